@@ -1,0 +1,87 @@
+"""The seam between texts and a model: ids in, pooled vectors out.
+
+Knows no llama.cpp. The real engine, a worker process and the tests' fake all look like `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.errors import OptionError
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How to run the model. None means: chosen for this machine."""
+
+    n_threads: int | None = None  # None: the physical cores this process may use
+    n_gpu_layers: int | None = None  # None: all of them when the build can offload, else 0
+    n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
+    n_batch: int = 512  # tokens computed at once; larger ones attend over each other's masked cells
+    n_seq_max: int = 64  # texts in one batch; each costs one row of logits (0.6 MB) in llama.cpp's buffers
+    flash_attention: bool = True
+    repack: bool = False  # llama.cpp's repacked weights: twice the memory, and slower on AVX-512
+    tap: bool = True  # read the hidden state before the vocabulary projection
+
+    def __post_init__(self) -> None:
+        limits = {
+            "n_threads": (1, 1024),
+            "n_gpu_layers": (0, 1_000_000),
+            "n_ctx_max": (1, 1_000_000_000),
+            "n_batch": (1, 65_536),
+            "n_seq_max": (1, 256),  # LLAMA_MAX_SEQ: llama.cpp asserts above it
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"{name} must be between {low} and {high}, got {value}")
+
+
+class Engine(Protocol):
+    """A loaded model. Safe to call from several threads: calls wait for each other."""
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the model file, hex."""
+
+    @property
+    def n_embd(self) -> int:
+        """Size of a pooled vector."""
+
+    @property
+    def n_ctx_max(self) -> int:
+        """Tokens of the longest sequence, end token included."""
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens that are best given to one `decode`."""
+
+    @property
+    def n_seq_max(self) -> int:
+        """Sequences one `decode` takes."""
+
+    @property
+    def eos_id(self) -> int:
+        """The end token, whose vector is the embedding."""
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Texts the tokenizer takes as one token before anything else: special tokens, `<think>` and the like."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text that is already normalized, without the end token; special-token text is parsed."""
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Pooled vectors (n, n_embd), one for each sequence of ids, which ends with the end token.
+
+        Every row is finite and not zero. Raises BadVectorError with the place in `sequences` where the model
+        cannot give one, NotEnoughMemoryError before allocating, EngineError when llama.cpp fails.
+        """
+
+    def close(self) -> None:
+        """Free everything. Closing twice is fine; any other call after it raises EngineError."""

@@ -1,0 +1,95 @@
+"""Every error q3e-local raises on purpose.
+
+    Q3EError
+    ├── ModelError              the model cannot be used
+    │   ├── UnknownModelError       no card has this name
+    │   ├── ModelNotHereError       a known model whose file is not on this machine
+    │   ├── ModelFileError          missing, not a GGUF, truncated or corrupt
+    │   ├── WrongModelError         a sound GGUF, but not a Qwen3 embedding model
+    │   └── CardError               a model card that cannot be read
+    ├── OptionError             an option outside what the model or the library can do
+    ├── TextError               one text cannot be embedded; `index` says which
+    │   ├── InvalidTextError        not text: lone surrogates, or not a str
+    │   ├── TextTooLongError        more tokens than fit, and cutting was not asked for
+    │   └── BadVectorError          the model answered NaN, infinity or zero
+    ├── InputError              a file or record that cannot be read as text
+    ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
+    ├── EngineError             llama.cpp failed, or the engine is closed
+    └── OutputError             an output cannot be written or continued
+
+Knows nothing of exit codes or HTTP statuses: the command line and the server map types to those.
+"""
+
+from __future__ import annotations
+
+
+class Q3EError(Exception):
+    """Base of the tree; its text is one sentence a user can act on."""
+
+
+class ModelError(Q3EError):
+    """The model cannot be used."""
+
+
+class UnknownModelError(ModelError):
+    """No card has this name."""
+
+
+class ModelNotHereError(ModelError):
+    """A known model whose file is not on this machine."""
+
+
+class ModelFileError(ModelError):
+    """The file is missing, not a GGUF, truncated or corrupt."""
+
+
+class WrongModelError(ModelError):
+    """A sound GGUF that is not a Qwen3 embedding model."""
+
+
+class CardError(ModelError):
+    """A model card that cannot be read."""
+
+
+class OptionError(Q3EError, ValueError):
+    """An option outside what the model or the library can do."""
+
+
+class TextError(Q3EError, ValueError):
+    """One text cannot be embedded. `index` is its place in the caller's order, counted from 0."""
+
+    def __init__(self, message: str, index: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.index = index
+
+    def __str__(self) -> str:
+        return f"text {self.index}: {self.message}"
+
+
+class InvalidTextError(TextError):
+    """Not text: a lone surrogate, or not a str at all."""
+
+
+class TextTooLongError(TextError):
+    """More tokens than fit, and cutting was not asked for."""
+
+
+class BadVectorError(TextError):
+    """The model answered NaN, infinity or zero for this text."""
+
+
+class InputError(Q3EError):
+    """A file or record that cannot be read as text."""
+
+
+class NotEnoughMemoryError(Q3EError, MemoryError):
+    """The plan does not fit into this machine's memory."""
+
+
+class EngineError(Q3EError, RuntimeError):
+    """llama.cpp failed, or the engine is closed."""
+
+
+class OutputError(Q3EError):
+    """An output cannot be written or continued."""

@@ -1,0 +1,161 @@
+"""Judge a model file: is it a Qwen3 embedding model that can run, and what must be known to run it.
+
+Knows what this model family looks like in a GGUF; leaves reading the file to gguf_header.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from q3e_local.errors import ModelFileError, WrongModelError
+from q3e_local.gguf_header import Header, fingerprint, read_header
+
+logger = logging.getLogger(__name__)
+
+END_TEXT = "<|endoftext|>"
+# A vocabulary of this family's real size has the end token here, before its 22 or 26 added tokens.
+QWEN_END_ID = 151_643
+
+POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+LAST, RANK = 3, 4
+CONTROL, USER_DEFINED = 3, 4
+
+REMEDY = "get an official Qwen3-Embedding GGUF, or convert the checkpoint again"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A judged model file. Sizes carry llama.cpp's names; `digest` is gguf_header's fingerprint."""
+
+    path: Path
+    name: str
+    size_bytes: int
+    digest: str
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_ctx_train: int
+    n_vocab: int
+    eos_id: int
+    added_tokens: tuple[str, ...]
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of one f16 KV cell: 114,688 for 0.6B, 147,456 for 4B and 8B."""
+        return self.n_layer * self.n_head_kv * self.head_dim * 2 * 2
+
+
+def inspect(path: Path) -> ModelInfo:
+    """Read and judge the file.
+
+    Raises ModelFileError for a file that is missing, broken or whose parts do not fit together, WrongModelError
+    for a sound one of another kind: another architecture, a chat model, a reranker, another pooling or end token.
+    """
+    header = read_header(path)
+    _check_kind(header)
+    eos_id = _end_token(header)
+    tokens = header.tokens
+    info = ModelInfo(
+        path=path,
+        name=str(header.metadata.get("general.name", path.stem)),
+        size_bytes=header.size_bytes,
+        digest=fingerprint(header),
+        n_embd=_size(header, "embedding_length"),
+        n_layer=_size(header, "block_count"),
+        n_head=_size(header, "attention.head_count"),
+        n_head_kv=_size(header, "attention.head_count_kv"),
+        head_dim=_size(header, "attention.key_length"),
+        n_ff=_size(header, "feed_forward_length"),
+        n_ctx_train=_size(header, "context_length"),
+        n_vocab=len(tokens),
+        eos_id=eos_id,
+        added_tokens=tuple(tokens[i] for i, kind in enumerate(tokens.types) if kind in (CONTROL, USER_DEFINED)),
+    )
+    _check_tensors(header, info)
+    return info
+
+
+def _check_kind(header: Header) -> None:
+    path, metadata = header.path, header.metadata
+    architecture = metadata.get("general.architecture")
+    if architecture != "qwen3":
+        raise WrongModelError(f"{path} has architecture {architecture!r}; only qwen3 (Qwen3-Embedding) runs here")
+    n_splits = metadata.get("split.count", 0)
+    if n_splits not in (0, 1):
+        raise WrongModelError(f"{path} is one of {n_splits} parts; join them with `llama-gguf-split --merge` first")
+    pooling = metadata.get("qwen3.pooling_type")
+    if pooling == RANK or "cls.output.weight" in header.tensors:
+        raise WrongModelError(f"{path} is a reranker, not an embedding model; {REMEDY}")
+    if pooling is None:
+        raise WrongModelError(f"{path} states no pooling: a chat model, or the work of an old converter; {REMEDY}")
+    if pooling != LAST:
+        raise WrongModelError(f"{path} states {POOLING.get(pooling, pooling)!r} pooling, not 'last'; {REMEDY}")
+    if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre") != "qwen2":
+        seen = f"{metadata.get('tokenizer.ggml.model')!r}/{metadata.get('tokenizer.ggml.pre')!r}"
+        raise WrongModelError(f"{path} has tokenizer {seen}, not 'gpt2'/'qwen2'; {REMEDY}")
+
+
+def _end_token(header: Header) -> int:
+    """The id of `<|endoftext|>`, by its text: the file's own eos_token_id and add_eos_token are not trusted."""
+    if not len(header.tokens):
+        raise ModelFileError(f"{header.path} has no vocabulary; {REMEDY}")
+    eos_id = header.tokens.index(END_TEXT)
+    if eos_id is None:
+        raise WrongModelError(f"{header.path} has no token {END_TEXT} in its vocabulary; {REMEDY}")
+    if len(header.tokens) > QWEN_END_ID and eos_id != QWEN_END_ID:
+        raise WrongModelError(f"{header.path} has {END_TEXT} at id {eos_id}, not {QWEN_END_ID}; {REMEDY}")
+    types = header.tokens.types
+    if len(types) != len(header.tokens):
+        raise ModelFileError(f"{header.path} has {len(header.tokens)} tokens, but {len(types)} token types; {REMEDY}")
+    if types[eos_id] != CONTROL:
+        raise WrongModelError(f"{header.path} does not mark {END_TEXT} as a control token; {REMEDY}")
+    stated = header.metadata.get("tokenizer.ggml.eos_token_id")
+    if stated != eos_id:
+        # Converters before June 2025 wrote the chat end here. The vectors are right all the same: we append ours.
+        logger.warning("%s names end token %s; using %s (%s)", header.path, stated, eos_id, END_TEXT)
+    return eos_id
+
+
+def _size(header: Header, key: str) -> int:
+    value = header.metadata.get(f"qwen3.{key}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise ModelFileError(f"{header.path} states qwen3.{key} = {value!r}; {REMEDY}")
+    return value
+
+
+def _check_tensors(header: Header, info: ModelInfo) -> None:
+    """Every tensor llama.cpp will ask for is there in the size the metadata states."""
+    q_size, kv_size = info.n_head * info.head_dim, info.n_head_kv * info.head_dim
+    if info.n_head % info.n_head_kv:
+        raise ModelFileError(f"{info.path} has {info.n_head} heads on {info.n_head_kv} KV heads; {REMEDY}")
+    expected: dict[str, tuple[int, ...]] = {
+        "token_embd": (info.n_embd, info.n_vocab),
+        "output_norm": (info.n_embd,),
+    }
+    for layer in range(info.n_layer):
+        expected |= {
+            f"blk.{layer}.attn_norm": (info.n_embd,),
+            f"blk.{layer}.attn_q": (info.n_embd, q_size),
+            f"blk.{layer}.attn_k": (info.n_embd, kv_size),
+            f"blk.{layer}.attn_v": (info.n_embd, kv_size),
+            f"blk.{layer}.attn_output": (q_size, info.n_embd),
+            f"blk.{layer}.attn_q_norm": (info.head_dim,),
+            f"blk.{layer}.attn_k_norm": (info.head_dim,),
+            f"blk.{layer}.ffn_norm": (info.n_embd,),
+            f"blk.{layer}.ffn_gate": (info.n_embd, info.n_ff),
+            f"blk.{layer}.ffn_up": (info.n_embd, info.n_ff),
+            f"blk.{layer}.ffn_down": (info.n_ff, info.n_embd),
+        }
+        if f"blk.{layer}.attn_norm.weight" not in header.tensors:
+            break  # a hostile layer count must not make the list long; the check below names this one
+    for name, shape in expected.items():
+        tensor = header.tensors.get(f"{name}.weight")
+        if tensor is None:
+            raise ModelFileError(f"{info.path} lacks the tensor {name}.weight; {REMEDY}")
+        if tensor.shape != shape:
+            raise ModelFileError(f"{info.path} has {name}.weight of shape {tensor.shape}, not {shape}; {REMEDY}")

@@ -1,0 +1,86 @@
+"""From a text and a task to the text the model sees.
+
+Knows the model's prompt format and nothing of tokens or vectors.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from q3e_local.errors import OptionError
+
+Kind = Literal["document", "query"]
+
+DEFAULT_TASK = "retrieval"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An instruction, and whether documents get it too.
+
+    Retrieval is asymmetric: the question carries the instruction, the passage stands bare. Where texts are
+    compared with their like, the official evaluation puts the same instruction before every text.
+    """
+
+    instruction: str
+    symmetric: bool
+
+
+# The texts of QwenLM/Qwen3-Embedding evaluation/task_prompts.json and qwen3_embedding_model.py, word for word
+# ("retrieval code" is theirs). Classification and clustering have one text per data set there; these are the
+# ones that name no particular set.
+TASKS = {
+    "retrieval": Task("Given a web search query, retrieve relevant passages that answer the query", False),
+    "code": Task("Given a question about coding, retrieval code or passage that can solve user's question", False),
+    "sts": Task("Retrieve semantically similar text", True),
+    "classification": Task("Given a text, classify its topic", True),
+    "clustering": Task("Identify the category of documents", True),
+    "bitext": Task("Retrieve parallel sentences", True),
+}
+
+
+def instruction_for(kind: Kind, task: str | None = None, instruction: str | None = None) -> str | None:
+    """The instruction a text of this kind gets, or None for a bare text.
+
+    A free `instruction` is used as it stands: for a query by right, for a document because it was asked for.
+    Raises OptionError for an unknown kind or task, an empty instruction, or both a task and an instruction.
+    """
+    if kind not in ("document", "query"):
+        raise OptionError(f"kind must be 'document' or 'query', got {kind!r}")
+    if instruction is not None:
+        if task is not None:
+            raise OptionError(f"give task {task!r} or an instruction, not both")
+        if not instruction.strip():
+            raise OptionError("the instruction is empty; leave it out to get the default")
+        return instruction
+    if task is not None and task not in TASKS:
+        raise OptionError(f"unknown task {task!r}; choose from {', '.join(TASKS)}, or give an instruction")
+    chosen = TASKS[task or DEFAULT_TASK]
+    return chosen.instruction if kind == "query" or chosen.symmetric else None
+
+
+def apply(instruction: str | None, text: str) -> str:
+    """The text the model sees. No space after `Query:`, as in the model's README."""
+    return text if instruction is None else f"Instruct: {instruction}\nQuery:{text}"
+
+
+def normalizer(added_tokens: Iterable[str]) -> Callable[[str], str]:
+    """Unicode NFC as the reference tokenizer applies it, which llama.cpp does not.
+
+    subtle: the reference finds added tokens such as `<think>` first and normalizes what lies between them, so a
+    mark after one (U+0338, which composes with `>`) must not reach into it.
+    """
+    added = "|".join(re.escape(token) for token in sorted(added_tokens, key=len, reverse=True))
+    if not added:
+        return lambda text: unicodedata.normalize("NFC", text)
+    split = re.compile(f"({added})").split
+
+    def normalize(text: str) -> str:
+        # Odd pieces are the added tokens that split() keeps.
+        return "".join(piece if i % 2 else unicodedata.normalize("NFC", piece) for i, piece in enumerate(split(text)))
+
+    return normalize
