@@ -1,0 +1,242 @@
+"""`Engine` on llama.cpp: a judged model file, one context that grows, one thread that owns both.
+
+Knows memory, threads and failures; leaves the C calls to native and the reading of vectors to context.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local import machine
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.llama import native
+from q3e_local.llama.context import PoolingContext, tap_agrees
+from q3e_local.llama.plan import ContextPlan, grown, padded
+from q3e_local.model_file import inspect
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class LlamaEngine:
+    """A Qwen3-Embedding GGUF, ready to decode. Raises ModelError, NotEnoughMemoryError or EngineError on loading.
+
+    All native work runs on a thread of the engine's own. llama.cpp calls back into Python while it computes; on
+    the main thread Ctrl-C would be raised inside such a callback, where ctypes swallows it.
+    """
+
+    def __init__(self, path: Path, config: EngineConfig | None = None) -> None:
+        self.config = config or EngineConfig()
+        self.info = inspect(path)
+        self.n_threads = self.config.n_threads or machine.physical_cores()
+        self.tap = self.config.tap
+        self._model: native.Model | None = None
+        self._context: PoolingContext | None = None
+        self._stopping = False
+        self._tokenizing = threading.Lock()
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
+        try:
+            self._on_owner(self._load)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def digest(self) -> str:
+        return self.info.digest
+
+    @property
+    def n_embd(self) -> int:
+        return self.info.n_embd
+
+    @property
+    def n_ctx_max(self) -> int:
+        return min(self.info.n_ctx_train, self.config.n_ctx_max or self.info.n_ctx_train)
+
+    @property
+    def n_batch(self) -> int:
+        return self.config.n_batch
+
+    @property
+    def n_seq_max(self) -> int:
+        return self.config.n_seq_max
+
+    @property
+    def eos_id(self) -> int:
+        return self.info.eos_id
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        return self.info.added_tokens
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """Layers on the GPU; more than the model has means all of them."""
+        if self.config.n_gpu_layers is not None:
+            return self.config.n_gpu_layers
+        return self.info.n_layer + 1 if native.can_offload() else 0
+
+    def tokenize(self, text: str) -> list[int]:
+        with self._tokenizing:
+            if self._model is None:
+                raise EngineError("the engine is closed")
+            return self._model.tokenize(text.encode("utf-8"))
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        if not sequences:
+            return np.empty((0, self.n_embd), np.float32)
+        for ids in sequences:
+            if not ids or ids[-1] != self.eos_id or min(ids) < 0 or max(ids) >= self.info.n_vocab:
+                raise EngineError(f"a sequence must be ids below {self.info.n_vocab} that end with {self.eos_id}")
+        return self._on_owner(self._decode, sequences)
+
+    def close(self) -> None:
+        self._stopping = True
+        with self._tokenizing:
+            try:
+                self._owner.submit(self._free).result()
+            except RuntimeError:  # closed before
+                return
+        self._owner.shutdown()
+
+    def __enter__(self) -> LlamaEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # On the owner's thread from here on.
+
+    def _on_owner(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            future = self._owner.submit(work, *arguments)
+        except RuntimeError:
+            raise EngineError("the engine is closed") from None
+        return future.result()
+
+    def _load(self) -> None:
+        total = machine.total_memory()
+        weights = self.info.size_bytes * (2 if self.config.repack else 1)
+        if self.n_gpu_layers == 0 and weights > total:
+            raise NotEnoughMemoryError(
+                f"{self.info.name} needs {_size(weights)} for its weights, this machine has {_size(total)}; "
+                "take a smaller model or quantization"
+            )
+        try:
+            self._model = native.Model(str(self.info.path), self.n_gpu_layers, self.config.repack)
+        except native.NativeError as error:
+            raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
+        if self.tap:
+            eos = self.eos_id
+            proof = [[*self._model.tokenize(text), eos] for text in (b"one", b"two words")]
+            wrong = tap_agrees(self._model, self.info, self.config.flash_attention, self.n_threads, proof)
+            if wrong is not None:
+                self.tap = False
+                logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+        self._grow(self.n_batch)
+
+    def _decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        context = self._grow(sum(len(ids) for ids in sequences))
+        try:
+            vectors = context.decode(sequences, self._go_on)
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
+        for row in np.flatnonzero(~_sound(vectors)).tolist():
+            vectors[row] = self._once_more(row, sequences[row])
+        return vectors
+
+    def _once_more(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Alone and with f32 keys and values, where f16 may have overflowed or a neighbour's NaN have spread."""
+        logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
+        plan = ContextPlan(
+            padded(len(ids)), min(self.n_batch, padded(len(ids))), 1, self.tap, self.config.flash_attention, True
+        )
+        self._afford(plan, len(ids), 0)
+        assert self._model is not None
+        try:
+            context = PoolingContext(self._model, self.info, plan, self.n_threads)
+            try:
+                vectors = context.decode([ids], self._go_on)
+            finally:
+                context.free()
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
+        if not _sound(vectors)[0]:
+            raise BadVectorError(
+                f"the model answers NaN, infinity or zero for this text of {len(ids)} tokens; "
+                "try another quantization, or leave the text out",
+                row,
+            )
+        vector: NDArray[np.float32] = vectors[0]
+        return vector
+
+    def _grow(self, n_tokens: int) -> PoolingContext:
+        """The context, remade larger if `n_tokens` do not fit the one there is."""
+        old = self._context
+        if old is not None and n_tokens <= old.plan.n_ctx:
+            return old
+        freed = old.plan.n_bytes(self.info) if old is not None else 0
+        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, self.n_ctx_max)
+        try:
+            plan = self._plan(wanted)
+            self._afford(plan, n_tokens, freed)
+        except NotEnoughMemoryError:
+            plan = self._plan(padded(n_tokens))  # without room to grow into
+            self._afford(plan, n_tokens, freed)
+        assert self._model is not None
+        if old is not None:
+            self._context = None
+            old.free()
+        try:
+            self._context = PoolingContext(self._model, self.info, plan, self.n_threads)
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
+        return self._context
+
+    def _plan(self, n_ctx: int) -> ContextPlan:
+        return ContextPlan(n_ctx, self.n_batch, self.n_seq_max, self.tap, self.config.flash_attention)
+
+    def _afford(self, plan: ContextPlan, n_tokens: int, freed: int) -> None:
+        if self.n_gpu_layers:
+            return  # keys and values live on the GPU; llama.cpp answers for that memory
+        needed, available = plan.n_bytes(self.info), machine.available_memory() + freed
+        if needed > available:
+            raise NotEnoughMemoryError(
+                f"a text of {n_tokens} tokens needs {_size(needed)} beside the model, {_size(available)} are free; "
+                "cut it with max_tokens, or close other programs"
+            )
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            raise EngineError("the engine was closed while it worked")
+
+    def _free(self) -> None:
+        if self._context is not None:
+            self._context.free()
+            self._context = None
+        if self._model is not None:
+            self._model.free()
+            self._model = None
+
+
+def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows are finite and not zero."""
+    sound: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    return sound
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

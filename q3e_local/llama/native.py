@@ -1,0 +1,223 @@
+"""llama.cpp as this project uses it: the only file that imports llama_cpp.
+
+Thin handles around the C objects, each freed exactly once; native log lines go to Python's logging. Knows
+nothing of embeddings. The low-level binding is used throughout, never the `Llama` class, whose `embed` cuts the
+end token off long inputs and computes a row of the vocabulary for every token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from llama_cpp._ctypes_extensions import load_shared_library
+from numpy.typing import NDArray
+
+logger = logging.getLogger("q3e_local.llama")
+
+F16, F32 = lib.GGML_TYPE_F16, lib.GGML_TYPE_F32
+POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
+
+# asked(tensor) -> wanted? and, when computed, ready(tensor) -> go on?
+EvalCallback = Callable[[int, bool], bool]
+
+_LEVELS = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+_CONTINUED = 5
+
+
+class NativeError(Exception):
+    """llama.cpp said no; the text has its own words where it gave any."""
+
+
+class _NativeLog:
+    """Joins llama.cpp's pieces into lines and remembers what it complained of last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line, self._level = "", logging.DEBUG
+        self.complaints: list[str] = []
+
+    def __call__(self, level: int, text: bytes | None, _: int | None) -> None:
+        with self._lock:
+            if level != _CONTINUED:
+                self._level = _LEVELS.get(level, logging.DEBUG)
+            self._line += (text or b"").decode("utf-8", "replace")
+            *lines, self._line = self._line.split("\n")
+        for line in lines:
+            if not line.strip(". "):
+                continue
+            if self._level >= logging.ERROR:
+                self.complaints.append(line)
+                del self.complaints[:-5]
+            # What llama.cpp calls an error reaches the user as an exception; the log keeps it for the curious.
+            logger.log(min(self._level, logging.INFO), "%s", line)
+
+    def failure(self, what: str) -> NativeError:
+        """An error with what llama.cpp complained of since last asked."""
+        said, self.complaints = "; ".join(self.complaints), []
+        return NativeError(f"{what}: {said}" if said else what)
+
+
+native_log = _NativeLog()
+# Kept for the life of the process: llama.cpp holds the pointer.
+_log_callback = lib.llama_log_callback(native_log)
+lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
+lib.llama_backend_init()
+
+_ggml = load_shared_library("ggml-base", lib._base_path)
+_ggml.ggml_get_name.argtypes, _ggml.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
+_ggml.ggml_nbytes.argtypes, _ggml.ggml_nbytes.restype = [ctypes.c_void_p], ctypes.c_size_t
+_ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+_ggml.ggml_backend_tensor_get.restype = None
+
+tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
+
+
+def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:
+    """A copy of a float32 tensor as rows (n, n_columns), wherever it lives; possibly no rows."""
+    n_bytes = _ggml.ggml_nbytes(tensor)
+    rows = np.empty((n_bytes // (4 * n_columns), n_columns), np.float32)
+    if rows.size:
+        _ggml.ggml_backend_tensor_get(tensor, rows.ctypes.data, 0, rows.nbytes)
+    return rows
+
+
+def can_offload() -> bool:
+    """Whether this build of llama.cpp has a GPU to put layers on."""
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def system_info() -> str:
+    """llama.cpp's own line about CPU features and build flags."""
+    return bytes(lib.llama_print_system_info() or b"").decode("utf-8", "replace")
+
+
+class Model:
+    """The weights. Free it after every Context made of it."""
+
+    def __init__(self, path: str, n_gpu_layers: int, repack: bool) -> None:
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = repack
+        self._handle: Any = lib.llama_model_load_from_file(path.encode("utf-8"), params)
+        if not self._handle:
+            raise native_log.failure("the model was refused")
+        self._vocab = lib.llama_model_get_vocab(self._handle)
+
+    @property
+    def handle(self) -> Any:
+        return self._handle
+
+    def tokenize(self, text: bytes) -> list[int]:
+        """Ids of the text, special-token text parsed, nothing added."""
+        size = len(text) + 1  # a token is at least one byte
+        ids = (lib.llama_token * size)()
+        n_ids = lib.llama_tokenize(self._vocab, text, len(text), ids, size, False, True)
+        if n_ids < 0:
+            raise NativeError(f"llama_tokenize answered {n_ids} for {len(text)} bytes")
+        found: list[int] = ids[:n_ids]
+        return found
+
+    def free(self) -> None:
+        if self._handle:
+            lib.llama_model_free(self._handle)
+            self._handle = None
+
+
+class Batch:
+    """The arrays a decode reads, allocated once for up to `n_tokens` tokens of one sequence each."""
+
+    def __init__(self, n_tokens: int) -> None:
+        self.n_tokens = n_tokens
+        self._batch = lib.llama_batch_init(n_tokens, 0, 1)
+        self.ids = np.ctypeslib.as_array(self._batch.token, (n_tokens,))
+        self.positions = np.ctypeslib.as_array(self._batch.pos, (n_tokens,))
+        self.outputs = np.ctypeslib.as_array(self._batch.logits, (n_tokens,))
+        np.ctypeslib.as_array(self._batch.n_seq_id, (n_tokens,))[:] = 1
+        self._seq_ids = self._batch.seq_id
+        self._freed = False
+
+    def put(self, at: int, ids: Sequence[int], first_position: int, seq_id: int, output_last: bool) -> int:
+        """Write a run of one sequence's ids; returns where the next one goes."""
+        end = at + len(ids)
+        self.ids[at:end] = ids
+        self.positions[at:end] = np.arange(first_position, first_position + len(ids))
+        self.outputs[at:end] = 0
+        for i in range(at, end):
+            self._seq_ids[i][0] = seq_id
+        if output_last:
+            self.outputs[end - 1] = 1
+        return end
+
+    def filled(self, n_tokens: int) -> Any:
+        self._batch.n_tokens = n_tokens
+        return self._batch
+
+    def free(self) -> None:
+        if not self._freed:
+            self._freed = True
+            lib.llama_batch_free(self._batch)
+
+
+class Context:
+    """A KV cache and compute buffers for one model. Counts are the caller's to check: llama.cpp asserts."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_seq_max: int,
+        n_threads: int,
+        flash_attention: bool,
+        kv_type: int,
+        pooling: int,
+        eval_callback: EvalCallback | None = None,
+    ) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, n_batch, n_batch, n_seq_max
+        params.n_threads = params.n_threads_batch = n_threads
+        params.flash_attn_type = (
+            lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.type_k = params.type_v = kv_type
+        params.pooling_type = pooling
+        params.embeddings = pooling != POOLING_NONE
+        params.kv_unified = True
+        if eval_callback is not None:
+            # Without pooling only the flagged tokens are outputs: at most one a sequence.
+            params.n_outputs_max = n_seq_max
+            wrapped = eval_callback
+            self._eval = lib.ggml_backend_sched_eval_callback(lambda tensor, ask, _: wrapped(tensor, ask))
+            params.cb_eval = self._eval
+        self._handle: Any = lib.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise native_log.failure("the context was refused")
+        self.n_ctx = int(lib.llama_n_ctx(self._handle))
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        lib.llama_memory_clear(lib.llama_get_memory(self._handle), False)
+
+    def decode(self, batch: Any) -> None:
+        status = lib.llama_decode(self._handle, batch)
+        if status != 0:
+            raise native_log.failure(f"llama_decode answered {status}")
+
+    def pooled(self, seq_id: int, n_embd: int) -> NDArray[np.float32]:
+        """What llama.cpp's own pooling left for a sequence, (n_embd,)."""
+        pointer = lib.llama_get_embeddings_seq(self._handle, seq_id)
+        if not pointer:
+            raise NativeError(f"llama.cpp has no pooled vector for sequence {seq_id}")
+        return np.ctypeslib.as_array(pointer, (n_embd,)).copy()
+
+    def free(self) -> None:
+        if self._handle:
+            lib.llama_free(self._handle)
+            self._handle = None
