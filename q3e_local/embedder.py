@@ -22,8 +22,8 @@ from q3e_local.vectors import Vectors, finish
 DIM_MIN = 32  # the least the model card documents
 
 # Texts are packed this many batches at a time: enough to fill them well, few enough that results keep coming
-# and memory does not grow with the number of texts.
-_WINDOW_BATCHES = 4
+# (4B: every 10 s on two cores) and memory does not grow with the number of texts.
+_WINDOW_BATCHES = 2
 _WINDOW_TEXTS = 1024
 
 Progress = Callable[[int, int], None]

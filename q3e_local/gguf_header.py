@@ -80,6 +80,15 @@ class TokenTable:
         (length,) = _LENGTH.unpack_from(self._raw, start - 8)
         return self._raw[start : start + length].decode("utf-8", "replace")
 
+    def repeated(self) -> int | None:
+        """The id of a text that is empty or stands there before, or None."""
+        raw, starts = self._raw, self._starts
+        texts = [raw[start : after - 8] for start, after in zip(starts, [*starts[1:], len(raw) + 8], strict=True)]
+        if len({b"", *texts}) == len(texts) + 1:
+            return None
+        seen = {b""}
+        return next(i for i, text in enumerate(texts) if text in seen or seen.add(text))
+
     def index(self, text: str) -> int | None:
         """The id of this text, or None. The first one, should a file repeat it."""
         raw = text.encode("utf-8")
@@ -93,7 +102,10 @@ class TokenTable:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself. `metadata` has scalars and strings; of arrays only the vocabulary is kept."""
+    """What a file says about itself.
+
+    `metadata` has scalars and strings, and None for an array: of arrays only the vocabulary is kept.
+    """
 
     path: Path
     size_bytes: int
@@ -200,6 +212,7 @@ def _read(walk: _Walk) -> Header:
         if kind != _ARRAY:
             metadata[key] = _value(walk, kind, key)
             continue
+        metadata[key] = None
         item, count = walk.scalar("<I", f"item type of {key}"), walk.scalar("<Q", f"length of {key}")
         if item == _STRING:
             begin = walk.position

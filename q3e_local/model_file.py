@@ -22,6 +22,19 @@ POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 LAST, RANK = 3, 4
 CONTROL, USER_DEFINED = 3, 4
 
+# Keys under `qwen3.` that make llama.cpp compute something else, or abort where their values do not fit.
+FOREIGN = (
+    "attention.causal",
+    "attention.key_length_swa",
+    "attention.value_length_swa",
+    "embedding_length_out",
+    "expert_",
+    "nextn_",
+    "rope.dimension_count_swa",
+    "rope.scal",
+)
+MAX_LAYERS = 512  # llama.cpp asserts above it
+
 REMEDY = "get an official Qwen3-Embedding GGUF, or convert the checkpoint again"
 
 
@@ -76,6 +89,7 @@ def inspect(path: Path) -> ModelInfo:
         eos_id=eos_id,
         added_tokens=tuple(tokens[i] for i, kind in enumerate(tokens.types) if kind in (CONTROL, USER_DEFINED)),
     )
+    _check_numbers(header, info)
     _check_tensors(header, info)
     return info
 
@@ -98,6 +112,9 @@ def _check_kind(header: Header) -> None:
     if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre") != "qwen2":
         seen = f"{metadata.get('tokenizer.ggml.model')!r}/{metadata.get('tokenizer.ggml.pre')!r}"
         raise WrongModelError(f"{path} has tokenizer {seen}, not 'gpt2'/'qwen2'; {REMEDY}")
+    for key in metadata:
+        if key.startswith(tuple(f"qwen3.{part}" for part in FOREIGN)):
+            raise WrongModelError(f"{path} states {key}, which no Qwen3-Embedding does; {REMEDY}")
 
 
 def _end_token(header: Header) -> int:
@@ -109,6 +126,11 @@ def _end_token(header: Header) -> int:
         raise WrongModelError(f"{header.path} has no token {END_TEXT} in its vocabulary; {REMEDY}")
     if len(header.tokens) > QWEN_END_ID and eos_id != QWEN_END_ID:
         raise WrongModelError(f"{header.path} has {END_TEXT} at id {eos_id}, not {QWEN_END_ID}; {REMEDY}")
+    repeated = header.tokens.repeated()
+    if repeated is not None:  # llama.cpp asserts that there is none
+        raise ModelFileError(
+            f"{header.path} has {header.tokens[repeated]!r} at id {repeated}, empty or a second time; {REMEDY}"
+        )
     types = header.tokens.types
     if len(types) != len(header.tokens):
         raise ModelFileError(f"{header.path} has {len(header.tokens)} tokens, but {len(types)} token types; {REMEDY}")
@@ -128,11 +150,31 @@ def _size(header: Header, key: str) -> int:
     return value
 
 
-def _check_tensors(header: Header, info: ModelInfo) -> None:
-    """Every tensor llama.cpp will ask for is there in the size the metadata states."""
-    q_size, kv_size = info.n_head * info.head_dim, info.n_head_kv * info.head_dim
+def _check_numbers(header: Header, info: ModelInfo) -> None:
+    """The numbers that no tensor's shape shows, and that llama.cpp asserts or silently takes a default for."""
+    problem = None
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if header.metadata.get(f"qwen3.{key}", info.head_dim) != info.head_dim:
+            problem = f"qwen3.{key} = {header.metadata[f'qwen3.{key}']!r}, not the key length {info.head_dim}"
+    if "qwen3.attention.value_length" not in header.metadata:
+        problem = "no qwen3.attention.value_length"
+    for key, low, high in (("attention.layer_norm_rms_epsilon", 0, 1), ("rope.freq_base", 1, 1e12)):
+        value = header.metadata.get(f"qwen3.{key}")
+        if not isinstance(value, float) or not low < value < high:  # NaN is neither
+            problem = f"qwen3.{key} = {value!r}"
+    if info.head_dim % 2:
+        problem = f"an odd key length, {info.head_dim}"
     if info.n_head % info.n_head_kv:
-        raise ModelFileError(f"{info.path} has {info.n_head} heads on {info.n_head_kv} KV heads; {REMEDY}")
+        problem = f"{info.n_head} heads on {info.n_head_kv} KV heads"
+    if info.n_layer > MAX_LAYERS:
+        problem = f"{info.n_layer} layers"
+    if problem is not None:
+        raise ModelFileError(f"{info.path} states {problem}; {REMEDY}")
+
+
+def _check_tensors(header: Header, info: ModelInfo) -> None:
+    """Every tensor llama.cpp will ask for is there in the size the metadata states, and no other."""
+    q_size, kv_size = info.n_head * info.head_dim, info.n_head_kv * info.head_dim
     expected: dict[str, tuple[int, ...]] = {
         "token_embd": (info.n_embd, info.n_vocab),
         "output_norm": (info.n_embd,),
@@ -159,3 +201,11 @@ def _check_tensors(header: Header, info: ModelInfo) -> None:
             raise ModelFileError(f"{info.path} lacks the tensor {name}.weight; {REMEDY}")
         if tensor.shape != shape:
             raise ModelFileError(f"{info.path} has {name}.weight of shape {tensor.shape}, not {shape}; {REMEDY}")
+        if len(shape) == 1 and tensor.type_name != "F32":  # llama.cpp aborts on some others
+            raise ModelFileError(f"{info.path} has {name}.weight in {tensor.type_name}, not F32; {REMEDY}")
+    # An untied vocabulary projection is never used; anything else would be: a bias, a scale.
+    foreign = [
+        name for name in header.tensors if name != "output.weight" and name.removesuffix(".weight") not in expected
+    ]
+    if foreign:
+        raise WrongModelError(f"{info.path} has the tensor {foreign[0]}, which no Qwen3-Embedding has; {REMEDY}")

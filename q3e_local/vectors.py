@@ -6,12 +6,15 @@ Knows numpy alone: nothing of models, texts or files. Vectors are float32, shape
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+
+Dtype = Literal["float32", "float16", "int8", "binary"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 def finish(pooled: Vectors, dim: int | None = None) -> Vectors:
@@ -61,6 +64,15 @@ def to_binary(vectors: Vectors) -> NDArray[np.uint8]:
     `dim` does not fill ends in zero bits.
     """
     return np.packbits(vectors > 0, axis=1)
+
+
+def to_dtype(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
+    """The vectors (n, dim) in the form a store takes: itself, half precision, int8 codes or packed bits."""
+    if dtype == "int8":
+        return to_int8(vectors)[0]
+    if dtype == "binary":
+        return to_binary(vectors)
+    return vectors.astype(dtype, copy=False)
 
 
 def to_base64(row: NDArray[Any]) -> str:

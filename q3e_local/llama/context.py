@@ -90,6 +90,10 @@ class PoolingContext:
             raise native.NativeError(f"the tap read {len(vectors)} vectors for {len(sequences)} sequences")
         return vectors
 
+    def wipe(self) -> None:
+        """Zero the cache: a NaN left in a free cell would reach later texts, as 0 times NaN is NaN."""
+        self._context.clear(zero=True)
+
     def free(self) -> None:
         self._context.free()
         self._batch.free()

@@ -70,7 +70,8 @@ class LlamaEngine:
 
     @property
     def n_seq_max(self) -> int:
-        return self.config.n_seq_max
+        # A sequence is at least one token; llama.cpp asserts when it pools more sequences than a batch has tokens.
+        return min(self.config.n_seq_max, self.config.n_batch)
 
     @property
     def eos_id(self) -> int:
@@ -99,6 +100,8 @@ class LlamaEngine:
         for ids in sequences:
             if not ids or ids[-1] != self.eos_id or min(ids) < 0 or max(ids) >= self.info.n_vocab:
                 raise EngineError(f"a sequence must be ids below {self.info.n_vocab} that end with {self.eos_id}")
+            if len(ids) > self.n_ctx_max:
+                raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         return self._on_owner(self._decode, sequences)
 
     def close(self) -> None:
@@ -154,16 +157,19 @@ class LlamaEngine:
             vectors = context.decode(sequences, self._go_on)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
-        for row in np.flatnonzero(~_sound(vectors)).tolist():
+        bad = np.flatnonzero(~_sound(vectors)).tolist()
+        if bad:
+            context.wipe()
+        for row in bad:
             vectors[row] = self._once_more(row, sequences[row])
         return vectors
 
     def _once_more(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
         """Alone and with f32 keys and values, where f16 may have overflowed or a neighbour's NaN have spread."""
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
-        plan = ContextPlan(
-            padded(len(ids)), min(self.n_batch, padded(len(ids))), 1, self.tap, self.config.flash_attention, True
-        )
+        n_ctx = padded(len(ids))
+        # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
+        plan = ContextPlan(n_ctx, min(self.n_batch, n_ctx), 1, self.tap, flash_attention=False, kv_f32=True)
         self._afford(plan, len(ids), 0)
         assert self._model is not None
         try:

@@ -26,7 +26,8 @@ POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE
 # asked(tensor) -> wanted? and, when computed, ready(tensor) -> go on?
 EvalCallback = Callable[[int, bool], bool]
 
-_LEVELS = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+# ggml_log_level of ggml.h
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONTINUED = 5
 
 
@@ -201,9 +202,9 @@ class Context:
             raise native_log.failure("the context was refused")
         self.n_ctx = int(lib.llama_n_ctx(self._handle))
 
-    def clear(self) -> None:
-        """Forget every sequence."""
-        lib.llama_memory_clear(lib.llama_get_memory(self._handle), False)
+    def clear(self, zero: bool = False) -> None:
+        """Forget every sequence; with `zero`, also what the free cells still hold."""
+        lib.llama_memory_clear(lib.llama_get_memory(self._handle), zero)
 
     def decode(self, batch: Any) -> None:
         status = lib.llama_decode(self._handle, batch)

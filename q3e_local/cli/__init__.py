@@ -1,0 +1,86 @@
+"""The command line: `q3e-local`.
+
+Turns the library's errors into one sentence and an exit code: 0 done, 1 failure, 2 wrong usage, 3 some inputs
+skipped, 130 interrupted. Commands are loaded when they are called, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from q3e_local import __version__
+
+DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+# Name: where the command is, and its line in the overview, which must not cost an import.
+_COMMANDS = {
+    "embed": ("q3e_local.cli.embed", "Turn texts into embeddings."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[name][0]), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return DONE
+
+    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        extra["standalone_mode"] = False
+        _tolerate_narrow_consoles()
+        try:
+            code = super().main(args, prog_name or "q3e-local", **extra)
+        except BaseException as error:
+            code = _exit_code(error)
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tell the user and choose the code; raises what is a fault of ours."""
+    from q3e_local.errors import OptionError, Q3EError, UnknownModelError
+
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, Q3EError):
+        click.echo(f"Error: {error}", err=True)
+        return USAGE if isinstance(error, OptionError | UnknownModelError) else FAILED
+    raise error
+
+
+def _tolerate_narrow_consoles() -> None:
+    """A console that cannot show a character shows `?` instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="q3e-local")
+def main() -> None:
+    """Qwen3-Embedding on this machine: right vectors, fast, offline."""

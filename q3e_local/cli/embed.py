@@ -1,0 +1,188 @@
+"""`q3e-local embed`: inputs to outputs through the library."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record
+from q3e_local.cli.inputs import Item, Layout, Source
+from q3e_local.cli.outputs import Output, check_target, choose_format, open_output
+from q3e_local.cli.progress import Meter, meter
+from q3e_local.errors import InputError, OutputError, TextError
+from q3e_local.prompts import TASKS, Kind
+from q3e_local.vectors import DTYPES, Dtype
+
+if TYPE_CHECKING:
+    from q3e_local.embedder import Embedder, EmbedRequest
+
+_NAMED_AT_MOST = 5
+
+
+@dataclass
+class _Tally:
+    """What a run did, for the lines at its end."""
+
+    n_texts: int = 0
+    n_tokens: int = 0
+    n_done_before: int = 0
+    cut: list[str] = field(default_factory=list)
+    n_cut: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, name: str, n_tokens: int, truncated: bool) -> None:
+        self.n_texts += 1
+        self.n_tokens += n_tokens
+        if truncated:
+            self.n_cut += 1
+            if len(self.cut) < _NAMED_AT_MOST:
+                self.cut.append(name)
+
+
+@click.command()
+@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1)
+@click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
+@click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text.")
+@click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD.")
+@click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN.")
+@click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv.")
+@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]")
+@click.option(
+    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
+    help="A model's name, a path to a .gguf file, or demo.",
+)  # fmt: skip
+@click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
+@click.option(
+    "--as", "kind", type=click.Choice(["document", "query"]), default="document", show_default=True,
+    help="A query gets the instruction before it.",
+)  # fmt: skip
+@click.option("--task", type=click.Choice(list(TASKS)), help="A named instruction. [default: retrieval]")
+@click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
+@click.option("--max-tokens", type=int, help="A lower limit for a text than the model's own, end token included.")
+@click.option(
+    "--too-long", type=click.Choice(["truncate", "error"]), default="truncate", show_default=True,
+    help="What to do with a text above the limit.",
+)  # fmt: skip
+@click.option("--threads", type=int, help="CPU threads. [default: this process's physical cores]")
+@click.option("--gpu-layers", type=int, help="Layers on the GPU. [default: all if llama.cpp was built for one]")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Form of the numbers.")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMATS)),
+    help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option("--resume", is_flag=True, help="Continue a .jsonl or .npy output where it stopped.")
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def embed(
+    inputs_: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None, csv_column: str | None,
+    id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind, task: str | None,
+    instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
+    dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Turn texts into embeddings.
+
+    A file is one text, unless --lines, --jsonl or --csv says otherwise; a folder is all files in it; - is stdin,
+    which is also read when nothing is named and something is piped in. Text is UTF-8.
+
+    \b
+      q3e-local embed notes.md report.txt -o vectors.npy
+      q3e-local embed --lines questions.txt --as query > queries.jsonl
+      q3e-local embed --text "What did we decide?" --as query -d 256
+    """
+    layout = Layout(lines, jsonl, csv_column, id_field)
+    source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
+    form = choose_format(form, output)
+    check_target(output, form, resume, force)
+
+    import q3e_local  # numpy and the library, once the command line is known to be sound
+    from q3e_local.embedder import EmbedRequest
+
+    tally = _Tally()
+    with q3e_local.load(model, n_threads=threads, n_gpu_layers=gpu_layers) as embedder:
+        started = time.monotonic()
+        request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
+        dim = embedder.n_embd if dimensions is None else dimensions
+        about = About(embedder.model, embedder.space(request), dim, dtype)
+        with open_output(output, form, about, resume) as out, meter(source.n_bytes(), quiet) as show:
+            try:
+                _run(source, embedder, request, out, show, tally, skip_errors)
+            except BaseException:
+                if output is not None and form in RESUMABLE and out.n_written:
+                    _say(f"{len(out.done) + out.n_written:,} texts are in {output}; go on with --resume")
+                raise
+        seconds = time.monotonic() - started
+    _report(about, tally, seconds, quiet)
+    return SKIPPED if tally.skipped else DONE
+
+
+def _run(
+    source: Source, embedder: Embedder, request: EmbedRequest, out: Output, show: Meter, tally: _Tally, skip: bool
+) -> None:
+    """Read, embed and write text by text. Raises the first error once all texts before it are written."""
+    given: deque[tuple[int, Item]] = deque()  # to the embedder, and not yet back
+    n_bytes = 0
+    failure: InputError | None = None
+
+    def wanted() -> Iterator[str]:
+        nonlocal n_bytes, failure
+        for index, item in enumerate(source.read()):
+            n_bytes += item.n_bytes
+            if index in out.done:
+                if out.done[index] != item.id:
+                    raise OutputError(
+                        f"the inputs are not those of the output: text {index} is {item.id}, "
+                        f"it was {out.done[index]}; write to a new file"
+                    )
+                tally.n_done_before += 1
+            elif item.problem is None:
+                given.append((index, item))
+                yield item.text
+            elif skip:
+                tally.skipped.append(f"{item.id} {item.problem}")
+            else:
+                failure = InputError(f"{item.id} {item.problem}")
+                return
+
+    for result in embedder.stream(replace(request, texts=wanted()), lambda *done: show(n_bytes, *done)):
+        index, item = given.popleft()
+        if isinstance(result, TextError):
+            if not skip:
+                raise InputError(f"{item.id} {result.message}")
+            tally.skipped.append(f"{item.id} {result.message}")
+            continue
+        out.write(Record(index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector))
+        tally.add(item.id, result.prompt_tokens, result.truncated)
+    if failure is not None:
+        raise failure
+    if not (tally.n_texts or tally.n_done_before or tally.skipped):
+        raise InputError("there are no texts in the input")
+
+
+def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
+    if not quiet:
+        before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
+        texts = "1 text" if tally.n_texts == 1 else f"{tally.n_texts:,} texts"
+        rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
+        _say(f"{texts}{before}, {tally.n_tokens:,} tokens{rate}")
+        _say(f"model {about.model}, dim {about.dim}, space {about.space}")
+    if tally.n_cut:
+        more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
+        _say(f"{tally.n_cut} of them cut to the limit: {', '.join(tally.cut)}{more}")
+    if tally.skipped:
+        _say(f"{len(tally.skipped)} skipped:")
+        for line in tally.skipped:
+            _say(f"  {line}")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

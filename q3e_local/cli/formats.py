@@ -1,0 +1,294 @@
+"""How embeddings are written: one class a format, each onto a binary stream it is handed.
+
+Knows bytes and layouts, nothing of files, names or resuming. Numbers come in the shortest form that reads back
+to the same float32.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from q3e_local.errors import OptionError
+from q3e_local.vectors import Dtype, Vectors, to_base64, to_dtype
+
+
+@dataclass(frozen=True)
+class Record:
+    """One embedded text as it goes out. `vector` float32 (dim,); the format turns it into the dtype asked for."""
+
+    index: int
+    id: str
+    text: str
+    tokens: int
+    truncated: bool
+    vector: Vectors
+
+
+@dataclass(frozen=True)
+class About:
+    """What holds for every record of an output."""
+
+    model: str
+    space: str
+    dim: int
+    dtype: Dtype
+
+    def encoded(self, record: Record) -> NDArray[Any]:
+        row: NDArray[Any] = to_dtype(record.vector[np.newaxis], self.dtype)[0]
+        return row
+
+    def empty(self) -> NDArray[Any]:
+        """No rows, of the dtype and width that `encoded` gives."""
+        return to_dtype(np.zeros((1, self.dim), np.float32), self.dtype)[:0]
+
+
+class Writer(Protocol):
+    """Writes records as they come; `finish` completes the output and leaves the stream open."""
+
+    def write(self, record: Record) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class JsonLines:
+    """A JSON object a line: index, id, tokens, truncated, space, embedding; dtype where it is not float32."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        self._stream, self._about = stream, about
+
+    def write(self, record: Record) -> None:
+        fields: dict[str, Any] = row_fields(record, self._about)
+        fields["embedding"] = self._about.encoded(record)
+        # One write and a flush: a reader, and whoever resumes after a kill, sees whole lines.
+        self._stream.write(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        self._stream.flush()
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+
+def row_fields(record: Record, about: About) -> dict[str, Any]:
+    """What JSON Lines says of a record beside the numbers."""
+    fields: dict[str, Any] = {
+        "index": record.index,
+        "id": record.id,
+        "tokens": record.tokens,
+        "truncated": record.truncated,
+        "space": about.space,
+    }
+    return fields if about.dtype == "float32" else fields | {"dtype": about.dtype}
+
+
+class Json:
+    """One JSON object in the shape of OpenAI's embedding list, and the space."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        self._stream, self._about = stream, about
+        self._n_records = self._n_tokens = 0
+        stream.write(b'{"object":"list","data":[')
+
+    def write(self, record: Record) -> None:
+        fields = {"object": "embedding", "index": record.index, "embedding": self._about.encoded(record)}
+        self._stream.write(b",\n" if self._n_records else b"\n")
+        self._stream.write(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
+        self._n_records += 1
+        self._n_tokens += record.tokens
+
+    def finish(self) -> None:
+        rest = {
+            "model": self._about.model,
+            "usage": {"prompt_tokens": self._n_tokens, "total_tokens": self._n_tokens},
+            "space": self._about.space,
+        }
+        self._stream.write(b"\n]," + orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE)[1:])
+        self._stream.flush()
+
+
+class Csv:
+    """A header and a row a text: index, id, tokens, truncated, and a column e0, e1, ... for each number."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        self._stream, self._about = stream, about
+        self._wrote_header = False
+
+    def write(self, record: Record) -> None:
+        numbers = self._about.encoded(record)
+        if not self._wrote_header:
+            self._wrote_header = True
+            self._row("index", "id", "tokens", "truncated", *(f"e{i}" for i in range(len(numbers))))
+        # orjson's numbers, because repr would print a float32 with a float64's digits.
+        texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode("ascii").split(",")
+        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *texts)
+
+    def _row(self, *cells: object) -> None:
+        line = io.StringIO()
+        csv.writer(line).writerow(cells)
+        self._stream.write(line.getvalue().encode("utf-8"))
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+
+class Base64:
+    """A line of base64 a text: the numbers little-endian, as OpenAI's encoding_format."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        self._stream, self._about = stream, about
+
+    def write(self, record: Record) -> None:
+        self._stream.write(to_base64(self._about.encoded(record)).encode("ascii") + b"\n")
+        self._stream.flush()
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+
+class Npy:
+    """NumPy's own format, (n, dim); needs a stream that can seek, because the header says how many rows follow."""
+
+    def __init__(self, stream: BinaryIO, about: About, n_rows: int = 0) -> None:
+        self._stream, self._about, self._n_rows = stream, about, n_rows
+        empty = about.empty()
+        self._dtype, self._width = empty.dtype.newbyteorder("<"), empty.shape[1]
+        if n_rows == 0:
+            self._write_header()
+            stream.flush()
+
+    def write(self, record: Record) -> None:
+        self._stream.seek(0, io.SEEK_END)
+        self._stream.write(self._about.encoded(record).astype(self._dtype, copy=False).tobytes())
+        self._stream.flush()
+        self._n_rows += 1
+
+    def finish(self) -> None:
+        self._write_header()
+        self._stream.flush()
+
+    def _write_header(self) -> None:
+        # NumPy pads the header for the first axis to grow, so that a longer number fits over a shorter one.
+        self._stream.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self._stream,
+            {
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
+                "fortran_order": False,
+                "shape": (self._n_rows, self._width),
+            },
+        )
+
+
+class Parquet:
+    """Columns index, id, tokens, truncated, embedding; model and space in the schema's metadata."""
+
+    _ROW_GROUP = 1024
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
+        empty = about.empty()
+        self._pyarrow, self._about = pyarrow, about
+        self._schema = pyarrow.schema(
+            [
+                ("index", pyarrow.int64()),
+                ("id", pyarrow.string()),
+                ("tokens", pyarrow.int32()),
+                ("truncated", pyarrow.bool_()),
+                ("embedding", pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])),
+            ],
+            metadata={"model": about.model, "space": about.space, "dtype": about.dtype},
+        )
+        self._file = pyarrow.parquet.ParquetWriter(stream, self._schema)
+        self._waiting: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        self._waiting.append(record)
+        if len(self._waiting) == self._ROW_GROUP:
+            self._write_group()
+
+    def finish(self) -> None:
+        if self._waiting:
+            self._write_group()
+        self._file.close()
+
+    def _write_group(self) -> None:
+        columns = [
+            [record.index for record in self._waiting],
+            [record.id for record in self._waiting],
+            [record.tokens for record in self._waiting],
+            [record.truncated for record in self._waiting],
+            [self._about.encoded(record) for record in self._waiting],
+        ]
+        arrays = [
+            self._pyarrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
+        ]
+        self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+        self._waiting.clear()
+
+
+class Table:
+    """For people: a line a text with tokens, dim, norm and the first numbers, fitted to the terminal's width."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
+
+        self._stream, self._fit, self._width = stream, set_cell_size, cell_len
+        room = max(24, min(shutil.get_terminal_size((100, 24)).columns, 140) - 47)
+        self._id_width = room * 2 // 5
+        self._text_width = room - self._id_width
+        self._line("id", "text", "tokens", "dim", "norm", "first values")
+
+    def write(self, record: Record) -> None:
+        tokens = f"{record.tokens} cut" if record.truncated else str(record.tokens)
+        first = " ".join(f"{number:7.4f}" for number in record.vector[:3].tolist())
+        norm = f"{float(np.linalg.norm(record.vector)):.4f}"
+        text = " ".join(record.text[: 4 * self._text_width].split())
+        self._line(record.id, text, tokens, str(len(record.vector)), norm, first)
+        self._stream.flush()
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+    def _line(self, name: str, text: str, tokens: str, dim: str, norm: str, first: str) -> None:
+        line = f"{self._ending(name)} {self._fit(text, self._text_width)} {tokens:>9} {dim:>5} {norm:>7}  {first}"
+        self._stream.write(line.rstrip().encode("utf-8") + b"\n")
+
+    def _ending(self, name: str) -> str:
+        """Of a long path the end says most."""
+        shortened = name
+        while self._width(shortened) > self._id_width:
+            shortened = "…" + shortened[2:]
+        return self._fit(shortened, self._id_width)
+
+
+FORMATS: dict[str, Callable[[BinaryIO, About], Writer]] = {
+    "table": Table,
+    "jsonl": JsonLines,
+    "json": Json,
+    "csv": Csv,
+    "npy": Npy,
+    "base64": Base64,
+    "parquet": Parquet,
+}
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".npy": "npy",
+    ".b64": "base64",
+    ".parquet": "parquet",
+}
+BINARY = ("npy", "parquet")
+RESUMABLE = ("jsonl", "npy")

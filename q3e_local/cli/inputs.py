@@ -1,0 +1,233 @@
+"""Read texts from where people keep them: files, lines, JSONL, CSV, folders, arguments, stdin.
+
+Knows files and encodings, nothing of models or vectors. Reads as it goes: no file is held whole but one that is
+a text. UTF-8 only, with or without a byte order mark; anything else is an error that says where.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from q3e_local.cli.resume import rows_file
+from q3e_local.errors import InputError, OptionError
+
+STDIN = "-"
+_CSV_FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
+
+
+@dataclass(frozen=True)
+class Item:
+    """One text to embed, or with `problem` the reason why there is none. `n_bytes` were read to get it."""
+
+    id: str
+    text: str
+    n_bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How texts lie in a file: at most one of `lines`, `jsonl` and `csv`; none means the file is one text."""
+
+    lines: bool = False
+    jsonl: str | None = None  # the field that holds the text
+    csv: str | None = None  # the column that holds the text
+    id_field: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum((self.lines, self.jsonl is not None, self.csv is not None)) > 1:
+            raise OptionError("--lines, --jsonl and --csv exclude each other")
+        if self.id_field is not None and self.jsonl is None and self.csv is None:
+            raise OptionError("--id needs --jsonl or --csv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files and texts of one command, in order. Check it once, read it once."""
+
+    paths: Sequence[Path | None]  # None: stdin
+    texts: Sequence[str]
+    layout: Layout
+
+    def n_bytes(self) -> int | None:
+        """Bytes there are to read in all, or None when stdin hides it."""
+        if None in self.paths:
+            return None
+        sizes = (path.stat().st_size for path in self.paths if path is not None)
+        return sum(sizes) + sum(len(text.encode("utf-8", "replace")) for text in self.texts)
+
+    def read(self) -> Iterator[Item]:
+        """All texts in order. One that cannot be read, or is empty, is an Item with a problem in its place."""
+        for item in self._items():
+            if item.problem is None and not item.text.strip():
+                item = replace(item, problem="has no text in it")
+            yield item
+
+    def _items(self) -> Iterator[Item]:
+        for number, text in enumerate(self.texts, 1):
+            yield Item(f"text:{number}", text, len(text.encode("utf-8", "replace")))
+        for path in self.paths:
+            name = "stdin" if path is None else path.as_posix()
+            try:
+                if path is None:
+                    yield from _read(name, sys.stdin.buffer, self.layout)
+                else:
+                    with path.open("rb") as file:
+                        yield from _read(name, file, self.layout)
+            except OSError as error:
+                yield Item(name, "", 0, f"cannot be read: {error.strerror or error}")
+
+
+def find(
+    names: Sequence[str], texts: Sequence[str], glob: str | None, layout: Layout, leave_out: Path | None = None
+) -> Source:
+    """Work out what to read: folders are walked in sorted order, without hidden files and our own output.
+
+    Raises InputError for a name that does not exist or a folder without files, OptionError for nothing to read.
+    """
+    if glob is not None and not any(Path(name).is_dir() for name in names):
+        raise OptionError("--glob needs a folder among the inputs")
+    paths: list[Path | None] = []
+    for name in names:
+        path = Path(name)
+        if name == STDIN:
+            if None in paths:
+                raise OptionError("stdin (-) can be read only once")
+            paths.append(None)
+        elif path.is_dir():
+            paths += _walk(path, glob or "**/*", leave_out)
+        elif path.exists():
+            paths.append(path)
+        else:
+            raise InputError(f"there is no file or folder {name}")
+    if not paths and not texts:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise OptionError("nothing to embed: name files or folders, give --text, or pipe text in")
+        paths.append(None)
+    return Source(paths, texts, layout)
+
+
+def _walk(folder: Path, glob: str, leave_out: Path | None) -> list[Path]:
+    ours = () if leave_out is None else (leave_out.absolute(), rows_file(leave_out).absolute())
+    try:
+        found = sorted(
+            path
+            for path in folder.glob(glob)
+            if path.is_file() and not _hidden(path, folder) and path.absolute() not in ours
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise OptionError(f"--glob {glob!r} is no pattern: {error}") from None
+    if not found:
+        raise InputError(f"the folder {folder} has no files that match {glob!r}")
+    return found
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _read(name: str, file: BinaryIO, layout: Layout) -> Iterator[Item]:
+    if layout.lines:
+        return _lines(name, file)
+    if layout.jsonl is not None:
+        return _jsonl(name, file, layout.jsonl, layout.id_field)
+    if layout.csv is not None:
+        return _csv(name, file, layout.csv, layout.id_field)
+    return _whole(name, file)
+
+
+def _whole(name: str, file: BinaryIO) -> Iterator[Item]:
+    raw = file.read()
+    yield _decoded(name, _without_newline(raw), len(raw))
+
+
+def _lines(name: str, file: BinaryIO) -> Iterator[Item]:
+    for number, raw in enumerate(file, 1):
+        if raw.strip():
+            yield _decoded(f"{name}:{number}", _without_newline(raw), len(raw))
+
+
+def _jsonl(name: str, file: BinaryIO, field: str, id_field: str | None) -> Iterator[Item]:
+    for number, raw in enumerate(file, 1):
+        if not raw.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            record = orjson.loads(raw.removeprefix(codecs.BOM_UTF8))
+        except orjson.JSONDecodeError as error:
+            yield Item(where, "", len(raw), f"is not JSON: {error}")
+            continue
+        if not isinstance(record, dict):
+            yield Item(where, "", len(raw), f"is not a JSON object but {type(record).__name__}")
+            continue
+        yield _from_record(where, record, field, id_field, len(raw))
+
+
+def _csv(name: str, file: BinaryIO, column: str, id_column: str | None) -> Iterator[Item]:
+    csv.field_size_limit(_CSV_FIELD_LIMIT)
+    # Bad bytes pass as surrogates, so that they spoil their own record alone.
+    stream = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        rows = csv.DictReader(stream, strict=True)
+        missing = [wanted for wanted in (column, id_column) if wanted and wanted not in (rows.fieldnames or ())]
+        if missing:
+            columns = ", ".join(rows.fieldnames or ()) or "none"
+            yield Item(name, "", 0, f"has no column {missing[0]!r}; its columns are {columns}")
+            return
+        while True:
+            first_line = rows.line_num + 1
+            where = f"{name}:{first_line}"
+            try:
+                record = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Item(where, "", 0, f"is not CSV: {error}")
+                return  # where the next record begins is anyone's guess
+            n_bytes = sum(len(value.encode("utf-8", "replace")) + 1 for value in record.values() if value)
+            yield _from_record(where, record, column, id_column, n_bytes)
+    finally:
+        stream.detach()
+
+
+def _from_record(where: str, record: dict[str, Any], field: str, id_field: str | None, n_bytes: int) -> Item:
+    if id_field is not None and not isinstance(record.get(id_field), str | int):
+        return Item(where, "", n_bytes, f"has no {id_field!r} to take as its id")
+    name = where if id_field is None else str(record[id_field])
+    text = record.get(field)
+    if text is None:
+        return Item(name, "", n_bytes, f"has no field {field!r} ({where})")
+    if not isinstance(text, str):
+        return Item(name, "", n_bytes, f"field {field!r} is no text but {type(text).__name__} ({where})")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return Item(name, "", n_bytes, f"field {field!r} is not UTF-8 ({where})")
+    return Item(name, text, n_bytes)
+
+
+def _decoded(name: str, raw: bytes, n_bytes: int) -> Item:
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16")):
+        if raw.startswith(mark):
+            return Item(name, "", n_bytes, f"is {encoding}, not UTF-8; convert it first")
+    if b"\0" in raw:
+        return Item(name, "", n_bytes, f"is a binary file (NUL at byte {raw.index(0)})")
+    try:
+        return Item(name, raw.removeprefix(codecs.BOM_UTF8).decode("utf-8"), n_bytes)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        where = f"in line {line} (at byte {error.start})" if b"\n" in raw else f"at byte {error.start}"
+        reason = f"is not UTF-8: byte 0x{raw[error.start]:02x} {where}; convert it first"
+        return Item(name, "", n_bytes, reason)
+
+
+def _without_newline(raw: bytes) -> bytes:
+    """The newline that ends a file or a line is the format's, not the text's."""
+    return raw.removesuffix(b"\n").removesuffix(b"\r")

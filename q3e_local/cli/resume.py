@@ -1,0 +1,151 @@
+"""Files that grow record by record: opened new, or continued where an earlier run stopped.
+
+Knows how to find the whole records of an interrupted file, and refuses what does not continue it. A `.npy` has
+no room for ids, so its rows are described, a line each, in `FILE.rows.jsonl` beside it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from q3e_local.cli.formats import About, JsonLines, Npy, Record, Writer, row_fields
+from q3e_local.errors import OutputError
+
+Opened = tuple[Writer, dict[int, str]]
+
+
+@contextmanager
+def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
+    """A writer at the end of the file's whole records, and the index and id of each.
+
+    Raises OutputError when what is there is of another space or dtype, or no output of this command.
+    """
+    continuing = resuming and _has_content(path)
+    try:
+        with _open(path, continuing) as stream:
+            done = _read_lines(path, stream, about) if continuing else {}
+            yield JsonLines(stream, about), done
+    finally:
+        if not _has_content(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
+    """The same for a `.npy` and the lines about its rows."""
+    rows_path = rows_file(path)
+    continuing = resuming and _has_content(path)
+    if continuing and not rows_path.exists():
+        raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
+    try:
+        with _open(rows_path, continuing) as rows, _open(path, continuing) as stream:
+            done = _read_lines(rows_path, rows, about) if continuing else {}
+            if continuing:
+                # Killed between a row and its line, or before either reached the disk: keep what both have.
+                n_rows = min(_n_rows(path, stream, about), len(done))
+                done = dict(list(done.items())[:n_rows])
+                _keep_lines(rows, n_rows)
+                _keep_rows(stream, about, n_rows)
+            yield _NpyWithRows(Npy(stream, about, len(done)), rows, about), done
+    finally:
+        if not _has_content(rows_path):
+            rows_path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _open(path: Path, continuing: bool) -> BinaryIO:
+    stream: BinaryIO = path.open("r+b" if continuing else "w+b")
+    return stream
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def rows_file(path: Path) -> Path:
+    """Where the ids and token counts of a `.npy` are."""
+    return path.with_name(f"{path.name}.rows.jsonl")
+
+
+class _NpyWithRows:
+    def __init__(self, npy: Npy, rows: BinaryIO, about: About) -> None:
+        self._npy, self._rows, self._about = npy, rows, about
+
+    def write(self, record: Record) -> None:
+        self._npy.write(record)
+        self._rows.write(orjson.dumps(row_fields(record, self._about), option=orjson.OPT_APPEND_NEWLINE))
+        self._rows.flush()
+
+    def finish(self) -> None:
+        self._npy.finish()
+        self._rows.flush()
+
+
+def _read_lines(path: Path, stream: BinaryIO, about: About) -> dict[int, str]:
+    """Index and id of every whole line; a last line without an end is cut off. Leaves the stream at the end."""
+    done: dict[int, str] = {}
+    end = 0
+    for number, line in enumerate(stream, 1):
+        if not line.endswith(b"\n"):
+            break
+        end += len(line)
+        try:
+            fields = orjson.loads(line)
+            index, name, space, dtype = fields["index"], fields["id"], fields["space"], fields.get("dtype", "float32")
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed") from None
+        _check(path, space, dtype, about)
+        done[index] = name
+    stream.seek(end)
+    stream.truncate()
+    return done
+
+
+def _check(path: Path, space: Any, dtype: Any, about: About) -> None:
+    if space != about.space:
+        raise OutputError(
+            f"cannot continue {path}: it holds vectors of the space {space}, these would be of {about.space} "
+            "(another model file, dim or instruction); write to a new file"
+        )
+    if dtype != about.dtype:
+        raise OutputError(f"cannot continue {path}: it holds {dtype} vectors, not {about.dtype}; write to a new file")
+
+
+def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
+    """Whole rows after the header, whatever count it states: that is written last."""
+    row = about.empty()
+    try:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        shape, dtype = (), None
+    if len(shape) != 2 or shape[1] != row.shape[1] or dtype != row.dtype:
+        raise OutputError(f"cannot continue {path}: it is no array of shape (n, {row.shape[1]}) and type {row.dtype}")
+    begin = stream.tell()
+    return (stream.seek(0, io.SEEK_END) - begin) // _row_bytes(about)
+
+
+def _keep_rows(stream: BinaryIO, about: About, n_rows: int) -> None:
+    stream.seek(0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    stream.truncate(stream.tell() + n_rows * _row_bytes(about))
+
+
+def _row_bytes(about: About) -> int:
+    row = about.empty()
+    return int(row.shape[1]) * row.dtype.itemsize
+
+
+def _keep_lines(stream: BinaryIO, n_lines: int) -> None:
+    stream.seek(0)
+    for _ in range(n_lines):
+        stream.readline()
+    stream.truncate(stream.tell())
