@@ -1,0 +1,81 @@
+"""Every q3e-local command the READMEs show is run, and gives what they show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from q3e_local.cli import main
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def sessions(readme: str) -> list[tuple[str, list[str]]]:
+    """Each `$ command` of the console blocks with the lines shown under it."""
+    found: list[tuple[str, list[str]]] = []
+    for block in blocks(readme, "console"):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def shown(line: str) -> str:
+    """A pattern for a line: times and speeds differ from run to run."""
+    return re.sub(r"in\\ [\d.\\]+\\ s:\\ [\d,]+", r"in [\\d.]+ s: [\\d,]+", re.escape(line))
+
+
+@pytest.mark.parametrize(("command", "lines"), [s for readme in READMES for s in sessions(readme)])
+def test_a_command_gives_what_the_readme_shows(command, lines, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    command, _, cut = command.partition(" | cut -c 1-")
+    program, *arguments = shlex.split(command)
+    assert program == "q3e-local"
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    got = [line[: int(cut or 10_000)] for line in result.output.splitlines()]
+    for line in lines:
+        assert any(re.fullmatch(shown(line), one) for one in got), f"{line!r} is not in the output:\n" + "\n".join(
+            got
+        )
+
+
+@pytest.mark.parametrize("code", [block for readme in READMES for block in blocks(readme, "python")])
+def test_the_python_shown_runs(code):
+    exec(compile(code, "README", "exec"), {})
+
+
+def test_make_demo_runs_the_command_the_readme_shows():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"$(BIN)/{sessions('README.md')[0][0]}\n" in makefile
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_commands_to_set_up_by_hand_are_those_of_make(readme):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    by_hand = "\n".join(blocks(readme, "sh"))
+    for part in (
+        "-m venv",
+        "--constraint constraints.txt --editable",
+        "ruff format --check .",
+        "ruff check .",
+        "mypy",
+        "-m pytest",
+    ):
+        assert part in makefile
+        assert part.replace("--constraint", "-c").replace("--editable", "-e") in by_hand, part
