@@ -11,11 +11,10 @@ from types import TracebackType
 
 import numpy as np
 
-from q3e_local import prompts
 from q3e_local.batching import fit, pack
 from q3e_local.engine import Engine
 from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextError, TextTooLongError
-from q3e_local.prompts import Kind
+from q3e_local.prompts import Kind, Prompts, normalizer
 from q3e_local.space import Space
 from q3e_local.vectors import Vectors, finish
 
@@ -27,7 +26,7 @@ _WINDOW_BATCHES = 2
 _WINDOW_TEXTS = 1024
 
 Progress = Callable[[int, int], None]
-"""Called as `progress(n_texts, n_tokens)` after each decode with what is done in all."""
+"""Called as `progress(n_texts, n_tokens)` after each decode with what is done in all, texts that failed included."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,11 @@ class _Sequence:
 class Embedder:
     """A model that turns texts into embeddings. Safe to use from several threads; close it when done."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: Engine, model: str, prompts: Prompts = Prompts()) -> None:  # noqa: B008 (frozen)
         self.engine = engine
         self.model = model
-        self._normalize = prompts.normalizer(engine.added_tokens)
+        self.prompts = prompts
+        self._normalize = normalizer(engine.added_tokens)
 
     @property
     def n_embd(self) -> int:
@@ -130,15 +130,15 @@ class Embedder:
         """
         self._dim(request)
         limit = self._limit(request)
-        instruction = prompts.instruction_for(request.kind, request.task, request.instruction)
+        prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
-        return self._stream(request, instruction, limit, progress)
+        return self._stream(request, prefix, limit, progress)
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""
-        instruction = prompts.instruction_for(request.kind, request.task, request.instruction)
-        return str(Space(self.engine.digest, self._dim(request), instruction))
+        prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
+        return str(Space(self.engine.digest, self._dim(request), prefix))
 
     def close(self) -> None:
         """Free the model."""
@@ -169,7 +169,7 @@ class Embedder:
         return request.max_tokens
 
     def _stream(
-        self, request: EmbedRequest, instruction: str | None, limit: int, progress: Progress | None
+        self, request: EmbedRequest, prefix: str, limit: int, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
         window: list[_Sequence | TextError] = []
         n_waiting = n_texts = n_tokens = 0
@@ -182,7 +182,7 @@ class Embedder:
 
         for index, text in enumerate(request.texts):
             try:
-                sequence = self._tokenize(index, text, instruction, limit, request.truncate)
+                sequence = self._tokenize(index, prefix, text, limit, request.truncate)
             except TextError as error:
                 window.append(error)
             else:
@@ -194,7 +194,7 @@ class Embedder:
         if window:
             yield from self._decode(window, index + 1 - len(window), request.dim, advance)
 
-    def _tokenize(self, index: int, text: str, instruction: str | None, limit: int, truncate: bool) -> _Sequence:
+    def _tokenize(self, index: int, prefix: str, text: str, limit: int, truncate: bool) -> _Sequence:
         if not isinstance(text, str):
             raise InvalidTextError(f"a text must be a str, got {type(text).__name__}", index)
         try:
@@ -203,7 +203,7 @@ class Embedder:
             raise InvalidTextError(
                 f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text", index
             ) from None
-        ids = self.engine.tokenize(self._normalize(prompts.apply(instruction, text)))
+        ids = self.engine.tokenize(self._normalize(prefix + text))
         fitted, truncated = fit(ids, limit, self.engine.eos_id)
         if truncated and not truncate:
             raise TextTooLongError(f"has {len(ids) + 1} tokens, the limit is {limit}; truncate it or split it", index)
@@ -223,6 +223,8 @@ class Embedder:
                 results[row] = item
             else:
                 sequences.append((row, item))
+        if results:
+            advance(len(results), 0)
         for places in pack([len(item.ids) for _, item in sequences], self.engine.n_batch, self.engine.n_seq_max):
             batch = [sequences[place] for place in places]
             vectors = self._vectors([item.ids for _, item in batch], dim)

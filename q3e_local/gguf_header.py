@@ -83,11 +83,13 @@ class TokenTable:
     def repeated(self) -> int | None:
         """The id of a text that is empty or stands there before, or None."""
         raw, starts = self._raw, self._starts
-        texts = [raw[start : after - 8] for start, after in zip(starts, [*starts[1:], len(raw) + 8], strict=True)]
-        if len({b"", *texts}) == len(texts) + 1:
-            return None
         seen = {b""}
-        return next(i for i, text in enumerate(texts) if text in seen or seen.add(text))
+        for token_id, (start, after) in enumerate(zip(starts, [*starts[1:], len(raw) + 8], strict=True)):
+            text = raw[start : after - 8]
+            if text in seen:
+                return token_id
+            seen.add(text)
+        return None
 
     def index(self, text: str) -> int | None:
         """The id of this text, or None. The first one, should a file repeat it."""

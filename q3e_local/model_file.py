@@ -22,6 +22,12 @@ POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 LAST, RANK = 3, 4
 CONTROL, USER_DEFINED = 3, 4
 
+# llama.cpp's llama_ftype, as general.file_type states it; those that are published for or made of this family.
+_FILE_TYPES = {
+    0: "f32", 1: "f16", 2: "q4_0", 7: "q8_0", 8: "q5_0", 14: "q4_k_s", 15: "q4_k_m", 16: "q5_k_s", 17: "q5_k_m",
+    18: "q6_k", 30: "iq4_xs", 32: "bf16",
+}  # fmt: skip
+
 # Keys under `qwen3.` that make llama.cpp compute something else, or abort where their values do not fit.
 FOREIGN = (
     "attention.causal",
@@ -55,6 +61,7 @@ class ModelInfo:
     n_ctx_train: int
     n_vocab: int
     eos_id: int
+    quantization: str
     added_tokens: tuple[str, ...]
 
     @property
@@ -87,6 +94,7 @@ def inspect(path: Path) -> ModelInfo:
         n_ctx_train=_size(header, "context_length"),
         n_vocab=len(tokens),
         eos_id=eos_id,
+        quantization=_FILE_TYPES.get(header.metadata.get("general.file_type", -1), "unknown"),
         added_tokens=tuple(tokens[i] for i, kind in enumerate(tokens.types) if kind in (CONTROL, USER_DEFINED)),
     )
     _check_numbers(header, info)

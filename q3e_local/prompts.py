@@ -15,8 +15,6 @@ from q3e_local.errors import OptionError
 
 Kind = Literal["document", "query"]
 
-DEFAULT_TASK = "retrieval"
-
 
 @dataclass(frozen=True)
 class Task:
@@ -43,29 +41,37 @@ TASKS = {
 }
 
 
-def instruction_for(kind: Kind, task: str | None = None, instruction: str | None = None) -> str | None:
-    """The instruction a text of this kind gets, or None for a bare text.
+@dataclass(frozen=True)
+class Prompts:
+    """A model's prompt format. `query` ends in {text} and has {instruction} before it; documents stand bare."""
 
-    A free `instruction` is used as it stands: for a query by right, for a document because it was asked for.
-    Raises OptionError for an unknown kind or task, an empty instruction, or both a task and an instruction.
-    """
-    if kind not in ("document", "query"):
-        raise OptionError(f"kind must be 'document' or 'query', got {kind!r}")
-    if instruction is not None:
-        if task is not None:
-            raise OptionError(f"give task {task!r} or an instruction, not both")
-        if not instruction.strip():
-            raise OptionError("the instruction is empty; leave it out to get the default")
-        return instruction
-    if task is not None and task not in TASKS:
-        raise OptionError(f"unknown task {task!r}; choose from {', '.join(TASKS)}, or give an instruction")
-    chosen = TASKS[task or DEFAULT_TASK]
-    return chosen.instruction if kind == "query" or chosen.symmetric else None
+    # No space after `Query:`, as in the model's README.
+    query: str = "Instruct: {instruction}\nQuery:{text}"
+    instruction: str = TASKS["retrieval"].instruction
 
+    def prefix(self, kind: Kind, task: str | None = None, instruction: str | None = None) -> str:
+        """What goes before a text of this kind: empty for a bare text.
 
-def apply(instruction: str | None, text: str) -> str:
-    """The text the model sees. No space after `Query:`, as in the model's README."""
-    return text if instruction is None else f"Instruct: {instruction}\nQuery:{text}"
+        A free `instruction` is used as it stands: for a query by right, for a document because it was asked for.
+        Raises OptionError for an unknown kind or task, an empty instruction, or both a task and an instruction.
+        """
+        if kind not in ("document", "query"):
+            raise OptionError(f"kind must be 'document' or 'query', got {kind!r}")
+        if instruction is not None:
+            if task is not None:
+                raise OptionError(f"give task {task!r} or an instruction, not both")
+            if not instruction.strip():
+                raise OptionError("the instruction is empty; leave it out to get the default")
+            return self._filled(instruction)
+        if task is None:
+            return self._filled(self.instruction) if kind == "query" else ""
+        if task not in TASKS:
+            raise OptionError(f"unknown task {task!r}; choose from {', '.join(TASKS)}, or give an instruction")
+        chosen = TASKS[task]
+        return self._filled(chosen.instruction) if kind == "query" or chosen.symmetric else ""
+
+    def _filled(self, instruction: str) -> str:
+        return self.query.removesuffix("{text}").replace("{instruction}", instruction)
 
 
 def normalizer(added_tokens: Iterable[str]) -> Callable[[str], str]:

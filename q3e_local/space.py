@@ -13,23 +13,18 @@ from dataclasses import dataclass
 class Space:
     """Where a vector lives: the model file it came from, its dim, and the prompt put before the text.
 
-    Written `q3e1-<model digest>-<dim>-<prompt>`, the prompt being `plain` or the first 8 hex digits of the
-    instruction's SHA-256: `q3e1-5f0c9d1e2a3b4c5d-256-plain`. Plain ASCII, fit for a header or a file name.
-    Queries and documents of one model and dim are comparable although their prompts differ: see `comparable`.
+    Written `q3e1-<model digest>-<dim>-<prompt>`, the prompt being `plain` or the first 8 hex digits of its
+    SHA-256: `q3e1-5f0c9d1e2a3b4c5d-256-plain`. Plain ASCII, fit for a header or a file name. Queries and
+    documents of one model and dim are comparable although their prompts differ: see `comparable`.
     """
 
     model_digest: str
     dim: int
-    instruction: str | None = None
-
-    @property
-    def prompt(self) -> str:
-        if self.instruction is None:
-            return "plain"
-        return hashlib.sha256(self.instruction.encode("utf-8")).hexdigest()[:8]
+    prefix: str = ""
 
     def __str__(self) -> str:
-        return f"q3e1-{self.model_digest[:16]}-{self.dim}-{self.prompt}"
+        prompt = hashlib.sha256(self.prefix.encode("utf-8")).hexdigest()[:8] if self.prefix else "plain"
+        return f"q3e1-{self.model_digest[:16]}-{self.dim}-{prompt}"
 
 
 def comparable(space: str, other: str) -> bool:

@@ -1,5 +1,1 @@
-"""The engine on llama.cpp."""
-
-from q3e_local.llama.engine import LlamaEngine
-
-__all__ = ["LlamaEngine"]
+"""The engine on llama.cpp: `engine.LlamaEngine`. Importing this room loads no library."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.llama import native
-from q3e_local.llama.plan import ContextPlan
 from q3e_local.model_file import ModelInfo
+from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 _TAPPED = b"result_norm"

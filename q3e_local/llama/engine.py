@@ -21,8 +21,8 @@ from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError
 from q3e_local.llama import native
 from q3e_local.llama.context import PoolingContext, tap_agrees
-from q3e_local.llama.plan import ContextPlan, grown, padded
 from q3e_local.model_file import inspect
+from q3e_local.plan import ContextPlan, grown, padded
 
 logger = logging.getLogger(__name__)
 

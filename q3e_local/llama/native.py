@@ -98,6 +98,14 @@ def system_info() -> str:
     return bytes(lib.llama_print_system_info() or b"").decode("utf-8", "replace")
 
 
+def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
+    """Write `source` once more, as llama.cpp's `file_type`. What it says meanwhile goes to the log, line by line."""
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.max_buf_size = file_type, n_threads, max_buf_size
+    if lib.llama_model_quantize(source.encode("utf-8"), target.encode("utf-8"), params) != 0:
+        raise native_log.failure("quantizing failed")
+
+
 class Model:
     """The weights. Free it after every Context made of it."""
 

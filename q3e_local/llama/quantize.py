@@ -1,0 +1,62 @@
+"""The program `python -m q3e_local.llama.quantize IN OUT FILE_TYPE THREADS`: llama.cpp's quantizer, alone.
+
+A process of its own, because llama.cpp can neither be interrupted nor survive its own asserts, and keeps what it
+allocates. On stdout: `done NAME` after each tensor, and `failed REASON`. It ends when its stdin does, so that it
+never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+
+_TENSOR = re.compile(r"\[ *\d+/ *\d+\] +(\S+) .*size = ")
+# Buffers for rows on their way from one type to the other. What is read is mapped, and not counted.
+_MAX_BUF_SIZE = 128 << 20
+
+
+class _Progress(logging.Handler):
+    """llama.cpp reports a tensor in one line, which is complete when the tensor is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = _TENSOR.search(record.getMessage())
+        if found:
+            _say(f"done {found[1]}")
+
+
+def main(arguments: list[str]) -> int:
+    """Quantize, and answer with the exit code."""
+    source, target, file_type, n_threads = arguments
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    from q3e_local.llama import native
+
+    native.logger.addHandler(_Progress())
+    native.logger.setLevel(logging.DEBUG)
+    native.logger.propagate = False
+    try:
+        native.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE)
+    except native.NativeError as error:
+        _say(f"failed {error}")
+        return 1
+    return 0
+
+
+def _end_with_stdin() -> None:
+    # Not through sys.stdin: its lock, held by a waiting thread, is fatal when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""What all tests share: a clean environment, and tiny models written once a session."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before NumPy comes in: the oracle's matrices are small, and threads that wait for each other are slow.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import pytest
+import tiny
+from hypothesis import settings
+from oracle import Config, Weights
+from tokenizers import Tokenizer
+
+# The same examples on every machine and in every run; nothing is written beside the code.
+settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
+settings.load_profile("q3e")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of the developer's reaches a test, no test reaches their home, their models or a network."""
+    for name in os.environ:
+        if name.startswith(("Q3E_", "HF_", "HUGGING", "XDG_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    cache = home / "hub"
+    for name, value in {"HOME": home, "USERPROFILE": home, "HF_HOME": home, "HF_HUB_CACHE": cache}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # huggingface_hub reads the variables once, when it is imported.
+    if "huggingface_hub.constants" in sys.modules:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    return Config()
+
+
+@pytest.fixture(scope="session")
+def weights(config: Config) -> Weights:
+    return tiny.tiny_weights(config)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return tiny.tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def eos_id(tokenizer: Tokenizer) -> int:
+    return tokenizer.token_to_id(tiny.END)
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(
+    tmp_path_factory: pytest.TempPathFactory, weights: Weights, config: Config, tokenizer: Tokenizer
+) -> Callable[..., Path]:
+    """`tiny_gguf("f16", context_length=512)`: the path of a tiny model file, written on first use. Read only."""
+    folder, written = tmp_path_factory.mktemp("tiny"), {}
+
+    def path(type: str = "f32", **variant: Any) -> Path:
+        key = (type, *sorted(variant.items()))
+        if key not in written:
+            target = folder / f"{type}-{len(written)}.gguf"
+            written[key] = tiny.write_gguf(target, weights, config, tokenizer, type, **variant)
+        return written[key]
+
+    return path

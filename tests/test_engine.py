@@ -1,0 +1,588 @@
+"""LlamaEngine on tiny models: held to the NumPy oracle, to itself in other batches, and to its own limits.
+
+Token ids go in; text appears only where tokenizing itself is asked. What the embedder adds is in test_embedder.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import psutil
+import pytest
+import tiny
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from oracle import Config, Weights
+from tokenizers import Tokenizer
+
+from q3e_local import machine
+from q3e_local.embedder import Embedded, Embedder, EmbedRequest
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.llama import context as context_module
+from q3e_local.llama import native
+from q3e_local.llama.engine import LlamaEngine
+from q3e_local.plan import ContextPlan
+from q3e_local.model_file import inspect
+
+N_BATCH, N_CTX = 32, 512
+# Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
+LENGTHS = [1, 2, 9, N_BATCH - 1, N_BATCH, N_BATCH + 1, 2 * N_BATCH, 2 * N_BATCH + 1, N_CTX - 1, N_CTX]
+
+Ids = list[int]
+MakeGguf = Callable[..., Path]
+
+
+def small(**options: Any) -> EngineConfig:
+    """A small batch; one thread, as two that wait for each other are slow on a busy machine."""
+    return EngineConfig(**{"n_batch": N_BATCH, "n_threads": 1} | options)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+@pytest.fixture(scope="module")
+def sequences(eos_id: int) -> dict[int, Ids]:
+    """One random sequence of each length."""
+    rng = np.random.default_rng(1)
+    return {n: [*rng.integers(0, tiny.N_VOCAB - 10, n - 1).tolist(), eos_id] for n in LENGTHS}
+
+
+@pytest.fixture(scope="module")
+def expected(sequences: dict[int, Ids], weights: Weights, config: Config) -> dict[int, np.ndarray]:
+    """The oracle's vector of each of `sequences`."""
+    return {n: oracle.embed(weights, config, ids) for n, ids in sequences.items()}
+
+
+@pytest.fixture(scope="module")
+def f32(tiny_gguf: MakeGguf) -> Path:
+    return tiny_gguf("f32", context_length=N_CTX)
+
+
+@pytest.fixture(scope="module")
+def engine(f32: Path) -> Iterator[LlamaEngine]:
+    with LlamaEngine(f32, small()) as engine:
+        yield engine
+
+
+# Right vectors
+
+
+@pytest.mark.parametrize("n_tokens", LENGTHS)
+def test_a_text_of_any_length_has_the_oracles_vector(
+    engine: LlamaEngine, sequences: dict[int, Ids], expected: dict[int, np.ndarray], n_tokens: int
+) -> None:
+    vectors = engine.decode([sequences[n_tokens]])
+    assert vectors.shape == (1, 256)
+    assert vectors.dtype == np.float32
+    assert cosines(vectors, expected[n_tokens][None])[0] >= 0.9999
+
+
+def test_the_vector_is_the_hidden_state_itself_neither_scaled_nor_cut(
+    engine: LlamaEngine, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    np.testing.assert_allclose(engine.decode([sequences[9]])[0], expected[9], atol=0.01 * np.abs(expected[9]).max())
+
+
+# On the weights that are in the file; what is left is that llama.cpp computes with activations of 8 bits.
+@pytest.mark.parametrize(("kind", "least"), [("f16", 0.9999), ("q8_0", 0.997), ("q4_k_m", 0.997)])
+def test_a_quantized_model_computes_what_its_own_weights_say(
+    tiny_gguf: MakeGguf, weights: Weights, config: Config, sequences: dict[int, Ids], kind: str, least: float
+) -> None:
+    path = tiny_gguf(kind, context_length=N_CTX)
+    names = {tiny._gguf_name(name): name for name in weights}
+    stored = {
+        names[tensor.name]: dequantize(tensor.data, tensor.tensor_type).reshape(weights[names[tensor.name]].shape)
+        for tensor in GGUFReader(path).tensors
+    }
+    short = {n: ids for n, ids in sequences.items() if n <= 2 * N_BATCH + 1}
+    with LlamaEngine(path, small()) as engine:
+        vectors = np.concatenate([engine.decode([ids]) for ids in short.values()])
+    truth = np.array([oracle.embed(stored, config, ids) for ids in short.values()])
+    assert cosines(vectors, truth).min() >= least
+
+
+@pytest.mark.parametrize("options", [{"flash_attention": False}, {"repack": True}, {"n_threads": 2}])
+def test_a_setting_of_speed_does_not_change_the_vector(
+    f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray], options: dict[str, int]
+) -> None:
+    with LlamaEngine(f32, small(**options)) as engine:
+        for n_tokens in (9, 2 * N_BATCH + 1):
+            assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= 0.9999
+
+
+def test_tokenizing_gives_the_reference_ids_without_the_end_token(engine: LlamaEngine, tokenizer: Tokenizer) -> None:
+    for text in ("", "The capital of China", "重力 is <think>a force</think>", "a<|endoftext|>b<|im_end|>"):
+        assert [*engine.tokenize(text), engine.eos_id] == tokenizer.encode(text).ids
+
+
+# The tap
+
+
+def test_the_tap_is_in_use_and_equals_llama_cpps_own_pooling(
+    f32: Path, engine: LlamaEngine, sequences: dict[int, Ids]
+) -> None:
+    assert engine.tap
+    with LlamaEngine(f32, small(tap=False)) as pooled:
+        assert not pooled.tap
+        for batch in ([sequences[2], sequences[9]], [sequences[2 * N_BATCH + 1]]):
+            np.testing.assert_allclose(engine.decode(batch), pooled.decode(batch), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tapped", [b"no such tensor", b"attn_norm-1", b"l_out-2", b"result_output"])
+def test_a_tap_on_the_wrong_tensor_is_found_out_and_not_used(
+    f32: Path,
+    sequences: dict[int, Ids],
+    expected: dict[int, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tapped: bytes,
+) -> None:
+    monkeypatch.setattr(context_module, "_TAPPED", tapped)
+    with LlamaEngine(f32, small()) as engine:
+        assert not engine.tap
+        vectors = engine.decode([sequences[9], sequences[2]])
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "tap does not work here" in warning
+    assert cosines(vectors, np.array([expected[9], expected[2]])).min() >= 0.9999
+
+
+def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    name_of = native.tensor_name
+    monkeypatch.setattr(native, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
+    with LlamaEngine(f32, small()) as engine:
+        asked.clear()
+        engine.decode([sequences[9], sequences[2]])
+    assert asked.count(b"result_norm") == 1
+    assert asked[-1] == b"result_norm"
+    assert b"result_output" not in asked
+
+
+def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32: Path) -> None:
+    info = inspect(f32)
+    row = info.n_vocab * 4
+
+    def per_token(tap: bool) -> int:
+        small, large = (ContextPlan(256, n_batch, 8, tap).n_bytes(info) for n_batch in (100, 1100))
+        return (large - small) // 1000
+
+    assert per_token(tap=False) - per_token(tap=True) == 2 * row
+    plans = [ContextPlan(256, 100, n_seq_max, tap=True).n_bytes(info) for n_seq_max in (1, 2)]
+    assert plans[1] - plans[0] == 2 * row
+
+
+# Batches
+
+
+def test_a_vector_does_not_depend_on_its_neighbours_or_its_place(
+    engine: LlamaEngine, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    lengths = [9, 2, 1]
+    alone = {n: engine.decode([sequences[n]])[0] for n in lengths}
+    for order in ([9, 2, 1], [1, 2, 9], [2, 9, 1], [1, 1, 9, 1], [9, 9, 9], [2] * 16):
+        vectors = engine.decode([sequences[n] for n in order])
+        np.testing.assert_allclose(vectors, [alone[n] for n in order], rtol=1e-3, atol=1e-3)
+        assert cosines(vectors, np.array([expected[n] for n in order])).min() >= 0.9999
+
+
+def test_a_long_text_leaves_nothing_behind_for_a_short_one(
+    engine: LlamaEngine, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    for n_tokens in (N_CTX, 1, N_BATCH + 1, 9, N_CTX - 1, 2):
+        assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= 0.9999
+
+
+def test_as_many_texts_as_a_batch_takes_come_back_in_order(f32: Path, eos_id: int) -> None:
+    with LlamaEngine(f32, small(n_batch=512, n_seq_max=256)) as engine:
+        words = [[i, eos_id] for i in range(256)]
+        vectors = engine.decode(words)
+        for i in (0, 1, 127, 255):
+            np.testing.assert_allclose(vectors[i], engine.decode([words[i]])[0], rtol=1e-3, atol=1e-3)
+
+
+def test_no_texts_are_no_vectors(engine: LlamaEngine) -> None:
+    assert engine.decode([]).shape == (0, 256)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [[]],
+        [[5, 6]],  # no end token
+        [[tiny.N_VOCAB, -1]],
+        [[-1, 1014]],
+        [[10**6, 1014]],
+        [[5] * N_CTX + [1014]],
+        [[5] * 20 + [1014]] * 2,  # two that do not fit one batch
+        [[1014]] * 33,
+    ],
+)
+def test_ids_that_would_kill_the_process_are_refused(engine: LlamaEngine, wrong: Sequence[Ids]) -> None:
+    assert engine.eos_id == 1014
+    with pytest.raises(EngineError):
+        engine.decode(wrong)
+    assert engine.decode([[5, 1014]]).shape == (1, 256)
+
+
+# Memory
+
+
+def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length(
+    tiny_gguf: MakeGguf, sequences: dict[int, Ids], expected: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    context = native.Context
+
+    def record(*arguments: object, n_ctx: int, **options: object) -> native.Context:
+        made.append(n_ctx)
+        return context(*arguments, n_ctx=n_ctx, **options)
+
+    monkeypatch.setattr(native, "Context", record)
+    with LlamaEngine(tiny_gguf("f32", context_length=N_CTX), small(tap=False)) as engine:
+        assert engine.n_ctx_max == N_CTX
+        assert made == [256]
+        engine.decode([sequences[2 * N_BATCH]])
+        assert made == [256]
+        vectors = engine.decode([sequences[N_CTX]])
+        assert made == [256, 512]
+        engine.decode([sequences[9]])
+        assert made == [256, 512]
+    assert cosines(vectors, expected[N_CTX][None])[0] >= 0.9999
+
+
+def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32: Path) -> None:
+    for asked, given in ((100, 100), (10_000, N_CTX), (None, N_CTX)):
+        with LlamaEngine(f32, small(n_ctx_max=asked)) as engine:
+            assert engine.n_ctx_max == given
+
+
+def test_too_little_memory_is_told_in_numbers_before_anything_is_allocated(
+    f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LlamaEngine(f32, small()) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(machine, "available_memory", lambda: 10_000)
+            patch.setattr(native, "Context", lambda *_, **__: pytest.fail("a context was made"))
+            with pytest.raises(NotEnoughMemoryError, match=r"512 tokens needs 0\.\d\d GB .* 0\.\d\d GB are free"):
+                engine.decode([sequences[N_CTX]])
+            assert cosines(engine.decode([sequences[9]]), expected[9][None])[0] >= 0.9999
+        assert cosines(engine.decode([sequences[N_CTX]]), expected[N_CTX][None])[0] >= 0.9999
+
+
+def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
+    tiny_gguf: MakeGguf, eos_id: int, weights: Weights, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_gguf("f32")
+    with LlamaEngine(path, small()) as engine:
+        engine.decode([[*range(1000), *range(100), eos_id]])  # 1280 cells; a quarter more would be 1600
+        info = inspect(path)
+        just = ContextPlan(1536, N_BATCH, 64, tap=True).n_bytes(info)
+        there = ContextPlan(1280, N_BATCH, 64, tap=True).n_bytes(info)
+        monkeypatch.setattr(machine, "available_memory", lambda: just - there)
+        longer = [*range(1000), *range(300), eos_id]
+        vectors = engine.decode([longer])
+    assert cosines(vectors, oracle.embed(weights, config, longer)[None])[0] >= 0.9995
+
+
+@pytest.mark.parametrize(("repack", "total"), [(False, 5_000_000), (True, 10_000_000)])
+def test_weights_larger_than_the_machine_are_refused_before_loading(
+    f32: Path, monkeypatch: pytest.MonkeyPatch, repack: bool, total: int
+) -> None:
+    monkeypatch.setattr(machine, "total_memory", lambda: total)
+    monkeypatch.setattr(native, "Model", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(NotEnoughMemoryError, match=r"needs 0\.0\d GB for its weights, this machine has 0\.01 GB"):
+        LlamaEngine(f32, EngineConfig(n_gpu_layers=0, repack=repack))
+
+
+# Threads and the end
+
+
+def test_eight_threads_at_once_get_the_right_vectors_and_ids(
+    engine: LlamaEngine, tokenizer: Tokenizer, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    start = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        start.wait()
+        for turn in range(10):
+            n_tokens = LENGTHS[(number + turn) % 8]
+            assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= 0.9999
+            text = f"text {number} of {turn}"
+            assert [*engine.tokenize(text), engine.eos_id] == tokenizer.encode(text).ids
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(work, number) for number in range(8)]:
+            future.result()
+
+
+def test_closing_while_others_work_lets_them_finish_or_fail_cleanly(f32: Path, sequences: dict[int, Ids]) -> None:
+    engine = LlamaEngine(f32, small())
+    started, outcomes = threading.Barrier(5), []
+
+    def work() -> None:
+        started.wait()
+        try:
+            while True:
+                engine.tokenize("some text")
+                assert engine.decode([sequences[N_CTX]]).shape == (1, 256)
+        except EngineError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    engine.close()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    assert set(outcomes) <= {"the engine is closed", "the engine was closed while it worked"}
+
+
+def test_a_long_text_stops_when_the_engine_is_closed(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LlamaEngine(f32, small())
+    pieces, working, closing = [], threading.Event(), threading.Event()
+    decode = native.Context.decode
+
+    def slowly(self: native.Context, batch: object) -> None:
+        pieces.append(1)
+        working.set()
+        closing.wait()
+        decode(self, batch)
+
+    monkeypatch.setattr(native.Context, "decode", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(engine.decode, [sequences[N_CTX]])
+        working.wait()
+        closed = pool.submit(engine.close)
+        while not engine._stopping:
+            pass
+        closing.set()
+        with pytest.raises(EngineError, match="closed while it worked"):
+            answer.result()
+        closed.result()
+    assert len(pieces) == 1
+
+
+def test_after_closing_every_call_says_so_and_closing_again_is_fine(f32: Path) -> None:
+    engine = LlamaEngine(f32, small())
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.tokenize("a"), lambda: engine.decode([[5, engine.eos_id]])):
+        with pytest.raises(EngineError, match="the engine is closed"):
+            call()
+
+
+def test_loading_embedding_and_closing_again_and_again_keeps_no_memory(f32: Path, sequences: dict[int, Ids]) -> None:
+    process = psutil.Process()
+
+    def rounds(n: int) -> int:
+        for _ in range(n):
+            with LlamaEngine(f32, small()) as engine:
+                engine.decode([sequences[2 * N_BATCH + 1]])
+        return process.memory_info().rss
+
+    before = rounds(10)
+    assert rounds(50) - before < 20_000_000
+
+
+# Broken numbers
+
+BAD = 300  # a token that is a text of its own, and in none of the others
+
+
+def broken(weights: Weights) -> Weights:
+    """The same model, but NaN in the row of the token BAD."""
+    table = weights["embed_tokens.weight"].copy()
+    table[BAD] = np.nan
+    return weights | {"embed_tokens.weight": table}
+
+
+def loud(weights: Weights) -> Weights:
+    """The same model, but BAD has values beyond f16 (65,504) in the first layer's cache."""
+    table = weights["embed_tokens.weight"].copy()
+    table[:, 0] = 0
+    table[BAD, 0] = 1
+    values = weights["layers.0.self_attn.v_proj.weight"].copy()
+    values[:, 0] = 1e6
+    return weights | {"embed_tokens.weight": table, "layers.0.self_attn.v_proj.weight": values}
+
+
+@pytest.fixture(scope="module")
+def changed(
+    tmp_path_factory: pytest.TempPathFactory, weights: Weights, config: Config, tokenizer: Tokenizer
+) -> Callable[[Callable[[Weights], Weights]], Path]:
+    folder = tmp_path_factory.mktemp("changed")
+
+    def path(change: Callable[[Weights], Weights]) -> Path:
+        target = folder / f"{change.__name__}.gguf"
+        return target if target.exists() else tiny.write_gguf(target, change(weights), config, tokenizer)
+
+    return path
+
+
+@pytest.mark.parametrize("tap", [True, False])
+@pytest.mark.parametrize("flash_attention", [True, False])
+def test_a_text_without_a_vector_is_named_and_spoils_no_other(
+    changed: Callable[..., Path],
+    weights: Weights,
+    config: Config,
+    eos_id: int,
+    tap: bool,
+    flash_attention: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, bad, two = [5, 6, eos_id], [5, BAD, 6, eos_id], [301, 7, 9, eos_id]
+    options = small(tap=tap, flash_attention=flash_attention)
+    with LlamaEngine(changed(broken), options) as engine:
+        assert engine.tap == tap
+        with pytest.raises(BadVectorError, match="NaN, infinity or zero") as caught:
+            engine.decode([one, bad, two])
+        assert caught.value.index == 1
+        caplog.clear()
+        vectors = engine.decode([one, two])
+    truth = np.array([oracle.embed(weights, config, ids) for ids in (one, two)])
+    assert cosines(vectors, truth).min() >= 0.9999
+    assert not caplog.records  # the NaN is gone from the cache: no second try was needed
+
+
+def test_a_text_that_overflows_the_f16_cache_is_computed_again_in_f32(
+    changed: Callable[..., Path],
+    weights: Weights,
+    config: Config,
+    eos_id: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = [[5, 6, eos_id], [5, BAD, 6, eos_id], [301, 7, 9, eos_id], [*range(100, 140), BAD, eos_id]]
+    truth = np.array([oracle.embed(loud(weights), config, ids) for ids in batch])
+    with LlamaEngine(changed(loud), small()) as engine:
+        vectors = np.concatenate([engine.decode(batch[:3]), engine.decode(batch[3:])])
+    assert "trying it alone with f32 KV" in caplog.text
+    assert cosines(vectors, truth).min() >= 0.9999
+
+
+def test_the_embedder_delivers_the_good_texts_around_a_bad_one(
+    changed: Callable[..., Path], weights: Weights, config: Config, tokenizer: Tokenizer
+) -> None:
+    bad, good = tokenizer.decode([BAD]), ["The capital of China", "重力"]
+    ids = [tokenizer.encode(text).ids for text in good]
+    assert BAD not in ids[0] + ids[1]
+    assert BAD in tokenizer.encode(bad).ids
+    with Embedder(LlamaEngine(changed(broken), small()), "tiny") as embedder:
+        first, error, second = embedder.stream(EmbedRequest([good[0], bad, good[1]]))
+    assert isinstance(error, BadVectorError)
+    assert error.index == 1
+    for item, its_ids in ((first, ids[0]), (second, ids[1])):
+        assert isinstance(item, Embedded)
+        assert cosines(item.vector[None], oracle.embed(weights, config, its_ids)[None])[0] >= 0.9999
+
+
+# What is heard of llama.cpp
+
+
+def test_llama_cpps_lines_go_to_the_log_and_nothing_to_the_terminal(
+    f32: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "q3e_local.llama")
+    cut = tmp_path / "cut.gguf"
+    # Only llama.cpp's own check finds a vocabulary key of another type.
+    cut.write_bytes(f32.read_bytes().replace(b"tokenizer.ggml.merges", b"tokenizer.ggml.mergez"))
+    with LlamaEngine(f32, small()) as engine:
+        engine.decode([[engine.eos_id]])
+    with pytest.raises(ModelFileError, match=r"llama\.cpp cannot load .*cut\.gguf: .*merges"):
+        LlamaEngine(cut, small())
+    assert capfd.readouterr() == ("", "")
+    assert any(record.name == "q3e_local.llama" and "qwen3" in record.getMessage() for record in caplog.records)
+
+
+def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(f32.read_bytes().replace(b"tokenizer.ggml.merges", b"tokenizer.ggml.mergez"))
+    script = """
+import sys
+from pathlib import Path
+from q3e_local.errors import ModelFileError
+from q3e_local.llama.engine import LlamaEngine
+with LlamaEngine(Path(sys.argv[1])) as engine:
+    engine.decode([[engine.eos_id]])
+try:
+    LlamaEngine(Path(sys.argv[2]))
+except ModelFileError:
+    sys.exit(7)
+"""
+    answer = subprocess.run([sys.executable, "-c", script, f32, cut], capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (7, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to one process is POSIX")
+def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
+    script = """
+import sys
+from pathlib import Path
+from q3e_local.engine import EngineConfig
+from q3e_local.llama.engine import LlamaEngine
+engine = LlamaEngine(Path(sys.argv[1]), EngineConfig(n_batch=1, n_threads=1))
+ids = [5] * 2047 + [engine.eos_id]
+try:
+    print("working", flush=True)
+    while True:
+        engine.decode([ids])
+except KeyboardInterrupt:
+    engine.close()
+    sys.exit(7)
+"""
+    command = [sys.executable, "-c", script, tiny_gguf("f32")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            _, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, stderr) == (7, "")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("n_threads", 0),
+        ("n_threads", 1025),
+        ("n_gpu_layers", -1),
+        ("n_ctx_max", 0),
+        ("n_batch", 0),
+        ("n_batch", 65_537),
+        ("n_seq_max", 0),
+        ("n_seq_max", 257),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_with_both_limits(option: str, value: int) -> None:
+    with pytest.raises(OptionError, match=rf"^{option} must be between \d+ and \d+, got {value}$"):
+        EngineConfig(**{option: value})
+
+
+def test_the_default_is_one_thread_for_each_physical_core(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    for asked, given in ((None, 1), (2, 2)):
+        with LlamaEngine(f32, small(n_threads=asked)) as engine:
+            assert engine.n_threads == given

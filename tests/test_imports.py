@@ -1,0 +1,144 @@
+"""The house stands as designed: imports go one way, each foreign thing has one owner, and starting is light.
+
+Reads the imports from the source, those inside functions too.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import q3e_local
+
+PACKAGE = Path(q3e_local.__file__).parent
+
+# A module may import those of its own room and of the rooms above it in this list.
+FACTS = "card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum plan"
+ROOMS = [
+    ["errors"],
+    FACTS.split(),
+    ["llama", "download"],  # one foreign thing each: these do not know each other
+    ["convert", "elsewhere"],
+    ["store"],
+    ["embedder"],
+    ["pull", "airgap", "verify"],
+    ["q3e_local"],  # load() joins the parts
+    ["doctor"],
+    ["cli", "__main__"],
+]
+# Who may import what is not ours and not Python's.
+FOREIGN = {
+    "llama_cpp": {"llama.native"},
+    "huggingface_hub": {"download"},
+    "httpx2": {"download"},
+    "filelock": {"download"},
+    "gguf": {"convert"},
+    "psutil": {"machine"},
+    "platformdirs": {"folders"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "orjson": {"cli"},
+    "pyarrow": {"cli"},
+}
+EVERYWHERE = {"numpy"}
+
+
+def name_of(path: Path) -> str:
+    """`llama.native` for q3e_local/llama/native.py; `q3e_local` for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "q3e_local"
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(name: str) -> set[str]:
+    """Dotted names this module imports; ours without `q3e_local.`."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            module = node.module or ""
+            inside = {f"{module}.{alias.name}" for alias in node.names}
+            ours = {each for each in inside if each.removeprefix("q3e_local.") in MODULES}
+            found |= ours or {module}
+    return {each.removeprefix("q3e_local.") for each in found}
+
+
+def room(name: str) -> int:
+    top = name.split(".")[0]
+    (number,) = [number for number, names in enumerate(ROOMS) if top in names]
+    return number
+
+
+def test_every_module_has_a_room() -> None:
+    assert {name.split(".")[0] for name in MODULES} <= {name for names in ROOMS for name in names}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_one_way(name: str) -> None:
+    for other in imports(name):
+        if other in MODULES:
+            if name.split(".")[0] != other.split(".")[0]:
+                assert room(other) <= room(name), f"{name} imports {other}"
+            if room(other) == room(name) == room("llama"):
+                assert name.split(".")[0] == other.split(".")[0], f"{name} imports {other}"
+
+
+def test_the_embedder_imports_no_engine_and_the_command_line_no_llama() -> None:
+    for name in MODULES:
+        if name == "embedder" or name.split(".")[0] == "cli":
+            assert not [other for other in imports(name) if other.split(".")[0] in ("llama", "llama_cpp")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_foreign_thing_has_one_owner(name: str) -> None:
+    for other in imports(name):
+        top = other.split(".")[0]
+        if other not in MODULES and top not in sys.stdlib_module_names and top not in EVERYWHERE:
+            owners = FOREIGN.get(top, set())
+            assert name in owners or name.split(".")[0] in owners, f"{name} imports {top}"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "import q3e_local",
+        "import q3e_local.cli",
+        "from q3e_local.cli import main; main(['--help'], standalone_mode=False)",
+        "import q3e_local.store; q3e_local.store.locate('demo')",
+    ],
+)
+def test_starting_loads_nothing_heavy(what: str) -> None:
+    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "fastapi", "uvicorn", "torch", "transformers"}
+    if "cli" not in what:
+        heavy |= {"click", "rich"}
+    script = f"import sys\n{what}\nprint(*sys.modules, file=sys.stderr)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not heavy & set(answer.stderr.split())
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(q3e_local.__all__) == [
+        "DEFAULT_MODEL",
+        "EmbedRequest",
+        "EmbedResult",
+        "Embedded",
+        "Embedder",
+        "Engine",
+        "EngineConfig",
+        "Q3EError",
+        "load",
+    ]
+    assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is_for(name: str) -> None:
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))

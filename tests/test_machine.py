@@ -1,0 +1,135 @@
+"""Cores and memory as the operating system states them, in files of the test's own making."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from q3e_local import machine
+
+GB = 10**9
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Linux machine of 8 CPUs on 4 cores with 16 GB, 10 GB of them free, and no cgroup limit."""
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_CPUS", tmp_path / "cpu")
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(range(8)))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GB, available=10 * GB))
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8 if logical else 4)
+    for cpu in range(8):
+        write(tmp_path / "cpu" / f"cpu{cpu}" / "topology" / "thread_siblings_list", f"{cpu % 4},{cpu % 4 + 4}\n")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def write_cgroup(system: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        write(system / "cgroup" / name, text)
+
+
+# Cores
+
+
+@pytest.mark.parametrize(
+    ("cpus", "n_cores"),
+    [(range(8), 4), ([0], 1), ([0, 4], 1), ([0, 1], 2), ([1, 2, 5], 2), ([4, 5, 6, 7], 4)],
+)
+def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(
+    system: Path, monkeypatch: pytest.MonkeyPatch, cpus: list[int], n_cores: int
+) -> None:
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(cpus))
+    assert machine.physical_cores() == n_cores
+
+
+@pytest.mark.parametrize(
+    ("files", "n_cores"),
+    [
+        ({"cpu.max": "max 100000\n"}, 4),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),  # one and a half: two threads use it up
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "800000 100000\n"}, 4),
+        ({"cpu.max": "nonsense\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, 4),
+    ],
+)
+def test_a_cgroup_quota_lowers_the_cores(system: Path, files: dict[str, str], n_cores: int) -> None:
+    write_cgroup(system, files)
+    assert machine.physical_cores() == n_cores
+
+
+def test_without_sibling_lists_cpus_count_up_to_the_known_cores(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CPUS", system / "nothing")
+    assert machine.physical_cores() == 4
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: [0, 1])
+    assert machine.physical_cores() == 2
+
+
+@pytest.mark.parametrize(
+    ("performance", "physical", "logical", "n_cores"), [(6, 10, 10, 6), (None, 4, 8, 4), (None, None, 8, 8)]
+)
+def test_without_affinity_the_fast_cores_count_or_all(
+    system: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    performance: int | None,
+    physical: int | None,
+    logical: int,
+    n_cores: int,
+) -> None:
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: None)
+    monkeypatch.setattr(machine, "_performance_cores", lambda: performance)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: logical)
+    assert machine.physical_cores() == n_cores
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "available"),
+    [
+        ({}, 16, 10),
+        ({"memory.max": "max\n"}, 16, 10),
+        ({"memory.max": f"{4 * GB}\n", "memory.current": f"{GB}\n"}, 4, 3),
+        # Page cache counts against the limit, but is given up when needed.
+        (
+            {
+                "memory.max": f"{4 * GB}\n",
+                "memory.current": f"{3 * GB}\n",
+                "memory.stat": f"inactive_file {2 * GB}\n",
+            },
+            4,
+            3,
+        ),
+        ({"memory.max": f"{4 * GB}\n", "memory.current": f"{5 * GB}\n"}, 4, 0),
+        ({"memory.max": f"{64 * GB}\n", "memory.current": f"{GB}\n"}, 16, 10),
+        ({"memory/memory.limit_in_bytes": f"{4 * GB}\n", "memory/memory.usage_in_bytes": f"{GB}\n"}, 4, 3),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 16, 10),  # v1's way to say: no limit
+    ],
+)
+def test_a_cgroup_limit_lowers_the_memory(system: Path, files: dict[str, str], total: int, available: int) -> None:
+    write_cgroup(system, files)
+    assert machine.total_memory() == total * GB
+    assert machine.available_memory() == available * GB
+
+
+# This machine
+
+
+def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory() -> None:
+    assert 1 <= machine.physical_cores() <= (psutil.cpu_count() or 1)
+    assert 0 < machine.available_memory() <= machine.total_memory()
