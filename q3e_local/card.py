@@ -1,0 +1,217 @@
+"""A model card: what is published about a model and which files there are of it, read from TOML.
+
+Knows the format of a card and holds each key to it; nothing of where cards or models are.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from q3e_local.errors import CardError
+from q3e_local.prompts import Prompts
+
+# Ollama's grammar for a name and a tag, each part up to 80 characters; in front of the name a namespace.
+_PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
+NAME_GRAMMAR = re.compile(rf"(?:[a-z0-9_][a-z0-9_-]{{0,79}}/)?{_PART}(?::{_PART})?")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One quantization of a model.
+
+    Shipped with this package (`repo` is None), a pinned file of a hub repository, or `made_from` another
+    quantization on this machine, in which case there is no checksum to hold it to and its size is about right.
+    """
+
+    quantization: str
+    file: str
+    repo: str | None = None
+    revision: str | None = None
+    size_bytes: int = 0
+    sha256: str | None = None
+    made_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Facts of a model that a file of it must agree with."""
+
+    parameters: int
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_ctx: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The Hugging Face repository a model is converted from."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Published cosine scores (n_queries, n_documents) of the full-precision model."""
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    expected: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model as people name it. `path` is the card's own file."""
+
+    path: Path
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    license: str
+    default: str
+    sizes: Sizes
+    prompts: Prompts
+    files: dict[str, ModelFile]
+    checkpoint: Checkpoint | None = None
+    scores: ScoreTable | None = None
+
+    def tag(self, quantization: str) -> str:
+        """The full name of a quantization: the card's own for its default, else with the quantization behind."""
+        return self.name if quantization == self.default else f"{self.name}-{quantization}"
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read one card. Raises CardError naming file and key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CardError(f"cannot read the card {path}: {error}") from None
+    top = _Table(path, "", data)
+    name = top.text("name")
+    if not NAME_GRAMMAR.fullmatch(name):
+        raise CardError(
+            f"{path}: name {name!r} is no model name; letters, digits, '_', '-', '.', one ':' for the tag"
+        )
+    source = top.table("source", optional=True)
+    files = {quantization: _file(entry, quantization, source) for quantization, entry in top.table("files").tables()}
+    card = ModelCard(
+        path=path,
+        name=name,
+        aliases=tuple(top.texts("aliases")),
+        description=top.text("description"),
+        license=top.text("license"),
+        default=top.text("default"),
+        sizes=_sizes(top.table("sizes")),
+        prompts=Prompts(top.table("prompts").text("query"), top.table("prompts").text("instruction")),
+        files=files,
+        checkpoint=_checkpoint(source),
+        scores=_scores(top.table("scores", optional=True)),
+    )
+    for needed in (card.default, *(file.made_from for file in files.values() if file.made_from)):
+        if needed not in files:
+            raise CardError(f"{path}: there is no [files.{needed}], only {', '.join(files) or 'none'}")
+    if not card.prompts.query.endswith("{text}") or "{instruction}" not in card.prompts.query:
+        raise CardError(f"{path}: prompts.query must have the place {{instruction}} and end in {{text}}")
+    top.refuse_unread()
+    return card
+
+
+class _Table:
+    """A TOML table that knows where it stands, for errors, and which of its keys were read."""
+
+    def __init__(self, path: Path, name: str, data: dict[str, Any]) -> None:
+        self._path, self._name, self._data = path, name, data
+        self._inner: dict[str, _Table] = {}
+        self._read: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def get(self, key: str, kind: type, what: str) -> Any:
+        self._read.add(key)
+        value = self._data.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            seen = "it is missing" if key not in self._data else f"got {value!r}"
+            raise CardError(f"{self._path}: {self._name}{key} must be {what}; {seen}")
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self.get(key, str, "a text"))
+
+    def number(self, key: str) -> int:
+        number = int(self.get(key, int, "a whole number"))
+        if number <= 0:
+            raise CardError(f"{self._path}: {self._name}{key} must be above 0; got {number}")
+        return number
+
+    def texts(self, key: str) -> list[str]:
+        found = self.get(key, list, "a list of texts")
+        if not all(isinstance(text, str) for text in found):
+            raise CardError(f"{self._path}: {self._name}{key} must be a list of texts; got {found!r}")
+        return list(found)
+
+    def table(self, key: str, optional: bool = False) -> _Table:
+        if key not in self._inner:
+            data = {} if optional and key not in self._data else self.get(key, dict, "a table")
+            self._read.add(key)
+            self._inner[key] = _Table(self._path, f"{self._name}{key}.", data)
+        return self._inner[key]
+
+    def tables(self) -> Iterable[tuple[str, _Table]]:
+        return [(key, self.table(key)) for key in self._data]
+
+    def has(self, key: str) -> bool:
+        return key in self._data
+
+    def refuse_unread(self) -> None:
+        for key in self._data:
+            if key not in self._read:
+                raise CardError(f"{self._path}: {self._name}{key} is no key of a card")
+        for inner in self._inner.values():
+            inner.refuse_unread()
+
+
+def _sizes(table: _Table) -> Sizes:
+    return Sizes(
+        table.number("parameters"),
+        table.number("n_layer"),
+        table.number("n_embd"),
+        table.number("n_vocab"),
+        table.number("n_ctx"),
+    )
+
+
+def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
+    if table.has("bundled"):
+        return ModelFile(quantization, table.text("bundled"))
+    repo, revision = source.text("repo"), source.text("revision")
+    file, size_bytes = table.text("file"), table.number("size_bytes")
+    if table.has("made_from"):
+        return ModelFile(quantization, file, repo, revision, size_bytes, made_from=table.text("made_from"))
+    return ModelFile(quantization, file, repo, revision, size_bytes, table.text("sha256").lower())
+
+
+def _checkpoint(source: _Table) -> Checkpoint | None:
+    if not source.has("checkpoint"):
+        return None
+    return Checkpoint(source.text("checkpoint"), source.text("checkpoint_revision"))
+
+
+def _scores(table: _Table) -> ScoreTable | None:
+    if not table:
+        return None
+    queries, documents = table.texts("queries"), table.texts("documents")
+    rows = table.get("expected", list, "a list of rows of numbers")
+    try:
+        expected = tuple(tuple(float(score) for score in row) for row in rows)
+    except (TypeError, ValueError):
+        expected = ()
+    if len(expected) != len(queries) or any(len(row) != len(documents) for row in expected):
+        raise CardError(f"{table._path}: scores.expected must be {len(queries)} rows of {len(documents)} numbers")
+    return ScoreTable(tuple(queries), tuple(documents), expected)

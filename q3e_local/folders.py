@@ -1,0 +1,33 @@
+"""Where this program keeps things of its own: platform folders, or all of them below `Q3E_HOME`.
+
+Knows names of folders only; creates none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+_APP = "q3e-local"
+
+
+def data_folder() -> Path:
+    """Models made or downloaded here, and what is known of imported ones."""
+    return _below_home("data") or platformdirs.user_data_path(_APP, appauthor=False)
+
+
+def config_folder() -> Path:
+    """What the user writes: cards of their own."""
+    return _below_home("config") or platformdirs.user_config_path(_APP, appauthor=False)
+
+
+def state_folder() -> Path:
+    """What can be worked out again: which files were checked."""
+    return _below_home("state") or platformdirs.user_state_path(_APP, appauthor=False)
+
+
+def _below_home(name: str) -> Path | None:
+    home = os.environ.get("Q3E_HOME")
+    return Path(home).expanduser() / name if home else None

@@ -1,0 +1,150 @@
+"""The cards: what is shipped is sound, names resolve, and a wrong card names its file and key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from q3e_local import catalog
+from q3e_local.catalog import cards, models_folder, read_card, resolve
+from q3e_local.errors import CardError, UnknownModelError
+
+NAMES = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
+
+CARD = r"""
+name = "big:1b"
+aliases = ["Big-1B"]
+description = "a card"
+license = "MIT"
+default = "q4_k_m"
+
+[sizes]
+parameters = 1_000_000_000
+n_layer = 20
+n_embd = 512
+n_vocab = 151_669
+n_ctx = 4096
+
+[prompts]
+query = "Instruct: {instruction}\nQuery:{text}"
+instruction = "Find it"
+
+[source]
+repo = "someone/big"
+revision = "0123456789012345678901234567890123456789"
+
+[files.q4_k_m]
+file = "big-q4.gguf"
+size_bytes = 100
+sha256 = "ab"
+
+[files.f16]
+file = "big-f16.gguf"
+size_bytes = 400
+sha256 = "cd"
+"""
+
+
+# The shipped cards
+
+
+def test_these_models_are_known() -> None:
+    assert sorted(cards()) == NAMES
+    assert catalog.DEFAULT_MODEL == "qwen3-embedding:4b"
+    assert resolve(catalog.DEFAULT_MODEL)[1].file == "Qwen3-Embedding-4B-Q4_K_M.gguf"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name: str) -> None:
+    for file in cards()[name].files.values():
+        if file.repo is None:
+            assert (models_folder() / file.file).is_file()
+            continue
+        assert re.fullmatch(r"[0-9a-f]{40}", file.revision or "")
+        assert (file.size_bytes or 0) > 10**8
+        assert file.quantization.replace("_", "").lower() in file.file.replace("_", "").lower()
+        made_from = getattr(file, "made_from", None)
+        pinned = file if made_from is None else cards()[name].files[made_from]
+        assert re.fullmatch(r"[0-9a-f]{64}", pinned.sha256 or "")
+
+
+def test_no_name_or_alias_means_two_models() -> None:
+    names = [
+        name.lower()
+        for card in cards().values()
+        for own in (card.name, *card.aliases)
+        for name in (own, *(f"{own}-{quantization}" for quantization in card.files))
+    ]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("word", ["constructed, not trained", "trying the commands"])
+def test_the_demo_model_says_what_it_is(word: str) -> None:
+    assert word in cards()["demo"].description
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "quantization"),
+    [
+        ("qwen3-embedding:4b", "qwen3-embedding:4b", "q4_k_m"),
+        ("Qwen3-Embedding:4B", "qwen3-embedding:4b", "q4_k_m"),
+        (" qwen3-embedding:4b\n", "qwen3-embedding:4b", "q4_k_m"),
+        ("qwen3-embedding:4b-q8_0", "qwen3-embedding:4b", "q8_0"),
+        ("Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "q4_k_m"),
+        ("Qwen3-Embedding-0.6B-F16", "qwen3-embedding:0.6b", "f16"),
+        ("demo", "demo", "q8_0"),
+    ],
+)
+def test_a_name_an_alias_or_a_quantization_resolves_in_any_case(name: str, model: str, quantization: str) -> None:
+    card, file = resolve(name)
+    assert (card.name, file.quantization) == (model, quantization)
+
+
+@pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
+def test_an_unknown_name_is_answered_with_those_there_are(name: str) -> None:
+    with pytest.raises(UnknownModelError, match=f"no model {name!r}; choose from demo, .*:8b.*, or give"):
+        resolve(name)
+
+
+# A card
+
+
+def test_a_card_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD)
+    card = read_card(tmp_path / "card.toml")
+    assert (card.name, card.aliases, card.license, card.default) == ("big:1b", ("Big-1B",), "MIT", "q4_k_m")
+    assert list(card.files) == ["q4_k_m", "f16"]
+    file = card.files["f16"]
+    assert (file.repo, file.revision, file.file) == ("someone/big", "0123456789" * 4, "big-f16.gguf")
+    assert (file.size_bytes, file.sha256, file.quantization) == (400, "cd", "f16")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "big:1b"', "", "name must be"),
+        ('aliases = ["Big-1B"]', 'aliases = "Big-1B"', "aliases must be a list.*got 'Big-1B'"),
+        ('default = "q4_k_m"', 'default = "q9"', "q9.*only q4_k_m, f16"),
+        ('repo = "someone/big"', "", "repo must be"),
+        ("size_bytes = 100", 'size_bytes = "100"', "size_bytes must be .*got '100'"),
+        ('sha256 = "cd"', "", "sha256 must be"),
+        ('license = "MIT"', "license = ", ""),
+    ],
+)
+def test_a_wrong_card_names_its_file_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in CARD
+    (tmp_path / "card.toml").write_text(CARD.replace(old, new))
+    with pytest.raises(CardError, match=rf"card\.toml.*{says}"):
+        read_card(tmp_path / "card.toml")
+
+
+def test_a_missing_card_and_one_that_is_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_bytes(b"\xff\xfe")
+    for name in ("card.toml", "none.toml"):
+        with pytest.raises(CardError, match=rf"cannot read the card .*{name}"):
+            read_card(tmp_path / name)
