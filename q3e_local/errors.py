@@ -6,7 +6,11 @@
     │   ├── ModelNotHereError       a known model whose file is not on this machine
     │   ├── ModelFileError          missing, not a GGUF, truncated or corrupt
     │   ├── WrongModelError         a sound GGUF, but not a Qwen3 embedding model
-    │   └── CardError               a model card that cannot be read
+    │   ├── ConversionError         a checkpoint or GGUF that cannot be converted or quantized
+    │   ├── CardError               a model card that cannot be read
+    │   └── DownloadError           the model's file could not be brought here
+    │       ├── HubUnreachableError     no source answers
+    │       └── ChecksumError           what came is not the file on the card
     ├── OptionError             an option outside what the model or the library can do
     ├── TextError               one text cannot be embedded; `index` says which
     │   ├── InvalidTextError        not text: lone surrogates, or not a str
@@ -14,6 +18,7 @@
     │   └── BadVectorError          the model answered NaN, infinity or zero
     ├── InputError              a file or record that cannot be read as text
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
+    ├── NotEnoughDiskError      the file does not fit on this disk
     ├── EngineError             llama.cpp failed, or the engine is closed
     └── OutputError             an output cannot be written or continued
 
@@ -47,8 +52,24 @@ class WrongModelError(ModelError):
     """A sound GGUF that is not a Qwen3 embedding model."""
 
 
+class ConversionError(ModelError):
+    """A checkpoint or a GGUF that cannot be converted or quantized."""
+
+
 class CardError(ModelError):
     """A model card that cannot be read."""
+
+
+class DownloadError(ModelError):
+    """The model's file could not be brought here."""
+
+
+class HubUnreachableError(DownloadError):
+    """No source that was asked answers."""
+
+
+class ChecksumError(DownloadError):
+    """What came, or what lay here, is not the file on the card. It was deleted."""
 
 
 class OptionError(Q3EError, ValueError):
@@ -85,6 +106,10 @@ class InputError(Q3EError):
 
 class NotEnoughMemoryError(Q3EError, MemoryError):
     """The plan does not fit into this machine's memory."""
+
+
+class NotEnoughDiskError(Q3EError):
+    """The file does not fit on this disk."""
 
 
 class EngineError(Q3EError, RuntimeError):

@@ -1,0 +1,210 @@
+"""Bring a card's pinned file to this machine, whole and verified. The only code that downloads.
+
+Which source is asked, in what order, and what is checked when; nothing of HTTP, of cards or of what is in a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from q3e_local.card import ModelFile
+from q3e_local.checksum import sha256
+from q3e_local.download import origins, verify
+from q3e_local.download.origins import NoAnswerError, Origin, Pin
+from q3e_local.errors import (
+    ChecksumError,
+    DownloadError,
+    HubUnreachableError,
+    ModelNotHereError,
+    NotEnoughDiskError,
+)
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+Source = Literal["auto", "hub", "modelscope"]
+
+_SPARE_BYTES = 64 << 20  # a disk filled to the last byte breaks other programs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far one file is. `source` is the host it comes from, or the folder of a file that was here before."""
+
+    source: str
+    file: str
+    phase: Literal["download", "verify"]
+    n_bytes: int
+    total_bytes: int
+
+
+Progress = Callable[[Transfer], None]
+
+
+def fetch(
+    file: ModelFile,
+    *,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """The file's path, after its size and SHA-256 were held to the card; downloads what is missing of it.
+
+    Interrupted at any byte, the next call continues. Raises ModelNotHereError when offline, HubUnreachableError,
+    ChecksumError after deleting what is wrong, NotEnoughDiskError, or DownloadError when a source refuses.
+    """
+    pin = origins.pin(file)
+    tell = progress or (lambda transfer: None)
+    here = find(file)
+    if here is not None:
+        return _verified(here, pin, tell)
+    if offline or origins.is_offline():
+        raise ModelNotHereError(
+            f"{pin.file} is not on this machine and must not be downloaded (--offline or HF_HUB_OFFLINE=1);"
+            " pull it once with a network, or take a file you have: q3e-local import PATH"
+        )
+    asked = origins.origins(pin, source)
+    failures = []
+    for number, origin in enumerate(asked, start=1):
+        try:
+            return _bring(origin, pin, tell)
+        except NoAnswerError as failure:
+            failures.append(f"{origin.host} ({failure})")
+            if number < len(asked):
+                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, asked[number].host)
+    raise HubUnreachableError(_ways_out(pin, failures, source))
+
+
+def find(file: ModelFile) -> Path | None:
+    """Where the file is already, at its full size: the hub cache at the pinned revision, or our own folder."""
+    if file.repo is None or file.sha256 is None:
+        return None
+    pin = origins.pin(file)
+    return next((path for path in origins.places(pin) if verify.has_size(path, pin.size_bytes)), None)
+
+
+def delete(path: Path) -> None:
+    """Delete a file that `fetch` answered; its blob in the hub cache too, unless another snapshot links to it."""
+    origins.delete(path, even_if_shared=False)
+
+
+def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
+    try:
+        with _alone(origin, pin):
+            return _bring_alone(origin, pin, tell)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NotEnoughDiskError(f"the disk of {origin.blob.parent} is full: {error.strerror}") from None
+        raise DownloadError(
+            f"cannot write {pin.file} to {origin.blob.parent}: {error}; choose another folder with"
+            " HF_HOME (the hub cache) or Q3E_HOME"
+        ) from error
+
+
+def _bring_alone(origin: Origin, pin: Pin, tell: Progress) -> Path:
+    if verify.has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
+        return _verified(origin.path, pin, tell)
+    if verify.has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
+        _verified(origin.blob, pin, tell)
+        return origins.link(origin)
+    _check_disk(origin, pin)
+    try:
+        _download_and_verify(origin, pin, tell)
+    except ChecksumError:
+        origin.partial.unlink(missing_ok=True)
+        raise
+    origin.partial.replace(origin.blob)
+    path = origins.link(origin)
+    verify.remember(path, pin)
+    return path
+
+
+def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
+    from q3e_local.download.body import download  # its HTTP library costs start-up time
+
+    download(origin, pin, lambda n: tell(Transfer(origin.host, pin.file, "download", n, pin.size_bytes)))
+    # Read back from the disk: that is what will be loaded, and most of it may be from an earlier call.
+    got = sha256(origin.partial, lambda n: tell(Transfer(origin.host, pin.file, "verify", n, pin.size_bytes)))
+    if got != pin.sha256:
+        raise ChecksumError(
+            f"{origin.host} sent {pin.file} with SHA-256 {got}, the card says {pin.sha256}; it was deleted."
+            " Pull it again, or with the other --source; if both fail, the card is out of date: update q3e-local"
+        )
+
+
+def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
+    try:
+        if verify.is_known(path, pin):
+            return path
+        got = sha256(path, lambda n: tell(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
+        if got != pin.sha256:
+            origins.delete(path, even_if_shared=True)
+    except OSError as error:
+        raise DownloadError(f"cannot check {path}: {error}; make it readable, or delete it") from error
+    if got != pin.sha256:
+        raise ChecksumError(
+            f"{path} had SHA-256 {got}, the card says {pin.sha256}; it was damaged and is deleted. Pull it again"
+        )
+    verify.remember(path, pin)
+    return path
+
+
+@contextmanager
+def _alone(origin: Origin, pin: Pin) -> Iterator[None]:
+    """Hold the file's lock. For the hub it is the cache's own, so that other programs keep out too."""
+    from filelock import FileLock, SoftFileLock
+
+    origin.lock.parent.mkdir(parents=True, exist_ok=True)
+    origin.blob.parent.mkdir(parents=True, exist_ok=True)
+    lock: BaseFileLock = FileLock(origin.lock, mode=0o664)
+    try:
+        _acquire(lock, pin)
+    except NotImplementedError:  # a file system without locks: what huggingface_hub falls back to
+        lock = SoftFileLock(origin.lock)
+        _acquire(lock, pin)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, pin: Pin) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("another process is downloading %s; waiting for it", pin.file)
+        lock.acquire()
+
+
+def _check_disk(origin: Origin, pin: Pin) -> None:
+    folder = origin.partial.parent
+    n_have = origin.partial.stat().st_size if origin.partial.exists() else 0
+    needed = max(0, pin.size_bytes - n_have) + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NotEnoughDiskError(
+            f"{pin.file} needs {needed / 1e9:.2f} GB more in {folder}, which has {free / 1e9:.2f} GB free;"
+            " make room, or choose another folder with HF_HOME (the hub cache) or Q3E_HOME"
+        )
+
+
+def _ways_out(pin: Pin, failures: list[str], source: Source) -> str:
+    other = {"hub": "try --source modelscope", "modelscope": "try --source hub"}.get(source)
+    ways = [
+        "set HF_ENDPOINT to a mirror of the hub",
+        *([other] if other else []),
+        "bring the file from another machine and take it with: q3e-local import PATH",
+        "try the commands with the demo model: -m demo",
+    ]
+    return f"{pin.file} cannot be downloaded; cannot reach {' nor '.join(failures)}. Ways out: {'; '.join(ways)}"

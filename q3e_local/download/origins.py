@@ -1,0 +1,198 @@
+"""Where a pinned file comes from and where it goes: the hub with its shared cache, ModelScope with our own folder.
+
+Knows addresses, environment variables and folders; opens no connection. The hub cache's layout is the documented one:
+blobs/SHA256 holds the file, snapshots/REVISION/FILE links to it, .locks/ keeps two downloads apart.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+from q3e_local.card import ModelFile
+from q3e_local.errors import CardError, DownloadError
+from q3e_local.folders import data_folder, state_folder
+
+_HUB = "https://huggingface.co"
+_MODELSCOPE = "https://www.modelscope.cn"
+_TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class NoAnswerError(Exception):
+    """A source does not answer; the text says why. Never leaves this package."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The one file a card means: nothing of another size or SHA-256 will do."""
+
+    repo: str
+    revision: str
+    file: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source of one file and its places here. `path` is what others use; it is `blob` itself, or a link to it."""
+
+    url: str
+    path: Path
+    blob: Path
+    partial: Path
+    lock: Path
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # holds the user's token
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+
+def pin(file: ModelFile) -> Pin:
+    """Raises CardError for a file that is shipped or made here, or whose names are none of a file in a repository."""
+    if file.repo is None or file.revision is None or not file.size_bytes or file.sha256 is None:
+        raise CardError(f"{file.file} has no pinned repository, revision, size and SHA-256: it cannot be downloaded")
+    if not _COMMIT.fullmatch(file.revision) or not _SHA256.fullmatch(file.sha256):
+        raise CardError(
+            f"{file.file}: revision must be a commit of 40 hex digits and sha256 have 64,"
+            f" got {file.revision!r} and {file.sha256!r}"
+        )
+    # They become paths here, and a card may come from elsewhere.
+    parts = [*file.file.split("/"), *file.repo.split("/")]
+    if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
+        raise CardError(f"{file.file!r} is no name of a file in {file.repo!r}")
+    return Pin(file.repo, file.revision, file.file, file.size_bytes, file.sha256)
+
+
+def places(pin: Pin) -> Iterator[Path]:
+    """Where the file may be already."""
+    yield _snapshot(pin)
+    yield _own(pin)
+
+
+def origins(pin: Pin, source: Literal["auto", "hub", "modelscope"]) -> list[Origin]:
+    """The sources to ask, in this order."""
+    made = []
+    if source in ("auto", "hub"):
+        made.append(_hub(pin))
+    if source in ("auto", "modelscope"):
+        made.append(_modelscope(pin))
+    return made
+
+
+def link(origin: Origin) -> Path:
+    """Make `path` lead to the blob, and answer it."""
+    if origin.path == origin.blob:
+        return origin.path
+    origin.path.parent.mkdir(parents=True, exist_ok=True)
+    origin.path.unlink(missing_ok=True)
+    try:
+        origin.path.symlink_to(os.path.relpath(origin.blob, origin.path.parent))
+    except OSError:  # Windows without developer mode: there the cache holds the file itself
+        origin.blob.replace(origin.path)
+    return origin.path
+
+
+def delete(path: Path, even_if_shared: bool) -> None:
+    """Delete a file with the blob it links to. Nothing outside its repository's folder in the cache is touched."""
+    target, blob = path.resolve(), path.readlink() if path.is_symlink() else None
+    path.unlink(missing_ok=True)
+    if path.parent.parent == _own_folder():
+        with suppress(OSError):  # not empty
+            path.parent.rmdir()
+    if blob is None:
+        return
+    blob = Path(os.path.normpath(path.parent / blob))
+    repo = next((folder.parent for folder in path.parents if folder.name == "snapshots"), None)
+    if repo is None or blob.parent != repo / "blobs":
+        return
+    if even_if_shared:
+        blob.unlink(missing_ok=True)
+        if repo.parent.resolve() in target.parents:  # the cache's store of blobs that several repositories share
+            target.unlink(missing_ok=True)
+    elif not any(other.is_symlink() and other.resolve() == target for other in repo.glob("snapshots/**/*")):
+        blob.unlink(missing_ok=True)
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network; read now, not when some library was imported."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in _TRUE
+
+
+def hub_cache() -> Path:
+    """The hub cache that other programs use too."""
+    default_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    home = Path(os.environ.get("HF_HOME", default_home))
+    folder = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub"))
+    return Path(os.path.expandvars(folder)).expanduser()
+
+
+def _hub(pin: Pin) -> Origin:
+    blob = _repo(pin) / "blobs" / pin.sha256
+    return Origin(
+        url=f"{_endpoint('HF_ENDPOINT', _HUB)}/{pin.repo}/resolve/{pin.revision}/{quote(pin.file)}",
+        path=_snapshot(pin),
+        blob=blob,
+        partial=blob.with_name(blob.name + ".incomplete"),  # the cache's own ending: `hf cache prune` knows it
+        lock=hub_cache() / ".locks" / _repo(pin).name / f"{pin.sha256}.lock",
+        headers=_authorization(),
+    )
+
+
+def _modelscope(pin: Pin) -> Origin:
+    endpoint = _endpoint("Q3E_MODELSCOPE_ENDPOINT", _MODELSCOPE)
+    own = _own(pin)
+    return Origin(
+        # Its commits are others than the hub's: the SHA-256 is what pins the file.
+        url=f"{endpoint}/models/{pin.repo}/resolve/master/{quote(pin.file)}",
+        path=own,
+        blob=own,
+        partial=own.with_name(own.name + ".partial"),
+        lock=state_folder() / "locks" / f"{pin.sha256}.lock",
+    )
+
+
+def _endpoint(variable: str, default: str) -> str:
+    value = os.environ.get(variable) or default
+    try:
+        parts = urlsplit(value)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets, or a port that is no number
+        is_address = False
+    if not is_address:
+        raise DownloadError(f"{variable} must be an address such as {default}, got {value.rpartition('@')[2]!r}")
+    return value.rstrip("/")
+
+
+def _authorization() -> dict[str, str]:
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _repo(pin: Pin) -> Path:
+    return hub_cache() / f"models--{pin.repo.replace('/', '--')}"
+
+
+def _snapshot(pin: Pin) -> Path:
+    return _repo(pin) / "snapshots" / pin.revision / pin.file
+
+
+def _own(pin: Pin) -> Path:
+    # Below a part of the hash: two revisions of a file have one name.
+    return _own_folder() / pin.sha256[:12] / PurePosixPath(pin.file).name
+
+
+def _own_folder() -> Path:
+    return data_folder() / "models"
