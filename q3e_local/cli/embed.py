@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,14 +14,13 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, SKIPPED, inputs
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record
 from q3e_local.cli.inputs import Item, Layout, Source
+from q3e_local.cli.loading import load
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output
 from q3e_local.cli.progress import Meter, meter
-from q3e_local.errors import InputError, OutputError, TextError
+from q3e_local.embedder import Embedder, EmbedRequest
+from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
 from q3e_local.vectors import DTYPES, Dtype
-
-if TYPE_CHECKING:
-    from q3e_local.embedder import Embedder, EmbedRequest
 
 _NAMED_AT_MOST = 5
 
@@ -36,7 +34,7 @@ class _Tally:
     n_done_before: int = 0
     cut: list[str] = field(default_factory=list)
     n_cut: int = 0
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
 
     def add(self, name: str, n_tokens: int, truncated: bool) -> None:
         self.n_texts += 1
@@ -78,16 +76,18 @@ class _Tally:
     "--format", "form", type=click.Choice(list(FORMATS)),
     help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
 )  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option("--resume", is_flag=True, help="Continue a .jsonl or .npy output where it stopped.")
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def embed(
     inputs_: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None, csv_column: str | None,
     id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind, task: str | None,
     instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
-    dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, quiet: bool,
+    dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
+    quiet: bool,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
 
@@ -100,17 +100,19 @@ def embed(
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
     layout = Layout(lines, jsonl, csv_column, id_field)
+    if output == Path("-"):
+        output = None
     source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
     form = choose_format(form, output)
+    if form == "table" and dtype != "float32":
+        raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
     check_target(output, form, resume, force)
 
-    import q3e_local  # numpy and the library, once the command line is known to be sound
-    from q3e_local.embedder import EmbedRequest
-
     tally = _Tally()
-    with q3e_local.load(model, n_threads=threads, n_gpu_layers=gpu_layers) as embedder:
+    with load(model, offline, quiet, n_threads=threads, n_gpu_layers=gpu_layers) as embedder:
         started = time.monotonic()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
+        embedder.stream(request)  # raises OptionError before an output is opened, and perhaps emptied
         dim = embedder.n_embd if dimensions is None else dimensions
         about = About(embedder.model, embedder.space(request), dim, dtype)
         with open_output(output, form, about, resume) as out, meter(source.n_bytes(), quiet) as show:
@@ -148,7 +150,7 @@ def _run(
                 given.append((index, item))
                 yield item.text
             elif skip:
-                tally.skipped.append(f"{item.id} {item.problem}")
+                tally.skipped[index] = f"{item.id} {item.problem}"
             else:
                 failure = InputError(f"{item.id} {item.problem}")
                 return
@@ -158,7 +160,7 @@ def _run(
         if isinstance(result, TextError):
             if not skip:
                 raise InputError(f"{item.id} {result.message}")
-            tally.skipped.append(f"{item.id} {result.message}")
+            tally.skipped[index] = f"{item.id} {result.message}"
             continue
         out.write(Record(index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector))
         tally.add(item.id, result.prompt_tokens, result.truncated)
@@ -177,11 +179,12 @@ def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
         _say(f"model {about.model}, dim {about.dim}, space {about.space}")
     if tally.n_cut:
         more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
-        _say(f"{tally.n_cut} of them cut to the limit: {', '.join(tally.cut)}{more}")
+        texts = "1 text" if tally.n_cut == 1 else f"{tally.n_cut:,} texts"
+        _say(f"{texts} cut to the limit: {', '.join(tally.cut)}{more}")
     if tally.skipped:
         _say(f"{len(tally.skipped)} skipped:")
-        for line in tally.skipped:
-            _say(f"  {line}")
+        for index in sorted(tally.skipped):
+            _say(f"  {tally.skipped[index]}")
 
 
 def _say(line: str) -> None:

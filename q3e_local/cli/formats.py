@@ -218,9 +218,13 @@ class Parquet:
             self._write_group()
 
     def finish(self) -> None:
-        if self._waiting:
-            self._write_group()
-        self._file.close()
+        try:
+            if self._waiting:
+                self._write_group()
+            self._file.close()
+        finally:
+            # Where closing failed, its __del__ would try again, with a traceback.
+            self._file.is_open = False
 
     def _write_group(self) -> None:
         columns = [
@@ -237,6 +241,9 @@ class Parquet:
         self._waiting.clear()
 
 
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+
+
 class Table:
     """For people: a line a text with tokens, dim, norm and the first numbers, fitted to the terminal's width."""
 
@@ -244,6 +251,7 @@ class Table:
         from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
 
         self._stream, self._fit, self._width = stream, set_cell_size, cell_len
+        # All columns but id and text take 47.
         room = max(24, min(shutil.get_terminal_size((100, 24)).columns, 140) - 47)
         self._id_width = room * 2 // 5
         self._text_width = room - self._id_width
@@ -253,15 +261,15 @@ class Table:
         tokens = f"{record.tokens} cut" if record.truncated else str(record.tokens)
         first = " ".join(f"{number:7.4f}" for number in record.vector[:3].tolist())
         norm = f"{float(np.linalg.norm(record.vector)):.4f}"
-        text = " ".join(record.text[: 4 * self._text_width].split())
-        self._line(record.id, text, tokens, str(len(record.vector)), norm, first)
+        text = " ".join(_visible(record.text[: 4 * self._text_width]).split())
+        self._line(_visible(record.id), text, tokens, str(len(record.vector)), norm, first)
         self._stream.flush()
 
     def finish(self) -> None:
         self._stream.flush()
 
     def _line(self, name: str, text: str, tokens: str, dim: str, norm: str, first: str) -> None:
-        line = f"{self._ending(name)} {self._fit(text, self._text_width)} {tokens:>9} {dim:>5} {norm:>7}  {first}"
+        line = f"{self._ending(name)} {self._fit(text, self._text_width)} {tokens:>9} {dim:>4} {norm:>6} {first}"
         self._stream.write(line.rstrip().encode("utf-8") + b"\n")
 
     def _ending(self, name: str) -> str:
@@ -270,6 +278,11 @@ class Table:
         while self._width(shortened) > self._id_width:
             shortened = "…" + shortened[2:]
         return self._fit(shortened, self._id_width)
+
+
+def _visible(text: str) -> str:
+    """Without the control characters that a text could steer the reader's terminal with."""
+    return text.translate(_CONTROLS)
 
 
 FORMATS: dict[str, Callable[[BinaryIO, About], Writer]] = {

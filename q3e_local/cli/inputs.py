@@ -76,7 +76,8 @@ class Source:
         for number, text in enumerate(self.texts, 1):
             yield Item(f"text:{number}", text, len(text.encode("utf-8", "replace")))
         for path in self.paths:
-            name = "stdin" if path is None else path.as_posix()
+            # A file's name need not be UTF-8, an id must.
+            name = "stdin" if path is None else path.as_posix().encode("utf-8", "replace").decode("utf-8")
             try:
                 if path is None:
                     yield from _read(name, sys.stdin.buffer, self.layout)
@@ -92,23 +93,36 @@ def find(
 ) -> Source:
     """Work out what to read: folders are walked in sorted order, without hidden files and our own output.
 
-    Raises InputError for a name that does not exist or a folder without files, OptionError for nothing to read.
+    Raises InputError for a name that does not exist or a folder without files, OptionError for nothing to read or
+    an input that is our output.
     """
-    if glob is not None and not any(Path(name).is_dir() for name in names):
-        raise OptionError("--glob needs a folder among the inputs")
+    ours = set() if leave_out is None else {leave_out.resolve(), rows_file(leave_out).resolve()}
     paths: list[Path | None] = []
+    has_folder = False
     for name in names:
         path = Path(name)
         if name == STDIN:
             if None in paths:
                 raise OptionError("stdin (-) can be read only once")
+            if sys.stdin is None:
+                raise InputError("stdin is closed")
             paths.append(None)
-        elif path.is_dir():
-            paths += _walk(path, glob or "**/*", leave_out)
-        elif path.exists():
-            paths.append(path)
+            continue
+        try:
+            is_there, is_folder = path.exists(), path.is_dir()
+        except OSError as error:  # a name too long, as of a text without --text; a folder that is closed to us
+            raise InputError(f"{name} cannot be read: {error.strerror}") from None
+        if not is_there:
+            raise InputError(f"there is no file or folder {name}; to embed the words themselves, give --text")
+        if is_folder:
+            has_folder = True
+            paths += _walk(path, glob or "**/*", ours)
+        elif path.resolve() in ours:
+            raise OptionError(f"{name} is the output too; write to another file")
         else:
-            raise InputError(f"there is no file or folder {name}")
+            paths.append(path)
+    if glob is not None and not has_folder:
+        raise OptionError("--glob needs a folder among the inputs")
     if not paths and not texts:
         if sys.stdin is None or sys.stdin.isatty():
             raise OptionError("nothing to embed: name files or folders, give --text, or pipe text in")
@@ -116,13 +130,12 @@ def find(
     return Source(paths, texts, layout)
 
 
-def _walk(folder: Path, glob: str, leave_out: Path | None) -> list[Path]:
-    ours = () if leave_out is None else (leave_out.absolute(), rows_file(leave_out).absolute())
+def _walk(folder: Path, glob: str, ours: set[Path]) -> list[Path]:
     try:
         found = sorted(
             path
             for path in folder.glob(glob)
-            if path.is_file() and not _hidden(path, folder) and path.absolute() not in ours
+            if path.is_file() and not _hidden(path, folder) and path.resolve() not in ours
         )
     except (ValueError, NotImplementedError) as error:
         raise OptionError(f"--glob {glob!r} is no pattern: {error}") from None
@@ -152,8 +165,9 @@ def _whole(name: str, file: BinaryIO) -> Iterator[Item]:
 
 def _lines(name: str, file: BinaryIO) -> Iterator[Item]:
     for number, raw in enumerate(file, 1):
-        if raw.strip():
-            yield _decoded(f"{name}:{number}", _without_newline(raw), len(raw))
+        item = _decoded(f"{name}:{number}", _without_newline(raw), len(raw))
+        if item.problem is not None or item.text.strip():
+            yield item
 
 
 def _jsonl(name: str, file: BinaryIO, field: str, id_field: str | None) -> Iterator[Item]:
@@ -177,40 +191,61 @@ def _csv(name: str, file: BinaryIO, column: str, id_column: str | None) -> Itera
     # Bad bytes pass as surrogates, so that they spoil their own record alone.
     stream = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        rows = csv.DictReader(stream, strict=True)
-        missing = [wanted for wanted in (column, id_column) if wanted and wanted not in (rows.fieldnames or ())]
-        if missing:
-            columns = ", ".join(rows.fieldnames or ()) or "none"
-            yield Item(name, "", 0, f"has no column {missing[0]!r}; its columns are {columns}")
-            return
-        while True:
-            first_line = rows.line_num + 1
-            where = f"{name}:{first_line}"
-            try:
-                record = next(rows)
-            except StopIteration:
+        rows = csv.reader(stream, strict=True)
+        where = f"{name}:1"
+        try:
+            header = next(filter(None, rows), [])
+            problem = _no_header(header, column, id_column)
+            if problem is not None:
+                yield Item(name, "", 0, problem)
                 return
-            except csv.Error as error:
-                yield Item(where, "", 0, f"is not CSV: {error}")
-                return  # where the next record begins is anyone's guess
-            n_bytes = sum(len(value.encode("utf-8", "replace")) + 1 for value in record.values() if value)
-            yield _from_record(where, record, column, id_column, n_bytes)
+            while True:
+                where = f"{name}:{rows.line_num + 1}"
+                row = next(rows, None)
+                if row is None:
+                    return
+                if row:
+                    n_bytes = sum(len(cell.encode("utf-8", "replace")) + 1 for cell in row)
+                    # A short row lacks its last columns; cells beyond the header belong to none.
+                    yield _from_record(where, dict(zip(header, row, strict=False)), column, id_column, n_bytes)
+        except csv.Error as error:
+            yield Item(where, "", 0, f"is not CSV: {error}")  # where the next record begins is anyone's guess
     finally:
         stream.detach()
+
+
+def _no_header(header: list[str], *wanted: str | None) -> str | None:
+    if not _is_utf8("".join(header)):
+        return "is not UTF-8 in its first line; convert it first"
+    for column in wanted:
+        if column is not None and column not in header:
+            return f"has no column {column!r}; its columns are {', '.join(header) or 'none'}"
+    return None
 
 
 def _from_record(where: str, record: dict[str, Any], field: str, id_field: str | None, n_bytes: int) -> Item:
     if id_field is not None and not isinstance(record.get(id_field), str | int):
         return Item(where, "", n_bytes, f"has no {id_field!r} to take as its id")
     name = where if id_field is None else str(record[id_field])
+    if not _is_utf8(name):
+        return Item(where, "", n_bytes, f"field {id_field!r} is not UTF-8")
     text = record.get(field)
     if text is None:
         return Item(name, "", n_bytes, f"has no field {field!r} ({where})")
     if not isinstance(text, str):
         return Item(name, "", n_bytes, f"field {field!r} is no text but {type(text).__name__} ({where})")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not _is_utf8(text):
         return Item(name, "", n_bytes, f"field {field!r} is not UTF-8 ({where})")
     return Item(name, text, n_bytes)
+
+
+def _is_utf8(text: str) -> bool:
+    """False where bytes that are not UTF-8 passed as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(name: str, raw: bytes, n_bytes: int) -> Item:

@@ -46,7 +46,7 @@ def choose_format(asked: str | None, path: Path | None) -> str:
 
     Raises OptionError for a suffix that says nothing, and for binary formats on a terminal.
     """
-    to_terminal = path is None and sys.stdout.isatty()
+    to_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
     if asked is not None:
         if asked in BINARY and to_terminal:
             raise OptionError(f"{asked} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
@@ -65,12 +65,18 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
     if resuming and (path is None or form not in RESUMABLE):
         raise OptionError(f"--resume needs -o with a {' or '.join('.' + name for name in RESUMABLE)} file")
     if path is None:
+        if sys.stdout is None:
+            raise OutputError("stdout is closed; write to a file with -o FILE")
         return
-    if path.is_dir():
+    try:
+        is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
+        taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
+    except OSError as error:  # a name too long, a folder that is closed to us
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    if is_folder:
         raise OutputError(f"{path} is a folder; name a file in it")
-    if not path.absolute().parent.is_dir():
+    if not has_folder:
         raise OutputError(f"there is no folder {path.parent} to write {path.name} into")
-    taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
     if taken and not resuming and not force:
         way = (
             "continue it with --resume, or replace it with --force"
@@ -113,9 +119,8 @@ def _to_stdout(form: str, about: About) -> Iterator[Output]:
         return
     # Binary formats go back to their header, which a pipe cannot.
     with tempfile.TemporaryFile() as stream:
-        output = Output(FORMATS[form](stream, about))
-        yield output
-        output.finish()
+        with _finished(FORMATS[form](stream, about)) as output:
+            yield output
         stream.seek(0)
         shutil.copyfileobj(stream, stdout)
         stdout.flush()
@@ -125,10 +130,8 @@ def _to_stdout(form: str, about: About) -> Iterator[Output]:
 def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as stream:
-            output = Output(FORMATS[form](stream, about))
+        with partial.open("xb") as stream, _finished(FORMATS[form](stream, about)) as output:
             yield output
-            output.finish()
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -137,12 +140,18 @@ def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
 @contextmanager
 def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Output]:
     opened = resume.open_npy if form == "npy" else resume.open_jsonl
-    with opened(path, about, resuming) as (writer, done):
-        output = Output(writer, done)
-        try:
-            yield output
-        finally:
-            output.finish()
+    with opened(path, about, resuming) as (writer, done), _finished(writer, done) as output:
+        yield output
+
+
+@contextmanager
+def _finished(writer: Writer, done: dict[int, str] | None = None) -> Iterator[Output]:
+    """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
+    output = Output(writer, done)
+    try:
+        yield output
+    finally:
+        output.finish()
 
 
 @contextmanager

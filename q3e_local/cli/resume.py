@@ -20,6 +20,8 @@ from q3e_local.errors import OutputError
 
 Opened = tuple[Writer, dict[int, str]]
 
+_BEGINNING = b'{"index":'  # of every line of ours
+
 
 @contextmanager
 def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
@@ -30,7 +32,11 @@ def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
     continuing = resuming and _has_content(path)
     try:
         with _open(path, continuing) as stream:
-            done = _read_lines(path, stream, about) if continuing else {}
+            done: dict[int, str] = {}
+            if continuing:
+                done, end = _read_lines(path, stream, about)
+                stream.seek(end)
+                stream.truncate()
             yield JsonLines(stream, about), done
     finally:
         if not _has_content(path):
@@ -46,8 +52,9 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
         raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
     try:
         with _open(rows_path, continuing) as rows, _open(path, continuing) as stream:
-            done = _read_lines(rows_path, rows, about) if continuing else {}
+            done: dict[int, str] = {}
             if continuing:
+                done, _ = _read_lines(rows_path, rows, about)
                 # Killed between a row and its line, or before either reached the disk: keep what both have.
                 n_rows = min(_n_rows(path, stream, about), len(done))
                 done = dict(list(done.items())[:n_rows])
@@ -55,7 +62,7 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
                 _keep_rows(stream, about, n_rows)
             yield _NpyWithRows(Npy(stream, about, len(done)), rows, about), done
     finally:
-        if not _has_content(rows_path):
+        if not continuing and not _has_content(rows_path):
             rows_path.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
@@ -88,24 +95,26 @@ class _NpyWithRows:
         self._rows.flush()
 
 
-def _read_lines(path: Path, stream: BinaryIO, about: About) -> dict[int, str]:
-    """Index and id of every whole line; a last line without an end is cut off. Leaves the stream at the end."""
+def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[dict[int, str], int]:
+    """Index and id of every whole line, and where the last one ends."""
     done: dict[int, str] = {}
     end = 0
     for number, line in enumerate(stream, 1):
+        foreign = OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed")
         if not line.endswith(b"\n"):
+            # Cut off within a record of ours, or a file of somebody else's that must not be cut.
+            if not line.startswith(_BEGINNING[: len(line)]):
+                raise foreign
             break
         end += len(line)
         try:
             fields = orjson.loads(line)
             index, name, space, dtype = fields["index"], fields["id"], fields["space"], fields.get("dtype", "float32")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed") from None
+            raise foreign from None
         _check(path, space, dtype, about)
         done[index] = name
-    stream.seek(end)
-    stream.truncate()
-    return done
+    return done, end
 
 
 def _check(path: Path, space: Any, dtype: Any, about: About) -> None:

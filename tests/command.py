@@ -1,0 +1,72 @@
+"""`q3e-local embed` for tests: in this process or as a real one, on the demo model.
+
+Expected vectors come from the library and from NumPy, never from the command itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from click.testing import CliRunner, Result
+
+import q3e_local
+from q3e_local import Embedder, EmbedRequest, EmbedResult
+from q3e_local.cli import main
+
+PROGRAM = (sys.executable, "-m", "q3e_local")
+
+
+def run(*arguments: object, input: str | bytes | None = None) -> Result:
+    """`q3e-local ARGUMENTS` in this process. An error that is not shown in a sentence fails the test."""
+    return CliRunner().invoke(main, [str(one) for one in arguments], input=input, catch_exceptions=False)
+
+
+def embed(*arguments: object, input: str | bytes | None = None) -> Result:
+    """`q3e-local embed -m demo ARGUMENTS` in this process."""
+    return run("embed", "-m", "demo", *arguments, input=input)
+
+
+def command(*arguments: object) -> list[str]:
+    """The same as a command for subprocess."""
+    return [*PROGRAM, "embed", "-m", "demo", *(str(one) for one in arguments)]
+
+
+def records(output: str | bytes) -> list[dict[str, Any]]:
+    """The objects of JSON Lines, each with its embedding as float32."""
+    found = [json.loads(line) for line in output.splitlines()]
+    for record in found:
+        record["embedding"] = np.array(record["embedding"], np.float32)
+    return found
+
+
+def ids(output: str | bytes) -> list[str]:
+    return [record["id"] for record in records(output)]
+
+
+@cache
+def demo() -> Embedder:
+    return q3e_local.load("demo")
+
+
+def expected(texts: Iterable[str], **options: Any) -> EmbedResult:
+    """What the library answers. `options` are EmbedRequest's."""
+    return demo().embed(EmbedRequest(list(texts), **options))
+
+
+def write(folder: Path, files: dict[str, bytes | str]) -> None:
+    """Put files into a folder, text as UTF-8 and with its newlines as they are."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, with its bytes."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,159 @@
+"""Help, versions, and failures: one sentence on stderr, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from command import PROGRAM, embed, listing, run, write
+
+import q3e_local
+from q3e_local.catalog import cards, models_folder
+from q3e_local.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(main)
+    return {name: main.get_command(context, name) for name in main.list_commands(context)}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_the_overview_names_every_command(arguments):
+    result = run(*arguments)
+    assert result.exit_code == (0 if arguments else 2)
+    for name in commands():
+        assert f"\n  {name} " in result.output
+
+
+@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_option_of_every_command_has_help(name, option):
+    result = run(name, option)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for parameter in commands()[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert parameter.opts[-1] in result.stdout
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"q3e-local, version {q3e_local.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["embed", "--help"]])
+def test_python_m_is_the_command(arguments):
+    got = subprocess.run([*PROGRAM, *arguments], capture_output=True, check=True)
+    wanted = run(*arguments).stdout
+    assert got.stdout.decode().replace("\r\n", "\n").split() == wanted.replace("main", "q3e-local").split()
+    assert got.stderr == b""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["embed", "--help"], ["--version"], ["embed", "--id", "x"]])
+def test_help_and_refusals_load_nothing_heavy(arguments):
+    program = (
+        "import sys\n"
+        "from q3e_local.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'llama_cpp', 'huggingface_hub', 'rich', 'pyarrow', 'psutil'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or 0)\n"
+    )
+    got = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
+    assert got.returncode == 0, got.stderr
+
+
+# Arguments of embed, exit code, what the sentence holds.
+FAILURES = {
+    "a model nobody knows": (
+        ["-m", "bert", "--text", "one"], 2, ["there is no model 'bert'; choose from ", *cards(), "a path to a .gguf"],
+    ),
+    "a model's path that does not exist": (["-m", "nowhere/x.gguf", "--text", "one"], 1, ["nowhere/x.gguf"]),
+    "a model's path is a folder": (["-m", "folder.gguf", "--text", "one"], 1, ["folder.gguf is a directory"]),
+    "a folder by a path": (["-m", "./notes", "--text", "one"], 1, ["notes is a directory"]),
+    "a model that is no GGUF": (["-m", "prose.gguf", "--text", "one"], 1, ["prose.gguf is not a GGUF file"]),
+    "a file for a model, whatever its name": (["-m", "a.txt", "--text", "one"], 1, ["a.txt is not a GGUF file"]),
+    "an empty model": (["-m", "empty.gguf", "--text", "one"], 1, ["empty.gguf"]),
+    "half a model": (["-m", "half.gguf", "--text", "one"], 1, ["half.gguf"]),
+    "a model's name too long for a file": (["-m", "x" * 300, "--text", "one"], 2, ["there is no model 'xxx"]),
+    "no such file": (
+        ["-m", "demo", "nowhere.txt"], 1,
+        ["there is no file or folder nowhere.txt; to embed the words themselves, give --text"],
+    ),
+    "a file that is there and one that is not": (["-m", "demo", "a.txt", "no.txt"], 1, ["no file or folder no.txt"]),
+    "words for a file": (["-m", "demo", "What did we decide? " * 20], 1, ["What did we decide?", "cannot be read: "]),
+    "a folder without files": (["-m", "demo", "empty"], 1, ["the folder empty has no files that match '**/*'"]),
+    "a folder without such files": (
+        ["-m", "demo", "notes", "--glob", "*.rst"], 1, ["the folder notes has no files that match '*.rst'"],
+    ),
+    "a folder of hidden files": (["-m", "demo", "hidden"], 1, ["the folder hidden has no files that match '**/*'"]),
+    "nothing on stdin": (["-m", "demo"], 1, ["stdin has no text in it"]),
+    "no lines": (["-m", "demo", "--lines", "blank.txt"], 1, ["there are no texts in the input"]),
+    "no records": (["-m", "demo", "--jsonl", "text", "blank.txt"], 1, ["there are no texts in the input"]),
+    "no rows": (["-m", "demo", "--csv", "text", "rows.csv"], 1, ["there are no texts in the input"]),
+    "an argument that is no text": (
+        ["-m", "demo", "--text", os.fsdecode(b"caf\xe9")], 1, ["text:1 character 3 is the lone surrogate"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_is_a_sentence_and_an_exit_code(arguments, code, said, tmp_path):
+    model = (models_folder() / "demo.gguf").read_bytes()
+    write(
+        tmp_path,
+        {
+            "a.txt": "one\n",
+            "notes/b.txt": "two",
+            "hidden/.c": "three",
+            "prose.gguf": "Dear Sir or Madam",
+            "empty.gguf": b"",
+            "half.gguf": model[: len(model) // 2],
+            "blank.txt": "\n \n",
+            "rows.csv": "text\n",
+        },
+    )
+    (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "empty").mkdir()
+    before = listing(tmp_path)
+    result = run("embed", *arguments, "-o", "out.jsonl")
+    assert result.exit_code == code
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert [part for part in said if part not in result.stderr] == []
+    assert listing(tmp_path) == before
+
+
+def test_the_default_model_that_is_not_here_comes_with_the_ways_to_get_it():
+    result = run("embed", "--text", "one")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: qwen3-embedding:4b (2.5 GB) is not on this machine")
+    for way in ("q3e-local pull qwen3-embedding:4b\n", "q3e-local import", "-m demo"):
+        assert way in result.stderr
+
+
+def test_a_failure_has_no_traceback_in_a_real_process(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    got = subprocess.run([*PROGRAM, "embed", "-m", "x.gguf", "--text", "one"], capture_output=True, check=False)
+    assert got.returncode == 1
+    assert got.stdout == b""
+    assert got.stderr.startswith(b"Error: x.gguf ")
+    assert got.stderr.count(b"\n") == 1
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("q3e_local.load", broken)
+    with pytest.raises(TypeError):  # load is called with options that `broken` does not take
+        embed("--text", "one")

@@ -1,0 +1,197 @@
+"""What the options of `q3e-local embed` change in the vectors, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import demo, embed, expected, records, run, write
+
+from q3e_local.catalog import models_folder
+from q3e_local.prompts import TASKS
+
+TEXTS = ["What did we decide?", "第三季度预算", "short"]
+
+
+@pytest.fixture(autouse=True)
+def _three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"a.txt": "\n".join(TEXTS)})
+
+
+# Options of the command, and the same of the library.
+MEANINGS = [
+    ([], {}),
+    (["-d", 32], {"dim": 32}),
+    (["--dimensions", 64], {"dim": 64}),
+    (["-d", 256], {"dim": 256}),
+    (["--as", "document"], {}),
+    (["--as", "query"], {"kind": "query"}),
+    (["--as", "query", "-d", 40], {"kind": "query", "dim": 40}),
+    *((["--as", "query", "--task", task], {"kind": "query", "task": task}) for task in TASKS),
+    *((["--task", task], {"task": task}) for task in TASKS),
+    (["--as", "query", "--instruction", "Find the minutes"], {"kind": "query", "instruction": "Find the minutes"}),
+    (["--instruction", "找出会议纪要"], {"instruction": "找出会议纪要"}),
+    (["--max-tokens", 5], {"max_tokens": 5, "truncate": True}),
+    (["--max-tokens", 1], {"max_tokens": 1, "truncate": True}),
+    (["--max-tokens", 32768, "--too-long", "error"], {}),
+    (["--threads", 1], {}),
+    (["--threads", 2, "--gpu-layers", 0], {}),
+]
+
+
+@pytest.mark.parametrize(("options", "meaning"), MEANINGS)
+def test_the_vectors_are_those_of_the_library(options, meaning):
+    result = embed("--lines", "a.txt", *options)
+    assert result.exit_code == 0, result.stderr
+    answer = expected(TEXTS, **meaning)
+    got = records(result.stdout)
+    np.testing.assert_array_equal([record["embedding"] for record in got], answer.vectors)
+    assert {record["space"] for record in got} == {answer.space}
+    assert tuple(record["tokens"] for record in got) == answer.prompt_tokens
+    assert tuple(record["truncated"] for record in got) == answer.truncated
+    assert f"model demo, dim {answer.vectors.shape[1]}, space {answer.space}\n" in result.stderr
+
+
+def test_a_query_is_embed_query():
+    question = demo().embed_query(TEXTS[0])
+    plain = demo().embed_documents([TEXTS[0]])
+    (record,) = records(embed("--text", TEXTS[0], "--as", "query").stdout)
+    np.testing.assert_array_equal(record["embedding"], question.vectors[0])
+    assert record["space"] == question.space != plain.space
+    assert not np.array_equal(question.vectors, plain.vectors)
+
+
+def test_only_symmetric_tasks_change_documents():
+    plain = demo().embed_documents(TEXTS).space
+    spaces = {task: expected(TEXTS, task=task).space for task in TASKS}
+    assert {task for task, space in spaces.items() if space != plain} == {
+        "sts",
+        "classification",
+        "clustering",
+        "bitext",
+    }
+
+
+def test_what_was_cut_is_told_at_the_end_and_in_each_record():
+    result = embed("--lines", "a.txt", "--max-tokens", 7)
+    assert result.exit_code == 0
+    answer = expected(TEXTS, max_tokens=7, truncate=True)
+    cut = [f"a.txt:{n}" for n, truncated in enumerate(answer.truncated, 1) if truncated]
+    assert 0 < len(cut) < 3
+    assert f"{len(cut)} text{'s' * (len(cut) > 1)} cut to the limit: {', '.join(cut)}\n" in result.stderr
+    assert [record["id"] for record in records(result.stdout) if record["truncated"]] == cut
+
+
+def test_of_many_that_were_cut_five_are_named():
+    result = embed(*(["--text", "some more words"] * 8), "--max-tokens", 4)
+    assert "8 texts cut to the limit: text:1, text:2, text:3, text:4, text:5 and 3 more\n" in result.stderr
+
+
+def test_cutting_keeps_the_end_token_and_counts_it():
+    (record,) = records(embed("--text", "some more words", "--max-tokens", 4).stdout)
+    assert (record["tokens"], record["truncated"]) == (4, True)
+
+
+def test_the_summary_says_what_was_done():
+    result = embed("--lines", "a.txt")
+    n_tokens = sum(expected(TEXTS).prompt_tokens)
+    assert result.stderr.startswith(f"3 texts, {n_tokens} tokens in ")
+    assert embed("--text", "one").stderr.startswith("1 text, ")
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_says_nothing_of_a_run_that_went_well(option):
+    result = embed("--lines", "a.txt", option)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_quiet_does_not_hide_what_was_cut_or_skipped():
+    result = embed("--text", "some words", "--text", " ", "-q", "--max-tokens", 2, "--skip-errors")
+    assert result.exit_code == 3
+    assert result.stderr == "1 text cut to the limit: text:1\n1 skipped:\n  text:2 has no text in it\n"
+
+
+def test_the_model_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("Q3E_MODEL", "demo")
+    (record,) = records(run("embed", "--text", "one").stdout)
+    np.testing.assert_array_equal(record["embedding"], expected(["one"]).vectors[0])
+
+
+def test_the_option_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("Q3E_MODEL", "no-such-model")
+    assert embed("--text", "one").exit_code == 0
+
+
+def test_the_model_can_be_a_path(tmp_path):
+    (tmp_path / "own.gguf").write_bytes((models_folder() / "demo.gguf").read_bytes())
+    result = run("embed", "-m", "own.gguf", "--text", "one")
+    (record,) = records(result.stdout)
+    assert record["space"] == expected(["one"]).space  # the same weights are the same space, whatever the name
+    assert "model own, " in result.stderr
+
+
+# Arguments after a sound `--text`, and what the sentence holds.
+REFUSED = [
+    (["-d", 31], "dim must be between 32 and 256 for demo, got 31"),
+    (["-d", 257], "dim must be between 32 and 256 for demo, got 257"),
+    (["-d", "many"], "'many' is not a valid integer"),
+    (["--task", "sts", "--instruction", "Find"], "give task 'sts' or an instruction, not both"),
+    (["--instruction", " "], "the instruction is empty; leave it out to get the default"),
+    (["--task", "cooking"], "'cooking' is not one of 'retrieval', 'code', 'sts'"),
+    (["--as", "passage"], "'passage' is not one of 'document', 'query'"),
+    (["--max-tokens", 0], "max_tokens must be between 1 and 32768 for demo, got 0"),
+    (["--max-tokens", 32769], "max_tokens must be between 1 and 32768 for demo, got 32769"),
+    (["--too-long", "split"], "'split' is not one of 'truncate', 'error'"),
+    (["--threads", 0], "n_threads must be between 1 and 1024, got 0"),
+    (["--gpu-layers", -1], "n_gpu_layers must be between 0 and 1000000, got -1"),
+    (["--dtype", "float64"], "'float64' is not one of 'float32', 'float16', 'int8', 'binary'"),
+    (["--format", "xml"], "'xml' is not one of 'table', 'jsonl'"),
+    (["--lines", "--jsonl", "text"], "--lines, --jsonl and --csv exclude each other"),
+    (["--lines", "--csv", "text"], "--lines, --jsonl and --csv exclude each other"),
+    (["--jsonl", "text", "--csv", "text"], "--lines, --jsonl and --csv exclude each other"),
+    (["--id", "key"], "--id needs --jsonl or --csv"),
+    (["--lines", "--id", "key"], "--id needs --jsonl or --csv"),
+    (["--glob", "*.md"], "--glob needs a folder among the inputs"),
+    (["a.txt", "--glob", "*.md"], "--glob needs a folder among the inputs"),
+    ([".", "--glob", "/*.md"], "--glob '/*.md' is no pattern: "),
+    (["-", "-"], "stdin (-) can be read only once"),
+    (["--no-such-option"], "No such option"),
+    (["-o", "out.txt"], "out.txt does not say its format: end it in .jsonl, .ndjson, .json, "),
+    (["-o", "out"], "out does not say its format: "),
+    (["--resume"], "--resume needs -o with a .jsonl or .npy file"),
+    (["--resume", "-o", "out.csv"], "--resume needs -o with a .jsonl or .npy file"),
+    (
+        ["--resume", "--force", "-o", "out.jsonl"],
+        "--resume keeps what is there, --force replaces it: give one of them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), REFUSED)
+def test_wrong_usage_exits_with_2_and_says_what_is_right(arguments, said, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    result = embed("--text", "one", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("refused", [["-d", 31], ["--max-tokens", 0], ["--instruction", ""], ["--threads", 0]])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy", "out.csv"])
+def test_what_is_refused_leaves_a_file_that_was_to_be_replaced(refused, name, tmp_path):
+    write(tmp_path, {name: "of value"})
+    assert embed("--text", "one", *refused, "-o", name, "--force").exit_code == 2
+    assert (tmp_path / name).read_text() == "of value"
+
+
+def test_a_table_refuses_a_dtype_that_it_would_not_show():
+    result = embed("--text", "a", "--format", "table", "--dtype", "int8")
+    assert result.exit_code == 2
+    assert "a table shows float32 numbers" in result.stderr
+
+
+def test_output_to_a_dash_is_stdout():
+    assert records(embed("--text", "a", "-o", "-").stdout)[0]["id"] == "text:1"

@@ -1,0 +1,345 @@
+"""`q3e-local embed` as a real process: Ctrl-C, kill, pipes that close, terminals, closed streams, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import PROGRAM, command, embed, expected, ids, listing, records, write
+
+from q3e_local.cli.outputs import uninterrupted
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+
+N_MANY = 200_000
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """More lines than a test has time for."""
+    path = tmp_path / "many.txt"
+    path.write_text("".join(f"{n}\n" for n in range(N_MANY)))
+    return path
+
+
+@contextlib.contextmanager
+def started(arguments: list[str], **streams: object) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(arguments, **({"stderr": subprocess.PIPE} | streams))
+    try:
+        with process:
+            yield process
+            process.wait(30)
+    finally:
+        process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.005)
+
+
+def size(path: str) -> int:
+    return Path(path).stat().st_size if Path(path).exists() else 0
+
+
+# Stopped and continued.
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
+    with started(command("--lines", many.name, "-d", 32, "-o", name)) as process:
+        wait_until(lambda: size(name) > 20_000)
+        process.send_signal(number)
+        said = process.stderr.read().decode()
+    lines_file = tmp_path / (name if name == "out.jsonl" else f"{name}.rows.jsonl")
+    raw = lines_file.read_bytes()
+    n_whole = raw.count(b"\n")
+    assert 0 < n_whole < N_MANY
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.splitlines() == [f"{n_whole:,} texts are in {name}; go on with --resume", "", "Interrupted."]
+        assert raw.endswith(b"}\n")
+    else:
+        assert process.returncode == -number
+    if name == "out.npy" and number == signal.SIGINT:
+        assert np.load(name).shape == (n_whole, 32)
+
+    lines = many.read_text().splitlines()[: n_whole + 40]
+    many.write_text("\n".join(lines))
+    result = embed("--lines", many.name, "-d", 32, "-o", name, "--resume")
+    assert result.exit_code == 0
+    assert f"({n_whole:,} were there already)" in result.stderr or name == "out.npy"
+    if name == "out.npy":
+        got = np.load(name)
+        names = [line.split(b'"id":"')[1].split(b'"')[0].decode() for line in lines_file.read_bytes().splitlines()]
+    else:
+        got = np.array([record["embedding"] for record in records(lines_file.read_bytes())])
+        names = ids(lines_file.read_bytes())
+    assert names == [f"many.txt:{n}" for n in range(1, len(lines) + 1)]
+    # Not to the last digit: those depend on the batch that a text is in.
+    assert np.sum(got * expected(lines, dim=32).vectors, axis=1).min() > 0.9999
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.json"])
+def test_ctrl_c_leaves_no_half_of_a_whole_format(name, many, tmp_path):
+    (tmp_path / name).write_text("of value")
+    before = listing(tmp_path)
+    with started(command("--lines", many.name, "-d", 32, "-o", name, "--force")) as process:
+        wait_until(lambda: any(size(str(path)) > 0 for path in tmp_path.glob(".*.partial")))
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode()
+    assert (process.returncode, said) == (130, "\nInterrupted.\n")
+    assert listing(tmp_path) == before
+
+
+def test_ctrl_c_in_a_pipe_leaves_whole_records(many):
+    with started(command("--lines", many.name), stdout=subprocess.PIPE) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        said = process.stderr.read().decode()
+    assert (process.returncode, said) == (130, "\nInterrupted.\n")
+    whole = first + rest
+    assert whole.endswith(b"}\n")
+    assert ids(whole) == [f"many.txt:{n}" for n in range(1, whole.count(b"\n") + 1)]
+
+
+def test_ctrl_c_while_it_waits_for_stdin():
+    program = "import sys; from q3e_local.cli import main; print('ready', flush=True); main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", program, "embed", "-m", "demo", "--lines"]
+    with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode()
+    assert (process.returncode, said) == (130, "\nInterrupted.\n")
+
+
+def test_an_interrupt_waits_until_the_record_is_written():
+    done = []
+
+    def write_record() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_record()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait():
+    done = []
+
+    def write_record() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_record()
+    assert done == []
+
+
+# Pipes.
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "base64", "table", "json"])
+def test_a_reader_that_has_seen_enough_is_no_error(form, many):
+    with started(command("--lines", many.name, "-q", "--format", form), stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize("form", ["npy", "jsonl"])
+def test_a_reader_that_reads_nothing_is_no_error(form, tmp_path):
+    write(tmp_path, {"a.txt": "one\n" * 500})
+    with started(command("--lines", "a.txt", "-q", "--format", form), stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_help_into_a_pipe_that_closes():
+    with started([*PROGRAM, "embed", "--help"], stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_records_come_while_the_input_still_runs():
+    with started(command("--lines", "-d", 32), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"one more\n" * 600)
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b'{"index":0,"id":"stdin:1",')
+        rest = []
+        process.stdin.close()
+        for line in process.stdout:
+            rest.append(line)
+        assert process.stderr.read().startswith(b"600 texts, ")
+    assert len(rest) == 599
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_bytes_of_stdin_are_utf8_whatever_the_locale(locale, tmp_path):
+    environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    write(tmp_path, {"文.txt": "预算"})
+    for arguments, wanted in (["-"], "stdin"), (["文.txt"], "文.txt"):
+        got = subprocess.run(
+            command(*arguments, "-q"), input="预算\n".encode(), capture_output=True, check=True, env=environment
+        )
+        (record,) = records(got.stdout)
+        assert record["id"] in (wanted, "???.txt")  # the bytes of a name are no text in the locale C
+        np.testing.assert_array_equal(record["embedding"], expected(["预算"]).vectors[0])
+
+
+def test_an_error_shows_on_a_console_that_cannot_show_it(tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    got = subprocess.run(
+        command("--lines", "--text", "一", "文.txt"), capture_output=True, check=False, env=environment
+    )
+    assert got.returncode == 1
+    assert got.stderr.startswith(b"Error: there is no file or folder ?.txt")
+    got = subprocess.run(
+        command("--text", "预算 budget", "--format", "table"), capture_output=True, check=True, env=environment
+    )
+    assert "预算 budget" in got.stdout.decode("utf-8")
+
+
+# Streams that are closed.
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "code", "said"),
+    [
+        ("<&-", "-", 1, "Error: stdin is closed\n"),
+        ("<&-", "", 2, "Error: nothing to embed: name files or folders, give --text, or pipe text in\n"),
+        (">&-", "--text one", 1, "Error: stdout is closed; write to a file with -o FILE\n"),
+        (">&-", "--text one -q -o out.jsonl", 0, ""),
+        ("2>&-", "--text one -o out.jsonl", 0, ""),
+        ("<&- >&- 2>&-", "--text one -o out.npy", 0, ""),
+        ("2>&-", "--text ''", 1, ""),
+    ],
+)
+def test_streams_that_are_closed(redirection, arguments, code, said):
+    line = f"{' '.join(command())} {arguments} {redirection}"
+    got = subprocess.run(line, shell=True, capture_output=True, check=False)
+    assert (got.returncode, got.stdout, got.stderr.decode()) == (code, b"", said)
+
+
+# Terminals.
+
+
+def on_a_terminal(arguments: list[str], stdout_too: bool = True) -> tuple[int, str, bytes]:
+    """Exit code, what the terminal showed, and what a pipe got where stdout is one. 100 columns, stdin open."""
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        arguments, stdin=theirs, stdout=theirs if stdout_too else subprocess.PIPE, stderr=theirs,
+        env=environment | {"TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown, piped = b"", b""
+    with process:
+        sources = [ours] + ([] if stdout_too else [process.stdout.fileno()])
+        while sources:
+            for source in select.select(sources, [], [])[0]:
+                try:
+                    part = os.read(source, 1 << 16)
+                except OSError:  # Linux's way to say that nobody has the terminal open
+                    part = b""
+                if not part:
+                    sources.remove(source)
+                elif source == ours:
+                    shown += part
+                else:
+                    piped += part
+    os.close(ours)
+    return process.returncode, shown.decode("utf-8"), piped
+
+
+def test_on_a_terminal_it_is_a_table(tmp_path):
+    write(tmp_path, {"a.txt": "第三季度预算\nshort"})
+    code, shown, _ = on_a_terminal(command("--lines", "a.txt", "-q"))
+    assert code == 0
+    header, first, second = shown.splitlines()
+    assert header.split()[:2] == ["id", "text"]
+    assert "第三季度预算" in first
+    assert second.startswith("a.txt:2 ")
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+def test_binary_formats_are_kept_from_a_terminal(form):
+    code, shown, _ = on_a_terminal(command("--text", "one", "--format", form))
+    assert code == 2
+    assert shown == f"Error: {form} is binary and would spoil the terminal; write it with -o FILE, or pipe it\r\n"
+
+
+def test_nothing_to_embed_on_a_terminal():
+    code, shown, _ = on_a_terminal(command())
+    assert code == 2
+    assert shown == "Error: nothing to embed: name files or folders, give --text, or pipe text in\r\n"
+
+
+def test_progress_is_shown_beside_the_data_and_wiped_away(tmp_path):
+    write(tmp_path, {"a.txt": "some words\n" * 600})
+    code, shown, piped = on_a_terminal(command("--lines", "a.txt", "-d", 32), stdout_too=False)
+    assert code == 0
+    assert " tokens/s" in shown
+    assert "texts, " in shown
+    assert "600 texts, " in shown.splitlines()[-2]
+    assert len(records(piped)) == 600
+    code, shown, piped = on_a_terminal(command("--text", "one", "-q"), stdout_too=False)
+    assert (code, shown) == (0, "")
+
+
+# Memory.
+
+
+def peak_memory(path: Path) -> float:
+    """The most memory, in MB, that embedding the lines of a file took."""
+    program = (
+        "import resource, sys\n"
+        "from q3e_local.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as exit:\n    assert not exit.code, exit\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+    )
+    arguments = ["embed", "-m", "demo", "-q", "--lines", str(path)]
+    got = subprocess.run(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True
+    )
+    return int(got.stderr) / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def test_memory_does_not_grow_with_the_number_of_texts(many, tmp_path):
+    lines = many.read_text().splitlines(keepends=True)
+    write(tmp_path, {"few": "".join(lines[:1500]), "more": "".join(lines[:5500])})
+    # The vectors alone of 4,000 more are 4 MB.
+    assert peak_memory(tmp_path / "more") - peak_memory(tmp_path / "few") < 2

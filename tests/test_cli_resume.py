@@ -1,0 +1,285 @@
+"""`--resume`: an interrupted output is continued to the very file of a run in one go, or refused and left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import demo, embed, expected, ids, listing, write
+
+from q3e_local.llama.engine import LlamaEngine
+
+# Below 64 tokens in all: from there on llama.cpp's flash attention sums in another order, and a vector's last digits
+# depend on what shares its batch. So here, and only here, a file made in two runs has the bytes of one run's.
+N_LINES = 6
+LINES = [f"line {n}" for n in range(N_LINES)]
+FORMATS = [("out.jsonl", "float32"), ("out.npy", "float32"), ("out.npy", "int8")]
+
+
+@pytest.fixture(autouse=True)
+def _lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"a.txt": "\n".join(LINES)})
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The model stays loaded for a test's many runs. Answers the number of texts in each decode."""
+    embedder, decoded = demo(), []
+    decode = LlamaEngine.decode
+
+    def counting(engine: LlamaEngine, sequences: list[list[int]]) -> np.ndarray:
+        decoded.append(len(sequences))
+        return decode(engine, sequences)
+
+    monkeypatch.setattr(LlamaEngine, "decode", counting)
+    monkeypatch.setattr(embedder, "close", lambda: None)
+    monkeypatch.setattr("q3e_local.load", lambda model, **options: embedder)
+    return decoded
+
+
+def lines_in_one_go(folder: Path, name: str, *options: object) -> dict[str, bytes]:
+    """The output's bytes, and those of the rows beside a .npy; takes both away again."""
+    before = set(listing(folder))
+    assert embed("--lines", "a.txt", "-d", 32, "-q", "-o", name, *options).exit_code == 0
+    written = {path: raw for path, raw in listing(folder).items() if path not in before}
+    for path in written:
+        (folder / path).unlink()
+    return written
+
+
+def cuts(raw: bytes) -> list[int]:
+    """Where a file of lines may have stopped: around each end of a line, and within."""
+    ends = [place + 1 for place, byte in enumerate(raw) if byte == ord("\n")]
+    near = {place for end in ends for place in (end - 1, end, end + 1, end + 5, end - 100)}
+    return sorted(place for place in near | {0, 1, 5} if 0 <= place <= len(raw))
+
+
+def test_json_lines_go_on_from_wherever_they_stopped(loaded, tmp_path):
+    (whole,) = lines_in_one_go(tmp_path, "out.jsonl").values()
+    for cut in cuts(whole):
+        (tmp_path / "out.jsonl").write_bytes(whole[:cut])
+        loaded.clear()
+        result = embed("--lines", "a.txt", "-d", 32, "-o", "out.jsonl", "--resume")
+        assert result.exit_code == 0, (cut, result.stderr)
+        assert (tmp_path / "out.jsonl").read_bytes() == whole, cut
+        n_before = whole[:cut].count(b"\n")
+        assert sum(loaded) == N_LINES - n_before, cut
+        assert f" ({n_before} were there already), " in result.stderr or n_before == 0
+
+
+@pytest.mark.parametrize(("dtype", "counted"), [("float32", False), ("int8", True), ("binary", False)])
+def test_npy_goes_on_from_wherever_either_file_stopped(dtype, counted, loaded, tmp_path):
+    options = ("--dtype", dtype)
+    files = lines_in_one_go(tmp_path, "out.npy", *options)
+    whole, rows = files["out.npy"], files["out.npy.rows.jsonl"]
+    n_bytes = np.load(_put(tmp_path / "x.npy", whole))[0].nbytes
+    begin = len(whole) - N_LINES * n_bytes
+    # The header counts the rows when a run ends; before that it says there are none.
+    header = whole[:begin] if counted else whole[:begin].replace(b"(6, ", b"(0, ")
+    assert counted or header != whole[:begin]
+    for cut_rows in [0, 3, *(place for place in cuts(rows) if place > 5)][::4]:
+        for cut in (0, 1, n_bytes, 4 * n_bytes - 1, 4 * n_bytes, 6 * n_bytes):
+            _put(tmp_path / "out.npy", header + whole[begin : begin + cut])
+            _put(tmp_path / "out.npy.rows.jsonl", rows[:cut_rows])
+            loaded.clear()
+            result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume", *options)
+            assert result.exit_code == 0, (cut, cut_rows, result.stderr)
+            assert (tmp_path / "out.npy").read_bytes() == whole, (cut, cut_rows)
+            assert (tmp_path / "out.npy.rows.jsonl").read_bytes() == rows, (cut, cut_rows)
+            n_before = min(cut // n_bytes, rows[:cut_rows].count(b"\n"))
+            assert sum(loaded) == N_LINES - n_before, (cut, cut_rows)
+
+
+def _put(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_an_empty_file_is_begun(name, tmp_path):
+    files = lines_in_one_go(tmp_path, name)
+    write(tmp_path, {name: b""})
+    assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--resume").exit_code == 0
+    assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files
+
+
+@pytest.mark.parametrize(("name", "dtype"), FORMATS)
+def test_no_file_is_a_new_one(name, dtype, tmp_path):
+    files = lines_in_one_go(tmp_path, name, "--dtype", dtype)
+    assert lines_in_one_go(tmp_path, name, "--dtype", dtype, "--resume") == files
+
+
+@pytest.mark.parametrize(("name", "dtype"), FORMATS)
+def test_what_is_complete_is_left_as_it_is(name, dtype, loaded, tmp_path):
+    write(tmp_path, lines_in_one_go(tmp_path, name, "--dtype", dtype))
+    before = listing(tmp_path)
+    loaded.clear()
+    result = embed("--lines", "a.txt", "-d", 32, "-o", name, "--dtype", dtype, "--resume")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("0 texts (6 were there already), 0 tokens\n")
+    assert loaded == []
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "dtype"), FORMATS)
+def test_inputs_that_have_grown_are_appended(name, dtype, tmp_path):
+    write(tmp_path, lines_in_one_go(tmp_path, name, "--dtype", dtype))
+    write(tmp_path, {"a.txt": "\n".join([*LINES, "one more", "and one more"])})
+    assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--dtype", dtype, "--resume").exit_code == 0
+    resumed = {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"}
+    for path in resumed:
+        (tmp_path / path).unlink()
+    assert lines_in_one_go(tmp_path, name, "--dtype", dtype) == resumed
+
+
+# Options of the first run, of the second, and what is said: both what is there and what was asked for.
+OTHERS = {
+    "another dim": (["-d", "32"], ["-d", "64"], ["-32-plain", "-64-plain", "; write to a new file"]),
+    "a task": ([], ["--task", "sts"], ["-256-plain", "another model file, dim or instruction"]),
+    "a query": ([], ["--as", "query"], ["-256-plain", "another model file, dim or instruction"]),
+    "another dtype": ([], ["--dtype", "int8"], ["it holds float32 vectors, not int8"]),
+    "the dtype left out": (["--dtype", "float16"], [], ["it holds float16 vectors, not float32"]),
+}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize(("first", "second", "said"), OTHERS.values(), ids=OTHERS)
+def test_another_output_is_refused_and_left_alone(first, second, said, is_partial, name, tmp_path):
+    assert embed("--lines", "a.txt", "-o", name, *first).exit_code == 0
+    if is_partial:
+        for path in tmp_path.glob("out.*"):
+            _put(path, path.read_bytes()[:-10])
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-o", name, *second, "--resume")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot continue out.")
+    assert [part for part in said if part not in result.stderr] == []
+    assert len(result.stderr.splitlines()) == 1
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_other_inputs_are_refused(name, tmp_path):
+    write(tmp_path, {"b.txt": "\n".join(LINES)})
+    assert embed("--lines", "a.txt", "-o", name).exit_code == 0
+    before = listing(tmp_path)
+    result = embed("--lines", "b.txt", "-o", name, "--resume")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: the inputs are not those of the output: text 0 is b.txt:1, it was a.txt:1; write to a new file\n"
+    )
+    assert listing(tmp_path) == before
+
+
+FOREIGN = {
+    "records of something else": '{"text": "one"}\n{"text": "two"}\n',
+    "one record without a newline": '{"text": "one"}',
+    "a JSON document": '{\n  "text": "one"\n}\n',
+    "a list": "[1, 2]\n",
+    "a number": "1\n",
+    "prose": "Dear Sir or Madam",
+    "bytes": b"\x89PNG\r\n\x1a\n\0\xff",
+    "a blank line": "\n",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_file_of_something_else_is_refused_and_left_alone(content, tmp_path):
+    write(tmp_path, {"out.jsonl": content})
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-o", "out.jsonl", "--resume")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: cannot continue out.jsonl: line 1 is not a record of q3e-local embed\n"
+    assert listing(tmp_path) == before
+
+
+def test_something_else_after_our_records_is_refused_and_left_alone(tmp_path):
+    assert embed("--lines", "a.txt", "-o", "out.jsonl").exit_code == 0
+    with Path("out.jsonl").open("a") as file:
+        file.write("a note of mine")
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-o", "out.jsonl", "--resume")
+    assert result.exit_code == 1
+    assert "line 7 is not a record" in result.stderr
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("shape", [(6, 64), (6,), (6, 2, 16)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_array_of_something_else_is_refused_and_left_alone(shape, dtype, tmp_path):
+    write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
+    np.save("out.npy", np.zeros(shape, dtype))
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
+    assert result.exit_code == 1
+    assert "cannot continue out.npy: it is no array of shape (n, 32) and type float32" in result.stderr
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("rows", ["", '{"ind'])
+def test_an_array_of_something_else_is_left_alone_though_its_rows_say_nothing(rows, tmp_path):
+    np.save("out.npy", np.zeros((6, 64)))
+    write(tmp_path, {"out.npy.rows.jsonl": rows})
+    before = listing(tmp_path)
+    assert embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume").exit_code == 1
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("n_bytes", [3, 9, 100, 127])
+def test_an_array_cut_within_its_header_is_refused(n_bytes, tmp_path):
+    write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
+    _put(tmp_path / "out.npy", (tmp_path / "out.npy").read_bytes()[:n_bytes])
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
+    assert result.exit_code == 1
+    assert "cannot continue out.npy: it is no array of shape (n, 32)" in result.stderr
+    assert listing(tmp_path) == before
+
+
+def test_an_array_without_its_rows_is_refused(tmp_path):
+    write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
+    (tmp_path / "out.npy.rows.jsonl").unlink()
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
+    assert result.exit_code == 1
+    assert "out.npy.rows.jsonl beside it is gone; replace both with --force" in result.stderr
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_skipped_text_that_is_mended_is_embedded_then(name, loaded, tmp_path):
+    write(tmp_path, {"1": "one", "2": "", "3": "three"})
+    assert embed("1", "2", "3", "-d", 32, "-o", name, "--skip-errors").exit_code == 3
+    again = embed("1", "2", "3", "-d", 32, "-o", name, "--skip-errors", "--resume")
+    assert again.exit_code == 3
+    assert "0 texts (2 were there already)" in again.stderr
+    write(tmp_path, {"2": "two"})
+    loaded.clear()
+    result = embed("1", "2", "3", "-d", 32, "-o", name, "--resume")
+    assert result.exit_code == 0
+    assert loaded == [1]
+    described = tmp_path / (name if name == "out.jsonl" else "out.npy.rows.jsonl")
+    order = [json.loads(line)["index"] for line in described.read_bytes().splitlines()]
+    assert order == [0, 2, 1]
+    vectors = expected(["one", "three", "two"], dim=32).vectors
+    if name == "out.npy":
+        np.testing.assert_array_equal(np.load(name), vectors)
+    else:
+        assert ids(described.read_bytes()) == ["1", "3", "2"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_run_that_failed_goes_on_once_the_input_is_mended(name, tmp_path):
+    files = lines_in_one_go(tmp_path, name)
+    write(tmp_path, {"a.txt": "\n".join([*LINES[:3], "\0", *LINES[4:]])})
+    result = embed("--lines", "a.txt", "-d", 32, "-o", name)
+    assert result.exit_code == 1
+    assert f"3 texts are in {name}; go on with --resume\n" in result.stderr
+    write(tmp_path, {"a.txt": "\n".join(LINES)})
+    assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--resume").exit_code == 0
+    assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files
