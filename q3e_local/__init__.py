@@ -43,8 +43,8 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, **options: Any) -> Embed
     from q3e_local import store
 
     config = EngineConfig(**options)
-    name, path = store.locate(model)
+    found = store.locate(model)
     # After everything that can fail quickly: importing llama.cpp takes a while.
-    from q3e_local.llama import LlamaEngine
+    from q3e_local.llama.engine import LlamaEngine
 
-    return Embedder(LlamaEngine(path, config), name)
+    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts)

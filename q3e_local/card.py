@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from q3e_local.prompts import Prompts
 # Ollama's grammar for a name and a tag, each part up to 80 characters; in front of the name a namespace.
 _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
 NAME_GRAMMAR = re.compile(rf"(?:[a-z0-9_][a-z0-9_-]{{0,79}}/)?{_PART}(?::{_PART})?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ class ModelCard:
         """The full name of a quantization: the card's own for its default, else with the quantization behind."""
         return self.name if quantization == self.default else f"{self.name}-{quantization}"
 
+    def names(self) -> Iterator[tuple[str, str]]:
+        """All that people may type for this model, in lower case, each with the quantization it means."""
+        for own in (self.name.lower(), *(alias.lower() for alias in self.aliases)):
+            yield own, self.default
+            for quantization in self.files:
+                yield f"{own}-{quantization}", quantization
+                yield f"{own}:{quantization}", quantization
+
 
 def read_card(path: Path) -> ModelCard:
     """Read one card. Raises CardError naming file and key."""
@@ -96,7 +106,7 @@ def read_card(path: Path) -> ModelCard:
     name = top.text("name")
     if not NAME_GRAMMAR.fullmatch(name):
         raise CardError(
-            f"{path}: name {name!r} is no model name; letters, digits, '_', '-', '.', one ':' for the tag"
+            f"{path}: name {name!r} is no model name; lower-case letters, digits, '_', '-', '.', one ':' for the tag"
         )
     source = top.table("source", optional=True)
     files = {quantization: _file(entry, quantization, source) for quantization, entry in top.table("files").tables()}
@@ -116,6 +126,13 @@ def read_card(path: Path) -> ModelCard:
     for needed in (card.default, *(file.made_from for file in files.values() if file.made_from)):
         if needed not in files:
             raise CardError(f"{path}: there is no [files.{needed}], only {', '.join(files) or 'none'}")
+    for quantization, file in files.items():
+        if file.made_from is not None and files[file.made_from].sha256 is None:
+            raise CardError(f"{path}: files.{quantization}.made_from must name a file with a sha256")
+        if not NAME_GRAMMAR.fullmatch(card.tag(quantization)):
+            raise CardError(
+                f"{path}: [files.{quantization}] makes {card.tag(quantization)!r}, which is no model name"
+            )
     if not card.prompts.query.endswith("{text}") or "{instruction}" not in card.prompts.query:
         raise CardError(f"{path}: prompts.query must have the place {{instruction}} and end in {{text}}")
     top.refuse_unread()
@@ -143,6 +160,19 @@ class _Table:
 
     def text(self, key: str) -> str:
         return str(self.get(key, str, "a text"))
+
+    def matching(self, key: str, pattern: re.Pattern[str], what: str) -> str:
+        text = self.text(key).lower()
+        if not pattern.fullmatch(text):
+            raise CardError(f"{self._path}: {self._name}{key} must be {what}; got {text!r}")
+        return text
+
+    def relative_path(self, key: str) -> str:
+        # It becomes a path here, and a card may come from elsewhere.
+        text = self.text(key)
+        if any(part in ("", ".", "..") for part in text.split("/")) or re.search(r"[\\:\0]", text):
+            raise CardError(f"{self._path}: {self._name}{key} must be a name without '..' or ':'; got {text!r}")
+        return text
 
     def number(self, key: str) -> int:
         number = int(self.get(key, int, "a whole number"))
@@ -189,12 +219,13 @@ def _sizes(table: _Table) -> Sizes:
 
 def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
     if table.has("bundled"):
-        return ModelFile(quantization, table.text("bundled"))
-    repo, revision = source.text("repo"), source.text("revision")
-    file, size_bytes = table.text("file"), table.number("size_bytes")
+        return ModelFile(quantization, table.relative_path("bundled"))
+    repo, revision = source.relative_path("repo"), source.matching("revision", _COMMIT, "a commit of 40 hex digits")
+    file, size_bytes = table.relative_path("file"), table.number("size_bytes")
     if table.has("made_from"):
         return ModelFile(quantization, file, repo, revision, size_bytes, made_from=table.text("made_from"))
-    return ModelFile(quantization, file, repo, revision, size_bytes, table.text("sha256").lower())
+    digest = table.matching("sha256", _SHA256, "a SHA-256 of 64 hex digits")
+    return ModelFile(quantization, file, repo, revision, size_bytes, digest)
 
 
 def _checkpoint(source: _Table) -> Checkpoint | None:

@@ -16,7 +16,7 @@ from q3e_local.folders import config_folder
 DEFAULT_MODEL = "qwen3-embedding:4b"
 
 # What people have before a name when they copy it from somewhere.
-_HOSTS = ("https://", "hf.co/", "huggingface.co/", "modelscope.cn/models/", "registry.ollama.ai/library/")
+_HOSTS = ("https://", "www.", "hf.co/", "huggingface.co/", "modelscope.cn/models/", "registry.ollama.ai/library/")
 
 
 def models_folder() -> Path:
@@ -38,9 +38,9 @@ def _read_all(paths: tuple[Path, ...]) -> dict[str, ModelCard]:
     names: dict[str, Path] = {}
     for path in paths:
         card = read_card(path)
-        for name in (card.name, *card.aliases):
-            if names.setdefault(name.lower(), path) != path:
-                raise CardError(f"{path}: the name {name!r} is taken by {names[name.lower()]}")
+        for name, _ in card.names():
+            if names.setdefault(name, path) != path:
+                raise CardError(f"{names[name]} and {path} both have the name {name!r}; change one of them")
         found[card.name] = card
     return found
 
@@ -54,12 +54,10 @@ def resolve(name: str) -> tuple[ModelCard, ModelFile]:
     wanted = name.strip().lower()
     for host in _HOSTS:
         wanted = wanted.removeprefix(host)
+    wanted = wanted.rstrip("/")
     for card in cards().values():
-        for own in (card.name.lower(), *(alias.lower() for alias in card.aliases)):
+        for own, quantization in card.names():
             if wanted == own:
-                return card, card.files[card.default]
-            for quantization, file in card.files.items():
-                if wanted in (f"{own}-{quantization}", f"{own}:{quantization}"):
-                    return card, file
+                return card, card.files[quantization]
     known = ", ".join(card.tag(quantization) for card in cards().values() for quantization in card.files)
     raise UnknownModelError(f"there is no model {name!r}; choose from {known}, or give a path to a .gguf file")

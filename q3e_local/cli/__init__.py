@@ -17,9 +17,18 @@ from q3e_local import __version__
 
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
-# Name: where the command is, and its line in the overview, which must not cost an import.
+# Name: module and function of the command, and its line in the overview, which must not cost an import.
 _COMMANDS = {
-    "embed": ("q3e_local.cli.embed", "Turn texts into embeddings."),
+    "embed": ("embed:embed", "Turn texts into embeddings."),
+    "pull": ("models:pull", "Download a model, or make it from a download."),
+    "list": ("models:list_", "List the models on this machine."),
+    "show": ("models:show", "Show what a model's file says, and the memory it needs."),
+    "rm": ("models:rm", "Remove a model."),
+    "import": ("models:import_", "Take a model that is on this machine already."),
+    "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
+    "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
+    "verify": ("verify:verify", "Check a model against what its authors published."),
+    "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
 }
 
 
@@ -30,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[name][0]), name)
+        module, _, function = _COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"q3e_local.cli.{module}"), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -40,7 +50,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             code = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None: closed, or a program without a console
+                sys.stdout.flush()
             return code
         except BrokenPipeError:
             # The reader has seen enough. Python would complain once more when it flushes stdout at exit.

@@ -97,9 +97,39 @@ def delete(path: Path) -> None:
     origins.delete(path, even_if_shared=False)
 
 
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock against other processes. One that has to wait is told that another is `what`."""
+    from filelock import FileLock, SoftFileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock: BaseFileLock = FileLock(path, mode=0o664)
+    try:
+        _acquire(lock, what)
+    except NotImplementedError:  # a file system without locks: what huggingface_hub falls back to
+        lock = SoftFileLock(path)
+        _acquire(lock, what)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, what: str) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("another process is %s; waiting for it", what)
+        lock.acquire()
+
+
 def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
     try:
-        with _alone(origin, pin):
+        origin.blob.parent.mkdir(parents=True, exist_ok=True)
+        # For the hub it is the cache's own lock, so that other programs keep out too.
+        with alone(origin.lock, f"downloading {pin.file}"):
             return _bring_alone(origin, pin, tell)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -156,35 +186,6 @@ def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
         )
     verify.remember(path, pin)
     return path
-
-
-@contextmanager
-def _alone(origin: Origin, pin: Pin) -> Iterator[None]:
-    """Hold the file's lock. For the hub it is the cache's own, so that other programs keep out too."""
-    from filelock import FileLock, SoftFileLock
-
-    origin.lock.parent.mkdir(parents=True, exist_ok=True)
-    origin.blob.parent.mkdir(parents=True, exist_ok=True)
-    lock: BaseFileLock = FileLock(origin.lock, mode=0o664)
-    try:
-        _acquire(lock, pin)
-    except NotImplementedError:  # a file system without locks: what huggingface_hub falls back to
-        lock = SoftFileLock(origin.lock)
-        _acquire(lock, pin)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(lock: BaseFileLock, pin: Pin) -> None:
-    from filelock import Timeout
-
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("another process is downloading %s; waiting for it", pin.file)
-        lock.acquire()
 
 
 def _check_disk(origin: Origin, pin: Pin) -> None:

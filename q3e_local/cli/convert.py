@@ -1,0 +1,103 @@
+"""`q3e-local convert` and `q3e-local quantize`: models out of checkpoints and out of larger models."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from q3e_local.checksum import sha256
+from q3e_local.cli.progress import Bar, bar
+from q3e_local.convert import DEFAULT, QUANTIZATIONS
+from q3e_local.convert import convert as convert_checkpoint
+from q3e_local.convert import quantize as quantize_gguf
+from q3e_local.errors import ConversionError
+from q3e_local.model_file import ModelInfo
+
+_REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .gguf file to write.")
+@click.option(
+    "--type", "quantization", type=click.Choice(QUANTIZATIONS), default=DEFAULT, show_default=True,
+    help="How weights are stored.",
+)  # fmt: skip
+@click.option("--name", metavar="TEXT", help="The model's name in the file. [default: made of the folder's name]")
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def convert(source: str, output: Path, quantization: str, name: str | None, force: bool, quiet: bool) -> None:
+    """Make a GGUF from a Qwen3-Embedding checkpoint, a folder as it is on Hugging Face.
+
+    \b
+      hf download Qwen/Qwen3-Embedding-0.6B --local-dir Qwen3-Embedding-0.6B
+      q3e-local convert Qwen3-Embedding-0.6B -o Qwen3-Embedding-0.6B-Q4_K_M.gguf
+    """
+    folder = checkpoint_folder(source)
+    with _stopping_cleanly(), bar(quiet) as show:
+        started = time.monotonic()
+        info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
+        _report(info, quantization, time.monotonic() - started, show, quiet)
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("quantization", metavar="TYPE", type=click.Choice(QUANTIZATIONS))
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: bool) -> None:
+    """Make a smaller GGUF from an f16, bf16 or f32 one. TYPE is q4_k_m, q5_k_m, q6_k, q8_0, f16, bf16 or f32.
+
+    \b
+      q3e-local quantize Qwen3-Embedding-4B-f16.gguf Qwen3-Embedding-4B-Q6_K.gguf q6_k
+    """
+    with _stopping_cleanly(), bar(quiet) as show:
+        started = time.monotonic()
+        info = quantize_gguf(source, output, quantization, progress=show, force=force)
+        _report(info, quantization, time.monotonic() - started, show, quiet)
+
+
+def checkpoint_folder(source: str) -> Path:
+    """The folder a user means. Raises ConversionError with the way to get a repository that is not here."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and _REPO_ID.fullmatch(source):
+        name = source.rsplit("/", 1)[1]
+        raise ConversionError(
+            f"{source} is not a folder here. Download it first: hf download {source} --local-dir {name}\n"
+            f"then: q3e-local convert {name} -o {name}-Q4_K_M.gguf"
+        )
+    return folder
+
+
+def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:
+    if quiet:
+        return
+    digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
+    click.echo(
+        f"{info.path}: {info.name}, {quantization.upper()}, {info.size_bytes:,} bytes in {seconds:.0f} s\n"
+        f"sha256 {digest}",
+        err=True,
+    )
+
+
+@contextmanager
+def _stopping_cleanly() -> Iterator[None]:
+    """Being ended or losing the terminal is like Ctrl-C: gigabytes of half a file do not stay behind."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    # One that is ignored stays so: `nohup` means it.
+    caught = [number for number in numbers if before[number] == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])

@@ -1,0 +1,29 @@
+"""`q3e-local doctor`: prints what `q3e_local.doctor` finds."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+import orjson
+
+from q3e_local.cli import DONE, FAILED
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+def doctor(as_json: bool) -> int:
+    """Look at CPU, memory, llama.cpp, folders and models, and embed a short text with the demo model."""
+    from q3e_local.doctor import examine
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{'ok  ' if finding.ok else 'WARN'}  {finding.what:<10} {finding.text}")
+            if finding.advice:
+                click.echo(f"{'':<16} -> {finding.advice}")
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps([asdict(one) for one in findings], option=orjson.OPT_APPEND_NEWLINE))
+    return DONE if all(finding.ok for finding in findings) else FAILED

@@ -1,0 +1,197 @@
+"""`q3e-local pull`, `list`, `show`, `rm` and `import`: the models on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from q3e_local import catalog, store
+from q3e_local.card import ModelCard
+from q3e_local.cli import DONE
+from q3e_local.cli.loading import pull as pull_with_bar
+from q3e_local.cli.loading import size
+from q3e_local.cli.progress import bar
+from q3e_local.errors import OptionError, UnknownModelError
+from q3e_local.store import Installed
+
+_CONTEXTS = (512, 2_048, 8_192, 32_768)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--source", type=click.Choice(["auto", "hub", "modelscope"]), default="auto", show_default=True,
+    help="Where to download from; auto tries the hub, then ModelScope.",
+)  # fmt: skip
+@click.option("--offline", is_flag=True, help="No network: only say whether it is here.")
+@click.option("--keep", is_flag=True, help="Keep the file that a quantization was made from.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Also copy model, card and checksums here.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None, quiet: bool) -> int:
+    """Download a model, or make it from a download, and check it.
+
+    \b
+      q3e-local pull qwen3-embedding:4b
+      q3e-local pull qwen3-embedding:0.6b --source modelscope
+      q3e-local pull qwen3-embedding:4b --to /media/stick     (then, over there: q3e-local import /media/stick)
+    """
+    card, file = catalog.resolve(name)
+    one = pull_with_bar(card, file, source, offline, keep, quiet)
+    click.echo(f"{one.name} is at {one.path}")
+    if folder is not None:
+        from q3e_local import airgap
+
+        with bar(quiet) as show:
+            target = airgap.export(one, card, folder, lambda done, total: show("copying", done, total))
+        click.echo(f"copied to {target}, with {airgap.SUMS}")
+    return DONE
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+def list_(as_json: bool) -> int:
+    """List the models on this machine."""
+    found = store.installed()
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps([_fields(one) for one in found], option=orjson.OPT_APPEND_NEWLINE))
+        return DONE
+    width = max(len(one.name) for one in found)
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
+    for one in found:
+        click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
+    missing = [
+        card.tag(quantization)
+        for card in catalog.cards().values()
+        for quantization in card.files
+        if card.tag(quantization) not in {one.name for one in found}
+    ]
+    if missing:
+        click.echo(f"To pull: {', '.join(missing)}", err=True)
+    return DONE
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, as_json: bool) -> int:
+    """Show what a model's file says, what was checked, and the memory it needs."""
+    from q3e_local.model_file import inspect
+    from q3e_local.plan import ContextPlan
+
+    found = store.locate(name)
+    info = inspect(found.path)
+    recorded = store.recorded(found.name)
+    checked = "header"
+    if recorded is not None and recorded.sha256:
+        checked = f"header, SHA-256 {recorded.sha256}"
+    memory = {
+        n_ctx: info.size_bytes + ContextPlan(n_ctx, 512, 64, tap=True).n_bytes(info)
+        for n_ctx in _CONTEXTS
+        if n_ctx <= info.n_ctx_train
+    }
+    card = _card(found.name)
+    facts: dict[str, Any] = {
+        "name": found.name,
+        "title": info.name,
+        "path": str(found.path),
+        "size_bytes": info.size_bytes,
+        "quantization": info.quantization,
+        "parameters": card.sizes.parameters if card else None,
+        "license": card.license if card else None,
+        "n_embd": info.n_embd,
+        "n_layer": info.n_layer,
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx_train,
+        "pooling": "last",
+        "end_token": info.eos_id,
+        "query_prompt": found.prompts.query,
+        "digest": info.digest,
+        "checked": checked,
+        "memory_bytes": memory,
+    }
+    if as_json:
+        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+        sys.stdout.buffer.write(orjson.dumps(facts, option=option))
+        return DONE
+    for key, value in facts.items():
+        if key == "memory_bytes":
+            for n_ctx, n_bytes in memory.items():
+                click.echo(f"{f'memory, {n_ctx:,} tokens':<22}{size(n_bytes)}")
+        elif value is not None:
+            shown = size(value) if key == "size_bytes" else f"{value:,}" if isinstance(value, int) else repr(value)
+            click.echo(f"{key:<22}{shown if not isinstance(value, str) or key == 'query_prompt' else value}")
+    return DONE
+
+
+@click.command()
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(name: str, yes: bool) -> int:
+    """Remove a model that was pulled or made here; an imported one is only forgotten."""
+    found = store.recorded(name) or store.recorded(_tag(name))
+    if found is not None and not yes:
+        what = f"delete {found.path} ({size(found.size_bytes)})" if found.origin in store.OURS else "forget it"
+        click.confirm(f"{found.name}: {what}?", abort=True, err=True)
+    removed = store.remove(found.name if found is not None else _tag(name))
+    kept = "" if removed.origin in store.OURS else f"; its file stays: {removed.path}"
+    click.echo(f"removed {removed.name}{kept}")
+    return DONE
+
+
+@click.command("import")
+@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False)
+@click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def import_(what: str | None, name: str | None, quiet: bool) -> int:
+    """Take a model that is on this machine already, without a second copy.
+
+    Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
+    its models are checked and copied.
+    """
+    from q3e_local import airgap, elsewhere
+
+    if what is None:
+        found = elsewhere.models_elsewhere()
+        if not found:
+            click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
+        for other in found:
+            click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
+        return DONE
+    path = (
+        elsewhere.ollama_file(what.removeprefix("ollama:")) if what.startswith("ollama:") else Path(what).expanduser()
+    )
+    with bar(quiet) as show:
+        if path.is_dir():
+            if name is not None:
+                raise OptionError("a folder brings its names along; --name is for a file")
+            taken = airgap.take_folder(path, lambda done, total: show("copying", done, total))
+        else:
+            total = path.stat().st_size if path.exists() else 0
+            taken = [store.import_file(path, name, lambda done: show("checking", done, total))]
+    for one in taken:
+        click.echo(f"{one.name} is at {one.path}")
+    return DONE
+
+
+def _fields(one: Installed) -> dict[str, Any]:
+    return {"name": one.name, "size_bytes": one.size_bytes, "origin": one.origin, "path": str(one.path)}
+
+
+def _card(name: str) -> ModelCard | None:
+    try:
+        return catalog.resolve(name)[0]
+    except UnknownModelError:
+        return None
+
+
+def _tag(name: str) -> str:
+    """An alias to the name that is recorded."""
+    try:
+        card, file = catalog.resolve(name)
+    except UnknownModelError:
+        return name
+    return card.tag(file.quantization)

@@ -1,0 +1,153 @@
+"""`q3e-local verify`: is a model right, and what does it cost to take another?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import DONE, FAILED, inputs
+from q3e_local.cli.inputs import Layout
+from q3e_local.cli.loading import load
+from q3e_local.cli.progress import bar
+from q3e_local.errors import InputError, OptionError
+
+_DIMS = (1024, 256, 64)
+
+
+@click.command()
+@click.argument("name", default=DEFAULT_MODEL)
+@click.option("--against", metavar="MODEL", help="Compare with this model on the texts of --texts.")
+@click.option("--texts", metavar="FILE", help="A file with a text a line, for --against.")
+@click.option("--offline", is_flag=True, help="Pull nothing that is missing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(name: str, against: str | None, texts: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
+    """Check a model: header, checksum, tensor types, and the scores its authors published.
+
+    With --against, see what another model or quantization changes on texts of your own: how near a text's two vectors
+    are, and how many nearest neighbours stay the same, at full and at cut dims. Exit 1 if a check fails.
+    """
+    if (against is None) != (texts is None):
+        raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
+    found = _check(name, offline, quiet)
+    if against is not None and texts is not None:
+        found["comparison"] = _compare(name, against, texts, offline, quiet)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+    else:
+        _print(found)
+    return DONE if found["ok"] else FAILED
+
+
+def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
+    from q3e_local import store, verify
+    from q3e_local.gguf_header import read_header
+    from q3e_local.model_file import inspect
+
+    with load(name, offline, quiet) as embedder:
+        located = store.locate(name)
+        info = inspect(located.path)
+        card = verify.card_of(info)
+        checks = verify.check_header(read_header(located.path), info, card)
+        checks.append(_checksum(located.name, located.path, quiet))
+        table = card.scores if card is not None else None
+        scores = [] if table is None else verify.check_scores(embedder, table, info.quantization)
+    return {
+        "model": located.name,
+        "path": str(located.path),
+        "quantization": info.quantization,
+        "ok": all(check.is_ok is not False for check in checks) and all(score.is_ok for score in scores),
+        "checks": [{"what": check.what, "ok": check.is_ok, "detail": check.detail} for check in checks],
+        "scores": [
+            {
+                "query": score.query,
+                "document": score.document,
+                "expected": score.expected,
+                "got": round(score.got, 4),
+                "difference": round(score.got - score.expected, 4),
+                "tolerance": score.tolerance,
+                "ok": score.is_ok,
+            }
+            for score in scores
+        ],
+    }
+
+
+def _checksum(name: str, path: Path, quiet: bool) -> Any:
+    """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
+    from q3e_local import store, verify
+    from q3e_local.catalog import resolve
+    from q3e_local.checksum import sha256
+    from q3e_local.errors import UnknownModelError
+
+    try:
+        expected = resolve(name)[1].sha256
+    except UnknownModelError:
+        expected = None
+    recorded = store.recorded(name)
+    if expected is None and recorded is not None:
+        expected = recorded.sha256
+    with bar(quiet) as show:
+        total = path.stat().st_size
+        digest = sha256(path, lambda done: show("checking", done, total))
+    if not expected:
+        return verify.Check("SHA-256", None, f"{digest}, nothing to hold it to")
+    return verify.Check("SHA-256", digest == expected, digest if digest == expected else f"{digest}, not {expected}")
+
+
+def _compare(name: str, against: str, texts: str, offline: bool, quiet: bool) -> list[dict[str, Any]]:
+    from q3e_local import verify
+
+    read: list[str] = []
+    for item in inputs.find([texts], [], None, Layout(lines=True)).read():
+        if item.problem is not None:
+            raise InputError(f"{item.id} {item.problem}")
+        read.append(item.text)
+    with load(name, offline, quiet) as embedder:
+        ours = embedder.embed_documents(read, truncate=True).vectors
+    with load(against, offline, quiet) as embedder:
+        theirs = embedder.embed_documents(read, truncate=True).vectors
+    full = min(ours.shape[1], theirs.shape[1])
+    dims = [full, *(dim for dim in _DIMS if dim < full)]
+    return [
+        {
+            "dim": one.dim,
+            "n_texts": len(read),
+            "cosine": _spread(one.cosines) if len(one.cosines) else None,
+            "same_nearest": round(one.same_nearest, 4),
+            f"overlap_at_{one.k}": round(one.overlap, 4),
+        }
+        for one in verify.compare(ours, theirs, dims)
+    ]
+
+
+def _spread(cosines: Any) -> dict[str, float]:
+    low, fifth, middle, high = np.quantile(cosines, [0, 0.05, 0.5, 1]).tolist()
+    return {"min": round(low, 5), "p5": round(fifth, 5), "median": round(middle, 5), "max": round(high, 5)}
+
+
+def _print(found: dict[str, Any]) -> None:
+    marks = {True: "ok  ", False: "FAIL", None: "-   "}
+    click.echo(f"{found['model']} ({found['quantization']}): {found['path']}")
+    for check in found["checks"]:
+        click.echo(f"  {marks[check['ok']]}  {check['what']:<20} {check['detail']}")
+    if found["scores"]:
+        click.echo("  published scores       expected     got   difference  tolerance")
+        for score in found["scores"]:
+            numbers = f"{score['expected']:8.4f} {score['got']:7.4f}   {score['difference']:+10.4f}"
+            click.echo(f"  {marks[score['ok']]}  {score['query'][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
+    else:
+        click.echo("  -     no published scores to compare with")
+    for one in found.get("comparison", []):
+        near = (
+            "" if one["cosine"] is None else "cosine " + ", ".join(f"{k} {v:.4f}" for k, v in one["cosine"].items())
+        )
+        rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
+        click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
+    click.echo("right" if found["ok"] else "NOT right: see FAIL above")

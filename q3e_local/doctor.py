@@ -1,0 +1,130 @@
+"""What this machine offers, what is wrong with it, and what to do about each problem.
+
+Looks at everything from above: machine, llama.cpp, folders, models. Changes nothing and prints nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from q3e_local.errors import Q3EError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and the advice where it is not well."""
+
+    what: str
+    text: str
+    ok: bool = True
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Everything there is to see, one after the other; a look that fails is a finding."""
+    for look in (_machine, _llama, _folders, _models, _demo):
+        try:
+            yield from look()
+        except (Q3EError, OSError, ImportError, RuntimeError) as error:
+            yield Finding(look.__name__.strip("_"), str(error), False, "mend this first; the rest may depend on it")
+
+
+def _machine() -> Iterator[Finding]:
+    from q3e_local import machine
+
+    yield Finding(
+        "system",
+        f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}",
+    )
+    n_cores = machine.physical_cores()
+    yield Finding("cores", f"{n_cores} physical cores for this process, {os.cpu_count()} CPUs in the machine")
+    total, available = machine.total_memory(), machine.available_memory()
+    text = f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available"
+    if available < 1.5e9:
+        yield Finding("memory", text, False, "close other programs; 0.6b needs about 1 GB, 4b about 3.5 GB")
+    elif available < 3.5e9:
+        yield Finding("memory", text, True, "enough for qwen3-embedding:0.6b; 4b needs about 3.5 GB")
+    else:
+        yield Finding("memory", text)
+
+
+def _llama() -> Iterator[Finding]:
+    from importlib.metadata import version
+
+    from q3e_local.llama import native
+
+    yield Finding("llama.cpp", f"llama-cpp-python {version('llama-cpp-python')}: {native.system_info()}")
+    if native.can_offload():
+        yield Finding("GPU", "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise")
+    else:
+        yield Finding("GPU", "this build runs on the CPU alone; the README says how to build for a GPU")
+    features = native.system_info()
+    if platform.machine().lower() in ("x86_64", "amd64") and "AVX2 = 1" not in features:
+        yield Finding("CPU", "llama.cpp was built without AVX2", False, "build it on this machine, if the CPU has it")
+
+
+def _folders() -> Iterator[Finding]:
+    from q3e_local import folders
+    from q3e_local.download.origins import hub_cache
+
+    places = {
+        "data": folders.data_folder(),
+        "config": folders.config_folder(),
+        "state": folders.state_folder(),
+        "hub cache": hub_cache(),
+    }
+    for name, folder in places.items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        if not os.access(there, os.W_OK):
+            yield Finding(
+                name, f"{folder} cannot be written", False, "give it to yourself, or set Q3E_HOME or HF_HOME"
+            )
+        elif free < 3e9:
+            yield Finding(
+                name, f"{folder}, {free / 1e9:.1f} GB free", False, "4b needs 2.5 GB: free some, or set HF_HOME"
+            )
+        else:
+            yield Finding(name, f"{folder}, {free / 1e9:.0f} GB free")
+
+
+def _models() -> Iterator[Finding]:
+    from q3e_local import store
+    from q3e_local.model_file import inspect
+
+    found = store.installed()
+    for one in found:
+        try:
+            info = inspect(one.path)
+        except Q3EError as error:
+            yield Finding(
+                "model", f"{one.name}: {error}", False, f"remove it and pull it again: q3e-local rm {one.name}"
+            )
+        else:
+            yield Finding("model", f"{one.name}: {info.quantization}, dim {info.n_embd}, header right")
+    if all(one.origin == "bundled" for one in found):
+        yield Finding("model", "only the demo model is here", True, "q3e-local pull qwen3-embedding:4b")
+
+
+def _demo() -> Iterator[Finding]:
+    import numpy as np
+
+    import q3e_local
+
+    with q3e_local.load("demo") as embedder:
+        result = embedder.embed_documents(["a short text", "另一段文字"])
+        norms = np.linalg.norm(result.vectors, axis=1)
+        works = result.vectors.shape == (2, embedder.n_embd) and bool(np.allclose(norms, 1, atol=1e-5))
+        tap = getattr(embedder.engine, "tap", True)
+    if not works:
+        yield Finding("embedding", f"the demo model gives vectors of norm {norms}", False, "reinstall q3e-local")
+    elif not tap:
+        yield Finding(
+            "embedding", "works, on the slow path", False, "install llama-cpp-python==0.3.36, built from source"
+        )
+    else:
+        yield Finding("embedding", f"works: 2 texts, dim {embedder.n_embd}, vectors of length 1")

@@ -1,0 +1,82 @@
+"""Qwen3-Embedding files that other programs on this machine already have: Ollama, LM Studio, the hub cache.
+
+Knows where those programs keep models; only looks, and changes nothing of theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from q3e_local.download.origins import hub_cache
+from q3e_local.errors import ModelError, ModelFileError
+from q3e_local.model_file import ModelInfo, inspect
+
+_OLLAMA_HOST, _OLLAMA_NAMESPACE = "registry.ollama.ai", "library"
+_OLLAMA_MODEL = "application/vnd.ollama.image.model"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A model file of another program that runs here. `name` is what `import` takes."""
+
+    name: str
+    program: str
+    path: Path
+    info: ModelInfo
+
+
+def models_elsewhere() -> list[Elsewhere]:
+    """All of them. Files of other kinds, and broken ones, are passed over: they are not ours to judge."""
+    found = []
+    for name, program, path in (*_ollama(), *_lm_studio(), *_hub_cache()):
+        try:
+            found.append(Elsewhere(name, program, path, inspect(path)))
+        except ModelError:
+            continue
+    return found
+
+
+def ollama_file(name: str) -> Path:
+    """The file behind a name in Ollama's store. Raises ModelFileError when it is not there."""
+    wanted = name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+    for listed, _, path in _ollama():
+        if listed == f"ollama:{wanted}":
+            return path
+    raise ModelFileError(f"Ollama has no model {name!r} in {_ollama_folder()}; `ollama list` shows what it has")
+
+
+def _ollama_folder() -> Path:
+    return Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+
+
+def _ollama() -> Iterator[tuple[str, str, Path]]:
+    manifests = _ollama_folder() / "manifests"
+    for manifest in sorted(manifests.glob("*/*/*/*")):
+        host, namespace, model, tag = manifest.relative_to(manifests).parts
+        try:
+            layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+            digests = [layer["digest"] for layer in layers if layer["mediaType"] == _OLLAMA_MODEL]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        short = [] if (host, namespace) == (_OLLAMA_HOST, _OLLAMA_NAMESPACE) else [namespace]
+        if host != _OLLAMA_HOST:
+            short.insert(0, host)
+        for digest in digests:
+            blob = _ollama_folder() / "blobs" / str(digest).replace(":", "-")
+            if blob.is_file():
+                yield f"ollama:{'/'.join([*short, model])}:{tag}", "Ollama", blob
+
+
+def _lm_studio() -> Iterator[tuple[str, str, Path]]:
+    for folder in ("~/.lmstudio/models", "~/.cache/lm-studio/models"):
+        for path in sorted(Path(folder).expanduser().glob("**/*.gguf")):
+            yield str(path), "LM Studio", path
+
+
+def _hub_cache() -> Iterator[tuple[str, str, Path]]:
+    for path in sorted(hub_cache().glob("models--*/snapshots/*/**/*.gguf")):
+        yield str(path), "hub cache", path

@@ -1,0 +1,113 @@
+"""Bring a model to this machine: download its pinned file, or make it from one, and remember it.
+
+The steps in order, and what is kept when one fails; knows neither HTTP nor GGUF.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from q3e_local import convert, download, store
+from q3e_local.card import ModelCard, ModelFile
+from q3e_local.checksum import sha256
+from q3e_local.errors import CardError, OutputError
+from q3e_local.folders import state_folder
+from q3e_local.store import Installed
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a pull is: `what` is being done, in bytes."""
+
+    what: str
+    done: int
+    total: int
+
+
+Progress = Callable[[Step], None]
+
+
+def pull(
+    card: ModelCard,
+    file: ModelFile,
+    *,
+    source: download.Source = "auto",
+    offline: bool = False,
+    keep: bool = False,
+    progress: Progress = lambda step: None,
+) -> Installed:
+    """The model's file, verified, downloading and quantizing what is missing.
+
+    A file that has to be made leaves what it was made from only with `keep`, or if that was here before. Raises
+    DownloadError, ModelNotHereError when offline, NotEnoughDiskError, or what convert raises.
+    """
+    if file.made_from is not None:
+        return store.find(card, file) or _make(card, file, source, offline, keep, progress)
+    return _bring(card, file, source, offline, False, progress)
+
+
+def _bring(
+    card: ModelCard, file: ModelFile, source: download.Source, offline: bool, temporary: bool, progress: Progress
+) -> Installed:
+    """The pinned file. What is here already stays what it is, but temporary only if it is wanted as that again."""
+    here = store.find(card, file)
+    if here is not None and here.origin != "found":
+        return here if temporary or not here.temporary else store.record(replace(here, temporary=False))
+    path = _fetch(file, source, offline, progress)
+    if here is not None:
+        return here  # another program's, and now verified
+    assert file.sha256 is not None
+    name = card.tag(file.quantization)
+    return store.record(Installed(name, path, file.size_bytes, "pulled", file.sha256, temporary))
+
+
+def _make(
+    card: ModelCard, file: ModelFile, source: download.Source, offline: bool, keep: bool, progress: Progress
+) -> Installed:
+    """Quantize it, from a file that is remembered as temporary until this has worked."""
+    assert file.made_from is not None
+    if file.quantization not in convert.QUANTIZATIONS:
+        raise CardError(
+            f"{card.path}: files.{file.quantization} cannot be made; only {', '.join(convert.QUANTIZATIONS)}"
+        )
+    name, pinned = card.tag(file.quantization), card.files[file.made_from]
+    assert pinned.sha256 is not None
+    # Beside what it is made from, or would be: a later version of that has another folder.
+    target = store.own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
+    try:
+        with download.alone(state_folder() / "locks" / f"made-{pinned.sha256}.lock", f"making {name}"):
+            here = store.find(card, file)  # another process may have made it while we waited
+            if here is not None:
+                return here
+            origin = _bring(card, pinned, source, offline, not keep, progress)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob("q3e-convert-*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            convert.quantize(
+                origin.path,
+                target,
+                file.quantization,
+                progress=lambda what, done, total: progress(Step(f"{what} {target.name}", done, total)),
+                force=True,  # one that is recorded was found above: what lies here was left behind
+            )
+            size_bytes = target.stat().st_size
+            digest = sha256(target, lambda done: progress(Step(f"checksum {target.name}", done, size_bytes)))
+            made = store.record(Installed(name, target, size_bytes, "made", digest))
+            if origin.temporary:
+                store.remove(origin.name)
+            return made
+    except OSError as error:
+        raise OutputError(
+            f"cannot make {name} in {target.parent}: {error}; choose another folder with Q3E_HOME"
+        ) from None
+
+
+def _fetch(file: ModelFile, source: download.Source, offline: bool, progress: Progress) -> Path:
+    def report(transfer: download.Transfer) -> None:
+        verb = "checking" if transfer.phase == "verify" else f"downloading from {transfer.source}"
+        progress(Step(f"{verb} {transfer.file}", transfer.n_bytes, transfer.total_bytes))
+
+    return download.fetch(file, source=source, offline=offline, progress=report)

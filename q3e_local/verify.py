@@ -1,0 +1,184 @@
+"""Is a model right? Its header and tensor mix against its card, its scores against the published ones, and its
+neighbours against another model's.
+
+Knows what a right model looks like; is handed embedders and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from q3e_local.card import ModelCard, ScoreTable
+from q3e_local.catalog import cards
+from q3e_local.embedder import Embedder, EmbedRequest
+from q3e_local.errors import OptionError
+from q3e_local.gguf_header import Header
+from q3e_local.model_file import ModelInfo
+from q3e_local.vectors import Vectors, finish, scores, top_k
+
+# How far a score may be from the published one. Two runtimes of the full-precision model differ by 0.003 in the
+# model's own README; what quantization adds is not published: these are our bounds. A lost end token or a wrong
+# pooling moves scores by more than 0.1.
+TOLERANCES = {"f32": 0.005, "f16": 0.005, "bf16": 0.01, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.03, "q4_k_m": 0.05}
+LOOSEST = 0.06
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: `is_ok` None means there was nothing to hold it to."""
+
+    what: str
+    is_ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A query against a document: the published score, ours, and how far they may be apart."""
+
+    query: str
+    document: str
+    expected: float
+    got: float
+    tolerance: float
+
+    @property
+    def is_ok(self) -> bool:
+        return abs(self.got - self.expected) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same texts at one dim: cosines of a text's two vectors, and their nearest neighbours.
+
+    `cosines` is (n_texts,), empty when the models' spaces have different native sizes. `same_nearest` is the share
+    of texts whose nearest neighbour stays the same, `overlap` the mean share of the `k` nearest that stay.
+    """
+
+    dim: int
+    cosines: Vectors
+    k: int
+    same_nearest: float
+    overlap: float
+
+
+def card_of(info: ModelInfo) -> ModelCard | None:
+    """The card whose sizes this file has."""
+    for card in cards().values():
+        sizes = card.sizes
+        if (sizes.n_layer, sizes.n_embd, sizes.n_vocab) == (info.n_layer, info.n_embd, info.n_vocab):
+            return card
+    return None
+
+
+def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> list[Check]:
+    """What the header says against the card. Pooling and end token were judged before there was a ModelInfo."""
+    checks = [
+        Check("pooling", True, "last token"),
+        Check("end token", True, f"{info.eos_id} <|endoftext|>"),
+    ]
+    if card is None:
+        return [*checks, Check("card", None, "no card has these sizes; nothing more to hold it to")]
+    for what, got, expected in (
+        ("layers", info.n_layer, card.sizes.n_layer),
+        ("dimension", info.n_embd, card.sizes.n_embd),
+        ("vocabulary", info.n_vocab, card.sizes.n_vocab),
+        ("context", info.n_ctx_train, card.sizes.n_ctx),
+    ):
+        checks.append(Check(what, got == expected, f"{got:,}" if got == expected else f"{got:,}, not {expected:,}"))
+    checks.append(check_tensor_mix(header, info))
+    return checks
+
+
+def check_tensor_mix(header: Header, info: ModelInfo) -> Check:
+    """The type of every weight matrix against the recipe of the quantization that the file names."""
+    expected = tensor_mix(info.quantization, info.n_layer)
+    what = f"tensor mix {info.quantization}"
+    if expected is None:
+        return Check(what, None, "no published recipe to hold it to")
+    wrong = [
+        f"{name} is {header.tensors[name].type_name}, not {type_name}"
+        for name, type_name in expected.items()
+        if header.tensors[name].type_name != type_name
+    ]
+    if wrong:
+        return Check(what, False, f"{len(wrong)} of {len(expected)} differ: {wrong[0]}")
+    return Check(what, True, f"{len(expected)} matrices as published")
+
+
+def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
+    """The type of each weight matrix, or None for a quantization without a recipe here.
+
+    llama.cpp's `llama_tensor_get_type`: the token table, which is also the head, in Q6_K; attn_v and ffn_down in
+    Q6_K in the first and last eighth of the layers and every third between.
+    """
+    if quantization in ("f32", "f16", "bf16", "q8_0", "q6_k"):
+        low = high = quantization.upper()
+    elif quantization in ("q4_k_m", "q5_k_m"):
+        low, high = quantization[:4].upper(), "Q6_K"
+    else:
+        return None
+    mix = {"token_embd.weight": high}
+    for layer in range(n_layer):
+        eighth = n_layer // 8
+        more_bits = layer < eighth or layer >= 7 * n_layer // 8 or (layer - eighth) % 3 == 2
+        for name in ("attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up"):
+            mix[f"blk.{layer}.{name}.weight"] = low
+        for name in ("attn_v", "ffn_down"):
+            mix[f"blk.{layer}.{name}.weight"] = high if more_bits else low
+    return mix
+
+
+def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> list[Score]:
+    """The published example through the whole pipeline."""
+    queries = embedder.embed(EmbedRequest(table.queries, kind="query")).vectors
+    documents = embedder.embed(EmbedRequest(table.documents)).vectors
+    got = scores(queries, documents)
+    tolerance = TOLERANCES.get(quantization, LOOSEST)
+    return [
+        Score(query, document, table.expected[row][column], float(got[row, column]), tolerance)
+        for row, query in enumerate(table.queries)
+        for column, document in enumerate(table.documents)
+    ]
+
+
+def compare(one: Vectors, other: Vectors, dims: Sequence[int], k: int = 10) -> list[Comparison]:
+    """Two models' full-size embeddings of the same texts, (n, n_embd) each, compared at each of `dims`.
+
+    Raises OptionError for fewer than two texts.
+    """
+    n_texts = len(one)
+    if n_texts < 2:
+        raise OptionError(f"comparing neighbours needs at least 2 texts, got {n_texts}")
+    k = min(k, n_texts - 1)
+    found = []
+    for dim in dims:
+        left, right = finish(one, dim), finish(other, dim)
+        nearest_left, nearest_right = (_neighbours(vectors, k) for vectors in (left, right))
+        shared = [
+            len(set(a) & set(b)) / k for a, b in zip(nearest_left.tolist(), nearest_right.tolist(), strict=True)
+        ]
+        same_size = one.shape[1] == other.shape[1]
+        found.append(
+            Comparison(
+                dim=dim,
+                cosines=(left * right).sum(axis=1) if same_size else np.empty(0, np.float32),
+                k=k,
+                same_nearest=float((nearest_left[:, 0] == nearest_right[:, 0]).mean()),
+                overlap=float(np.mean(shared)),
+            )
+        )
+    return found
+
+
+def _neighbours(vectors: Vectors, k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
+    """Column numbers of the `k` nearest other texts of each, (n, k), a block of rows at a time."""
+    rows = []
+    for start in range(0, len(vectors), 1024):
+        block = scores(vectors[start : start + 1024], vectors)
+        block[np.arange(len(block)), np.arange(start, start + len(block))] = -2  # not its own neighbour
+        rows.append(top_k(block, k)[0])
+    return np.concatenate(rows)
