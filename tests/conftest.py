@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import tiny
 from hypothesis import settings
 from oracle import Config, Weights
 from tokenizers import Tokenizer
+from world import World, world_of
 
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
@@ -74,3 +75,10 @@ def tiny_gguf(
         return written[key]
 
     return path
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_gguf: Callable[..., Path]) -> Iterator[World]:
+    """A machine with a card for `tiny:1b`, whose files are on two hubs."""
+    with world_of(monkeypatch, tmp_path, tiny_gguf) as world:
+        yield world

@@ -53,6 +53,7 @@ class Hub:
         self.url = url
         self.cdn_url = cdn_url  # the same server, under another origin
         self.redirects = False  # to the CDN, as the real hub does for large files
+        self.commit: str | None = None  # what a branch stands for; None: revisions are commits
         self.has_linked_headers = True  # a plain mirror may drop them
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
@@ -143,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hub_headers(self, revision: str, content: bytes) -> dict[str, str]:
         digest = hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": revision}
+        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": self.server.hub.commit or revision}
         if self.server.hub.has_linked_headers:
             headers |= {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(content))}
         return headers

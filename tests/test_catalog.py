@@ -38,12 +38,12 @@ revision = "0123456789012345678901234567890123456789"
 [files.q4_k_m]
 file = "big-q4.gguf"
 size_bytes = 100
-sha256 = "ab"
+sha256 = "abababababababababababababababababababababababababababababababab"
 
 [files.f16]
 file = "big-f16.gguf"
 size_bytes = 400
-sha256 = "cd"
+sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 """
 
 
@@ -121,7 +121,7 @@ def test_a_card_is_read_whole(tmp_path: Path) -> None:
     assert list(card.files) == ["q4_k_m", "f16"]
     file = card.files["f16"]
     assert (file.repo, file.revision, file.file) == ("someone/big", "0123456789" * 4, "big-f16.gguf")
-    assert (file.size_bytes, file.sha256, file.quantization) == (400, "cd", "f16")
+    assert (file.size_bytes, file.sha256, file.quantization) == (400, "cd" * 32, "f16")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,12 @@ def test_a_card_is_read_whole(tmp_path: Path) -> None:
         ('default = "q4_k_m"', 'default = "q9"', "q9.*only q4_k_m, f16"),
         ('repo = "someone/big"', "", "repo must be"),
         ("size_bytes = 100", 'size_bytes = "100"', "size_bytes must be .*got '100'"),
-        ('sha256 = "cd"', "", "sha256 must be"),
+        ('sha256 = "ab', 'sha256 = "xb', "files.q4_k_m.sha256 must be .*64 hex"),
+        ('revision = "0', 'revision = "main', "source.revision must be a commit"),
+        ('file = "big-q4.gguf"', 'file = "../big.gguf"', r"files.q4_k_m.file must be .*got '\.\./big"),
+        ("[files.f16]", "[files.F16]", r"\[files.F16\] makes 'big:1b-F16', which is no model name"),
+        (f'sha256 = "{"cd" * 32}"', "", "files.f16.sha256 must be"),
+        (f'sha256 = "{"cd" * 32}"', 'made_from = "f16"', "files.f16.made_from must name a file with a sha256"),
         ('license = "MIT"', "license = ", ""),
     ],
 )

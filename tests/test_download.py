@@ -578,7 +578,7 @@ def test_a_file_that_cannot_be_read_is_named(hub: Hub, monkeypatch: pytest.Monke
     def refuse(*args: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(download.verify, "sha256", refuse)
+    monkeypatch.setattr(download, "sha256", refuse)
     with pytest.raises(DownloadError, match=f"cannot check {path}"):
         download.fetch(FILE)
     assert path.exists()

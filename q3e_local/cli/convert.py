@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
+from q3e_local.catalog import cards
 from q3e_local.checksum import sha256
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
 from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
-from q3e_local.errors import ConversionError
 from q3e_local.model_file import ModelInfo
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -31,15 +31,18 @@ _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 )  # fmt: skip
 @click.option("--name", metavar="TEXT", help="The model's name in the file. [default: made of the folder's name]")
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--offline", is_flag=True, help="Download nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
-def convert(source: str, output: Path, quantization: str, name: str | None, force: bool, quiet: bool) -> None:
-    """Make a GGUF from a Qwen3-Embedding checkpoint, a folder as it is on Hugging Face.
+def convert(
+    source: str, output: Path, quantization: str, name: str | None, force: bool, offline: bool, quiet: bool
+) -> None:
+    """Make a GGUF from a Qwen3-Embedding checkpoint: a folder, or a repository on Hugging Face to download first.
 
     \b
-      hf download Qwen/Qwen3-Embedding-0.6B --local-dir Qwen3-Embedding-0.6B
-      q3e-local convert Qwen3-Embedding-0.6B -o Qwen3-Embedding-0.6B-Q4_K_M.gguf
+      q3e-local convert Qwen/Qwen3-Embedding-0.6B -o Qwen3-Embedding-0.6B-Q4_K_M.gguf
+      q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
     """
-    folder = checkpoint_folder(source)
+    folder = checkpoint_folder(source, offline, quiet)
     with _stopping_cleanly(), bar(quiet) as show:
         started = time.monotonic()
         info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
@@ -64,16 +67,19 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
         _report(info, quantization, time.monotonic() - started, show, quiet)
 
 
-def checkpoint_folder(source: str) -> Path:
-    """The folder a user means. Raises ConversionError with the way to get a repository that is not here."""
+def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
+    """The folder a user means; a repository's is downloaded, at the revision its card pins. Raises DownloadError."""
     folder = Path(source).expanduser()
-    if not folder.exists() and _REPO_ID.fullmatch(source):
-        name = source.rsplit("/", 1)[1]
-        raise ConversionError(
-            f"{source} is not a folder here. Download it first: hf download {source} --local-dir {name}\n"
-            f"then: q3e-local convert {name} -o {name}-Q4_K_M.gguf"
-        )
-    return folder
+    if folder.exists() or not _REPO_ID.fullmatch(source):
+        return folder
+    from q3e_local.download.checkpoint import fetch_checkpoint
+
+    pinned = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
+    revision = next((one.revision for one in pinned if one.repo.lower() == source.lower()), "main")
+    if not quiet:
+        click.echo(f"Taking {source} at {revision} from the hub, unless it is here", err=True)
+    with bar(quiet) as show:
+        return fetch_checkpoint(source, revision, offline=offline, progress=show)
 
 
 def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:

@@ -137,10 +137,15 @@ def hub_cache() -> Path:
     return Path(os.path.expandvars(folder)).expanduser()
 
 
+def hub_endpoint() -> str:
+    """The hub's address, or its mirror's. Raises DownloadError for one that is none."""
+    return _endpoint("HF_ENDPOINT", _HUB)
+
+
 def _hub(pin: Pin) -> Origin:
     blob = _repo(pin) / "blobs" / pin.sha256
     return Origin(
-        url=f"{_endpoint('HF_ENDPOINT', _HUB)}/{pin.repo}/resolve/{pin.revision}/{quote(pin.file)}",
+        url=f"{hub_endpoint()}/{pin.repo}/resolve/{pin.revision}/{quote(pin.file)}",
         path=_snapshot(pin),
         blob=blob,
         partial=blob.with_name(blob.name + ".incomplete"),  # the cache's own ending: `hf cache prune` knows it

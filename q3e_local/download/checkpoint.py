@@ -1,0 +1,89 @@
+"""Bring a checkpoint, the folder a model is converted from, into the hub cache.
+
+Through huggingface_hub file by file: many small files and no pinned checksums, unlike the model files that
+`fetch` brings. Knows which files a conversion reads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from q3e_local.download import origins
+from q3e_local.errors import DownloadError, HubUnreachableError, ModelNotHereError
+
+_NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_WELCOME = ("modules.json", "1_Pooling/config.json", "generation_config.json", "chat_template.jinja", "README.md")
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+def fetch_checkpoint(
+    repo: str, revision: str, *, offline: bool = False, progress: Callable[[str, int, int], None] | None = None
+) -> Path:
+    """The checkpoint's folder, downloading what is missing of it; `progress(file, n_done, n_files)` counts files.
+
+    Raises ModelNotHereError when offline, HubUnreachableError, or DownloadError when the hub refuses.
+    """
+    folder = _file(repo, revision, _NEEDED[0], offline).parent
+    for name in _NEEDED[1:]:
+        _file(repo, revision, name, offline)
+    for name in _WELCOME:
+        _optional(repo, revision, name, offline)
+    index = _optional(repo, revision, _INDEX, offline)
+    shards = [_SINGLE] if index is None else _shards(index)
+    for number, name in enumerate(shards):
+        if progress is not None:
+            progress(f"downloading {name}", number, len(shards))
+        _file(repo, revision, name, offline)
+    return folder
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DownloadError(f"{index} is no index of shards; the repository is broken") from None
+
+
+def _optional(repo: str, revision: str, name: str, offline: bool) -> Path | None:
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return _file(repo, revision, name, offline)
+    except ModelNotHereError:
+        return None
+    except DownloadError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            return None
+        raise
+
+
+def _file(repo: str, revision: str, name: str, offline: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    offline = offline or origins.is_offline()
+    try:
+        return Path(
+            hf_hub_download(
+                repo,
+                name,
+                revision=revision,
+                cache_dir=origins.hub_cache(),
+                endpoint=origins.hub_endpoint(),
+                local_files_only=offline,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise ModelNotHereError(f"{name} of {repo} is not on this machine; download it with a network") from None
+        raise HubUnreachableError(
+            f"cannot reach {origins.hub_endpoint()} for {repo}; set HF_ENDPOINT to a mirror of the hub, or bring the "
+            f"folder from another machine"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise DownloadError(f"cannot download {name} of {repo} at {revision}: {error}") from error

@@ -1,0 +1,331 @@
+"""K-quants through llama.cpp: types as the published recipe has them, and a process that never outlives its errand.
+
+Tiny widths, real layer counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import checkpoints
+import numpy as np
+import oracle
+import psutil
+import pytest
+import tiny
+from command import PROGRAM, run
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize
+from gguf.quants import quantize as gguf_quantize
+from oracle import Config, Weights
+from tokenizers import Tokenizer
+
+from q3e_local import convert as convert_module
+from q3e_local.convert import convert, quantize, quantizer
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import ConversionError, ModelFileError, NotEnoughDiskError, OutputError, WrongModelError
+from q3e_local.llama.engine import LlamaEngine
+
+MakeGguf = Callable[..., Path]
+
+# Layers whose attn_v and ffn_down are kept in Q6_K: the first and last eighth, and every third between.
+FINER = {
+    28: (0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26, 27),
+    36: (0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 31, 32, 33, 34, 35),
+}
+COARSE = {"q4_k_m": "Q4_K", "q5_k_m": "Q5_K", "q6_k": "Q6_K"}
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+
+def kinds(path: Path) -> dict[str, str]:
+    return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# The recipe
+
+
+@pytest.mark.parametrize("n_layer", [28, 36])
+@pytest.mark.parametrize("quantization", ["q4_k_m", "q5_k_m", "q6_k"])
+def test_types_are_those_of_the_recipe(tmp_path: Path, tokenizer: Tokenizer, n_layer: int, quantization: str) -> None:
+    config = Config(n_layer=n_layer, n_embd=256, n_ff=256, n_head=4, n_head_kv=2, head_dim=64)
+    folder = checkpoints.write_checkpoint(tmp_path, tiny.tiny_weights(config), config, tokenizer)
+    convert(folder, tmp_path / "out.gguf", quantization)
+    coarse = COARSE[quantization]
+    expected = {"output_norm.weight": "F32", "token_embd.weight": "Q6_K"}
+    for layer in range(n_layer):
+        finer = "Q6_K" if layer in FINER[n_layer] else coarse
+        types = {"attn_v": finer, "ffn_down": finer}
+        types |= dict.fromkeys(("attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up"), coarse)
+        types |= dict.fromkeys(("attn_norm", "attn_q_norm", "attn_k_norm", "ffn_norm"), "F32")
+        expected |= {f"blk.{layer}.{name}.weight": types[name] for name in sorted(types)}
+    assert list(kinds(tmp_path / "out.gguf").items()) == list(expected.items())
+
+
+def test_quantizing_moves_two_keys_to_the_end(
+    tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
+) -> None:
+    folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer)
+    convert(folder, tmp_path / "bf16.gguf", "bf16")
+    convert(folder, tmp_path / "q4_k_m.gguf", "q4_k_m")
+    before, after = (list(GGUFReader(tmp_path / f"{name}.gguf").fields) for name in ("bf16", "q4_k_m"))
+    moved = ["general.quantization_version", "general.file_type"]
+    assert after == [key for key in before if key not in moved] + moved
+    assert GGUFReader(tmp_path / "q4_k_m.gguf").fields["general.file_type"].contents() == 15
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_k_quants_are_made_of_the_checkpoints_own_numbers(
+    tmp_path: Path, config: Config, tokenizer: Tokenizer, dtype: str
+) -> None:
+    """An f16 file between would lose what is small in bf16, and half of f32."""
+    rng = np.random.default_rng(0)
+    weights = {
+        name: each * 10.0 ** rng.uniform(-6, 0, each.shape) for name, each in tiny.tiny_weights(config).items()
+    }
+    folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer, dtype=dtype)
+    convert(folder, tmp_path / "direct.gguf", "q4_k_m")
+    convert(folder, tmp_path / "f32.gguf", "f32")
+    quantize(tmp_path / "f32.gguf", tmp_path / "exact.gguf", "q4_k_m")
+    assert (tmp_path / "direct.gguf").read_bytes() == (tmp_path / "exact.gguf").read_bytes()
+
+
+def test_the_vectors_are_what_the_oracle_makes_of_the_quantized_weights(
+    tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
+) -> None:
+    folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer, n_shards=3)
+    convert(folder, tmp_path / "out.gguf")
+    quantized = {}
+    for tensor in GGUFReader(tmp_path / "out.gguf").tensors:
+        (name,) = [name for name in weights if tiny._gguf_name(name) == tensor.name]
+        quantized[name] = dequantize(tensor.data, tensor.tensor_type).reshape(weights[name].shape)
+        lost = np.linalg.norm(quantized[name] - weights[name]) / np.linalg.norm(weights[name])
+        assert lost < {"F32": 0.004, "Q6_K": 0.02, "Q4_K": 0.08}[tensor.tensor_type.name], name
+    with LlamaEngine(tmp_path / "out.gguf", EngineConfig(n_threads=1)) as engine:
+        for text in ("The capital of China is Beijing.", "重力是一种力", "def embed(texts):"):
+            ids = [*engine.tokenize(text), engine.eos_id]
+            got, truth = engine.decode([ids])[0], oracle.embed(quantized, config, ids)
+            # What is left is that llama.cpp computes with activations of 8 bits.
+            assert got @ truth / np.linalg.norm(got) / np.linalg.norm(truth) > 0.997
+
+
+# From one GGUF to another
+
+
+@pytest.mark.parametrize("quantization", ["f32", "f16", "bf16", "q8_0"])
+def test_llama_cpp_writes_the_bytes_the_gguf_package_does(
+    tiny_gguf: MakeGguf, tmp_path: Path, weights: Weights, quantization: str
+) -> None:
+    quantize(tiny_gguf("f32"), tmp_path / "out.gguf", quantization)
+    found = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "out.gguf").tensors}
+    for name, weight in weights.items():
+        kind = GGMLQuantizationType[quantization.upper() if weight.ndim == 2 else "F32"]
+        tensor = found[tiny._gguf_name(name)]
+        assert (tensor.tensor_type, tensor.data.tobytes()) == (kind, gguf_quantize(weight, kind).tobytes())
+
+
+@pytest.mark.parametrize("source", ["f32", "f16"])
+def test_progress_goes_to_the_end(tiny_gguf: MakeGguf, tmp_path: Path, source: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    info = quantize(tiny_gguf(source), tmp_path / "out.gguf", "q4_k_m", progress=lambda *each: told.append(each))
+    assert info.path == tmp_path / "out.gguf"
+    assert told == sorted(told)
+    n_tensors = len(kinds(tiny_gguf(source)))
+    n_bytes = sum(tensor.n_bytes for tensor in GGUFReader(tiny_gguf(source)).tensors)
+    assert (len(told), told[-1]) == (n_tensors, ("quantize", n_bytes, n_bytes))
+
+
+@pytest.mark.parametrize(("source", "kind"), [("q8_0", "Q8_0"), ("q4_k_m", "Q4_K, Q6_K")])
+def test_a_quantized_file_is_not_quantized_again(tiny_gguf: MakeGguf, tmp_path: Path, source: str, kind: str) -> None:
+    with pytest.raises(ConversionError, match=rf"is quantized already \({kind}\).*take the f16, bf16 or f32 file"):
+        quantize(tiny_gguf(source), tmp_path / "out.gguf", "q4_k_m")
+    assert listing(tmp_path) == []
+
+
+def test_sources_and_targets_that_cannot_be(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="there is no file"):
+        quantize(tmp_path / "no.gguf", tmp_path / "out.gguf", "q4_k_m")
+    with pytest.raises(WrongModelError, match="states no pooling"):
+        quantize(tiny_gguf("f16", pooling=None), tmp_path / "out.gguf", "q4_k_m")
+    with pytest.raises(OutputError, match="is the source itself"):
+        quantize(tiny_gguf("f16"), tiny_gguf("f16"), "q4_k_m", force=True)
+    with pytest.raises(OutputError, match="exists"):
+        quantize(tiny_gguf("f16"), tiny_gguf("f32"), "q4_k_m")
+    assert listing(tmp_path) == []
+
+
+def test_names_in_any_script(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+    folder = tmp_path / "模型 ü"
+    folder.mkdir()
+    source = folder / "量化前.gguf"
+    source.write_bytes(tiny_gguf("f16").read_bytes())
+    quantize(source, folder / "量化后.gguf", "q4_k_m")
+    assert listing(folder) == ["量化前.gguf", "量化后.gguf"]
+
+
+def test_a_relative_path(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "f16.gguf").write_bytes(tiny_gguf("f16").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    quantize(Path("in/f16.gguf"), Path("out.gguf"), "q4_k_m")
+    assert listing(tmp_path) == ["in", "out.gguf"]
+
+
+def test_the_command_quantizes(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+    result = run("quantize", tiny_gguf("f16"), tmp_path / "out.gguf", "q6_k")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "out.gguf: Tiny Qwen3 Embedding, Q6_K, " in result.stderr
+    assert run("quantize", tiny_gguf("f16"), tmp_path / "out.gguf", "q6_k").exit_code == 1
+    assert run("quantize", tiny_gguf("f16"), tmp_path / "out.gguf", "q6_k", "--force", "-q").output == ""
+    assert run("quantize", tiny_gguf("f16"), tmp_path / "out.gguf", "q3_k").exit_code == 2
+
+
+# When it fails
+
+
+def test_what_llama_cpp_complains_of_is_in_the_error(
+    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(quantizer.FILE_TYPES, "q4_k_m", 999)
+    with pytest.raises(
+        ConversionError, match=r"quantizer failed with 1: quantizing failed.*invalid output file type 999"
+    ):
+        quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
+    assert listing(tmp_path) == []
+
+
+def test_a_full_disk_is_named_whatever_llama_cpp_says(
+    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**12, 0, 0])
+    monkeypatch.setitem(quantizer.FILE_TYPES, "q4_k_m", 999)
+    monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(NotEnoughDiskError, match="make room"):
+        quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
+
+
+def test_a_half_written_file_does_not_pass(
+    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(source: object, target: Path, *_: object) -> None:
+        target.write_bytes(tiny_gguf("q4_k_m").read_bytes()[:-1000])
+
+    monkeypatch.setattr(convert_module, "run_quantizer", half)
+    with pytest.raises(
+        ConversionError, match=r"what was written is not a usable model, please report this: .* truncated"
+    ):
+        quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
+    assert listing(tmp_path) == []
+
+
+@posix
+def test_a_native_abort_is_an_error(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho GGML_ASSERT of some kind >&2\nkill -ABRT $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(quantizer.sys, "executable", str(script))
+    with pytest.raises(ConversionError, match="was ended by signal 6: GGML_ASSERT of some kind"):
+        quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
+    assert listing(tmp_path) == ["python"]
+
+
+# When it is stopped
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A file that takes seconds to quantize."""
+    config = Config(n_layer=6, n_embd=1024, n_ff=4096, n_head=8, n_head_kv=8, head_dim=128)
+    weights = tiny.tiny_weights(config)
+    return tiny.write_gguf(tmp_path_factory.mktemp("slow") / "f16.gguf", weights, config, tokenizer, "f16")
+
+
+@pytest.fixture
+def running(slow: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """`q3e-local quantize` in a session of its own, amid its work, and the process that does it."""
+    command = [*PROGRAM, "quantize", str(slow), str(tmp_path / "out.gguf"), "q4_k_m"]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        for _ in range(3000):
+            begun = [path for path in tmp_path.glob("q3e-convert-*/quantized.gguf") if path.stat().st_size > 10_000]
+            if begun:
+                break
+            assert parent.poll() is None, parent.communicate()
+            time.sleep(0.01)
+        (child,) = psutil.Process(parent.pid).children()
+        yield parent, child
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        process.wait(10)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+@posix
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_stopping_the_command_stops_llama_cpp_and_leaves_nothing(
+    running: tuple[subprocess.Popen[str], psutil.Process], tmp_path: Path, number: str
+) -> None:
+    parent, child = running
+    began = time.monotonic()
+    parent.send_signal(getattr(signal, number))
+    _, said = parent.communicate(timeout=10)
+    assert time.monotonic() - began < 2
+    assert (parent.returncode, said.strip()) == (130, "Interrupted.")
+    assert gone(child)
+    assert listing(tmp_path) == []
+
+
+@posix
+def test_ctrl_c_at_the_terminal_reaches_both(
+    running: tuple[subprocess.Popen[str], psutil.Process], tmp_path: Path
+) -> None:
+    parent, child = running
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=10)
+    assert (parent.returncode, said.strip()) == (130, "Interrupted.")
+    assert gone(child)
+    assert listing(tmp_path) == []
+
+
+@posix
+def test_llama_cpp_does_not_outlive_a_killed_parent(running: tuple[subprocess.Popen[str], psutil.Process]) -> None:
+    parent, child = running
+    parent.kill()
+    parent.wait()
+    assert gone(child)
+
+
+def test_a_progress_callback_may_stop_it(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+    def stop(step: str, done: int, total: int) -> None:
+        raise OSError(errno.EIO, "the callback's own")
+
+    with pytest.raises(OutputError, match="the callback's own"):
+        quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m", progress=stop)
+    assert listing(tmp_path) == []
+    assert not [
+        each for each in psutil.Process().children() if "q3e_local.llama.quantize" in " ".join(each.cmdline())
+    ]
+
+
+def test_the_quantizer_ends_with_its_stdin() -> None:
+    arguments = [sys.executable, "-m", "q3e_local.llama.quantize", "/no", "/no", "15", "1"]
+    assert subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True).returncode == 1
