@@ -5,15 +5,19 @@ Knows files and checksums; nothing of hubs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from q3e_local import store
 from q3e_local.card import ModelCard, read_card
 from q3e_local.catalog import cards
-from q3e_local.errors import ModelFileError, NotEnoughDiskError, OutputError
+from q3e_local.checksum import sha256
+from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
 from q3e_local.folders import config_folder
 from q3e_local.model_file import inspect
 from q3e_local.store import Installed
@@ -23,91 +27,142 @@ SUMS = "SHA256SUMS"
 Progress = Callable[[int, int], None]
 """Called as `progress(n_bytes, total)`."""
 
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
-def export(
-    one: Installed, card: ModelCard | None, folder: Path, progress: Progress = lambda n_bytes, total: None
-) -> Path:
-    """Copy a model with its card and checksum into a folder.
 
-    Raises OutputError when the folder has such files already, NotEnoughDiskError before copying.
+def export(one: Installed, card: ModelCard, folder: Path, progress: Progress = lambda n_bytes, total: None) -> Path:
+    """Copy a model with its card and checksums into a folder. Answers the copy.
+
+    Raises OutputError when the folder has it already or cannot be written, NotEnoughDiskError before copying.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    needed, free = one.size_bytes, shutil.disk_usage(folder).free
-    if needed > free:
-        raise NotEnoughDiskError(f"{folder} needs {needed / 1e9:.2f} GB and has {free / 1e9:.2f} GB free")
-    target = folder / (one.path.name if one.path.suffix == ".gguf" else f"{one.name.replace(':', '-')}.gguf")
-    if target.exists():
-        raise OutputError(f"{target} exists; remove it first")
-    partial = target.with_name(target.name + ".partial")
-    try:
-        digest = _copy(one.path, partial, progress)
-        if one.sha256 and digest != one.sha256:
-            raise ModelFileError(f"{one.path} changed since it was checked; pull it again")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    with (folder / SUMS).open("a", encoding="utf-8") as sums:
-        sums.write(f"{digest}  {target.name}\n")
-    if card is not None:
-        shutil.copyfile(card.path, folder / card.path.name)
+    target = folder / (one.path.name if one.path.suffix == ".gguf" else f"{_file_name(one.name)}.gguf")
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise OutputError(f"{target} exists; remove it, or choose another folder")
+        digest = _copy(one.path, target, one.sha256, progress)
+        copied_card = folder / card.path.name
+        shutil.copyfile(card.path, copied_card)
+        _write_sums(folder, {target.name: digest, copied_card.name: sha256(copied_card)})
     return target
 
 
 def take_folder(folder: Path, progress: Progress = lambda n_bytes, total: None) -> list[Installed]:
     """Take the models that `export` left in a folder: checked against its checksums, then copied to our own.
 
-    Raises ModelFileError when a checksum is missing or differs; what was taken before stays.
+    Raises ModelFileError when a checksum is missing or differs, or a file is; what was taken before stays.
     """
     sums = _read_sums(folder)
-    _take_cards(folder)
-    taken = []
-    for path in sorted(folder.glob("*.gguf")):
+    # What begins with a dot is macOS's, on disks that other systems read too.
+    models = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
+    for name in sums:
+        if not (folder / name).is_file():
+            raise ModelFileError(f"{folder} lacks {name}, which {SUMS} lists; copy it again")
+    for path in models:
         if path.name not in sums:
             raise ModelFileError(f"{folder / SUMS} has no checksum of {path.name}; export it again with pull --to")
-        inspect(path)
-        target = store.own_folder() / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            digest = _copy(path, partial, progress)
-            if digest != sums[path.name]:
-                raise ModelFileError(f"{path} is not what {SUMS} says; it was damaged on the way, copy it again")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        taken.append(store.adopt(target, digest))
-    if not taken:
+    if not models:
         raise ModelFileError(f"there is no .gguf file in {folder}")
+    for path in sorted(folder.glob("*.toml")):
+        if path.name in sums:
+            _take_card(path, sums[path.name])
+    taken = []
+    for path in models:
+        inspect(path)
+        digest = sums[path.name]
+        target = store.own_folder() / digest[:12] / path.name  # two models may have one file name
+        with _writing(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, target, digest, progress)
+        taken.append(store.adopt(target, digest))
     return taken
 
 
-def _take_cards(folder: Path) -> None:
-    """Cards of the user's own, that this machine does not know yet."""
-    for path in sorted(folder.glob("*.toml")):
-        card = read_card(path)
-        if card.name not in cards():
-            own = config_folder() / "models"
-            own.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, own / path.name)
+def _take_card(path: Path, digest: str) -> None:
+    """A card of the user's own goes where this machine's are, unless there is one of that name."""
+    if sha256(path) != digest:
+        raise ModelFileError(f"{path} is not what {SUMS} says; it was damaged or changed on the way, copy it again")
+    card = read_card(path)
+    if card.name in cards():
+        return
+    target = config_folder() / "models" / f"{_file_name(card.name)}.toml"
+    with _writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise OutputError(f"{target} exists, and is the card of another model; rename it")
+        shutil.copyfile(path, target)
+    try:
+        cards()
+    except CardError:  # it takes a name that another card has: with it, no command would work any more
+        target.unlink()
+        raise
 
 
-def _copy(source: Path, target: Path, progress: Progress) -> str:
-    """Copy and hash in one reading. Answers the SHA-256 of what was copied."""
-    digest, n_bytes, total = hashlib.sha256(), 0, source.stat().st_size
-    with source.open("rb") as reading, target.open("wb") as writing:
-        while piece := reading.read(1 << 22):
-            digest.update(piece)
-            writing.write(piece)
-            n_bytes += len(piece)
-            progress(n_bytes, total)
+def _copy(source: Path, target: Path, expected: str, progress: Progress) -> str:
+    """Copy and hash in one reading, and answer the SHA-256. A file that has not the expected one gets no name."""
+    needed, free = source.stat().st_size, shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise NotEnoughDiskError(
+            f"{target.name} needs {needed / 1e9:.2f} GB in {target.parent}, which has {free / 1e9:.2f} GB free"
+        )
+    digest, n_bytes = hashlib.sha256(), 0
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with source.open("rb") as reading, partial.open("wb") as writing:
+            while piece := reading.read(4 << 20):
+                digest.update(piece)
+                writing.write(piece)
+                n_bytes += len(piece)
+                progress(n_bytes, needed)
+        if expected and digest.hexdigest() != expected:
+            raise ModelFileError(
+                f"{source} has SHA-256 {digest.hexdigest()}, not {expected}: it is damaged; pull it or copy it again"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the system says on the way, in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NotEnoughDiskError(f"the disk of {folder} is full; make room, or choose another folder") from None
+        if error.errno == errno.EFBIG:
+            raise OutputError(f"{folder} is on a disk that holds no file of this size (FAT32: 4 GB)") from None
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from None
+
+
+def _file_name(model: str) -> str:
+    return re.sub(r"[:/]", "-", model)
+
+
+def _write_sums(folder: Path, new: dict[str, str]) -> None:
+    """In the format of `sha256sum -c`; what is there of other files stays."""
+    sums = (_read_sums(folder) if (folder / SUMS).exists() else {}) | new
+    partial = folder / f"{SUMS}.partial"
+    partial.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8", newline="\n")
+    partial.replace(folder / SUMS)
+
+
 def _read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
         raise ModelFileError(
             f"{folder} has no {SUMS}; a folder to import is made with: q3e-local pull NAME --to DIR"
         ) from None
-    return {name.lstrip("*"): digest.lower() for digest, _, name in (line.partition("  ") for line in lines) if name}
+    except UnicodeDecodeError:
+        lines = ["?"]
+    found = {}
+    for line in filter(str.strip, lines):
+        parts = _LINE.fullmatch(line)
+        if parts is None or "/" in parts[2] or "\\" in parts[2]:
+            raise ModelFileError(f"{folder / SUMS} is damaged: no checksum and file name in {line[:80]!r}")
+        found[parts[2]] = parts[1].lower()
+    return found

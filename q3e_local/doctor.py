@@ -13,6 +13,16 @@ from dataclasses import dataclass
 
 from q3e_local.errors import Q3EError
 
+# What to do about a model whose file is broken, by whose it is.
+_REMOVE = "remove it and pull it again: q3e-local rm {one.name}"
+_ADVICE = {
+    "pulled": _REMOVE,
+    "made": _REMOVE,
+    "imported": "mend {one.path}, or forget it: q3e-local rm {one.name}",
+    "found": "delete {one.path}, which another program put there, and pull it: q3e-local pull {one.name}",
+    "bundled": "reinstall q3e-local",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -78,16 +88,14 @@ def _folders() -> Iterator[Finding]:
         "hub cache": hub_cache(),
     }
     for name, folder in places.items():
+        variable = "HF_HOME" if name == "hub cache" else "Q3E_HOME"
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
-        if not os.access(there, os.W_OK):
-            yield Finding(
-                name, f"{folder} cannot be written", False, "give it to yourself, or set Q3E_HOME or HF_HOME"
-            )
-        elif free < 3e9:
-            yield Finding(
-                name, f"{folder}, {free / 1e9:.1f} GB free", False, "4b needs 2.5 GB: free some, or set HF_HOME"
-            )
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            yield Finding(name, f"{folder} cannot be written", False, f"make it yours, or choose another: {variable}")
+        elif name in ("data", "hub cache") and free < 3e9:
+            advice = f"qwen3-embedding:4b needs 2.5 GB: make room, or choose another folder with {variable}"
+            yield Finding(name, f"{folder}, {free / 1e9:.1f} GB free", False, advice)
         else:
             yield Finding(name, f"{folder}, {free / 1e9:.0f} GB free")
 
@@ -101,11 +109,11 @@ def _models() -> Iterator[Finding]:
         try:
             info = inspect(one.path)
         except Q3EError as error:
-            yield Finding(
-                "model", f"{one.name}: {error}", False, f"remove it and pull it again: q3e-local rm {one.name}"
-            )
+            yield Finding("model", f"{one.name}: {error}", False, _ADVICE[one.origin].format(one=one))
         else:
             yield Finding("model", f"{one.name}: {info.quantization}, dim {info.n_embd}, header right")
+    for one in store.gone():
+        yield Finding("model", f"{one.name} is gone", False, store.what_is_gone(one))
     if all(one.origin == "bundled" for one in found):
         yield Finding("model", "only the demo model is here", True, "q3e-local pull qwen3-embedding:4b")
 

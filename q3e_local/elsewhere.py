@@ -15,6 +15,8 @@ from q3e_local.download.origins import hub_cache
 from q3e_local.errors import ModelError, ModelFileError
 from q3e_local.model_file import ModelInfo, inspect
 
+# Where Ollama's installer for Linux lets the service keep its models.
+OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")
 _OLLAMA_HOST, _OLLAMA_NAMESPACE = "registry.ollama.ai", "library"
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
@@ -44,17 +46,24 @@ def ollama_file(name: str) -> Path:
     """The file behind a name in Ollama's store. Raises ModelFileError when it is not there."""
     wanted = name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
     for listed, _, path in _ollama():
-        if listed == f"ollama:{wanted}":
+        if listed.lower() == f"ollama:{wanted}".lower():
             return path
-    raise ModelFileError(f"Ollama has no model {name!r} in {_ollama_folder()}; `ollama list` shows what it has")
+    places = " or ".join(map(str, _ollama_folders()))
+    raise ModelFileError(f"Ollama has no model {name!r} in {places}; `ollama list` shows what it has")
 
 
-def _ollama_folder() -> Path:
-    return Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+def _ollama_folders() -> list[Path]:
+    own = os.environ.get("OLLAMA_MODELS")
+    return [Path(own).expanduser()] if own else [Path("~/.ollama/models").expanduser(), OLLAMA_SERVICE]
 
 
 def _ollama() -> Iterator[tuple[str, str, Path]]:
-    manifests = _ollama_folder() / "manifests"
+    for folder in _ollama_folders():
+        yield from _ollama_in(folder)
+
+
+def _ollama_in(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    manifests = folder / "manifests"
     for manifest in sorted(manifests.glob("*/*/*/*")):
         host, namespace, model, tag = manifest.relative_to(manifests).parts
         try:
@@ -66,8 +75,8 @@ def _ollama() -> Iterator[tuple[str, str, Path]]:
         if host != _OLLAMA_HOST:
             short.insert(0, host)
         for digest in digests:
-            blob = _ollama_folder() / "blobs" / str(digest).replace(":", "-")
-            if blob.is_file():
+            blob = folder / "blobs" / str(digest).replace(":", "-")
+            if os.path.isfile(blob):  # noqa: PTH113 - Path's raises where the service's folder is closed to us
                 yield f"ollama:{'/'.join([*short, model])}:{tag}", "Ollama", blob
 
 

@@ -10,8 +10,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -192,7 +192,7 @@ def removable(name: str) -> Installed:
         raise ModelNotHereError(f"{card.tag(file.quantization)} is not on this machine; q3e-local list shows what is")
     if here.origin == "bundled":
         raise OptionError(f"{here.name} is part of q3e-local and stays")
-    if here.origin == "found" and recorded(here.name) is None:
+    if here.origin == "found":
         raise OptionError(
             f"{here.path} was put into the hub cache by another program; remove it there with `hf cache rm`"
         )
@@ -317,9 +317,8 @@ def _record_path(name: str) -> Path:
 def _read(path: Path) -> Installed | None:
     try:
         fields = json.loads(path.read_bytes())
-        found = Installed(**fields | {"path": Path(fields["path"])})
-        if not (isinstance(found.name, str) and isinstance(found.size_bytes, int)):
-            raise TypeError
+        exact = {"name": str(fields["name"]), "path": Path(fields["path"]), "size_bytes": int(fields["size_bytes"])}
+        return Installed(**fields | exact)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -328,7 +327,6 @@ def _read(path: Path) -> Installed | None:
         ) from None
     except (ValueError, TypeError, KeyError):
         raise ModelFileError(f"the record {path} is damaged; delete it and import or pull the model again") from None
-    return found
 
 
 def _ways_to_get(card: ModelCard, file: ModelFile) -> str:

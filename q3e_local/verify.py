@@ -66,8 +66,8 @@ class Comparison:
 
 
 def card_of(info: ModelInfo) -> ModelCard | None:
-    """The card whose sizes this file has."""
-    for card in cards().values():
+    """The card whose sizes this file has; the shipped one before a user's, which may be of a model trained on."""
+    for card in reversed(cards().values()):
         sizes = card.sizes
         if (sizes.n_layer, sizes.n_embd, sizes.n_vocab) == (info.n_layer, info.n_embd, info.n_vocab):
             return card

@@ -1,6 +1,7 @@
 """Load a model for a command, pulling it first when it is missing.
 
-The one place where a command downloads without being asked to; says what, from where and how large.
+The one place where a command downloads without being asked to; says what, from where and how large, even when it is
+to be quiet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import click
 from q3e_local import catalog, store
 from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli.progress import bar
-from q3e_local.download import Source
+from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelNotHereError
@@ -32,18 +33,16 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
         if offline or is_offline():
             raise
     card, file = catalog.resolve(model)
+    for line in announce(card, file, "auto"):
+        click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return q3e_local.load(model, **options)
 
 
 def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
-    """Pull with a bar on stderr, saying first what will happen."""
+    """Pull with a bar on stderr."""
     from q3e_local import pull as pulling
 
-    here = store.find(card, file)
-    if here is None and not quiet:
-        for line in announce(card, file):
-            click.echo(line, err=True)
     with bar(quiet) as show:
 
         def report(step: Step) -> None:
@@ -52,17 +51,27 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
         return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
 
 
-def announce(card: ModelCard, file: ModelFile) -> list[str]:
-    """What a pull is going to do, a line a step."""
+def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
+    """What a pull is going to do, a line a step; none if the model is here."""
     name = card.tag(file.quantization)
+    if store.find(card, file) is not None:
+        return []
     if file.made_from is None:
-        return [f"Pulling {name}: {file.file}, {size(file.size_bytes)}, from {file.repo}"]
+        return [f"Pulling {name}: {_what(file, source)}"]
     origin = card.files[file.made_from]
+    here = store.find(card, origin)
+    if here is not None:
+        return [f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}"]
     return [
         f"Pulling {name}, in two steps:",
-        f"  1. download {origin.file}, {size(origin.size_bytes)}, from {origin.repo}",
+        f"  1. download {_what(origin, source)}",
         f"  2. quantize it here to {file.quantization}, about {size(file.size_bytes)}",
     ]
+
+
+def _what(file: ModelFile, source: Source) -> str:
+    host = origins.origins(origins.pin(file), source)[0].host
+    return f"{file.file}, {size(file.size_bytes)}, from {file.repo} on {host}"
 
 
 def size(n_bytes: int) -> str:

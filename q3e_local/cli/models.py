@@ -10,12 +10,12 @@ import click
 import orjson
 
 from q3e_local import catalog, store
-from q3e_local.card import ModelCard
 from q3e_local.cli import DONE
+from q3e_local.cli.loading import announce, size
 from q3e_local.cli.loading import pull as pull_with_bar
-from q3e_local.cli.loading import size
 from q3e_local.cli.progress import bar
-from q3e_local.errors import OptionError, UnknownModelError
+from q3e_local.download.origins import is_offline
+from q3e_local.errors import OptionError
 from q3e_local.store import Installed
 
 _CONTEXTS = (512, 2_048, 8_192, 32_768)
@@ -27,7 +27,7 @@ _CONTEXTS = (512, 2_048, 8_192, 32_768)
     "--source", type=click.Choice(["auto", "hub", "modelscope"]), default="auto", show_default=True,
     help="Where to download from; auto tries the hub, then ModelScope.",
 )  # fmt: skip
-@click.option("--offline", is_flag=True, help="No network: only say whether it is here.")
+@click.option("--offline", is_flag=True, help="No network: take what is here, or fail.")
 @click.option("--keep", is_flag=True, help="Keep the file that a quantization was made from.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Also copy model, card and checksums here.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -40,6 +40,9 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
       q3e-local pull qwen3-embedding:4b --to /media/stick     (then, over there: q3e-local import /media/stick)
     """
     card, file = catalog.resolve(name)
+    if not (quiet or offline or is_offline()):
+        for line in announce(card, file, source):
+            click.echo(line, err=True)
     one = pull_with_bar(card, file, source, offline, keep, quiet)
     click.echo(f"{one.name} is at {one.path}")
     if folder is not None:
@@ -71,6 +74,8 @@ def list_(as_json: bool) -> int:
     ]
     if missing:
         click.echo(f"To pull: {', '.join(missing)}", err=True)
+    for one in store.gone():
+        click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
     return DONE
 
 
@@ -79,21 +84,23 @@ def list_(as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
-    from q3e_local.model_file import inspect
+    from q3e_local.embedder import DIM_MIN
+    from q3e_local.engine import EngineConfig
+    from q3e_local.model_file import END_TEXT, inspect
     from q3e_local.plan import ContextPlan
 
-    found = store.locate(name)
+    found, config = store.locate(name), EngineConfig()
     info = inspect(found.path)
     recorded = store.recorded(found.name)
     checked = "header"
-    if recorded is not None and recorded.sha256:
+    if recorded is not None and recorded.path == found.path and recorded.sha256:
         checked = f"header, SHA-256 {recorded.sha256}"
     memory = {
-        n_ctx: info.size_bytes + ContextPlan(n_ctx, 512, 64, tap=True).n_bytes(info)
+        n_ctx: info.size_bytes + ContextPlan(n_ctx, config.n_batch, config.n_seq_max, tap=True).n_bytes(info)
         for n_ctx in _CONTEXTS
         if n_ctx <= info.n_ctx_train
     }
-    card = _card(found.name)
+    card = found.card
     facts: dict[str, Any] = {
         "name": found.name,
         "title": info.name,
@@ -117,13 +124,29 @@ def show(name: str, as_json: bool) -> int:
         option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
         sys.stdout.buffer.write(orjson.dumps(facts, option=option))
         return DONE
-    for key, value in facts.items():
-        if key == "memory_bytes":
-            for n_ctx, n_bytes in memory.items():
-                click.echo(f"{f'memory, {n_ctx:,} tokens':<22}{size(n_bytes)}")
-        elif value is not None:
-            shown = size(value) if key == "size_bytes" else f"{value:,}" if isinstance(value, int) else repr(value)
-            click.echo(f"{key:<22}{shown if not isinstance(value, str) or key == 'query_prompt' else value}")
+    lines = {
+        "name": found.name,
+        "title": info.name,
+        "path": str(found.path),
+        "size": size(info.size_bytes),
+        "quantization": info.quantization,
+        "parameters": f"{card.sizes.parameters:,}" if card else None,
+        "license": card.license if card else None,
+        "dimension": f"{DIM_MIN} to {info.n_embd:,}",
+        "layers": str(info.n_layer),
+        "vocabulary": f"{info.n_vocab:,} tokens",
+        "context": f"{info.n_ctx_train:,} tokens",
+        "pooling": f"last token, {info.eos_id} {END_TEXT}",
+        "query prompt": found.prompts.query.replace("\n", "\\n"),
+        "instruction": found.prompts.instruction,
+        "fingerprint": info.digest,
+        "checked": checked,
+    }
+    lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
+    width = max(map(len, lines))
+    for label, value in lines.items():
+        if value is not None:
+            click.echo(f"{label:<{width}}  {value}")
     return DONE
 
 
@@ -132,13 +155,15 @@ def show(name: str, as_json: bool) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> int:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
-    found = store.recorded(name) or store.recorded(_tag(name))
-    if found is not None and not yes:
-        what = f"delete {found.path} ({size(found.size_bytes)})" if found.origin in store.OURS else "forget it"
-        click.confirm(f"{found.name}: {what}?", abort=True, err=True)
-    removed = store.remove(found.name if found is not None else _tag(name))
-    kept = "" if removed.origin in store.OURS else f"; its file stays: {removed.path}"
-    click.echo(f"removed {removed.name}{kept}")
+    found = store.removable(name)
+    is_ours = found.origin in store.OURS
+    if not yes:
+        what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
+        if not click.confirm(f"{found.name}: {what}?", err=True):
+            click.echo("nothing was removed", err=True)
+            return DONE
+    store.remove(found.name)
+    click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
     return DONE
 
 
@@ -160,6 +185,8 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
             click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
         for other in found:
             click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
+        if found:
+            click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
         return DONE
     path = (
         elsewhere.ollama_file(what.removeprefix("ollama:")) if what.startswith("ollama:") else Path(what).expanduser()
@@ -179,19 +206,3 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
 
 def _fields(one: Installed) -> dict[str, Any]:
     return {"name": one.name, "size_bytes": one.size_bytes, "origin": one.origin, "path": str(one.path)}
-
-
-def _card(name: str) -> ModelCard | None:
-    try:
-        return catalog.resolve(name)[0]
-    except UnknownModelError:
-        return None
-
-
-def _tag(name: str) -> str:
-    """An alias to the name that is recorded."""
-    try:
-        card, file = catalog.resolve(name)
-    except UnknownModelError:
-        return name
-    return card.tag(file.quantization)

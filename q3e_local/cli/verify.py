@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -14,8 +14,12 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, FAILED, inputs
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.loading import load
-from q3e_local.cli.progress import bar
+from q3e_local.cli.progress import bar, meter
 from q3e_local.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from q3e_local.store import Located
+    from q3e_local.verify import Check
 
 _DIMS = (1024, 256, 64)
 
@@ -35,9 +39,10 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     """
     if (against is None) != (texts is None):
         raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
+    read = [] if texts is None else _read_texts(texts)
     found = _check(name, offline, quiet)
-    if against is not None and texts is not None:
-        found["comparison"] = _compare(name, against, texts, offline, quiet)
+    if against is not None:
+        found["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
     else:
@@ -53,9 +58,9 @@ def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
     with load(name, offline, quiet) as embedder:
         located = store.locate(name)
         info = inspect(located.path)
-        card = verify.card_of(info)
+        card = located.card or verify.card_of(info)
         checks = verify.check_header(read_header(located.path), info, card)
-        checks.append(_checksum(located.name, located.path, quiet))
+        checks.append(_checksum(located, quiet))
         table = card.scores if card is not None else None
         scores = [] if table is None else verify.check_scores(embedder, table, info.quantization)
     return {
@@ -79,46 +84,53 @@ def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
     }
 
 
-def _checksum(name: str, path: Path, quiet: bool) -> Any:
+def _checksum(located: Located, quiet: bool) -> Check:
     """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
-    from q3e_local import store, verify
-    from q3e_local.catalog import resolve
+    from q3e_local import store
     from q3e_local.checksum import sha256
-    from q3e_local.errors import UnknownModelError
+    from q3e_local.verify import Check
 
-    try:
-        expected = resolve(name)[1].sha256
-    except UnknownModelError:
-        expected = None
-    recorded = store.recorded(name)
-    if expected is None and recorded is not None:
+    recorded = store.recorded(located.name)
+    expected = located.file.sha256 if located.file is not None else None
+    if expected is None and recorded is not None and recorded.path == located.path:
         expected = recorded.sha256
     with bar(quiet) as show:
-        total = path.stat().st_size
-        digest = sha256(path, lambda done: show("checking", done, total))
+        total = located.path.stat().st_size
+        digest = sha256(located.path, lambda done: show("checking", done, total))
+    known_as = store.card_name(digest)
+    if not expected and known_as is not None:
+        return Check("SHA-256", True, f"{digest}, {known_as}")
     if not expected:
-        return verify.Check("SHA-256", None, f"{digest}, nothing to hold it to")
-    return verify.Check("SHA-256", digest == expected, digest if digest == expected else f"{digest}, not {expected}")
+        return Check("SHA-256", None, f"{digest}, nothing to hold it to")
+    return Check("SHA-256", digest == expected, digest if digest == expected else f"{digest}, not {expected}")
 
 
-def _compare(name: str, against: str, texts: str, offline: bool, quiet: bool) -> list[dict[str, Any]]:
-    from q3e_local import verify
-
+def _read_texts(path: str) -> list[str]:
     read: list[str] = []
-    for item in inputs.find([texts], [], None, Layout(lines=True)).read():
+    for item in inputs.find([path], [], None, Layout(lines=True)).read():
         if item.problem is not None:
             raise InputError(f"{item.id} {item.problem}")
         read.append(item.text)
-    with load(name, offline, quiet) as embedder:
-        ours = embedder.embed_documents(read, truncate=True).vectors
-    with load(against, offline, quiet) as embedder:
-        theirs = embedder.embed_documents(read, truncate=True).vectors
+    if len(read) < 2:
+        raise OptionError(f"comparing neighbours needs at least 2 texts, {path} has {len(read)}")
+    return read
+
+
+def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bool) -> list[dict[str, Any]]:
+    from q3e_local import verify
+
+    both = []
+    for model in (name, against):
+        with load(model, offline, quiet) as embedder, meter(None, quiet) as show:
+            embedded = embedder.embed_documents(texts, truncate=True, progress=partial(show, 0))
+            both.append(embedded.vectors)
+    ours, theirs = both
     full = min(ours.shape[1], theirs.shape[1])
     dims = [full, *(dim for dim in _DIMS if dim < full)]
     return [
         {
             "dim": one.dim,
-            "n_texts": len(read),
+            "n_texts": len(texts),
             "cosine": _spread(one.cosines) if len(one.cosines) else None,
             "same_nearest": round(one.same_nearest, 4),
             f"overlap_at_{one.k}": round(one.overlap, 4),

@@ -7,7 +7,6 @@ Through huggingface_hub file by file: many small files and no pinned checksums, 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,6 @@ _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _WELCOME = ("modules.json", "1_Pooling/config.json", "generation_config.json", "chat_template.jinja", "README.md")
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
-_log = logging.getLogger(__name__)
-
 
 def fetch_checkpoint(
     repo: str, revision: str, *, offline: bool = False, progress: Callable[[str, int, int], None] | None = None
@@ -28,6 +25,8 @@ def fetch_checkpoint(
 
     Raises ModelNotHereError when offline, HubUnreachableError, or DownloadError when the hub refuses.
     """
+    if not (offline or origins.is_offline()):
+        _probe(repo, revision)
     folder = _file(repo, revision, _NEEDED[0], offline).parent
     for name in _NEEDED[1:]:
         _file(repo, revision, name, offline)
@@ -40,6 +39,25 @@ def fetch_checkpoint(
             progress(f"downloading {name}", number, len(shards))
         _file(repo, revision, name, offline)
     return folder
+
+
+def _probe(repo: str, revision: str) -> None:
+    """Find out in seconds that there is no way to the hub, for which huggingface_hub takes minutes."""
+    import httpx2
+
+    try:
+        httpx2.head(
+            f"{origins.hub_endpoint()}/{repo}/resolve/{revision}/{_NEEDED[0]}", timeout=httpx2.Timeout(20, connect=5)
+        )
+    except httpx2.TransportError as error:
+        raise _unreachable(repo, str(error)) from None
+
+
+def _unreachable(repo: str, reason: str) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"cannot reach {origins.hub_endpoint()} for {repo} ({reason}); set HF_ENDPOINT to a mirror of the hub, or "
+        "bring the folder from another machine"
+    )
 
 
 def _shards(index: Path) -> list[str]:
@@ -81,9 +99,6 @@ def _file(repo: str, revision: str, name: str, offline: bool) -> Path:
     except LocalEntryNotFoundError as error:
         if offline:
             raise ModelNotHereError(f"{name} of {repo} is not on this machine; download it with a network") from None
-        raise HubUnreachableError(
-            f"cannot reach {origins.hub_endpoint()} for {repo}; set HF_ENDPOINT to a mirror of the hub, or bring the "
-            f"folder from another machine"
-        ) from error
+        raise _unreachable(repo, "it broke off") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DownloadError(f"cannot download {name} of {repo} at {revision}: {error}") from error
