@@ -155,7 +155,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
         raise ModelFileError(
-            f"{folder} has no {SUMS}; a folder to import is made with: q3e-local pull NAME --to DIR"
+            f"{folder} has no {SUMS}; name the .gguf file itself, or a folder made with: q3e-local pull NAME --to DIR"
         ) from None
     except UnicodeDecodeError:
         lines = ["?"]

@@ -319,7 +319,7 @@ def _read(path: Path) -> Installed | None:
         fields = json.loads(path.read_bytes())
         exact = {"name": str(fields["name"]), "path": Path(fields["path"]), "size_bytes": int(fields["size_bytes"])}
         return Installed(**fields | exact)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ModelFileError(
@@ -332,6 +332,6 @@ def _read(path: Path) -> Installed | None:
 def _ways_to_get(card: ModelCard, file: ModelFile) -> str:
     name = card.tag(file.quantization)
     return (
-        f"{name} ({file.size_bytes / 1e9:.2f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
+        f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
         "or take a file you have: q3e-local import; or try the commands with the demo model: -m demo"
     )

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import PROGRAM, listing, records, run
+from command import PROGRAM, records, run
 from hub import Fault
 from world import F16, Q4_K_M, Q8_0, REFUSED, World, digest, origins, rows
 
@@ -242,7 +241,7 @@ def test_what_was_left_for_the_next_pull_stays_when_it_is_pulled_itself(
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_interrupted_while_quantizing_the_next_pull_works_and_nothing_half_stays(world: World, name: str) -> None:
-    process = subprocess.Popen([*PROGRAM, "pull", "tiny:1b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start("pull", "tiny:1b")
     wait_for(lambda: any((world.home / "data").glob("**/q3e-convert-*")) or process.poll() is not None)
     process.send_signal(getattr(signal, name))
     _, err = process.communicate(timeout=30)
@@ -266,10 +265,7 @@ def test_a_quantization_that_cannot_be_made_is_said_before_downloading(world: Wo
 
 
 def test_two_processes_at_once_make_one_file(world: World) -> None:
-    both = [
-        subprocess.Popen([*PROGRAM, "pull", "tiny:1b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    both = [start("pull", "tiny:1b") for _ in range(2)]
     answers = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert answers[0][0] == answers[1][0]
@@ -305,7 +301,7 @@ def test_no_command_pulls_when_it_must_not(
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = run(*command, "tiny:1b", *(["--offline"] if forbidden == "--offline" else []))
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: tiny:1b (0.00 GB) is not on this machine. Get it with: q3e-local pull")
+    assert result.stderr.startswith("Error: tiny:1b (0.0 GB) is not on this machine. Get it with: q3e-local pull")
     assert world.hub.requests + world.modelscope.requests == []
 
 
@@ -319,8 +315,6 @@ def test_the_library_never_pulls(world: World) -> None:
 @pytest.mark.parametrize("where", ["terminal", "pipe"])
 def test_bars_are_for_terminals(world: World, where: str) -> None:
     ours, theirs = os.openpty() if where == "terminal" else os.pipe()
-    if where == "pipe":
-        ours, theirs = ours, theirs
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
     done = subprocess.run(
         [*PROGRAM, "pull", "tiny:1b-q8_0"], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
@@ -330,6 +324,10 @@ def test_bars_are_for_terminals(world: World, where: str) -> None:
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     assert ("checking" in said or "downloading from" in said) == (where == "terminal")
     assert ("\x1b" in said) == (where == "terminal")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def read_all(number: int) -> str:

@@ -1,6 +1,6 @@
 """A machine for the tests of what happens to models: two hubs on loopback, and a user's card for a tiny model.
 
-The model is `tiny:1b`: `tiny:1b-f16` and `tiny:1b-q8_0` are on the hubs, `tiny:1b` itself is Q4_K_M and has to be made.
+The hubs have `tiny:1b-f16` and `tiny:1b-q8_0`; `tiny:1b` itself is Q4_K_M and has to be made.
 """
 
 from __future__ import annotations
@@ -100,8 +100,10 @@ class World:
 
     def models(self) -> list[str]:
         """The names of all model files of ours and in the cache, and of what should not be left of them."""
-        found = {**listing(self.home / "data"), **listing(self.cache)}
-        return sorted(Path(name).name for name in found if not name.endswith((".json", ".lock")) and "blobs" not in name)
+        found = [Path(name) for folder in (self.home / "data", self.cache) for name in listing(folder)]
+        return sorted(
+            path.name for path in found if path.suffix not in (".json", ".lock") and "blobs" not in path.parts
+        )
 
 
 @contextmanager

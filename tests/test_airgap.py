@@ -1,0 +1,222 @@
+"""`pull --to DIR` here, `import DIR` there: what arrives is what left, or nothing does."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from command import listing, records, run
+from world import Q4_K_M, Q8_0, World, digest, origins, rows
+
+from q3e_local import airgap
+
+
+@pytest.fixture
+def stick(world: World, tmp_path: Path) -> Path:
+    """A folder that `pull --to` wrote."""
+    folder = tmp_path / "a stick"
+    assert run("pull", "tiny:1b-q8_0", "--to", folder).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def over_there(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Path]:
+    """Call it to be on another machine, without a network. Answers its Q3E_HOME."""
+
+    def go() -> Path:
+        monkeypatch.setenv("Q3E_HOME", str(tmp_path / "there"))
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no cache"))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        world.hub.requests.clear()
+        return tmp_path / "there"
+
+    return go
+
+
+def test_a_folder_has_model_card_and_checksums(world: World, tmp_path: Path) -> None:
+    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "new" / "stick")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == f"copied to {tmp_path / 'new' / 'stick' / Q8_0}, with SHA256SUMS"
+    files = listing(tmp_path / "new" / "stick")
+    assert files == {
+        Q8_0: world.q8_0.read_bytes(),
+        "tiny.toml": world.card.read_bytes(),
+        "SHA256SUMS": f"{digest(world.q8_0)}  {Q8_0}\n{digest(world.card)}  tiny.toml\n".encode(),
+    }
+
+
+@pytest.mark.parametrize("name", ["tiny:1b-q8_0", "tiny:1b"])
+def test_over_there_it_is_the_same_model_under_the_same_name(
+    world: World, tmp_path: Path, over_there: Callable[[], Path], name: str
+) -> None:
+    folder = tmp_path / "stick"
+    run("pull", name, "--to", folder)
+    embed = ("embed", "-m", name, "--text", "a force", "--as", "query", "-q")
+    expected = records(run(*embed).stdout)[0]["embedding"]
+    home = over_there()
+    result = run("import", folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert origins() == {name: "pulled"}
+    path = Path(rows()[name]["path"])
+    assert result.stdout == f"{name} is at {path}\n"
+    assert home in path.parents
+    assert path.name == (Q4_K_M if name == "tiny:1b" else Q8_0)
+    shutil.rmtree(folder)  # the stick is pulled out
+    got = run(*embed)
+    assert got.exit_code == 0, got.stderr
+    np.testing.assert_array_equal(records(got.stdout)[0]["embedding"], expected)
+    assert run("verify", name).exit_code == 0
+    assert world.hub.requests == []
+    assert run("rm", "-y", name).exit_code == 0
+    assert not path.parent.exists()
+
+
+def test_two_models_travel_in_one_folder(world: World, stick: Path, over_there: Callable[[], Path]) -> None:
+    assert run("pull", "tiny:1b-f16", "--to", stick).exit_code == 0
+    assert run("pull", "demo", "--to", stick).exit_code == 0
+    over_there()
+    result = run("import", stick)
+    assert result.exit_code == 0, result.stderr
+    assert origins() == {"q3e-local-demo-q8_0-2": "pulled", "tiny:1b-f16": "pulled", "tiny:1b-q8_0": "pulled"}
+
+
+def test_the_checksums_are_in_the_format_of_sha256sum(stick: Path) -> None:
+    for line in (stick / "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split("  ")
+        assert hashlib.sha256((stick / name).read_bytes()).hexdigest() == expected
+
+
+def test_nothing_is_replaced_in_the_folder(stick: Path) -> None:
+    before = listing(stick)
+    result = run("pull", "tiny:1b-q8_0", "--to", stick)
+    assert result.exit_code == 1
+    assert f"{stick / Q8_0} exists; remove it, or choose another folder" in result.stderr
+    assert listing(stick) == before
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda folder: damage(folder / Q8_0), "has SHA-256 .*, not .*: it is damaged"),
+        (lambda folder: damage(folder / "tiny.toml"), r"tiny\.toml is not what SHA256SUMS says"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "has no SHA256SUMS; .* q3e-local pull NAME --to DIR"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS is damaged"),
+        (
+            lambda folder: (folder / "SHA256SUMS").write_text("abc  x.gguf\n"),
+            "SHA256SUMS is damaged: .*'abc  x.gguf'",
+        ),
+        (lambda folder: (folder / "SHA256SUMS").write_text(f"{'0' * 64}  ../x\n"), "SHA256SUMS is damaged"),
+        (lambda folder: (folder / "SHA256SUMS").write_text(""), f"SHA256SUMS has no checksum of {Q8_0}"),
+        (lambda folder: (folder / Q8_0).unlink(), f"lacks {Q8_0}, which SHA256SUMS lists"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "has no SHA256SUMS"),
+        (lambda folder: shutil.copyfile(folder / Q8_0, folder / "other.gguf"), "has no checksum of other.gguf"),
+    ],
+)
+def test_what_is_damaged_or_missing_is_refused_and_nothing_is_taken(
+    stick: Path, over_there: Callable[[], Path], harm: Callable[[Path], object], says: str
+) -> None:
+    harm(stick)
+    home = over_there()
+    result = run("import", stick)
+    assert result.exit_code == 1
+    assert re.search(says, result.stderr), result.stderr
+    assert result.stderr.count("Error: ") == result.stderr.count("\n") == 1
+    assert [name for name in listing(home) if not name.endswith(".toml")] == []
+
+
+def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick: Path, over_there: Callable[[], Path]) -> None:
+    sums = stick / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes().replace(b"\n", b"\r\n").replace(b"  ", b" *"))
+    (stick / f"._{Q8_0}").write_bytes(b"resource fork")
+    over_there()
+    assert run("import", stick).exit_code == 0
+    assert origins() == {"tiny:1b-q8_0": "pulled"}
+
+
+def test_a_folder_brings_its_names_along(stick: Path, over_there: Callable[[], Path]) -> None:
+    over_there()
+    result = run("import", stick, "--name", "mine")
+    assert result.exit_code == 2
+    assert "--name is for a file" in result.stderr
+
+
+def test_a_card_that_takes_anothers_name_is_not_taken(
+    world: World, tmp_path: Path, over_there: Callable[[], Path]
+) -> None:
+    run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
+    home = over_there()
+    own = home / "config" / "models" / "mine.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text(world.card.read_text().replace('name = "tiny:1b"', 'name = "other:1b"'))
+    result = run("import", tmp_path / "stick")
+    assert result.exit_code == 1
+    assert "both have the name" in result.stderr
+    assert listing(home) == {"config/models/mine.toml": own.read_bytes()}
+    assert run("list").exit_code == 0
+
+
+def test_a_card_that_is_known_stays_as_it_is(stick: Path, world: World) -> None:
+    before = world.card.read_bytes()
+    assert run("import", stick).exit_code == 0
+    assert world.card.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["pull", "tiny:1b-q8_0", "--to"], ["import"]])
+def test_no_room_is_said_before_copying(
+    stick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    result = run(*command, stick if command == ["import"] else tmp_path / "small")
+    assert result.exit_code == 1
+    assert "which has 0.00 GB free" in result.stderr
+    assert not (tmp_path / "small" / Q8_0).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk of .* is full"),
+        (OSError(errno.EFBIG, "File too large"), "FAT32"),
+        (OSError(errno.EIO, "Input/output error"), "cannot write to .*: Input/output error; choose another folder"),
+    ],
+)
+def test_a_disk_that_fails_leaves_nothing(
+    stick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError, says: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "other")
+    assert result.exit_code == 1
+    assert re.search(says, result.stderr), result.stderr
+    assert listing(tmp_path / "other") == {}
+
+
+def test_a_folder_that_is_a_file_is_a_sentence(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "Error: cannot write to" in result.stderr
+
+
+def test_a_file_that_changed_since_it_was_checked_does_not_travel(world: World, tmp_path: Path) -> None:
+    run("pull", "tiny:1b-q8_0")
+    damage(Path(rows()["tiny:1b-q8_0"]["path"]).resolve())
+    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
+    assert result.exit_code == 1
+    assert "it is damaged; pull it or copy it again" in result.stderr
+    assert airgap.SUMS not in listing(tmp_path / "stick")

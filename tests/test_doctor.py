@@ -1,0 +1,191 @@
+"""`q3e-local doctor`: a sound machine passes, and each problem comes with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from command import run
+from world import World, rows
+
+from q3e_local import machine
+from q3e_local.catalog import models_folder
+from q3e_local.llama import native
+
+
+@pytest.fixture(autouse=True)
+def _roomy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Memory and disk enough, whatever the machine the tests run on has."""
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
+    monkeypatch.setattr(machine, "total_memory", lambda: int(16e9))
+    monkeypatch.setattr(machine, "available_memory", lambda: int(8e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(50e9)))
+    features = native.system_info()
+    monkeypatch.setattr(native, "system_info", lambda: f"{features} AVX2 = 1")
+
+
+def findings() -> tuple[int, list[dict[str, Any]]]:
+    result = run("doctor", "--json")
+    assert result.stderr == ""
+    return result.exit_code, json.loads(result.stdout)
+
+
+def problem() -> dict[str, Any]:
+    """The only finding that is not well."""
+    code, found = findings()
+    assert code == 1
+    (one,) = [finding for finding in found if not finding["ok"]]
+    assert one["advice"]
+    return one
+
+
+def test_a_sound_machine_has_nothing_wrong() -> None:
+    code, found = findings()
+    assert code == 0
+    assert all(list(finding) == ["what", "text", "ok", "advice"] and finding["ok"] for finding in found)
+    texts = {finding["what"]: finding["text"] for finding in found}
+    assert set(texts) == {
+        "system", "cores", "memory", "llama.cpp", "GPU", "data", "config", "state", "hub cache", "model", "embedding",
+    }  # fmt: skip
+    assert texts["memory"] == "16.0 GB, 8.0 GB available"
+    assert f"Python {platform.python_version()}" in texts["system"]
+    assert texts["llama.cpp"].startswith("llama-cpp-python 0.3.36: ")
+    assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
+
+
+def test_what_people_read_has_a_line_each_and_the_advice_under_it() -> None:
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert all(line.startswith(("ok    ", " " * 17 + "-> ")) for line in lines)
+    assert lines[lines.index("ok    model      only the demo model is here") + 1].endswith(
+        "-> q3e-local pull qwen3-embedding:4b"
+    )
+
+
+def test_it_changes_nothing(tmp_path: Path) -> None:
+    findings()
+    assert not (tmp_path / "q3e").exists()
+
+
+def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: int(1e9))
+    one = problem()
+    assert (one["what"], one["text"]) == ("memory", "16.0 GB, 1.0 GB available")
+    assert "close other programs" in one["advice"]
+    assert run("doctor").stdout.splitlines()[2].startswith("WARN  memory ")
+
+
+def test_memory_for_the_small_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: int(2e9))
+    code, found = findings()
+    (one,) = [finding for finding in found if finding["what"] == "memory"]
+    assert (code, one["advice"]) == (0, "enough for qwen3-embedding:0.6b; 4b needs about 3.5 GB")
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("data", "Q3E_HOME"), ("state", "Q3E_HOME"), ("hub cache", "HF_HOME")]
+)
+def test_a_folder_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, variable: str
+) -> None:
+    folder = tmp_path / "q3e" / name
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_text("a file where the folder should be")
+    if name == "hub cache":
+        monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    one = problem()
+    assert (one["what"], one["text"]) == (name, f"{folder} cannot be written")
+    assert one["advice"].endswith(variable)
+
+
+def test_a_disk_without_room_is_told_for_the_folders_that_models_go_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(1e9)))
+    code, found = findings()
+    assert code == 1
+    wrong = {finding["what"]: finding["advice"] for finding in found if not finding["ok"]}
+    assert list(wrong) == ["data", "hub cache"]
+    assert wrong["data"] == "qwen3-embedding:4b needs 2.5 GB: make room, or choose another folder with Q3E_HOME"
+    assert wrong["hub cache"].endswith("HF_HOME")
+
+
+def break_header(path: Path) -> None:
+    path = path.resolve()
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
+
+
+def test_a_broken_model_that_is_ours(world: World) -> None:
+    run("pull", "tiny:1b-q8_0")
+    break_header(Path(rows()["tiny:1b-q8_0"]["path"]))
+    one = problem()
+    assert one["text"].startswith("tiny:1b-q8_0: ")
+    assert one["advice"] == "remove it and pull it again: q3e-local rm tiny:1b-q8_0"
+
+
+def test_a_broken_model_that_is_anothers(world: World, tmp_path: Path) -> None:
+    run("pull", "tiny:1b-q8_0")
+    path = rows()["tiny:1b-q8_0"]["path"]
+    shutil.rmtree(world.home / "data")
+    break_header(Path(path))
+    one = problem()
+    assert (
+        one["advice"] == f"delete {path}, which another program put there, and pull it: q3e-local pull tiny:1b-q8_0"
+    )
+
+
+def test_an_imported_model_that_is_broken_or_gone(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    shutil.copyfile(models_folder() / "demo.gguf", path)
+    run("import", path, "--name", "mine")
+    break_header(path)
+    assert problem()["advice"] == f"mend {path}, or forget it: q3e-local rm mine"
+    path.unlink()
+    one = problem()
+    assert one["text"] == "mine is gone"
+    assert one["advice"] == f"{path} is no longer there; import it again, or forget it: q3e-local rm mine"
+
+
+def test_a_good_model_is_told_with_its_facts(world: World) -> None:
+    run("pull", "tiny:1b-q8_0")
+    code, found = findings()
+    assert code == 0
+    assert [one["text"] for one in found if one["what"] == "model"] == [
+        "demo: q8_0, dim 256, header right",
+        "tiny:1b-q8_0: q8_0, dim 256, header right",
+    ]
+
+
+def test_a_damaged_card_does_not_end_the_examination(world: World) -> None:
+    world.write_card(('license = "MIT"', ""))
+    code, found = findings()
+    assert code == 1
+    wrong = [finding for finding in found if not finding["ok"]]
+    assert [one["what"] for one in wrong] == ["models", "demo"]
+    assert all(f"{world.card}: license must be a text; it is missing" in one["text"] for one in wrong)
+
+
+def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", lambda *arguments: "it says something else")
+    one = problem()
+    assert (one["what"], one["text"]) == ("embedding", "works, on the slow path")
+    assert "llama-cpp-python==0.3.36" in one["advice"]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
+def test_a_build_without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
+    one = problem()
+    assert (one["what"], one["text"]) == ("CPU", "llama.cpp was built without AVX2")
+
+
+def test_a_build_for_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "can_offload", lambda: True)
+    _, found = findings()
+    assert [one["text"] for one in found if one["what"] == "GPU"] == [
+        "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise"
+    ]

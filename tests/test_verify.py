@@ -1,0 +1,326 @@
+"""`q3e-local verify`: a right model passes, a wrong one does not, and what a quantization costs is measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import tiny
+from command import run
+from oracle import Config, Weights
+from tokenizers import Tokenizer
+from world import DOCUMENTS, Q8_0, QUERIES, World, digest, rows
+
+import q3e_local
+from q3e_local import verify
+from q3e_local.catalog import models_folder
+from q3e_local.errors import OptionError
+from q3e_local.gguf_header import read_header
+from q3e_local.model_file import inspect
+
+MakeGguf = Callable[..., Path]
+
+TEXTS = ["重力是一种力", *tiny.TRAINING_TEXT.splitlines()[:20]]
+
+
+@pytest.fixture(scope="session")
+def scores(weights: Weights, config: Config, tokenizer: Tokenizer) -> list[list[float]]:
+    """The published scores of tiny:1b, worked out with the NumPy forward pass."""
+
+    def vector(text: str) -> np.ndarray:
+        pooled = oracle.embed(weights, config, tokenizer.encode(text).ids)
+        return pooled / np.linalg.norm(pooled)
+
+    queries = np.stack([vector(f"Instruct: Find it\nQuery:{text}") for text in QUERIES])
+    return (queries @ np.stack([vector(text) for text in DOCUMENTS]).T).round(4).tolist()
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(TEXTS), encoding="utf-8")
+    return path
+
+
+def answer(*arguments: object) -> tuple[int, dict[str, Any]]:
+    result = run("verify", "--json", *arguments)
+    assert result.stdout.count("\n") == 1, result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+def checks(found: dict[str, Any]) -> dict[str, bool | None]:
+    return {check["what"]: check["ok"] for check in found["checks"]}
+
+
+# Right
+
+
+def test_the_demo_model_is_right() -> None:
+    code, found = answer("demo")
+    assert (code, found["ok"], found["model"], found["quantization"]) == (0, True, "demo", "q8_0")
+    assert list(found) == ["model", "path", "quantization", "ok", "checks", "scores"]
+    assert checks(found) == {
+        "pooling": True, "end token": True, "layers": True, "dimension": True, "vocabulary": True, "context": True,
+        "tensor mix q8_0": True, "SHA-256": None,
+    }  # fmt: skip
+    assert [list(score) for score in found["scores"]] == [
+        ["query", "document", "expected", "got", "difference", "tolerance", "ok"]
+    ] * 4
+    for score in found["scores"]:
+        assert score["difference"] == pytest.approx(score["got"] - score["expected"], abs=1e-4)
+        assert abs(score["difference"]) <= score["tolerance"] == 0.01
+
+
+def test_what_people_read_says_the_same() -> None:
+    result = run("verify", "demo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"demo (q8_0): {models_folder() / 'demo.gguf'}"
+    assert "  ok    vocabulary           10,153" in lines
+    assert sum(line.startswith("  ok    What is the capita") for line in lines) == 2
+    assert lines[-1] == "right"
+
+
+def test_a_pulled_model_is_held_to_checksum_and_scores(world: World, scores: list[list[float]]) -> None:
+    world.write_card(scores=scores)
+    code, found = answer("tiny:1b-q8_0")
+    assert (code, set(checks(found).values())) == (0, {True})
+    assert found["checks"][-1] == {"what": "SHA-256", "ok": True, "detail": digest(world.q8_0)}
+    assert [score["expected"] for score in found["scores"]] == [score for row in scores for score in row]
+
+
+def test_a_path_is_known_by_its_checksum(world: World) -> None:
+    code, found = answer(world.q8_0)
+    assert (code, found["checks"][-1]["detail"]) == (0, f"{digest(world.q8_0)}, tiny:1b-q8_0")
+
+
+def test_a_path_is_not_held_to_the_card_its_name_is_like(tmp_path: Path) -> None:
+    path = tmp_path / "Qwen3-Embedding-4B-Q8_0.gguf"
+    shutil.copyfile(models_folder() / "demo.gguf", path)
+    code, found = answer(path)
+    assert (code, checks(found)["SHA-256"]) == (0, None)
+
+
+def test_a_model_that_no_card_knows_passes_with_what_could_be_checked(tiny_gguf: MakeGguf) -> None:
+    code, found = answer(tiny_gguf("f16"))
+    assert (code, found["scores"]) == (0, [])
+    assert checks(found) == {"pooling": True, "end token": True, "card": None, "SHA-256": None}
+
+
+# Wrong
+
+
+def test_scores_beyond_the_tolerance_fail(world: World, scores: list[list[float]]) -> None:
+    world.write_card(scores=[scores[0], [scores[1][0], scores[1][1] + 0.02]])
+    code, found = answer("tiny:1b-q8_0")
+    assert (code, found["ok"]) == (1, False)
+    assert [score["ok"] for score in found["scores"]] == [True, True, True, False]
+    assert found["scores"][3]["difference"] == pytest.approx(-0.02, abs=0.01)
+    result = run("verify", "tiny:1b-q8_0")
+    assert result.exit_code == 1
+    assert "  FAIL  Explain gravity" in result.stdout
+    assert result.stdout.splitlines()[-1] == "NOT right: see FAIL above"
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong", "detail"),
+    [
+        (("n_vocab = 1021", "n_vocab = 1022"), "vocabulary", "1,021, not 1,022"),
+        (("n_layer = 3", "n_layer = 4"), "layers", "3, not 4"),
+        (("n_embd = 256", "n_embd = 512"), "dimension", "256, not 512"),
+        (("n_ctx = 2048", "n_ctx = 32_768"), "context", "2,048, not 32,768"),
+    ],
+)
+def test_another_size_than_the_cards_fails(world: World, change: tuple[str, str], wrong: str, detail: str) -> None:
+    world.write_card(change)
+    code, found = answer("tiny:1b-q8_0")
+    assert (code, found["ok"]) == (1, False)
+    assert [(check["what"], check["detail"]) for check in found["checks"] if check["ok"] is False] == [
+        (wrong, detail)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ({"pooling": 1}, "'mean' pooling"),
+        ({"pooling": None}, "no pooling"),
+        ({"end_text": "<|other|>"}, "no token <|endoftext|>"),
+        ({"arch": "bert"}, "architecture 'bert'"),
+    ],
+)
+def test_another_kind_of_model_is_one_error(tiny_gguf: MakeGguf, variant: dict[str, Any], says: str) -> None:
+    result = run("verify", tiny_gguf("f32", **variant))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert says in result.stderr
+
+
+def test_one_wrong_bit_fails(world: World) -> None:
+    run("pull", "tiny:1b-q8_0")
+    path = Path(rows()["tiny:1b-q8_0"]["path"]).resolve()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, found = answer("tiny:1b-q8_0")
+    assert code == 1
+    assert found["checks"][-1] == {
+        "what": "SHA-256",
+        "ok": False,
+        "detail": f"{digest(path)}, not {digest(world.q8_0)}",
+    }
+
+
+def test_an_imported_model_is_held_to_what_it_was(world: World, tmp_path: Path, tiny_gguf: MakeGguf) -> None:
+    path = tmp_path / Q8_0
+    shutil.copyfile(tiny_gguf("q8_0", context_length=512), path)
+    run("import", path, "--name", "mine")
+    assert checks(answer("mine")[1])["SHA-256"] is True
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert checks(answer("mine")[1])["SHA-256"] is False
+
+
+# The tensor mix
+
+# From the published recipe: the layers whose attn_v and ffn_down are Q6_K in a Q4_K_M file.
+FINER = {
+    28: [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26, 27],
+    36: [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 31, 32, 33, 34, 35],
+}
+
+
+@pytest.mark.parametrize("n_layer", [28, 36])
+@pytest.mark.parametrize(("quantization", "low"), [("q4_k_m", "Q4_K"), ("q5_k_m", "Q5_K")])
+def test_the_mix_is_the_published_one(n_layer: int, quantization: str, low: str) -> None:
+    mix = verify.tensor_mix(quantization, n_layer)
+    assert mix is not None
+    assert len(mix) == 1 + 7 * n_layer
+    assert mix.pop("token_embd.weight") == "Q6_K"
+    for name in ("attn_v", "ffn_down"):
+        types = [mix.pop(f"blk.{layer}.{name}.weight") for layer in range(n_layer)]
+        assert [layer for layer, each in enumerate(types) if each == "Q6_K"] == FINER[n_layer]
+        assert set(types) == {"Q6_K", low}
+    assert set(mix.values()) == {low}
+
+
+@pytest.mark.parametrize("quantization", ["f32", "f16", "bf16", "q8_0", "q6_k"])
+def test_other_quantizations_have_one_type(quantization: str) -> None:
+    mix = verify.tensor_mix(quantization, 28)
+    assert mix is not None
+    assert set(mix.values()) == {quantization.upper()}
+    assert verify.tensor_mix("q4_0", 28) is None
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0", "q4_k_m"])
+def test_files_made_by_llama_cpp_and_gguf_have_the_mix(tiny_gguf: MakeGguf, kind: str) -> None:
+    path = tiny_gguf(kind)
+    assert verify.check_tensor_mix(read_header(path), inspect(path)).is_ok is True
+
+
+def test_another_mix_than_the_file_names_fails(world: World, tmp_path: Path, tiny_gguf: MakeGguf) -> None:
+    content = tiny_gguf("f32").read_bytes()
+    key = b"general.file_type" + (4).to_bytes(4, "little")  # uint32
+    assert content.count(key) == 1
+    path = tmp_path / "says f16.gguf"
+    path.write_bytes(content.replace(key + bytes(4), key + (1).to_bytes(4, "little")))
+    code, found = answer(path)
+    assert code == 1
+    (wrong,) = [check for check in found["checks"] if check["ok"] is False]
+    assert wrong["what"] == "tensor mix f16"
+    assert wrong["detail"] == "22 of 22 differ: token_embd.weight is F32, not F16"
+
+
+# Against another
+
+
+def test_against_tells_what_a_quantization_costs(tiny_gguf: MakeGguf, texts: Path) -> None:
+    paths = [tiny_gguf("f16"), tiny_gguf("q4_k_m")]
+    code, found = answer(paths[0], "--against", paths[1], "--texts", texts)
+    assert code == 0
+    both = []
+    for path in paths:
+        with q3e_local.load(path) as embedder:
+            both.append(embedder.embed_documents(TEXTS).vectors.astype(np.float64))
+    assert [one["dim"] for one in found["comparison"]] == [256, 64]
+    for one in found["comparison"]:
+        left, right = (cut / np.linalg.norm(cut, axis=1, keepdims=True) for cut in (v[:, : one["dim"]] for v in both))
+        cosines = sorted(np.einsum("ij,ij->i", left, right))
+        assert one["n_texts"] == len(TEXTS) == 21
+        assert one["cosine"]["min"] == pytest.approx(cosines[0], abs=2e-5)
+        assert one["cosine"]["p5"] == pytest.approx(cosines[1], abs=2e-5)  # the second of 21
+        assert one["cosine"]["median"] == pytest.approx(cosines[10], abs=2e-5)
+        assert one["cosine"]["max"] == pytest.approx(cosines[20], abs=2e-5)
+        nearest = [neighbours(vectors) for vectors in (left, right)]
+        same = [a[0] == b[0] for a, b in zip(*nearest, strict=True)]
+        shared = [len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]
+        assert one["same_nearest"] == pytest.approx(sum(same) / 21, abs=1e-4)
+        assert one["overlap_at_10"] == pytest.approx(sum(shared) / 21, abs=1e-4)
+        assert 0.9 < one["cosine"]["min"] < one["cosine"]["max"] < 1
+
+
+def neighbours(vectors: np.ndarray) -> list[list[int]]:
+    """Of each row the numbers of the ten nearest others, nearest first."""
+    found = []
+    for row, vector in enumerate(vectors):
+        by_score = sorted((-float(vector @ other), column) for column, other in enumerate(vectors) if column != row)
+        found.append([column for _, column in by_score[:10]])
+    return found
+
+
+def test_against_itself_nothing_changes_and_few_texts_have_few_neighbours(tmp_path: Path) -> None:
+    path = tmp_path / "two.txt"
+    path.write_text("one text\n\nanother one\n")
+    result = run("verify", "demo", "--against", "demo", "--texts", path)
+    assert result.exit_code == 0
+    (line, *_) = [line for line in result.stdout.splitlines() if line.startswith("  dim 256")]
+    assert "min 1.0000" in line
+    assert "same_nearest 1.000, overlap_at_1 1.000 (2 texts)" in line
+
+
+def test_models_of_two_sizes_share_neighbours_but_no_space(
+    tmp_path: Path, tokenizer: Tokenizer, tiny_gguf: MakeGguf, texts: Path
+) -> None:
+    config = Config(n_layer=1, n_embd=128)
+    wider = tiny.write_gguf(tmp_path / "wide.gguf", tiny.tiny_weights(config), config, tokenizer)
+    code, found = answer(tiny_gguf("f16"), "--against", wider, "--texts", texts)
+    assert code == 0
+    assert [(one["dim"], one["cosine"]) for one in found["comparison"]] == [(128, None), (64, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--against", "demo"], 2, "--against and --texts go together"),
+        (["--texts", "two.txt"], 2, "--against and --texts go together"),
+        (["--against", "demo", "--texts", "one.txt"], 2, "needs at least 2 texts, one.txt has 1"),
+        (["--against", "demo", "--texts", "empty.txt"], 2, "needs at least 2 texts, empty.txt has 0"),
+        (["--against", "demo", "--texts", "none.txt"], 1, "none.txt"),
+        (["--against", "nobody", "--texts", "two.txt"], 2, "there is no model 'nobody'"),
+        (["--against", "none.gguf", "--texts", "two.txt"], 1, "there is no file none.gguf"),
+        (["nobody"], 2, "there is no model 'nobody'"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"one.txt": "one\n", "two.txt": "one\ntwo\n", "empty.txt": ""}.items():
+        Path(name).write_text(text)
+    result = run("verify", *([] if arguments == ["nobody"] else ["demo"]), *arguments)
+    assert result.exit_code == code
+    assert result.stderr.startswith(("Error: ", "Usage: "))
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+def test_comparing_needs_two_texts() -> None:
+    one = np.ones((1, 4), np.float32)
+    with pytest.raises(OptionError, match="at least 2 texts, got 1"):
+        verify.compare(one, one, [4])
