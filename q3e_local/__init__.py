@@ -7,20 +7,35 @@
         question = embedder.embed_query("what did we decide about the budget?", dim=1024)
         scores = question.vectors @ notes.vectors.T
 
-This is the one place that joins the parts; importing it loads neither llama.cpp nor a server.
+This is the one place that joins the parts; importing it loads neither llama.cpp nor numpy nor a server.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from q3e_local.catalog import DEFAULT_MODEL
-from q3e_local.embedder import Embedded, Embedder, EmbedRequest, EmbedResult
-from q3e_local.engine import Engine, EngineConfig
-from q3e_local.errors import Q3EError
+if TYPE_CHECKING:
+    from q3e_local.catalog import DEFAULT_MODEL
+    from q3e_local.embedder import Embedded, Embedder, EmbedRequest, EmbedResult
+    from q3e_local.engine import Engine, EngineConfig
+    from q3e_local.errors import Q3EError
 
 __version__ = "0.1.0"
+
+# Where each public name lives; loaded when it is first asked for, so that the command line starts quickly.
+_HOMES = {
+    "DEFAULT_MODEL": "catalog",
+    "EmbedRequest": "embedder",
+    "EmbedResult": "embedder",
+    "Embedded": "embedder",
+    "Embedder": "embedder",
+    "Engine": "engine",
+    "EngineConfig": "engine",
+    "Q3EError": "errors",
+}
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -35,16 +50,39 @@ __all__ = [
 ]
 
 
-def load(model: str | os.PathLike[str] = DEFAULT_MODEL, **options: Any) -> Embedder:
-    """Load a model by name or path. `options` are EngineConfig's: `n_threads`, `n_gpu_layers`, `n_batch`, ...
+def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedder:
+    """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
 
-    Raises ModelError (unknown, not here, broken or of another kind), OptionError or NotEnoughMemoryError.
+    Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
+    NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
     """
     from q3e_local import store
+    from q3e_local.catalog import DEFAULT_MODEL
+    from q3e_local.embedder import Embedder
+    from q3e_local.engine import EngineConfig
+    from q3e_local.errors import EngineError, OptionError
 
+    known = [field.name for field in fields(EngineConfig)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise OptionError(f"there is no option {unknown[0]!r}; choose from {', '.join(known)}")
     config = EngineConfig(**options)
-    found = store.locate(model)
+    found = store.locate(DEFAULT_MODEL if model is None else model)
     # After everything that can fail quickly: importing llama.cpp takes a while.
-    from q3e_local.llama.engine import LlamaEngine
-
+    try:
+        from q3e_local.llama.engine import LlamaEngine
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
+        ) from error
     return Embedder(LlamaEngine(found.path, config), found.name, found.prompts)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'q3e_local' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"q3e_local.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -87,11 +87,17 @@ class Embedder:
         texts: Iterable[str],
         dim: int | None = None,
         *,
+        task: str | None = None,
+        instruction: str | None = None,
         truncate: bool = False,
+        max_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed texts as they stand. Raises TextError naming the first text that cannot be embedded."""
-        return self.embed(EmbedRequest(texts, dim=dim, truncate=truncate), progress)
+        """Embed texts as they stand, or with the instruction of a task that puts one before every text.
+
+        Raises TextError naming the first text that cannot be embedded; `truncate` cuts too-long ones instead.
+        """
+        return self.embed(EmbedRequest(texts, "document", task, instruction, dim, truncate, max_tokens), progress)
 
     def embed_query(
         self,
@@ -101,10 +107,10 @@ class Embedder:
         task: str | None = None,
         instruction: str | None = None,
         truncate: bool = False,
+        max_tokens: int | None = None,
     ) -> EmbedResult:
         """Embed one question with its instruction; `vectors` has one row."""
-        request = EmbedRequest([text], kind="query", task=task, instruction=instruction, dim=dim, truncate=truncate)
-        return self.embed(request)
+        return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
         """Embed all texts of a request. Raises OptionError, or the TextError of the first text that fails."""
@@ -128,12 +134,21 @@ class Embedder:
         Reads `texts` a window at a time, so memory stays the same however many there are. Raises OptionError at
         once.
         """
-        self._dim(request)
-        limit = self._limit(request)
+        self.check(request)
         prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
+        return self._stream(request, prefix, self._limit(request), progress)
+
+    def check(self, request: EmbedRequest) -> None:
+        """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
+        if not isinstance(request, EmbedRequest):
+            raise OptionError(
+                f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
+            )
+        self._dim(request)
+        self._limit(request)
+        self.prompts.prefix(request.kind, request.task, request.instruction)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
-        return self._stream(request, prefix, limit, progress)
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""
@@ -155,16 +170,19 @@ class Embedder:
     def _dim(self, request: EmbedRequest) -> int:
         if request.dim is None:
             return self.n_embd
-        if not DIM_MIN <= request.dim <= self.n_embd:
-            raise OptionError(f"dim must be between {DIM_MIN} and {self.n_embd} for {self.model}, got {request.dim}")
+        if type(request.dim) is not int or not DIM_MIN <= request.dim <= self.n_embd:
+            raise OptionError(
+                f"dim must be between {DIM_MIN} and {self.n_embd} for {self.model}, got {request.dim!r}"
+            )
         return request.dim
 
     def _limit(self, request: EmbedRequest) -> int:
         if request.max_tokens is None:
             return self.engine.n_ctx_max
-        if not 1 <= request.max_tokens <= self.engine.n_ctx_max:
+        limit = self.engine.n_ctx_max
+        if type(request.max_tokens) is not int or not 1 <= request.max_tokens <= limit:
             raise OptionError(
-                f"max_tokens must be between 1 and {self.engine.n_ctx_max} for {self.model}, got {request.max_tokens}"
+                f"max_tokens must be between 1 and {limit} for {self.model}, got {request.max_tokens!r}"
             )
         return request.max_tokens
 
@@ -239,8 +257,14 @@ class Embedder:
     def _vectors(self, batch: list[list[int]], dim: int | None) -> list[Vectors | BadVectorError]:
         """One for each sequence. A text that the model fails on costs its neighbours a second decode."""
         try:
-            return list(finish(self.engine.decode(batch), dim))
+            vectors = finish(self.engine.decode(batch), dim)
         except BadVectorError as error:
-            vectors = self._vectors(batch[: error.index] + batch[error.index + 1 :], dim)
-            vectors.insert(error.index, error)
-            return vectors
+            others = self._vectors(batch[: error.index] + batch[error.index + 1 :], dim)
+            others.insert(error.index, error)
+            return others
+        return [
+            vector
+            if vector.any()
+            else BadVectorError(f"the first {dim} numbers of its vector are all 0; raise dim", row)
+            for row, vector in enumerate(vectors)
+        ]

@@ -52,6 +52,7 @@ _STRING, _ARRAY, _INT32 = 8, 9, 5
 _LENGTH = struct.Struct("<Q")
 
 # Far above any real file, far below what would make a hostile one slow to walk.
+_MAX_HEADER = 256 << 20  # a real one is 6 MB; also what reading one may cost in memory
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS, _MAX_NAME = 4_096, 65_536, 2_000_000, 65_535
 
 
@@ -124,6 +125,7 @@ class _Walk:
         self.data = data
         self.path = path
         self.end = len(data)
+        self.limit = min(self.end, _MAX_HEADER)
         self.position = 0
 
     def broken(self, what: str) -> ModelFileError:
@@ -132,7 +134,7 @@ class _Walk:
         )
 
     def need(self, n_bytes: int, what: str) -> None:
-        if n_bytes > self.end - self.position:
+        if n_bytes > self.limit - self.position:
             raise self.broken(f"{what} needs {n_bytes:,} bytes")
 
     def scalar(self, fmt: str, what: str) -> Any:
@@ -163,7 +165,7 @@ class _Walk:
         """Step over `count` strings; returns where each one's text begins, from here."""
         if count > _MAX_STRINGS:
             raise self.broken(f"{what} of {count:,} strings")
-        data, begin, end = self.data, self.position, self.end
+        data, begin, end = self.data, self.position, self.limit
         position, starts, unpack = begin, [], _LENGTH.unpack_from
         for _ in range(count):
             if position + 8 > end:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 
 
@@ -28,17 +29,17 @@ def physical_cores() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, the cgroup's limit respected."""
+    """Bytes that can be taken without swapping, cgroup limits respected."""
     available = int(psutil.virtual_memory().available)
-    limit, used = _cgroup_number("memory.max", "memory/memory.limit_in_bytes"), _cgroup_used()
-    return available if limit is None else max(0, min(available, limit - used))
+    group = _cgroup_memory()
+    return available if group is None else max(0, min(available, group[0] - group[1]))
 
 
 def total_memory() -> int:
-    """Bytes of memory in all, the cgroup's limit respected."""
+    """Bytes of memory in all, cgroup limits respected."""
     total = int(psutil.virtual_memory().total)
-    limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
-    return total if limit is None else min(total, limit)
+    group = _cgroup_memory()
+    return total if group is None else min(total, group[0])
 
 
 def _allowed_cpus() -> list[int] | None:
@@ -72,35 +73,59 @@ def _performance_cores() -> int | None:
 
 
 def _cgroup_quota() -> float | None:
-    """CPUs' worth of time per second, from cgroup v2 or v1."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        quota_us = _cgroup_number(None, "cpu/cpu.cfs_quota_us")
-        period_us = _cgroup_number(None, "cpu/cpu.cfs_period_us")
-        return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _cgroup_used() -> int:
-    """Bytes counted against the limit that cannot simply be dropped: page cache can."""
-    used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes") or 0
-    for name in ("memory.stat", "memory/memory.stat"):
+    """CPUs' worth of time per second, the least of any group this process is in."""
+    quotas = []
+    for folder in _cgroups("cpu"):
         try:
-            fields = dict(line.split() for line in (_CGROUP / name).read_text(encoding="ascii").splitlines())
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         except (OSError, ValueError):
-            continue
-        return used - int(fields.get("inactive_file", 0))
-    return used
+            quota, period = str(_number(folder / "cpu.cfs_quota_us")), str(_number(folder / "cpu.cfs_period_us"))
+        if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
 
 
-def _cgroup_number(v2: str | None, v1: str) -> int | None:
-    for name in (v2, v1):
-        try:
-            text = (_CGROUP / name).read_text(encoding="ascii").strip() if name else ""
-        except OSError:
+def _cgroup_memory() -> tuple[int, int] | None:
+    """Limit and use in bytes of the group that leaves least, or None where nothing limits."""
+    found = []
+    for folder in _cgroups("memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        # cgroup v1 writes "no limit" as a number near 2**63.
+        if limit is not None and limit < 2**60:
+            found.append((limit, _used(folder)))
+    return min(found, key=lambda one: one[0] - one[1], default=None)
+
+
+def _used(folder: Path) -> int:
+    """Bytes counted against a limit that cannot simply be dropped: page cache can."""
+    used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
+    try:
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return used
+    return used - int(fields.get("inactive_file", 0))
+
+
+def _cgroups(controller: str) -> list[Path]:
+    """The folders of this process's groups, v2 and v1, from its own up to the root of each hierarchy."""
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    folders = [_CGROUP, _CGROUP / controller]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
             continue
-        if text.lstrip("-").isdigit():
-            # cgroup v1 writes "no limit" as a number near 2**63
-            return int(text) if int(text) < 2**60 else None
-    return None
+        root = _CGROUP / controller if controllers else _CGROUP
+        own = PurePosixPath(path.lstrip("/"))
+        folders += [root / group for group in (own, *own.parents)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else None

@@ -399,3 +399,28 @@ def test_a_cut_text_has_the_vector_of_its_first_ids_and_the_end_token(
     assert (result.prompt_tokens, result.truncated) == ((20,), (True,))
     expected = oracle.embed(weights, config, [*ids[:19], ids[-1]])
     assert result.vectors[0] @ (expected / np.linalg.norm(expected)) > 0.9999
+
+
+@pytest.mark.parametrize("dim", [64.0, "64", True])
+def test_a_dim_that_is_no_whole_number_is_refused(embedder: Embedder, dim: Any) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"got {dim!r}")):
+        embedder.embed_documents(["a"], dim=dim)
+
+
+def test_a_list_in_place_of_a_request_is_refused(embedder: Embedder) -> None:
+    with pytest.raises(OptionError, match="take an EmbedRequest, got list; or use embed_documents"):
+        embedder.embed(["a"])  # type: ignore[arg-type]
+
+
+def test_a_vector_whose_first_numbers_are_all_zero_cannot_be_cut_there() -> None:
+    engine = FakeEngine()
+    decode = engine.decode
+    engine.decode = (
+        lambda sequences: np.concatenate(  # type: ignore[method-assign]
+            [np.zeros((len(sequences), 32), np.float32), decode(sequences)[:, :32]], axis=1
+        )
+    )
+    with Embedder(engine, "fake") as embedder:
+        assert np.linalg.norm(embedder.embed_documents(["a"]).vectors) == pytest.approx(1)
+        with pytest.raises(BadVectorError, match="the first 32 numbers of its vector are all 0; raise dim"):
+            embedder.embed_documents(["a"], dim=32)

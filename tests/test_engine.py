@@ -5,6 +5,7 @@ Token ids go in; text appears only where tokenizing itself is asked. What the em
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from gguf.quants import dequantize
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
+import q3e_local
 from q3e_local import machine
 from q3e_local.embedder import Embedded, Embedder, EmbedRequest
 from q3e_local.engine import EngineConfig
@@ -32,8 +34,8 @@ from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEno
 from q3e_local.llama import context as context_module
 from q3e_local.llama import native
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.plan import ContextPlan
 from q3e_local.model_file import inspect
+from q3e_local.plan import ContextPlan
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -586,3 +588,51 @@ def test_the_default_is_one_thread_for_each_physical_core(f32: Path, monkeypatch
     for asked, given in ((None, 1), (2, 2)):
         with LlamaEngine(f32, small(n_threads=asked)) as engine:
             assert engine.n_threads == given
+
+
+# What a long life brings
+
+
+def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_ones(f32: Path) -> None:
+    with LlamaEngine(f32, small()) as engine:
+        short, long = [5, engine.eos_id], [5] * 400 + [engine.eos_id]
+        before = engine.decode([short])
+        assert engine._context is not None
+        small_context = engine._context.plan.n_ctx
+        engine.decode([long])
+        for _ in range(16):
+            engine.decode([short])
+            assert engine._context.plan.n_ctx > small_context
+        np.testing.assert_array_equal(engine.decode([short]), before)
+        assert engine._context.plan.n_ctx == small_context
+
+
+def test_an_engine_that_nobody_closed_frees_its_memory(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = []
+    monkeypatch.setattr(native.Model, "free", lambda self: freed.append(self))
+    engine = LlamaEngine(f32, small())
+    engine.decode([[5, engine.eos_id]])
+    del engine
+    gc.collect()
+    assert len(freed) == 1
+
+
+def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(
+    f32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "can_offload", lambda: False)
+    with pytest.raises(OptionError, match="built without a GPU: n_gpu_layers must be 0, got 3"):
+        LlamaEngine(f32, EngineConfig(n_gpu_layers=3))
+
+
+def test_an_option_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(OptionError, match="no option 'threads'; choose from n_threads, n_gpu_layers"):
+        q3e_local.load("demo", threads=2)
+
+
+def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "q3e_local.llama.engine")
+    monkeypatch.setitem(sys.modules, "q3e_local.llama.native", None)
+    monkeypatch.delattr("q3e_local.llama.native")
+    with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
+        q3e_local.load("demo")

@@ -17,6 +17,7 @@ GB = 10**9
 def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A Linux machine of 8 CPUs on 4 cores with 16 GB, 10 GB of them free, and no cgroup limit."""
     monkeypatch.setattr(machine, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "none")
     monkeypatch.setattr(machine, "_CPUS", tmp_path / "cpu")
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(range(8)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GB, available=10 * GB))
@@ -133,3 +134,21 @@ def test_a_cgroup_limit_lowers_the_memory(system: Path, files: dict[str, str], t
 def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory() -> None:
     assert 1 <= machine.physical_cores() <= (psutil.cpu_count() or 1)
     assert 0 < machine.available_memory() <= machine.total_memory()
+
+
+def test_the_limits_of_nested_groups_hold(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = system / "self-cgroup"
+    own.write_text("0::/user.slice/app.scope\n", encoding="utf-8")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", own)
+    write_cgroup(
+        system,
+        {
+            "user.slice/memory.max": "4000000000",
+            "user.slice/memory.current": "1000000000",
+            "user.slice/app.scope/memory.max": "max",
+            "user.slice/app.scope/cpu.max": "150000 100000",
+            "user.slice/cpu.max": "max 100000",
+        },
+    )
+    assert (machine.total_memory(), machine.available_memory()) == (4_000_000_000, 3_000_000_000)
+    assert machine.physical_cores() == 2

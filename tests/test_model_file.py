@@ -423,3 +423,29 @@ print("loaded", n_loaded)
     last = answer.stdout.splitlines()[-1]  # the file it died on, if it did
     assert (answer.returncode, answer.stderr) == (0, ""), last
     assert int(last.removeprefix("loaded ")) > 50
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a sparse file and RUSAGE")
+@pytest.mark.parametrize("kind", ["array", "string"])
+def test_a_huge_broken_header_costs_little_memory(tmp_path: Path, kind: str) -> None:
+    path, length = tmp_path / "huge.gguf", 3 << 30
+    key = struct.pack("<Q", 1) + b"k"
+    value = struct.pack("<IIQ", 9, 0, length) if kind == "array" else struct.pack("<IQ", 8, length)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + value)
+    with path.open("r+b") as file:
+        file.truncate(length + (1 << 20))
+    script = f"""
+import resource
+from pathlib import Path
+from q3e_local.errors import ModelFileError
+from q3e_local.model_file import inspect
+try:
+    inspect(Path({str(path)!r}))
+except ModelFileError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    said, peak_mb = answer.stdout.splitlines()
+    assert "truncated or corrupt" in said
+    assert int(peak_mb) < 1000  # three times that, should the length be believed

@@ -6,6 +6,7 @@ Knows memory, threads and failures; leaves the C calls to native and the reading
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 
 from q3e_local import machine
 from q3e_local.engine import EngineConfig
-from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import native
 from q3e_local.llama.context import PoolingContext, tap_agrees
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan, grown, padded
 
 logger = logging.getLogger(__name__)
+
+# So many batches go by before a large context is given up, for the next long text may be near.
+_SMALL_BEFORE_SHRINKING = 16
 
 T = TypeVar("T")
 
@@ -38,11 +42,17 @@ class LlamaEngine:
 
     def __init__(self, path: Path, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig()
+        if self.config.n_gpu_layers and not native.can_offload():
+            raise OptionError(
+                f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
+                "the README says how to build it for one"
+            )
         self.info = inspect(path)
         self.n_threads = self.config.n_threads or machine.physical_cores()
         self.tap = self.config.tap
         self._model: native.Model | None = None
         self._context: PoolingContext | None = None
+        self._n_small = 0  # batches in a row that the smallest context would have held
         self._stopping = False
         self._tokenizing = threading.Lock()
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
@@ -121,6 +131,12 @@ class LlamaEngine:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # Nobody can be at work any more, so the native memory of an engine that was not closed is freed right here.
+        if hasattr(self, "_owner"):
+            self._free()
+            self._owner.shutdown(wait=False)
+
     # On the owner's thread from here on.
 
     def _on_owner(self, work: Callable[..., T], *arguments: object) -> T:
@@ -139,7 +155,7 @@ class LlamaEngine:
                 "take a smaller model or quantization"
             )
         try:
-            self._model = native.Model(str(self.info.path), self.n_gpu_layers, self.config.repack)
+            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers, self.config.repack)
         except native.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
@@ -190,12 +206,13 @@ class LlamaEngine:
         return vector
 
     def _grow(self, n_tokens: int) -> PoolingContext:
-        """The context, remade larger if `n_tokens` do not fit the one there is."""
+        """The context, remade if `n_tokens` do not fit the one there is, or it has long been too large."""
         old = self._context
-        if old is not None and n_tokens <= old.plan.n_ctx:
+        if old is not None and n_tokens <= old.plan.n_ctx and not self._may_shrink(old, n_tokens):
             return old
         freed = old.plan.n_bytes(self.info) if old is not None else 0
-        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, self.n_ctx_max)
+        had = old.plan.n_ctx if old is not None and n_tokens > old.plan.n_ctx else 0
+        wanted = grown(had, max(n_tokens, self.n_batch), self.n_ctx_max)
         try:
             plan = self._plan(wanted)
             self._afford(plan, n_tokens, freed)
@@ -212,17 +229,25 @@ class LlamaEngine:
             raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
         return self._context
 
+    def _may_shrink(self, context: PoolingContext, n_tokens: int) -> bool:
+        """Whether a context made for a long text is worth its memory no more: gigabytes at 32K tokens."""
+        if context.plan.n_ctx <= padded(self.n_batch) or n_tokens > self.n_batch:
+            self._n_small = 0
+            return False
+        self._n_small += 1
+        return self._n_small > _SMALL_BEFORE_SHRINKING
+
     def _plan(self, n_ctx: int) -> ContextPlan:
         return ContextPlan(n_ctx, self.n_batch, self.n_seq_max, self.tap, self.config.flash_attention)
 
     def _afford(self, plan: ContextPlan, n_tokens: int, freed: int) -> None:
-        if self.n_gpu_layers:
-            return  # keys and values live on the GPU; llama.cpp answers for that memory
+        if self.n_gpu_layers > self.info.n_layer:
+            return  # all keys and values live on the GPU; llama.cpp answers for that memory
         needed, available = plan.n_bytes(self.info), machine.available_memory() + freed
         if needed > available:
             raise NotEnoughMemoryError(
                 f"a text of {n_tokens} tokens needs {_size(needed)} beside the model, {_size(available)} are free; "
-                "cut it with max_tokens, or close other programs"
+                "cut the text, or close other programs"
             )
 
     def _go_on(self) -> None:

@@ -49,14 +49,16 @@ class _NativeLog:
                 self._level = _LEVELS.get(level, logging.DEBUG)
             self._line += (text or b"").decode("utf-8", "replace")
             *lines, self._line = self._line.split("\n")
+            lines, level = [line for line in lines if line.strip(". ")], self._level
+            if level >= logging.ERROR:
+                self.complaints = [*self.complaints, *lines][-5:]
         for line in lines:
-            if not line.strip(". "):
-                continue
-            if self._level >= logging.ERROR:
-                self.complaints.append(line)
-                del self.complaints[:-5]
             # What llama.cpp calls an error reaches the user as an exception; the log keeps it for the curious.
-            logger.log(min(self._level, logging.INFO), "%s", line)
+            logger.log(min(level, logging.INFO), "%s", line)
+
+    def begin(self) -> None:
+        """Forget what was complained of in calls that came to a good end."""
+        self.complaints = []
 
     def failure(self, what: str) -> NativeError:
         """An error with what llama.cpp complained of since last asked."""
@@ -109,11 +111,12 @@ def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_s
 class Model:
     """The weights. Free it after every Context made of it."""
 
-    def __init__(self, path: str, n_gpu_layers: int, repack: bool) -> None:
+    def __init__(self, path: bytes, n_gpu_layers: int, repack: bool) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack
-        self._handle: Any = lib.llama_model_load_from_file(path.encode("utf-8"), params)
+        native_log.begin()
+        self._handle: Any = lib.llama_model_load_from_file(path, params)
         if not self._handle:
             raise native_log.failure("the model was refused")
         self._vocab = lib.llama_model_get_vocab(self._handle)
@@ -192,9 +195,9 @@ class Context:
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, n_batch, n_batch, n_seq_max
         params.n_threads = params.n_threads_batch = n_threads
-        params.flash_attn_type = (
-            lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
+        # On a GPU llama.cpp knows best whether it has the kernel.
+        wanted = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if can_offload() else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = wanted if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.type_k = params.type_v = kv_type
         params.pooling_type = pooling
         params.embeddings = pooling != POOLING_NONE
