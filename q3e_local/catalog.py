@@ -6,6 +6,7 @@ never looks for a model's file, and downloads nothing.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -59,5 +60,10 @@ def resolve(name: str) -> tuple[ModelCard, ModelFile]:
         for own, quantization in card.names():
             if wanted == own:
                 return card, card.files[quantization]
-    known = ", ".join(card.tag(quantization) for card in cards().values() for quantization in card.files)
-    raise UnknownModelError(f"there is no model {name!r}; choose from {known}, or give a path to a .gguf file")
+    known = [card.tag(quantization) for card in cards().values() for quantization in card.files]
+    near = get_close_matches(wanted, known, 1)
+    meant = f"did you mean {near[0]}? Otherwise " if near else ""
+    raise UnknownModelError(
+        f"there is no model {name!r}; {meant}choose from {', '.join(known)}, a name of `q3e-local list`, "
+        "or give a path to a .gguf file with -m"
+    )

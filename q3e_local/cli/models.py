@@ -14,6 +14,7 @@ from q3e_local.cli import DONE
 from q3e_local.cli.loading import announce, size
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
+from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.download.origins import is_offline
 from q3e_local.errors import OptionError
 from q3e_local.store import Installed
@@ -43,12 +44,13 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
     if not (quiet or offline or is_offline()):
         for line in announce(card, file, source):
             click.echo(line, err=True)
-    one = pull_with_bar(card, file, source, offline, keep, quiet)
+    with stopping_cleanly():
+        one = pull_with_bar(card, file, source, offline, keep, quiet)
     click.echo(f"{one.name} is at {one.path}")
     if folder is not None:
         from q3e_local import airgap
 
-        with bar(quiet) as show:
+        with stopping_cleanly(), bar(quiet) as show:
             target = airgap.export(one, card, folder, lambda done, total: show("copying", done, total))
         click.echo(f"copied to {target}, with {airgap.SUMS}")
     return DONE
@@ -191,7 +193,7 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
     path = (
         elsewhere.ollama_file(what.removeprefix("ollama:")) if what.startswith("ollama:") else Path(what).expanduser()
     )
-    with bar(quiet) as show:
+    with stopping_cleanly(), bar(quiet) as show:
         if path.is_dir():
             if name is not None:
                 raise OptionError("a folder brings its names along; --name is for a file")
@@ -201,6 +203,7 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
             taken = [store.import_file(path, name, lambda done: show("checking", done, total))]
     for one in taken:
         click.echo(f"{one.name} is at {one.path}")
+        click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)
     return DONE
 
 

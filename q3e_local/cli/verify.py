@@ -102,6 +102,9 @@ def _checksum(located: Located, quiet: bool) -> Check:
         return Check("SHA-256", True, f"{digest}, {known_as}")
     if not expected:
         return Check("SHA-256", None, f"{digest}, nothing to hold it to")
+    if located.file is None or located.file.sha256 is None:
+        same = digest == expected
+        return Check("SHA-256", same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
     return Check("SHA-256", digest == expected, digest if digest == expected else f"{digest}, not {expected}")
 
 
@@ -162,4 +165,11 @@ def _print(found: dict[str, Any]) -> None:
         )
         rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
         click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
-    click.echo("right" if found["ok"] else "NOT right: see FAIL above")
+    if found["ok"]:
+        click.echo("right")
+    elif all(check["ok"] is not False for check in found["checks"]):
+        click.echo(
+            "NOT right: these weights do not give the published scores; pull the model anew, or convert it again"
+        )
+    else:
+        click.echo("NOT right: see FAIL above; pull the model anew, or convert it again")
