@@ -62,7 +62,8 @@ def test_over_there_it_is_the_same_model_under_the_same_name(
     expected = records(run(*embed).stdout)[0]["embedding"]
     home = over_there()
     result = run("import", folder)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert result.stderr == f"Use it with -m {name}; check it with: q3e-local verify {name}\n"
     assert origins() == {name: "pulled"}
     path = Path(rows()[name]["path"])
     assert result.stdout == f"{name} is at {path}\n"

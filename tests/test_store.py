@@ -318,7 +318,8 @@ def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world: World) -> None
 def test_import_takes_a_file_where_it_lies(world: World, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mine.parent)
     result = run("import", "mine.gguf")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert result.stderr == "Use it with -m tiny-qwen3-embedding; check it with: q3e-local verify tiny-qwen3-embedding\n"
     assert result.stdout == f"tiny-qwen3-embedding is at {mine}\n"
     assert world.models() == []
     monkeypatch.chdir(world.home)
