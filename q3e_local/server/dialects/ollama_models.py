@@ -1,0 +1,368 @@
+"""Ollama's routes for the models on this machine: list, show, what is loaded, pull, copy, delete.
+
+Knows Ollama's JSON, the store and the cards; what gets a model here is the service's pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from anyio import to_thread
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from q3e_local import catalog, store
+from q3e_local.card import NAME_GRAMMAR
+from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
+from q3e_local.gguf_header import Header
+from q3e_local.pull import Step
+from q3e_local.server.dialects import names
+from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
+from q3e_local.server.dialects.routes import body_schema, while_connected
+from q3e_local.server.service import LoadedModel, Service
+from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.store import Installed
+
+logger = logging.getLogger(__name__)
+
+Answer = Callable[..., Response]
+
+NDJSON = "application/x-ndjson"
+_FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
+_STEP_S = 0.06
+_changing = threading.Lock()  # copies and deletes: one must not lose sight of a file the other needs
+
+_NAMED = {"model": {"type": "string"}}
+
+
+def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
+    """The routes, answering JSON with `answer`."""
+    aliases = settings.aliases
+
+    @routes.get("/api/tags", summary="The models on this machine")
+    @routes.head("/api/tags", include_in_schema=False)
+    async def tags() -> Response:
+        return answer({"models": await to_thread.run_sync(_tags, aliases)})
+
+    @routes.post(
+        "/api/show",
+        summary="What is known of a model",
+        openapi_extra=body_schema(_NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
+    )
+    async def show(request: Request) -> Response:
+        fields = await read_fields(request)
+        name, verbose = _required(fields), fields.flag("verbose", False)
+        return answer(await to_thread.run_sync(_show, name, verbose, aliases))
+
+    @routes.get("/api/ps", summary="The models in memory")
+    @routes.head("/api/ps", include_in_schema=False)
+    async def ps() -> Response:
+        return answer({"models": await to_thread.run_sync(_ps, service.loaded(), aliases)})
+
+    @routes.post(
+        "/api/pull",
+        summary="Bring a model here; lines of JSON tell how far it is",
+        openapi_extra=body_schema(
+            _NAMED | {"stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}
+        ),
+    )
+    async def pull(request: Request) -> Response:
+        fields = await read_fields(request)
+        given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
+        name = names.own_name(given)
+        if stream:
+            return StreamingResponse(_lines(service, name), media_type=NDJSON)
+        try:
+            await while_connected(request, service.pull(name, lambda step: None))
+        except UnknownModelError as error:
+            raise PullError(f"{_NO_MANIFEST}: {error}") from None
+        return answer({"status": "success"})
+
+    @routes.delete(
+        "/api/delete",
+        summary="Remove a model from this machine",
+        openapi_extra=body_schema(_NAMED, ("model",), {"model": "no-such-model"}),
+    )
+    async def delete(request: Request) -> Response:
+        name = _required(await read_fields(request), 'name "{}" is invalid')
+        one = await to_thread.run_sync(_removable, name)
+        await service.unload(one.name)
+        await to_thread.run_sync(_remove, one)
+        return Response()
+
+    @routes.post(
+        "/api/copy",
+        summary="Give a model another name",
+        openapi_extra=body_schema(
+            {"source": {"type": "string"}, "destination": {"type": "string"}},
+            ("source", "destination"),
+            {"source": "demo", "destination": "my-model"},
+        ),
+    )
+    async def copy(request: Request) -> Response:
+        fields = await read_fields(request)
+        await to_thread.run_sync(_copy, fields.text("source") or "", fields.text("destination") or "", aliases)
+        return Response()
+
+
+class PullError(Q3EError):
+    """A pull that failed, in Ollama's words."""
+
+
+_NO_MANIFEST = "pull model manifest: file does not exist"
+
+
+async def known(name: str, aliases: Mapping[str, Alias]) -> Installed:
+    """What is here under a name, found without holding up the others."""
+    return await to_thread.run_sync(names.here, name, aliases)
+
+
+async def useful_dim(name: str, dim: int, aliases: Mapping[str, Alias]) -> int | None:
+    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above."""
+    if dim <= 0:
+        return None
+    one = await known(name, aliases)
+    info = await to_thread.run_sync(names.described, one)
+    return dim if dim < info.n_embd else None
+
+
+def rfc3339(moment: datetime | None = None) -> str:
+    """A time with fractions and offset; now, where none is given."""
+    return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
+
+
+def _required(fields: Fields, invalid: str = "invalid model name") -> str:
+    name = fields.text("model") or fields.text("name")
+    if not name:
+        raise BadRequestError("model is required", "model")
+    try:
+        names.own_name(name)
+    except names.InvalidNameError:
+        raise BadRequestError(invalid.format(name), "model") from None
+    except UnknownModelError:
+        raise UnknownModelError(f"model '{name}' not found") from None
+    return name
+
+
+def _tags(aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
+    found = []
+    for name, one in names.listed(aliases):
+        with suppress(Q3EError, OSError):  # a file that cannot be read is told of by show, and by q3e-local list
+            found.append(_listed(name, one))
+    return found
+
+
+def _listed(name: str, one: Installed) -> dict[str, Any]:
+    info, shown = names.described(one), names.short_form(name)
+    return {
+        "name": shown,
+        "model": shown,
+        "modified_at": _modified(one),
+        "size": one.size_bytes,
+        "digest": one.sha256 or info.digest,
+        "details": _details(one) | {"context_length": info.n_ctx_train, "embedding_length": info.n_embd},
+        "capabilities": ["embedding"],
+    }
+
+
+def _details(one: Installed) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "qwen3",
+        "families": ["qwen3"],
+        "parameter_size": _parameter_size(names.parameters(one)),
+        "quantization_level": names.described(one).quantization.upper(),
+    }
+
+
+def _parameter_size(n_parameters: int) -> str:
+    """Ollama's HumanNumber: `4.0B`, `595.78M`."""
+    for unit, letter, digits in ((10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 0)):
+        if n_parameters >= unit:
+            return f"{n_parameters / unit:.{0 if n_parameters % unit == 0 else digits}f}{letter}"
+    return str(n_parameters)
+
+
+def _modified(one: Installed) -> str:
+    return rfc3339(datetime.fromtimestamp(one.path.stat().st_mtime, UTC))
+
+
+def _show(name: str, verbose: bool, aliases: Mapping[str, Alias]) -> dict[str, Any]:
+    try:
+        one = names.here(name, aliases)
+    except (UnknownModelError, ModelNotHereError) as error:
+        raise type(error)(f"model '{names.short_form(name)}' not found: {error}") from None
+    header = names.header_of(one)
+    found: dict[str, Any] = {
+        "modelfile": f"# Made by q3e-local from the model's file\n# {names.short_form(name)}\nFROM {one.path}\n",
+        "parameters": f"{'num_ctx':<30} {names.described(one).n_ctx_train}",
+        "details": _details(one),
+        "model_info": _metadata(header, verbose),
+        "tensors": [
+            {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
+            for tensor in header.tensors.values()
+        ],
+        "capabilities": ["embedding"],
+        "modified_at": _modified(one),
+    }
+    with suppress(UnknownModelError):  # a file of the user's own has no card
+        found["license"] = catalog.resolve(one.name)[0].license
+    return found
+
+
+def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
+    # A list is None in the header, and [] here: only the vocabulary was kept.
+    metadata = {
+        key: [] if value is None else value
+        for key, value in header.metadata.items()
+        if key not in ("general.name", "tokenizer.chat_template")
+    }
+    metadata["general.parameter_count"] = names.parameter_count(header)
+    if verbose:
+        metadata["tokenizer.ggml.tokens"] = list(header.tokens)
+        metadata["tokenizer.ggml.token_type"] = list(header.tokens.types)
+    return metadata
+
+
+def _ps(loaded: list[LoadedModel], aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
+    found = []
+    for model in loaded:
+        shown = names.short_form(model.name)
+        expires = (
+            datetime.now(UTC) + _FOREVER
+            if model.expires_at is None
+            else datetime.fromtimestamp(model.expires_at, UTC)
+        )
+        entry: dict[str, Any] = {"name": shown, "model": shown, "size": model.size_bytes, "digest": "", "details": {}}
+        with suppress(Q3EError, OSError):  # loaded, and its file removed since
+            one = names.here(model.name, aliases)
+            entry |= {"digest": one.sha256 or names.described(one).digest, "details": _details(one)}
+        entry |= {
+            "expires_at": rfc3339(expires),
+            "size_vram": model.size_bytes if model.on_gpu else 0,
+            "context_length": model.n_ctx,
+        }
+        found.append(entry)
+    return found
+
+
+async def _lines(service: Service, name: str) -> AsyncIterator[bytes]:
+    """A pull's progress as Ollama tells it, then `success` or the error."""
+    loop, steps = asyncio.get_running_loop(), asyncio.Queue[Step | None]()
+    digest, size = _digest_and_size(name)
+
+    def progress(step: Step) -> None:  # from another thread
+        with suppress(RuntimeError):  # the server has stopped since
+            loop.call_soon_threadsafe(steps.put_nowait, step)
+
+    yield _line({"status": "pulling manifest"})
+    pulling = asyncio.ensure_future(service.pull(name, progress))
+    pulling.add_done_callback(lambda task: steps.put_nowait(None))
+    last, last_at = "", -1.0
+    try:
+        while (step := await steps.get()) is not None:
+            now = loop.time()
+            if step.what == last and now - last_at < _STEP_S and step.done < step.total:
+                continue
+            last, last_at = step.what, now
+            yield _line(_progress(step, digest))
+        pulling.result()
+        if not last:  # it was here already
+            yield _line({"status": f"pulling {digest[7:19]}", "digest": digest, "total": size, "completed": size})
+        for status in ("verifying sha256 digest", "writing manifest", "success"):
+            yield _line({"status": status})
+    except UnknownModelError as error:
+        yield _line({"error": f"{_NO_MANIFEST}: {error}"})
+    except Q3EError as error:
+        yield _line({"error": str(error)})
+    except Exception:  # the status is long sent: a last line is all that can be told
+        logger.exception("pulling %s failed", name)
+        yield _line({"error": "internal error; the server's log says more"})
+    finally:
+        pulling.cancel()  # the client went away: nobody listens any more
+        await asyncio.gather(pulling, return_exceptions=True)
+
+
+def _progress(step: Step, digest: str) -> dict[str, Any]:
+    # Clients draw a bar for what has a digest; making a model of a download has none yet.
+    named = {"status": f"pulling {digest[7:19]}", "digest": digest}
+    line = named if step.what.startswith("downloading") else {"status": step.what}
+    return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _digest_and_size(name: str) -> tuple[str, int]:
+    """What the progress bar of a client is told it is about."""
+    with suppress(Q3EError):
+        card, file = catalog.resolve(name)
+        pinned = card.files[file.made_from] if file.made_from is not None else file
+        if pinned.sha256 is not None:
+            return f"sha256:{pinned.sha256}", pinned.size_bytes
+    return "sha256:" + 64 * "0", 0
+
+
+def _removable(name: str) -> Installed:
+    own = names.own_name(name)
+    try:
+        return store.removable(own)
+    except (UnknownModelError, ModelNotHereError) as error:
+        raise type(error)(f"model '{name}' not found") from None
+
+
+def _remove(one: Installed) -> None:
+    """Remove a model; a file of ours that has another name here goes on to that one."""
+    with _changing:
+        heir = next(
+            (
+                other
+                for other in store.installed()
+                if other.path == one.path and other.name != one.name and other.origin == "imported"
+            ),
+            None,
+        )
+        if heir is not None and one.origin in store.OURS:
+            # Forgotten as if it were another's, so that the file stays.
+            store.record(replace(one, origin="imported"))
+            store.record(replace(heir, origin=one.origin))
+        store.remove(one.name)
+
+
+def _copy(source: str, destination: str, aliases: Mapping[str, Alias]) -> None:
+    """Record a model's file under another name."""
+    for what, name in (("source", source), ("destination", destination)):
+        try:
+            names.own_name(name)
+        except (names.InvalidNameError, UnknownModelError):
+            raise BadRequestError(f'{what} "{name}" is invalid', what) from None
+    target = names.own_name(destination).lower()
+    if not NAME_GRAMMAR.fullmatch(target) or target in aliases or target.endswith(names.QUERY_SUFFIX):
+        raise BadRequestError(f'destination "{destination}" is invalid', "destination")
+    with _changing:
+        try:
+            one = names.stored(names.own_name(source))
+        except (UnknownModelError, ModelNotHereError) as error:
+            raise type(error)(f'model "{source}" not found') from None
+        with suppress(UnknownModelError):
+            card, file = catalog.resolve(target)
+            raise BadRequestError(
+                f'destination "{destination}" is invalid: it is the name of {card.tag(file.quantization)}',
+                "destination",
+            )
+        there = store.recorded(target)
+        if there is not None and there.origin in store.OURS:
+            raise BadRequestError(f'destination "{destination}" is invalid: it is a model already', "destination")
+        if there is None or there.path != one.path:
+            store.record(Installed(target, one.path, one.size_bytes, "imported", one.sha256))
