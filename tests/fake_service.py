@@ -35,6 +35,10 @@ class FakeService:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """As new."""
         self.fail: Exception | None = None
         self.requests: list[ServiceRequest] = []
         self.in_memory: dict[str, float | None] = {}
@@ -99,7 +103,9 @@ class FakeService:
     def loaded(self) -> list[LoadedModel]:
         now = time.time()
         return [
-            LoadedModel(name, 12_345, N_CTX, None if (keep or 0) < 0 else now + (300 if keep is None else keep), False)
+            LoadedModel(
+                name, 12_345, N_CTX, None if (keep or 0) < 0 else now + (300 if keep is None else keep), False
+            )
             for name, keep in self.in_memory.items()
         ]
 
@@ -121,7 +127,7 @@ class FakeService:
 def served(service: FakeService, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of loopback; it stops at the end."""
     app = create_app(service, ServerSettings(**settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, ollama, openai, tei
+from q3e_local.server.dialects import llama_server, native, ollama, openai, tei
 from q3e_local.server.docs import add_docs
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -28,7 +28,7 @@ def create_app(service: Service, settings: ServerSettings) -> FastAPI:
     """All routes on one service."""
     # The usual pages load their scripts from another server; add_docs has one that needs no network.
     app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
-    for dialect in (ollama, openai, llama_server, tei):
+    for dialect in (ollama, openai, llama_server, tei, native):
         app.include_router(dialect.router(service, settings))
     add_docs(app)
     app.add_exception_handler(HTTPException, _no_route)

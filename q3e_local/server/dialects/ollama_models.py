@@ -259,7 +259,7 @@ def _ps(loaded: list[LoadedModel], aliases: Mapping[str, Alias]) -> list[dict[st
 async def _lines(service: Service, name: str) -> AsyncIterator[bytes]:
     """A pull's progress as Ollama tells it, then `success` or the error."""
     loop, steps = asyncio.get_running_loop(), asyncio.Queue[Step | None]()
-    digest, size = _digest_and_size(name)
+    digest, size = await to_thread.run_sync(_digest_and_size, name)
 
     def progress(step: Step) -> None:  # from another thread
         with suppress(RuntimeError):  # the server has stopped since
@@ -306,11 +306,14 @@ def _line(value: dict[str, Any]) -> bytes:
 
 def _digest_and_size(name: str) -> tuple[str, int]:
     """What the progress bar of a client is told it is about."""
-    with suppress(Q3EError):
+    with suppress(UnknownModelError):
         card, file = catalog.resolve(name)
         pinned = card.files[file.made_from] if file.made_from is not None else file
         if pinned.sha256 is not None:
             return f"sha256:{pinned.sha256}", pinned.size_bytes
+    with suppress(Q3EError, OSError):  # no download has it, but it may be here
+        one = names.here(name, {})
+        return f"sha256:{one.sha256 or names.described(one).digest}", one.size_bytes
     return "sha256:" + 64 * "0", 0
 
 

@@ -98,11 +98,12 @@ def json_response(
     return Response(body, status, headers, media_type)
 
 
-def result_headers(result: ServiceResult, space: str | None = None) -> dict[str, str]:
+def result_headers(result: ServiceResult) -> dict[str, str]:
     """What every embedding answer carries: the space, the tokens, and which inputs were cut."""
     headers = {
-        "x-q3e-space": result.space if space is None else space,
+        "x-q3e-space": result.space,
         "x-q3e-model": result.model,
+        "x-q3e-texts": str(len(result.prompt_tokens)),
         "x-q3e-prompt-tokens": str(sum(result.prompt_tokens)),
     }
     cut = truncated(result)
