@@ -28,7 +28,7 @@ MODELS = {"demo": None, "demo-query": "query"}
 
 
 class FakeService:
-    """Bytes are tokens; the vector is (last id before the end, number of ids, 1 for a query, 1, 0, 0, …) cut and scaled.
+    """Bytes are tokens; the vector is (last id before the end, number of ids, 1 for a query, 1, 0, …) cut and scaled.
 
     `fail` is raised by every call that needs the model; `requests` remembers what came. A text "wait" waits
     until it is cancelled.

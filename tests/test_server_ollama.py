@@ -392,10 +392,10 @@ def test_the_client_raises_its_own_error(client: ollama.Client) -> None:
 
 
 def test_what_makes_no_sense_here_says_so(client: ollama.Client, http: httpx.Client) -> None:
-    with pytest.raises(ollama.ResponseError, match='"demo" does not support generate.*only embeds') as caught:
+    with pytest.raises(ollama.ResponseError, match=r'"demo" does not support generate.*only embeds') as caught:
         client.generate("demo", "write a poem")
     assert caught.value.status_code == 400
-    with pytest.raises(ollama.ResponseError, match='"demo" does not support chat.*only embeds') as caught:
+    with pytest.raises(ollama.ResponseError, match=r'"demo" does not support chat.*only embeds') as caught:
         client.chat("demo", [{"role": "user", "content": "hello"}])
     assert caught.value.status_code == 400
     for path in ("/api/create", "/api/push", "/api/blobs/sha256:00"):
