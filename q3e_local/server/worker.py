@@ -1,7 +1,8 @@
 """An engine in a process of its own: `WorkerEngine`.
 
 A native crash or an out-of-memory kill ends that process and not the server, and unloading gives all its memory
-back. Knows processes, pipes and the Engine protocol; leaves what runs in the child to worker_process.
+back. Knows processes, pipes and the Engine protocol; leaves
+the child's side to worker_child.
 """
 
 from __future__ import annotations
@@ -13,19 +14,34 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
-from q3e_local.server.worker_process import Facts, NotBegunError, OpenEngine, WorkerProcess, open_llama
+from q3e_local.server.worker_child import Facts, OpenEngine, ServedEngine, open_llama
+from q3e_local.server.worker_process import NotBegunError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
 # A load that failed is not tried again for this long, unless the file has changed.
 RETRY_S = 5.0
+
+
+class Worker(ServedEngine, Protocol):
+    """What a server asks of a model in another process."""
+
+    @property
+    def n_restarts(self) -> int:
+        """How often its process was started again after it had died."""
+
+    def load(self) -> None:
+        """Wait until the model is loaded. Closing ends the wait, with an EngineError."""
+
+    def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts, for one trip to the other process."""
 
 
 class FailedLoads:
@@ -66,15 +82,27 @@ class WorkerEngine:
         self._failed = failed or FailedLoads()
         self._process: WorkerProcess | None = None
         self._closed = False
+        self._n_starts = 0  # that went well
         self._state = threading.Lock()  # of the two above
         self._starting, self._decoding, self._tokenizing = threading.Lock(), threading.Lock(), threading.Lock()
         self._facts: Facts | None = None
+
+    def load(self) -> None:
+        """Start the child and wait until its model is loaded; otherwise the first call does."""
         self._living()
 
     @property
     def facts(self) -> Facts:
+        """What is known of the loaded model; loads it where that was not done yet."""
+        if self._facts is None:
+            self._living()
         assert self._facts is not None
         return self._facts
+
+    @property
+    def n_restarts(self) -> int:
+        """How often the child was started again after it had died."""
+        return max(0, self._n_starts - 1)
 
     @property
     def digest(self) -> str:
@@ -173,20 +201,21 @@ class WorkerEngine:
                 self._failed.check(self._path)
                 process = self._process = WorkerProcess(self._path, self._config, self._open)
             try:
-                self._accept(process.ready())
+                facts = process.ready()
             except BaseException as error:
                 process.end()
                 if isinstance(error, Q3EError) and not self._closed:
                     self._failed.remember(self._path, error)
                 raise
-            return process
-
-    def _accept(self, facts: Facts) -> None:
-        if self._facts is None:
+            if self._facts is not None and facts.digest != self._facts.digest:
+                # A caller holds the old digest, and must not take the new file's vectors for that one's.
+                process.end()
+                raise ModelFileError(
+                    f"{self._path} is another file than the one that was loaded; unload the model first"
+                )
             self._facts = facts
-        # A caller holds the old digest, and must not take the new file's vectors for that one's.
-        elif facts.digest != self._facts.digest:
-            raise ModelFileError(f"{self._path} is another file than the one that was loaded; unload the model first")
+            self._n_starts += 1
+            return process
 
 
 def _stamp(path: Path) -> object:
