@@ -69,7 +69,9 @@ class FakeService:
             if cut and not request.truncate:
                 raise TextTooLongError(f"{len(ids) + 1} tokens, the context holds {limit}", i)
             ids = ids[: limit - 1]
-            is_query = request.kind == "query" or (request.kind is None and MODELS[request.model] == "query")
+            is_query = request.kind == "query" or (
+                request.kind is None and MODELS[request.model.removesuffix(":latest")] == "query"
+            )
             pooled[i, :4] = (ids[-1] if ids else 0, len(ids) + 1, is_query, 1)
             n_tokens.append(len(ids) + 1)
             truncated.append(cut)
@@ -82,7 +84,7 @@ class FakeService:
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if self.fail is not None:
             raise self.fail
-        if model not in MODELS:
+        if model.removesuffix(":latest") not in MODELS:
             raise UnknownModelError(f"there is no model {model!r}")
         self.in_memory["demo"] = keep_alive_s
 

@@ -197,7 +197,7 @@ def test_no_request_of_the_schema_is_our_fault(http: httpx.Client, fake: FakeSer
                 content=dump(body) if body is not None else arguments.get("data"),
             )
             # Ollama's own answer to a pull that fails without a stream.
-            is_ollamas_own = operation.path == "/api/pull" and "pull model manifest" in answer.text
+            is_ollamas_own = case.operation.path == "/api/pull" and "pull model manifest" in answer.text
             assert answer.status_code < 500 or is_ollamas_own, answer.text
 
         call()

@@ -30,7 +30,7 @@ from q3e_local.errors import (
 )
 from q3e_local.pull import Step
 from q3e_local.server.dialects.keep_alive import NEVER, keep_alive_s
-from q3e_local.server.dialects.names import own_name, short_form
+from q3e_local.server.dialects.names import checked, short_form
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 from q3e_local.server.settings import Alias
 from q3e_local.store import Installed
@@ -337,7 +337,7 @@ def test_copies_that_are_refused(http: httpx.Client, source: str, destination: s
         ('{"model":"../x","input":"a"}', 400, "invalid model name"),
         ('{"model":"nope","input":"a"}', 404, 'model "nope" not found, try pulling it first'),
         ('{"model":"nope"}', 404, 'model "nope" not found, try pulling it first'),
-        ('{"model":"data.gguf","input":"a"}', 404, "there is no model"),
+        ('{"model":"data.gguf","input":"a"}', 404, 'model "data.gguf" not found'),
         ('{"model":5,"input":"a"}', 400, "model must be a text"),
         ('{"model":"demo","input":"a","truncate":"yes"}', 400, "truncate must be true or false"),
         ('{"model":"demo","input":"a","dimensions":"64"}', 400, "dimensions must be a whole number"),
@@ -464,23 +464,26 @@ def test_keep_alive_that_is_none(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "short"),
+    ("name", "short"),
     [
-        ("demo", "demo", "demo:latest"),
-        ("demo:latest", "demo", "demo:latest"),
-        (" demo:LATEST ", "demo", "demo:latest"),
-        ("qwen3-embedding", "qwen3-embedding", "qwen3-embedding:latest"),
-        ("qwen3-embedding:latest", "qwen3-embedding:latest", "qwen3-embedding:latest"),
-        ("hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0",) * 3,
-        ("registry.ollama.ai/library/qwen3-embedding:4b",) * 3,
-        ("host:5000/ns/model", "host:5000/ns/model", "host:5000/ns/model:latest"),
-        ("m" * 80, "m" * 80, "m" * 80 + ":latest"),
+        ("demo", "demo:latest"),
+        ("demo:latest", "demo:latest"),
+        (" demo:LATEST ", "demo:LATEST"),
+        ("hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0",) * 2,
+        ("registry.ollama.ai/library/qwen3-embedding:4b",) * 2,
+        ("host:5000/ns/model", "host:5000/ns/model:latest"),
+        ("m" * 80, "m" * 80 + ":latest"),
     ],
 )
-def test_names(name: str, own: str, short: str) -> None:
+def test_names(name: str, short: str) -> None:
     # ollama types/model/name_test.go
-    assert own_name(name) == own
-    assert short_form(own) == short
+    assert short_form(checked(name)) == short
+
+
+@pytest.mark.parametrize("name", ["demo:latest", "DEMO", "Demo:Latest", "demo:q8_0", "demo-query:latest"])
+def test_names_of_one_model(http: httpx.Client, name: str) -> None:
+    # ollama integration: names differing only in case refer to one model
+    assert http.post("/api/show", json={"model": name}).json()["model_info"]["qwen3.embedding_length"] == N_EMBD
 
 
 @pytest.mark.parametrize(
@@ -507,7 +510,7 @@ def test_names(name: str, own: str, short: str) -> None:
 def test_names_that_are_none(name: str) -> None:
     # ollama types/model/name_test.go
     with pytest.raises(OptionError, match="invalid model name"):
-        own_name(name)
+        checked(name)
 
 
 def test_no_name_reaches_the_file_system(http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,13 +155,13 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     @routes.get("/props", summary="The model that answers where none is named")
     async def props() -> Response:
         name = default_model(service, settings)
-        one = await to_thread.run_sync(names.here, name, settings.aliases)
+        one = await to_thread.run_sync(names.here, name, settings)
         info = await to_thread.run_sync(names.described, one)
         return _json(
             {
                 "default_generation_settings": {"n_ctx": info.n_ctx_train},
                 "total_slots": 1,
-                "model_alias": name,
+                "model_alias": one.name,
                 "model_path": one.path.name,
                 "model_ftype": info.quantization.upper(),
                 "modalities": {"vision": False, "audio": False},
@@ -200,7 +200,8 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
-    return names.own_name(fields.text("model") or default_model(service, settings))
+    given = fields.text("model")
+    return names.checked(given) if given else default_model(service, settings)
 
 
 async def _embed(request: Request, service: Service, settings: ServerSettings, fields: Fields) -> Response:

@@ -1,25 +1,25 @@
 """Model names on the wire: Ollama's grammar, the short form with a tag, and what is here under a name.
 
-Knows names, cards and the store. A name never becomes a path: what is not in the store is not there.
+Knows the store and what files say of themselves; what a name means is naming's to say.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 
 from q3e_local import catalog, store
-from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
+from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf_header import Header, read_header
 from q3e_local.model_file import ModelInfo, inspect
-from q3e_local.server.settings import Alias
+from q3e_local.server.naming import Names
+from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
 
-QUERY_SUFFIX = "-query"  # `qwen3-embedding:4b-query` is the model with its query instruction
+_LATEST = ":latest"
 
 # https://github.com/ollama/ollama/blob/main/types/model/name.go
 _NAME = re.compile(
@@ -33,49 +33,41 @@ class InvalidNameError(OptionError):
     """Not a model name at all."""
 
 
-def own_name(name: str) -> str:
-    """The name as cards and records have it, without the tag `latest` that Ollama's clients add.
-
-    Raises InvalidNameError for what the grammar has not, UnknownModelError for what would be a file's name.
-    """
+def checked(name: str) -> str:
+    """A client's name, without spaces around it. Raises InvalidNameError for what the grammar has not."""
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidNameError("invalid model name")
-    if name.lower().endswith(".gguf"):
-        raise UnknownModelError(f"there is no model {name!r}: a request names models, not files")
-    short = name[: -len(":latest")] if name.lower().endswith(":latest") else name
-    if short == name or store.recorded(name) is not None:
-        return name
-    try:
-        catalog.resolve(name)
-    except UnknownModelError:
-        return short
     return name
+
+
+def without_latest(name: str) -> str:
+    """The name that a record has, where a client has put Ollama's usual tag behind it."""
+    is_short = name.lower().endswith(_LATEST) and store.recorded(name) is None
+    return name[: -len(_LATEST)] if is_short else name
 
 
 def short_form(name: str) -> str:
     """How Ollama shows a name: always with its tag."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    return name if ":" in name.rpartition("/")[2] else f"{name}{_LATEST}"
 
 
-def here(name: str, aliases: Mapping[str, Alias]) -> Installed:
-    """What is here under a name; one for queries, or of the user's own, means its model.
+def here(name: str, settings: ServerSettings) -> Installed:
+    """The file a name means, which may be one for queries, or of the user's own.
 
-    Raises InvalidNameError, UnknownModelError or ModelNotHereError.
+    Raises UnknownModelError, ModelNotHereError or ModelFileError.
     """
-    own = own_name(name)
-    if own.lower() in aliases:
-        own = own_name(aliases[own.lower()].model)
-    try:
-        return stored(own)
-    except UnknownModelError:
-        if not own.lower().endswith(QUERY_SUFFIX):
-            raise
-        return stored(own[: -len(QUERY_SUFFIX)])
+    found = Names(settings.aliases, settings.models).resolve(name).located
+    record = store.recorded(found.name)
+    if record is not None and record.path == found.path:
+        return record
+    if not found.path.is_file():
+        raise ModelNotHereError(f"{found.name} is not on this machine: there is no file {found.path.name}")
+    return Installed(found.name, found.path, found.path.stat().st_size, "found")
 
 
 def stored(name: str) -> Installed:
-    """What is here under this very name, which `own_name` has judged."""
+    """The file of this very model, not of a name made of it. Raises UnknownModelError or ModelNotHereError."""
     found = store.recorded(name)
     if found is None:
         card, file = catalog.resolve(name)
@@ -85,12 +77,16 @@ def stored(name: str) -> Installed:
     return found
 
 
-def listed(aliases: Mapping[str, Alias]) -> list[tuple[str, Installed]]:
-    """All models here with their names, those of the user's own among them, newest file first."""
+def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
+    """All models here by name, newest file first; with them the files and names that the server was started with."""
     found = {one.name: one for one in store.installed()}
-    for alias, meant in aliases.items():
-        with suppress(UnknownModelError, ModelNotHereError, InvalidNameError):
-            found.setdefault(alias, here(meant.model, {}))
+    for name in settings.models:
+        with suppress(ModelError):
+            one = here(name, settings)
+            found.setdefault(one.name, one)
+    for name in settings.aliases:
+        with suppress(ModelError):
+            found.setdefault(name, here(name, settings))
     return sorted(found.items(), key=lambda item: -item[1].path.stat().st_mtime)
 
 

@@ -75,7 +75,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         hold_to_limit(len(texts), settings.max_items, "texts")
         kind = _KINDS[fields.choice("kind", tuple(_KINDS), "document")] if fields.has("kind") else None
         wanted = ServiceRequest(
-            names.own_name(model),
+            names.checked(model),
             tuple(texts),
             kind=kind,
             task=fields.text("task"),

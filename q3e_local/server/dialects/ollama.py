@@ -107,15 +107,15 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep, dim = names.own_name(given), keep_alive_s(fields.raw("keep_alive")), fields.integer("dimensions")
+        name, keep, dim = names.checked(given), keep_alive_s(fields.raw("keep_alive")), fields.integer("dimensions")
         truncate = fields.flag("truncate", True)
         max_tokens = _max_tokens(fields, truncate)
         with _naming(given):
             if not inputs:
-                await _preload(service, request, name, keep)
+                await _preload(request, service, settings, name, keep)
                 return answer({"model": given, "embeddings": []})
             if dim is not None:
-                dim = await ollama_models.useful_dim(name, dim, settings.aliases)
+                dim = await ollama_models.useful_dim(name, dim, settings)
             wanted = ServiceRequest(
                 name, tuple(inputs), dim=dim, truncate=truncate, max_tokens=max_tokens, keep_alive_s=keep
             )
@@ -141,11 +141,11 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise BadRequestError("model is required", "model")
-        name, keep = names.own_name(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
         prompt, max_tokens = fields.text("prompt"), _max_tokens(fields, truncate=False)
         with _naming(given):
             if not prompt:
-                await _preload(service, request, name, keep)
+                await _preload(request, service, settings, name, keep)
                 return answer({"embedding": []})
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
             result = await while_connected(request, service.embed(wanted))
@@ -163,12 +163,11 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep = names.own_name(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
         if fields.text("prompt"):
             raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
         with _naming(given):
-            await ollama_models.known(name, settings.aliases)
-            await _preload(service, request, name, keep)
+            await _preload(request, service, settings, name, keep)
         reason = "unload" if keep == 0 else "load"
         body = {
             "model": given,
@@ -256,8 +255,11 @@ def _naming(given: str) -> Iterator[None]:
         raise type(error)(f'model "{given}" not found, try pulling it first: {error}') from None
 
 
-async def _preload(service: Service, request: Request, name: str, keep: float | None) -> None:
+async def _preload(
+    request: Request, service: Service, settings: ServerSettings, name: str, keep: float | None
+) -> None:
     if keep == 0:
+        await ollama_models.known(name, settings)
         await service.unload(name)
     else:
         await while_connected(request, service.load(name, keep))

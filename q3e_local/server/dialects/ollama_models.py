@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,8 +28,9 @@ from q3e_local.pull import Step
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.routes import body_schema, while_connected
+from q3e_local.server.naming import QUERY_SUFFIX, to_pull
 from q3e_local.server.service import LoadedModel, Service
-from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,11 @@ _NAMED = {"model": {"type": "string"}}
 
 def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
     """The routes, answering JSON with `answer`."""
-    aliases = settings.aliases
 
     @routes.get("/api/tags", summary="The models on this machine")
     @routes.head("/api/tags", include_in_schema=False)
     async def tags() -> Response:
-        return answer({"models": await to_thread.run_sync(_tags, aliases)})
+        return answer({"models": await to_thread.run_sync(_tags, settings)})
 
     @routes.post(
         "/api/show",
@@ -61,12 +61,12 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     async def show(request: Request) -> Response:
         fields = await read_fields(request)
         name, verbose = _required(fields), fields.flag("verbose", False)
-        return answer(await to_thread.run_sync(_show, name, verbose, aliases))
+        return answer(await to_thread.run_sync(_show, name, verbose, settings))
 
     @routes.get("/api/ps", summary="The models in memory")
     @routes.head("/api/ps", include_in_schema=False)
     async def ps() -> Response:
-        return answer({"models": await to_thread.run_sync(_ps, service.loaded(), aliases)})
+        return answer({"models": await to_thread.run_sync(_ps, service.loaded(), settings)})
 
     @routes.post(
         "/api/pull",
@@ -78,9 +78,9 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     async def pull(request: Request) -> Response:
         fields = await read_fields(request)
         given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
-        name = names.own_name(given)
+        name = names.checked(given)
         if stream:
-            return StreamingResponse(_lines(service, name), media_type=NDJSON)
+            return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
         try:
             await while_connected(request, service.pull(name, lambda step: None))
         except UnknownModelError as error:
@@ -110,7 +110,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     )
     async def copy(request: Request) -> Response:
         fields = await read_fields(request)
-        await to_thread.run_sync(_copy, fields.text("source") or "", fields.text("destination") or "", aliases)
+        await to_thread.run_sync(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()
 
 
@@ -121,16 +121,16 @@ class PullError(Q3EError):
 _NO_MANIFEST = "pull model manifest: file does not exist"
 
 
-async def known(name: str, aliases: Mapping[str, Alias]) -> Installed:
+async def known(name: str, settings: ServerSettings) -> Installed:
     """What is here under a name, found without holding up the others."""
-    return await to_thread.run_sync(names.here, name, aliases)
+    return await to_thread.run_sync(names.here, name, settings)
 
 
-async def useful_dim(name: str, dim: int, aliases: Mapping[str, Alias]) -> int | None:
+async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
     """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above."""
     if dim <= 0:
         return None
-    one = await known(name, aliases)
+    one = await known(name, settings)
     info = await to_thread.run_sync(names.described, one)
     return dim if dim < info.n_embd else None
 
@@ -145,17 +145,14 @@ def _required(fields: Fields, invalid: str = "invalid model name") -> str:
     if not name:
         raise BadRequestError("model is required", "model")
     try:
-        names.own_name(name)
+        return names.checked(name)
     except names.InvalidNameError:
         raise BadRequestError(invalid.format(name), "model") from None
-    except UnknownModelError:
-        raise UnknownModelError(f"model '{name}' not found") from None
-    return name
 
 
-def _tags(aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
+def _tags(settings: ServerSettings) -> list[dict[str, Any]]:
     found = []
-    for name, one in names.listed(aliases):
+    for name, one in names.listed(settings):
         with suppress(Q3EError, OSError):  # a file that cannot be read is told of by show, and by q3e-local list
             found.append(_listed(name, one))
     return found
@@ -197,9 +194,9 @@ def _modified(one: Installed) -> str:
     return rfc3339(datetime.fromtimestamp(one.path.stat().st_mtime, UTC))
 
 
-def _show(name: str, verbose: bool, aliases: Mapping[str, Alias]) -> dict[str, Any]:
+def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
     try:
-        one = names.here(name, aliases)
+        one = names.here(name, settings)
     except (UnknownModelError, ModelNotHereError) as error:
         raise type(error)(f"model '{names.short_form(name)}' not found: {error}") from None
     header = names.header_of(one)
@@ -229,12 +226,12 @@ def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
     }
     metadata["general.parameter_count"] = names.parameter_count(header)
     if verbose:
-        metadata["tokenizer.ggml.tokens"] = list(header.tokens)
+        metadata["tokenizer.ggml.tokens"] = [header.tokens[i] for i in range(len(header.tokens))]
         metadata["tokenizer.ggml.token_type"] = list(header.tokens.types)
     return metadata
 
 
-def _ps(loaded: list[LoadedModel], aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
+def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, Any]]:
     found = []
     for model in loaded:
         shown = names.short_form(model.name)
@@ -245,7 +242,7 @@ def _ps(loaded: list[LoadedModel], aliases: Mapping[str, Alias]) -> list[dict[st
         )
         entry: dict[str, Any] = {"name": shown, "model": shown, "size": model.size_bytes, "digest": "", "details": {}}
         with suppress(Q3EError, OSError):  # loaded, and its file removed since
-            one = names.here(model.name, aliases)
+            one = names.here(model.name, settings)
             entry |= {"digest": one.sha256 or names.described(one).digest, "details": _details(one)}
         entry |= {
             "expires_at": rfc3339(expires),
@@ -256,10 +253,10 @@ def _ps(loaded: list[LoadedModel], aliases: Mapping[str, Alias]) -> list[dict[st
     return found
 
 
-async def _lines(service: Service, name: str) -> AsyncIterator[bytes]:
+async def _lines(service: Service, name: str, settings: ServerSettings) -> AsyncIterator[bytes]:
     """A pull's progress as Ollama tells it, then `success` or the error."""
     loop, steps = asyncio.get_running_loop(), asyncio.Queue[Step | None]()
-    digest, size = await to_thread.run_sync(_digest_and_size, name)
+    digest, size = await to_thread.run_sync(_digest_and_size, name, settings)
 
     def progress(step: Step) -> None:  # from another thread
         with suppress(RuntimeError):  # the server has stopped since
@@ -304,23 +301,22 @@ def _line(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _digest_and_size(name: str) -> tuple[str, int]:
+def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
     """What the progress bar of a client is told it is about."""
     with suppress(UnknownModelError):
-        card, file = catalog.resolve(name)
+        card, file = to_pull(name)
         pinned = card.files[file.made_from] if file.made_from is not None else file
         if pinned.sha256 is not None:
             return f"sha256:{pinned.sha256}", pinned.size_bytes
     with suppress(Q3EError, OSError):  # no download has it, but it may be here
-        one = names.here(name, {})
+        one = names.here(name, settings)
         return f"sha256:{one.sha256 or names.described(one).digest}", one.size_bytes
     return "sha256:" + 64 * "0", 0
 
 
 def _removable(name: str) -> Installed:
-    own = names.own_name(name)
     try:
-        return store.removable(own)
+        return store.removable(names.without_latest(name))
     except (UnknownModelError, ModelNotHereError) as error:
         raise type(error)(f"model '{name}' not found") from None
 
@@ -343,19 +339,19 @@ def _remove(one: Installed) -> None:
         store.remove(one.name)
 
 
-def _copy(source: str, destination: str, aliases: Mapping[str, Alias]) -> None:
+def _copy(source: str, destination: str, settings: ServerSettings) -> None:
     """Record a model's file under another name."""
     for what, name in (("source", source), ("destination", destination)):
         try:
-            names.own_name(name)
-        except (names.InvalidNameError, UnknownModelError):
+            names.checked(name)
+        except names.InvalidNameError:
             raise BadRequestError(f'{what} "{name}" is invalid', what) from None
-    target = names.own_name(destination).lower()
-    if not NAME_GRAMMAR.fullmatch(target) or target in aliases or target.endswith(names.QUERY_SUFFIX):
+    target = names.without_latest(names.checked(destination)).lower()
+    if not NAME_GRAMMAR.fullmatch(target) or target in settings.aliases or target.endswith((QUERY_SUFFIX, ".gguf")):
         raise BadRequestError(f'destination "{destination}" is invalid', "destination")
     with _changing:
         try:
-            one = names.stored(names.own_name(source))
+            one = names.stored(names.without_latest(names.checked(source)))
         except (UnknownModelError, ModelNotHereError) as error:
             raise type(error)(f'model "{source}" not found') from None
         with suppress(UnknownModelError):

@@ -117,12 +117,12 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.get("/v1/models", summary="The models on this machine")
     async def models() -> Response:
-        found = await to_thread.run_sync(names.listed, settings.aliases)
+        found = await to_thread.run_sync(names.listed, settings)
         return json_response({"object": "list", "data": [_model(names.short_form(name), one) for name, one in found]})
 
     @routes.get("/v1/models/{model:path}", summary="One model")
     async def model(model: str) -> Response:
-        one = await to_thread.run_sync(names.here, model, settings.aliases)
+        one = await to_thread.run_sync(names.here, names.checked(model), settings)
         return json_response(_model(model, one))
 
     return routes
@@ -135,8 +135,8 @@ async def embed(
     inputs = read_inputs(fields.raw("input"), "input")
     hold_to_limit(len(inputs), settings.max_items, "input")
     forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
-    asked = model or fields.text("model") or default_model(service, settings)
-    wanted = request_of(fields, inputs, names.own_name(asked))
+    given = model or fields.text("model")
+    wanted = request_of(fields, inputs, names.checked(given) if given else default_model(service, settings))
     try:
         result = await while_connected(request, service.embed(wanted))
     except OptionError as error:
@@ -144,7 +144,7 @@ async def embed(
             raise
         # The other options were checked on their own: what is left is dim, whose limits only the model knows.
         raise BadRequestError(str(error), "dimensions") from None
-    return _answer(result, asked, forms, encoding)
+    return _answer(result, given or result.model, forms, encoding)
 
 
 def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) -> ServiceRequest:
@@ -182,11 +182,7 @@ def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) 
 
 def failure(request: Request, error: Exception) -> Response:
     """OpenAI's error object for an exception."""
-    status, kind, code = 500, "server_error", None
-    for of_class, *found in _ERRORS:
-        if isinstance(error, of_class):
-            status, kind, code = found  # type: ignore[assignment]
-            break
+    status, kind, code = next((row[1:] for row in _ERRORS if isinstance(error, row[0])), (500, "server_error", None))
     message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
     param = None
     if isinstance(error, BadRequestError):

@@ -147,14 +147,14 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     @routes.get("/info", summary="The model that answers where none is named, and the limits")
     async def info() -> Response:
         name = default_model(service, settings)
-        one = await to_thread.run_sync(names.here, name, settings.aliases)
+        one = await to_thread.run_sync(names.here, name, settings)
         found = await to_thread.run_sync(names.described, one)
         return json_response(
             {
-                "model_id": name,
+                "model_id": one.name,
                 "model_sha": one.sha256 or found.digest,
                 "model_dtype": found.quantization,
-                "served_model_name": name,
+                "served_model_name": one.name,
                 "model_type": {"embedding": {"pooling": "last_token"}},
                 "max_concurrent_requests": settings.max_queue,
                 "max_input_length": found.n_ctx_train,
@@ -183,7 +183,7 @@ async def tokenize(request: Request, service: Service, settings: ServerSettings,
     hold_to_limit(len(texts), settings.max_items, "inputs")
     if fields.has("prompt_name"):
         raise BadRequestError("prompt_name is not taken here: tokenize the text as it stands", "prompt_name")
-    model = names.own_name(fields.text("model") or default_model(service, settings))
+    model = _model(service, settings, fields)
     add_end = fields.flag("add_special_tokens", True)
     answer = []
     for text in texts:
@@ -224,13 +224,18 @@ async def _result(
     if prompt is not None and prompt not in _PROMPTS:
         raise BadRequestError(f"unknown prompt_name; there are {', '.join(_PROMPTS)}", "prompt_name")
     wanted = ServiceRequest(
-        names.own_name(fields.text("model") or default_model(service, settings)),
+        _model(service, settings, fields),
         tuple(inputs),
         kind=None if prompt is None else _PROMPTS[prompt],
         dim=dim,
         truncate=how.flag("truncate", True),
     )
     return await while_connected(request, service.embed(wanted))
+
+
+def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
+    given = fields.text("model")
+    return names.checked(given) if given else default_model(service, settings)
 
 
 def _token(token_id: int, text: str) -> dict[str, Any]:
