@@ -1,6 +1,6 @@
 """A real server in a process of its own, with a service that a reader can predict by eye.
 
-As a program: `python server_process.py [OPTIONS AS JSON]` runs `q3e-local serve`'s own code with the fake service below.
+As a program, `python server_process.py OPTIONS-AS-JSON` runs `q3e-local serve`'s own code with the service below.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class EyeService:
         raise UnknownModelError(name)
 
     async def close(self) -> None:
-        print("service closed", file=sys.stderr, flush=True)
+        sys.stderr.write("service closed\n")
+        sys.stderr.flush()
 
 
 class Running:
@@ -160,9 +161,8 @@ def running_server(
 ) -> Iterator[Running]:
     """A server on a free port, with the fake service; gone at the end, whatever happens."""
     command = program or [sys.executable, __file__, json.dumps({"port": 0} | options)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=os.environ | (env or {})
-    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=inherited | (env or {}))
     running = Running(process)
     try:
         yield running

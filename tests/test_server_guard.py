@@ -1,4 +1,4 @@
-"""What every request passes: host, origin, key, size and time. In this process, on a bare ASGI app; see run for sockets."""
+"""What every request passes: host, origin, key, size and time. In this process, on a bare ASGI app."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def get(guard, path="/api/tags", **options):
     [
         ("localhost", 200), ("localhost:11434", 200), ("LocalHost:1", 200), ("127.0.0.1", 200), ("127.0.0.2:9", 200),
         ("[::1]:11434", 200), ("0.0.0.0:1", 200), ("192.168.1.7", 200), ("10.0.0.1:80", 200), ("", 200),
-        (socket.gethostname(), 200), ("me.localhost", 200), ("laptop.local:11434", 200), ("host.docker.internal", 200),
+        (socket.gethostname(), 200), ("me.localhost", 200), ("laptop.local:11434", 200),
+        ("host.docker.internal", 200),
         ("evil.example", 403), ("evil.example:11434", 403), ("localhost.evil.example", 403), ("8.8.8.8", 403),
         ("127.0.0.1.evil.example", 403), ("evillocalhost", 403), ("[2001:4860:4860::8888]:80", 403),
         ("localhost@evil.example", 403), ("1.2.3.4:80:80", 403),

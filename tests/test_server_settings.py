@@ -64,7 +64,8 @@ def test_a_client_connects_to_loopback_where_a_server_listens_on_all_addresses(t
 @pytest.mark.parametrize(
     ("header", "host"),
     [
-        ("localhost:11434", "localhost"), ("LOCALHOST", "localhost"), ("127.0.0.1:1", "127.0.0.1"), ("[::1]:1", "::1"),
+        ("localhost:11434", "localhost"), ("LOCALHOST", "localhost"), ("127.0.0.1:1", "127.0.0.1"),
+        ("[::1]:1", "::1"),
         ("[::1]", "::1"), ("", ""), ("evil.example.:80", "evil.example"), ("::1", "::1"),
     ],
 )  # fmt: skip
@@ -112,7 +113,7 @@ def test_keep_alive_that_cannot_be_read_is_told_where_it_is_ours_and_the_default
 def test_defaults():
     found = settings({}, {})
     assert (found.host, found.port, found.keep_alive_s, found.max_loaded) == ("127.0.0.1", 11434, 300, 2)
-    assert (found.max_queue, found.max_items, found.max_body_bytes) == (512, 2048, 32 << 20)
+    assert (found.max_queue, found.max_items, found.max_body_bytes) == (4096, 2048, 32 << 20)
     assert (found.api_keys, found.origins, found.models, found.unix_socket) == ((), (), (), None)
 
 
@@ -192,7 +193,10 @@ def test_aliases_of_the_config_file(tmp_path, monkeypatch):
         ('[aliases]\nx = {model = "m", dim = true}', ": aliases.x.dim must be a whole number, got True"),
         ('[aliases]\nx = {model = "m", dim = 3}', ": aliases.x.dim must be 32 or more, got 3"),
         ('[aliases]\nx = {model = "m", task = "cooking"}', ": aliases.x.task must be one of retrieval, "),
-        ('[aliases]\nx = {model = "m", task = "code", instruction = "i"}', ": aliases.x has an instruction and a task"),
+        (
+            '[aliases]\nx = {model = "m", task = "code", instruction = "i"}',
+            ": aliases.x has an instruction and a task",
+        ),
         ('[aliases]\n"a b" = {model = "m"}', ": aliases.a b is no model name"),
     ],
 )

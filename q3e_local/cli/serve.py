@@ -32,7 +32,7 @@ from q3e_local.errors import OptionError
     help="Web pages that may use the server, beside those of this machine: https://a.example,https://*.b.example "
     "[env: Q3E_ORIGINS, OLLAMA_ORIGINS]",
 )  # fmt: skip
-@click.option("--max-queue", type=int, help="Requests that may wait. [env: Q3E_MAX_QUEUE] [default: 512]")
+@click.option("--max-queue", type=int, help="Texts that may wait. [env: Q3E_MAX_QUEUE] [default: 4096]")
 @click.option("--max-items", type=int, help="Texts in one request. [env: Q3E_MAX_ITEMS] [default: 2048]")
 @click.option(
     "--max-body-bytes", type=int, metavar="BYTES",

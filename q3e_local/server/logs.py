@@ -111,6 +111,8 @@ def set_up(form: str) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    # llama.cpp's own remarks on what is meant to be so.
+    logging.getLogger("q3e_local.llama").setLevel(logging.WARNING)
 
 
 class _Text(logging.Formatter):

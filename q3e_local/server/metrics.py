@@ -21,7 +21,12 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 # What a service may count, by the name of its attribute or of an entry in `counters()`.
 _COUNTERS = {
     "n_batches": ("q3e_batches", "Batches computed."),
-    "n_computed_tokens": ("q3e_computed_tokens", "Tokens computed: prefixes reused and texts merged are not."),
+    "n_computed_tokens": ("q3e_computed_tokens", "Tokens computed."),
+    "n_computed_texts": ("q3e_computed_texts", "Texts computed: those that were in flight already are not."),
+    "n_shared_texts": ("q3e_shared_texts", "Texts that took the vector of an equal one in flight."),
+    "n_failed_texts": ("q3e_failed_texts", "Texts the model had no vector for."),
+    "n_refused": ("q3e_refused", "Requests refused because too much waited."),
+    "decode_seconds": ("q3e_decode_seconds", "Time the models computed."),
     "n_worker_restarts": ("q3e_worker_restarts", "Model processes that ended and were started again."),
     "n_loads": ("q3e_model_loads", "Models loaded."),
 }

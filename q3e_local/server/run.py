@@ -27,6 +27,7 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.server import listen, logs
 from q3e_local.server.guard import App, Guard
 from q3e_local.server.metrics import Metrics
+from q3e_local.server.naming import Names
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
@@ -57,8 +58,9 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
     Raises ListenError for an address that cannot be had, and what loading `settings.models` raises.
     """
     logs.set_up(settings.log_format)
+    names = Names(settings.aliases, settings.models)
     for model in settings.models:
-        store.locate(_plain(model, settings))  # a name nobody knows is told before anything starts
+        names.resolve(model)  # what nobody knows, or is not here, is told before anything starts
     sockets = listen.listen(settings)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -242,12 +244,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
 
 
-def _plain(model: str, settings: ServerSettings) -> str:
-    """The model behind a name that stands for one."""
-    alias = settings.aliases.get(model.lower())
-    return model.removesuffix("-query") if alias is None else alias.model
-
-
 def _announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
     """Say where, what and how, and a line to try."""
     port = sockets[0].getsockname()[1] if settings.unix_socket is None else 0
@@ -259,7 +255,7 @@ def _announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
         f"q3e-local {__version__} listens on {where}",
         f"models: {', '.join(settings.models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
-        f"keys: {len(settings.api_keys) or 'none needed'}; queue: {settings.max_queue} requests; "
+        f"keys: {len(settings.api_keys) or 'none needed'}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
         f"try: {_curl(settings, port, model)}",
     ]
@@ -278,7 +274,10 @@ def _announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
 def _model_to_try(settings: ServerSettings) -> str:
     """A name that works here: one that is loaded, the usual one, or whatever there is."""
     if settings.models:
-        return settings.models[0]
+        given = settings.models[0]
+        # A file is asked for by the name it is shown under.
+        is_file = given.lower().endswith(".gguf")
+        return Names(settings.aliases, settings.models).resolve(given).located.name if is_file else given
     here = [one.name for one in store.installed()]
     if DEFAULT_MODEL in here or not here:
         return DEFAULT_MODEL

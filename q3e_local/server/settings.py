@@ -56,7 +56,7 @@ class ServerSettings:
     max_loaded: int = 2  # models in memory at once
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     origins: tuple[str, ...] = ()  # of web pages, beside those of this machine
-    max_queue: int = 512  # requests that wait
+    max_queue: int = 4096  # texts that may wait before those of a request, for each model
     max_items: int = 2048  # texts in one request, as OpenAI's limit
     max_body_bytes: int = 32 * 1024 * 1024
     unix_socket: Path | None = None  # instead of host and port
