@@ -19,6 +19,7 @@ import uvicorn
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.pull import Step
 from q3e_local.server.app import create_app
+from q3e_local.server.run import RunningService
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
@@ -102,6 +103,9 @@ class FakeService:
             raise OptionError(f"token id {max(ids)} is not in the vocabulary of {END + 1}")
         return "".join("<|endoftext|>" if each == END else chr(each) for each in ids)
 
+    async def close(self) -> None:
+        """Nothing to free."""
+
     def loaded(self) -> list[LoadedModel]:
         now = time.time()
         return [
@@ -126,11 +130,16 @@ class FakeService:
 
 
 @contextlib.contextmanager
-def served(service: FakeService, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a real server on a free port of loopback; it stops at the end."""
+def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a real server on a free port of loopback; it stops at the end, and the service with it."""
     app = create_app(service, ServerSettings(**settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
+
+    async def serve() -> None:
+        await server.serve()
+        await service.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         while not server.started:
