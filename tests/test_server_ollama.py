@@ -422,6 +422,14 @@ def test_paths_and_methods(http: httpx.Client) -> None:
     assert wrong.headers["content-type"].startswith("text/plain")
 
 
+def test_what_follows_the_first_value_is_not_looked_at(http: httpx.Client) -> None:
+    for rest in ("}", " x", '{"model":"nope"}', "\n\n"):
+        assert http.post("/api/embed", content='{"model":"demo","input":"a"}' + rest).status_code == 200
+        assert http.post("/v1/embeddings", content='{"model":"demo","input":"a"}' + rest.strip()).status_code == (
+            400 if rest.strip() else 200
+        )
+
+
 def test_an_item_limit(http: httpx.Client) -> None:
     assert http.post("/api/embed", json={"model": "demo", "input": ["a"] * 50}).status_code == 200
     answer = http.post("/api/embed", json={"model": "demo", "input": ["a"] * 51})

@@ -5,6 +5,7 @@ Knows JSON and HTTP bodies, nothing of any dialect: what is wrong is raised, the
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -101,18 +102,34 @@ class Fields:
         raise BadRequestError(f"{self.name(key)} must be {_KINDS[kind]}, got {shown(value)}", self.name(key))
 
 
-async def read_fields(request: Request) -> Fields:
-    """The body's object. The Content-Type is not looked at: `curl -d` calls everything a form."""
+async def read_fields(request: Request, only_first: bool = False) -> Fields:
+    """The body's object. The Content-Type is not looked at: `curl -d` calls everything a form.
+
+    With `only_first`, what follows the first value is not looked at either, as in Ollama.
+    """
     body = await request.body()
     if not body.strip():
         raise MissingBodyError("missing request body")
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from None
+        first = _first_value(body) if only_first else None
+        if first is None:
+            raise BadRequestError(f"the body is not JSON: {error}") from None
+        data = first
     if not isinstance(data, dict):
         raise BadRequestError(f"the body must be a JSON object, got {shown(data)}")
     return Fields(data)
+
+
+def _first_value(body: bytes) -> Any:
+    """The JSON value that a body begins with, or None."""
+    try:
+        text = body.decode("utf-8").lstrip()
+        _, end = json.JSONDecoder().raw_decode(text)
+        return orjson.loads(text[:end])  # which is stricter
+    except (ValueError, RecursionError):
+        return None
 
 
 def token_ids(value: list[Any], field: str) -> tuple[int, ...]:

@@ -5,10 +5,10 @@ Knows llama-server's JSON; hands what is OpenAI's or TEI's by its fields to thos
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
-from anyio import to_thread
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,6 +40,7 @@ from q3e_local.server.dialects.routes import (
     result_headers,
     retry_headers,
     route_class,
+    rows,
     while_connected,
 )
 from q3e_local.server.errors import QueueFullError, StoppingError
@@ -155,8 +156,8 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     @routes.get("/props", summary="The model that answers where none is named")
     async def props() -> Response:
         name = default_model(service, settings)
-        one = await to_thread.run_sync(names.here, name, settings)
-        info = await to_thread.run_sync(names.described, one)
+        one = await asyncio.to_thread(names.here, name, settings)
+        info = await asyncio.to_thread(names.described, one)
         return _json(
             {
                 "default_generation_settings": {"n_ctx": info.n_ctx_train},
@@ -222,7 +223,7 @@ async def _embed(request: Request, service: Service, settings: ServerSettings, f
     wanted = ServiceRequest(model, tuple(inputs), truncate=fields.flag("truncate", False))
     result = await while_connected(request, service.embed(wanted))
     scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
-    answer = [{"index": i, "embedding": [row]} for i, row in enumerate(scaled)]
+    answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))
 
 

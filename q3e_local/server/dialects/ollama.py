@@ -101,7 +101,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     )
     async def embed(request: Request) -> Response:
         begun = time.perf_counter_ns()
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         inputs = _inputs(fields.raw("input"))
         hold_to_limit(len(inputs), settings.max_items, "input")
         given = _model(fields)
@@ -122,7 +122,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             result = await while_connected(request, service.embed(wanted))
         body = {
             "model": given,
-            "embeddings": rows(result.vectors),
+            "embeddings": await rows(result.vectors),
             "total_duration": time.perf_counter_ns() - begun,
             "load_duration": max(1, round(result.load_s * 1e9)),
             "prompt_eval_count": sum(result.prompt_tokens),
@@ -137,7 +137,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_OLD_SCHEMA, ("model",), {"model": "qwen3-embedding:4b", "prompt": "a text"}),
     )
     async def embeddings(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         given = _model(fields)
         if not given:
             raise BadRequestError("model is required", "model")
@@ -159,7 +159,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ),
     )
     async def generate(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
@@ -180,7 +180,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.post("/api/chat", include_in_schema=False)
     async def chat(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         raise BadRequestError(f'"{_model(fields) or ""}" does not support chat: {_ONLY_EMBEDS}')
 
     @routes.post("/api/create", include_in_schema=False)

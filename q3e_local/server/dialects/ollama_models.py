@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -51,7 +50,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     @routes.get("/api/tags", summary="The models on this machine")
     @routes.head("/api/tags", include_in_schema=False)
     async def tags() -> Response:
-        return answer({"models": await to_thread.run_sync(_tags, settings)})
+        return answer({"models": await asyncio.to_thread(_tags, settings)})
 
     @routes.post(
         "/api/show",
@@ -59,14 +58,14 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         openapi_extra=body_schema(_NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
     )
     async def show(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         name, verbose = _required(fields), fields.flag("verbose", False)
-        return answer(await to_thread.run_sync(_show, name, verbose, settings))
+        return answer(await asyncio.to_thread(_show, name, verbose, settings))
 
     @routes.get("/api/ps", summary="The models in memory")
     @routes.head("/api/ps", include_in_schema=False)
     async def ps() -> Response:
-        return answer({"models": await to_thread.run_sync(_ps, service.loaded(), settings)})
+        return answer({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
     @routes.post(
         "/api/pull",
@@ -76,7 +75,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         ),
     )
     async def pull(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, only_first=True)
         given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
         name = names.checked(given)
         if stream:
@@ -93,10 +92,10 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         openapi_extra=body_schema(_NAMED, ("model",), {"model": "no-such-model"}),
     )
     async def delete(request: Request) -> Response:
-        name = _required(await read_fields(request), 'name "{}" is invalid')
-        one = await to_thread.run_sync(_removable, name)
+        name = _required(await read_fields(request, only_first=True), 'name "{}" is invalid')
+        one = await asyncio.to_thread(_removable, name)
         await service.unload(one.name)
-        await to_thread.run_sync(_remove, one)
+        await asyncio.to_thread(_remove, one)
         return Response()
 
     @routes.post(
@@ -109,8 +108,8 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         ),
     )
     async def copy(request: Request) -> Response:
-        fields = await read_fields(request)
-        await to_thread.run_sync(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
+        fields = await read_fields(request, only_first=True)
+        await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()
 
 
@@ -123,7 +122,7 @@ _NO_MANIFEST = "pull model manifest: file does not exist"
 
 async def known(name: str, settings: ServerSettings) -> Installed:
     """What is here under a name, found without holding up the others."""
-    return await to_thread.run_sync(names.here, name, settings)
+    return await asyncio.to_thread(names.here, name, settings)
 
 
 async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
@@ -131,7 +130,7 @@ async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | Non
     if dim <= 0:
         return None
     one = await known(name, settings)
-    info = await to_thread.run_sync(names.described, one)
+    info = await asyncio.to_thread(names.described, one)
     return dim if dim < info.n_embd else None
 
 
@@ -256,7 +255,7 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
 async def _lines(service: Service, name: str, settings: ServerSettings) -> AsyncIterator[bytes]:
     """A pull's progress as Ollama tells it, then `success` or the error."""
     loop, steps = asyncio.get_running_loop(), asyncio.Queue[Step | None]()
-    digest, size = await to_thread.run_sync(_digest_and_size, name, settings)
+    digest, size = await asyncio.to_thread(_digest_and_size, name, settings)
 
     def progress(step: Step) -> None:  # from another thread
         with suppress(RuntimeError):  # the server has stopped since

@@ -5,9 +5,9 @@ Knows OpenAI's JSON; translates into the service's request and back.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -117,12 +117,12 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.get("/v1/models", summary="The models on this machine")
     async def models() -> Response:
-        found = await to_thread.run_sync(names.listed, settings)
+        found = await asyncio.to_thread(names.listed, settings)
         return json_response({"object": "list", "data": [_model(names.short_form(name), one) for name, one in found]})
 
     @routes.get("/v1/models/{model:path}", summary="One model")
     async def model(model: str) -> Response:
-        one = await to_thread.run_sync(names.here, names.checked(model), settings)
+        one = await asyncio.to_thread(names.here, names.checked(model), settings)
         return json_response(_model(model, one))
 
     return routes
@@ -144,7 +144,7 @@ async def embed(
             raise
         # The other options were checked on their own: what is left is dim, whose limits only the model knows.
         raise BadRequestError(str(error), "dimensions") from None
-    return _answer(result, given or result.model, forms, encoding)
+    return await _answer(result, given or result.model, forms, encoding)
 
 
 def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) -> ServiceRequest:
@@ -216,15 +216,15 @@ def _forms(fields: Fields) -> tuple[str, ...]:
     return tuple(dict.fromkeys(forms))
 
 
-def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str) -> Response:
+async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str) -> Response:
     n_tokens = sum(result.prompt_tokens)
     embeddings: list[Any]
     if forms:
-        embeddings = _in_forms(result, forms)
+        embeddings = await _in_forms(result, forms)
     elif encoding == "base64":
         embeddings = [to_base64(row) for row in result.vectors]
     else:
-        embeddings = rows(result.vectors)
+        embeddings = list(await rows(result.vectors))
     answer = {
         "object": "list",
         "data": [{"object": "embedding", "index": i, "embedding": each} for i, each in enumerate(embeddings)],
@@ -236,11 +236,11 @@ def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding:
     return json_response(answer, headers=result_headers(result))
 
 
-def _in_forms(result: ServiceResult, forms: tuple[str, ...]) -> list[dict[str, Any]]:
+async def _in_forms(result: ServiceResult, forms: tuple[str, ...]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{} for _ in result.vectors]
     for form in forms:
         if form == "float":
-            columns = {"float": rows(result.vectors)}
+            columns: dict[str, list[Any]] = {"float": list(await rows(result.vectors))}
         elif form == "int8":
             codes, scales = to_int8(result.vectors)
             columns = {"int8": list(codes), "int8_scale": list(scales[:, 0])}

@@ -33,6 +33,7 @@ JSON = "application/json"
 _RETRY_STOPPING_S = 5
 # Some clients take header lines of 8 KiB at most; the body has all of them where the dialect has room.
 _MAX_TRUNCATED = 4_000
+_NUMBERS = 100_000  # written in one go: some 3 ms
 _MAX_PIECES = 8_192  # each is a question to the worker
 
 
@@ -102,7 +103,6 @@ def result_headers(result: ServiceResult) -> dict[str, str]:
     """What every embedding answer carries: the space, the tokens, and which inputs were cut."""
     headers = {
         "x-q3e-space": result.space,
-        "x-q3e-model": result.model,
         "x-q3e-texts": str(len(result.prompt_tokens)),
         "x-q3e-prompt-tokens": str(sum(result.prompt_tokens)),
     }
@@ -120,9 +120,16 @@ def truncated(result: ServiceResult) -> list[int]:
     return [i for i, cut in enumerate(result.truncated) if cut]
 
 
-def rows(vectors: Vectors) -> list[Vectors]:
-    """Each row an array of its own, as orjson prints them."""
-    return list(vectors)
+async def rows(vectors: Vectors) -> list[orjson.Fragment]:
+    """Each row as JSON. Others have their turn in between: 2,048 rows of 2,560 numbers take a tenth of a second."""
+    n_rows = max(1, _NUMBERS // vectors.shape[1])
+    written: list[orjson.Fragment] = []
+    for first in range(0, len(vectors), n_rows):
+        if first:
+            await asyncio.sleep(0)
+        some = vectors[first : first + n_rows]
+        written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in some]
+    return written
 
 
 def default_model(service: Service, settings: ServerSettings) -> str:

@@ -5,10 +5,10 @@ Knows TEI's JSON; translates into the service's request and back.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -120,7 +120,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
         dim = fields.integer("dimensions")
         result = await _result(request, service, settings, fields, fields, inputs, dim)
-        return json_response(rows(result.vectors), headers=result_headers(result))
+        return json_response(await rows(result.vectors), headers=result_headers(result))
 
     @routes.post(
         "/similarity",
@@ -147,8 +147,8 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     @routes.get("/info", summary="The model that answers where none is named, and the limits")
     async def info() -> Response:
         name = default_model(service, settings)
-        one = await to_thread.run_sync(names.here, name, settings)
-        found = await to_thread.run_sync(names.described, one)
+        one = await asyncio.to_thread(names.here, name, settings)
+        found = await asyncio.to_thread(names.described, one)
         return json_response(
             {
                 "model_id": one.name,
