@@ -450,6 +450,15 @@ def test_the_users_own_names(tmp_path: Path) -> None:
         assert http.get("/v1/models/my-legal-queries").json()["id"] == "my-legal-queries"
 
 
+def test_a_file_the_server_was_started_with_has_a_name(tiny_gguf: Callable[..., Path]) -> None:
+    path = tiny_gguf("f16")
+    with served(FakeService(), models=(str(path),)) as http:
+        assert f"{path.stem}:latest" in [one["name"] for one in http.get("/api/tags").json()["models"]]
+        assert http.post("/api/show", json={"model": path.stem}).status_code == 200
+        assert http.get("/props").json()["model_alias"] == http.get("/info").json()["model_id"] == path.stem
+        assert http.post("/api/show", json={"model": str(path)}).status_code == 400
+
+
 # Values
 
 

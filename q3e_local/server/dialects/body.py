@@ -35,10 +35,6 @@ class EmptyInputError(BadRequestError):
     """There is nothing to embed."""
 
 
-class TooManyItemsError(BadRequestError):
-    """More items in one request than this server takes."""
-
-
 class Fields:
     """A JSON object's fields. One that is null counts as left out."""
 
@@ -166,7 +162,7 @@ def read_inputs(value: Any, field: str) -> Inputs:
 def hold_to_limit(n_items: int, limit: int, field: str) -> None:
     """Refuse more items than one request may have."""
     if n_items > limit:
-        raise TooManyItemsError(f"{field} has {n_items} items, the limit of this server is {limit}", field)
+        raise BadRequestError(f"{field} has {n_items} items, the limit of this server is {limit}", field)
 
 
 def shown(value: Any) -> str:

@@ -176,6 +176,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.get("/health", summary="Whether the server answers, and what is loaded")
     @routes.get("/v1/health", include_in_schema=False)
+    @routes.head("/health", include_in_schema=False)
     async def health() -> Response:
         loaded = [
             {"name": one.name, "size_bytes": one.size_bytes, "n_ctx": one.n_ctx, "on_gpu": one.on_gpu}

@@ -1,6 +1,6 @@
 """Ollama's embedding routes, its errors, and what it has that a server for embeddings has not.
 
-Knows Ollama's JSON; leaves the models on this machine to ollama_models.
+Knows Ollama's JSON; leaves the models on this machine to ollama_models and ollama_pull.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
-from q3e_local.server.dialects import names, ollama_models
+from q3e_local.server.dialects import names, ollama_models, ollama_pull
 from q3e_local.server.dialects.body import BadRequestError, Fields, hold_to_limit, read_fields
 from q3e_local.server.dialects.keep_alive import keep_alive_s
 from q3e_local.server.dialects.routes import (
@@ -192,6 +192,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         )
 
     ollama_models.add_routes(routes, service, settings, answer)
+    ollama_pull.add_route(routes, service, settings, answer)
     return routes
 
 

@@ -1,47 +1,40 @@
-"""Ollama's routes for the models on this machine: list, show, what is loaded, pull, copy, delete.
+"""Ollama's routes for the models on this machine: list, show, what is loaded, copy, delete.
 
-Knows Ollama's JSON, the store and the cards; what gets a model here is the service's pull.
+Knows Ollama's JSON, the store and the cards; leaves getting a model here to ollama_pull.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR
 from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf_header import Header
-from q3e_local.pull import Step
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
-from q3e_local.server.dialects.routes import body_schema, while_connected
-from q3e_local.server.naming import QUERY_SUFFIX, to_pull
+from q3e_local.server.dialects.routes import body_schema
+from q3e_local.server.naming import QUERY_SUFFIX
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
 
-logger = logging.getLogger(__name__)
-
 Answer = Callable[..., Response]
 
-NDJSON = "application/x-ndjson"
 _FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
-_STEP_S = 0.06
 _changing = threading.Lock()  # copies and deletes: one must not lose sight of a file the other needs
 
-_NAMED = {"model": {"type": "string"}}
+NAMED = {"model": {"type": "string"}}
 
 
 def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
@@ -55,7 +48,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     @routes.post(
         "/api/show",
         summary="What is known of a model",
-        openapi_extra=body_schema(_NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
+        openapi_extra=body_schema(NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
     )
     async def show(request: Request) -> Response:
         fields = await read_fields(request, only_first=True)
@@ -67,29 +60,10 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     async def ps() -> Response:
         return answer({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
-    @routes.post(
-        "/api/pull",
-        summary="Bring a model here; lines of JSON tell how far it is",
-        openapi_extra=body_schema(
-            _NAMED | {"stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}
-        ),
-    )
-    async def pull(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
-        given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
-        name = names.checked(given)
-        if stream:
-            return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
-        try:
-            await while_connected(request, service.pull(name, lambda step: None))
-        except UnknownModelError as error:
-            raise PullError(f"{_NO_MANIFEST}: {error}") from None
-        return answer({"status": "success"})
-
     @routes.delete(
         "/api/delete",
         summary="Remove a model from this machine",
-        openapi_extra=body_schema(_NAMED, ("model",), {"model": "no-such-model"}),
+        openapi_extra=body_schema(NAMED, ("model",), {"model": "no-such-model"}),
     )
     async def delete(request: Request) -> Response:
         name = _required(await read_fields(request, only_first=True), 'name "{}" is invalid')
@@ -111,13 +85,6 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         fields = await read_fields(request, only_first=True)
         await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()
-
-
-class PullError(Q3EError):
-    """A pull that failed, in Ollama's words."""
-
-
-_NO_MANIFEST = "pull model manifest: file does not exist"
 
 
 async def known(name: str, settings: ServerSettings) -> Installed:
@@ -250,67 +217,6 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
         }
         found.append(entry)
     return found
-
-
-async def _lines(service: Service, name: str, settings: ServerSettings) -> AsyncIterator[bytes]:
-    """A pull's progress as Ollama tells it, then `success` or the error."""
-    loop, steps = asyncio.get_running_loop(), asyncio.Queue[Step | None]()
-    digest, size = await asyncio.to_thread(_digest_and_size, name, settings)
-
-    def progress(step: Step) -> None:  # from another thread
-        with suppress(RuntimeError):  # the server has stopped since
-            loop.call_soon_threadsafe(steps.put_nowait, step)
-
-    yield _line({"status": "pulling manifest"})
-    pulling = asyncio.ensure_future(service.pull(name, progress))
-    pulling.add_done_callback(lambda task: steps.put_nowait(None))
-    last, last_at = "", -1.0
-    try:
-        while (step := await steps.get()) is not None:
-            now = loop.time()
-            if step.what == last and now - last_at < _STEP_S and step.done < step.total:
-                continue
-            last, last_at = step.what, now
-            yield _line(_progress(step, digest))
-        pulling.result()
-        if not last:  # it was here already
-            yield _line({"status": f"pulling {digest[7:19]}", "digest": digest, "total": size, "completed": size})
-        for status in ("verifying sha256 digest", "writing manifest", "success"):
-            yield _line({"status": status})
-    except UnknownModelError as error:
-        yield _line({"error": f"{_NO_MANIFEST}: {error}"})
-    except Q3EError as error:
-        yield _line({"error": str(error)})
-    except Exception:  # the status is long sent: a last line is all that can be told
-        logger.exception("pulling %s failed", name)
-        yield _line({"error": "internal error; the server's log says more"})
-    finally:
-        pulling.cancel()  # the client went away: nobody listens any more
-        await asyncio.gather(pulling, return_exceptions=True)
-
-
-def _progress(step: Step, digest: str) -> dict[str, Any]:
-    # Clients draw a bar for what has a digest; making a model of a download has none yet.
-    named = {"status": f"pulling {digest[7:19]}", "digest": digest}
-    line = named if step.what.startswith("downloading") else {"status": step.what}
-    return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
-    """What the progress bar of a client is told it is about."""
-    with suppress(UnknownModelError):
-        card, file = to_pull(name)
-        pinned = card.files[file.made_from] if file.made_from is not None else file
-        if pinned.sha256 is not None:
-            return f"sha256:{pinned.sha256}", pinned.size_bytes
-    with suppress(Q3EError, OSError):  # no download has it, but it may be here
-        one = names.here(name, settings)
-        return f"sha256:{one.sha256 or names.described(one).digest}", one.size_bytes
-    return "sha256:" + 64 * "0", 0
 
 
 def _removable(name: str) -> Installed:
