@@ -41,6 +41,7 @@ from q3e_local.server.dialects.routes import (
     retry_headers,
     route_class,
     rows,
+    told_by,
     while_connected,
 )
 from q3e_local.server.errors import QueueFullError, StoppingError
@@ -98,10 +99,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         fields = await read_fields(request)
         if not fields.has("input"):
             return await _embed(request, service, settings, fields)
-        try:
-            return await openai.embed(request, service, settings, fields)
-        except Q3EError as error:
-            return openai.failure(request, error)
+        return await told_by(openai.failure, request, openai.embed(request, service, settings, fields))
 
     @routes.post(
         "/tokenize",
@@ -120,10 +118,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     async def tokenize(request: Request) -> Response:
         fields = await read_fields(request)
         if fields.has("inputs"):
-            try:
-                return await tei.tokenize(request, service, settings, fields)
-            except Q3EError as error:
-                return tei.failure(request, error)
+            return await told_by(tei.failure, request, tei.tokenize(request, service, settings, fields))
         text, add_special = fields.text("content") or "", fields.flag("add_special", False)
         if not fields.flag("parse_special", True):
             raise BadRequestError(

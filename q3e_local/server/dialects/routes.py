@@ -53,19 +53,24 @@ def route_class(failure: Failure) -> type[APIRoute]:
             handler = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                try:
-                    return await handler(request)
-                except ClientDisconnect:
-                    return failure(request, ClientGoneError("request canceled"))
-                except Q3EError as error:
-                    return failure(request, error)
-                except Exception as error:
-                    logger.exception("%s %s failed", request.method, request.url.path)
-                    return failure(request, error)
+                return await told_by(failure, request, handler(request))
 
             return answer
 
     return Route
+
+
+async def told_by(failure: Failure, request: Request, work: Awaitable[Response]) -> Response:
+    """The response, or what `failure` makes of an error, those nobody foresaw too."""
+    try:
+        return await work
+    except ClientDisconnect:
+        return failure(request, ClientGoneError("request canceled"))
+    except Q3EError as error:
+        return failure(request, error)
+    except Exception as error:
+        logger.exception("%s %s failed", request.method, request.url.path)
+        return failure(request, error)
 
 
 async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
