@@ -63,11 +63,25 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_many_first_requests_load_once() -> None:
     async def scenario() -> None:
         site = Site()
-        await asyncio.gather(*(site.use(A) for _ in range(20)))
+        await asyncio.gather(*(site.use(A) for _ in range(10)))
         assert [worker.n_loaded for worker in site.made] == [1]
         assert site.models.n_loads == 1
         await site.models.close(1)
         assert site.made[0].closed
+
+    run(scenario)
+
+
+def test_only_so_many_requests_wait_for_a_load() -> None:
+    async def scenario() -> None:
+        site = Site(n_waiting_max=4)
+        site.prepare = lambda worker: worker.go_on.clear()
+        tasks = [asyncio.create_task(site.use(A)) for _ in range(6)]
+        await site.until(lambda: tasks[4].done() and tasks[5].done())
+        site.made[0].go_on.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [type(None)] * 4 + [QueueFullError] * 2
+        await site.models.close(1)
 
     run(scenario)
 

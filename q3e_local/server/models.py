@@ -100,11 +100,13 @@ class Models:
         """The model, loaded if need be, and kept at least until the block ends.
 
         `keep_alive_s` sticks to the loaded model; None leaves what it has. Raises what loading raises, and
-        QueueFullError when models at work take all the room.
+        QueueFullError when models at work take all the room, or too many wait for this one.
         """
         if self._stopping:
             raise StoppingError("the server is shutting down")
         entry = self._entry(located)
+        if entry.n_users >= self._n_waiting_max:  # those that wait for a load are not in the queue yet
+            raise QueueFullError(f"{entry.n_users} requests wait for {entry.name} already; try again in 1 s", 1)
         if keep_alive_s is not None:
             entry.keep_alive_s = keep_alive_s
         if entry.timer is not None:
