@@ -182,6 +182,7 @@ def main() -> int:
     options = json.loads(sys.argv[1])
     stop_s = options.pop("stop_s", 10.0)
     run._HEADERS_S = options.pop("headers_s", run._HEADERS_S)
+    run._STALLED_S = options.pop("stalled_s", run._STALLED_S)
     guard.Guard.__init__.__kwdefaults__["idle_s"] = options.pop("idle_s", 20.0)
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     return run.serve(settings(options | lists, config=Path("none")), EyeService, create_app, stop_s)

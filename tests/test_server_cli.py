@@ -13,6 +13,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
@@ -276,6 +277,42 @@ def test_a_service_with_options_that_cannot_be(options, said, platform):
     result = run("service", "install", "--", *options)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """`q3e-local serve` as people start it, with the demo model; nobody else's settings reach it."""
+    home = str(tmp_path_factory.mktemp("home"))
+    program = [*PROGRAM, "serve", "--port", "0", "-m", "demo"]
+    with running_server(env={"Q3E_HOME": home, "HF_HUB_CACHE": home}, program=program) as running:
+        yield running
+        if sys.platform != "win32":
+            workers = psutil.Process(running.process.pid).children(recursive=True)
+            assert running.end() == 0
+            assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [], ["--as", "query"], ["--task", "sts", "-d", "64"], ["--format", "base64"], ["--format", "json"],
+        ["--format", "csv", "--dtype", "int8"], ["--max-tokens", "3"], ["--as", "query", "--instruction", "Find it"],
+    ],
+)  # fmt: skip
+def test_a_server_gives_the_same_output_as_this_process(options, real, monkeypatch, tmp_path):
+    (tmp_path / "lines").write_text("one\ncaf\u00e9 and cafe\u0301\n\u4f60\u597d\n<|endoftext|>\n" + "long " * 300)
+    here = run("embed", "-m", "demo", "--lines", tmp_path / "lines", *options)
+    monkeypatch.setenv("Q3E_SERVER", real.url)
+    there = run("embed", "-m", "demo", "--lines", tmp_path / "lines", *options)
+    assert (here.exit_code, there.exit_code) == (0, 0)
+    assert there.stderr.splitlines()[1:] == here.stderr.splitlines()[1:]  # the first tells the speed
+    if here.stdout_bytes != there.stdout_bytes:
+        # Other neighbours in a batch change the last digit.
+        assert [(one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(there.stdout)] == [
+            (one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(here.stdout)
+        ]
+        for one, other in zip(records(there.stdout), records(here.stdout), strict=True):
+            np.testing.assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
 
 
 def test_the_command_line_starts_without_the_server():

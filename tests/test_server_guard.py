@@ -265,7 +265,7 @@ def test_a_client_that_leaves_amid_its_body_reaches_no_route():
 
 def test_all_bodies_together_are_bounded():
     its = guard(max_held_bytes=100)
-    answer = ask(its, "/v1/embeddings", body=(b"x" * 101,))
+    answer = ask(its, "/v1/embeddings", body=(b"x" * 101, None))
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert ask(its, body=(b"x" * 100,)).status == 200
     assert its._held_bytes == 0

@@ -28,7 +28,7 @@ def server(tmp_path_factory):
     home = str(tmp_path_factory.mktemp("home"))
     env = {"Q3E_HOME": home, "HF_HUB_CACHE": home}  # a module's server has no test's own environment
     with running_server(
-        env=env, api_keys=["key"], max_body_bytes=100_000, idle_s=0.5, headers_s=1.0, log_format="text"
+        env=env, api_keys=["key"], max_body_bytes=100_000, idle_s=0.5, headers_s=0.4, log_format="text"
     ) as running:
         yield running
 
@@ -353,6 +353,27 @@ def test_a_unix_socket(tmp_path):
     with running_server(unix_socket=str(path)) as running:
         assert running.wait() == 1
     assert path.read_text() == "precious"
+
+
+def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_read_slowly_does_not():
+    with running_server(max_items=60_000, stalled_s=0.5) as running:
+        body = json.dumps({"model": "demo", "input": ["x"] * 60_000}).encode()
+        request = HEAD + b"Connection: %s\r\nContent-Length: %d\r\n\r\n%s"
+        kept, closed, slow = (running.socket() for _ in range(3))
+        for client, connection in ((kept, b"keep-alive"), (closed, b"close")):
+            client.sendall(request % (connection, len(body), body))
+        slow.sendall(request % (b"close", len(body), body))
+        got = bytearray()
+        while part := slow.recv(1 << 19):
+            got += part
+            time.sleep(0.04)
+        answer = bytes(got).partition(b"\r\n\r\n")[2]
+        assert len(json.loads(answer)["embeddings"]) == 60_000
+        time.sleep(0.5)
+        assert len(answer_of(kept)) < len(answer)
+        assert len(answer_of(closed)) < len(answer)
+        for client in (kept, closed, slow):
+            client.close()
 
 
 def test_many_clients_at_once(server):

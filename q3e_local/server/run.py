@@ -37,6 +37,7 @@ _HEADERS_S = 20.0
 _MAX_HEADER_BYTES = 64 * 1024
 _STALLED_S = 30.0  # a client that takes nothing of its answer
 _CLOSE_S = 10.0
+_MAX_FILES = 8192
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
 
@@ -61,6 +62,7 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
     names = Names(settings.aliases, settings.models)
     for model in settings.models:
         names.resolve(model)  # what nobody knows, or is not here, is told before anything starts
+    _allow_many_connections()
     sockets = listen.listen(settings)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -161,6 +163,7 @@ class _Connection(HttpToolsProtocol):
     """uvicorn's, with limits it does not have: time and room for headers, and for an answer that nobody takes."""
 
     _waiting: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
     _n_header_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -169,6 +172,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -189,17 +193,29 @@ class _Connection(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        # Closing first sends what is left, which a client that reads nothing would hold up for ever.
-        self._abort_when_stalled(-1)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_stall()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch_stall(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(_STALLED_S, self._abort_when_stalled, left)
+
+    def _stop_watching(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _abort_when_stalled(self, before: int) -> None:
-        left = self.transport.get_write_buffer_size()
-        if left and left == before:
+        # Closing would first send what is left, which a client that takes nothing holds up for ever.
+        if self.transport.get_write_buffer_size() == before:
             self.transport.abort()
-        elif left:
-            self.loop.call_later(_STALLED_S, self._abort_when_stalled, left)
+        else:
+            self._watch_stall()
 
     def _wait_for_headers(self) -> None:
         self._waiting = self.loop.call_later(_HEADERS_S, self._too_slow)
@@ -234,6 +250,19 @@ def _config(app: App) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_CONNECTION_S,
         timeout_graceful_shutdown=5,
     )
+
+
+def _allow_many_connections() -> None:
+    """Raise our own limit of open files, which is 256 on some systems, as far as we may."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(_MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
