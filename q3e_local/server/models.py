@@ -105,7 +105,7 @@ class Models:
         if self._stopping:
             raise StoppingError("the server is shutting down")
         entry = self._entry(located)
-        if entry.n_users >= self._n_waiting_max:  # those that wait for a load are not in the queue yet
+        if not entry.loading.done() and entry.n_users >= self._n_waiting_max:  # these are not in its queue yet
             raise QueueFullError(f"{entry.n_users} requests wait for {entry.name} already; try again in 1 s", 1)
         if keep_alive_s is not None:
             entry.keep_alive_s = keep_alive_s
