@@ -63,7 +63,20 @@ class EmbedResult:
 
 
 @dataclass(frozen=True)
-class _Sequence:
+class Terms:
+    """What a request comes to for one model: its options checked, and what goes before each text."""
+
+    prefix: str
+    dim: int
+    limit: int  # tokens of a text, end token included
+    truncate: bool
+    space: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A text's ids as they are decoded, end token last, and whether they were cut."""
+
     ids: list[int]
     truncated: bool
 
@@ -135,8 +148,7 @@ class Embedder:
         once.
         """
         self.check(request)
-        prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
-        return self._stream(request, prefix, self._limit(request), progress)
+        return self._stream(request, self.terms(request), progress)
 
     def check(self, request: EmbedRequest) -> None:
         """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
@@ -144,16 +156,41 @@ class Embedder:
             raise OptionError(
                 f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
             )
-        self._dim(request)
-        self._limit(request)
-        self.prompts.prefix(request.kind, request.task, request.instruction)
+        self.terms(request)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""
+        return self.terms(request).space
+
+    def terms(self, request: EmbedRequest) -> Terms:
+        """The request's options for this model. Raises OptionError."""
+        dim, limit = self._dim(request), self._limit(request)
         prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
-        return str(Space(self.engine.digest, self._dim(request), prefix))
+        space = str(Space(self.engine.digest, dim, prefix))
+        return Terms(prefix, dim, limit, request.truncate, space)
+
+    def readied(self, text: str, index: int, terms: Terms) -> str:
+        """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
+        if not isinstance(text, str):
+            raise InvalidTextError(f"a text must be a str, got {type(text).__name__}", index)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidTextError(
+                f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text", index
+            ) from None
+        return self._normalize(terms.prefix + text)
+
+    def fitted(self, ids: list[int], index: int, terms: Terms) -> Fitted:
+        """Ids without an end token as they are decoded. Raises TextTooLongError where cutting was not asked for."""
+        fitted, truncated = fit(ids, terms.limit, self.engine.eos_id)
+        if truncated and not terms.truncate:
+            raise TextTooLongError(
+                f"has {len(ids) + 1} tokens, the limit is {terms.limit}; truncate it or split it", index
+            )
+        return Fitted(fitted, truncated)
 
     def close(self) -> None:
         """Free the model."""
@@ -187,9 +224,9 @@ class Embedder:
         return request.max_tokens
 
     def _stream(
-        self, request: EmbedRequest, prefix: str, limit: int, progress: Progress | None
+        self, request: EmbedRequest, terms: Terms, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        window: list[_Sequence | TextError] = []
+        window: list[Fitted | TextError] = []
         n_waiting = n_texts = n_tokens = 0
 
         def advance(texts: int, tokens: int) -> None:
@@ -200,7 +237,8 @@ class Embedder:
 
         for index, text in enumerate(request.texts):
             try:
-                sequence = self._tokenize(index, prefix, text, limit, request.truncate)
+                ids = self.engine.tokenize(self.readied(text, index, terms))
+                sequence = self.fitted(ids, index, terms)
             except TextError as error:
                 window.append(error)
             else:
@@ -212,30 +250,15 @@ class Embedder:
         if window:
             yield from self._decode(window, index + 1 - len(window), request.dim, advance)
 
-    def _tokenize(self, index: int, prefix: str, text: str, limit: int, truncate: bool) -> _Sequence:
-        if not isinstance(text, str):
-            raise InvalidTextError(f"a text must be a str, got {type(text).__name__}", index)
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidTextError(
-                f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text", index
-            ) from None
-        ids = self.engine.tokenize(self._normalize(prefix + text))
-        fitted, truncated = fit(ids, limit, self.engine.eos_id)
-        if truncated and not truncate:
-            raise TextTooLongError(f"has {len(ids) + 1} tokens, the limit is {limit}; truncate it or split it", index)
-        return _Sequence(fitted, truncated)
-
     def _decode(
         self,
-        window: list[_Sequence | TextError],
+        window: list[Fitted | TextError],
         first_index: int,
         dim: int | None,
         advance: Callable[[int, int], None],
     ) -> list[Embedded | TextError]:
         results: dict[int, Embedded | TextError] = {}
-        sequences: list[tuple[int, _Sequence]] = []
+        sequences: list[tuple[int, Fitted]] = []
         for row, item in enumerate(window):
             if isinstance(item, TextError):
                 results[row] = item

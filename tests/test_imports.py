@@ -17,7 +17,9 @@ import q3e_local
 PACKAGE = Path(q3e_local.__file__).parent
 
 # A module may import those of its own room and of the rooms above it in this list.
-FACTS = "card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum plan"
+FACTS = (
+    "address card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum plan"
+)
 ROOMS = [
     ["errors"],
     FACTS.split(),
@@ -27,7 +29,8 @@ ROOMS = [
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor"],
+    ["doctor", "remote"],
+    ["server"],
     ["cli", "__main__"],
 ]
 # Who may import what is not ours and not Python's.
@@ -41,8 +44,15 @@ FOREIGN = {
     "platformdirs": {"folders"},
     "click": {"cli"},
     "rich": {"cli"},
-    "orjson": {"cli"},
+    "orjson": {"cli", "server"},
     "pyarrow": {"cli"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "anyio": {"server"},
+    "uvicorn": {"server.run"},
+    "httptools": {"server.run"},
+    "uvloop": {"server.run"},
+    "prometheus_client": {"server.metrics"},
 }
 EVERYWHERE = {"numpy"}
 
@@ -116,7 +126,8 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
     ],
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
-    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "fastapi", "uvicorn", "torch", "transformers"}
+    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers"}
+    heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}
     script = f"import sys\n{what}\nprint(*sys.modules, file=sys.stderr)"

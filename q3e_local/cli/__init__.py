@@ -28,6 +28,10 @@ _COMMANDS = {
     "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
     "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
     "verify": ("verify:verify", "Check a model against what its authors published."),
+    "serve": ("serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
+    "ps": ("ps:ps", "List the models that a running server has loaded."),
+    "stop": ("ps:stop", "Unload a model from a running server."),
+    "service": ("service:service", "Start the server when you log in."),
     "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
 }
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from q3e_local.embedder import Embedder, EmbedRequest
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
 from q3e_local.vectors import DTYPES, Dtype
+
+if TYPE_CHECKING:
+    from q3e_local.remote import RemoteEmbedder
 
 _NAMED_AT_MOST = 5
 
@@ -80,6 +84,10 @@ class _Tally:
 @click.option("--resume", is_flag=True, help="Continue a .jsonl or .npy output where it stopped.")
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@click.option(
+    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
+    help="Let this running server compute, such as http://127.0.0.1:11434.",
+)  # fmt: skip
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def embed(
@@ -87,7 +95,7 @@ def embed(
     id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind, task: str | None,
     instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
     dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
-    quiet: bool,
+    server: str | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
 
@@ -109,7 +117,7 @@ def embed(
     check_target(output, form, resume, force)
 
     tally = _Tally()
-    with load(model, offline, quiet, n_threads=threads, n_gpu_layers=gpu_layers) as embedder:
+    with _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
         started = time.monotonic()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
         embedder.stream(request)  # raises OptionError before an output is opened, and perhaps emptied
@@ -127,8 +135,27 @@ def embed(
     return SKIPPED if tally.skipped else DONE
 
 
+def _embedder(
+    model: str, server: str | None, offline: bool, quiet: bool, threads: int | None, gpu_layers: int | None
+) -> Embedder | RemoteEmbedder:
+    """The model in this process, or a server's."""
+    if not server:
+        return load(model, offline, quiet, n_threads=threads, n_gpu_layers=gpu_layers)
+    if threads is not None or gpu_layers is not None:
+        raise OptionError("--threads and --gpu-layers are for a model in this process; the server has its own")
+    from q3e_local.remote import RemoteEmbedder, Server
+
+    return RemoteEmbedder(Server(server), model)
+
+
 def _run(
-    source: Source, embedder: Embedder, request: EmbedRequest, out: Output, show: Meter, tally: _Tally, skip: bool
+    source: Source,
+    embedder: Embedder | RemoteEmbedder,
+    request: EmbedRequest,
+    out: Output,
+    show: Meter,
+    tally: _Tally,
+    skip: bool,
 ) -> None:
     """Read, embed and write text by text. Raises the first error once all texts before it are written."""
     given: deque[tuple[int, Item]] = deque()  # to the embedder, and not yet back

@@ -92,6 +92,20 @@ class LlamaEngine:
         return self.info.added_tokens
 
     @property
+    def n_vocab(self) -> int:
+        return self.info.n_vocab
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the weights and of the context the engine starts with; longer texts take more."""
+        weights = self.info.size_bytes * (2 if self.config.repack else 1)
+        return weights + self._plan(padded(self.n_batch)).n_bytes(self.info)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.n_gpu_layers > 0
+
+    @property
     def n_gpu_layers(self) -> int:
         """Layers on the GPU; more than the model has means all of them."""
         if self.config.n_gpu_layers is not None:
@@ -103,6 +117,15 @@ class LlamaEngine:
             if self._model is None:
                 raise EngineError("the engine is closed")
             return self._model.tokenize(text.encode("utf-8"))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of these ids, special tokens written out; what is no UTF-8 becomes U+FFFD."""
+        if ids and not 0 <= min(ids) <= max(ids) < self.info.n_vocab:
+            raise OptionError(f"token ids are between 0 and {self.info.n_vocab - 1}, got {min(ids)} to {max(ids)}")
+        with self._tokenizing:
+            if self._model is None:
+                raise EngineError("the engine is closed")
+            return self._model.detokenize(ids).decode("utf-8", "replace")
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         if not sequences:

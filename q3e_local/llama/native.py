@@ -135,6 +135,16 @@ class Model:
         found: list[int] = ids[:n_ids]
         return found
 
+    def detokenize(self, ids: Sequence[int]) -> bytes:
+        """The bytes of these ids, special tokens written out. Ids outside the vocabulary would end the process."""
+        tokens, size = (lib.llama_token * len(ids))(*ids), 8 * len(ids) + 64
+        while True:
+            text = ctypes.create_string_buffer(size)
+            n_bytes = int(lib.llama_detokenize(self._vocab, tokens, len(ids), text, size, False, True))
+            if 0 <= n_bytes <= size:
+                return text.raw[:n_bytes]
+            size = max(-n_bytes, 2 * size)
+
     def free(self) -> None:
         if self._handle:
             lib.llama_model_free(self._handle)

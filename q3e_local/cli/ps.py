@@ -1,0 +1,85 @@
+"""`q3e-local ps` and `stop`: what a running server has loaded, and unloading it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import orjson
+
+from q3e_local.cli import DONE
+from q3e_local.cli.loading import size
+from q3e_local.errors import ModelNotHereError
+
+_FOREVER_S = 10 * 365 * 86_400  # Ollama says so with a date 292 years ahead
+_SERVER = click.option(
+    "--server", metavar="URL", help="[env: Q3E_SERVER, OLLAMA_HOST] [default: http://127.0.0.1:11434]"
+)
+
+
+@click.command()
+@_SERVER
+@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+def ps(server: str | None, as_json: bool) -> int:
+    """List the models that a running server has loaded."""
+    found = _ask(server, "GET", "/api/ps")["models"]
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
+        return DONE
+    if not found:
+        click.echo("no model is loaded", err=True)
+        return DONE
+    width = max(4, *(len(model["name"]) for model in found))
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'processor':<9}  {'context':>7}  until")
+    for model in found:
+        on_gpu = model.get("size_vram", 0) > 0
+        click.echo(
+            f"{model['name']:<{width}}  {size(model['size']):>9}  {'GPU' if on_gpu else 'CPU':<9}  "
+            f"{model.get('context_length', 0):>7,}  {_until(model.get('expires_at'))}"
+        )
+    return DONE
+
+
+@click.command()
+@click.argument("name")
+@_SERVER
+def stop(name: str, server: str | None) -> int:
+    """Unload a model from a running server, once it has finished what it is at. The server goes on."""
+    from q3e_local.remote import ServerRefusedError
+
+    try:
+        _ask(server, "POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
+    except ServerRefusedError as error:
+        if error.status != 404:
+            raise
+        raise ModelNotHereError(str(error)) from None
+    click.echo(f"{name} is unloaded")
+    return DONE
+
+
+def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    from q3e_local.remote import Server, server_address
+
+    connection = Server(server_address(server))
+    try:
+        return connection.ask(method, path, body)
+    finally:
+        connection.close()
+
+
+def _until(text: Any) -> str:
+    """`in 4 min`, as exact as anyone needs."""
+    try:
+        seconds = (datetime.fromisoformat(str(text)) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return "unknown"
+    if seconds > _FOREVER_S:
+        return "for ever"
+    if seconds <= 0:
+        return "now"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"in {seconds / length:.0f} {unit}"
+    return f"in {seconds:.0f} s"

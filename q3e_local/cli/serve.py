@@ -1,0 +1,73 @@
+"""`q3e-local serve`: options to settings, and the server's parts joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from q3e_local.errors import OptionError
+
+
+@click.command()
+@click.option("--host", help="The address to listen on. [env: Q3E_HOST, OLLAMA_HOST] [default: 127.0.0.1]")
+@click.option("--port", type=int, help="0 is any free one. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
+@click.option(
+    "-m", "--model", "models", metavar="MODEL", multiple=True,
+    help="Load this model at the start; may be repeated. Others load on first use. [env: Q3E_MODELS]",
+)  # fmt: skip
+@click.option(
+    "--keep-alive", "keep_alive_s", metavar="TIME",
+    help="How long an unused model stays loaded: 5m, 1h30m, seconds; -1 is for ever. "
+    "[env: Q3E_KEEP_ALIVE, OLLAMA_KEEP_ALIVE] [default: 5m]",
+)  # fmt: skip
+@click.option("--max-loaded", type=int, help="Models in memory at once. [env: Q3E_MAX_LOADED] [default: 2]")
+@click.option(
+    "--api-key", "api_keys", metavar="KEY", multiple=True,
+    help="Ask clients for this key; may be repeated. Safer in the variable. [env: Q3E_API_KEY]",
+)  # fmt: skip
+@click.option(
+    "--origins", metavar="LIST",
+    help="Web pages that may use the server, beside those of this machine: https://a.example,https://*.b.example "
+    "[env: Q3E_ORIGINS, OLLAMA_ORIGINS]",
+)  # fmt: skip
+@click.option("--max-queue", type=int, help="Texts that may wait. [env: Q3E_MAX_QUEUE] [default: 4096]")
+@click.option("--max-items", type=int, help="Texts in one request. [env: Q3E_MAX_ITEMS] [default: 2048]")
+@click.option(
+    "--max-body-bytes", type=int, metavar="BYTES",
+    help="Size of one request. [env: Q3E_MAX_BODY_BYTES] [default: 33554432]",
+)  # fmt: skip
+@click.option(
+    "--unix-socket", type=click.Path(path_type=Path), help="Listen on this socket instead. [env: Q3E_UNIX_SOCKET]"
+)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="Lines on stderr. [env: Q3E_LOG_FORMAT] [default: text]"
+)
+def serve(host: str | None, origins: str | None, **options: Any) -> int:
+    """Serve embeddings to Ollama's, OpenAI's, llama-server's and TEI's clients on this machine.
+
+    Ctrl-C or SIGTERM finishes what runs, then ends. A second Ctrl-C ends at once.
+
+    \b
+      q3e-local serve
+      q3e-local serve -m qwen3-embedding:4b --keep-alive -1
+      q3e-local serve --host 0.0.0.0 --api-key "$KEY"
+    """
+    from q3e_local.server.settings import settings
+
+    options["host"] = _host(host)
+    options["origins"] = tuple(part.strip() for part in (origins or "").split(",") if part.strip())
+    chosen = settings(options)
+    # After everything that can fail quickly.
+    from q3e_local.server.app import create_app
+    from q3e_local.server.local_service import LocalService
+    from q3e_local.server.run import serve as run
+
+    return run(chosen, LocalService, create_app)
+
+
+def _host(text: str | None) -> str | None:
+    if text is not None and (text.count(":") == 1 or "/" in text):
+        raise OptionError(f"--host is a name or an address, got {text!r}; the port has an option of its own, --port")
+    return None if text is None else text.strip("[]")

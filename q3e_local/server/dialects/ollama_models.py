@@ -1,0 +1,272 @@
+"""Ollama's routes for the models on this machine: list, show, what is loaded, copy, delete.
+
+Knows Ollama's JSON, the store and the cards; leaves getting a model here to ollama_pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from q3e_local import catalog, store
+from q3e_local.card import NAME_GRAMMAR
+from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
+from q3e_local.gguf_header import Header
+from q3e_local.server.dialects import names
+from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
+from q3e_local.server.dialects.routes import body_schema
+from q3e_local.server.naming import QUERY_SUFFIX
+from q3e_local.server.service import LoadedModel, Service
+from q3e_local.server.settings import ServerSettings
+from q3e_local.store import Installed
+
+Answer = Callable[..., Response]
+
+_FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
+_changing = threading.Lock()  # copies and deletes: one must not lose sight of a file the other needs
+
+NAMED = {"model": {"type": "string"}}
+
+
+def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
+    """The routes, answering JSON with `answer`."""
+
+    @routes.get("/api/tags", summary="The models on this machine")
+    @routes.head("/api/tags", include_in_schema=False)
+    async def tags() -> Response:
+        return answer({"models": await asyncio.to_thread(_tags, settings)})
+
+    @routes.post(
+        "/api/show",
+        summary="What is known of a model",
+        openapi_extra=body_schema(NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
+    )
+    async def show(request: Request) -> Response:
+        fields = await read_fields(request, only_first=True)
+        name, verbose = _required(fields), fields.flag("verbose", False)
+        return answer(await asyncio.to_thread(_show, name, verbose, settings))
+
+    @routes.get("/api/ps", summary="The models in memory")
+    @routes.head("/api/ps", include_in_schema=False)
+    async def ps() -> Response:
+        return answer({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
+
+    @routes.delete(
+        "/api/delete",
+        summary="Remove a model from this machine",
+        openapi_extra=body_schema(NAMED, ("model",), {"model": "no-such-model"}),
+    )
+    async def delete(request: Request) -> Response:
+        name = _required(await read_fields(request, only_first=True), 'name "{}" is invalid')
+        one = await asyncio.to_thread(_removable, name)
+        await service.unload(one.name)
+        await asyncio.to_thread(_remove, one)
+        return Response()
+
+    @routes.post(
+        "/api/copy",
+        summary="Give a model another name",
+        openapi_extra=body_schema(
+            {"source": {"type": "string"}, "destination": {"type": "string"}},
+            ("source", "destination"),
+            {"source": "demo", "destination": "my-model"},
+        ),
+    )
+    async def copy(request: Request) -> Response:
+        fields = await read_fields(request, only_first=True)
+        await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
+        return Response()
+
+
+async def known(name: str, settings: ServerSettings) -> Installed:
+    """What is here under a name, found without holding up the others."""
+    return await asyncio.to_thread(names.here, name, settings)
+
+
+async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
+    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above."""
+    if dim <= 0:
+        return None
+    one = await known(name, settings)
+    info = await asyncio.to_thread(names.described, one)
+    return dim if dim < info.n_embd else None
+
+
+def rfc3339(moment: datetime | None = None) -> str:
+    """A time with fractions and offset; now, where none is given."""
+    return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
+
+
+def _required(fields: Fields, invalid: str = "invalid model name") -> str:
+    name = fields.text("model") or fields.text("name")
+    if not name:
+        raise BadRequestError("model is required", "model")
+    try:
+        return names.checked(name)
+    except names.InvalidNameError:
+        raise BadRequestError(invalid.format(name), "model") from None
+
+
+def _tags(settings: ServerSettings) -> list[dict[str, Any]]:
+    found = []
+    for name, one in names.listed(settings):
+        with suppress(Q3EError, OSError):  # a file that cannot be read is told of by show, and by q3e-local list
+            found.append(_listed(name, one))
+    return found
+
+
+def _listed(name: str, one: Installed) -> dict[str, Any]:
+    info, shown = names.described(one), names.short_form(name)
+    return {
+        "name": shown,
+        "model": shown,
+        "modified_at": _modified(one),
+        "size": one.size_bytes,
+        "digest": one.sha256 or info.digest,
+        "details": _details(one) | {"context_length": info.n_ctx_train, "embedding_length": info.n_embd},
+        "capabilities": ["embedding"],
+    }
+
+
+def _details(one: Installed) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "qwen3",
+        "families": ["qwen3"],
+        "parameter_size": _parameter_size(names.parameters(one)),
+        "quantization_level": names.described(one).quantization.upper(),
+    }
+
+
+def _parameter_size(n_parameters: int) -> str:
+    """Ollama's HumanNumber: `4.0B`, `595.78M`."""
+    for unit, letter, digits in ((10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 0)):
+        if n_parameters >= unit:
+            return f"{n_parameters / unit:.{0 if n_parameters % unit == 0 else digits}f}{letter}"
+    return str(n_parameters)
+
+
+def _modified(one: Installed) -> str:
+    return rfc3339(datetime.fromtimestamp(one.path.stat().st_mtime, UTC))
+
+
+def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
+    try:
+        one = names.here(name, settings)
+    except (UnknownModelError, ModelNotHereError) as error:
+        raise type(error)(f"model '{names.short_form(name)}' not found: {error}") from None
+    header = names.header_of(one)
+    found: dict[str, Any] = {
+        "modelfile": f"# Made by q3e-local from the model's file\n# {names.short_form(name)}\nFROM {one.path}\n",
+        "parameters": f"{'num_ctx':<30} {names.described(one).n_ctx_train}",
+        "details": _details(one),
+        "model_info": _metadata(header, verbose),
+        "tensors": [
+            {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
+            for tensor in header.tensors.values()
+        ],
+        "capabilities": ["embedding"],
+        "modified_at": _modified(one),
+    }
+    with suppress(UnknownModelError):  # a file of the user's own has no card
+        found["license"] = catalog.resolve(one.name)[0].license
+    return found
+
+
+def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
+    # A list is None in the header, and [] here: only the vocabulary was kept.
+    metadata = {
+        key: [] if value is None else value
+        for key, value in header.metadata.items()
+        if key not in ("general.name", "tokenizer.chat_template")
+    }
+    metadata["general.parameter_count"] = names.parameter_count(header)
+    if verbose:
+        metadata["tokenizer.ggml.tokens"] = [header.tokens[i] for i in range(len(header.tokens))]
+        metadata["tokenizer.ggml.token_type"] = list(header.tokens.types)
+    return metadata
+
+
+def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, Any]]:
+    found = []
+    for model in loaded:
+        shown = names.short_form(model.name)
+        expires = (
+            datetime.now(UTC) + _FOREVER
+            if model.expires_at is None
+            else datetime.fromtimestamp(model.expires_at, UTC)
+        )
+        entry: dict[str, Any] = {"name": shown, "model": shown, "size": model.size_bytes, "digest": "", "details": {}}
+        with suppress(Q3EError, OSError):  # loaded, and its file removed since
+            one = names.here(model.name, settings)
+            entry |= {"digest": one.sha256 or names.described(one).digest, "details": _details(one)}
+        entry |= {
+            "expires_at": rfc3339(expires),
+            "size_vram": model.size_bytes if model.on_gpu else 0,
+            "context_length": model.n_ctx,
+        }
+        found.append(entry)
+    return found
+
+
+def _removable(name: str) -> Installed:
+    try:
+        return store.removable(names.without_latest(name))
+    except (UnknownModelError, ModelNotHereError) as error:
+        raise type(error)(f"model '{name}' not found") from None
+
+
+def _remove(one: Installed) -> None:
+    """Remove a model; a file of ours that has another name here goes on to that one."""
+    with _changing:
+        heir = next(
+            (
+                other
+                for other in store.installed()
+                if other.path == one.path and other.name != one.name and other.origin == "imported"
+            ),
+            None,
+        )
+        if heir is not None and one.origin in store.OURS:
+            # Forgotten as if it were another's, so that the file stays.
+            store.record(replace(one, origin="imported"))
+            store.record(replace(heir, origin=one.origin))
+        store.remove(one.name)
+
+
+def _copy(source: str, destination: str, settings: ServerSettings) -> None:
+    """Record a model's file under another name."""
+    for what, name in (("source", source), ("destination", destination)):
+        try:
+            names.checked(name)
+        except names.InvalidNameError:
+            raise BadRequestError(f'{what} "{name}" is invalid', what) from None
+    target = names.without_latest(names.checked(destination)).lower()
+    if not NAME_GRAMMAR.fullmatch(target) or target in settings.aliases or target.endswith((QUERY_SUFFIX, ".gguf")):
+        raise BadRequestError(f'destination "{destination}" is invalid', "destination")
+    with _changing:
+        try:
+            one = names.stored(names.without_latest(names.checked(source)))
+        except (UnknownModelError, ModelNotHereError) as error:
+            raise type(error)(f'model "{source}" not found') from None
+        with suppress(UnknownModelError):
+            card, file = catalog.resolve(target)
+            raise BadRequestError(
+                f'destination "{destination}" is invalid: it is the name of {card.tag(file.quantization)}',
+                "destination",
+            )
+        there = store.recorded(target)
+        if there is not None and there.origin in store.OURS:
+            raise BadRequestError(f'destination "{destination}" is invalid: it is a model already', "destination")
+        if there is None or there.path != one.path:
+            store.record(Installed(target, one.path, one.size_bytes, "imported", one.sha256))

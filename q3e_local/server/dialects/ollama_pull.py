@@ -1,0 +1,124 @@
+"""Ollama's /api/pull: the service's pull, told in lines of JSON as Ollama tells its own.
+
+Knows the statuses Ollama's clients draw bars for; nothing of where a model comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from q3e_local.errors import Q3EError, UnknownModelError
+from q3e_local.server.dialects import names
+from q3e_local.server.dialects.body import read_fields
+from q3e_local.server.dialects.ollama_models import NAMED, Answer
+from q3e_local.server.dialects.routes import body_schema, while_connected
+from q3e_local.server.naming import to_pull
+from q3e_local.server.service import Service
+from q3e_local.server.settings import ServerSettings
+
+if TYPE_CHECKING:  # what pulls is loaded when something is pulled
+    from q3e_local.pull import Step
+
+logger = logging.getLogger(__name__)
+
+NDJSON = "application/x-ndjson"
+_STEP_S = 0.06
+_NO_MANIFEST = "pull model manifest: file does not exist"
+
+
+class PullError(Q3EError):
+    """A pull that failed, in Ollama's words."""
+
+
+def add_route(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
+    """The route, answering JSON with `answer`."""
+
+    @routes.post(
+        "/api/pull",
+        summary="Bring a model here; lines of JSON tell how far it is",
+        openapi_extra=body_schema(
+            NAMED | {"stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}
+        ),
+    )
+    async def pull(request: Request) -> Response:
+        fields = await read_fields(request, only_first=True)
+        given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
+        name = names.checked(given)
+        if stream:
+            return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
+        try:
+            await while_connected(request, service.pull(name, lambda step: None))
+        except UnknownModelError as error:
+            raise PullError(f"{_NO_MANIFEST}: {error}") from None
+        return answer({"status": "success"})
+
+
+async def _lines(service: Service, name: str, settings: ServerSettings) -> AsyncIterator[bytes]:
+    """A pull's progress as Ollama tells it, then `success` or the error."""
+    loop = asyncio.get_running_loop()
+    steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    digest, size = await asyncio.to_thread(_digest_and_size, name, settings)
+
+    def progress(step: Step) -> None:  # from another thread
+        with suppress(RuntimeError):  # the server has stopped since
+            loop.call_soon_threadsafe(steps.put_nowait, step)
+
+    yield _line({"status": "pulling manifest"})
+    pulling = asyncio.ensure_future(service.pull(name, progress))
+    pulling.add_done_callback(lambda task: steps.put_nowait(None))
+    last, last_at = "", -1.0
+    try:
+        while (step := await steps.get()) is not None:
+            now = loop.time()
+            if step.what == last and now - last_at < _STEP_S and step.done < step.total:
+                continue
+            last, last_at = step.what, now
+            yield _line(_progress(step, digest))
+        pulling.result()
+        if not last:  # it was here already
+            yield _line({"status": f"pulling {digest[7:19]}", "digest": digest, "total": size, "completed": size})
+        for status in ("verifying sha256 digest", "writing manifest", "success"):
+            yield _line({"status": status})
+    except UnknownModelError as error:
+        yield _line({"error": f"{_NO_MANIFEST}: {error}"})
+    except Q3EError as error:
+        yield _line({"error": str(error)})
+    except Exception:  # the status is long sent: a last line is all that can be told
+        logger.exception("pulling %s failed", name)
+        yield _line({"error": "internal error; the server's log says more"})
+    finally:
+        pulling.cancel()  # the client went away: nobody listens any more
+        await asyncio.gather(pulling, return_exceptions=True)
+
+
+def _progress(step: Step, digest: str) -> dict[str, Any]:
+    # Clients draw a bar for what has a digest; making a model of a download has none yet.
+    named = {"status": f"pulling {digest[7:19]}", "digest": digest}
+    line = named if step.what.startswith("downloading") else {"status": step.what}
+    return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
+    """What the progress bar of a client is told it is about."""
+    with suppress(UnknownModelError):
+        card, file = to_pull(name)
+        pinned = card.files[file.made_from] if file.made_from is not None else file
+        if pinned.sha256 is not None:
+            return f"sha256:{pinned.sha256}", pinned.size_bytes
+    with suppress(Q3EError, OSError):  # no download has it, but it may be here
+        one = names.here(name, settings)
+        return f"sha256:{one.sha256 or names.described(one).digest}", one.size_bytes
+    return "sha256:" + 64 * "0", 0

@@ -1,0 +1,261 @@
+"""OpenAI's embeddings and models, with this model's own extras: query or document, instruction, smaller forms.
+
+Knows OpenAI's JSON; translates into the service's request and back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from q3e_local.errors import (
+    ModelNotHereError,
+    OptionError,
+    Q3EError,
+    TextError,
+    TextTooLongError,
+    UnknownModelError,
+)
+from q3e_local.prompts import TASKS, Kind
+from q3e_local.server.dialects import names
+from q3e_local.server.dialects.body import (
+    BadRequestError,
+    Fields,
+    hold_to_limit,
+    read_fields,
+    read_inputs,
+)
+from q3e_local.server.dialects.routes import (
+    ClientGoneError,
+    NotServedError,
+    body_schema,
+    default_model,
+    json_response,
+    result_headers,
+    retry_headers,
+    route_class,
+    rows,
+    truncated,
+    while_connected,
+)
+from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.server.settings import ServerSettings
+from q3e_local.store import Installed
+from q3e_local.vectors import to_base64, to_binary, to_int8
+
+# Class, status, type, code: the first that fits. What is none of these is our fault.
+_ERRORS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
+    (TextTooLongError, 400, "invalid_request_error", "context_length_exceeded"),
+    (TextError, 400, "invalid_request_error", None),
+    (BadRequestError, 400, "invalid_request_error", None),
+    (names.InvalidNameError, 404, "invalid_request_error", "model_not_found"),
+    (OptionError, 400, "invalid_request_error", None),
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (ModelNotHereError, 404, "invalid_request_error", "model_not_found"),
+    (NotServedError, 501, "invalid_request_error", None),
+    (QueueFullError, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (StoppingError, 503, "service_unavailable", None),
+    (ClientGoneError, 499, "invalid_request_error", None),
+    (Q3EError, 500, "server_error", None),
+)
+
+_FORMS = ("float", "int8", "binary")
+
+_EMBED_SCHEMA = {
+    "input": {
+        "description": "A text, a list of texts, the token ids of one text, or a list of token id lists",
+        "oneOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+            {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+                "minItems": 1,
+            },
+        ],
+    },
+    "model": {"type": "string", "description": "A name as in /v1/models; with -query behind it, texts are queries"},
+    "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+    "dimensions": {"type": "integer", "minimum": 1, "description": "MRL: the first numbers, scaled to length 1"},
+    "user": {"type": "string", "description": "Ignored"},
+    "input_type": {"type": "string", "enum": ["query", "document"]},
+    "instruction": {"type": "string", "description": "The task in your own words, put before every text"},
+    "task": {"type": "string", "enum": list(TASKS)},
+    "truncate": {"type": "boolean", "default": True, "description": "Cut texts that are too long, and say which"},
+    "embedding_types": {
+        "type": "array",
+        "items": {"type": "string", "enum": list(_FORMS)},
+        "description": "Each embedding is then an object of lists, whatever encoding_format says: `float`; `int8` "
+        "with `int8_scale` (float = int8 * int8_scale); `binary`, eight numbers to an unsigned byte",
+    },
+    "pooling_method": {"type": "string", "enum": ["last"]},
+}
+
+
+def router(service: Service, settings: ServerSettings) -> APIRouter:
+    """The routes under /v1."""
+    routes = APIRouter(route_class=route_class(failure), tags=["OpenAI"])
+    example = {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256}
+
+    @routes.post(
+        "/v1/embeddings",
+        summary="Embed texts or token ids",
+        openapi_extra=body_schema(_EMBED_SCHEMA, ("model", "input"), example),
+    )
+    async def embeddings(request: Request) -> Response:
+        fields = await read_fields(request)
+        model = fields.text("model")
+        if not model:
+            raise BadRequestError("model is required; /v1/models lists what is here", "model")
+        return await embed(request, service, settings, fields, model)
+
+    @routes.get("/v1/models", summary="The models on this machine")
+    async def models() -> Response:
+        found = await asyncio.to_thread(names.listed, settings)
+        return json_response({"object": "list", "data": [_model(names.short_form(name), one) for name, one in found]})
+
+    @routes.get("/v1/models/{model:path}", summary="One model")
+    async def model(model: str) -> Response:
+        one = await asyncio.to_thread(names.here, names.checked(model), settings)
+        return json_response(_model(model, one))
+
+    return routes
+
+
+async def embed(
+    request: Request, service: Service, settings: ServerSettings, fields: Fields, model: str | None = None
+) -> Response:
+    """One embeddings request; without a `model`, the server's own answers."""
+    inputs = read_inputs(fields.raw("input"), "input")
+    hold_to_limit(len(inputs), settings.max_items, "input")
+    forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
+    given = model or fields.text("model")
+    wanted = request_of(fields, inputs, names.checked(given) if given else default_model(service, settings))
+    try:
+        result = await while_connected(request, service.embed(wanted))
+    except OptionError as error:
+        if wanted.dim is None:
+            raise
+        # The other options were checked on their own: what is left is dim, whose limits only the model knows.
+        raise BadRequestError(str(error), "dimensions") from None
+    return await _answer(result, given or result.model, forms, encoding)
+
+
+def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) -> ServiceRequest:
+    """The service's request with all that OpenAI's fields and ours say."""
+    kind: Kind | None = None
+    if fields.has("input_type"):
+        kind = "query" if fields.choice("input_type", ("query", "document"), "document") == "query" else "document"
+    instruction, task = fields.text("instruction"), fields.text("task")
+    if instruction is not None and not instruction.strip():
+        raise BadRequestError("instruction is empty; leave it out to get the default", "instruction")
+    if task is not None and task not in TASKS:
+        raise BadRequestError(f"unknown task; choose from {', '.join(TASKS)}, or give an instruction", "task")
+    if task is not None and instruction is not None:
+        raise BadRequestError("give a task or an instruction, not both", "instruction")
+    pooling = fields.text("pooling_method")
+    if pooling not in (None, "last"):
+        raise BadRequestError(
+            "pooling_method must be 'last': this model was trained to put a text's meaning into its last token, so "
+            "every other pooling gives wrong vectors",
+            "pooling_method",
+        )
+    dim = fields.integer("dimensions")
+    if dim is not None and dim < 1:
+        raise BadRequestError(f"dimensions must be 1 or more, got {dim}", "dimensions")
+    return ServiceRequest(
+        model,
+        tuple(inputs),
+        kind=kind,
+        task=task,
+        instruction=instruction,
+        dim=dim,
+        truncate=fields.flag("truncate", True),
+    )
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """OpenAI's error object for an exception."""
+    status, kind, code = next((row[1:] for row in _ERRORS if isinstance(error, row[0])), (500, "server_error", None))
+    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
+    param = None
+    if isinstance(error, BadRequestError):
+        param = error.field
+    elif isinstance(error, TextError):
+        param = "input"
+    elif code == "model_not_found":
+        param = "model"
+    return error_response(status, message, kind, param, code, retry_headers(error))
+
+
+def error_response(
+    status: int,
+    message: str,
+    kind: str,
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """OpenAI's error object, all four keys present."""
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return json_response({"error": error}, status, headers)
+
+
+def _forms(fields: Fields) -> tuple[str, ...]:
+    forms = fields.items("embedding_types")
+    if forms is None:
+        return ()
+    if not forms or any(form not in _FORMS for form in forms):
+        raise BadRequestError(f"embedding_types must be a list of {', '.join(_FORMS)}", "embedding_types")
+    return tuple(dict.fromkeys(forms))
+
+
+async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str) -> Response:
+    n_tokens = sum(result.prompt_tokens)
+    embeddings: list[Any]
+    if forms:
+        embeddings = await _in_forms(result, forms)
+    elif encoding == "base64":
+        embeddings = [to_base64(row) for row in result.vectors]
+    else:
+        embeddings = list(await rows(result.vectors))
+    answer = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": each} for i, each in enumerate(embeddings)],
+        "model": model,
+        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+        "space": result.space,
+        "truncated": truncated(result),
+    }
+    return json_response(answer, headers=result_headers(result))
+
+
+async def _in_forms(result: ServiceResult, forms: tuple[str, ...]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{} for _ in result.vectors]
+    for form in forms:
+        if form == "float":
+            columns: dict[str, list[Any]] = {"float": list(await rows(result.vectors))}
+        elif form == "int8":
+            codes, scales = to_int8(result.vectors)
+            columns = {"int8": list(codes), "int8_scale": list(scales[:, 0])}
+        else:
+            columns = {"binary": list(to_binary(result.vectors))}
+        for name, values in columns.items():
+            for one, value in zip(found, values, strict=True):
+                one[name] = value
+    return found
+
+
+def _model(name: str, one: Installed) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(one.path.stat().st_mtime),
+        "owned_by": name.rpartition("/")[0].rpartition("/")[2] or "library",
+    }

@@ -1,0 +1,171 @@
+"""What every dialect's routes share: errors told in its own shape, results with their headers, clients that leave.
+
+Knows HTTP, and no dialect's JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.errors import Q3EError
+from q3e_local.server.dialects.body import BadRequestError
+from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.service import Service, ServiceResult
+from q3e_local.server.settings import ServerSettings
+from q3e_local.vectors import Vectors
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Failure = Callable[[Request, Exception], Response]
+"""A dialect's one mapping from an exception to a response."""
+
+JSON = "application/json"
+_RETRY_STOPPING_S = 5
+# Some clients take header lines of 8 KiB at most; the body has all of them where the dialect has room.
+_MAX_TRUNCATED = 4_000
+_NUMBERS = 100_000  # written in one go: some 3 ms
+_MAX_PIECES = 8_192  # each is a question to the worker
+
+
+class ClientGoneError(Q3EError):
+    """The client closed the connection; nobody reads the answer."""
+
+
+class NotServedError(Q3EError):
+    """A route of the dialect that a server for embeddings has no answer to."""
+
+
+def route_class(failure: Failure) -> type[APIRoute]:
+    """Routes whose errors are told by `failure`, those nobody foresaw too."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                return await told_by(failure, request, handler(request))
+
+            return answer
+
+    return Route
+
+
+async def told_by(failure: Failure, request: Request, work: Awaitable[Response]) -> Response:
+    """The response, or what `failure` makes of an error, those nobody foresaw too."""
+    try:
+        return await work
+    except ClientDisconnect:
+        return failure(request, ClientGoneError("request canceled"))
+    except Q3EError as error:
+        return failure(request, error)
+    except Exception as error:
+        logger.exception("%s %s failed", request.method, request.url.path)
+        return failure(request, error)
+
+
+async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
+    """Wait for `work`, and cancel it when the client goes away: its place in the queue is another's then.
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError("request canceled")
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = JSON
+) -> Response:
+    """JSON with float32 arrays printed with the fewest digits that restore them."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, media_type)
+
+
+def result_headers(result: ServiceResult) -> dict[str, str]:
+    """What every embedding answer carries: the space, the tokens, and which inputs were cut."""
+    headers = {
+        "x-q3e-space": result.space,
+        "x-q3e-texts": str(len(result.prompt_tokens)),
+        "x-q3e-prompt-tokens": str(sum(result.prompt_tokens)),
+    }
+    cut = truncated(result)
+    if cut:
+        listed = ",".join(map(str, cut))
+        if len(listed) > _MAX_TRUNCATED:
+            listed = listed[:_MAX_TRUNCATED].rpartition(",")[0] + ",..."
+        headers["x-q3e-truncated"] = listed
+    return headers
+
+
+def truncated(result: ServiceResult) -> list[int]:
+    """Places of the inputs that were cut."""
+    return [i for i, cut in enumerate(result.truncated) if cut]
+
+
+async def rows(vectors: Vectors) -> list[orjson.Fragment]:
+    """Each row as JSON. Others have their turn in between: 2,048 rows of 2,560 numbers take a tenth of a second."""
+    n_rows = max(1, _NUMBERS // vectors.shape[1])
+    written: list[orjson.Fragment] = []
+    for first in range(0, len(vectors), n_rows):
+        if first:
+            await asyncio.sleep(0)
+        some = vectors[first : first + n_rows]
+        written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in some]
+    return written
+
+
+def default_model(service: Service, settings: ServerSettings) -> str:
+    """Which model answers when a request names none: the server's, the one that is loaded, or the usual one."""
+    if settings.models:
+        return settings.models[0]
+    loaded = service.loaded()
+    return loaded[0].name if loaded else DEFAULT_MODEL
+
+
+def retry_headers(error: Exception) -> dict[str, str]:
+    """When to come back, for errors that pass."""
+    if isinstance(error, QueueFullError):
+        return {"retry-after": str(max(1, error.retry_after_s))}
+    return {"retry-after": str(_RETRY_STOPPING_S)} if isinstance(error, StoppingError) else {}
+
+
+def body_schema(properties: dict[str, Any], required: tuple[str, ...] = (), example: Any = None) -> dict[str, Any]:
+    """What /openapi.json says of a route's body, which the route reads itself."""
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": True, "content": {JSON: content}}}
+
+
+async def pieces(service: Service, model: str, ids: list[int]) -> list[str]:
+    """The text of each token, asked for once for each id."""
+    if len(ids) > _MAX_PIECES:
+        raise BadRequestError(f"the text has {len(ids)} tokens; their pieces are told for {_MAX_PIECES} at most")
+    written = {token_id: await service.detokenize(model, [token_id]) for token_id in dict.fromkeys(ids)}
+    return [written[token_id] for token_id in ids]

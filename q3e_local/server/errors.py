@@ -1,0 +1,32 @@
+"""What can go wrong between a request and the engine, beyond the library's own errors.
+
+    Q3EError
+    └── ServerError
+        ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
+        ├── WorkerDiedError     the model's process ended while it worked on this request
+        └── StoppingError       the server is shutting down
+"""
+
+from __future__ import annotations
+
+from q3e_local.errors import Q3EError
+
+
+class ServerError(Q3EError):
+    """Base of what only a server meets."""
+
+
+class QueueFullError(ServerError):
+    """Too much waits already."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WorkerDiedError(ServerError):
+    """The model's process ended while it worked on this request; the next request gets a new one."""
+
+
+class StoppingError(ServerError):
+    """The server is shutting down."""

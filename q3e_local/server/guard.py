@@ -1,0 +1,364 @@
+"""What every request passes before a route sees it: host, origin, key, size, time, and a server that is stopping.
+
+Pure ASGI, around whatever app it is given. Knows HTTP and which family of errors a path belongs to; nothing of
+models. A body is read whole before the app is called, so that slow and oversized ones never reach a route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from q3e_local import address
+from q3e_local.server.settings import ServerSettings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+RETRY_AFTER_S = 5
+OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
+
+# As Ollama's, beside what the user adds.
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - compared, not bound
+_DEFAULT_ORIGINS = (
+    *(f"{scheme}://{host}{port}" for host in _LOCAL_HOSTS for scheme in ("http", "https") for port in ("", ":*")),
+    *(f"{scheme}://*" for scheme in ("app", "file", "tauri", "vscode-webview", "vscode-file")),
+)
+_METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,2000}")
+
+_IDLE_S = 20.0  # without a byte of the body
+_SLOWEST_BYTES_S = 16 * 1024  # of a body, once the idle time is granted
+_LINGER_S = 2.0
+_MAX_HELD_BYTES = 512 * 1024 * 1024  # of all bodies together
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that no route has a part in."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    retry_after_s: int | None = None
+
+
+def error_body(path: str, refusal: Refusal) -> bytes:
+    """The error as clients of this path read it: Ollama's text, OpenAI's object, TEI's two fields, llama-server's."""
+    error: Any
+    if path.startswith("/v1/") and path not in OPEN_PATHS:
+        error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
+        return _json({"error": error})
+    if path in ("/embed", "/similarity", "/info", "/decode", "/embed_all"):
+        kind = {429: "Overloaded", 503: "Unhealthy"}.get(refusal.status, "Validation")
+        return _json({"error": refusal.message, "error_type": kind})
+    if path in (
+        "/embedding",
+        "/embeddings",
+        "/tokenize",
+        "/detokenize",
+        "/props",
+        "/models",
+        "/health",
+        "/v1/health",
+    ):
+        kind = {401: "authentication_error", 403: "permission_error", 503: "unavailable_error"}.get(
+            refusal.status, "invalid_request_error"
+        )
+        return _json({"error": {"code": refusal.status, "message": refusal.message, "type": kind}})
+    return _json({"error": refusal.message})
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+class Guard:
+    """The app, guarded. `n_running` requests are with it now; once `stopping` is set, new ones are turned away."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: ServerSettings,
+        *,
+        idle_s: float = _IDLE_S,
+        max_held_bytes: int = _MAX_HELD_BYTES,
+    ) -> None:
+        self._app = app
+        self._max_body_bytes = settings.max_body_bytes
+        # A page cannot reach a Unix socket; and who listens on all addresses is called by names we cannot know.
+        self._checks_host = settings.unix_socket is None and not settings.is_public
+        self._origins = _Origins((*_DEFAULT_ORIGINS, *settings.origins))
+        self._keys = [_digest(key.encode("ascii")) for key in settings.api_keys]
+        self._own_name = socket.gethostname().lower()
+        self._idle_s, self._max_held_bytes, self._held_bytes = idle_s, max_held_bytes, 0
+        self.stopping = False
+        self.n_running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = _Headers(scope["headers"])
+        cors = self._cors(headers, scope)
+        refusal = self._refuse(scope, headers, cors)
+        if refusal is not None:
+            await _answer(scope, receive, send, refusal, cors or [])
+            return
+        if scope["method"] == "OPTIONS" and (cors or not headers.first(b"origin")):
+            await _preflight(send, headers, cors or [])
+            return
+        self.n_running += 1
+        held = _Held(self)
+        try:
+            if headers.has_body:
+                body = await self._read(headers, receive, held)
+                if isinstance(body, Refusal):
+                    await _answer(scope, receive, send, body, cors or [])
+                    return
+                if body is None:  # the client went away
+                    return
+                receive = _replay(body, receive)
+            await self._app(scope, receive, _with_headers(send, cors) if cors else send)
+        finally:
+            held.release()
+            self.n_running -= 1
+
+    def _refuse(self, scope: Scope, headers: _Headers, cors: Headers | None) -> Refusal | None:
+        if self.stopping:
+            return Refusal(503, "the server is stopping", "server_error", retry_after_s=RETRY_AFTER_S)
+        if len(headers.all(b"host")) > 1:
+            return Refusal(400, "the request has more than one Host header")
+        if self._checks_host and not self._is_own(headers.first(b"host"), scope):
+            return Refusal(
+                403, "this server answers requests to this machine only; the Host header names another", "forbidden"
+            )
+        if cors is None:
+            return Refusal(
+                403, "this web page may not use the server; its origin can be allowed with --origins", "forbidden"
+            )
+        if (
+            self._keys
+            and scope["method"] != "OPTIONS"
+            and scope["path"] not in OPEN_PATHS
+            and not self._knows(headers)
+        ):
+            return Refusal(401, "Invalid API Key", "invalid_request_error", "invalid_api_key")
+        return None
+
+    def _is_own(self, header: bytes, scope: Scope) -> bool:
+        host = address.split_host(header.decode("latin-1").strip())
+        if host in ("", "localhost", self._own_name) or host.endswith((".localhost", ".local", ".internal")):
+            return True
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        local = scope.get("server")
+        return ip.is_loopback or ip.is_private or ip.is_unspecified or (local is not None and host == local[0])
+
+    def _cors(self, headers: _Headers, scope: Scope) -> Headers | None:
+        """What to add to the answer for a page of this origin; None where it may not ask."""
+        origin = headers.first(b"origin")
+        if not origin:
+            return []
+        text = origin.decode("latin-1")
+        host = headers.first(b"host").decode("latin-1")
+        # A page of ours. On a public address a name could have been rebound to us, so it has to be one of ours too.
+        if text in (f"http://{host}", f"https://{host}") and self._is_own(host.encode("latin-1"), scope):
+            return [(b"vary", b"Origin")]
+        if not self._origins.allow(text):
+            return None
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", b"*"),
+            (b"vary", b"Origin"),
+        ]
+
+    def _knows(self, headers: _Headers) -> bool:
+        scheme, _, given = headers.first(b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer":
+            given = b""
+        found = False
+        for candidate in (given.strip(), headers.first(b"x-api-key").strip()):
+            digest = _digest(candidate)
+            for key in self._keys:  # all of them, whichever fits: the time tells nothing
+                found |= hmac.compare_digest(digest, key)
+        return found
+
+    async def _read(self, headers: _Headers, receive: Receive, held: _Held) -> bytes | Refusal | None:
+        limit = self._max_body_bytes
+        too_large = Refusal(413, f"the request body is larger than {limit} bytes")
+        announced = headers.first(b"content-length")
+        if announced.isdigit() and int(announced) > limit:
+            return too_large
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        chunks: list[bytes] = []
+        n_bytes = 0
+        while True:
+            # Idle time for the next piece; and in all no slower than the slowest.
+            time_left = started + 2 * self._idle_s + n_bytes / _SLOWEST_BYTES_S - loop.time()
+            try:
+                async with asyncio.timeout(min(self._idle_s, max(0.0, time_left))):
+                    message = await receive()
+            except TimeoutError:
+                return Refusal(408, "the request body came too slowly")
+            if message["type"] != "http.request":
+                return None
+            chunk = message.get("body", b"")
+            n_bytes += len(chunk)
+            if n_bytes > limit:
+                return too_large
+            if not held.add(len(chunk)):
+                return Refusal(
+                    503, "the server holds too many large requests", "server_error", retry_after_s=RETRY_AFTER_S
+                )
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks) if len(chunks) > 1 else chunk
+
+
+class _Held:
+    """The bytes of one body, counted with those of all."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self._n_bytes = guard, 0
+
+    def add(self, n_bytes: int) -> bool:
+        guard = self._guard
+        if guard._held_bytes + n_bytes > guard._max_held_bytes:
+            return False
+        guard._held_bytes += n_bytes
+        self._n_bytes += n_bytes
+        return True
+
+    def release(self) -> None:
+        self._guard._held_bytes -= self._n_bytes
+        self._n_bytes = 0
+
+
+class _Headers:
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = list(raw)
+
+    def first(self, name: bytes) -> bytes:
+        return next((value for key, value in self._raw if key == name), b"")
+
+    def all(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self._raw if key == name]
+
+    @property
+    def has_body(self) -> bool:
+        return self.first(b"content-length") not in (b"", b"0") or bool(self.first(b"transfer-encoding"))
+
+
+class _Origins:
+    """An allow list as Ollama reads it: exact, or with one `*`; `*` alone is everyone."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        exact, wild = set(), []
+        for pattern in patterns:
+            before, star, after = pattern.strip().lower().rstrip("/").partition("*")
+            if not star:
+                exact.add(before)
+            else:
+                wild.append((before, after))
+        self._exact, self._wild = frozenset(exact), tuple(wild)
+
+    def allow(self, origin: str) -> bool:
+        origin = origin.lower()
+        return origin in self._exact or any(
+            len(origin) >= len(before) + len(after) and origin.startswith(before) and origin.endswith(after)
+            for before, after in self._wild
+        )
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body as one message, then whatever the connection says: that it is gone."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def _with_headers(send: Send, headers: Headers) -> Send:
+    async def added(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), *headers]}
+        await send(message)
+
+    return added
+
+
+async def _preflight(send: Send, headers: _Headers, cors: Headers) -> None:
+    asked = headers.first(b"access-control-request-headers")
+    answer: Headers = [*cors, (b"allow", _METHODS)]
+    if headers.first(b"access-control-request-method"):
+        answer += [
+            (b"access-control-allow-methods", _METHODS),
+            # Whatever the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin is what decides.
+            (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else b"*"),
+            (b"access-control-max-age", b"43200"),
+        ]
+        if headers.first(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+    await send({"type": "http.response.start", "status": 204, "headers": answer})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send, refusal: Refusal, cors: Headers) -> None:
+    body = error_body(scope["path"], refusal)
+    headers: Headers = [
+        (b"content-type", b"application/json; charset=utf-8"),
+        (b"content-length", str(len(body)).encode("ascii")),
+        *cors,
+    ]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_s).encode("ascii")))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    has_body = _Headers(scope["headers"]).has_body
+    if refusal.status in (408, 503) or has_body:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    lingers = has_body and refusal.status != 408
+    await send({"type": "http.response.body", "body": body, "more_body": lingers})
+    if lingers:
+        # A client that is still sending would lose the answer to a reset; so take what comes, for a moment.
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

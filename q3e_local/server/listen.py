@@ -1,0 +1,135 @@
+"""The sockets a server listens on: a host and port, or a Unix socket.
+
+Knows the operating system's refusals and says them in a sentence; nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from q3e_local.address import DEFAULT_PORT
+from q3e_local.errors import OptionError
+from q3e_local.server.errors import ServerError
+from q3e_local.server.settings import ServerSettings
+
+_BUSY = {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, getattr(errno, "WSAEACCES", errno.EACCES)}
+
+
+class ListenError(ServerError):
+    """The address cannot be had."""
+
+
+def listen(settings: ServerSettings) -> list[socket.socket]:
+    """Sockets that are bound and not yet listening. Raises ListenError, or OptionError for a host there is not."""
+    if settings.unix_socket is not None:
+        return [_unix(settings.unix_socket)]
+    if not settings.host:
+        return [_all_addresses(settings.port)]
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise OptionError(f"there is no host {settings.host!r} to listen on; choose another with --host") from None
+    sockets: list[socket.socket] = []
+    port = settings.port
+    for family, _, _, _, where in dict.fromkeys(found):
+        try:
+            one = _bound(family, (where[0], port, *where[2:]))
+        except OSError as error:
+            if sockets and error.errno not in _BUSY:  # localhost without IPv6
+                continue
+            for other in sockets:
+                other.close()
+            raise _refused(error, settings.host, port) from None
+        sockets.append(one)
+        port = one.getsockname()[1]  # 0 was any: the same for each address
+    return sockets
+
+
+def close(sockets: list[socket.socket], unix_socket: Path | None) -> None:
+    """Close them, and take the Unix socket's file away if it is still ours."""
+    for one in sockets:
+        one.close()
+    if unix_socket is not None:
+        unix_socket.unlink(missing_ok=True)
+
+
+def _all_addresses(port: int) -> socket.socket:
+    try:
+        if socket.has_dualstack_ipv6():
+            return _bound(socket.AF_INET6, ("::", port), dual=True)
+        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - asked for
+    except OSError as error:
+        raise _refused(error, "all addresses", port) from None
+
+
+def _bound(family: int, where: tuple[object, ...], dual: bool = False) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # A server that was just stopped must not keep the next one from its port.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        one.bind(where)
+        one.setblocking(False)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _refused(error: OSError, host: str, port: int) -> ListenError:
+    if error.errno in _BUSY:
+        whose = " (Ollama's own, perhaps)" if port == DEFAULT_PORT else ""
+        return ListenError(
+            f"port {port} on {host} is taken by another program{whose}; stop that, or choose another with --port"
+        )
+    if error.errno in _FORBIDDEN:
+        return ListenError(f"port {port} on {host} may not be used by this user; choose another with --port")
+    return ListenError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --host")
+
+
+def _unix(path: Path) -> socket.socket:
+    if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
+        raise OptionError("Unix sockets are not supported on Windows; use --host and --port")
+    _remove_stale(path)
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # for this user alone, from the first moment on
+    try:
+        one.bind(str(path))
+        one.setblocking(False)
+    except OSError as error:
+        one.close()
+        reason = error.strerror or str(error)  # a path that is too long has no number
+        raise ListenError(f"cannot make the Unix socket {path}: {reason}") from None
+    finally:
+        os.umask(before)
+    return one
+
+
+def _remove_stale(path: Path) -> None:
+    """Take away what a killed server left; leave a living one's, and every other file."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"{path} is there already and no socket; choose another with --unix-socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ListenError(f"cannot use the Unix socket {path}: {error.strerror or error}") from None
+        else:
+            raise ListenError(f"another server listens on {path}; stop that, or choose another with --unix-socket")

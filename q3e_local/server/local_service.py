@@ -1,0 +1,237 @@
+"""`Service` on this machine: names to models, texts to ids, batches to vectors.
+
+The one embed path of all dialects; it computes what the library's Embedder does, with a queue in place of its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from q3e_local.embedder import Embedder, EmbedRequest, Fitted, Terms
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import InvalidTextError, ModelError, OptionError
+from q3e_local.model_file import inspect
+from q3e_local.plan import ContextPlan, padded
+from q3e_local.server.models import Model, Models
+from q3e_local.server.naming import Named, Names, to_pull
+from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
+from q3e_local.server.settings import ServerSettings
+from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
+from q3e_local.vectors import finish
+
+# Characters tokenized in one go, so that a large request does not keep small ones from it: about 20 ms.
+_SLICE = 100_000
+# Numbers above which cutting and scaling would hold up the event loop.
+_LARGE = 1_000_000
+_CLOSE_S = 5.0
+
+Inputs = tuple[str | tuple[int, ...], ...]
+_PLAIN = EmbedRequest(())
+
+
+class LocalService:
+    """Serves models of this machine, each in a process of its own. Use it on one event loop, and close it."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        config: EngineConfig | None = None,
+        make_worker: Callable[[Path], Worker] | None = None,
+    ) -> None:
+        engine_config, failed = config or EngineConfig(), FailedLoads()
+        self._names = Names(settings.aliases, settings.models)
+        self._models = Models(
+            make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
+            lambda path: needed_bytes(path, engine_config),
+            keep_alive_s=settings.keep_alive_s,
+            max_loaded=settings.max_loaded,
+            n_waiting_max=settings.max_queue,
+        )
+
+    async def embed(self, request: ServiceRequest) -> ServiceResult:
+        """Load the model if need be, then embed. Cancelling the call gives its place in the queue back.
+
+        A `max_tokens` above the model's own limit limits nothing. Raises what loading raises, OptionError,
+        TextError with the place of the input, and the errors of server.errors.
+        """
+        began = time.perf_counter()
+        named = await asyncio.to_thread(self._names.resolve, request.model)
+        async with self._models.use(named.located, request.keep_alive_s) as model:
+            load_s = time.perf_counter() - began
+            terms = model.embedder.terms(_asked(request, named, model))
+            model.queue.check(len(request.inputs))
+            fitted: list[Fitted] = []
+            for first, some in _slices(request.inputs):
+                fitted += await asyncio.to_thread(_ids, model, some, first, terms)
+            pooled = await model.queue.decode([one.ids for one in fitted], terms.dim)
+        vectors = await asyncio.to_thread(finish, pooled) if pooled.size > _LARGE else finish(pooled)
+        return ServiceResult(
+            vectors=vectors,
+            prompt_tokens=tuple(len(one.ids) for one in fitted),
+            truncated=tuple(one.truncated for one in fitted),
+            model=model.name,
+            space=terms.space,
+            load_s=load_s,
+            total_s=time.perf_counter() - began,
+        )
+
+    async def load(self, model: str, keep_alive_s: float | None) -> None:
+        """Load without embedding."""
+        named = await asyncio.to_thread(self._names.resolve, model)
+        async with self._models.use(named.located, keep_alive_s):
+            pass
+
+    async def unload(self, model: str) -> None:
+        """Free a model's memory, at once or when the last request that uses it ends; that is not waited for."""
+        try:
+            name = (await asyncio.to_thread(self._names.resolve, model)).located.name
+        except ModelError:  # its file may be gone while it is still in memory
+            name = model.strip().lower()
+        await self._models.unload(name)
+
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
+        """Ids as the model sees them: normalized, special-token text parsed. No instruction is put before it."""
+        named = await asyncio.to_thread(self._names.resolve, model)
+        async with self._models.use(named.located) as used:
+            ids = await asyncio.to_thread(_tokenized, used, text)
+            return [*ids, used.worker.eos_id] if add_end_token else ids
+
+    async def detokenize(self, model: str, ids: list[int]) -> str:
+        """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
+        named = await asyncio.to_thread(self._names.resolve, model)
+        async with self._models.use(named.located) as used:
+            wrong = _foreign(ids, used.worker.n_vocab)
+            if wrong is not None:
+                raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
+            return await asyncio.to_thread(used.worker.detokenize, ids)
+
+    def loaded(self) -> list[LoadedModel]:
+        """What is in memory, longest remaining time first."""
+        return self._models.loaded()
+
+    async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
+        """Bring a model here, as `q3e-local pull`; `progress` gets pull.Step from another thread.
+
+        Cancelling stops it at the next step; what came so far is kept for the next time.
+        """
+        gone = threading.Event()
+
+        def report(step: object) -> None:
+            if gone.is_set():
+                raise _GoneError
+            progress(step)
+
+        def bring() -> None:
+            from q3e_local import pull as pulling  # the network is loaded when it is needed
+
+            with suppress(_GoneError):
+                pulling.pull(*to_pull(name), progress=report)
+
+        try:
+            await asyncio.to_thread(bring)
+        finally:
+            gone.set()
+
+    def counters(self) -> dict[str, float]:
+        """What was counted since the start, over all models."""
+        of_all = self._models.counters.values()
+        return {
+            "n_batches": sum(each.batches for each in of_all),
+            "n_computed_texts": sum(each.texts for each in of_all),
+            "n_computed_tokens": sum(each.tokens for each in of_all),
+            "n_shared_texts": sum(each.shared for each in of_all),
+            "n_failed_texts": sum(each.failed for each in of_all),
+            "n_refused": sum(each.refused for each in of_all),
+            "decode_seconds": sum(each.seconds for each in of_all),
+            "n_queued": sum(each.waiting for each in of_all),
+            "n_loads": self._models.n_loads,
+            "n_worker_restarts": self._models.n_restarts,
+        }
+
+    async def close(self, timeout_s: float = _CLOSE_S) -> None:
+        """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
+        await self._models.close(timeout_s)
+
+
+def needed_bytes(path: Path, config: EngineConfig) -> int:
+    """Memory to load this file and to begin with. Raises ModelError for one that cannot run."""
+    info = inspect(path)
+    plan = ContextPlan(
+        padded(config.n_batch), config.n_batch, min(config.n_seq_max, config.n_batch), config.tap,
+        config.flash_attention,
+    )  # fmt: skip
+    return info.size_bytes * (2 if config.repack else 1) + plan.n_bytes(info)
+
+
+class _GoneError(Exception):
+    """Nobody waits for this pull any more."""
+
+
+def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:
+    """The request, and what the name says where the request says nothing."""
+    task, instruction = request.task, request.instruction
+    if task is None and instruction is None and request.kind in (None, named.kind):
+        task, instruction = named.task, named.instruction
+    limit = model.worker.n_ctx_max
+    return EmbedRequest(
+        texts=(),
+        kind=request.kind or named.kind,
+        task=task,
+        instruction=instruction,
+        dim=named.dim if request.dim is None else request.dim,
+        truncate=request.truncate,
+        max_tokens=None if request.max_tokens is None else min(request.max_tokens, limit),
+    )
+
+
+def _slices(inputs: Inputs) -> Iterator[tuple[int, Inputs]]:
+    """The inputs in runs of about _SLICE characters, each with the place of its first."""
+    first = size = 0
+    for place, one in enumerate(inputs):
+        size += len(one)
+        if size >= _SLICE:
+            yield first, inputs[first : place + 1]
+            first, size = place + 1, 0
+    if first < len(inputs):
+        yield first, inputs[first:]
+
+
+def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]:
+    """What is decoded for each input; the inputs begin at place `first`. Runs on a thread."""
+    embedder, worker = model.embedder, model.worker
+    texts = [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
+    of_texts = iter(worker.tokenize_all(texts) if texts else [])
+    prefix: list[int] | None = None
+    fitted = []
+    for place, one in enumerate(inputs, first):
+        if isinstance(one, str):
+            ids = next(of_texts)
+        else:
+            wrong = _foreign(one, worker.n_vocab)
+            if wrong is not None:
+                raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
+            if prefix is None:
+                prefix = _prefix(model, terms)
+            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
+        fitted.append(embedder.fitted(ids, place, terms))
+    return fitted
+
+
+def _prefix(model: Model, terms: Terms) -> list[int]:
+    return model.worker.tokenize(model.embedder.readied("", 0, terms)) if terms.prefix else []
+
+
+def _tokenized(model: Model, text: str) -> list[int]:
+    embedder: Embedder = model.embedder
+    return model.worker.tokenize(embedder.readied(text, 0, embedder.terms(_PLAIN)))
+
+
+def _foreign(ids: tuple[int, ...] | list[int], n_vocab: int) -> int | None:
+    """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
+    return next((each for each in ids if not 0 <= each < n_vocab), None)

@@ -1,0 +1,113 @@
+"""Counters for Prometheus, at `/metrics`: requests, durations, texts, tokens, and what the service says of itself.
+
+Has a registry of its own, so that a second server in a process, or a host program's metrics, are not mixed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from q3e_local.server.guard import App, Receive, Scope, Send
+from q3e_local.server.logs import Seen
+
+PATH = "/metrics"
+_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+# What a service may count, by the name of its attribute or of an entry in `counters()`.
+_COUNTERS = {
+    "n_batches": ("q3e_batches", "Batches computed."),
+    "n_computed_tokens": ("q3e_computed_tokens", "Tokens computed."),
+    "n_computed_texts": ("q3e_computed_texts", "Texts computed: those that were in flight already are not."),
+    "n_shared_texts": ("q3e_shared_texts", "Texts that took the vector of an equal one in flight."),
+    "n_failed_texts": ("q3e_failed_texts", "Texts the model had no vector for."),
+    "n_refused": ("q3e_refused", "Requests refused because too much waited."),
+    "decode_seconds": ("q3e_decode_seconds", "Time the models computed."),
+    "n_worker_restarts": ("q3e_worker_restarts", "Model processes that ended and were started again."),
+    "n_loads": ("q3e_model_loads", "Models loaded."),
+}
+_GAUGES = {"n_queued": ("q3e_queue_length", "Requests that wait.")}
+
+
+class Metrics:
+    """What is counted for one server."""
+
+    def __init__(self, service: Any) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._requests = Counter(
+            "q3e_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "q3e_request_seconds", "From the request's first byte to the answer's last.", ["route"],
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._texts = Counter("q3e_texts", "Texts embedded.", registry=self._registry)
+        self._tokens = Counter("q3e_tokens", "Tokens of those texts.", registry=self._registry)
+        self._registry.register(_ServiceCollector(service))
+
+    def observe(self, seen: Seen) -> None:
+        """Count one request."""
+        method = seen.method if seen.method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
+        self._requests.labels(method, seen.route, str(seen.status)).inc()
+        self._seconds.labels(seen.route).observe(seen.seconds)
+        if seen.n_texts:
+            self._texts.inc(seen.n_texts)
+            self._tokens.inc(seen.n_tokens)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def route(self, app: App) -> App:
+        """The app, with `/metrics` answered here."""
+
+        async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["path"] != PATH or scope["method"] not in ("GET", "HEAD"):
+                await app(scope, receive, send)
+                return
+            scope["route"] = _Route()
+            body = self.text()
+            headers = [(b"content-type", _CONTENT_TYPE), (b"content-length", str(len(body)).encode("ascii"))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return routed
+
+
+class _Route:
+    path = PATH
+
+
+class _ServiceCollector:
+    """Reads the service when it is asked. A service that does not count something has no such metric."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        loaded = self._service.loaded()
+        yield GaugeMetricFamily("q3e_loaded_models", "Models in memory.", value=len(loaded))
+        size = GaugeMetricFamily("q3e_model_bytes", "Memory of a loaded model.", labels=["model"])
+        for model in loaded:
+            size.add_metric([model.name], model.size_bytes)
+        yield size
+        counts = self._counts()
+        for key, (name, text) in _COUNTERS.items():
+            if key in counts:
+                yield CounterMetricFamily(name, text, value=counts[key])
+        for key, (name, text) in _GAUGES.items():
+            if key in counts:
+                yield GaugeMetricFamily(name, text, value=counts[key])
+
+    def _counts(self) -> dict[str, float]:
+        counters = getattr(self._service, "counters", None)
+        found: dict[str, float] = dict(counters()) if callable(counters) else {}
+        for key in (*_COUNTERS, *_GAUGES):
+            value = getattr(self._service, key, None)
+            if isinstance(value, int | float):
+                found[key] = value
+        return found

@@ -1,0 +1,252 @@
+"""Which models are in memory, and for how long: `Models`.
+
+Loads on first use, unloads after keep_alive or to make room for another. Knows workers as something to load and
+close; nothing of what is asked of them, nor of names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from q3e_local import machine
+from q3e_local.embedder import Embedder
+from q3e_local.errors import ModelError
+from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.queue import BatchQueue, Counters
+from q3e_local.server.service import LoadedModel
+from q3e_local.server.worker import Worker
+from q3e_local.store import Located
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 5  # when all room is taken by models at work
+_FOREVER_S = 1e9
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a request gets of a loaded model."""
+
+    name: str
+    worker: Worker
+    embedder: Embedder
+    queue: BatchQueue
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A model in memory or on its way there. While it is used it has no timer."""
+
+    located: Located
+    worker: Worker
+    keep_alive_s: float
+    loading: asyncio.Task[Model] = field(init=False)
+    takes_room: bool = False
+    n_bytes: int = 0
+    n_users: int = 0
+    used_at: float = 0.0  # on the loop's clock
+    timer: asyncio.TimerHandle | None = None
+    closing: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.located.name
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
+
+    @property
+    def for_ever(self) -> bool:
+        return self.keep_alive_s < 0 or self.keep_alive_s > _FOREVER_S
+
+
+class Models:
+    """The models of a server. All calls on its event loop."""
+
+    def __init__(
+        self,
+        make_worker: Callable[[Path], Worker],
+        needed_bytes: Callable[[Path], int],
+        *,
+        keep_alive_s: float,
+        max_loaded: int,
+        n_waiting_max: int,
+        available_bytes: Callable[[], int] = machine.available_memory,
+    ) -> None:
+        self._make_worker, self._needed, self._available = make_worker, needed_bytes, available_bytes
+        self._keep_alive_s, self._max_loaded, self._n_waiting_max = keep_alive_s, max_loaded, n_waiting_max
+        self._entries: dict[str, _Entry] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
+        self._stopping = False
+        self.counters: dict[str, Counters] = {}  # by model; they outlive its unloading
+        self.n_loads = 0
+        self._n_restarts = 0  # of workers that are gone
+
+    @property
+    def n_restarts(self) -> int:
+        """How often a worker's process was started again after it had died."""
+        return self._n_restarts + sum(entry.worker.n_restarts for entry in self._entries.values())
+
+    @asynccontextmanager
+    async def use(self, located: Located, keep_alive_s: float | None = None) -> AsyncIterator[Model]:
+        """The model, loaded if need be, and kept at least until the block ends.
+
+        `keep_alive_s` sticks to the loaded model; None leaves what it has. Raises what loading raises, and
+        QueueFullError when models at work take all the room, or too many wait for this one.
+        """
+        if self._stopping:
+            raise StoppingError("the server is shutting down")
+        entry = self._entry(located)
+        if not entry.loading.done() and entry.n_users >= self._n_waiting_max:  # these are not in its queue yet
+            raise QueueFullError(f"{entry.n_users} requests wait for {entry.name} already; try again in 1 s", 1)
+        if keep_alive_s is not None:
+            entry.keep_alive_s = keep_alive_s
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+        entry.n_users += 1
+        try:
+            # One that goes away leaves the load to those that wait with it.
+            yield await asyncio.shield(entry.loading)
+        except ModelError:
+            self._forget(entry)  # its file is broken or another one now: the next request looks again
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if entry.loading.cancelled() and task is not None and not task.cancelling():
+                raise StoppingError("the server is shutting down") from None
+            raise
+        finally:
+            entry.n_users -= 1
+            self._rest(entry)
+
+    async def unload(self, name: str) -> None:
+        """Free its memory: now, or when the last request that uses it ends, in which case this does not wait."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        entry.keep_alive_s = 0
+        if entry.n_users == 0:
+            await asyncio.shield(self._close(entry))
+
+    def loaded(self) -> list[LoadedModel]:
+        """Longest remaining time first; a model in use has all of its time left."""
+        now, clock = time.time(), asyncio.get_running_loop().time()
+        found = []
+        for entry in self._entries.values():
+            if entry.is_loaded:
+                left = entry.keep_alive_s if entry.timer is None else entry.timer.when() - clock
+                expires_at = None if entry.for_ever else now + left
+                worker = entry.worker
+                found.append(LoadedModel(entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu))
+        return sorted(found, key=lambda one: (one.expires_at is not None and -one.expires_at) or -float("inf"))
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
+        self._stopping = True
+        for entry in list(self._entries.values()):
+            self._close(entry, timeout_s)
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    def _entry(self, located: Located) -> _Entry:
+        entry = self._entries.get(located.name)
+        if entry is not None and entry.located.path != located.path:
+            self._forget(entry)  # the name means another file now
+            self._rest(entry)
+            entry = None
+        if entry is None:
+            worker = self._make_worker(located.path)
+            entry = self._entries[located.name] = _Entry(located, worker, self._keep_alive_s)
+            loop = asyncio.get_running_loop()
+            entry.loading = loop.create_task(self._load(entry), name=f"load {located.name}")
+        return entry
+
+    def _forget(self, entry: _Entry) -> None:
+        if self._entries.get(entry.name) is entry:
+            del self._entries[entry.name]
+
+    def _rest(self, entry: _Entry) -> None:
+        """Start the timer when nobody uses it any more."""
+        if entry.n_users or entry.closing:
+            return
+        loop = asyncio.get_running_loop()
+        entry.used_at = loop.time()
+        if self._entries.get(entry.name) is not entry or entry.keep_alive_s == 0:
+            self._close(entry)
+        elif not entry.for_ever:
+            entry.timer = loop.call_later(entry.keep_alive_s, self._close, entry)
+
+    def _close(self, entry: _Entry, timeout_s: float = 0.0) -> asyncio.Task[None]:
+        """Begin to unload it; a request that comes now loads it anew."""
+        self._forget(entry)
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.closing is None:
+            entry.closing = asyncio.get_running_loop().create_task(
+                self._closed(entry, timeout_s), name=f"unload {entry.name}"
+            )
+            self._closing.add(entry.closing)
+            entry.closing.add_done_callback(self._closing.discard)
+        return entry.closing
+
+    async def _closed(self, entry: _Entry, timeout_s: float) -> None:
+        if entry.is_loaded:
+            await entry.loading.result().queue.close(timeout_s)
+        await asyncio.to_thread(entry.worker.close)
+        entry.loading.cancel()  # where it still waits for its turn; closing ended it otherwise
+        await asyncio.wait([entry.loading])
+        if entry.is_loaded:
+            await entry.loading.result().queue.close(0)
+            logger.info("unloaded %s", entry.name)
+        self._n_restarts += entry.worker.n_restarts
+
+    async def _load(self, entry: _Entry) -> Model:
+        began = time.monotonic()
+        try:
+            async with self._one_at_a_time:
+                entry.n_bytes = await asyncio.to_thread(self._needed, entry.located.path)
+                await self._make_room(entry)
+                entry.takes_room = True
+                await asyncio.to_thread(entry.worker.load)
+        except BaseException:
+            self._forget(entry)
+            raise
+        self.n_loads += 1
+        logger.info("loaded %s in %.2f s", entry.name, time.monotonic() - began)
+        counters = self.counters.setdefault(entry.name, Counters())
+        embedder = Embedder(entry.worker, entry.name, entry.located.prompts)
+        return Model(entry.name, entry.worker, embedder, BatchQueue(entry.worker, self._n_waiting_max, counters))
+
+    async def _make_room(self, entry: _Entry) -> None:
+        """Unload models that rest, the longest unused first, until there is room for this one."""
+        while True:
+            if self._closing:
+                await asyncio.wait(self._closing)
+                continue
+            others = [one for one in self._entries.values() if one.takes_room]
+            # Mapped weights count as available to the system, although their owners need them.
+            free = self._available() - sum(one.n_bytes for one in others)
+            # Alone it may try: what cannot work at all, the engine itself says.
+            if not others or (len(others) < self._max_loaded and entry.n_bytes <= free):
+                return
+            resting = [one for one in others if one.n_users == 0]
+            if not resting:
+                why = (
+                    f"{len(others)} models are in memory, and --max-loaded is {self._max_loaded}"
+                    if len(others) >= self._max_loaded
+                    else f"{entry.n_bytes / 1e9:.2f} GB are needed, {max(0, free) / 1e9:.2f} GB are free"
+                )
+                raise QueueFullError(
+                    f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
+                    _RETRY_S,
+                )
+            self._close(min(resting, key=lambda one: one.used_at))

@@ -1,0 +1,288 @@
+"""Texts of all requests, merged into full batches: `BatchQueue`, one for each loaded model.
+
+Knows ids, vectors and whose turn it is; nothing of texts, models or HTTP. Everything here runs on the event loop
+but the engine's decode, which has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from q3e_local.engine import Engine
+from q3e_local.errors import BadVectorError, Q3EError
+from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.vectors import Vectors
+
+Ids = tuple[int, ...]
+
+RETRY_MAX_S = 60
+# How far past a request's next text one is looked for that still fits into the batch.
+_LOOK_AHEAD = 32
+# Weight of the newest batch in the measured rate.
+_NEWEST = 0.2
+
+
+@dataclass
+class Counters:
+    """What was done so far, for metrics. Outlives the queue when handed to the next one."""
+
+    texts: int = 0
+    tokens: int = 0
+    batches: int = 0
+    seconds: float = 0.0  # spent decoding
+    failed: int = 0  # texts without a vector, whatever the reason
+    shared: int = 0  # texts that had the vector of an identical one in flight
+    refused: int = 0  # requests
+    waiting: int = 0  # texts, now
+
+
+class _Request:
+    """One caller's texts. `rows` fills in any order."""
+
+    def __init__(self, n_texts: int, dim: int, done: asyncio.Future[None]) -> None:
+        self.rows = np.empty((n_texts, dim), np.float32)
+        self.n_left = n_texts
+        self.done = done
+        self.waiting: deque[_Text] = deque()
+
+    def give(self, index: int, vector: Vectors) -> None:
+        self.rows[index] = vector[: self.rows.shape[1]]
+        self.n_left -= 1
+        if self.n_left == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(eq=False)
+class _Text:
+    """Ids to decode, for all that want them."""
+
+    ids: Ids
+    begun: bool = False
+    wanted: list[tuple[_Request, int]] = field(default_factory=list)
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.begun and bool(self.wanted)
+
+
+class BatchQueue:
+    """Decodes the texts of many requests in batches of up to `engine.n_batch` tokens.
+
+    Requests take turns, text by text, so a large one does not hold up a small one. Identical texts in flight are
+    decoded once. A text longer than a batch goes alone, and after it a batch of short ones if any wait: a short
+    text waits for one long one at most. What remains: the engine is busy with a long text for all of its decode,
+    as llama.cpp's context holds its keys and values, and nothing else can go between its pieces.
+    """
+
+    def __init__(self, engine: Engine, n_waiting_max: int, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
+        self.counters.waiting = 0
+        self._engine = engine
+        self._n_waiting_max = n_waiting_max
+        self._turns: deque[_Request] = deque()  # those with waiting texts, the next one first
+        self._in_flight: dict[Ids, _Text] = {}
+        self._n_waiting_tokens = 0
+        self._tokens_per_s: float | None = None
+        self._was_long = False
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-decode")
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="q3e batches")
+
+    async def decode(self, sequences: Sequence[Sequence[int]], dim: int | None = None) -> Vectors:
+        """Pooled vectors (n, dim), cut but not scaled, in the order of `sequences`.
+
+        Raises QueueFullError at once; the error of the first text that fails, BadVectorError with its place; or
+        StoppingError. When cancelled, what has not begun is not decoded.
+        """
+        request = _Request(len(sequences), dim or self._engine.n_embd, asyncio.get_running_loop().create_future())
+        if not sequences:
+            return request.rows
+        self.check(len(sequences))
+        for index, ids in enumerate(map(tuple, sequences)):
+            text = self._in_flight.get(ids)
+            if text is None:
+                text = self._in_flight[ids] = _Text(ids)
+                self._count_waiting(text, 1)
+            else:
+                self.counters.shared += 1
+            text.wanted.append((request, index))
+            if text.is_waiting:
+                request.waiting.append(text)  # in each one's own line, to come at the first one's turn
+        self._turns.append(request)
+        self._wake.set()
+        try:
+            await request.done
+        finally:
+            if request.n_left:
+                self._withdraw(request)
+            if not request.done.cancelled():
+                request.done.exception()  # so that asyncio does not miss its reader when we are cancelled just now
+        return request.rows
+
+    def check(self, n_texts: int) -> None:
+        """Raise QueueFullError if a request of so many texts must come again later, StoppingError if never.
+
+        As requests take turns, at most `n_texts` texts of each other one come before the last of this one. So a
+        single question finds a place behind another's 10,000 texts. An empty queue takes a request of any size.
+        """
+        if self._stopping:
+            raise StoppingError("the server is shutting down")
+        before = sum(min(len(other.waiting), n_texts) for other in self._turns)
+        if before and before + n_texts > self._n_waiting_max:
+            self.counters.refused += 1
+            retry_after_s = self._retry_after_s()
+            raise QueueFullError(
+                f"{self.counters.waiting} texts wait already, and {before + n_texts} would before this request is "
+                f"done; the limit is {self._n_waiting_max}; try again in {retry_after_s} s",
+                retry_after_s,
+            )
+
+    async def close(self, timeout_s: float) -> None:
+        """Refuse new requests, finish those that are here within `timeout_s`, and fail the rest."""
+        self._stopping = True
+        self._wake.set()
+        try:
+            await asyncio.wait([self._runner], timeout=timeout_s)
+        finally:
+            for text in list(self._in_flight.values()):
+                self._fail(text, StoppingError("the server is shutting down"))
+            self._runner.cancel()
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(0)  # let in what has arrived meanwhile: fuller batches
+            batch = self._next_batch()
+            if batch:
+                await self._decode(batch)
+            elif self._stopping:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _next_batch(self) -> list[_Text]:
+        """The next in turn, and what fits beside it."""
+        batch: list[_Text] = []
+        n_left = n_batch = self._engine.n_batch
+        only_short, self._was_long = self._was_long, False
+        passed: list[_Request] = []  # nothing of theirs fits: they keep their places in front
+        while self._turns and n_left > 0 and len(batch) < self._engine.n_seq_max:
+            request = self._turns.popleft()
+            # The first of a batch is whatever comes next, so that nothing waits for ever for a place it fits in.
+            n_max = n_left if batch or only_short else None
+            text = self._take(request, n_max)
+            if text is None:
+                if request.waiting:
+                    passed.append(request)
+                continue
+            batch.append(text)
+            self._begin(text)
+            n_left -= len(text.ids)
+            self._turns.append(request)
+            if len(text.ids) > n_batch:
+                self._was_long = True
+                break
+        self._turns.extendleft(reversed(passed))
+        if not batch and passed:  # only long ones wait
+            return self._next_batch()
+        return batch
+
+    def _take(self, request: _Request, n_max: int | None) -> _Text | None:
+        """The request's next text of at most `n_max` tokens, looking a little ahead."""
+        waiting = request.waiting
+        while waiting and not waiting[0].is_waiting:  # begun in another's line
+            waiting.popleft()
+        for place, text in enumerate(waiting):
+            if place >= _LOOK_AHEAD:
+                break
+            if text.is_waiting and (n_max is None or len(text.ids) <= n_max):
+                del waiting[place]
+                return text
+        return None
+
+    def _begin(self, text: _Text) -> None:
+        text.begun = True
+        self._count_waiting(text, -1)
+
+    async def _decode(self, batch: list[_Text]) -> None:
+        loop = asyncio.get_running_loop()
+        while batch:
+            begun = time.perf_counter()
+            try:
+                vectors = await loop.run_in_executor(self._thread, self._engine.decode, [text.ids for text in batch])
+                done = list(zip(batch, vectors, strict=True))
+            except Exception as error:  # whatever it is, the callers hear of it and the others go on
+                if isinstance(error, BadVectorError) and error.index < len(batch):
+                    self._fail(batch.pop(error.index), error)  # and its neighbours are decoded a second time
+                    continue
+                for text in batch:
+                    self._fail(text, error)
+                batch = []
+            else:
+                for text, vector in done:
+                    self._give(text, vector)
+                self._measure(batch, time.perf_counter() - begun)
+                batch = []
+
+    def _give(self, text: _Text, vector: Vectors) -> None:
+        self._in_flight.pop(text.ids, None)
+        self.counters.texts += 1
+        self.counters.tokens += len(text.ids)
+        for request, index in text.wanted:
+            request.give(index, vector)
+
+    def _fail(self, text: _Text, error: Exception) -> None:
+        self._in_flight.pop(text.ids, None)
+        if text.is_waiting:
+            self._begin(text)
+        self.counters.failed += 1
+        for request, index in text.wanted:
+            if isinstance(error, BadVectorError):
+                request.fail(BadVectorError(error.message, index))
+            else:
+                # Each its own: tracebacks grow on an error that several tasks raise.
+                request.fail(copy.copy(error) if isinstance(error, Q3EError) else error)
+
+    def _withdraw(self, request: _Request) -> None:
+        """Give a request's places back."""
+        if request in self._turns:
+            self._turns.remove(request)
+        request.waiting.clear()
+        for ids, text in list(self._in_flight.items()):
+            was_waiting = text.is_waiting
+            text.wanted = [wanted for wanted in text.wanted if wanted[0] is not request]
+            if was_waiting and not text.wanted:
+                del self._in_flight[ids]
+                self._count_waiting(text, -1)
+
+    def _count_waiting(self, text: _Text, change: int) -> None:
+        self.counters.waiting += change
+        self._n_waiting_tokens += change * len(text.ids)
+
+    def _measure(self, batch: list[_Text], seconds: float) -> None:
+        self.counters.batches += 1
+        self.counters.seconds += seconds
+        rate = sum(len(text.ids) for text in batch) / max(seconds, 1e-6)
+        known = self._tokens_per_s
+        self._tokens_per_s = rate if known is None else (1 - _NEWEST) * known + _NEWEST * rate
+
+    def _retry_after_s(self) -> int:
+        """When what waits now will be done at the rate of late, in whole seconds."""
+        if self._tokens_per_s is None:
+            return 1
+        return max(1, min(RETRY_MAX_S, math.ceil(self._n_waiting_tokens / self._tokens_per_s)))

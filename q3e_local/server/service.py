@@ -1,0 +1,77 @@
+"""The one embed path: what every dialect translates into and out of.
+
+Knows texts, models and results; nothing of HTTP or of any wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from q3e_local.prompts import Kind
+from q3e_local.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class ServiceRequest:
+    """What one HTTP request asks for. An input is a text, or token ids that get the end token if it is not there."""
+
+    model: str  # a name as the client sent it: a tag, an alias, a query alias
+    inputs: tuple[str | tuple[int, ...], ...]
+    kind: Kind | None = None  # None: what the name means, a document as a rule
+    task: str | None = None
+    instruction: str | None = None
+    dim: int | None = None
+    truncate: bool = True
+    max_tokens: int | None = None
+    keep_alive_s: float | None = None  # None: leave as it is; 0: unload afterwards; below 0: never unload
+
+
+@dataclass(frozen=True)
+class ServiceResult:
+    """`vectors` float32 (n_inputs, dim), rows of length 1, in the order of the inputs."""
+
+    vectors: Vectors
+    prompt_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    model: str  # the full name of the model that answered
+    space: str
+    load_s: float  # until the model was ready
+    total_s: float
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory. `expires_at` is seconds since the epoch; None means never."""
+
+    name: str
+    size_bytes: int
+    n_ctx: int
+    expires_at: float | None
+    on_gpu: bool
+
+
+class Service(Protocol):
+    """Everything a dialect may ask for. Errors are those of q3e_local.errors and of server.errors."""
+
+    async def embed(self, request: ServiceRequest) -> ServiceResult:
+        """Load the model if need be, then embed. Cancelling the call gives its place in the queue back."""
+
+    async def load(self, model: str, keep_alive_s: float | None) -> None:
+        """Load without embedding."""
+
+    async def unload(self, model: str) -> None:
+        """Free a model's memory once it has finished what it is at; fine when it is not loaded."""
+
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
+        """Ids as the model sees them: normalized, special-token text parsed."""
+
+    async def detokenize(self, model: str, ids: list[int]) -> str:
+        """The text of these ids."""
+
+    def loaded(self) -> list[LoadedModel]:
+        """What is in memory, longest remaining time first."""
+
+    async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
+        """Bring a model here, as `q3e-local pull`; `progress` gets pull.Step from another thread."""

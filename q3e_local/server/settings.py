@@ -1,0 +1,234 @@
+"""What a server is told: from options, then `Q3E_*`, then Ollama's variables, then defaults, and the config file.
+
+Knows text and limits; opens no socket.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from q3e_local import address
+from q3e_local.address import unquoted
+from q3e_local.card import NAME_GRAMMAR
+from q3e_local.errors import OptionError
+from q3e_local.folders import config_folder
+from q3e_local.prompts import TASKS
+
+LogFormat = Literal["text", "json"]
+
+# What /api/version answers: the release of Ollama whose wire format this server follows. Some clients refuse old
+# numbers. Our own version is in the `server` header of every answer.
+OLLAMA_VERSION = "0.32.7"
+
+KEEP_ALIVE_S = 300.0
+
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+_PIECE = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"[+-]?(?:{_PIECE.pattern})+")
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name of the user's own: a model, and what is done to every text that comes under this name."""
+
+    model: str
+    instruction: str | None = None  # with it, texts are queries
+    task: str | None = None
+    dim: int | None = None
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How one server runs. Raises OptionError for a value outside its limits."""
+
+    host: str = address.DEFAULT_HOST  # empty: all addresses
+    port: int = address.DEFAULT_PORT  # 0: any free one
+    models: tuple[str, ...] = ()  # loaded at start; others on first use
+    keep_alive_s: float = KEEP_ALIVE_S  # of a model nobody uses; below 0: never unload
+    max_loaded: int = 2  # models in memory at once
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    origins: tuple[str, ...] = ()  # of web pages, beside those of this machine
+    max_queue: int = 4096  # texts that may wait before those of a request, for each model
+    max_items: int = 2048  # texts in one request, as OpenAI's limit
+    max_body_bytes: int = 32 * 1024 * 1024
+    unix_socket: Path | None = None  # instead of host and port
+    log_format: LogFormat = "text"
+    version: str = OLLAMA_VERSION
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "port": (0, 65_535),
+            "max_loaded": (1, 64),
+            "max_queue": (1, 1_000_000),
+            "max_items": (1, 1_000_000),
+            "max_body_bytes": (1024, 1 << 40),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise OptionError(f"{name} must be between {low} and {high}, got {value}")
+        if self.log_format not in get_args(LogFormat):
+            raise OptionError(f"log_format must be text or json, got {self.log_format!r}")
+        for key in self.api_keys:
+            if not key or not key.isascii() or not key.isprintable() or " " in key:
+                raise OptionError("an API key must be printable ASCII without spaces, and not empty")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines reach it."""
+        return self.unix_socket is None and not address.is_loopback(self.host)
+
+
+def settings(
+    options: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> ServerSettings:
+    """The settings for these options (None and () mean not given), this environment and this config file.
+
+    Raises OptionError naming the option or variable, or the file and key.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in (options or {}).items() if value not in (None, ())}
+    fields = _of_ollama(environ) | _of_ours(environ) | given
+    if isinstance(fields.get("keep_alive_s"), str):
+        fields["keep_alive_s"] = keep_alive(fields["keep_alive_s"])
+    if "unix_socket" in fields:
+        fields["unix_socket"] = Path(fields["unix_socket"]).expanduser()
+    aliases = read_aliases(config_folder() / "server.toml" if config is None else config)
+    return ServerSettings(**fields, aliases=aliases)
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of a Go duration such as `1h30m`, `1.5h`, `-1s` or `0`; None for what is none."""
+    if text in ("0", "+0", "-0"):
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        return None
+    seconds = math.fsum(float(number) * _UNITS_S[unit] for number, unit in _PIECE.findall(text))
+    if seconds * 1e9 > 2**63 - 1:  # Go counts nanoseconds in 64 bits
+        return None
+    return -seconds if text.startswith("-") else seconds
+
+
+def keep_alive(text: str) -> float:
+    """Seconds for `--keep-alive`: a duration or a bare number of seconds; below 0 means for ever.
+
+    Raises OptionError for anything else.
+    """
+    seconds = _keep_alive_s(unquoted(text))
+    if seconds is None:
+        raise OptionError(f"keep_alive must be seconds or a duration such as 5m, 1h30m or -1, got {text!r}")
+    return seconds
+
+
+def _keep_alive_s(text: str) -> float | None:
+    seconds = duration_s(text)
+    if seconds is None and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        seconds = float(text)
+    return seconds
+
+
+def _of_ollama(environ: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if unquoted(environ.get("OLLAMA_HOST", "")):
+        listen = address.parse(environ["OLLAMA_HOST"])
+        fields |= {"host": listen.host, "port": listen.port}
+    alive = unquoted(environ.get("OLLAMA_KEEP_ALIVE", ""))
+    if alive:
+        # As in Ollama, what cannot be read is the default, and whatever is below 0 means for ever.
+        seconds = _keep_alive_s(alive)
+        fields["keep_alive_s"] = KEEP_ALIVE_S if seconds is None else seconds
+    origins = _listed(environ.get("OLLAMA_ORIGINS", ""))
+    if origins:
+        fields["origins"] = origins
+    return fields
+
+
+def _of_ours(environ: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, variable in {
+        "host": "Q3E_HOST",
+        "keep_alive_s": "Q3E_KEEP_ALIVE",
+        "unix_socket": "Q3E_UNIX_SOCKET",
+        "log_format": "Q3E_LOG_FORMAT",
+    }.items():
+        value = unquoted(environ.get(variable, ""))
+        if value:
+            fields[name] = value
+    for name, variable in {
+        "models": "Q3E_MODELS",
+        "api_keys": "Q3E_API_KEY",
+        "origins": "Q3E_ORIGINS",
+    }.items():
+        values = _listed(environ.get(variable, ""))
+        if values:
+            fields[name] = values
+    for name, variable in {
+        "port": "Q3E_PORT",
+        "max_loaded": "Q3E_MAX_LOADED",
+        "max_queue": "Q3E_MAX_QUEUE",
+        "max_items": "Q3E_MAX_ITEMS",
+        "max_body_bytes": "Q3E_MAX_BODY_BYTES",
+    }.items():
+        value = unquoted(environ.get(variable, ""))
+        if value:
+            if not (value.isascii() and value.isdigit() and len(value) < 18):
+                raise OptionError(f"{variable} must be a whole number, got {value!r}")
+            fields[name] = int(value)
+    return fields
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (unquoted(part) for part in unquoted(text).split(",")) if part)
+
+
+def read_aliases(path: Path) -> dict[str, Alias]:
+    """The `[aliases]` of a config file; none where there is no file. Raises OptionError naming file and key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} is no TOML: {error}") from None
+    for key in content:
+        if key != "aliases":
+            raise OptionError(f"{path}: there is no setting {key!r}; it may have [aliases]")
+    aliases = content.get("aliases", {})
+    if not isinstance(aliases, dict):
+        raise OptionError(f"{path}: aliases must be a table, as in [aliases]")
+    return {name.lower(): _alias(f"{path}: aliases.{name}", name, value) for name, value in aliases.items()}
+
+
+def _alias(where: str, name: str, value: Any) -> Alias:
+    if not NAME_GRAMMAR.fullmatch(name.lower()):
+        raise OptionError(f"{where} is no model name: letters, digits, '_', '-', '.', one ':' for a tag")
+    if not isinstance(value, dict):
+        raise OptionError(f'{where} must be a table such as {{model = "qwen3-embedding:4b", dim = 256}}')
+    kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
+    for key, found in value.items():
+        if key not in kinds:
+            raise OptionError(f"{where}: there is no key {key!r}; there are {', '.join(kinds)}")
+        if type(found) is not kinds[key] or found == "":
+            what = "a whole number" if kinds[key] is int else "a text that is not empty"
+            raise OptionError(f"{where}.{key} must be {what}, got {found!r}")
+    if "model" not in value:
+        raise OptionError(f"{where}.model is missing: the model this name stands for")
+    if value["model"].lower() == name.lower():
+        raise OptionError(f"{where}.model is the alias itself")
+    if "instruction" in value and "task" in value:
+        raise OptionError(f"{where} has an instruction and a task; give one of them")
+    if value.get("task", "retrieval") not in TASKS:
+        raise OptionError(f"{where}.task must be one of {', '.join(TASKS)}, got {value['task']!r}")
+    if value.get("dim", 32) < 32:
+        raise OptionError(f"{where}.dim must be 32 or more, got {value['dim']}")
+    return Alias(**value)

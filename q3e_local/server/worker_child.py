@@ -1,0 +1,155 @@
+"""What runs in the child process of a WorkerEngine: one engine, answering calls.
+
+Imports llama.cpp, and only when it is told to load. Leaves stdin and stdout alone, and ends with its server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from q3e_local.engine import Engine, EngineConfig
+from q3e_local.errors import EngineError, NotEnoughMemoryError, Q3EError
+
+logger = logging.getLogger(__name__)
+
+# Answered to each call before it is done.
+BEGUN = "begun"
+
+
+class ServedEngine(Engine, Protocol):
+    """What a server asks of an engine beyond the library's needs."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Ids are below this."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the weights and of the context it starts with."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any of it is on a GPU."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of these ids, special tokens written out."""
+
+
+OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
+"""Loads the model; called in the child, so it must be a function of a module."""
+
+
+def open_llama(path: Path, config: EngineConfig) -> ServedEngine:
+    """The engine on llama.cpp, which only a child imports."""
+    from q3e_local.llama.engine import LlamaEngine
+
+    return LlamaEngine(path, config)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stays the same about a loaded model."""
+
+    digest: str
+    n_embd: int
+    n_ctx_max: int
+    n_batch: int
+    n_seq_max: int
+    eos_id: int
+    added_tokens: tuple[str, ...]
+    n_vocab: int
+    n_bytes: int
+    on_gpu: bool
+
+
+def run(
+    work: Connection[Any, Any],
+    words: Connection[Any, Any],
+    log: Connection[Any, Any],
+    path: Path,
+    config: EngineConfig,
+    open_engine: OpenEngine,
+    level: int,
+) -> None:
+    # The server decides when it is over: a Ctrl-C or a service manager's SIGTERM reaches all processes, and what
+    # runs is to be finished. When the server is gone the pipes end, and so do we.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would wait for a debugger
+    with suppress(OSError):
+        os.dup2(2, 1)  # stdout is the server's; native code may print
+    logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)
+    methods: dict[str, Callable[[Any], Any]] = {}
+    # Before loading, as it also notices when the server is gone.
+    threading.Thread(target=_serve, args=(words, methods), daemon=True).start()
+    try:
+        engine = open_engine(path, config)
+    except Exception as error:
+        _say(work, _crossing(error))
+        _serve(work, {})  # until the server has heard it and ends us
+        return
+    methods["decode"] = engine.decode
+    methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
+    methods["detokenize"] = engine.detokenize
+    _say(work, Facts(**{name: getattr(engine, name) for name in Facts.__dataclass_fields__}))
+    _serve(work, methods)
+
+
+def _serve(pipe: Connection[Any, Any], methods: dict[str, Callable[[Any], Any]]) -> None:
+    """Answer one call after the other, and end the process when the other side has gone."""
+    # subtle: `finally` also ends a process whose pipe is broken in another way than by its end.
+    try:
+        while True:
+            method, argument = pipe.recv()
+            pipe.send(BEGUN)
+            try:
+                answer = methods[method](argument)
+            except Exception as error:
+                answer = _crossing(error)
+            pipe.send(answer)
+    finally:
+        # At once, whatever the other thread computes: there is nobody left to take it.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _say(pipe: Connection[Any, Any], what: object) -> None:
+    try:
+        pipe.send(what)
+    except OSError:  # the server is gone
+        os._exit(0)
+
+
+def _crossing(error: Exception) -> Q3EError:
+    """The error as the server will see it: ours as it is, another's as the nearest of ours."""
+    if isinstance(error, Q3EError):
+        return error
+    logger.error("the engine failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return NotEnoughMemoryError("the model's process has no memory left; close other programs")
+    return EngineError(f"the engine failed: {type(error).__name__}: {error}")
+
+
+class _Relay(logging.Handler):
+    """Sends log lines to the server's process."""
+
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        super().__init__()
+        self._pipe = pipe
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            self._pipe.send((record.name, record.levelno, self.format(record)))

@@ -1,0 +1,181 @@
+"""The child process of a WorkerEngine: started, asked, and ended.
+
+Three pipes: `work` for decoding, `words` for tokenizing beside it, `log` for what the child has to say. Knows
+processes and signals; nothing of engines.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import EngineError, Q3EError
+from q3e_local.server.errors import WorkerDiedError
+from q3e_local.server.worker_child import BEGUN, Facts, OpenEngine, run
+
+logger = logging.getLogger(__name__)
+
+_SPAWN = multiprocessing.get_context("spawn")
+_ENDING_S = 5.0  # how long a killed process may take to be gone
+
+
+class NotBegunError(WorkerDiedError):
+    """The child died before it began with this call, which can be made again without a doubt."""
+
+
+class WorkerProcess:
+    """A started child. `ready` waits for the model; then `ask`, one caller at a time on each pipe."""
+
+    def __init__(self, path: Path, config: EngineConfig, open_engine: OpenEngine) -> None:
+        self.name = path.stem
+        self._ending = False
+        self._reported = False
+        self._reporting = threading.Lock()
+        self.work, work = _SPAWN.Pipe()
+        self.words, words = _SPAWN.Pipe()
+        self._log, log = _SPAWN.Pipe(duplex=False)
+        level = logging.getLogger("q3e_local").getEffectiveLevel()
+        self._process = _SPAWN.Process(
+            target=run,
+            args=(work, words, log, path, config, open_engine, level),
+            name=f"q3e {path.name}",
+            daemon=True,
+        )
+        try:
+            _start_unsignalled(self._process)
+        finally:
+            # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
+            for end in (work, words, log):
+                end.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
+        atexit.register(self._kill)
+        self._listener = threading.Thread(target=self._listen, name="q3e-worker-log", daemon=True)
+        self._listener.start()
+
+    def is_alive(self) -> bool:
+        return not self._ending and self._process.is_alive()
+
+    def ready(self) -> Facts:
+        """Wait until the model is loaded. Raises what loading raised."""
+        facts: Facts = self._answer(self.work)
+        return facts
+
+    def ask(self, pipe: Connection[Any, Any], method: str, argument: Any) -> Any:
+        """Call a method of the engine in the child.
+
+        Raises what it raises, WorkerDiedError, or NotBegunError when the child was dead before it began.
+        """
+        try:
+            pipe.send((method, argument))
+            begun = self._receive(pipe) == BEGUN
+        except OSError:
+            begun = False
+        if not begun:
+            raise NotBegunError(str(self._died()))
+        return self._answer(pipe)
+
+    def end(self) -> None:
+        """Kill the child: it has nothing to save, and the system takes all of its memory back."""
+        self._ending = True
+        self._kill()
+        atexit.unregister(self._kill)
+        self._listener.join(_ENDING_S)
+        # The pipes close with the last reference: another thread may be reading the end of one just now.
+
+    def _kill(self) -> None:
+        with suppress(OSError, ValueError):
+            self._process.kill()
+        self._exit_code()
+
+    def _answer(self, pipe: Connection[Any, Any]) -> Any:
+        answer = self._receive(pipe)
+        if answer is None:
+            raise self._died()
+        if isinstance(answer, Q3EError):
+            raise answer
+        return answer
+
+    def _receive(self, pipe: Connection[Any, Any]) -> Any:
+        """What the child says next; None when it has died."""
+        try:
+            # Beside the pipe, as a grandchild could hold that open.
+            wait([pipe, self._process.sentinel])
+            return pipe.recv() if pipe.poll() else None
+        except (EOFError, OSError):
+            return None
+        except BaseException:
+            self._kill()  # interrupted: the next caller would get this one's answer
+            raise
+
+    def _listen(self) -> None:
+        """The child's log lines go to ours; the end of the pipe is the child's end."""
+        with suppress(EOFError, OSError):
+            while True:
+                name, level, text = self._log.recv()
+                logging.getLogger(name).log(level, "%s", text)
+        if not self._ending:
+            self._died()
+
+    def _died(self) -> Q3EError:
+        """The error for a call that was in flight; the cause is logged once."""
+        if self._ending:
+            return EngineError("the engine was closed while it worked")
+        cause = f"the process of {self.name} (pid {self.pid}) {_cause(self._exit_code())}"
+        with self._reporting:
+            if not self._reported:
+                self._reported = True
+                logger.error("%s; the next request starts a new one", cause)
+        return WorkerDiedError(f"{cause}; try again, the next request starts a new one")
+
+    def _exit_code(self) -> int | None:
+        """How the process ended, once it has."""
+        wait([self._process.sentinel], _ENDING_S)
+        until = time.monotonic() + _ENDING_S
+        # The thread that reaps it knows the code a moment before the others do.
+        while self._process.exitcode is None and time.monotonic() < until:
+            time.sleep(0.005)
+        return self._process.exitcode
+
+
+def _start_unsignalled(process: Any) -> None:
+    """Start the child with Ctrl-C and SIGTERM held back, until it has said that it ignores both."""
+    if not hasattr(signal, "pthread_sigmask"):
+        process.start()
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would lift the mask
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def _cause(exit_code: int | None) -> str:
+    """How a process ended, in words."""
+    if exit_code is None:
+        return "does not answer any more"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    number = -exit_code
+    name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
+    reasons = {
+        "SIGKILL": "the system ran out of memory, or someone ended it",
+        "SIGABRT": "llama.cpp stopped itself; its reason is on stderr",
+        "SIGSEGV": "a crash in native code",
+        "SIGBUS": "the model's file was cut or its disk is gone",
+        "SIGILL": "the build of llama.cpp does not fit this CPU",
+    }
+    return f"was ended by {name}" + (f" ({reasons[name]})" if name in reasons else "")

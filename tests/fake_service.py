@@ -1,0 +1,160 @@
+"""A service that a reader can predict by eye, for tests of the wire, and a real server around it.
+
+Knows the Service protocol, and nothing of engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+
+from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.pull import Step
+from q3e_local.server.app import create_app
+from q3e_local.server.run import RunningService
+from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
+from q3e_local.server.settings import ServerSettings
+from q3e_local.vectors import finish
+
+N_EMBD, N_CTX, END = 256, 100, 256  # the native size of the demo model, which is really here
+MODELS = {"demo": None, "demo-query": "query"}
+
+
+class FakeService:
+    """Bytes are tokens; the vector is (last id before the end, number of ids, 1 for a query, 1, 0, …) cut and scaled.
+
+    `fail` is raised by every call that needs the model; `requests` remembers what came. A text "wait" waits
+    until it is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """As new."""
+        self.fail: Exception | None = None
+        self.requests: list[ServiceRequest] = []
+        self.in_memory: dict[str, float | None] = {}
+        self.unloaded: list[str] = []
+        self.pulled: list[str] = []
+        self.cancelled = threading.Event()
+        self.steps: list[Step] = []
+
+    async def embed(self, request: ServiceRequest) -> ServiceResult:
+        self.requests.append(request)
+        await self.load(request.model, request.keep_alive_s)
+        if "wait" in request.inputs:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.cancelled.set()
+        if request.dim is not None and not 1 <= request.dim <= N_EMBD:
+            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}")
+        limit = min(N_CTX, request.max_tokens or N_CTX)
+        pooled = np.zeros((len(request.inputs), N_EMBD), np.float32)
+        n_tokens, truncated = [], []
+        for i, one in enumerate(request.inputs):
+            ids = list(one.encode()) if isinstance(one, str) else list(one)
+            if any(each > END for each in ids):
+                raise InvalidTextError(f"token id {max(ids)} is not in the vocabulary of {END + 1}", i)
+            ids = ids[:-1] if ids[-1:] == [END] else ids
+            cut = len(ids) + 1 > limit
+            if cut and not request.truncate:
+                raise TextTooLongError(f"{len(ids) + 1} tokens, the context holds {limit}", i)
+            ids = ids[: limit - 1]
+            is_query = request.kind == "query" or (
+                request.kind is None and MODELS[request.model.removesuffix(":latest")] == "query"
+            )
+            pooled[i, :4] = (ids[-1] if ids else 0, len(ids) + 1, is_query, 1)
+            n_tokens.append(len(ids) + 1)
+            truncated.append(cut)
+        vectors = finish(pooled, request.dim)
+        space = f"q3e1-fake-{vectors.shape[1]}-{'query' if is_query else 'plain'}"
+        if request.keep_alive_s == 0:
+            await self.unload(request.model)
+        return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", space, 0.001, 0.002)
+
+    async def load(self, model: str, keep_alive_s: float | None) -> None:
+        if self.fail is not None:
+            raise self.fail
+        if model.removesuffix(":latest") not in MODELS:
+            raise UnknownModelError(f"there is no model {model!r}")
+        self.in_memory["demo"] = keep_alive_s
+
+    async def unload(self, model: str) -> None:
+        self.unloaded.append(model)
+        self.in_memory.pop("demo", None)
+
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
+        await self.load(model, None)
+        return [*text.encode(), *([END] if add_end_token else [])]
+
+    async def detokenize(self, model: str, ids: list[int]) -> str:
+        await self.load(model, None)
+        if any(each > END for each in ids):
+            raise OptionError(f"token id {max(ids)} is not in the vocabulary of {END + 1}")
+        return "".join("<|endoftext|>" if each == END else chr(each) for each in ids)
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    def loaded(self) -> list[LoadedModel]:
+        now = time.time()
+        return [
+            LoadedModel(
+                name, 12_345, N_CTX, None if (keep or 0) < 0 else now + (300 if keep is None else keep), False
+            )
+            for name, keep in self.in_memory.items()
+        ]
+
+    async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
+        if self.fail is not None:
+            raise self.fail
+        if name not in MODELS and not name.startswith("qwen3"):
+            raise UnknownModelError(f"there is no model {name!r}")
+        self.pulled.append(name)
+        try:
+            await asyncio.to_thread(lambda: [progress(step) for step in self.steps])
+            await asyncio.sleep(60 if name == "qwen3-embedding:8b" else 0)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+@contextlib.contextmanager
+def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a real server on a free port of loopback; it stops at the end, and the service with it."""
+    app = create_app(service, ServerSettings(**settings))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="error", lifespan="off"))
+
+    async def serve() -> None:
+        await server.serve()
+        await service.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended at its start"
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+
+
+def vector(last: int, n_ids: int, is_query: int = 0, dim: int = N_EMBD) -> list[float]:
+    """What the fake answers for a text."""
+    row = np.zeros((1, N_EMBD), np.float32)
+    row[0, :4] = last, n_ids, is_query, 1
+    return [float(each) for each in finish(row, dim)[0]]

@@ -1,0 +1,74 @@
+"""Engines that fail in a worker process as real ones do. In a module of their own, for the child imports it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from fake import FakeEngine
+
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
+
+
+class FaultyEngine(FakeEngine):
+    """The fake, which does what a text says: `abort`, `exit`, `segfault`, `raise`, `memory`, `log`, `sleep`."""
+
+    n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        for ids in sequences:
+            self.do(bytes(i for i in ids if i < 256).decode())
+        return super().decode(sequences)
+
+    def tokenize(self, text: str) -> list[int]:
+        self.do(text.removeprefix("tokenize:") if text.startswith("tokenize:") else "")
+        return super().tokenize(text)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode()
+
+    def do(self, what: str) -> None:
+        if what == "abort":
+            os.abort()
+        if what == "exit":
+            os._exit(7)
+        if what == "segfault":
+            ctypes.string_at(0)
+        if what == "raise":
+            raise KeyError("a mistake of ours")
+        if what == "memory":
+            raise NotEnoughMemoryError("this text needs 9.00 GB")
+        if what == "out of memory":
+            raise MemoryError
+        if what == "engine":
+            raise EngineError("llama_decode answered 1")
+        if what == "log":
+            logging.getLogger("q3e_local.llama.engine").warning("a line from %s", "the child")
+        if what == "sleep":
+            logging.getLogger("q3e_local.llama.engine").warning("asleep")
+            time.sleep(60)
+
+
+def open_faulty(path: Path, config: EngineConfig) -> FaultyEngine:
+    """Loads what the file says: an engine, or the way it fails. Each try adds a line to `<path>.tries`."""
+    with path.with_suffix(".tries").open("a", encoding="ascii") as tries:
+        tries.write(f"{os.getpid()}\n")
+    content = path.read_text(encoding="ascii")
+    if content == "broken":
+        raise ModelFileError(f"{path} is broken")
+    if content == "abort":
+        os.abort()
+    if content == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if content == "slow":
+        time.sleep(60)
+    engine = FaultyEngine(n_batch=64, bad="BAD")
+    engine.digest = content * 8
+    return engine

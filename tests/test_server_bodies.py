@@ -1,0 +1,203 @@
+"""Bodies that no client means well with: every answer is one in the dialect's shape, and the server answers on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from fake_service import FakeService
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest_plugins = ["serving"]
+
+# Where a body goes, how its dialect tells an error, and a body that is right.
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "/api/embed": ("ollama", {"model": "demo", "input": "a"}),
+    "/api/embeddings": ("ollama", {"model": "demo", "prompt": "a"}),
+    "/api/show": ("ollama", {"model": "demo"}),
+    "/api/generate": ("ollama", {"model": "demo"}),
+    "/api/copy": ("ollama", {"source": "demo", "destination": "x"}),
+    "/v1/embeddings": ("openai", {"model": "demo", "input": "a"}),
+    "/embedding": ("openai", {"model": "demo", "content": "a"}),
+    "/embeddings": ("openai", {"model": "demo", "input": "a"}),
+    "/tokenize": ("openai", {"model": "demo", "content": "a"}),
+    "/detokenize": ("openai", {"model": "demo", "tokens": [97]}),
+    "/embed": ("tei", {"model": "demo", "inputs": "a"}),
+    "/similarity": ("tei", {"model": "demo", "inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+}
+EXTRAS = (
+    "truncate", "dimensions", "options", "keep_alive", "encoding_format", "input_type", "instruction", "task",
+    "embedding_types", "pooling_method", "embd_normalize", "parameters", "prompt_name", "normalize", "with_pieces",
+)  # fmt: skip
+FIELDS = sorted({*EXTRAS, *(field for _, body in ROUTES.values() for field in body)})
+SMALL = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["demo", "query", "float", "base64", "last", "0", "10m", "\0", "\ud800", "a" * 300]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def check(answer: httpx.Response, dialect: str, http: httpx.Client) -> None:
+    """A good answer or an error of the client's, in the right shape."""
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        body = answer.json()
+        if dialect == "openai":
+            assert isinstance(body["error"]["message"], str)
+        else:
+            assert isinstance(body["error"], str)
+            assert ("error_type" in body) == (dialect == "tei")
+    assert http.get("/api/version").status_code == 200
+
+
+def dump(value: Any) -> bytes:
+    """JSON with whatever Python can say of it, lone surrogates and huge numbers among it."""
+    import json
+
+    return json.dumps(value).encode()
+
+
+@SMALL
+@given(path=st.sampled_from(sorted(ROUTES)), fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+def test_fields_of_any_type(http: httpx.Client, fake: FakeService, path: str, fields: dict[str, Any]) -> None:
+    dialect, body = ROUTES[path]
+    if path == "/tokenize" and fields.get("inputs") is not None:
+        dialect = "tei"
+    check(http.post(path, content=dump({**body, **fields})), dialect, http)
+
+
+@SMALL
+@given(path=st.sampled_from(sorted(ROUTES)), body=JSON)
+def test_bodies_of_any_type(http: httpx.Client, fake: FakeService, path: str, body: Any) -> None:
+    check(http.post(path, content=dump(body)), ROUTES[path][0], http)
+
+
+@SMALL
+@given(path=st.sampled_from(sorted(ROUTES)), body=st.binary(max_size=50))
+def test_bodies_of_any_bytes(http: httpx.Client, fake: FakeService, path: str, body: bytes) -> None:
+    answer = http.post(path, content=body)
+    assert 400 <= answer.status_code < 500
+    check(answer, ROUTES[path][0], http)
+
+
+HOSTILE = {
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 100_000,
+    "a lone surrogate": rb'"\ud800"',
+    "half a pair": rb'"a\udc00b"',
+    "no UTF-8": b'"\xff\xfe"',
+    "a number too large": b"1e400",
+    "a long number": b"9" * 100_000,
+    "NaN": b"NaN",
+    "a very long text": b'"' + b"x" * 1_000_000 + b'"',
+    "a list of everything": b'[1,"a",null,[],{}]',
+    "many nulls": b"[" + b"null," * 100_000 + b"null]",
+    "many ids": b"[" + b"97," * 500_000 + b"-1]",
+}
+
+
+NAMES = ("model", "source", "destination")
+
+
+@pytest.mark.parametrize("path", sorted(ROUTES))
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_values(http: httpx.Client, path: str, what: str) -> None:
+    dialect, right = ROUTES[path]
+    for field in right:
+        rest = orjson.dumps({key: value for key, value in right.items() if key != field})[1:]
+        comma = b"," if len(rest) > 1 else b""
+        answer = http.post(path, content=b'{"%s":%s%s%s' % (field.encode(), HOSTILE[what], comma, rest))
+        is_text = what == "a very long text" and isinstance(right[field], str) and field not in NAMES
+        assert (answer.status_code == 200) == (is_text and path != "/api/embeddings" and path != "/embedding"), field
+        check(answer, dialect, http)
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/embed"])
+def test_ten_megabytes_of_text(http: httpx.Client, path: str) -> None:
+    dialect, right = ROUTES[path]
+    field = "inputs" if path == "/embed" else "input"
+    cut = http.post(path, json={**right, field: "ab" * 5_000_000})
+    assert (cut.status_code, cut.headers["x-q3e-truncated"]) == (200, "0")
+    refused = http.post(path, json={**right, field: "ab" * 5_000_000, "truncate": False})
+    assert refused.status_code in (400, 422)
+    assert len(refused.content) < 1000
+    check(refused, dialect, http)
+
+
+def test_nul_characters_are_text(http: httpx.Client, fake: FakeService) -> None:
+    answer = http.post("/v1/embeddings", json={"model": "demo", "input": ["\0", "a\0b"]})
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["prompt_tokens"] == 2 + 4
+    assert http.post("/v1/embeddings", json={"model": "demo\0", "input": "a"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "text/plain", "", "nonsense", "application/json; x"]
+)
+@pytest.mark.parametrize("path", sorted(ROUTES))
+def test_the_content_type_is_not_looked_at(http: httpx.Client, path: str, kind: str) -> None:
+    """`curl -d` calls everything a form."""
+    answer = http.post(path, content=orjson.dumps(ROUTES[path][1]), headers={"content-type": kind})
+    assert answer.status_code == 200
+
+
+def test_a_body_that_ends_too_early_harms_no_one(address: str, http: httpx.Client) -> None:
+    import socket
+
+    host, port = address.removeprefix("http://").split(":")
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b'POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"model":')
+    assert http.get("/health").status_code == 200
+
+
+def test_the_page_of_docs_needs_no_network(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    for path in http.get("/openapi.json").json()["paths"]:
+        assert path in page
+    assert "<script" not in page
+    assert "https://" not in page
+
+
+def test_openapi_names_what_is_served(http: httpx.Client) -> None:
+    paths = set(http.get("/openapi.json").json()["paths"])
+    served = """
+        /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
+        /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
+        /detokenize /similarity /info /props /health
+    """
+    assert set(served.split()) < paths
+
+
+def test_no_request_of_the_schema_is_our_fault(http: httpx.Client, fake: FakeService) -> None:
+    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def call(case: Any) -> None:
+            arguments = case.as_transport_kwargs(base_url=str(http.base_url).rstrip("/"))
+            body = arguments.get("json")
+            answer = http.request(
+                arguments["method"],
+                arguments["url"],
+                params=arguments.get("params"),
+                content=dump(body) if body is not None else arguments.get("data"),
+            )
+            # Ollama's own answer to a pull that fails without a stream.
+            is_ollamas_own = case.operation.path == "/api/pull" and "pull model manifest" in answer.text
+            assert answer.status_code < 500 or is_ollamas_own, answer.text
+
+        call()

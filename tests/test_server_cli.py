@@ -1,0 +1,335 @@
+"""`serve`, `ps`, `stop`, `service` and `embed --server` as people call them, on a real server with a fake service."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import plistlib
+import socket
+import subprocess
+import sys
+import threading
+from configparser import ConfigParser
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from command import PROGRAM, records, run
+from server_process import N_EMBD, running_server
+
+from q3e_local.cli import service as service_command
+from q3e_local.remote import server_address
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    home = str(tmp_path_factory.mktemp("home"))
+    with running_server(env={"Q3E_HOME": home, "HF_HUB_CACHE": home}, models=["demo"]) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server, monkeypatch):
+    for name in ("Q3E_SERVER", "OLLAMA_HOST", "Q3E_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return server.url
+
+
+def on(url, *arguments, input=None):
+    return run("embed", "-m", "demo", "--server", url, *arguments, input=input)
+
+
+def expected(n_tokens: int, dim: int = N_EMBD) -> np.ndarray:
+    vector = np.zeros(dim, np.float32)
+    vector[:2] = n_tokens, 1
+    return vector / np.linalg.norm(vector)
+
+
+def test_embed_on_a_server(url):
+    result = on(url, "--text", "abc", "--text", "de", "--text", "f")
+    assert result.exit_code == 0
+    found = records(result.stdout)
+    assert [one["id"] for one in found] == ["text:1", "text:2", "text:3"]
+    assert [one["tokens"] for one in found] == [4, 3, 2]
+    assert {one["space"] for one in found} == {"q3e1-fafafafafafafafa-64-document"}
+    for one in found:
+        np.testing.assert_allclose(one["embedding"], expected(one["tokens"]), rtol=1e-6)
+    assert "model demo, dim 64, space q3e1-fafafafafafafafa-64-document" in result.stderr
+
+
+def test_options_reach_the_server(url):
+    result = on(url, "--text", "abcdefgh", "-d", "32", "--as", "query", "--max-tokens", "5")
+    (found,) = records(result.stdout)
+    assert (found["tokens"], found["truncated"], found["space"]) == (5, True, "q3e1-fafafafafafafafa-32-query")
+    assert len(found["embedding"]) == 32
+    assert "1 text cut to the limit: text:1" in result.stderr
+
+
+def test_many_texts_go_in_windows_and_keep_their_order(url, tmp_path):
+    lines = [("x" * (i % 40)) + "y" for i in range(2000)]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    result = on(url, "--lines", tmp_path / "lines", "-o", tmp_path / "out.npy")
+    assert result.exit_code == 0
+    vectors = np.load(tmp_path / "out.npy")
+    wanted = np.stack([expected(len(line) + 1) for line in lines])
+    np.testing.assert_allclose(vectors, wanted, rtol=1e-6)
+
+
+def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
+    texts = [argument for text in ("ok", "x" * 60, "fine", "y" * 70) for argument in ("--text", text)]
+    failed = on(url, *texts, "--too-long", "error")
+    assert (failed.exit_code, len(records(failed.stdout))) == (1, 1)
+    assert "text:2 has 61 tokens, the limit is 50; truncate it or split it" in failed.stderr
+    skipping = on(url, *texts, "--too-long", "error", "--skip-errors")
+    assert skipping.exit_code == 3
+    assert [one["id"] for one in records(skipping.stdout)] == ["text:1", "text:3"]
+    assert "2 skipped:" in skipping.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["-d", "16"], 2, "Error: dim must be between 32 and 64 for demo, got 16"),
+        (["-m", "nobody"], 2, "Error: the server: there is no model 'nobody'"),
+        (["--threads", "2"], 2, "Error: --threads and --gpu-layers are for a model in this process"),
+        (
+            ["--server", "ftp://x"],
+            2,
+            "Error: a server's address is one of http or https, or unix:PATH, got 'ftp://x'",
+        ),
+    ],
+)
+def test_what_is_refused_is_said_as_the_library_says_it(arguments, code, said, url, tmp_path):
+    result = on(url, "--text", "a", *arguments, "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == code
+    assert result.stderr.startswith(said)
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_busy_server_is_asked_again(url):
+    result = on(url, "--text", "busy")
+    assert result.exit_code == 0
+    assert [one["tokens"] for one in records(result.stdout)] == [5]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+    return port
+
+
+def test_nobody_answers(url):
+    address = f"127.0.0.1:{free_port()}"
+    for result in (on(address, "--text", "a"), run("ps", "--server", address), run("stop", "x", "--server", address)):
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: no server answers at http://{address}; start one with: q3e-local serve\n"
+
+
+def test_another_server_answers(url):
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = b"404 page not found"
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        result = on(f"127.0.0.1:{other.server_port}", "--text", "a")
+        other.shutdown()
+    assert result.exit_code == 1
+    assert "is no q3e-local: it does not know /q3e/embed" in result.stderr
+
+
+def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
+    with running_server(api_keys=["k"], models=["demo"]) as running:
+        assert "wants a key; set Q3E_API_KEY to it" in on(running.url, "--text", "a").stderr
+        monkeypatch.setenv("Q3E_API_KEY", "k")
+        assert on(running.url, "--text", "a").exit_code == 0
+        assert run("ps", "--server", running.url).exit_code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_a_unix_socket(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    with running_server(unix_socket=str(path), models=["demo"]) as running:
+        running.wait_for("try: ")
+        monkeypatch.setenv("Q3E_SERVER", f"unix:{path}")
+        assert run("embed", "-m", "demo", "--text", "abc").exit_code == 0
+        assert run("ps").stdout.splitlines()[1].startswith("demo")
+
+
+def test_ps_and_stop(url, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", url)
+    assert on(url, "--text", "load it").exit_code == 0
+    shown = run("ps")
+    heading, line = shown.stdout.splitlines()
+    assert heading.split() == ["name", "size", "processor", "context", "until"]
+    assert line.split()[0].startswith("demo")
+    assert line.endswith(("in 5 min", "in 300 s"))
+    (fields,) = json.loads(run("ps", "--json").stdout)
+    assert fields["name"].startswith("demo")
+    assert run("stop", "demo").stdout == "demo is unloaded\n"
+    assert (run("ps").stdout, run("ps").stderr) == ("", "no model is loaded\n")
+    missing = run("stop", "nobody")
+    assert missing.exit_code == 1
+    assert "nobody" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "expected"),
+    [
+        ("a:1", {"Q3E_SERVER": "b:2", "OLLAMA_HOST": "c:3"}, "a:1"),
+        (None, {"Q3E_SERVER": "b:2", "OLLAMA_HOST": "c:3"}, "b:2"),
+        (None, {"Q3E_SERVER": " ", "OLLAMA_HOST": "'c:3'"}, "c:3"),
+        (None, {}, "http://127.0.0.1:11434"),
+    ],
+)
+def test_which_server_a_command_asks(given, environ, expected):
+    assert server_address(given, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "70000"], "port must be between 0 and 65535, got 70000"),
+        (["--host", "127.0.0.1:80"], "--host is a name or an address, got '127.0.0.1:80'"),
+        (["--keep-alive", "soon"], "keep_alive must be seconds or a duration"),
+        (["--api-key", ""], "an API key must be printable ASCII"),
+    ],
+)
+def test_serve_refuses_options_that_cannot_be(arguments, said):
+    result = run("serve", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def platform(monkeypatch, tmp_path):
+    def become(name: str) -> None:
+        monkeypatch.setattr(service_command.sys, "platform", name)
+        monkeypatch.setattr(Path, "home", lambda: tmp_path)
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+
+    return become
+
+
+def test_a_systemd_unit_is_printed_installed_and_removed(platform, tmp_path, monkeypatch):
+    platform("linux")
+    monkeypatch.setenv("Q3E_HOME", "/a home/100%$")
+    options = ("--", "-m", "demo", "--keep-alive", "-1")
+    printed = run("service", "print", *options)
+    assert printed.exit_code == 0
+    unit = ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read_string(printed.stdout)
+    assert unit["Service"]["ExecStart"] == f"{sys.executable} -m q3e_local serve -m demo --keep-alive -1"
+    assert '"Q3E_HOME=/a home/100%%$"' in printed.stdout
+    path = tmp_path / ".config" / "systemd" / "user" / "q3e-local.service"
+    assert not path.exists()
+    installed = run("service", "install", *options)
+    assert installed.exit_code == 0
+    assert "systemctl --user enable --now q3e-local" in installed.stdout
+    assert path.read_text() == printed.stdout
+    assert run("service", "install", *options).exit_code == 0  # the same again
+    other = run("service", "install")
+    assert (other.exit_code, path.read_text()) == (1, printed.stdout)
+    assert "--force" in other.stderr
+    assert run("service", "install", "--force").exit_code == 0
+    removed = run("service", "uninstall")
+    assert (removed.exit_code, path.exists()) == (0, False)
+    assert "systemctl --user disable --now q3e-local" in removed.stdout
+    assert run("service", "uninstall").exit_code == 0
+
+
+def test_a_launchd_agent(platform, tmp_path):
+    platform("darwin")
+    installed = run("service", "install", "--", "--port", "1234")
+    assert installed.exit_code == 0
+    path = tmp_path / "Library" / "LaunchAgents" / "local.q3e.serve.plist"
+    agent = plistlib.loads(path.read_bytes())
+    assert agent["ProgramArguments"] == [sys.executable, "-m", "q3e_local", "serve", "--port", "1234"]
+    assert agent["RunAtLoad"] is True
+    assert "launchctl bootstrap" in installed.stdout
+    assert "launchctl bootout" in run("service", "uninstall").stdout
+
+
+def test_a_service_on_windows_is_answered_with_what_to_do(platform):
+    platform("win32")
+    result = run("service", "print")
+    assert result.exit_code == 2
+    assert "not supported on Windows; in the Task Scheduler" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--api-key", "k"], "Q3E_API_KEY"), (["--api-key=k"], "Q3E_API_KEY"), (["--prot", "1"], "--prot")],
+)
+def test_a_service_with_options_that_cannot_be(options, said, platform):
+    platform("linux")
+    result = run("service", "install", "--", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """`q3e-local serve` as people start it, with the demo model; nobody else's settings reach it."""
+    home = str(tmp_path_factory.mktemp("home"))
+    program = [*PROGRAM, "serve", "--port", "0", "-m", "demo"]
+    with running_server(env={"Q3E_HOME": home, "HF_HUB_CACHE": home}, program=program) as running:
+        yield running
+        if sys.platform != "win32":
+            workers = psutil.Process(running.process.pid).children(recursive=True)
+            assert running.end() == 0
+            assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [], ["--as", "query"], ["--task", "sts", "-d", "64"], ["--format", "base64"], ["--format", "json"],
+        ["--format", "csv", "--dtype", "int8"], ["--max-tokens", "3"], ["--as", "query", "--instruction", "Find it"],
+    ],
+)  # fmt: skip
+def test_a_server_gives_the_same_output_as_this_process(options, real, monkeypatch, tmp_path):
+    (tmp_path / "lines").write_text("one\ncaf\u00e9 and cafe\u0301\n\u4f60\u597d\n<|endoftext|>\n" + "long " * 300)
+    here = run("embed", "-m", "demo", "--lines", tmp_path / "lines", *options)
+    monkeypatch.setenv("Q3E_SERVER", real.url)
+    there = run("embed", "-m", "demo", "--lines", tmp_path / "lines", *options)
+    assert (here.exit_code, there.exit_code) == (0, 0)
+    assert there.stderr.splitlines()[1:] == here.stderr.splitlines()[1:]  # the first tells the speed
+    if here.stdout_bytes != there.stdout_bytes:
+        # Other neighbours in a batch change the last digit.
+        assert [(one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(there.stdout)] == [
+            (one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(here.stdout)
+        ]
+        for one, other in zip(records(there.stdout), records(here.stdout), strict=True):
+            np.testing.assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
+
+
+def test_the_command_line_starts_without_the_server():
+    program = (
+        "import sys\n"
+        "from q3e_local.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'llama_cpp', 'uvloop'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or 0)\n"
+    )
+    for arguments in (["--help"], ["serve", "--help"], ["serve", "--port", "-1"], ["service", "print"], ["ps", "-h"]):
+        got = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
+        assert got.returncode == 0, got.stderr
+
+
+def test_python_m_has_the_commands():
+    got = subprocess.run([*PROGRAM, "--help"], capture_output=True, check=True, text=True)
+    for name in ("serve", "ps", "stop", "service"):
+        assert f"\n  {name} " in got.stdout

@@ -1,0 +1,189 @@
+"""All dialects on the real service with the demo model: the same text has the same vector on every route.
+
+The vectors are the library's, and the cases of peers that need a model that understands are here. The demo model's
+similarity is the overlap of words.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import ollama
+import openai
+import pytest
+from fake_service import served
+
+import q3e_local
+from q3e_local.embedder import Embedder
+from q3e_local.prompts import TASKS
+from q3e_local.server.local_service import LocalService
+from q3e_local.server.settings import Alias, ServerSettings
+
+LEGAL = "Find the clause that answers"
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    settings = {"models": ("demo",), "aliases": {"my-legal": Alias("demo", instruction=LEGAL, dim=64)}}
+    with served(LocalService(ServerSettings(**settings)), **settings) as client:
+        client.timeout = httpx.Timeout(60)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Embedder]:
+    with q3e_local.load("demo") as embedder:
+        yield embedder
+
+
+@pytest.fixture
+def client(http: httpx.Client) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=str(http.base_url), trust_env=False)
+    yield client
+    client._client.close()
+
+
+def _openai(http: httpx.Client, text: str) -> Any:
+    with openai.OpenAI(
+        base_url=f"{http.base_url}/v1", api_key="x", http_client=httpx.Client(trust_env=False)
+    ) as client:
+        return client.embeddings.create(model="demo", input=text).data[0].embedding
+
+
+def _native(http: httpx.Client, text: str) -> Any:
+    answer = http.post("/q3e/embed", json={"model": "demo", "texts": [text]}).json()
+    return np.frombuffer(base64.b64decode(answer["vectors"]), "<f4")
+
+
+ROUTES: dict[str, Callable[[httpx.Client, str], Any]] = {
+    "ollama": lambda http, text: http.post("/api/embed", json={"model": "demo", "input": text}).json()["embeddings"][
+        0
+    ],
+    "ollama, older": lambda http, text: http.post("/api/embeddings", json={"model": "demo", "prompt": text}).json()[
+        "embedding"
+    ],
+    "openai": _openai,
+    "llama-server": lambda http, text: http.post("/embedding", json={"content": text}).json()[0]["embedding"][0],
+    "tei": lambda http, text: http.post("/embed", json={"inputs": [text, "x"]}).json()[0],
+    "our own": _native,
+}
+
+
+@pytest.mark.parametrize(
+    "text", ["a text of words", "Ti\u1ebf\u0302ng e\u0301", "日本語 🙂", "ends <|endoftext|>", "\0"]
+)
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_has_the_librarys_vector(http: httpx.Client, library: Embedder, route: str, text: str) -> None:
+    found = np.float32(ROUTES[route](http, text))
+    # Beside its neighbours a text's vector differs by float noise.
+    assert np.abs(found - library.embed_documents([text]).vectors[0]).max() < 1e-5
+
+
+def test_decomposed_and_composed_text_are_one(http: httpx.Client) -> None:
+    one, other = http.post("/v1/embeddings", json={"model": "demo", "input": ["caf\u00e9", "cafe\u0301"]}).json()[
+        "data"
+    ]
+    assert one["embedding"] == pytest.approx(other["embedding"], abs=1e-6)
+
+
+def test_queries_of_all_kinds_are_the_librarys(http: httpx.Client, library: Embedder) -> None:
+    expected = library.embed_query("who pays?", 64)
+    for body in (
+        {"model": "demo-query"},
+        {"model": "demo-query:latest"},
+        {"model": "demo", "input_type": "query"},
+        {"model": "demo", "input_type": "query", "task": "retrieval"},
+        {"model": "demo", "instruction": TASKS["retrieval"].instruction},
+    ):
+        answer = http.post("/v1/embeddings", json={**body, "input": "who pays?", "dimensions": 64}).json()
+        assert np.allclose(answer["data"][0]["embedding"], expected.vectors[0], atol=1e-6)
+        assert answer["space"] == expected.space
+    own = library.embed_query("who pays?", 64, instruction=LEGAL)
+    answer = http.post("/api/embed", json={"model": "my-legal", "input": "who pays?"})
+    assert np.allclose(answer.json()["embeddings"], own.vectors, atol=1e-6)
+    assert answer.headers["x-q3e-space"] == own.space
+
+
+def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> None:
+    ids = http.post("/tokenize", json={"content": "a text of words"}).json()["tokens"]
+    ended = http.post("/tokenize", json={"content": "a text of words", "add_special": True}).json()["tokens"]
+    assert len(ended) == len(ids) + 1
+    answer = http.post("/v1/embeddings", json={"model": "demo", "input": [ids, ended]}).json()
+    text = http.post("/v1/embeddings", json={"model": "demo", "input": "a text of words"}).json()
+    for one in answer["data"]:
+        assert np.allclose(one["embedding"], text["data"][0]["embedding"], atol=1e-6)
+    assert answer["usage"]["prompt_tokens"] == 2 * text["usage"]["prompt_tokens"] == 2 * len(ended)
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"content": "a text of words"}
+
+
+def test_nearer_texts_have_higher_scores(client: ollama.Client) -> None:
+    # ollama integration/embed_test.go: TestEmbedCosineDistanceCorrelation (cosine, Euclidean and Manhattan agree)
+    texts = ["the cat sat on the mat", "a cat sat on a mat", "stock prices fell sharply today"]
+    a, b, c = np.float32(client.embed("demo", texts).embeddings)
+    assert a @ b > a @ c
+    assert np.linalg.norm(a - b) < np.linalg.norm(a - c)
+    assert np.abs(a - b).sum() < np.abs(a - c).sum()
+
+
+def test_three_equal_texts_cost_three_times(client: ollama.Client) -> None:
+    # ollama integration/embed_test.go: TestEmbedPromptEvalCount
+    one = client.embed("demo", "the cat sat on the mat")
+    three = client.embed("demo", ["the cat sat on the mat"] * 3)
+    assert three.prompt_eval_count == 3 * one.prompt_eval_count
+    assert np.allclose(three.embeddings, one.embeddings * 3, atol=1e-6)
+
+
+def test_a_cut_text_is_the_text_that_remains(client: ollama.Client) -> None:
+    # ollama integration/embed_test.go: TestEmbedTruncation
+    text = "why is the sky blue and the grass green"
+    whole = client.embed("demo", text)
+    n_tokens = whole.prompt_eval_count
+    assert client.embed("demo", text, truncate=False, options={"num_ctx": n_tokens}).embeddings == whole.embeddings
+    for num_ctx in (3, n_tokens - 1):
+        cut = client.embed("demo", text, options={"num_ctx": num_ctx})
+        assert cut.prompt_eval_count == num_ctx
+        with pytest.raises(ollama.ResponseError, match="context length"):
+            client.embed("demo", text, truncate=False, options={"num_ctx": num_ctx})
+    mixed = client.embed("demo", ["hi", text * 50, text], options={"num_ctx": 30})
+    assert mixed.prompt_eval_count <= 90
+    assert client.embed("demo", "hi", options={"num_ctx": 10_000_000}).prompt_eval_count == 3
+
+
+@pytest.mark.parametrize("n_words", [256, 512, 800])
+def test_long_texts_need_no_settings(client: ollama.Client, n_words: int) -> None:
+    # ollama integration/embed_test.go: TestEmbedLargeInput
+    assert client.embed("demo", "word " * n_words).prompt_eval_count > n_words
+
+
+def test_lengths_around_a_multiple_of_256(http: httpx.Client) -> None:
+    # llama.cpp tools/server/tests/unit/test_embedding.py: 253 to 256 tokens in one batch
+    inputs = [[5000] * n for n in (252, 253, 254, 255, 256)]
+    together = http.post("/v1/embeddings", json={"model": "demo", "input": inputs}).json()["data"]
+    for ids, one in zip(inputs, together, strict=True):
+        alone = http.post("/v1/embeddings", json={"model": "demo", "input": ids}).json()["data"][0]
+        assert np.allclose(one["embedding"], alone["embedding"], atol=1e-4)
+
+
+def test_what_the_model_refuses_names_its_field(http: httpx.Client) -> None:
+    for body, param in (
+        ({"input": "a", "dimensions": 257}, "dimensions"),
+        ({"input": [10_153]}, "input"),
+        ({"input": "y " * 40_000, "truncate": False}, "input"),
+    ):
+        answer = http.post("/v1/embeddings", json={"model": "demo", **body})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    for model in ("nope", "qwen3-embedding:4b"):
+        assert http.post("/v1/embeddings", json={"model": model, "input": "a"}).status_code == 404
+
+
+def test_unloading_and_loading_again(client: ollama.Client) -> None:
+    # What `ollama stop` sends; the memory comes back a moment later.
+    before = client.embed("demo", "a")
+    assert [one.model for one in client.ps().models] == ["demo:latest"]
+    client.generate("demo", keep_alive=0)
+    assert client.embed("demo", "a").embeddings == before.embeddings
+    assert client.embed("demo", "a", keep_alive=0).embeddings == before.embeddings

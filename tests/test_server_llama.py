@@ -1,0 +1,231 @@
+"""llama-server's wire, with the cases of its own tests where a test names one: llama.cpp tools/server/tests/unit/."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fake_service import END, FakeService, vector
+
+from q3e_local.errors import EngineError, ModelNotHereError
+from q3e_local.server.errors import QueueFullError, StoppingError
+
+pytest_plugins = ["serving"]
+
+A = vector(ord("a"), 2)
+
+
+@pytest.fixture(autouse=True)
+def _loaded(http: httpx.Client) -> None:
+    """llama-server serves one model; here it is the one that is loaded."""
+    http.post("/api/embed", json={"model": "demo"})
+
+
+def embedded(http: httpx.Client, path: str = "/embedding", **body: Any) -> np.ndarray:
+    answer = http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert [one["index"] for one in found] == list(range(len(found)))
+    assert all(len(one["embedding"]) == 1 for one in found)
+    return np.float32([one["embedding"][0] for one in found])
+
+
+@pytest.mark.parametrize("path", ["/embedding", "/embeddings"])
+def test_content_is_answered_with_a_bare_list(http: httpx.Client, path: str) -> None:
+    # test_embedding.py: test_embedding_single, test_embedding_multiple
+    assert np.allclose(embedded(http, path, content="a"), [A])
+    rows = embedded(http, path, content=["I believe", "the meaning", "of life", "is"])
+    assert rows.shape == (4, 256)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+
+
+def test_embeddings_with_input_is_openais(http: httpx.Client) -> None:
+    answer = http.post("/embeddings", json={"input": ["a"]})
+    assert answer.json()["object"] == "list"
+    assert np.allclose(answer.json()["data"][0]["embedding"], A)
+    assert answer.json()["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    refused = http.post("/embeddings", json={"input": []})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")
+
+
+@pytest.mark.parametrize(
+    ("given", "lengths"),
+    [  # test_embedding.py: test_embedding_mixed_input, test_embedding_multiple inputs
+        ("", [1]),
+        ("string", [7]),
+        ([12, 34, 56], [4]),
+        ([12, 34, "ab", 56, 78], [7]),
+        (["ab", 34], [4]),
+        (["string1", "string2"], [8, 8]),
+        (["string1", [12, 34, 56]], [8, 4]),
+        ([[12, 34, 56], [12, 34, "ab", 56, 78]], [4, 7]),
+        ({"prompt_string": "ab"}, [3]),
+        ({"content": [{"type": "text", "text": "ab"}, {"type": "text", "text": "cd"}]}, [5]),
+        (["a", [12, 34], [12, "x"], {"prompt_string": "abc"}], [2, 3, 3, 4]),
+        ([[97, END]], [2]),
+    ],
+)
+def test_forms_of_input(http: httpx.Client, fake: FakeService, given: Any, lengths: list[int]) -> None:
+    for field in ("input", "content"):
+        rows = embedded(http, **{field: given})
+        assert [round(float(row[1] / row[3])) for row in rows] == lengths
+
+
+def test_parts_equal_the_whole(http: httpx.Client) -> None:
+    # test_embedding.py: text given as parts equals the same text as one string, exactly
+    parts = {"content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}
+    assert np.array_equal(embedded(http, content=parts), embedded(http, content="hello"))
+
+
+@pytest.mark.parametrize("n_tokens", [31, 32, 33])
+def test_lengths_around_a_batch(http: httpx.Client, n_tokens: int) -> None:
+    # test_embedding.py: test_embedding_multiple_with_fa (253 to 256 tokens in one batch)
+    rows = embedded(http, content=["a " * (n_tokens // 2)] * 3)
+    assert np.array_equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [  # test_embedding.py: what is refused
+        {},
+        {"input": None},
+        {"input": []},
+        {"content": []},
+        {"content": {}},
+        {"content": {"content": "a text"}},
+        {"content": {"content": []}},
+        {"content": {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}},
+        {"content": {"content": [{"type": "text", "text": "a"}, {"type": "input_audio"}]}},
+        {"content": {"content": [{"type": "nope", "text": "a"}]}},
+        {"content": {"content": ["a"]}},
+        {"content": {"prompt_string": 5}},
+        {"content": 5},
+        {"content": [None]},
+        {"content": [[]]},
+        {"content": [["", ""]]},
+        {"content": [1, None]},
+        {"content": [-1]},
+        {"content": [999]},
+        {"content": "a", "embd_normalize": -1},
+        {"content": "a", "embd_normalize": "2"},
+        {"content": ["a"] * 51},
+        {"content": "a", "model": 5},
+    ],
+)
+def test_what_is_refused(http: httpx.Client, body: dict[str, Any]) -> None:
+    answer = http.post("/embedding", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (400, 400, "invalid_request_error")
+    assert error["message"]
+
+
+def test_a_text_far_too_long(http: httpx.Client) -> None:
+    # test_embedding.py: test_embedding_error_prompt_too_long ("too large")
+    answer = http.post("/embedding", json={"content": "This is a test " * 100})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "exceed_context_size_error")
+    assert "too large" in answer.json()["error"]["message"]
+    cut = http.post("/embedding", json={"content": "This is a test " * 100, "truncate": True})
+    assert cut.headers["x-q3e-truncated"] == "0"
+
+
+def test_base64_equals_floats(http: httpx.Client) -> None:
+    # test_embedding.py: test_embedding_openai_library base64 (on the route that has it)
+    floats = http.post("/embeddings", json={"input": "hello"}).json()["data"][0]["embedding"]
+    text = http.post("/embeddings", json={"input": "hello", "encoding_format": "base64"}).json()["data"][0][
+        "embedding"
+    ]
+    assert np.array_equal(np.frombuffer(base64.b64decode(text), "<f4"), np.float32(floats))
+
+
+@pytest.mark.parametrize("norm", [None, 0, 1, 2, 3, 6, 2000])
+def test_norms(http: httpx.Client, norm: int | None) -> None:
+    row = embedded(http, content="a", embd_normalize=norm)[0].astype(np.float64)
+    if norm == 0:
+        assert np.abs(row).max() == pytest.approx(32760)
+    else:
+        largest = np.abs(row).max()
+        assert largest * ((np.abs(row) / largest) ** (norm or 2)).sum() ** (1 / (norm or 2)) == pytest.approx(1)
+
+
+def test_the_model_of_the_request_is_obeyed(http: httpx.Client, fake: FakeService) -> None:
+    assert np.allclose(embedded(http, content="a", model="demo-query"), [vector(ord("a"), 2, is_query=1)])
+    answer = http.post("/embedding", json={"content": "a", "model": "nope"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
+    embedded(http, content="a")
+    assert fake.requests[-1].model == "demo"  # the one that is loaded
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (QueueFullError("full", 7), 429, "unavailable_error"),
+        (StoppingError("stopping"), 503, "unavailable_error"),
+        (EngineError("failed"), 500, "server_error"),
+        (ModelNotHereError("pull it"), 404, "not_found_error"),
+        (RuntimeError("a bug"), 500, "server_error"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/embedding", {"content": "a"}), ("/tokenize", {"content": "a"}), ("/detokenize", {"tokens": [1]})],
+)
+def test_errors_have_their_status(
+    http: httpx.Client, fake: FakeService, error: Exception, status: int, kind: str, path: str, body: dict[str, Any]
+) -> None:
+    fake.fail = error
+    answer = http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
+    assert answer.headers.get("retry-after") == {429: "7", 503: "5"}.get(status)
+
+
+def test_tokenize_and_back(http: httpx.Client) -> None:
+    # test_tokenize.py: test_tokenize_detokenize, test_tokenize_with_bos, test_tokenize_with_pieces
+    text = "What is the capital of France ?"
+    ids = http.post("/tokenize", json={"content": text}).json()["tokens"]
+    assert ids == list(text.encode())
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"content": text}
+    assert http.post("/tokenize", json={"content": text, "add_special": True}).json()["tokens"] == [*ids, END]
+    assert http.post("/tokenize", json={"content": "ab", "with_pieces": True}).json() == {
+        "tokens": [{"id": 97, "piece": "a"}, {"id": 98, "piece": "b"}]
+    }
+    assert http.post("/tokenize", json={}).json() == {"tokens": []}
+    assert http.post("/detokenize", json={}).json() == {"content": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"content": 5}),
+        ("/tokenize", {"content": "a", "add_special": "x"}),
+        ("/tokenize", {"content": "a", "parse_special": False}),
+        ("/tokenize", {"content": "a" * 9000, "with_pieces": True}),
+        ("/detokenize", {"tokens": "a"}),
+        ("/detokenize", {"tokens": [1.5]}),
+        ("/detokenize", {"tokens": [-1]}),
+        ("/detokenize", {"tokens": [999]}),
+    ],
+)
+def test_tokenizing_that_is_refused(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    answer = http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_health_and_props(http: httpx.Client, fake: FakeService) -> None:
+    # test_basic.py: test_server_start_simple (health), test_server_props
+    found = http.get("/v1/health").json()
+    assert found["loaded"] == [{"name": "demo", "size_bytes": 12_345, "n_ctx": 100, "on_gpu": False}]
+    assert (found["status"], found["healthy"]) == ("ok", True)
+    props = http.get("/props").json()
+    assert (props["model_alias"], props["model_path"], props["eos_token"]) == ("demo", "demo.gguf", "<|endoftext|>")
+    fake.in_memory.clear()
+    assert http.get("/health").json() == {"status": "ok", "healthy": True, "loaded": []}
+
+
+def test_props_of_a_model_that_is_not_here(http: httpx.Client, fake: FakeService) -> None:
+    fake.in_memory.clear()  # so that the usual one is meant
+    answer = http.get("/props")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
+    assert "q3e-local pull qwen3-embedding:4b" in answer.json()["error"]["message"]

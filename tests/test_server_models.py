@@ -1,0 +1,322 @@
+"""Models: loaded once and on first use, kept as long as asked, unloaded to make room, never under a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import FakeWorker
+
+from q3e_local.errors import ModelFileError
+from q3e_local.prompts import Prompts
+from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.models import Models
+from q3e_local.store import Located
+
+A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b", "c"))
+
+
+class Site:
+    """Models on fake workers, each of 100 bytes; `made` are the workers in the order they were made."""
+
+    def __init__(self, available: int = 1000, **options: Any) -> None:
+        self.made: list[FakeWorker] = []
+        self.prepare: Callable[[FakeWorker], None] = lambda worker: None
+        self.models = Models(
+            self._make,
+            lambda path: 100,
+            available_bytes=lambda: available,
+            **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
+        )
+
+    def _make(self, path: Path) -> FakeWorker:
+        worker = FakeWorker(path)
+        self.prepare(worker)
+        self.made.append(worker)
+        return worker
+
+    async def use(self, located: Located, keep_alive_s: float | None = None) -> None:
+        async with self.models.use(located, keep_alive_s):
+            pass
+
+    def names(self) -> list[str]:
+        return [one.name for one in self.models.loaded()]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not true():
+                await asyncio.sleep(0.002)
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def test_many_first_requests_load_once() -> None:
+    async def scenario() -> None:
+        site = Site()
+        await asyncio.gather(*(site.use(A) for _ in range(10)))
+        assert [worker.n_loaded for worker in site.made] == [1]
+        assert site.models.n_loads == 1
+        await site.models.close(1)
+        assert site.made[0].closed
+
+    run(scenario)
+
+
+def test_only_so_many_requests_wait_for_a_load() -> None:
+    async def scenario() -> None:
+        site = Site(n_waiting_max=4)
+        site.prepare = lambda worker: worker.go_on.clear()
+        tasks = [asyncio.create_task(site.use(A)) for _ in range(6)]
+        await site.until(lambda: tasks[4].done() and tasks[5].done())
+        site.made[0].go_on.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [type(None)] * 4 + [QueueFullError] * 2
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_failed_load_is_told_to_all_that_wait_and_tried_anew_by_the_next() -> None:
+    async def scenario() -> None:
+        site = Site()
+
+        def broken(worker: FakeWorker) -> None:
+            worker.failure = ModelFileError("a.gguf is broken") if not site.made else None
+
+        site.prepare = broken
+        results = await asyncio.gather(*(site.use(A) for _ in range(3)), return_exceptions=True)
+        assert [str(result) for result in results] == ["a.gguf is broken"] * 3
+        assert site.names() == []
+        await site.until(lambda: site.made[0].closed)
+        await site.use(A)
+        assert site.names() == ["a"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
+    async def scenario() -> None:
+        site = Site()
+        site.prepare = lambda worker: worker.go_on.clear()
+        first, second = asyncio.create_task(site.use(A)), asyncio.create_task(site.use(A))
+        await site.until(lambda: bool(site.made) and site.made[0].began.is_set())
+        first.cancel()
+        await asyncio.sleep(0)
+        site.made[0].go_on.set()
+        await second
+        assert site.names() == ["a"]
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await site.models.close(1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("given", "left_s"),
+    [([], 300), ([None], 300), ([60], 60), ([60, None], 60), ([60, 10], 10), ([-1], None), ([-1, None], None),
+     ([float("inf")], None), ([60, -5.0], None), ([-1, 60], 60)],
+)  # fmt: skip
+def test_the_keep_alive_given_last_sticks(given: list[float | None], left_s: float | None) -> None:
+    async def scenario() -> None:
+        site = Site()
+        await site.use(A)
+        for keep_alive_s in given:
+            await site.use(A, keep_alive_s)
+        (one,) = site.models.loaded()
+        if left_s is None:
+            assert one.expires_at is None
+        else:
+            assert one.expires_at is not None
+            assert left_s - 20 < one.expires_at - time.time() <= left_s
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
+    async def scenario() -> None:
+        site = Site()
+        async with site.models.use(A, 0):
+            assert site.names() == ["a"]
+            await site.use(A)
+            assert not site.made[0].closed
+        await site.until(lambda: site.made[0].closed)
+        assert site.names() == []
+        await site.use(A)  # a new one, with the default again
+        assert len(site.made) == 2
+        assert site.names() == ["a"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_the_timer_unloads_and_starts_anew_after_each_request() -> None:
+    async def scenario() -> None:
+        site = Site(keep_alive_s=0.05)
+        await site.use(A)
+        async with site.models.use(A):
+            await asyncio.sleep(0.15)  # longer than keep_alive
+            assert site.names() == ["a"]
+        await site.until(lambda: site.made[0].closed)
+        assert len(site.made) == 1
+
+    run(scenario)
+
+
+def test_unloading_by_name() -> None:
+    async def scenario() -> None:
+        site = Site()
+        await site.models.unload("a")  # not loaded: fine
+        await site.use(A)
+        await site.models.unload("a")
+        assert site.made[0].closed
+        assert site.names() == []
+        async with site.models.use(A) as model:
+            await site.models.unload("a")
+            assert not site.made[1].closed
+            assert (await model.queue.decode([[1, 256]])).shape == (1, 64)
+        await site.until(lambda: site.made[1].closed)
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_load_nobody_waits_for_any_more_can_be_unloaded() -> None:
+    async def scenario() -> None:
+        site = Site()
+        site.prepare = lambda worker: worker.go_on.clear()
+        waits = asyncio.create_task(site.use(A))
+        behind = asyncio.create_task(site.use(B))  # waits for its turn to load
+        await site.until(lambda: len(site.made) == 2 and site.made[0].began.is_set())
+        for task in (waits, behind):
+            task.cancel()
+        await asyncio.gather(waits, behind, return_exceptions=True)
+        await site.models.unload("b")
+        await site.models.unload("a")
+        assert all(worker.closed for worker in site.made)
+        site.prepare = lambda worker: None
+        await site.use(A)
+        assert site.names() == ["a"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_the_longest_unused_makes_room_for_a_new_one() -> None:
+    async def scenario() -> None:
+        site = Site(max_loaded=2)
+        for located in (A, B, A, C):
+            await site.use(located)
+        assert set(site.names()) == {"a", "c"}
+        assert [worker.closed for worker in site.made] == [False, True, False]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_models_at_work_are_not_unloaded_to_make_room() -> None:
+    async def scenario() -> None:
+        site = Site(max_loaded=1)
+        async with site.models.use(A):
+            with pytest.raises(QueueFullError, match=r"no room for b.*--max-loaded is 1") as refused:
+                await site.use(B)
+            assert refused.value.retry_after_s >= 1
+            assert site.names() == ["a"]
+        await site.use(B)
+        assert site.names() == ["b"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_memory_makes_room_as_well() -> None:
+    async def scenario() -> None:
+        site = Site(available=250)
+        for located in (A, B, C):  # 100 bytes each: two fit
+            await site.use(located)
+        assert set(site.names()) == {"b", "c"}
+        async with site.models.use(B), site.models.use(C):
+            with pytest.raises(QueueFullError, match="are needed"):
+                await site.use(A)
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_model_alone_may_try_whatever_the_memory() -> None:
+    async def scenario() -> None:
+        site = Site(available=1)
+        await site.use(A)
+        assert site.names() == ["a"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_name_that_means_another_file_now_gets_that() -> None:
+    async def scenario() -> None:
+        site = Site()
+        await site.use(A)
+        await site.use(Located("a", Path("other.gguf"), Prompts()))
+        await site.until(lambda: site.made[0].closed)
+        assert site.made[1].path == Path("other.gguf")
+        assert site.names() == ["a"]
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_model_whose_file_turned_bad_is_looked_at_again_by_the_next_request() -> None:
+    async def scenario() -> None:
+        site = Site()
+        with pytest.raises(ModelFileError):
+            async with site.models.use(A):
+                raise ModelFileError("another file")
+        await site.until(lambda: site.made[0].closed)
+        await site.use(A)
+        assert len(site.made) == 2
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_closing_ends_loads_and_refuses_new_requests() -> None:
+    async def scenario() -> None:
+        site = Site()
+        await site.use(B)
+        site.prepare = lambda worker: worker.go_on.clear()
+        loading, waiting = asyncio.create_task(site.use(A)), asyncio.create_task(site.use(C))
+        await site.until(lambda: len(site.made) == 3 and site.made[1].began.is_set())
+        await site.models.close(1)
+        results = await asyncio.gather(loading, waiting, return_exceptions=True)
+        assert all(isinstance(result, Exception) for result in results), results
+        assert all(worker.closed for worker in site.made)
+        with pytest.raises(StoppingError):
+            await site.use(A)
+
+    run(scenario)
+
+
+def test_counters_outlive_the_model() -> None:
+    async def scenario() -> None:
+        site = Site()
+        for _ in range(2):
+            async with site.models.use(A, 0) as model:
+                await model.queue.decode([[1, 256], [2, 256]])
+            await site.until(lambda: site.made[-1].closed)
+        assert site.models.counters["a"].texts == 4
+        await site.models.close(1)
+
+    run(scenario)

@@ -1,0 +1,347 @@
+"""OpenAI's wire: its own client from PyPI on a real server, and the cases of other servers' tests of it.
+
+A test that comes from another project names the file it comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from fake_service import END, FakeService, served, vector
+
+from q3e_local.errors import (
+    EngineError,
+    InvalidTextError,
+    ModelFileError,
+    ModelNotHereError,
+    NotEnoughMemoryError,
+    UnknownModelError,
+)
+from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
+from q3e_local.vectors import to_base64, to_binary, to_int8
+
+pytest_plugins = ["serving"]
+
+A, B = vector(ord("a"), 2), vector(ord("b"), 3)
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[openai.OpenAI]:
+    transport = httpx.Client(trust_env=False)
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, http_client=transport) as client:
+        yield client
+
+
+def post(http: httpx.Client, **body: Any) -> httpx.Response:
+    return http.post("/v1/embeddings", json={"model": "demo", **body})
+
+
+# The real client
+
+
+def test_one_and_many(client: openai.OpenAI) -> None:
+    # llama.cpp tools/server/tests/unit/test_embedding.py: test_embedding_openai_library_single, _multiple
+    one = client.embeddings.create(model="demo", input="a")  # asks for base64 unasked, and decodes it
+    assert np.allclose(one.data[0].embedding, A)
+    assert (one.usage.prompt_tokens, one.usage.total_tokens) == (2, 2)
+    assert (one.model, one.object, one.data[0].object) == ("demo", "list", "embedding")
+    many = client.embeddings.create(model="demo", input=["a", "ab", "a", "ab"])
+    assert np.allclose([each.embedding for each in many.data], [A, B, A, B])
+    assert [each.index for each in many.data] == [0, 1, 2, 3]
+    assert many.usage.prompt_tokens == 10
+
+
+def test_the_default_equals_floats(client: openai.OpenAI) -> None:
+    # vLLM tests/entrypoints/pooling/embed: the default client call equals the explicit float call
+    texts = ["a", "hello", "Grüße"]
+    default = client.embeddings.create(model="demo", input=texts)
+    floats = client.embeddings.create(model="demo", input=texts, encoding_format="float")
+    for one, other in zip(default.data, floats.data, strict=True):
+        assert np.array_equal(np.float32(one.embedding), np.float32(other.embedding))
+
+
+def test_the_async_client(address: str) -> None:
+    # infinity tests/end_to_end: the async client works; order inside and across batches
+    async def embed() -> list[Any]:
+        transport = httpx.AsyncClient(trust_env=False)
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", http_client=transport) as client:
+            return await asyncio.gather(
+                *(client.embeddings.create(model="demo", input=["x" * n, "y" * n]) for n in range(1, 20))
+            )
+
+    for n, answer in enumerate(asyncio.run(embed()), start=1):
+        assert np.allclose(answer.data[0].embedding, vector(ord("x"), n + 1))
+        assert np.allclose(answer.data[1].embedding, vector(ord("y"), n + 1))
+
+
+def test_token_ids(client: openai.OpenAI) -> None:
+    # vLLM tests/entrypoints/pooling/embed: token list, list of token lists, with exact counts
+    one = client.embeddings.create(model="demo", input=[97])
+    assert np.allclose(one.data[0].embedding, A)
+    two = client.embeddings.create(model="demo", input=[[97], [97, 98, END]])
+    assert np.allclose([each.embedding for each in two.data], [A, B])
+    assert two.usage.prompt_tokens == 5
+
+
+def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
+    # ollama server/routes_test.go: OpenAI List Models, Retrieve Model
+    (one,) = client.models.list().data
+    assert (one.id, one.object, one.owned_by) == ("demo:latest", "model", "library")
+    for name in ("demo", "demo:latest", "demo-query", "demo:q8_0"):
+        assert client.models.retrieve(name).id == name
+    assert http.get("/v1/models").headers["content-type"] == "application/json"
+    for name in ("nope", "Qwen/Qwen3-Embedding-4B", "qwen3-embedding:4b", "../../etc/passwd", "a b"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.models.retrieve(name)
+        assert caught.value.body["code"] == "model_not_found"
+
+
+def test_a_model_with_a_slash_and_a_colon_is_reached(client: openai.OpenAI, tiny_gguf: Any) -> None:
+    from q3e_local import store
+
+    store.import_file(tiny_gguf("f16"), "me/mine:f16")
+    assert client.models.retrieve("me/mine:f16").owned_by == "me"
+    assert {one.id for one in client.models.list().data} == {"demo:latest", "me/mine:f16"}
+
+
+def test_errors_the_client_knows(client: openai.OpenAI, fake: FakeService) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="nope", input="a")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="demo", input="a", dimensions=5000)
+    assert caught.value.param == "dimensions"
+    fake.fail = QueueFullError("full", 3)
+    with pytest.raises(openai.RateLimitError) as limited:
+        client.embeddings.create(model="demo", input="a")
+    assert limited.value.response.headers["retry-after"] == "3"
+
+
+def test_extras_through_extra_body(client: openai.OpenAI, fake: FakeService) -> None:
+    body = {"instruction": "Find it", "input_type": "query", "truncate": False}
+    found = client.embeddings.create(model="demo", input="a", dimensions=32, extra_body=body)
+    assert found.space == "q3e1-fake-32-query"
+    assert found.truncated == []
+    (seen,) = fake.requests
+    assert (seen.instruction, seen.kind, seen.truncate, seen.dim) == ("Find it", "query", False, 32)
+
+
+# The body
+
+
+@pytest.mark.parametrize("encoding", ["base64", "Base64", "BASE64"])
+def test_base64(http: httpx.Client, encoding: str) -> None:
+    # ollama middleware/openai_encoding_format_test.go
+    answer = post(http, input=["a", "ab", "abc"], encoding_format=encoding).json()
+    for i, each in enumerate(answer["data"]):
+        raw = base64.b64decode(each["embedding"])
+        assert each["index"] == i
+        assert len(raw) == 4 * 256
+        assert np.allclose(struct.unpack("<256f", raw), vector(ord("abc"[i]), i + 2))
+
+
+def test_known_base64() -> None:
+    # ollama openai/openai_encoding_format_test.go
+    assert to_base64(np.array([0.1, 0.2], np.float32)) == "zczMPc3MTD4="
+
+
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "FLOAT"}])
+def test_floats_are_shortest_and_exact(http: httpx.Client, encoding: dict[str, str]) -> None:
+    answer = post(http, input="a", **encoding)
+    values = answer.json()["data"][0]["embedding"]
+    assert np.array_equal(np.float32(values), np.float32(A))
+    assert b"0.9997344," in answer.content
+
+
+def test_every_answer_says_space_tokens_and_what_was_cut(http: httpx.Client) -> None:
+    answer = post(http, input=["y" * 200, "a", "y" * 201], dimensions=64)
+    assert answer.headers["x-q3e-space"] == answer.json()["space"] == "q3e1-fake-64-plain"
+    assert answer.headers["x-q3e-truncated"] == "0,2"
+    assert answer.headers["x-q3e-prompt-tokens"] == "202"
+    assert answer.json()["truncated"] == [0, 2]
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_header_of_very_many_cut_texts_is_bounded() -> None:
+    with served(FakeService(), max_items=2048) as http:
+        answer = post(http, input=["y" * 200] * 2048, dimensions=32, encoding_format="base64")
+        assert len(answer.headers["x-q3e-truncated"]) < 4_010
+        assert answer.headers["x-q3e-truncated"].endswith(",...")
+        assert answer.json()["truncated"] == list(range(2048))
+
+
+def test_equal_texts_have_equal_vectors(http: httpx.Client) -> None:
+    # TEI router/tests/test_http_embed.rs; llama.cpp test_embedding.py: test_same_prompt_give_same_result
+    alone = post(http, input="hello", dimensions=128).json()["data"][0]["embedding"]
+    assert len(alone) == 128
+    assert [one["embedding"] for one in post(http, input=["hello"] * 5, dimensions=128).json()["data"]] == [alone] * 5
+    # vLLM: cut and scaled, not scaled and cut
+    assert abs(float(np.linalg.norm(alone)) - 1) < 1e-6
+
+
+def test_ten_dimensions(http: httpx.Client) -> None:
+    # infinity tests/end_to_end: dimensions 10 gives 10 values
+    assert len(post(http, input="a", dimensions=10).json()["data"][0]["embedding"]) == 10
+
+
+def test_smaller_forms(http: httpx.Client) -> None:
+    row = np.float32([vector(ord("a"), 2, dim=32)])
+    for encoding in ("float", "base64"):
+        body = {"embedding_types": ["float", "int8", "binary"], "encoding_format": encoding}
+        found = post(http, input="a", dimensions=32, **body).json()["data"][0]["embedding"]
+        codes, scales = to_int8(row)
+        assert np.allclose(found["float"], row[0])
+        assert found["int8"] == codes[0].tolist()
+        assert found["int8_scale"] == pytest.approx(float(scales[0, 0]))
+        assert found["binary"] == to_binary(row)[0].tolist()
+    assert list(post(http, input="a", embedding_types=["int8"]).json()["data"][0]["embedding"]) == [
+        "int8",
+        "int8_scale",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind", "task"),
+    [
+        ({}, None, None),
+        ({"input_type": None}, None, None),
+        ({"input_type": "query"}, "query", None),
+        ({"input_type": "Document"}, "document", None),
+        ({"task": "sts"}, None, "sts"),
+        ({"pooling_method": "last"}, None, None),
+        ({"user": "me", "unknown": [1]}, None, None),
+    ],
+)
+def test_what_reaches_the_service(
+    http: httpx.Client, fake: FakeService, extra: dict[str, Any], kind: str | None, task: str | None
+) -> None:
+    assert post(http, input="a", **extra).status_code == 200
+    assert (fake.requests[0].kind, fake.requests[0].task) == (kind, task)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": None}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": {}}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["a", ""]}, "input"),
+        ({"input": [[]]}, "input"),
+        ({"input": [[97], []]}, "input"),
+        ({"input": ["a", 97]}, "input"),
+        ({"input": [97, "a"]}, "input"),
+        ({"input": ["a", None]}, "input"),
+        ({"input": [97, 98.5]}, "input"),
+        ({"input": [97, True]}, "input"),
+        ({"input": [True]}, "input"),
+        ({"input": [[97], ["a"]]}, "input"),
+        ({"input": [-1]}, "input"),
+        ({"input": [999]}, "input"),
+        ({"input": [2**31]}, "input"),
+        ({"input": [[2**70]]}, "input"),
+        ({"input": ["a"] * 51}, "input"),
+        ({"input": "y" * 200, "truncate": False}, "input"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "dimensions": -1}, "dimensions"),
+        ({"input": "a", "dimensions": 257}, "dimensions"),
+        ({"input": "a", "dimensions": 2**40}, "dimensions"),
+        ({"input": "a", "dimensions": 6.5}, "dimensions"),
+        ({"input": "a", "dimensions": "64"}, "dimensions"),
+        ({"input": "a", "dimensions": True}, "dimensions"),
+        ({"input": "a", "encoding_format": "json"}, "encoding_format"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "a", "encoding_format": 5}, "encoding_format"),
+        ({"input": "a", "input_type": "passage"}, "input_type"),
+        ({"input": "a", "instruction": " "}, "instruction"),
+        ({"input": "a", "instruction": 5}, "instruction"),
+        ({"input": "a", "instruction": "x", "task": "sts"}, "instruction"),
+        ({"input": "a", "task": "nope"}, "task"),
+        ({"input": "a", "truncate": "END"}, "truncate"),
+        ({"input": "a", "embedding_types": []}, "embedding_types"),
+        ({"input": "a", "embedding_types": ["hex"]}, "embedding_types"),
+        ({"input": "a", "embedding_types": [{}]}, "embedding_types"),
+        ({"input": "a", "embedding_types": "int8"}, "embedding_types"),
+        ({"input": "a", "pooling_method": "mean"}, "pooling_method"),
+        ({"input": "a", "model": ""}, "model"),
+        ({"input": "a", "model": None}, "model"),
+        ({"input": "a", "model": 5}, "model"),
+    ],
+)
+def test_what_is_refused_names_its_field(http: httpx.Client, body: dict[str, Any], param: str) -> None:
+    # vLLM (unknown values are 400), SGLang (empty string), infinity (empty list), ollama (invalid input)
+    answer = post(http, **body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+def test_why_there_is_one_pooling(http: httpx.Client) -> None:
+    assert "every other pooling gives wrong vectors" in post(http, input="a", pooling_method="mean").text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "code"),
+    [
+        (QueueFullError("512 requests wait", 7), 429, "rate_limit_error", "rate_limit_exceeded"),
+        (StoppingError("the server is stopping"), 503, "service_unavailable", None),
+        (WorkerDiedError("the worker was killed"), 500, "server_error", None),
+        (EngineError("llama.cpp failed"), 500, "server_error", None),
+        (NotEnoughMemoryError("needs 3 GB"), 500, "server_error", None),
+        (ModelFileError("the file is broken"), 500, "server_error", None),
+        (UnknownModelError("there is no model"), 404, "invalid_request_error", "model_not_found"),
+        (ModelNotHereError("q3e-local pull demo"), 404, "invalid_request_error", "model_not_found"),
+        (InvalidTextError("a lone surrogate", 3), 400, "invalid_request_error", None),
+    ],
+)
+def test_errors_have_their_status(
+    http: httpx.Client, fake: FakeService, error: Exception, status: int, kind: str, code: str | None
+) -> None:
+    fake.fail = error
+    answer = post(http, input="a")
+    found = answer.json()["error"]
+    assert (answer.status_code, found["type"], found["code"]) == (status, kind, code)
+    assert found["message"] == str(error)
+    assert answer.headers.get("retry-after") == {QueueFullError: "7", StoppingError: "5"}.get(type(error))
+
+
+def test_a_bug_is_told_without_its_text(http: httpx.Client, fake: FakeService) -> None:
+    fake.fail = RuntimeError("a /secret/path")
+    answer = post(http, input="a")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    fake.fail = None
+    assert post(http, input="a").status_code == 200
+
+
+def test_too_long_says_which_and_how_long(http: httpx.Client) -> None:
+    error = post(http, input=["a", "y" * 200], truncate=False).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "text 1: 201 tokens, the context holds 100" in error["message"]
+
+
+def test_unknown_routes_and_methods(http: httpx.Client) -> None:
+    for method, path, status, code in (
+        ("GET", "/v1/nope", 404, "unknown_url"),
+        ("POST", "/v1/chat/completions", 404, "unknown_url"),
+        ("GET", "/v1/embeddings", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/demo", 405, "method_not_allowed"),
+    ):
+        answer = http.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_client_that_leaves_gives_its_place_back(address: str, fake: FakeService) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{address}/v1/embeddings", json={"model": "demo", "input": "wait"}, timeout=0.3, trust_env=False)
+    assert fake.cancelled.wait(10)

@@ -1,0 +1,386 @@
+"""A real server in a process of its own: sockets, signals, slow clients, logs and metrics. Loopback only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from server_process import Running, running_server
+
+from q3e_local import __version__
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets of POSIX")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One that nobody stops; it asks for a key."""
+    home = str(tmp_path_factory.mktemp("home"))
+    env = {"Q3E_HOME": home, "HF_HUB_CACHE": home}  # a module's server has no test's own environment
+    with running_server(
+        env=env, api_keys=["key"], max_body_bytes=100_000, idle_s=0.5, headers_s=0.4, log_format="text"
+    ) as running:
+        yield running
+
+
+KEY = {"Authorization": "Bearer key"}
+HELLO = {"model": "demo", "input": "hello"}
+
+
+def embed(running: Running, text: str = "hello", headers=KEY):
+    return running.ask("POST", "/api/embed", {"model": "demo", "input": text}, headers)
+
+
+def in_background(work, *arguments):
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    return future
+
+
+def wait_until_running(running: Running, text: str):
+    """Start a request, and answer its future once the server works on it."""
+    running.wait_for("try: ")
+    future = in_background(embed, running, text)
+    time.sleep(0.4)
+    return future
+
+
+def test_the_start_says_where_what_and_how_to_try(server):
+    assert server.url.startswith("http://127.0.0.1:")
+    line = server.wait_for("try: ")
+    assert "$Q3E_API_KEY" in line
+    assert not any("key" in one.split("keys:")[-1].replace("Q3E_API_KEY", "") for one in server.lines[:4])
+
+
+@posix
+def test_the_curl_line_of_the_start_works(server):
+    command = server.wait_for("try: ").removeprefix("try: ").replace("curl", "curl -sS", 1)
+    got = subprocess.run(
+        ["/bin/sh", "-c", command], env=os.environ | {"Q3E_API_KEY": "key"}, capture_output=True, check=True
+    )
+    assert len(json.loads(got.stdout)["embeddings"]) == 1
+
+
+def test_requests_one_after_another_share_a_connection(server):
+    connection = server.connect()
+    for _ in range(3):
+        connection.request("POST", "/api/embed", json.dumps(HELLO), KEY)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.getheader("server") == f"q3e-local/{__version__}"
+        answer.read()
+    connection.close()
+
+
+def test_keys_hosts_and_origins_on_a_real_socket(server):
+    assert embed(server, headers={})[0] == 401
+    assert embed(server, headers={"X-Api-Key": "key"})[0] == 200
+    assert embed(server, headers=KEY | {"Host": "evil.example"})[0] == 403
+    assert embed(server, headers=KEY | {"Origin": "https://evil.example"})[0] == 403
+    status, headers, _ = embed(server, headers=KEY | {"Origin": "http://localhost:3000"})
+    assert (status, headers["access-control-allow-origin"]) == (200, "http://localhost:3000")
+    assert server.ask("GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize("n_bytes", [100_001, 8_000_000])
+def test_a_body_too_large_is_answered_413_even_while_it_is_sent(server, n_bytes):
+    status, _, body = server.ask("POST", "/v1/embeddings", b"x" * n_bytes, KEY)
+    assert status == 413
+    assert json.loads(body)["error"]["message"] == "the request body is larger than 100000 bytes"
+
+
+def test_a_body_in_chunks_is_held_to_the_limit_too(server):
+    connection = server.connect()
+    connection.request("POST", "/api/embed", (b"x" * 10_000 for _ in range(20)), KEY, encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """All until the server hangs up."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+HEAD = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key\r\n"
+
+
+def test_a_body_that_stops_coming_is_answered_408(server):
+    with server.socket() as connection:
+        connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        started = time.monotonic()
+        assert answer_of(connection).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /api/em", HEAD, HEAD + b"X-A: "])
+def test_headers_that_do_not_come_end_the_connection(server, sent):
+    with server.socket() as connection:
+        connection.sendall(sent)
+        started = time.monotonic()
+        assert answer_of(connection) == b""
+        assert time.monotonic() - started < 4
+
+
+def test_headers_without_end_are_refused(server):
+    with server.socket() as connection:
+        got = b""
+        try:
+            connection.sendall(HEAD + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 1000) for i in range(200)))
+            got = answer_of(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert got == b"" or got.startswith(b"HTTP/1.1 400 ")
+    assert embed(server)[0] == 200
+
+
+def test_slow_and_silent_clients_do_not_hold_up_others(server):
+    silent = [server.socket() for _ in range(50)]
+    for connection in silent[::2]:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
+    started = time.monotonic()
+    assert embed(server)[0] == 200
+    assert time.monotonic() - started < 1
+    for connection in silent:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9\r\n\r\n", b"\r\n\r\n\x00\xff\r\n\r\n"]
+)
+def test_what_is_no_http_is_answered_400_and_hung_up(server, garbage):
+    with server.socket() as connection:
+        connection.sendall(garbage)
+        assert answer_of(connection)[:13] in (b"HTTP/1.1 400 ", b"")
+    assert embed(server)[0] == 200
+
+
+def test_the_log_has_a_line_a_request_and_no_text_and_no_key(server):
+    embed(server, "a very private text")
+    server.ask("GET", "/api/tags%0a%1b[31m?secret=1", headers=KEY)
+    line = server.wait_for("POST /api/embed 200 ")
+    assert line.endswith(" tokens")
+    assert server.wait_for("GET /api/tags%0a%1b[31m 404 ")
+    log = "\n".join(line for line in server.lines if not line.startswith("try: "))
+    assert "private" not in log
+    assert "secret" not in log
+    assert "Bearer" not in log
+
+
+def test_metrics_count_requests_texts_and_tokens(server):
+    def value(name: str) -> float:
+        text = server.ask("GET", "/metrics", headers=KEY)[2].decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    names = (
+        "q3e_texts_total",
+        "q3e_tokens_total",
+        'q3e_requests_total{method="POST",route="/api/embed",status="200"}',
+    )
+    before = [value(name) for name in names]
+    server.ask("POST", "/api/embed", {"model": "demo", "input": ["abc", "de"]}, KEY)
+    assert [value(name) for name in names] == [before[0] + 2, before[1] + 7, before[2] + 1]
+    assert value("q3e_loaded_models") == 1
+    assert value("q3e_worker_restarts_total") == 0
+    for unknown in ("/nowhere", "/nowhere/else"):
+        server.ask("GET", unknown, headers=KEY)
+    text = server.ask("GET", "/metrics", headers=KEY)[2].decode()
+    assert "nowhere" not in text
+    assert server.ask("GET", "/metrics")[0] == 401
+
+
+def test_a_json_log_is_json_throughout():
+    with running_server(log_format="json", models=["demo"]) as running:
+        line = json.loads(running.wait_for('"listening"'))
+        port = int(line["address"].rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("POST", "/api/embed", json.dumps(HELLO))
+        assert connection.getresponse().status == 200
+        connection.close()
+        found = json.loads(running.wait_for('"/api/embed"'))
+        assert (found["method"], found["status"], found["n_texts"], found["n_tokens"]) == ("POST", 200, 1, 6)
+        assert found["milliseconds"] > 0
+        running.end()
+        for line in running.lines:
+            if line != "service closed":
+                assert json.loads(line)["level"] in ("info", "warning")
+
+
+def test_a_busy_port_is_one_line_that_names_it():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running_server(port=port) as running:
+            assert running.wait() == 1
+            assert running.lines == [
+                f"Error: port {port} on 127.0.0.1 is taken by another program; "
+                "stop that, or choose another with --port"
+            ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"host": "no-such-host.invalid"}, "Error: there is no host 'no-such-host.invalid' to listen on"),
+        ({"host": "203.0.113.7"}, "Error: cannot listen on 203.0.113.7, port 0: "),
+        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; q3e-local list shows"),
+    ],
+)
+def test_what_cannot_be_served_is_said_and_nothing_started(options, said):
+    with running_server(**options) as running:
+        assert running.wait() == 1
+        assert len(running.lines) == 1
+        assert running.lines[0].startswith(said)
+
+
+def test_a_public_address_without_a_key_is_warned_about():
+    with running_server(host="0.0.0.0") as running:
+        assert running.wait_for("WARNING: ").endswith(
+            f"every machine that reaches {running.url} may use this server; "
+            "ask for a key with --api-key or Q3E_API_KEY"
+        )
+        assert embed(running)[0] == 200
+    with running_server(host="0.0.0.0", api_keys=["k"]) as running:
+        running.wait_for("try: ")
+        embed(running)
+        running.end()
+        assert not any("WARNING" in line for line in running.lines)
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_runs_refuses_new_requests_and_exits_0(number):
+    with running_server() as running:
+        url = running.url
+        slow = wait_until_running(running, "sleep 1.5")
+        idle = running.connect()
+        idle.request("GET", "/health")
+        idle.getresponse().read()
+        running.process.send_signal(number)
+        running.wait_for("finishing 1 request")
+        # A new connection, and one that was kept.
+        status, headers, body = embed(running)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
+        assert json.loads(body) == {"error": "the server is stopping"}
+        idle.request("GET", "/health")
+        assert idle.getresponse().status == 503
+        idle.close()
+        assert slow.result(10)[0] == 200
+        assert running.process.wait(10) == 0
+        running.wait_for("service closed")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1)
+
+
+@posix
+def test_waiting_for_what_runs_is_bounded():
+    with running_server(stop_s=0.5) as running:
+        slow = wait_until_running(running, "sleep 60")
+        started = time.monotonic()
+        assert running.end() == 0
+        assert time.monotonic() - started < 8
+        assert slow.exception(5) is not None
+        running.wait_for("1 requests were not finished")
+        running.wait_for("service closed")
+
+
+@posix
+def test_a_second_interrupt_ends_at_once():
+    with running_server() as running:
+        slow = wait_until_running(running, "sleep 60")
+        running.process.send_signal(signal.SIGINT)
+        running.wait_for("finishing 1 request")
+        started = time.monotonic()
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(5) == 130
+        assert time.monotonic() - started < 3
+        assert slow.exception(5) is not None
+        running.wait_for("service closed")
+
+
+@posix
+def test_an_idle_server_stops_quickly():
+    with running_server() as running, running.socket():  # a client that only holds its connection
+        embed(running)
+        started = time.monotonic()
+        assert running.end() == 0
+        assert time.monotonic() - started < 2
+
+
+@posix
+def test_a_unix_socket(tmp_path):
+    path = tmp_path / "s"
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(path))
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return answer_of(connection)
+
+    with running_server(unix_socket=str(path)) as running:
+        assert "--unix-socket" in running.wait_for("try: ")
+        assert ask().startswith(b"HTTP/1.1 200 ")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with running_server(unix_socket=str(path)) as second:
+            assert second.wait() == 1
+            second.wait_for(f"Error: another server listens on {path}")
+        assert ask().startswith(b"HTTP/1.1 200 ")
+        assert running.end() == 0
+    assert not path.exists()
+    # What a killed server leaves is taken over; another file is not.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(path))
+    with running_server(unix_socket=str(path)) as running:
+        running.wait_for("try: ")
+        assert ask().startswith(b"HTTP/1.1 200 ")
+        running.end()
+    path.write_text("precious")
+    with running_server(unix_socket=str(path)) as running:
+        assert running.wait() == 1
+    assert path.read_text() == "precious"
+
+
+def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_read_slowly_does_not():
+    with running_server(max_items=60_000, stalled_s=0.5) as running:
+        body = json.dumps({"model": "demo", "input": ["x"] * 60_000}).encode()
+        request = HEAD + b"Connection: %s\r\nContent-Length: %d\r\n\r\n%s"
+        kept, closed, slow = (running.socket() for _ in range(3))
+        for client, connection in ((kept, b"keep-alive"), (closed, b"close")):
+            client.sendall(request % (connection, len(body), body))
+        slow.sendall(request % (b"close", len(body), body))
+        got = bytearray()
+        while part := slow.recv(1 << 19):
+            got += part
+            time.sleep(0.04)
+        answer = bytes(got).partition(b"\r\n\r\n")[2]
+        assert len(json.loads(answer)["embeddings"]) == 60_000
+        time.sleep(0.5)
+        assert len(answer_of(kept)) < len(answer)
+        assert len(answer_of(closed)) < len(answer)
+        for client in (kept, closed, slow):
+            client.close()
+
+
+def test_many_clients_at_once(server):
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(embed(server)[0])) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert results == [200] * 100

@@ -1,0 +1,328 @@
+"""LocalService: the library's vectors through the server's one embed path, whatever the name, input or fault."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from fake import FakeEngine, seen
+from faults import open_faulty
+from workers import FakeWorker
+from world import World
+
+import q3e_local
+from q3e_local.embedder import Embedder
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import (
+    InvalidTextError,
+    ModelFileError,
+    ModelNotHereError,
+    OptionError,
+    TextTooLongError,
+    UnknownModelError,
+)
+from q3e_local.server.errors import QueueFullError, WorkerDiedError
+from q3e_local.server.local_service import LocalService
+from q3e_local.server.service import ServiceRequest as Request
+from q3e_local.server.service import ServiceResult
+from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.worker import WorkerEngine
+
+EOS = FakeEngine.eos_id
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
+
+
+def run(scenario: Callable[[LocalService], Coroutine[Any, Any, Any]], make: Any = FakeWorker, **settings: Any) -> Any:
+    """Run it on a service that is closed at the end; by default on fake workers."""
+
+    async def bounded() -> Any:
+        service = LocalService(ServerSettings(**settings), EngineConfig(n_threads=1), make)
+        async with asyncio.timeout(40):
+            try:
+                return await scenario(service)
+            finally:
+                await service.close()
+
+    return asyncio.run(bounded())
+
+
+def embed(
+    *inputs: Any, model: str = "demo", make: Any = FakeWorker, settings: Any = None, **request: Any
+) -> ServiceResult:
+    result: ServiceResult = run(
+        lambda service: service.embed(Request(model, inputs, **request)), make, **(settings or {})
+    )
+    return result
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Embedder]:
+    with q3e_local.load("demo", n_threads=1) as embedder:
+        yield embedder
+
+
+@pytest.mark.parametrize(
+    ("model", "request_", "library_"),
+    [
+        ("demo", {}, {}),
+        ("DEMO:latest", {}, {}),
+        ("demo:q8_0", {"dim": 64}, {"dim": 64}),
+        ("demo-query", {}, {"kind": "query"}),
+        ("demo-query:latest", {}, {"kind": "query"}),
+        ("demo", {"kind": "query"}, {"kind": "query"}),
+        ("demo-query", {"kind": "document"}, {}),
+        ("demo-query", {"task": "code"}, {"kind": "query", "task": "code"}),
+        ("demo", {"task": "sts"}, {"task": "sts"}),
+        ("demo", {"instruction": "legal"}, {"instruction": "legal"}),
+        ("legal", {}, {"kind": "query", "instruction": "legal", "dim": 48}),
+        ("LEGAL:latest", {"dim": 100}, {"kind": "query", "instruction": "legal", "dim": 100}),
+        ("legal", {"task": "code"}, {"kind": "query", "task": "code", "dim": 48}),
+        ("legal", {"kind": "document"}, {"dim": 48}),
+        ("other", {}, {}),
+        ("asks", {}, {"kind": "query"}),
+        ("demo", {"max_tokens": 5}, {"max_tokens": 5, "truncate": True}),
+        ("demo", {"max_tokens": 10_000_000}, {}),
+    ],
+)
+def test_vectors_counts_and_space_are_the_librarys(
+    library: Embedder, model: str, request_: dict[str, Any], library_: dict[str, Any]
+) -> None:
+    texts = ["What is the capital of China?", "e\u0301te\u0301 <think>\u0338 <|endoftext|>", "", "long words " * 300]
+    aliases = {
+        "legal": Alias("demo", instruction="legal", dim=48),
+        "other": Alias("demo:latest"),
+        "asks": Alias("demo-query"),
+    }
+    expected = library.embed(q3e_local.EmbedRequest(texts, **library_))
+    result = embed(*texts, model=model, make=None, settings={"aliases": aliases}, **request_)
+    assert result.vectors.dtype == np.float32
+    np.testing.assert_allclose(result.vectors, expected.vectors, atol=1e-5)
+    assert result.prompt_tokens == expected.prompt_tokens
+    assert result.truncated == expected.truncated
+    assert (result.model, result.space) == ("demo", expected.space)
+    assert 0 <= result.load_s <= result.total_s
+
+
+def test_token_ids_get_the_end_token_and_the_instruction() -> None:
+    plain, ended, empty = embed((1, 2, 3), (1, 2, 3, EOS), ()).vectors
+    assert seen(plain) == seen(ended) == (EOS, 4)
+    assert seen(empty) == (EOS, 1)
+    result = embed((1, 2), "ab", kind="query")
+    n_prefix = len(f"Instruct: {INSTRUCTION}\nQuery:")
+    assert result.prompt_tokens == (n_prefix + 3, n_prefix + 3)
+
+
+@pytest.mark.parametrize("wrong", [257, -1, 2**70])
+def test_token_ids_outside_the_vocabulary_are_refused_with_their_place(wrong: int) -> None:
+    with pytest.raises(InvalidTextError, match=f"text 1: token id {wrong} is not in the vocabulary of 257"):
+        embed("fine", (1, wrong))
+
+
+def test_texts_and_ids_come_back_in_order_from_any_slice() -> None:
+    inputs = ["a" * 40_000, (98, 99), "c" * 90_000, "d", (101,), "f" * 120_000, "g"]
+    result = embed(*inputs)
+    firsts = [one[0] if isinstance(one, tuple) else ord(one[0]) for one in inputs]
+    assert [round(float(row[3] / row[2])) for row in result.vectors] == firsts
+    assert result.truncated == (True, False, True, False, False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "request_", "error", "message"),
+    [
+        (("ok", "x" * 2000), {"truncate": False}, TextTooLongError, "text 1: has 2001 tokens, the limit is 1000"),
+        ((tuple(range(200)),), {"truncate": False, "max_tokens": 9}, TextTooLongError, "text 0: has 201 tokens"),
+        (("ok", "\ud800"), {}, InvalidTextError, "text 1: character 0 is the lone surrogate"),
+        (("ok",), {"dim": 31}, OptionError, "dim must be between 32 and 64 for demo, got 31"),
+        (("ok",), {"dim": 65}, OptionError, "dim must be between 32 and 64 for demo, got 65"),
+        (("ok",), {"max_tokens": 0}, OptionError, "max_tokens must be between 1 and 1000"),
+        (("ok",), {"task": "cooking"}, OptionError, "unknown task 'cooking'"),
+        (("ok",), {"task": "sts", "instruction": "x"}, OptionError, "not both"),
+        (("ok",), {"instruction": " "}, OptionError, "the instruction is empty"),
+        (("ok",), {"model": "gpt-4"}, UnknownModelError, "there is no model 'gpt-4'"),
+        (("ok",), {"model": ""}, UnknownModelError, "there is no model ''"),
+        (("ok",), {"model": "qwen3-embedding:0.6b-query"}, ModelNotHereError, "q3e-local pull qwen3-embedding:0.6b"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_the_librarys_words(
+    inputs: tuple[Any, ...], request_: dict[str, Any], error: type[Exception], message: str, world: World
+) -> None:
+    model = request_.pop("model", "demo")
+    del world
+    with pytest.raises(error) as failed:
+        embed(*inputs, model=model, **request_)
+    assert message in str(failed.value)
+
+
+@pytest.mark.parametrize("given", ["{}", "./{name}", "{name}", "../{folder}/{name}", "~/{name}", "x/../../{name}"])
+def test_a_name_from_a_request_is_never_a_path(
+    tiny_gguf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    path = tmp_path / "secret.gguf"
+    path.write_bytes(tiny_gguf("f16").read_bytes())
+    (tmp_path / "secret").write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("secret.gguf", "secret"):
+        with pytest.raises(UnknownModelError):
+            embed("a", model=given.format(path, name=name, folder=tmp_path.name))
+
+
+def test_a_file_that_the_server_was_started_with_has_its_name(tiny_gguf: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(tiny_gguf("f16").read_bytes())
+    for name in (str(path), "mine", "mine-query", "mine:latest"):
+        assert embed("a", model=name, settings={"models": (str(path),)}).model == "mine"
+
+
+def test_loading_and_unloading_by_every_name() -> None:
+    async def scenario(service: LocalService) -> None:
+        await service.load("demo-query", 60)
+        (one,) = service.loaded()
+        assert (one.name, one.n_ctx, one.on_gpu) == ("demo", 1000, False)
+        await service.unload("demo:latest")
+        assert service.loaded() == []
+        await service.unload("demo")
+        await service.unload("nobody")
+        assert (await service.embed(Request("demo", ()))).vectors.shape == (0, 64)
+        assert service.counters()["n_loads"] == 2
+
+    run(scenario)
+
+
+def test_tokenizing_and_back() -> None:
+    async def scenario(service: LocalService) -> None:
+        assert await service.tokenize("demo", "e\u0301", add_end_token=True) == [*"é".encode(), EOS]
+        assert await service.tokenize("demo-query", "a", add_end_token=False) == [97]
+        assert await service.detokenize("demo", [97, EOS]) == "a<end>"
+        with pytest.raises(OptionError, match="token id 257 is not in the vocabulary of 257"):
+            await service.detokenize("demo", [257])
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_before_tokenizing() -> None:
+    async def scenario(service: LocalService) -> None:
+        began, go_on = threading.Event(), threading.Event()
+
+        def held(sequences: Any) -> Any:
+            began.set()
+            go_on.wait(20)
+            return decode(sequences)
+
+        await service.load("demo", None)
+        async with service._models.use(service._names.resolve("demo").located) as model:
+            worker: Any = model.worker
+        decode, worker.decode = worker.decode, held
+        tasks = [asyncio.create_task(service.embed(Request("demo", ("t0",))))]
+        await asyncio.to_thread(began.wait, 20)
+        tasks += [asyncio.create_task(service.embed(Request("demo", (f"t{n}",)))) for n in range(1, 4)]
+        while service.counters()["n_queued"] < 3:
+            await asyncio.sleep(0.002)
+        n_tokenized = len(worker.texts)
+        with pytest.raises(QueueFullError):
+            await service.embed(Request("demo", ("one more",)))
+        assert len(worker.texts) == n_tokenized
+        go_on.set()
+        assert [seen(result.vectors[0]) for result in await asyncio.gather(*tasks)] == [(EOS, 3)] * 4
+
+    run(scenario, max_queue=3)
+
+
+def faulty(path: Path) -> Callable[[Path], WorkerEngine]:
+    path.write_text("fine", encoding="ascii")
+    return lambda _: WorkerEngine(path, open_engine=open_faulty)
+
+
+def test_a_worker_that_dies_fails_what_it_was_at_and_is_back_for_the_next(tmp_path: Path) -> None:
+    async def scenario(service: LocalService) -> None:
+        assert seen((await service.embed(Request("demo", ("abc",)))).vectors[0]) == (EOS, 4)
+        with pytest.raises(WorkerDiedError):
+            await service.embed(Request("demo", ("exit",)))
+        assert seen((await service.embed(Request("demo", ("abc",)))).vectors[0]) == (EOS, 4)
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                os.kill(child.pid, KILL)
+        assert seen((await service.embed(Request("demo", ("abcd",)))).vectors[0]) == (EOS, 5)
+        assert service.counters()["n_worker_restarts"] == 2
+
+    run(scenario, faulty(tmp_path / "faulty.gguf"))
+
+
+def test_unloading_ends_the_process() -> None:
+    async def scenario(service: LocalService) -> None:
+        before = set(psutil.Process().children())
+        await service.embed(Request("demo", ("abc",)))
+        workers = [c for c in set(psutil.Process().children()) - before if "spawn_main" in " ".join(c.cmdline())]
+        assert len(workers) == 1
+        await service.unload("demo")
+        assert not workers[0].is_running()
+
+    run(scenario, None)
+
+
+def test_a_file_that_is_no_model_is_told_to_each_request(tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"GGUF and then nothing of use")
+
+    async def scenario(service: LocalService) -> None:
+        for _ in range(3):
+            with pytest.raises(ModelFileError):
+                await service.embed(Request("bad", ("a",)))
+        assert service.loaded() == []
+
+    run(scenario, None, models=(str(path),))
+
+
+def test_two_hundred_clients_at_once_get_each_their_own_vector() -> None:
+    async def scenario(service: LocalService) -> None:
+        async def client(n: int) -> None:
+            text = chr(97 + n % 26) * (n + 1)
+            result = await service.embed(Request("demo", (text, "z" * (n + 2))))
+            assert seen(result.vectors[0]) == (EOS, n + 2)
+            assert seen(result.vectors[1]) == (EOS, n + 3)
+            assert round(float(result.vectors[0][3] / result.vectors[0][2])) == ord(text[0])
+
+        await asyncio.gather(*(client(n) for n in range(200)))
+
+    run(scenario, max_queue=10_000)
+
+
+def test_pulling_tells_its_steps_and_the_model_is_served(world: World) -> None:
+    async def scenario(service: LocalService) -> None:
+        with pytest.raises(ModelNotHereError):
+            await service.load("tiny:1b", None)
+        steps: list[Any] = []
+        await service.pull("tiny:1b", steps.append)
+        assert steps
+        await service.load("tiny:1b-query", None)
+        with pytest.raises(UnknownModelError):
+            await service.pull("nobody:1b", steps.append)
+
+    run(scenario)
+
+
+def test_a_pull_that_nobody_waits_for_stops(world: World) -> None:
+    async def scenario(service: LocalService) -> None:
+        began, go_on = threading.Event(), threading.Event()
+
+        def progress(step: object) -> None:
+            began.set()
+            go_on.wait(20)
+
+        task = asyncio.create_task(service.pull("tiny:1b", progress))
+        await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    run(scenario)

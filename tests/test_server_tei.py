@@ -1,0 +1,156 @@
+"""Text Embeddings Inference's wire, with the cases of its own tests where a test names one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fake_service import END, FakeService, vector
+
+from q3e_local.errors import EngineError, ModelNotHereError
+from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
+
+pytest_plugins = ["serving"]
+
+A = vector(ord("a"), 2)
+
+
+@pytest.fixture(autouse=True)
+def _loaded(http: httpx.Client) -> None:
+    """TEI serves one model; here it is the one that is loaded."""
+    http.post("/api/embed", json={"model": "demo"})
+
+
+def test_a_list_comes_back_also_for_one(http: httpx.Client) -> None:
+    answer = http.post("/embed", json={"inputs": "a"})
+    assert np.allclose(answer.json(), [A])
+    assert answer.headers["x-q3e-space"] == "q3e1-fake-256-plain"
+    assert answer.headers["x-q3e-prompt-tokens"] == "2"
+    assert np.allclose(http.post("/embed", json={"inputs": [97]}).json(), [A])
+    assert np.allclose(http.post("/embed", json={"inputs": ["a", [97, END], "a"]}).json(), [A, A, A])
+
+
+def test_dimensions(http: httpx.Client) -> None:
+    # router/tests/test_http_embed.rs: test_embeddings (dimensions 128, one string and three equal ones)
+    (one,) = http.post("/embed", json={"inputs": "test", "dimensions": 128}).json()
+    assert len(one) == 128
+    assert http.post("/embed", json={"inputs": ["test"] * 3, "dimensions": 128}).json() == [one] * 3
+
+
+def test_a_batch_of_a_b_a(http: httpx.Client) -> None:
+    # backends/candle/tests/test_qwen3.rs
+    a, b, again = http.post("/embed", json={"inputs": ["a", "hello", "a"]}).json()
+    assert a == again == http.post("/embed", json={"inputs": "a"}).json()[0]
+    assert a != b
+
+
+def test_truncation(http: httpx.Client) -> None:
+    cut = http.post("/embed", json={"inputs": ["a", "y" * 200]})
+    assert cut.headers["x-q3e-truncated"] == "1"
+    refused = http.post("/embed", json={"inputs": "y" * 200, "truncate": False})
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "Validation")
+    assert refused.json()["error"].startswith("Input validation error: ")
+
+
+def test_prompt_names(http: httpx.Client) -> None:
+    query = http.post("/embed", json={"inputs": "a", "prompt_name": "query"})
+    assert np.allclose(query.json(), [vector(ord("a"), 2, is_query=1)])
+    assert np.allclose(http.post("/embed", json={"inputs": "a", "prompt_name": "document"}).json(), [A])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({}, 422, "Validation"),
+        ({"inputs": ""}, 400, "Empty"),
+        ({"inputs": []}, 400, "Empty"),
+        ({"inputs": ["a", ""]}, 400, "Empty"),
+        ({"inputs": [[]]}, 400, "Empty"),
+        ({"inputs": 5}, 422, "Validation"),
+        ({"inputs": ["a", 5]}, 422, "Validation"),
+        ({"inputs": {}}, 422, "Validation"),
+        ({"inputs": [999]}, 422, "Validation"),
+        ({"inputs": ["a"] * 51}, 422, "Validation"),
+        ({"inputs": "a", "dimensions": 0}, 422, "Validation"),
+        ({"inputs": "a", "dimensions": 257}, 422, "Validation"),
+        ({"inputs": "a", "prompt_name": "nope"}, 422, "Validation"),
+        ({"inputs": "a", "normalize": False}, 422, "Validation"),
+        ({"inputs": "a", "truncation_direction": "Left"}, 422, "Validation"),
+        ({"inputs": "a", "truncation_direction": "Up"}, 422, "Validation"),
+        ({"inputs": "a", "truncate": 1}, 422, "Validation"),
+        ({"inputs": "a", "model": "nope"}, 404, "Validation"),
+    ],
+)
+def test_what_is_refused(http: httpx.Client, body: dict[str, Any], status: int, kind: str) -> None:
+    answer = http.post("/embed", json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
+    assert list(answer.json()) == ["error", "error_type"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (QueueFullError("full", 7), 429, "Overloaded"),
+        (StoppingError("stopping"), 503, "Unhealthy"),
+        (WorkerDiedError("killed"), 500, "Backend"),
+        (EngineError("failed"), 500, "Backend"),
+        (ModelNotHereError("pull it"), 404, "Validation"),
+        (RuntimeError("a bug"), 500, "Backend"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/embed", {"inputs": "a"}),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+        ("/tokenize", {"inputs": "a"}),
+    ],
+)
+def test_errors_have_their_status(
+    http: httpx.Client, fake: FakeService, error: Exception, status: int, kind: str, path: str, body: dict[str, Any]
+) -> None:
+    fake.fail = error
+    answer = http.post(path, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
+    assert answer.headers.get("retry-after") == {429: "7", 503: "5"}.get(status)
+
+
+def test_similarity(http: httpx.Client) -> None:
+    body = {"source_sentence": "a", "sentences": ["a", "b", "y" * 90]}
+    answer = http.post("/similarity", json={"inputs": body, "parameters": {"truncate": True}})
+    vectors = np.float32([A, vector(ord("b"), 2), vector(ord("y"), 91)])
+    assert np.allclose(answer.json(), vectors @ vectors[0], atol=1e-6)
+    for inputs, status in (
+        ({}, 400),
+        ({"source_sentence": "a", "sentences": []}, 400),
+        ({"source_sentence": "a", "sentences": ["b", ""]}, 400),
+        ({"source_sentence": "", "sentences": ["b"]}, 400),
+        ({"source_sentence": "a", "sentences": [5]}, 422),
+        ({"source_sentence": 5, "sentences": ["b"]}, 422),
+        ("a", 422),
+    ):
+        assert http.post("/similarity", json={"inputs": inputs}).status_code == status
+
+
+def test_tokenize(http: httpx.Client) -> None:
+    found = http.post("/tokenize", json={"inputs": ["ab", "c"]}).json()
+    assert [[one["id"] for one in each] for each in found] == [[97, 98, END], [99, END]]
+    assert found[1][1] == {"id": END, "text": "<|endoftext|>", "special": True, "start": None, "stop": None}
+    bare = http.post("/tokenize", json={"inputs": "ab", "add_special_tokens": False}).json()
+    assert [one["text"] for one in bare[0]] == ["a", "b"]
+    for body, status in (
+        ({"inputs": []}, 400),
+        ({"inputs": [5]}, 422),
+        ({"inputs": "a", "prompt_name": "query"}, 422),
+    ):
+        answer = http.post("/tokenize", json=body)
+        assert (answer.status_code, list(answer.json())) == (status, ["error", "error_type"])
+
+
+def test_info(http: httpx.Client) -> None:
+    found = http.get("/info").json()
+    assert found["model_id"] == "demo"
+    assert found["model_type"] == {"embedding": {"pooling": "last_token"}}
+    assert (found["max_client_batch_size"], found["auto_truncate"]) == (50, True)

@@ -1,0 +1,335 @@
+"""WorkerEngine: an engine like any other, whose process may die at any time without harm to ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from fake import seen
+from faults import open_faulty
+
+from q3e_local.engine import EngineConfig
+from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.llama.engine import LlamaEngine
+from q3e_local.server.errors import WorkerDiedError
+from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
+from q3e_local.vectors import finish
+
+EOS = 256
+KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
+
+
+def ids(text: str) -> list[int]:
+    return [*text.encode(), EOS]
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "faulty.gguf"
+    path.write_text("fine", encoding="ascii")
+    return path
+
+
+@pytest.fixture
+def worker(path: Path) -> Iterator[WorkerEngine]:
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    yield worker
+    worker.close()
+
+
+def n_tries(path: Path) -> int:
+    return len(path.with_suffix(".tries").read_text().split())
+
+
+def test_it_is_the_engine_of_its_process(tiny_gguf: Callable[..., Path], eos_id: int) -> None:
+    path, config = tiny_gguf("f16"), EngineConfig(n_threads=1, n_batch=64)
+    texts = ["gravity", "Strange <|endoftext|> <think> é 中国", ""]
+    worker = WorkerEngine(path, config)
+    with LlamaEngine(path, config) as engine:
+        worker.load()
+        try:
+            for name in (
+                "digest",
+                "n_embd",
+                "n_ctx_max",
+                "n_batch",
+                "n_seq_max",
+                "eos_id",
+                "added_tokens",
+                "n_vocab",
+            ):
+                assert getattr(worker, name) == getattr(engine, name), name
+            found = worker.tokenize_all(texts)
+            assert found == [engine.tokenize(text) for text in texts] == [worker.tokenize(text) for text in texts]
+            assert [worker.detokenize(one) for one in found] == texts
+            batch = [[*one, eos_id] for one in found]
+            np.testing.assert_array_equal(worker.decode(batch), engine.decode(batch))
+            assert worker.decode([]).shape == (0, engine.n_embd)
+            with pytest.raises(EngineError, match="must be ids below"):
+                worker.decode([[1, 2]])
+            with pytest.raises(OptionError, match="between 0 and 1020, got 1 to 1021"):
+                worker.detokenize([1, 1021])
+            finish(worker.decode(batch))
+        finally:
+            worker.close()
+
+
+def test_detokenizing_gives_the_text_back_whatever_its_length(tiny_gguf: Callable[..., Path]) -> None:
+    with LlamaEngine(tiny_gguf("f16"), EngineConfig(n_threads=1, n_batch=64)) as engine:
+        for text in ("", "a", "capital of China 中国 😀\n\t" * 300, "<|im_start|><tool_call>"):
+            assert engine.detokenize(engine.tokenize(text)) == text
+        cut = engine.tokenize("中")[:1]
+        assert "�" in engine.detokenize(cut) or engine.detokenize(cut) == "中"
+
+
+def test_closing_ends_the_process_and_every_later_call(worker: WorkerEngine) -> None:
+    worker.load()
+    process = psutil.Process(worker.pid)
+    worker.close()
+    assert not process.is_running()
+    worker.close()
+    for call in (worker.load, lambda: worker.tokenize("a"), lambda: worker.decode([ids("a")])):
+        with pytest.raises(EngineError, match="closed"):
+            call()
+
+
+@pytest.mark.parametrize("content", ["fine", "slow"])
+def test_closing_ends_what_runs(path: Path, content: str) -> None:
+    """A load or a decode that takes long does not hold up the end."""
+    path.write_text(content)
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(worker.decode, [ids("sleep")])
+        until(path.with_suffix(".tries").exists)
+        process = psutil.Process(worker.pid)
+        worker.close()
+        with pytest.raises(EngineError, match="closed"):
+            call.result(20)
+    assert not process.is_running()
+
+
+def test_killed_while_idle_nobody_notices_but_the_log(worker: WorkerEngine, caplog: pytest.LogCaptureFixture) -> None:
+    worker.load()
+    first = worker.pid
+    assert first is not None
+    os.kill(first, KILL)
+    until(lambda: caplog.records)
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    assert worker.pid != first
+    assert worker.n_restarts == 1
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"the process of faulty (pid {first}) was ended by" in line
+    if sys.platform != "win32":
+        assert "SIGKILL (the system ran out of memory, or someone ended it)" in line
+
+
+def test_killed_and_asked_at_once_the_call_is_made_again(worker: WorkerEngine) -> None:
+    for call in (lambda: worker.decode([ids("abc")]), lambda: worker.tokenize("abc")):
+        worker.load()
+        assert worker.pid is not None
+        os.kill(worker.pid, KILL)
+        assert len(call()) in (1, 3)
+
+
+def test_killed_while_working_only_that_call_fails(worker: WorkerEngine, caplog: pytest.LogCaptureFixture) -> None:
+    worker.load()
+    first = worker.pid
+    assert first is not None
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(worker.decode, [ids("sleep")])
+        until(lambda: "asleep" in caplog.text)
+        assert worker.tokenize("beside the decode") == ids("beside the decode")[:-1]
+        os.kill(first, KILL)
+        with pytest.raises(WorkerDiedError, match=r"faulty.*was ended by.*the next request starts a new one"):
+            call.result(20)
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("abort", "SIGABRT"),
+        ("exit", "exit code 7"),
+        ("segfault", "SIGSEGV"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_text_that_ends_the_process_fails_alone(worker: WorkerEngine, text: str, cause: str) -> None:
+    with pytest.raises(WorkerDiedError, match=cause):
+        worker.decode([ids("before"), ids(text)])
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_text_that_ends_the_process_while_tokenizing_fails_alone(worker: WorkerEngine) -> None:
+    with pytest.raises(WorkerDiedError, match="SIGABRT"):
+        worker.tokenize("tokenize:abort")
+    assert worker.tokenize("abc") == ids("abc")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("memory", NotEnoughMemoryError, "this text needs 9.00 GB"),
+        ("out of memory", NotEnoughMemoryError, "no memory left"),
+        ("engine", EngineError, "llama_decode answered 1"),
+        ("raise", EngineError, "KeyError: 'a mistake of ours'"),
+        ("BAD", BadVectorError, "text 1: the fake has no vector"),
+    ],
+)
+def test_errors_cross_as_they_are_and_the_process_stays(
+    worker: WorkerEngine, text: str, kind: type[Exception], message: str
+) -> None:
+    worker.load()
+    first = worker.pid
+    with pytest.raises(kind, match=message) as failed:
+        worker.decode([ids("fine"), ids(text)])
+    assert type(failed.value) is kind
+    assert getattr(failed.value, "index", 1) == 1
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    assert worker.pid == first
+
+
+def test_its_log_lines_come_to_ours(worker: WorkerEngine, caplog: pytest.LogCaptureFixture) -> None:
+    worker.decode([ids("log")])
+    until(lambda: caplog.records)
+    assert caplog.record_tuples == [("q3e_local.llama.engine", logging.WARNING, "a line from the child")]
+
+
+def test_a_model_that_cannot_load_says_so_each_time_but_is_tried_once(path: Path) -> None:
+    path.write_text("broken")
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    for _ in range(5):
+        with pytest.raises(ModelFileError, match=r"faulty\.gguf is broken"):
+            worker.load()
+    assert n_tries(path) == 1
+    assert worker.pid is None
+    path.write_text("fine again")
+    assert worker.tokenize("a") == [97]
+    worker.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("content", "cause"), [("abort", "SIGABRT"), ("kill", "SIGKILL")])
+def test_a_load_that_ends_the_process_is_told_and_not_tried_again_and_again(
+    path: Path, content: str, cause: str
+) -> None:
+    path.write_text(content)
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    for _ in range(3):
+        with pytest.raises(WorkerDiedError, match=cause):
+            worker.load()
+    assert n_tries(path) == 1
+    worker.close()
+
+
+def test_a_failed_load_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    now = 0.0
+    failed = FailedLoads(lambda: now)
+    failed.check(tmp_path)
+    failed.remember(tmp_path, EngineError("no"))
+    now = RETRY_S - 0.1
+    with pytest.raises(EngineError, match="no"):
+        failed.check(tmp_path)
+    now = RETRY_S
+    failed.check(tmp_path)
+
+
+def test_killed_between_load_and_first_answer(path: Path) -> None:
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    worker.load()
+    assert worker.pid is not None
+    os.kill(worker.pid, KILL)
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    worker.close()
+
+
+def test_another_file_under_the_same_path_is_not_taken_for_the_first(path: Path, worker: WorkerEngine) -> None:
+    worker.load()
+    assert worker.pid is not None
+    os.kill(worker.pid, KILL)
+    path.write_text("another")
+    with pytest.raises(ModelFileError, match="another file than the one that was loaded"):
+        worker.decode([ids("abc")])
+
+
+def test_calls_from_many_threads_each_get_their_own_answer(worker: WorkerEngine) -> None:
+    def ask(n: int) -> None:
+        text = "x" * n
+        assert len(worker.tokenize(text)) == n
+        assert seen(worker.decode([ids(text)])[0]) == (EOS, n + 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(1, 60)))
+    assert worker.n_restarts == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_signals_to_all_processes_leave_the_worker_at_its_work(worker: WorkerEngine) -> None:
+    """Ctrl-C and a service manager's SIGTERM reach it as well; the server decides when it is over."""
+    worker.load()
+    first = worker.pid
+    assert first is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(first, number)
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    assert worker.pid == first
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit()", "worker.close()"])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_the_worker_ends_with_its_server_and_leaves_stdout_alone(path: Path, tmp_path: Path, end: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\nfrom pathlib import Path\nfrom faults import open_faulty\n"
+        "from q3e_local.server.worker import WorkerEngine\n"
+        "if __name__ == '__main__':\n"
+        f"    worker = WorkerEngine(Path({str(path)!r}), open_engine=open_faulty)\n"
+        "    worker.load()\n    print(worker.pid, flush=True)\n"
+        f"    {end}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+    )
+    until(lambda: not psutil.pid_exists(int(done.stdout)))
+    assert "Traceback" not in done.stderr
+
+
+def test_the_server_imports_no_llama_cpp(path: Path) -> None:
+    code = "import sys, q3e_local.server.local_service; print('llama_cpp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_no_thread_stays(path: Path) -> None:
+    before = set(threading.enumerate())
+    worker = WorkerEngine(path, open_engine=open_faulty)
+    worker.load()
+    worker.close()
+    assert set(threading.enumerate()) <= before
