@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 # Before NumPy comes in: the oracle's matrices are small, and threads that wait for each other are slow.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Fixtures that outlive a test, and what they start, must not find the developer's home either.
+_HOME = tempfile.TemporaryDirectory(prefix="q3e-tests-")
+os.environ["HOME"] = os.environ["USERPROFILE"] = _HOME.name
 
 import pytest
 import tiny

@@ -319,7 +319,9 @@ def test_import_takes_a_file_where_it_lies(world: World, mine: Path, monkeypatch
     monkeypatch.chdir(mine.parent)
     result = run("import", "mine.gguf")
     assert result.exit_code == 0
-    assert result.stderr == "Use it with -m tiny-qwen3-embedding; check it with: q3e-local verify tiny-qwen3-embedding\n"
+    assert (
+        result.stderr == "Use it with -m tiny-qwen3-embedding; check it with: q3e-local verify tiny-qwen3-embedding\n"
+    )
     assert result.stdout == f"tiny-qwen3-embedding is at {mine}\n"
     assert world.models() == []
     monkeypatch.chdir(world.home)

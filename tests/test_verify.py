@@ -125,7 +125,7 @@ def test_scores_beyond_the_tolerance_fail(world: World, scores: list[list[float]
     result = run("verify", "tiny:1b-q8_0")
     assert result.exit_code == 1
     assert "  FAIL  Explain gravity" in result.stdout
-    assert result.stdout.splitlines()[-1] .startswith("NOT right: ")
+    assert result.stdout.splitlines()[-1].startswith("NOT right: ")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """What can go wrong between a request and the engine, beyond the library's own errors.
 
-    Q3EError
-    └── ServerError
-        ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
-        ├── WorkerDiedError     the model's process ended while it worked on this request
-        └── StoppingError       the server is shutting down
+Q3EError
+└── ServerError
+    ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
+    ├── WorkerDiedError     the model's process ended while it worked on this request
+    └── StoppingError       the server is shutting down
 """
 
 from __future__ import annotations
