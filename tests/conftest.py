@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,8 +13,7 @@ from typing import Any
 # Before NumPy comes in: the oracle's matrices are small, and threads that wait for each other are slow.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Fixtures that outlive a test, and what they start, must not find the developer's home either.
-_HOME = tempfile.TemporaryDirectory(prefix="q3e-tests-")
-os.environ["HOME"] = os.environ["USERPROFILE"] = _HOME.name
+os.environ["HOME"] = os.environ["USERPROFILE"] = tempfile.mkdtemp(prefix="q3e-tests-")
 
 import pytest
 import tiny
@@ -25,6 +25,13 @@ from world import World, world_of
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_the_session() -> Iterator[None]:
+    home = os.environ["HOME"]
+    yield
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
