@@ -207,6 +207,10 @@ class RemoteEmbedder:
         """The name of the vector space this request's embeddings live in."""
         return self._probe(request).space
 
+    def check(self, request: EmbedRequest) -> None:
+        """Raise OptionError for what the server's model cannot do, and what `stream` raises at once."""
+        self._probe(request)
+
     def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
         """One item for each text, in order; a text that cannot be embedded is its TextError.
 

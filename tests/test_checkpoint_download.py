@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 
 from q3e_local.cli import main
+from q3e_local.download.checkpoint import fetch_checkpoint
 from q3e_local.model_file import inspect
 
 REPO = "someone/Qwen3-Embedding-Tiny"
@@ -49,6 +50,19 @@ def test_a_repository_is_downloaded_and_converted(hub, tmp_path: Path):
     assert convert("-o", str(tmp_path / "again.gguf"), "--type", "f16", "--offline").exit_code == 0
     assert len(hub.contents_asked()) == n_contents
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "tiny.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("hub", [3], indirect=True)
+def test_the_progress_of_a_download_counts_bytes_to_their_end(hub, capfd):
+    told = []
+    folder = fetch_checkpoint(REPO, "main", progress=lambda *step: told.append(step))
+    shards = sorted(folder.glob("*.safetensors"))
+    last = {what: (done, total) for what, done, total in told}
+    assert list(last) == [f"downloading {path.name} ({n} of 3)" for n, path in enumerate(shards, 1)]
+    assert list(last.values()) == [(path.stat().st_size,) * 2 for path in shards]
+    assert all(done <= total for _, done, total in told)
+    assert len(told) > len(shards)  # not only when a file is done
+    assert capfd.readouterr().err == ""  # huggingface_hub draws no bar of its own
 
 
 @pytest.mark.parametrize("hub", [1], indirect=True)

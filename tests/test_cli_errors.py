@@ -58,18 +58,31 @@ def test_python_m_is_the_command(arguments):
     assert got.stderr == b""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["embed", "--help"], ["--version"], ["embed", "--id", "x"]])
-def test_help_and_refusals_load_nothing_heavy(arguments):
+@pytest.mark.parametrize(
+    ("arguments", "light"),
+    [
+        (["--help"], {"numpy"}),
+        (["--version"], {"numpy"}),
+        (["embed", "--help"], set()),
+        (["embed", "--id", "x"], set()),
+    ],
+)
+def test_help_and_refusals_load_nothing_heavy(arguments, light):
     program = (
         "import sys\n"
         "from q3e_local.cli import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'llama_cpp', 'huggingface_hub', 'rich', 'pyarrow', 'psutil'} & set(sys.modules)\n"
-        "sys.exit(' '.join(heavy) or 0)\n"
+        "heavy = {'llama_cpp', 'huggingface_hub', 'rich', 'pyarrow', 'psutil'}\n"
+        f"sys.exit(' '.join((heavy | {light}) & set(sys.modules)) or 0)\n"
     )
     got = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
     assert got.returncode == 0, got.stderr
+
+
+def test_the_version_costs_no_numpy():
+    program = "import sys; from q3e_local import __version__; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 # Arguments of embed, exit code, what the sentence holds.

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from command import embed, expected, ids, listing, records, write
@@ -92,6 +93,14 @@ SOURCES = {
         {"notes/b.md": "one", "c.txt": "two"}, ["c.txt", "notes", "--glob", "*.md"], None,
         {"c.txt": "two", "notes/b.md": "one"},
     ),
+    "a pattern that no shell expanded": (
+        {"b.md": "one", "a.md": "two", ".hidden.md": "no", "c.txt": "no", "d.md/x": "three"}, ["*.md"], None,
+        {"a.md": "two", "b.md": "one", "d.md/x": "three"},
+    ),
+    "a pattern over folders": (
+        {"n/a/x.md": "one", "n/y.md": "two", "n/a/z.txt": "no"}, ["n/**/?.md"], None,
+        {"n/a/x.md": "one", "n/y.md": "two"},
+    ),
     "lines of a folder": (
         {"notes/a.txt": "one\ntwo\n", "notes/b.txt": "three\n"}, ["--lines", "notes"], None,
         {"notes/a.txt:1": "one", "notes/a.txt:2": "two", "notes/b.txt:1": "three"},
@@ -120,6 +129,27 @@ def test_texts_are_read_from(files, arguments, stdin, wanted, tmp_path):
     assert [record["index"] for record in got] == list(range(len(wanted)))
     assert tuple(record["tokens"] for record in got) == answer.prompt_tokens
     np.testing.assert_array_equal([record["embedding"] for record in got], answer.vectors)
+
+
+@pytest.mark.parametrize("name", ["*.rst", "no/*.md"])
+def test_a_pattern_that_nothing_matches(name, tmp_path):
+    write(tmp_path, {"a.md": "one"})
+    result = embed(name)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: there is no file or folder {name}, and none matches it; ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such name there")
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+    write(tmp_path, {"what?": "one", "whats": "two"})
+    assert ids(embed("what?").stdout) == ["what?"]
+
+
+def test_click_leaves_the_arguments_as_they_are_on_windows(monkeypatch):
+    asked = []
+    monkeypatch.setattr(click.Group, "main", lambda self, *arguments, **extra: asked.append(extra))
+    embed("--text", "$HOME")
+    assert asked[0]["windows_expand_args"] is False
 
 
 # Of three texts the second cannot be read. name: files, arguments, what is said of it, id of the third.

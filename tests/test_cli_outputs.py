@@ -6,10 +6,12 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from command import command, embed, expected, listing, records, run, write
+from command import PROGRAM, command, embed, expected, listing, records, run, write
+
+from q3e_local.cli.formats import SUFFIXES, About
+from q3e_local.cli.outputs import open_output
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["What did we decide?", "第三季度预算", "short"]
@@ -53,7 +58,8 @@ def read_json(raw: bytes, dtype: np.dtype) -> np.ndarray:
 
 def read_csv(raw: bytes, dtype: np.dtype) -> np.ndarray:
     rows = list(csv.reader(io.StringIO(raw.decode("utf-8"), newline="")))
-    return np.array([[float(cell) for cell in row[4:]] for row in rows[1:]]).astype(dtype)
+    begin = rows[0].index("e0")
+    return np.array([[float(cell) for cell in row[begin:]] for row in rows[1:]]).astype(dtype)
 
 
 def read_base64(raw: bytes, dtype: np.dtype) -> np.ndarray:
@@ -146,6 +152,15 @@ def test_csv_has_a_header_and_quotes_what_must_be():
     assert [row["id"] for row in rows] == IDS
     assert [int(row["tokens"]) for row in rows] == list(answer.prompt_tokens)
     assert [row["truncated"] for row in rows] == [str(cut).lower() for cut in answer.truncated]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "binary"])
+def test_json_and_csv_say_a_dtype_that_is_not_float32(dtype):
+    assert json.loads(embed(*LAYOUT, "--format", "json", "--dtype", dtype).stdout)["dtype"] == dtype
+    result = embed(*LAYOUT, "--format", "csv", "--dtype", dtype)
+    rows = list(csv.DictReader(io.StringIO(result.stdout_bytes.decode("utf-8"), newline="")))
+    assert list(rows[0])[3:6] == ["truncated", "dtype", "e0"]
+    assert {row["dtype"] for row in rows} == {dtype}
 
 
 def test_a_line_of_base64_is_the_float32_little_endian():
@@ -271,6 +286,21 @@ def test_the_table_does_not_let_a_text_steer_the_terminal(tmp_path):
     assert not set(result.stdout) & {"\x1b", "\x9b", "\x07"}
 
 
+def test_an_id_as_long_as_a_book_does_not_hang_the_table(tmp_path):
+    write(tmp_path, {"a.jsonl": json.dumps({"text": "one", "key": "第三" * 500_000 + " end"})})
+    started = time.monotonic()
+    result = embed("--jsonl", "text", "--id", "key", "a.jsonl", "--format", "table")
+    assert "第三 end one " in result.stdout
+    assert time.monotonic() - started < 10
+
+
+def test_a_clock_that_stands_still_is_no_division_by_zero(monkeypatch):
+    monkeypatch.setattr("q3e_local.cli.embed.time.perf_counter", lambda: 7.0)
+    result = embed(*LAYOUT)
+    assert result.exit_code == 0
+    assert re.match(r"3 texts, \d+ tokens\n", result.stderr)
+
+
 def test_the_demo_of_make_shows_every_note(monkeypatch):
     (line,) = re.findall(r"^demo:.*\n\t(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     program, *arguments = shlex.split(line)
@@ -356,6 +386,75 @@ def test_a_run_that_fails_at_its_first_text_leaves_nothing(suffix, tmp_path):
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("suffix", GROWING)
+def test_force_keeps_what_is_there_until_the_first_record(suffix, tmp_path):
+    assert embed("--text", "of value", "-o", f"out.{suffix}").exit_code == 0
+    write(tmp_path, {"a": "\0\n"})
+    before = listing(tmp_path)
+    assert embed("--lines", "a", "-o", f"out.{suffix}", "--force").exit_code == 1
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", GROWING)
+def test_force_leaves_nothing_old_when_a_run_ends_well_without_a_record(suffix, tmp_path):
+    assert embed("--text", "of no value", "-o", f"out.{suffix}").exit_code == 0
+    write(tmp_path, {"a": "\0\n"})
+    assert embed("--lines", "a", "-o", f"out.{suffix}", "--force", "--skip-errors").exit_code == 3
+    assert not list(tmp_path.glob("out.*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.csv", "link.csv"])
+@pytest.mark.parametrize("option", [[], ["--force"]])
+def test_what_is_no_regular_file_is_left_alone(name, option, tmp_path):
+    pipe = tmp_path / f"pipe{Path(name).suffix}"
+    os.mkfifo(pipe)
+    (tmp_path / "link.csv").symlink_to(pipe)
+    result = embed(*LAYOUT, "-o", name, *option)
+    assert (result.exit_code, result.stderr) == (
+        1, f"Error: {name} is no regular file; pipe the output there instead\n",
+    )  # fmt: skip
+    assert pipe.is_fifo()
+    assert (tmp_path / "link.csv").is_symlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+@pytest.mark.parametrize("suffix", WHOLE + GROWING)
+def test_a_link_stays_and_the_output_is_where_it_points(suffix, tmp_path):
+    write(tmp_path, {"disk/old": "of no value"})
+    for link, option in (f"old.{suffix}", ["--force"]), (f"new.{suffix}", []):
+        target = tmp_path / "disk" / Path(link).stem
+        (tmp_path / link).symlink_to(target)
+        assert embed(*LAYOUT, "-o", link, *option).exit_code == 0
+        assert (tmp_path / link).is_symlink()
+        assert not target.is_symlink()
+    assert (tmp_path / "disk/old").read_bytes() == (tmp_path / "disk/new").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_in_a_circle_is_a_sentence(tmp_path):
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    result = embed(*LAYOUT, "-o", "a.csv", "--force")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot write a.csv: ")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_only_what_the_output_says_is_named_so(name):
+    about = About("demo", "space", 32, "float32")
+    with pytest.raises(PermissionError), open_output(Path(name), SUFFIXES[Path(name).suffix], about, False):
+        raise PermissionError("somebody else's")
+    assert not Path(name).exists()
+
+
+@pytest.mark.parametrize("suffix", WHOLE)
+def test_a_whole_file_is_on_the_disk_before_it_gets_its_name(suffix, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((tmp_path / f"out.{suffix}").exists()))
+    assert embed(*LAYOUT, "-o", f"out.{suffix}").exit_code == 0
+    assert synced == [False]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -383,3 +482,12 @@ def test_a_full_disk(form):
         )
     assert got.returncode == 1
     assert got.stderr.decode() == "Error: cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk to try")
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["--help"]])
+def test_a_full_disk_is_a_sentence_of_every_command(arguments):
+    with Path("/dev/full").open("wb") as full:
+        got = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert got.returncode == 1
+    assert "Error: cannot write to stdout: No space left on device\n" in got.stderr.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import PROGRAM, command, embed, expected, ids, listing, records, write
+from command import PROGRAM, command, embed, expected, ids, listing, records, run, write
 
-from q3e_local.cli.outputs import uninterrupted
+from q3e_local import cli
+from q3e_local.cli.stopping import stopping_cleanly, uninterrupted
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+if sys.platform == "win32":
+    pytest.skip("POSIX signals and terminals", allow_module_level=True)  # SIGHUP has no name there
 
 N_MANY = 200_000
 
@@ -62,7 +65,7 @@ def size(path: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
     with started(command("--lines", many.name, "-d", 32, "-o", name)) as process:
         wait_until(lambda: size(name) > 20_000)
@@ -72,13 +75,13 @@ def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
     raw = lines_file.read_bytes()
     n_whole = raw.count(b"\n")
     assert 0 < n_whole < N_MANY
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert process.returncode == 130
         assert said.splitlines() == [f"{n_whole:,} texts are in {name}; go on with --resume", "", "Interrupted."]
         assert raw.endswith(b"}\n")
     else:
         assert process.returncode == -number
-    if name == "out.npy" and number == signal.SIGINT:
+    if name == "out.npy" and number != signal.SIGKILL:
         assert np.load(name).shape == (n_whole, 32)
 
     lines = many.read_text().splitlines()[: n_whole + 40]
@@ -97,13 +100,16 @@ def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
     assert np.sum(got * expected(lines, dim=32).vectors, axis=1).min() > 0.9999
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.json"])
-def test_ctrl_c_leaves_no_half_of_a_whole_format(name, many, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("out.csv", signal.SIGINT), ("out.parquet", signal.SIGTERM), ("out.json", signal.SIGHUP)],
+)
+def test_what_stops_a_run_leaves_no_half_of_a_whole_format(name, number, many, tmp_path):
     (tmp_path / name).write_text("of value")
     before = listing(tmp_path)
     with started(command("--lines", many.name, "-d", 32, "-o", name, "--force")) as process:
         wait_until(lambda: any(size(str(path)) > 0 for path in tmp_path.glob(".*.partial")))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read().decode()
     assert (process.returncode, said) == (130, "\nInterrupted.\n")
     assert listing(tmp_path) == before
@@ -132,18 +138,58 @@ def test_ctrl_c_while_it_waits_for_stdin():
     assert (process.returncode, said) == (130, "\nInterrupted.\n")
 
 
-def test_an_interrupt_waits_until_the_record_is_written():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_waits_until_the_record_is_written(number):
     done = []
 
     def write_record() -> None:
-        with uninterrupted():
-            signal.raise_signal(signal.SIGINT)
+        with stopping_cleanly(), uninterrupted():
+            signal.raise_signal(number)
             done.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
         write_record()
     assert done == ["whole"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stopping_cleanly(), uninterrupted():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_being_ended_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
+    monkeypatch.setattr("q3e_local.store.import_file", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    result = run("import", tmp_path / "x.gguf")
+    assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_second_writer_is_refused(name, tmp_path):
+    with started(command("--lines", "-d", 32, "-o", name), stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"one more\n" * 1100)
+        process.stdin.flush()
+        wait_until(lambda: size(name) > 0)
+        for option in "--force", "--resume":
+            result = embed("--text", "one", "-d", 32, "-o", name, option)
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"Error: {name} is being written by another process; ")
+        process.stdin.close()
+        process.wait(30)
+    assert process.returncode == 0
+    assert not set(listing(tmp_path)) - {name, f"{name}.rows.jsonl"}
+    assert embed("--text", "one", "-o", name, "--force").exit_code == 0
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_to_refuse_an_output(tmp_path, monkeypatch):
+    write(tmp_path, {"file": ""})
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))
+    assert embed("--text", "one", "-o", "out.jsonl").exit_code == 0
 
 
 def test_a_second_interrupt_does_not_wait():
@@ -181,11 +227,28 @@ def test_a_reader_that_reads_nothing_is_no_error(form, tmp_path):
     assert (process.returncode, said) == (0, b"")
 
 
-def test_help_into_a_pipe_that_closes():
-    with started([*PROGRAM, "embed", "--help"], stdout=subprocess.PIPE) as process:
+@pytest.mark.parametrize("arguments", [["embed", "--help"], ["--help"], ["list", "--json"]])
+def test_help_into_a_pipe_that_closes(arguments):
+    with started([*PROGRAM, *arguments], stdout=subprocess.PIPE) as process:
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (0, b"")
+
+
+def test_only_a_broken_stdout_ends_well(tmp_path):
+    program = (
+        "import sys, unittest.mock as mock; from q3e_local.cli import main\n"
+        "with mock.patch('q3e_local.load', side_effect=BrokenPipeError('a child is gone')):\n    main(sys.argv[1:])"
+    )
+    arguments = [sys.executable, "-c", program, "embed", "-m", "demo", "--text", "one"]
+    got = subprocess.run(arguments, capture_output=True, check=False)
+    assert (got.returncode, got.stdout) == (1, b"")
+
+
+def test_what_windows_makes_of_a_broken_pipe_is_one_too():
+    assert cli._is_broken(OSError(errno.EINVAL, "Invalid argument"), on_windows=True)
+    assert not cli._is_broken(OSError(errno.EINVAL, "Invalid argument"), on_windows=False)
+    assert not cli._is_broken(OSError(errno.ENOSPC, "No space left on device"), on_windows=True)
 
 
 def test_records_come_while_the_input_still_runs():

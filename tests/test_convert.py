@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
@@ -702,10 +703,21 @@ def test_the_command_converts_and_says_what_it_made(checkpoint: Make, tmp_path: 
     assert (forced.exit_code, forced.output) == (0, "")
 
 
-def test_a_repository_is_answered_with_the_way_to_get_it(tmp_path: Path) -> None:
+def test_a_repository_that_is_not_here_is_one_sentence(tmp_path: Path) -> None:
     result = run("convert", "Qwen/Qwen3-Embedding-0.6B", "-o", tmp_path / "out.gguf")
     assert result.exit_code == 1
-    assert "hf download Qwen/Qwen3-Embedding-0.6B --local-dir Qwen3-Embedding-0.6B" in result.stderr
+    assert "config.json of Qwen/Qwen3-Embedding-0.6B is not on this machine; download it" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_a_device_is_not_replaced(checkpoint: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.gguf")
+    result = run("convert", checkpoint(), "-o", tmp_path / "out.gguf", "--force")
+    assert (result.exit_code, "is no regular file" in result.stderr) == (1, True)
+    assert (tmp_path / "out.gguf").is_fifo()
+
+
+def test_a_type_that_is_not_made_is_wrong_usage(tmp_path: Path) -> None:
     assert run("convert", "x", "-o", tmp_path / "out.gguf", "--type", "q4_0").exit_code == 2
 
 

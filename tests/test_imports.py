@@ -38,7 +38,7 @@ FOREIGN = {
     "llama_cpp": {"llama.native"},
     "huggingface_hub": {"download"},
     "httpx2": {"download"},
-    "filelock": {"download"},
+    "filelock": {"download", "cli.outputs"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},

@@ -6,7 +6,9 @@ skipped, 130 interrupted. Commands are loaded when they are called, so that `--h
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -51,24 +53,18 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            code = super().invoke(ctx)
-            if sys.stdout is not None:  # None: closed, or a program without a console
-                sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return DONE
-
     def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         extra["standalone_mode"] = False
+        extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
+        _tell_a_reader_that_is_gone()
         _tolerate_narrow_consoles()
         try:
             code = super().main(args, prog_name or "q3e-local", **extra)
+            if sys.stdout is not None:  # None: closed, or a program without a console
+                sys.stdout.flush()
         except BaseException as error:
             code = _exit_code(error)
+        _drop_what_cannot_be_written()
         sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -76,6 +72,8 @@ def _exit_code(error: BaseException) -> int:
     """Tell the user and choose the code; raises what is a fault of ours."""
     from q3e_local.errors import OptionError, Q3EError, UnknownModelError
 
+    if isinstance(error, _ReaderGoneError):
+        return DONE
     if isinstance(error, click.Abort | KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
@@ -86,6 +84,50 @@ def _exit_code(error: BaseException) -> int:
         click.echo(f"Error: {error}", err=True)
         return USAGE if isinstance(error, OptionError | UnknownModelError) else FAILED
     raise error
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read our stdout does so no more: `| head` is no failure. A broken pipe to anyone else is one."""
+
+
+class _Pipe(io.FileIO):
+    """stdout where it is not a terminal."""
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            if _is_broken(error):
+                raise _ReaderGoneError from None
+            from q3e_local.errors import OutputError
+
+            raise OutputError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def _is_broken(error: OSError, on_windows: bool = os.name == "nt") -> bool:
+    """Whether writing failed because nobody reads; to Windows the argument is invalid then."""
+    return isinstance(error, BrokenPipeError) or (on_windows and error.errno == errno.EINVAL)
+
+
+def _tell_a_reader_that_is_gone() -> None:
+    """Write stdout so that only its own broken pipe is a _ReaderGoneError. Terminals and tests' stdout stay."""
+    old = sys.stdout
+    if old is None or old is not sys.__stdout__ or not isinstance(old, io.TextIOWrapper) or old.isatty():
+        return
+    old.flush()
+    stream = io.BufferedWriter(_Pipe(old.fileno(), "wb", closefd=False))
+    sys.stdout = io.TextIOWrapper(stream, old.encoding, line_buffering=old.line_buffering)
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Told already, and Python would complain once more when it flushes stdout at exit."""
+    from q3e_local.errors import OutputError
+
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (_ReaderGoneError, OutputError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _tolerate_narrow_consoles() -> None:

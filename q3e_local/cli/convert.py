@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -14,6 +11,7 @@ import click
 from q3e_local.catalog import cards
 from q3e_local.checksum import sha256
 from q3e_local.cli.progress import Bar, bar
+from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
 from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
@@ -42,8 +40,9 @@ def convert(
       q3e-local convert Qwen/Qwen3-Embedding-0.6B -o Qwen3-Embedding-0.6B-Q4_K_M.gguf
       q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
     """
-    folder = checkpoint_folder(source, offline, quiet)
-    with _stopping_cleanly(), bar(quiet) as show:
+    with stopping_cleanly():
+        folder = checkpoint_folder(source, offline, quiet)
+    with stopping_cleanly(), bar(quiet) as show:
         started = time.monotonic()
         info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
         _report(info, quantization, time.monotonic() - started, show, quiet)
@@ -61,7 +60,7 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
     \b
       q3e-local quantize Qwen3-Embedding-4B-f16.gguf Qwen3-Embedding-4B-Q6_K.gguf q6_k
     """
-    with _stopping_cleanly(), bar(quiet) as show:
+    with stopping_cleanly(), bar(quiet) as show:
         started = time.monotonic()
         info = quantize_gguf(source, output, quantization, progress=show, force=force)
         _report(info, quantization, time.monotonic() - started, show, quiet)
@@ -91,19 +90,3 @@ def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet
         f"sha256 {digest}",
         err=True,
     )
-
-
-@contextmanager
-def _stopping_cleanly() -> Iterator[None]:
-    """Being ended or losing the terminal is like Ctrl-C: gigabytes of half a file do not stay behind."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    # One that is ignored stays so: `nohup` means it.
-    caught = [number for number in numbers if before[number] == signal.SIG_DFL]
-    for number in caught:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in caught:
-            signal.signal(number, before[number])

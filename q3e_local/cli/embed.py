@@ -16,8 +16,9 @@ from q3e_local.cli import DONE, SKIPPED, inputs
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record
 from q3e_local.cli.inputs import Item, Layout, Source
 from q3e_local.cli.loading import load
-from q3e_local.cli.outputs import Output, check_target, choose_format, open_output
+from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import Meter, meter
+from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedder import Embedder, EmbedRequest
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
@@ -68,20 +69,28 @@ class _Tally:
 )  # fmt: skip
 @click.option("--task", type=click.Choice(list(TASKS)), help="A named instruction. [default: retrieval]")
 @click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
-@click.option("--max-tokens", type=int, help="A lower limit for a text than the model's own, end token included.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="A lower limit for a text than the model's own, end token included."
+)
 @click.option(
     "--too-long", type=click.Choice(["truncate", "error"]), default="truncate", show_default=True,
     help="What to do with a text above the limit.",
 )  # fmt: skip
-@click.option("--threads", type=int, help="CPU threads. [default: this process's physical cores]")
-@click.option("--gpu-layers", type=int, help="Layers on the GPU. [default: all if llama.cpp was built for one]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: this process's physical cores]")
+@click.option(
+    "--gpu-layers", type=click.IntRange(0), help="Layers on the GPU. [default: all if llama.cpp was built for one]"
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Form of the numbers.")
 @click.option(
     "--format", "form", type=click.Choice(list(FORMATS)),
     help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
-@click.option("--resume", is_flag=True, help="Continue a .jsonl or .npy output where it stopped.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
+)
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 @click.option(
@@ -108,29 +117,29 @@ def embed(
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
     layout = Layout(lines, jsonl, csv_column, id_field)
-    if output == Path("-"):
-        output = None
+    form = choose_format(form, None if output == Path("-") else output)  # a link's own name says it
+    output = settle(output)
     source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
-    form = choose_format(form, output)
     if form == "table" and dtype != "float32":
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
     check_target(output, form, resume, force)
 
     tally = _Tally()
-    with _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
-        started = time.monotonic()
+    with stopping_cleanly(), _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
+        started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
-        embedder.stream(request)  # raises OptionError before an output is opened, and perhaps emptied
+        _check(embedder, request)
         dim = embedder.n_embd if dimensions is None else dimensions
         about = About(embedder.model, embedder.space(request), dim, dtype)
-        with open_output(output, form, about, resume) as out, meter(source.n_bytes(), quiet) as show:
+        n_bytes = source.n_bytes()
+        with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
             try:
                 _run(source, embedder, request, out, show, tally, skip_errors)
             except BaseException:
                 if output is not None and form in RESUMABLE and out.n_written:
                     _say(f"{len(out.done) + out.n_written:,} texts are in {output}; go on with --resume")
                 raise
-        seconds = time.monotonic() - started
+        seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
     return SKIPPED if tally.skipped else DONE
 
@@ -146,6 +155,16 @@ def _embedder(
     from q3e_local.remote import RemoteEmbedder, Server
 
     return RemoteEmbedder(Server(server), model)
+
+
+def _check(embedder: Embedder | RemoteEmbedder, request: EmbedRequest) -> None:
+    """Refuse a request before an output is opened. Raises OptionError with the name of the flag."""
+    try:
+        embedder.check(request)
+    except OptionError as error:
+        what, _, rest = str(error).partition(" ")
+        flags = {"dim": "--dimensions", "max_tokens": "--max-tokens"}
+        raise OptionError(f"{flags.get(what, what)} {rest}") from None
 
 
 def _run(
@@ -201,7 +220,7 @@ def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
     if not quiet:
         before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
         texts = "1 text" if tally.n_texts == 1 else f"{tally.n_texts:,} texts"
-        rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
+        rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens and seconds else ""
         _say(f"{texts}{before}, {tally.n_tokens:,} tokens{rate}")
         _say(f"model {about.model}, dim {about.dim}, space {about.space}")
     if tally.n_cut:

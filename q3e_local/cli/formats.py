@@ -89,7 +89,7 @@ def row_fields(record: Record, about: About) -> dict[str, Any]:
 
 
 class Json:
-    """One JSON object in the shape of OpenAI's embedding list, and the space."""
+    """One JSON object in the shape of OpenAI's embedding list, and the space; dtype where it is not float32."""
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
@@ -104,30 +104,37 @@ class Json:
         self._n_tokens += record.tokens
 
     def finish(self) -> None:
-        rest = {
+        rest: dict[str, Any] = {
             "model": self._about.model,
             "usage": {"prompt_tokens": self._n_tokens, "total_tokens": self._n_tokens},
             "space": self._about.space,
         }
+        if self._about.dtype != "float32":
+            rest["dtype"] = self._about.dtype
         self._stream.write(b"\n]," + orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE)[1:])
         self._stream.flush()
 
 
 class Csv:
-    """A header and a row a text: index, id, tokens, truncated, and a column e0, e1, ... for each number."""
+    """A header and a row a text: index, id, tokens, truncated, and a column e0, e1, ... for each number.
+
+    Before the numbers a column dtype where it is not float32, as in JSON Lines.
+    """
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
+        self._dtype = [] if about.dtype == "float32" else [about.dtype]
         self._wrote_header = False
 
     def write(self, record: Record) -> None:
         numbers = self._about.encoded(record)
         if not self._wrote_header:
             self._wrote_header = True
-            self._row("index", "id", "tokens", "truncated", *(f"e{i}" for i in range(len(numbers))))
+            names = (f"e{i}" for i in range(len(numbers)))
+            self._row("index", "id", "tokens", "truncated", *(["dtype"] if self._dtype else []), *names)
         # orjson's numbers, because repr would print a float32 with a float64's digits.
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode("ascii").split(",")
-        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *texts)
+        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *self._dtype, *texts)
 
     def _row(self, *cells: object) -> None:
         line = io.StringIO()
@@ -273,8 +280,9 @@ class Table:
         self._stream.write(line.rstrip().encode("utf-8") + b"\n")
 
     def _ending(self, name: str) -> str:
-        """Of a long path the end says most."""
-        shortened = name
+        """Of a long path the end says most. Characters first: measuring a whole book would take minutes."""
+        n_most = 4 * self._id_width  # more than fit, were some of no width
+        shortened = name if len(name) <= n_most else "…" + name[-n_most:]
         while self._width(shortened) > self._id_width:
             shortened = "…" + shortened[2:]
         return self._fit(shortened, self._id_width)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import codecs
 import csv
+import glob as patterns
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,11 +61,14 @@ class Source:
     layout: Layout
 
     def n_bytes(self) -> int | None:
-        """Bytes there are to read in all, or None when stdin hides it."""
+        """Bytes there are to read in all, or None when stdin hides it, or a file that `read` will complain of."""
         if None in self.paths:
             return None
-        sizes = (path.stat().st_size for path in self.paths if path is not None)
-        return sum(sizes) + sum(len(text.encode("utf-8", "replace")) for text in self.texts)
+        try:
+            n_bytes = sum(path.stat().st_size for path in self.paths if path is not None)
+        except OSError:
+            return None
+        return n_bytes + sum(len(text.encode("utf-8", "replace")) for text in self.texts)
 
     def read(self) -> Iterator[Item]:
         """All texts in order. One that cannot be read, or is empty, is an Item with a problem in its place."""
@@ -93,13 +98,13 @@ def find(
 ) -> Source:
     """Work out what to read: folders are walked in sorted order, without hidden files and our own output.
 
-    Raises InputError for a name that does not exist or a folder without files, OptionError for nothing to read or
-    an input that is our output.
+    Raises InputError for a name that does not exist, a pattern that matches nothing, or a folder without files,
+    OptionError for nothing to read or an input that is our output.
     """
     ours = set() if leave_out is None else {leave_out.resolve(), rows_file(leave_out).resolve()}
     paths: list[Path | None] = []
     has_folder = False
-    for name in names:
+    for name in _expanded(names):
         path = Path(name)
         if name == STDIN:
             if None in paths:
@@ -113,7 +118,8 @@ def find(
         except OSError as error:  # a name too long, as of a text without --text; a folder that is closed to us
             raise InputError(f"{name} cannot be read: {error.strerror}") from None
         if not is_there:
-            raise InputError(f"there is no file or folder {name}; to embed the words themselves, give --text")
+            what = name if {"*", "?"}.isdisjoint(name) else f"{name}, and none matches it"
+            raise InputError(f"there is no file or folder {what}; to embed the words themselves, give --text")
         if is_folder:
             has_folder = True
             paths += _walk(path, glob or "**/*", ours)
@@ -128,6 +134,15 @@ def find(
             raise OptionError("nothing to embed: name files or folders, give --text, or pipe text in")
         paths.append(None)
     return Source(paths, texts, layout)
+
+
+def _expanded(names: Sequence[str]) -> Iterator[str]:
+    """The names, and for a pattern what matches it: where no shell has done so, as on Windows, or it was quoted."""
+    for name in names:
+        is_pattern = not {"*", "?"}.isdisjoint(name) and not os.path.exists(name)  # noqa: PTH110 - never raises
+        # glob.glob leaves hidden files out, as a shell does; Path.glob does not.
+        found = sorted(patterns.glob(name, recursive=True)) if is_pattern else []  # noqa: PTH207
+        yield from found or [name]
 
 
 def _walk(folder: Path, glob: str, ours: set[Path]) -> list[Path]:

@@ -5,35 +5,38 @@ Knows files and what is in one already; leaves the bytes of a record to formats.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import FrameType
 
 from q3e_local.cli import resume
 from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, About, Record, Writer
+from q3e_local.cli.stopping import uninterrupted
 from q3e_local.errors import OptionError, OutputError
+from q3e_local.folders import state_folder
 
 
 class Output:
     """An open output. `done` holds index and id of the texts that a resumed file has already."""
 
-    def __init__(self, writer: Writer, done: dict[int, str] | None = None) -> None:
-        self._writer = writer
+    def __init__(self, writer: Writer, name: str, done: dict[int, str] | None = None) -> None:
+        self._writer, self._name = writer, name
         self.done = done or {}
         self.n_written = 0
 
     def write(self, record: Record) -> None:
-        """Write one record whole, Ctrl-C or not."""
-        with uninterrupted():
-            self._writer.write(record)
-            self.n_written += 1
+        """Write one record whole, Ctrl-C or not. Raises OutputError."""
+        try:
+            with uninterrupted():
+                self._writer.write(record)
+                self.n_written += 1
+        except OSError as error:
+            raise _cannot_write(self._name, error) from None
 
     def finish(self) -> None:
         """Complete the output with what was written."""
@@ -58,6 +61,18 @@ def choose_format(asked: str | None, path: Path | None) -> str:
     return SUFFIXES[path.suffix.lower()]
 
 
+def settle(path: Path | None) -> Path | None:
+    """The file to write, None for stdout (`-`): where a link points, so that the link stays. Raises OutputError."""
+    if path is None or path == Path("-"):
+        return None
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is no regular file; pipe the output there instead")
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us, links in a circle
+        raise _cannot_write(str(path), error) from None
+
+
 def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> None:
     """Refuse what cannot work before the model is loaded. Raises OptionError or OutputError."""
     if resuming and force:
@@ -71,8 +86,8 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
     try:
         is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
         taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
-    except OSError as error:  # a name too long, a folder that is closed to us
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    except OSError as error:
+        raise _cannot_write(str(path), error) from None
     if is_folder:
         raise OutputError(f"{path} is a folder; name a file in it")
     if not has_folder:
@@ -93,33 +108,44 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
     When it does not, a resumable file keeps its whole records, any other file is as if nothing had been
     written, and stdout has whole records. Raises OutputError when it cannot be written, or not be continued.
     """
+    name = "to stdout" if path is None else str(path)
+    of_block: OSError | None = None
     try:
-        if path is None:
-            with _to_stdout(form, about) as output:
+        with _opened(path, name, form, about, resuming) as output:
+            try:
                 yield output
-        elif form in RESUMABLE:
-            with _growing(path, form, about, resuming) as output:
-                yield output
-        else:
-            with _whole(path, form, about) as output:
-                yield output
-    except BrokenPipeError:
-        raise
+            except OSError as error:
+                of_block = error
+                raise
     except OSError as error:
-        raise OutputError(f"cannot write {path or 'to stdout'}: {error.strerror or error}") from None
+        if error is of_block:  # not the output's: that one tells by itself
+            raise
+        raise _cannot_write(name, error) from None
+
+
+def _cannot_write(name: str, error: Exception) -> OutputError:
+    return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
+
+
+def _opened(path: Path | None, name: str, form: str, about: About, resuming: bool) -> AbstractContextManager[Output]:
+    if path is None:
+        return _to_stdout(name, form, about)
+    if form in RESUMABLE:
+        return _growing(path, form, about, resuming)
+    return _whole(path, form, about)
 
 
 @contextmanager
-def _to_stdout(form: str, about: About) -> Iterator[Output]:
+def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
     stdout = sys.stdout.buffer
     if form not in BINARY:
-        output = Output(FORMATS[form](stdout, about))
+        output = Output(FORMATS[form](stdout, about), name)
         yield output
         output.finish()
         return
     # Binary formats go back to their header, which a pipe cannot.
     with tempfile.TemporaryFile() as stream:
-        with _finished(FORMATS[form](stream, about)) as output:
+        with _finished(FORMATS[form](stream, about), name) as output:
             yield output
         stream.seek(0)
         shutil.copyfileobj(stream, stdout)
@@ -130,8 +156,11 @@ def _to_stdout(form: str, about: About) -> Iterator[Output]:
 def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as stream, _finished(FORMATS[form](stream, about)) as output:
-            yield output
+        with partial.open("xb") as stream:
+            with _finished(FORMATS[form](stream, about), str(path)) as output:
+                yield output
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut may leave the name with nothing under it
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -140,37 +169,41 @@ def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
 @contextmanager
 def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Output]:
     opened = resume.open_npy if form == "npy" else resume.open_jsonl
-    with opened(path, about, resuming) as (writer, done), _finished(writer, done) as output:
+    with (
+        _alone(path),
+        opened(path, about, resuming) as (writer, done),
+        _finished(writer, str(path), done) as output,
+    ):
         yield output
 
 
 @contextmanager
-def _finished(writer: Writer, done: dict[int, str] | None = None) -> Iterator[Output]:
+def _alone(path: Path) -> Iterator[None]:
+    """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
+    from filelock import FileLock, Timeout
+
+    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    lock = FileLock(state_folder() / "outputs" / f"{key}.lock")
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{path} is being written by another process; wait for it, or write to a new file"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a home that cannot be written or locked: no reason to refuse an output elsewhere
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _finished(writer: Writer, name: str, done: dict[int, str] | None = None) -> Iterator[Output]:
     """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
-    output = Output(writer, done)
+    output = Output(writer, name, done)
     try:
         yield output
     finally:
         output.finish()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done; a second one comes through at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        if held:
-            raise KeyboardInterrupt
-        held.append(number)
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt

@@ -7,7 +7,7 @@ no room for ids, so its rows are described, a line each, in `FILE.rows.jsonl` be
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,13 +31,16 @@ def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
     """
     continuing = resuming and _has_content(path)
     try:
-        with _open(path, continuing) as stream:
+        with _open(path) as stream:
             done: dict[int, str] = {}
             if continuing:
                 done, end = _read_lines(path, stream, about)
                 stream.seek(end)
                 stream.truncate()
-            yield JsonLines(stream, about), done
+                yield JsonLines(stream, about), done
+            else:
+                with _begun(lambda: JsonLines(stream, about), stream) as writer:
+                    yield writer, done
     finally:
         if not _has_content(path):
             path.unlink(missing_ok=True)
@@ -51,7 +54,7 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
     if continuing and not rows_path.exists():
         raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
     try:
-        with _open(rows_path, continuing) as rows, _open(path, continuing) as stream:
+        with _open(rows_path) as rows, _open(path) as stream:
             done: dict[int, str] = {}
             if continuing:
                 done, _ = _read_lines(rows_path, rows, about)
@@ -60,16 +63,49 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
                 done = dict(list(done.items())[:n_rows])
                 _keep_lines(rows, n_rows)
                 _keep_rows(stream, about, n_rows)
-            yield _NpyWithRows(Npy(stream, about, len(done)), rows, about), done
+                yield _NpyWithRows(Npy(stream, about, n_rows), rows, about), done
+            else:
+                with _begun(lambda: _NpyWithRows(Npy(stream, about), rows, about), rows, stream) as writer:
+                    yield writer, done
     finally:
-        if not continuing and not _has_content(rows_path):
-            rows_path.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+        for each in () if continuing else (rows_path, path):
+            if not _has_content(each):
+                each.unlink(missing_ok=True)
 
 
-def _open(path: Path, continuing: bool) -> BinaryIO:
-    stream: BinaryIO = path.open("r+b" if continuing else "w+b")
+def _open(path: Path) -> BinaryIO:
+    """As it is: what --force is to replace goes with the first record."""
+    stream: BinaryIO = path.open("r+b" if path.exists() else "x+b")
     return stream
+
+
+@contextmanager
+def _begun(begin: Callable[[], Writer], *streams: BinaryIO) -> Iterator[Writer]:
+    """A writer onto emptied files. They are emptied with the first record, or when a run ends well without one."""
+    writer = _Begun(begin, streams)
+    yield writer
+    writer.empty()
+
+
+class _Begun:
+    def __init__(self, begin: Callable[[], Writer], streams: Sequence[BinaryIO]) -> None:
+        self._begin, self._streams = begin, streams
+        self._writer: Writer | None = None
+
+    def empty(self) -> None:
+        for stream in self._streams if self._writer is None else ():
+            stream.seek(0)
+            stream.truncate()
+
+    def write(self, record: Record) -> None:
+        if self._writer is None:
+            self.empty()
+            self._writer = self._begin()
+        self._writer.write(record)
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.finish()
 
 
 def _has_content(path: Path) -> bool:

@@ -93,6 +93,8 @@ def _check_options(quantization: str, target: Path, force: bool) -> None:
         raise OptionError(f"there is no quantization {quantization!r}; choose from {', '.join(FILE_TYPES)}")
     if target.is_dir():
         raise OutputError(f"{target} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target} is no regular file; name another")
     if not target.absolute().parent.is_dir():
         raise OutputError(f"there is no folder {target.parent} to write {target.name} into")
     _check_free(target, force)

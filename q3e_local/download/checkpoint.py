@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from q3e_local.download import origins
 from q3e_local.errors import DownloadError, HubUnreachableError, ModelNotHereError
@@ -21,7 +23,7 @@ _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 def fetch_checkpoint(
     repo: str, revision: str, *, offline: bool = False, progress: Callable[[str, int, int], None] | None = None
 ) -> Path:
-    """The checkpoint's folder, downloading what is missing of it; `progress(file, n_done, n_files)` counts files.
+    """The checkpoint's folder, downloading what is missing of it; `progress(what, n_bytes, total)` for each shard.
 
     Raises ModelNotHereError when offline, HubUnreachableError, or DownloadError when the hub refuses.
     """
@@ -34,10 +36,11 @@ def fetch_checkpoint(
         _optional(repo, revision, name, offline)
     index = _optional(repo, revision, _INDEX, offline)
     shards = [_SINGLE] if index is None else _shards(index)
-    for number, name in enumerate(shards):
+    for number, name in enumerate(shards, start=1):
+        what = f"downloading {name} ({number} of {len(shards)})"
+        path = _file(repo, revision, name, offline, partial(progress, what) if progress is not None else None)
         if progress is not None:
-            progress(f"downloading {name}", number, len(shards))
-        _file(repo, revision, name, offline)
+            progress(what, path.stat().st_size, path.stat().st_size)
     return folder
 
 
@@ -80,7 +83,9 @@ def _optional(repo: str, revision: str, name: str, offline: bool) -> Path | None
         raise
 
 
-def _file(repo: str, revision: str, name: str, offline: bool) -> Path:
+def _file(
+    repo: str, revision: str, name: str, offline: bool, progress: Callable[[int, int], None] | None = None
+) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -94,6 +99,7 @@ def _file(repo: str, revision: str, name: str, offline: bool) -> Path:
                 cache_dir=origins.hub_cache(),
                 endpoint=origins.hub_endpoint(),
                 local_files_only=offline,
+                tqdm_class=_told(progress),
             )
         )
     except LocalEntryNotFoundError as error:
@@ -102,3 +108,19 @@ def _file(repo: str, revision: str, name: str, offline: bool) -> Path:
         raise _unreachable(repo, "it broke off") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DownloadError(f"cannot download {name} of {repo} at {revision}: {error}") from error
+
+
+def _told(progress: Callable[[int, int], None] | None) -> type[Any]:
+    """huggingface_hub's bar without the drawing. It may make two for a file: what came, and what is on disk."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if progress is not None and self.total:
+                progress(int(self.n), int(self.total))
+
+    return Told
