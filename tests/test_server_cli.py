@@ -90,7 +90,7 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["-d", "16"], 2, "Error: dim must be between 32 and 64 for demo, got 16"),
+        (["-d", "16"], 2, "Error: --dimensions must be between 32 and 64 for demo, got 16"),
         (["-m", "nobody"], 2, "Error: the server: there is no model 'nobody'"),
         (["--threads", "2"], 2, "Error: --threads and --gpu-layers are for a model in this process"),
         (
