@@ -1,0 +1,299 @@
+"""Faults on the real thing: `q3e-local serve -m demo` in a process of its own, with its worker in another.
+
+Expected vectors are the library's. Faults that need an injected engine are in test_server_worker, those of sockets
+and of a single client in test_server_run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import psutil
+import pytest
+from command import PROGRAM
+from server_process import Running, running_server
+
+import q3e_local
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+WORDS = "river stone bread music paper glass winter horse garden letter window market silver forest candle".split()
+LONG = "a text that takes a second or more " * 1000  # some 8,000 tokens
+
+
+@contextmanager
+def serving(home: Path, *options: str) -> Iterator[Running]:
+    """A server on a free port, the demo model loaded."""
+    env = {"Q3E_HOME": str(home), "HF_HUB_CACHE": str(home)}
+    program = [*PROGRAM, "serve", "-m", "demo", "--port", "0", *options]
+    with running_server(env=env, program=program) as running:
+        running.wait_for("try: ", 60)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Library:
+    """Texts of mixed sizes, each of other words, and the library's vectors of them."""
+
+    texts: list[str]
+    vectors: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    chance = random.Random(1)
+    sizes = [3] * 300 + [30] * 150 + [200] * 30 + [700] * 5  # words; the last ones are longer than a batch
+    texts = [" ".join(chance.choices(WORDS, k=size)) + f" {place}" for place, size in enumerate(sizes)]
+    with q3e_local.load("demo") as embedder:
+        vectors = embedder.embed_documents(texts).vectors
+    # Otherwise a swapped vector would not be seen.
+    assert (vectors @ vectors.T - 2 * np.eye(len(texts))).max() < 0.9995
+    return Library(texts, vectors)
+
+
+def worker_of(running: Running) -> psutil.Process:
+    """The process that has the model."""
+    (worker,) = [
+        child for child in psutil.Process(running.process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+    ]
+    return worker
+
+
+def metric(running: Running, name: str) -> float:
+    text = running.ask("GET", "/metrics")[2].decode()
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[-1])
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    return future
+
+
+def embed(running: Running, text: str) -> tuple[int, dict[str, str], Any]:
+    status, headers, body = running.ask("POST", "/api/embed", {"model": "demo", "input": text})
+    return status, headers, orjson.loads(body)
+
+
+def assert_answers(running: Running, library: Library) -> None:
+    """A request now is answered, and right."""
+    status, _, answer = embed(running, library.texts[0])
+    assert status == 200
+    assert np.float32(answer["embeddings"][0]) @ library.vectors[0] > 0.9999
+
+
+def begin_long(running: Running, path: str = "/v1/embeddings") -> Future[Any]:
+    """A request that the worker computes for a second or more, and is at when this returns."""
+    worker = worker_of(running)
+    before = worker.cpu_times().user
+    future = in_background(running.ask, "POST", path, {"model": "demo", "input": f"{LONG} {time.monotonic()}"})
+    until(lambda: worker.cpu_times().user > before + 0.3)
+    return future
+
+
+class Client:
+    """One of many: asks with one to forty texts on either family's route, and looks at what it gets."""
+
+    def __init__(self, http: httpx.AsyncClient, library: Library, number: int) -> None:
+        self._http, self._library, self._chance = http, library, random.Random(number)
+        self.n_texts = 0  # of accepted requests
+        self.statuses: Counter[int] = Counter()
+        self.sent_at = 0.0
+
+    async def _watch(self, event: str, _: object) -> None:
+        if event == "http11.send_request_body.complete":
+            self.sent_at = time.monotonic()
+
+    async def ask(self) -> int:
+        """Status of one more request. Fails on an answer that is wrong in any way."""
+        n_texts = self._chance.choices((1, 3, 40), (80, 15, 5))[0]
+        places = self._chance.choices(range(len(self._library.texts)), k=n_texts)
+        path = self._chance.choice(("/api/embed", "/v1/embeddings"))
+        texts = [self._library.texts[place] for place in places]
+        self.sent_at = float("inf")
+        body = orjson.dumps({"model": "demo", "input": texts})
+        answer = await self._http.post(path, content=body, extensions={"trace": self._watch})
+        self.statuses[answer.status_code] += 1
+        if answer.status_code == 200:
+            self.n_texts += n_texts
+            found = orjson.loads(answer.content)
+            rows = found["embeddings"] if path == "/api/embed" else [one["embedding"] for one in found["data"]]
+            vectors = np.float32(rows)
+            assert vectors.shape == (n_texts, self._library.vectors.shape[1])
+            assert (vectors * self._library.vectors[places]).sum(axis=1).min() > 0.9999
+        else:
+            error = orjson.loads(answer.content)["error"]
+            stopping = "the server is stopping" in str(error)
+            assert answer.status_code == (503 if path == "/api/embed" or stopping else 429), error
+            assert isinstance(error, str) if path == "/api/embed" else error["message"]
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        return answer.status_code
+
+
+def no_limits(url: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits)
+
+
+def test_of_500_clients_at_once_each_gets_its_own_vectors_or_is_told_to_come_back(
+    tmp_path: Path, library: Library
+) -> None:
+    async def one(client: Client, end: float) -> None:
+        while time.monotonic() < end:
+            if await client.ask() != 200:
+                await asyncio.sleep(1)
+
+    async def all_of(url: str) -> list[Client]:
+        async with no_limits(url) as http:
+            clients = [Client(http, library, number) for number in range(500)]
+            end = time.monotonic() + 3
+            await asyncio.gather(*(one(client, end) for client in clients))
+        return clients
+
+    with serving(tmp_path, "--max-queue", "200") as running:
+        clients = asyncio.run(all_of(running.url))
+        statuses = sum((client.statuses for client in clients), Counter())
+        assert statuses[200] > 100
+        assert statuses[429] > 0
+        assert statuses[503] > 0
+        # Its own books say the same: nothing lost, nothing counted twice, no place kept.
+        assert metric(running, "q3e_texts_total") == sum(client.n_texts for client in clients)
+        assert metric(running, "q3e_refused_total") == statuses[429] + statuses[503]
+        assert metric(running, "q3e_queue_length") == 0
+        assert metric(running, "q3e_worker_restarts_total") == 0
+        assert_answers(running, library)
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+def test_a_worker_killed_at_work_fails_what_it_was_at_and_nothing_else(
+    server: Running, library: Library, path: str
+) -> None:
+    restarts = metric(server, "q3e_worker_restarts_total")
+    at_work = begin_long(server, path)
+    behind = in_background(embed, server, library.texts[1])
+    until(lambda: metric(server, "q3e_queue_length") == 1)
+    killed = worker_of(server)
+    killed.kill()
+    status, _, body = at_work.result(30)
+    error = orjson.loads(body)["error"]
+    assert status == 500
+    message = error if path == "/api/embed" else error["message"]
+    assert f"(pid {killed.pid}) was ended by SIGKILL" in message
+    if path == "/v1/embeddings":
+        assert error["type"] == "server_error"
+    status, _, answer = behind.result(30)
+    assert status == 200
+    assert np.float32(answer["embeddings"][0]) @ library.vectors[1] > 0.9999
+    assert_answers(server, library)
+    assert metric(server, "q3e_worker_restarts_total") == restarts + 1
+    server.wait_for(f"(pid {killed.pid}) was ended by SIGKILL")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_worker_killed_at_rest_is_back_for_the_next_request(
+    server: Running, library: Library, at_once: bool
+) -> None:
+    restarts = metric(server, "q3e_worker_restarts_total")
+    killed = worker_of(server)
+    killed.kill()
+    if not at_once:
+        server.wait_for(f"(pid {killed.pid}) was ended by SIGKILL")
+    assert_answers(server, library)
+    assert worker_of(server).pid != killed.pid
+    assert metric(server, "q3e_worker_restarts_total") == restarts + 1
+
+
+def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, library: Library) -> None:
+    body = orjson.dumps({"model": "demo", "input": library.texts[2]})
+    request = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with serving(tmp_path, "--max-queue", "1") as running:
+        at_work = begin_long(running)
+        gone = running.socket()
+        gone.sendall(request)
+        until(lambda: metric(running, "q3e_queue_length") == 1)
+        worker = worker_of(running)
+        os.kill(worker.pid, signal.SIGSTOP)  # so that nothing but the client's leaving can free the place
+        try:
+            status, headers, _ = embed(running, library.texts[0])
+            assert (status, headers["retry-after"].isdigit()) == (503, True)
+            gone.close()
+            until(lambda: metric(running, "q3e_queue_length") == 0)
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        assert_answers(running, library)
+        assert at_work.result(30)[0] == 200
+        assert metric(running, "q3e_texts_total") == 2  # the text of the one that left was not computed
+
+
+def test_sigterm_under_load_finishes_what_runs_refuses_what_comes_and_exits_0(
+    tmp_path: Path, library: Library
+) -> None:
+    asked_at: list[float] = []
+
+    async def one(client: Client, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                status = await client.ask()
+            except httpx.TransportError:
+                # Only what was sent after the signal may find nobody there.
+                assert asked_at
+                assert client.sent_at > asked_at[0]
+                return
+            if status == 503 and asked_at:
+                return
+
+    async def load(running: Running) -> Counter[int]:
+        async with no_limits(running.url) as http:
+            clients = [Client(http, library, number) for number in range(60)]
+            stop = asyncio.Event()
+            tasks = [asyncio.ensure_future(one(client, stop)) for client in clients]
+            await asyncio.sleep(1.5)
+            asked_at.append(time.monotonic())
+            running.process.send_signal(signal.SIGTERM)
+            asyncio.get_running_loop().call_later(30, stop.set)
+            await asyncio.gather(*tasks)
+            assert not stop.is_set()
+        return sum((client.statuses for client in clients), Counter())
+
+    with serving(tmp_path) as running:
+        worker = worker_of(running)
+        statuses = asyncio.run(load(running))
+        assert running.wait() == 0
+        assert running.wait_for("stopping; finishing ")
+        assert running.lines[-1].endswith("stopped")
+        assert not any("were not finished" in line for line in running.lines)
+        assert not worker.is_running()
+    assert statuses[200] > 60
+    assert statuses[503] > 0
