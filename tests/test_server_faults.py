@@ -32,7 +32,7 @@ import q3e_local
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
-WORDS = "river stone bread music paper glass winter horse garden letter window market silver forest candle".split()
+WORDS = ["river", "stone", "bread", "music", "paper", "glass", "winter", "horse", "garden", "letter", "window"]
 LONG = "a text that takes a second or more " * 1000  # some 8,000 tokens
 
 

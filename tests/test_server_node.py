@@ -1,4 +1,4 @@
-"""The `ollama` and `openai` packages of the npm registry on a real server: what they got is what the library computes.
+"""The `ollama` and `openai` packages of the npm registry on a real server: they get what the library computes.
 
 Skipped where node, npm or the registry is not there; `node/clients.mjs` is the other side.
 """
