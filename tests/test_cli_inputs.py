@@ -167,7 +167,7 @@ PROBLEMS = {
         "a:2 is not JSON: ", "a:3",
     ),
     "such bytes in CSV": (
-        {"a": b"text\none\ncaf\xe9\nthree"}, ["--csv", "text", "a"], "a:3 field 'text' is not UTF-8 (a:3)", "a:4",
+        {"a": b"text\none\ncaf\xe9\nthree"}, ["--csv", "text", "a"], "a:3 field 'text' is not UTF-8", "a:4",
     ),
     "an id that is not UTF-8": (
         {"a": b"key,text\n1,one\n\xe9,two\n3,three"}, ["--csv", "text", "--id", "key", "a"],
@@ -204,7 +204,7 @@ PROBLEMS = {
     ),
     "no such JSON field": (
         {"a": '{"text": "one"}\n{"tekst": "two"}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 has no field 'text' (a:2)", "a:3",
+        "a:2 has no field 'text'", "a:3",
     ),
     "JSON null": (
         {"a": '{"text": "one", "n": 1}\n{"text": null, "n": 2}\n{"text": "three", "n": 3}'},
@@ -212,11 +212,11 @@ PROBLEMS = {
     ),
     "a JSON number": (
         {"a": '{"text": "one"}\n{"text": 2}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 field 'text' is no text but int (a:2)", "a:3",
+        "a:2 field 'text' is no text but int", "a:3",
     ),
     "a JSON list of texts": (
         {"a": '{"text": "one"}\n{"text": ["two"]}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 field 'text' is no text but list (a:2)", "a:3",
+        "a:2 field 'text' is no text but list", "a:3",
     ),
     "a line that is not JSON": (
         {"a": '{"text": "one"}\n{"text": \n{"text": "three"}'}, ["--jsonl", "text", "a"], "a:2 is not JSON: ", "a:3",
@@ -238,7 +238,7 @@ PROBLEMS = {
         ["--jsonl", "text", "--id", "n", "a"], "a:2 has no 'n' to take as its id", "3",
     ),
     "a CSV row that is too short": (
-        {"a": "n,text\n1,one\n2\n3,three"}, ["--csv", "text", "a"], "a:3 has no field 'text' (a:3)", "a:4",
+        {"a": "n,text\n1,one\n2\n3,three"}, ["--csv", "text", "a"], "a:3 has no field 'text'", "a:4",
     ),
     "a CSV file without the column": (
         {"1": "n,text\n1,one", "2": "n,tekst\n2,two", "3": "n,text\n3,three"}, ["--csv", "text", "1", "2", "3"],

@@ -195,3 +195,24 @@ def test_a_table_refuses_a_dtype_that_it_would_not_show():
 
 def test_output_to_a_dash_is_stdout():
     assert records(embed("--text", "a", "-o", "-").stdout)[0]["id"] == "text:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["t.csv"], "t.csv is embedded as one text; for its records give --csv COLUMN\n"),
+        (["t.jsonl"], "t.jsonl is embedded as one text; for its records give --jsonl FIELD\n"),
+        (
+            ["--text", "a", "--task", "code"],
+            "--task code is for queries: documents stand bare; for queries add --as query\n",
+        ),
+        (["--text", "a", "--task", "sts"], None),
+        (["--csv", "a", "t.csv"], None),
+    ],
+)
+def test_what_was_probably_not_meant_is_said(arguments, said, tmp_path):
+    write(tmp_path, {"t.csv": "a,b\n1,2\n", "t.jsonl": '{"a": "b"}\n'})
+    result = embed(*arguments)
+    assert result.exit_code == 0
+    first = result.stderr.splitlines(keepends=True)[0]
+    assert first == said if said else first.startswith("1 text, ")

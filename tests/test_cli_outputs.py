@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import os
@@ -123,6 +124,7 @@ def test_json_lines_have_these_fields(dtype):
             "tokens": answer.prompt_tokens[index],
             "truncated": answer.truncated[index],
             "space": answer.space,
+            "text_sha256": hashlib.sha256(TEXTS[index].encode()).hexdigest()[:16],
         } | ({} if dtype == "float32" else {"dtype": dtype})
         assert list(json.loads(line))[-1] == "embedding"
 
@@ -172,8 +174,9 @@ def test_npy_rows_are_described_beside_the_file(tmp_path):
     assert embed(*LAYOUT, "-o", "out.npy").exit_code == 0
     rows = (tmp_path / "out.npy.rows.jsonl").read_text(encoding="utf-8")
     wanted = [json.loads(line) for line in embed(*LAYOUT).stdout.splitlines()]
-    for fields in wanted:
+    for row, fields in enumerate(wanted):
         del fields["embedding"]
+        fields["row"] = row
     assert [json.loads(line) for line in rows.splitlines()] == wanted
 
 
@@ -359,8 +362,10 @@ def test_a_run_that_fails_leaves_a_whole_format_as_it_was(suffix, old, tmp_path)
     before = listing(tmp_path)
     result = embed("--lines", "a", "-o", name, "--force")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: a:3 is a binary file")
-    assert len(result.stderr.splitlines()) == 1
+    said = result.stderr.splitlines()
+    assert said[0] == "nothing is kept of 2 texts: only .jsonl and .npy outputs can be resumed"
+    assert said[1].startswith("Error: a:3 is a binary file")
+    assert len(said) == 2
     assert listing(tmp_path) == before
 
 
@@ -372,7 +377,7 @@ def test_a_run_that_fails_leaves_what_it_wrote_where_it_can_go_on(suffix, tmp_pa
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         f"2 texts are in {name}; go on with --resume",
-        "Error: a:3 is a binary file (NUL at byte 0)",
+        "Error: a:3 is a binary file (NUL at byte 0); or go on without it: --skip-errors",
     ]
     got = READERS[suffix][1]((tmp_path / name).read_bytes(), np.dtype(np.float32))
     np.testing.assert_array_equal(got, expected(["one", "two"]).vectors)

@@ -176,6 +176,25 @@ def test_other_inputs_are_refused(name, tmp_path):
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_text_that_was_edited_is_refused(name, tmp_path):
+    assert embed("--lines", "a.txt", "-o", name).exit_code == 0
+    write(tmp_path, {"a.txt": "\n".join([LINES[0], "edited", *LINES[2:]])})
+    before = listing(tmp_path)
+    result = embed("--lines", "a.txt", "-o", name, "--resume")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: a.txt:2 is not the text it was when the output was begun")
+    assert listing(tmp_path) == before
+
+
+def test_another_column_is_refused(tmp_path):
+    write(tmp_path, {"t.csv": "id,body,subject\n1,one,eins\n2,two,zwei\n"})
+    assert embed("--csv", "body", "--id", "id", "t.csv", "-o", "t.jsonl").exit_code == 0
+    result = embed("--csv", "subject", "--id", "id", "t.csv", "-o", "t.jsonl", "--resume")
+    assert result.exit_code == 1
+    assert "another field or column" in result.stderr
+
+
 FOREIGN = {
     "records of something else": '{"text": "one"}\n{"text": "two"}\n',
     "one record without a newline": '{"text": "one"}',

@@ -13,7 +13,7 @@ import click
 
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, SKIPPED, inputs
-from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record
+from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
 from q3e_local.cli.loading import load
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from q3e_local.remote import RemoteEmbedder
 
 _NAMED_AT_MOST = 5
+_SKIPPED_AT_MOST = 100
+_RECORDS = {".csv": "--csv COLUMN", ".jsonl": "--jsonl FIELD", ".ndjson": "--jsonl FIELD"}
 
 
 @dataclass
@@ -124,6 +126,7 @@ def embed(
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
     check_target(output, form, resume, force)
 
+    _hint(source, layout, task, kind, quiet)
     tally = _Tally()
     with stopping_cleanly(), _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
         started = time.perf_counter()
@@ -136,8 +139,8 @@ def embed(
             try:
                 _run(source, embedder, request, out, show, tally, skip_errors)
             except BaseException:
-                if output is not None and form in RESUMABLE and out.n_written:
-                    _say(f"{len(out.done) + out.n_written:,} texts are in {output}; go on with --resume")
+                if output is not None and out.n_written:
+                    _say_what_is_kept(output, form, len(out.done) + out.n_written, skip_errors)
                 raise
         seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
@@ -186,11 +189,7 @@ def _run(
         for index, item in enumerate(source.read()):
             n_bytes += item.n_bytes
             if index in out.done:
-                if out.done[index] != item.id:
-                    raise OutputError(
-                        f"the inputs are not those of the output: text {index} is {item.id}, "
-                        f"it was {out.done[index]}; write to a new file"
-                    )
+                _check_same(index, item, *out.done[index])
                 tally.n_done_before += 1
             elif item.problem is None:
                 given.append((index, item))
@@ -198,7 +197,7 @@ def _run(
             elif skip:
                 tally.skipped[index] = f"{item.id} {item.problem}"
             else:
-                failure = InputError(f"{item.id} {item.problem}")
+                failure = InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
                 return
 
     for result in embedder.stream(replace(request, texts=wanted()), lambda *done: show(n_bytes, *done)):
@@ -216,6 +215,43 @@ def _run(
         raise InputError("there are no texts in the input")
 
 
+def _check_same(index: int, item: Item, name: str, digest: str) -> None:
+    """Refuse to go on with an output that is of other texts. Raises OutputError."""
+    if item.id != name:
+        raise OutputError(
+            f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"
+        )
+    if item.problem is None and text_digest(item.text) != digest:
+        raise OutputError(
+            f"{item.id} is not the text it was when the output was begun (edited, or another field or column); "
+            "write to a new file"
+        )
+
+
+def _say_what_is_kept(output: Path, form: str, n_texts: int, skip: bool) -> None:
+    """After a run that did not end well: how to go on, or that nothing is left of it."""
+    if form in RESUMABLE:
+        texts = "1 text is" if n_texts == 1 else f"{n_texts:,} texts are"
+        _say(f"{texts} in {output}; go on with --resume{' --skip-errors' if skip else ''}")
+    else:
+        texts = "1 text" if n_texts == 1 else f"{n_texts:,} texts"
+        _say(f"nothing is kept of {texts}: only .jsonl and .npy outputs can be resumed")
+
+
+def _hint(source: Source, layout: Layout, task: str | None, kind: Kind, quiet: bool) -> None:
+    """What a person may not have meant."""
+    if quiet:
+        return
+    if layout == Layout():
+        for path in source.paths:
+            option = _RECORDS.get(path.suffix.lower()) if path is not None else None
+            if option is not None:
+                _say(f"{path} is embedded as one text; for its records give {option}")
+                return
+    if task is not None and kind == "document" and not TASKS[task].symmetric:
+        _say(f"--task {task} is for queries: documents stand bare; for queries add --as query")
+
+
 def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
     if not quiet:
         before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
@@ -229,8 +265,10 @@ def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
         _say(f"{texts} cut to the limit: {', '.join(tally.cut)}{more}")
     if tally.skipped:
         _say(f"{len(tally.skipped)} skipped:")
-        for index in sorted(tally.skipped):
+        for index in sorted(tally.skipped)[:_SKIPPED_AT_MOST]:
             _say(f"  {tally.skipped[index]}")
+        if len(tally.skipped) > _SKIPPED_AT_MOST:
+            _say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ to the same float32.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import shutil
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """A JSON object a line: index, id, tokens, truncated, space, embedding; dtype where it is not float32."""
+    """A JSON object a line: index, id, tokens, truncated, space, text_sha256, embedding; dtype if not float32."""
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
@@ -84,8 +85,14 @@ def row_fields(record: Record, about: About) -> dict[str, Any]:
         "tokens": record.tokens,
         "truncated": record.truncated,
         "space": about.space,
+        "text_sha256": text_digest(record.text),
     }
     return fields if about.dtype == "float32" else fields | {"dtype": about.dtype}
+
+
+def text_digest(text: str) -> str:
+    """What tells a text that was embedded from one that took its place: 16 digits of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 class Json:
@@ -163,7 +170,7 @@ class Npy:
     """NumPy's own format, (n, dim); needs a stream that can seek, because the header says how many rows follow."""
 
     def __init__(self, stream: BinaryIO, about: About, n_rows: int = 0) -> None:
-        self._stream, self._about, self._n_rows = stream, about, n_rows
+        self._stream, self._about, self.n_rows = stream, about, n_rows
         empty = about.empty()
         self._dtype, self._width = empty.dtype.newbyteorder("<"), empty.shape[1]
         if n_rows == 0:
@@ -174,7 +181,7 @@ class Npy:
         self._stream.seek(0, io.SEEK_END)
         self._stream.write(self._about.encoded(record).astype(self._dtype, copy=False).tobytes())
         self._stream.flush()
-        self._n_rows += 1
+        self.n_rows += 1
 
     def finish(self) -> None:
         self._write_header()
@@ -188,7 +195,7 @@ class Npy:
             {
                 "descr": np.lib.format.dtype_to_descr(self._dtype),
                 "fortran_order": False,
-                "shape": (self._n_rows, self._width),
+                "shape": (self.n_rows, self._width),
             },
         )
 

@@ -231,7 +231,7 @@ def _csv(name: str, file: BinaryIO, column: str, id_column: str | None) -> Itera
 
 def _no_header(header: list[str], *wanted: str | None) -> str | None:
     if not _is_utf8("".join(header)):
-        return "is not UTF-8 in its first line; convert it first"
+        return "is not UTF-8 in its first line; convert it first, as with iconv -f GBK -t UTF-8"
     for column in wanted:
         if column is not None and column not in header:
             return f"has no column {column!r}; its columns are {', '.join(header) or 'none'}"
@@ -244,13 +244,16 @@ def _from_record(where: str, record: dict[str, Any], field: str, id_field: str |
     name = where if id_field is None else str(record[id_field])
     if not _is_utf8(name):
         return Item(where, "", n_bytes, f"field {id_field!r} is not UTF-8")
+    place = "" if name == where else f" ({where})"
     text = record.get(field)
     if text is None:
-        return Item(name, "", n_bytes, f"has no field {field!r} ({where})")
+        return Item(name, "", n_bytes, f"has no field {field!r}{place}")
     if not isinstance(text, str):
-        return Item(name, "", n_bytes, f"field {field!r} is no text but {type(text).__name__} ({where})")
+        return Item(name, "", n_bytes, f"field {field!r} is no text but {type(text).__name__}{place}")
     if not _is_utf8(text):
-        return Item(name, "", n_bytes, f"field {field!r} is not UTF-8 ({where})")
+        return Item(name, "", n_bytes, f"field {field!r} is not UTF-8{place}")
+    if not text.strip():
+        return Item(name, "", n_bytes, f"has no text in it{place}")
     return Item(name, text, n_bytes)
 
 
@@ -274,7 +277,9 @@ def _decoded(name: str, raw: bytes, n_bytes: int) -> Item:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         where = f"in line {line} (at byte {error.start})" if b"\n" in raw else f"at byte {error.start}"
-        reason = f"is not UTF-8: byte 0x{raw[error.start]:02x} {where}; convert it first"
+        reason = (
+            f"is not UTF-8: byte 0x{raw[error.start]:02x} {where}; convert it first, as with iconv -f GBK -t UTF-8"
+        )
         return Item(name, "", n_bytes, reason)
 
 

@@ -22,9 +22,9 @@ from q3e_local.folders import state_folder
 
 
 class Output:
-    """An open output. `done` holds index and id of the texts that a resumed file has already."""
+    """An open output. `done` is what a resumed file has already."""
 
-    def __init__(self, writer: Writer, name: str, done: dict[int, str] | None = None) -> None:
+    def __init__(self, writer: Writer, name: str, done: resume.Done | None = None) -> None:
         self._writer, self._name = writer, name
         self.done = done or {}
         self.n_written = 0
@@ -98,7 +98,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
             if form in RESUMABLE
             else "replace it with --force"
         )
-        raise OutputError(f"{path} exists; {way}")
+        raise OutputError(f"{path if path.exists() else resume.rows_file(path)} exists; {way}")
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _finished(writer: Writer, name: str, done: dict[int, str] | None = None) -> Iterator[Output]:
+def _finished(writer: Writer, name: str, done: resume.Done | None = None) -> Iterator[Output]:
     """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
     output = Output(writer, name, done)
     try:

@@ -18,21 +18,24 @@ import orjson
 from q3e_local.cli.formats import About, JsonLines, Npy, Record, Writer, row_fields
 from q3e_local.errors import OutputError
 
-Opened = tuple[Writer, dict[int, str]]
+Done = dict[int, tuple[str, str]]
+"""Id and text digest of the texts that a file has, by their index."""
+
+Opened = tuple[Writer, Done]
 
 _BEGINNING = b'{"index":'  # of every line of ours
 
 
 @contextmanager
 def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
-    """A writer at the end of the file's whole records, and the index and id of each.
+    """A writer at the end of the file's whole records, and what each of them is of.
 
     Raises OutputError when what is there is of another space or dtype, or no output of this command.
     """
     continuing = resuming and _has_content(path)
     try:
         with _open(path) as stream:
-            done: dict[int, str] = {}
+            done: Done = {}
             if continuing:
                 done, end = _read_lines(path, stream, about)
                 stream.seek(end)
@@ -55,7 +58,7 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
         raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
     try:
         with _open(rows_path) as rows, _open(path) as stream:
-            done: dict[int, str] = {}
+            done: Done = {}
             if continuing:
                 done, _ = _read_lines(rows_path, rows, about)
                 # Killed between a row and its line, or before either reached the disk: keep what both have.
@@ -123,7 +126,8 @@ class _NpyWithRows:
 
     def write(self, record: Record) -> None:
         self._npy.write(record)
-        self._rows.write(orjson.dumps(row_fields(record, self._about), option=orjson.OPT_APPEND_NEWLINE))
+        fields = row_fields(record, self._about) | {"row": self._npy.n_rows - 1}
+        self._rows.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
         self._rows.flush()
 
     def finish(self) -> None:
@@ -131,9 +135,9 @@ class _NpyWithRows:
         self._rows.flush()
 
 
-def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[dict[int, str], int]:
-    """Index and id of every whole line, and where the last one ends."""
-    done: dict[int, str] = {}
+def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
+    """What every whole line is of, and where the last one ends."""
+    done: Done = {}
     end = 0
     for number, line in enumerate(stream, 1):
         foreign = OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed")
@@ -145,11 +149,12 @@ def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[dict[int, s
         end += len(line)
         try:
             fields = orjson.loads(line)
-            index, name, space, dtype = fields["index"], fields["id"], fields["space"], fields.get("dtype", "float32")
+            space, dtype = fields["space"], fields.get("dtype", "float32")
+            index, name, digest = fields["index"], fields["id"], fields["text_sha256"]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise foreign from None
         _check(path, space, dtype, about)
-        done[index] = name
+        done[index] = name, digest
     return done, end
 
 
