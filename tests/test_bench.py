@@ -1,4 +1,4 @@
-"""The benchmark script runs; what it measures is for a quiet machine."""
+"""The benchmark scripts run; what they measure is for a quiet machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ from click.testing import CliRunner
 
 from q3e_local.catalog import models_folder
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench" / "against_llama_embed.py"
+BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 
 
 def test_both_sides_are_timed_in_turn() -> None:
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = runpy.run_path(str(BENCH / "against_llama_embed.py"))["main"]
     arguments = [str(models_folder() / "demo.gguf"), "--rounds", "1", "--texts", "4", "--tokens", "16"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("demo.gguf: 4 texts, ")
     assert [line.split()[0] for line in lines[1:]] == ["q3e-local", "Llama.embed", "ratio"]
+
+
+def test_the_server_is_timed_beside_the_library() -> None:
+    main = runpy.run_path(str(BENCH / "server_overhead.py"))["main"]
+    arguments = ["--model", str(models_folder() / "demo.gguf"), "--requests", "5", "--texts", "70", "--rounds", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("demo: 5 requests")
+    assert lines[4].startswith("demo.gguf: 70 texts, ")
+    names = ["over", "library", "overhead", "64", "library", "ratio"]
+    assert [line.split()[0] for line in lines[1:4] + lines[5:]] == names
