@@ -26,6 +26,7 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): the first time llama.cpp is compiled, which takes about 4 minutes and says nothing."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

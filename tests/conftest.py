@@ -32,6 +32,9 @@ def _home_of_the_session() -> Iterator[None]:
     home = os.environ["HOME"]
     yield
     shutil.rmtree(home, ignore_errors=True)
+    if "llama_cpp._utils" in sys.modules:  # the binding leaves them open, which warns when Python ends
+        sys.modules["llama_cpp._utils"].outnull_file.close()
+        sys.modules["llama_cpp._utils"].errnull_file.close()
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,8 @@ import q3e_local
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
-WORDS = ["river", "stone", "bread", "music", "paper", "glass", "winter", "horse", "garden", "letter", "window"]
+WORDS = ["river", "stone", "bread", "music", "paper", "glass", "winter", "horse"]
+WORDS += ["garden", "letter", "window", "market", "silver", "forest", "candle"]
 LONG = "a text that takes a second or more " * 1000  # some 8,000 tokens
 
 
