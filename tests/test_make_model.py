@@ -36,6 +36,7 @@ def test_it_prints_the_lines_of_the_card(
     entry = {"file": out.name, "size_bytes": out.stat().st_size, "sha256": digest}
     assert tomllib.loads(result.stdout) == {"files": {"q4_k_m": entry}}
     assert "warning: n_layer is 3, the card of qwen3-embedding:0.6b says 28" in result.stderr
+    assert "warning: 'Explain gravity' scores " in result.stderr
     assert inspect(out).name == "Qwen3 Embedding 0.6B"
     again = CliRunner().invoke(recipe, ["--size", "0.6b", "--from-folder", str(folder), "-o", str(out)])
     assert (again.exit_code, "exists; replace it with --force" in again.stderr) == (1, True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+import q3e_local
 from q3e_local.card import ModelCard
 from q3e_local.catalog import resolve
 from q3e_local.checksum import sha256
@@ -19,6 +20,7 @@ from q3e_local.convert import DEFAULT, QUANTIZATIONS, convert
 from q3e_local.download.checkpoint import fetch_checkpoint
 from q3e_local.errors import Q3EError
 from q3e_local.model_file import ModelInfo
+from q3e_local.verify import check_scores
 
 
 def download(card: ModelCard) -> Path:
@@ -33,12 +35,23 @@ def download(card: ModelCard) -> Path:
 def differences(info: ModelInfo, card: ModelCard) -> list[str]:
     """What of the model is not as the card says."""
     found = {"n_layer": info.n_layer, "n_embd": info.n_embd, "n_vocab": info.n_vocab, "n_ctx": info.n_ctx_train}
-    if card.sizes is None:
-        return []
     return [
         f"{name} is {value}, the card of {card.name} says {getattr(card.sizes, name)}"
         for name, value in found.items()
         if getattr(card.sizes, name) != value
+    ]
+
+
+def wrong_scores(path: Path, card: ModelCard, quantization: str) -> list[str]:
+    """The published scores that the new file does not give, within the tolerance of its quantization."""
+    if card.scores is None:
+        return []
+    with q3e_local.load(path) as embedder:
+        found = check_scores(embedder, card.scores, quantization)
+    return [
+        f"{score.query!r} scores {score.got:.4f}, published is {score.expected:.4f} (tolerance {score.tolerance})"
+        for score in found
+        if not score.is_ok
     ]
 
 
@@ -61,12 +74,12 @@ def main(size: str, output: Path | None, quantization: str, from_folder: Path | 
     except Q3EError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f'[files.{quantization}]\nfile = "{output.name}"\nsize_bytes = {info.size_bytes}\nsha256 = "{digest}"')
-    wrong = differences(info, card)
+    wrong = [*differences(info, card), *wrong_scores(output, card, quantization)]
     for line in wrong:
         click.echo(f"warning: {line}", err=True)
-    click.echo(f"now check its vectors: q3e-local verify {output}", err=True)
     if wrong and from_folder is None:
         sys.exit(1)
+    click.echo("not what the card says" if wrong else "right", err=True)
 
 
 if __name__ == "__main__":
