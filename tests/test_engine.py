@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -258,12 +259,14 @@ def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length
     with LlamaEngine(tiny_gguf("f32", context_length=N_CTX), small(tap=False)) as engine:
         assert engine.n_ctx_max == N_CTX
         assert made == [256]
-        engine.decode([sequences[2 * N_BATCH]])
-        assert made == [256]
-        vectors = engine.decode([sequences[N_CTX]])
-        assert made == [256, 512]
         engine.decode([sequences[9]])
-        assert made == [256, 512]
+        assert made == [256]
+        engine.decode([sequences[2 * N_BATCH]])
+        assert made == [256, 256]  # for long texts one of its own
+        vectors = engine.decode([sequences[N_CTX]])
+        assert made == [256, 256, 512]
+        engine.decode([sequences[9]])
+        assert made == [256, 256, 512]
     assert cosines(vectors, expected[N_CTX][None])[0] >= 0.9999
 
 
@@ -597,14 +600,13 @@ def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_on
     with LlamaEngine(f32, small()) as engine:
         short, long = [5, engine.eos_id], [5] * 400 + [engine.eos_id]
         before = engine.decode([short])
-        assert engine._context is not None
-        small_context = engine._context.plan.n_ctx
+        assert engine._long is None
         engine.decode([long])
         for _ in range(16):
             engine.decode([short])
-            assert engine._context.plan.n_ctx > small_context
+            assert engine._long is not None
         np.testing.assert_array_equal(engine.decode([short]), before)
-        assert engine._context.plan.n_ctx == small_context
+        assert engine._long is None
 
 
 def test_an_engine_that_nobody_closed_frees_its_memory(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,3 +638,35 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatc
     monkeypatch.delattr("q3e_local.llama.native")
     with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
         q3e_local.load("demo")
+
+
+def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(
+    f32: Path, expected: dict[int, np.ndarray], sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LlamaEngine(f32, small()) as engine, ThreadPoolExecutor(1) as other:
+        done: list[int] = []
+        short: list[Any] = []
+        piece = context_module.PoolingContext.piece
+
+        def recorded(self: Any, ids: Ids, start: int) -> None:
+            piece(self, ids, start)
+            done.append(start)
+            if len(done) == 2:  # while the long one is under way
+                short.append(other.submit(engine.decode, [sequences[9]]))
+                wait_until(lambda: engine._owner._work_queue.qsize() > 0)
+            elif len(done) == 4:
+                assert short[0].done()
+
+        monkeypatch.setattr(context_module.PoolingContext, "piece", recorded)
+        long = engine.decode([sequences[N_CTX]])
+        assert len(done) > 4
+        assert cosines(long, expected[N_CTX][None])[0] >= 0.9999
+        assert cosines(short[0].result(), expected[9][None])[0] >= 0.9999
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if is_true():
+            return
+        time.sleep(0.001)
+    pytest.fail("it did not come to that")

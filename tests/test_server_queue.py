@@ -186,17 +186,36 @@ def test_two_large_requests_share_each_batch() -> None:
     within(scenario())
 
 
-def test_short_texts_wait_for_one_long_one_at_most() -> None:
+class LongGated(FakeEngine):
+    """Texts longer than a batch wait to be let on, one by one; short ones do not."""
+
+    def __init__(self) -> None:
+        super().__init__(n_batch=32, n_seq_max=8)
+        self.gate, self.n_long = threading.Semaphore(0), 0
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        if len(sequences[0]) > self.n_batch:
+            self.n_long += 1
+            assert self.gate.acquire(timeout=20)
+        return super().decode(sequences)
+
+
+def test_short_texts_do_not_wait_for_a_long_one_and_long_ones_come_one_by_one() -> None:
     async def scenario() -> None:
-        engine = Gated(n_batch=32, n_seq_max=8)
+        engine = LongGated()
         queue = BatchQueue(engine, 1000)
-        tasks = [await waiting_behind(engine, queue)]
-        tasks += [asyncio.create_task(queue.decode([ids(letter * 100)])) for letter in "LMNO"]
-        tasks += [asyncio.create_task(queue.decode([ids(f"short {n:05} of many")])) for n in range(4)]
+        long = [asyncio.create_task(queue.decode([ids(letter * 100)])) for letter in "LMN"]
         await settled()
-        await ended(queue, engine, *tasks)
-        kinds = ["long" if len(batch[0]) > 32 else "short" for batch in engine.batches[1:]]
-        assert kinds == ["long", "short", "long", "short", "long", "short", "long", "short"]
+        for n in range(4):  # each is answered while a long one is under way
+            assert (await queue.decode([ids(f"short {n}")])).shape == (1, engine.n_embd)
+            assert engine.n_long == 1
+        for n in range(3):
+            assert not long[n].done()
+            engine.gate.release()
+            await long[n]
+            await queue.decode([ids(f"after {n}")])
+        await queue.close(5)
+        assert engine.n_long == 3
 
     within(scenario())
 

@@ -68,26 +68,40 @@ class PoolingContext:
             raise native.NativeError(
                 f"{n_tokens} tokens in {len(sequences)} sequences do not fit a batch of {n_batch}"
             )
+        if n_tokens > n_batch:
+            (ids,) = sequences
+            self.begin()
+            for start in range(0, n_tokens, n_batch):
+                go_on()
+                self.piece(ids, start)
+            return self.taken(1)
+        self.begin()
+        at = 0
+        for seq_id, ids in enumerate(sequences):
+            at = self._batch.put(at, ids, 0, seq_id, output_last=True)
+        go_on()
+        self._context.decode(self._batch.filled(at))
+        return self.taken(len(sequences))
+
+    def begin(self) -> None:
+        """Forget what was decoded before."""
         self._context.clear()
         self._rows.clear()
-        if n_tokens <= n_batch:
-            at = 0
-            for seq_id, ids in enumerate(sequences):
-                at = self._batch.put(at, ids, 0, seq_id, output_last=True)
-            go_on()
-            self._context.decode(self._batch.filled(at))
-        else:
-            (ids,) = sequences
-            for start in range(0, n_tokens, n_batch):
-                piece = ids[start : start + n_batch]
-                at = self._batch.put(0, piece, start, 0, output_last=start + n_batch >= n_tokens)
-                go_on()
-                self._context.decode(self._batch.filled(at))
+
+    def piece(self, ids: Sequence[int], start: int) -> None:
+        """Decode the next `n_batch` ids of a sequence that is longer than that, from `start` on."""
+        n_batch = self.plan.n_batch
+        is_last = start + n_batch >= len(ids)
+        at = self._batch.put(0, ids[start : start + n_batch], start, 0, output_last=is_last)
+        self._context.decode(self._batch.filled(at))
+
+    def taken(self, n_sequences: int) -> NDArray[np.float32]:
+        """The vectors (n_sequences, n_embd) of what was decoded since it began."""
         if not self.plan.tap:
-            return np.stack([self._context.pooled(seq_id, self._n_embd) for seq_id in range(len(sequences))])
+            return np.stack([self._context.pooled(seq_id, self._n_embd) for seq_id in range(n_sequences)])
         vectors = np.concatenate(self._rows) if self._rows else np.empty((0, self._n_embd), np.float32)
-        if len(vectors) != len(sequences):
-            raise native.NativeError(f"the tap read {len(vectors)} vectors for {len(sequences)} sequences")
+        if len(vectors) != n_sequences:
+            raise native.NativeError(f"the tap read {len(vectors)} vectors for {n_sequences} sequences")
         return vectors
 
     def wipe(self) -> None:

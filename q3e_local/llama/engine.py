@@ -1,4 +1,4 @@
-"""`Engine` on llama.cpp: a judged model file, one context that grows, one thread that owns both.
+"""`Engine` on llama.cpp: a judged model file, a context for batches and one for long texts, a thread that owns all.
 
 Knows memory, threads and failures; leaves the C calls to native and the reading of vectors to context.
 """
@@ -27,8 +27,8 @@ from q3e_local.plan import ContextPlan, grown, padded
 
 logger = logging.getLogger(__name__)
 
-# So many batches go by before a large context is given up, for the next long text may be near.
-_SMALL_BEFORE_SHRINKING = 16
+# So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
+_SHORT_BEFORE_FREEING = 16
 
 T = TypeVar("T")
 
@@ -51,8 +51,10 @@ class LlamaEngine:
         self.n_threads = self.config.n_threads or machine.physical_cores()
         self.tap = self.config.tap
         self._model: native.Model | None = None
-        self._context: PoolingContext | None = None
-        self._n_small = 0  # batches in a row that the smallest context would have held
+        self._context: PoolingContext | None = None  # of one batch
+        self._long: PoolingContext | None = None  # of a text longer than a batch, made when one comes
+        self._one_long = threading.Lock()
+        self._n_short = 0  # batches in a row without a long text
         self._stopping = False
         self._tokenizing = threading.Lock()
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
@@ -99,7 +101,7 @@ class LlamaEngine:
     def n_bytes(self) -> int:
         """Memory of the weights and of the context the engine starts with; longer texts take more."""
         weights = self.info.size_bytes * (2 if self.config.repack else 1)
-        return weights + self._plan(padded(self.n_batch)).n_bytes(self.info)
+        return weights + self._batch_plan().n_bytes(self.info)
 
     @property
     def on_gpu(self) -> bool:
@@ -135,7 +137,17 @@ class LlamaEngine:
                 raise EngineError(f"a sequence must be ids below {self.info.n_vocab} that end with {self.eos_id}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
+        if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
+            return self._decode_long(sequences[0])
         return self._on_owner(self._decode, sequences)
+
+    def _decode_long(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """In pieces; between two of them the owner's thread is free for the batches of other callers."""
+        with self._one_long:
+            context = self._on_owner(self._begin_long, len(ids))
+            for start in range(0, len(ids), self.n_batch):
+                self._on_owner(self._piece, context, ids, start)
+            return self._on_owner(self._end_long, context, ids)
 
     def close(self) -> None:
         self._stopping = True
@@ -188,14 +200,49 @@ class LlamaEngine:
             if wrong is not None:
                 self.tap = False
                 logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
-        self._grow(self.n_batch)
+        plan = self._batch_plan()
+        self._afford(plan, self.n_batch, 0)
+        self._context = self._made(plan)
 
     def _decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        context = self._grow(sum(len(ids) for ids in sequences))
+        self._go_on()
+        assert self._context is not None
+        self._n_short += 1
+        if self._long is not None and self._n_short > _SHORT_BEFORE_FREEING and not self._one_long.locked():
+            self._long.free()
+            self._long = None
         try:
-            vectors = context.decode(sequences, self._go_on)
+            vectors = self._context.decode(sequences, self._go_on)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
+        return self._sounded(self._context, vectors, sequences)
+
+    def _begin_long(self, n_tokens: int) -> PoolingContext:
+        self._go_on()
+        context = self._grown(n_tokens)
+        context.begin()
+        return context
+
+    def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> None:
+        self._go_on()
+        self._n_short = 0
+        try:
+            context.piece(ids, start)
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
+
+    def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
+        self._go_on()
+        try:
+            vectors = context.taken(1)
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
+        return self._sounded(context, vectors, [ids])
+
+    def _sounded(
+        self, context: PoolingContext, vectors: NDArray[np.float32], sequences: Sequence[Sequence[int]]
+    ) -> NDArray[np.float32]:
+        """The vectors, those that are NaN, infinite or zero computed once more."""
         bad = np.flatnonzero(~_sound(vectors)).tolist()
         if bad:
             context.wipe()
@@ -228,40 +275,38 @@ class LlamaEngine:
         vector: NDArray[np.float32] = vectors[0]
         return vector
 
-    def _grow(self, n_tokens: int) -> PoolingContext:
-        """The context, remade if `n_tokens` do not fit the one there is, or it has long been too large."""
-        old = self._context
-        if old is not None and n_tokens <= old.plan.n_ctx and not self._may_shrink(old, n_tokens):
+    def _grown(self, n_tokens: int) -> PoolingContext:
+        """The context for long texts, made or remade if `n_tokens` do not fit the one there is."""
+        old = self._long
+        if old is not None and n_tokens <= old.plan.n_ctx:
             return old
         freed = old.plan.n_bytes(self.info) if old is not None else 0
-        had = old.plan.n_ctx if old is not None and n_tokens > old.plan.n_ctx else 0
-        wanted = grown(had, max(n_tokens, self.n_batch), self.n_ctx_max)
+        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, self.n_ctx_max)
         try:
-            plan = self._plan(wanted)
+            plan = self._long_plan(wanted)
             self._afford(plan, n_tokens, freed)
         except NotEnoughMemoryError:
-            plan = self._plan(padded(n_tokens))  # without room to grow into
+            plan = self._long_plan(padded(n_tokens))  # without room to grow into
             self._afford(plan, n_tokens, freed)
-        assert self._model is not None
         if old is not None:
-            self._context = None
+            self._long = None
             old.free()
+        self._long = self._made(plan)
+        return self._long
+
+    def _batch_plan(self) -> ContextPlan:
+        n_ctx = padded(self.n_batch)
+        return ContextPlan(n_ctx, self.n_batch, self.n_seq_max, self.tap, self.config.flash_attention)
+
+    def _long_plan(self, n_ctx: int) -> ContextPlan:
+        return ContextPlan(n_ctx, self.n_batch, 1, self.tap, self.config.flash_attention)
+
+    def _made(self, plan: ContextPlan) -> PoolingContext:
+        assert self._model is not None
         try:
-            self._context = PoolingContext(self._model, self.info, plan, self.n_threads)
+            return PoolingContext(self._model, self.info, plan, self.n_threads)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
-        return self._context
-
-    def _may_shrink(self, context: PoolingContext, n_tokens: int) -> bool:
-        """Whether a context made for a long text is worth its memory no more: gigabytes at 32K tokens."""
-        if context.plan.n_ctx <= padded(self.n_batch) or n_tokens > self.n_batch:
-            self._n_small = 0
-            return False
-        self._n_small += 1
-        return self._n_small > _SMALL_BEFORE_SHRINKING
-
-    def _plan(self, n_ctx: int) -> ContextPlan:
-        return ContextPlan(n_ctx, self.n_batch, self.n_seq_max, self.tap, self.config.flash_attention)
 
     def _afford(self, plan: ContextPlan, n_tokens: int, freed: int) -> None:
         if self.n_gpu_layers > self.info.n_layer:
@@ -278,9 +323,10 @@ class LlamaEngine:
             raise EngineError("the engine was closed while it worked")
 
     def _free(self) -> None:
-        if self._context is not None:
-            self._context.free()
-            self._context = None
+        for context in (self._context, self._long):
+            if context is not None:
+                context.free()
+        self._context = self._long = None
         if self._model is not None:
             self._model.free()
             self._model = None

@@ -82,9 +82,8 @@ class BatchQueue:
     """Decodes the texts of many requests in batches of up to `engine.n_batch` tokens.
 
     Requests take turns, text by text, so a large one does not hold up a small one. Identical texts in flight are
-    decoded once. A text longer than a batch goes alone, and after it a batch of short ones if any wait: a short
-    text waits for one long one at most. What remains: the engine is busy with a long text for all of its decode,
-    as llama.cpp's context holds its keys and values, and nothing else can go between its pieces.
+    decoded once. A text longer than a batch goes alone, one at a time, and beside the batches of the others: the
+    engine takes it in pieces and lets batches in between, so a short text waits for one piece at most.
     """
 
     def __init__(self, engine: Engine, n_waiting_max: int, counters: Counters | None = None) -> None:
@@ -96,10 +95,10 @@ class BatchQueue:
         self._in_flight: dict[Ids, _Text] = {}
         self._n_waiting_tokens = 0
         self._tokens_per_s: float | None = None
-        self._was_long = False
+        self._long: asyncio.Task[None] | None = None  # at most one text longer than a batch
         self._stopping = False
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-decode")
+        self._thread = ThreadPoolExecutor(2, thread_name_prefix="q3e-decode")  # for batches, and for a long text
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="q3e batches")
 
     async def decode(self, sequences: Sequence[Sequence[int]], dim: int | None = None) -> Vectors:
@@ -167,19 +166,29 @@ class BatchQueue:
         while True:
             await asyncio.sleep(0)  # let in what has arrived meanwhile: fuller batches
             batch = self._next_batch()
-            if batch:
+            if batch and len(batch[0].ids) > self._engine.n_batch:
+                self._long = asyncio.get_running_loop().create_task(self._decode(batch), name="q3e long text")
+                self._long.add_done_callback(lambda _: self._long_done())
+            elif batch:
                 await self._decode(batch)
             elif self._stopping:
-                return
+                if self._long is not None:
+                    await asyncio.wait([self._long])
+                if not self._turns:
+                    return
             else:
                 self._wake.clear()
                 await self._wake.wait()
+
+    def _long_done(self) -> None:
+        self._long = None
+        self._wake.set()
 
     def _next_batch(self) -> list[_Text]:
         """The next in turn, and what fits beside it."""
         batch: list[_Text] = []
         n_left = n_batch = self._engine.n_batch
-        only_short, self._was_long = self._was_long, False
+        only_short = self._long is not None
         passed: list[_Request] = []  # nothing of theirs fits: they keep their places in front
         while self._turns and n_left > 0 and len(batch) < self._engine.n_seq_max:
             request = self._turns.popleft()
@@ -195,11 +204,8 @@ class BatchQueue:
             n_left -= len(text.ids)
             self._turns.append(request)
             if len(text.ids) > n_batch:
-                self._was_long = True
                 break
         self._turns.extendleft(reversed(passed))
-        if not batch and passed:  # only long ones wait
-            return self._next_batch()
         return batch
 
     def _take(self, request: _Request, n_max: int | None) -> _Text | None:

@@ -84,7 +84,8 @@ class WorkerEngine:
         self._closed = False
         self._n_starts = 0  # that went well
         self._state = threading.Lock()  # of the two above
-        self._starting, self._decoding, self._tokenizing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._starting, self._tokenizing = threading.Lock(), threading.Lock()
+        self._decoding, self._decoding_long = threading.Lock(), threading.Lock()
         self._facts: Facts | None = None
 
     def load(self) -> None:
@@ -164,8 +165,11 @@ class WorkerEngine:
         return text
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        with self._decoding:
-            vectors: NDArray[np.float32] = self._ask("work", "decode", [list(ids) for ids in sequences])
+        """Of two calls from two threads, one with a text longer than a batch does not hold up the other."""
+        is_long = any(len(ids) > self.n_batch for ids in sequences)
+        with self._decoding_long if is_long else self._decoding:
+            argument = [list(ids) for ids in sequences]
+            vectors: NDArray[np.float32] = self._ask("long" if is_long else "work", "decode", argument)
             return vectors
 
     def close(self) -> None:

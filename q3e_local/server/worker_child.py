@@ -74,6 +74,7 @@ class Facts:
 
 def run(
     work: Connection[Any, Any],
+    long: Connection[Any, Any],
     words: Connection[Any, Any],
     log: Connection[Any, Any],
     path: Path,
@@ -103,6 +104,8 @@ def run(
     methods["decode"] = engine.decode
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
+    # The engine lets batches in between the pieces of a long text, if they are asked for beside it.
+    threading.Thread(target=_serve, args=(long, methods), daemon=True).start()
     _say(work, Facts(**{name: getattr(engine, name) for name in Facts.__dataclass_fields__}))
     _serve(work, methods)
 

@@ -1,7 +1,7 @@
 """The child process of a WorkerEngine: started, asked, and ended.
 
-Three pipes: `work` for decoding, `words` for tokenizing beside it, `log` for what the child has to say. Knows
-processes and signals; nothing of engines.
+Four pipes: `work` for decoding, `long` for texts longer than a batch and `words` for tokenizing beside it, `log` for
+what the child has to say. Knows processes and signals; nothing of engines.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ class WorkerProcess:
         self._reported = False
         self._reporting = threading.Lock()
         self.work, work = _SPAWN.Pipe()
+        self.long, long = _SPAWN.Pipe()
         self.words, words = _SPAWN.Pipe()
         self._log, log = _SPAWN.Pipe(duplex=False)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = _SPAWN.Process(
             target=run,
-            args=(work, words, log, path, config, open_engine, level),
+            args=(work, long, words, log, path, config, open_engine, level),
             name=f"q3e {path.name}",
             daemon=True,
         )
@@ -54,7 +55,7 @@ class WorkerProcess:
             _start_unsignalled(self._process)
         finally:
             # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
-            for end in (work, words, log):
+            for end in (work, long, words, log):
                 end.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
