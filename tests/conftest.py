@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,14 @@ from world import World, world_of
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _can_be_interrupted() -> None:
+    """Whoever runs the tests may ignore these signals; what the tests start must not inherit that."""
+    for name, default in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_IGN:
+            signal.signal(getattr(signal, name), default)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -64,7 +64,7 @@ def list_(as_json: bool) -> int:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps([_fields(one) for one in found], option=orjson.OPT_APPEND_NEWLINE))
         return DONE
-    width = max(len(one.name) for one in found)
+    width = max((len(one.name) for one in found), default=4)
     click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
     for one in found:
         click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
