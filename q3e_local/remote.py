@@ -328,8 +328,10 @@ def _windows(request: EmbedRequest) -> Iterator[tuple[list[str], _Timing]]:
 
 
 def _options(request: EmbedRequest) -> dict[str, Any]:
+    # Left out where nothing was asked for: a name such as `qwen3-embedding:4b-query` says itself what its texts are.
+    is_bare = request.kind == "document" and request.task is None and request.instruction is None
     options = {
-        "kind": request.kind,
+        "kind": None if is_bare else request.kind,
         "task": request.task,
         "instruction": request.instruction,
         "dim": request.dim,

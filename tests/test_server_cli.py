@@ -52,10 +52,10 @@ def test_embed_on_a_server(url):
     found = records(result.stdout)
     assert [one["id"] for one in found] == ["text:1", "text:2", "text:3"]
     assert [one["tokens"] for one in found] == [4, 3, 2]
-    assert {one["space"] for one in found} == {"q3e1-fafafafafafafafa-64-document"}
+    assert {one["space"] for one in found} == {"q3e1-fafafafafafafafa-64-plain"}
     for one in found:
         np.testing.assert_allclose(one["embedding"], expected(one["tokens"]), rtol=1e-6)
-    assert "model demo, dim 64, space q3e1-fafafafafafafafa-64-document" in result.stderr
+    assert "model demo, dim 64, space q3e1-fafafafafafafafa-64-plain" in result.stderr
 
 
 def test_options_reach_the_server(url):

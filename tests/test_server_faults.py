@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 import psutil
 import pytest
-from command import PROGRAM
+from command import PROGRAM, records, run
 from server_process import Running, running_server
 
 import q3e_local
@@ -300,3 +300,12 @@ def test_sigterm_under_load_finishes_what_runs_refuses_what_comes_and_exits_0(
         assert not worker.is_running()
     assert statuses[200] > 60
     assert statuses[503] > 0
+
+
+def test_embed_on_a_server_takes_a_query_name_at_its_word(server: Running, library: Library) -> None:
+    arguments = ("embed", "-m", "demo-query", "--text", library.texts[0], "--server", server.url)
+    (found,) = records(run(*arguments).stdout)
+    with q3e_local.load("demo") as embedder:
+        answer = embedder.embed_query(library.texts[0])
+    assert found["space"] == answer.space
+    assert np.float32(found["embedding"]) @ answer.vectors[0] > 0.9999
