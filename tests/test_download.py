@@ -88,7 +88,7 @@ def server(source: str, request: pytest.FixtureRequest) -> Hub:
 
 
 def partial(source: str) -> Path:
-    return origins.origins(origins.pin(FILE), source)[0].partial  # type: ignore[arg-type]
+    return origins.origins(origins.pin(FILE), source)[0].partial
 
 
 def ranges(hub: Hub) -> list[str | None]:
@@ -421,7 +421,7 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.Mon
     assert time.monotonic() - begin < 2
     for source, other in (("hub", "modelscope"), ("modelscope", "hub")):
         with pytest.raises(HubUnreachableError, match=f"--source {other}"):
-            download.fetch(FILE, source=source)  # type: ignore[arg-type]
+            download.fetch(FILE, source=source)
 
 
 @pytest.mark.parametrize("endpoint", ["hf-mirror.example", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:port"])
@@ -488,7 +488,7 @@ def test_already_here_asks_nobody_and_hashes_once(server: Hub, source: Any) -> N
     server.requests.clear()
     told: Progress = []
     for any_source in ("auto", "hub", "modelscope"):
-        assert download.fetch(FILE, source=any_source, progress=told.append) == path  # type: ignore[arg-type]
+        assert download.fetch(FILE, source=any_source, progress=told.append) == path
     assert server.requests == []
     assert told == []
     stat = path.stat()

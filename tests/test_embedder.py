@@ -118,7 +118,7 @@ def test_what_is_not_a_str_is_named_with_its_place(embedder: Embedder, wrong: ob
     with pytest.raises(
         InvalidTextError, match=f"^text 2: a text must be a str, got {type(wrong).__name__}$"
     ) as caught:
-        embedder.embed_documents(["a", "b", wrong, "c"])  # type: ignore[list-item]
+        embedder.embed_documents(["a", "b", wrong, "c"])
     assert caught.value.index == 2
 
 
@@ -225,7 +225,7 @@ def test_a_stream_of_many_texts_keeps_the_order_across_windows(embedder: Embedde
 
 def test_texts_without_tokens_to_wait_for_do_not_pile_up(embedder: Embedder) -> None:
     read: list[int] = []
-    next(embedder.stream(EmbedRequest(None for _ in counted(10_000, read))))  # type: ignore[misc]
+    next(embedder.stream(EmbedRequest(None for _ in counted(10_000, read))))
     assert len(read) < 2_000
 
 
@@ -246,7 +246,7 @@ def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine: Fa
 
 def test_progress_ends_at_all_texts_also_when_some_fail(embedder: Embedder) -> None:
     told: list[tuple[int, int]] = []
-    request = EmbedRequest(["a", None, "b"], max_tokens=100)  # type: ignore[list-item]
+    request = EmbedRequest(["a", None, "b"], max_tokens=100)
     list(embedder.stream(request, progress=lambda *done: told.append(done)))
     assert told[-1] == (3, 4)
 
@@ -409,16 +409,14 @@ def test_a_dim_that_is_no_whole_number_is_refused(embedder: Embedder, dim: Any) 
 
 def test_a_list_in_place_of_a_request_is_refused(embedder: Embedder) -> None:
     with pytest.raises(OptionError, match="take an EmbedRequest, got list; or use embed_documents"):
-        embedder.embed(["a"])  # type: ignore[arg-type]
+        embedder.embed(["a"])
 
 
 def test_a_vector_whose_first_numbers_are_all_zero_cannot_be_cut_there() -> None:
     engine = FakeEngine()
     decode = engine.decode
-    engine.decode = (
-        lambda sequences: np.concatenate(  # type: ignore[method-assign]
-            [np.zeros((len(sequences), 32), np.float32), decode(sequences)[:, :32]], axis=1
-        )
+    engine.decode = lambda sequences: np.concatenate(
+        [np.zeros((len(sequences), 32), np.float32), decode(sequences)[:, :32]], axis=1
     )
     with Embedder(engine, "fake") as embedder:
         assert np.linalg.norm(embedder.embed_documents(["a"]).vectors) == pytest.approx(1)

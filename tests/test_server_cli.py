@@ -228,7 +228,7 @@ def test_a_systemd_unit_is_printed_installed_and_removed(platform, tmp_path, mon
     printed = run("service", "print", *options)
     assert printed.exit_code == 0
     unit = ConfigParser(interpolation=None, strict=False)
-    unit.optionxform = str  # type: ignore[assignment]
+    unit.optionxform = str
     unit.read_string(printed.stdout)
     assert unit["Service"]["ExecStart"] == f"{sys.executable} -m q3e_local serve -m demo --keep-alive -1"
     assert '"Q3E_HOME=/a home/100%%$"' in printed.stdout

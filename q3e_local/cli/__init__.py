@@ -53,6 +53,7 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
+    # click has two overloads of it, of which ours would be neither: it always exits.
     def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         extra["standalone_mode"] = False
         extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
@@ -93,7 +94,7 @@ class _ReaderGoneError(Exception):
 class _Pipe(io.FileIO):
     """stdout where it is not a terminal."""
 
-    def write(self, data: Any) -> int | None:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:

@@ -152,7 +152,7 @@ def _walk(folder: Path, glob: str, ours: set[Path]) -> list[Path]:
             for path in folder.glob(glob)
             if path.is_file() and not _hidden(path, folder) and path.resolve() not in ours
         )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:  # pathlib raises the second for an absolute pattern
         raise OptionError(f"--glob {glob!r} is no pattern: {error}") from None
     if not found:
         raise InputError(f"the folder {folder} has no files that match {glob!r}")

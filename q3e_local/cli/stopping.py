@@ -39,7 +39,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(before: object, handler: signal._HANDLER) -> Iterator[None]:
+def _handled(before: signal._HANDLER, handler: signal._HANDLER) -> Iterator[None]:
     """Put `handler` in the place of `before`. Only the main thread may, and only it is interrupted."""
     numbers: list[int] = []
     if threading.current_thread() is threading.main_thread():
@@ -50,4 +50,4 @@ def _handled(before: object, handler: signal._HANDLER) -> Iterator[None]:
         yield
     finally:
         for number in numbers:
-            signal.signal(number, before)  # type: ignore[arg-type]
+            signal.signal(number, before)

@@ -112,7 +112,7 @@ def _file(
 
 def _told(progress: Callable[[int, int], None] | None) -> type[Any]:
     """huggingface_hub's bar without the drawing. It may make two for a file: what came, and what is on disk."""
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Told(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
