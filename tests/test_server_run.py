@@ -60,6 +60,7 @@ def test_the_start_says_where_what_and_how_to_try(server):
     assert server.url.startswith("http://127.0.0.1:")
     line = server.wait_for("try: ")
     assert "$Q3E_API_KEY" in line
+    assert any("keys: 1, one of which the last line takes from Q3E_API_KEY" in one for one in server.lines[:4])
     assert not any("key" in one.split("keys:")[-1].replace("Q3E_API_KEY", "") for one in server.lines[:4])
 
 
@@ -295,7 +296,7 @@ def test_waiting_for_what_runs_is_bounded():
         assert running.end() == 0
         assert time.monotonic() - started < 8
         assert slow.exception(5) is not None
-        running.wait_for("1 requests were not finished")
+        running.wait_for("requests that were not finished: 1")
         running.wait_for("service closed")
 
 

@@ -152,7 +152,7 @@ class _Server(uvicorn.Server):
         while self._guard.n_running and not self.force_exit and time.monotonic() < until:
             await asyncio.sleep(0.05)
         if self._guard.n_running:
-            logs.LOGGER.warning("%d requests were not finished", self._guard.n_running)
+            logs.LOGGER.warning("requests that were not finished: %d", self._guard.n_running)
             # Nobody is waited for any longer.
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
@@ -280,11 +280,13 @@ def _announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
     where = url if settings.unix_socket is None else f"unix:{settings.unix_socket}"
     model = _model_to_try(settings)
     alive = settings.keep_alive_s
+    n_keys = len(settings.api_keys)
+    keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
     lines = [
         f"q3e-local {__version__} listens on {where}",
         f"models: {', '.join(settings.models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
-        f"keys: {len(settings.api_keys) or 'none needed'}; queue: {settings.max_queue:,} texts; "
+        f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
         f"try: {_curl(settings, port, model)}",
     ]
