@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from q3e_local.catalog import DEFAULT_MODEL
-    from q3e_local.embedder import Embedded, Embedder, EmbedRequest, EmbedResult
+    from q3e_local.embedder import Embedder
     from q3e_local.engine import Engine, EngineConfig
     from q3e_local.errors import Q3EError
+    from q3e_local.request import Embedded, EmbedRequest, EmbedResult
 
 __version__ = "0.1.0"
 
 # Where each public name lives; loaded when it is first asked for, so that the command line starts quickly.
 _HOMES = {
     "DEFAULT_MODEL": "catalog",
-    "EmbedRequest": "embedder",
-    "EmbedResult": "embedder",
-    "Embedded": "embedder",
+    "EmbedRequest": "request",
+    "EmbedResult": "request",
+    "Embedded": "request",
     "Embedder": "embedder",
     "Engine": "engine",
     "EngineConfig": "engine",

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+# A shorter prefix is computed again faster than it is looked after.
+N_PREFIX_MIN = 8
+
 
 def fit(ids: list[int], limit: int, eos_id: int) -> tuple[list[int], bool]:
     """Cut `ids` so that, with the end token added, they number at most `limit`.
@@ -19,22 +22,92 @@ def fit(ids: list[int], limit: int, eos_id: int) -> tuple[list[int], bool]:
     return [*ids[: limit - 1], eos_id], True
 
 
-def pack(lengths: Sequence[int], n_batch: int, n_seq_max: int) -> Iterator[list[int]]:
-    """Group rows into batches of at most `n_batch` tokens and `n_seq_max` sequences.
+def prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] | None = None) -> list[int]:
+    """For each sequence, how many of its first ids are worth computing once for it and others.
 
-    Yields lists of row numbers; every row appears exactly once. Longest first, each into the first batch that
-    still has room, so that batches are full. A row longer than `n_batch` is a batch of its own: the engine
-    takes it in pieces.
+    `known` are the lengths that are known to return, such as an instruction's. Among the sequences themselves,
+    those that begin alike are put into groups, so that much is saved; a beginning below N_PREFIX_MIN is no gain.
+    The last id of a sequence is never part of its prefix.
     """
-    batches: list[list[int]] = []
-    room: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        for number, batch in enumerate(batches):
-            if lengths[row] <= room[number] and len(batch) < n_seq_max:
-                batch.append(row)
-                room[number] -= lengths[row]
-                break
+    found = [0] * len(sequences) if known is None else list(known)
+    order = sorted(range(len(sequences)), key=lambda row: tuple(sequences[row]))
+    group, n_common = order[:1], 0
+    for row in order[1:]:
+        n_alike = common(sequences[group[-1]], sequences[row])
+        # Joining may shorten what the group has in common; it must still save more than before.
+        n_joined = min(n_common, n_alike) if len(group) > 1 else n_alike
+        if n_joined >= N_PREFIX_MIN and n_joined * len(group) > n_common * (len(group) - 1):
+            group.append(row)
+            n_common = n_joined
         else:
-            batches.append([row])
-            room.append(n_batch - lengths[row])
-    yield from batches
+            _share(found, group, n_common)
+            group, n_common = [row], 0
+    _share(found, group, n_common)
+    return found
+
+
+def common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many first ids two sequences have in common, the last of each left out."""
+    n_max = min(len(ids), len(others)) - 1
+    return next((place for place in range(n_max) if ids[place] != others[place]), max(n_max, 0))
+
+
+def _share(found: list[int], group: list[int], n_common: int) -> None:
+    """Note a group's prefix, where it is worth more than the one that is known."""
+    if len(group) > 1:
+        for row in group:
+            if n_common >= found[row] + N_PREFIX_MIN:
+                found[row] = n_common
+
+
+class Load:
+    """What a batch has in it so far: `n_cells` of the cache, a prefix that sequences share counted once."""
+
+    def __init__(self) -> None:
+        self.n_cells = 0
+        self.n_sequences = 0
+        self._prefixes: set[tuple[int, ...]] = set()
+
+    def cost(self, n_ids: int, prefix: tuple[int, ...]) -> int:
+        """The cells that one more sequence takes, `prefix` being its beginning."""
+        return n_ids - len(prefix) if prefix in self._prefixes else n_ids
+
+    def add(self, n_ids: int, prefix: tuple[int, ...]) -> None:
+        self.n_cells += self.cost(n_ids, prefix)
+        self.n_sequences += 1
+        if prefix:
+            self._prefixes.add(prefix)
+
+
+def pack(
+    sequences: Sequence[Sequence[int]], n_prefix: Sequence[int], n_batch: int, n_seq_max: int
+) -> Iterator[tuple[list[int], int]]:
+    """Group rows into batches of at most `n_batch` cells and `n_seq_max` sequences.
+
+    Yields lists of row numbers and their cells; every row appears exactly once. Longest first, each where it costs
+    least, so that batches are full and sequences with one prefix come together. A row longer than `n_batch` is a
+    batch of its own, and those that begin alike follow each other: the engine takes them in pieces, and goes on
+    from where the next one differs.
+    """
+    heads = [tuple(ids[:n]) for ids, n in zip(sequences, n_prefix, strict=True)]
+    rows = range(len(sequences))
+    for row in sorted((row for row in rows if len(sequences[row]) > n_batch), key=lambda row: tuple(sequences[row])):
+        yield [row], len(sequences[row])
+    batches: list[tuple[list[int], Load]] = []
+    short = (row for row in rows if len(sequences[row]) <= n_batch)
+    for row in sorted(short, key=lambda row: n_prefix[row] - len(sequences[row])):
+        n_ids, head = len(sequences[row]), heads[row]
+        fitting = [
+            batch
+            for batch in batches
+            if batch[1].n_sequences < n_seq_max and batch[1].n_cells + batch[1].cost(n_ids, head) <= n_batch
+        ]
+        if fitting:
+            places, load = min(fitting, key=lambda batch: batch[1].cost(n_ids, head))
+        else:
+            places, load = [], Load()
+            batches.append((places, load))
+        places.append(row)
+        load.add(n_ids, head)
+    for places, load in batches:
+        yield places, load.n_cells

@@ -5,80 +5,20 @@ Is handed an Engine and imports none; knows nothing of files, terminals or HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
 
-from q3e_local.batching import fit, pack
+from q3e_local.batching import N_PREFIX_MIN, common, fit
 from q3e_local.engine import Engine
-from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextError, TextTooLongError
-from q3e_local.prompts import Kind, Prompts, normalizer
+from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
+from q3e_local.prompts import Prompts, normalizer
+from q3e_local.request import Embedded, EmbedRequest, EmbedResult, Fitted, Terms
 from q3e_local.space import Space
-from q3e_local.vectors import Vectors, finish
+from q3e_local.stream import Progress, TextStream
 
 DIM_MIN = 32  # the least the model card documents
-
-# Texts are packed this many batches at a time: enough to fill them well, few enough that results keep coming
-# (4B: every 10 s on two cores) and memory does not grow with the number of texts.
-_WINDOW_BATCHES = 2
-_WINDOW_TEXTS = 1024
-
-Progress = Callable[[int, int], None]
-"""Called as `progress(n_texts, n_tokens)` after each decode with what is done in all, texts that failed included."""
-
-
-@dataclass(frozen=True)
-class EmbedRequest:
-    """Texts and what is to be done with them."""
-
-    texts: Iterable[str]
-    kind: Kind = "document"  # a query gets the instruct prompt
-    task: str | None = None  # a name from prompts.TASKS; None: retrieval
-    instruction: str | None = None  # free text instead of a task
-    dim: int | None = None  # None: the model's native size
-    truncate: bool = False  # cut too-long texts instead of failing
-    max_tokens: int | None = None  # a lower limit than the model's own, end token included
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """One text's embedding: `vector` float32 (dim,) of length 1; tokens are counted after cutting."""
-
-    vector: Vectors
-    prompt_tokens: int
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """Embeddings in the caller's order: `vectors` float32 (n, dim) with rows of length 1."""
-
-    vectors: Vectors
-    prompt_tokens: tuple[int, ...]
-    truncated: tuple[bool, ...]
-    model: str
-    space: str
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a request comes to for one model: its options checked, and what goes before each text."""
-
-    prefix: str
-    dim: int
-    limit: int  # tokens of a text, end token included
-    truncate: bool
-    space: str
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A text's ids as they are decoded, end token last, and whether they were cut."""
-
-    ids: list[int]
-    truncated: bool
 
 
 class Embedder:
@@ -148,7 +88,16 @@ class Embedder:
         once.
         """
         self.check(request)
-        return self._stream(request, self.terms(request), progress)
+        terms = self.terms(request)
+        prefix_ids = self.prefix_ids(terms)
+
+        def ready(text: str, index: int) -> str:
+            return self.readied(text, index, terms)
+
+        def fit(text: str, index: int) -> Fitted:
+            return self.fitted(self.engine.tokenize(text), index, terms, prefix_ids)
+
+        return TextStream(self.engine, terms.dim, ready, fit, progress).run(request.texts)
 
     def check(self, request: EmbedRequest) -> None:
         """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
@@ -168,8 +117,8 @@ class Embedder:
         """The request's options for this model. Raises OptionError."""
         dim, limit = self._dim(request), self._limit(request)
         prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
-        space = str(Space(self.engine.digest, dim, prefix))
-        return Terms(prefix, dim, limit, request.truncate, space)
+        space, full_space = (str(Space(self.engine.digest, size, prefix)) for size in (dim, self.n_embd))
+        return Terms(prefix, dim, limit, request.truncate, space, full_space)
 
     def readied(self, text: str, index: int, terms: Terms) -> str:
         """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
@@ -183,14 +132,20 @@ class Embedder:
             ) from None
         return self._normalize(terms.prefix + text)
 
-    def fitted(self, ids: list[int], index: int, terms: Terms) -> Fitted:
+    def prefix_ids(self, terms: Terms) -> list[int]:
+        """The ids of the instruction before every text, up to where the text may change them."""
+        # subtle: the last token may take in the beginning of the text, as ":" does with a letter.
+        return self.engine.tokenize(self.readied("", 0, terms))[:-1] if terms.prefix else []
+
+    def fitted(self, ids: list[int], index: int, terms: Terms, prefix_ids: Sequence[int] = ()) -> Fitted:
         """Ids without an end token as they are decoded. Raises TextTooLongError where cutting was not asked for."""
         fitted, truncated = fit(ids, terms.limit, self.engine.eos_id)
         if truncated and not terms.truncate:
             raise TextTooLongError(
                 f"has {len(ids) + 1} tokens, the limit is {terms.limit}; truncate it or split it", index
             )
-        return Fitted(fitted, truncated)
+        n_prefix = common(fitted, (*prefix_ids, -1))
+        return Fitted(fitted, truncated, n_prefix if n_prefix >= N_PREFIX_MIN else 0)
 
     def close(self) -> None:
         """Free the model."""
@@ -222,72 +177,3 @@ class Embedder:
                 f"max_tokens must be between 1 and {limit} for {self.model}, got {request.max_tokens!r}"
             )
         return request.max_tokens
-
-    def _stream(
-        self, request: EmbedRequest, terms: Terms, progress: Progress | None
-    ) -> Iterator[Embedded | TextError]:
-        window: list[Fitted | TextError] = []
-        n_waiting = n_texts = n_tokens = 0
-
-        def advance(texts: int, tokens: int) -> None:
-            nonlocal n_texts, n_tokens
-            n_texts, n_tokens = n_texts + texts, n_tokens + tokens
-            if progress is not None:
-                progress(n_texts, n_tokens)
-
-        for index, text in enumerate(request.texts):
-            try:
-                ids = self.engine.tokenize(self.readied(text, index, terms))
-                sequence = self.fitted(ids, index, terms)
-            except TextError as error:
-                window.append(error)
-            else:
-                window.append(sequence)
-                n_waiting += len(sequence.ids)
-            if n_waiting >= _WINDOW_BATCHES * self.engine.n_batch or len(window) >= _WINDOW_TEXTS:
-                yield from self._decode(window, index + 1 - len(window), request.dim, advance)
-                window, n_waiting = [], 0
-        if window:
-            yield from self._decode(window, index + 1 - len(window), request.dim, advance)
-
-    def _decode(
-        self,
-        window: list[Fitted | TextError],
-        first_index: int,
-        dim: int | None,
-        advance: Callable[[int, int], None],
-    ) -> list[Embedded | TextError]:
-        results: dict[int, Embedded | TextError] = {}
-        sequences: list[tuple[int, Fitted]] = []
-        for row, item in enumerate(window):
-            if isinstance(item, TextError):
-                results[row] = item
-            else:
-                sequences.append((row, item))
-        if results:
-            advance(len(results), 0)
-        for places in pack([len(item.ids) for _, item in sequences], self.engine.n_batch, self.engine.n_seq_max):
-            batch = [sequences[place] for place in places]
-            vectors = self._vectors([item.ids for _, item in batch], dim)
-            for (row, item), vector in zip(batch, vectors, strict=True):
-                if isinstance(vector, BadVectorError):
-                    results[row] = BadVectorError(vector.message, first_index + row)
-                else:
-                    results[row] = Embedded(vector, len(item.ids), item.truncated)
-            advance(len(batch), sum(len(item.ids) for _, item in batch))
-        return [results[row] for row in range(len(window))]
-
-    def _vectors(self, batch: list[list[int]], dim: int | None) -> list[Vectors | BadVectorError]:
-        """One for each sequence. A text that the model fails on costs its neighbours a second decode."""
-        try:
-            vectors = finish(self.engine.decode(batch), dim)
-        except BadVectorError as error:
-            others = self._vectors(batch[: error.index] + batch[error.index + 1 :], dim)
-            others.insert(error.index, error)
-            return others
-        return [
-            vector
-            if vector.any()
-            else BadVectorError(f"the first {dim} numbers of its vector are all 0; raise dim", row)
-            for row, vector in enumerate(vectors)
-        ]

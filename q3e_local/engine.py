@@ -76,9 +76,13 @@ class Engine(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """The ids of a text that is already normalized, without the end token; special-token text is parsed."""
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def decode(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         """Pooled vectors (n, n_embd), one for each sequence of ids, which ends with the end token.
 
+        `n_prefix` says for each sequence how many of its first ids others begin with too, in this call or in later
+        ones: an engine may compute them once. It changes no vector, and each prefix counts once against `n_batch`.
         Every row is finite and not zero. Raises BadVectorError with the place in `sequences` where the model
         cannot give one, NotEnoughMemoryError before allocating, EngineError when llama.cpp fails.
         """

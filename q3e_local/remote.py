@@ -22,7 +22,6 @@ import numpy as np
 
 from q3e_local import address
 from q3e_local.address import Address
-from q3e_local.embedder import Embedded, EmbedRequest, Progress
 from q3e_local.errors import (
     InvalidTextError,
     ModelNotHereError,
@@ -31,6 +30,8 @@ from q3e_local.errors import (
     TextError,
     UnknownModelError,
 )
+from q3e_local.request import Embedded, EmbedRequest
+from q3e_local.stream import Progress
 
 _CONNECT_S = 10.0
 _ANSWER_S = 1800.0  # a window of long texts on a slow machine, behind others', and a model to load first

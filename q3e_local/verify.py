@@ -13,10 +13,11 @@ import numpy as np
 
 from q3e_local.card import ModelCard, ScoreTable
 from q3e_local.catalog import cards
-from q3e_local.embedder import Embedder, EmbedRequest
+from q3e_local.embedder import Embedder
 from q3e_local.errors import OptionError
 from q3e_local.gguf_header import Header
 from q3e_local.model_file import ModelInfo
+from q3e_local.request import EmbedRequest
 from q3e_local.vectors import Vectors, finish, scores, top_k
 
 # How far a score may be from the published one. Two runtimes of the full-precision model differ by 0.003 in the

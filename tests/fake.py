@@ -15,7 +15,8 @@ from q3e_local.errors import BadVectorError, EngineError
 class FakeEngine:
     """Bytes are tokens; the vector is (last id, number of ids, 1, 0, 0, …).
 
-    `texts` and `batches` remember what it was given. A sequence that holds the bytes of `bad` has no vector.
+    `texts`, `batches` and `prefixes` remember what it was given. A sequence that holds the bytes of
+    `bad` has no vector.
     """
 
     digest = "fa" * 32
@@ -34,6 +35,7 @@ class FakeEngine:
         self.added_tokens = added_tokens
         self.texts: list[str] = []
         self.batches: list[list[list[int]]] = []
+        self.prefixes: list[list[int]] = []
         self.closed = False
         self._bad = None if bad is None else bad.encode()
 
@@ -46,8 +48,9 @@ class FakeEngine:
         self.texts.append(text)
         return list(text.encode())
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         self._open()
+        self.prefixes.append(list(n_prefix or [0] * len(sequences)))
         self.batches.append([list(ids) for ids in sequences])
         for index, ids in enumerate(sequences):
             if self._bad is not None and self._bad in bytes(i for i in ids if i < 256):

@@ -22,7 +22,7 @@ class FaultyEngine(FakeEngine):
 
     n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         for ids in sequences:
             self.do(bytes(i for i in ids if i < 256).decode())
         return super().decode(sequences)

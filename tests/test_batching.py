@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q3e_local.batching import fit, pack
+from q3e_local.batching import fit, pack, prefixes
 
 END = 9
 
@@ -54,19 +54,85 @@ def test_fit_gives_at_most_the_limit_exactly_it_when_cut_and_the_end_token_last(
     ],
 )
 def test_pack_fills_batches(lengths: list[int], n_batch: int, n_seq_max: int, expected: list[list[int]]) -> None:
-    assert list(pack(lengths, n_batch, n_seq_max)) == expected
+    batches = [rows for rows, _ in pack(apart(lengths), [0] * len(lengths), n_batch, n_seq_max)]
+    assert batches == expected
 
 
-@given(lengths=st.lists(st.integers(1, 40), max_size=60), n_batch=st.integers(1, 50), n_seq_max=st.integers(1, 10))
-def test_pack_places_every_row_once_within_both_budgets(lengths: list[int], n_batch: int, n_seq_max: int) -> None:
-    batches = list(pack(lengths, n_batch, n_seq_max))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert 1 <= len(batch) <= n_seq_max
-        assert len(batch) == 1 or sum(lengths[row] for row in batch) <= n_batch
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40), st.sampled_from("ab")), max_size=60),
+    n_batch=st.integers(1, 50),
+    n_seq_max=st.integers(1, 10),
+)
+def test_pack_places_every_row_once_within_both_budgets(
+    lengths: list[tuple[int, int, str]], n_batch: int, n_seq_max: int
+) -> None:
+    sequences = [[ord(head)] * n + [place] for place, (n, _, head) in enumerate(lengths)]
+    n_prefix = [min(n_shared, n) for n, n_shared, _ in lengths]
+    batches = list(pack(sequences, n_prefix, n_batch, n_seq_max))
+    assert sorted(row for rows, _ in batches for row in rows) == list(range(len(lengths)))
+    for rows, n_cells in batches:
+        assert 1 <= len(rows) <= n_seq_max
+        heads = {tuple(sequences[row][: n_prefix[row]]) for row in rows}
+        tails = sum(len(sequences[row]) - n_prefix[row] for row in rows)
+        assert n_cells == sum(map(len, heads)) + tails
+        assert len(rows) == 1 or n_cells <= n_batch
 
 
 @given(lengths=st.lists(st.integers(1, 32), min_size=1, max_size=60))
 def test_pack_leaves_at_most_one_batch_less_than_half_full(lengths: list[int]) -> None:
-    loads = [sum(lengths[row] for row in batch) for batch in pack(lengths, 32, len(lengths))]
+    loads = [n_cells for _, n_cells in pack(apart(lengths), [0] * len(lengths), 32, len(lengths))]
     assert sum(2 * load < 32 for load in loads) <= 1
+
+
+def test_pack_counts_a_shared_prefix_once_so_that_more_texts_come_together() -> None:
+    sequences = [[*range(21), 100 + place, END] for place in range(64)]
+    without = list(pack(sequences, [0] * 64, 512, 64))
+    sharing = list(pack(sequences, [21] * 64, 512, 64))
+    assert [len(rows) for rows, _ in without] == [22, 22, 20]
+    assert [(len(rows), n_cells) for rows, n_cells in sharing] == [(64, 21 + 2 * 64)]
+
+
+def test_pack_lets_long_texts_that_begin_alike_follow_each_other() -> None:
+    a, b = [1] * 12, [2] * 12
+    sequences = [[*a, 1], [*b, 1], [*a, 2], [*b, 2, 2]]
+    assert [rows for rows, _ in pack(sequences, [12] * 4, 10, 4)] == [[0], [2], [1], [3]]
+
+
+def apart(lengths: list[int]) -> list[list[int]]:
+    """Sequences of these lengths that have nothing in common."""
+    return [[place] * n for place, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "known", "expected"),
+    [
+        ([], None, []),
+        ([[*range(9), END]], None, [0]),  # nobody to share with
+        ([[*range(9), END]], [8], [8]),  # but others will come
+        ([[*range(7), 50], [*range(7), 60]], None, [0, 0]),  # below the least that is a gain
+        ([[*range(8), 50], [*range(8), 60]], None, [8, 8]),
+        ([[*range(9)], [*range(9)], [*range(9), 1]], None, [8, 8, 8]),  # the last id is never shared
+        # A longer beginning of a few is less than a shorter one of many.
+        ([[*range(20), 1, 1, place, END] for place in (1, 2)] + [[*range(20), 9, END]] * 2, None, [20] * 4),
+        # And two groups are two groups.
+        ([[*range(30), place, END] for place in (7, 8)] + [[*range(50, 70), END], [*range(50, 80)]], None,
+         [30, 30, 20, 20]),
+        # What is known stays, unless the texts begin alike for much longer.
+        ([[*range(14), 50, END], [*range(14), 60, END]], [8, 8], [8, 8]),
+        ([[*range(18), 50, END], [*range(18), 60, END]], [8, 8], [18, 18]),
+    ],
+)  # fmt: skip
+def test_prefixes_finds_beginnings_worth_computing_once(
+    sequences: list[list[int]], known: list[int] | None, expected: list[int]
+) -> None:
+    assert prefixes(sequences, known) == expected
+
+
+@given(sequences=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), max_size=20))
+def test_a_prefix_is_shared_with_another_sequence_and_leaves_the_last_id(sequences: list[list[int]]) -> None:
+    for row, n in enumerate(prefixes(sequences)):
+        assert 0 <= n < len(sequences[row])
+        if n:
+            assert any(
+                other != row and ids[:n] == sequences[row][:n] and len(ids) > n for other, ids in enumerate(sequences)
+            )

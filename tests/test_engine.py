@@ -29,14 +29,17 @@ from tokenizers import Tokenizer
 
 import q3e_local
 from q3e_local import machine
-from q3e_local.embedder import Embedded, Embedder, EmbedRequest
+from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
 from q3e_local.llama import native
+from q3e_local.llama.context import Counts
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan
+from q3e_local.request import Embedded, EmbedRequest
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -524,7 +527,9 @@ def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, 
 import sys
 from pathlib import Path
 from q3e_local.errors import ModelFileError
+from q3e_local.llama.context import Counts
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.prefixes import KeptPrefixes
 with LlamaEngine(Path(sys.argv[1])) as engine:
     engine.decode([[engine.eos_id]])
 try:
@@ -542,7 +547,9 @@ def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
 import sys
 from pathlib import Path
 from q3e_local.engine import EngineConfig
+from q3e_local.llama.context import Counts
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.prefixes import KeptPrefixes
 engine = LlamaEngine(Path(sys.argv[1]), EngineConfig(n_batch=1, n_threads=1))
 ids = [5] * 2047 + [engine.eos_id]
 try:
@@ -670,3 +677,97 @@ def wait_until(is_true: Callable[[], bool]) -> None:
             return
         time.sleep(0.001)
     pytest.fail("it did not come to that")
+
+
+# Prefixes that come again
+
+
+@pytest.fixture
+def alike(eos_id: int) -> list[Ids]:
+    """Three short sequences with their first 12 ids in common, and one with none."""
+    rng = np.random.default_rng(5)
+    head = rng.integers(0, tiny.N_VOCAB - 10, 12).tolist()
+    tails = [[*rng.integers(0, tiny.N_VOCAB - 10, n).tolist(), eos_id] for n in (1, 3, 4, 4)]
+    return [head + tails[0], tails[3], head + tails[1], head + tails[2]]
+
+
+def oracles(weights: Weights, config: Config, sequences: Sequence[Ids]) -> np.ndarray:
+    return np.stack([oracle.embed(weights, config, ids) for ids in sequences])
+
+
+def test_a_shared_prefix_is_computed_once_for_a_batch_and_not_again_in_the_next(
+    f32: Path, alike: list[Ids], weights: Weights, config: Config
+) -> None:
+    n_own = sum(map(len, alike)) - 3 * 12
+    expected = oracles(weights, config, alike)
+    with LlamaEngine(f32, small()) as engine:
+        for n_decodes, n_tokens, n_reused in ((1, 12 + n_own, 24), (2, 12 + 2 * n_own, 60)):
+            vectors = engine.decode(alike, [12, 0, 12, 12])
+            assert cosines(vectors, expected).min() >= 0.9999
+            assert engine.counts == Counts(n_decodes, n_tokens, n_reused)
+        # One by one, as a server's clients ask; a shorter and a longer prefix of the same beginning come from it too.
+        for ids, n_prefix in ((alike[0], 12), (alike[2], 10), (alike[3], 14)):
+            before = engine.counts.n_tokens
+            assert cosines(engine.decode([ids], [n_prefix]), oracles(weights, config, [ids])).min() >= 0.9999
+            assert engine.counts.n_tokens - before == len(ids) - min(n_prefix, 12)
+        assert cosines(engine.decode(alike[:2]), expected[:2]).min() >= 0.9999  # and nobody has to share
+
+
+def test_two_instructions_in_one_batch_do_not_mix(f32: Path, eos_id: int, weights: Weights, config: Config) -> None:
+    rng = np.random.default_rng(6)
+    one, two = rng.integers(0, tiny.N_VOCAB - 10, (2, 9)).tolist()
+    sequences = [[*head, *tail, eos_id] for tail in ([3], [4, 5]) for head in (one, two)]
+    with LlamaEngine(f32, small()) as engine:
+        for _ in range(3):
+            assert cosines(engine.decode(sequences, [9] * 4), oracles(weights, config, sequences)).min() >= 0.9999
+        assert engine.counts == Counts(3, 2 * 9 + 3 * (2 * 2 + 2 * 3), 2 * 9 + 2 * 4 * 9)
+
+
+def test_a_prefix_may_be_all_but_the_last_id_or_more_than_there_is(
+    f32: Path, eos_id: int, weights: Weights, config: Config
+) -> None:
+    ids = [*range(5, 20), eos_id]
+    with LlamaEngine(f32, small()) as engine:
+        for n_prefix in (15, 16, 99):
+            vectors = engine.decode([ids, ids], [n_prefix] * 2)
+            assert cosines(vectors, oracles(weights, config, [ids, ids])).min() >= 0.9999
+
+
+def test_only_a_few_prefixes_are_kept_and_the_least_recently_used_goes() -> None:
+    kept = KeptPrefixes(n_max=2, n_bytes_max=100)
+    heads = [tuple(range(start, start + 10)) for start in (0, 100, 200)]
+    for place, head in enumerate(heads[:2]):
+        kept.keep(head, np.full(40, place, np.uint8))
+    assert kept.find([*heads[0], 7])[0] == 10  # used: the other is now the older one
+    kept.keep(heads[2], np.full(40, 2, np.uint8))
+    assert [kept.find(head)[0] for head in heads] == [10, 0, 10]
+    kept.keep(heads[1], np.full(90, 1, np.uint8))
+    assert [kept.find(head)[0] for head in heads] == [0, 10, 0]
+    assert kept.n_bytes == 90
+    assert not kept.room_for(101)
+    assert kept.find(heads[1][:7]) == (0, None)  # too short to be worth it
+
+
+def test_long_texts_that_begin_alike_go_on_from_where_they_differ(
+    f32: Path, eos_id: int, weights: Weights, config: Config
+) -> None:
+    rng = np.random.default_rng(7)
+    head = rng.integers(0, tiny.N_VOCAB - 10, 3 * N_BATCH + 5).tolist()
+    sequences = [[*head, *rng.integers(0, tiny.N_VOCAB - 10, n).tolist(), eos_id] for n in (5, 40, 3)]
+    with LlamaEngine(f32, small()) as engine:
+        for place, ids in enumerate(sequences):
+            before = engine.counts.n_tokens
+            assert cosines(engine.decode([ids]), oracles(weights, config, [ids])).min() >= 0.9999
+            assert engine.counts.n_tokens - before == len(ids) - (len(head) if place else 0)
+        other = [*reversed(sequences[0][:-1]), eos_id]
+        assert cosines(engine.decode([other]), oracles(weights, config, [other])).min() >= 0.9999
+
+
+def test_a_prefix_of_a_text_without_a_vector_is_not_kept(changed: Callable[..., Path], eos_id: int) -> None:
+    head = [BAD, *range(5, 15)]
+    with LlamaEngine(changed(broken), small()) as engine:
+        for _ in range(2):
+            with pytest.raises(BadVectorError):
+                engine.decode([[*head, 7, eos_id]], [11])
+        assert engine.counts.n_reused == 0
+        assert np.isfinite(engine.decode([[*range(5, 15), eos_id]], [8])).all()

@@ -18,7 +18,8 @@ PACKAGE = Path(q3e_local.__file__).parent
 
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
-    "address card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum plan"
+    "address card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum "
+    "plan request"
 )
 ROOMS = [
     ["errors"],
@@ -26,6 +27,7 @@ ROOMS = [
     ["llama", "download"],  # one foreign thing each: these do not know each other
     ["convert", "elsewhere"],
     ["store"],
+    ["stream"],
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts

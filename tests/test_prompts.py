@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tiny import NOT_SPECIAL, SPECIAL
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 
-from q3e_local.embedder import Embedder, EmbedRequest
+from q3e_local.embedder import Embedder
 from q3e_local.errors import OptionError
 from q3e_local.prompts import TASKS, normalizer
+from q3e_local.request import EmbedRequest
 
 # From evaluation/task_prompts.json and qwen3_embedding_model.py of QwenLM/Qwen3-Embedding.
 OFFICIAL = {
@@ -29,7 +30,7 @@ ADDED = (*SPECIAL, *NOT_SPECIAL)
 def seen_by_the_model(text: str, **options: str | None) -> str:
     engine = FakeEngine()
     Embedder(engine, "fake").embed(EmbedRequest([text], **options))
-    return engine.texts[0]
+    return engine.texts[-1]
 
 
 @pytest.mark.parametrize("task", OFFICIAL)

@@ -43,7 +43,7 @@ class Gated(FakeEngine):
         self.error: Exception | None = None
         self.is_open = False
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         self.began.release()
         if not self.is_open:
             assert self.gate.acquire(timeout=20)
@@ -193,7 +193,7 @@ class LongGated(FakeEngine):
         super().__init__(n_batch=32, n_seq_max=8)
         self.gate, self.n_long = threading.Semaphore(0), 0
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         if len(sequences[0]) > self.n_batch:
             self.n_long += 1
             assert self.gate.acquire(timeout=20)

@@ -19,9 +19,10 @@ from q3e_local.cli.loading import load
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.embedder import Embedder, EmbedRequest
+from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
+from q3e_local.request import EmbedRequest
 from q3e_local.vectors import DTYPES, Dtype
 
 if TYPE_CHECKING:

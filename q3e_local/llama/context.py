@@ -7,16 +7,33 @@ because llama.cpp asserts, which would kill the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.batching import N_PREFIX_MIN, common
 from q3e_local.llama import native
+from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 _TAPPED = b"result_norm"
+
+
+@dataclass
+class Counts:
+    """What llama.cpp was asked to compute so far, and what it was spared."""
+
+    n_decodes: int = 0
+    n_tokens: int = 0
+    n_reused: int = 0  # tokens of prefixes that were there already
+
+    def add(self, n_tokens: int, n_reused: int) -> None:
+        self.n_decodes += n_tokens > 0
+        self.n_tokens += n_tokens
+        self.n_reused += n_reused
 
 
 class PoolingContext:
@@ -26,11 +43,21 @@ class PoolingContext:
     and the graph ends there. Without it llama.cpp pools, after projecting every token onto the vocabulary.
     """
 
-    def __init__(self, model: native.Model, info: ModelInfo, plan: ContextPlan, n_threads: int) -> None:
+    def __init__(
+        self,
+        model: native.Model,
+        info: ModelInfo,
+        plan: ContextPlan,
+        n_threads: int,
+        counts: Counts | None = None,
+    ) -> None:
         self.plan = plan
         self._n_embd = info.n_embd
         self._rows: list[NDArray[np.float32]] = []
-        self._batch = native.Batch(plan.n_batch)
+        self._latest: tuple[int, ...] = ()  # the long text whose keys and values are in the cache
+        self._kept = KeptPrefixes()
+        self.counts = counts or Counts()
+        self._batch = native.Batch(plan.n_batch, plan.n_seq_max)
         try:
             self._context = native.Context(
                 model,
@@ -54,46 +81,97 @@ class PoolingContext:
         return False  # ends the graph: the projection is never computed
 
     def decode(
-        self, sequences: Sequence[Sequence[int]], go_on: Callable[[], None] = lambda: None
+        self,
+        sequences: Sequence[Sequence[int]],
+        n_prefix: Sequence[int] | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> NDArray[np.float32]:
         """Vectors (n, n_embd), in order. Several sequences must fit one batch; a single one goes in pieces.
 
+        Of each sequence `n_prefix` ids are computed once for all that share them, and kept for later calls.
         `go_on` is called before each native decode and may raise to stop a long text.
         """
         lengths = [len(ids) for ids in sequences]
-        n_tokens, n_batch = sum(lengths), self.plan.n_batch
-        if not all(lengths) or len(sequences) > self.plan.n_seq_max or n_tokens > self._context.n_ctx:
+        if not all(lengths) or len(sequences) > self.plan.n_seq_max:
             raise native.NativeError(f"{len(sequences)} sequences of {lengths} tokens do not fit {self.plan}")
-        if len(sequences) > 1 and n_tokens > n_batch:
-            raise native.NativeError(
-                f"{n_tokens} tokens in {len(sequences)} sequences do not fit a batch of {n_batch}"
-            )
-        if n_tokens > n_batch:
+        if len(sequences) == 1 and lengths[0] > self.plan.n_batch:
             (ids,) = sequences
-            self.begin()
-            for start in range(0, n_tokens, n_batch):
+            for start in self.pieces(ids):
                 go_on()
                 self.piece(ids, start)
             return self.taken(1)
-        self.begin()
-        at = 0
-        for seq_id, ids in enumerate(sequences):
-            at = self._batch.put(at, ids, 0, seq_id, output_last=True)
+        # The pooled path projects each token for each of its sequences, so that sharing would save nothing.
+        groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
+        n_cells = sum(lengths) - sum(len(head) * (len(rows) - 1) for head, rows in groups.items())
+        if n_cells > min(self.plan.n_batch, self._context.n_ctx):
+            raise native.NativeError(f"{len(sequences)} sequences of {lengths} tokens do not fit {self.plan}")
+        self.forget()
         go_on()
-        self._context.decode(self._batch.filled(at))
-        return self.taken(len(sequences))
+        unkept = self._compute(sequences, groups)
+        vectors = self.taken(len(sequences))
+        for head, row in unkept:
+            self._keep(head, row)
+        return vectors
 
-    def begin(self) -> None:
-        """Forget what was decoded before."""
+    def _compute(
+        self, sequences: Sequence[Sequence[int]], groups: dict[tuple[int, ...], list[int]]
+    ) -> list[tuple[tuple[int, ...], int]]:
+        """One native decode of all of them. Returns the prefixes that are new, and a sequence that has each."""
+        at, n_reused, unkept = 0, 0, []
+        starts = [0] * len(sequences)
+        for head, rows in groups.items():
+            if not head:
+                continue
+            n_kept, state = self._kept.find(head)
+            if state is not None:
+                self._context.set_state(rows[0], state)
+                self._context.cut(rows[0], n_kept)
+                for row in rows[1:]:
+                    self._context.share(rows[0], row, n_kept)
+            if n_kept < len(head):
+                at = self._batch.put(at, head[n_kept:], n_kept, rows, output_last=False)
+                unkept.append((head, rows[0]))
+            for row in rows:
+                starts[row] = len(head)
+            n_reused += len(head) * len(rows) - (len(head) - n_kept)
+        for row, (ids, start) in enumerate(zip(sequences, starts, strict=True)):
+            at = self._batch.put(at, ids[start:], start, [row], output_last=True)
+        self._context.decode(self._batch.filled(at))
+        self.counts.add(at, n_reused)
+        return unkept
+
+    def _keep(self, head: tuple[int, ...], row: int) -> None:
+        self._context.cut(row, len(head))
+        if self._kept.room_for(self._context.state_size(row)):
+            self._kept.keep(head, self._context.state(row))
+
+    def forget(self) -> None:
+        """Forget what was decoded before, all but the prefixes that are kept."""
         self._context.clear()
         self._rows.clear()
+        self._latest = ()
+
+    def pieces(self, ids: Sequence[int]) -> range:
+        """Where to begin each `piece` of a sequence: the part it has in common with the one before is still there."""
+        n_same = common(self._latest, ids) if self.plan.tap else 0
+        if n_same < N_PREFIX_MIN:
+            n_same = 0
+        self.forget() if n_same == 0 else self._context.cut(0, n_same)
+        self._rows.clear()
+        # Only what was decoded to its end is there for the next.
+        self._latest = ()
+        self.counts.add(0, n_same)
+        return range(n_same, len(ids), self.plan.n_batch)
 
     def piece(self, ids: Sequence[int], start: int) -> None:
         """Decode the next `n_batch` ids of a sequence that is longer than that, from `start` on."""
         n_batch = self.plan.n_batch
         is_last = start + n_batch >= len(ids)
-        at = self._batch.put(0, ids[start : start + n_batch], start, 0, output_last=is_last)
+        at = self._batch.put(0, ids[start : start + n_batch], start, [0], output_last=is_last)
         self._context.decode(self._batch.filled(at))
+        self.counts.add(at, 0)
+        if is_last:
+            self._latest = tuple(ids)
 
     def taken(self, n_sequences: int) -> NDArray[np.float32]:
         """The vectors (n_sequences, n_embd) of what was decoded since it began."""
@@ -107,10 +185,21 @@ class PoolingContext:
     def wipe(self) -> None:
         """Zero the cache: a NaN left in a free cell would reach later texts, as 0 times NaN is NaN."""
         self._context.clear(zero=True)
+        self._latest = ()
+        self._kept.clear()
 
     def free(self) -> None:
         self._context.free()
         self._batch.free()
+
+
+def _groups(sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
+    """The rows that have each prefix."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, (ids, n) in enumerate(zip(sequences, n_prefix, strict=True)):
+        # The last id is each sequence's own: its vector is read there.
+        groups.setdefault(tuple(ids[: min(n, len(ids) - 1)]), []).append(row)
+    return groups
 
 
 def tap_agrees(

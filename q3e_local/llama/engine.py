@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -21,7 +22,7 @@ from q3e_local import machine
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import native
-from q3e_local.llama.context import PoolingContext, tap_agrees
+from q3e_local.llama.context import Counts, PoolingContext, tap_agrees
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan, grown, padded
 
@@ -50,6 +51,7 @@ class LlamaEngine:
         self.info = inspect(path)
         self.n_threads = self.config.n_threads or machine.physical_cores()
         self.tap = self.config.tap
+        self._counts = Counts()
         self._model: native.Model | None = None
         self._context: PoolingContext | None = None  # of one batch
         self._long: PoolingContext | None = None  # of a text longer than a batch, made when one comes
@@ -129,7 +131,14 @@ class LlamaEngine:
                 raise EngineError("the engine is closed")
             return self._model.detokenize(ids).decode("utf-8", "replace")
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    @property
+    def counts(self) -> Counts:
+        """What was computed since the engine was loaded: decodes, tokens, and tokens that were there already."""
+        return replace(self._counts)
+
+    def decode(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         if not sequences:
             return np.empty((0, self.n_embd), np.float32)
         for ids in sequences:
@@ -139,13 +148,13 @@ class LlamaEngine:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
             return self._decode_long(sequences[0])
-        return self._on_owner(self._decode, sequences)
+        return self._on_owner(self._decode, sequences, n_prefix)
 
     def _decode_long(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """In pieces; between two of them the owner's thread is free for the batches of other callers."""
         with self._one_long:
-            context = self._on_owner(self._begin_long, len(ids))
-            for start in range(0, len(ids), self.n_batch):
+            context, starts = self._on_owner(self._begin_long, ids)
+            for start in starts:
                 self._on_owner(self._piece, context, ids, start)
             return self._on_owner(self._end_long, context, ids)
 
@@ -204,7 +213,7 @@ class LlamaEngine:
         self._afford(plan, self.n_batch, 0)
         self._context = self._made(plan)
 
-    def _decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._go_on()
         assert self._context is not None
         self._n_short += 1
@@ -212,16 +221,15 @@ class LlamaEngine:
             self._long.free()
             self._long = None
         try:
-            vectors = self._context.decode(sequences, self._go_on)
+            vectors = self._context.decode(sequences, n_prefix, self._go_on)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
         return self._sounded(self._context, vectors, sequences)
 
-    def _begin_long(self, n_tokens: int) -> PoolingContext:
+    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, range]:
         self._go_on()
-        context = self._grown(n_tokens)
-        context.begin()
-        return context
+        context = self._grown(len(ids))
+        return context, context.pieces(ids)
 
     def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> None:
         self._go_on()
@@ -261,7 +269,7 @@ class LlamaEngine:
         try:
             context = PoolingContext(self._model, self.info, plan, self.n_threads)
             try:
-                vectors = context.decode([ids], self._go_on)
+                vectors = context.decode([ids], go_on=self._go_on)
             finally:
                 context.free()
         except native.NativeError as error:
@@ -304,7 +312,7 @@ class LlamaEngine:
     def _made(self, plan: ContextPlan) -> PoolingContext:
         assert self._model is not None
         try:
-            return PoolingContext(self._model, self.info, plan, self.n_threads)
+            return PoolingContext(self._model, self.info, plan, self.n_threads, self._counts)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
 

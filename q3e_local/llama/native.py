@@ -152,26 +152,28 @@ class Model:
 
 
 class Batch:
-    """The arrays a decode reads, allocated once for up to `n_tokens` tokens of one sequence each."""
+    """The arrays a decode reads, allocated once for up to `n_tokens` tokens, each of up to `n_seq_max` sequences."""
 
-    def __init__(self, n_tokens: int) -> None:
+    def __init__(self, n_tokens: int, n_seq_max: int) -> None:
         self.n_tokens = n_tokens
-        self._batch = lib.llama_batch_init(n_tokens, 0, 1)
+        self._batch = lib.llama_batch_init(n_tokens, 0, n_seq_max)
         self.ids = np.ctypeslib.as_array(self._batch.token, (n_tokens,))
         self.positions = np.ctypeslib.as_array(self._batch.pos, (n_tokens,))
         self.outputs = np.ctypeslib.as_array(self._batch.logits, (n_tokens,))
-        np.ctypeslib.as_array(self._batch.n_seq_id, (n_tokens,))[:] = 1
+        self.n_seq_ids = np.ctypeslib.as_array(self._batch.n_seq_id, (n_tokens,))
         self._seq_ids = self._batch.seq_id
         self._freed = False
 
-    def put(self, at: int, ids: Sequence[int], first_position: int, seq_id: int, output_last: bool) -> int:
-        """Write a run of one sequence's ids; returns where the next one goes."""
+    def put(self, at: int, ids: Sequence[int], first_position: int, seq_ids: Sequence[int], output_last: bool) -> int:
+        """Write a run of ids that these sequences have; returns where the next one goes."""
         end = at + len(ids)
         self.ids[at:end] = ids
         self.positions[at:end] = np.arange(first_position, first_position + len(ids))
         self.outputs[at:end] = 0
+        self.n_seq_ids[at:end] = len(seq_ids)
         for i in range(at, end):
-            self._seq_ids[i][0] = seq_id
+            for place, seq_id in enumerate(seq_ids):
+                self._seq_ids[i][place] = seq_id
         if output_last:
             self.outputs[end - 1] = 1
         return end
@@ -226,6 +228,32 @@ class Context:
     def clear(self, zero: bool = False) -> None:
         """Forget every sequence; with `zero`, also what the free cells still hold."""
         lib.llama_memory_clear(lib.llama_get_memory(self._handle), zero)
+
+    def cut(self, seq_id: int, n_tokens: int) -> None:
+        """Forget what a sequence has from position `n_tokens` on."""
+        lib.llama_memory_seq_rm(lib.llama_get_memory(self._handle), seq_id, n_tokens, -1)
+
+    def share(self, seq_id: int, other: int, n_tokens: int) -> None:
+        """Let another sequence begin with the first `n_tokens` of this one; they are not copied."""
+        lib.llama_memory_seq_cp(lib.llama_get_memory(self._handle), seq_id, other, 0, n_tokens)
+
+    def state_size(self, seq_id: int) -> int:
+        """Bytes of a sequence's state."""
+        return int(lib.llama_state_seq_get_size(self._handle, seq_id))
+
+    def state(self, seq_id: int) -> NDArray[np.uint8]:
+        """A copy of a sequence's keys and values."""
+        state = np.empty(self.state_size(seq_id), np.uint8)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if lib.llama_state_seq_get_data(self._handle, pointer, state.nbytes, seq_id) != state.nbytes:
+            raise native_log.failure(f"the state of sequence {seq_id} cannot be read")
+        return state
+
+    def set_state(self, seq_id: int, state: NDArray[np.uint8]) -> None:
+        """Give a sequence, empty so far, keys and values that `state` gave."""
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if lib.llama_state_seq_set_data(self._handle, pointer, state.nbytes, seq_id) != state.nbytes:
+            raise native_log.failure(f"the state of sequence {seq_id} cannot be set")
 
     def decode(self, batch: Any) -> None:
         status = lib.llama_decode(self._handle, batch)

@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from q3e_local.embedder import Embedder, EmbedRequest, Fitted, Terms
+from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import InvalidTextError, ModelError, OptionError
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan, padded
+from q3e_local.request import EmbedRequest, Fitted, Terms
 from q3e_local.server.models import Model, Models
 from q3e_local.server.naming import Named, Names, to_pull
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult

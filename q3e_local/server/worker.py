@@ -164,11 +164,13 @@ class WorkerEngine:
         text: str = self._ask_words("detokenize", list(ids))
         return text
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def decode(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         """Of two calls from two threads, one with a text longer than a batch does not hold up the other."""
         is_long = any(len(ids) > self.n_batch for ids in sequences)
         with self._decoding_long if is_long else self._decoding:
-            argument = [list(ids) for ids in sequences]
+            argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
             vectors: NDArray[np.float32] = self._ask("long" if is_long else "work", "decode", argument)
             return vectors
 

@@ -101,7 +101,7 @@ def run(
         _say(work, _crossing(error))
         _serve(work, {})  # until the server has heard it and ends us
         return
-    methods["decode"] = engine.decode
+    methods["decode"] = lambda argument: engine.decode(*argument)
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
     # The engine lets batches in between the pieces of a long text, if they are asked for beside it.

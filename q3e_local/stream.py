@@ -1,0 +1,156 @@
+"""The texts of one call on their way through the engine: `TextStream`.
+
+Reads as many as fill a few batches, computes identical ones once, and hands results back in the caller's order.
+Knows ids and vectors; leaves what a text becomes to those who hand it over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from q3e_local.batching import pack, prefixes
+from q3e_local.engine import Engine
+from q3e_local.errors import BadVectorError, TextError
+from q3e_local.request import Embedded, Fitted
+from q3e_local.vectors import Vectors, finish
+
+# Texts are packed this many batches at a time: enough to fill them well, few enough that results keep coming
+# (4B: every 10 s on two cores) and memory does not grow with the number of texts.
+_WINDOW_BATCHES = 2
+_WINDOW_TEXTS = 1024
+# A batch that is less full than this waits for more texts, once.
+_FULL = 0.75
+# Vectors remembered in case their text comes again.
+_MEMORY_BYTES = 64 << 20
+
+Progress = Callable[[int, int], None]
+"""Called as `progress(n_texts, n_tokens)` after each decode with what is done in all, texts that failed included."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A text that is not decoded yet, for all places it has in the call."""
+
+    key: bytes
+    fitted: Fitted
+    places: list[int]
+    was_left: bool = False  # by a batch that was not full
+
+
+class TextStream:
+    """One call's texts. `ready` gives a text as it is tokenized, `fit` its ids; either may raise a TextError."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        dim: int,
+        ready: Callable[[str, int], str],
+        fit: Callable[[str, int], Fitted],
+        progress: Progress | None = None,
+    ) -> None:
+        self._engine, self._dim, self._ready, self._fit = engine, dim, ready, fit
+        self._progress = progress
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._n_waiting_ids = 0
+        self._n_taken = 0  # texts since the last decode
+        self._results: dict[int, Embedded | TextError] = {}
+        self._n_given = 0
+        self._n_texts = self._n_tokens = self._n_told = 0  # done
+        self._seen: dict[bytes, Embedded] = {}
+        self._n_seen_max = max(1, _MEMORY_BYTES // (4 * dim))
+
+    def run(self, texts: Iterable[str]) -> Iterator[Embedded | TextError]:
+        """One item for each text, in order."""
+        for place, text in enumerate(texts):
+            self._take(text, place)
+            if self._n_waiting_ids >= _WINDOW_BATCHES * self._engine.n_batch or self._n_taken >= _WINDOW_TEXTS:
+                self._decode()
+                yield from self._in_order()
+        self._decode(is_last=True)
+        yield from self._in_order()
+
+    def _take(self, text: str, place: int) -> None:
+        self._n_taken += 1
+        try:
+            ready = self._ready(text, place)
+            key = hashlib.blake2b(ready.encode("utf-8"), digest_size=16).digest()
+            if key in self._seen:
+                self._done([place], self._seen[key])
+            elif key in self._waiting:
+                self._waiting[key].places.append(place)
+            else:
+                self._wait(_Waiting(key, self._fit(ready, place), [place]))
+        except TextError as error:
+            self._done([place], error)
+
+    def _wait(self, text: _Waiting) -> None:
+        self._waiting[text.key] = text
+        self._n_waiting_ids += len(text.fitted.ids) - text.fitted.n_prefix
+
+    def _decode(self, is_last: bool = False) -> None:
+        """Decode what waits, but for a batch that more texts may fill."""
+        texts = list(self._waiting.values())
+        self._waiting, self._n_waiting_ids, self._n_taken = {}, 0, 0
+        sequences = [text.fitted.ids for text in texts]
+        n_prefix = prefixes(sequences, [text.fitted.n_prefix for text in texts])
+        for rows, n_cells in pack(sequences, n_prefix, self._engine.n_batch, self._engine.n_seq_max):
+            batch = [texts[row] for row in rows]
+            if (
+                is_last
+                or n_cells >= _FULL * self._engine.n_batch
+                or len(rows) == self._engine.n_seq_max
+                or any(text.was_left for text in batch)
+            ):
+                self._compute(batch, [n_prefix[row] for row in rows])
+                self._tell()
+            else:
+                for text in batch:
+                    text.was_left = True
+                    self._wait(text)
+        self._tell()
+
+    def _compute(self, batch: list[_Waiting], n_prefix: list[int]) -> None:
+        """Decode one batch. A text that the model fails on costs its neighbours a second decode."""
+        try:
+            vectors = finish(self._engine.decode([text.fitted.ids for text in batch], n_prefix), self._dim)
+        except BadVectorError as error:
+            place = error.index
+            self._done(batch[place].places, error)
+            if len(batch) > 1:
+                self._compute(batch[:place] + batch[place + 1 :], n_prefix[:place] + n_prefix[place + 1 :])
+            return
+        for text, vector in zip(batch, vectors, strict=True):
+            self._finish(text, vector)
+
+    def _finish(self, text: _Waiting, vector: Vectors) -> None:
+        if not vector.any():
+            what = f"the first {self._dim} numbers of its vector are all 0; raise dim"
+            self._done(text.places, BadVectorError(what, text.places[0]))
+            return
+        embedded = Embedded(vector, len(text.fitted.ids), text.fitted.truncated)
+        self._done(text.places, embedded)
+        if len(self._seen) >= self._n_seen_max:
+            del self._seen[next(iter(self._seen))]
+        self._seen[text.key] = embedded
+
+    def _done(self, places: list[int], result: Embedded | TextError) -> None:
+        for place in places:
+            # Each place its own, as an error names it.
+            of_place = BadVectorError(result.message, place) if isinstance(result, BadVectorError) else result
+            self._results[place] = of_place
+        self._n_texts += len(places)
+        if isinstance(result, Embedded):
+            self._n_tokens += len(places) * result.prompt_tokens
+
+    def _in_order(self) -> Iterator[Embedded | TextError]:
+        while self._n_given in self._results:
+            result = self._results.pop(self._n_given)
+            self._n_given += 1
+            yield result
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._n_texts > self._n_told:
+            self._progress(self._n_texts, self._n_tokens)
+            self._n_told = self._n_texts
