@@ -6,9 +6,12 @@ Knows nothing of text, vectors or llama.cpp: ids and lengths in, ids and row num
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 # A shorter prefix is computed again faster than it is looked after.
 N_PREFIX_MIN = 8
+# Queries that llama.cpp's flash attention for CPUs takes as one tile, with sums in f32 (GGML_FA_TILE_Q).
+N_TILE = 64
 
 
 def fit(ids: list[int], limit: int, eos_id: int) -> tuple[list[int], bool]:
@@ -50,6 +53,18 @@ def common(ids: Sequence[int], others: Sequence[int]) -> int:
     """How many first ids two sequences have in common, the last of each left out."""
     n_max = min(len(ids), len(others)) - 1
     return next((place for place in range(n_max) if ids[place] != others[place]), max(n_max, 0))
+
+
+def spans(n_there: int, n_ids: int, n_batch: int) -> list[range]:
+    """The places of a sequence to decode one after the other, `n_there` of them being there already.
+
+    All about equally long, and the last N_TILE ids anew at least: a piece of few tokens after many is slow, and
+    llama.cpp adds it up in f16.
+    """
+    start = max(0, min(n_there, n_ids - N_TILE))
+    n_pieces = -(-(n_ids - start) // n_batch)
+    cuts = [start + (n_ids - start) * piece // n_pieces for piece in range(n_pieces + 1)]
+    return [range(*cut) for cut in pairwise(cuts)]
 
 
 def _share(found: list[int], group: list[int], n_common: int) -> None:

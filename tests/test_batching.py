@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q3e_local.batching import fit, pack, prefixes
+from q3e_local.batching import fit, pack, prefixes, spans
 
 END = 9
 
@@ -136,3 +136,21 @@ def test_a_prefix_is_shared_with_another_sequence_and_leaves_the_last_id(sequenc
             assert any(
                 other != row and ids[:n] == sequences[row][:n] and len(ids) > n for other, ids in enumerate(sequences)
             )
+
+
+@pytest.mark.parametrize(
+    ("n_there", "n_ids", "expected"),
+    [
+        (0, 1, [1]),
+        (0, 512, [512]),
+        (0, 513, [256, 257]),  # not 512 and 1
+        (0, 1500, [500, 500, 500]),
+        (100, 1500, [466, 467, 467]),
+        (1499, 1500, [64]),  # 63 of them once more
+        (40, 50, [50]),
+    ],
+)
+def test_a_long_text_is_cut_into_even_pieces_none_of_them_tiny(n_there: int, n_ids: int, expected: list[int]) -> None:
+    pieces = spans(n_there, n_ids, 512)
+    assert [len(piece) for piece in pieces] == expected
+    assert [piece.stop for piece in pieces] == [*(piece.start for piece in pieces[1:]), n_ids]

@@ -753,12 +753,13 @@ def test_long_texts_that_begin_alike_go_on_from_where_they_differ(
 ) -> None:
     rng = np.random.default_rng(7)
     head = rng.integers(0, tiny.N_VOCAB - 10, 3 * N_BATCH + 5).tolist()
-    sequences = [[*head, *rng.integers(0, tiny.N_VOCAB - 10, n).tolist(), eos_id] for n in (5, 40, 3)]
+    sequences = [[*head, *rng.integers(0, tiny.N_VOCAB - 10, n).tolist(), eos_id] for n in (5, 90, 3)]
     with LlamaEngine(f32, small()) as engine:
         for place, ids in enumerate(sequences):
             before = engine.counts.n_tokens
             assert cosines(engine.decode([ids]), oracles(weights, config, [ids])).min() >= 0.9999
-            assert engine.counts.n_tokens - before == len(ids) - (len(head) if place else 0)
+            # The last 64 tokens are computed anew in any case.
+            assert engine.counts.n_tokens - before == (max(64, len(ids) - len(head)) if place else len(ids))
         other = [*reversed(sequences[0][:-1]), eos_id]
         assert cosines(engine.decode([other]), oracles(weights, config, [other])).min() >= 0.9999
 

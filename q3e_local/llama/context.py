@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.batching import N_PREFIX_MIN, common
+from q3e_local.batching import N_PREFIX_MIN, common, spans
 from q3e_local.llama import native
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import ModelInfo
@@ -96,9 +96,9 @@ class PoolingContext:
             raise native.NativeError(f"{len(sequences)} sequences of {lengths} tokens do not fit {self.plan}")
         if len(sequences) == 1 and lengths[0] > self.plan.n_batch:
             (ids,) = sequences
-            for start in self.pieces(ids):
+            for places in self.pieces(ids):
                 go_on()
-                self.piece(ids, start)
+                self.piece(ids, places)
             return self.taken(1)
         # The pooled path projects each token for each of its sequences, so that sharing would save nothing.
         groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
@@ -151,23 +151,25 @@ class PoolingContext:
         self._rows.clear()
         self._latest = ()
 
-    def pieces(self, ids: Sequence[int]) -> range:
-        """Where to begin each `piece` of a sequence: the part it has in common with the one before is still there."""
+    def pieces(self, ids: Sequence[int]) -> list[range]:
+        """The places of each `piece` of a sequence: what it has in common with the one before is still there."""
         n_same = common(self._latest, ids) if self.plan.tap else 0
-        if n_same < N_PREFIX_MIN:
-            n_same = 0
-        self.forget() if n_same == 0 else self._context.cut(0, n_same)
-        self._rows.clear()
+        pieces = spans(n_same if n_same >= N_PREFIX_MIN else 0, len(ids), self.plan.n_batch)
+        start = pieces[0].start
+        if start:
+            self._context.cut(0, start)
+            self._rows.clear()
+        else:
+            self.forget()
         # Only what was decoded to its end is there for the next.
         self._latest = ()
-        self.counts.add(0, n_same)
-        return range(n_same, len(ids), self.plan.n_batch)
+        self.counts.add(0, start)
+        return pieces
 
-    def piece(self, ids: Sequence[int], start: int) -> None:
-        """Decode the next `n_batch` ids of a sequence that is longer than that, from `start` on."""
-        n_batch = self.plan.n_batch
-        is_last = start + n_batch >= len(ids)
-        at = self._batch.put(0, ids[start : start + n_batch], start, [0], output_last=is_last)
+    def piece(self, ids: Sequence[int], places: range) -> None:
+        """Decode the next ids of a sequence that is longer than a batch."""
+        is_last = places.stop == len(ids)
+        at = self._batch.put(0, ids[places.start : places.stop], places.start, [0], output_last=is_last)
         self._context.decode(self._batch.filled(at))
         self.counts.add(at, 0)
         if is_last:

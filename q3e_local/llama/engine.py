@@ -153,9 +153,9 @@ class LlamaEngine:
     def _decode_long(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """In pieces; between two of them the owner's thread is free for the batches of other callers."""
         with self._one_long:
-            context, starts = self._on_owner(self._begin_long, ids)
-            for start in starts:
-                self._on_owner(self._piece, context, ids, start)
+            context, pieces = self._on_owner(self._begin_long, ids)
+            for places in pieces:
+                self._on_owner(self._piece, context, ids, places)
             return self._on_owner(self._end_long, context, ids)
 
     def close(self) -> None:
@@ -226,16 +226,16 @@ class LlamaEngine:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
         return self._sounded(self._context, vectors, sequences)
 
-    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, range]:
+    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, list[range]]:
         self._go_on()
         context = self._grown(len(ids))
         return context, context.pieces(ids)
 
-    def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> None:
+    def _piece(self, context: PoolingContext, ids: Sequence[int], places: range) -> None:
         self._go_on()
         self._n_short = 0
         try:
-            context.piece(ids, start)
+            context.piece(ids, places)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
 
