@@ -175,14 +175,14 @@ def running_server(
 
 
 def main() -> int:
-    from q3e_local.server import guard, run
+    from q3e_local.server import connection, guard, run
     from q3e_local.server.app import create_app
     from q3e_local.server.settings import settings
 
     options = json.loads(sys.argv[1])
     stop_s = options.pop("stop_s", 10.0)
-    run._HEADERS_S = options.pop("headers_s", run._HEADERS_S)
-    run._STALLED_S = options.pop("stalled_s", run._STALLED_S)
+    connection._HEADERS_S = options.pop("headers_s", connection._HEADERS_S)
+    connection._STALLED_S = options.pop("stalled_s", connection._STALLED_S)
     guard.Guard.__init__.__kwdefaults__["idle_s"] = options.pop("idle_s", 20.0)
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     return run.serve(settings(options | lists, config=Path("none")), EyeService, create_app, stop_s)

@@ -51,8 +51,8 @@ FOREIGN = {
     "fastapi": {"server"},
     "starlette": {"server"},
     "anyio": {"server"},
-    "uvicorn": {"server.run"},
-    "httptools": {"server.run"},
+    "uvicorn": {"server.run", "server.connection"},
+    "httptools": {"server.connection"},
     "uvloop": {"server.run"},
     "prometheus_client": {"server.metrics"},
 }

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, cast
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from q3e_local import __version__, store
-from q3e_local.address import Address
-from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local import __version__
 from q3e_local.server import listen, logs
+from q3e_local.server.announce import announce
+from q3e_local.server.connection import Connection
 from q3e_local.server.guard import App, Guard
 from q3e_local.server.metrics import Metrics
 from q3e_local.server.naming import Names
@@ -33,9 +28,6 @@ from q3e_local.server.settings import ServerSettings
 
 STOP_S = 30.0  # what is running may take, once asked to stop
 _KEEP_CONNECTION_S = 75  # longer than clients keep theirs, so that it is not us who close under a request
-_HEADERS_S = 20.0
-_MAX_HEADER_BYTES = 64 * 1024
-_STALLED_S = 30.0  # a client that takes nothing of its answer
 _CLOSE_S = 10.0
 _MAX_FILES = 8192
 
@@ -83,7 +75,7 @@ async def _serve(
         with server.signals():
             await _load(service, settings, server)
             if not server.should_exit:
-                server.on_started = lambda: _announce(settings, sockets)
+                server.on_started = lambda: announce(settings, sockets)
                 await server.serve(sockets)
     finally:
         # Bounded: a worker that does not end must not keep us from it.
@@ -159,87 +151,10 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _Connection(HttpToolsProtocol):
-    """uvicorn's, with limits it does not have: time and room for headers, and for an answer that nobody takes."""
-
-    _waiting: asyncio.TimerHandle | None = None
-    _stall: asyncio.TimerHandle | None = None
-    _n_header_bytes = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, transport))
-        self._wait_for_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._stop_watching()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        self._n_header_bytes = 0
-        if self._waiting is None:
-            self._wait_for_headers()
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_stall()
-
-    def resume_writing(self) -> None:
-        self._stop_watching()
-        super().resume_writing()
-
-    def _watch_stall(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._stall = self.loop.call_later(_STALLED_S, self._abort_when_stalled, left)
-
-    def _stop_watching(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-
-    def _abort_when_stalled(self, before: int) -> None:
-        # Closing would first send what is left, which a client that takes nothing holds up for ever.
-        if self.transport.get_write_buffer_size() == before:
-            self.transport.abort()
-        else:
-            self._watch_stall()
-
-    def _wait_for_headers(self) -> None:
-        self._waiting = self.loop.call_later(_HEADERS_S, self._too_slow)
-
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
-
-    def _too_slow(self) -> None:
-        self._waiting = None
-        if not self.transport.is_closing():
-            self.transport.close()
-
-    def _count(self, n_bytes: int) -> None:
-        self._n_header_bytes += n_bytes
-        if self._n_header_bytes > _MAX_HEADER_BYTES:
-            raise httptools.HttpParserError("the headers are too large")
-
-
 def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         cast(Any, app),
-        http=_Connection,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -271,62 +186,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # not made for Windows
         return None
     return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
-
-
-def _announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
-    """Say where, what and how, and a line to try."""
-    port = sockets[0].getsockname()[1] if settings.unix_socket is None else 0
-    url = str(Address("http", settings.host or "0.0.0.0", port))  # noqa: S104 - shown
-    where = url if settings.unix_socket is None else f"unix:{settings.unix_socket}"
-    model = _model_to_try(settings)
-    alive = settings.keep_alive_s
-    n_keys = len(settings.api_keys)
-    keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
-    lines = [
-        f"q3e-local {__version__} listens on {where}",
-        f"models: {', '.join(settings.models) or f'loaded on first use, such as {model}'}; at most "
-        f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
-        f"keys: {keys}; queue: {settings.max_queue:,} texts; "
-        f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
-        f"try: {_curl(settings, port, model)}",
-    ]
-    if settings.log_format == "json":
-        fields = {"address": where, "models": list(settings.models), "version": __version__, "pid": os.getpid()}
-        logs.LOGGER.info("listening", extra={"fields": fields})
-    else:
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what a person waits for
-    if settings.is_public and not settings.api_keys:
-        logs.LOGGER.warning(
-            "every machine that reaches %s may use this server; ask for a key with --api-key or Q3E_API_KEY", where
-        )
-
-
-def _model_to_try(settings: ServerSettings) -> str:
-    """A name that works here: one that is loaded, the usual one, or whatever there is."""
-    if settings.models:
-        given = settings.models[0]
-        # A file is asked for by the name it is shown under.
-        is_file = given.lower().endswith(".gguf")
-        return Names(settings.aliases, settings.models).resolve(given).located.name if is_file else given
-    here = [one.name for one in store.installed()]
-    if DEFAULT_MODEL in here or not here:
-        return DEFAULT_MODEL
-    return next((name for name in here if name != "demo"), "demo")
-
-
-def _curl(settings: ServerSettings, port: int, model: str) -> str:
-    body = json.dumps({"model": model, "input": "Why is the sky blue?"})
-    if sys.platform == "win32":
-        escaped = body.replace('"', '\\"')
-        quoted, variable = f'"{escaped}"', "%Q3E_API_KEY%"
-    else:
-        quoted, variable = f"'{body}'", "$Q3E_API_KEY"
-    key = f'-H "Authorization: Bearer {variable}" ' if settings.api_keys else ""
-    if settings.unix_socket is not None:
-        return f"curl --unix-socket {settings.unix_socket} {key}http://localhost/api/embed -d {quoted}"
-    return f"curl {key}{Address('http', settings.host, port).to_connect()}/api/embed -d {quoted}"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"

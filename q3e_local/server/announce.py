@@ -1,0 +1,77 @@
+"""What a server says when it is ready: where it listens, with what, and a line to try.
+
+Knows settings and the models that are here; nothing of how they are served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+from q3e_local import __version__, store
+from q3e_local.address import Address
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.server import logs
+from q3e_local.server.naming import Names
+from q3e_local.server.settings import ServerSettings
+
+
+def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
+    """Say where, what and how, and a line to try."""
+    port = sockets[0].getsockname()[1] if settings.unix_socket is None else 0
+    url = str(Address("http", settings.host or "0.0.0.0", port))  # noqa: S104 - shown
+    where = url if settings.unix_socket is None else f"unix:{settings.unix_socket}"
+    model = _model_to_try(settings)
+    alive = settings.keep_alive_s
+    n_keys = len(settings.api_keys)
+    keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
+    lines = [
+        f"q3e-local {__version__} listens on {where}",
+        f"models: {', '.join(settings.models) or f'loaded on first use, such as {model}'}; at most "
+        f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
+        f"keys: {keys}; queue: {settings.max_queue:,} texts; "
+        f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
+        f"try: {_curl(settings, port, model)}",
+    ]
+    if settings.log_format == "json":
+        fields = {"address": where, "models": list(settings.models), "version": __version__, "pid": os.getpid()}
+        logs.LOGGER.info("listening", extra={"fields": fields})
+    else:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what a person waits for
+    if settings.is_public and not settings.api_keys:
+        logs.LOGGER.warning(
+            "every machine that reaches %s may use this server; ask for a key with --api-key or Q3E_API_KEY", where
+        )
+
+
+def _model_to_try(settings: ServerSettings) -> str:
+    """A name that works here: one that is loaded, the usual one, or whatever there is."""
+    if settings.models:
+        given = settings.models[0]
+        # A file is asked for by the name it is shown under.
+        is_file = given.lower().endswith(".gguf")
+        return Names(settings.aliases, settings.models).resolve(given).located.name if is_file else given
+    here = [one.name for one in store.installed()]
+    if DEFAULT_MODEL in here or not here:
+        return DEFAULT_MODEL
+    return next((name for name in here if name != "demo"), "demo")
+
+
+def _curl(settings: ServerSettings, port: int, model: str) -> str:
+    body = json.dumps({"model": model, "input": "Why is the sky blue?"})
+    if sys.platform == "win32":
+        escaped = body.replace('"', '\\"')
+        quoted, variable = f'"{escaped}"', "%Q3E_API_KEY%"
+    else:
+        quoted, variable = f"'{body}'", "$Q3E_API_KEY"
+    key = f'-H "Authorization: Bearer {variable}" ' if settings.api_keys else ""
+    if settings.unix_socket is not None:
+        return f"curl --unix-socket {settings.unix_socket} {key}http://localhost/api/embed -d {quoted}"
+    return f"curl {key}{Address('http', settings.host, port).to_connect()}/api/embed -d {quoted}"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"

@@ -1,0 +1,93 @@
+"""One client's connection: uvicorn's, with limits that it does not have.
+
+Knows uvicorn's protocol class and its timers; nothing of what is asked or answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_HEADERS_S = 20.0
+_MAX_HEADER_BYTES = 64 * 1024
+_STALLED_S = 30.0  # a client that takes nothing of its answer
+
+
+class Connection(HttpToolsProtocol):
+    """Has limits of time and room for headers, and of time for an answer that nobody takes."""
+
+    _waiting: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
+    _n_header_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._n_header_bytes = 0
+        if self._waiting is None:
+            self._wait_for_headers()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_stall()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch_stall(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(_STALLED_S, self._abort_when_stalled, left)
+
+    def _stop_watching(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _abort_when_stalled(self, before: int) -> None:
+        # Closing would first send what is left, which a client that takes nothing holds up for ever.
+        if self.transport.get_write_buffer_size() == before:
+            self.transport.abort()
+        else:
+            self._watch_stall()
+
+    def _wait_for_headers(self) -> None:
+        self._waiting = self.loop.call_later(_HEADERS_S, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _too_slow(self) -> None:
+        self._waiting = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _count(self, n_bytes: int) -> None:
+        self._n_header_bytes += n_bytes
+        if self._n_header_bytes > _MAX_HEADER_BYTES:
+            raise httptools.HttpParserError("the headers are too large")
