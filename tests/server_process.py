@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from q3e_local.address import parse
-from q3e_local.errors import OptionError, TextTooLongError, UnknownModelError
+from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
 
@@ -34,10 +34,12 @@ N_CTX = 50
 class EyeService:
     """Bytes are tokens; a text's vector points along (number of tokens, 1, 0, 0, …).
 
-    A text `sleep 1.5` takes that long; the first request with a text `busy` finds the queue full.
+    A text `sleep 1.5` takes that long; the first request with a text `busy` finds the queue full. `load_s` and
+    `load_error` are of the first load.
     """
 
     n_batches = n_worker_restarts = 0
+    load_s, load_error = 0.0, ""
 
     def __init__(self, settings: Any) -> None:
         self.names: list[str] = []
@@ -70,6 +72,10 @@ class EyeService:
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if model != "demo":
             raise UnknownModelError(f"there is no model {model!r}")
+        if not self.names:
+            await asyncio.sleep(self.load_s)
+            if self.load_error:
+                raise ModelFileError(self.load_error)
         self.names = [model]
 
     async def unload(self, model: str) -> None:
@@ -184,6 +190,7 @@ def main() -> int:
     connection._HEADERS_S = options.pop("headers_s", connection._HEADERS_S)
     connection._STALLED_S = options.pop("stalled_s", connection._STALLED_S)
     guard.Guard.__init__.__kwdefaults__["idle_s"] = options.pop("idle_s", 20.0)
+    EyeService.load_s, EyeService.load_error = options.pop("load_s", 0.0), options.pop("load_error", "")
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     return run.serve(settings(options | lists, config=Path("none")), EyeService, create_app, stop_s)
 

@@ -214,11 +214,11 @@ def test_the_size_of_a_body(size, status, announce):
 def test_a_body_that_stalls_is_answered_408():
     app = App()
     sent = guard(app, idle_s=0.05)
-    assert sent.n_running == 0
+    assert len(sent.running) == 0
     # The announced rest never comes.
     answer = ask_stalled(sent)
     assert (answer.status, app.calls) == (408, 0)
-    assert sent.n_running == 0
+    assert len(sent.running) == 0
 
 
 def ask_stalled(guard):
@@ -260,7 +260,7 @@ def test_a_client_that_leaves_amid_its_body_reaches_no_route():
     app = App()
     its = guard(app)
     assert ask(its, body=(b"{", None)) is None
-    assert (app.calls, its.n_running, its._held_bytes) == (0, 0, 0)
+    assert (app.calls, len(its.running), its._held_bytes) == (0, 0, 0)
 
 
 def test_all_bodies_together_are_bounded():
@@ -278,7 +278,7 @@ def test_the_app_that_fails_gives_its_place_back():
     its = guard(broken)
     with pytest.raises(ZeroDivisionError):
         ask(its)
-    assert (its.n_running, its._held_bytes) == (0, 0)
+    assert (len(its.running), its._held_bytes) == (0, 0)
 
 
 SHAPES = {
@@ -313,3 +313,40 @@ def test_a_web_socket_is_closed():
 
     asyncio.run(guard()({"type": "websocket"}, None, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [("application/x-ndjson", b'{"a":1}\n' + b'{"error":"%s"}\n'), ("application/json", b'{"a":1}\n')],
+)
+def test_an_answer_in_lines_that_is_given_up_ends_with_the_error_and_another_is_left_alone(kind, end):
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        headers = [(b"content-type", kind.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"a":1}\n', "more_body": True})
+        begun.set()
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario():
+        its, sent = guard(app), []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/api/pull", "headers": headers}
+        task = asyncio.create_task(its(scope, None, send))
+        await begun.wait()
+        its.running.give_up()
+        await asyncio.sleep(0)
+        go_on.set()
+        await task
+        assert len(its.running) == 0
+        assert not sent[-1].get("more_body")
+        return b"".join(message.get("body", b"") for message in sent)
+
+    said = b"the server is stopping, and this request was not finished"
+    assert asyncio.run(scenario()) == (end % said if b"%s" in end else end)

@@ -288,30 +288,118 @@ def test_a_signal_finishes_what_runs_refuses_new_requests_and_exits_0(number):
             socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1)
 
 
+NOT_FINISHED = "the server is stopping, and this request was not finished"
+OF_OPENAI = {"message": NOT_FINISHED, "type": "server_error", "param": None, "code": None}
+
+
 @posix
-def test_waiting_for_what_runs_is_bounded():
-    with running_server(stop_s=0.5) as running:
-        slow = wait_until_running(running, "sleep 60")
+@pytest.mark.parametrize(
+    ("path", "field", "error"),
+    [
+        ("/api/embed", "input", {"error": NOT_FINISHED}),
+        ("/v1/embeddings", "input", {"error": OF_OPENAI}),
+        ("/embed", "inputs", {"error": NOT_FINISHED, "error_type": "Unhealthy"}),
+        ("/embedding", "content", {"error": {"code": 503, "message": NOT_FINISHED, "type": "unavailable_error"}}),
+    ],
+)
+def test_what_cannot_be_finished_in_time_is_answered_503(path, field, error):
+    with running_server(stop_s=0.3) as running:
+        running.wait_for("try: ")
+        slow = in_background(running.ask, "POST", path, {"model": "demo", field: "sleep 60"})
+        time.sleep(0.3)
         started = time.monotonic()
         assert running.end() == 0
-        assert time.monotonic() - started < 8
-        assert slow.exception(5) is not None
+        assert time.monotonic() - started < 3
+        status, headers, body = slow.result(5)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
+        assert json.loads(body) == error
         running.wait_for("requests that were not finished: 1")
         running.wait_for("service closed")
+        assert not any("Traceback" in line or "ERROR" in line for line in running.lines)
 
 
 @posix
-def test_a_second_interrupt_ends_at_once():
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
+)
+def test_a_second_signal_ends_at_once(first, second):
     with running_server() as running:
         slow = wait_until_running(running, "sleep 60")
-        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(first)
         running.wait_for("finishing 1 request")
         started = time.monotonic()
-        running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(5) == 130
+        running.process.send_signal(second)
+        assert running.wait(5) == 128 + second
+        assert time.monotonic() - started < 2
+        assert slow.result(5)[0] == 503
+        assert running.lines[-1].endswith("stopped")
+        assert not any("Traceback" in line or "ERROR" in line for line in running.lines)
+
+
+@posix
+def test_a_request_on_its_way_when_the_server_stops_is_answered():
+    with running_server() as running:
+        running.wait_for("try: ")
+        with running.socket() as fresh, running.socket() as kept:
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answered = b""
+            while not answered.endswith(b"}"):
+                answered += kept.recv(65536)
+            for connection in (fresh, kept):
+                connection.sendall(HEAD)
+            running.process.send_signal(signal.SIGTERM)
+            until_refused(running)
+            for connection in (fresh, kept):
+                connection.sendall(b"Content-Length: 2\r\n\r\n{}")
+                assert answer_of(connection).startswith(b"HTTP/1.1 503 ")
+        assert running.wait() == 0
+
+
+def until_refused(running: Running):
+    """Wait until nobody listens any more."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            running.socket().close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it still listens")
+
+
+def test_the_server_answers_while_it_loads_what_it_was_started_with():
+    with running_server(models=["demo"], load_s=1.0) as running:
+        url = running.wait_for("open at ").split()[-1]
+        running.lines.append(f" listens on {url}")  # where `ask` looks for it
+        status, headers, body = running.ask("GET", "/health")
+        assert (status, headers["retry-after"]) == (503, "1")
+        found = json.loads(body)
+        assert (found["status"], found["healthy"], found["loading"]) == ("loading model", False, ["demo"])
+        assert found["error"] == {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+        assert running.ask("GET", "/api/version")[0] == 200
+        assert not any("try: " in line for line in running.lines)
+        assert embed(running)[0] == 200  # waited
+        running.wait_for("try: ")
+        assert running.ask("GET", "/health")[0] == 200
+
+
+def test_a_model_of_the_start_that_cannot_be_loaded_ends_the_server():
+    with running_server(models=["demo"], load_error="demo.gguf is broken") as running:
+        assert running.wait() == 1
+        assert running.lines[-1] == "Error: demo.gguf is broken"
+        assert "service closed" in running.lines
+        assert not any("try: " in line or "Traceback" in line for line in running.lines)
+
+
+@posix
+def test_a_signal_ends_the_load_of_the_start():
+    with running_server(models=["demo"], load_s=60) as running:
+        running.wait_for("loading demo")
+        started = time.monotonic()
+        assert running.end() == 0
         assert time.monotonic() - started < 3
-        assert slow.exception(5) is not None
-        running.wait_for("service closed")
+        assert not any("try: " in line or "Traceback" in line for line in running.lines)
 
 
 @posix

@@ -20,9 +20,7 @@ from q3e_local.server.settings import ServerSettings
 
 def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
     """Say where, what and how, and a line to try."""
-    port = sockets[0].getsockname()[1] if settings.unix_socket is None else 0
-    url = str(Address("http", settings.host or "0.0.0.0", port))  # noqa: S104 - shown
-    where = url if settings.unix_socket is None else f"unix:{settings.unix_socket}"
+    where, port = address(settings, sockets), _port(settings, sockets)
     model = _model_to_try(settings)
     alive = settings.keep_alive_s
     n_keys = len(settings.api_keys)
@@ -45,6 +43,17 @@ def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
         logs.LOGGER.warning(
             "every machine that reaches %s may use this server; ask for a key with --api-key or Q3E_API_KEY", where
         )
+
+
+def address(settings: ServerSettings, sockets: list[socket.socket]) -> str:
+    """Where these sockets are, as a client is told."""
+    if settings.unix_socket is not None:
+        return f"unix:{settings.unix_socket}"
+    return str(Address("http", settings.host or "0.0.0.0", _port(settings, sockets)))  # noqa: S104 - shown
+
+
+def _port(settings: ServerSettings, sockets: list[socket.socket]) -> int:
+    return sockets[0].getsockname()[1] if settings.unix_socket is None else 0
 
 
 def _model_to_try(settings: ServerSettings) -> str:

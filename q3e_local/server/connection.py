@@ -23,6 +23,11 @@ class Connection(HttpToolsProtocol):
     _stall: asyncio.TimerHandle | None = None
     _n_header_bytes = 0
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether a request has begun and its headers are not whole, or the first one has not come."""
+        return self._waiting is not None and not self.transport.is_closing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self._wait_for_headers()

@@ -1,7 +1,7 @@
 """What every request passes before a route sees it: host, origin, key, size, time, and a server that is stopping.
 
-Pure ASGI, around whatever app it is given. Knows HTTP and which family of errors a path belongs to; nothing of
-models. A body is read whole before the app is called, so that slow and oversized ones never reach a route.
+Pure ASGI, around whatever app it is given. Knows HTTP; nothing of models. A body is read whole before the app is
+called, so that slow and oversized ones never reach a route.
 """
 
 from __future__ import annotations
@@ -10,25 +10,15 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-import json
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from q3e_local import address
+from q3e_local.server.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
+from q3e_local.server.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
+from q3e_local.server.running import Running
 from q3e_local.server.settings import ServerSettings
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
-RETRY_AFTER_S = 5
-OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
 
 # As Ollama's, beside what the user adds.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - compared, not bound
@@ -41,53 +31,11 @@ _HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,2000}")
 
 _IDLE_S = 20.0  # without a byte of the body
 _SLOWEST_BYTES_S = 16 * 1024  # of a body, once the idle time is granted
-_LINGER_S = 2.0
 _MAX_HELD_BYTES = 512 * 1024 * 1024  # of all bodies together
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """An answer that no route has a part in."""
-
-    status: int
-    message: str
-    type: str = "invalid_request_error"
-    code: str | None = None
-    retry_after_s: int | None = None
-
-
-def error_body(path: str, refusal: Refusal) -> bytes:
-    """The error as clients of this path read it: Ollama's text, OpenAI's object, TEI's two fields, llama-server's."""
-    error: Any
-    if path.startswith("/v1/") and path not in OPEN_PATHS:
-        error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
-        return _json({"error": error})
-    if path in ("/embed", "/similarity", "/info", "/decode", "/embed_all"):
-        kind = {429: "Overloaded", 503: "Unhealthy"}.get(refusal.status, "Validation")
-        return _json({"error": refusal.message, "error_type": kind})
-    if path in (
-        "/embedding",
-        "/embeddings",
-        "/tokenize",
-        "/detokenize",
-        "/props",
-        "/models",
-        "/health",
-        "/v1/health",
-    ):
-        kind = {401: "authentication_error", 403: "permission_error", 503: "unavailable_error"}.get(
-            refusal.status, "invalid_request_error"
-        )
-        return _json({"error": {"code": refusal.status, "message": refusal.message, "type": kind}})
-    return _json({"error": refusal.message})
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-
-
 class Guard:
-    """The app, guarded. `n_running` requests are with it now; once `stopping` is set, new ones are turned away."""
+    """The app, guarded. `running` are the requests with it now; once `stopping` is set, new ones are turned away."""
 
     def __init__(
         self,
@@ -106,7 +54,7 @@ class Guard:
         self._own_name = socket.gethostname().lower()
         self._idle_s, self._max_held_bytes, self._held_bytes = idle_s, max_held_bytes, 0
         self.stopping = False
-        self.n_running = 0
+        self.running = Running()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -116,32 +64,32 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        headers = _Headers(scope["headers"])
+        headers = RequestHeaders(scope["headers"])
         cors = self._cors(headers, scope)
         refusal = self._refuse(scope, headers, cors)
         if refusal is not None:
-            await _answer(scope, receive, send, refusal, cors or [])
+            await answer(scope, receive, send, refusal, cors or [])
             return
         if scope["method"] == "OPTIONS" and (cors or not headers.first(b"origin")):
             await _preflight(send, headers, cors or [])
             return
-        self.n_running += 1
-        held = _Held(self)
-        try:
-            if headers.has_body:
-                body = await self._read(headers, receive, held)
-                if isinstance(body, Refusal):
-                    await _answer(scope, receive, send, body, cors or [])
-                    return
-                if body is None:  # the client went away
-                    return
-                receive = _replay(body, receive)
-            await self._app(scope, receive, _with_headers(send, cors) if cors else send)
-        finally:
-            held.release()
-            self.n_running -= 1
+        async with self.running.one(scope, receive, send, cors or []) as request:
+            held = _Held(self)
+            try:
+                if headers.has_body:
+                    body = await self._read(headers, receive, held)
+                    if isinstance(body, Refusal):
+                        await answer(scope, receive, request.send, body, cors or [])
+                        return
+                    if body is None:  # the client went away
+                        return
+                    receive = _replay(body, receive)
+                request.is_read = True
+                await self._app(scope, receive, _with_headers(request.send, cors) if cors else request.send)
+            finally:
+                held.release()
 
-    def _refuse(self, scope: Scope, headers: _Headers, cors: Headers | None) -> Refusal | None:
+    def _refuse(self, scope: Scope, headers: RequestHeaders, cors: Headers | None) -> Refusal | None:
         if self.stopping:
             return Refusal(503, "the server is stopping", "server_error", retry_after_s=RETRY_AFTER_S)
         if len(headers.all(b"host")) > 1:
@@ -174,7 +122,7 @@ class Guard:
         local = scope.get("server")
         return ip.is_loopback or ip.is_private or ip.is_unspecified or (local is not None and host == local[0])
 
-    def _cors(self, headers: _Headers, scope: Scope) -> Headers | None:
+    def _cors(self, headers: RequestHeaders, scope: Scope) -> Headers | None:
         """What to add to the answer for a page of this origin; None where it may not ask."""
         origin = headers.first(b"origin")
         if not origin:
@@ -192,7 +140,7 @@ class Guard:
             (b"vary", b"Origin"),
         ]
 
-    def _knows(self, headers: _Headers) -> bool:
+    def _knows(self, headers: RequestHeaders) -> bool:
         scheme, _, given = headers.first(b"authorization").partition(b" ")
         if scheme.lower() != b"bearer":
             given = b""
@@ -203,7 +151,7 @@ class Guard:
                 found |= hmac.compare_digest(digest, key)
         return found
 
-    async def _read(self, headers: _Headers, receive: Receive, held: _Held) -> bytes | Refusal | None:
+    async def _read(self, headers: RequestHeaders, receive: Receive, held: _Held) -> bytes | Refusal | None:
         limit = self._max_body_bytes
         too_large = Refusal(413, f"the request body is larger than {limit} bytes")
         announced = headers.first(b"content-length")
@@ -255,21 +203,6 @@ class _Held:
         self._n_bytes = 0
 
 
-class _Headers:
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self._raw = list(raw)
-
-    def first(self, name: bytes) -> bytes:
-        return next((value for key, value in self._raw if key == name), b"")
-
-    def all(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self._raw if key == name]
-
-    @property
-    def has_body(self) -> bool:
-        return self.first(b"content-length") not in (b"", b"0") or bool(self.first(b"transfer-encoding"))
-
-
 class _Origins:
     """An allow list as Ollama reads it: exact, or with one `*`; `*` alone is everyone."""
 
@@ -318,7 +251,7 @@ def _with_headers(send: Send, headers: Headers) -> Send:
     return added
 
 
-async def _preflight(send: Send, headers: _Headers, cors: Headers) -> None:
+async def _preflight(send: Send, headers: RequestHeaders, cors: Headers) -> None:
     asked = headers.first(b"access-control-request-headers")
     answer: Headers = [*cors, (b"allow", _METHODS)]
     if headers.first(b"access-control-request-method"):
@@ -332,33 +265,3 @@ async def _preflight(send: Send, headers: _Headers, cors: Headers) -> None:
             answer.append((b"access-control-allow-private-network", b"true"))
     await send({"type": "http.response.start", "status": 204, "headers": answer})
     await send({"type": "http.response.body", "body": b""})
-
-
-async def _answer(scope: Scope, receive: Receive, send: Send, refusal: Refusal, cors: Headers) -> None:
-    body = error_body(scope["path"], refusal)
-    headers: Headers = [
-        (b"content-type", b"application/json; charset=utf-8"),
-        (b"content-length", str(len(body)).encode("ascii")),
-        *cors,
-    ]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_s).encode("ascii")))
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    has_body = _Headers(scope["headers"]).has_body
-    if refusal.status in (408, 503) or has_body:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    lingers = has_body and refusal.status != 408
-    await send({"type": "http.response.body", "body": body, "more_body": lingers})
-    if lingers:
-        # A client that is still sending would lose the answer to a reset; so take what comes, for a moment.
-        try:
-            async with asyncio.timeout(_LINGER_S):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

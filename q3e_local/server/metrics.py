@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from q3e_local.server.guard import App, Receive, Scope, Send
+from q3e_local.server.asgi import App, Receive, Scope, Send
 from q3e_local.server.logs import Seen
 
 PATH = "/metrics"

@@ -1,37 +1,44 @@
-"""One server from its start to its end: sockets, uvicorn, signals, and the lines that say so.
+"""One server from its start to its end: sockets, uvicorn, and an end that answers what it cannot finish.
 
-Knows uvicorn and signals; what is served comes from the app and the service.
+Knows uvicorn; what is served comes from the app and the service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import os
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NoReturn, Protocol, cast
 
 import uvicorn
 
 from q3e_local import __version__
 from q3e_local.server import listen, logs
-from q3e_local.server.announce import announce
+from q3e_local.server.announce import address, announce
+from q3e_local.server.asgi import App
 from q3e_local.server.connection import Connection
-from q3e_local.server.guard import App, Guard
+from q3e_local.server.guard import Guard
 from q3e_local.server.metrics import Metrics
 from q3e_local.server.naming import Names
+from q3e_local.server.preload import Preload
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
+from q3e_local.server.signals import Signals
 
 STOP_S = 30.0  # what is running may take, once asked to stop
 _KEEP_CONNECTION_S = 75  # longer than clients keep theirs, so that it is not us who close under a request
 _CLOSE_S = 10.0
 _MAX_FILES = 8192
 
-_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
+# At the end, in this order.
+_TELL_S = 1.0  # requests that were given up get their answer
+_LAST_S = 0.5  # a connection that was accepted may still bring its request
+_FLUSH_S = 5.0  # clients take what is on its way to them
+_AT_ONCE_S = 0.5  # each of these, when asked to stop a second time
 
 
 class RunningService(Service, Protocol):
@@ -46,109 +53,160 @@ MakeApp = Callable[[Service, ServerSettings], App]
 
 
 def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_s: float = STOP_S) -> int:
-    """Serve until a signal, and answer the exit code: 0, or 130 where a second Ctrl-C cut it short.
+    """Serve until a signal, and answer the exit code 0.
 
-    Raises ListenError for an address that cannot be had, and what loading `settings.models` raises.
+    A second signal, or work that was not finished in time, ends the process right here, with 130 or 143 after a
+    second signal. Raises ListenError for an address that cannot be had, and what loading `settings.models` raises.
     """
     logs.set_up(settings.log_format)
     names = Names(settings.aliases, settings.models)
     for model in settings.models:
         names.resolve(model)  # what nobody knows, or is not here, is told before anything starts
     _allow_many_connections()
-    sockets = listen.listen(settings)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(settings, sockets, make_service, make_app, stop_s))
-    finally:
-        listen.close(sockets, settings.unix_socket)
+    with Signals() as signals:
+        sockets = listen.listen(settings)
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                is_done = runner.run(_serve(settings, sockets, make_service, make_app, stop_s, signals))
+                if not is_done:
+                    listen.close(sockets, settings.unix_socket)
+                    _leave(signals.exit_code)
+        finally:
+            listen.close(sockets, settings.unix_socket)
+    return 0
 
 
 async def _serve(
-    settings: ServerSettings, sockets: list[socket.socket], make_service: Make, make_app: MakeApp, stop_s: float
-) -> int:
+    settings: ServerSettings,
+    sockets: list[socket.socket],
+    make_service: Make,
+    make_app: MakeApp,
+    stop_s: float,
+    signals: Signals,
+) -> bool:
+    """Whether all that ran came to its end."""
     service = make_service(settings)
-    metrics = Metrics(service)
-    guard = Guard(metrics.route(make_app(service, settings)), settings)
+    metrics, preload = Metrics(service), Preload(service, settings.models)
+    guard = Guard(preload.route(metrics.route(make_app(service, settings))), settings)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
-    server = _Server(_config(watched), guard, stop_s)
+
+    async def begin() -> None:
+        if settings.models:
+            logs.LOGGER.info("open at %s", address(settings, sockets))
+        await preload.load()
+        announce(settings, sockets)
+
+    server = _Server(_config(watched), guard, signals, stop_s, begin)
     try:
-        with server.signals():
-            await _load(service, settings, server)
-            if not server.should_exit:
-                server.on_started = lambda: announce(settings, sockets)
-                await server.serve(sockets)
+        await server.serve(sockets)
     finally:
         # Bounded: a worker that does not end must not keep us from it.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5 if server.force_exit else _CLOSE_S):
+            async with asyncio.timeout(_AT_ONCE_S if signals.insisted else _CLOSE_S):
                 await service.close()
+    server.raise_failure()
     logs.LOGGER.info("stopped")
-    return 130 if server.force_exit else 0
+    return server.finished_all and not signals.insisted
 
 
-async def _load(service: Service, settings: ServerSettings, server: _Server) -> None:
-    """Load what was asked for before the first request is taken; a signal ends it."""
-    for model in settings.models:
-        logs.LOGGER.info("loading %s", model)
-        loading = asyncio.ensure_future(service.load(model, None))
-        while not loading.done() and not server.should_exit:
-            await asyncio.wait([loading], timeout=0.1)
-        if server.should_exit:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
-            return
-        await loading
+def _leave(code: int) -> NoReturn:
+    """End without waiting for threads that still work on what nobody waits for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with an end of our own: new requests are told to come back while those that run are finished."""
+    """uvicorn's, with a start and an end of our own.
 
-    def __init__(self, config: uvicorn.Config, guard: Guard, stop_s: float) -> None:
+    It listens, then begins. At the end new requests are told to come back while those that run are finished.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        guard: Guard,
+        signals: Signals,
+        stop_s: float,
+        begin: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
-        self._guard, self._stop_s = guard, stop_s
-        self.on_started: Callable[[], None] = lambda: None
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Take the signals for the whole time, loading included, and do not raise them again at the end."""
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        self.finished_all = True
+        self._guard, self._signals, self._stop_s, self._begin = guard, signals, stop_s, begin
+        self._beginning: asyncio.Future[None] | None = None
+        signals.on_signal = self._heed
+        self._heed()  # one may have come before
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to us."""
         yield
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first asks, a second Ctrl-C insists."""
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then begin; a beginning that fails is the end."""
         await super().startup(sockets)
-        self.on_started()
+        self._beginning = asyncio.ensure_future(self._begin())
+        self._beginning.add_done_callback(lambda _: self._heed())
+
+    def raise_failure(self) -> None:
+        """Raise what the beginning raised, if it failed."""
+        if self._has_failed:
+            assert self._beginning is not None
+            self._beginning.result()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what runs while new requests are refused, then close."""
         self._guard.stopping = True
-        n_running = self._guard.n_running
-        if n_running:
-            what = "1 request" if n_running == 1 else f"{n_running} requests"
+        if self._beginning is not None:
+            self._beginning.cancel()
+        await self._finish()
+        for listener in self.servers:
+            listener.close()
+        # What was accepted, and whose request is on its way, is refused too and not left without an answer.
+        await self._until(lambda: not any(one.awaits_request for one in self._connections), _LAST_S)
+        for one in self._connections:
+            one.shutdown()
+        await self._until(lambda: not self._connections, _FLUSH_S)
+        for one in self._connections:
+            one.transport.abort()
+        await super().shutdown(sockets)
+
+    async def _finish(self) -> None:
+        running = self._guard.running
+        if running:
+            what = "1 request" if len(running) == 1 else f"{len(running)} requests"
             logs.LOGGER.info("stopping; finishing %s (Ctrl-C again stops at once)", what)
         until = time.monotonic() + self._stop_s
-        while self._guard.n_running and not self.force_exit and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        if self._guard.n_running:
-            logs.LOGGER.warning("requests that were not finished: %d", self._guard.n_running)
-            # Nobody is waited for any longer.
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-        await super().shutdown(sockets)
+        while running and not self._signals.insisted and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        if running:
+            self.finished_all = False
+            logs.LOGGER.warning("requests that were not finished: %d", len(running))
+            running.give_up()
+            await self._until(lambda: not running, _TELL_S)
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        """Wait for this, but not longer; what came in by now is looked at in any case."""
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        while not true():
+            if time.monotonic() - began > (min(seconds, _AT_ONCE_S) if self._signals.insisted else seconds):
+                break
+            await asyncio.sleep(0.02)
+
+    @property
+    def _connections(self) -> list[Connection]:
+        return cast(list[Connection], list(self.server_state.connections))
+
+    @property
+    def _has_failed(self) -> bool:
+        done = self._beginning
+        return done is not None and done.done() and not done.cancelled() and done.exception() is not None
+
+    def _heed(self) -> None:
+        self.should_exit = self._signals.asked or self._has_failed
+        self.force_exit = self._signals.insisted
 
 
 def _config(app: App) -> uvicorn.Config:
@@ -163,7 +221,7 @@ def _config(app: App) -> uvicorn.Config:
         headers=[("server", f"q3e-local/{__version__}")],
         proxy_headers=False,
         timeout_keep_alive=_KEEP_CONNECTION_S,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,
     )
 
 

@@ -1,0 +1,49 @@
+"""The models that a server was told to load at its start, and `/health` until they are there.
+
+Knows the service's `load` and what llama-server answers while it loads; nothing of how models are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+
+from q3e_local.server import logs
+from q3e_local.server.asgi import App, Receive, Scope, Send
+from q3e_local.server.refusal import OPEN_PATHS
+from q3e_local.server.service import Service
+
+_RETRY_AFTER_S = b"1"
+
+
+class Preload:
+    """Loads `models` one after the other. Requests that need them meanwhile wait for the load, as for any other."""
+
+    def __init__(self, service: Service, models: tuple[str, ...]) -> None:
+        self._service, self._left = service, list(models)
+
+    async def load(self) -> None:
+        """Load them all. Raises what loading the first that fails raises."""
+        while self._left:
+            logs.LOGGER.info("loading %s, asked for at the start", self._left[0])
+            await self._service.load(self._left[0], None)
+            del self._left[0]
+
+    def route(self, app: App) -> App:
+        """The app, with `/health` answered here while something is left to load."""
+
+        async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+            if not self._left or scope["type"] != "http" or scope["path"] not in OPEN_PATHS:
+                await app(scope, receive, send)
+                return
+            error = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+            state = {"status": "loading model", "healthy": False, "loading": self._left, "error": error}
+            body = json.dumps(state).encode("utf-8")
+            headers = [
+                (b"content-type", b"application/json; charset=utf-8"),
+                (b"content-length", str(len(body)).encode("ascii")),
+                (b"retry-after", _RETRY_AFTER_S),
+            ]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return routed

@@ -1,0 +1,82 @@
+"""The requests that are being worked on, and their end when there is no more time for them: `Running`.
+
+Knows ASGI and tasks; nothing of who says when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from q3e_local.server.asgi import Headers, Message, Receive, Scope, Send
+from q3e_local.server.refusal import RETRY_AFTER_S, Refusal, answer, error_body
+
+_GIVEN_UP = Refusal(
+    503, "the server is stopping, and this request was not finished", "server_error", retry_after_s=RETRY_AFTER_S
+)
+_LINES = b"application/x-ndjson"
+
+
+class Request:
+    """One of them. `is_read` once its body has come; answer it through `send`."""
+
+    def __init__(self, send: Send) -> None:
+        self.is_read = False
+        self._send = send
+        self._begun = self._in_lines = False
+        self.given_up = False
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether an error would still reach the client: nothing was answered yet, or line after line is."""
+        return not self._begun or self._in_lines
+
+    async def send(self, message: Message) -> None:
+        """Pass it on, remembering that the answer has begun."""
+        if message["type"] == "http.response.start":
+            self._begun = True
+            types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+            self._in_lines = any(each.startswith(_LINES) for each in types)
+        await self._send(message)
+
+    async def tell(self, scope: Scope, receive: Receive, cors: Headers) -> None:
+        """Answer that it was given up."""
+        if not self._begun:
+            await answer(scope, receive, self._send, _GIVEN_UP, cors, is_read=self.is_read)
+        else:
+            line = error_body(scope["path"], _GIVEN_UP) + b"\n"
+            await self._send({"type": "http.response.body", "body": line, "more_body": False})
+
+
+class Running:
+    """The requests being worked on, each by its own task. `len` is how many."""
+
+    def __init__(self) -> None:
+        self._requests: dict[asyncio.Task[object], Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @asynccontextmanager
+    async def one(self, scope: Scope, receive: Receive, send: Send, cors: Headers) -> AsyncIterator[Request]:
+        """Count the request that the block works on; the block is ended when it is given up."""
+        task = asyncio.current_task()
+        assert task is not None
+        request = self._requests[task] = Request(send)
+        try:
+            yield request
+        except asyncio.CancelledError:
+            if not request.given_up:
+                raise
+            task.uncancel()
+            await request.tell(scope, receive, cors)
+        finally:
+            del self._requests[task]
+
+    def give_up(self) -> None:
+        """End the work on every request that can still be told so: 503, and when to come back."""
+        for task, request in self._requests.items():
+            if request.can_be_told and not request.given_up:
+                request.given_up = True
+                task.cancel()
