@@ -18,7 +18,7 @@ from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
 
 
 class FaultyEngine(FakeEngine):
-    """The fake, which does what a text says: `abort`, `exit`, `segfault`, `raise`, `memory`, `log`, `sleep`."""
+    """The fake, which does what a text says: `abort`, `assert`, `deaf`, `raise`, `memory`, `log`, `sleep`, ..."""
 
     n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
 
@@ -37,6 +37,12 @@ class FaultyEngine(FakeEngine):
     def do(self, what: str) -> None:
         if what == "abort":
             os.abort()
+        if what == "assert":
+            os.write(2, b"ggml.c:1: GGML_ASSERT(n_tokens > 0) failed\n")
+            os.abort()
+        if what == "deaf":  # its pipes end, and it lives on
+            os.closerange(3, 256)
+            time.sleep(60)
         if what == "exit":
             os._exit(7)
         if what == "segfault":

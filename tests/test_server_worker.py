@@ -187,6 +187,53 @@ def test_a_text_that_ends_the_process_while_tokenizing_fails_alone(worker: Worke
     assert worker.tokenize("abc") == ids("abc")[:-1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="stderr of POSIX")
+def test_the_last_words_of_native_code_are_in_the_error_and_the_log(
+    worker: WorkerEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(WorkerDiedError, match=r"SIGABRT.*last words: ggml.c:1: GGML_ASSERT\(n_tokens > 0\) failed"):
+        worker.decode([ids("assert")])
+    until(lambda: [record for record in caplog.records if record.levelno == logging.ERROR])
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "GGML_ASSERT(n_tokens > 0) failed" in line
+
+
+def test_a_process_that_hung_up_but_lives_on_is_replaced(
+    worker: WorkerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pipes are gone: asking it once more would report the same process id for ever."""
+    monkeypatch.setattr("q3e_local.server.worker_process._ENDING_S", 0.3)
+    worker.load()
+    first = worker.pid
+    assert first is not None
+    with pytest.raises(WorkerDiedError, match="does not answer any more"):
+        worker.decode([ids("deaf")])
+    assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+    assert worker.pid != first
+    until(lambda: not psutil.pid_exists(first))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_death_shows_at_once_and_is_counted_and_so_is_the_new_load(
+    worker: WorkerEngine, caplog: pytest.LogCaptureFixture, at_once: bool
+) -> None:
+    caplog.set_level(logging.INFO, "q3e_local.server")
+    assert not worker.is_running
+    worker.load()
+    assert (worker.is_running, worker.n_deaths) == (True, 0)
+    assert worker.pid is not None
+    os.kill(worker.pid, KILL)
+    if not at_once:
+        until(lambda: not worker.is_running)
+        until(lambda: worker.n_deaths == 1)
+    worker.decode([ids("abc")])
+    assert (worker.is_running, worker.n_deaths, worker.n_restarts) == (True, 1, 1)
+    died, again = [record.getMessage() for record in caplog.records]
+    assert died.startswith("the process of faulty (pid ")
+    assert again.startswith("loaded faulty again in ")
+    assert "was ended by" in again
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
@@ -236,10 +283,14 @@ def test_a_load_that_ends_the_process_is_told_and_not_tried_again_and_again(
 ) -> None:
     path.write_text(content)
     worker = WorkerEngine(path, open_engine=open_faulty)
-    for _ in range(3):
-        with pytest.raises(WorkerDiedError, match=cause):
+    with pytest.raises(WorkerDiedError, match=f"{cause}.* while it loaded$"):
+        worker.load()
+    for _ in range(3):  # the same process, and no promise that the next request starts another
+        with pytest.raises(
+            WorkerDiedError, match=rf"{cause}.* while it loaded; this was \d s ago, .* again in \d s$"
+        ):
             worker.load()
-    assert n_tries(path) == 1
+    assert n_tries(path) == worker.n_deaths == 1
     worker.close()
 
 

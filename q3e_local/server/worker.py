@@ -37,6 +37,14 @@ class Worker(ServedEngine, Protocol):
     def n_restarts(self) -> int:
         """How often its process was started again after it had died."""
 
+    @property
+    def n_deaths(self) -> int:
+        """How often its process ended without having been asked to."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives and has the model in memory."""
+
     def load(self) -> None:
         """Wait until the model is loaded. Closing ends the wait, with an EngineError."""
 
@@ -55,10 +63,13 @@ class FailedLoads:
         self._known[path] = (error, _stamp(path), self._clock() + RETRY_S)
 
     def check(self, path: Path) -> None:
-        """Raises what loading this file raised a moment ago."""
+        """Raises what loading this file raised a moment ago, and says when it is tried again."""
         error, stamp, until = self._known.get(path, (None, None, 0.0))
-        if error is not None and stamp == _stamp(path) and self._clock() < until:
-            raise copy.copy(error)
+        left_s = until - self._clock()
+        if error is not None and stamp == _stamp(path) and left_s > 0:
+            known = copy.copy(error)
+            known.args = (f"{error}; this was {RETRY_S - left_s:.0f} s ago, and is tried again in {left_s:.0f} s",)
+            raise known
         self._known.pop(path, None)
 
 
@@ -82,8 +93,9 @@ class WorkerEngine:
         self._failed = failed or FailedLoads()
         self._process: WorkerProcess | None = None
         self._closed = False
-        self._n_starts = 0  # that went well
         self._state = threading.Lock()  # of the two above
+        self._n_starts = 0  # that went well
+        self._deaths: list[str] = []  # their causes
         self._starting, self._tokenizing = threading.Lock(), threading.Lock()
         self._decoding, self._decoding_long = threading.Lock(), threading.Lock()
         self._facts: Facts | None = None
@@ -104,6 +116,17 @@ class WorkerEngine:
     def n_restarts(self) -> int:
         """How often the child was started again after it had died."""
         return max(0, self._n_starts - 1)
+
+    @property
+    def n_deaths(self) -> int:
+        """How often the child ended without having been asked to."""
+        return len(self._deaths)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the child lives and has the model in memory; false from the moment it dies."""
+        process = self._process
+        return process is not None and process.is_loaded and process.is_alive()
 
     @property
     def digest(self) -> str:
@@ -205,7 +228,12 @@ class WorkerEngine:
                     self._process.end()  # free what is left of the dead one
                     self._process = None
                 self._failed.check(self._path)
-                process = self._process = WorkerProcess(self._path, self._config, self._open)
+                began = time.monotonic()
+                try:
+                    process = WorkerProcess(self._path, self._config, self._open, self._deaths.append)
+                except OSError as error:
+                    raise EngineError(f"cannot start a process for {self._path.stem}: {error.strerror}") from None
+                self._process = process
             try:
                 facts = process.ready()
             except BaseException as error:
@@ -221,6 +249,9 @@ class WorkerEngine:
                 )
             self._facts = facts
             self._n_starts += 1
+            if self._n_starts > 1:
+                why = self._deaths[-1] if self._deaths else "its process was gone"
+                logger.info("loaded %s again in %.2f s: %s", self._path.stem, time.monotonic() - began, why)
             return process
 
 

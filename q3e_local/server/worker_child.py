@@ -77,6 +77,7 @@ def run(
     long: Connection[Any, Any],
     words: Connection[Any, Any],
     log: Connection[Any, Any],
+    said: Connection[Any, Any],
     path: Path,
     config: EngineConfig,
     open_engine: OpenEngine,
@@ -89,6 +90,8 @@ def run(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would wait for a debugger
+    if os.name == "posix":
+        os.dup2(said.fileno(), 2)  # where native code says why it aborts
     with suppress(OSError):
         os.dup2(2, 1)  # stdout is the server's; native code may print
     logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)

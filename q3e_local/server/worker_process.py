@@ -1,7 +1,8 @@
 """The child process of a WorkerEngine: started, asked, and ended.
 
-Four pipes: `work` for decoding, `long` for texts longer than a batch and `words` for tokenizing beside it, `log` for
-what the child has to say. Knows processes and signals; nothing of engines.
+Five pipes: `work` for decoding, `long` for texts longer than a batch and `words` for tokenizing beside it, `log` for
+the child's log lines and `said` for what native code in it writes to stderr. Knows processes and signals; nothing of
+engines.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import atexit
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -26,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _SPAWN = multiprocessing.get_context("spawn")
 _ENDING_S = 5.0  # how long a killed process may take to be gone
+_HEARING_S = 1.0  # and its last words to be read
+_LAST_LINES = 5
+_LINE_BYTES = 400
 
 
 class NotBegunError(WorkerDiedError):
@@ -33,21 +40,34 @@ class NotBegunError(WorkerDiedError):
 
 
 class WorkerProcess:
-    """A started child. `ready` waits for the model; then `ask`, one caller at a time on each pipe."""
+    """A started child. `ready` waits for the model; then `ask`, one caller at a time on each pipe.
 
-    def __init__(self, path: Path, config: EngineConfig, open_engine: OpenEngine) -> None:
+    `on_death` is told the cause, once, when the child ends without having been asked to; from any thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: EngineConfig,
+        open_engine: OpenEngine,
+        on_death: Callable[[str], None] = lambda cause: None,
+    ) -> None:
         self.name = path.stem
+        self.is_loaded = False
+        self._on_death = on_death
         self._ending = False
-        self._reported = False
+        self._cause: str | None = None  # of its death
         self._reporting = threading.Lock()
         self.work, work = _SPAWN.Pipe()
         self.long, long = _SPAWN.Pipe()
         self.words, words = _SPAWN.Pipe()
         self._log, log = _SPAWN.Pipe(duplex=False)
+        self._said, said = _SPAWN.Pipe(duplex=False)
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = _SPAWN.Process(
             target=run,
-            args=(work, long, words, log, path, config, open_engine, level),
+            args=(work, long, words, log, said, path, config, open_engine, level),
             name=f"q3e {path.name}",
             daemon=True,
         )
@@ -55,21 +75,25 @@ class WorkerProcess:
             _start_unsignalled(self._process)
         finally:
             # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
-            for end in (work, long, words, log):
+            for end in (work, long, words, log, said):
                 end.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
         # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
         atexit.register(self._kill)
         self._listener = threading.Thread(target=self._listen, name="q3e-worker-log", daemon=True)
+        self._hearer = threading.Thread(target=self._hear, name="q3e-worker-stderr", daemon=True)
+        self._hearer.start()
         self._listener.start()
 
     def is_alive(self) -> bool:
-        return not self._ending and self._process.is_alive()
+        """Whether it can be asked. One that hung up counts as dead, though the system may not be done with it."""
+        return not self._ending and self._cause is None and self._process.is_alive()
 
     def ready(self) -> Facts:
         """Wait until the model is loaded. Raises what loading raised."""
         facts: Facts = self._answer(self.work)
+        self.is_loaded = True
         return facts
 
     def ask(self, pipe: Connection[Any, Any], method: str, argument: Any) -> Any:
@@ -88,10 +112,13 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Kill the child: it has nothing to save, and the system takes all of its memory back."""
+        if not self._ending and not self._process.is_alive():
+            self._died()  # by itself, and nobody has said so yet
         self._ending = True
         self._kill()
         atexit.unregister(self._kill)
         self._listener.join(_ENDING_S)
+        self._hearer.join(_HEARING_S)
         # The pipes close with the last reference: another thread may be reading the end of one just now.
 
     def _kill(self) -> None:
@@ -128,21 +155,39 @@ class WorkerProcess:
         if not self._ending:
             self._died()
 
+    def _hear(self) -> None:
+        """What the child writes to stderr goes to our log, and the last of it is kept for `_died`."""
+        if os.name != "posix":
+            return
+        with suppress(OSError), os.fdopen(os.dup(self._said.fileno()), "rb") as stderr:
+            while line := stderr.readline(_LINE_BYTES):
+                text = line.decode("utf-8", "replace").strip()
+                if text:
+                    self._last_lines.append(text)
+                    logger.warning("%s: %s", self.name, text)
+
     def _died(self) -> Q3EError:
         """The error for a call that was in flight; the cause is logged once."""
         if self._ending:
             return EngineError("the engine was closed while it worked")
-        cause = f"the process of {self.name} (pid {self.pid}) {_cause(self._exit_code())}"
         with self._reporting:
-            if not self._reported:
-                self._reported = True
-                logger.error("%s; the next request starts a new one", cause)
-        return WorkerDiedError(f"{cause}; try again, the next request starts a new one")
+            if self._cause is None:
+                code = self._exit_code()
+                self._hearer.join(_HEARING_S)
+                self._cause = f"the process of {self.name} (pid {self.pid}) {_cause(code)}"
+                if not self.is_loaded:
+                    self._cause += " while it loaded"
+                if self._last_lines:
+                    self._cause += "; its last words: " + " | ".join(self._last_lines)
+                logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
+                self._on_death(self._cause)
+        again = "; try again, the next request starts a new one"
+        return WorkerDiedError(f"{self._cause}{again if self.is_loaded else ''}")
 
     def _exit_code(self) -> int | None:
-        """How the process ended, once it has."""
-        wait([self._process.sentinel], _ENDING_S)
+        """How the process ended, once it has; None if it does not."""
         until = time.monotonic() + _ENDING_S
+        wait([self._process.sentinel], _ENDING_S)
         # The thread that reaps it knows the code a moment before the others do.
         while self._process.exitcode is None and time.monotonic() < until:
             time.sleep(0.005)
@@ -174,7 +219,7 @@ def _cause(exit_code: int | None) -> str:
     name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
     reasons = {
         "SIGKILL": "the system ran out of memory, or someone ended it",
-        "SIGABRT": "llama.cpp stopped itself; its reason is on stderr",
+        "SIGABRT": "llama.cpp stopped itself",
         "SIGSEGV": "a crash in native code",
         "SIGBUS": "the model's file was cut or its disk is gone",
         "SIGILL": "the build of llama.cpp does not fit this CPU",
