@@ -87,6 +87,11 @@ def metric(running: Running, name: str) -> float:
     return float(line.split()[-1])
 
 
+def loaded(running: Running) -> list[str]:
+    """The models that /api/ps shows."""
+    return [model["name"] for model in orjson.loads(running.ask("GET", "/api/ps")[2])["models"]]
+
+
 def until(true: Callable[[], object], seconds: float = 20) -> None:
     """Wait for something that must happen."""
     end = time.monotonic() + seconds
@@ -228,14 +233,24 @@ def test_a_worker_killed_at_work_fails_what_it_was_at_and_nothing_else(
 def test_a_worker_killed_at_rest_is_back_for_the_next_request(
     server: Running, library: Library, at_once: bool
 ) -> None:
-    restarts = metric(server, "q3e_worker_restarts_total")
+    restarts, deaths = metric(server, "q3e_worker_restarts_total"), metric(server, "q3e_worker_deaths_total")
     killed = worker_of(server)
     killed.kill()
     if not at_once:
-        server.wait_for(f"(pid {killed.pid}) was ended by SIGKILL")
+        until(lambda: loaded(server) == [], 1)
+        assert orjson.loads(server.ask("GET", "/health")[2])["loaded"] == []
+        assert metric(server, "q3e_loaded_models") == 0
+        server.wait_for(
+            f"(pid {killed.pid}) was ended by SIGKILL (the system ran out of memory, or someone ended it)"
+        )
     assert_answers(server, library)
     assert worker_of(server).pid != killed.pid
+    assert loaded(server) == ["demo:latest"]
     assert metric(server, "q3e_worker_restarts_total") == restarts + 1
+    assert metric(server, "q3e_worker_deaths_total") == deaths + 1
+    assert (
+        f"(pid {killed.pid}) was ended by SIGKILL" in [one for one in server.lines if "loaded demo again" in one][-1]
+    )
 
 
 def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, library: Library) -> None:

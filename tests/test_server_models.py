@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -239,6 +241,47 @@ def test_models_at_work_are_not_unloaded_to_make_room() -> None:
         await site.models.close(1)
 
     run(scenario)
+
+
+def test_a_model_whose_process_died_is_not_in_memory_and_makes_room_first() -> None:
+    async def scenario() -> None:
+        site = Site(max_loaded=2)
+        for located in (A, B):
+            await site.use(located)
+        site.made[1].is_running = False
+        assert site.names() == ["a"]
+        await site.use(C)
+        assert set(site.names()) == {"a", "c"}
+        await site.models.close(1)
+
+    run(scenario)
+
+
+def test_loads_and_unloads_are_logged_with_their_reasons(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "q3e_local.server")
+
+    async def scenario() -> None:
+        site = Site(max_loaded=1, keep_alive_s=0.01)
+        await site.use(A)
+        await site.until(lambda: site.made[0].closed)
+        await site.use(A, 60)
+        await site.use(B, 60)
+        await site.models.unload("b")
+        await site.use(A, 0)
+        await site.models.close(1)
+
+    run(scenario)
+    lines = [re.sub(r"\d+\.\d\d s", "N s", record.getMessage()) for record in caplog.records]
+    assert lines == [
+        "loaded a in N s: its first use",
+        "unloaded a: unused for N s",
+        "loaded a in N s: it was unloaded before (unused for N s)",
+        "unloaded a: to make room for b",
+        "loaded b in N s: its first use",
+        "unloaded b: as asked",
+        "loaded a in N s: it was unloaded before (to make room for b)",
+        "unloaded a: not to be kept",
+    ]
 
 
 def test_memory_makes_room_as_well() -> None:

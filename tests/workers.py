@@ -15,7 +15,7 @@ from q3e_local.errors import EngineError
 class FakeWorker(FakeEngine):
     """The fake engine; `failure` is raised by loading, which waits for `go_on`."""
 
-    n_vocab, on_gpu, n_restarts = 257, False, 0
+    n_vocab, on_gpu, n_restarts, n_deaths, is_running = 257, False, 0, 0, True
 
     def __init__(self, path: Path, n_bytes: int = 100) -> None:
         super().__init__()

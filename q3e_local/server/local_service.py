@@ -153,6 +153,7 @@ class LocalService:
             "n_queued": sum(each.waiting for each in of_all),
             "n_loads": self._models.n_loads,
             "n_worker_restarts": self._models.n_restarts,
+            "n_worker_deaths": self._models.n_deaths,
         }
 
     async def close(self, timeout_s: float = _CLOSE_S) -> None:

@@ -28,6 +28,7 @@ _COUNTERS = {
     "n_refused": ("q3e_refused", "Requests refused because too much waited."),
     "decode_seconds": ("q3e_decode_seconds", "Time the models computed."),
     "n_worker_restarts": ("q3e_worker_restarts", "Model processes that ended and were started again."),
+    "n_worker_deaths": ("q3e_worker_deaths", "Model processes that ended without having been asked to."),
     "n_loads": ("q3e_model_loads", "Models loaded."),
 }
 _GAUGES = {"n_queued": ("q3e_queue_length", "Requests that wait.")}

@@ -88,12 +88,18 @@ class Models:
         self._stopping = False
         self.counters: dict[str, Counters] = {}  # by model; they outlive its unloading
         self.n_loads = 0
-        self._n_restarts = 0  # of workers that are gone
+        self._n_restarts = self._n_deaths = 0  # of workers that are gone
+        self._unloaded: dict[str, str] = {}  # why, by model
 
     @property
     def n_restarts(self) -> int:
         """How often a worker's process was started again after it had died."""
         return self._n_restarts + sum(entry.worker.n_restarts for entry in self._entries.values())
+
+    @property
+    def n_deaths(self) -> int:
+        """How often a worker's process ended without having been asked to."""
+        return self._n_deaths + sum(entry.worker.n_deaths for entry in self._entries.values())
 
     @asynccontextmanager
     async def use(self, located: Located, keep_alive_s: float | None = None) -> AsyncIterator[Model]:
@@ -135,14 +141,17 @@ class Models:
             return
         entry.keep_alive_s = 0
         if entry.n_users == 0:
-            await asyncio.shield(self._close(entry))
+            await asyncio.shield(self._close(entry, "as asked"))
 
     def loaded(self) -> list[LoadedModel]:
-        """Longest remaining time first; a model in use has all of its time left."""
+        """Longest remaining time first; a model in use has all of its time left.
+
+        One whose process has died is not among them until it is loaded again.
+        """
         now, clock = time.time(), asyncio.get_running_loop().time()
         found = []
         for entry in self._entries.values():
-            if entry.is_loaded:
+            if entry.is_loaded and entry.worker.is_running:
                 left = entry.keep_alive_s if entry.timer is None else entry.timer.when() - clock
                 expires_at = None if entry.for_ever else now + left
                 worker = entry.worker
@@ -153,7 +162,7 @@ class Models:
         """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
         self._stopping = True
         for entry in list(self._entries.values()):
-            self._close(entry, timeout_s)
+            self._close(entry, "the server stops", timeout_s)
         while self._closing:
             await asyncio.wait(self._closing)
 
@@ -180,25 +189,28 @@ class Models:
             return
         loop = asyncio.get_running_loop()
         entry.used_at = loop.time()
-        if self._entries.get(entry.name) is not entry or entry.keep_alive_s == 0:
-            self._close(entry)
+        if self._entries.get(entry.name) is not entry:
+            self._close(entry, "its file changed or cannot be loaded")
+        elif entry.keep_alive_s == 0:
+            self._close(entry, "not to be kept")
         elif not entry.for_ever:
-            entry.timer = loop.call_later(entry.keep_alive_s, self._close, entry)
+            why = f"unused for {entry.keep_alive_s:g} s"
+            entry.timer = loop.call_later(entry.keep_alive_s, self._close, entry, why)
 
-    def _close(self, entry: _Entry, timeout_s: float = 0.0) -> asyncio.Task[None]:
+    def _close(self, entry: _Entry, why: str, timeout_s: float = 0.0) -> asyncio.Task[None]:
         """Begin to unload it; a request that comes now loads it anew."""
         self._forget(entry)
         if entry.timer is not None:
             entry.timer.cancel()
         if entry.closing is None:
             entry.closing = asyncio.get_running_loop().create_task(
-                self._closed(entry, timeout_s), name=f"unload {entry.name}"
+                self._closed(entry, why, timeout_s), name=f"unload {entry.name}"
             )
             self._closing.add(entry.closing)
             entry.closing.add_done_callback(self._closing.discard)
         return entry.closing
 
-    async def _closed(self, entry: _Entry, timeout_s: float) -> None:
+    async def _closed(self, entry: _Entry, why: str, timeout_s: float) -> None:
         if entry.is_loaded:
             await entry.loading.result().queue.close(timeout_s)
         await asyncio.to_thread(entry.worker.close)
@@ -206,8 +218,10 @@ class Models:
         await asyncio.wait([entry.loading])
         if entry.is_loaded:
             await entry.loading.result().queue.close(0)
-            logger.info("unloaded %s", entry.name)
+            logger.info("unloaded %s: %s", entry.name, why)
+            self._unloaded[entry.name] = why
         self._n_restarts += entry.worker.n_restarts
+        self._n_deaths += entry.worker.n_deaths
 
     async def _load(self, entry: _Entry) -> Model:
         began = time.monotonic()
@@ -221,7 +235,9 @@ class Models:
             self._forget(entry)
             raise
         self.n_loads += 1
-        logger.info("loaded %s in %.2f s", entry.name, time.monotonic() - began)
+        before = self._unloaded.get(entry.name)
+        why = f"it was unloaded before ({before})" if before else "its first use"
+        logger.info("loaded %s in %.2f s: %s", entry.name, time.monotonic() - began, why)
         counters = self.counters.setdefault(entry.name, Counters())
         embedder = Embedder(entry.worker, entry.name, entry.located.prompts)
         return Model(entry.name, entry.worker, embedder, BatchQueue(entry.worker, self._n_waiting_max, counters))
@@ -249,4 +265,5 @@ class Models:
                     f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
                     _RETRY_S,
                 )
-            self._close(min(resting, key=lambda one: one.used_at))
+            longest_unused = min(resting, key=lambda one: (one.worker.is_running, one.used_at))
+            self._close(longest_unused, f"to make room for {entry.name}")
