@@ -418,6 +418,98 @@ def test_a_failed_batch_fails_its_texts_and_the_next_one_is_decoded(error: Excep
     within(scenario())
 
 
+class Mortal(Gated):
+    """Dies of every text with `kill` in it."""
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        vectors = super().decode(sequences)
+        if any(b"kill" in bytes(given[:-1]) for given in sequences):
+            raise WorkerDiedError("the process of fake was ended by SIGABRT")
+        return vectors
+
+
+def test_of_a_batch_that_kills_the_process_only_the_culprit_fails() -> None:
+    async def scenario() -> None:
+        engine = Mortal(n_batch=200, n_seq_max=50)
+        queue = BatchQueue(engine, 100)
+        tasks = [await waiting_behind(engine, queue)]
+        tasks += [asyncio.create_task(queue.decode([ids(text)])) for text in ("a", "b kill", "c")]
+        tasks.append(asyncio.create_task(queue.decode([ids("d"), ids("e")])))
+        await settled()
+        _, *results = await ended(queue, engine, *tasks)
+        assert isinstance(results[1], WorkerDiedError)
+        for place, texts in ((0, "a"), (2, "c"), (3, "de")):
+            assert results[place][:, :3].tolist() == [expected(ids(text)) for text in texts]
+        assert texts_of(engine)[1:] == [["a", "b kill", "c", "d", "e"], ["a"], ["b kill"], ["c"], ["d"], ["e"]]
+        assert (queue.counters.failed, queue.counters.waiting) == (1, 0)
+
+    within(scenario())
+
+
+def test_a_model_that_dies_of_everything_is_not_tried_for_ever() -> None:
+    async def scenario() -> None:
+        engine = Mortal(n_batch=1000, n_seq_max=50)
+        queue = BatchQueue(engine, 100)
+        tasks = [await waiting_behind(engine, queue)]
+        tasks += [asyncio.create_task(queue.decode([ids(f"kill {n}")])) for n in range(20)]
+        await settled()
+        _, *results = await ended(queue, engine, *tasks)
+        assert [type(result) for result in results] == [WorkerDiedError] * 20
+        assert len(engine.batches) == 5  # the first one, all, three by themselves
+        assert queue.counters.failed == 20
+
+    within(scenario())
+
+
+def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
+    async def scenario() -> None:
+        engine = Mortal(n_batch=200, n_seq_max=50)
+        queue = BatchQueue(engine, 100)
+        tasks = [asyncio.create_task(queue.decode([ids(text)])) for text in ("kill", "gone", "stays")]
+        await engine.arrived()
+        tasks[1].cancel()
+        await settled()
+        results = await ended(queue, engine, *tasks)
+        assert texts_of(engine)[1:] == [["kill"], ["stays"]]
+        assert results[2][0, :3].tolist() == expected(ids("stays"))
+
+    within(scenario())
+
+
+def test_a_long_text_and_the_short_ones_beside_it_are_told_apart() -> None:
+    class Both(LongGated):
+        """The process dies under the long text, and so under what is beside it."""
+
+        def __init__(self, culprit: str) -> None:
+            super().__init__()
+            self.culprit, self.died = culprit.encode(), threading.Event()
+            self.both = threading.Barrier(2)
+            self.met = False
+
+        def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+            if not self.met:
+                self.both.wait(20)
+                self.met = True
+                raise WorkerDiedError("it died")
+            if self.culprit in bytes(sequences[0][:-1]):
+                raise WorkerDiedError("it died again")
+            return FakeEngine.decode(self, sequences)
+
+    async def scenario(culprit: str) -> list[Any]:
+        engine = Both(culprit)
+        queue = BatchQueue(engine, 100)
+        texts = ("L" * 100, "S")
+        tasks = [asyncio.create_task(queue.decode([ids(text)])) for text in texts]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await queue.close(5)
+        return results
+
+    long, short = within(scenario("L" * 100))
+    assert (type(long), type(short)) == (WorkerDiedError, np.ndarray)
+    long, short = within(scenario("S"))
+    assert (type(long), type(short)) == (np.ndarray, WorkerDiedError)
+
+
 def test_closing_finishes_what_is_here_and_refuses_what_comes() -> None:
     async def scenario() -> None:
         engine = Gated(n_seq_max=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,6 +25,7 @@ from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.server.errors import WorkerDiedError
+from q3e_local.server.queue import BatchQueue
 from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
 from q3e_local.vectors import finish
 
@@ -178,6 +181,23 @@ def test_a_text_that_ends_the_process_fails_alone(worker: WorkerEngine, text: st
     with pytest.raises(WorkerDiedError, match=cause):
         worker.decode([ids("before"), ids(text)])
     assert seen(worker.decode([ids("abc")])[0]) == (EOS, 4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_text_that_ends_the_process_costs_those_of_other_requests_nothing(worker: WorkerEngine) -> None:
+    async def scenario() -> list[Any]:
+        queue = BatchQueue(worker, 100)
+        texts = ("before", "assert", "after")
+        results = await asyncio.gather(*(queue.decode([ids(text)]) for text in texts), return_exceptions=True)
+        await queue.close(5)
+        return results
+
+    worker.load()
+    before, failed, after = asyncio.run(scenario())
+    assert "SIGABRT" in str(failed)
+    assert "GGML_ASSERT" in str(failed)
+    assert (seen(before[0]), seen(after[0])) == ((EOS, 7), (EOS, 6))
+    assert worker.n_deaths == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -19,7 +19,9 @@ import numpy as np
 
 from q3e_local.engine import Engine
 from q3e_local.errors import BadVectorError, Q3EError
-from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.counters import Counters
+from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
+from q3e_local.server.suspects import Suspects
 from q3e_local.vectors import Vectors
 
 Ids = tuple[int, ...]
@@ -29,20 +31,6 @@ RETRY_MAX_S = 60
 _LOOK_AHEAD = 32
 # Weight of the newest batch in the measured rate.
 _NEWEST = 0.2
-
-
-@dataclass
-class Counters:
-    """What was done so far, for metrics. Outlives the queue when handed to the next one."""
-
-    texts: int = 0
-    tokens: int = 0
-    batches: int = 0
-    seconds: float = 0.0  # spent decoding
-    failed: int = 0  # texts without a vector, whatever the reason
-    shared: int = 0  # texts that had the vector of an identical one in flight
-    refused: int = 0  # requests
-    waiting: int = 0  # texts, now
 
 
 class _Request:
@@ -71,6 +59,7 @@ class _Text:
 
     ids: Ids
     begun: bool = False
+    retried: bool = False
     wanted: list[tuple[_Request, int]] = field(default_factory=list)
 
     @property
@@ -83,7 +72,8 @@ class BatchQueue:
 
     Requests take turns, text by text, so a large one does not hold up a small one. Identical texts in flight are
     decoded once. A text longer than a batch goes alone, one at a time, and beside the batches of the others: the
-    engine takes it in pieces and lets batches in between, so a short text waits for one piece at most.
+    engine takes it in pieces and lets batches in between, so a short text waits for one piece at most. When the
+    model's process dies, each text it was at is tried once more by itself, and only the one that kills it fails.
     """
 
     def __init__(self, engine: Engine, n_waiting_max: int, counters: Counters | None = None) -> None:
@@ -96,6 +86,8 @@ class BatchQueue:
         self._n_waiting_tokens = 0
         self._tokens_per_s: float | None = None
         self._long: asyncio.Task[None] | None = None  # at most one text longer than a batch
+        self._beside_long = False  # whether batches were computed since it began
+        self._suspects: Suspects[_Text] = Suspects()
         self._stopping = False
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(2, thread_name_prefix="q3e-decode")  # for batches, and for a long text
@@ -167,6 +159,7 @@ class BatchQueue:
             await asyncio.sleep(0)  # let in what has arrived meanwhile: fuller batches
             batch = self._next_batch()
             if batch and len(batch[0].ids) > self._engine.n_batch:
+                self._beside_long = False
                 self._long = asyncio.get_running_loop().create_task(self._decode(batch), name="q3e long text")
                 self._long.add_done_callback(lambda _: self._long_done())
             elif batch:
@@ -174,7 +167,7 @@ class BatchQueue:
             elif self._stopping:
                 if self._long is not None:
                     await asyncio.wait([self._long])
-                if not self._turns:
+                if not self._turns and not self._suspects:
                     return
             else:
                 self._wake.clear()
@@ -185,7 +178,11 @@ class BatchQueue:
         self._wake.set()
 
     def _next_batch(self) -> list[_Text]:
-        """The next in turn, and what fits beside it."""
+        """The next in turn, and what fits beside it; a suspect, which comes first, stays by itself."""
+        while (suspect := self._suspects.take(self._engine.n_batch, or_longer=self._long is None)) is not None:
+            if suspect.wanted:
+                return [suspect]
+            self._in_flight.pop(suspect.ids, None)
         batch: list[_Text] = []
         n_left = n_batch = self._engine.n_batch
         only_short = self._long is not None
@@ -227,6 +224,9 @@ class BatchQueue:
 
     async def _decode(self, batch: list[_Text]) -> None:
         loop = asyncio.get_running_loop()
+        is_long = len(batch[0].ids) > self._engine.n_batch
+        self._beside_long |= not is_long
+        in_company = len(batch) > 1 or (not is_long and self._long is not None)
         while batch:
             begun = time.perf_counter()
             try:
@@ -236,10 +236,14 @@ class BatchQueue:
                 if isinstance(error, BadVectorError) and error.index < len(batch):
                     self._fail(batch.pop(error.index), error)  # and its neighbours are decoded a second time
                     continue
+                if isinstance(error, WorkerDiedError):
+                    batch = self._suspects.died(batch, in_company=in_company or (is_long and self._beside_long))
+                    self._wake.set()
                 for text in batch:
                     self._fail(text, error)
                 batch = []
             else:
+                self._suspects.lived()
                 for text, vector in done:
                     self._give(text, vector)
                 self._measure(batch, time.perf_counter() - begun)

@@ -1,0 +1,62 @@
+"""Texts whose model's process died under them: each is tried once more by itself, so that the culprit alone fails.
+
+Knows texts and deaths; nothing of engines or of whose turn it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+# Deaths in a row, with nothing computed between them, after which nothing is tried again: it is not one text's fault.
+_MAX_DEATHS = 4
+
+
+class Text(Protocol):
+    """What can be suspected."""
+
+    retried: bool
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Its tokens."""
+
+
+T = TypeVar("T", bound=Text)
+
+
+class Suspects(Generic[T]):
+    """Those to be tried again. A text is among them once in its life at most."""
+
+    def __init__(self) -> None:
+        self._left: list[T] = []
+        self._n_deaths = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def died(self, texts: Sequence[T], *, in_company: bool) -> list[T]:
+        """The process died under these. Answers those that fail: who was by itself, or all after too many deaths.
+
+        `in_company`: there were several, or others were computed beside them.
+        """
+        self._n_deaths += 1
+        if self._n_deaths >= _MAX_DEATHS:
+            failed, self._left = [*texts, *self._left], []
+            return failed
+        again = [text for text in texts if in_company and not text.retried]
+        for text in again:
+            text.retried = True
+        self._left += again
+        return [text for text in texts if text not in again]
+
+    def lived(self) -> None:
+        """Something was computed."""
+        self._n_deaths = 0
+
+    def take(self, n_max: int, *, or_longer: bool) -> T | None:
+        """The next to try, of at most `n_max` tokens; a longer one when there is no such and `or_longer`."""
+        for place, text in enumerate(self._left):
+            if len(text.ids) <= n_max:
+                return self._left.pop(place)
+        return self._left.pop(0) if self._left and or_longer else None
