@@ -122,6 +122,11 @@ class Embedder:
 
     def readied(self, text: str, index: int, terms: Terms) -> str:
         """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
+        self.check_text(text, index)
+        return self.normalized(terms.prefix + text)
+
+    def check_text(self, text: str, index: int) -> None:
+        """Raise InvalidTextError for what is no text."""
         if not isinstance(text, str):
             raise InvalidTextError(f"a text must be a str, got {type(text).__name__}", index)
         try:
@@ -130,7 +135,10 @@ class Embedder:
             raise InvalidTextError(
                 f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text", index
             ) from None
-        return self._normalize(terms.prefix + text)
+
+    def normalized(self, text: str) -> str:
+        """NFC as the reference tokenizer applies it."""
+        return self._normalize(text)
 
     def prefix_ids(self, terms: Terms) -> list[int]:
         """The ids of the instruction before every text, up to where the text may change them."""

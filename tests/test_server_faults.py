@@ -317,6 +317,28 @@ def test_sigterm_under_load_finishes_what_runs_refuses_what_comes_and_exits_0(
     assert statuses[503] > 0
 
 
+def test_a_huge_text_holds_nobody_up_and_has_the_vector_of_what_is_left_of_it(
+    server: Running, library: Library
+) -> None:
+    text = "the quick brown fox and so on " * 400_000  # 12 MB
+    body = {"model": "demo", "input": text, "options": {"num_ctx": 300}}
+    huge = in_background(server.ask, "POST", "/api/embed", body)
+    slowest = 0.0
+    while not huge.done():
+        began = time.monotonic()
+        assert_answers(server, library)
+        slowest = max(slowest, time.monotonic() - began)
+    status, headers, answer = huge.result()
+    assert (status, headers["x-q3e-truncated"]) == (200, "0")
+    with q3e_local.load("demo") as embedder:
+        expected = embedder.embed_documents([text[:20_000]], truncate=True, max_tokens=300)
+    assert np.float32(orjson.loads(answer)["embeddings"][0]) @ expected.vectors[0] > 0.9999
+    assert slowest < 2
+    status, _, answer = server.ask("POST", "/api/embed", body | {"truncate": False})
+    assert status == 400
+    assert b"the input length exceeds the context length" in answer
+
+
 def test_embed_on_a_server_takes_a_query_name_at_its_word(server: Running, library: Library) -> None:
     arguments = ("embed", "-m", "demo-query", "--text", library.texts[0], "--server", server.url)
     (found,) = records(run(*arguments).stdout)

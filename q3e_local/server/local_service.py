@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
-from q3e_local.errors import InvalidTextError, ModelError, OptionError
+from q3e_local.errors import ModelError, OptionError
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan, padded
-from q3e_local.request import EmbedRequest, Fitted, Terms
+from q3e_local.request import EmbedRequest
+from q3e_local.server import tokenizing
 from q3e_local.server.models import Model, Models
 from q3e_local.server.naming import Named, Names, to_pull
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
@@ -26,14 +26,9 @@ from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
 from q3e_local.vectors import finish
 
-# Characters tokenized in one go, so that a large request does not keep small ones from it: about 20 ms.
-_SLICE = 100_000
 # Numbers above which cutting and scaling would hold up the event loop.
 _LARGE = 1_000_000
 _CLOSE_S = 5.0
-
-Inputs = tuple[str | tuple[int, ...], ...]
-_PLAIN = EmbedRequest(())
 
 
 class LocalService:
@@ -67,9 +62,7 @@ class LocalService:
             load_s = time.perf_counter() - began
             terms = model.embedder.terms(_asked(request, named, model))
             model.queue.check(len(request.inputs))
-            fitted: list[Fitted] = []
-            for first, some in _slices(request.inputs):
-                fitted += await asyncio.to_thread(_ids, model, some, first, terms)
+            fitted = await tokenizing.fitted(model, request.inputs, terms)
             pooled = await model.queue.decode([one.ids for one in fitted], terms.dim)
         vectors = await asyncio.to_thread(finish, pooled) if pooled.size > _LARGE else finish(pooled)
         return ServiceResult(
@@ -100,14 +93,14 @@ class LocalService:
         """Ids as the model sees them: normalized, special-token text parsed. No instruction is put before it."""
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
-            ids = await asyncio.to_thread(_tokenized, used, text)
+            ids = await tokenizing.whole(used, text)
             return [*ids, used.worker.eos_id] if add_end_token else ids
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
-            wrong = _foreign(ids, used.worker.n_vocab)
+            wrong = tokenizing.foreign(ids, used.worker.n_vocab)
             if wrong is not None:
                 raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
             return await asyncio.to_thread(used.worker.detokenize, ids)
@@ -190,50 +183,3 @@ def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:
         truncate=request.truncate,
         max_tokens=None if request.max_tokens is None else min(request.max_tokens, limit),
     )
-
-
-def _slices(inputs: Inputs) -> Iterator[tuple[int, Inputs]]:
-    """The inputs in runs of about _SLICE characters, each with the place of its first."""
-    first = size = 0
-    for place, one in enumerate(inputs):
-        size += len(one)
-        if size >= _SLICE:
-            yield first, inputs[first : place + 1]
-            first, size = place + 1, 0
-    if first < len(inputs):
-        yield first, inputs[first:]
-
-
-def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]:
-    """What is decoded for each input; the inputs begin at place `first`. Runs on a thread."""
-    embedder, worker = model.embedder, model.worker
-    texts = [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
-    of_texts = iter(worker.tokenize_all(texts) if texts else [])
-    prefix: list[int] | None = None
-    fitted = []
-    for place, one in enumerate(inputs, first):
-        if isinstance(one, str):
-            ids = next(of_texts)
-        else:
-            wrong = _foreign(one, worker.n_vocab)
-            if wrong is not None:
-                raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
-            if prefix is None:
-                prefix = _prefix(model, terms)
-            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
-        fitted.append(embedder.fitted(ids, place, terms))
-    return fitted
-
-
-def _prefix(model: Model, terms: Terms) -> list[int]:
-    return model.worker.tokenize(model.embedder.readied("", 0, terms)) if terms.prefix else []
-
-
-def _tokenized(model: Model, text: str) -> list[int]:
-    embedder: Embedder = model.embedder
-    return model.worker.tokenize(embedder.readied(text, 0, embedder.terms(_PLAIN)))
-
-
-def _foreign(ids: tuple[int, ...] | list[int], n_vocab: int) -> int | None:
-    """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
-    return next((each for each in ids if not 0 <= each < n_vocab), None)

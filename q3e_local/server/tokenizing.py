@@ -1,0 +1,142 @@
+"""A request's inputs to the ids that are decoded, never so much at once that other requests have to wait for it.
+
+Knows texts, terms and a model's tokenizer; nothing of batches. Each step runs on a thread and then lets others in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from q3e_local.errors import InvalidTextError, TextTooLongError
+from q3e_local.request import EmbedRequest, Fitted, Terms
+from q3e_local.server.models import Model
+from q3e_local.server.pieces import FAR, PIECE, Cutter
+
+Inputs = tuple[str | tuple[int, ...], ...]
+
+# Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
+_SLICE = 100_000
+# The last tokens before a cut inside a word are not those of the uncut text; so many more are left out.
+_UNSURE = 1_000
+
+
+_PLAIN = EmbedRequest(())
+
+
+async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
+    """What is decoded for each input. Raises TextError with its place.
+
+    Of a huge text no more is tokenized than `terms.limit` needs, whether it is cut there or refused.
+    """
+    done: list[Fitted] = []
+    for first, some in _slices(inputs):
+        if _is_huge(some[0]):
+            done.append(await _huge(model, some[0], first, terms))
+        else:
+            done += await asyncio.to_thread(_ids, model, some, first, terms)
+    return done
+
+
+async def whole(model: Model, text: str) -> list[int]:
+    """All ids of a text, without an instruction and without the end token. Raises InvalidTextError."""
+    await asyncio.to_thread(model.embedder.check_text, text, 0)
+    ids, _ = await _in_pieces(model, text, None)
+    return ids
+
+
+def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
+    """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
+    return next((each for each in ids if not 0 <= each < n_vocab), None)
+
+
+def _is_huge(one: str | tuple[int, ...]) -> bool:
+    return isinstance(one, str) and len(one) > _SLICE
+
+
+def _slices(inputs: Inputs) -> Iterator[tuple[int, Inputs]]:
+    """The inputs in runs of about _SLICE characters, a huge one by itself, each with the place of its first."""
+    first = size = 0
+    for place, one in enumerate(inputs):
+        if _is_huge(one) and first < place:
+            yield first, inputs[first:place]
+            first, size = place, 0
+        size += len(one)
+        if size >= _SLICE:
+            yield first, inputs[first : place + 1]
+            first, size = place + 1, 0
+    if first < len(inputs):
+        yield first, inputs[first:]
+
+
+def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]:
+    """What is decoded for each input; the inputs begin at place `first`. Runs on a thread."""
+    embedder, worker = model.embedder, model.worker
+    texts = [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
+    of_texts = iter(worker.tokenize_all(texts) if texts else [])
+    prefix: list[int] | None = None
+    fitted = []
+    for place, one in enumerate(inputs, first):
+        if isinstance(one, str):
+            ids = next(of_texts)
+        else:
+            wrong = foreign(one, worker.n_vocab)
+            if wrong is not None:
+                raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
+            if prefix is None:
+                prefix = _prefix(model, terms)
+            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
+        fitted.append(embedder.fitted(ids, place, terms))
+    return fitted
+
+
+def _prefix(model: Model, terms: Terms) -> list[int]:
+    return model.worker.tokenize(model.embedder.readied("", 0, terms)) if terms.prefix else []
+
+
+async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Terms) -> Fitted:
+    assert isinstance(text, str)
+    await asyncio.to_thread(model.embedder.check_text, text, place)
+    ids, is_all = await _in_pieces(model, terms.prefix + text, terms.limit)
+    if not is_all and not terms.truncate:
+        raise TextTooLongError(
+            f"has more than {len(ids)} tokens, the limit is {terms.limit}; truncate it or split it", place
+        )
+    return model.embedder.fitted(ids, place, terms)
+
+
+async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[int], bool]:
+    """The ids, at least `limit` of them where there are so many, and whether they are all."""
+    cutter = Cutter(model.worker.added_tokens)
+    ids: list[int] = []
+    start = 0
+    while start < len(text):
+        if limit is not None and len(ids) >= limit:
+            return ids, False
+        end = cutter.end(text, start)
+        if end is None and limit is not None:
+            some, is_all = await _of_run(model, text, start, limit - len(ids))
+            return ids + some, is_all
+        if end is None:
+            raise InvalidTextError(
+                f"has {FAR} characters in a row without a space or a mark where it could be parted"
+            )
+        ids += await asyncio.to_thread(_tokenized, model, text[start:end])
+        start = end
+    return ids, True
+
+
+async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[list[int], bool]:
+    """The first `needed` ids or more of the text from `start`, which cannot be parted near there."""
+    size = max(PIECE, 2 * needed)
+    while True:
+        ids = await asyncio.to_thread(_tokenized, model, text[start : start + size])
+        if start + size >= len(text):
+            return ids, True
+        if len(ids) >= needed + _UNSURE:
+            return ids[:-_UNSURE], False
+        size *= 2
+
+
+def _tokenized(model: Model, text: str) -> list[int]:
+    return model.worker.tokenize(model.embedder.normalized(text))

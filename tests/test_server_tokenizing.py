@@ -1,0 +1,126 @@
+"""Huge texts: their pieces have the ids of the whole, and no more of them is tokenized than is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import FakeWorker
+
+from q3e_local.embedder import Embedder
+from q3e_local.errors import InvalidTextError, TextTooLongError
+from q3e_local.llama.engine import LlamaEngine
+from q3e_local.request import EmbedRequest, Fitted
+from q3e_local.server import pieces, tokenizing
+from q3e_local.server.models import Model
+from q3e_local.store import locate
+
+LETTERS = [
+    "word",
+    "Ünï",
+    "e\u0301a",
+    "\u0958",
+    "中文",
+    "한국",
+    "\u1112\u1161\u11ab",
+    "ไทย",
+    "x",
+    "5",
+    "2024",
+    "٣",
+    "ab" * 40,
+]
+MARKS = [" ", "  ", "\n", "\r\n", "\t", ".", "...", "'s", "'", "-", "\u3002", "\uff0c", "\u0338", "=", "\u200d", "😀"]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|", "|>", "<", "endoftext"]
+
+
+class Worker(FakeWorker):
+    """The real tokenizer of the demo model."""
+
+    def __init__(self, engine: LlamaEngine) -> None:
+        super().__init__(Path("demo"))
+        self.engine, self.added_tokens = engine, engine.added_tokens
+        self.eos_id, self.n_vocab, self.n_ctx_max = engine.eos_id, engine.n_vocab, engine.n_ctx_max
+
+    def tokenize(self, text: str) -> list[int]:
+        self.texts.append(text)
+        return self.engine.tokenize(text)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaEngine]:
+    with LlamaEngine(locate("demo").path) as engine:
+        yield engine
+
+
+@pytest.fixture
+def model(engine: LlamaEngine) -> Model:
+    worker = Worker(engine)
+    queue: Any = None
+    return Model("demo", worker, Embedder(worker, "demo"), queue)
+
+
+def fitted(model: Model, *texts: str, **options: Any) -> list[Fitted]:
+    terms = model.embedder.terms(EmbedRequest((), **options))
+    return asyncio.run(tokenizing.fitted(model, texts, terms))
+
+
+def at_once(model: Model, text: str, **options: Any) -> Fitted:
+    """As the library does it."""
+    terms = model.embedder.terms(EmbedRequest((), **options))
+    return model.embedder.fitted(model.worker.tokenize(model.embedder.readied(text, 0, terms)), 0, terms)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_pieces_of_a_text_have_the_ids_of_the_whole(
+    model: Model, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 7)
+    monkeypatch.setattr(tokenizing, "_SLICE", 20)
+    chance = random.Random(seed)
+    for _ in range(20):
+        n_parts = chance.randrange(200)
+        text = "".join(chance.choice(chance.choice([LETTERS, LETTERS, MARKS, SPECIAL])) for _ in range(n_parts))
+        whole = at_once(model, text)
+        assert fitted(model, text) == [whole]
+        assert asyncio.run(tokenizing.whole(model, text)) == whole.ids[:-1]
+        assert fitted(model, "before", text, "after", kind="query")[1] == at_once(model, text, kind="query")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the quick brown fox " * 100_000, "abcdefghij" * 200_000, "\u4e2d\u6587" * 500_000, "cafe\u0301, " * 300_000,
+     "<|endoftext|>" * 60_000, "5" * 2_000_000],
+    ids=["words", "one word", "Chinese without marks", "decomposed", "special tokens", "digits"],
+)  # fmt: skip
+def test_a_huge_text_is_tokenized_as_far_as_it_is_needed_and_in_pieces(model: Model, text: str) -> None:
+    (found,) = fitted(model, text, truncate=True, max_tokens=4000)
+    worker = model.worker
+    assert isinstance(worker, Worker)
+    assert max(map(len, worker.texts)) <= 4 * pieces.PIECE
+    assert sum(map(len, worker.texts)) <= 8 * pieces.PIECE
+    assert found.truncated
+    # The library's own way, on a part that is far longer than what is left.
+    assert found == at_once(model, text[:200_000], truncate=True, max_tokens=4000)
+
+
+def test_a_huge_text_that_may_not_be_cut_is_refused_without_being_tokenized_to_its_end(model: Model) -> None:
+    with pytest.raises(TextTooLongError, match=r"text 1: has more than \d+ tokens, the limit is 100; truncate it"):
+        fitted(model, "short", "words and words " * 1_000_000, max_tokens=100)
+    worker = model.worker
+    assert isinstance(worker, Worker)
+    assert sum(map(len, worker.texts)) < 100_000
+
+
+def test_what_is_no_text_at_the_end_of_a_huge_one_is_still_found(model: Model) -> None:
+    with pytest.raises(InvalidTextError, match="character 500000 is the lone surrogate"):
+        fitted(model, "abcd " * 100_000 + "\ud800", truncate=True)
+
+
+def test_all_tokens_of_a_run_without_end_are_not_told(model: Model) -> None:
+    with pytest.raises(InvalidTextError, match="without a space"):
+        asyncio.run(tokenizing.whole(model, "a" * 2_000_000))
