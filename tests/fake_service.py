@@ -20,7 +20,7 @@ from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, Un
 from q3e_local.pull import Step
 from q3e_local.server.app import create_app
 from q3e_local.server.run import RunningService
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
+from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
@@ -92,6 +92,13 @@ class FakeService:
     async def unload(self, model: str) -> None:
         self.unloaded.append(model)
         self.in_memory.pop("demo", None)
+
+    async def stop(self, model: str, wait_s: float) -> Stopped:
+        if model.removesuffix(":latest") not in MODELS:
+            raise UnknownModelError(f"there is no model {model!r}")
+        was_loaded = "demo" in self.in_memory
+        await self.unload(model)
+        return Stopped("demo", was_loaded, True)
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
         await self.load(model, None)

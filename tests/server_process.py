@@ -25,7 +25,7 @@ import numpy as np
 from q3e_local.address import parse
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.server.errors import QueueFullError
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
+from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 
 N_EMBD = 64
 N_CTX = 50
@@ -80,6 +80,12 @@ class EyeService:
 
     async def unload(self, model: str) -> None:
         self.names = []
+
+    async def stop(self, model: str, wait_s: float) -> Stopped:
+        if model != "demo":
+            raise UnknownModelError(f"there is no model {model!r}")
+        was_loaded, self.names = bool(self.names), []
+        return Stopped(model, was_loaded, True)
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
         return list(text.encode())

@@ -176,6 +176,8 @@ def test_ps_and_stop(url, monkeypatch):
     (fields,) = json.loads(run("ps", "--json").stdout)
     assert fields["name"].startswith("demo")
     assert run("stop", "demo").stdout == "demo is unloaded\n"
+    again = run("stop", "demo")
+    assert (again.exit_code, again.stdout) == (0, "demo was not loaded\n")
     assert (run("ps").stdout, run("ps").stderr) == ("", "no model is loaded\n")
     missing = run("stop", "nobody")
     assert missing.exit_code == 1

@@ -339,6 +339,24 @@ def test_a_huge_text_holds_nobody_up_and_has_the_vector_of_what_is_left_of_it(
     assert b"the input length exceeds the context length" in answer
 
 
+def test_stop_waits_until_a_model_at_work_is_gone(server: Running, library: Library) -> None:
+    assert_answers(server, library)
+    at_work, worker = begin_long(server), worker_of(server)
+    began = in_background(run, "stop", "demo-query", "--server", server.url)
+    while not began.done():
+        was_loaded = loaded(server) != []
+        assert was_loaded or began.result(1)
+    stopped = began.result()
+    assert (stopped.exit_code, stopped.stdout) == (0, "demo-query is unloaded\n")
+    assert loaded(server) == []
+    assert at_work.result(5)[0] == 200
+    until(lambda: not worker.is_running(), 5)
+    again = run("stop", "demo-query", "--server", server.url)
+    assert (again.exit_code, again.stdout) == (0, "demo-query was not loaded\n")
+    assert run("stop", "nobody", "--server", server.url).exit_code == 1
+    assert_answers(server, library)
+
+
 def test_embed_on_a_server_takes_a_query_name_at_its_word(server: Running, library: Library) -> None:
     arguments = ("embed", "-m", "demo-query", "--text", library.texts[0], "--server", server.url)
     (found,) = records(run(*arguments).stdout)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 import orjson
 
-from q3e_local.cli import DONE
+from q3e_local.cli import DONE, FAILED
 from q3e_local.cli.loading import size
 from q3e_local.errors import ModelNotHereError
 
+_PATIENCE_S = 300.0  # with a model at work
 _FOREVER_S = 10 * 365 * 86_400  # Ollama says so with a date 292 years ahead
 _SERVER = click.option(
     "--server", metavar="URL", help="[env: Q3E_SERVER, OLLAMA_HOST] [default: http://127.0.0.1:11434]"
@@ -46,17 +48,26 @@ def ps(server: str | None, as_json: bool) -> int:
 @click.argument("name")
 @_SERVER
 def stop(name: str, server: str | None) -> int:
-    """Unload a model from a running server, once it has finished what it is at. The server goes on."""
+    """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
     from q3e_local.remote import ServerRefusedError
 
-    try:
-        _ask(server, "POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
-    except ServerRefusedError as error:
-        if error.status != 404:
-            raise
-        raise ModelNotHereError(str(error)) from None
-    click.echo(f"{name} is unloaded")
-    return DONE
+    until, told = time.monotonic() + _PATIENCE_S, False
+    while True:
+        try:
+            found = _ask(server, "POST", "/q3e/stop", {"model": name})
+        except ServerRefusedError as error:
+            if error.status != 404:
+                raise
+            raise ModelNotHereError(str(error)) from None
+        if found["is_gone"]:
+            click.echo(f"{name} is unloaded" if found["was_loaded"] or told else f"{name} was not loaded")
+            return DONE
+        if time.monotonic() > until:
+            click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)
+            return FAILED
+        if not told:
+            click.echo(f"{name} is at work; waiting until it has finished", err=True)
+            told = True
 
 
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:

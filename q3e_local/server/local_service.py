@@ -21,7 +21,7 @@ from q3e_local.request import EmbedRequest
 from q3e_local.server import tokenizing
 from q3e_local.server.models import Model, Models
 from q3e_local.server.naming import Named, Names, to_pull
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult
+from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
 from q3e_local.vectors import finish
@@ -88,6 +88,18 @@ class LocalService:
         except ModelError:  # its file may be gone while it is still in memory
             name = model.strip().lower()
         await self._models.unload(name)
+
+    async def stop(self, model: str, wait_s: float) -> Stopped:
+        """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
+        try:
+            name = (await asyncio.to_thread(self._names.resolve, model)).located.name
+        except ModelError:  # its file may be gone while it is still in memory
+            name = model.strip().lower()
+            if not self._models.has(name):
+                raise
+        was_loaded = self._models.has(name)
+        await self._models.unload(name)
+        return Stopped(name, was_loaded, await self._models.gone(name, wait_s))
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
         """Ids as the model sees them: normalized, special-token text parsed. No instruction is put before it."""

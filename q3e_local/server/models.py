@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 5  # when all room is taken by models at work
 _FOREVER_S = 1e9
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,18 @@ class Models:
         entry.keep_alive_s = 0
         if entry.n_users == 0:
             await asyncio.shield(self._close(entry, "as asked"))
+
+    def has(self, name: str) -> bool:
+        """Whether it is in memory, or on its way there."""
+        return name in self._entries
+
+    async def gone(self, name: str, wait_s: float) -> bool:
+        """Wait until a model that is being unloaded has left; whether it has, by then."""
+        entry = self._entries.get(name)
+        until = time.monotonic() + wait_s
+        while entry is not None and self._entries.get(name) is entry and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+        return entry is None or self._entries.get(name) is not entry
 
     def loaded(self) -> list[LoadedModel]:
         """Longest remaining time first; a model in use has all of its time left.

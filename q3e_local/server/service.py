@@ -52,6 +52,15 @@ class LoadedModel:
     on_gpu: bool
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """What became of a model that was to be unloaded. One at work is gone when it has finished, if not by now."""
+
+    model: str  # its full name
+    was_loaded: bool
+    is_gone: bool
+
+
 class Service(Protocol):
     """Everything a dialect may ask for. Errors are those of q3e_local.errors and of server.errors."""
 
@@ -63,6 +72,9 @@ class Service(Protocol):
 
     async def unload(self, model: str) -> None:
         """Free a model's memory once it has finished what it is at; fine when it is not loaded."""
+
+    async def stop(self, model: str, wait_s: float) -> Stopped:
+        """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
         """Ids as the model sees them: normalized, special-token text parsed."""

@@ -1,11 +1,12 @@
-"""Our own route, for `q3e-local embed --server`: what the command line shows of a text, which no other dialect has.
+"""Our own routes, for `q3e-local embed --server` and `stop`: what the command line shows that no other dialect has.
 
 Tokens and truncation of each text, which text failed, texts that are empty, a limit of tokens; vectors as they are in
-memory, base64 of little-endian float32 rows.
+memory, base64 of little-endian float32 rows. And whether a model was loaded, and is really gone.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -40,6 +41,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (StoppingError, 503),
     (ClientGoneError, 499),
 )
+_WAIT_S = 5.0  # for a model at work; who wants to wait longer asks again
 _KINDS: dict[str, Kind] = {"query": "query", "document": "document"}
 _SCHEMA: dict[str, Any] = {
     "model": {"type": "string"},
@@ -54,7 +56,7 @@ _SCHEMA: dict[str, Any] = {
 
 
 def router(service: Service, settings: ServerSettings) -> APIRouter:
-    """The route under /q3e."""
+    """The routes under /q3e."""
     routes = APIRouter(route_class=route_class(failure), tags=["q3e-local"])
 
     @routes.post(
@@ -94,6 +96,18 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             "truncated": result.truncated,
         }
         return json_response(answer, headers=result_headers(result))
+
+    @routes.post(
+        "/q3e/stop",
+        summary="Unload a model, and say whether it was loaded and is gone, as q3e-local stop does",
+        openapi_extra=body_schema({"model": {"type": "string"}}, ("model",), {"model": "demo"}),
+    )
+    async def stop(request: Request) -> Response:
+        model = (await read_fields(request)).text("model")
+        if not model:
+            raise BadRequestError("model is required", "model")
+        stopped = await while_connected(request, service.stop(names.checked(model), _WAIT_S))
+        return json_response(asdict(stopped))
 
     return routes
 
