@@ -47,7 +47,7 @@ from q3e_local.errors import OptionError
 def serve(host: str | None, origins: str | None, **options: Any) -> int:
     """Serve embeddings to Ollama's, OpenAI's, llama-server's and TEI's clients on this machine.
 
-    Ctrl-C or SIGTERM finishes what runs, then ends. A second Ctrl-C ends at once.
+    Ctrl-C or SIGTERM finishes what runs, then ends. A second one ends at once.
 
     \b
       q3e-local serve
