@@ -89,7 +89,7 @@ class Embedder:
         """
         self.check(request)
         terms = self.terms(request)
-        prefix_ids = self.prefix_ids(terms)
+        prefix_ids = self.engine.tokenize(self.readied("", 0, terms)) if terms.prefix else []
 
         def ready(text: str, index: int) -> str:
             return self.readied(text, index, terms)
@@ -140,19 +140,18 @@ class Embedder:
         """NFC as the reference tokenizer applies it."""
         return self._normalize(text)
 
-    def prefix_ids(self, terms: Terms) -> list[int]:
-        """The ids of the instruction before every text, up to where the text may change them."""
-        # subtle: the last token may take in the beginning of the text, as ":" does with a letter.
-        return self.engine.tokenize(self.readied("", 0, terms))[:-1] if terms.prefix else []
-
     def fitted(self, ids: list[int], index: int, terms: Terms, prefix_ids: Sequence[int] = ()) -> Fitted:
-        """Ids without an end token as they are decoded. Raises TextTooLongError where cutting was not asked for."""
+        """Ids without an end token as they are decoded; `prefix_ids` are those of the instruction alone.
+
+        Raises TextTooLongError where cutting was not asked for.
+        """
         fitted, truncated = fit(ids, terms.limit, self.engine.eos_id)
         if truncated and not terms.truncate:
             raise TextTooLongError(
                 f"has {len(ids) + 1} tokens, the limit is {terms.limit}; truncate it or split it", index
             )
-        n_prefix = common(fitted, (*prefix_ids, -1))
+        # subtle: the instruction's last token may take in the beginning of the text, as ":" does with a letter.
+        n_prefix = common(fitted, prefix_ids)
         return Fitted(fitted, truncated, n_prefix if n_prefix >= N_PREFIX_MIN else 0)
 
     def close(self) -> None:

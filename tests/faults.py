@@ -25,7 +25,7 @@ class FaultyEngine(FakeEngine):
     def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         for ids in sequences:
             self.do(bytes(i for i in ids if i < 256).decode())
-        return super().decode(sequences)
+        return super().decode(sequences, n_prefix)
 
     def tokenize(self, text: str) -> list[int]:
         self.do(text.removeprefix("tokenize:") if text.startswith("tokenize:") else "")

@@ -123,7 +123,7 @@ def begin_long(running: Running, path: str = "/v1/embeddings") -> Future[Any]:
     """A request that the worker computes for a second or more, and is at when this returns."""
     worker = worker_of(running)
     before = worker.cpu_times().user
-    future = in_background(running.ask, "POST", path, {"model": "demo", "input": f"{LONG} {time.monotonic()}"})
+    future = in_background(running.ask, "POST", path, {"model": "demo", "input": f"{time.monotonic()} {LONG}"})
     until(lambda: worker.cpu_times().user > before + 0.3)
     return future
 
@@ -208,7 +208,7 @@ def test_a_worker_killed_at_work_fails_what_it_was_at_and_nothing_else(
 ) -> None:
     restarts = metric(server, "q3e_worker_restarts_total")
     at_work = begin_long(server, path)
-    other = f"{LONG} behind it"  # long ones come one by one
+    other = f"behind it: {LONG}"  # long ones come one by one
     behind = in_background(embed, server, other)
     until(lambda: metric(server, "q3e_queue_length") == 1)
     killed = worker_of(server)

@@ -50,7 +50,7 @@ class Gated(FakeEngine):
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        vectors = super().decode(sequences)
+        vectors = super().decode(sequences, n_prefix)
         for row, given in zip(vectors, sequences, strict=True):
             row[:3] = given[0], len(given), sum(given)
         return vectors
@@ -197,7 +197,7 @@ class LongGated(FakeEngine):
         if len(sequences[0]) > self.n_batch:
             self.n_long += 1
             assert self.gate.acquire(timeout=20)
-        return super().decode(sequences)
+        return super().decode(sequences, n_prefix)
 
 
 def test_short_texts_do_not_wait_for_a_long_one_and_long_ones_come_one_by_one() -> None:
@@ -421,8 +421,8 @@ def test_a_failed_batch_fails_its_texts_and_the_next_one_is_decoded(error: Excep
 class Mortal(Gated):
     """Dies of every text with `kill` in it."""
 
-    def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
-        vectors = super().decode(sequences)
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
+        vectors = super().decode(sequences, n_prefix)
         if any(b"kill" in bytes(given[:-1]) for given in sequences):
             raise WorkerDiedError("the process of fake was ended by SIGABRT")
         return vectors
@@ -486,7 +486,7 @@ def test_a_long_text_and_the_short_ones_beside_it_are_told_apart() -> None:
             self.both = threading.Barrier(2)
             self.met = False
 
-        def decode(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
             if not self.met:
                 self.both.wait(20)
                 self.met = True
@@ -556,3 +556,22 @@ def test_it_wakes_for_texts_that_come_after_a_rest() -> None:
         await queue.close(1)
 
     within(scenario())
+
+
+def test_queries_of_several_clients_with_one_instruction_come_together() -> None:
+    async def scenario() -> None:
+        engine = Gated(n_batch=32, n_seq_max=8)
+        queue = BatchQueue(engine, 1000)
+        first = asyncio.create_task(queue.decode([ids("first")]))
+        await settled()
+        prompt = "Instruct: find it"  # 17 tokens: two such queries of 20 would not fit into 32
+        asked = [asyncio.create_task(queue.decode([ids(f"{prompt} {name}")], None, [17])) for name in "abcd"]
+        other = asyncio.create_task(queue.decode([ids("0123456789 0123456789")]))
+        await settled()
+        engine.open()
+        await asyncio.gather(first, other, *asked)
+        assert [len(batch) for batch in engine.batches] == [1, 4, 1]
+        assert engine.prefixes[1] == [17] * 4
+        await queue.close(1)
+
+    asyncio.run(scenario())

@@ -65,8 +65,9 @@ def embed(
     return result
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def library() -> Iterator[Embedder]:
+    """Fresh, as the server is: prefixes kept from other texts change the last digits."""
     with q3e_local.load("demo", n_threads=1) as embedder:
         yield embedder
 
@@ -213,10 +214,10 @@ def test_a_full_queue_refuses_before_tokenizing() -> None:
     async def scenario(service: LocalService) -> None:
         began, go_on = threading.Event(), threading.Event()
 
-        def held(sequences: Any) -> Any:
+        def held(sequences: Any, n_prefix: Any) -> Any:
             began.set()
             go_on.wait(20)
-            return decode(sequences)
+            return decode(sequences, n_prefix)
 
         await service.load("demo", None)
         async with service._models.use(service._names.resolve("demo").located) as model:

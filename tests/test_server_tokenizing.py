@@ -72,7 +72,8 @@ def fitted(model: Model, *texts: str, **options: Any) -> list[Fitted]:
 def at_once(model: Model, text: str, **options: Any) -> Fitted:
     """As the library does it."""
     terms = model.embedder.terms(EmbedRequest((), **options))
-    return model.embedder.fitted(model.worker.tokenize(model.embedder.readied(text, 0, terms)), 0, terms)
+    prefix = model.worker.tokenize(terms.prefix)
+    return model.embedder.fitted(model.worker.tokenize(model.embedder.readied(text, 0, terms)), 0, terms, prefix)
 
 
 @pytest.mark.parametrize("seed", range(40))

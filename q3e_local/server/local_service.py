@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from q3e_local.batching import prefixes
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.model_file import inspect
@@ -63,7 +64,9 @@ class LocalService:
             terms = model.embedder.terms(_asked(request, named, model))
             model.queue.check(len(request.inputs))
             fitted = await tokenizing.fitted(model, request.inputs, terms)
-            pooled = await model.queue.decode([one.ids for one in fitted], terms.dim)
+            ids, known = [one.ids for one in fitted], [one.n_prefix for one in fitted]
+            n_prefix = await asyncio.to_thread(prefixes, ids, known) if len(ids) > 1 else known
+            pooled = await model.queue.decode(ids, terms.dim, n_prefix)
         vectors = await asyncio.to_thread(finish, pooled) if pooled.size > _LARGE else finish(pooled)
         return ServiceResult(
             vectors=vectors,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from q3e_local.batching import Load
 from q3e_local.engine import Engine
 from q3e_local.errors import BadVectorError, Q3EError
 from q3e_local.server.counters import Counters
@@ -58,6 +59,7 @@ class _Text:
     """Ids to decode, for all that want them."""
 
     ids: Ids
+    prefix: Ids = ()  # its beginning, that others are expected to have too
     begun: bool = False
     retried: bool = False
     wanted: list[tuple[_Request, int]] = field(default_factory=list)
@@ -93,8 +95,10 @@ class BatchQueue:
         self._thread = ThreadPoolExecutor(2, thread_name_prefix="q3e-decode")  # for batches, and for a long text
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="q3e batches")
 
-    async def decode(self, sequences: Sequence[Sequence[int]], dim: int | None = None) -> Vectors:
-        """Pooled vectors (n, dim), cut but not scaled, in the order of `sequences`.
+    async def decode(
+        self, sequences: Sequence[Sequence[int]], dim: int | None = None, n_prefix: Sequence[int] | None = None
+    ) -> Vectors:
+        """Pooled vectors (n, dim), cut but not scaled, in the order of `sequences`; `n_prefix` is as in `Engine`.
 
         Raises QueueFullError at once; the error of the first text that fails, BadVectorError with its place; or
         StoppingError. When cancelled, what has not begun is not decoded.
@@ -103,10 +107,11 @@ class BatchQueue:
         if not sequences:
             return request.rows
         self.check(len(sequences))
-        for index, ids in enumerate(map(tuple, sequences)):
+        lengths = n_prefix or [0] * len(sequences)
+        for index, (ids, n) in enumerate(zip(map(tuple, sequences), lengths, strict=True)):
             text = self._in_flight.get(ids)
             if text is None:
-                text = self._in_flight[ids] = _Text(ids)
+                text = self._in_flight[ids] = _Text(ids, ids[:n])
                 self._count_waiting(text, 1)
             else:
                 self.counters.shared += 1
@@ -184,36 +189,37 @@ class BatchQueue:
                 return [suspect]
             self._in_flight.pop(suspect.ids, None)
         batch: list[_Text] = []
-        n_left = n_batch = self._engine.n_batch
+        load, n_batch = Load(), self._engine.n_batch
         only_short = self._long is not None
         passed: list[_Request] = []  # nothing of theirs fits: they keep their places in front
-        while self._turns and n_left > 0 and len(batch) < self._engine.n_seq_max:
+        while self._turns and load.n_cells < n_batch and len(batch) < self._engine.n_seq_max:
             request = self._turns.popleft()
             # The first of a batch is whatever comes next, so that nothing waits for ever for a place it fits in.
-            n_max = n_left if batch or only_short else None
-            text = self._take(request, n_max)
+            text = self._take(request, load, n_batch if batch or only_short else None)
             if text is None:
                 if request.waiting:
                     passed.append(request)
                 continue
             batch.append(text)
             self._begin(text)
-            n_left -= len(text.ids)
+            load.add(len(text.ids), text.prefix)
             self._turns.append(request)
             if len(text.ids) > n_batch:
                 break
         self._turns.extendleft(reversed(passed))
         return batch
 
-    def _take(self, request: _Request, n_max: int | None) -> _Text | None:
-        """The request's next text of at most `n_max` tokens, looking a little ahead."""
+    def _take(self, request: _Request, load: Load, n_max: int | None) -> _Text | None:
+        """The request's next text with which a batch has at most `n_max` cells, looking a little ahead."""
         waiting = request.waiting
         while waiting and not waiting[0].is_waiting:  # begun in another's line
             waiting.popleft()
         for place, text in enumerate(waiting):
             if place >= _LOOK_AHEAD:
                 break
-            if text.is_waiting and (n_max is None or len(text.ids) <= n_max):
+            if not text.is_waiting:
+                continue
+            if n_max is None or load.n_cells + load.cost(len(text.ids), text.prefix) <= n_max:
                 del waiting[place]
                 return text
         return None
@@ -230,7 +236,8 @@ class BatchQueue:
         while batch:
             begun = time.perf_counter()
             try:
-                vectors = await loop.run_in_executor(self._thread, self._engine.decode, [text.ids for text in batch])
+                sequences, n_prefix = [text.ids for text in batch], [len(text.prefix) for text in batch]
+                vectors = await loop.run_in_executor(self._thread, self._engine.decode, sequences, n_prefix)
                 done = list(zip(batch, vectors, strict=True))
             except Exception as error:  # whatever it is, the callers hear of it and the others go on
                 if isinstance(error, BadVectorError) and error.index < len(batch):

@@ -72,9 +72,11 @@ def _slices(inputs: Inputs) -> Iterator[tuple[int, Inputs]]:
 def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]:
     """What is decoded for each input; the inputs begin at place `first`. Runs on a thread."""
     embedder, worker = model.embedder, model.worker
-    texts = [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
+    # The instruction first: one trip to the worker for all.
+    texts = [embedder.readied("", 0, terms)] if terms.prefix else []
+    texts += [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
     of_texts = iter(worker.tokenize_all(texts) if texts else [])
-    prefix: list[int] | None = None
+    prefix = next(of_texts) if terms.prefix else []
     fitted = []
     for place, one in enumerate(inputs, first):
         if isinstance(one, str):
@@ -83,15 +85,9 @@ def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]
             wrong = foreign(one, worker.n_vocab)
             if wrong is not None:
                 raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
-            if prefix is None:
-                prefix = _prefix(model, terms)
             ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
-        fitted.append(embedder.fitted(ids, place, terms))
+        fitted.append(embedder.fitted(ids, place, terms, prefix))
     return fitted
-
-
-def _prefix(model: Model, terms: Terms) -> list[int]:
-    return model.worker.tokenize(model.embedder.readied("", 0, terms)) if terms.prefix else []
 
 
 async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Terms) -> Fitted:
@@ -102,7 +98,8 @@ async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Te
         raise TextTooLongError(
             f"has more than {len(ids)} tokens, the limit is {terms.limit}; truncate it or split it", place
         )
-    return model.embedder.fitted(ids, place, terms)
+    prefix = await asyncio.to_thread(_tokenized, model, terms.prefix) if terms.prefix else []
+    return model.embedder.fitted(ids, place, terms, prefix)
 
 
 async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[int], bool]:
