@@ -133,6 +133,30 @@ def test_a_text_fits_the_physical_batch_and_the_context(parts: SimpleNamespace, 
         assert n_ctx // (choice.n_parallel or 1) >= n_tokens
 
 
+@pytest.mark.parametrize(
+    ("name", "n_ctx", "gigabytes"),
+    [("llama-server", 32_768, 5.2), ("llama-embed", 0, 1.4), ("library", 0, 1.4), ("torch-bf16", 0, 2.6)],
+)
+def test_what_a_contender_needs_is_near_what_was_measured(
+    parts: SimpleNamespace, name: str, n_ctx: int, gigabytes: float
+) -> None:
+    """0.6B in Q4_K_M, 128-token texts: llama-server took 5.2 GB, Llama.embed 1.4 GB."""
+    model = SimpleNamespace(size_bytes=396_469_984, n_vocab=151_669, kv_bytes_per_token=114_688)
+    assert parts.contenders.needed(name, model, 128, n_ctx) / 1e9 == pytest.approx(gigabytes, rel=0.05)
+
+
+def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q3e_local.machine.available_memory", lambda: 10**8)
+    main = runpy.run_path(str(BENCH / "compare.py"))
+    comparison = main["Comparison"](tmp_path / "c.json", tmp_path, None, sys.executable, 1, True, ())
+    stopped: list[str] = []
+    waiting = SimpleNamespace(stop=lambda: stopped.append("library"))
+    model, workload = main["Model"].of(f"{DEMO}=demo"), main["WORKLOADS"]["16"]
+    with pytest.raises(main["NotHereError"], match=r"it may need 0.0 GB, 0.1 GB are free"):
+        comparison.make_room("llama-embed", model, workload, {"library": waiting})
+    assert stopped == ["library"]
+
+
 # Results
 
 

@@ -30,17 +30,20 @@ import click
 import psutil
 from comparison import report, results, server_flags
 from comparison.child import NotHereError
-from comparison.contenders import Cli, Contender, InChild, Measured, Server
+from comparison.contenders import Cli, Contender, InChild, Measured, Server, needed
 from comparison.workloads import BATCH, WORKLOADS, Given, Maker, Workload, missing, turn
 
 import q3e_local
 from q3e_local import machine
+from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.gguf_header import read_header
-from q3e_local.model_file import inspect
+from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.store import locate
 
 ROUNDS_OF_LONGEST = 3  # of 8,192-token texts, minutes each, however many of the others
 SETTLE_S = 0.3  # threads that are done wait busily for a moment
+SPARE_BYTES = 10**9
+BUSY_PERCENT = 10  # of this machine with something else, above which figures are in doubt
 QUICK = 0.05
 
 
@@ -50,7 +53,7 @@ class Model:
 
     path: Path
     name: str
-    digest: str
+    info: ModelInfo
     shape: dict[str, int]
 
     @classmethod
@@ -65,10 +68,10 @@ class Model:
         shape = {
             "n_layer": info.n_layer,
             "n_head": info.n_head,
-            "head_dim": int(header.metadata["qwen3.attention.key_length"]),
+            "head_dim": info.head_dim,
             "n_weights": n_weights,
         }
-        return cls(Path(path).resolve(), name or Path(path).stem, info.digest, shape)
+        return cls(Path(path).resolve(), name or Path(path).stem, info, shape)
 
     @property
     def scale(self) -> float:
@@ -133,7 +136,7 @@ class Comparison:
 
     def checkpoint(self, model: Model) -> Path:
         """The same weights for PyTorch, made once."""
-        folder = self.scratch / f"{model.name}-bf16-{model.digest[:8]}"
+        folder = self.scratch / f"{model.name}-bf16-{model.info.digest[:8]}"
         if not (folder / "config.json").exists():
             tell(f"writing {folder} for PyTorch")
             script = Path(__file__).parent / "comparison" / "checkpoint.py"
@@ -184,7 +187,7 @@ class Comparison:
             names = [workload.base, *names]
         n_texts = workload.n_texts(model.scale * (QUICK if self.quick else 1))
         facts = {
-            "model": model.name, "digest": model.digest, "workload": asdict(workload), "texts": n_texts,
+            "model": model.name, "digest": model.info.digest, "workload": asdict(workload), "texts": n_texts,
             "base": workload.base, "shape": model.shape,
         }  # fmt: skip
         try:
@@ -225,8 +228,8 @@ class Comparison:
         for name in names:
             try:
                 if name not in running:
-                    self.make_room(model, running)
                     contender = self.make(name, model, workload)
+                    self.make_room(name, model, workload, running)
                     contender.start()
                     running[name] = contender
                     if name != "cli":  # a process for each measurement: it is never warm
@@ -256,16 +259,27 @@ class Comparison:
         cell["rounds"].append({"run": self.run, **{name: one.figures for name, one in measured.items()}})
         self.save()
 
-    def make_room(self, model: Model, running: dict[str, Contender]) -> None:
-        """Stop those that wait when the next one, at its hungriest, may not fit beside them."""
-        hungriest = 2.5 * model.path.stat().st_size + 5e9
-        while psutil.virtual_memory().available < hungriest and any(name != "cli" for name in running):
-            name = next(name for name in running if name != "cli")
-            tell(f"  {name} makes room")
-            running.pop(name).stop()
+    def make_room(self, name: str, model: Model, workload: Workload, running: dict[str, Contender]) -> None:
+        """Stop those that wait if this one may not fit beside them. Raises NotHereError if it does not fit alone."""
+        n_ctx = 0
+        if name == "llama-server":
+            n_ctx = model.info.n_ctx_train
+        elif name == "llama-server-best":
+            flags = self.best_flags(model, workload).flags(workload.n_tokens)
+            n_ctx = int(flags[flags.index("-c") + 1])
+        n_bytes = needed(name, model.info, workload.n_tokens, n_ctx)
+        waiting = [other for other in running if other != "cli"]
+        while machine.available_memory() < n_bytes + SPARE_BYTES and waiting:
+            tell(f"  {waiting[0]} makes room")
+            running.pop(waiting.pop(0)).stop()
+        if (free := machine.available_memory()) < n_bytes + SPARE_BYTES:
+            raise NotHereError(f"it may need {n_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
     def peak(self, model: Model) -> None:
         """The matrix products this CPU can do, now: beside every workload, as its speed drifts."""
+        busy = psutil.cpu_percent(interval=1)
+        if busy > BUSY_PERCENT:
+            tell(f"  something else takes {busy:.0f}% of this machine")
         for python in dict.fromkeys((self.other_python, sys.executable)):
             child = InChild("peak", {"n_threads": machine.physical_cores()}, self.scratch, python)
             try:
@@ -277,7 +291,13 @@ class Comparison:
             finally:
                 child.stop()
             self.found["peaks"].append(
-                {"run": self.run, "model": model.name, "operations_per_s": found, **child.settings}
+                {
+                    "run": self.run,
+                    "model": model.name,
+                    "busy_percent": busy,
+                    "operations_per_s": found,
+                    **child.settings,
+                }
             )
             tell("  matrix products: " + ", ".join(f"{name} {rate / 1e9:,.0f} G/s" for name, rate in found.items()))
             return
@@ -366,7 +386,8 @@ def main(
     comparison = Comparison(output, scratch, server, other_python, 1 if quick else rounds, quick, only_contenders)
     if models:
         comparison.begin()
-        measure_all(comparison, [Model.of(text) for text in models], only or tuple(WORKLOADS), again)
+        with stopping_cleanly():  # servers must not outlive this process
+            measure_all(comparison, [Model.of(text) for text in models], only or tuple(WORKLOADS), again)
     found = results.read(output)
     (table or output.with_suffix(".md")).write_text(report.markdown(found), encoding="utf-8")
     try:

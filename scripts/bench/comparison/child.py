@@ -46,7 +46,7 @@ def llama_embed(model: str, n_tokens: int) -> tuple[Embed, dict[str, Any]]:
     """The binding's own class with its defaults; sizes raised where they would cut a text."""
     from llama_cpp import Llama
 
-    sizes = dict.fromkeys(("n_ctx", "n_batch", "n_ubatch"), n_tokens) if n_tokens > 512 else {}
+    sizes = dict.fromkeys(("n_ctx", "n_batch"), n_tokens) if n_tokens > 512 else {}
     llama = Llama(model, embedding=True, verbose=False, **sizes)
 
     def embed(request: dict[str, Any]) -> tuple[Any, int]:

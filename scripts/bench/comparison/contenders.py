@@ -24,6 +24,7 @@ import psutil
 from comparison import client
 from comparison.child import NotHereError
 from comparison.workloads import Given, Workload
+from q3e_local.model_file import ModelInfo
 
 HERE = Path(__file__).parent
 START_S = 600  # 4B repacked takes a while on a slow disk
@@ -110,6 +111,19 @@ def environment() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
+def needed(name: str, model: ModelInfo, n_tokens: int, n_ctx: int) -> int:
+    """Bytes a contender may take for texts of `n_tokens`: one that does not fit must not bring others down.
+
+    All but ours compute a row of the vocabulary for each token of a batch, and keep it a second time.
+    """
+    logits = 2 * max(512, n_tokens) * model.n_vocab * 4
+    if name in ("llama-embed", "llama-server", "llama-server-best"):
+        return 2 * model.size_bytes + n_ctx * model.kv_bytes_per_token + logits
+    if name == "torch-bf16":
+        return 4 * model.size_bytes + 10**9  # Q4_K_M has 4.5 to 5.5 bits a weight, the token table comes on top
+    return model.size_bytes + n_tokens * model.kv_bytes_per_token + 10**9
+
+
 @dataclass
 class InChild:
     """A library in a child process."""
@@ -193,9 +207,13 @@ class Cli:
         began = time.perf_counter()
         process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
-        with process.stderr:
-            said = process.stderr.read()
-        peak = _wait(process)
+        try:
+            with process.stderr:
+                said = process.stderr.read()
+            peak = _wait(process)
+        except BaseException:
+            process.kill()
+            raise
         seconds = time.perf_counter() - began
         if process.returncode:
             raise RuntimeError(f"q3e-local embed ended with {process.returncode}: {said}")
