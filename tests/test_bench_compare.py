@@ -288,9 +288,11 @@ def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(tmp_pat
     assert rounds(output, "demo/16") == [{"library", "llama-embed"}, {"library", "cli", "http"}]
     third = compare(*common, "--only", "16", "--contender", "cli")
     assert "all here already" in third.stderr
+    fourth = compare(*common, "--only", "16", "--contender", "llama-server")
+    assert "llama-server: left out: no --llama-server was given" in fourth.stderr
     found = json.loads(output.read_text())
     cell = found["cells"]["demo/16"]
-    assert len(found["runs"]) == 2  # the third measured nothing
+    assert len(found["runs"]) == 2  # the third and the fourth measured nothing
     assert [each["run"] for each in cell["rounds"]] == [0, 1]
     for each in cell["rounds"]:
         assert all(one["tokens"] == 16 * one["texts"] for name, one in each.items() if name != "run")

@@ -200,6 +200,10 @@ class Comparison:
         tell(f"{model.name}, {report.title(cell['workload'], n_texts)}: {', '.join(wanted) or 'all here already'}")
         if not wanted:
             return
+        made = self.made(model, workload, cell, wanted)
+        here = [name for name in names if name not in cell["skipped"]]
+        if not missing(cell["rounds"], workload.base, here, n_rounds):
+            return
         self.peak(model)
         have = len(cell["rounds"])
         warm, *givens = texts_for(model, workload, n_texts, range(have, have + n_rounds))
@@ -211,31 +215,45 @@ class Comparison:
                 wanted = missing(cell["rounds"], workload.base, here, n_rounds)
                 if not wanted:
                     break
-                self.round(model, workload, cell, turn(wanted, number), running, warm, given)
+                todo = {name: made[name] for name in turn(wanted, number)}
+                self.round(model, workload, cell, todo, running, warm, given)
+
+    def made(self, model: Model, workload: Workload, cell: dict[str, Any], names: list[str]) -> dict[str, Contender]:
+        """The contenders that are here; making one may take a while, so none is made between two rounds."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.make(name, model, workload)
+                if name == "fastembed":  # only its own process knows
+                    found[name].start()
+                    found[name].stop()
+            except NotHereError as error:
+                cell["skipped"][name] = str(error)
+                tell(f"  {name}: left out: {error}")
+        return found
 
     def round(
         self,
         model: Model,
         workload: Workload,
         cell: dict[str, Any],
-        names: list[str],
+        todo: dict[str, Contender],
         running: dict[str, Contender],
         warm: Given,
         given: Given,
     ) -> None:
-        """All of `names` on the same texts, one after the other; kept when the base is among those that worked."""
+        """All of `todo` on the same texts, one after the other; those that fail are left out from then on."""
         measured: dict[str, Measured] = {}
-        for name in names:
+        for name, contender in todo.items():
             try:
                 if name not in running:
-                    contender = self.make(name, model, workload)
                     self.make_room(name, model, workload, running)
                     contender.start()
                     running[name] = contender
                     if name != "cli":  # a process for each measurement: it is never warm
                         contender.measure(warm, workload)
                 time.sleep(SETTLE_S)
-                measured[name] = one = checked(running[name].measure(given, workload), given)
+                measured[name] = one = checked(contender.measure(given, workload), given)
             except NotHereError as error:
                 cell["skipped"][name] = str(error)
                 tell(f"  {name}: left out: {error}")
@@ -252,9 +270,9 @@ class Comparison:
         ours = measured[workload.base].vectors
         for name, one in measured.items():
             results.see_cosines(cell, name, ours, one.vectors)
-            cell["settings"][name] = shown_settings(running[name])
+            cell["settings"][name] = shown_settings(todo[name])
             seen = cell["memory"].setdefault(name, {"peak_rss": 0, "pss": 0})
-            for what, n_bytes in asdict(running[name].memory).items():
+            for what, n_bytes in asdict(todo[name].memory).items():
                 seen[what] = max(seen[what], n_bytes)
         cell["rounds"].append({"run": self.run, **{name: one.figures for name, one in measured.items()}})
         self.save()
