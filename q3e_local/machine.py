@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,7 @@ import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
 
 
@@ -40,6 +42,41 @@ def total_memory() -> int:
     total = int(psutil.virtual_memory().total)
     group = _cgroup_memory()
     return total if group is None else min(total, group[0])
+
+
+def peak_memory() -> int:
+    """Bytes of memory this process held at most, pages of mapped files included."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cpu_name() -> str:
+    """What the maker calls this CPU, or its architecture."""
+    if sys.platform == "linux":
+        try:
+            lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            key, _, name = line.partition(":")
+            if key.strip() == "model name" and name.strip():
+                return " ".join(name.split())
+    return _sysctl_text(b"machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _sysctl_text(name: bytes) -> str:
+    if sys.platform != "darwin":
+        return ""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(256)
+    size = ctypes.c_size_t(len(buffer))
+    failed = ctypes.CDLL(None).sysctlbyname(name, buffer, ctypes.byref(size), None, ctypes.c_size_t(0))
+    return "" if failed else buffer.value.decode("utf-8", "replace")
 
 
 def _allowed_cpus() -> list[int] | None:

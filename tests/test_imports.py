@@ -31,7 +31,7 @@ ROOMS = [
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor", "remote"],
+    ["doctor", "remote", "bench"],
     ["server"],
     ["cli", "__main__"],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,3 +153,18 @@ def test_the_limits_of_nested_groups_hold(system: Path, monkeypatch: pytest.Monk
     )
     assert (machine.total_memory(), machine.available_memory()) == (4_000_000_000, 3_000_000_000)
     assert machine.physical_cores() == 2
+
+
+# Name
+
+
+def test_the_cpu_has_a_name_wherever_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "_CPU_INFO", file)
+    file.write_text("processor\t: 0\nmodel name\t: Some  CPU @ 3 GHz\nprocessor\t: 1\n")
+    assert machine.cpu_name() == "Some CPU @ 3 GHz"
+    file.write_text("processor\t: 0\n")  # ARM names no model here
+    assert machine.cpu_name()
+    file.unlink()
+    assert machine.cpu_name()

@@ -34,6 +34,7 @@ _COMMANDS = {
     "ps": ("ps:ps", "List the models that a running server has loaded."),
     "stop": ("ps:stop", "Unload a model from a running server."),
     "service": ("service:service", "Start the server when you log in."),
+    "bench": ("bench:bench", "Measure how fast a model is on this machine."),
     "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
 }
 

@@ -1,0 +1,96 @@
+"""The JSON file of a comparison: read, added to a round at a time, written whole; and what follows from its figures.
+
+{"runs": [...],                          when, with what command, on what machine, of what commit
+ "cells": {"0.6b/128": {                 a model and a workload
+    "model", "digest", "workload", "texts", "base",
+    "rounds": [{"run": 0, "library": {"seconds": ..., "tokens_per_s": ...}, ...}, ...],
+    "settings", "memory", "cosine", "skipped": {contender: ...}}},
+ "best": {"0.6b/batch": {"flags": [...], "tries": [...]}},      llama-server's flags, and what was tried
+ "peaks": [{"run": 0, "model": ..., "int8": operations a second, ...}]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What was measured before, or nothing yet."""
+    if not path.exists():
+        return {"runs": [], "cells": {}, "best": {}, "peaks": []}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Whole or not at all: an interrupted run keeps the rounds before."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def cell_of(results: dict[str, Any], key: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """The cell of this key, made if there is none. Raises ValueError where it was measured on something else."""
+    cell: dict[str, Any] = results["cells"].setdefault(
+        key, {**facts, "rounds": [], "settings": {}, "memory": {}, "cosine": {}, "skipped": {}}
+    )
+    for name, value in facts.items():
+        if cell[name] != value:
+            raise ValueError(
+                f"{key} was measured with {name} {cell[name]}, this run has {value}; give another --output or --again"
+            )
+    return cell
+
+
+def ratios(cell: dict[str, Any], contender: str) -> list[float]:
+    """How many times as fast the base is, round by round."""
+    base = cell["base"]
+    return [
+        each[base]["texts_per_s"] / each[contender]["texts_per_s"]
+        for each in cell["rounds"]
+        if base in each and contender in each
+    ]
+
+
+def speeds(cell: dict[str, Any], contender: str, unit: str = "tokens_per_s") -> list[float]:
+    return [each[contender][unit] for each in cell["rounds"] if contender in each]
+
+
+def contenders(cell: dict[str, Any]) -> list[str]:
+    """Those with a figure, the base first, the others in the order of their first round."""
+    found = dict.fromkeys(name for each in cell["rounds"] for name in each if name != "run")
+    base = cell["base"]
+    return [name for name in [base, *(name for name in found if name != base)] if name in found]
+
+
+def see_cosines(cell: dict[str, Any], contender: str, ours: Any, theirs: Any) -> None:
+    """Remember how near a contender's vectors are to the base's, over all rounds: fast and wrong is no result."""
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines = (np.asarray(ours, np.float64) * theirs).sum(axis=1) / np.maximum(norms, 1e-30)
+    old = cell["cosine"].get(contender, {"min": 1.0, "n": 0, "mean": 0.0})
+    n = old["n"] + len(cosines)
+    mean = (old["mean"] * old["n"] + float(cosines.sum())) / n
+    cell["cosine"][contender] = {"min": min(old["min"], float(cosines.min())), "mean": mean, "n": n}
+
+
+def operations(shape: dict[str, int], n_tokens: int) -> float:
+    """Multiplications and additions of a token in a text of `n_tokens`: matrices, and attention to those before."""
+    attention = 2 * shape["n_layer"] * shape["n_head"] * shape["head_dim"] * n_tokens
+    return 2 * shape["n_weights"] + attention
+
+
+def spread(values: Sequence[float], form: str = ",.0f") -> str:
+    """The median, and between what."""
+    if not values:
+        return ""
+    middle = format(statistics.median(values), form)
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({format(min(values), form)} to {format(max(values), form)})"
