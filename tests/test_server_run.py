@@ -356,6 +356,32 @@ def test_a_request_on_its_way_when_the_server_stops_is_answered():
         assert running.wait() == 0
 
 
+@posix
+def test_whoever_could_connect_is_answered_while_the_server_stops():
+    body = json.dumps(HELLO).encode()
+    request = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+    def ask_until_refused(running: Running) -> set[bytes]:
+        answers = set()
+        while True:
+            try:
+                connection = running.socket()
+            except ConnectionRefusedError:
+                return answers
+            with connection:
+                connection.sendall(request)
+                answers.add(connection.recv(65536)[:13])  # raises when it is reset
+
+    with running_server() as running, ThreadPoolExecutor(20) as pool:
+        running.wait_for("try: ")
+        clients = [pool.submit(ask_until_refused, running) for _ in range(20)]
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        answers = set().union(*(client.result(20) for client in clients))
+        assert answers == {b"HTTP/1.1 200 ", b"HTTP/1.1 503 "}
+        assert running.wait() == 0
+
+
 def until_refused(running: Running):
     """Wait until nobody listens any more."""
     end = time.monotonic() + 10

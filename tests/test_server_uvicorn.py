@@ -45,12 +45,13 @@ def test_what_is_read_of_a_server_is_still_there() -> None:
     assert isinstance(server.server_state, ServerState)
     assert server.server_state.connections == set()
     assert callable(HttpToolsProtocol.shutdown)
+    assert list(inspect.signature(HttpToolsProtocol).parameters)[:3] == ["config", "server_state", "app_state"]
 
     async def started() -> None:
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup([])
-        assert server.servers == []
+        assert (server.servers, server.lifespan.state) == ([], {})
         connection = HttpToolsProtocol(server.config, server.server_state, {})
         assert connection.transport is None
         assert connection.loop is asyncio.get_running_loop()

@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from q3e_local.address import DEFAULT_PORT
@@ -49,6 +50,17 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
         sockets.append(one)
         port = one.getsockname()[1]  # 0 was any: the same for each address
     return sockets
+
+
+def close_taking(sockets: list[socket.socket]) -> list[socket.socket]:
+    """Close them, and answer the connections that had been made and not accepted: those would be reset."""
+    taken = []
+    for one in sockets:
+        with suppress(OSError):  # nobody waits any more
+            while True:
+                taken.append(one.accept()[0])
+        one.close()
+    return taken
 
 
 def close(sockets: list[socket.socket], unix_socket: Path | None) -> None:

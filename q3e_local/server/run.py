@@ -161,8 +161,7 @@ class _Server(uvicorn.Server):
         if self._beginning is not None:
             self._beginning.cancel()
         await self._finish()
-        for listener in self.servers:
-            listener.close()
+        await self._stop_listening(sockets or [])
         # What was accepted, and whose request is on its way, is refused too and not left without an answer.
         await self._until(lambda: not any(one.awaits_request for one in self._connections), _LAST_S)
         for one in self._connections:
@@ -185,6 +184,24 @@ class _Server(uvicorn.Server):
             logs.LOGGER.warning("requests that were not finished: %d", len(running))
             running.give_up()
             await self._until(lambda: not running, _TELL_S)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        # subtle: the loop gives up its listeners a turn later than it accepts for the last time, and whoever connects
+        # between the two would be reset. So these stay open until all are in.
+        kept = [one.dup() for one in sockets]
+        for listener in self.servers:
+            listener.close()
+        for one in sockets:
+            one.close()
+        await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        for client in listen.close_taking(kept):
+            client.setblocking(False)
+            with contextlib.suppress(OSError):  # it is gone
+                await loop.connect_accepted_socket(self._connection, client)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
         """Wait for this, but not longer; what came in by now is looked at in any case."""
