@@ -57,7 +57,7 @@ class FakeService:
             finally:
                 self.cancelled.set()
         if request.dim is not None and not 1 <= request.dim <= N_EMBD:
-            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}")
+            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}", "dim")
         limit = min(N_CTX, request.max_tokens or N_CTX)
         pooled = np.zeros((len(request.inputs), N_EMBD), np.float32)
         n_tokens, truncated = [], []

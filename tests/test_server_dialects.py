@@ -18,10 +18,11 @@ import pytest
 from fake_service import served
 
 import q3e_local
+from q3e_local.aliases import Alias
 from q3e_local.embedder import Embedder
 from q3e_local.prompts import TASKS
 from q3e_local.server.local_service import LocalService
-from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.settings import ServerSettings
 
 LEGAL = "Find the clause that answers"
 

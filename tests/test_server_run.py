@@ -239,7 +239,8 @@ def test_a_busy_port_is_one_line_that_names_it():
     [
         ({"host": "no-such-host.invalid"}, "Error: there is no host 'no-such-host.invalid' to listen on"),
         ({"host": "203.0.113.7"}, "Error: cannot listen on 203.0.113.7, port 0: "),
-        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; q3e-local list shows"),
+        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; choose from demo, "),
+        ({"models": ["./nope.gguf"]}, "Error: there is no file nope.gguf"),
     ],
 )
 def test_what_cannot_be_served_is_said_and_nothing_started(options, said):

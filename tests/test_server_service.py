@@ -20,6 +20,7 @@ from workers import FakeWorker
 from world import World
 
 import q3e_local
+from q3e_local.aliases import Alias
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import (
@@ -34,7 +35,7 @@ from q3e_local.server.errors import QueueFullError, WorkerDiedError
 from q3e_local.server.local_service import LocalService
 from q3e_local.server.service import ServiceRequest as Request
 from q3e_local.server.service import ServiceResult
-from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import WorkerEngine
 
 EOS = FakeEngine.eos_id

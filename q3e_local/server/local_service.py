@@ -16,11 +16,12 @@ from typing import Any
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.model_file import inspect
+from q3e_local.naming import Named
 from q3e_local.plan import ContextPlan, padded
-from q3e_local.request import EmbedRequest
+from q3e_local.request import EmbedRequest, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.models import Model, Models
-from q3e_local.server.naming import Named, Names, to_pull
+from q3e_local.server.naming import ServedNames
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
@@ -41,7 +42,7 @@ class LocalService:
         make_worker: Callable[[Path], Worker] | None = None,
     ) -> None:
         engine_config, failed = config or EngineConfig(), FailedLoads()
-        self._names = Names(settings.aliases, settings.models)
+        self._names = ServedNames(settings)
         self._models = Models(
             make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
             lambda path: needed_bytes(path, engine_config),
@@ -137,7 +138,7 @@ class LocalService:
             from q3e_local import pull as pulling  # the network is loaded when it is needed
 
             with suppress(_GoneError):
-                pulling.pull(*to_pull(name), progress=report)
+                pulling.pull(*self._names.to_pull(name), progress=report)
 
         try:
             await asyncio.to_thread(bring)
@@ -182,16 +183,14 @@ class _GoneError(Exception):
 
 def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:
     """The request, and what the name says where the request says nothing."""
-    task, instruction = request.task, request.instruction
-    if task is None and instruction is None and request.kind in (None, named.kind):
-        task, instruction = named.task, named.instruction
     limit = model.worker.n_ctx_max
-    return EmbedRequest(
+    asked = EmbedRequest(
         texts=(),
-        kind=request.kind or named.kind,
-        task=task,
-        instruction=instruction,
-        dim=named.dim if request.dim is None else request.dim,
+        kind=request.kind,
+        task=request.task,
+        instruction=request.instruction,
+        dim=request.dim,
         truncate=request.truncate,
         max_tokens=None if request.max_tokens is None else min(request.max_tokens, limit),
     )
+    return meant(asked, named.defaults)

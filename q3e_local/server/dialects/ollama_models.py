@@ -19,12 +19,13 @@ from starlette.responses import Response
 
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR
-from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
+from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf_header import Header
+from q3e_local.naming import QUERY_SUFFIX
+from q3e_local.request import DIM_MIN
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.routes import body_schema
-from q3e_local.server.naming import QUERY_SUFFIX
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
@@ -93,12 +94,24 @@ async def known(name: str, settings: ServerSettings) -> Installed:
 
 
 async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
-    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above."""
+    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above.
+
+    Raises BadRequestError below DIM_MIN: Ollama would cut there too, to vectors that nobody has vouched for.
+    """
     if dim <= 0:
         return None
     one = await known(name, settings)
     info = await asyncio.to_thread(names.described, one)
+    if dim < DIM_MIN:
+        raise BadRequestError(
+            f"dimensions must be {DIM_MIN} or more, the least this model was made for, got {dim}", "dimensions"
+        )
     return dim if dim < info.n_embd else None
+
+
+def hint_of(error: ModelError) -> str:
+    """Which models there are, to put behind Ollama's own words for one that is not."""
+    return f"; {error.hint}" if isinstance(error, UnknownModelError) and error.hint else ""
 
 
 def rfc3339(moment: datetime | None = None) -> str:
@@ -164,7 +177,7 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
     try:
         one = names.here(name, settings)
     except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f"model '{names.short_form(name)}' not found: {error}") from None
+        raise type(error)(f"model '{names.short_form(name)}' not found{hint_of(error)}") from None
     header = names.header_of(one)
     found: dict[str, Any] = {
         "modelfile": f"# Made by q3e-local from the model's file\n# {names.short_form(name)}\nFROM {one.path}\n",
