@@ -35,6 +35,7 @@ from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
     default_model,
+    embedded,
     json_response,
     pieces,
     result_headers,
@@ -198,7 +199,7 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
     given = fields.text("model")
-    return names.checked(given) if given else default_model(service, settings)
+    return names.checked(given, settings) if given else default_model(service, settings)
 
 
 async def _embed(request: Request, service: Service, settings: ServerSettings, fields: Fields) -> Response:
@@ -217,7 +218,7 @@ async def _embed(request: Request, service: Service, settings: ServerSettings, f
     hold_to_limit(len(given), settings.max_items, field)
     inputs = [await while_connected(request, _one(service, model, one, field)) for one in given]
     wanted = ServiceRequest(model, tuple(inputs), truncate=fields.flag("truncate", False))
-    result = await while_connected(request, service.embed(wanted))
+    result = await embedded(request, service, wanted)
     scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))

@@ -30,6 +30,7 @@ from q3e_local.server.dialects.routes import (
     ClientGoneError,
     NotServedError,
     body_schema,
+    embedded,
     json_response,
     result_headers,
     retry_headers,
@@ -107,7 +108,11 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep, dim = names.checked(given), keep_alive_s(fields.raw("keep_alive")), fields.integer("dimensions")
+        name, keep, dim = (
+            names.checked(given, settings),
+            keep_alive_s(fields.raw("keep_alive")),
+            fields.integer("dimensions"),
+        )
         truncate = fields.flag("truncate", True)
         max_tokens = _max_tokens(fields, truncate)
         with _naming(given):
@@ -119,7 +124,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             wanted = ServiceRequest(
                 name, tuple(inputs), dim=dim, truncate=truncate, max_tokens=max_tokens, keep_alive_s=keep
             )
-            result = await while_connected(request, service.embed(wanted))
+            result = await embedded(request, service, wanted)
         body = {
             "model": given,
             "embeddings": await rows(result.vectors),
@@ -141,14 +146,14 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise BadRequestError("model is required", "model")
-        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
         prompt, max_tokens = fields.text("prompt"), _max_tokens(fields, truncate=False)
         with _naming(given):
             if not prompt:
                 await _preload(request, service, settings, name, keep)
                 return answer({"embedding": []})
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
-            result = await while_connected(request, service.embed(wanted))
+            result = await embedded(request, service, wanted)
         return answer({"embedding": result.vectors[0]}, headers=result_headers(result))
 
     @routes.post(
@@ -163,7 +168,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
         if fields.text("prompt"):
             raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
         with _naming(given):
@@ -253,7 +258,8 @@ def _naming(given: str) -> Iterator[None]:
     try:
         yield
     except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f'model "{given}" not found, try pulling it first: {error}') from None
+        said = f'model "{given}" not found, try pulling it first{ollama_models.hint_of(error)}'
+        raise type(error)(said) from None
 
 
 async def _preload(

@@ -16,10 +16,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from q3e_local.catalog import DEFAULT_MODEL
-from q3e_local.errors import Q3EError
+from q3e_local.errors import OptionError, Q3EError
 from q3e_local.server.dialects.body import BadRequestError
 from q3e_local.server.errors import QueueFullError, StoppingError
-from q3e_local.server.service import Service, ServiceResult
+from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import Vectors
 
@@ -89,6 +89,19 @@ async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def embedded(request: Request, service: Service, wanted: ServiceRequest) -> ServiceResult:
+    """What the service answers, while the client is there.
+
+    Raises what the service does; BadRequestError for a dim, by its name on the wire.
+    """
+    try:
+        return await while_connected(request, service.embed(wanted))
+    except OptionError as error:
+        if error.option != "dim":
+            raise
+        raise BadRequestError(error.under("dimensions"), "dimensions") from None
 
 
 async def _disconnect(request: Request) -> None:

@@ -38,6 +38,7 @@ from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
     default_model,
+    embedded,
     json_response,
     pieces,
     result_headers,
@@ -230,12 +231,12 @@ async def _result(
         dim=dim,
         truncate=how.flag("truncate", True),
     )
-    return await while_connected(request, service.embed(wanted))
+    return await embedded(request, service, wanted)
 
 
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
     given = fields.text("model")
-    return names.checked(given) if given else default_model(service, settings)
+    return names.checked(given, settings) if given else default_model(service, settings)
 
 
 def _token(token_id: int, text: str) -> dict[str, Any]:
