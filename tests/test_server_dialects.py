@@ -188,3 +188,58 @@ def test_unloading_and_loading_again(client: ollama.Client) -> None:
     client.generate("demo", keep_alive=0)
     assert client.embed("demo", "a").embeddings == before.embeddings
     assert client.embed("demo", "a", keep_alive=0).embeddings == before.embeddings
+
+
+WIRES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ollama": ("/api/embed", {"input": "a"}),
+    "ollama, older": ("/api/embeddings", {"prompt": "a"}),
+    "ollama, show": ("/api/show", {}),
+    "openai": ("/v1/embeddings", {"input": "a"}),
+    "llama-server": ("/embedding", {"content": "a"}),
+    "tei": ("/embed", {"inputs": "a"}),
+    "our own": ("/q3e/embed", {"texts": ["a"]}),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_unknown_model_is_told_once_with_the_names_there_are(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "nope", **body})
+    assert answer.status_code == 404
+    assert answer.text.count("nope") == 1
+    assert "; there are demo, my-legal" in answer.text
+    assert "q3e-local" not in answer.text
+    if wire == "ollama":
+        assert answer.json()["error"].startswith('model "nope" not found, try pulling it first; ')
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_model_that_is_not_here_yet_says_how_a_client_brings_it(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "qwen3-embedding:4b-query", **body})
+    assert answer.status_code == 404
+    assert "-m demo" not in answer.text
+    if wire == "ollama, show":
+        assert answer.json() == {"error": "model 'qwen3-embedding:4b-query' not found"}
+    elif wire.startswith("ollama"):
+        assert answer.json() == {"error": 'model "qwen3-embedding:4b-query" not found, try pulling it first'}
+    else:
+        assert "qwen3-embedding:4b is not on this machine; bring it here with POST /api/pull" in answer.text
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("name", ["my-legal", "demo-query"])
+def test_a_name_whose_texts_are_queries_already_takes_no_second_query(
+    http: httpx.Client, wire: str, name: str
+) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": f"{name}-query", **body})
+    assert answer.status_code == (422 if wire == "tei" else 400)
+    assert f"texts under '{name}' are queries already; leave the last -query out" in answer.text
+
+
+@pytest.mark.parametrize("wire", ["openai", "tei"])
+def test_a_dim_is_told_by_its_name_on_the_wire(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "demo", **body, "dimensions": 31})
+    assert "dimensions must be between 32 and 256 for demo, got 31" in answer.text

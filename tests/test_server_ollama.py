@@ -342,6 +342,16 @@ def test_copies_that_are_refused(http: httpx.Client, source: str, destination: s
         ('{"model":"demo","input":"a","truncate":"yes"}', 400, "truncate must be true or false"),
         ('{"model":"demo","input":"a","dimensions":"64"}', 400, "dimensions must be a whole number"),
         ('{"model":"demo","input":"a","dimensions":6.5}', 400, "dimensions must be a whole number"),
+        (
+            '{"model":"demo","input":"a","dimensions":31}',
+            400,
+            "dimensions must be 32 or more",
+        ),
+        (
+            '{"model":"demo","input":"a","dimensions":1}',
+            400,
+            "dimensions must be 32 or more",
+        ),
         ('{"model":"demo","input":"a","options":[]}', 400, "options must be an object"),
         ('{"model":"demo","input":"a","options":{"num_ctx":"x"}}', 400, "options.num_ctx must be a whole number"),
         ('{"model":"demo","input":"a","keep_alive":"10"}', 400, "keep_alive must be"),
@@ -456,7 +466,12 @@ def test_a_file_the_server_was_started_with_has_a_name(tiny_gguf: Callable[..., 
         assert f"{path.stem}:latest" in [one["name"] for one in http.get("/api/tags").json()["models"]]
         assert http.post("/api/show", json={"model": path.stem}).status_code == 200
         assert http.get("/props").json()["model_alias"] == http.get("/info").json()["model_id"] == path.stem
-        assert http.post("/api/show", json={"model": str(path)}).status_code == 400
+        for route in ("/api/show", "/api/embed", "/v1/embeddings", "/embed"):
+            answer = http.post(route, json={"model": str(path), "input": "a", "inputs": "a"})
+            assert answer.status_code in (400, 404, 422)
+            assert f"invalid model name: this file is served as '{path.stem}'" in answer.text
+        other = http.post("/api/embed", json={"model": "/other.gguf", "input": "a"})
+        assert other.json() == {"error": "invalid model name; /api/tags and /v1/models list those there are"}
 
 
 # Values

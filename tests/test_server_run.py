@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -15,9 +16,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from command import PROGRAM
 from server_process import Running, running_server
 
 from q3e_local import __version__
+from q3e_local.catalog import models_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets of POSIX")
 
@@ -248,6 +251,49 @@ def test_what_cannot_be_served_is_said_and_nothing_started(options, said):
         assert running.wait() == 1
         assert len(running.lines) == 1
         assert running.lines[0].startswith(said)
+
+
+def test_a_file_is_shown_by_the_name_it_is_served_under(tmp_path):
+    shutil.copy(models_folder() / "demo.gguf", tmp_path)
+    with running_server(models=[str(tmp_path / "demo.gguf")]) as running:
+        command = running.wait_for("try: ")
+        assert '"model": "demo"' in command
+        assert any(" loading demo, " in line for line in running.lines)
+        assert any(line.startswith("models: demo; ") for line in running.lines)
+        assert embed(running)[0] == 200
+
+
+def test_loading_what_is_unloaded_at_once_is_warned_about():
+    with running_server(models=["demo"], keep_alive_s="0") as running:
+        assert "keep_alive 0 unloads what --model loads at once" in running.wait_for("WARNING: ")
+    with running_server(models=["demo"], keep_alive_s="-1") as running:
+        running.wait_for("try: ")
+        assert not any("WARNING" in line for line in running.lines)
+
+
+@pytest.mark.parametrize(
+    ("alias", "said"),
+    [
+        ('{model = "nope"}', "aliases.mine.model: the alias mine stands for nope, and there is no such model"),
+        ('{model = "demo", dim = 1024}', "aliases.mine.dim must be 256 or less, which demo has, got 1024"),
+    ],
+)
+def test_a_name_of_the_users_that_can_never_work_ends_the_start(alias, said, tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text(f"[aliases]\nmine = {alias}\n")
+    program = [*PROGRAM, "serve", "--port", "0"]
+    with running_server(env={"Q3E_HOME": str(tmp_path)}, program=program) as running:
+        assert running.wait() == 2
+        assert running.lines == [f"Error: {tmp_path / 'config' / 'config.toml'}: {said}"]
+
+
+def test_a_name_whose_model_is_not_here_yet_is_warned_about(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text('[aliases]\nmine = {model = "qwen3-embedding:4b"}\n')
+    program = [*PROGRAM, "serve", "--port", "0"]
+    with running_server(env={"Q3E_HOME": str(tmp_path)}, program=program) as running:
+        assert "aliases.mine.model is not on this machine yet; get it with" in running.wait_for("WARNING: ")
+        assert running.url
 
 
 def test_a_public_address_without_a_key_is_warned_about():

@@ -180,8 +180,10 @@ def test_a_name_from_a_request_is_never_a_path(
 def test_a_file_that_the_server_was_started_with_has_its_name(tiny_gguf: Callable[..., Path], tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(tiny_gguf("f16").read_bytes())
-    for name in (str(path), "mine", "mine-query", "mine:latest"):
+    for name in ("mine", "mine-query", "mine:latest", "MINE"):
         assert embed("a", model=name, settings={"models": (str(path),)}).model == "mine"
+    with pytest.raises(UnknownModelError, match=r"there is no model .* here; there are mine, demo"):
+        embed("a", model=str(path), settings={"models": (str(path),)})
 
 
 def test_loading_and_unloading_by_every_name() -> None:

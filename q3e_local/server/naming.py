@@ -28,10 +28,10 @@ class ServedNames:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._started_with = {given: served_as(given) for given in settings.models}
+        self._models = [served_as(given) for given in settings.models]
         self._aliases = settings.aliases
         self._files: dict[str, Located] = {}
-        for given, name in self._started_with.items():
+        for given, name in zip(settings.models, self._models, strict=True):
             path = store.path_of(given)
             if path is not None:
                 other = self._files.setdefault(name.lower(), Located(name, path, Prompts())).path
@@ -40,18 +40,17 @@ class ServedNames:
         self._names = Names(settings.aliases, self._files)
 
     def resolve(self, name: str) -> Named:
-        """What a client's name means, or one that the server was started with, which may be a path.
+        """What a client's name means.
 
         Raises UnknownModelError with the names there are, ModelNotHereError, ModelFileError, or OptionError for
         `-query` behind a name that is of queries already.
         """
-        wanted = self._started_with.get(name, name)
         try:
-            return self._names.resolve(wanted)
+            return self._names.resolve(name)
         except UnknownModelError:
             raise UnknownModelError(f"there is no model {name!r} here", f"there are {self._listed()}") from None
         except ModelNotHereError:
-            card, file = self._names.to_pull(wanted)
+            card, file = self._names.to_pull(name)
             tag = card.tag(file.quantization)
             raise ModelNotHereError(
                 f"{tag} is not on this machine; bring it here with POST /api/pull, or q3e-local pull {tag}"
@@ -72,7 +71,7 @@ class ServedNames:
         cannot run, and OptionError for an alias that can never work.
         """
         doubts = self._names.check_aliases()
-        for name in self._started_with.values():
+        for name in self._models:
             inspect(self._names.resolve(name).located.path)
         return doubts
 

@@ -83,7 +83,7 @@ def stored(name: str) -> Installed:
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     """All models here by name, newest file first; with them the files and names that the server was started with."""
     found = {one.name: one for one in store.installed()}
-    for name in settings.models:
+    for name in map(served_as, settings.models):
         with suppress(ModelError):
             one = here(name, settings)
             found.setdefault(one.name, one)

@@ -53,7 +53,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     )
     async def show(request: Request) -> Response:
         fields = await read_fields(request, only_first=True)
-        name, verbose = _required(fields), fields.flag("verbose", False)
+        name, verbose = _required(fields, settings), fields.flag("verbose", False)
         return answer(await asyncio.to_thread(_show, name, verbose, settings))
 
     @routes.get("/api/ps", summary="The models in memory")
@@ -67,7 +67,13 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         openapi_extra=body_schema(NAMED, ("model",), {"model": "no-such-model"}),
     )
     async def delete(request: Request) -> Response:
-        name = _required(await read_fields(request, only_first=True), 'name "{}" is invalid')
+        fields = await read_fields(request, only_first=True)
+        try:
+            name = _required(fields, settings)
+        except names.InvalidNameError:
+            raise BadRequestError(
+                f'name "{fields.text("model") or fields.text("name")}" is invalid', "model"
+            ) from None
         one = await asyncio.to_thread(_removable, name)
         await service.unload(one.name)
         await asyncio.to_thread(_remove, one)
@@ -119,14 +125,11 @@ def rfc3339(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
 
 
-def _required(fields: Fields, invalid: str = "invalid model name") -> str:
+def _required(fields: Fields, settings: ServerSettings) -> str:
     name = fields.text("model") or fields.text("name")
     if not name:
         raise BadRequestError("model is required", "model")
-    try:
-        return names.checked(name)
-    except names.InvalidNameError:
-        raise BadRequestError(invalid.format(name), "model") from None
+    return names.checked(name, settings)
 
 
 def _tags(settings: ServerSettings) -> list[dict[str, Any]]:
