@@ -66,12 +66,17 @@ def server_address(given: str | None = None, environ: Mapping[str, str] | None =
 
 
 class Server:
-    """A connection that is kept. Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket."""
+    """A connection that is kept.
+
+    Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket, a number alone a port of this machine.
+    """
 
     def __init__(self, text: str, api_key: str | None = None) -> None:
         self.name = text
         self._unix = text.removeprefix("unix:") if text.startswith("unix:") else None
-        self._address = Address() if self._unix else address.parse(text).to_connect()
+        # A number alone would be an IP address of one number, which nobody means.
+        spelled = f":{text}" if text.isascii() and text.isdigit() else text
+        self._address = Address() if self._unix else address.parse(spelled).to_connect()
         if self._address.scheme not in ("http", "https"):
             raise OptionError(f"a server's address is one of http or https, or unix:PATH, got {text!r}")
         if self._unix is None:

@@ -189,6 +189,13 @@ def test_ps_and_stop(url, monkeypatch):
     assert "nobody" in missing.stderr
 
 
+def test_a_number_is_a_port_of_this_machine(url):
+    port = url.rpartition(":")[2]
+    assert run("ps", "--server", port).exit_code == 0
+    refused = run("ps", "--server", str(free_port()))
+    assert "no server answers at http://127.0.0.1:" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "environ", "expected"),
     [

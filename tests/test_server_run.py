@@ -237,6 +237,33 @@ def test_a_busy_port_is_one_line_that_names_it():
             ]
 
 
+def test_a_port_that_we_have_already_is_said_to_be_ours(server):
+    port = int(server.url.rpartition(":")[2])
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")):
+        with running_server(host=host, port=port) as running:
+            assert running.wait() == 1
+            assert running.lines == [
+                f"Error: q3e-local is already serving on port {port} of {shown}; "
+                "use that, or choose another with --port"
+            ]
+
+
+def test_a_port_that_ollama_has_is_said_to_be_ollamas():
+    with socket.create_server(("127.0.0.1", 0)) as taken, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            connection = taken.accept()[0]
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nOllama is running")
+
+        answered = pool.submit(answer)
+        with running_server(port=taken.getsockname()[1]) as running:
+            assert running.wait() == 1
+            assert " is taken by Ollama; stop that, or choose another with --port" in running.lines[0]
+        answered.result(5)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
