@@ -7,7 +7,12 @@ similarity is the overlap of words.
 from __future__ import annotations
 
 import base64
+import html
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +20,7 @@ import numpy as np
 import ollama
 import openai
 import pytest
-from fake_service import served
+from fake_service import FakeService, served
 
 import q3e_local
 from q3e_local.aliases import Alias
@@ -243,3 +248,24 @@ def test_a_dim_is_told_by_its_name_on_the_wire(http: httpx.Client, wire: str) ->
     path, body = WIRES[wire]
     answer = http.post(path, json={"model": "demo", **body, "dimensions": 31})
     assert "dimensions must be between 32 and 256 for demo, got 31" in answer.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_every_line_of_the_docs_page_works_as_it_stands(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", page)]
+    assert len(lines) > 10
+    assert "11434" not in page
+    for line in lines:
+        command = line.replace("curl", "curl -sS -w '\\n%{http_code}'", 1)
+        got = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
+        status = got.stdout.rpartition("\n")[2]
+        assert status == ("404" if "no-such-model" in line else "200"), (line, got.stdout)
+
+
+def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
+    with served(FakeService(), api_keys=("k",), unix_socket=Path("/run/my q3e")) as http:
+        page = html.unescape(http.get("/docs").text)
+        start = "curl --unix-socket '/run/my q3e' -H \"Authorization: Bearer $Q3E_API_KEY\" -X POST http://127.0.0.1:"
+        assert start in page
+        assert '"model":"demo"' in page

@@ -111,6 +111,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
                 "add_special": {"type": "boolean", "default": False, "description": "Add the end token"},
                 "with_pieces": {"type": "boolean", "default": False},
                 "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+                "model": {"type": "string"},
             },
             (),
             {"content": "a text"},
@@ -138,7 +139,9 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         "/detokenize",
         summary="The text of token ids",
         openapi_extra=body_schema(
-            {"tokens": {"type": "array", "items": {"type": "integer"}}}, (), {"tokens": [9707, 1879]}
+            {"tokens": {"type": "array", "items": {"type": "integer"}}, "model": {"type": "string"}},
+            (),
+            {"tokens": [9707, 1879]},
         ),
     )
     async def detokenize(request: Request) -> Response:
