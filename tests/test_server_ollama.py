@@ -392,6 +392,26 @@ def test_errors_have_their_status(
     assert http.post("/api/embed", json={"model": "demo", "input": "a"}).status_code == 200
 
 
+def test_a_field_there_is_not_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with served(FakeService()) as http:
+        for _ in range(3):
+            answer = http.post("/api/embed", json={"model": "demo", "inputs": "a private text", "dimension": 3})
+            assert (answer.status_code, answer.json()["embeddings"]) == (200, [])
+        http.post("/api/embeddings", json={"name": "demo", "input": "a", "a private text": 1})
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        has = "and ignores it; it has model, input, truncate, dimensions, options, keep_alive"
+        old = "and ignores it; it has model, prompt, options, keep_alive"
+        assert lines == [
+            f"/api/embed has no field inputs, {has}",
+            f"/api/embed has no field dimension, {has}",
+            f"/api/embeddings has no field input, {old}",
+            f"/api/embeddings has no field one of 14 characters, {old}",
+        ]
+        for n in range(300):
+            http.post("/api/embed", json={"model": "demo", f"field{n}": 1})
+        assert len(caplog.records) < 150
+
+
 def test_the_client_raises_its_own_error(client: ollama.Client) -> None:
     with pytest.raises(ollama.ResponseError, match="try pulling it first") as caught:
         client.embed("nope", "a")
