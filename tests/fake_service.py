@@ -105,10 +105,13 @@ class FakeService:
         return [*text.encode(), *([END] if add_end_token else [])]
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
+        return b"".join(await self.pieces(model, ids)).decode("utf-8", "replace")
+
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
         await self.load(model, None)
         if any(each > END for each in ids):
             raise OptionError(f"token id {max(ids)} is not in the vocabulary of {END + 1}")
-        return "".join("<|endoftext|>" if each == END else chr(each) for each in ids)
+        return [b"<|endoftext|>" if each == END else bytes([each]) for each in ids]
 
     async def close(self) -> None:
         """Nothing to free."""

@@ -93,6 +93,9 @@ class EyeService:
     async def detokenize(self, model: str, ids: list[int]) -> str:
         return bytes(ids).decode()
 
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
+        return [bytes([each]) for each in ids]
+
     def loaded(self) -> list[LoadedModel]:
         return [LoadedModel(name, 1_000_000, N_CTX, time.time() + 300, False) for name in self.names]
 

@@ -269,3 +269,15 @@ def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
         start = "curl --unix-socket '/run/my q3e' -H \"Authorization: Bearer $Q3E_API_KEY\" -X POST http://127.0.0.1:"
         assert start in page
         assert '"model":"demo"' in page
+
+
+def test_pieces_of_a_split_character_make_the_text_again(http: httpx.Client) -> None:
+    text = "a 🙂 𠮷"
+    tokens = http.post("/tokenize", json={"content": text, "add_special": True, "with_pieces": True}).json()["tokens"]
+    written = [one["piece"] for one in tokens]
+    assert any(isinstance(piece, list) for piece in written)
+    assert written[-1] == "<|endoftext|>"
+    assert b"".join(p.encode() if isinstance(p, str) else bytes(p) for p in written[:-1]).decode() == text
+    ids = [one["id"] for one in tokens]
+    assert http.post("/decode", json={"ids": ids}).json() == [text]
+    assert http.post("/decode", json={"ids": [ids], "skip_special_tokens": False}).json() == [f"{text}<|endoftext|>"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +111,22 @@ class LocalService:
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
+        async with self._of_vocabulary(model, ids) as worker:
+            return await asyncio.to_thread(worker.detokenize, ids)
+
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
+        """The bytes of each of these ids, special tokens written out. Raises OptionError as `detokenize`."""
+        async with self._of_vocabulary(model, ids) as worker:
+            return await asyncio.to_thread(worker.pieces, ids)
+
+    @asynccontextmanager
+    async def _of_vocabulary(self, model: str, ids: list[int]) -> AsyncIterator[Worker]:
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
             wrong = tokenizing.foreign(ids, used.worker.n_vocab)
             if wrong is not None:
                 raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
-            return await asyncio.to_thread(used.worker.detokenize, ids)
+            yield used.worker
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""

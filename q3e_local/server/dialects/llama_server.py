@@ -132,8 +132,8 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
-        texts = await while_connected(request, pieces(service, model, ids))
-        return _json({"tokens": [{"id": i, "piece": piece} for i, piece in zip(ids, texts, strict=True)]})
+        written = await while_connected(request, pieces(service, model, ids))
+        return _json({"tokens": [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]})
 
     @routes.post(
         "/detokenize",
@@ -265,6 +265,14 @@ def _text_of(fields: Fields) -> str:
     if not texts:
         raise BadRequestError("an object must have prompt_string, or content with parts of type text")
     return "".join(texts)
+
+
+def _piece(written: bytes) -> str | list[int]:
+    """A token's text, or its bytes where they are a part of a character."""
+    try:
+        return written.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(written)
 
 
 def _scaled(vectors: Vectors, norm: int) -> Vectors:
