@@ -46,20 +46,25 @@ def _read_all(paths: tuple[Path, ...]) -> dict[str, ModelCard]:
     return found
 
 
-def resolve(name: str) -> tuple[ModelCard, ModelFile]:
-    """The card and file a name means, in any case: `qwen3-embedding:4b`, `qwen3-embedding:4b-q8_0`, or an alias.
+def find(name: str) -> tuple[ModelCard, ModelFile] | None:
+    """The card and file a name means, in any case: `qwen3-embedding:4b`, `qwen3-embedding:4b-q8_0`, or its alias.
 
-    An alias takes a quantization behind `-` or `:` too, and a hub's address before it. Raises UnknownModelError
-    with the names there are.
+    An alias takes a quantization behind `-` or `:` too, and a hub's address before it.
     """
-    wanted = name.strip().lower()
-    for host in _HOSTS:
-        wanted = wanted.removeprefix(host)
-    wanted = wanted.rstrip("/")
+    wanted = _bare(name)
     for card in cards().values():
         for own, quantization in card.names():
             if wanted == own:
                 return card, card.files[quantization]
+    return None
+
+
+def resolve(name: str) -> tuple[ModelCard, ModelFile]:
+    """The same of a name that must be one. Raises UnknownModelError with the names there are."""
+    found = find(name)
+    if found is not None:
+        return found
+    wanted = _bare(name)
     known = [card.tag(quantization) for card in cards().values() for quantization in card.files]
     near = get_close_matches(wanted, known, 1)
     meant = f"did you mean {near[0]}? Otherwise " if near else ""
@@ -67,3 +72,10 @@ def resolve(name: str) -> tuple[ModelCard, ModelFile]:
         f"there is no model {name!r}; {meant}choose from {', '.join(known)}, a name of `q3e-local list`, "
         "or give a path to a .gguf file with -m"
     )
+
+
+def _bare(name: str) -> str:
+    bare = name.strip().lower()
+    for host in _HOSTS:
+        bare = bare.removeprefix(host)
+    return bare.rstrip("/")

@@ -36,7 +36,7 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Everything there is to see, one after the other; a look that fails is a finding."""
-    for look in (_machine, _llama, _folders, _models, _demo):
+    for look in (_machine, _llama, _folders, _models, _names, _demo):
         try:
             yield from look()
         except (Q3EError, OSError, ImportError, RuntimeError) as error:
@@ -118,12 +118,24 @@ def _models() -> Iterator[Finding]:
         yield Finding("model", "only the demo model is here", True, "q3e-local pull qwen3-embedding:4b")
 
 
+def _names() -> Iterator[Finding]:
+    from q3e_local.aliases import config_file, read_aliases
+    from q3e_local.naming import Names
+
+    aliases = read_aliases()
+    for doubt in Names(aliases).check_aliases():
+        yield Finding("names", doubt)
+    if aliases:
+        yield Finding("names", f"{', '.join(aliases)}: of your own, in {config_file()}")
+
+
 def _demo() -> Iterator[Finding]:
     import numpy as np
 
     import q3e_local
+    from q3e_local import store
 
-    with q3e_local.load("demo") as embedder:
+    with q3e_local.load(store.locate("demo").path) as embedder:  # a path: whatever is wrong with names
         result = embedder.embed_documents(["a short text", "另一段文字"])
         norms = np.linalg.norm(result.vectors, axis=1)
         works = result.vectors.shape == (2, embedder.n_embd) and bool(np.allclose(norms, 1, atol=1e-5))

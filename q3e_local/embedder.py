@@ -14,20 +14,28 @@ from q3e_local.batching import N_PREFIX_MIN, common, fit
 from q3e_local.engine import Engine
 from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
 from q3e_local.prompts import Prompts, normalizer
-from q3e_local.request import Embedded, EmbedRequest, EmbedResult, Fitted, Terms
+from q3e_local.request import DIM_MIN, Defaults, Embedded, EmbedRequest, EmbedResult, Fitted, Terms, meant
 from q3e_local.space import Space
 from q3e_local.stream import Progress, TextStream
 
-DIM_MIN = 32  # the least the model card documents
-
 
 class Embedder:
-    """A model that turns texts into embeddings. Safe to use from several threads; close it when done."""
+    """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
-    def __init__(self, engine: Engine, model: str, prompts: Prompts = Prompts()) -> None:  # noqa: B008 (frozen)
+    `defaults` are what the name it was loaded under asks for, where a request says nothing.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: str,
+        prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
+        defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
+    ) -> None:
         self.engine = engine
         self.model = model
         self.prompts = prompts
+        self.defaults = defaults
         self._normalize = normalizer(engine.added_tokens)
 
     @property
@@ -72,9 +80,9 @@ class Embedder:
             if isinstance(item, TextError):
                 raise item
             done.append(item)
-        dim = self.n_embd if request.dim is None else request.dim
+        none = np.empty((0, self.dim(request)), np.float32)
         return EmbedResult(
-            vectors=np.stack([item.vector for item in done]) if done else np.empty((0, dim), np.float32),
+            vectors=np.stack([item.vector for item in done]) if done else none,
             prompt_tokens=tuple(item.prompt_tokens for item in done),
             truncated=tuple(item.truncated for item in done),
             model=self.model,
@@ -113,10 +121,16 @@ class Embedder:
         """The name of the vector space this request's embeddings live in."""
         return self.terms(request).space
 
+    def dim(self, request: EmbedRequest) -> int:
+        """How many numbers this request's embeddings have."""
+        return self.terms(request).dim
+
     def terms(self, request: EmbedRequest) -> Terms:
         """The request's options for this model. Raises OptionError."""
         dim, limit = self._dim(request), self._limit(request)
-        prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
+        asked = meant(request, self.defaults)
+        assert asked.kind is not None  # what says nothing was filled in
+        prefix = self.prompts.prefix(asked.kind, asked.task, asked.instruction)
         space, full_space = (str(Space(self.engine.digest, size, prefix)) for size in (dim, self.n_embd))
         return Terms(prefix, dim, limit, request.truncate, space, full_space)
 
@@ -167,13 +181,15 @@ class Embedder:
         self.close()
 
     def _dim(self, request: EmbedRequest) -> int:
-        if request.dim is None:
+        dim = self.defaults.dim if request.dim is None else request.dim
+        if dim is None:
             return self.n_embd
-        if type(request.dim) is not int or not DIM_MIN <= request.dim <= self.n_embd:
-            raise OptionError(
-                f"dim must be between {DIM_MIN} and {self.n_embd} for {self.model}, got {request.dim!r}"
-            )
-        return request.dim
+        if type(dim) is not int or not DIM_MIN <= dim <= self.n_embd:
+            # It may be the name's own, which is no option of whoever asks.
+            what, option = ("the name's dim", "") if request.dim is None else ("dim", "dim")
+            limits = f"between {DIM_MIN} and {self.n_embd} for {self.model}"
+            raise OptionError(f"{what} must be {limits}, got {dim!r}", option)
+        return dim
 
     def _limit(self, request: EmbedRequest) -> int:
         if request.max_tokens is None:
@@ -181,6 +197,6 @@ class Embedder:
         limit = self.engine.n_ctx_max
         if type(request.max_tokens) is not int or not 1 <= request.max_tokens <= limit:
             raise OptionError(
-                f"max_tokens must be between 1 and {limit} for {self.model}, got {request.max_tokens!r}"
+                f"max_tokens must be between 1 and {limit} for {self.model}, got {request.max_tokens!r}", "max_tokens"
             )
         return request.max_tokens

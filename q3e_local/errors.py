@@ -37,7 +37,11 @@ class ModelError(Q3EError):
 
 
 class UnknownModelError(ModelError):
-    """No card has this name."""
+    """No card has this name. `hint` is the part of the text that says which names there are."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.hint = hint
 
 
 class ModelNotHereError(ModelError):
@@ -73,7 +77,18 @@ class ChecksumError(DownloadError):
 
 
 class OptionError(Q3EError, ValueError):
-    """An option outside what the model or the library can do."""
+    """An option outside what the model or the library can do.
+
+    `option` is its name where the text begins with it: whoever has another name for it says it by that.
+    """
+
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+
+    def under(self, name: str) -> str:
+        """The text with the option under another name."""
+        return f"{name}{str(self).removeprefix(self.option)}"
 
 
 class TextError(Q3EError, ValueError):

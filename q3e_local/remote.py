@@ -66,12 +66,17 @@ def server_address(given: str | None = None, environ: Mapping[str, str] | None =
 
 
 class Server:
-    """A connection that is kept. Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket."""
+    """A connection that is kept.
+
+    Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket, a number alone a port of this machine.
+    """
 
     def __init__(self, text: str, api_key: str | None = None) -> None:
         self.name = text
         self._unix = text.removeprefix("unix:") if text.startswith("unix:") else None
-        self._address = Address() if self._unix else address.parse(text).to_connect()
+        # A number alone would be an IP address of one number, which nobody means.
+        spelled = f":{text}" if text.isascii() and text.isdigit() else text
+        self._address = Address() if self._unix else address.parse(spelled).to_connect()
         if self._address.scheme not in ("http", "https"):
             raise OptionError(f"a server's address is one of http or https, or unix:PATH, got {text!r}")
         if self._unix is None:
@@ -199,10 +204,9 @@ class RemoteEmbedder:
         self.model = model
         self._known: dict[tuple[Any, ...], _Answer] = {}
 
-    @property
-    def n_embd(self) -> int:
-        """The native size of an embedding."""
-        return self._probe(EmbedRequest(())).dim
+    def dim(self, request: EmbedRequest) -> int:
+        """How many numbers this request's embeddings have."""
+        return self._probe(request).dim
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""
@@ -329,10 +333,8 @@ def _windows(request: EmbedRequest) -> Iterator[tuple[list[str], _Timing]]:
 
 
 def _options(request: EmbedRequest) -> dict[str, Any]:
-    # Left out where nothing was asked for: a name such as `qwen3-embedding:4b-query` says itself what its texts are.
-    is_bare = request.kind == "document" and request.task is None and request.instruction is None
     options = {
-        "kind": None if is_bare else request.kind,
+        "kind": request.kind,
         "task": request.task,
         "instruction": request.instruction,
         "dim": request.dim,
@@ -356,6 +358,6 @@ def _as_local(error: ServerRefusedError, model: str) -> Q3EError:
     said = error.fields.get("error")
     text = said if isinstance(said, str) else str(error)
     if error.status == 404:
-        kind = ModelNotHereError if "not on this machine" in text else UnknownModelError
+        kind = ModelNotHereError if error.fields.get("is_known") else UnknownModelError
         return kind(f"the server: {text}")
-    return OptionError(text) if error.status == 400 else error
+    return OptionError(text, str(error.fields.get("option", ""))) if error.status == 400 else error

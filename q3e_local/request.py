@@ -1,15 +1,17 @@
-"""What is asked of a model and what comes back: frozen records, no work.
+"""What is asked of a model, what its name adds to that, and what comes back: frozen records.
 
-Knows kinds of text and errors; nothing of engines.
+Knows kinds of text and errors; nothing of engines, nor of where names come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from q3e_local.prompts import Kind
 from q3e_local.vectors import Vectors
+
+DIM_MIN = 32  # the least the model card documents
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,36 @@ class EmbedRequest:
     """Texts and what is to be done with them."""
 
     texts: Iterable[str]
-    kind: Kind = "document"  # a query gets the instruct prompt
+    kind: Kind | None = None  # a query gets the instruct prompt; None: what the model's name says, else a document
     task: str | None = None  # a name from prompts.TASKS; None: retrieval
     instruction: str | None = None  # free text instead of a task
     dim: int | None = None  # None: the model's native size
     truncate: bool = False  # cut too-long texts instead of failing
     max_tokens: int | None = None  # a lower limit than the model's own, end token included
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a name such as `qwen3-embedding:4b-query` asks for. What a request says comes before it."""
+
+    kind: Kind = "document"
+    task: str | None = None
+    instruction: str | None = None
+    dim: int | None = None
+
+
+def meant(request: EmbedRequest, defaults: Defaults) -> EmbedRequest:
+    """The request with what its model's name says where it says nothing itself.
+
+    A task or an instruction replaces the name's. One that asks for documents does not get an instruction that the
+    name has for queries; of a task, the task itself says whether documents get it.
+    """
+    kind = defaults.kind if request.kind is None else request.kind
+    task, instruction = request.task, request.instruction
+    if task is None and instruction is None:
+        task, instruction = defaults.task, defaults.instruction if kind == defaults.kind else None
+    dim = defaults.dim if request.dim is None else request.dim
+    return replace(request, kind=kind, task=task, instruction=instruction, dim=dim)
 
 
 @dataclass(frozen=True)

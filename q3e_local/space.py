@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+_PLAIN = "plain"
+
 
 @dataclass(frozen=True)
 class Space:
@@ -23,10 +25,15 @@ class Space:
     prefix: str = ""
 
     def __str__(self) -> str:
-        prompt = hashlib.sha256(self.prefix.encode("utf-8")).hexdigest()[:8] if self.prefix else "plain"
+        prompt = hashlib.sha256(self.prefix.encode("utf-8")).hexdigest()[:8] if self.prefix else _PLAIN
         return f"q3e1-{self.model_digest[:16]}-{self.dim}-{prompt}"
 
 
 def comparable(space: str, other: str) -> bool:
     """Whether scores between vectors of these two spaces mean anything: same model file and same dim."""
     return space.rsplit("-", 1)[0] == other.rsplit("-", 1)[0]
+
+
+def is_plain(space: str) -> bool:
+    """Whether the texts of this space stood bare, without a prompt."""
+    return space.endswith(f"-{_PLAIN}")

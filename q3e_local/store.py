@@ -18,6 +18,7 @@ from typing import Literal
 
 from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.catalog import cards, models_folder, resolve
+from q3e_local.catalog import find as find_card
 from q3e_local.checksum import sha256
 from q3e_local.errors import (
     CardError,
@@ -81,20 +82,32 @@ def locate(model: str | os.PathLike[str]) -> Located:
         path = Path(model).expanduser()
         return Located(path.stem, path, Prompts())
     found = recorded(model)
-    try:
-        card, file = resolve(model if found is None else found.name)
-    except UnknownModelError:
+    of_card = find_card(model if found is None else found.name)
+    if of_card is None:
         if found is None:
             if not _is_file(model):
-                raise
+                resolve(model)  # says which names there are
             return Located(Path(model).stem, Path(model), Prompts())
         if not found.is_whole:
-            raise ModelFileError(f"{found.name} is gone: {what_is_gone(found)}") from None
+            raise ModelFileError(f"{found.name} is gone: {what_is_gone(found)}")
         return Located(found.name, found.path, Prompts())
+    card, file = of_card
     here = find(card, file)
     if here is None:
         raise ModelNotHereError(_ways_to_get(card, file))
     return Located(here.name, here.path, card.prompts, card, file)
+
+
+def path_of(model: str | os.PathLike[str]) -> Path | None:
+    """The path that this is, which may turn out not to exist; None for a name. Names come before files."""
+    if isinstance(model, os.PathLike) or _looks_like_path(model):
+        return Path(model).expanduser()
+    return Path(model) if not is_known(model) and _is_file(model) else None
+
+
+def is_known(name: str) -> bool:
+    """Whether a card or a record has this name, whatever became of its file."""
+    return recorded(name) is not None or find_card(name) is not None
 
 
 def what_is_gone(one: Installed) -> str:
@@ -256,15 +269,7 @@ def _free_name(info: ModelInfo, digest: str) -> str:
     base = re.sub(r"[^a-z0-9_.]+", "-", info.name.lower())[:50].strip("-.") or "model"
     full = f"{base}-{info.quantization}"
     names = chain([base, full], (f"{full}-{n}" for n in count(2)))
-    return next(name for name in names if not _is_card_name(name) and _is_free(name, digest))
-
-
-def _is_card_name(name: str) -> bool:
-    try:
-        resolve(name)
-    except UnknownModelError:
-        return False
-    return True
+    return next(name for name in names if find_card(name) is None and _is_free(name, digest))
 
 
 def _is_free(name: str, digest: str) -> bool:

@@ -136,7 +136,7 @@ def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
 def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> list[Score]:
     """The published example through the whole pipeline."""
     queries = embedder.embed(EmbedRequest(table.queries, kind="query")).vectors
-    documents = embedder.embed(EmbedRequest(table.documents)).vectors
+    documents = embedder.embed(EmbedRequest(table.documents, kind="document")).vectors
     got = scores(queries, documents)
     tolerance = TOLERANCES.get(quantization, LOOSEST)
     return [

@@ -57,7 +57,7 @@ class FakeService:
             finally:
                 self.cancelled.set()
         if request.dim is not None and not 1 <= request.dim <= N_EMBD:
-            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}")
+            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}", "dim")
         limit = min(N_CTX, request.max_tokens or N_CTX)
         pooled = np.zeros((len(request.inputs), N_EMBD), np.float32)
         n_tokens, truncated = [], []
@@ -105,10 +105,13 @@ class FakeService:
         return [*text.encode(), *([END] if add_end_token else [])]
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
+        return b"".join(await self.pieces(model, ids)).decode("utf-8", "replace")
+
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
         await self.load(model, None)
         if any(each > END for each in ids):
             raise OptionError(f"token id {max(ids)} is not in the vocabulary of {END + 1}")
-        return "".join("<|endoftext|>" if each == END else chr(each) for each in ids)
+        return [b"<|endoftext|>" if each == END else bytes([each]) for each in ids]
 
     async def close(self) -> None:
         """Nothing to free."""

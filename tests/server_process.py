@@ -48,7 +48,7 @@ class EyeService:
     async def embed(self, request: ServiceRequest) -> ServiceResult:
         await self.load(request.model, None)
         if request.dim is not None and not 32 <= request.dim <= N_EMBD:
-            raise OptionError(f"dim must be between 32 and {N_EMBD} for demo, got {request.dim}")
+            raise OptionError(f"dim must be between 32 and {N_EMBD} for demo, got {request.dim}", "dim")
         if "busy" in request.inputs and not self._was_busy:
             self._was_busy = True
             raise QueueFullError("the queue is full", 1)
@@ -92,6 +92,9 @@ class EyeService:
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         return bytes(ids).decode()
+
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
+        return [bytes([each]) for each in ids]
 
     def loaded(self) -> list[LoadedModel]:
         return [LoadedModel(name, 1_000_000, N_CTX, time.time() + 300, False) for name in self.names]

@@ -58,6 +58,23 @@ def test_a_sound_machine_has_nothing_wrong() -> None:
     assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
 
 
+def test_names_of_ones_own_are_looked_at(tmp_path: Path) -> None:
+    config = tmp_path / "q3e" / "config" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[aliases]\nmine = {model = "demo", dim = 64}\nlater = {model = "qwen3-embedding:8b"}')
+    code, found = findings()
+    texts = [finding["text"] for finding in found if finding["what"] == "names"]
+    assert code == 0
+    assert "aliases.later.model is not on this machine yet; get it with: q3e-local pull" in texts[0]
+    assert texts[1] == f"mine, later: of your own, in {config}"
+    for content, said in (
+        ('[aliases]\nmine = {model = "nope"}', "aliases.mine.model: the alias mine stands for nope"),
+        ("[aliases", "is no TOML"),
+    ):
+        config.write_text(content)
+        assert said in problem()["text"]
+
+
 def test_what_people_read_has_a_line_each_and_the_advice_under_it() -> None:
     result = run("doctor")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -18,8 +18,8 @@ PACKAGE = Path(q3e_local.__file__).parent
 
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
-    "address card catalog folders prompts batching vectors space engine gguf_header model_file machine checksum "
-    "plan request"
+    "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
+    "checksum plan request"
 )
 ROOMS = [
     ["errors"],
@@ -27,6 +27,7 @@ ROOMS = [
     ["llama", "download"],  # one foreign thing each: these do not know each other
     ["convert", "elsewhere"],
     ["store"],
+    ["naming"],
     ["stream"],
     ["embedder"],
     ["pull", "airgap", "verify"],

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from command import expected
+from fake_service import served
 
 from q3e_local.cli import main
+from q3e_local.server.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -76,6 +84,56 @@ def test_a_command_without_output_is_sound(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", [block for readme in READMES for block in blocks(readme, "python")])
 def test_the_python_shown_runs(code):
     exec(compile(code, "README", "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    settings = {"models": ("demo",)}
+    with served(LocalService(ServerSettings(**settings)), **settings) as http:
+        yield str(http.base_url).rstrip("/")
+
+
+QUESTION, TEXTS = "who fed the cat?", ["the neighbour fed the cat", "prices fell in May"]
+# How a client embeds a question, and texts, with what its three lines have made.
+USES: dict[str, Callable[[dict[str, Any]], tuple[Any, Any]]] = {
+    "langchain_ollama": lambda made: (
+        made["queries"].embed_query(QUESTION),
+        made["documents"].embed_documents(TEXTS),
+    ),
+    "llama_index.embeddings.ollama": lambda made: (
+        made["queries"].get_query_embedding(QUESTION),
+        made["documents"].get_text_embedding_batch(TEXTS),
+    ),
+    "chromadb.utils.embedding_functions": lambda made: (made["queries"]([QUESTION])[0], made["documents"](TEXTS)),
+    "openai": lambda made: (
+        made["client"].embeddings.create(model="demo-query", input=QUESTION).data[0].embedding,
+        [one.embedding for one in made["client"].embeddings.create(model="demo", input=TEXTS).data],
+    ),
+}
+
+
+@pytest.mark.parametrize("lines", blocks("README.md", "py"))
+def test_the_three_lines_of_a_client_work(lines: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run for those clients that are installed here; for the others, that they are three lines of Python."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert len([line for line in lines.splitlines() if line]) == 3
+    code = lines.replace("http://127.0.0.1:11434", address).replace("qwen3-embedding:4b", "demo")
+    compiled, module = compile(code, "README", "exec"), lines.split()[1]
+    made: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other projects' own
+        pytest.importorskip(module, exc_type=ModuleNotFoundError)
+        exec(compiled, made)
+        question, texts = USES[module](made)
+    assert np.allclose(question, expected([QUESTION], kind="query").vectors[0], atol=1e-5)
+    assert np.allclose(texts, expected(TEXTS).vectors, atol=1e-5)
+    if "client" in made:
+        made["client"].close()
+
+
+def test_both_readmes_have_the_same_lines_for_clients() -> None:
+    for language in ("py", "ini"):
+        assert blocks("README.md", language) == blocks("README.zh-CN.md", language)
 
 
 def test_make_demo_runs_the_command_the_readme_shows():

@@ -27,6 +27,8 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "/tokenize": ("openai", {"model": "demo", "content": "a"}),
     "/detokenize": ("openai", {"model": "demo", "tokens": [97]}),
     "/embed": ("tei", {"model": "demo", "inputs": "a"}),
+    "/": ("tei", {"model": "demo", "inputs": "a"}),
+    "/decode": ("tei", {"model": "demo", "ids": [97]}),
     "/similarity": ("tei", {"model": "demo", "inputs": {"source_sentence": "a", "sentences": ["b"]}}),
 }
 EXTRAS = (
@@ -175,7 +177,7 @@ def test_openapi_names_what_is_served(http: httpx.Client) -> None:
     served = """
         /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
         /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
-        /detokenize /similarity /info /props /health
+        /detokenize /similarity /decode /info /props /health
     """
     assert set(served.split()) < paths
 

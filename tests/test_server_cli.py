@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import plistlib
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +20,11 @@ import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
-from q3e_local.cli import service as service_command
+from q3e_local.catalog import models_folder
+from q3e_local.cli import units
+from q3e_local.cli.serve import SERVER_VARIABLES
 from q3e_local.remote import server_address
+from q3e_local.server import settings as server_settings
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +189,13 @@ def test_ps_and_stop(url, monkeypatch):
     assert "nobody" in missing.stderr
 
 
+def test_a_number_is_a_port_of_this_machine(url):
+    port = url.rpartition(":")[2]
+    assert run("ps", "--server", port).exit_code == 0
+    refused = run("ps", "--server", str(free_port()))
+    assert "no server answers at http://127.0.0.1:" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "environ", "expected"),
     [
@@ -216,7 +228,7 @@ def test_serve_refuses_options_that_cannot_be(arguments, said):
 @pytest.fixture
 def platform(monkeypatch, tmp_path):
     def become(name: str) -> None:
-        monkeypatch.setattr(service_command.sys, "platform", name)
+        monkeypatch.setattr(units.sys, "platform", name)
         monkeypatch.setattr(Path, "home", lambda: tmp_path)
         monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
@@ -234,6 +246,7 @@ def test_a_systemd_unit_is_printed_installed_and_removed(platform, tmp_path, mon
     unit.read_string(printed.stdout)
     assert unit["Service"]["ExecStart"] == f"{sys.executable} -m q3e_local serve -m demo --keep-alive -1"
     assert '"Q3E_HOME=/a home/100%%$"' in printed.stdout
+    assert "EnvironmentFile=-/a home/100%%$/config/serve.env\n" in printed.stdout
     path = tmp_path / ".config" / "systemd" / "user" / "q3e-local.service"
     assert not path.exists()
     installed = run("service", "install", *options)
@@ -257,7 +270,7 @@ def test_a_launchd_agent(platform, tmp_path):
     assert installed.exit_code == 0
     path = tmp_path / "Library" / "LaunchAgents" / "local.q3e.serve.plist"
     agent = plistlib.loads(path.read_bytes())
-    assert agent["ProgramArguments"] == [sys.executable, "-m", "q3e_local", "serve", "--port", "1234"]
+    assert agent["ProgramArguments"][4:] == [sys.executable, "-m", "q3e_local", "serve", "--port", "1234"]
     assert agent["RunAtLoad"] is True
     assert "launchctl bootstrap" in installed.stdout
     assert "launchctl bootout" in run("service", "uninstall").stdout
@@ -272,13 +285,97 @@ def test_a_service_on_windows_is_answered_with_what_to_do(platform):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--api-key", "k"], "Q3E_API_KEY"), (["--api-key=k"], "Q3E_API_KEY"), (["--prot", "1"], "--prot")],
+    [
+        (["--api-key", "k"], "others can read a key in this file; write a line Q3E_API_KEY='...' into "),
+        (["--api-key=k"], "others can read a key in this file; write a line Q3E_API_KEY='...' into "),
+        (["--prot", "1"], "--prot"),
+        (["-m", "nope"], "there is no model 'nope'"),
+        (["-m", "demo", "-m", "./nope.gguf"], "nope.gguf"),
+        (["-m", "qwen3-embedding:4b"], "qwen3-embedding:4b (2.5 GB) is not on this machine"),
+        (
+            ["--keep-alive", "banana"],
+            "keep_alive must be seconds or a duration such as 5m",
+        ),
+        (["--port", "70000"], "port must be between 0 and 65535"),
+        (["--host", "127.0.0.1:80"], "--host is a name or an address"),
+    ],
 )
-def test_a_service_with_options_that_cannot_be(options, said, platform):
+@pytest.mark.parametrize("command", ["print", "install"])
+def test_a_service_with_options_that_cannot_be(command, options, said, platform, tmp_path):
     platform("linux")
-    result = run("service", "install", "--", *options)
-    assert result.exit_code == 2
+    result = run("service", command, "--", *options)
+    assert result.exit_code in (1, 2)
     assert said in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / ".config").exists()
+
+
+def test_a_service_has_paths_that_mean_the_same_from_everywhere(platform, tmp_path, monkeypatch):
+    platform("linux")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(models_folder() / "demo.gguf", tmp_path / "own one.gguf")
+    monkeypatch.setenv("Q3E_HOME", "here")
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    printed = run("service", "print", "--", "-m", "own one.gguf", "-m", "demo", "--unix-socket", "s").stdout
+    assert f'serve -m "{tmp_path}/own one.gguf" -m demo --unix-socket {tmp_path}/s\n' in printed
+    assert f"Environment=Q3E_HOME={tmp_path}/here\n" in printed
+    assert f"Environment=XDG_CACHE_HOME={tmp_path}/cache\n" in printed
+    assert f"EnvironmentFile=-{tmp_path}/here/config/serve.env\n" in printed
+
+
+def test_a_service_says_which_settings_of_this_shell_it_has_not(platform, tmp_path, monkeypatch):
+    platform("linux")
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path))
+    assert "not taken over" not in run("service", "print").stderr
+    for name, value in {"OLLAMA_HOST": "1.2.3.4:5", "Q3E_KEEP_ALIVE": "banana", "Q3E_API_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    result = run("service", "print")
+    assert result.exit_code == 0
+    file = tmp_path / "config" / "serve.env"
+    assert (
+        f"not taken over from this shell: Q3E_KEEP_ALIVE, OLLAMA_HOST; give them as options behind --, or write them "
+        f"into {file}\n"
+    ) in result.stderr
+    assert f"not taken over from this shell: Q3E_API_KEY; write a line Q3E_API_KEY='...' into {file}" in result.stderr
+    assert "secret" not in result.output
+    assert "1.2.3.4" not in result.stdout
+    file.parent.mkdir()
+    file.touch()
+    file.chmod(0o644)
+    assert f"WARNING: others can read {file}; chmod 600 {file}" in run("service", "print").stderr
+    file.chmod(0o600)
+    assert "WARNING" not in run("service", "print").stderr
+
+
+def test_a_service_warns_of_what_serve_warns_of(platform):
+    platform("linux")
+    assert (
+        "WARNING: keep_alive 0 unloads what --model"
+        in run("service", "print", "--", "-m", "demo", "--keep-alive", "0").stderr
+    )
+
+
+def test_every_variable_of_a_server_is_one_that_a_service_is_asked_about():
+    source = Path(server_settings.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'"((?:Q3E|OLLAMA)_[A-Z_]+)"', source)) - {"OLLAMA_VERSION"} == set(SERVER_VARIABLES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_what_launchd_runs_reads_the_settings_file(platform, tmp_path, monkeypatch):
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "a home"))
+    real = sys.platform
+    platform("darwin")
+    printed = run("service", "print", "--", "--port", "1234").stdout
+    platform(real)
+    words = plistlib.loads(printed.encode())["ProgramArguments"]
+    shell, file, command = words[:3], words[3], words[4:]
+    assert command[1:] == ["-m", "q3e_local", "serve", "--port", "1234"]
+    say = [sys.executable, "-c", "import os; print(os.environ.get('Q3E_API_KEY'))"]
+    assert subprocess.run([*shell, file, *say], capture_output=True, check=True, text=True).stdout == "None\n"
+    Path(file).parent.mkdir(parents=True)
+    Path(file).write_text("# mine\nQ3E_API_KEY='k$1,\"x'\n")
+    got = subprocess.run([*shell, file, *say], capture_output=True, check=True, text=True)
+    assert got.stdout == 'k$1,"x\n'
 
 
 @pytest.fixture(scope="module")

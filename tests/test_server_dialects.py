@@ -7,7 +7,12 @@ similarity is the overlap of words.
 from __future__ import annotations
 
 import base64
+import html
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,13 +20,14 @@ import numpy as np
 import ollama
 import openai
 import pytest
-from fake_service import served
+from fake_service import FakeService, served
 
 import q3e_local
+from q3e_local.aliases import Alias
 from q3e_local.embedder import Embedder
 from q3e_local.prompts import TASKS
 from q3e_local.server.local_service import LocalService
-from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.settings import ServerSettings
 
 LEGAL = "Find the clause that answers"
 
@@ -187,3 +193,91 @@ def test_unloading_and_loading_again(client: ollama.Client) -> None:
     client.generate("demo", keep_alive=0)
     assert client.embed("demo", "a").embeddings == before.embeddings
     assert client.embed("demo", "a", keep_alive=0).embeddings == before.embeddings
+
+
+WIRES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ollama": ("/api/embed", {"input": "a"}),
+    "ollama, older": ("/api/embeddings", {"prompt": "a"}),
+    "ollama, show": ("/api/show", {}),
+    "openai": ("/v1/embeddings", {"input": "a"}),
+    "llama-server": ("/embedding", {"content": "a"}),
+    "tei": ("/embed", {"inputs": "a"}),
+    "our own": ("/q3e/embed", {"texts": ["a"]}),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_unknown_model_is_told_once_with_the_names_there_are(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "nope", **body})
+    assert answer.status_code == 404
+    assert answer.text.count("nope") == 1
+    assert "; there are demo, my-legal" in answer.text
+    assert "q3e-local" not in answer.text
+    if wire == "ollama":
+        assert answer.json()["error"].startswith('model "nope" not found, try pulling it first; ')
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_model_that_is_not_here_yet_says_how_a_client_brings_it(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "qwen3-embedding:4b-query", **body})
+    assert answer.status_code == 404
+    assert "-m demo" not in answer.text
+    if wire == "ollama, show":
+        assert answer.json() == {"error": "model 'qwen3-embedding:4b-query' not found"}
+    elif wire.startswith("ollama"):
+        assert answer.json() == {"error": 'model "qwen3-embedding:4b-query" not found, try pulling it first'}
+    else:
+        assert "qwen3-embedding:4b is not on this machine; bring it here with POST /api/pull" in answer.text
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("name", ["my-legal", "demo-query"])
+def test_a_name_whose_texts_are_queries_already_takes_no_second_query(
+    http: httpx.Client, wire: str, name: str
+) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": f"{name}-query", **body})
+    assert answer.status_code == (422 if wire == "tei" else 400)
+    assert f"texts under '{name}' are queries already; leave the last -query out" in answer.text
+
+
+@pytest.mark.parametrize("wire", ["openai", "tei"])
+def test_a_dim_is_told_by_its_name_on_the_wire(http: httpx.Client, wire: str) -> None:
+    path, body = WIRES[wire]
+    answer = http.post(path, json={"model": "demo", **body, "dimensions": 31})
+    assert "dimensions must be between 32 and 256 for demo, got 31" in answer.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_every_line_of_the_docs_page_works_as_it_stands(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", page)]
+    assert len(lines) > 10
+    assert "11434" not in page
+    for line in lines:
+        command = line.replace("curl", "curl -sS -w '\\n%{http_code}'", 1)
+        got = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
+        status = got.stdout.rpartition("\n")[2]
+        assert status == ("404" if "no-such-model" in line else "200"), (line, got.stdout)
+
+
+def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
+    with served(FakeService(), api_keys=("k",), unix_socket=Path("/run/my q3e")) as http:
+        page = html.unescape(http.get("/docs").text)
+        start = "curl --unix-socket '/run/my q3e' -H \"Authorization: Bearer $Q3E_API_KEY\" -X POST http://127.0.0.1:"
+        assert start in page
+        assert '"model":"demo"' in page
+
+
+def test_pieces_of_a_split_character_make_the_text_again(http: httpx.Client) -> None:
+    text = "a 🙂 𠮷"
+    tokens = http.post("/tokenize", json={"content": text, "add_special": True, "with_pieces": True}).json()["tokens"]
+    written = [one["piece"] for one in tokens]
+    assert any(isinstance(piece, list) for piece in written)
+    assert written[-1] == "<|endoftext|>"
+    assert b"".join(p.encode() if isinstance(p, str) else bytes(p) for p in written[:-1]).decode() == text
+    ids = [one["id"] for one in tokens]
+    assert http.post("/decode", json={"ids": ids}).json() == [text]
+    assert http.post("/decode", json={"ids": [ids], "skip_special_tokens": False}).json() == [f"{text}<|endoftext|>"]

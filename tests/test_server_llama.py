@@ -191,6 +191,10 @@ def test_tokenize_and_back(http: httpx.Client) -> None:
     assert http.post("/tokenize", json={"content": "ab", "with_pieces": True}).json() == {
         "tokens": [{"id": 97, "piece": "a"}, {"id": 98, "piece": "b"}]
     }
+    # Parts of a character are bytes, as in llama-server: common.cpp, format_tokenize_response
+    assert http.post("/tokenize", json={"content": "aé", "with_pieces": True}).json() == {
+        "tokens": [{"id": 97, "piece": "a"}, {"id": 0xC3, "piece": [0xC3]}, {"id": 0xA9, "piece": [0xA9]}]
+    }
     assert http.post("/tokenize", json={}).json() == {"tokens": []}
     assert http.post("/detokenize", json={}).json() == {"content": ""}
 
@@ -201,7 +205,7 @@ def test_tokenize_and_back(http: httpx.Client) -> None:
         ("/tokenize", {"content": 5}),
         ("/tokenize", {"content": "a", "add_special": "x"}),
         ("/tokenize", {"content": "a", "parse_special": False}),
-        ("/tokenize", {"content": "a" * 9000, "with_pieces": True}),
+        ("/tokenize", {"content": "a" * 70_000, "with_pieces": True}),
         ("/detokenize", {"tokens": "a"}),
         ("/detokenize", {"tokens": [1.5]}),
         ("/detokenize", {"tokens": [-1]}),

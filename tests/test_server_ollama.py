@@ -20,6 +20,7 @@ import pytest
 from fake_service import N_EMBD, FakeService, served, vector
 
 from q3e_local import store
+from q3e_local.aliases import Alias
 from q3e_local.errors import (
     BadVectorError,
     EngineError,
@@ -32,7 +33,6 @@ from q3e_local.pull import Step
 from q3e_local.server.dialects.keep_alive import NEVER, keep_alive_s
 from q3e_local.server.dialects.names import checked, short_form
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
-from q3e_local.server.settings import Alias
 from q3e_local.store import Installed
 
 pytest_plugins = ["serving"]
@@ -92,7 +92,7 @@ def test_the_async_client(address: str) -> None:
     assert [one.prompt_eval_count for one in asyncio.run(embed())] == list(range(2, 21))
 
 
-@pytest.mark.parametrize(("dim", "expected"), [(8, 8), (255, 255), (256, 256), (5000, 256), (0, 256), (-1, 256)])
+@pytest.mark.parametrize(("dim", "expected"), [(32, 32), (255, 255), (256, 256), (5000, 256), (0, 256), (-1, 256)])
 def test_dimensions_are_cut_to_and_else_ignored(client: ollama.Client, dim: int, expected: int) -> None:
     found = client.embed("demo", "a", dimensions=dim).embeddings[0]
     assert np.allclose(found, vector(ord("a"), 2, dim=expected))
@@ -100,7 +100,7 @@ def test_dimensions_are_cut_to_and_else_ignored(client: ollama.Client, dim: int,
 
 def test_vectors_have_length_1(client: ollama.Client) -> None:
     # ollama server/routes_test.go: TestNormalize
-    for row in client.embed("demo", ["a", "hello", "x" * 50], dimensions=3).embeddings:
+    for row in client.embed("demo", ["a", "hello", "x" * 50], dimensions=40).embeddings:
         assert abs(float(np.linalg.norm(row)) - 1) < 1e-6
 
 
@@ -342,6 +342,16 @@ def test_copies_that_are_refused(http: httpx.Client, source: str, destination: s
         ('{"model":"demo","input":"a","truncate":"yes"}', 400, "truncate must be true or false"),
         ('{"model":"demo","input":"a","dimensions":"64"}', 400, "dimensions must be a whole number"),
         ('{"model":"demo","input":"a","dimensions":6.5}', 400, "dimensions must be a whole number"),
+        (
+            '{"model":"demo","input":"a","dimensions":31}',
+            400,
+            "dimensions must be 32 or more",
+        ),
+        (
+            '{"model":"demo","input":"a","dimensions":1}',
+            400,
+            "dimensions must be 32 or more",
+        ),
         ('{"model":"demo","input":"a","options":[]}', 400, "options must be an object"),
         ('{"model":"demo","input":"a","options":{"num_ctx":"x"}}', 400, "options.num_ctx must be a whole number"),
         ('{"model":"demo","input":"a","keep_alive":"10"}', 400, "keep_alive must be"),
@@ -380,6 +390,26 @@ def test_errors_have_their_status(
         assert answer.headers.get("retry-after") == {QueueFullError: "7", StoppingError: "5"}.get(type(error))
     fake.fail = None
     assert http.post("/api/embed", json={"model": "demo", "input": "a"}).status_code == 200
+
+
+def test_a_field_there_is_not_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with served(FakeService()) as http:
+        for _ in range(3):
+            answer = http.post("/api/embed", json={"model": "demo", "inputs": "a private text", "dimension": 3})
+            assert (answer.status_code, answer.json()["embeddings"]) == (200, [])
+        http.post("/api/embeddings", json={"name": "demo", "input": "a", "a private text": 1})
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        has = "and ignores it; it has model, input, truncate, dimensions, options, keep_alive"
+        old = "and ignores it; it has model, prompt, options, keep_alive"
+        assert lines == [
+            f"/api/embed has no field inputs, {has}",
+            f"/api/embed has no field dimension, {has}",
+            f"/api/embeddings has no field input, {old}",
+            f"/api/embeddings has no field one of 14 characters, {old}",
+        ]
+        for n in range(300):
+            http.post("/api/embed", json={"model": "demo", f"field{n}": 1})
+        assert len(caplog.records) < 150
 
 
 def test_the_client_raises_its_own_error(client: ollama.Client) -> None:
@@ -456,7 +486,12 @@ def test_a_file_the_server_was_started_with_has_a_name(tiny_gguf: Callable[..., 
         assert f"{path.stem}:latest" in [one["name"] for one in http.get("/api/tags").json()["models"]]
         assert http.post("/api/show", json={"model": path.stem}).status_code == 200
         assert http.get("/props").json()["model_alias"] == http.get("/info").json()["model_id"] == path.stem
-        assert http.post("/api/show", json={"model": str(path)}).status_code == 400
+        for route in ("/api/show", "/api/embed", "/v1/embeddings", "/embed"):
+            answer = http.post(route, json={"model": str(path), "input": "a", "inputs": "a"})
+            assert answer.status_code in (400, 404, 422)
+            assert f"invalid model name: this file is served as '{path.stem}'" in answer.text
+        other = http.post("/api/embed", json={"model": "/other.gguf", "input": "a"})
+        assert other.json() == {"error": "invalid model name; /api/tags and /v1/models list those there are"}
 
 
 # Values

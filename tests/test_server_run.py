@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -15,9 +16,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from command import PROGRAM
 from server_process import Running, running_server
 
 from q3e_local import __version__
+from q3e_local.catalog import models_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets of POSIX")
 
@@ -234,12 +237,40 @@ def test_a_busy_port_is_one_line_that_names_it():
             ]
 
 
+def test_a_port_that_we_have_already_is_said_to_be_ours(server):
+    port = int(server.url.rpartition(":")[2])
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")):
+        with running_server(host=host, port=port) as running:
+            assert running.wait() == 1
+            assert running.lines == [
+                f"Error: q3e-local is already serving on port {port} of {shown}; "
+                "use that, or choose another with --port"
+            ]
+
+
+def test_a_port_that_ollama_has_is_said_to_be_ollamas():
+    with socket.create_server(("127.0.0.1", 0)) as taken, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            connection = taken.accept()[0]
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nOllama is running")
+
+        answered = pool.submit(answer)
+        with running_server(port=taken.getsockname()[1]) as running:
+            assert running.wait() == 1
+            assert " is taken by Ollama; stop that, or choose another with --port" in running.lines[0]
+        answered.result(5)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"host": "no-such-host.invalid"}, "Error: there is no host 'no-such-host.invalid' to listen on"),
         ({"host": "203.0.113.7"}, "Error: cannot listen on 203.0.113.7, port 0: "),
-        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; q3e-local list shows"),
+        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; choose from demo, "),
+        ({"models": ["./nope.gguf"]}, "Error: there is no file nope.gguf"),
     ],
 )
 def test_what_cannot_be_served_is_said_and_nothing_started(options, said):
@@ -247,6 +278,49 @@ def test_what_cannot_be_served_is_said_and_nothing_started(options, said):
         assert running.wait() == 1
         assert len(running.lines) == 1
         assert running.lines[0].startswith(said)
+
+
+def test_a_file_is_shown_by_the_name_it_is_served_under(tmp_path):
+    shutil.copy(models_folder() / "demo.gguf", tmp_path)
+    with running_server(models=[str(tmp_path / "demo.gguf")]) as running:
+        command = running.wait_for("try: ")
+        assert '"model": "demo"' in command
+        assert any(" loading demo, " in line for line in running.lines)
+        assert any(line.startswith("models: demo; ") for line in running.lines)
+        assert embed(running)[0] == 200
+
+
+def test_loading_what_is_unloaded_at_once_is_warned_about():
+    with running_server(models=["demo"], keep_alive_s="0") as running:
+        assert "keep_alive 0 unloads what --model loads at once" in running.wait_for("WARNING: ")
+    with running_server(models=["demo"], keep_alive_s="-1") as running:
+        running.wait_for("try: ")
+        assert not any("WARNING" in line for line in running.lines)
+
+
+@pytest.mark.parametrize(
+    ("alias", "said"),
+    [
+        ('{model = "nope"}', "aliases.mine.model: the alias mine stands for nope, and there is no such model"),
+        ('{model = "demo", dim = 1024}', "aliases.mine.dim must be 256 or less, which demo has, got 1024"),
+    ],
+)
+def test_a_name_of_the_users_that_can_never_work_ends_the_start(alias, said, tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text(f"[aliases]\nmine = {alias}\n")
+    program = [*PROGRAM, "serve", "--port", "0"]
+    with running_server(env={"Q3E_HOME": str(tmp_path)}, program=program) as running:
+        assert running.wait() == 2
+        assert running.lines == [f"Error: {tmp_path / 'config' / 'config.toml'}: {said}"]
+
+
+def test_a_name_whose_model_is_not_here_yet_is_warned_about(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text('[aliases]\nmine = {model = "qwen3-embedding:4b"}\n')
+    program = [*PROGRAM, "serve", "--port", "0"]
+    with running_server(env={"Q3E_HOME": str(tmp_path)}, program=program) as running:
+        assert "aliases.mine.model is not on this machine yet; get it with" in running.wait_for("WARNING: ")
+        assert running.url
 
 
 def test_a_public_address_without_a_key_is_warned_about():

@@ -20,6 +20,7 @@ from workers import FakeWorker
 from world import World
 
 import q3e_local
+from q3e_local.aliases import Alias
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import (
@@ -34,7 +35,7 @@ from q3e_local.server.errors import QueueFullError, WorkerDiedError
 from q3e_local.server.local_service import LocalService
 from q3e_local.server.service import ServiceRequest as Request
 from q3e_local.server.service import ServiceResult
-from q3e_local.server.settings import Alias, ServerSettings
+from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import WorkerEngine
 
 EOS = FakeEngine.eos_id
@@ -180,8 +181,10 @@ def test_a_name_from_a_request_is_never_a_path(
 def test_a_file_that_the_server_was_started_with_has_its_name(tiny_gguf: Callable[..., Path], tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(tiny_gguf("f16").read_bytes())
-    for name in (str(path), "mine", "mine-query", "mine:latest"):
+    for name in ("mine", "mine-query", "mine:latest", "MINE"):
         assert embed("a", model=name, settings={"models": (str(path),)}).model == "mine"
+    with pytest.raises(UnknownModelError, match=r"there is no model .* here; there are mine, demo"):
+        embed("a", model=str(path), settings={"models": (str(path),)})
 
 
 def test_loading_and_unloading_by_every_name() -> None:

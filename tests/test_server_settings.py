@@ -6,13 +6,12 @@ import pytest
 
 from q3e_local import address
 from q3e_local.address import Address
+from q3e_local.aliases import Alias, read_aliases
 from q3e_local.errors import OptionError
 from q3e_local.server.settings import (
-    Alias,
     ServerSettings,
     duration_s,
     keep_alive,
-    read_aliases,
     settings,
 )
 
@@ -168,7 +167,7 @@ def test_aliases_of_the_config_file(tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
     assert settings({}, {}).aliases == {}
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "server.toml").write_text(
+    (tmp_path / "config" / "config.toml").write_text(
         '[aliases]\nmy-Legal = {model = "qwen3-embedding:4b", instruction = "Find the law", dim = 256}\n'
         '"small:1" = {model = "demo"}\n'
     )
@@ -201,7 +200,7 @@ def test_aliases_of_the_config_file(tmp_path, monkeypatch):
     ],
 )
 def test_a_malformed_config_file_is_an_error_with_file_and_key(content, said, tmp_path):
-    path = tmp_path / "server.toml"
+    path = tmp_path / "config.toml"
     path.write_text(content)
     with pytest.raises(OptionError) as caught:
         read_aliases(path)

@@ -149,6 +149,29 @@ def test_tokenize(http: httpx.Client) -> None:
         assert (answer.status_code, list(answer.json())) == (status, ["error", "error_type"])
 
 
+def test_the_root_embeds_too(http: httpx.Client) -> None:
+    assert np.allclose(http.post("/", json={"inputs": ["a", "a"]}).json(), [A, A])
+    refused = http.post("/", json={})
+    assert (refused.status_code, list(refused.json())) == (422, ["error", "error_type"])
+    assert http.get("/").text == "Ollama is running"  # TEI's clients look at the status only
+    assert http.put("/").status_code == 405
+
+
+def test_decode(http: httpx.Client) -> None:
+    def decoded(ids: Any, **more: Any) -> Any:
+        return http.post("/decode", json={"ids": ids, **more}).json()
+
+    assert decoded([97, 98, END]) == ["ab"]
+    assert decoded([[97, 98, END], [0xC3, 0xA9], []]) == ["ab", "é", ""]
+    assert decoded([97, END], skip_special_tokens=False) == ["a<|endoftext|>"]
+    for body, status in (
+        ({}, 400), ({"ids": []}, 400), ({"ids": [[97], 98]}, 422), ({"ids": [98, [97]]}, 422), ({"ids": ["a"]}, 422),
+        ({"ids": [-1]}, 422), ({"ids": [999]}, 422), ({"ids": "a"}, 422), ({"ids": [[97]] * 51}, 422),
+    ):  # fmt: skip
+        answer = http.post("/decode", json=body)
+        assert (answer.status_code, list(answer.json())) == (status, ["error", "error_type"])
+
+
 def test_info(http: httpx.Client) -> None:
     found = http.get("/info").json()
     assert found["model_id"] == "demo"

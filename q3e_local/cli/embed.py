@@ -23,6 +23,7 @@ from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
 from q3e_local.request import EmbedRequest
+from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ class _Tally:
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]")
 @click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    help="A model's name, a path to a .gguf file, or demo.",
+    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
 )  # fmt: skip
 @click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
 @click.option(
-    "--as", "kind", type=click.Choice(["document", "query"]), default="document", show_default=True,
-    help="A query gets the instruction before it.",
+    "--as", "kind", type=click.Choice(["document", "query"]),
+    help="A query gets the instruction before it. [default: what the model's name says, else document]",
 )  # fmt: skip
 @click.option("--task", type=click.Choice(list(TASKS)), help="A named instruction. [default: retrieval]")
 @click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
@@ -104,7 +105,7 @@ class _Tally:
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def embed(
     inputs_: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None, csv_column: str | None,
-    id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind, task: str | None,
+    id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
     instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
     dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
     server: str | None, quiet: bool,
@@ -127,14 +128,14 @@ def embed(
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
     check_target(output, form, resume, force)
 
-    _hint(source, layout, task, kind, quiet)
+    _hint_at_records(source, layout, quiet)
     tally = _Tally()
     with stopping_cleanly(), _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
         _check(embedder, request)
-        dim = embedder.n_embd if dimensions is None else dimensions
-        about = About(embedder.model, embedder.space(request), dim, dtype)
+        about = About(embedder.model, embedder.space(request), embedder.dim(request), dtype)
+        _hint_at_task(request, about, quiet)
         n_bytes = source.n_bytes()
         with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
             try:
@@ -166,9 +167,8 @@ def _check(embedder: Embedder | RemoteEmbedder, request: EmbedRequest) -> None:
     try:
         embedder.check(request)
     except OptionError as error:
-        what, _, rest = str(error).partition(" ")
-        flags = {"dim": "--dimensions", "max_tokens": "--max-tokens"}
-        raise OptionError(f"{flags.get(what, what)} {rest}") from None
+        flag = {"dim": "--dimensions", "max_tokens": "--max-tokens"}.get(error.option, error.option)
+        raise OptionError(error.under(flag)) from None
 
 
 def _run(
@@ -239,18 +239,21 @@ def _say_what_is_kept(output: Path, form: str, n_texts: int, skip: bool) -> None
         _say(f"nothing is kept of {texts}: only .jsonl and .npy outputs can be resumed")
 
 
-def _hint(source: Source, layout: Layout, task: str | None, kind: Kind, quiet: bool) -> None:
+def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
     """What a person may not have meant."""
-    if quiet:
+    if quiet or layout != Layout():
         return
-    if layout == Layout():
-        for path in source.paths:
-            option = _RECORDS.get(path.suffix.lower()) if path is not None else None
-            if option is not None:
-                _say(f"{path} is embedded as one text; for its records give {option}")
-                return
-    if task is not None and kind == "document" and not TASKS[task].symmetric:
-        _say(f"--task {task} is for queries: documents stand bare; for queries add --as query")
+    for path in source.paths:
+        option = _RECORDS.get(path.suffix.lower()) if path is not None else None
+        if option is not None:
+            _say(f"{path} is embedded as one text; for its records give {option}")
+            return
+
+
+def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
+    """The same of a task that leaves the texts as they are."""
+    if not quiet and request.task is not None and is_plain(about.space):
+        _say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
 
 
 def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local import catalog, store
+from q3e_local import store
 from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli.progress import bar
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelNotHereError
+from q3e_local.naming import Names
 from q3e_local.store import Installed
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     except ModelNotHereError:
         if offline or is_offline():
             raise
-    card, file = catalog.resolve(model)
+    card, file = Names().to_pull(model)
     for line in announce(card, file, "auto"):
         click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.download.origins import is_offline
 from q3e_local.errors import OptionError
+from q3e_local.naming import Names
+from q3e_local.request import Defaults
 from q3e_local.store import Installed
 
 _CONTEXTS = (512, 2_048, 8_192, 32_768)
@@ -40,7 +43,7 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
       q3e-local pull qwen3-embedding:0.6b --source modelscope
       q3e-local pull qwen3-embedding:4b --to /media/stick     (then, over there: q3e-local import /media/stick)
     """
-    card, file = catalog.resolve(name)
+    card, file = Names().to_pull(name)
     if not (quiet or offline or is_offline()):
         for line in announce(card, file, source):
             click.echo(line, err=True)
@@ -86,12 +89,14 @@ def list_(as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
-    from q3e_local.embedder import DIM_MIN
+    from q3e_local import naming
     from q3e_local.engine import EngineConfig
     from q3e_local.model_file import END_TEXT, inspect
     from q3e_local.plan import ContextPlan
+    from q3e_local.request import DIM_MIN
 
-    found, config = store.locate(name), EngineConfig()
+    named, config = naming.resolve(name), EngineConfig()
+    found = named.located
     info = inspect(found.path)
     recorded = store.recorded(found.name)
     checked = "header"
@@ -118,6 +123,7 @@ def show(name: str, as_json: bool) -> int:
         "pooling": "last",
         "end_token": info.eos_id,
         "query_prompt": found.prompts.query,
+        "under_this_name": asdict(named.defaults),
         "digest": info.digest,
         "checked": checked,
         "memory_bytes": memory,
@@ -128,6 +134,7 @@ def show(name: str, as_json: bool) -> int:
         return DONE
     lines = {
         "name": found.name,
+        "under this name": _meaning(named.defaults),
         "title": info.name,
         "path": str(found.path),
         "size": size(info.size_bytes),
@@ -205,6 +212,15 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
         click.echo(f"{one.name} is at {one.path}")
         click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)
     return DONE
+
+
+def _meaning(defaults: Defaults) -> str | None:
+    """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
+    if defaults == Defaults():
+        return None
+    own = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
+    given = [f"{name} {value}" for name, value in own.items() if value is not None]
+    return ", ".join(["queries" if defaults.kind == "query" else "documents", *given])
 
 
 def _fields(one: Installed) -> dict[str, Any]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from q3e_local.errors import OptionError
+
+if TYPE_CHECKING:
+    from q3e_local.server.settings import ServerSettings
+
+# Beside its options, what a server is told by.
+SERVER_VARIABLES = (
+    "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY", "Q3E_ORIGINS",
+    "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT", "OLLAMA_HOST",
+    "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
+)  # fmt: skip
 
 
 @click.command()
@@ -44,7 +55,7 @@ from q3e_local.errors import OptionError
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), help="Lines on stderr. [env: Q3E_LOG_FORMAT] [default: text]"
 )
-def serve(host: str | None, origins: str | None, **options: Any) -> int:
+def serve(**options: Any) -> int:
     """Serve embeddings to Ollama's, OpenAI's, llama-server's and TEI's clients on this machine.
 
     Ctrl-C or SIGTERM finishes what runs, then ends. A second one ends at once.
@@ -54,17 +65,21 @@ def serve(host: str | None, origins: str | None, **options: Any) -> int:
       q3e-local serve -m qwen3-embedding:4b --keep-alive -1
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
-    from q3e_local.server.settings import settings
-
-    options["host"] = _host(host)
-    options["origins"] = tuple(part.strip() for part in (origins or "").split(",") if part.strip())
-    chosen = settings(options)
+    chosen = chosen_settings(options)
     # After everything that can fail quickly.
     from q3e_local.server.app import create_app
     from q3e_local.server.local_service import LocalService
     from q3e_local.server.run import serve as run
 
     return run(chosen, LocalService, create_app)
+
+
+def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> ServerSettings:
+    """The settings for the options of `serve` and this environment. Raises OptionError."""
+    from q3e_local.server.settings import settings
+
+    origins = tuple(part.strip() for part in (options["origins"] or "").split(",") if part.strip())
+    return settings({**options, "host": _host(options["host"]), "origins": origins}, environ)
 
 
 def _host(text: str | None) -> str | None:

@@ -1,41 +1,41 @@
 """`q3e-local service`: a user service, so that the server starts with the laptop.
 
-Writes one file and runs nothing: which command switches it on is told, and left to the user.
+Writes one file and runs nothing: which command switches it on is told, and left to the user. Looks at the options as
+`serve` will, so that what is wrong with them is told now and not at the next log in.
 """
 
 from __future__ import annotations
 
 import os
-import plistlib
 import shlex
+import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from q3e_local.cli import DONE
+from q3e_local import store
+from q3e_local.cli import DONE, units
+from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.errors import OptionError, OutputError
+from q3e_local.folders import config_folder
 
-_LABEL = "local.q3e.serve"
-# What decides where models are, and how this server runs; keys are not among them, they belong into no such file.
-_KEPT = ("Q3E_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
-
-
-@dataclass(frozen=True)
-class _Unit:
-    path: Path
-    content: str
-    enable: tuple[str, ...]
-    disable: tuple[str, ...]
+# What decides where models and settings are; the first two are no paths.
+_KEPT = ("HF_HUB_OFFLINE", "HF_ENDPOINT")
+_KEPT_PATHS = (
+    "Q3E_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
+)  # fmt: skip
 
 
 @click.group()
 def service() -> None:
     """Start the server when you log in: a systemd user unit, or a launchd agent on macOS.
 
-    What comes behind -- are options of `q3e-local serve`.
+    What comes behind -- are options of `q3e-local serve`. Of this shell's variables it takes over where models are
+    (Q3E_HOME, HF_HOME and the like). Others go into serve.env in the config folder, NAME=VALUE on each line, as the
+    keys it is to ask for: Q3E_API_KEY.
 
     \b
       q3e-local service print
@@ -47,9 +47,9 @@ def service() -> None:
 @click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 def print_(options: tuple[str, ...]) -> int:
     """Show the file that install would write."""
-    unit = _unit(options)
-    click.echo(f"# {unit.path}", err=True)
-    click.echo(unit.content, nl=False)
+    place, content = units.place(), _content(options)
+    click.echo(f"# {place.path}", err=True)
+    click.echo(content, nl=False)
     return DONE
 
 
@@ -58,19 +58,19 @@ def print_(options: tuple[str, ...]) -> int:
 @click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 def install(force: bool, options: tuple[str, ...]) -> int:
     """Write the file, and say how to switch it on."""
-    unit = _unit(options)
-    partial = unit.path.with_name(f".{unit.path.name}.{os.getpid()}.partial")
+    place, content = units.place(), _content(options)
+    partial = place.path.with_name(f".{place.path.name}.{os.getpid()}.partial")
     try:
-        if unit.path.exists() and not force and unit.path.read_text(encoding="utf-8") != unit.content:
-            raise OutputError(f"{unit.path} exists with other content; replace it with --force")
-        unit.path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(unit.content, encoding="utf-8")
-        partial.replace(unit.path)
+        if place.path.exists() and not force and place.path.read_text(encoding="utf-8") != content:
+            raise OutputError(f"{place.path} exists with other content; replace it with --force")
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(place.path)
     except OSError as error:
-        raise OutputError(f"cannot write {unit.path}: {error.strerror}") from None
-    click.echo(f"wrote {unit.path}")
+        raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
+    click.echo(f"wrote {place.path}")
     click.echo("switch it on with:")
-    for line in unit.enable:
+    for line in place.enable:
         click.echo(f"  {line}")
     return DONE
 
@@ -78,104 +78,80 @@ def install(force: bool, options: tuple[str, ...]) -> int:
 @service.command()
 def uninstall() -> int:
     """Remove the file, and say how to switch a running service off."""
-    unit = _unit(())
+    place = units.place()
     try:
-        unit.path.unlink()
+        place.path.unlink()
     except FileNotFoundError:
-        click.echo(f"there is no {unit.path}", err=True)
+        click.echo(f"there is no {place.path}", err=True)
         return DONE
     except OSError as error:
-        raise OutputError(f"cannot remove {unit.path}: {error.strerror}") from None
-    click.echo(f"removed {unit.path}")
+        raise OutputError(f"cannot remove {place.path}: {error.strerror}") from None
+    click.echo(f"removed {place.path}")
     click.echo("switch the running service off with:")
-    for line in unit.disable:
+    for line in place.disable:
         click.echo(f"  {line}")
     return DONE
 
 
-def _unit(options: Sequence[str]) -> _Unit:
+def _content(options: Sequence[str]) -> str:
+    """The file, and on stderr what it does not have."""
     if any(option.split("=", 1)[0] == "--api-key" for option in options):
-        raise OptionError(
-            "a key in this file could be read by others; put Q3E_API_KEY into the service's environment"
-        )
-    _check(options)
-    command = (sys.executable, "-m", "q3e_local", "serve", *options)
+        raise OptionError(f"others can read a key in this file; {_how_to_set_a_key()}")
+    params = serve.make_context("q3e-local serve", list(options)).params
+    from q3e_local.server.naming import ServedNames
+
+    # As the service will see it: without the variables of this shell.
+    chosen = chosen_settings(params, {})
+    for doubt in (*ServedNames(chosen).check(), *chosen.doubts()):
+        click.echo(f"WARNING: {doubt}", err=True)
+    _say_what_is_left_out()
     environment = {name: os.environ[name] for name in _KEPT if os.environ.get(name)}
-    if sys.platform == "win32":
-        raise OptionError(
-            "a user service is not supported on Windows; in the Task Scheduler make a task that runs at log on: "
-            "q3e-local serve"
+    environment |= {name: _absolute(os.environ[name]) for name in _KEPT_PATHS if os.environ.get(name)}
+    return units.content((sys.executable, "-m", "q3e_local", "serve", *_options(params)), environment, _settings())
+
+
+def _options(params: dict[str, Any]) -> list[str]:
+    """The options as they were given, with paths that mean the same from every folder."""
+    written = []
+    for option in serve.params:
+        value = params[option.name or ""]
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is None:
+                continue
+            is_path = option.name == "unix_socket" or (option.name == "models" and store.path_of(one) is not None)
+            written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
+    return written
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _settings() -> Path:
+    """Variables for the service alone, which others need not be able to read."""
+    return (config_folder() / "serve.env").absolute()
+
+
+def _how_to_set_a_key() -> str:
+    file = _settings()
+    folder, quoted = shlex.quote(str(file.parent)), shlex.quote(str(file))
+    return (
+        f"write a line Q3E_API_KEY='...' into {file}, which the service reads and nobody else may:\n"
+        f"  mkdir -p {folder} && touch {quoted} && chmod 600 {quoted}"
+    )
+
+
+def _say_what_is_left_out() -> None:
+    """Settings of this shell that the service will not have, and a settings file that others can read."""
+    file = _settings()
+    left_out = [name for name in SERVER_VARIABLES if os.environ.get(name) and name != "Q3E_API_KEY"]
+    if left_out:
+        click.echo(
+            f"not taken over from this shell: {', '.join(left_out)}; give them as options behind --, or write them "
+            f"into {file}",
+            err=True,
         )
-    if sys.platform == "darwin":
-        return _launchd(command, environment)
-    return _systemd(command, environment)
-
-
-def _check(options: Sequence[str]) -> None:
-    """Options that serve does not know are better refused now than at the next log in."""
-    from q3e_local.cli.serve import serve
-
-    serve.make_context("q3e-local serve", list(options))
-
-
-def _systemd(command: Sequence[str], environment: dict[str, str]) -> _Unit:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    lines = [
-        "[Unit]",
-        "Description=q3e-local: Qwen3-Embedding on this machine",
-        "",
-        "[Service]",
-        f"ExecStart={' '.join(_systemd_quoted(part) for part in command)}",
-        *(f"Environment={_systemd_quoted(f'{name}={value}', dollar='$')}" for name, value in environment.items()),
-        "Restart=on-failure",
-        "RestartSec=5",
-        # Longer than the server takes to finish what runs.
-        "TimeoutStopSec=60",
-        "KillMode=mixed",
-        "NoNewPrivileges=yes",
-        "",
-        "[Install]",
-        "WantedBy=default.target",
-        "",
-    ]
-    return _Unit(
-        config / "systemd" / "user" / "q3e-local.service",
-        "\n".join(lines),
-        (
-            "systemctl --user daemon-reload",
-            "systemctl --user enable --now q3e-local",
-            "journalctl --user -fu q3e-local",
-        ),
-        ("systemctl --user disable --now q3e-local", "systemctl --user daemon-reload"),
-    )
-
-
-def _systemd_quoted(text: str, dollar: str = "$$") -> str:
-    """One word of a unit file: `%` means something there, and `$` does in a command."""
-    if any(ord(character) < 32 for character in text):
-        raise OptionError(f"{text!r} cannot stand in a unit file")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
-    return escaped if escaped == text and not set(text) & set(" '\t;") else f'"{escaped}"'
-
-
-def _launchd(command: Sequence[str], environment: dict[str, str]) -> _Unit:
-    log = Path.home() / "Library" / "Logs" / "q3e-local.log"
-    path = Path.home() / "Library" / "LaunchAgents" / f"{_LABEL}.plist"
-    plist = {
-        "Label": _LABEL,
-        "ProgramArguments": list(command),
-        "EnvironmentVariables": environment,
-        "RunAtLoad": True,
-        "KeepAlive": {"SuccessfulExit": False},
-        "ExitTimeOut": 60,
-        "ProcessType": "Interactive",  # Background would put it on the slow cores
-        "StandardErrorPath": str(log),
-    }
-    content = plistlib.dumps(plist, sort_keys=False).decode("utf-8")
-    target = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/$UID"
-    return _Unit(
-        path,
-        content,
-        (f"launchctl bootstrap {target} {shlex.quote(str(path))}", f"tail -f {shlex.quote(str(log))}"),
-        (f"launchctl bootout {target}/{_LABEL}",),
-    )
+    if os.environ.get("Q3E_API_KEY") and not file.exists():
+        click.echo(f"not taken over from this shell: Q3E_API_KEY; {_how_to_set_a_key()}", err=True)
+    if file.exists() and os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        click.echo(f"WARNING: others can read {file}; chmod 600 {shlex.quote(str(file))}", err=True)

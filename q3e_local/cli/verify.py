@@ -16,6 +16,7 @@ from q3e_local.cli.inputs import Layout
 from q3e_local.cli.loading import load
 from q3e_local.cli.progress import bar, meter
 from q3e_local.errors import InputError, OptionError
+from q3e_local.naming import Names
 
 if TYPE_CHECKING:
     from q3e_local.store import Located
@@ -55,6 +56,7 @@ def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
     from q3e_local.gguf_header import read_header
     from q3e_local.model_file import inspect
 
+    name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
     with load(name, offline, quiet) as embedder:
         located = store.locate(name)
         info = inspect(located.path)

@@ -124,12 +124,22 @@ class LlamaEngine:
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out; what is no UTF-8 becomes U+FFFD."""
-        if ids and not 0 <= min(ids) <= max(ids) < self.info.n_vocab:
-            raise OptionError(f"token ids are between 0 and {self.info.n_vocab - 1}, got {min(ids)} to {max(ids)}")
+        return self._bytes_of([ids])[0].decode("utf-8", "replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each of these ids: a character may be split between several."""
+        return self._bytes_of([[one] for one in ids])
+
+    def _bytes_of(self, runs: Sequence[Sequence[int]]) -> list[bytes]:
+        for ids in runs:
+            if ids and not 0 <= min(ids) <= max(ids) < self.info.n_vocab:
+                raise OptionError(
+                    f"token ids are between 0 and {self.info.n_vocab - 1}, got {min(ids)} to {max(ids)}"
+                )
         with self._tokenizing:
             if self._model is None:
                 raise EngineError("the engine is closed")
-            return self._model.detokenize(ids).decode("utf-8", "replace")
+            return [self._model.detokenize(ids) for ids in runs]
 
     @property
     def counts(self) -> Counts:

@@ -10,31 +10,30 @@ import os
 import socket
 import sys
 
-from q3e_local import __version__, store
+from q3e_local import __version__
 from q3e_local.address import Address
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.server import logs
-from q3e_local.server.naming import Names
+from q3e_local.server.naming import served_as, to_try
 from q3e_local.server.settings import ServerSettings
 
 
 def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
     """Say where, what and how, and a line to try."""
     where, port = address(settings, sockets), _port(settings, sockets)
-    model = _model_to_try(settings)
+    model, models = to_try(settings), [served_as(given) for given in settings.models]
     alive = settings.keep_alive_s
     n_keys = len(settings.api_keys)
     keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
     lines = [
         f"q3e-local {__version__} listens on {where}",
-        f"models: {', '.join(settings.models) or f'loaded on first use, such as {model}'}; at most "
+        f"models: {', '.join(models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
         f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
         f"try: {_curl(settings, port, model)}",
     ]
     if settings.log_format == "json":
-        fields = {"address": where, "models": list(settings.models), "version": __version__, "pid": os.getpid()}
+        fields = {"address": where, "models": models, "version": __version__, "pid": os.getpid()}
         logs.LOGGER.info("listening", extra={"fields": fields})
     else:
         for line in lines:
@@ -54,19 +53,6 @@ def address(settings: ServerSettings, sockets: list[socket.socket]) -> str:
 
 def _port(settings: ServerSettings, sockets: list[socket.socket]) -> int:
     return sockets[0].getsockname()[1] if settings.unix_socket is None else 0
-
-
-def _model_to_try(settings: ServerSettings) -> str:
-    """A name that works here: one that is loaded, the usual one, or whatever there is."""
-    if settings.models:
-        given = settings.models[0]
-        # A file is asked for by the name it is shown under.
-        is_file = given.lower().endswith(".gguf")
-        return Names(settings.aliases, settings.models).resolve(given).located.name if is_file else given
-    here = [one.name for one in store.installed()]
-    if DEFAULT_MODEL in here or not here:
-        return DEFAULT_MODEL
-    return next((name for name in here if name != "demo"), "demo")
 
 
 def _curl(settings: ServerSettings, port: int, model: str) -> str:

@@ -30,7 +30,7 @@ def create_app(service: Service, settings: ServerSettings) -> FastAPI:
     app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
     for dialect in (ollama, openai, llama_server, tei, native):
         app.include_router(dialect.router(service, settings))
-    add_docs(app)
+    add_docs(app, settings)
     app.add_exception_handler(HTTPException, _no_route)
     return app
 

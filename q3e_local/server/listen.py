@@ -13,12 +13,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from q3e_local.address import DEFAULT_PORT
 from q3e_local.errors import OptionError
 from q3e_local.server.errors import ServerError
+from q3e_local.server.neighbour import who_listens
 from q3e_local.server.settings import ServerSettings
 
 _BUSY = {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}
+_ALL = "all addresses"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, getattr(errno, "WSAEACCES", errno.EACCES)}
 
 
@@ -77,7 +78,7 @@ def _all_addresses(port: int) -> socket.socket:
             return _bound(socket.AF_INET6, ("::", port), dual=True)
         return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - asked for
     except OSError as error:
-        raise _refused(error, "all addresses", port) from None
+        raise _refused(error, _ALL, port) from None
 
 
 def _bound(family: int, where: tuple[object, ...], dual: bool = False) -> socket.socket:
@@ -100,9 +101,13 @@ def _bound(family: int, where: tuple[object, ...], dual: bool = False) -> socket
 
 def _refused(error: OSError, host: str, port: int) -> ListenError:
     if error.errno in _BUSY:
-        whose = " (Ollama's own, perhaps)" if port == DEFAULT_PORT else ""
+        who = who_listens("" if host == _ALL else host, port)
+        if who == "q3e-local":
+            return ListenError(
+                f"q3e-local is already serving on port {port} of {host}; use that, or choose another with --port"
+            )
         return ListenError(
-            f"port {port} on {host} is taken by another program{whose}; stop that, or choose another with --port"
+            f"port {port} on {host} is taken by {who or 'another program'}; stop that, or choose another with --port"
         )
     if error.errno in _FORBIDDEN:
         return ListenError(f"port {port} on {host} may not be used by this user; choose another with --port")

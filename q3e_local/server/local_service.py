@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from q3e_local.batching import prefixes
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.model_file import inspect
+from q3e_local.naming import Named
 from q3e_local.plan import ContextPlan, padded
-from q3e_local.request import EmbedRequest
+from q3e_local.request import EmbedRequest, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.models import Model, Models
-from q3e_local.server.naming import Named, Names, to_pull
+from q3e_local.server.naming import ServedNames
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
@@ -42,7 +43,7 @@ class LocalService:
         make_worker: Callable[[Path], Worker] | None = None,
     ) -> None:
         engine_config, failed = config or EngineConfig(), FailedLoads()
-        self._names = Names(settings.aliases, settings.models)
+        self._names = ServedNames(settings)
         self._models = Models(
             make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
             lambda path: needed_bytes(path, engine_config),
@@ -113,12 +114,22 @@ class LocalService:
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
+        async with self._of_vocabulary(model, ids) as worker:
+            return await asyncio.to_thread(worker.detokenize, ids)
+
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
+        """The bytes of each of these ids, special tokens written out. Raises OptionError as `detokenize`."""
+        async with self._of_vocabulary(model, ids) as worker:
+            return await asyncio.to_thread(worker.pieces, ids)
+
+    @asynccontextmanager
+    async def _of_vocabulary(self, model: str, ids: list[int]) -> AsyncIterator[Worker]:
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
             wrong = tokenizing.foreign(ids, used.worker.n_vocab)
             if wrong is not None:
                 raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
-            return await asyncio.to_thread(used.worker.detokenize, ids)
+            yield used.worker
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""
@@ -140,7 +151,7 @@ class LocalService:
             from q3e_local import pull as pulling  # the network is loaded when it is needed
 
             with suppress(_GoneError):
-                pulling.pull(*to_pull(name), progress=report)
+                pulling.pull(*self._names.to_pull(name), progress=report)
 
         try:
             await asyncio.to_thread(bring)
@@ -185,16 +196,14 @@ class _GoneError(Exception):
 
 def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:
     """The request, and what the name says where the request says nothing."""
-    task, instruction = request.task, request.instruction
-    if task is None and instruction is None and request.kind in (None, named.kind):
-        task, instruction = named.task, named.instruction
     limit = model.worker.n_ctx_max
-    return EmbedRequest(
+    asked = EmbedRequest(
         texts=(),
-        kind=request.kind or named.kind,
-        task=task,
-        instruction=instruction,
-        dim=named.dim if request.dim is None else request.dim,
+        kind=request.kind,
+        task=request.task,
+        instruction=request.instruction,
+        dim=request.dim,
         truncate=request.truncate,
         max_tokens=None if request.max_tokens is None else min(request.max_tokens, limit),
     )
+    return meant(asked, named.defaults)

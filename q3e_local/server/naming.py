@@ -1,108 +1,107 @@
-"""What a client's model name means: a file that is here, and what is done to texts under this name.
+"""The names a server answers to, and whether its settings can work with them.
 
-A name from a request never becomes a path.
+A name from a request never becomes a path: of files, only those the server was started with are reached, each by a
+name made of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
 
 from q3e_local import catalog, store
-from q3e_local.card import ModelCard, ModelFile
-from q3e_local.errors import OptionError, UnknownModelError
-from q3e_local.prompts import Kind
-from q3e_local.server.settings import Alias
+from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
+from q3e_local.model_file import inspect
+from q3e_local.naming import Named, Names
+from q3e_local.prompts import Prompts
+from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Located
 
-QUERY_SUFFIX = "-query"
-_LATEST = ":latest"  # Ollama's clients add it
+_SHOWN_AT_MOST = 20
 
 
-@dataclass(frozen=True)
-class Named:
-    """A model, and what its name asks for where the request says nothing."""
+class ServedNames:
+    """Names for the clients of a server; what is wrong with one is told so that it helps them, not the one here.
 
-    located: Located
-    kind: Kind = "document"
-    task: str | None = None
-    instruction: str | None = None
-    dim: int | None = None
+    Raises OptionError where two files it is started with would have the same name.
+    """
 
-
-class Names:
-    """The names a server answers to: cards and records, each also with `-query`, and the user's own."""
-
-    def __init__(self, aliases: Mapping[str, Alias], started_with: tuple[str, ...] = ()) -> None:
-        self._aliases = aliases
-        self._started_with = started_with
+    def __init__(self, settings: ServerSettings) -> None:
+        self._models = [served_as(given) for given in settings.models]
+        self._aliases = settings.aliases
+        self._files: dict[str, Located] = {}
+        for given, name in zip(settings.models, self._models, strict=True):
+            path = store.path_of(given)
+            if path is not None:
+                other = self._files.setdefault(name.lower(), Located(name, path, Prompts())).path
+                if other != path:
+                    raise OptionError(f"{other} and {path} would both be served as {name!r}; rename one of them")
+        self._names = Names(settings.aliases, self._files)
 
     def resolve(self, name: str) -> Named:
-        """Raises UnknownModelError, ModelNotHereError with the ways to get it, or ModelFileError."""
-        for spelled in _spellings(name):
-            alias = self._aliases.get(spelled.lower())
-            if alias is not None:
-                return _under(alias, self._of_model(alias.model))
-        return self._of_model(name)
+        """What a client's name means.
 
-    def _of_model(self, name: str) -> Named:
-        for spelled in _spellings(name):
-            found = self._located(spelled)
-            if found is not None:
-                return Named(found)
-            if spelled.lower().endswith(QUERY_SUFFIX):
-                found = self._located(spelled[: -len(QUERY_SUFFIX)])
-                if found is not None:
-                    return Named(found, kind="query")
-        raise UnknownModelError(f"there is no model {name!r}; q3e-local list shows what is here")
-
-    def _located(self, name: str) -> Located | None:
-        """None where no model has this name."""
+        Raises UnknownModelError with the names there are, ModelNotHereError, ModelFileError, or OptionError for
+        `-query` behind a name that is of queries already.
+        """
         try:
-            if name in self._started_with:  # the user's own words, which may be a path
-                return store.locate(name)
-            by_path = self._file_started_with(name)
-            if by_path is not None:
-                return by_path
-            if name.lower().endswith(".gguf"):
-                return None
-            if store.recorded(name) is None:
-                catalog.resolve(name)
+            return self._names.resolve(name)
         except UnknownModelError:
-            return None
-        return store.locate(name)
+            raise UnknownModelError(f"there is no model {name!r} here", f"there are {self._listed()}") from None
+        except ModelNotHereError:
+            card, file = self._names.to_pull(name)
+            tag = card.tag(file.quantization)
+            raise ModelNotHereError(
+                f"{tag} is not on this machine; bring it here with POST /api/pull, or q3e-local pull {tag}"
+            ) from None
 
-    def _file_started_with(self, name: str) -> Located | None:
-        """A file that the server was started with, by the name it is shown under."""
-        for given in self._started_with:
-            if given.lower().endswith(".gguf"):
-                found = store.locate(given)
-                if found.name == name:
-                    return found
-        return None
+    def to_pull(self, name: str) -> tuple[ModelCard, ModelFile]:
+        """The card and file that bring a client's name here. Raises UnknownModelError or OptionError."""
+        try:
+            return self._names.to_pull(name)
+        except UnknownModelError:
+            tags = [card.tag(quantization) for card in catalog.cards().values() for quantization in card.files]
+            raise UnknownModelError(f"there is no model {name!r}", f"there are {', '.join(tags)}") from None
+
+    def check(self) -> list[str]:
+        """A sentence for each name that does not work yet.
+
+        Raises what resolving the models to start with raises, ModelFileError or WrongModelError for a file that
+        cannot run, and OptionError for an alias that can never work.
+        """
+        doubts = self._names.check_aliases()
+        for name in self._models:
+            inspect(self._names.resolve(name).located.path)
+        return doubts
+
+    def _listed(self) -> str:
+        """What is here, in a line: models, files the server was started with, and the user's own names."""
+        files = [one.name for one in self._files.values()]
+        found = dict.fromkeys([*files, *(one.name for one in store.installed()), *self._aliases])
+        shown = list(found)[:_SHOWN_AT_MOST]
+        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+        return ", ".join(shown) + more
 
 
-def to_pull(name: str) -> tuple[ModelCard, ModelFile]:
-    """The card and file of a name to pull. Raises UnknownModelError."""
-    for spelled in _spellings(name):
-        for wanted in (spelled, spelled.removesuffix(QUERY_SUFFIX)):
-            try:
-                return catalog.resolve(wanted)
-            except UnknownModelError:
-                continue
-    return catalog.resolve(name)
+def served_as(given: str) -> str:
+    """The name that clients use for what a server was started with: a file's is made of its own, without suffix."""
+    path = store.path_of(given)
+    if path is None:
+        return given
+    stem = path.name.removesuffix(path.suffix) if path.suffix.lower() == ".gguf" else path.name
+    return (
+        stem
+        if NAME_GRAMMAR.fullmatch(stem.lower())
+        else re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
+    )
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    name = name.strip()
-    return (name, name[: -len(_LATEST)]) if name.lower().endswith(_LATEST) else (name,)
-
-
-def _under(alias: Alias, model: Named) -> Named:
-    """What an alias adds to its model. With an instruction or a task of its own, texts are queries."""
-    named = replace(model, dim=alias.dim)
-    if alias.instruction is None and alias.task is None:
-        return named
-    if alias.instruction is not None and alias.task is not None:
-        raise OptionError("an alias has an instruction or a task, not both")
-    return replace(named, kind="query", task=alias.task, instruction=alias.instruction)
+def to_try(settings: ServerSettings) -> str:
+    """A name that works here, for an example: that of a model to start with, the usual one, or whatever there is."""
+    if settings.models:
+        return served_as(settings.models[0])
+    here = [one.name for one in store.installed()]
+    if DEFAULT_MODEL in here:
+        return DEFAULT_MODEL
+    return next((name for name in here if name != "demo"), "demo")

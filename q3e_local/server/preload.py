@@ -6,6 +6,7 @@ Knows the service's `load` and what llama-server answers while it loads; nothing
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from q3e_local.server import logs
 from q3e_local.server.asgi import App, Receive, Scope, Send
@@ -18,7 +19,7 @@ _RETRY_AFTER_S = b"1"
 class Preload:
     """Loads `models` one after the other. Requests that need them meanwhile wait for the load, as for any other."""
 
-    def __init__(self, service: Service, models: tuple[str, ...]) -> None:
+    def __init__(self, service: Service, models: Sequence[str]) -> None:
         self._service, self._left = service, list(models)
 
     async def load(self) -> None:

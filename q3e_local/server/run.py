@@ -23,7 +23,7 @@ from q3e_local.server.asgi import App
 from q3e_local.server.connection import Connection
 from q3e_local.server.guard import Guard
 from q3e_local.server.metrics import Metrics
-from q3e_local.server.naming import Names
+from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.preload import Preload
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -56,12 +56,13 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
     """Serve until a signal, and answer the exit code 0.
 
     A second signal, or work that was not finished in time, ends the process right here, with 130 or 143 after a
-    second signal. Raises ListenError for an address that cannot be had, and what loading `settings.models` raises.
+    second signal. Raises ListenError for an address that cannot be had, what ServedNames.check raises, and what
+    loading `settings.models` raises.
     """
     logs.set_up(settings.log_format)
-    names = Names(settings.aliases, settings.models)
-    for model in settings.models:
-        names.resolve(model)  # what nobody knows, or is not here, is told before anything starts
+    # What nobody knows, is not here or cannot run is told before anything starts.
+    for doubt in (*ServedNames(settings).check(), *settings.doubts()):
+        logs.LOGGER.warning(doubt)
     _allow_many_connections()
     with Signals() as signals:
         sockets = listen.listen(settings)
@@ -86,7 +87,7 @@ async def _serve(
 ) -> bool:
     """Whether all that ran came to its end."""
     service = make_service(settings)
-    metrics, preload = Metrics(service), Preload(service, settings.models)
+    metrics, preload = Metrics(service), Preload(service, [served_as(given) for given in settings.models])
     guard = Guard(preload.route(metrics.route(make_app(service, settings))), settings)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
 

@@ -82,6 +82,9 @@ class Service(Protocol):
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids."""
 
+    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
+        """The bytes of each of these ids, which may be parts of a character."""
+
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,8 @@ from typing import Any, Literal, get_args
 
 from q3e_local import address
 from q3e_local.address import unquoted
-from q3e_local.card import NAME_GRAMMAR
+from q3e_local.aliases import Alias, read_aliases
 from q3e_local.errors import OptionError
-from q3e_local.folders import config_folder
-from q3e_local.prompts import TASKS
 
 LogFormat = Literal["text", "json"]
 
@@ -33,16 +30,6 @@ _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _PIECE = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
 _DURATION = re.compile(rf"[+-]?(?:{_PIECE.pattern})+")
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A name of the user's own: a model, and what is done to every text that comes under this name."""
-
-    model: str
-    instruction: str | None = None  # with it, texts are queries
-    task: str | None = None
-    dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +74,12 @@ class ServerSettings:
         """Whether other machines reach it."""
         return self.unix_socket is None and not address.is_loopback(self.host)
 
+    def doubts(self) -> list[str]:
+        """What is allowed and was probably not meant, a sentence each."""
+        if self.models and self.keep_alive_s == 0:
+            return ["keep_alive 0 unloads what --model loads at once; give another --keep-alive, or no --model"]
+        return []
+
 
 def settings(
     options: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, config: Path | None = None
@@ -102,8 +95,7 @@ def settings(
         fields["keep_alive_s"] = keep_alive(fields["keep_alive_s"])
     if "unix_socket" in fields:
         fields["unix_socket"] = Path(fields["unix_socket"]).expanduser()
-    aliases = read_aliases(config_folder() / "server.toml" if config is None else config)
-    return ServerSettings(**fields, aliases=aliases)
+    return ServerSettings(**fields, aliases=read_aliases(config))
 
 
 def duration_s(text: str) -> float | None:
@@ -188,47 +180,3 @@ def _of_ours(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part for part in (unquoted(part) for part in unquoted(text).split(",")) if part)
-
-
-def read_aliases(path: Path) -> dict[str, Alias]:
-    """The `[aliases]` of a config file; none where there is no file. Raises OptionError naming file and key."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path} is no TOML: {error}") from None
-    for key in content:
-        if key != "aliases":
-            raise OptionError(f"{path}: there is no setting {key!r}; it may have [aliases]")
-    aliases = content.get("aliases", {})
-    if not isinstance(aliases, dict):
-        raise OptionError(f"{path}: aliases must be a table, as in [aliases]")
-    return {name.lower(): _alias(f"{path}: aliases.{name}", name, value) for name, value in aliases.items()}
-
-
-def _alias(where: str, name: str, value: Any) -> Alias:
-    if not NAME_GRAMMAR.fullmatch(name.lower()):
-        raise OptionError(f"{where} is no model name: letters, digits, '_', '-', '.', one ':' for a tag")
-    if not isinstance(value, dict):
-        raise OptionError(f'{where} must be a table such as {{model = "qwen3-embedding:4b", dim = 256}}')
-    kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
-    for key, found in value.items():
-        if key not in kinds:
-            raise OptionError(f"{where}: there is no key {key!r}; there are {', '.join(kinds)}")
-        if type(found) is not kinds[key] or found == "":
-            what = "a whole number" if kinds[key] is int else "a text that is not empty"
-            raise OptionError(f"{where}.{key} must be {what}, got {found!r}")
-    if "model" not in value:
-        raise OptionError(f"{where}.model is missing: the model this name stands for")
-    if value["model"].lower() == name.lower():
-        raise OptionError(f"{where}.model is the alias itself")
-    if "instruction" in value and "task" in value:
-        raise OptionError(f"{where} has an instruction and a task; give one of them")
-    if value.get("task", "retrieval") not in TASKS:
-        raise OptionError(f"{where}.task must be one of {', '.join(TASKS)}, got {value['task']!r}")
-    if value.get("dim", 32) < 32:
-        raise OptionError(f"{where}.dim must be 32 or more, got {value['dim']}")
-    return Alias(**value)

@@ -187,6 +187,11 @@ class WorkerEngine:
         text: str = self._ask_words("detokenize", list(ids))
         return text
 
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each of these ids."""
+        found: list[bytes] = self._ask_words("pieces", list(ids))
+        return found
+
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
     ) -> NDArray[np.float32]:

@@ -44,6 +44,9 @@ class ServedEngine(Engine, Protocol):
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
 
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each of these ids: a character may be split between several."""
+
 
 OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
 """Loads the model; called in the child, so it must be a function of a module."""
@@ -107,6 +110,7 @@ def run(
     methods["decode"] = lambda argument: engine.decode(*argument)
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
+    methods["pieces"] = engine.pieces
     # The engine lets batches in between the pieces of a long text, if they are asked for beside it.
     threading.Thread(target=_serve, args=(long, methods), daemon=True).start()
     _say(work, Facts(**{name: getattr(engine, name) for name in Facts.__dataclass_fields__}))

@@ -6,6 +6,8 @@ Knows JSON and HTTP bodies, nothing of any dialect: what is wrong is raised, the
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Container
 from typing import Any
 
 import orjson
@@ -17,6 +19,7 @@ Inputs = list[str | tuple[int, ...]]
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 _MAX_INT = 2**31
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
 
 class BadRequestError(Q3EError):
@@ -53,6 +56,10 @@ class Fields:
     def has(self, key: str) -> bool:
         """Whether there is a value."""
         return self._data.get(key) is not None
+
+    def unknown(self, known: Container[str]) -> list[str]:
+        """Names of the fields that are none of these. They are the client's: log them through `field_name`."""
+        return [key for key in self._data if key not in known]
 
     def text(self, key: str) -> str | None:
         """A text, or None."""
@@ -163,6 +170,11 @@ def hold_to_limit(n_items: int, limit: int, field: str) -> None:
     """Refuse more items than one request may have."""
     if n_items > limit:
         raise BadRequestError(f"{field} has {n_items} items, the limit of this server is {limit}", field)
+
+
+def field_name(name: str) -> str:
+    """A client's name for a field as a log may have it: what looks like none may be a text, and is only counted."""
+    return name if _FIELD_NAME.fullmatch(name) else f"one of {len(name)} characters"
 
 
 def shown(value: Any) -> str:

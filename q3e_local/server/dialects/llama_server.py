@@ -35,6 +35,7 @@ from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
     default_model,
+    embedded,
     json_response,
     pieces,
     result_headers,
@@ -110,6 +111,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
                 "add_special": {"type": "boolean", "default": False, "description": "Add the end token"},
                 "with_pieces": {"type": "boolean", "default": False},
                 "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+                "model": {"type": "string"},
             },
             (),
             {"content": "a text"},
@@ -130,14 +132,16 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
-        texts = await while_connected(request, pieces(service, model, ids))
-        return _json({"tokens": [{"id": i, "piece": piece} for i, piece in zip(ids, texts, strict=True)]})
+        written = await while_connected(request, pieces(service, model, ids))
+        return _json({"tokens": [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]})
 
     @routes.post(
         "/detokenize",
         summary="The text of token ids",
         openapi_extra=body_schema(
-            {"tokens": {"type": "array", "items": {"type": "integer"}}}, (), {"tokens": [9707, 1879]}
+            {"tokens": {"type": "array", "items": {"type": "integer"}}, "model": {"type": "string"}},
+            (),
+            {"tokens": [9707, 1879]},
         ),
     )
     async def detokenize(request: Request) -> Response:
@@ -198,7 +202,7 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
     given = fields.text("model")
-    return names.checked(given) if given else default_model(service, settings)
+    return names.checked(given, settings) if given else default_model(service, settings)
 
 
 async def _embed(request: Request, service: Service, settings: ServerSettings, fields: Fields) -> Response:
@@ -217,7 +221,7 @@ async def _embed(request: Request, service: Service, settings: ServerSettings, f
     hold_to_limit(len(given), settings.max_items, field)
     inputs = [await while_connected(request, _one(service, model, one, field)) for one in given]
     wanted = ServiceRequest(model, tuple(inputs), truncate=fields.flag("truncate", False))
-    result = await while_connected(request, service.embed(wanted))
+    result = await embedded(request, service, wanted)
     scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))
@@ -261,6 +265,14 @@ def _text_of(fields: Fields) -> str:
     if not texts:
         raise BadRequestError("an object must have prompt_string, or content with parts of type text")
     return "".join(texts)
+
+
+def _piece(written: bytes) -> str | list[int]:
+    """A token's text, or its bytes where they are a part of a character."""
+    try:
+        return written.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(written)
 
 
 def _scaled(vectors: Vectors, norm: int) -> Vectors:

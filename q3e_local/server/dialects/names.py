@@ -9,13 +9,13 @@ import re
 from contextlib import suppress
 from functools import lru_cache
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from q3e_local import catalog, store
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf_header import Header, read_header
 from q3e_local.model_file import ModelInfo, inspect
-from q3e_local.server.naming import Names
+from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
 
@@ -33,11 +33,14 @@ class InvalidNameError(OptionError):
     """Not a model name at all."""
 
 
-def checked(name: str) -> str:
-    """A client's name, without spaces around it. Raises InvalidNameError for what the grammar has not."""
+def checked(name: str, settings: ServerSettings | None = None) -> str:
+    """A client's name, without spaces around it.
+
+    Raises InvalidNameError for what the grammar has not; with `settings` it says where to find one.
+    """
     name = name.strip()
     if not _NAME.fullmatch(name):
-        raise InvalidNameError("invalid model name")
+        raise InvalidNameError(f"invalid model name{_instead(name, settings)}")
     return name
 
 
@@ -57,7 +60,7 @@ def here(name: str, settings: ServerSettings) -> Installed:
 
     Raises UnknownModelError, ModelNotHereError or ModelFileError.
     """
-    found = Names(settings.aliases, settings.models).resolve(name).located
+    found = ServedNames(settings).resolve(name).located
     record = store.recorded(found.name)
     if record is not None and record.path == found.path:
         return record
@@ -80,7 +83,7 @@ def stored(name: str) -> Installed:
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     """All models here by name, newest file first; with them the files and names that the server was started with."""
     found = {one.name: one for one in store.installed()}
-    for name in settings.models:
+    for name in map(served_as, settings.models):
         with suppress(ModelError):
             one = here(name, settings)
             found.setdefault(one.name, one)
@@ -108,6 +111,16 @@ def parameter_count(header: Header) -> int:
 def parameters(one: Installed) -> int:
     """The same for an installed model; read once as long as the file stays the same."""
     return _parameters(one.path, one.path.stat().st_mtime_ns)
+
+
+def _instead(name: str, settings: ServerSettings | None) -> str:
+    if settings is None:
+        return ""
+    file = PurePath(name).name
+    for given in settings.models:
+        if file and PurePath(given).name == file:
+            return f": this file is served as {served_as(given)!r}"
+    return "; /api/tags and /v1/models list those there are"
 
 
 @lru_cache(maxsize=64)

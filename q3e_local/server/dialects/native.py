@@ -77,7 +77,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         hold_to_limit(len(texts), settings.max_items, "texts")
         kind = _KINDS[fields.choice("kind", tuple(_KINDS), "document")] if fields.has("kind") else None
         wanted = ServiceRequest(
-            names.checked(model),
+            names.checked(model, settings),
             tuple(texts),
             kind=kind,
             task=fields.text("task"),
@@ -113,10 +113,14 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
 
 def failure(request: Request, error: Exception) -> Response:
-    """`error`, and `index` where it is one text's."""
+    """`error`, and what `q3e-local embed` needs to say it as the library would: `index` where it is one text's."""
     status = next((status for of_class, status in _STATUSES if isinstance(error, of_class)), 500)
     message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
     body: dict[str, Any] = {"error": message}
     if isinstance(error, TextError):
         body = {"error": error.message, "index": error.index}
+    elif isinstance(error, OptionError):
+        body["option"] = error.option
+    elif isinstance(error, ModelNotHereError):
+        body["is_known"] = True
     return json_response(body, status, headers=retry_headers(error))

@@ -5,8 +5,9 @@ Knows Ollama's JSON; leaves the models on this machine to ollama_models and olla
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,12 +25,13 @@ from q3e_local.errors import (
     UnknownModelError,
 )
 from q3e_local.server.dialects import names, ollama_models, ollama_pull
-from q3e_local.server.dialects.body import BadRequestError, Fields, hold_to_limit, read_fields
+from q3e_local.server.dialects.body import BadRequestError, Fields, field_name, hold_to_limit, read_fields
 from q3e_local.server.dialects.keep_alive import keep_alive_s
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     NotServedError,
     body_schema,
+    embedded,
     json_response,
     result_headers,
     retry_headers,
@@ -41,6 +43,8 @@ from q3e_local.server.dialects.routes import (
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
 
 # Class and status: the first that fits. What is none of these is our fault.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -78,12 +82,14 @@ _OLD_SCHEMA = {
     "options": _OPTIONS,
     "keep_alive": _KEEP_ALIVE,
 }
+_TOLD_AT_MOST = 100  # names are the clients' own: they must not fill the memory
 _ONLY_EMBEDS = "this server only embeds texts: use /api/embed"
 
 
 def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes under /api, and the root that Ollama's clients knock at."""
     routes = APIRouter(route_class=route_class(failure), tags=["Ollama"])
+    ignored = _Ignored()
 
     @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def root() -> Response:
@@ -102,12 +108,17 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     async def embed(request: Request) -> Response:
         begun = time.perf_counter_ns()
         fields = await read_fields(request, only_first=True)
+        ignored.tell(fields, "/api/embed", _EMBED_SCHEMA)
         inputs = _inputs(fields.raw("input"))
         hold_to_limit(len(inputs), settings.max_items, "input")
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep, dim = names.checked(given), keep_alive_s(fields.raw("keep_alive")), fields.integer("dimensions")
+        name, keep, dim = (
+            names.checked(given, settings),
+            keep_alive_s(fields.raw("keep_alive")),
+            fields.integer("dimensions"),
+        )
         truncate = fields.flag("truncate", True)
         max_tokens = _max_tokens(fields, truncate)
         with _naming(given):
@@ -119,7 +130,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             wanted = ServiceRequest(
                 name, tuple(inputs), dim=dim, truncate=truncate, max_tokens=max_tokens, keep_alive_s=keep
             )
-            result = await while_connected(request, service.embed(wanted))
+            result = await embedded(request, service, wanted)
         body = {
             "model": given,
             "embeddings": await rows(result.vectors),
@@ -138,17 +149,18 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     )
     async def embeddings(request: Request) -> Response:
         fields = await read_fields(request, only_first=True)
+        ignored.tell(fields, "/api/embeddings", _OLD_SCHEMA)
         given = _model(fields)
         if not given:
             raise BadRequestError("model is required", "model")
-        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
         prompt, max_tokens = fields.text("prompt"), _max_tokens(fields, truncate=False)
         with _naming(given):
             if not prompt:
                 await _preload(request, service, settings, name, keep)
                 return answer({"embedding": []})
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
-            result = await while_connected(request, service.embed(wanted))
+            result = await embedded(request, service, wanted)
         return answer({"embedding": result.vectors[0]}, headers=result_headers(result))
 
     @routes.post(
@@ -163,7 +175,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep = names.checked(given), keep_alive_s(fields.raw("keep_alive"))
+        name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
         if fields.text("prompt"):
             raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
         with _naming(given):
@@ -218,6 +230,19 @@ def _message(error: Exception) -> str:
     return str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
 
 
+class _Ignored:
+    """Ollama ignores fields it does not know, a misspelt `input` too: we do as well, and say so once for each."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, fields: Fields, path: str, known: Mapping[str, Any]) -> None:
+        for name in map(field_name, fields.unknown((*known, "name"))):
+            if (path, name) not in self._told and len(self._told) < _TOLD_AT_MOST:
+                self._told.add((path, name))
+                logger.warning("%s has no field %s, and ignores it; it has %s", path, name, ", ".join(known))
+
+
 def _model(fields: Fields) -> str | None:
     # Old clients say `name`.
     return fields.text("model") or fields.text("name")
@@ -253,7 +278,8 @@ def _naming(given: str) -> Iterator[None]:
     try:
         yield
     except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f'model "{given}" not found, try pulling it first: {error}') from None
+        said = f'model "{given}" not found, try pulling it first{ollama_models.hint_of(error)}'
+        raise type(error)(said) from None
 
 
 async def _preload(

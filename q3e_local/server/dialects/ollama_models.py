@@ -19,12 +19,13 @@ from starlette.responses import Response
 
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR
-from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
+from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf_header import Header
+from q3e_local.naming import QUERY_SUFFIX
+from q3e_local.request import DIM_MIN
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.routes import body_schema
-from q3e_local.server.naming import QUERY_SUFFIX
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed
@@ -52,7 +53,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     )
     async def show(request: Request) -> Response:
         fields = await read_fields(request, only_first=True)
-        name, verbose = _required(fields), fields.flag("verbose", False)
+        name, verbose = _required(fields, settings), fields.flag("verbose", False)
         return answer(await asyncio.to_thread(_show, name, verbose, settings))
 
     @routes.get("/api/ps", summary="The models in memory")
@@ -66,7 +67,13 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         openapi_extra=body_schema(NAMED, ("model",), {"model": "no-such-model"}),
     )
     async def delete(request: Request) -> Response:
-        name = _required(await read_fields(request, only_first=True), 'name "{}" is invalid')
+        fields = await read_fields(request, only_first=True)
+        try:
+            name = _required(fields, settings)
+        except names.InvalidNameError:
+            raise BadRequestError(
+                f'name "{fields.text("model") or fields.text("name")}" is invalid', "model"
+            ) from None
         one = await asyncio.to_thread(_removable, name)
         await service.unload(one.name)
         await asyncio.to_thread(_remove, one)
@@ -93,12 +100,24 @@ async def known(name: str, settings: ServerSettings) -> Installed:
 
 
 async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
-    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above."""
+    """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above.
+
+    Raises BadRequestError below DIM_MIN: Ollama would cut there too, to vectors that nobody has vouched for.
+    """
     if dim <= 0:
         return None
     one = await known(name, settings)
     info = await asyncio.to_thread(names.described, one)
+    if dim < DIM_MIN:
+        raise BadRequestError(
+            f"dimensions must be {DIM_MIN} or more, the least this model was made for, got {dim}", "dimensions"
+        )
     return dim if dim < info.n_embd else None
+
+
+def hint_of(error: ModelError) -> str:
+    """Which models there are, to put behind Ollama's own words for one that is not."""
+    return f"; {error.hint}" if isinstance(error, UnknownModelError) and error.hint else ""
 
 
 def rfc3339(moment: datetime | None = None) -> str:
@@ -106,14 +125,11 @@ def rfc3339(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
 
 
-def _required(fields: Fields, invalid: str = "invalid model name") -> str:
+def _required(fields: Fields, settings: ServerSettings) -> str:
     name = fields.text("model") or fields.text("name")
     if not name:
         raise BadRequestError("model is required", "model")
-    try:
-        return names.checked(name)
-    except names.InvalidNameError:
-        raise BadRequestError(invalid.format(name), "model") from None
+    return names.checked(name, settings)
 
 
 def _tags(settings: ServerSettings) -> list[dict[str, Any]]:
@@ -164,7 +180,7 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
     try:
         one = names.here(name, settings)
     except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f"model '{names.short_form(name)}' not found: {error}") from None
+        raise type(error)(f"model '{names.short_form(name)}' not found{hint_of(error)}") from None
     header = names.header_of(one)
     found: dict[str, Any] = {
         "modelfile": f"# Made by q3e-local from the model's file\n# {names.short_form(name)}\nFROM {one.path}\n",

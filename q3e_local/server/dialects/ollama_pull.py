@@ -21,7 +21,7 @@ from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.ollama_models import NAMED, Answer
 from q3e_local.server.dialects.routes import body_schema, while_connected
-from q3e_local.server.naming import to_pull
+from q3e_local.server.naming import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
@@ -114,7 +114,7 @@ def _line(value: dict[str, Any]) -> bytes:
 def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
     """What the progress bar of a client is told it is about."""
     with suppress(UnknownModelError):
-        card, file = to_pull(name)
+        card, file = ServedNames(settings).to_pull(name)
         pinned = card.files[file.made_from] if file.made_from is not None else file
         if pinned.sha256 is not None:
             return f"sha256:{pinned.sha256}", pinned.size_bytes

@@ -34,13 +34,13 @@ from q3e_local.server.dialects.routes import (
     NotServedError,
     body_schema,
     default_model,
+    embedded,
     json_response,
     result_headers,
     retry_headers,
     route_class,
     rows,
     truncated,
-    while_connected,
 )
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
@@ -122,7 +122,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.get("/v1/models/{model:path}", summary="One model")
     async def model(model: str) -> Response:
-        one = await asyncio.to_thread(names.here, names.checked(model), settings)
+        one = await asyncio.to_thread(names.here, names.checked(model, settings), settings)
         return json_response(_model(model, one))
 
     return routes
@@ -136,14 +136,8 @@ async def embed(
     hold_to_limit(len(inputs), settings.max_items, "input")
     forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
     given = model or fields.text("model")
-    wanted = request_of(fields, inputs, names.checked(given) if given else default_model(service, settings))
-    try:
-        result = await while_connected(request, service.embed(wanted))
-    except OptionError as error:
-        if wanted.dim is None:
-            raise
-        # The other options were checked on their own: what is left is dim, whose limits only the model knows.
-        raise BadRequestError(str(error), "dimensions") from None
+    wanted = request_of(fields, inputs, names.checked(given, settings) if given else default_model(service, settings))
+    result = await embedded(request, service, wanted)
     return await _answer(result, given or result.model, forms, encoding)
 
 

@@ -16,10 +16,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from q3e_local.catalog import DEFAULT_MODEL
-from q3e_local.errors import Q3EError
+from q3e_local.errors import OptionError, Q3EError
 from q3e_local.server.dialects.body import BadRequestError
 from q3e_local.server.errors import QueueFullError, StoppingError
-from q3e_local.server.service import Service, ServiceResult
+from q3e_local.server.naming import served_as
+from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import Vectors
 
@@ -34,7 +35,7 @@ _RETRY_STOPPING_S = 5
 # Some clients take header lines of 8 KiB at most; the body has all of them where the dialect has room.
 _MAX_TRUNCATED = 4_000
 _NUMBERS = 100_000  # written in one go: some 3 ms
-_MAX_PIECES = 8_192  # each is a question to the worker
+_MAX_PIECES = 65_536  # whoever tokenizes waits for them: some 0.1 s
 
 
 class ClientGoneError(Q3EError):
@@ -91,6 +92,19 @@ async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
+async def embedded(request: Request, service: Service, wanted: ServiceRequest) -> ServiceResult:
+    """What the service answers, while the client is there.
+
+    Raises what the service does; BadRequestError for a dim, by its name on the wire.
+    """
+    try:
+        return await while_connected(request, service.embed(wanted))
+    except OptionError as error:
+        if error.option != "dim":
+            raise
+        raise BadRequestError(error.under("dimensions"), "dimensions") from None
+
+
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -140,7 +154,7 @@ async def rows(vectors: Vectors) -> list[orjson.Fragment]:
 def default_model(service: Service, settings: ServerSettings) -> str:
     """Which model answers when a request names none: the server's, the one that is loaded, or the usual one."""
     if settings.models:
-        return settings.models[0]
+        return served_as(settings.models[0])
     loaded = service.loaded()
     return loaded[0].name if loaded else DEFAULT_MODEL
 
@@ -163,9 +177,8 @@ def body_schema(properties: dict[str, Any], required: tuple[str, ...] = (), exam
     return {"requestBody": {"required": True, "content": {JSON: content}}}
 
 
-async def pieces(service: Service, model: str, ids: list[int]) -> list[str]:
-    """The text of each token, asked for once for each id."""
+async def pieces(service: Service, model: str, ids: list[int]) -> list[bytes]:
+    """The bytes of each token."""
     if len(ids) > _MAX_PIECES:
         raise BadRequestError(f"the text has {len(ids)} tokens; their pieces are told for {_MAX_PIECES} at most")
-    written = {token_id: await service.detokenize(model, [token_id]) for token_id in dict.fromkeys(ids)}
-    return [written[token_id] for token_id in ids]
+    return await service.pieces(model, ids)

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's routes: embed, similarity, info, and its way to tokenize.
+"""Text Embeddings Inference's routes: embed, similarity, decode, info, and its way to tokenize.
 
 Knows TEI's JSON; translates into the service's request and back.
 """
@@ -33,11 +33,13 @@ from q3e_local.server.dialects.body import (
     hold_to_limit,
     read_fields,
     read_inputs,
+    token_ids,
 )
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
     default_model,
+    embedded,
     json_response,
     pieces,
     result_headers,
@@ -70,9 +72,10 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
 # Qwen3-Embedding's own prompt names: a query gets the instruction, a document nothing.
 _PROMPTS: dict[str, Kind] = {"query": "query", "document": "document"}
 # Every special token of this family is written so.
-_SPECIAL = re.compile(r"<\|[a-z_]+\|>")
+_SPECIAL = re.compile(rb"<\|[a-z_]+\|>")
 
 _TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _HOW = {
     "truncate": {"type": "boolean", "default": True},
     "truncation_direction": {"type": "string", "enum": ["Right"]},
@@ -83,13 +86,18 @@ _EMBED_SCHEMA = {
         "oneOf": [
             {"type": "string", "minLength": 1},
             _TEXTS,
-            {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+            _IDS,
         ]
     },
     "normalize": {"type": "boolean", "enum": [True]},
     "dimensions": {"type": "integer", "minimum": 1},
     "model": {"type": "string", "description": "Not TEI's: a name as in /v1/models; else the server's own"},
     **_HOW,
+}
+_DECODE_SCHEMA = {
+    "ids": {"oneOf": [_IDS, {"type": "array", "items": _IDS, "minItems": 1}]},
+    "skip_special_tokens": {"type": "boolean", "default": True},
+    "model": {"type": "string"},
 }
 _SIMILARITY_SCHEMA = {
     "inputs": {
@@ -106,6 +114,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes at the root that TEI's clients use."""
     routes = APIRouter(route_class=route_class(failure), tags=["Text Embeddings Inference"])
 
+    @routes.post("/", include_in_schema=False)
     @routes.post(
         "/embed",
         summary="Embed; a bare list of vectors",
@@ -143,6 +152,21 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         result = await _result(request, service, settings, fields, how, [source, *sentences], None)
         found = scores(result.vectors[:1], result.vectors[1:])[0]
         return json_response(found, headers=result_headers(result))
+
+    @routes.post(
+        "/decode",
+        summary="The texts of token ids",
+        openapi_extra=body_schema(_DECODE_SCHEMA, ("ids",), {"ids": [[9707, 1879], [9707]]}),
+    )
+    async def decode(request: Request) -> Response:
+        fields = await read_fields(request)
+        given = fields.items("ids")
+        if not given:
+            raise EmptyInputError("`ids` cannot be empty", "ids")
+        runs = [token_ids(ids, "ids") for ids in (given if all(isinstance(one, list) for one in given) else [given])]
+        hold_to_limit(len(runs), settings.max_items, "ids")
+        model, skips = _model(service, settings, fields), fields.flag("skip_special_tokens", True)
+        return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
 
     @routes.get("/info", summary="The model that answers where none is named, and the limits")
     async def info() -> Response:
@@ -193,6 +217,14 @@ async def tokenize(request: Request, service: Service, settings: ServerSettings,
     return json_response(answer)
 
 
+async def _decoded(request: Request, service: Service, model: str, ids: list[int], skips_special: bool) -> str:
+    if skips_special:
+        written = await while_connected(request, pieces(service, model, list(dict.fromkeys(ids))))
+        special = {i for i, piece in zip(dict.fromkeys(ids), written, strict=True) if _is_special(piece)}
+        ids = [i for i in ids if i not in special]
+    return await while_connected(request, service.detokenize(model, ids)) if ids else ""
+
+
 def failure(request: Request, error: Exception) -> Response:
     """TEI's two fields for an exception."""
     found = next(((status, kind) for of_class, status, kind in _ERRORS if isinstance(error, of_class)), None)
@@ -230,15 +262,19 @@ async def _result(
         dim=dim,
         truncate=how.flag("truncate", True),
     )
-    return await while_connected(request, service.embed(wanted))
+    return await embedded(request, service, wanted)
 
 
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
     given = fields.text("model")
-    return names.checked(given) if given else default_model(service, settings)
+    return names.checked(given, settings) if given else default_model(service, settings)
 
 
-def _token(token_id: int, text: str) -> dict[str, Any]:
-    special = _SPECIAL.fullmatch(text) is not None
+def _token(token_id: int, piece: bytes) -> dict[str, Any]:
     # Where a token stands in the text is not known: the text was normalized before.
+    text, special = piece.decode("utf-8", "replace"), _is_special(piece)
     return {"id": token_id, "text": text, "special": special, "start": None, "stop": None}
+
+
+def _is_special(piece: bytes) -> bool:
+    return _SPECIAL.fullmatch(piece) is not None

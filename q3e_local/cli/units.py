@@ -1,0 +1,123 @@
+"""The files of a user service: a systemd unit, a launchd agent.
+
+Knows how each of them writes a command and an environment; nothing of what the command does.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from q3e_local.errors import OptionError
+
+_LABEL = "local.q3e.serve"
+# Reads the settings before it becomes the server: launchd has nothing of its own for what others must not read.
+_READ_SETTINGS = 'if [ -r "$0" ]; then set -a; . "$0"; set +a; fi; exec "$@"'
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the file goes, and which commands switch the service on and off."""
+
+    path: Path
+    enable: tuple[str, ...]
+    disable: tuple[str, ...]
+
+
+def place() -> Place:
+    """This system's. Raises OptionError where there is no such thing."""
+    if sys.platform == "win32":
+        raise OptionError(
+            "a user service is not supported on Windows; in the Task Scheduler make a task that runs at log on: "
+            "q3e-local serve"
+        )
+    if sys.platform == "darwin":
+        path = Path.home() / "Library" / "LaunchAgents" / f"{_LABEL}.plist"
+        target = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/$UID"
+        return Place(
+            path,
+            (f"launchctl bootstrap {target} {shlex.quote(str(path))}", f"tail -f {shlex.quote(str(_mac_log()))}"),
+            (f"launchctl bootout {target}/{_LABEL}",),
+        )
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Place(
+        config / "systemd" / "user" / "q3e-local.service",
+        (
+            "systemctl --user daemon-reload",
+            "systemctl --user enable --now q3e-local",
+            "journalctl --user -fu q3e-local",
+        ),
+        ("systemctl --user disable --now q3e-local", "systemctl --user daemon-reload"),
+    )
+
+
+def content(command: Sequence[str], environment: Mapping[str, str], settings: Path) -> str:
+    """The file that runs a command with this environment and the variables in the file `settings`, if it is there.
+
+    Raises OptionError for what such a file cannot hold.
+    """
+    if sys.platform == "darwin":
+        return _launchd(command, environment, settings)
+    return _systemd(command, environment, settings)
+
+
+def _systemd(command: Sequence[str], environment: Mapping[str, str], settings: Path) -> str:
+    lines = [
+        "[Unit]",
+        "Description=q3e-local: Qwen3-Embedding on this machine",
+        "",
+        "[Service]",
+        f"ExecStart={' '.join(_quoted(part) for part in command)}",
+        *(f"Environment={_quoted(f'{name}={value}', dollar='$')}" for name, value in environment.items()),
+        # `-`: it need not be there. The whole line is one path, spaces and all.
+        f"EnvironmentFile=-{_without_control(str(settings)).replace('%', '%%')}",
+        "Restart=on-failure",
+        "RestartSec=5",
+        # What was refused at the start is refused again.
+        "RestartPreventExitStatus=2",
+        # Longer than the server takes to finish what runs.
+        "TimeoutStopSec=60",
+        "KillMode=mixed",
+        "NoNewPrivileges=yes",
+        "",
+        "[Install]",
+        "WantedBy=default.target",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _quoted(text: str, dollar: str = "$$") -> str:
+    """One word of a unit file: `%` means something there, and `$` does in a command."""
+    text = _without_control(text)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
+    return escaped if escaped == text and not set(text) & set(" '\t;") else f'"{escaped}"'
+
+
+def _without_control(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise OptionError(f"{text!r} cannot stand in a unit file")
+    return text
+
+
+def _launchd(command: Sequence[str], environment: Mapping[str, str], settings: Path) -> str:
+    plist = {
+        "Label": _LABEL,
+        "ProgramArguments": ["/bin/sh", "-c", _READ_SETTINGS, str(settings), *command],
+        "EnvironmentVariables": dict(environment),
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ExitTimeOut": 60,
+        "ProcessType": "Interactive",  # Background would put it on the slow cores
+        "StandardErrorPath": str(_mac_log()),
+    }
+    return plistlib.dumps(plist, sort_keys=False).decode("utf-8")
+
+
+def _mac_log() -> Path:
+    return Path.home() / "Library" / "Logs" / "q3e-local.log"
