@@ -1,16 +1,22 @@
-"""A small server that speaks Redis' protocol, for what a real one does not do when asked: lie, stop, run full.
+"""Redis for tests: a real server where the machine has one, and a small one for what that does not do when asked.
 
-Knows the few commands the cache uses.
+The small one knows the few commands the cache uses.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import shutil
+import socket
 import socketserver
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -102,6 +108,30 @@ def fake_redis() -> Iterator[FakeRedis]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def real_redis(*options: str, port: int | None = None) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server of its own on loopback, as Debian's redis-server: its port and process. Skips where there is none."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("redis-server is not on the PATH; the small one of our own stands in for it")
+    if port is None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *options]
+    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(1000):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.01)
+        yield port, process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _command(stream: Any) -> list[bytes] | None:

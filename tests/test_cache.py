@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from resp import fake_redis
+from resp import fake_redis, real_redis
 from vectors_for_caches import SPACE, entry, is_same, item, key
 
 from q3e_local.cache import Entry, VectorCache
@@ -32,25 +28,8 @@ GIB = 1 << 30
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """The address of a real server, started for the tests: Debian's redis-server, or any other on the PATH."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("redis-server is not on the PATH; the small one of our own stands in for it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
+    with real_redis() as (port, _):
         yield f"redis://127.0.0.1:{port}/3"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(params=["SQLite", "redis-server", "our own Redis"])

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from resp import FakeRedis, fake_redis
+from resp import FakeRedis, fake_redis, real_redis
 from vectors_for_caches import SPACE, entry, is_same, item, key
 
 from q3e_local.cache import redis as cache_redis
@@ -181,6 +181,44 @@ def test_other_keys_of_the_server_are_left_alone(opened, server):
     assert {one.space for one in cache.stats().spaces} == {str(SPACE)}
     assert cache.clear() == len(TEXTS)
     assert server.data == {b"mine": b"1", b"q3e-vectors:2:future": b"2"}
+
+
+def test_a_real_server_that_is_killed_and_comes_again(opened, clock, caplog):
+    with real_redis() as (port, process):
+        cache = opened(f"redis://127.0.0.1:{port}/0")
+        put(cache)
+        assert n_right(cache) == len(TEXTS)
+        process.kill()
+        process.wait()
+        for _ in range(3):
+            assert n_right(cache) == 0
+            put(cache)
+    (line,) = warnings(caplog)
+    assert line.startswith(f"cannot use the cache at redis://127.0.0.1:{port}/0: ")
+    clock[0] += 11
+    with real_redis(port=port):
+        assert n_right(cache) == 0
+        put(cache)
+        assert n_right(cache) == len(TEXTS)
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
+def test_a_real_server_with_little_memory(opened, clock, caplog, policy):
+    with real_redis("--maxmemory", "3mb", "--maxmemory-policy", policy) as (port, _):
+        cache = opened(f"redis://127.0.0.1:{port}/0")
+        for turn in range(15):
+            cache.put_many([item(f"{turn} {number}") for number in range(600)])
+            clock[0] += 11
+        put(cache)
+        found = n_right(cache)
+        assert cache.stats().n_vectors > 0
+    if policy == "allkeys-lru":
+        assert found > 0
+        assert not warnings(caplog)
+    else:
+        (line,) = warnings(caplog)
+        assert "refuses: " in line
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
