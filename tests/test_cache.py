@@ -98,14 +98,13 @@ def test_whole_cut_and_other_spaces_live_side_by_side(make):
 @pytest.mark.parametrize(
     "change",
     [
-        {"vector": np.full(64, np.nan, np.float32)},
-        {"vector": np.array([np.inf] + [0] * 63, np.float32)},
-        {"vector": np.zeros(64, np.float32)},
-        {"vector": np.ones(64, np.float32)},
-        {"vector": np.full(64, 3e38, np.float32)},
-        {"vector": np.eye(1, 32, dtype=np.float32)[0]},
-        {"vector": np.eye(1, 64, dtype=np.float64)[0]},
-        {"vector": np.eye(1, 64, dtype=np.float32)},
+        {"pooled": np.full(64, np.nan, np.float32)},
+        {"pooled": np.array([np.inf] + [0] * 63, np.float32)},
+        {"pooled": np.zeros(64, np.float32)},
+        {"pooled": np.array([0] * 63 + [-np.inf], np.float32)},
+        {"pooled": np.eye(1, 32, dtype=np.float32)[0]},
+        {"pooled": np.eye(1, 64, dtype=np.float64)[0]},
+        {"pooled": np.eye(1, 64, dtype=np.float32)},
         {"prompt_tokens": 0},
         {"prompt_tokens": -1},
         {"prompt_tokens": 2**32},
@@ -123,7 +122,7 @@ def test_what_is_no_vector_of_the_space_is_not_kept_and_its_neighbours_are(make,
 
 
 def test_a_row_of_a_matrix_is_kept_as_that_row(make):
-    matrix = np.asfortranarray(np.stack([entry("a").vector, entry("b").vector]))
+    matrix = np.asfortranarray(np.stack([entry("a").pooled, entry("b").pooled]))
     cache = make()
     cache.put_many([(key("b"), Entry(matrix[1], 2))])
     assert is_same(cache.get_many([key("b")])[0], entry("b"))
@@ -181,18 +180,23 @@ def test_threads_share_one_cache(make, caplog):
     assert not caplog.records
 
 
-# What a shelf makes of it: texts, limits, cutting.
+# What a shelf makes of it: limits and cutting.
 
 
-def found(shelf: Shelf, *texts: str) -> list[Entry | None]:
-    return shelf.find(texts)
+def asked(*texts: str) -> list[tuple[bytes, str]]:
+    return [(key(text).text_sha256, text) for text in texts]
+
+
+def keep(shelf: Shelf, text: str, kept: Entry) -> None:
+    shelf.keep([(key(text).text_sha256, kept)])
 
 
 def test_a_shelf_finds_what_it_kept(make):
     shelf = Shelf(make(), SPACE, 100, truncate=True)
     assert shelf.find([]) == []
-    shelf.keep((text, entry(text)) for text in ("a", "b", "预算"))
-    got = shelf.find(["预算", "c", "a", "a"])
+    for text in ("a", "b", "预算"):
+        keep(shelf, text, entry(text))
+    got = shelf.find(asked("预算", "c", "a", "a"))
     assert [one is not None for one in got] == [True, False, True, True]
     assert is_same(got[0], entry("预算"))
     assert is_same(got[3], entry("a"))
@@ -210,20 +214,20 @@ def test_a_shelf_finds_what_it_kept(make):
 )  # fmt: skip
 def test_an_entry_serves_only_requests_it_is_right_for(make, kept_at, limit, truncate, served):
     cache, text = make(), "0123456789"
-    kept = Entry(entry(text, kept_at).vector, 9 if kept_at is None else kept_at, kept_at is not None)
-    Shelf(cache, SPACE, kept_at or 1000, truncate=kept_at is not None).keep([(text, kept)])
-    (got,) = Shelf(cache, SPACE, limit, truncate).find([text])
+    kept = Entry(entry(text, kept_at).pooled, 9 if kept_at is None else kept_at, kept_at is not None)
+    keep(Shelf(cache, SPACE, kept_at or 1000, truncate=kept_at is not None), text, kept)
+    (got,) = Shelf(cache, SPACE, limit, truncate).find(asked(text))
     assert is_same(got, kept) if served else got is None
 
 
 def test_a_cut_text_and_the_whole_do_not_replace_each_other(make):
     cache, text = make(), "x" * 50
     whole, short = Shelf(cache, SPACE, 1000, True), Shelf(cache, SPACE, 5, True)
-    whole.keep([(text, Entry(entry(text).vector, 40))])
-    short.keep([(text, entry(text, 5))])
-    assert is_same(whole.find([text])[0], Entry(entry(text).vector, 40))
-    assert is_same(short.find([text])[0], entry(text, 5))
-    assert Shelf(cache, SPACE, 5, False).find([text]) == [None]
+    keep(whole, text, Entry(entry(text).pooled, 40))
+    keep(short, text, entry(text, 5))
+    assert is_same(whole.find(asked(text))[0], Entry(entry(text).pooled, 40))
+    assert is_same(short.find(asked(text))[0], entry(text, 5))
+    assert Shelf(cache, SPACE, 5, False).find(asked(text)) == [None]
 
 
 # SQLite alone: what it writes, what leaves first, how large it grows.

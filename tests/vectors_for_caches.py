@@ -17,11 +17,11 @@ def key(text: str, cut_at: int | None = None, space: Space = SPACE) -> Key:
 
 
 def entry(text: str, cut_at: int | None = None, space: Space = SPACE) -> Entry:
-    """Another vector for each text, limit and space: what a test compares with."""
+    """Other numbers for each text, limit and space: what a test compares with."""
     seed = hashlib.sha256(f"{text} {cut_at} {space}".encode()).digest()
-    vector = np.random.default_rng(list(seed)).standard_normal(space.dim).astype(np.float32)
+    pooled = np.random.default_rng(list(seed)).standard_normal(space.dim).astype(np.float32)
     n_tokens = len(text) + 1 if cut_at is None else cut_at
-    return Entry(vector / np.linalg.norm(vector), n_tokens, cut_at is not None)
+    return Entry(pooled, n_tokens, cut_at is not None)
 
 
 def item(text: str, cut_at: int | None = None, space: Space = SPACE) -> tuple[Key, Entry]:
@@ -32,7 +32,7 @@ def is_same(got: Entry | None, wanted: Entry) -> bool:
     """To the last bit."""
     return (
         got is not None
-        and got.vector.dtype == np.float32
-        and got.vector.tobytes() == wanted.vector.tobytes()
+        and got.pooled.dtype == np.float32
+        and got.pooled.tobytes() == wanted.pooled.tobytes()
         and (got.prompt_tokens, got.truncated) == (wanted.prompt_tokens, wanted.truncated)
     )

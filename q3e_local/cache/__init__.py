@@ -20,16 +20,19 @@ SIZE_BYTES = 1 << 30
 class Key:
     """One text in one vector space. A text that was cut has another vector than the whole, so it has another key."""
 
-    space: Space  # at the model's own dim: smaller ones are cut from its vectors
+    space: Space  # at the model's own dim: all others are cut from it
     text_sha256: bytes  # of the text as it is tokenized: prompted and normalized
     cut_at: int | None = None  # the limit in tokens that it was cut to; None: it is whole
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A vector float32 (n_embd,) of length 1, not to be written to; `truncated` where its key has a `cut_at`."""
+    """What the model answered, float32 (n_embd,), not to be written to; `truncated` where its key has a `cut_at`.
 
-    vector: Vectors
+    Neither cut nor scaled yet: a vector made of it equals one that was computed, to the last bit.
+    """
+
+    pooled: Vectors
     prompt_tokens: int
     truncated: bool = False
 
@@ -68,7 +71,7 @@ class VectorCache(Protocol):
         """One for each key, None where it has none."""
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. A vector that is not finite, of length 1 and of its space's dim is left out."""
+        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
 
     def stats(self) -> CacheStats | None:
         """What it has; None when it cannot be read, which was logged."""

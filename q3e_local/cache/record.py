@@ -18,7 +18,6 @@ _CHECK = 16
 _HEAD = _CHECK + 4
 _LAYOUT = b"q3e vectors 1"  # another layout gets another number here, and the old records are none
 _TOKENS_MAX = 2**32 - 1
-_LENGTH_TOLERANCE = 1e-3
 
 
 def name_of(key: Key) -> bytes:
@@ -29,12 +28,14 @@ def name_of(key: Key) -> bytes:
 
 def to_record(key: Key, name: bytes, entry: Entry) -> bytes | None:
     """The entry's bytes; None for one that must not be kept."""
-    vector = entry.vector
-    if vector.dtype != np.float32 or vector.shape != (key.space.dim,) or not _is_unit(vector):
+    pooled = entry.pooled
+    if pooled.dtype != np.float32 or pooled.shape != (key.space.dim,):
+        return None
+    if not (np.isfinite(pooled).all() and pooled.any()):
         return None
     if not 0 < entry.prompt_tokens <= _TOKENS_MAX or entry.truncated != (key.cut_at is not None):
         return None
-    body = entry.prompt_tokens.to_bytes(4, "little") + vector.astype("<f4", copy=False).tobytes()
+    body = entry.prompt_tokens.to_bytes(4, "little") + pooled.astype("<f4", copy=False).tobytes()
     return _checksum(name, body) + body
 
 
@@ -44,18 +45,12 @@ def from_record(key: Key, name: bytes, record: object) -> Entry | None:
         return None
     if record[:_CHECK] != _checksum(name, memoryview(record)[_CHECK:]):
         return None
-    vector = np.frombuffer(record, "<f4", offset=_HEAD).astype(np.float32, copy=False)
-    return Entry(vector, int.from_bytes(record[_CHECK:_HEAD], "little"), key.cut_at is not None)
+    pooled = np.frombuffer(record, "<f4", offset=_HEAD).astype(np.float32, copy=False)
+    return Entry(pooled, int.from_bytes(record[_CHECK:_HEAD], "little"), key.cut_at is not None)
 
 
 def _checksum(name: bytes, body: bytes | memoryview) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK, key=name, person=_LAYOUT).digest()
-
-
-def _is_unit(vector: np.ndarray) -> bool:
-    """Also false for NaN and infinity."""
-    with np.errstate(all="ignore"):
-        return bool(abs(float(vector @ vector) - 1) < _LENGTH_TOLERANCE)
 
 
 @lru_cache(maxsize=256)

@@ -69,7 +69,7 @@ class RedisCache:
         return found
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. A vector that is not finite, of length 1 and of its space's dim is left out."""
+        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
         keys = [key for key, _ in items]
         names = [name_of(key) for key in keys]
         records = [to_record(key, name, entry) for (key, entry), name in zip(items, names, strict=True)]

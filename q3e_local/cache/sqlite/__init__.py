@@ -83,7 +83,7 @@ class SqliteCache:
         return found
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. A vector that is not finite, of length 1 and of its space's dim is left out."""
+        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
         now, spaces = int(self._now()), {space: str(space) for space in {key.space for key, _ in items}}
         rows: list[table.Row] = []
         for key, entry in items:
