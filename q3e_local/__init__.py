@@ -51,13 +51,19 @@ __all__ = [
 ]
 
 
-def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedder:
+def load(
+    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+) -> Embedder:
     """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
+
+    `cache` keeps vectors for the next time: True in the usual file, which the command line and the server use too;
+    a path in that file; `redis://host:port/db` in a server.
 
     Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
     NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
     """
     from q3e_local import store
+    from q3e_local.cache.choose import open_cache
     from q3e_local.catalog import DEFAULT_MODEL
     from q3e_local.embedder import Embedder
     from q3e_local.engine import EngineConfig
@@ -68,6 +74,7 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedde
     if unknown:
         raise OptionError(f"there is no option {unknown[0]!r}; choose from {', '.join(known)}")
     config = EngineConfig(**options)
+    kept = open_cache(cache)
     found = store.locate(DEFAULT_MODEL if model is None else model)
     # After everything that can fail quickly: importing llama.cpp takes a while.
     try:
@@ -76,7 +83,7 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedde
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts)
+    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts, kept)
 
 
 def __getattr__(name: str) -> Any:

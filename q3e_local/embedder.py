@@ -11,8 +11,11 @@ from types import TracebackType
 import numpy as np
 
 from q3e_local.batching import N_PREFIX_MIN, common, fit
+from q3e_local.cache import VectorCache
+from q3e_local.cache.shelf import Shelf
 from q3e_local.engine import Engine
 from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
+from q3e_local.lookup import Lookup
 from q3e_local.prompts import Prompts, normalizer
 from q3e_local.request import Embedded, EmbedRequest, EmbedResult, Fitted, Terms
 from q3e_local.space import Space
@@ -22,12 +25,22 @@ DIM_MIN = 32  # the least the model card documents
 
 
 class Embedder:
-    """A model that turns texts into embeddings. Safe to use from several threads; close it when done."""
+    """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
-    def __init__(self, engine: Engine, model: str, prompts: Prompts = Prompts()) -> None:  # noqa: B008 (frozen)
+    What a cache has is not computed, and what is computed is put there.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: str,
+        prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
+        cache: VectorCache | None = None,
+    ) -> None:
         self.engine = engine
         self.model = model
         self.prompts = prompts
+        self.cache = cache
         self._normalize = normalizer(engine.added_tokens)
 
     @property
@@ -79,6 +92,7 @@ class Embedder:
             truncated=tuple(item.truncated for item in done),
             model=self.model,
             space=self.space(request),
+            cached=tuple(item.cached for item in done),
         )
 
     def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
@@ -97,7 +111,8 @@ class Embedder:
         def fit(text: str, index: int) -> Fitted:
             return self.fitted(self.engine.tokenize(text), index, terms, prefix_ids)
 
-        return TextStream(self.engine, terms.dim, ready, fit, progress).run(request.texts)
+        lookup = Lookup(ready, terms.dim, self.shelf(terms))
+        return TextStream(self.engine, lookup, terms.dim, fit, progress).run(request.texts)
 
     def check(self, request: EmbedRequest) -> None:
         """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
@@ -117,8 +132,14 @@ class Embedder:
         """The request's options for this model. Raises OptionError."""
         dim, limit = self._dim(request), self._limit(request)
         prefix = self.prompts.prefix(request.kind, request.task, request.instruction)
-        space, full_space = (str(Space(self.engine.digest, size, prefix)) for size in (dim, self.n_embd))
-        return Terms(prefix, dim, limit, request.truncate, space, full_space)
+        space = str(Space(self.engine.digest, dim, prefix))
+        return Terms(prefix, dim, limit, request.truncate, space)
+
+    def shelf(self, terms: Terms) -> Shelf | None:
+        """What the cache has for such a request, at the model's own dim; None without a cache."""
+        if self.cache is None:
+            return None
+        return Shelf(self.cache, Space(self.engine.digest, self.n_embd, terms.prefix), terms.limit, terms.truncate)
 
     def readied(self, text: str, index: int, terms: Terms) -> str:
         """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
@@ -155,8 +176,10 @@ class Embedder:
         return Fitted(fitted, truncated, n_prefix if n_prefix >= N_PREFIX_MIN else 0)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, and close the cache."""
         self.engine.close()
+        if self.cache is not None:
+            self.cache.close()
 
     def __enter__(self) -> Embedder:
         return self

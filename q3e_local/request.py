@@ -32,6 +32,7 @@ class Embedded:
     vector: Vectors
     prompt_tokens: int
     truncated: bool
+    cached: bool = False  # it was computed before, and kept
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class EmbedResult:
     truncated: tuple[bool, ...]
     model: str
     space: str
+    cached: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,6 @@ class Terms:
     limit: int  # tokens of a text, end token included
     truncate: bool
     space: str
-    full_space: str  # the space at the model's native size
 
 
 @dataclass(frozen=True)

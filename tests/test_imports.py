@@ -27,7 +27,7 @@ ROOMS = [
     ["llama", "download", "cache"],  # one foreign thing each: these do not know each other
     ["convert", "elsewhere"],
     ["store"],
-    ["stream"],
+    ["lookup", "stream"],
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
