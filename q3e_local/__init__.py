@@ -51,15 +51,21 @@ __all__ = [
 ]
 
 
-def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedder:
+def load(
+    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+) -> Embedder:
     """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
 
     A name with `-query` behind it, or one of your own in `config.toml`, says what is done to texts where a call does
     not: `embed_documents` and `embed_query` say themselves what theirs are, an EmbedRequest need not.
+    `cache` keeps vectors for the next time: True in the usual file, which the command line and the server use too;
+    a path in that file; `redis://host:port/db` in a server.
+
     Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
     NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
     """
     from q3e_local import naming
+    from q3e_local.cache.choose import open_cache
     from q3e_local.catalog import DEFAULT_MODEL
     from q3e_local.embedder import Embedder
     from q3e_local.engine import EngineConfig
@@ -70,6 +76,7 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedde
     if unknown:
         raise OptionError(f"there is no option {unknown[0]!r}; choose from {', '.join(known)}")
     config = EngineConfig(**options)
+    kept = open_cache(cache)
     named = naming.resolve(DEFAULT_MODEL if model is None else model)
     found = named.located
     # After everything that can fail quickly: importing llama.cpp takes a while.
@@ -79,7 +86,7 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Embedde
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts, named.defaults)
+    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts, named.defaults, kept)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,11 @@ from types import TracebackType
 import numpy as np
 
 from q3e_local.batching import N_PREFIX_MIN, common, fit
+from q3e_local.cache import VectorCache
+from q3e_local.cache.shelf import Shelf
 from q3e_local.engine import Engine
 from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
+from q3e_local.lookup import Lookup
 from q3e_local.prompts import Prompts, normalizer
 from q3e_local.request import DIM_MIN, Defaults, Embedded, EmbedRequest, EmbedResult, Fitted, Terms, meant
 from q3e_local.space import Space
@@ -23,6 +26,7 @@ class Embedder:
     """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
     `defaults` are what the name it was loaded under asks for, where a request says nothing.
+    What a cache has is not computed, and what is computed is put there.
     """
 
     def __init__(
@@ -31,11 +35,13 @@ class Embedder:
         model: str,
         prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
         defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
+        cache: VectorCache | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.prompts = prompts
         self.defaults = defaults
+        self.cache = cache
         self._normalize = normalizer(engine.added_tokens)
 
     @property
@@ -87,6 +93,7 @@ class Embedder:
             truncated=tuple(item.truncated for item in done),
             model=self.model,
             space=self.space(request),
+            cached=tuple(item.cached for item in done),
         )
 
     def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
@@ -105,7 +112,8 @@ class Embedder:
         def fit(text: str, index: int) -> Fitted:
             return self.fitted(self.engine.tokenize(text), index, terms, prefix_ids)
 
-        return TextStream(self.engine, terms.dim, ready, fit, progress).run(request.texts)
+        lookup = Lookup(ready, terms.dim, self.shelf(terms))
+        return TextStream(self.engine, lookup, terms.dim, fit, progress).run(request.texts)
 
     def check(self, request: EmbedRequest) -> None:
         """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
@@ -131,8 +139,14 @@ class Embedder:
         asked = meant(request, self.defaults)
         assert asked.kind is not None  # what says nothing was filled in
         prefix = self.prompts.prefix(asked.kind, asked.task, asked.instruction)
-        space, full_space = (str(Space(self.engine.digest, size, prefix)) for size in (dim, self.n_embd))
-        return Terms(prefix, dim, limit, request.truncate, space, full_space)
+        space = str(Space(self.engine.digest, dim, prefix))
+        return Terms(prefix, dim, limit, request.truncate, space)
+
+    def shelf(self, terms: Terms) -> Shelf | None:
+        """What the cache has for such a request, at the model's own dim; None without a cache."""
+        if self.cache is None:
+            return None
+        return Shelf(self.cache, Space(self.engine.digest, self.n_embd, terms.prefix), terms.limit, terms.truncate)
 
     def readied(self, text: str, index: int, terms: Terms) -> str:
         """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
@@ -169,8 +183,10 @@ class Embedder:
         return Fitted(fitted, truncated, n_prefix if n_prefix >= N_PREFIX_MIN else 0)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, and close the cache."""
         self.engine.close()
+        if self.cache is not None:
+            self.cache.close()
 
     def __enter__(self) -> Embedder:
         return self

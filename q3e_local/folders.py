@@ -28,6 +28,11 @@ def state_folder() -> Path:
     return _below_home("state") or platformdirs.user_state_path(_APP, appauthor=False)
 
 
+def cache_folder() -> Path:
+    """What saves work and may be deleted at any time: vectors that were computed before."""
+    return _below_home("cache") or platformdirs.user_cache_path(_APP, appauthor=False)
+
+
 def _below_home(name: str) -> Path | None:
     home = os.environ.get("Q3E_HOME")
     return Path(home).expanduser() / name if home else None

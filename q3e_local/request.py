@@ -58,6 +58,7 @@ class Embedded:
     vector: Vectors
     prompt_tokens: int
     truncated: bool
+    cached: bool = False  # it was computed before, and kept
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class EmbedResult:
     truncated: tuple[bool, ...]
     model: str
     space: str
+    cached: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,6 @@ class Terms:
     limit: int  # tokens of a text, end token included
     truncate: bool
     space: str
-    full_space: str  # the space at the model's native size
 
 
 @dataclass(frozen=True)

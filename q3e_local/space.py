@@ -29,6 +29,11 @@ class Space:
         return f"q3e1-{self.model_digest[:16]}-{self.dim}-{prompt}"
 
 
+def is_of(space: str, model_digest: str) -> bool:
+    """Whether it is a space of this model file, whatever its dim and prompt."""
+    return space.startswith(f"q3e1-{model_digest[:16]}-")
+
+
 def comparable(space: str, other: str) -> bool:
     """Whether scores between vectors of these two spaces mean anything: same model file and same dim."""
     return space.rsplit("-", 1)[0] == other.rsplit("-", 1)[0]

@@ -1,20 +1,20 @@
 """The texts of one call on their way through the engine: `TextStream`.
 
-Reads as many as fill a few batches, computes identical ones once, and hands results back in the caller's order.
-Knows ids and vectors; leaves what a text becomes to those who hand it over.
+Takes as many as fill a few batches, computes identical ones once, and hands results back in the caller's order.
+Knows ids and vectors; leaves what a text becomes, and what is known of it, to those who hand it over.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from q3e_local.batching import pack, prefixes
 from q3e_local.engine import Engine
 from q3e_local.errors import BadVectorError, TextError
+from q3e_local.lookup import Asked, Lookup
 from q3e_local.request import Embedded, Fitted
-from q3e_local.vectors import Vectors, finish
+from q3e_local.vectors import Vectors
 
 # Texts are packed this many batches at a time: enough to fill them well, few enough that results keep coming
 # (4B: every 10 s on two cores) and memory does not grow with the number of texts.
@@ -33,24 +33,24 @@ Progress = Callable[[int, int], None]
 class _Waiting:
     """A text that is not decoded yet, for all places it has in the call."""
 
-    key: bytes
+    digest: bytes
     fitted: Fitted
     places: list[int]
     was_left: bool = False  # by a batch that was not full
 
 
 class TextStream:
-    """One call's texts. `ready` gives a text as it is tokenized, `fit` its ids; either may raise a TextError."""
+    """One call's texts. `fit` gives a text's ids, or raises a TextError."""
 
     def __init__(
         self,
         engine: Engine,
+        lookup: Lookup,
         dim: int,
-        ready: Callable[[str, int], str],
         fit: Callable[[str, int], Fitted],
         progress: Progress | None = None,
     ) -> None:
-        self._engine, self._dim, self._ready, self._fit = engine, dim, ready, fit
+        self._engine, self._lookup, self._fit = engine, lookup, fit
         self._progress = progress
         self._waiting: dict[bytes, _Waiting] = {}
         self._n_waiting_ids = 0
@@ -63,30 +63,32 @@ class TextStream:
 
     def run(self, texts: Iterable[str]) -> Iterator[Embedded | TextError]:
         """One item for each text, in order."""
-        for place, text in enumerate(texts):
-            self._take(text, place)
-            if self._n_waiting_ids >= _WINDOW_BATCHES * self._engine.n_batch or self._n_taken >= _WINDOW_TEXTS:
-                self._decode()
-                yield from self._in_order()
+        for window in self._lookup.windows(texts):
+            for asked in window:
+                self._take(asked)
+                if self._n_waiting_ids >= _WINDOW_BATCHES * self._engine.n_batch or self._n_taken >= _WINDOW_TEXTS:
+                    self._decode()
+                    yield from self._in_order()
+            yield from self._in_order()
         self._decode(is_last=True)
         yield from self._in_order()
 
-    def _take(self, text: str, place: int) -> None:
+    def _take(self, asked: Asked) -> None:
         self._n_taken += 1
-        try:
-            ready = self._ready(text, place)
-            key = hashlib.blake2b(ready.encode("utf-8"), digest_size=16).digest()
-            if key in self._seen:
-                self._done([place], self._seen[key])
-            elif key in self._waiting:
-                self._waiting[key].places.append(place)
-            else:
-                self._wait(_Waiting(key, self._fit(ready, place), [place]))
-        except TextError as error:
-            self._done([place], error)
+        if asked.digest in self._seen:
+            self._done([asked.place], self._seen[asked.digest])
+        elif asked.known is not None:
+            self._done([asked.place], asked.known)
+        elif asked.digest in self._waiting:
+            self._waiting[asked.digest].places.append(asked.place)
+        else:
+            try:
+                self._wait(_Waiting(asked.digest, self._fit(asked.text, asked.place), [asked.place]))
+            except TextError as error:
+                self._done([asked.place], error)
 
     def _wait(self, text: _Waiting) -> None:
-        self._waiting[text.key] = text
+        self._waiting[text.digest] = text
         self._n_waiting_ids += len(text.fitted.ids) - text.fitted.n_prefix
 
     def _decode(self, is_last: bool = False) -> None:
@@ -114,26 +116,26 @@ class TextStream:
     def _compute(self, batch: list[_Waiting], n_prefix: list[int]) -> None:
         """Decode one batch. A text that the model fails on costs its neighbours a second decode."""
         try:
-            vectors = finish(self._engine.decode([text.fitted.ids for text in batch], n_prefix), self._dim)
+            pooled = self._engine.decode([text.fitted.ids for text in batch], n_prefix)
         except BadVectorError as error:
             place = error.index
             self._done(batch[place].places, error)
             if len(batch) > 1:
                 self._compute(batch[:place] + batch[place + 1 :], n_prefix[:place] + n_prefix[place + 1 :])
             return
+        vectors = self._lookup.finish(pooled, [(text.digest, text.fitted) for text in batch])
         for text, vector in zip(batch, vectors, strict=True):
             self._finish(text, vector)
 
-    def _finish(self, text: _Waiting, vector: Vectors) -> None:
-        if not vector.any():
-            what = f"the first {self._dim} numbers of its vector are all 0; raise dim"
-            self._done(text.places, BadVectorError(what, text.places[0]))
+    def _finish(self, text: _Waiting, vector: Vectors | BadVectorError) -> None:
+        if isinstance(vector, BadVectorError):
+            self._done(text.places, vector)
             return
         embedded = Embedded(vector, len(text.fitted.ids), text.fitted.truncated)
         self._done(text.places, embedded)
         if len(self._seen) >= self._n_seen_max:
             del self._seen[next(iter(self._seen))]
-        self._seen[text.key] = embedded
+        self._seen[text.digest] = embedded
 
     def _done(self, places: list[int], result: Embedded | TextError) -> None:
         for place in places:

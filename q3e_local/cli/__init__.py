@@ -29,6 +29,7 @@ _COMMANDS = {
     "import": ("models:import_", "Take a model that is on this machine already."),
     "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
     "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
+    "cache": ("cache:cache", "Show or forget the vectors that were computed before."),
     "verify": ("verify:verify", "Check a model against what its authors published."),
     "serve": ("serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
     "ps": ("ps:ps", "List the models that a running server has loaded."),

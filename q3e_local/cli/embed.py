@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, SKIPPED, inputs
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
@@ -22,7 +23,7 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
-from q3e_local.request import EmbedRequest
+from q3e_local.request import Embedded, EmbedRequest
 from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 
@@ -41,14 +42,19 @@ class _Tally:
     n_texts: int = 0
     n_tokens: int = 0
     n_done_before: int = 0
+    n_cached: int = 0
+    n_cached_tokens: int = 0
     cut: list[str] = field(default_factory=list)
     n_cut: int = 0
     skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
 
-    def add(self, name: str, n_tokens: int, truncated: bool) -> None:
+    def add(self, name: str, result: Embedded) -> None:
         self.n_texts += 1
-        self.n_tokens += n_tokens
-        if truncated:
+        self.n_tokens += result.prompt_tokens
+        if result.cached:
+            self.n_cached += 1
+            self.n_cached_tokens += result.prompt_tokens
+        if result.truncated:
             self.n_cut += 1
             if len(self.cut) < _NAMED_AT_MOST:
                 self.cut.append(name)
@@ -98,6 +104,10 @@ class _Tally:
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 @click.option(
+    "--cache/--no-cache", "cache", default=None,
+    help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
+)  # fmt: skip
+@click.option(
     "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
     help="Let this running server compute, such as http://127.0.0.1:11434.",
 )  # fmt: skip
@@ -108,7 +118,7 @@ def embed(
     id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
     instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
     dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
-    server: str | None, quiet: bool,
+    cache: bool | None, server: str | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
 
@@ -130,7 +140,7 @@ def embed(
 
     _hint_at_records(source, layout, quiet)
     tally = _Tally()
-    with stopping_cleanly(), _embedder(model, server, offline, quiet, threads, gpu_layers) as embedder:
+    with stopping_cleanly(), _embedder(model, server, offline, quiet, cache, threads, gpu_layers) as embedder:
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
         _check(embedder, request)
@@ -150,11 +160,19 @@ def embed(
 
 
 def _embedder(
-    model: str, server: str | None, offline: bool, quiet: bool, threads: int | None, gpu_layers: int | None
+    model: str,
+    server: str | None,
+    offline: bool,
+    quiet: bool,
+    cache: bool | None,
+    threads: int | None,
+    gpu_layers: int | None,
 ) -> Embedder | RemoteEmbedder:
     """The model in this process, or a server's."""
     if not server:
-        return load(model, offline, quiet, n_threads=threads, n_gpu_layers=gpu_layers)
+        return load(model, offline, quiet, cache=chosen(cache), n_threads=threads, n_gpu_layers=gpu_layers)
+    if cache is not None:
+        raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
     if threads is not None or gpu_layers is not None:
         raise OptionError("--threads and --gpu-layers are for a model in this process; the server has its own")
     from q3e_local.remote import RemoteEmbedder, Server
@@ -209,7 +227,7 @@ def _run(
             tally.skipped[index] = f"{item.id} {result.message}"
             continue
         out.write(Record(index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector))
-        tally.add(item.id, result.prompt_tokens, result.truncated)
+        tally.add(item.id, result)
     if failure is not None:
         raise failure
     if not (tally.n_texts or tally.n_done_before or tally.skipped):
@@ -259,9 +277,13 @@ def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
 def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
     if not quiet:
         before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
+        cached = f" ({tally.n_cached:,} from the cache)" if tally.n_cached else ""
         texts = "1 text" if tally.n_texts == 1 else f"{tally.n_texts:,} texts"
-        rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens and seconds else ""
-        _say(f"{texts}{before}, {tally.n_tokens:,} tokens{rate}")
+        n_computed = tally.n_tokens - tally.n_cached_tokens
+        others = ", the others at" if tally.n_cached else ":"
+        rate = f"{others} {n_computed / seconds:,.0f} tokens/s" if n_computed and seconds else ""
+        taken = f" in {seconds:.1f} s{rate}" if tally.n_tokens and seconds else ""
+        _say(f"{texts}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
         _say(f"model {about.model}, dim {about.dim}, space {about.space}")
     if tally.n_cut:
         more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""

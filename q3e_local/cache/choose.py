@@ -1,0 +1,75 @@
+"""Which cache a setting means: on, off, a file, or a Redis server.
+
+Knows settings and their variables; loads SQLite or Redis when one is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from q3e_local.address import unquoted
+from q3e_local.cache import SIZE_BYTES, VectorCache
+from q3e_local.cache.outage import logger
+from q3e_local.errors import OptionError
+from q3e_local.folders import cache_folder
+
+_ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_SIZE_MIN = 1_000_000
+
+Setting = bool | str | os.PathLike[str] | None
+
+
+def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> VectorCache | None:
+    """The cache: True or "on" is the usual file, a `redis://` address a server, other text a path, False none.
+
+    `Q3E_CACHE_SIZE` bounds a file. Nothing is opened yet. Raises OptionError for what cannot be meant.
+    """
+    text = unquoted(os.fspath(setting)) if isinstance(setting, str | os.PathLike) else str(bool(setting))
+    if not text:
+        raise OptionError("cache must be on, off, a path or redis://host:port/db, got an empty text")
+    if text.lower() in _OFF:
+        return None
+    if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+        if not text.lower().startswith(("redis://", "rediss://")):
+            raise OptionError(
+                f"a cache's address begins with redis:// or rediss://, got {text.partition('://')[0]}://"
+            )
+        from q3e_local.cache.redis import RedisCache
+
+        return RedisCache(text)
+    size = size_bytes(os.environ if environ is None else environ)
+    try:
+        from q3e_local.cache.sqlite import SqliteCache
+    except ImportError as error:  # a Python that was built without it
+        logger.warning("SQLite cannot be loaded: %s; going on without the cache", error)
+        return None
+    return SqliteCache(cache_folder() / "vectors.sqlite" if text.lower() in _ON else Path(text), size)
+
+
+def chosen(flag: bool | None, environ: Mapping[str, str] | None = None) -> str:
+    """The setting of a command: off or on by its flag, which place by `Q3E_CACHE`, on without either."""
+    variable = unquoted((os.environ if environ is None else environ).get("Q3E_CACHE", "")) or "on"
+    if flag is None:
+        return variable
+    if not flag:
+        return "off"
+    return "on" if variable.lower() in _OFF else variable
+
+
+def size_bytes(environ: Mapping[str, str]) -> int:
+    """Bytes of `Q3E_CACHE_SIZE`, such as `500MB` or `2GiB`; 1 GiB without it. Raises OptionError."""
+    text = unquoted(environ.get("Q3E_CACHE_SIZE", ""))
+    if not text:
+        return SIZE_BYTES
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise OptionError(f"Q3E_CACHE_SIZE must be a size such as 500MB or 2GB, got {text!r}")
+    number, unit, binary = found.groups()
+    n_bytes = int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
+    if not _SIZE_MIN <= n_bytes <= 1 << 50:
+        raise OptionError(f"Q3E_CACHE_SIZE must be 1MB to 1024TiB, got {text}; to do without: Q3E_CACHE=off")
+    return n_bytes

@@ -1,0 +1,131 @@
+"""The file of a cache: open it, notice that it is another one now, and set it aside when it is damaged.
+
+Knows files, processes and what a header says; nothing of vectors.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from q3e_local.cache.sqlite import table
+
+BUSY_S = 2.0
+_WAL_BYTES = 16 << 20
+_ENDS = ("", "-wal", "-shm")  # of the names of its files
+
+# Connections of a parent process: in a child they must be neither used nor closed.
+_inherited: list[sqlite3.Connection] = []
+
+
+class DamagedError(sqlite3.Error):
+    """Damage that SQLite does not see."""
+
+
+class NotOursError(Exception):
+    """A sound database, but not for this program to use; it stays as it is."""
+
+
+class CacheFile:
+    """One connection at a time to the file at `path`. Its owner lets one thread in at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None  # which file the connection is to
+        self._process = os.getpid()
+
+    def connection(self) -> sqlite3.Connection:
+        """To what is at the path now: the file is made, and opened anew after it was deleted or set aside.
+
+        Raises sqlite3.Error, OSError and NotOursError.
+        """
+        if self._connection is None or self._opened != _file_at(self.path):
+            self.disconnect()
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._alone():
+                # For this user alone: nobody else need learn which texts were embedded.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                self._opened = _file_at(self.path)
+                self._connection = sqlite3.connect(
+                    self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                )
+                _prepare(self._connection, self.path)
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Close the connection if there is one."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def leave_the_parent(self) -> bool:
+        """Whether this process was forked from the one that used it last; then its connection is dropped."""
+        if self._process == os.getpid():
+            return False
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        self._connection, self._process = None, os.getpid()
+        return True
+
+    def remove(self) -> None:
+        """Delete the file and what belongs to it. Raises OSError."""
+        self.disconnect()
+        with self._alone():
+            for end in _ENDS:
+                Path(f"{self.path}{end}").unlink(missing_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Rename the damaged file and what belongs to it; None if another process has. Raises OSError."""
+        self.disconnect()
+        aside = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        with self._alone():
+            if self._opened != _file_at(self.path):
+                return None
+            for end in _ENDS:
+                with suppress(FileNotFoundError):
+                    Path(f"{self.path}{end}").rename(f"{aside}{end}")
+        return aside
+
+    def n_bytes(self) -> int:
+        """What it takes on the disk."""
+        files = (Path(f"{self.path}{end}") for end in _ENDS)
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def _alone(self) -> FileLock:
+        """Held while a file is begun or set aside, so that nobody opens half of it."""
+        return FileLock(f"{self.path}.lock", timeout=BUSY_S)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of a new file; look whether an old one is of this program and version."""
+    connection.text_factory = bytes  # a damaged text must not fail to decode
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    application_id, schema = table.pragma(connection, "application_id"), table.pragma(connection, "user_version")
+    names = table.names(connection)
+    is_ours = application_id == table.APPLICATION_ID
+    if not names and (is_ours or application_id == 0):
+        table.make(connection)
+    elif is_ours and schema > table.SCHEMA:
+        raise NotOursError(f"{path} is of a newer q3e-local")
+    elif not is_ours and "entry_used" not in names:
+        raise NotOursError(f"{path} is a database of another program")
+    elif (application_id, schema) != (table.APPLICATION_ID, table.SCHEMA):
+        raise DamagedError("its header is not one that was written here")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest vectors, not the file
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchall()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino

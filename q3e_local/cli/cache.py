@@ -1,0 +1,120 @@
+"""`q3e-local cache`: how many vectors are kept of what, and forgetting them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+import orjson
+
+from q3e_local import store
+from q3e_local.cache import CacheStats, VectorCache
+from q3e_local.cache.choose import chosen, open_cache
+from q3e_local.cli import DONE, FAILED
+from q3e_local.cli.loading import size
+from q3e_local.errors import ModelError
+from q3e_local.model_file import inspect
+from q3e_local.space import is_of
+
+
+@click.group()
+def cache() -> None:
+    """Vectors that were computed before. `embed` and `serve` keep them, unless --no-cache or Q3E_CACHE=off.
+
+    Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE bounds the file. Texts are not kept.
+
+    \b
+      q3e-local cache stats
+      q3e-local cache clear --model qwen3-embedding:0.6b
+    """
+
+
+@cache.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def stats(as_json: bool) -> int:
+    """Show where the cache is, its size, and how many vectors it has of which model."""
+    kept = _open()
+    if kept is None:
+        return DONE
+    found = kept.stats()
+    kept.close()
+    if found is None:
+        return FAILED
+    names = _names(found)
+    if as_json:
+        spaces = [
+            {"space": one.space, "model": names[one.space], "vectors": one.n_vectors, "size_bytes": one.n_bytes}
+            for one in found.spaces
+        ]
+        facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
+        facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
+        sys.stdout.buffer.write(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
+        return DONE
+    limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
+    click.echo(f"{found.where}: {_vectors(found.n_vectors)}, {size(found.n_bytes)}{limit}")
+    if found.spaces:
+        model, space = max(5, *map(len, names.values())), max(map(len, names))
+        click.echo(f"{'model':<{model}}  {'space':<{space}}  {'vectors':>11}  {'size':>9}")
+        for one in found.spaces:
+            name, n_bytes = names[one.space], size(one.n_bytes)
+            click.echo(f"{name:<{model}}  {one.space:<{space}}  {one.n_vectors:>11,}  {n_bytes:>9}")
+    return DONE
+
+
+@cache.command()
+@click.option("-m", "--model", help="Only the vectors of this model.")
+@click.option(
+    "--space", "spaces", multiple=True, help="Only those of this space, as stats shows it; may be repeated."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
+    """Forget vectors: all of them, or those of a model or a space."""
+    is_meant = _meant(model, spaces)
+    kept = _open()
+    if kept is None:
+        return DONE
+    found = kept.stats()
+    if found is None:
+        return FAILED
+    n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
+    if not yes and n_vectors and not click.confirm(f"{kept.where}: forget {_vectors(n_vectors)}?", err=True):
+        click.echo("nothing was forgotten", err=True)
+        return DONE
+    n_forgotten = kept.clear(is_meant)
+    kept.close()
+    if n_forgotten is None:
+        return FAILED
+    click.echo(f"forgot {_vectors(n_forgotten)}")
+    return DONE
+
+
+def _open() -> VectorCache | None:
+    kept = open_cache(chosen(None))
+    if kept is None:
+        click.echo("the cache is off, says Q3E_CACHE", err=True)
+    return kept
+
+
+def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """Whether a space is one of those that were named; None: all of them. Raises ModelError."""
+    if model is None and not spaces:
+        return None
+    digest = None if model is None else inspect(store.locate(model).path).digest
+    return lambda space: space in spaces or (digest is not None and is_of(space, digest))
+
+
+def _names(found: CacheStats) -> dict[str, str]:
+    """The name of each space's model, as far as it is on this machine."""
+    names = dict.fromkeys((one.space for one in found.spaces), "")
+    for one in store.installed() if names else []:
+        try:
+            digest = inspect(one.path).digest
+        except ModelError:  # `list` and `verify` say what is wrong with it
+            continue
+        names |= {space: one.name for space in names if is_of(space, digest)}
+    return names
+
+
+def _vectors(n_vectors: int) -> str:
+    return "1 vector" if n_vectors == 1 else f"{n_vectors:,} vectors"
