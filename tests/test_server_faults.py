@@ -254,7 +254,7 @@ def test_a_worker_killed_at_rest_is_back_for_the_next_request(
 
 
 def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, library: Library) -> None:
-    body = orjson.dumps({"model": "demo", "input": f"{LONG} of one who leaves"})  # long ones come one by one
+    body = orjson.dumps({"model": "demo", "input": f"of one who leaves: {LONG}"})  # long ones come one by one
     request = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with serving(tmp_path, "--max-queue", "1") as running:
         at_work = begin_long(running)
