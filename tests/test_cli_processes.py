@@ -174,7 +174,7 @@ def test_being_ended_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_a_second_writer_is_refused(name, tmp_path):
     with started(command("--lines", "-d", 32, "-o", name), stdin=subprocess.PIPE) as process:
-        process.stdin.write(b"one more\n" * 1100)
+        process.stdin.write(b"".join(b"one more, %d\n" % place for place in range(1100)))
         process.stdin.flush()
         wait_until(lambda: size(name) > 0)
         for option in "--force", "--resume":
@@ -255,7 +255,7 @@ def test_what_windows_makes_of_a_broken_pipe_is_one_too():
 
 def test_records_come_while_the_input_still_runs():
     with started(command("--lines", "-d", 32), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"one more\n" * 600)
+        process.stdin.write(b"".join(b"one more, %d\n" % place for place in range(600)))
         process.stdin.flush()
         assert process.stdout.readline().startswith(b'{"index":0,"id":"stdin:1",')
         rest = []

@@ -31,9 +31,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     embedder, decoded = demo(), []
     decode = LlamaEngine.decode
 
-    def counting(engine: LlamaEngine, sequences: list[list[int]]) -> np.ndarray:
+    def counting(engine: LlamaEngine, sequences: list[list[int]], n_prefix: list[int]) -> np.ndarray:
         decoded.append(len(sequences))
-        return decode(engine, sequences)
+        return decode(engine, sequences, n_prefix)
 
     monkeypatch.setattr(LlamaEngine, "decode", counting)
     monkeypatch.setattr(embedder, "close", lambda: None)
