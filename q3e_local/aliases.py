@@ -46,7 +46,7 @@ def read_aliases(path: Path | None = None) -> Mapping[str, Alias]:
     path = config_file() if path is None else path
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror}") from None
