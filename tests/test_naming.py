@@ -112,6 +112,12 @@ def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases: P
     assert naming.resolve(Path("mine.gguf")).located.name == "mine"  # a path object asks nothing of it
 
 
+def test_a_config_folder_below_a_file_has_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"file": ""})
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))
+    assert naming.resolve("demo").located.name == "demo"
+
+
 def test_a_dim_of_a_name_that_the_model_has_not(aliases: Path) -> None:
     aliases.write_text('[aliases]\nx = {model = "demo", dim = 512}')
     result = run("embed", "-m", "x", "--text", "a")
