@@ -19,9 +19,9 @@ from q3e_local.errors import BadVectorError, TextError
 from q3e_local.request import Embedded, Fitted
 from q3e_local.vectors import Vectors, finish
 
-# Characters looked up at once: about a batch's worth, so that nobody waits for texts that are read ahead; more while
+# Characters looked up at once: a few batches' worth, so that nobody waits for texts that are read ahead; more while
 # everything is found.
-_WINDOW = (2_048, 1 << 20)
+_WINDOW = (8_192, 1 << 20)
 _WINDOW_TEXTS = 1024
 
 

@@ -324,7 +324,7 @@ def test_the_output_is_no_input_of_its_own_folder(suffix, output, tmp_path):
     output = Path(output + suffix)
     assert embed("notes", "-o", output).exit_code == 0
     n_files = len(listing(tmp_path))
-    result = embed("notes", "-o", output, "--force")
+    result = embed("notes", "-o", output, "--force", "--no-cache")
     assert result.exit_code == 0
     assert result.stderr.startswith("2 texts, ")
     assert len(listing(tmp_path)) == n_files
