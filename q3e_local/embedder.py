@@ -112,7 +112,10 @@ class Embedder:
         def fit(text: str, index: int) -> Fitted:
             return self.fitted(self.engine.tokenize(text), index, terms, prefix_ids)
 
-        lookup = Lookup(ready, terms.dim, self.shelf(terms))
+        shelf = None
+        if self.cache is not None:
+            shelf = Shelf(self.cache, self.full_space(terms), terms.limit, terms.truncate)
+        lookup = Lookup(ready, terms.dim, shelf)
         return TextStream(self.engine, lookup, terms.dim, fit, progress).run(request.texts)
 
     def check(self, request: EmbedRequest) -> None:
@@ -142,11 +145,9 @@ class Embedder:
         space = str(Space(self.engine.digest, dim, prefix))
         return Terms(prefix, dim, limit, request.truncate, space)
 
-    def shelf(self, terms: Terms) -> Shelf | None:
-        """What the cache has for such a request, at the model's own dim; None without a cache."""
-        if self.cache is None:
-            return None
-        return Shelf(self.cache, Space(self.engine.digest, self.n_embd, terms.prefix), terms.limit, terms.truncate)
+    def full_space(self, terms: Terms) -> Space:
+        """The space of such a request at the model's own dim, which all smaller ones are cut from."""
+        return Space(self.engine.digest, self.n_embd, terms.prefix)
 
     def readied(self, text: str, index: int, terms: Terms) -> str:
         """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -21,7 +21,7 @@ from q3e_local.vectors import Vectors, finish
 
 # Characters looked up at once: a few batches' worth, so that nobody waits for texts that are read ahead; more while
 # everything is found.
-_WINDOW = (8_192, 1 << 20)
+_WINDOW = (8_192, 65_536)
 _WINDOW_TEXTS = 1024
 
 
@@ -51,12 +51,16 @@ class Lookup:
             all_known = all(one.known is not None for one in window)
             n_characters = min(2 * n_characters, _WINDOW[1]) if all_known else _WINDOW[0]
 
-    def finish(self, pooled: Vectors, texts: Iterable[tuple[bytes, Fitted]]) -> list[Vectors | BadVectorError]:
-        """The vectors of these texts, which the cache is told. Errors have no place yet."""
+    def keep(self, pooled: Vectors, texts: Iterable[tuple[bytes, Fitted]]) -> None:
+        """Tell the cache what the model answered to the texts of these digests."""
         if self._shelf is not None:
             rows = zip(pooled, texts, strict=True)
             self._shelf.keep((digest, Entry(row, len(one.ids), one.truncated)) for row, (digest, one) in rows)
-        return self._vectors(pooled)
+
+    def vectors(self, pooled: Vectors) -> list[Vectors | BadVectorError]:
+        """Cut and scaled rows; one of zeros, which has no direction, is an error that has no place yet."""
+        what = f"the first {self._dim} numbers of its vector are all 0; raise dim"
+        return [row if row.any() else BadVectorError(what) for row in finish(pooled, self._dim)]
 
     def _window(self, numbered: Iterator[tuple[int, str]], n_characters: int) -> Iterator[Asked]:
         n_left = n_characters
@@ -78,16 +82,12 @@ class Lookup:
         entries = self._shelf.find([(window[row].digest, window[row].text) for row in asked])
         hits = [(row, entry) for row, entry in zip(asked, entries, strict=True) if entry is not None]
         if hits:
-            vectors = self._vectors(np.stack([entry.pooled for _, entry in hits]))
+            vectors = self.vectors(np.stack([entry.pooled for _, entry in hits]))
             for (row, entry), vector in zip(hits, vectors, strict=True):
+                one = window[row]
                 if isinstance(vector, BadVectorError):
-                    known: Embedded | TextError = BadVectorError(vector.message, window[row].place)
+                    known: Embedded | TextError = BadVectorError(vector.message, one.place)
                 else:
                     known = Embedded(vector, entry.prompt_tokens, entry.truncated, cached=True)
-                window[row] = replace(window[row], known=known)
+                window[row] = Asked(one.place, one.text, one.digest, known)
         return window
-
-    def _vectors(self, pooled: Vectors) -> list[Vectors | BadVectorError]:
-        """Cut and scaled rows; one of zeros, which has no direction, is an error."""
-        what = f"the first {self._dim} numbers of its vector are all 0; raise dim"
-        return [row if row.any() else BadVectorError(what) for row in finish(pooled, self._dim)]

@@ -123,8 +123,8 @@ class TextStream:
             if len(batch) > 1:
                 self._compute(batch[:place] + batch[place + 1 :], n_prefix[:place] + n_prefix[place + 1 :])
             return
-        vectors = self._lookup.finish(pooled, [(text.digest, text.fitted) for text in batch])
-        for text, vector in zip(batch, vectors, strict=True):
+        self._lookup.keep(pooled, [(text.digest, text.fitted) for text in batch])
+        for text, vector in zip(batch, self._lookup.vectors(pooled), strict=True):
             self._finish(text, vector)
 
     def _finish(self, text: _Waiting, vector: Vectors | BadVectorError) -> None:
