@@ -20,6 +20,7 @@ import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
+from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
 from q3e_local.cli.serve import SERVER_VARIABLES
@@ -347,6 +348,12 @@ def test_a_service_says_which_settings_of_this_shell_it_has_not(platform, tmp_pa
     assert "WARNING" not in run("service", "print").stderr
 
 
+@pytest.mark.parametrize("flag", ["--cache", "--no-cache"])
+def test_a_service_keeps_a_flag_as_it_was_given(platform, flag):
+    platform("linux")
+    assert f"serve --port 1 {flag}\n" in run("service", "print", "--", flag, "--port", "1").stdout
+
+
 def test_a_service_warns_of_what_serve_warns_of(platform):
     platform("linux")
     assert (
@@ -356,7 +363,7 @@ def test_a_service_warns_of_what_serve_warns_of(platform):
 
 
 def test_every_variable_of_a_server_is_one_that_a_service_is_asked_about():
-    source = Path(server_settings.__file__).read_text(encoding="utf-8")
+    source = "".join(Path(one.__file__).read_text(encoding="utf-8") for one in (server_settings, choose))
     assert set(re.findall(r'"((?:Q3E|OLLAMA)_[A-Z_]+)"', source)) - {"OLLAMA_VERSION"} == set(SERVER_VARIABLES)
 
 

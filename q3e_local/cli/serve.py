@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SERVER_VARIABLES = (
     "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY", "Q3E_ORIGINS",
     "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT", "OLLAMA_HOST",
-    "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
+    "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "Q3E_CACHE", "Q3E_CACHE_SIZE",
 )  # fmt: skip
 
 
@@ -48,6 +48,10 @@ SERVER_VARIABLES = (
 @click.option(
     "--max-body-bytes", type=int, metavar="BYTES",
     help="Size of one request. [env: Q3E_MAX_BODY_BYTES] [default: 33554432]",
+)  # fmt: skip
+@click.option(
+    "--cache/--no-cache", "cache", default=None,
+    help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
 )  # fmt: skip
 @click.option(
     "--unix-socket", type=click.Path(path_type=Path), help="Listen on this socket instead. [env: Q3E_UNIX_SOCKET]"

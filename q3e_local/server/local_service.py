@@ -6,6 +6,7 @@ The one embed path of all dialects; it computes what the library's Embedder does
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,20 +14,24 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from q3e_local.batching import prefixes
+from q3e_local.cache.choose import open_cache
 from q3e_local.engine import EngineConfig
-from q3e_local.errors import ModelError, OptionError
+from q3e_local.errors import ModelError, OptionError, TextError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named
 from q3e_local.plan import ContextPlan, padded
-from q3e_local.request import EmbedRequest, meant
+from q3e_local.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.server import tokenizing
+from q3e_local.server.cached import CachedTexts, Found
 from q3e_local.server.models import Model, Models
 from q3e_local.server.naming import ServedNames
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
-from q3e_local.vectors import finish
+from q3e_local.vectors import Vectors, finish
 
 # Numbers above which cutting and scaling would hold up the event loop.
 _LARGE = 1_000_000
@@ -44,6 +49,7 @@ class LocalService:
     ) -> None:
         engine_config, failed = config or EngineConfig(), FailedLoads()
         self._names = ServedNames(settings)
+        self._cached = CachedTexts(open_cache(settings.cache))
         self._models = Models(
             make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
             lambda path: needed_bytes(path, engine_config),
@@ -63,16 +69,18 @@ class LocalService:
         async with self._models.use(named.located, request.keep_alive_s) as model:
             load_s = time.perf_counter() - began
             terms = model.embedder.terms(_asked(request, named, model))
-            model.queue.check(len(request.inputs))
-            fitted = await tokenizing.fitted(model, request.inputs, terms)
-            ids, known = [one.ids for one in fitted], [one.n_prefix for one in fitted]
-            n_prefix = await asyncio.to_thread(prefixes, ids, known) if len(ids) > 1 else known
-            pooled = await model.queue.decode(ids, terms.dim, n_prefix)
-        vectors = await asyncio.to_thread(finish, pooled) if pooled.size > _LARGE else finish(pooled)
+            found = await self._cached.find(model.embedder, request.inputs, terms)
+            places = [place for place in range(len(request.inputs)) if place not in found.known]
+            model.queue.check(len(places))
+            pooled, fitted = await self._computed(model, request.inputs, places, terms)
+        self._cached.keep(found, places, pooled, fitted)
+        is_large = pooled.size > _LARGE
+        computed = await asyncio.to_thread(finish, pooled, terms.dim) if is_large else finish(pooled, terms.dim)
+        vectors, counts = _merged(found, places, computed, fitted)
         return ServiceResult(
             vectors=vectors,
-            prompt_tokens=tuple(len(one.ids) for one in fitted),
-            truncated=tuple(one.truncated for one in fitted),
+            prompt_tokens=tuple(n_tokens for n_tokens, _ in counts),
+            truncated=tuple(truncated for _, truncated in counts),
             model=model.name,
             space=terms.space,
             load_s=load_s,
@@ -165,6 +173,7 @@ class LocalService:
             "n_batches": sum(each.batches for each in of_all),
             "n_computed_texts": sum(each.texts for each in of_all),
             "n_computed_tokens": sum(each.tokens for each in of_all),
+            "n_cached_texts": self._cached.n_texts,
             "n_shared_texts": sum(each.shared for each in of_all),
             "n_failed_texts": sum(each.failed for each in of_all),
             "n_refused": sum(each.refused for each in of_all),
@@ -178,6 +187,22 @@ class LocalService:
     async def close(self, timeout_s: float = _CLOSE_S) -> None:
         """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
         await self._models.close(timeout_s)
+        await self._cached.close()
+
+    async def _computed(
+        self, model: Model, inputs: tokenizing.Inputs, places: list[int], terms: Terms
+    ) -> tuple[Vectors, list[Fitted]]:
+        """What the model answers to the inputs at these places, at its own dim if the cache will have it."""
+        try:
+            fitted = await tokenizing.fitted(model, tuple(inputs[place] for place in places), terms)
+            ids, known = [one.ids for one in fitted], [one.n_prefix for one in fitted]
+            n_prefix = await asyncio.to_thread(prefixes, ids, known) if len(ids) > 1 else known
+            pooled = await model.queue.decode(ids, None if self._cached.is_on else terms.dim, n_prefix)
+        except TextError as error:
+            of_input = copy.copy(error)
+            of_input.index = places[error.index]
+            raise of_input from None
+        return pooled, fitted
 
 
 def needed_bytes(path: Path, config: EngineConfig) -> int:
@@ -192,6 +217,21 @@ def needed_bytes(path: Path, config: EngineConfig) -> int:
 
 class _GoneError(Exception):
     """Nobody waits for this pull any more."""
+
+
+def _merged(
+    found: Found, places: list[int], computed: Vectors, fitted: list[Fitted]
+) -> tuple[Vectors, list[tuple[int, bool]]]:
+    """All vectors, with their token counts and whether they were cut, in the order of the inputs."""
+    counts = {place: (len(one.ids), one.truncated) for place, one in zip(places, fitted, strict=True)}
+    vectors = computed
+    if found.known:
+        vectors = np.empty((len(places) + len(found.known), computed.shape[1]), np.float32)
+        vectors[places] = computed
+        for place, one in found.known.items():
+            vectors[place] = one.vector
+            counts[place] = (one.prompt_tokens, one.truncated)
+    return vectors, [counts[place] for place in range(len(counts))]
 
 
 def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:

@@ -23,6 +23,7 @@ _COUNTERS = {
     "n_batches": ("q3e_batches", "Batches computed."),
     "n_computed_tokens": ("q3e_computed_tokens", "Tokens computed."),
     "n_computed_texts": ("q3e_computed_texts", "Texts computed: those that were in flight already are not."),
+    "n_cached_texts": ("q3e_cached_texts", "Texts that took a vector of the cache."),
     "n_shared_texts": ("q3e_shared_texts", "Texts that took the vector of an equal one in flight."),
     "n_failed_texts": ("q3e_failed_texts", "Texts the model had no vector for."),
     "n_refused": ("q3e_refused", "Requests refused because too much waited."),

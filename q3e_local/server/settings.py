@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from q3e_local import address
 from q3e_local.address import unquoted
 from q3e_local.aliases import Alias, read_aliases
+from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.errors import OptionError
 
 LogFormat = Literal["text", "json"]
@@ -48,6 +49,7 @@ class ServerSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     unix_socket: Path | None = None  # instead of host and port
     log_format: LogFormat = "text"
+    cache: str = field(default="off", repr=False)  # which one, as Q3E_CACHE says it; may hold a password
     version: str = OLLAMA_VERSION
     aliases: Mapping[str, Alias] = field(default_factory=dict)
 
@@ -93,6 +95,8 @@ def settings(
     fields = _of_ollama(environ) | _of_ours(environ) | given
     if isinstance(fields.get("keep_alive_s"), str):
         fields["keep_alive_s"] = keep_alive(fields["keep_alive_s"])
+    fields["cache"] = chosen(fields.get("cache"), environ)
+    open_cache(fields["cache"], environ)
     if "unix_socket" in fields:
         fields["unix_socket"] = Path(fields["unix_socket"]).expanduser()
     return ServerSettings(**fields, aliases=read_aliases(config))
