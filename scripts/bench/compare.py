@@ -117,7 +117,7 @@ class Comparison:
         if name == "cli":
             return Cli(model.path, self.scratch)
         if name == "http":
-            command = [sys.executable, "-m", "q3e_local", "serve", "-m", path, "--keep-alive", "-1"]
+            command = [sys.executable, "-m", "q3e_local", "serve", "-m", path, "--keep-alive", "-1", "--no-cache"]
             return Server(command, locate(path).name, self.scratch, takes_instruction=True)
         if name == "llama-embed":
             return InChild("llama_embed", {"model": path, "n_tokens": n_tokens}, self.scratch)

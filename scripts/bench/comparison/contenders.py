@@ -201,7 +201,7 @@ class Cli:
         rows = vectors.with_name(f"{vectors.name}.rows.jsonl")
         texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in given.texts), encoding="utf-8")
         command = [sys.executable, "-m", "q3e_local", "embed", str(texts), "--jsonl", "text", "-m", str(self.model)]
-        command += ["-o", str(vectors), "--force", "--offline", "-q"]
+        command += ["-o", str(vectors), "--force", "--offline", "-q", "--no-cache"]
         if given.instruction is not None:
             command += ["--as", "query", "--instruction", given.instruction]
         began = time.perf_counter()
