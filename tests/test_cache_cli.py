@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_settings_that_mean_nothing_are_wrong_usage(command, monkeypatch):
     monkeypatch.setenv("Q3E_CACHE", "on")
     monkeypatch.setenv("Q3E_CACHE_SIZE", "many")
     assert run("cache", command).exit_code == 2
+
+
+def test_the_commands_of_the_docs_run():
+    docs = (Path(__file__).parent.parent / "docs" / "cache.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^q3e-local (.*?) +#", docs, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert run(*command.split()).exit_code == 0
 
 
 def test_what_is_forgotten_is_not_found(cache):
