@@ -19,9 +19,9 @@ from q3e_local.errors import BadVectorError, TextError
 from q3e_local.request import Embedded, Fitted
 from q3e_local.vectors import Vectors, finish
 
-# Characters looked up at once: a few batches' worth, so that nobody waits for texts that are read ahead; more while
-# everything is found.
-_WINDOW = (8_192, 65_536)
+# Characters looked up at once: what is read ahead of a slow input is no more than a batch or two would take, and no
+# more than was given out already while everything is found.
+_AHEAD = (1_024, 65_536)
 _WINDOW_TEXTS = 1024
 
 
@@ -41,15 +41,19 @@ class Lookup:
     def __init__(self, ready: Callable[[str, int], str], dim: int, shelf: Shelf | None = None) -> None:
         self._ready, self._dim, self._shelf = ready, dim, shelf
 
-    def windows(self, texts: Iterable[str]) -> Iterator[list[Asked]]:
-        """All texts in order; one by one where there is no cache to ask."""
+    def all(self, texts: Iterable[str]) -> list[Asked]:
+        """All of them, which are here already, in few questions."""
+        return [one for window in self.windows(texts, (_AHEAD[1], _AHEAD[1])) for one in window]
+
+    def windows(self, texts: Iterable[str], ahead: tuple[int, int] = _AHEAD) -> Iterator[list[Asked]]:
+        """All texts in order, as they come; one by one where there is no cache to ask."""
         numbered = enumerate(texts)
-        n_characters = _WINDOW[0]
+        n_characters = ahead[0]
         while window := list(self._window(numbered, n_characters)):
             window = self._looked_up(window)
             yield window
             all_known = all(one.known is not None for one in window)
-            n_characters = min(2 * n_characters, _WINDOW[1]) if all_known else _WINDOW[0]
+            n_characters = min(2 * n_characters, ahead[1]) if all_known else ahead[0]
 
     def keep(self, pooled: Vectors, texts: Iterable[tuple[bytes, Fitted]]) -> None:
         """Tell the cache what the model answered to the texts of these digests."""

@@ -202,7 +202,7 @@ def test_a_thousand_kept_texts_are_a_few_questions(make, memory):
     del memory.questions[:]
     assert all(make().embed_documents(texts).cached)
     assert sum(memory.questions) == 3000
-    assert len(memory.questions) <= 5
+    assert len(memory.questions) <= 10
 
 
 def test_reading_ahead_is_bounded(make):
@@ -218,7 +218,7 @@ def test_reading_ahead_is_bounded(make):
         taken = 0
         stream = make().stream(EmbedRequest(endless()))
         next(stream)
-        assert taken < 500
+        assert taken < 20
         stream.close()
 
 

@@ -41,7 +41,7 @@ LONG = "a text that takes a second or more " * 1000  # some 8,000 tokens
 def serving(home: Path, *options: str) -> Iterator[Running]:
     """A server on a free port, the demo model loaded."""
     env = {"Q3E_HOME": str(home), "HF_HUB_CACHE": str(home)}
-    program = [*PROGRAM, "serve", "-m", "demo", "--port", "0", *options]
+    program = [*PROGRAM, "serve", "-m", "demo", "--port", "0", "--no-cache", *options]
     with running_server(env=env, program=program) as running:
         running.wait_for("try: ", 60)
         yield running

@@ -16,7 +16,7 @@ from q3e_local.cache import VectorCache
 from q3e_local.cache.shelf import Shelf
 from q3e_local.embedder import Embedder
 from q3e_local.errors import BadVectorError
-from q3e_local.lookup import Asked, Lookup
+from q3e_local.lookup import Lookup
 from q3e_local.request import Embedded, Fitted, Terms
 from q3e_local.vectors import Vectors
 
@@ -58,7 +58,7 @@ class CachedTexts:
         shelf = Shelf(self._cache, embedder.full_space(terms), terms.limit, terms.truncate)
         lookup = Lookup(partial(_ready, embedder, terms), terms.dim, shelf)
         places = [place for place, one in enumerate(inputs) if isinstance(one, str) and len(one) <= _LONGEST]
-        asked = await asyncio.to_thread(_all, lookup, [str(inputs[place]) for place in places])
+        asked = await asyncio.to_thread(lookup.all, [str(inputs[place]) for place in places])
         found = Found(lookup=lookup)
         for place, one in zip(places, asked, strict=True):
             if isinstance(one.known, Embedded):
@@ -82,10 +82,6 @@ class CachedTexts:
         await asyncio.to_thread(self._keeping.shutdown)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
-
-
-def _all(lookup: Lookup, texts: list[str]) -> list[Asked]:
-    return [one for window in lookup.windows(texts) for one in window]
 
 
 def _ready(embedder: Embedder, terms: Terms, text: str, place: int) -> str:
