@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 import q3e_local
-from q3e_local import machine
+from q3e_local import machine, tuned
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
@@ -40,6 +41,7 @@ from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan
 from q3e_local.request import Embedded, EmbedRequest
+from q3e_local.tuning import Tuned
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -772,3 +774,108 @@ def test_a_prefix_of_a_text_without_a_vector_is_not_kept(changed: Callable[..., 
                 engine.decode([[*head, 7, eos_id]], [11])
         assert engine.counts.n_reused == 0
         assert np.isfinite(engine.decode([[*range(5, 15), eos_id]], [8])).all()
+
+
+@dataclass
+class FakeClock:
+    """Time passes by what is computed: a batch takes as long as `cost` says for the threads at work."""
+
+    cost: Callable[[int], float]
+    n_threads: list[int] = field(default_factory=list)
+    now: float = 0.0
+    looks: int = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        if self.looks % 2 == 0:  # the second look of a batch
+            self.now += self.cost(self.n_threads[-1])
+        return self.now
+
+
+def self_tuned(
+    f32: Path, monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float], batch: list[Ids], **options: Any
+) -> tuple[LlamaEngine, list[np.ndarray], FakeClock]:
+    """An engine after 20 batches on a machine of 1 core with 2 CPUs."""
+    clock, set_threads = FakeClock(cost), native.Context.set_threads
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    monkeypatch.setattr(machine, "logical_cpus", lambda: 2)
+
+    def counted(self: native.Context, n_threads: int) -> None:
+        clock.n_threads.append(n_threads)
+        set_threads(self, n_threads)
+
+    monkeypatch.setattr(native.Context, "set_threads", counted)
+    config = EngineConfig(**{"n_batch": N_BATCH, "self_tuning": True} | options)
+    engine = LlamaEngine(f32, config, clock)
+    return engine, [engine.decode(batch) for _ in range(20)], clock
+
+
+@pytest.fixture
+def full(sequences: dict[int, Ids]) -> list[Ids]:
+    return [sequences[2], sequences[9], sequences[9], sequences[9]]
+
+
+def test_full_batches_of_real_work_find_the_fastest_number_of_threads(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, vectors, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, full)
+    with engine:
+        assert engine.n_threads == 2
+        assert engine.settings.explained("n_threads") == "n_threads 2 (fastest in this work)"
+        # Five rounds of both, after each the old number again; then the winner for good.
+        assert clock.n_threads == [1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2]
+        for one in vectors:
+            np.testing.assert_array_equal(one, vectors[0])
+
+
+@pytest.mark.parametrize("cost", [lambda n: 1.0, lambda n: float(n), lambda n: 1 - n / 100])
+def test_what_is_not_clearly_faster_changes_nothing(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float]
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, cost, full)
+    with engine:
+        assert (engine.n_threads, clock.n_threads[-1]) == (1, 1)
+        assert engine.settings.reasons["n_threads"].source == "default"
+
+
+@pytest.mark.parametrize("options", [{"self_tuning": False}, {"n_threads": 1}])
+def test_nothing_is_tried_unless_it_is_wanted_and_open(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, full, **options)
+    with engine:
+        assert (engine.n_threads, clock.n_threads, clock.looks) == (1, [], 0)
+
+
+def test_small_batches_are_not_tried_with(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, [sequences[9]])
+    with engine:
+        assert clock.looks == 0
+
+
+def test_other_settings_can_be_used_without_loading_anew(
+    f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    with LlamaEngine(f32, small()) as engine:
+        engine.decode([sequences[N_CTX]])
+        reason = engine.settings.reasons["n_batch"]
+        for name, value in {"n_threads": 2, "n_batch": 8, "flash_attention": False}.items():
+            engine.use(engine.settings.changed(name, value, reason))
+            assert getattr(engine.settings, name) == value
+            for n in (1, 9, N_CTX):
+                assert cosines(engine.decode([sequences[n]]), expected[n][None])[0] >= 0.9999
+        engine.use(engine.settings.changed("repack", True, reason))
+        assert engine.settings.repack is False  # that is how the weights were loaded
+
+
+def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
+    digest = inspect(f32).digest
+    place = tuned.here(native.version(), native.features(), on_gpu=False)
+    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, flash_attention=False, repack=False, day="2026-11-20"))
+    with LlamaEngine(f32, EngineConfig()) as engine:
+        assert (engine.n_threads, engine.n_batch) == (2, 96)
+        assert engine.settings.flash_attention is False
+    with LlamaEngine(f32, EngineConfig(n_batch=64)) as engine:
+        assert (engine.n_threads, engine.n_batch) == (2, 64)

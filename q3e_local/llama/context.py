@@ -145,6 +145,10 @@ class PoolingContext:
         if self._kept.room_for(self._context.state_size(row)):
             self._kept.keep(head, self._context.state(row))
 
+    def set_threads(self, n_threads: int) -> None:
+        """How many threads compute from now on."""
+        self._context.set_threads(n_threads)
+
     def forget(self) -> None:
         """Forget what was decoded before, all but the prefixes that are kept."""
         self._context.clear()

@@ -48,6 +48,7 @@ class ServerSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     unix_socket: Path | None = None  # instead of host and port
     log_format: LogFormat = "text"
+    explain: bool = False  # log how each model runs, and why
     version: str = OLLAMA_VERSION
     aliases: Mapping[str, Alias] = field(default_factory=dict)
 
