@@ -35,7 +35,7 @@ from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
 from q3e_local.llama import native
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import inspect
@@ -158,7 +158,7 @@ def test_a_tap_on_the_wrong_tensor_is_found_out_and_not_used(
     caplog: pytest.LogCaptureFixture,
     tapped: bytes,
 ) -> None:
-    monkeypatch.setattr(context_module, "_TAPPED", tapped)
+    monkeypatch.setattr(context_module, "TAPPED", tapped)
     with LlamaEngine(f32, small()) as engine:
         assert not engine.tap
         vectors = engine.decode([sequences[9], sequences[2]])
@@ -529,7 +529,7 @@ def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, 
 import sys
 from pathlib import Path
 from q3e_local.errors import ModelFileError
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 with LlamaEngine(Path(sys.argv[1])) as engine:
@@ -549,7 +549,7 @@ def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
 import sys
 from pathlib import Path
 from q3e_local.engine import EngineConfig
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 engine = LlamaEngine(Path(sys.argv[1]), EngineConfig(n_batch=1, n_threads=1))
@@ -879,3 +879,54 @@ def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
         assert engine.settings.flash_attention is False
     with LlamaEngine(f32, EngineConfig(n_batch=64)) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 64)
+
+
+def test_the_tap_is_proved_once_for_a_file_and_a_build(
+    tiny_gguf: MakeGguf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proofs: list[Path] = []
+
+    def agrees(model: native.Model, info: Any, *rest: Any) -> str | None:
+        proofs.append(info.path)
+        return tap_agrees(model, info, *rest)
+
+    def load(path: Path, **options: Any) -> None:
+        with LlamaEngine(path, small(**options)) as engine:
+            assert engine.tap
+
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", agrees)
+    monkeypatch.setattr("q3e_local.llama.engine._QUICK_BYTES", 0)
+    one, other = tiny_gguf("f32"), tiny_gguf("f16")
+    for _ in range(2):
+        load(one)
+        load(one, n_threads=2, n_batch=8)  # of no account
+    assert proofs == [one]
+    load(other)
+    load(one, flash_attention=False)
+    load(one, tap=True, repack=True)
+    assert proofs == [one, other, one, one]
+    monkeypatch.setattr(native, "build", lambda: "another")
+    load(one)
+    assert len(proofs) == 5
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))  # where nothing can be written
+    load(one)
+    load(one)
+    assert len(proofs) == 7
+
+
+def test_a_proof_that_failed_is_not_remembered(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q3e_local.llama.engine._QUICK_BYTES", 0)
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", lambda *arguments: "no")
+    for _ in range(2):
+        with LlamaEngine(f32, small()) as engine:
+            assert not engine.tap
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", tap_agrees)
+    with LlamaEngine(f32, small()) as engine:
+        assert engine.tap
+
+
+def test_the_build_has_the_libraries_that_compute() -> None:
+    names = [name for name, size, _ in native.build() if size > 10_000]
+    assert any("llama" in name for name in names)
+    assert any("ggml-cpu" in name for name in names)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from q3e_local import machine, tuned
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
-from q3e_local.llama import native
-from q3e_local.llama.context import Counts, PoolingContext, tap_agrees
+from q3e_local.llama import native, proof
+from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan, for_batches, grown, padded, weights_bytes
 from q3e_local.trials import Trials
@@ -38,6 +38,9 @@ _SHORT_BEFORE_FREEING = 16
 
 # A batch this full shows how fast it is computed, once so many of them have gone before.
 _FULL, _N_WARM = 0.75, 2
+
+# The tap of a smaller model is proved at each load.
+_QUICK_BYTES = 64 << 20
 
 T = TypeVar("T")
 
@@ -244,17 +247,31 @@ class LlamaEngine:
         except native.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
-            eos = self.eos_id
-            proof = [[*self._model.tokenize(text), eos] for text in (b"one", b"two words")]
-            wrong = tap_agrees(self._model, self.info, self.settings.flash_attention, self.n_threads, proof)
-            if wrong is not None:
-                self.tap = False
-                logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+            self.tap = self._tap_is_proved(self._model)
         plan = self._batch_plan()
         self._afford(plan, self.n_batch, 0)
         self._context = self._made(plan)
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
+
+    def _tap_is_proved(self, model: native.Model) -> bool:
+        """Once for a model file, a build of llama.cpp and what else decides it: 4B takes half a second for it."""
+        settings = self.settings
+        facts = (
+            self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
+            settings.flash_attention, settings.repack,
+        )  # fmt: skip
+        is_quick = self.info.size_bytes < _QUICK_BYTES
+        if not is_quick and proof.is_known(*facts):
+            return True
+        texts = [[*model.tokenize(text), self.eos_id] for text in (b"one", b"two words")]
+        wrong = tap_agrees(model, self.info, settings.flash_attention, self.n_threads, texts)
+        if wrong is not None:
+            logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+            return False
+        if not is_quick:
+            proof.remember(*facts)
+        return True
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._go_on()

@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -110,6 +111,12 @@ def features() -> frozenset[str]:
 def version() -> str:
     """The binding's version, which is that of its llama.cpp too."""
     return str(llama_cpp.__version__)
+
+
+def build() -> tuple[tuple[str, int, int], ...]:
+    """The libraries of this build: names, sizes and dates. Another build has others."""
+    found = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
