@@ -32,7 +32,7 @@ ROOMS = [
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor", "remote", "bench"],
+    ["doctor", "remote", "bench", "tune"],
     ["server"],
     ["cli", "__main__"],
 ]
