@@ -17,6 +17,7 @@ CLEARLY = 1.05  # times the default's speed, as the median of the rounds
 _FASTER = 1.02  # in a single round
 _MOST = 0.75  # of the rounds must be that
 _HOPELESS = 0.85
+_N_ERRORS = 3  # standard errors that the mean must be above no gain at all
 
 
 class Race(Generic[T]):
@@ -25,8 +26,9 @@ class Race(Generic[T]):
     Only what is clearly faster in most rounds replaces the default; who cannot do so any more drops out.
     """
 
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
+    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS, clearly: float = CLEARLY) -> None:
         self.default = default
+        self._clearly = clearly
         self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
         self._n_rounds = n_rounds
         self._n_done = 0
@@ -65,7 +67,11 @@ class Race(Generic[T]):
         return n_lost <= self._n_rounds - self._n_needed and min(ratios) >= _HOPELESS
 
     def _has_won(self, ratios: Sequence[float]) -> bool:
-        return len(ratios) == self._n_rounds and self._may_win(ratios) and statistics.median(ratios) >= CLEARLY
+        if len(ratios) < self._n_rounds or not self._may_win(ratios):
+            return False
+        logs = [math.log(ratio) for ratio in ratios]
+        error = statistics.stdev(logs) / math.sqrt(len(logs))
+        return statistics.median(ratios) >= self._clearly and statistics.fmean(logs) > _N_ERRORS * error
 
     @property
     def _n_needed(self) -> int:

@@ -25,7 +25,8 @@ def run(ratios: list[float]) -> tuple[str, int]:
     ("ratios", "winner", "n_rounds"),
     [
         ([1.1, 1.1, 1.1, 1.1, 1.1], "new", 5),
-        ([1.1, 0.9, 1.1, 1.1, 1.1], "new", 5),  # one round may be lost
+        ([1.2, 1.0, 1.2, 1.2, 1.2], "new", 5),  # one round may be lost
+        ([1.1, 0.9, 1.1, 1.1, 1.1], "old", 5),  # but then the others must leave no doubt
         ([1.1, 0.9, 1.1, 0.99], "old", 4),  # two may not
         ([1.03, 1.03, 1.03, 1.03, 1.03], "old", 5),  # faster, but not clearly
         ([1.0, 1.0], "old", 2),
@@ -67,7 +68,7 @@ def test_noise_alone_seldom_makes_a_winner() -> None:
         while not race.is_over:
             race.add({name: noise.gauss(100, 7) for name in ("old", "new")})
         n_won += race.winner == "new"
-    assert n_won < 60
+    assert n_won < 40
 
 
 def test_without_others_there_is_no_race() -> None:

@@ -90,6 +90,7 @@ DEFAULT = {"n_threads": 4, "n_batch": 512, "flash_attention": True, "repack": Fa
     [
         (lambda one: 1000.0, {}),
         (lambda one: 1500.0 if one.repack else 1000.0, {"repack": True}),
+        (lambda one: 1100.0 if one.repack else 1000.0, {}),  # not worth twice the memory
         (lambda one: 700.0 if one.repack else 1000.0, {}),
         (lambda one: 1000.0 + 50 * one.n_threads, {"n_threads": 8}),
         (lambda one: 1200.0 if one.n_threads == 2 else 1000.0, {"n_threads": 2}),
