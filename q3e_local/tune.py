@@ -23,7 +23,7 @@ from q3e_local.engine import Engine, EngineConfig
 from q3e_local.errors import NotEnoughMemoryError, OptionError
 from q3e_local.trials import CLEARLY, Race
 from q3e_local.tuned import Place
-from q3e_local.tuning import Host, Reason, Settings, Tuned, defaults, other_threads, shown
+from q3e_local.tuning import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads, shown
 
 SIZES = {"short": 16, "medium": 128, "long": 1024}  # tokens of a text
 N_BATCHES = (256, 768, 1024)
@@ -62,6 +62,11 @@ class Found:
     rows: list[Row]
     left_out: list[str]
     seconds: float
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether any setting was decided."""
+        return any(getattr(self.best, name) is not None for name in TUNABLE)
 
 
 def tune(embedder: Embedder, path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Found, Place]:
@@ -104,6 +109,7 @@ class Tuning:
         self._host, self._n_cpus, self._repacked_bytes = host, n_cpus, repacked_bytes
         self._clock, self._tell = clock, tell
         self._settings = defaults(host)
+        self._decided: set[str] = set()
         self._rows: list[Row] = []
         self._left_out: list[str] = []
         self._began = self._ends = clock()
@@ -122,10 +128,8 @@ class Tuning:
             others = N_BATCHES_ON_GPU if self._host.on_gpu else N_BATCHES
             whole = max(others) * 3 // 4  # of each size: in all one and a half of the largest batch
             self._try("n_batch", others, {"short": whole, "medium": whole}, together=True)
-        chosen = self._settings
-        best = Tuned(
-            chosen.n_threads, chosen.n_batch, chosen.flash_attention, chosen.repack, date.today().isoformat()
-        )
+        values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
+        best = Tuned(**values, day=date.today().isoformat())
         return Found(best, self._rows, self._left_out, self._clock() - self._began)
 
     @contextmanager
@@ -208,6 +212,8 @@ class Tuning:
                 measured.setdefault(value, []).append(speeds)
             race.add({value: _mean(measured[value][-1]) for value in order})
             self._speed = _mean(measured[before][-1])
+        if race.is_over and measured:
+            self._decided.add(setting)
         self._take(setting, race, measured)
         if engines is None:
             self._engine.use(self._settings)

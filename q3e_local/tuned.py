@@ -23,7 +23,7 @@ from q3e_local.tuning import Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 
-_TYPES = {"n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool, "day": str}
+_TYPES = {"n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool}
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ def _agree(one: Place, other: Place) -> bool:
 def _check(tuned: Tuned) -> None:
     """Raise ValueError or TypeError for what cannot have been found."""
     for name, kind in _TYPES.items():
-        if type(getattr(tuned, name)) is not kind:
-            raise TypeError(f"{name} is {getattr(tuned, name)!r}")
+        value = getattr(tuned, name)
+        if value is not None and type(value) is not kind:
+            raise TypeError(f"{name} is {value!r}")
     date.fromisoformat(tuned.day)
     EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)
 

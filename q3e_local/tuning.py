@@ -33,12 +33,12 @@ class Host:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found fastest on this machine, and the day it was."""
+    """What was found fastest on this machine, and the day it was; None was not measured."""
 
-    n_threads: int
-    n_batch: int
-    flash_attention: bool
-    repack: bool
+    n_threads: int | None
+    n_batch: int | None
+    flash_attention: bool | None
+    repack: bool | None
     day: str
 
 
@@ -79,11 +79,11 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
     """What is given stands; what is not is as tuned, or else what is known to be good here."""
     settings = defaults(host)
     for name in TUNABLE:
-        given = getattr(config, name)
+        given, found = getattr(config, name), getattr(tuned, name, None)
         if given is not None:
             settings = settings.changed(name, given, Reason("given", "given"))
-        elif tuned is not None:
-            settings = settings.changed(name, getattr(tuned, name), Reason("tuned", f"tuned on {tuned.day}"))
+        elif tuned is not None and found is not None:
+            settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
     is_small = config.n_expected is not None and config.n_expected < REPACK_PAYS_TOKENS
     if settings.repack and config.repack is None and is_small:
         settings = settings.changed("repack", False, Reason("default", "too little work to earn it back"))

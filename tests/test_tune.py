@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from command import run
 from fake import FakeEngine
 
 from q3e_local import machine
+from q3e_local.engine import EngineConfig
 from q3e_local.errors import NotEnoughMemoryError
 from q3e_local.folders import state_folder
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.tune import Found, Tuning
-from q3e_local.tuning import Host, Settings, defaults
+from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, defaults, settle
 
 HOST = Host(n_cores=4)
 N_CPUS = 8
@@ -79,7 +80,9 @@ def tuned(
 
 
 def best(found: Found) -> dict[str, Any]:
-    return {name: value for name, value in asdict(found.best).items() if name != "day"}
+    """The settings there will be."""
+    settings = settle(EngineConfig(), HOST, found.best)
+    return {name: getattr(settings, name) for name in TUNABLE}
 
 
 DEFAULT = {"n_threads": 4, "n_batch": 512, "flash_attention": True, "repack": False}
@@ -150,7 +153,7 @@ def test_all_values_do_the_same_work_in_a_round_and_new_work_in_the_next() -> No
 
 def test_without_time_nothing_is_measured_and_all_is_said() -> None:
     found, engines = tuned(lambda one: 100.0, budget_s=0)
-    assert best(found) == DEFAULT
+    assert found.best == Tuned(None, None, None, None, found.best.day)
     assert found.rows == []
     assert [what.partition(":")[0] for what in found.left_out] == [
         "repack",
@@ -261,7 +264,13 @@ def test_a_real_model_is_tuned_in_no_time() -> None:
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert found["rows"] == []
-    assert found["best"]["n_batch"] == 512
+    assert (found["best"]["n_batch"], found["kept_in"]) == (None, None)
+    assert not (state_folder() / "tuned").exists()
+    assert (
+        run("tune", "-m", "demo", "--seconds", 0).stdout.splitlines()[-1]
+        == "nothing new is kept: --seconds is too few"
+    )
+    assert explained()[1] == "demo: n_batch 512 (default)"
 
 
 def test_ctrl_c_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

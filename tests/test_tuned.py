@@ -73,7 +73,7 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         b'{"place": {}, "tuned": {}}',
         b'{"place": 3, "tuned": 4}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
-            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": None, "day": "soon",
+            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": "no", "day": "soon",
         }.items()),
     ],
 )  # fmt: skip

@@ -61,6 +61,12 @@ def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both() -
     assert settle(EngineConfig(), HERE, TUNED).explained("n_batch") == "n_batch 768 (tuned on 2026-11-20)"
 
 
+def test_what_was_not_measured_is_a_default() -> None:
+    settings = settle(EngineConfig(), HERE, Tuned(None, None, None, True, "2026-11-20"))
+    assert [settings.reasons[name].source for name in TUNABLE] == ["default", "default", "default", "tuned"]
+    assert (settings.n_threads, settings.repack) == (4, True)
+
+
 @pytest.mark.parametrize(
     ("n_expected", "repack", "expected"),
     [(None, None, True), (9_999, None, False), (10_000, None, True), (5, True, True), (5, False, False)],

@@ -54,12 +54,14 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         found, place = tuning.tune(embedder, store.locate(model).path, seconds, tell)
         digest = embedder.engine.digest
     rows = [asdict(row) for row in found.rows]
-    try:
-        kept = tuned.keep(digest, place, found.best, rows)
-    except OSError as error:
-        raise OutputError(f"cannot keep what was found: {error}") from None
+    kept = None
+    if found.is_anything:
+        try:
+            kept = str(tuned.keep(digest, place, found.best, rows))
+        except OSError as error:
+            raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": str(kept)}
+        about = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
         result = about | {"best": asdict(found.best), "rows": rows, "left_out": found.left_out}
         option = orjson.OPT_APPEND_NEWLINE
         sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
@@ -106,5 +108,6 @@ def _print(model: str, place: Place, found: Found) -> None:
     console.print(table)
     for what in found.left_out:
         click.echo(f"left out: {what}")
-    best = ", ".join(f"{name} {shown(getattr(found.best, name))}" for name in TUNABLE)
-    click.echo(f"kept after {found.seconds:.0f} s: {best}")
+    values = {name: getattr(found.best, name) for name in TUNABLE}
+    best = ", ".join(f"{name} {shown(value)}" for name, value in values.items() if value is not None)
+    click.echo(f"kept after {found.seconds:.0f} s: {best}" if best else "nothing new is kept: --seconds is too few")
