@@ -10,7 +10,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.gguf_header import read_header
 from q3e_local.model_file import inspect
+from q3e_local.tuning import TUNABLE
 
 SIZES = {"short": 16, "medium": 128, "long": 2048}  # tokens of a text, end token included
 _BATCH = {"short": 256, "medium": 64, "long": 4}  # texts in a call
@@ -56,7 +57,7 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
     from q3e_local.llama import native
 
     info, engine = inspect(path), embedder.engine
-    config = getattr(engine, "config", None)
+    chosen = getattr(engine, "settings", None)
     return {
         "machine": {
             "cpu": machine.cpu_name(),
@@ -79,8 +80,9 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
             "digest": info.digest,
         },
         "settings": {
-            **(asdict(config) if config is not None else {}),
-            "n_threads": getattr(engine, "n_threads", None),
+            **({name: getattr(chosen, name) for name in TUNABLE} if chosen is not None else {}),
+            "n_seq_max": engine.n_seq_max,
+            "n_gpu_layers": getattr(engine, "n_gpu_layers", None),
             "tap": getattr(engine, "tap", None),
         },
     }

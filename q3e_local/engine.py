@@ -17,16 +17,18 @@ from q3e_local.errors import OptionError
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How to run the model. None means: chosen for this machine."""
+    """How to run the model. None means: chosen for this machine, as `q3e_local.tuning` says."""
 
-    n_threads: int | None = None  # None: the physical cores this process may use
+    n_threads: int | None = None
     n_gpu_layers: int | None = None  # None: all of them when the build can offload, else 0
     n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
-    n_batch: int = 512  # tokens computed at once; larger ones attend over each other's masked cells
+    n_batch: int | None = None  # tokens computed at once; larger ones attend over each other's masked cells
     n_seq_max: int = 64  # texts in one batch; each costs one row of logits (0.6 MB) in llama.cpp's buffers
-    flash_attention: bool = True
-    repack: bool = False  # llama.cpp's repacked weights: twice the memory, and slower on AVX-512
+    flash_attention: bool | None = None
+    repack: bool | None = None  # llama.cpp's repacked weights: twice the memory
     tap: bool = True  # read the hidden state before the vocabulary projection
+    self_tuning: bool = False  # try other settings in the first batches of real work, and keep what is faster
+    n_expected: int | None = None  # about how many tokens there will be in all, where that is known
 
     def __post_init__(self) -> None:
         limits = {
@@ -35,6 +37,7 @@ class EngineConfig:
             "n_ctx_max": (1, 1_000_000_000),
             "n_batch": (1, 65_536),
             "n_seq_max": (1, 256),  # LLAMA_MAX_SEQ: llama.cpp asserts above it
+            "n_expected": (0, 1 << 62),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)

@@ -84,9 +84,11 @@ class TokenTable:
     def repeated(self) -> int | None:
         """The id of a text that is empty or stands there before, or None."""
         raw, starts = self._raw, self._starts
+        texts = [raw[start : after - 8] for start, after in zip(starts, [*starts[1:], len(raw) + 8], strict=True)]
         seen = {b""}
-        for token_id, (start, after) in enumerate(zip(starts, [*starts[1:], len(raw) + 8], strict=True)):
-            text = raw[start : after - 8]
+        if len(seen.union(texts)) == len(texts) + 1:  # as a rule, and this is how to see it quickly
+            return None
+        for token_id, text in enumerate(texts):
             if text in seen:
                 return token_id
             seen.add(text)

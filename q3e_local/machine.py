@@ -30,6 +30,14 @@ def physical_cores() -> int:
     return max(1, n_cores if quota is None else min(n_cores, math.ceil(quota)))
 
 
+def logical_cpus() -> int:
+    """CPUs this process may use, each hyper-thread counted: affinity and cgroup quota respected. At least 1."""
+    allowed = _allowed_cpus()
+    n_cpus = (os.cpu_count() or 1) if allowed is None else len(allowed)
+    quota = _cgroup_quota()
+    return max(1, n_cpus if quota is None else min(n_cpus, math.ceil(quota)))
+
+
 def available_memory() -> int:
     """Bytes that can be taken without swapping, cgroup limits respected."""
     available = int(psutil.virtual_memory().available)

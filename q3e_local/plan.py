@@ -1,4 +1,4 @@
-"""How much memory a context takes, and how large a context a text needs.
+"""How much memory weights and contexts take, and how large a context a text needs.
 
 Arithmetic on a ModelInfo: touches neither llama.cpp nor the machine.
 """
@@ -34,6 +34,16 @@ class ContextPlan:
         mask = self.n_batch * self.n_ctx * 2
         scores = 0 if self.flash_attention else self.n_batch * self.n_ctx * model.n_head * 4
         return kv + logits + activations + mask + scores
+
+
+def weights_bytes(model: ModelInfo, repack: bool) -> int:
+    """Memory of the weights: repacked ones are a copy beside the file's own pages."""
+    return model.size_bytes * (2 if repack else 1)
+
+
+def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) -> ContextPlan:
+    """The context an engine begins with: for batches of texts that are no longer than one."""
+    return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, flash_attention)
 
 
 def padded(n_tokens: int) -> int:

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from command import demo, embed, expected, records, run, write
 
+from q3e_local import machine, tuned
 from q3e_local.catalog import models_folder
+from q3e_local.llama import native
+from q3e_local.model_file import inspect
 from q3e_local.prompts import TASKS
+from q3e_local.tuning import Tuned
 
 TEXTS = ["What did we decide?", "第三季度预算", "short"]
 
@@ -38,6 +42,7 @@ MEANINGS = [
     (["--max-tokens", 32768, "--too-long", "error"], {}),
     (["--threads", 1], {}),
     (["--threads", 2, "--gpu-layers", 0], {}),
+    (["--batch-tokens", 64, "--flash-attention", "--no-repack"], {}),
 ]
 
 
@@ -216,3 +221,28 @@ def test_what_was_probably_not_meant_is_said(arguments, said, tmp_path):
     assert result.exit_code == 0
     first = result.stderr.splitlines(keepends=True)[0]
     assert first == said if said else first.startswith("1 text, ")
+
+
+def test_what_was_chosen_and_why_is_explained_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    for command in (["embed", "--text", "one"], ["bench", "--seconds", 0]):
+        result = run(*command, "-m", "demo", "-q", "--explain", "--batch-tokens", 64, "--no-flash-attention")
+        assert result.exit_code == 0
+        assert result.stderr.splitlines()[:3] == [
+            "demo: n_threads 1 (physical cores)",
+            "demo: n_batch 64 (given)",
+            "demo: flash_attention off (given)",
+        ]
+        assert result.stderr.splitlines()[3].startswith("demo: repack off (")
+    assert embed("--text", "one", "-q").stderr == ""
+
+
+@pytest.mark.parametrize(("n_bytes", "repack"), [(4, False), (39_996, False), (40_004, True)])
+def test_a_small_job_does_not_pay_for_repacked_weights(n_bytes: int, repack: bool, tmp_path: Path) -> None:
+    info = inspect(models_folder() / "demo.gguf")
+    place = tuned.here(native.version(), native.features(), on_gpu=False)
+    tuned.keep(info.digest, place, Tuned(1, 512, flash_attention=True, repack=True, day="2026-11-20"))
+    write(tmp_path, {"job.txt": "x " * (n_bytes // 2)})
+    lines = embed("job.txt", "-q", "--explain", "--max-tokens", 9).stderr.splitlines()
+    why = "tuned on 2026-11-20" if repack else "too little work to earn it back"
+    assert f"demo: repack {'on' if repack else 'off'} ({why})" in lines

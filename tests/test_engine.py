@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,19 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 import q3e_local
-from q3e_local import machine
+from q3e_local import machine, tuned
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
 from q3e_local.llama import native
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan
 from q3e_local.request import Embedded, EmbedRequest
+from q3e_local.tuning import Tuned
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -156,7 +158,7 @@ def test_a_tap_on_the_wrong_tensor_is_found_out_and_not_used(
     caplog: pytest.LogCaptureFixture,
     tapped: bytes,
 ) -> None:
-    monkeypatch.setattr(context_module, "_TAPPED", tapped)
+    monkeypatch.setattr(context_module, "TAPPED", tapped)
     with LlamaEngine(f32, small()) as engine:
         assert not engine.tap
         vectors = engine.decode([sequences[9], sequences[2]])
@@ -527,7 +529,7 @@ def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, 
 import sys
 from pathlib import Path
 from q3e_local.errors import ModelFileError
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 with LlamaEngine(Path(sys.argv[1])) as engine:
@@ -547,7 +549,7 @@ def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
 import sys
 from pathlib import Path
 from q3e_local.engine import EngineConfig
-from q3e_local.llama.context import Counts
+from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 engine = LlamaEngine(Path(sys.argv[1]), EngineConfig(n_batch=1, n_threads=1))
@@ -772,3 +774,159 @@ def test_a_prefix_of_a_text_without_a_vector_is_not_kept(changed: Callable[..., 
                 engine.decode([[*head, 7, eos_id]], [11])
         assert engine.counts.n_reused == 0
         assert np.isfinite(engine.decode([[*range(5, 15), eos_id]], [8])).all()
+
+
+@dataclass
+class FakeClock:
+    """Time passes by what is computed: a batch takes as long as `cost` says for the threads at work."""
+
+    cost: Callable[[int], float]
+    n_threads: list[int] = field(default_factory=list)
+    now: float = 0.0
+    looks: int = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        if self.looks % 2 == 0:  # the second look of a batch
+            self.now += self.cost(self.n_threads[-1])
+        return self.now
+
+
+def self_tuned(
+    f32: Path, monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float], batch: list[Ids], **options: Any
+) -> tuple[LlamaEngine, list[np.ndarray], FakeClock]:
+    """An engine after 20 batches on a machine of 1 core with 2 CPUs."""
+    clock, set_threads = FakeClock(cost), native.Context.set_threads
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    monkeypatch.setattr(machine, "logical_cpus", lambda: 2)
+
+    def counted(self: native.Context, n_threads: int) -> None:
+        clock.n_threads.append(n_threads)
+        set_threads(self, n_threads)
+
+    monkeypatch.setattr(native.Context, "set_threads", counted)
+    config = EngineConfig(**{"n_batch": N_BATCH, "self_tuning": True} | options)
+    engine = LlamaEngine(f32, config, clock)
+    return engine, [engine.decode(batch) for _ in range(20)], clock
+
+
+@pytest.fixture
+def full(sequences: dict[int, Ids]) -> list[Ids]:
+    return [sequences[2], sequences[9], sequences[9], sequences[9]]
+
+
+def test_full_batches_of_real_work_find_the_fastest_number_of_threads(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, vectors, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, full)
+    with engine:
+        assert engine.n_threads == 2
+        assert engine.settings.explained("n_threads") == "n_threads 2 (fastest in this work)"
+        # Five rounds of both, after each the old number again; then the winner for good.
+        assert clock.n_threads == [1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2]
+        for one in vectors:
+            np.testing.assert_array_equal(one, vectors[0])
+
+
+@pytest.mark.parametrize("cost", [lambda n: 1.0, lambda n: float(n), lambda n: 1 - n / 100])
+def test_what_is_not_clearly_faster_changes_nothing(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float]
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, cost, full)
+    with engine:
+        assert (engine.n_threads, clock.n_threads[-1]) == (1, 1)
+        assert engine.settings.reasons["n_threads"].source == "default"
+
+
+@pytest.mark.parametrize("options", [{"self_tuning": False}, {"n_threads": 1}])
+def test_nothing_is_tried_unless_it_is_wanted_and_open(
+    f32: Path, full: list[Ids], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, full, **options)
+    with engine:
+        assert (engine.n_threads, clock.n_threads, clock.looks) == (1, [], 0)
+
+
+def test_small_batches_are_not_tried_with(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _, clock = self_tuned(f32, monkeypatch, lambda n: 1 / n, [sequences[9]])
+    with engine:
+        assert clock.looks == 0
+
+
+def test_other_settings_can_be_used_without_loading_anew(
+    f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray]
+) -> None:
+    with LlamaEngine(f32, small()) as engine:
+        engine.decode([sequences[N_CTX]])
+        reason = engine.settings.reasons["n_batch"]
+        for name, value in {"n_threads": 2, "n_batch": 8, "flash_attention": False}.items():
+            engine.use(engine.settings.changed(name, value, reason))
+            assert getattr(engine.settings, name) == value
+            for n in (1, 9, N_CTX):
+                assert cosines(engine.decode([sequences[n]]), expected[n][None])[0] >= 0.9999
+        engine.use(engine.settings.changed("repack", True, reason))
+        assert engine.settings.repack is False  # that is how the weights were loaded
+
+
+def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
+    digest = inspect(f32).digest
+    place = tuned.here(native.version(), native.features(), on_gpu=False)
+    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, flash_attention=False, repack=False, day="2026-11-20"))
+    with LlamaEngine(f32, EngineConfig()) as engine:
+        assert (engine.n_threads, engine.n_batch) == (2, 96)
+        assert engine.settings.flash_attention is False
+    with LlamaEngine(f32, EngineConfig(n_batch=64)) as engine:
+        assert (engine.n_threads, engine.n_batch) == (2, 64)
+
+
+def test_the_tap_is_proved_once_for_a_file_and_a_build(
+    tiny_gguf: MakeGguf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proofs: list[Path] = []
+
+    def agrees(model: native.Model, info: Any, *rest: Any) -> str | None:
+        proofs.append(info.path)
+        return tap_agrees(model, info, *rest)
+
+    def load(path: Path, **options: Any) -> None:
+        with LlamaEngine(path, small(**options)) as engine:
+            assert engine.tap
+
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", agrees)
+    monkeypatch.setattr("q3e_local.llama.engine._QUICK_BYTES", 0)
+    one, other = tiny_gguf("f32"), tiny_gguf("f16")
+    for _ in range(2):
+        load(one)
+        load(one, n_threads=2, n_batch=8)  # of no account
+    assert proofs == [one]
+    load(other)
+    load(one, flash_attention=False)
+    load(one, tap=True, repack=True)
+    assert proofs == [one, other, one, one]
+    monkeypatch.setattr(native, "build", lambda: "another")
+    load(one)
+    assert len(proofs) == 5
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))  # where nothing can be written
+    load(one)
+    load(one)
+    assert len(proofs) == 7
+
+
+def test_a_proof_that_failed_is_not_remembered(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q3e_local.llama.engine._QUICK_BYTES", 0)
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", lambda *arguments: "no")
+    for _ in range(2):
+        with LlamaEngine(f32, small()) as engine:
+            assert not engine.tap
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", tap_agrees)
+    with LlamaEngine(f32, small()) as engine:
+        assert engine.tap
+
+
+def test_the_build_has_the_libraries_that_compute() -> None:
+    names = [name for name, size, _ in native.build() if size > 10_000]
+    assert any("llama" in name for name in names)
+    assert any("ggml-cpu" in name for name in names)

@@ -19,7 +19,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum plan request"
+    "checksum plan request tuning tuned trials"
 )
 ROOMS = [
     ["errors"],
@@ -32,7 +32,7 @@ ROOMS = [
     ["embedder"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor", "remote", "bench"],
+    ["doctor", "remote", "bench", "tune"],
     ["server"],
     ["cli", "__main__"],
 ]

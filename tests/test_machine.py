@@ -41,6 +41,14 @@ def write_cgroup(system: Path, files: dict[str, str]) -> None:
 # Cores
 
 
+def test_logical_cpus_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: [0, 1, 2, 3, 4, 5])
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: None)
+    assert machine.logical_cpus() == 6
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: 2.5)
+    assert machine.logical_cpus() == 3
+
+
 @pytest.mark.parametrize(
     ("cpus", "n_cores"),
     [(range(8), 4), ([0], 1), ([0, 4], 1), ([0, 1], 2), ([1, 2, 5], 2), ([4, 5, 6, 7], 4)],

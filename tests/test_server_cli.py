@@ -98,7 +98,7 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
     [
         (["-d", "16"], 2, "Error: --dimensions must be between 32 and 64 for demo, got 16"),
         (["-m", "nobody"], 2, "Error: the server: there is no model 'nobody'"),
-        (["--threads", "2"], 2, "Error: --threads and --gpu-layers are for a model in this process"),
+        (["--threads", "2"], 2, "Error: --threads, --explain and their like are for a model in this process"),
         (
             ["--server", "ftp://x"],
             2,
@@ -439,3 +439,18 @@ def test_python_m_has_the_commands():
     got = subprocess.run([*PROGRAM, "--help"], capture_output=True, check=True, text=True)
     for name in ("serve", "ps", "stop", "service"):
         assert f"\n  {name} " in got.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        (["--threads", "3", "--batch-tokens=64"], ["--threads", "3", "--batch-tokens", "64"]),
+        (["--explain", "--no-repack"], ["--no-repack", "--explain"]),
+        (["--repack", "--no-flash-attention"], ["--no-flash-attention", "--repack"]),
+        ([], []),
+    ],
+)
+def test_a_service_runs_models_as_it_was_told(given, written):
+    printed = run("service", "print", "--", *given).stdout
+    assert " ".join(["serve", *written]) in " ".join(re.findall(r"[\w./=-]+", printed))
+    assert ("flash" in printed, "explain" in printed) == ("flash" in str(written), "explain" in str(written))

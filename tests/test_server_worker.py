@@ -24,6 +24,7 @@ from faults import open_faulty
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.server import logs
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.queue import BatchQueue
 from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
@@ -404,3 +405,33 @@ def test_no_thread_stays(path: Path) -> None:
     worker.load()
     worker.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_the_server_can_log_how_its_process_runs_the_model(
+    tiny_gguf: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "q3e_local")
+    path = tiny_gguf("f16")
+    worker = WorkerEngine(path, EngineConfig(n_threads=1))
+    worker.load()
+    worker.close()
+    lines = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
+    assert lines[:2] == [f"{path.stem}: n_threads 1 (given)", f"{path.stem}: n_batch 512 (default)"]
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_it_does_so_only_when_asked(explain: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("q3e_local", "uvicorn")
+    before = {name: (logging.getLogger(name).handlers[:], logging.getLogger(name).propagate) for name in names}
+    logger = logging.getLogger("q3e_local.settings")
+    try:
+        logs.set_up("text", explain)
+        logger.info("n_batch 512 (default)")
+        assert ("n_batch 512 (default)" in capsys.readouterr().err) is explain
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logging.getLogger(name).handlers[:], logging.getLogger(name).propagate = handlers, propagate
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        logger.setLevel(logging.NOTSET)
+        logging.getLogger("q3e_local.llama").setLevel(logging.NOTSET)

@@ -36,6 +36,7 @@ _COMMANDS = {
     "stop": ("ps:stop", "Unload a model from a running server."),
     "service": ("service:service", "Start the server when you log in."),
     "bench": ("bench:bench", "Measure how fast a model is on this machine."),
+    "tune": ("tune:tune", "Find the fastest settings for a model on this machine."),
     "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
 }
 

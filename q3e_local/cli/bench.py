@@ -11,6 +11,7 @@ import orjson
 
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.loading import load, size
 from q3e_local.cli.stopping import stopping_cleanly
 
@@ -28,16 +29,11 @@ _WIDTH = 100  # of a table that goes to no terminal
 @click.option(
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: this process's physical cores]")
-@click.option(
-    "--gpu-layers", type=click.IntRange(0), help="Layers on the GPU. [default: all if llama.cpp was built for one]"
-)
+@engine_options
 @click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def bench(
-    model: str, seconds: float, threads: int | None, gpu_layers: int | None, offline: bool, as_json: bool, quiet: bool
-) -> int:
+def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_json: bool, quiet: bool) -> int:
     """Measure how fast a model is on this machine.
 
     Texts of about 16, 128 and 2,048 tokens, one at a time and many in a call: tokens and texts a second, how long a
@@ -47,7 +43,7 @@ def bench(
     from q3e_local import store
     from q3e_local.bench import Texts, about, measure
 
-    with stopping_cleanly(), load(model, offline, quiet, n_threads=threads, n_gpu_layers=gpu_layers) as embedder:
+    with stopping_cleanly(), explained(engine), load(model, offline, quiet, **engine.config) as embedder:
         path = store.locate(model).path
         facts = about(embedder, path)
         cells: list[Cell] = []

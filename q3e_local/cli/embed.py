@@ -14,6 +14,7 @@ import click
 from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
 from q3e_local.cli.loading import load
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _NAMED_AT_MOST = 5
 _SKIPPED_AT_MOST = 100
+_BYTES_PER_TOKEN = 4  # about, in most languages
 _RECORDS = {".csv": "--csv COLUMN", ".jsonl": "--jsonl FIELD", ".ndjson": "--jsonl FIELD"}
 
 
@@ -86,10 +88,7 @@ class _Tally:
     "--too-long", type=click.Choice(["truncate", "error"]), default="truncate", show_default=True,
     help="What to do with a text above the limit.",
 )  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: this process's physical cores]")
-@click.option(
-    "--gpu-layers", type=click.IntRange(0), help="Layers on the GPU. [default: all if llama.cpp was built for one]"
-)
+@engine_options
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Form of the numbers.")
 @click.option(
     "--format", "form", type=click.Choice(list(FORMATS)),
@@ -116,8 +115,8 @@ class _Tally:
 def embed(
     inputs_: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None, csv_column: str | None,
     id_field: str | None, glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
-    instruction: str | None, max_tokens: int | None, too_long: str, threads: int | None, gpu_layers: int | None,
-    dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
+    instruction: str | None, max_tokens: int | None, too_long: str, engine: EngineOptions, dtype: Dtype,
+    form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
     cache: bool | None, server: str | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
@@ -140,13 +139,17 @@ def embed(
 
     _hint_at_records(source, layout, quiet)
     tally = _Tally()
-    with stopping_cleanly(), _embedder(model, server, offline, quiet, cache, threads, gpu_layers) as embedder:
+    n_bytes = source.n_bytes()
+    with (
+        stopping_cleanly(),
+        explained(engine),
+        _embedder(model, server, offline, quiet, cache, engine, n_bytes) as embedder,
+    ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
         _check(embedder, request)
         about = About(embedder.model, embedder.space(request), embedder.dim(request), dtype)
         _hint_at_task(request, about, quiet)
-        n_bytes = source.n_bytes()
         with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
             try:
                 _run(source, embedder, request, out, show, tally, skip_errors)
@@ -165,16 +168,20 @@ def _embedder(
     offline: bool,
     quiet: bool,
     cache: bool | None,
-    threads: int | None,
-    gpu_layers: int | None,
+    engine: EngineOptions,
+    n_bytes: int | None,
 ) -> Embedder | RemoteEmbedder:
     """The model in this process, or a server's."""
     if not server:
-        return load(model, offline, quiet, cache=chosen(cache), n_threads=threads, n_gpu_layers=gpu_layers)
+        n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
+        settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
+        return load(model, offline, quiet, cache=chosen(cache), **settings)
     if cache is not None:
         raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
-    if threads is not None or gpu_layers is not None:
-        raise OptionError("--threads and --gpu-layers are for a model in this process; the server has its own")
+    if engine.is_given:
+        raise OptionError(
+            "--threads, --explain and their like are for a model in this process; the server has its own"
+        )
     from q3e_local.remote import RemoteEmbedder, Server
 
     return RemoteEmbedder(Server(server), model)

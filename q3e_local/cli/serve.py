@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options
 from q3e_local.errors import OptionError
 
 if TYPE_CHECKING:
@@ -59,7 +62,8 @@ SERVER_VARIABLES = (
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), help="Lines on stderr. [env: Q3E_LOG_FORMAT] [default: text]"
 )
-def serve(**options: Any) -> int:
+@engine_options
+def serve(engine: EngineOptions, **options: Any) -> int:
     """Serve embeddings to Ollama's, OpenAI's, llama-server's and TEI's clients on this machine.
 
     Ctrl-C or SIGTERM finishes what runs, then ends. A second one ends at once.
@@ -69,13 +73,16 @@ def serve(**options: Any) -> int:
       q3e-local serve -m qwen3-embedding:4b --keep-alive -1
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
-    chosen = chosen_settings(options)
+    from q3e_local.engine import EngineConfig
+
+    chosen = replace(chosen_settings(options), explain=engine.explain)
+    config = EngineConfig(self_tuning=True, **engine.config)
     # After everything that can fail quickly.
     from q3e_local.server.app import create_app
     from q3e_local.server.local_service import LocalService
     from q3e_local.server.run import serve as run
 
-    return run(chosen, LocalService, create_app)
+    return run(chosen, partial(LocalService, config=config), create_app)
 
 
 def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> ServerSettings:
@@ -83,7 +90,8 @@ def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | Non
     from q3e_local.server.settings import settings
 
     origins = tuple(part.strip() for part in (options["origins"] or "").split(",") if part.strip())
-    return settings({**options, "host": _host(options["host"]), "origins": origins}, environ)
+    of_server = {name: value for name, value in options.items() if name not in ENGINE_PARAMETERS}
+    return settings({**of_server, "host": _host(options["host"]), "origins": origins}, environ)
 
 
 def _host(text: str | None) -> str | None:

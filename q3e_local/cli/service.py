@@ -116,7 +116,10 @@ def _options(params: dict[str, Any]) -> list[str]:
     for option in serve.params:
         value = params[option.name or ""]
         for one in value if isinstance(value, tuple) else (value,):
-            if one is None:
+            if one is None or (one is False and not option.secondary_opts):
+                continue
+            if isinstance(one, bool):
+                written.append(option.opts[0] if one else option.secondary_opts[0])
                 continue
             if isinstance(one, bool):
                 written.append(option.opts[0] if one else option.secondary_opts[0])

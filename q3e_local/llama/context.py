@@ -19,7 +19,7 @@ from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
-_TAPPED = b"result_norm"
+TAPPED = b"result_norm"
 
 
 @dataclass
@@ -76,7 +76,7 @@ class PoolingContext:
 
     def _tap(self, tensor: int, ask: bool) -> bool:
         if ask:
-            return native.tensor_name(tensor) == _TAPPED
+            return native.tensor_name(tensor) == TAPPED
         self._rows.append(native.read_tensor(tensor, self._n_embd))
         return False  # ends the graph: the projection is never computed
 
@@ -144,6 +144,10 @@ class PoolingContext:
         self._context.cut(row, len(head))
         if self._kept.room_for(self._context.state_size(row)):
             self._kept.keep(head, self._context.state(row))
+
+    def set_threads(self, n_threads: int) -> None:
+        """How many threads compute from now on."""
+        self._context.set_threads(n_threads)
 
     def forget(self) -> None:
         """Forget what was decoded before, all but the prefixes that are kept."""

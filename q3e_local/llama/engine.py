@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,18 +19,28 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local import machine
+from q3e_local import machine, tuned
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
-from q3e_local.llama import native
-from q3e_local.llama.context import Counts, PoolingContext, tap_agrees
+from q3e_local.llama import native, proof
+from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.model_file import inspect
-from q3e_local.plan import ContextPlan, grown, padded
+from q3e_local.plan import ContextPlan, for_batches, grown, padded, weights_bytes
+from q3e_local.trials import Trials
+from q3e_local.tuning import TUNABLE, Host, Reason, Settings, other_threads, settle
 
 logger = logging.getLogger(__name__)
+# How a model runs, and why: shown where that is asked for.
+_explaining = logging.getLogger("q3e_local.settings")
 
 # So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
 _SHORT_BEFORE_FREEING = 16
+
+# A batch this full shows how fast it is computed, once so many of them have gone before.
+_FULL, _N_WARM = 0.75, 2
+
+# The tap of a smaller model is proved at each load.
+_QUICK_BYTES = 64 << 20
 
 T = TypeVar("T")
 
@@ -41,7 +52,10 @@ class LlamaEngine:
     the main thread Ctrl-C would be raised inside such a callback, where ctypes swallows it.
     """
 
-    def __init__(self, path: Path, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, path: Path, config: EngineConfig | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
         self.config = config or EngineConfig()
         if self.config.n_gpu_layers and not native.can_offload():
             raise OptionError(
@@ -49,14 +63,16 @@ class LlamaEngine:
                 "the README says how to build it for one"
             )
         self.info = inspect(path)
-        self.n_threads = self.config.n_threads or machine.physical_cores()
         self.tap = self.config.tap
+        self.settings = self._settled()
+        self._trials = Trials(self.settings.n_threads, self._other_threads())
         self._counts = Counts()
         self._model: native.Model | None = None
         self._context: PoolingContext | None = None  # of one batch
         self._long: PoolingContext | None = None  # of a text longer than a batch, made when one comes
         self._one_long = threading.Lock()
         self._n_short = 0  # batches in a row without a long text
+        self._n_full = 0
         self._stopping = False
         self._tokenizing = threading.Lock()
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
@@ -80,12 +96,16 @@ class LlamaEngine:
 
     @property
     def n_batch(self) -> int:
-        return self.config.n_batch
+        return self.settings.n_batch
 
     @property
     def n_seq_max(self) -> int:
         # A sequence is at least one token; llama.cpp asserts when it pools more sequences than a batch has tokens.
-        return min(self.config.n_seq_max, self.config.n_batch)
+        return min(self.config.n_seq_max, self.settings.n_batch)
+
+    @property
+    def n_threads(self) -> int:
+        return self.settings.n_threads
 
     @property
     def eos_id(self) -> int:
@@ -102,8 +122,7 @@ class LlamaEngine:
     @property
     def n_bytes(self) -> int:
         """Memory of the weights and of the context the engine starts with; longer texts take more."""
-        weights = self.info.size_bytes * (2 if self.config.repack else 1)
-        return weights + self._batch_plan().n_bytes(self.info)
+        return weights_bytes(self.info, self.settings.repack) + self._batch_plan().n_bytes(self.info)
 
     @property
     def on_gpu(self) -> bool:
@@ -168,6 +187,10 @@ class LlamaEngine:
                 self._on_owner(self._piece, context, ids, places)
             return self._on_owner(self._end_long, context, ids)
 
+    def use(self, settings: Settings) -> None:
+        """Go on with other threads, batches or flash attention. The weights stay as they were loaded."""
+        self._on_owner(self._use, settings)
+
     def close(self) -> None:
         self._stopping = True
         with self._tokenizing:
@@ -191,6 +214,17 @@ class LlamaEngine:
             self._free()
             self._owner.shutdown(wait=False)
 
+    def _settled(self) -> Settings:
+        features = native.features()
+        found = tuned.find(self.info.digest, native.version(), features, self.on_gpu)
+        return settle(self.config, Host(machine.physical_cores(), self.on_gpu, features), found)
+
+    def _other_threads(self) -> list[int]:
+        """Numbers of threads to try in real work: none where one is given or tuned, or the GPU computes."""
+        if not self.config.self_tuning or self.on_gpu or self.settings.reasons["n_threads"].source != "default":
+            return []
+        return other_threads(machine.physical_cores(), machine.logical_cpus())
+
     # On the owner's thread from here on.
 
     def _on_owner(self, work: Callable[..., T], *arguments: object) -> T:
@@ -202,26 +236,42 @@ class LlamaEngine:
 
     def _load(self) -> None:
         total = machine.total_memory()
-        weights = self.info.size_bytes * (2 if self.config.repack else 1)
+        weights = weights_bytes(self.info, self.settings.repack)
         if self.n_gpu_layers == 0 and weights > total:
             raise NotEnoughMemoryError(
                 f"{self.info.name} needs {_size(weights)} for its weights, this machine has {_size(total)}; "
                 "take a smaller model or quantization"
             )
         try:
-            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers, self.config.repack)
+            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers, self.settings.repack)
         except native.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
-            eos = self.eos_id
-            proof = [[*self._model.tokenize(text), eos] for text in (b"one", b"two words")]
-            wrong = tap_agrees(self._model, self.info, self.config.flash_attention, self.n_threads, proof)
-            if wrong is not None:
-                self.tap = False
-                logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+            self.tap = self._tap_is_proved(self._model)
         plan = self._batch_plan()
         self._afford(plan, self.n_batch, 0)
         self._context = self._made(plan)
+        for name in TUNABLE:
+            self._explain(self.settings.explained(name))
+
+    def _tap_is_proved(self, model: native.Model) -> bool:
+        """Once for a model file, a build of llama.cpp and what else decides it: 4B takes half a second for it."""
+        settings = self.settings
+        facts = (
+            self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
+            settings.flash_attention, settings.repack,
+        )  # fmt: skip
+        is_quick = self.info.size_bytes < _QUICK_BYTES
+        if not is_quick and proof.is_known(*facts):
+            return True
+        texts = [[*model.tokenize(text), self.eos_id] for text in (b"one", b"two words")]
+        wrong = tap_agrees(model, self.info, settings.flash_attention, self.n_threads, texts)
+        if wrong is not None:
+            logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+            return False
+        if not is_quick:
+            proof.remember(*facts)
+        return True
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._go_on()
@@ -231,10 +281,50 @@ class LlamaEngine:
             self._long.free()
             self._long = None
         try:
-            vectors = self._context.decode(sequences, n_prefix, self._go_on)
+            vectors = self._tried(self._context, sequences, n_prefix)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
         return self._sounded(self._context, vectors, sequences)
+
+    def _tried(
+        self, context: PoolingContext, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None
+    ) -> NDArray[np.float32]:
+        """The vectors of a batch. While trials go on, a full one is computed by the number of threads to be tried."""
+        n_tokens = sum(len(ids) for ids in sequences) - sum(n_prefix or ())
+        # The first ones also make buffers and page the weights in.
+        if self._trials.is_over or n_tokens < _FULL * self.n_batch or self._n_full < _N_WARM:
+            self._n_full += n_tokens >= _FULL * self.n_batch
+            return context.decode(sequences, n_prefix, self._go_on)
+        context.set_threads(self._trials.current)
+        try:
+            began = self._clock()
+            vectors = context.decode(sequences, n_prefix, self._go_on)
+            self._trials.done(n_tokens / max(self._clock() - began, 1e-9))
+        finally:
+            context.set_threads(self.n_threads)
+        if self._trials.is_over and self._trials.current != self.n_threads:
+            reason = Reason("tried", "fastest in this work")
+            self._use(self.settings.changed("n_threads", self._trials.current, reason))
+            self._explain(self.settings.explained("n_threads"))
+        return vectors
+
+    def _explain(self, line: str) -> None:
+        _explaining.info("%s: %s", self.info.path.stem, line)
+
+    def _use(self, settings: Settings) -> None:
+        assert self._context is not None
+        self.settings = replace(settings, repack=self.settings.repack)
+        plan = self._batch_plan()
+        if plan == self._context.plan:
+            for context in (self._context, self._long):
+                if context is not None:
+                    context.set_threads(self.n_threads)
+            return
+        for context in (self._context, self._long):
+            if context is not None:
+                context.free()
+        self._long = None
+        self._context = self._made(plan)
 
     def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, list[range]]:
         self._go_on()
@@ -313,11 +403,10 @@ class LlamaEngine:
         return self._long
 
     def _batch_plan(self) -> ContextPlan:
-        n_ctx = padded(self.n_batch)
-        return ContextPlan(n_ctx, self.n_batch, self.n_seq_max, self.tap, self.config.flash_attention)
+        return for_batches(self.n_batch, self.config.n_seq_max, self.tap, self.settings.flash_attention)
 
     def _long_plan(self, n_ctx: int) -> ContextPlan:
-        return ContextPlan(n_ctx, self.n_batch, 1, self.tap, self.config.flash_attention)
+        return ContextPlan(n_ctx, self.n_batch, 1, self.tap, self.settings.flash_attention)
 
     def _made(self, plan: ContextPlan) -> PoolingContext:
         assert self._model is not None

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as lib
 import numpy as np
 from llama_cpp._ctypes_extensions import load_shared_library
@@ -98,6 +101,22 @@ def can_offload() -> bool:
 def system_info() -> str:
     """llama.cpp's own line about CPU features and build flags."""
     return bytes(lib.llama_print_system_info() or b"").decode("utf-8", "replace")
+
+
+def features() -> frozenset[str]:
+    """What llama.cpp uses of this machine, as its build allows: AVX2, AVX512, NEON and the like."""
+    return frozenset(re.findall(r"(\w+) = 1\b", system_info()))
+
+
+def version() -> str:
+    """The binding's version, which is that of its llama.cpp too."""
+    return str(llama_cpp.__version__)
+
+
+def build() -> tuple[tuple[str, int, int], ...]:
+    """The libraries of this build: names, sizes and dates. Another build has others."""
+    found = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
@@ -224,6 +243,10 @@ class Context:
         if not self._handle:
             raise native_log.failure("the context was refused")
         self.n_ctx = int(lib.llama_n_ctx(self._handle))
+
+    def set_threads(self, n_threads: int) -> None:
+        """How many threads the next decode uses. It changes no vector."""
+        lib.llama_set_n_threads(self._handle, n_threads, n_threads)
 
     def clear(self, zero: bool = False) -> None:
         """Forget every sequence; with `zero`, also what the free cells still hold."""

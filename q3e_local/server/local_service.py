@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from q3e_local import tuned
 from q3e_local.batching import prefixes
 from q3e_local.cache.choose import open_cache
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import ModelError, OptionError, TextError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named
-from q3e_local.plan import ContextPlan, padded
+from q3e_local.plan import for_batches, weights_bytes
 from q3e_local.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
@@ -47,7 +48,7 @@ class LocalService:
         config: EngineConfig | None = None,
         make_worker: Callable[[Path], Worker] | None = None,
     ) -> None:
-        engine_config, failed = config or EngineConfig(), FailedLoads()
+        engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
         self._names = ServedNames(settings)
         self._cached = CachedTexts(open_cache(settings.cache))
         self._models = Models(
@@ -208,11 +209,9 @@ class LocalService:
 def needed_bytes(path: Path, config: EngineConfig) -> int:
     """Memory to load this file and to begin with. Raises ModelError for one that cannot run."""
     info = inspect(path)
-    plan = ContextPlan(
-        padded(config.n_batch), config.n_batch, min(config.n_seq_max, config.n_batch), config.tap,
-        config.flash_attention,
-    )  # fmt: skip
-    return info.size_bytes * (2 if config.repack else 1) + plan.n_bytes(info)
+    chosen = tuned.planned(info.digest, config)
+    plan = for_batches(chosen.n_batch, config.n_seq_max, config.tap, chosen.flash_attention)
+    return weights_bytes(info, chosen.repack) + plan.n_bytes(info)
 
 
 class _GoneError(Exception):

@@ -102,7 +102,7 @@ def log_access(seen: Seen) -> None:
     )  # fmt: skip
 
 
-def set_up(form: str) -> None:
+def set_up(form: str, explain: bool = False) -> None:
     """Send the server's and uvicorn's lines to stderr in this form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
@@ -111,6 +111,7 @@ def set_up(form: str) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    logging.getLogger("q3e_local.settings").setLevel(logging.INFO if explain else logging.WARNING)
     # llama.cpp's own remarks on what is meant to be so.
     logging.getLogger("q3e_local.llama").setLevel(logging.WARNING)
 

@@ -59,7 +59,7 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
     second signal. Raises ListenError for an address that cannot be had, what ServedNames.check raises, and what
     loading `settings.models` raises.
     """
-    logs.set_up(settings.log_format)
+    logs.set_up(settings.log_format, settings.explain)
     # What nobody knows, is not here or cannot run is told before anything starts.
     for doubt in (*ServedNames(settings).check(), *settings.doubts()):
         logs.LOGGER.warning(doubt)

@@ -50,6 +50,7 @@ class ServerSettings:
     unix_socket: Path | None = None  # instead of host and port
     log_format: LogFormat = "text"
     cache: str = field(default="off", repr=False)  # which one, as Q3E_CACHE says it; may hold a password
+    explain: bool = False  # log how each model runs, and why
     version: str = OLLAMA_VERSION
     aliases: Mapping[str, Alias] = field(default_factory=dict)
 

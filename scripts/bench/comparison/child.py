@@ -29,6 +29,7 @@ def library(model: str, **options: Any) -> tuple[Embed, dict[str, Any]]:
     from dataclasses import asdict
 
     import q3e_local
+    from q3e_local.tuning import TUNABLE
 
     embedder = q3e_local.load(model, **options)
 
@@ -39,7 +40,8 @@ def library(model: str, **options: Any) -> tuple[Embed, dict[str, Any]]:
         result = embedder.embed(wanted)
         return result.vectors, sum(result.prompt_tokens)
 
-    return embed, asdict(embedder.engine.config) | {"n_threads": embedder.engine.n_threads}
+    engine = embedder.engine
+    return embed, asdict(engine.config) | {name: getattr(engine.settings, name) for name in TUNABLE}
 
 
 def llama_embed(model: str, n_tokens: int) -> tuple[Embed, dict[str, Any]]:

@@ -1,0 +1,100 @@
+"""The options that say how a model runs, the same for every command that loads one, and `--explain`."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+_LOGGER = logging.getLogger("q3e_local.settings")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What was given; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
+
+    n_threads: int | None
+    n_gpu_layers: int | None
+    n_batch: int | None
+    flash_attention: bool | None
+    repack: bool | None
+    explain: bool
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """EngineConfig's part of it."""
+        return {name: value for name, value in vars(self).items() if name != "explain"}
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of them was given."""
+        return self.explain or any(value is not None for value in self.config.values())
+
+
+ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
+
+_OPTIONS = (
+    click.option(
+        "--threads", "n_threads", type=click.IntRange(1, 1024),
+        help="CPU threads. [default: as tuned, or this process's physical cores]",
+    ),
+    click.option(
+        "--gpu-layers", "n_gpu_layers", type=click.IntRange(0),
+        help="Layers on the GPU. [default: all if llama.cpp was built for one]",
+    ),
+    click.option(
+        "--batch-tokens", "n_batch", type=click.IntRange(32, 65_536),
+        help="Tokens computed at once. [default: as tuned, or 512]",
+    ),
+    click.option(
+        "--flash-attention/--no-flash-attention", default=None,
+        help="How attention is computed. [default: as tuned, or flash attention]",
+    ),
+    click.option(
+        "--repack/--no-repack", default=None,
+        help="Weights in an order of their own, for twice the memory. [default: as tuned, or not]",
+    ),
+    click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
+)  # fmt: skip
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options, as its parameter `engine`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, n_threads: int | None, n_gpu_layers: int | None, n_batch: int | None,
+        flash_attention: bool | None, repack: bool | None, explain: bool, **options: Any,
+    ) -> Any:  # fmt: skip
+        engine = EngineOptions(n_threads, n_gpu_layers, n_batch, flash_attention, repack, explain)
+        return command(*arguments, engine=engine, **options)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@contextmanager
+def explained(engine: EngineOptions) -> Iterator[None]:
+    """Show what engines say of their settings, if that was asked for."""
+    if not engine.explain:
+        yield
+        return
+    handler, level = _OnStderr(), _LOGGER.level
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
+
+
+class _OnStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)

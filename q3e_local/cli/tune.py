@@ -1,0 +1,113 @@
+"""`q3e-local tune`: measure, show, and keep what `q3e_local.tune` finds."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import DONE
+from q3e_local.cli.loading import load
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import OutputError
+
+if TYPE_CHECKING:
+    from q3e_local.tune import Found
+    from q3e_local.tuned import Place
+
+_WIDTH = 100  # of a table that goes to no terminal
+
+
+@click.command()
+@click.option(
+    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
+    help="A model's name, a path to a .gguf file, or demo.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=50, show_default=True, help="How long to measure, at most."
+)
+@click.option("--reset", is_flag=True, help="Forget what was found for this model, and measure nothing.")
+@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
+    """Find the settings a model is fastest with on this machine, and use them from now on.
+
+    Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts. A
+    setting is changed only where that wins clearly and nearly every time. Leave the machine alone meanwhile. What is
+    found is kept for this CPU, model file and version of llama.cpp; Ctrl-C keeps nothing.
+    """
+    if reset:
+        return _reset(model)
+    from q3e_local import store, tuned
+    from q3e_local import tune as tuning
+
+    def tell(what: str) -> None:
+        if not quiet and sys.stderr.isatty():
+            click.echo(what, err=True)
+
+    with stopping_cleanly(), load(model, offline, quiet, repack=False) as embedder:
+        found, place = tuning.tune(embedder, store.locate(model).path, seconds, tell)
+        digest = embedder.engine.digest
+    rows = [asdict(row) for row in found.rows]
+    kept = None
+    if found.is_anything:
+        try:
+            kept = str(tuned.keep(digest, place, found.best, rows))
+        except OSError as error:
+            raise OutputError(f"cannot keep what was found: {error}") from None
+    if as_json:
+        about = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
+        result = about | {"best": asdict(found.best), "rows": rows, "left_out": found.left_out}
+        option = orjson.OPT_APPEND_NEWLINE
+        sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
+    else:
+        _print(embedder.model, place, found)
+    return DONE
+
+
+def _reset(model: str) -> int:
+    from q3e_local import store, tuned
+    from q3e_local.model_file import inspect
+
+    located = store.locate(model)
+    n_files = tuned.forget(inspect(located.path).digest)
+    click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
+    return DONE
+
+
+def _print(model: str, place: Place, found: Found) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from q3e_local.tuning import TUNABLE, shown
+
+    click.echo(f"{model} on {place.cpu}, {place.n_cores} cores, llama-cpp-python {place.binding}")
+    sizes = list(dict.fromkeys(size for row in found.rows for size in row.speeds))
+    table = Table(title="tokens a second, by length of the texts", title_justify="left")
+    for heading in ("setting", "value"):
+        table.add_column(heading, no_wrap=True)
+    for heading in [*sizes, "ratio", "rounds", ""]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found.rows:
+        table.add_row(
+            row.setting,
+            shown(row.value),
+            *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            str(row.n_rounds),
+            "best" if row.is_best else "",
+        )
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=_WIDTH)
+    console.print(table)
+    for what in found.left_out:
+        click.echo(f"left out: {what}")
+    values = {name: getattr(found.best, name) for name in TUNABLE}
+    best = ", ".join(f"{name} {shown(value)}" for name, value in values.items() if value is not None)
+    click.echo(f"kept after {found.seconds:.0f} s: {best}" if best else "nothing new is kept: --seconds is too few")

@@ -1,0 +1,105 @@
+"""Which of a few candidates is clearly the fastest, on a machine whose speed drifts.
+
+Speeds in, a decision out: knows neither what is measured nor a clock.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+N_ROUNDS = 5
+CLEARLY = 1.05  # times the default's speed, as the median of the rounds
+_FASTER = 1.02  # in a single round
+_MOST = 0.75  # of the rounds must be that
+_HOPELESS = 0.85
+_N_ERRORS = 3  # standard errors that the mean must be above no gain at all
+
+
+class Race(Generic[T]):
+    """Rounds in which each candidate is measured once, beside the default.
+
+    Only what is clearly faster in most rounds replaces the default; who cannot do so any more drops out.
+    """
+
+    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS, clearly: float = CLEARLY) -> None:
+        self.default = default
+        self._clearly = clearly
+        self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
+        self._n_rounds = n_rounds
+        self._n_done = 0
+        self._left = list(self.ratios)
+
+    @property
+    def is_over(self) -> bool:
+        return not self._left or self._n_done >= self._n_rounds
+
+    @property
+    def n_rounds_left(self) -> int:
+        return 0 if self.is_over else self._n_rounds - self._n_done
+
+    def order(self) -> list[T]:
+        """Who is to be measured in the next round; whoever goes first in one goes last in the next."""
+        if self.is_over:
+            return []
+        order = [self.default, *self._left]
+        return order if self._n_done % 2 == 0 else order[::-1]
+
+    def add(self, speeds: Mapping[T, float]) -> None:
+        """The speeds of a round, by candidate."""
+        for candidate in self._left:
+            self.ratios[candidate].append(speeds[candidate] / speeds[self.default])
+        self._n_done += 1
+        self._left = [candidate for candidate in self._left if self._may_win(self.ratios[candidate])]
+
+    @property
+    def winner(self) -> T:
+        """The default unless another has clearly won all its rounds; before the end it is the default."""
+        finished = {one: statistics.median(ratios) for one, ratios in self.ratios.items() if self._has_won(ratios)}
+        return max(finished, key=lambda one: finished[one], default=self.default)
+
+    def _may_win(self, ratios: Sequence[float]) -> bool:
+        n_lost = sum(ratio < _FASTER for ratio in ratios)
+        return n_lost <= self._n_rounds - self._n_needed and min(ratios) >= _HOPELESS
+
+    def _has_won(self, ratios: Sequence[float]) -> bool:
+        if len(ratios) < self._n_rounds or not self._may_win(ratios):
+            return False
+        logs = [math.log(ratio) for ratio in ratios]
+        error = statistics.stdev(logs) / math.sqrt(len(logs))
+        return statistics.median(ratios) >= self._clearly and statistics.fmean(logs) > _N_ERRORS * error
+
+    @property
+    def _n_needed(self) -> int:
+        return math.ceil(_MOST * self._n_rounds)
+
+
+class Trials(Generic[T]):
+    """A race in the course of other work: `current` does the next piece, and `done` says how fast it was."""
+
+    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
+        self._race = Race(default, others, n_rounds)
+        self._order: list[T] = self._race.order()
+        self._speeds: dict[T, float] = {}
+
+    @property
+    def is_over(self) -> bool:
+        return self._race.is_over
+
+    @property
+    def current(self) -> T:
+        """The candidate whose turn it is; in the end the winner."""
+        return self._order[0] if self._order else self._race.winner
+
+    def done(self, speed: float) -> None:
+        """The speed of the piece that `current` did."""
+        if not self._order:
+            return
+        self._speeds[self._order.pop(0)] = speed
+        if not self._order:
+            self._race.add(self._speeds)
+            self._speeds, self._order = {}, self._race.order()

@@ -1,0 +1,135 @@
+"""What `q3e-local tune` found fastest, kept in the state folder: a file for each model, machine and llama.cpp.
+
+Knows files; what the settings mean is `tuning`'s, and how they are found `tune`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from q3e_local import machine
+from q3e_local.engine import EngineConfig
+from q3e_local.folders import state_folder
+from q3e_local.tuning import Host, Settings, Tuned, settle
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {"n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was found fastest, and where alone it counts. None is not known, and agrees with anything."""
+
+    binding: str  # version of llama-cpp-python
+    features: str | None = None  # of the CPU, that its build uses
+    on_gpu: bool | None = None
+    cpu: str = ""
+    n_cores: int = 0
+    n_cpus: int = 0
+
+
+def here(binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None) -> Place:
+    """This machine, as far as this process may use it."""
+    return Place(
+        binding,
+        None if features is None else " ".join(sorted(features)),
+        on_gpu,
+        machine.cpu_name(),
+        machine.physical_cores(),
+        machine.logical_cpus(),
+    )
+
+
+def find(
+    digest: str, binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None
+) -> Tuned | None:
+    """What was found for this model file here; the newest, should there be several. A damaged file is set aside."""
+    found = [kept for path in _files(digest) if (kept := _read(path)) is not None]
+    if not found:
+        return None
+    place = here(binding, features, on_gpu)
+    return max((tuned for where, tuned in found if _agree(where, place)), key=lambda one: one.day, default=None)
+
+
+def planned(digest: str, config: EngineConfig) -> Settings:
+    """The settings this model will have, as far as they are known before llama.cpp is loaded."""
+    from importlib.metadata import version  # slow to import, and only a server and `show` need it
+
+    host = Host(machine.physical_cores(), on_gpu=bool(config.n_gpu_layers))
+    return settle(config, host, find(digest, version("llama-cpp-python")))
+
+
+def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> Path:
+    """Use this from now on; `measured` is kept beside it for people. Raises OSError where it cannot be written."""
+    name = hashlib.sha256(json.dumps(asdict(place), sort_keys=True).encode()).hexdigest()[:12]
+    path = _folder() / f"{digest[:16]}-{name}.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    content = {"place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def forget(digest: str) -> int:
+    """Forget all that was found for this model file, wherever; how much that was."""
+    n_files = 0
+    for path in _files(digest):
+        path.unlink(missing_ok=True)
+        n_files += 1
+    return n_files
+
+
+def _folder() -> Path:
+    return state_folder() / "tuned"
+
+
+def _files(digest: str) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from sorted(_folder().glob(f"{digest[:16]}-*.json"))
+
+
+def _agree(one: Place, other: Place) -> bool:
+    values = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Place)]
+    return all(mine is None or theirs is None or mine == theirs for mine, theirs in values)
+
+
+def _check(tuned: Tuned) -> None:
+    """Raise ValueError or TypeError for what cannot have been found."""
+    for name, kind in _TYPES.items():
+        value = getattr(tuned, name)
+        if value is not None and type(value) is not kind:
+            raise TypeError(f"{name} is {value!r}")
+    date.fromisoformat(tuned.day)
+    EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)
+
+
+def _read(path: Path) -> tuple[Place, Tuned] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        place, tuned = Place(**content["place"]), Tuned(**content["tuned"])
+        _check(tuned)
+        return place, tuned
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("cannot read %s: %s; going on with defaults", path, error.strerror)
+    except (ValueError, TypeError, KeyError) as error:
+        aside = path.with_suffix(".damaged")
+        with suppress(OSError):
+            path.replace(aside)
+        logger.warning("%s is damaged (%s) and set aside; tune again", path, error)
+    return None

@@ -1,0 +1,119 @@
+"""Which settings a model runs with on this machine, and why: given by hand, tuned here, or a default.
+
+Arithmetic on what is known: loads nothing and measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from q3e_local.engine import EngineConfig
+
+N_BATCH = 512
+# A GPU wants more at once; but a text attends over the masked cells of all others in its batch.
+N_BATCH_ON_GPU = 1024
+# Repacking costs seconds at load, which a faster decode earns back after about so many tokens.
+REPACK_PAYS_TOKENS = 10_000
+
+TUNABLE = ("n_threads", "n_batch", "flash_attention", "repack")
+
+Source = Literal["given", "tuned", "tried", "default"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What defaults depend on, beside the model."""
+
+    n_cores: int  # physical ones that this process may use
+    on_gpu: bool = False
+    features: frozenset[str] = frozenset()  # of this CPU, that this build of llama.cpp uses: AVX2, AVX512, …
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found fastest on this machine, and the day it was; None was not measured."""
+
+    n_threads: int | None
+    n_batch: int | None
+    flash_attention: bool | None
+    repack: bool | None
+    day: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Where a setting comes from: options, `q3e-local tune`, trials in real work, or the default."""
+
+    source: Source
+    text: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model runs, and for each of TUNABLE why so."""
+
+    n_threads: int
+    n_batch: int
+    flash_attention: bool
+    repack: bool
+    reasons: Mapping[str, Reason]
+
+    def changed(self, name: str, value: int | bool, reason: Reason) -> Settings:
+        """The same with one of them another."""
+        values = {one: getattr(self, one) for one in TUNABLE} | {name: value}
+        return Settings(**values, reasons={**self.reasons, name: reason})
+
+    def explained(self, name: str) -> str:
+        """One of them in a line, such as `n_batch 512 (default)`."""
+        return f"{name} {shown(getattr(self, name))} ({self.reasons[name].text})"
+
+
+def shown(value: int) -> str:
+    """A setting's value as people read it."""
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Settings:
+    """What is given stands; what is not is as tuned, or else what is known to be good here."""
+    settings = defaults(host)
+    for name in TUNABLE:
+        given, found = getattr(config, name), getattr(tuned, name, None)
+        if given is not None:
+            settings = settings.changed(name, given, Reason("given", "given"))
+        elif tuned is not None and found is not None:
+            settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
+    is_small = config.n_expected is not None and config.n_expected < REPACK_PAYS_TOKENS
+    if settings.repack and config.repack is None and is_small:
+        settings = settings.changed("repack", False, Reason("default", "too little work to earn it back"))
+    return settings
+
+
+def defaults(host: Host) -> Settings:
+    """What is known to be good on such a machine."""
+    texts = {"n_threads": "physical cores", "n_batch": "default", "flash_attention": "default"}
+    n_batch = N_BATCH
+    if host.on_gpu:
+        n_batch = N_BATCH_ON_GPU
+        texts |= {"n_batch": "default on a GPU", "flash_attention": "default, where the GPU has it"}
+    texts["repack"] = "the weights are on the GPU" if host.on_gpu else _why_not_repack(host.features)
+    reasons = {name: Reason("default", text) for name, text in texts.items()}
+    return Settings(host.n_cores, n_batch, flash_attention=True, repack=False, reasons=reasons)
+
+
+def other_threads(n_cores: int, n_cpus: int) -> list[int]:
+    """Numbers of threads that may be faster than the physical cores: all hyper-threads, or the fast half of cores."""
+    hyper_threads = [n_cpus] if n_cpus > n_cores else []
+    return hyper_threads + ([n_cores // 2] if n_cores >= 4 else [])
+
+
+def _why_not_repack(features: frozenset[str]) -> str:
+    """It takes twice the memory, so it must be known to be faster. Measured on Zen 5, built for either."""
+    if "AMX_INT8" in features:
+        return "default: not measured with AMX; q3e-local tune does"
+    if "AVX512" in features:
+        return "AVX-512: repacked Q4_K is slower"
+    if "AVX2" in features:
+        return "AVX2: repacked Q4_K takes twice the memory and is no faster"
+    return "default: not measured on such a CPU; q3e-local tune does"

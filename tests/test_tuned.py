@@ -1,0 +1,113 @@
+"""What was tuned is found again for the same file, machine and llama.cpp, and for no other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from q3e_local import machine, tuned
+from q3e_local.engine import EngineConfig
+from q3e_local.folders import state_folder
+from q3e_local.model_file import inspect
+from q3e_local.server.local_service import needed_bytes
+from q3e_local.tuning import Tuned
+
+DIGEST = "ab" * 32
+FEATURES = frozenset({"AVX2", "FMA"})
+BEST = Tuned(n_threads=3, n_batch=768, flash_attention=False, repack=True, day="2026-11-20")
+
+
+def keep(best: Tuned = BEST, **place: object) -> Path:
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False), **place), best)
+
+
+def find(digest: str = DIGEST, binding: str = "0.3.36", features: frozenset[str] | None = FEATURES) -> Tuned | None:
+    return tuned.find(digest, binding, features, on_gpu=False)
+
+
+def test_it_is_found_here_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find() is None
+    path = keep()
+    assert path.parent == state_folder() / "tuned"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert find() == BEST
+    assert find(digest="cd" * 32) is None
+    assert find(binding="0.3.37") is None
+    assert find(features=FEATURES | {"AVX512"}) is None
+    assert tuned.find(DIGEST, "0.3.36", FEATURES, on_gpu=True) is None
+    for what, other in {"cpu_name": "another CPU", "physical_cores": 77, "logical_cpus": 99}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(machine, what, lambda other=other: other)
+            assert find() is None, what
+
+
+def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() -> None:
+    keep()
+    keep(replace(BEST, n_threads=5))
+    keep(replace(BEST, n_threads=9, day="2027-01-01"), cpu="another CPU")
+    assert find() == replace(BEST, n_threads=5)
+    assert tuned.forget(DIGEST) == 2
+    assert (find(), tuned.forget(DIGEST)) == (None, 0)
+
+
+def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
+    assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
+    keep()
+    settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
+    assert (settings.n_threads, settings.n_batch, settings.repack) == (1, 768, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"place": {}, "tuned": {}}',
+        b'{"place": 3, "tuned": 4}',
+        *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
+            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": "no", "day": "soon",
+        }.items()),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = keep()
+    if content.startswith(b'{"tuned": {"'):  # one wrong value in a file that is sound otherwise
+        whole = json.loads(path.read_text())
+        content = json.dumps(whole | {"tuned": whole["tuned"] | json.loads(content)["tuned"]}).encode()
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert find() is None
+    assert "is damaged" in caplog.text
+    assert "tune again" in caplog.text
+    assert not path.exists()
+    assert path.with_suffix(".damaged").read_bytes() == content
+    caplog.clear()
+    assert find() is None
+    assert caplog.text == ""
+
+
+def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    path = keep()
+    path.unlink()
+    path.mkdir()
+    assert find() is None
+    assert "cannot read" in caplog.text
+    assert path.exists()
+
+
+def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]) -> None:
+    path = tiny_gguf("f16")
+    info, before = inspect(path), needed_bytes(path, EngineConfig())
+    place = tuned.here("0.3.36", FEATURES, False)
+    tuned.keep(info.digest, place, Tuned(1, 512, flash_attention=True, repack=True, day="2026-11-20"))
+    assert needed_bytes(path, EngineConfig()) == before + info.size_bytes
+    assert needed_bytes(path, EngineConfig(repack=False)) == before
+    assert needed_bytes(path, EngineConfig(repack=False, n_batch=1024)) > before
