@@ -46,7 +46,7 @@ class EngineConfig:
 
 
 class Engine(Protocol):
-    """A loaded model. Safe to call from several threads: calls wait for each other."""
+    """A loaded model. Safe to call from several threads: calls wait for each other, long texts let others in."""
 
     @property
     def digest(self) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from q3e_local.model_file import ModelInfo
+from q3e_local.tuning import Settings
 
 # llama.cpp rounds contexts up to this many cells.
 N_CTX_STEP = 256
+# Keys and values of prefixes that come again, beside those of the contexts; an instruction's are 2 to 3 MB.
+KEPT_BYTES_MAX = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ def weights_bytes(model: ModelInfo, repack: bool) -> int:
 def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) -> ContextPlan:
     """The context an engine begins with: for batches of texts that are no longer than one."""
     return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, flash_attention)
+
+
+def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, n_ctx: int = 0) -> int:
+    """Memory of an engine: weights, its context for batches, and what is kept of prefixes.
+
+    `n_ctx`: the longest text; above a batch it needs a context of its own.
+    """
+    plan = for_batches(settings.n_batch, n_seq_max, tap, settings.flash_attention)
+    n_bytes = weights_bytes(model, settings.repack) + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
+    if n_ctx > settings.n_batch:
+        n_bytes += ContextPlan(padded(n_ctx), settings.n_batch, 1, tap, settings.flash_attention).n_bytes(model)
+    return n_bytes
 
 
 def padded(n_tokens: int) -> int:

@@ -41,7 +41,7 @@ from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan
 from q3e_local.request import Embedded, EmbedRequest
-from q3e_local.tuning import Tuned
+from q3e_local.tuning import Reason, Tuned
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -609,13 +609,13 @@ def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_on
     with LlamaEngine(f32, small()) as engine:
         short, long = [5, engine.eos_id], [5] * 400 + [engine.eos_id]
         before = engine.decode([short])
-        assert engine._long is None
+        assert engine._contexts._long is None
         engine.decode([long])
         for _ in range(16):
             engine.decode([short])
-            assert engine._long is not None
+            assert engine._contexts._long is not None
         np.testing.assert_array_equal(engine.decode([short]), before)
-        assert engine._long is None
+        assert engine._contexts._long is None
 
 
 def test_an_engine_that_nobody_closed_frees_its_memory(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -736,18 +736,100 @@ def test_a_prefix_may_be_all_but_the_last_id_or_more_than_there_is(
 
 
 def test_only_a_few_prefixes_are_kept_and_the_least_recently_used_goes() -> None:
-    kept = KeptPrefixes(n_max=2, n_bytes_max=100)
+    kept = KeptPrefixes(n_max=2, n_bytes_max=400)
     heads = [tuple(range(start, start + 10)) for start in (0, 100, 200)]
     for place, head in enumerate(heads[:2]):
         kept.keep(head, np.full(40, place, np.uint8))
-    assert kept.find([*heads[0], 7])[0] == 10  # used: the other is now the older one
+    assert kept.find([*heads[0], 7], 99)[0] == 10  # used: the other is now the older one
     kept.keep(heads[2], np.full(40, 2, np.uint8))
-    assert [kept.find(head)[0] for head in heads] == [10, 0, 10]
-    kept.keep(heads[1], np.full(90, 1, np.uint8))
-    assert [kept.find(head)[0] for head in heads] == [0, 10, 0]
-    assert kept.n_bytes == 90
-    assert not kept.room_for(101)
-    assert kept.find(heads[1][:7]) == (0, None)  # too short to be worth it
+    assert [kept.find(head, 99)[0] for head in heads] == [10, 0, 10]
+    assert kept.n_bytes == 80
+    assert kept.find(heads[0][:7], 99) == (0, None)  # too short to be worth it
+    assert kept.find(heads[0], 9) == (0, None)  # it needs 10 cells to be put back
+
+
+def test_a_large_prefix_replaces_the_large_one_before_it_and_no_instruction() -> None:
+    kept = KeptPrefixes(n_max=2, n_bytes_max=400)
+    heads = [tuple(range(start, start + 10)) for start in (0, 100, 200, 300)]
+    for place, head in enumerate(heads):
+        kept.keep(head, np.full(40 if place < 2 else 150, place, np.uint8))
+    assert [kept.find(head, 99)[0] for head in heads] == [10, 10, 0, 10]
+    assert not kept.room_for(201)
+    kept.clear()
+    assert [kept.find(head, 99)[0] for head in heads] == [0] * 4
+
+
+def test_a_kept_prefix_that_no_longer_fits_beside_the_others_is_computed_anew(
+    f32: Path, eos_id: int, weights: Weights, config: Config
+) -> None:
+    rng = np.random.default_rng(8)
+    first, other = rng.integers(0, tiny.N_VOCAB - 10, (2, 200)).tolist()
+    long, short = [*first, eos_id], [*first[:20], 5, eos_id]
+    with LlamaEngine(f32, small(n_batch=256)) as engine:
+        engine.decode([long], [200])
+        engine.decode([[*other, eos_id]], [200])
+        # 200 cells for the other's, and 200 to put the first one's back before it is cut to 20: more than 256.
+        batch = [[*other, 6, eos_id], short]
+        pooled = engine.decode(batch, [200, 20])
+    assert cosines(pooled, oracles(weights, config, batch)).min() >= 0.9999
+
+
+def test_without_the_tap_what_fits_by_sharing_alone_is_decoded_apart(
+    f32: Path, eos_id: int, weights: Weights, config: Config
+) -> None:
+    head = list(range(20, 36))
+    sequences = [[*head, 100 + place, eos_id] for place in range(5)]
+    with LlamaEngine(f32, small(tap=False)) as engine:
+        assert cosines(engine.decode(sequences, [16] * 5), oracles(weights, config, sequences)).min() >= 0.9999
+
+
+def test_of_texts_decoded_apart_the_one_without_a_vector_is_named(changed: Callable[..., Path], eos_id: int) -> None:
+    head = list(range(20, 36))
+    sequences = [[*head, 100 + place, eos_id] for place in range(4)] + [[*head, BAD, eos_id]]
+    with LlamaEngine(changed(broken), small(tap=False)) as engine, pytest.raises(BadVectorError) as caught:
+        engine.decode(sequences, [16] * 5)
+    assert caught.value.index == 4
+
+
+def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
+    f32: Path, eos_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [*range(5, 300), eos_id]
+    pool = ThreadPoolExecutor(1)
+    with LlamaEngine(f32, small()) as engine:
+        begun, go_on = threading.Event(), threading.Event()
+        on_owner = engine._on_owner
+
+        def slow(work: Callable[..., Any], *arguments: Any) -> Any:
+            if work == engine._end_long:
+                begun.set()
+                assert go_on.wait(20)
+            return on_owner(work, *arguments)
+
+        monkeypatch.setattr(engine, "_on_owner", slow)
+        asked = pool.submit(engine.decode, [long])
+        assert begun.wait(20)
+        for place in range(40):
+            engine.decode([[100 + place, eos_id]])
+        go_on.set()
+        asked.result(20)
+        engine.decode([[5, eos_id]])
+        before = engine.counts.n_tokens
+        engine.decode([[*long[:-1], 7, eos_id]])
+        assert engine.counts.n_tokens - before == 64  # its context is still there
+    pool.shutdown()
+
+
+def test_settings_that_cannot_be_used_leave_the_engine_as_it_was(
+    f32: Path, eos_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LlamaEngine(f32, small()) as engine:
+        before = engine.decode([[5, 6, eos_id]])
+        monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+        with pytest.raises(NotEnoughMemoryError, match="a batch of 64 tokens needs"):
+            engine.use(engine.settings.changed("n_batch", 64, Reason("given", "given")))
+        assert engine.n_batch == N_BATCH
+        np.testing.assert_array_equal(engine.decode([[5, 6, eos_id]]), before)
 
 
 def test_long_texts_that_begin_alike_go_on_from_where_they_differ(

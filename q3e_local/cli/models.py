@@ -92,20 +92,19 @@ def show(name: str, as_json: bool) -> int:
     from q3e_local import naming, tuned
     from q3e_local.engine import EngineConfig
     from q3e_local.model_file import END_TEXT, inspect
-    from q3e_local.plan import ContextPlan, weights_bytes
+    from q3e_local.plan import needed_bytes
     from q3e_local.request import DIM_MIN
 
     named, config = naming.resolve(name), EngineConfig()
     found = named.located
     info = inspect(found.path)
     chosen = tuned.planned(info.digest, config)
-    weights = weights_bytes(info, chosen.repack)
     recorded = store.recorded(found.name)
     checked = "header"
     if recorded is not None and recorded.path == found.path and recorded.sha256:
         checked = f"header, SHA-256 {recorded.sha256}"
     memory = {
-        n_ctx: weights + ContextPlan(n_ctx, chosen.n_batch, config.n_seq_max, tap=True).n_bytes(info)
+        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
         for n_ctx in _CONTEXTS
         if n_ctx <= info.n_ctx_train
     }

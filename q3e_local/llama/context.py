@@ -93,7 +93,7 @@ class PoolingContext:
         """
         lengths = [len(ids) for ids in sequences]
         if not all(lengths) or len(sequences) > self.plan.n_seq_max:
-            raise native.NativeError(f"{len(sequences)} sequences of {lengths} tokens do not fit {self.plan}")
+            raise native.NativeError(_too_much(lengths, self.plan))
         if len(sequences) == 1 and lengths[0] > self.plan.n_batch:
             (ids,) = sequences
             for places in self.pieces(ids):
@@ -104,7 +104,7 @@ class PoolingContext:
         groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
         n_cells = sum(lengths) - sum(len(head) * (len(rows) - 1) for head, rows in groups.items())
         if n_cells > min(self.plan.n_batch, self._context.n_ctx):
-            raise native.NativeError(f"{len(sequences)} sequences of {lengths} tokens do not fit {self.plan}")
+            raise native.NativeError(_too_much(lengths, self.plan))
         self.forget()
         go_on()
         unkept = self._compute(sequences, groups)
@@ -117,12 +117,13 @@ class PoolingContext:
         self, sequences: Sequence[Sequence[int]], groups: dict[tuple[int, ...], list[int]]
     ) -> list[tuple[tuple[int, ...], int]]:
         """One native decode of all of them. Returns the prefixes that are new, and a sequence that has each."""
-        at, n_reused, unkept = 0, 0, []
+        at, n_reused, n_cells, unkept = 0, 0, self._context.n_ctx, []
         starts = [0] * len(sequences)
         for head, rows in groups.items():
             if not head:
                 continue
-            n_kept, state = self._kept.find(head)
+            n_kept, state = self._kept.find(head, n_cells)
+            n_cells -= n_kept
             if state is not None:
                 self._context.set_state(rows[0], state)
                 self._context.cut(rows[0], n_kept)
@@ -197,6 +198,13 @@ class PoolingContext:
     def free(self) -> None:
         self._context.free()
         self._batch.free()
+
+
+def _too_much(lengths: Sequence[int], plan: ContextPlan) -> str:
+    return (
+        f"{len(lengths)} sequences of {sum(lengths)} tokens do not fit a batch of {plan.n_batch} tokens and "
+        f"{plan.n_seq_max} sequences; give them in several"
+    )
 
 
 def _groups(sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> dict[tuple[int, ...], list[int]]:

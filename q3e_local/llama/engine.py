@@ -1,6 +1,7 @@
-"""`Engine` on llama.cpp: a judged model file, a context for batches and one for long texts, a thread that owns all.
+"""`Engine` on llama.cpp: a judged model file, and a thread that owns all that is native.
 
-Knows memory, threads and failures; leaves the C calls to native and the reading of vectors to context.
+Knows threads and failures; leaves the C calls to native, contexts and their memory to contexts, and the reading of
+vectors to context.
 """
 
 from __future__ import annotations
@@ -20,21 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine, tuned
+from q3e_local.batching import pack
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
+from q3e_local.llama.contexts import Contexts, gigabytes
 from q3e_local.model_file import inspect
-from q3e_local.plan import ContextPlan, for_batches, grown, padded, weights_bytes
+from q3e_local.plan import needed_bytes, weights_bytes
 from q3e_local.trials import Trials
 from q3e_local.tuning import TUNABLE, Host, Reason, Settings, other_threads, settle
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
 _explaining = logging.getLogger("q3e_local.settings")
-
-# So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
-_SHORT_BEFORE_FREEING = 16
 
 # A batch this full shows how fast it is computed, once so many of them have gone before.
 _FULL, _N_WARM = 0.75, 2
@@ -66,12 +66,9 @@ class LlamaEngine:
         self.tap = self.config.tap
         self.settings = self._settled()
         self._trials = Trials(self.settings.n_threads, self._other_threads())
-        self._counts = Counts()
         self._model: native.Model | None = None
-        self._context: PoolingContext | None = None  # of one batch
-        self._long: PoolingContext | None = None  # of a text longer than a batch, made when one comes
+        self._contexts: Contexts | None = None
         self._one_long = threading.Lock()
-        self._n_short = 0  # batches in a row without a long text
         self._n_full = 0
         self._stopping = False
         self._tokenizing = threading.Lock()
@@ -122,7 +119,7 @@ class LlamaEngine:
     @property
     def n_bytes(self) -> int:
         """Memory of the weights and of the context the engine starts with; longer texts take more."""
-        return weights_bytes(self.info, self.settings.repack) + self._batch_plan().n_bytes(self.info)
+        return needed_bytes(self.info, self.settings, self.config.n_seq_max, self.tap)
 
     @property
     def on_gpu(self) -> bool:
@@ -163,7 +160,7 @@ class LlamaEngine:
     @property
     def counts(self) -> Counts:
         """What was computed since the engine was loaded: decodes, tokens, and tokens that were there already."""
-        return replace(self._counts)
+        return replace(self._living().counts)
 
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
@@ -239,7 +236,7 @@ class LlamaEngine:
         weights = weights_bytes(self.info, self.settings.repack)
         if self.n_gpu_layers == 0 and weights > total:
             raise NotEnoughMemoryError(
-                f"{self.info.name} needs {_size(weights)} for its weights, this machine has {_size(total)}; "
+                f"{self.info.name} needs {gigabytes(weights)} for its weights, this machine has {gigabytes(total)}; "
                 "take a smaller model or quantization"
             )
         try:
@@ -248,9 +245,8 @@ class LlamaEngine:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
             self.tap = self._tap_is_proved(self._model)
-        plan = self._batch_plan()
-        self._afford(plan, self.n_batch, 0)
-        self._context = self._made(plan)
+        all_on_gpu = self.n_gpu_layers > self.info.n_layer
+        self._contexts = Contexts(self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu)
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
@@ -275,16 +271,25 @@ class LlamaEngine:
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._go_on()
-        assert self._context is not None
-        self._n_short += 1
-        if self._long is not None and self._n_short > _SHORT_BEFORE_FREEING and not self._one_long.locked():
-            self._long.free()
-            self._long = None
+        if not self.tap and sum(map(len, sequences)) > self.n_batch:
+            return self._decode_apart(sequences)
+        contexts = self._living()
+        contexts.passed(long_at_work=self._one_long.locked())
         try:
-            vectors = self._tried(self._context, sequences, n_prefix)
+            vectors = self._tried(contexts.batch, sequences, n_prefix)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
-        return self._sounded(self._context, vectors, sequences)
+        return self._sounded(contexts.batch, vectors, sequences)
+
+    def _decode_apart(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """What fits one batch only where prefixes are shared, which llama.cpp's own pooling would not gain by."""
+        pooled = np.empty((len(sequences), self.n_embd), np.float32)
+        for rows, _ in pack(sequences, [0] * len(sequences), self.n_batch, self.n_seq_max):
+            try:
+                pooled[rows] = self._decode([sequences[row] for row in rows], None)
+            except BadVectorError as error:
+                raise BadVectorError(error.message, rows[error.index]) from None
+        return pooled
 
     def _tried(
         self, context: PoolingContext, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None
@@ -312,28 +317,17 @@ class LlamaEngine:
         _explaining.info("%s: %s", self.info.path.stem, line)
 
     def _use(self, settings: Settings) -> None:
-        assert self._context is not None
-        self.settings = replace(settings, repack=self.settings.repack)
-        plan = self._batch_plan()
-        if plan == self._context.plan:
-            for context in (self._context, self._long):
-                if context is not None:
-                    context.set_threads(self.n_threads)
-            return
-        for context in (self._context, self._long):
-            if context is not None:
-                context.free()
-        self._long = None
-        self._context = self._made(plan)
+        settings = replace(settings, repack=self.settings.repack)
+        self._living().use(settings)
+        self.settings = settings
 
     def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, list[range]]:
         self._go_on()
-        context = self._grown(len(ids))
+        context = self._living().long(len(ids), self.n_ctx_max)
         return context, context.pieces(ids)
 
     def _piece(self, context: PoolingContext, ids: Sequence[int], places: range) -> None:
         self._go_on()
-        self._n_short = 0
         try:
             context.piece(ids, places)
         except native.NativeError as error:
@@ -359,81 +353,28 @@ class LlamaEngine:
         return vectors
 
     def _once_more(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Alone and with f32 keys and values, where f16 may have overflowed or a neighbour's NaN have spread."""
-        logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
-        n_ctx = padded(len(ids))
-        # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
-        plan = ContextPlan(n_ctx, min(self.n_batch, n_ctx), 1, self.tap, flash_attention=False, kv_f32=True)
-        self._afford(plan, len(ids), 0)
-        assert self._model is not None
-        try:
-            context = PoolingContext(self._model, self.info, plan, self.n_threads)
-            try:
-                vectors = context.decode([ids], go_on=self._go_on)
-            finally:
-                context.free()
-        except native.NativeError as error:
-            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
-        if not _sound(vectors)[0]:
+        vector = self._living().once_more(ids, self._go_on)
+        if not _sound(vector[np.newaxis])[0]:
             raise BadVectorError(
                 f"the model answers NaN, infinity or zero for this text of {len(ids)} tokens; "
                 "try another quantization, or leave the text out",
                 row,
             )
-        vector: NDArray[np.float32] = vectors[0]
         return vector
 
-    def _grown(self, n_tokens: int) -> PoolingContext:
-        """The context for long texts, made or remade if `n_tokens` do not fit the one there is."""
-        old = self._long
-        if old is not None and n_tokens <= old.plan.n_ctx:
-            return old
-        freed = old.plan.n_bytes(self.info) if old is not None else 0
-        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, self.n_ctx_max)
-        try:
-            plan = self._long_plan(wanted)
-            self._afford(plan, n_tokens, freed)
-        except NotEnoughMemoryError:
-            plan = self._long_plan(padded(n_tokens))  # without room to grow into
-            self._afford(plan, n_tokens, freed)
-        if old is not None:
-            self._long = None
-            old.free()
-        self._long = self._made(plan)
-        return self._long
-
-    def _batch_plan(self) -> ContextPlan:
-        return for_batches(self.n_batch, self.config.n_seq_max, self.tap, self.settings.flash_attention)
-
-    def _long_plan(self, n_ctx: int) -> ContextPlan:
-        return ContextPlan(n_ctx, self.n_batch, 1, self.tap, self.settings.flash_attention)
-
-    def _made(self, plan: ContextPlan) -> PoolingContext:
-        assert self._model is not None
-        try:
-            return PoolingContext(self._model, self.info, plan, self.n_threads, self._counts)
-        except native.NativeError as error:
-            raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
-
-    def _afford(self, plan: ContextPlan, n_tokens: int, freed: int) -> None:
-        if self.n_gpu_layers > self.info.n_layer:
-            return  # all keys and values live on the GPU; llama.cpp answers for that memory
-        needed, available = plan.n_bytes(self.info), machine.available_memory() + freed
-        if needed > available:
-            raise NotEnoughMemoryError(
-                f"a text of {n_tokens} tokens needs {_size(needed)} beside the model, {_size(available)} are free; "
-                "cut the text, or close other programs"
-            )
+    def _living(self) -> Contexts:
+        if self._contexts is None:
+            raise EngineError("the engine is closed")
+        return self._contexts
 
     def _go_on(self) -> None:
         if self._stopping:
             raise EngineError("the engine was closed while it worked")
 
     def _free(self) -> None:
-        for context in (self._context, self._long):
-            if context is not None:
-                context.free()
-        self._context = self._long = None
+        if self._contexts is not None:
+            self._contexts.free()
+            self._contexts = None
         if self._model is not None:
             self._model.free()
             self._model = None
@@ -443,7 +384,3 @@ def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which rows are finite and not zero."""
     sound: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
     return sound
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

@@ -11,43 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.batching import N_PREFIX_MIN, common
+from q3e_local.plan import KEPT_BYTES_MAX
 
 State = NDArray[np.uint8]
 
 _N_MAX = 16
-_N_BYTES_MAX = 64 << 20  # the instruction of a query is 2 to 3 MB
 
 
 class KeptPrefixes:
     """The states of a few prefixes, the least recently used dropped first."""
 
-    def __init__(self, n_max: int = _N_MAX, n_bytes_max: int = _N_BYTES_MAX) -> None:
-        self._n_max, self._n_bytes_max = n_max, n_bytes_max
+    def __init__(self, n_max: int = _N_MAX, n_bytes_max: int = KEPT_BYTES_MAX) -> None:
+        self._n_max, self._n_bytes_max = n_max, n_bytes_max // 2
         self._states: dict[tuple[int, ...], State] = {}  # the most recently used last
+        # One that is large, as of documents that begin alike: it does not push instructions out.
+        self._large: tuple[tuple[int, ...], State] | None = None
 
     @property
     def n_bytes(self) -> int:
-        return sum(state.nbytes for state in self._states.values())
+        large = 0 if self._large is None else self._large[1].nbytes
+        return large + sum(state.nbytes for state in self._states.values())
 
-    def find(self, ids: Sequence[int]) -> tuple[int, State | None]:
-        """The state that holds most of a prefix, and how many of `ids` it holds."""
+    def find(self, ids: Sequence[int], n_cells: int) -> tuple[int, State | None]:
+        """The state that holds most of a prefix, and how many of `ids` it holds; of those that fit `n_cells`."""
+        states = self._states if self._large is None else self._states | dict([self._large])
+        fitting = [kept for kept in states if len(kept) <= n_cells]
         # One id more, as `common` leaves the last one out.
-        best = max(self._states, key=lambda kept: common((*kept, -1), (*ids, -1)), default=())
+        best = max(fitting, key=lambda kept: common((*kept, -1), (*ids, -1)), default=())
         n_common = common((*best, -1), (*ids, -1))
         if n_common < N_PREFIX_MIN:
             return 0, None
-        self._states[best] = self._states.pop(best)
-        return n_common, self._states[best]
+        if best in self._states:
+            self._states[best] = self._states.pop(best)
+        return n_common, states[best]
 
     def room_for(self, n_bytes: int) -> bool:
         """Whether a state of this size is kept at all."""
         return n_bytes <= self._n_bytes_max
 
     def keep(self, ids: Sequence[int], state: State) -> None:
+        """Keep the state that holds these ids."""
+        if state.nbytes > self._n_bytes_max // 4:
+            self._large = (tuple(ids), state)
+            return
         self._states.pop(tuple(ids), None)
         self._states[tuple(ids)] = state
-        while len(self._states) > self._n_max or self.n_bytes > self._n_bytes_max:
+        while len(self._states) > self._n_max or sum(one.nbytes for one in self._states.values()) > self._n_bytes_max:
             del self._states[next(iter(self._states))]
 
     def clear(self) -> None:
+        """Forget all."""
         self._states.clear()
+        self._large = None

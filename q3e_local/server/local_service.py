@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local import tuned
+from q3e_local import plan, tuned
 from q3e_local.batching import prefixes
 from q3e_local.cache.choose import open_cache
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import ModelError, OptionError, TextError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named
-from q3e_local.plan import for_batches, weights_bytes
 from q3e_local.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
@@ -210,8 +209,7 @@ def needed_bytes(path: Path, config: EngineConfig) -> int:
     """Memory to load this file and to begin with. Raises ModelError for one that cannot run."""
     info = inspect(path)
     chosen = tuned.planned(info.digest, config)
-    plan = for_batches(chosen.n_batch, config.n_seq_max, config.tap, chosen.flash_attention)
-    return weights_bytes(info, chosen.repack) + plan.n_bytes(info)
+    return plan.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 
 
 class _GoneError(Exception):

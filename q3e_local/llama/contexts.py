@@ -1,0 +1,144 @@
+"""The native contexts of one model: one for batches, and one for texts longer than a batch, made when such come.
+
+Knows sizes and memory; leaves threads to the engine and the reading of vectors to context.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local import machine
+from q3e_local.errors import EngineError, NotEnoughMemoryError
+from q3e_local.llama import native
+from q3e_local.llama.context import Counts, PoolingContext
+from q3e_local.model_file import ModelInfo
+from q3e_local.plan import ContextPlan, for_batches, grown, padded
+from q3e_local.tuning import Settings
+
+logger = logging.getLogger(__name__)
+
+# So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
+_SHORT_BEFORE_FREEING = 16
+
+_TEXT, _SHORTER = "a text of {} tokens", "cut the text, or close other programs"
+_BATCH, _FEWER = "a batch of {} tokens", "take a smaller model or batch, or close other programs"
+
+
+class Contexts:
+    """Makes, remakes and frees them. `on_gpu`: all keys and values are, and llama.cpp answers for that memory.
+
+    Raises NotEnoughMemoryError before allocating, EngineError where llama.cpp refuses.
+    """
+
+    def __init__(
+        self, model: native.Model, info: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, on_gpu: bool
+    ) -> None:
+        self.counts = Counts()
+        self._model, self._info, self._settings = model, info, settings
+        self._n_seq_max, self._tap, self._on_gpu = n_seq_max, tap, on_gpu
+        self._long: PoolingContext | None = None
+        self._n_short = 0  # batches in a row without a long text
+        plan = self._batch_plan()
+        self._afford(plan, _BATCH.format(settings.n_batch), _FEWER, 0)
+        self.batch = self._made(plan)
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other threads, batches or flash attention."""
+        before, self._settings = self._settings, settings
+        plan = self._batch_plan()
+        if plan == self.batch.plan:
+            for context in self._all():
+                context.set_threads(settings.n_threads)
+            return
+        try:
+            self._afford(plan, _BATCH.format(settings.n_batch), _FEWER, 0)
+            batch = self._made(plan)
+        except Exception:
+            self._settings = before
+            raise
+        self.free()
+        self.batch = batch
+
+    def passed(self, *, long_at_work: bool) -> None:
+        """A batch comes: give up the long texts' context where there was none for a while."""
+        self._n_short = 0 if long_at_work else self._n_short + 1
+        if self._long is not None and self._n_short > _SHORT_BEFORE_FREEING:
+            self._long.free()
+            self._long = None
+
+    def long(self, n_tokens: int, n_ctx_max: int) -> PoolingContext:
+        """The context for long texts, made or remade if `n_tokens` do not fit the one there is."""
+        self._n_short = 0
+        old = self._long
+        if old is not None and n_tokens <= old.plan.n_ctx:
+            return old
+        freed = old.plan.n_bytes(self._info) if old is not None else 0
+        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
+        try:
+            plan = self._long_plan(wanted)
+            self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
+        except NotEnoughMemoryError:
+            plan = self._long_plan(padded(n_tokens))  # without room to grow into
+            self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
+        if old is not None:
+            self._long = None
+            old.free()
+        self._long = self._made(plan)
+        return self._long
+
+    def once_more(self, ids: Sequence[int], go_on: Callable[[], None]) -> NDArray[np.float32]:
+        """A vector (n_embd,), alone and with f32 keys and values: f16 may overflow, or a neighbour's NaN spread."""
+        logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
+        n_ctx = padded(len(ids))
+        # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
+        plan = ContextPlan(
+            n_ctx, min(self._settings.n_batch, n_ctx), 1, self._tap, flash_attention=False, kv_f32=True
+        )
+        self._afford(plan, _TEXT.format(len(ids)), _SHORTER, 0)
+        context = self._made(plan)
+        try:
+            vector: NDArray[np.float32] = context.decode([ids], go_on=go_on)[0]
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
+        finally:
+            context.free()
+        return vector
+
+    def free(self) -> None:
+        for context in self._all():
+            context.free()
+        self._long = None
+
+    def _all(self) -> list[PoolingContext]:
+        return [self.batch] if self._long is None else [self.batch, self._long]
+
+    def _batch_plan(self) -> ContextPlan:
+        settings = self._settings
+        return for_batches(settings.n_batch, self._n_seq_max, self._tap, settings.flash_attention)
+
+    def _long_plan(self, n_ctx: int) -> ContextPlan:
+        return ContextPlan(n_ctx, self._settings.n_batch, 1, self._tap, self._settings.flash_attention)
+
+    def _made(self, plan: ContextPlan) -> PoolingContext:
+        try:
+            return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts)
+        except native.NativeError as error:
+            raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
+
+    def _afford(self, plan: ContextPlan, what: str, remedy: str, freed: int) -> None:
+        if self._on_gpu:
+            return
+        needed, available = plan.n_bytes(self._info), machine.available_memory() + freed
+        if needed > available:
+            raise NotEnoughMemoryError(
+                f"{what} needs {gigabytes(needed)} beside the model, {gigabytes(available)} are free; {remedy}"
+            )
+
+
+def gigabytes(n_bytes: int) -> str:
+    """Bytes for people, in powers of ten."""
+    return f"{n_bytes / 1e9:.2f} GB"
