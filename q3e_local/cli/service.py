@@ -121,9 +121,6 @@ def _options(params: dict[str, Any]) -> list[str]:
             if isinstance(one, bool):
                 written.append(option.opts[0] if one else option.secondary_opts[0])
                 continue
-            if isinstance(one, bool):
-                written.append(option.opts[0] if one else option.secondary_opts[0])
-                continue
             is_path = option.name == "unix_socket" or (option.name == "models" and store.path_of(one) is not None)
             written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
     return written
