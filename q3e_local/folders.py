@@ -19,12 +19,12 @@ def data_folder() -> Path:
 
 
 def config_folder() -> Path:
-    """What the user writes: cards of their own."""
+    """What the user writes: cards and names (`config.toml`) of their own, a service's keys (`serve.env`)."""
     return _below_home("config") or platformdirs.user_config_path(_APP, appauthor=False)
 
 
 def state_folder() -> Path:
-    """What can be worked out again: which files were checked."""
+    """What can be found out again: which files were checked, what was tuned, what llama.cpp can do; and locks."""
     return _below_home("state") or platformdirs.user_state_path(_APP, appauthor=False)
 
 
