@@ -25,7 +25,7 @@ from q3e_local.trials import CLEARLY, Race
 from q3e_local.tuned import Place
 from q3e_local.tuning import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads, shown
 
-SIZES = {"short": 16, "medium": 128, "long": 1024}  # tokens of a text
+LENGTHS = {"short": 16, "medium": 128, "long": 1024}  # tokens of a text
 N_BATCHES = (256, 768, 1024)
 N_BATCHES_ON_GPU = (512, 2048, 4096)
 _SAMPLE_S = 0.5  # of work of each size, as far as that makes sense
@@ -169,8 +169,8 @@ class Tuning:
         """The first call makes buffers and reads the weights in; the second one shows about how fast it is."""
         for _ in range(2):
             began = self._clock()
-            self._embed(engine, 1, SIZES["medium"])
-            self._speed = SIZES["medium"] / max(self._clock() - began, 1e-6)
+            self._embed(engine, 1, LENGTHS["medium"])
+            self._speed = LENGTHS["medium"] / max(self._clock() - began, 1e-6)
 
     def _usual_work(self) -> dict[str, int]:
         return {size: self._tokens(1, size) for size in ("short", "medium")}
@@ -178,7 +178,7 @@ class Tuning:
     def _tokens(self, share: float, size: str) -> int:
         """Tokens that take about `_SAMPLE_S` times `share`: some whole texts, or a single one that is shorter."""
         n_tokens = max(_LEAST, min(_MOST, int(share * _SAMPLE_S * self._speed)))
-        return n_tokens if size == "long" else n_tokens // SIZES["medium"] * SIZES["medium"]
+        return n_tokens if size == "long" else n_tokens // LENGTHS["medium"] * LENGTHS["medium"]
 
     def _try(
         self,
@@ -233,7 +233,7 @@ class Tuning:
         return f"{setting}: no time to tell {values} apart; it takes about {n_tokens / self._speed:.0f} s more"
 
     def _texts(self, n_tokens: int, size: str) -> list[str]:
-        length = min(n_tokens, SIZES[size], self._engine.n_ctx_max)
+        length = min(n_tokens, LENGTHS[size], self._engine.n_ctx_max)
         return self._make(max(1, n_tokens // length), length)
 
     def _embed(self, engine: Engine, n_texts: int, n_tokens: int) -> None:
