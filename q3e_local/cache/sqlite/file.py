@@ -95,8 +95,11 @@ class CacheFile:
 
     def n_bytes(self) -> int:
         """What it takes on the disk."""
-        files = (Path(f"{self.path}{end}") for end in _ENDS)
-        return sum(file.stat().st_size for file in files if file.exists())
+        n_bytes = 0
+        for end in _ENDS:
+            with suppress(FileNotFoundError):  # another process may delete or rename it at any time
+                n_bytes += Path(f"{self.path}{end}").stat().st_size
+        return n_bytes
 
     def _alone(self) -> FileLock:
         """Held while a file is begun or set aside, so that nobody opens half of it."""
