@@ -206,7 +206,8 @@ def test_a_newer_schema_is_left_alone(opened, path, caplog):
     sql(path, f"PRAGMA user_version = {table.SCHEMA + 1}")
     untouched(opened(), path)
     (line,) = warnings(caplog)
-    assert line == f"{path} is of a newer q3e-local; going on without the cache"
+    advice = "update this one, or give Q3E_CACHE another path"
+    assert line == f"{path} is of a newer q3e-local; {advice}; going on without the cache"
 
 
 def test_a_database_of_another_program_is_left_alone(opened, path, caplog):
@@ -214,7 +215,8 @@ def test_a_database_of_another_program_is_left_alone(opened, path, caplog):
     sql(path, "CREATE TABLE entry (text)", "INSERT INTO entry VALUES ('mine')")
     untouched(opened(), path)
     (line,) = warnings(caplog)
-    assert line == f"{path} is a database of another program; going on without the cache"
+    advice = "give Q3E_CACHE another path"
+    assert line == f"{path} is a database of another program; {advice}; going on without the cache"
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not names and (is_ours or application_id == 0):
         table.make(connection)
     elif is_ours and schema > table.SCHEMA:
-        raise NotOursError(f"{path} is of a newer q3e-local")
+        raise NotOursError(f"{path} is of a newer q3e-local; update this one, or give Q3E_CACHE another path")
     elif not is_ours and "entry_used" not in names:
-        raise NotOursError(f"{path} is a database of another program")
+        raise NotOursError(f"{path} is a database of another program; give Q3E_CACHE another path")
     elif (application_id, schema) != (table.APPLICATION_ID, table.SCHEMA):
         raise DamagedError("its header is not one that was written here")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest vectors, not the file
