@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from fake import seen
-from faults import open_faulty
+from faults import open_faulty, open_tuned
 
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
@@ -343,6 +343,21 @@ def test_another_file_under_the_same_path_is_not_taken_for_the_first(path: Path,
     path.write_text("another")
     with pytest.raises(ModelFileError, match="another file than the one that was loaded"):
         worker.decode([ids("abc")])
+
+
+def test_what_was_tuned_meanwhile_does_not_change_the_batches_of_a_model_in_use(path: Path) -> None:
+    path.with_suffix(".tuned").write_text("64")
+    worker = WorkerEngine(path, open_engine=open_tuned)
+    try:
+        worker.load()
+        assert worker.n_batch == 64
+        assert worker.pid is not None
+        path.with_suffix(".tuned").write_text("32")
+        os.kill(worker.pid, KILL)
+        worker.decode([ids("abc")])
+        assert (worker.n_batch, worker.n_restarts) == (64, 1)
+    finally:
+        worker.close()
 
 
 def test_calls_from_many_threads_each_get_their_own_answer(worker: WorkerEngine) -> None:

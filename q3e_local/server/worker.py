@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -234,7 +235,7 @@ class WorkerEngine:
                 self._failed.check(self._path)
                 began = time.monotonic()
                 try:
-                    process = WorkerProcess(self._path, self._config, self._open, self._deaths.append)
+                    process = WorkerProcess(self._path, self._config_now(), self._open, self._deaths.append)
                 except OSError as error:
                     raise EngineError(f"cannot start a process for {self._path.stem}: {error.strerror}") from None
                 self._process = process
@@ -257,6 +258,10 @@ class WorkerEngine:
                 why = self._deaths[-1] if self._deaths else "its process was gone"
                 logger.info("loaded %s again in %.2f s: %s", self._path.stem, time.monotonic() - began, why)
             return process
+
+    def _config_now(self) -> EngineConfig:
+        """As it was given, but batches stay as large as at first: a queue fills them, whatever was tuned since."""
+        return self._config if self._facts is None else replace(self._config, n_batch=self._facts.n_batch)
 
 
 def _stamp(path: Path) -> object:
