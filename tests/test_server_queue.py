@@ -413,7 +413,7 @@ def test_a_failed_batch_fails_its_texts_and_the_next_one_is_decoded(error: Excep
         assert type(results[0]) is type(error)
         assert type(results[1]) is type(error)
         assert results[2][0, :3].tolist() == expected(ids("behind"))
-        assert queue.counters.failed == 1
+        assert queue.counters.failed == isinstance(error, BadVectorError)
 
     within(scenario())
 
@@ -441,7 +441,7 @@ def test_of_a_batch_that_kills_the_process_only_the_culprit_fails() -> None:
         for place, texts in ((0, "a"), (2, "c"), (3, "de")):
             assert results[place][:, :3].tolist() == [expected(ids(text)) for text in texts]
         assert texts_of(engine)[1:] == [["a", "b kill", "c", "d", "e"], ["a"], ["b kill"], ["c"], ["d"], ["e"]]
-        assert (queue.counters.failed, queue.counters.waiting) == (1, 0)
+        assert (queue.counters.failed, queue.counters.waiting) == (0, 0)
 
     within(scenario())
 
@@ -456,7 +456,7 @@ def test_a_model_that_dies_of_everything_is_not_tried_for_ever() -> None:
         _, *results = await ended(queue, engine, *tasks)
         assert [type(result) for result in results] == [WorkerDiedError] * 20
         assert len(engine.batches) == 5  # the first one, all, three by themselves
-        assert queue.counters.failed == 20
+        assert queue.counters.failed == 0  # the texts are sound, for all that is known
 
     within(scenario())
 

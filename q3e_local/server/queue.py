@@ -267,7 +267,7 @@ class BatchQueue:
         self._in_flight.pop(text.ids, None)
         if text.is_waiting:
             self._begin(text)
-        self.counters.failed += 1
+        self.counters.failed += isinstance(error, BadVectorError)
         for request, index in text.wanted:
             if isinstance(error, BadVectorError):
                 request.fail(BadVectorError(error.message, index))
