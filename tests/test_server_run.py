@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from command import PROGRAM
@@ -202,6 +204,10 @@ def test_metrics_count_requests_texts_and_tokens(server):
     assert [value(name) for name in names] == [before[0] + 2, before[1] + 7, before[2] + 1]
     assert value("q3e_loaded_models") == 1
     assert value("q3e_worker_restarts_total") == 0
+    shown = server.ask("GET", "/metrics", headers=KEY)[2].decode()
+    docs = (Path(__file__).parent.parent / "docs" / "server.md").read_text(encoding="utf-8")
+    names = [name for name in re.findall(r"^# TYPE (\S+) ", shown, re.MULTILINE) if not name.endswith("_created")]
+    assert [name for name in names if f"`{name}`" not in docs] == []
     for unknown in ("/nowhere", "/nowhere/else"):
         server.ask("GET", unknown, headers=KEY)
     text = server.ask("GET", "/metrics", headers=KEY)[2].decode()
