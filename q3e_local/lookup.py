@@ -35,6 +35,13 @@ class Asked:
     known: Embedded | TextError | None
 
 
+def finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
+    """Cut and scaled rows, and an error with its row for each that is cut to zeros: those have no direction."""
+    vectors = finish(pooled, dim)
+    what = f"the first {dim} numbers of its vector are all 0; raise dim"
+    return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
+
+
 class Lookup:
     """Readies the texts of one call with `ready`, which may raise a TextError. Without a shelf nothing is known."""
 
@@ -62,9 +69,9 @@ class Lookup:
             self._shelf.keep((digest, Entry(row, len(one.ids), one.truncated)) for row, (digest, one) in rows)
 
     def vectors(self, pooled: Vectors) -> list[Vectors | BadVectorError]:
-        """Cut and scaled rows; one of zeros, which has no direction, is an error that has no place yet."""
-        what = f"the first {self._dim} numbers of its vector are all 0; raise dim"
-        return [row if row.any() else BadVectorError(what) for row in finish(pooled, self._dim)]
+        """Cut and scaled rows; one of zeros is an error that has no place yet."""
+        vectors, bad = finished(pooled, self._dim)
+        return [bad.get(row, vector) for row, vector in enumerate(vectors)]
 
     def _window(self, numbered: Iterator[tuple[int, str]], n_characters: int) -> Iterator[Asked]:
         n_left = n_characters

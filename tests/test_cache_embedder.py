@@ -422,6 +422,26 @@ def test_errors_name_the_place_of_the_input_among_those_that_are_kept():
     assert foreign.index == 2
 
 
+class Late(FakeWorker):
+    """Its vectors begin with 40 zeros, but for texts that begin with `a`."""
+
+    def decode(self, sequences, n_prefix=None):
+        vectors = super().decode(sequences, n_prefix)
+        return np.stack(
+            [row if ids[0] == ord("a") else np.roll(row, 40) for row, ids in zip(vectors, sequences, strict=True)]
+        )
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_a_vector_that_is_cut_to_zeros_is_an_error_with_its_place_the_first_time_too(cache):
+    given = request("a", "ab", "text", "a text", "texts", dim=32)
+    (_, *answers, whole), _ = serve(request("a"), given, given, request("text"), make=Late, cache=cache)
+    for error in answers:
+        assert isinstance(error, BadVectorError)
+        assert str(error) == "text 2: the first 32 numbers of its vector are all 0; raise dim"
+    assert np.linalg.norm(whole.vectors) == pytest.approx(1)
+
+
 def test_the_library_the_command_and_the_server_share_one_cache():
     texts = ["What did we decide?", "预算超支百分之六。"]
     with q3e_local.load("demo", n_threads=1, cache=True) as embedder:

@@ -20,7 +20,8 @@ from q3e_local import plan, tuned
 from q3e_local.batching import prefixes
 from q3e_local.cache.choose import open_cache
 from q3e_local.engine import EngineConfig
-from q3e_local.errors import ModelError, OptionError, TextError
+from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
+from q3e_local.lookup import finished
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named
 from q3e_local.request import EmbedRequest, Fitted, Terms, meant
@@ -31,7 +32,7 @@ from q3e_local.server.naming import ServedNames
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
-from q3e_local.vectors import Vectors, finish
+from q3e_local.vectors import Vectors
 
 # Numbers above which cutting and scaling would hold up the event loop.
 _LARGE = 1_000_000
@@ -74,8 +75,13 @@ class LocalService:
             model.queue.check(len(places))
             pooled, fitted = await self._computed(model, request.inputs, places, terms)
         self._cached.keep(found, places, pooled, fitted)
-        is_large = pooled.size > _LARGE
-        computed = await asyncio.to_thread(finish, pooled, terms.dim) if is_large else finish(pooled, terms.dim)
+        if pooled.size > _LARGE:
+            computed, bad = await asyncio.to_thread(finished, pooled, terms.dim)
+        else:
+            computed, bad = finished(pooled, terms.dim)
+        if bad:
+            row = min(bad)
+            raise BadVectorError(bad[row].message, places[row])
         vectors, counts = _merged(found, places, computed, fitted)
         return ServiceResult(
             vectors=vectors,
