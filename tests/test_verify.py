@@ -174,6 +174,9 @@ def test_one_wrong_bit_fails(world: World) -> None:
         "ok": False,
         "detail": f"{digest(path)}, not {digest(world.q8_0)}",
     }
+    advice = run("verify", "tiny:1b-q8_0").stdout.splitlines()[-1]
+    assert advice == "forget the vectors it gave: q3e-local cache clear --model tiny:1b-q8_0"
+    assert run(*advice.split(": ", 1)[1].split()[1:], "--yes").exit_code == 0
 
 
 def test_an_imported_model_is_held_to_what_it_was(world: World, tmp_path: Path, tiny_gguf: MakeGguf) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from q3e_local.verify import Check
 
 _DIMS = (1024, 256, 64)
+_CHECKSUM = "SHA-256"
 
 
 @click.command()
@@ -101,13 +102,13 @@ def _checksum(located: Located, quiet: bool) -> Check:
         digest = sha256(located.path, lambda done: show("checking", done, total))
     known_as = store.card_name(digest)
     if not expected and known_as is not None:
-        return Check("SHA-256", True, f"{digest}, {known_as}")
+        return Check(_CHECKSUM, True, f"{digest}, {known_as}")
     if not expected:
-        return Check("SHA-256", None, f"{digest}, nothing to hold it to")
+        return Check(_CHECKSUM, None, f"{digest}, nothing to hold it to")
     if located.file is None or located.file.sha256 is None:
         same = digest == expected
-        return Check("SHA-256", same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
-    return Check("SHA-256", digest == expected, digest if digest == expected else f"{digest}, not {expected}")
+        return Check(_CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
+    return Check(_CHECKSUM, digest == expected, digest if digest == expected else f"{digest}, not {expected}")
 
 
 def _read_texts(path: str) -> list[str]:
@@ -175,3 +176,6 @@ def _print(found: dict[str, Any]) -> None:
         )
     else:
         click.echo("NOT right: see FAIL above; pull the model anew, or convert it again")
+    if any(check["what"] == _CHECKSUM and check["ok"] is False for check in found["checks"]):
+        # subtle: the cache knows the file by a part of it, and would take it for the sound one.
+        click.echo(f"forget the vectors it gave: q3e-local cache clear --model {found['model']}")
