@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from command import run
+from command import run, write
 from resp import fake_redis
 from vectors_for_caches import SPACE, item, key
 
 from q3e_local.cache import VectorCache
 from q3e_local.cache.choose import chosen, open_cache
-from q3e_local.folders import cache_folder
+from q3e_local.folders import cache_folder, config_folder
 from q3e_local.model_file import inspect
 from q3e_local.space import Space
 from q3e_local.store import locate
@@ -86,9 +86,19 @@ def test_clear_without_an_answer_forgets_nothing(cache):
     assert cache.stats().n_vectors == 5
 
 
-def test_a_model_that_is_not_here_is_named(cache):
-    assert run("cache", "clear", "-m", "qwen3-embedding:4b", "-y").exit_code == 1
-    assert run("cache", "clear", "-m", "nobody's", "-y").exit_code == 2
+@pytest.mark.parametrize("name", ["demo-query", "DEMO:latest", "mine", "mine-query"])
+def test_clear_knows_all_names_of_a_model(cache, name):
+    write(config_folder(), {"config.toml": '[aliases]\nmine = {model = "demo", dim = 48}'})
+    assert run("cache", "clear", "-m", name, "-y").stdout == "forgot 3 vectors\n"
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("qwen3-embedding:4b", 1), ("gone.gguf", 1), ("nobody's", 2)])
+def test_a_model_that_is_not_here_is_named_with_the_way_to_do_without_it(cache, name, exit_code):
+    result = run("cache", "clear", "-m", name, "-y")
+    assert result.exit_code == exit_code
+    assert name.removesuffix(".gguf") in result.stderr
+    assert "pull" not in result.stderr
+    assert "named by --space, as q3e-local cache stats shows it" in result.stderr
     assert cache.stats().n_vectors == 5
 
 

@@ -13,9 +13,12 @@ from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED
 from q3e_local.cli.loading import size
-from q3e_local.errors import ModelError
+from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.model_file import inspect
+from q3e_local.naming import resolve
 from q3e_local.space import is_of
+
+_OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 
 
 @click.group()
@@ -63,7 +66,7 @@ def stats(as_json: bool) -> int:
 
 
 @cache.command()
-@click.option("-m", "--model", help="Only the vectors of this model.")
+@click.option("-m", "--model", help="Only the vectors of this model, by any of its names or a path.")
 @click.option(
     "--space", "spaces", multiple=True, help="Only those of this space, as stats shows it; may be repeated."
 )
@@ -100,8 +103,20 @@ def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] 
     """Whether a space is one of those that were named; None: all of them. Raises ModelError."""
     if model is None and not spaces:
         return None
-    digest = None if model is None else inspect(store.locate(model).path).digest
+    digest = None if model is None else _digest(model)
     return lambda space: space in spaces or (digest is not None and is_of(space, digest))
+
+
+def _digest(model: str) -> str:
+    """The fingerprint of a model's file. Raises ModelError, which says how to do without the file."""
+    try:
+        return inspect(resolve(model).located.path).digest
+    except UnknownModelError as error:
+        raise UnknownModelError(f"{error}; {_OF_REMOVED}") from None
+    except ModelNotHereError:
+        raise ModelNotHereError(f"{model} is not on this machine; {_OF_REMOVED}") from None
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; {_OF_REMOVED}") from None
 
 
 def _names(found: CacheStats) -> dict[str, str]:
