@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import expected, records, run, write
-from world import World
+from world import F16, World
 
 import q3e_local
 from q3e_local import naming
@@ -101,6 +101,27 @@ def test_a_name_that_means_nothing(aliases: Path, name: str, said: str) -> None:
     result = run("embed", "-m", name, "--text", "a")
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("name", ["demo-query", "my-legal", "small-query"])
+@pytest.mark.usefixtures("aliases")
+def test_what_measures_a_model_knows_it_by_all_its_names(name: str) -> None:
+    for command in ("bench", "tune"):
+        result = run(command, "-m", name, "--seconds", 0, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert '"demo"' in result.stdout
+    assert run("tune", "-m", name, "--reset").stderr == "demo: nothing was tuned\n"
+
+
+def test_what_measures_a_model_brings_it_here_first(world: World) -> None:
+    write(world.home, {"config/config.toml": '[aliases]\nmine = {model = "tiny:1b-f16", dim = 32}'})
+    for command in ("bench", "tune"):
+        result = run(command, "-m", "mine", "--seconds", 0, "--json", "--offline")
+        assert (result.exit_code, world.requests()) == (1, [])
+        assert "q3e-local pull tiny:1b-f16" in result.stderr
+    result = run("tune", "-m", "mine", "--seconds", 0, "--json")
+    assert (result.exit_code, world.requests()) == (0, [F16])
+    assert "Pulling tiny:1b-f16" in result.stderr
 
 
 def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases: Path) -> None:

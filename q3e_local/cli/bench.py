@@ -12,7 +12,7 @@ import orjson
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
-from q3e_local.cli.loading import load, size
+from q3e_local.cli.loading import load, locate, size
 from q3e_local.cli.stopping import stopping_cleanly
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _WIDTH = 100  # of a table that goes to no terminal
 @click.command()
 @click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    help="A model's name, a path to a .gguf file, or demo.",
+    help="A model's name, also with -query behind it; a name of your own; a path to a .gguf file; or demo.",
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
@@ -40,11 +40,11 @@ def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_j
     single text takes, and the most memory used. Texts are made of the model's own vocabulary, the same in every run.
     Ctrl-C prints what was measured so far.
     """
-    from q3e_local import store
     from q3e_local.bench import Texts, about, measure
 
+    with stopping_cleanly():
+        path = locate(model, offline, quiet).path
     with stopping_cleanly(), explained(engine), load(model, offline, quiet, **engine.config) as embedder:
-        path = store.locate(model).path
         facts = about(embedder, path)
         cells: list[Cell] = []
         is_whole = False

@@ -6,7 +6,8 @@ to be quiet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,19 +18,30 @@ from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelNotHereError
-from q3e_local.naming import Names
-from q3e_local.store import Installed
+from q3e_local.naming import Names, resolve
+from q3e_local.store import Installed, Located
 
 if TYPE_CHECKING:
     from q3e_local.pull import Step
+
+T = TypeVar("T")
 
 
 def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
+    return _pulling(lambda: q3e_local.load(model, **options), model, offline, quiet)
+
+
+def locate(model: str, offline: bool, quiet: bool) -> Located:
+    """The file of what a name means, as `load` takes it, after pulling what is missing. Raises what both raise."""
+    return _pulling(lambda: resolve(model).located, model, offline, quiet)
+
+
+def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
     try:
-        return q3e_local.load(model, **options)
+        return do()
     except ModelNotHereError:
         if offline or is_offline():
             raise
@@ -37,7 +49,7 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     for line in announce(card, file, "auto"):
         click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
-    return q3e_local.load(model, **options)
+    return do()
 
 
 def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:

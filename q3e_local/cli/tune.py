@@ -11,7 +11,7 @@ import orjson
 
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE
-from q3e_local.cli.loading import load
+from q3e_local.cli.loading import load, locate
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OutputError
 
@@ -25,7 +25,7 @@ _WIDTH = 100  # of a table that goes to no terminal
 @click.command()
 @click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    help="A model's name, a path to a .gguf file, or demo.",
+    help="A model's name, also with -query behind it; a name of your own; a path to a .gguf file; or demo.",
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(0), default=50, show_default=True, help="How long to measure, at most."
@@ -43,15 +43,17 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     """
     if reset:
         return _reset(model)
-    from q3e_local import store, tuned
     from q3e_local import tune as tuning
+    from q3e_local import tuned
 
     def tell(what: str) -> None:
         if not quiet and sys.stderr.isatty():
             click.echo(what, err=True)
 
+    with stopping_cleanly():
+        path = locate(model, offline, quiet).path
     with stopping_cleanly(), load(model, offline, quiet, repack=False) as embedder:
-        found, place = tuning.tune(embedder, store.locate(model).path, seconds, tell)
+        found, place = tuning.tune(embedder, path, seconds, tell)
         digest = embedder.engine.digest
     rows = [asdict(row) for row in found.rows]
     kept = None
@@ -71,10 +73,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 
 def _reset(model: str) -> int:
-    from q3e_local import store, tuned
+    from q3e_local import tuned
     from q3e_local.model_file import inspect
+    from q3e_local.naming import resolve
 
-    located = store.locate(model)
+    located = resolve(model).located
     n_files = tuned.forget(inspect(located.path).digest)
     click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
     return DONE
