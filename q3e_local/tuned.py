@@ -23,6 +23,7 @@ from q3e_local.tuning import Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 
+_LAYOUT = 1  # of the file; a change of Place or Tuned is another
 _TYPES = {"n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool}
 
 
@@ -71,10 +72,9 @@ def planned(digest: str, config: EngineConfig) -> Settings:
 
 def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> Path:
     """Use this from now on; `measured` is kept beside it for people. Raises OSError where it cannot be written."""
-    name = hashlib.sha256(json.dumps(asdict(place), sort_keys=True).encode()).hexdigest()[:12]
-    path = _folder() / f"{digest[:16]}-{name}.json"
+    path = _file(digest, place)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    content = {"place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
+    content = {"layout": _LAYOUT, "place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -95,6 +95,12 @@ def forget(digest: str) -> int:
 
 def _folder() -> Path:
     return state_folder() / "tuned"
+
+
+def _file(digest: str, place: Place) -> Path:
+    """A file for each layout too, so that an older version does not write over what a newer one found."""
+    names = json.dumps({"layout": _LAYOUT, **asdict(place)}, sort_keys=True)
+    return _folder() / f"{digest[:16]}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.json"
 
 
 def _files(digest: str) -> Iterator[Path]:
@@ -120,6 +126,9 @@ def _check(tuned: Tuned) -> None:
 def _read(path: Path) -> tuple[Place, Tuned] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if type(content["layout"]) is int and content["layout"] != _LAYOUT:
+            logger.info("%s is of another version of q3e-local, and is not used", path)
+            return None
         place, tuned = Place(**content["place"]), Tuned(**content["tuned"])
         _check(tuned)
         return place, tuned

@@ -71,6 +71,9 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         b"{}",
         b"\xff\xfe",
         b'{"place": {}, "tuned": {}}',
+        b'{"layout": 1, "place": {}, "tuned": {}}',
+        b'{"layout": "1"}',
+        b'{"layout": true}',
         b'{"place": 3, "tuned": 4}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
             "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": "no", "day": "soon",
@@ -92,6 +95,22 @@ def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pyte
     caplog.clear()
     assert find() is None
     assert caplog.text == ""
+
+
+def test_a_file_of_another_layout_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(tuned, "_LAYOUT", 2)
+        path = keep()
+    content = json.dumps({"layout": 2, "places": ["of", "another", "kind"]})
+    path.write_text(content)
+    assert find() is None
+    assert caplog.text == ""
+    older = keep()
+    assert find() == BEST
+    assert (path.read_text(), older != path) == (content, True)
+    assert tuned.forget(DIGEST) == 2
 
 
 def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
