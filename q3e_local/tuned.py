@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from q3e_local import machine
 from q3e_local.engine import EngineConfig
 from q3e_local.folders import state_folder
-from q3e_local.tuning import Host, Settings, Tuned, settle
+from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,16 @@ def planned(digest: str, config: EngineConfig) -> Settings:
     return settle(config, host, find(digest, version("llama-cpp-python")))
 
 
-def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> Path:
-    """Use this from now on; `measured` is kept beside it for people. Raises OSError where it cannot be written."""
+def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> tuple[Path, Tuned]:
+    """Use this from now on, and what was found before of what it leaves open: where that is kept, and all of it.
+
+    `measured` is kept beside it for people. Raises OSError where it cannot be written.
+    """
     path = _file(digest, place)
+    before = _read(path)
+    if before is not None:
+        values = {name: getattr(before[1], name) for name in TUNABLE if getattr(tuned, name) is None}
+        tuned = replace(tuned, **values)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     content = {"layout": _LAYOUT, "place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +88,7 @@ def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, A
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return path
+    return path, tuned
 
 
 def forget(digest: str) -> int:

@@ -33,7 +33,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found fastest on this machine, and the day it was; None was not measured."""
+    """What was found fastest on this machine, and the last day something was; None was not measured."""
 
     n_threads: int | None
     n_batch: int | None

@@ -223,7 +223,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = tuned(lambda one: 2000.0 if one.n_batch == 768 else 1000.0)
 
     def run(self: Tuning, budget_s: float) -> Found:
-        return Found(replace(found.best, day="2026-11-20"), found.rows, ["repack: no room"], budget_s)
+        best = replace(found.best, day="2026-11-20")
+        if budget_s < 5:  # enough for threads
+            best = replace(best, n_batch=None, flash_attention=None, repack=None)
+        return Found(best, found.rows, ["repack: no room"], budget_s)
 
     monkeypatch.setattr(Tuning, "run", run)
 
@@ -251,9 +254,23 @@ def test_what_was_found_is_shown_kept_used_and_forgotten() -> None:
 
 
 @pytest.mark.usefixtures("fast")
+def test_a_shorter_one_leaves_what_a_longer_one_found_and_says_so() -> None:
+    run("tune", "-m", "demo", "--seconds", 7)
+    assert run("tune", "-m", "demo", "--seconds", 3).stdout.splitlines()[-2:] == [
+        "kept after 3 s: n_threads 4",
+        "kept from before: n_batch 768, flash_attention on, repack off",
+    ]
+    assert explained()[1] == "demo: n_batch 768 (tuned on 2026-11-20)"
+    found = json.loads(run("tune", "-m", "demo", "--seconds", 3, "--json").stdout)
+    assert found["from_before"] == {"n_batch": 768, "flash_attention": True, "repack": False}
+
+
+@pytest.mark.usefixtures("fast")
 def test_json_has_all_of_it() -> None:
     found = json.loads(run("tune", "-m", "demo", "--json").stdout)
-    assert list(found) == ["model", "digest", "place", "kept_in", "best", "rows", "left_out", "seconds"]
+    assert list(found) == [
+        "model", "digest", "place", "kept_in", "best", "from_before", "rows", "left_out", "seconds",
+    ]  # fmt: skip
     assert found["best"]["n_batch"] == 768
     kept = json.loads(Path(found["kept_in"]).read_text())
     assert (kept["tuned"], kept["place"], kept["measured"]) == (found["best"], found["place"], found["rows"])

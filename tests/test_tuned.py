@@ -23,7 +23,7 @@ BEST = Tuned(n_threads=3, n_batch=768, flash_attention=False, repack=True, day="
 
 
 def keep(best: Tuned = BEST, **place: object) -> Path:
-    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False), **place), best)
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False), **place), best)[0]
 
 
 def find(digest: str = DIGEST, binding: str = "0.3.36", features: frozenset[str] | None = FEATURES) -> Tuned | None:
@@ -53,6 +53,16 @@ def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() ->
     assert find() == replace(BEST, n_threads=5)
     assert tuned.forget(DIGEST) == 2
     assert (find(), tuned.forget(DIGEST)) == (None, 0)
+
+
+def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place() -> None:
+    keep()
+    keep(replace(BEST, n_threads=9), cpu="another CPU")
+    none = Tuned(None, None, None, None, "2026-12-01")
+    keep(replace(none, n_batch=1024))
+    assert find() == replace(BEST, n_batch=1024, day="2026-12-01")
+    keep(replace(none, repack=False))
+    assert find() == replace(BEST, n_batch=1024, repack=False, day="2026-12-01")
 
 
 def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:

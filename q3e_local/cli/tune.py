@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -18,6 +18,7 @@ from q3e_local.errors import OutputError
 if TYPE_CHECKING:
     from q3e_local.tune import Found
     from q3e_local.tuned import Place
+    from q3e_local.tuning import Tuned
 
 _WIDTH = 100  # of a table that goes to no terminal
 
@@ -39,7 +40,8 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
     Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts. A
     setting is changed only where that wins clearly and nearly every time. Leave the machine alone meanwhile. What is
-    found is kept for this CPU, model file and version of llama.cpp; Ctrl-C keeps nothing.
+    found is kept for this CPU, model file and version of llama.cpp; where there is no time now, what was found before
+    stays. Ctrl-C keeps nothing new.
     """
     if reset:
         return _reset(model)
@@ -56,19 +58,21 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         found, place = tuning.tune(embedder, path, seconds, tell)
         digest = embedder.engine.digest
     rows = [asdict(row) for row in found.rows]
-    kept = None
+    kept, best = None, found.best
     if found.is_anything:
         try:
-            kept = str(tuned.keep(digest, place, found.best, rows))
+            file, best = tuned.keep(digest, place, found.best, rows)
+            kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
-        result = about | {"best": asdict(found.best), "rows": rows, "left_out": found.left_out}
+        about: dict[str, Any] = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
+        result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
+        result |= {"rows": rows, "left_out": found.left_out}
         option = orjson.OPT_APPEND_NEWLINE
         sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
     else:
-        _print(embedder.model, place, found)
+        _print(embedder.model, place, found, best)
     return DONE
 
 
@@ -83,7 +87,15 @@ def _reset(model: str) -> int:
     return DONE
 
 
-def _print(model: str, place: Place, found: Found) -> None:
+def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
+    """What is kept although there was no time for it now."""
+    from q3e_local.tuning import TUNABLE
+
+    values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -111,6 +123,16 @@ def _print(model: str, place: Place, found: Found) -> None:
     console.print(table)
     for what in found.left_out:
         click.echo(f"left out: {what}")
+    if not found.is_anything:
+        click.echo("nothing new is kept: --seconds is too few")
+        return
     values = {name: getattr(found.best, name) for name in TUNABLE}
-    best = ", ".join(f"{name} {shown(value)}" for name, value in values.items() if value is not None)
-    click.echo(f"kept after {found.seconds:.0f} s: {best}" if best else "nothing new is kept: --seconds is too few")
+    click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
+    if before := _from_before(found, best):
+        click.echo(f"kept from before: {_listed(before)}")
+
+
+def _listed(values: dict[str, Any]) -> str:
+    from q3e_local.tuning import shown
+
+    return ", ".join(f"{name} {shown(value)}" for name, value in values.items() if value is not None)
