@@ -30,6 +30,7 @@ N_BATCHES = (256, 768, 1024)
 N_BATCHES_ON_GPU = (512, 2048, 4096)
 _SAMPLE_S = 0.5  # of work of each size, as far as that makes sense
 _REPACK_CLEARLY = 1.15  # times as fast, for twice the memory
+_SPARE = 1.2  # times the estimate of a budget: speeds differ between settings
 _LEAST, _MOST = 128, 16_384  # tokens
 
 Value = int | bool
@@ -62,6 +63,12 @@ class Found:
     rows: list[Row]
     left_out: list[str]
     seconds: float
+    left_out_s: float = 0.0  # how long about it would have taken to decide what there was no time for
+
+    @property
+    def enough_s(self) -> int:
+        """A budget that is about enough for everything, in tens of seconds."""
+        return math.ceil((self.seconds + self.left_out_s) * _SPARE / 10) * 10
 
     @property
     def is_anything(self) -> bool:
@@ -112,6 +119,7 @@ class Tuning:
         self._decided: set[str] = set()
         self._rows: list[Row] = []
         self._left_out: list[str] = []
+        self._left_out_s = 0.0
         self._began = self._ends = clock()
         self._speed = 1.0
 
@@ -130,7 +138,7 @@ class Tuning:
             self._try("n_batch", others, {"short": whole, "medium": whole}, together=True)
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
-        return Found(best, self._rows, self._left_out, self._clock() - self._began)
+        return Found(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
 
     @contextmanager
     def _repacking(self) -> Iterator[None]:
@@ -199,6 +207,7 @@ class Tuning:
             n_tokens = sum(work.values()) * len(order)
             if self._clock() + n_tokens / self._speed > self._ends:
                 self._left_out.append(self._what_is_left(setting, order, n_tokens * race.n_rounds_left))
+                self._left_out_s += n_tokens * race.n_rounds_left / self._speed
                 break
             self._tell(f"{setting}: {', '.join(shown(value) for value in order)}")
             texts = {size: self._texts(n, size) for size, n in work.items()}

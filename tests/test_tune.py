@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,14 @@ def test_without_time_nothing_is_measured_and_all_is_said() -> None:
     assert all(not engine.closed for engine in engines[:1])
 
 
+@pytest.mark.parametrize("speed", [3.0, 110.0, 700.0, 100_000.0])
+@pytest.mark.parametrize("budget_s", [0.0, 4.0])
+def test_what_is_said_to_be_enough_is_enough(speed: float, budget_s: float) -> None:
+    found, _ = tuned(lambda one: speed, budget_s)
+    assert found.left_out
+    assert tuned(lambda one: speed, found.enough_s)[0].left_out == []
+
+
 @pytest.mark.parametrize("speed", [3.0, 30.0, 110.0, 700.0, 100_000.0])
 @pytest.mark.parametrize("budget_s", [10.0, 50.0])
 def test_it_ends_in_time_on_machines_of_any_speed(speed: float, budget_s: float) -> None:
@@ -283,10 +292,8 @@ def test_a_real_model_is_tuned_in_no_time() -> None:
     assert found["rows"] == []
     assert (found["best"]["n_batch"], found["kept_in"]) == (None, None)
     assert not (state_folder() / "tuned").exists()
-    assert (
-        run("tune", "-m", "demo", "--seconds", 0).stdout.splitlines()[-1]
-        == "nothing new is kept: --seconds is too few"
-    )
+    last = run("tune", "-m", "demo", "--seconds", 0).stdout.splitlines()[-1]
+    assert re.fullmatch(r"nothing new is kept: --seconds is too few, about --seconds [1-9]\d*0 is enough", last)
     assert explained()[1] == "demo: n_batch 512 (default)"
 
 

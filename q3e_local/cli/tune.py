@@ -124,7 +124,7 @@ def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
     for what in found.left_out:
         click.echo(f"left out: {what}")
     if not found.is_anything:
-        click.echo("nothing new is kept: --seconds is too few")
+        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {found.enough_s} is enough")
         return
     values = {name: getattr(found.best, name) for name in TUNABLE}
     click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
