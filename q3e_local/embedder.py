@@ -76,7 +76,10 @@ class Embedder:
         truncate: bool = False,
         max_tokens: int | None = None,
     ) -> EmbedResult:
-        """Embed one question with its instruction; `vectors` has one row."""
+        """Embed one question with its instruction; `vectors` has one row.
+
+        For several: `embed(EmbedRequest(texts, "query"))`.
+        """
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:

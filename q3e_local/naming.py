@@ -64,6 +64,8 @@ class Names:
         """
         for spelled in _spellings(name):
             alias = self._aliases.get(spelled.lower())
+            if alias is not None and self._is_model(spelled):
+                raise OptionError(f"{config_file()}: aliases.{spelled} has the name of a model; give it another")
             if alias is not None:
                 return self._of_alias(spelled, alias)
             if self._is_model(spelled):

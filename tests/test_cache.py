@@ -379,6 +379,17 @@ def test_clearing_gives_the_space_back(opened, tmp_path):
     assert is_same(cache.get_many([key("one")])[0], entry("one"))
 
 
+def test_clearing_all_takes_damaged_files_with_it_that_were_set_aside(opened, tmp_path):
+    (tmp_path / "v.sqlite").write_bytes(b"no database" * 1000)
+    cache = opened()
+    cache.put_many([item("one")])
+    (other := tmp_path / "other.sqlite.damaged-1").write_bytes(b"")
+    assert len(list(tmp_path.glob("v.sqlite.damaged-*"))) == 1
+    assert cache.clear() is not None
+    assert not list(tmp_path.glob("v.sqlite.damaged-*"))
+    assert other.exists()
+
+
 def test_asking_an_absent_file_for_its_stats_makes_none(tmp_path):
     cache = SqliteCache(tmp_path / "sub" / "v.sqlite")
     assert cache.stats().n_vectors == cache.clear() == 0
@@ -426,6 +437,7 @@ def test_settings_that_mean_a_place_of_ones_own(tmp_path, monkeypatch):
     ("setting", "sentence"),
     [
         ("", "cache must be on, off, a path or redis://host:port/db, got an empty text"),
+        ("disabled", "cache must be on, off, a path or redis://host:port/db, got disabled; as a file: ./disabled"),
         ("http://user:secret@here:1", "a cache's address begins with redis:// or rediss://, got http://"),
         ("redis://here:port/0", "the cache's address must be redis://host:port/db"),
         ("redis://here:1/x?db=secret", "the cache's address must be redis://host:port/db"),
@@ -461,7 +473,7 @@ def test_the_flag_comes_before_the_variable_and_the_variable_says_where(flag, va
 )  # fmt: skip
 def test_sizes(text, expected):
     assert size_bytes({"Q3E_CACHE_SIZE": text}) == expected
-    assert open_cache("x", {"Q3E_CACHE_SIZE": text}).size_bytes == expected
+    assert open_cache("x.sqlite", {"Q3E_CACHE_SIZE": text}).size_bytes == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1e9", "GB", "12 cows", "999999", "1025TiB", "1MBB", "１GB"])

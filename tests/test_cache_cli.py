@@ -82,7 +82,9 @@ def test_clear_asks_and_says_how_many(cache, answer, n_left):
 
 
 def test_clear_without_an_answer_forgets_nothing(cache):
-    assert run("cache", "clear").exit_code == 130
+    result = run("cache", "clear")
+    assert result.exit_code == 2
+    assert "nobody answered, so nothing was forgotten; give --yes" in result.stderr
     assert cache.stats().n_vectors == 5
 
 

@@ -124,6 +124,13 @@ def test_what_measures_a_model_brings_it_here_first(world: World) -> None:
     assert "Pulling tiny:1b-f16" in result.stderr
 
 
+def test_a_name_of_ones_own_cannot_hide_a_model(aliases: Path) -> None:
+    aliases.write_text('[aliases]\ndemo = {model = "qwen3-embedding:4b"}')
+    result = run("embed", "-m", "demo", "--text", "a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{aliases}: aliases.demo has the name of a model; give it another" in result.stderr
+
+
 def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases: Path) -> None:
     aliases.write_text("[aliases]\nx = 3")
     for arguments in (("embed", "-m", "demo", "--text", "a"), ("show", "demo"), ("verify", "demo")):

@@ -345,3 +345,13 @@ def test_a_client_that_leaves_gives_its_place_back(address: str, fake: FakeServi
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{address}/v1/embeddings", json={"model": "demo", "input": "wait"}, timeout=0.3, trust_env=False)
     assert fake.cancelled.wait(10)
+
+
+def test_a_field_there_is_not_is_ignored_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served(FakeService()) as http:
+        for _ in range(3):
+            assert post(http, input="a", dimension=64).status_code == 200
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("/v1/embeddings has no field dimension, and ignores it; it has input, model, ")

@@ -47,7 +47,13 @@ def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> Ve
     except ImportError as error:  # a Python that was built without it
         logger.warning("SQLite cannot be loaded: %s; going on without the cache", error)
         return None
-    return SqliteCache(cache_folder() / "vectors.sqlite" if text.lower() in _ON else Path(text), size)
+    if text.lower() in _ON:
+        return SqliteCache(cache_folder() / "vectors.sqlite", size)
+    path = Path(text)
+    if isinstance(setting, str) and path.name == text and not path.suffix and not path.exists():
+        # A word such as "disabled" would make a file of that name, wherever the user stands.
+        raise OptionError(f"cache must be on, off, a path or redis://host:port/db, got {text}; as a file: ./{text}")
+    return SqliteCache(path, size)
 
 
 def chosen(flag: bool | None, environ: Mapping[str, str] | None = None) -> str:

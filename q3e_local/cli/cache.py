@@ -13,7 +13,7 @@ from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED
 from q3e_local.cli.loading import size
-from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
+from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import resolve
 from q3e_local.space import is_of
@@ -81,9 +81,16 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     if found is None:
         return FAILED
     n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
-    if not yes and n_vectors and not click.confirm(f"{kept.where}: forget {_vectors(n_vectors)}?", err=True):
-        click.echo("nothing was forgotten", err=True)
-        return DONE
+    if not yes and n_vectors:
+        try:
+            is_sure = click.confirm(f"{kept.where}: forget {_vectors(n_vectors)}?", err=True)
+        except click.Abort:
+            if sys.stdin.isatty():
+                raise
+            raise OptionError("nobody answered, so nothing was forgotten; give --yes") from None
+        if not is_sure:
+            click.echo("nothing was forgotten", err=True)
+            return DONE
     n_forgotten = kept.clear(is_meant)
     kept.close()
     if n_forgotten is None:

@@ -112,6 +112,11 @@ class SqliteCache:
 
     def clear(self, chosen: Callable[[str], bool] | None = None) -> int | None:
         """Forget all, or the vectors of the chosen spaces: how many; None if it cannot be done, which was logged."""
+        if chosen is None:
+            try:
+                self._file.remove_damaged()
+            except OSError as error:
+                logger.warning("cannot delete damaged files beside %s: %s", self.path, error.strerror)
         if not self.path.exists():
             return 0
         if chosen is None:

@@ -5,6 +5,7 @@ Knows files, processes and what a header says; nothing of vectors.
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from q3e_local.cache.sqlite import table
 
 BUSY_S = 2.0
 _WAL_BYTES = 16 << 20
+_ASIDE = ".damaged-"
 _ENDS = ("", "-wal", "-shm")  # of the names of its files
 
 # Connections of a parent process: in a child they must be neither used nor closed.
@@ -81,10 +83,15 @@ class CacheFile:
             for end in _ENDS:
                 Path(f"{self.path}{end}").unlink(missing_ok=True)
 
+    def remove_damaged(self) -> None:
+        """Delete the damaged ones that were set aside. Raises OSError."""
+        for aside in self.path.parent.glob(f"{glob.escape(self.path.name)}{_ASIDE}*"):
+            aside.unlink(missing_ok=True)
+
     def set_aside(self) -> Path | None:
         """Rename the damaged file and what belongs to it; None if another process has. Raises OSError."""
         self.disconnect()
-        aside = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        aside = self.path.with_name(f"{self.path.name}{_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         with self._alone():
             if self._opened != _file_at(self.path):
                 return None

@@ -5,9 +5,8 @@ Knows Ollama's JSON; leaves the models on this machine to ollama_models and olla
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +24,8 @@ from q3e_local.errors import (
     UnknownModelError,
 )
 from q3e_local.server.dialects import names, ollama_models, ollama_pull
-from q3e_local.server.dialects.body import BadRequestError, Fields, field_name, hold_to_limit, read_fields
+from q3e_local.server.dialects.body import BadRequestError, Fields, hold_to_limit, read_fields
+from q3e_local.server.dialects.ignored import Ignored
 from q3e_local.server.dialects.keep_alive import keep_alive_s
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
@@ -44,7 +44,8 @@ from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 
-logger = logging.getLogger(__name__)
+# Old clients say `name` for `model`.
+_NAMES = ("name",)
 
 # Class and status: the first that fits. What is none of these is our fault.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -82,14 +83,13 @@ _OLD_SCHEMA = {
     "options": _OPTIONS,
     "keep_alive": _KEEP_ALIVE,
 }
-_TOLD_AT_MOST = 100  # names are the clients' own: they must not fill the memory
 _ONLY_EMBEDS = "this server only embeds texts: use /api/embed"
 
 
 def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes under /api, and the root that Ollama's clients knock at."""
     routes = APIRouter(route_class=route_class(failure), tags=["Ollama"])
-    ignored = _Ignored()
+    ignored = Ignored(_NAMES)
 
     @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def root() -> Response:
@@ -228,19 +228,6 @@ def _message(error: Exception) -> str:
     if isinstance(error, QueueFullError):
         return f"server busy, please try again.  maximum pending requests exceeded: {error}"
     return str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-
-
-class _Ignored:
-    """Ollama ignores fields it does not know, a misspelt `input` too: we do as well, and say so once for each."""
-
-    def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
-
-    def tell(self, fields: Fields, path: str, known: Mapping[str, Any]) -> None:
-        for name in map(field_name, fields.unknown((*known, "name"))):
-            if (path, name) not in self._told and len(self._told) < _TOLD_AT_MOST:
-                self._told.add((path, name))
-                logger.warning("%s has no field %s, and ignores it; it has %s", path, name, ", ".join(known))
 
 
 def _model(fields: Fields) -> str | None:

@@ -29,6 +29,7 @@ from q3e_local.server.dialects.body import (
     read_fields,
     read_inputs,
 )
+from q3e_local.server.dialects.ignored import Ignored
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     NotServedError,
@@ -102,6 +103,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes under /v1."""
     routes = APIRouter(route_class=route_class(failure), tags=["OpenAI"])
     example = {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256}
+    ignored = Ignored()
 
     @routes.post(
         "/v1/embeddings",
@@ -110,6 +112,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     )
     async def embeddings(request: Request) -> Response:
         fields = await read_fields(request)
+        ignored.tell(fields, "/v1/embeddings", _EMBED_SCHEMA)
         model = fields.text("model")
         if not model:
             raise BadRequestError("model is required; /v1/models lists what is here", "model")
