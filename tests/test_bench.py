@@ -12,16 +12,6 @@ from q3e_local.catalog import models_folder
 BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 
 
-def test_both_sides_are_timed_in_turn() -> None:
-    main = runpy.run_path(str(BENCH / "against_llama_embed.py"))["main"]
-    arguments = [str(models_folder() / "demo.gguf"), "--rounds", "1", "--texts", "4", "--tokens", "16"]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith("demo.gguf: 4 texts, ")
-    assert [line.split()[0] for line in lines[1:]] == ["q3e-local", "Llama.embed", "ratio"]
-
-
 def test_the_server_is_timed_beside_the_library() -> None:
     main = runpy.run_path(str(BENCH / "server_overhead.py"))["main"]
     arguments = ["--model", str(models_folder() / "demo.gguf"), "--requests", "5", "--texts", "70", "--rounds", "1"]
