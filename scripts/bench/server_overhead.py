@@ -39,10 +39,13 @@ BLOCK = 20
 
 
 def make_texts(n_texts: int, n_words: int, seed: int) -> list[str]:
-    """Texts of about a token a word in the real vocabulary; none is another's, whatever the seed."""
+    """Texts of about a token a word in the real vocabulary; none is another's, whatever the seed.
+
+    None begins as another does either: one call of the library would compute that once, single requests cannot.
+    """
     words = WORDS.split()
     return [
-        " ".join(words[(i * 7 + j * (i + 3)) % len(words)] for j in range(n_words - 4)) + f" {seed} {i}"
+        f"{i} {seed} " + " ".join(words[(i * 7 + j * (i + 3)) % len(words)] for j in range(n_words - 4))
         for i in range(n_texts)
     ]
 
