@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vectors_for_caches import SPACE, entry, is_same, item, key
@@ -560,11 +561,11 @@ def test_processes_that_begin_a_file_at_once_begin_one(path):
     assert not aside(path)
 
 
-def _in_a_child(cache: SqliteCache, answer: object) -> None:
+def _in_a_child(cache: SqliteCache, answer: Any) -> None:
     right = n_right(cache)
     cache.put_many([item("of the child")])
     cache.close()
-    answer.put(right)  # type: ignore[attr-defined]
+    answer.put(right)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are not forked there")

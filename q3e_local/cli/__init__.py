@@ -56,14 +56,15 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
-    # click has two overloads of it, of which ours would be neither: it always exits.
-    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click's, but it always exits, and knows our errors."""
+        extra["prog_name"] = extra.get("prog_name") or "q3e-local"
         extra["standalone_mode"] = False
         extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
         _tell_a_reader_that_is_gone()
         _tolerate_narrow_consoles()
         try:
-            code = super().main(args, prog_name or "q3e-local", **extra)
+            code = super().main(*args, **extra)
             if sys.stdout is not None:  # None: closed, or a program without a console
                 sys.stdout.flush()
         except BaseException as error:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
 from q3e_local.cli.loading import load, locate, size
 from q3e_local.cli.stopping import stopping_cleanly
 
@@ -22,10 +21,7 @@ _WIDTH = 100  # of a table that goes to no terminal
 
 
 @click.command()
-@click.option(
-    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    help="A model's name, also with -query behind it; a name of your own; a path to a .gguf file; or demo.",
-)  # fmt: skip
+@model_option
 @click.option(
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
 )

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cache.choose import chosen
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, SKIPPED, inputs
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
 from q3e_local.cli.loading import load
@@ -70,10 +69,7 @@ class _Tally:
 @click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN.")
 @click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv.")
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]")
-@click.option(
-    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
-)  # fmt: skip
+@model_option
 @click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
 @click.option(
     "--as", "kind", type=click.Choice(["document", "query"]),

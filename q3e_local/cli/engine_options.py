@@ -11,7 +11,15 @@ from typing import Any
 
 import click
 
+from q3e_local.catalog import DEFAULT_MODEL
+
 _LOGGER = logging.getLogger("q3e_local.settings")
+
+
+model_option = click.option(
+    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
+    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

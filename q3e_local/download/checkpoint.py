@@ -116,7 +116,8 @@ def _told(progress: Callable[[int, int], None] | None) -> type[Any]:
 
     class Told(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+            begin: Callable[..., None] = super().__init__
+            begin(*args, **options | {"disable": True})
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
