@@ -66,7 +66,7 @@ class PoolingContext:
                 n_seq_max=plan.n_seq_max,
                 n_threads=n_threads,
                 flash_attention=plan.flash_attention,
-                kv_type=native.F32 if plan.kv_f32 else native.F16,
+                kv_type=plan.kv_type,
                 pooling=native.POOLING_NONE if plan.tap else native.POOLING_LAST,
                 eval_callback=self._tap if plan.tap else None,
             )
