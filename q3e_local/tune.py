@@ -40,7 +40,7 @@ from q3e_local.tuning import (
 LENGTHS = {"short": 16, "medium": 128, "long": 1024, "2,048": 2048, "4,096": 4096}  # tokens of a text
 N_BATCHES = (256, 768, 1024)
 N_BATCHES_ON_GPU = (512, 2048, 4096)
-LONG_BATCHES = (512, 1024, 2048)
+LONG_BATCHES = (256, 512, 1024, 2048)
 _HAS_BF16 = "AVX512_BF16"  # the only CPUs whose products of bf16 llama.cpp is fast with
 _LONG_ROUNDS = 3  # a sample takes seconds, so that fewer tell
 _SLOWER = 2  # long texts than short ones, until they are measured

@@ -142,7 +142,7 @@ def test_what_is_clearly_faster_is_taken(speed: Speed, changed: dict[str, Any]) 
     [
         (lambda one: 1000.0 if one.long_flash_attention else 1100.0, {"long_flash_attention": False}),
         (lambda one: 1000.0 + one.long_batch, {"long_batch": 2048}),
-        (lambda one: 3000.0 - one.long_batch, {}),
+        (lambda one: 3000.0 - one.long_batch, {"long_batch": 256}),
         (lambda one: 1000.0 + one.long_batch / 100, {}),  # faster, but not clearly
         (
             lambda one: {"flash f16": 1000.0, "plain f16": 700.0, "plain bf16": 1200.0}[one.long_attention],
@@ -155,7 +155,7 @@ def test_long_texts_have_settings_of_their_own(long: Speed, changed: dict[str, A
 
 
 def test_long_texts_take_what_batches_take_unless_they_do_better_without() -> None:
-    for long, long_batch in ((lambda one: 1000.0, 1024), (lambda one: 3000.0 - one.long_batch, 512)):
+    for long, long_batch in ((lambda one: 1000.0, 1024), (lambda one: 3000.0 - one.long_batch, 256)):
         found, _ = tuned(lambda one: 1000.0 + one.n_batch, long=long)
         assert best(found) == DEFAULT | {"n_batch": 1024, "long_batch": long_batch}
 
@@ -167,7 +167,7 @@ def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
         ("flash_attention", True), ("flash_attention", False),
         ("n_batch", 512), ("n_batch", 256), ("n_batch", 768), ("n_batch", 1024),
         ("long_attention", "flash f16"), ("long_attention", "plain f16"), ("long_attention", "plain bf16"),
-        ("long_batch", 512), ("long_batch", 1024), ("long_batch", 2048),
+        ("long_batch", 512), ("long_batch", 256), ("long_batch", 1024), ("long_batch", 2048),
     ]  # fmt: skip
     threads = found.rows[3]
     assert (threads.ratio, threads.n_rounds, threads.is_best) == (pytest.approx(2.0), 5, True)
@@ -256,10 +256,10 @@ def test_on_a_gpu_neither_threads_nor_repacking_are_tried() -> None:
 
 def test_long_texts_are_tried_as_long_as_time_allows() -> None:
     sizes = {}
-    for budget_s in (50, 100, 400):
+    for budget_s in (50, 100, 500):
         found, _ = tuned(lambda one: 700.0, budget_s)
         sizes[budget_s] = [list(row.speeds) for row in found.rows if row.setting.startswith("long")]
-    assert sizes == {50: [], 100: [["2,048"]] * 6, 400: [["4,096", "2,048"]] * 6}
+    assert sizes == {50: [], 100: [["2,048"]] * 7, 500: [["4,096", "2,048"]] * 7}
 
 
 @pytest.mark.parametrize("host", [Host(4), Host(4, on_gpu=True, features=HOST.features)])
