@@ -6,7 +6,9 @@ Arithmetic on a ModelInfo: touches neither llama.cpp nor the machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from q3e_local.engine import KvType
 from q3e_local.model_file import ModelInfo
 from q3e_local.tuning import Settings
 
@@ -25,18 +27,19 @@ class ContextPlan:
     n_seq_max: int
     tap: bool
     flash_attention: bool = True
-    kv_f32: bool = False
+    kv_type: KvType | Literal["f32"] = "f16"
 
     def n_bytes(self, model: ModelInfo) -> int:
         """An upper estimate of what llama.cpp will allocate, checked against its log for all three sizes."""
-        kv = self.n_ctx * model.kv_bytes_per_token * (2 if self.kv_f32 else 1)
+        kv = self.n_ctx * model.kv_bytes_per_token * (2 if self.kv_type == "f32" else 1)
         # One row of logits an output, on the host and again in the graph.
         n_outputs = self.n_seq_max if self.tap else self.n_batch
         logits = 2 * n_outputs * model.n_vocab * 4
         activations = self.n_batch * (3 * model.n_ff + 8 * model.n_embd) * 4
-        mask = self.n_batch * self.n_ctx * 2
-        scores = 0 if self.flash_attention else self.n_batch * self.n_ctx * model.n_head * 4
-        return kv + logits + activations + mask + scores
+        attended = self.n_batch * self.n_ctx
+        # Without flash attention the mask is f32 and the scores too, which are copied where KV are of another type.
+        per_pair = 2 if self.flash_attention else 4 + model.n_head * (4 if self.kv_type == "f32" else 6)
+        return kv + logits + activations + attended * per_pair
 
 
 def weights_bytes(model: ModelInfo, repack: bool) -> int:
@@ -49,6 +52,12 @@ def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) 
     return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, flash_attention)
 
 
+def for_long(settings: Settings, n_ctx: int, tap: bool) -> ContextPlan:
+    """The context for one text that is longer than a batch, in pieces."""
+    n_batch = min(settings.long_batch, n_ctx)
+    return ContextPlan(n_ctx, n_batch, 1, tap, settings.long_flash_attention, settings.long_kv_type)
+
+
 def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, n_ctx: int = 0) -> int:
     """Memory of an engine: weights, its context for batches, and what is kept of prefixes.
 
@@ -57,7 +66,7 @@ def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool
     plan = for_batches(settings.n_batch, n_seq_max, tap, settings.flash_attention)
     n_bytes = weights_bytes(model, settings.repack) + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
     if n_ctx > settings.n_batch:
-        n_bytes += ContextPlan(padded(n_ctx), settings.n_batch, 1, tap, settings.flash_attention).n_bytes(model)
+        n_bytes += for_long(settings, padded(n_ctx), tap).n_bytes(model)
     return n_bytes
 
 

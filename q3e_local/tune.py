@@ -21,19 +21,33 @@ from q3e_local.bench import MakeTexts, Texts
 from q3e_local.embedder import Embedder
 from q3e_local.engine import Engine, EngineConfig
 from q3e_local.errors import NotEnoughMemoryError, OptionError
-from q3e_local.trials import CLEARLY, Race
+from q3e_local.trials import CLEARLY, N_ROUNDS, Race
 from q3e_local.tuned import Place
-from q3e_local.tuning import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads, shown
+from q3e_local.tuning import (
+    LONG_ATTENTION,
+    TUNABLE,
+    Host,
+    Reason,
+    Settings,
+    Tuned,
+    Value,
+    defaults,
+    other_threads,
+    shown,
+    tried,
+)
 
-LENGTHS = {"short": 16, "medium": 128, "long": 1024}  # tokens of a text
+LENGTHS = {"short": 16, "medium": 128, "long": 1024, "2,048": 2048, "4,096": 4096}  # tokens of a text
 N_BATCHES = (256, 768, 1024)
 N_BATCHES_ON_GPU = (512, 2048, 4096)
+LONG_BATCHES = (256, 512, 1024, 2048)
+_HAS_BF16 = "AVX512_BF16"  # the only CPUs whose products of bf16 llama.cpp is fast with
+_LONG_ROUNDS = 3  # a sample takes seconds, so that fewer tell
+_SLOWER = 2  # long texts than short ones, until they are measured
 _SAMPLE_S = 0.5  # of work of each size, as far as that makes sense
 _REPACK_CLEARLY = 1.15  # times as fast, for twice the memory
 _SPARE = 1.2  # times the estimate of a budget: speeds differ between settings
 _LEAST, _MOST = 128, 16_384  # tokens
-
-Value = int | bool
 
 
 class TunableEngine(Engine, Protocol):
@@ -136,9 +150,30 @@ class Tuning:
             others = N_BATCHES_ON_GPU if self._host.on_gpu else N_BATCHES
             whole = max(others) * 3 // 4  # of each size: in all one and a half of the largest batch
             self._try("n_batch", others, {"short": whole, "medium": whole}, together=True)
+            self._try_long()
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
         return Found(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
+
+    def _try_long(self) -> None:
+        """How texts longer than a batch are computed: their attention, then the tokens of a piece."""
+        attentions = [name for name in LONG_ATTENTION if name != "plain bf16" or _HAS_BF16 in self._host.features]
+        if self._host.on_gpu:
+            attentions = attentions[:2]
+        n_values = len(attentions) + len({self._settings.long_batch, *LONG_BATCHES})
+        self._speed /= _SLOWER
+        lengths = {size: LENGTHS[size] for size in ("4,096", "2,048")}
+        if self._clock() + _LONG_ROUNDS * n_values * sum(lengths.values()) / self._speed > self._ends:
+            del lengths["4,096"]
+        works = {size: n for size, n in lengths.items() if min(n, self._engine.n_ctx_max) > self._engine.n_batch}
+        if not works:
+            return
+        try:
+            self._try("long_attention", attentions, works)
+            self._try("long_batch", LONG_BATCHES, works)
+        except NotEnoughMemoryError as error:
+            self._left_out.append(f"long texts: {error}")
+            self._engine.use(self._settings)
 
     @contextmanager
     def _repacking(self) -> Iterator[None]:
@@ -200,7 +235,8 @@ class Tuning:
         """Let the values of one setting race, and take the winner."""
         before: Value = getattr(self._settings, setting)
         clearly = _REPACK_CLEARLY if setting == "repack" else CLEARLY
-        race = Race(before, [other for other in others if other != before], clearly=clearly)
+        n_rounds = _LONG_ROUNDS if setting.startswith("long") else N_ROUNDS
+        race = Race(before, [other for other in others if other != before], n_rounds, clearly)
         measured: dict[Value, list[dict[str, float]]] = {}  # by value: a round's speeds by size of text
         while not race.is_over:
             order = race.order()
@@ -216,13 +252,13 @@ class Tuning:
             for value in order:
                 engine = self._engine if engines is None else engines[value]
                 if engines is None:
-                    engine.use(self._settings.changed(setting, value, Reason("tried", "being measured")))
+                    engine.use(tried(self._settings, setting, value, Reason("tried", "being measured")))
                 speeds = {size: self._speed_of(engine, of_size) for size, of_size in texts.items()}
                 measured.setdefault(value, []).append(speeds)
             race.add({value: _mean(measured[value][-1]) for value in order})
             self._speed = _mean(measured[before][-1])
         if race.is_over and measured:
-            self._decided.add(setting)
+            self._decided.update(LONG_ATTENTION[str(before)] if setting == "long_attention" else [setting])
         self._take(setting, race, measured)
         if engines is None:
             self._engine.use(self._settings)
@@ -235,7 +271,7 @@ class Tuning:
             ratio = statistics.median(ratios) if ratios else None
             self._rows.append(Row(setting, value, speeds, ratio, len(rounds), is_best=value == winner))
         if winner != race.default:
-            self._settings = self._settings.changed(setting, winner, Reason("tuned", "fastest"))
+            self._settings = tried(self._settings, setting, winner, Reason("tuned", "fastest"))
 
     def _what_is_left(self, setting: str, order: Sequence[Value], n_tokens: int) -> str:
         values = ", ".join(shown(value) for value in order)

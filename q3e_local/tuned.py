@@ -23,8 +23,11 @@ from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 1  # of the file; a change of Place or Tuned is another
-_TYPES = {"n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool}
+_LAYOUT = 2  # of the file; a change of Place or Tuned is another
+_TYPES = {
+    "n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool,
+    "long_flash_attention": bool, "long_kv_type": str, "long_batch": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _check(tuned: Tuned) -> None:
         if value is not None and type(value) is not kind:
             raise TypeError(f"{name} is {value!r}")
     date.fromisoformat(tuned.day)
-    EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)
+    EngineConfig(**{name: getattr(tuned, name) for name in TUNABLE})
 
 
 def _read(path: Path) -> tuple[Place, Tuned] | None:

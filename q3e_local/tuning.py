@@ -6,10 +6,11 @@ Arithmetic on what is known: loads nothing and measures nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from q3e_local.engine import EngineConfig
+from q3e_local.batching import N_TILE
+from q3e_local.engine import EngineConfig, KvType
 
 N_BATCH = 512
 # A GPU wants more at once; but a text attends over the masked cells of all others in its batch.
@@ -17,8 +18,18 @@ N_BATCH_ON_GPU = 1024
 # Repacking costs seconds at load, which a faster decode earns back after about so many tokens.
 REPACK_PAYS_TOKENS = 10_000
 
-TUNABLE = ("n_threads", "n_batch", "flash_attention", "repack")
+LONG = ("long_flash_attention", "long_kv_type", "long_batch")  # of texts longer than a batch
+TUNABLE = ("n_threads", "n_batch", "flash_attention", "repack", *LONG)
+# The long texts' own settings that are as for batches unless told otherwise.
+_AS_FOR_BATCHES = {"long_flash_attention": "flash_attention", "long_batch": "n_batch"}
+# How the attention of long texts is computed: two settings that are tried together.
+LONG_ATTENTION: dict[str, dict[str, Value]] = {
+    "flash f16": {"long_flash_attention": True, "long_kv_type": "f16"},
+    "plain f16": {"long_flash_attention": False, "long_kv_type": "f16"},
+    "plain bf16": {"long_flash_attention": False, "long_kv_type": "bf16"},
+}
 
+Value = int | str
 Source = Literal["given", "tuned", "tried", "default"]
 
 
@@ -40,6 +51,9 @@ class Tuned:
     flash_attention: bool | None
     repack: bool | None
     day: str
+    long_flash_attention: bool | None = None
+    long_kv_type: KvType | None = None
+    long_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,19 +72,27 @@ class Settings:
     n_batch: int
     flash_attention: bool
     repack: bool
+    long_flash_attention: bool
+    long_kv_type: KvType
+    long_batch: int
     reasons: Mapping[str, Reason]
 
-    def changed(self, name: str, value: int | bool, reason: Reason) -> Settings:
+    def changed(self, name: str, value: Value, reason: Reason) -> Settings:
         """The same with one of them another."""
-        values = {one: getattr(self, one) for one in TUNABLE} | {name: value}
-        return Settings(**values, reasons={**self.reasons, name: reason})
+        changes: dict[str, Any] = {name: value}
+        return replace(self, **changes, reasons={**self.reasons, name: reason})
+
+    @property
+    def long_attention(self) -> str:
+        """One of LONG_ATTENTION, or `flash bf16`."""
+        return f"{'flash' if self.long_flash_attention else 'plain'} {self.long_kv_type}"
 
     def explained(self, name: str) -> str:
         """One of them in a line, such as `n_batch 512 (default)`."""
         return f"{name} {shown(getattr(self, name))} ({self.reasons[name].text})"
 
 
-def shown(value: int) -> str:
+def shown(value: Value) -> str:
     """A setting's value as people read it."""
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
@@ -80,14 +102,17 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
     settings = defaults(host)
     for name in TUNABLE:
         given, found = getattr(config, name), getattr(tuned, name, None)
+        batches = _AS_FOR_BATCHES.get(name, "")
         if given is not None:
             settings = settings.changed(name, given, Reason("given", "given"))
+        elif batches and (found is None or getattr(config, batches) is not None):
+            settings = _as_for_batches(settings, name, batches)
         elif tuned is not None and found is not None:
             settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
     is_small = config.n_expected is not None and config.n_expected < REPACK_PAYS_TOKENS
     if settings.repack and config.repack is None and is_small:
         settings = settings.changed("repack", False, Reason("default", "too little work to earn it back"))
-    return settings
+    return _f16_for_flash(settings)
 
 
 def defaults(host: Host) -> Settings:
@@ -98,14 +123,51 @@ def defaults(host: Host) -> Settings:
         n_batch = N_BATCH_ON_GPU
         texts |= {"n_batch": "default on a GPU", "flash_attention": "default, where the GPU has it"}
     texts["repack"] = "the weights are on the GPU" if host.on_gpu else _why_not_repack(host.features)
+    texts |= dict.fromkeys(_AS_FOR_BATCHES, "as for batches") | {"long_kv_type": "default"}
     reasons = {name: Reason("default", text) for name, text in texts.items()}
-    return Settings(host.n_cores, n_batch, flash_attention=True, repack=False, reasons=reasons)
+    return Settings(host.n_cores, n_batch, True, False, True, "f16", n_batch, reasons)
+
+
+def sparing(settings: Settings) -> Settings:
+    """Settings that take less memory for long texts; what is given stands."""
+    less: dict[str, Value] = {"long_flash_attention": True, "long_batch": min(settings.long_batch, N_BATCH)}
+    for name, value in less.items():
+        if value != getattr(settings, name) and settings.reasons[name].source != "given":
+            settings = settings.changed(name, value, Reason("default", "for want of memory"))
+    return _f16_for_flash(settings)
+
+
+def tried(settings: Settings, setting: str, value: Value, reason: Reason) -> Settings:
+    """The same with one setting another, and those of long texts that go with it; or with both of LONG_ATTENTION."""
+    if setting == "long_attention":
+        for name, one in LONG_ATTENTION[str(value)].items():
+            settings = settings.changed(name, one, reason)
+        return settings
+    settings = settings.changed(setting, value, reason)
+    for name, batches in _AS_FOR_BATCHES.items():
+        if batches == setting:
+            settings = _as_for_batches(settings, name, batches)
+    return settings
 
 
 def other_threads(n_cores: int, n_cpus: int) -> list[int]:
     """Numbers of threads that may be faster than the physical cores: all hyper-threads, or the fast half of cores."""
     hyper_threads = [n_cpus] if n_cpus > n_cores else []
     return hyper_threads + ([n_cores // 2] if n_cores >= 4 else [])
+
+
+def _as_for_batches(settings: Settings, name: str, batches: str) -> Settings:
+    value = getattr(settings, batches)
+    value = max(value, N_TILE) if name == "long_batch" else value
+    return settings.changed(name, value, Reason(settings.reasons[batches].source, "as for batches"))
+
+
+def _f16_for_flash(settings: Settings) -> Settings:
+    """Flash attention is slow with bf16 on a CPU, so that what was tuned without it does not count."""
+    is_given = settings.reasons["long_kv_type"].source == "given"
+    if settings.long_flash_attention and settings.long_kv_type == "bf16" and not is_given:
+        return settings.changed("long_kv_type", "f16", Reason("default", "default"))
+    return settings
 
 
 def _why_not_repack(features: frozenset[str]) -> str:

@@ -234,6 +234,11 @@ def test_what_was_chosen_and_why_is_explained_on_stderr(monkeypatch: pytest.Monk
             "demo: flash_attention off (given)",
         ]
         assert result.stderr.splitlines()[3].startswith("demo: repack off (")
+        assert result.stderr.splitlines()[4:7] == [
+            "demo: long_flash_attention off (as for batches)",
+            "demo: long_kv_type f16 (default)",
+            "demo: long_batch 64 (as for batches)",
+        ]
     assert embed("--text", "one", "-q").stderr == ""
 
 

@@ -30,8 +30,9 @@ from tokenizers import Tokenizer
 
 import q3e_local
 from q3e_local import machine, tuned
+from q3e_local.batching import N_TILE
 from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig
+from q3e_local.engine import EngineConfig, KvType
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
 from q3e_local.llama import native
@@ -131,6 +132,67 @@ def test_a_setting_of_speed_does_not_change_the_vector(
             assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= 0.9999
 
 
+@pytest.mark.parametrize("long_batch", [64, 100, N_CTX])
+@pytest.mark.parametrize("long_kv_type", ["f16", "bf16"])
+@pytest.mark.parametrize("long_flash_attention", [True, False])
+def test_a_setting_of_long_texts_does_not_change_their_vectors(
+    f32: Path,
+    sequences: dict[int, Ids],
+    expected: dict[int, np.ndarray],
+    long_flash_attention: bool,
+    long_kv_type: KvType,
+    long_batch: int,
+) -> None:
+    config = small(long_flash_attention=long_flash_attention, long_kv_type=long_kv_type, long_batch=long_batch)
+    least = {"f16": 0.9999, "bf16": 0.9998}[long_kv_type]  # bf16 keeps 8 bits of a number, f16 11
+    with LlamaEngine(f32, config) as engine:
+        for n_tokens in (N_BATCH + 1, 9, 2 * N_BATCH + 1, N_CTX, N_CTX - 1):
+            assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= least
+
+
+def test_long_texts_are_computed_as_their_settings_say_and_batches_as_before(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    context = native.Context
+    monkeypatch.setattr(native, "Context", lambda *_, **options: made.append(options) or context(*_, **options))
+    config = small(n_batch=64, long_flash_attention=False, long_kv_type="bf16", long_batch=128)
+    with LlamaEngine(f32, config) as engine:
+        before = engine.counts
+        engine.decode([sequences[N_CTX]])
+        assert engine.counts == Counts(before.n_decodes + 4, before.n_tokens + N_CTX, 0)
+        for batch, other in ((256, 2), (128, 3)):  # another piece, another context
+            reason = engine.settings.reasons["long_batch"]
+            engine.use(engine.settings.changed("long_batch", batch, reason))
+            engine.use(engine.settings.changed("n_threads", other, reason))
+            engine.decode([sequences[2 * N_BATCH + 1]])
+    shown = [(one["flash_attention"], one["kv_type"], one["n_batch"]) for one in made[-4:]]
+    assert shown == [(True, "f16", 64), (False, "bf16", 128), (False, "bf16", 256), (False, "bf16", 128)]
+
+
+def test_a_text_there_is_no_memory_for_as_tuned_is_computed_in_a_sparing_way(
+    f32: Path,
+    sequences: dict[int, Ids],
+    expected: dict[int, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    info, place = inspect(f32), tuned.here(native.version(), native.features(), on_gpu=False)
+    tuned.keep(info.digest, place, Tuned(1, 64, True, False, "2026-11-20", False, "bf16", 512))
+    enough = ContextPlan(N_CTX, 512, 1, tap=True).n_bytes(info)
+    assert enough < ContextPlan(N_CTX, 512, 1, tap=True, flash_attention=False).n_bytes(info)
+    with LlamaEngine(f32) as engine, caplog.at_level(logging.INFO, "q3e_local.llama.contexts"):
+        monkeypatch.setattr(machine, "available_memory", lambda: enough)
+        vectors = engine.decode([sequences[N_CTX]])
+    assert cosines(vectors, expected[N_CTX][None])[0] >= 0.9999
+    said = [record.getMessage() for record in caplog.records if record.name == "q3e_local.llama.contexts"]
+    assert said == ["a text of 512 tokens: long_flash_attention on (for want of memory), long_kv_type f16 (default)"]
+    with LlamaEngine(f32, EngineConfig(long_flash_attention=False)) as engine:  # what is given stands
+        monkeypatch.setattr(machine, "available_memory", lambda: enough)
+        with pytest.raises(NotEnoughMemoryError, match="a text of 512 tokens needs"):
+            engine.decode([sequences[N_CTX]])
+
+
 def test_tokenizing_gives_the_reference_ids_without_the_end_token(engine: LlamaEngine, tokenizer: Tokenizer) -> None:
     for text in ("", "The capital of China", "重力 is <think>a force</think>", "a<|endoftext|>b<|im_end|>"):
         assert [*engine.tokenize(text), engine.eos_id] == tokenizer.encode(text).ids
@@ -179,6 +241,33 @@ def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(
     assert asked.count(b"result_norm") == 1
     assert asked[-1] == b"result_norm"
     assert b"result_output" not in asked
+
+
+@pytest.mark.parametrize("flash_attention", [True, False])
+def test_of_a_piece_that_is_not_the_last_no_more_is_computed_than_its_keys_and_values(
+    f32: Path,
+    sequences: dict[int, Ids],
+    expected: dict[int, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    flash_attention: bool,
+) -> None:
+    asked: list[bytes] = []
+    name_of = native.tensor_name
+    monkeypatch.setattr(native, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
+    with LlamaEngine(f32, small(flash_attention=flash_attention)) as engine:
+        asked.clear()
+        vector = engine.decode([sequences[N_CTX]])
+        assert engine.counts.n_decodes == 8
+        last = engine.info.n_layer - 1
+        assert asked.count(b"kqv_out-%d" % (last - 1)) == 8
+        assert asked.count(b"kqv_out-%d" % last) == asked.count(b"result_norm") == 1
+        # The same vector, to the last bit, as without.
+        monkeypatch.setattr(native, "tensor_op", lambda tensor: b"")
+        engine.decode([[7, *sequences[N_CTX][1:]]])  # nothing in common
+        asked.clear()
+        np.testing.assert_array_equal(engine.decode([sequences[N_CTX]]), vector)
+        assert asked.count(b"kqv_out-%d" % last) == 8
+    assert cosines(vector, expected[N_CTX][None])[0] >= 0.9999
 
 
 def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32: Path) -> None:
@@ -301,8 +390,8 @@ def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
     with LlamaEngine(path, small()) as engine:
         engine.decode([[*range(1000), *range(100), eos_id]])  # 1280 cells; a quarter more would be 1600
         info = inspect(path)
-        just = ContextPlan(1536, N_BATCH, 64, tap=True).n_bytes(info)
-        there = ContextPlan(1280, N_BATCH, 64, tap=True).n_bytes(info)
+        just = ContextPlan(1536, N_TILE, 64, tap=True).n_bytes(info)
+        there = ContextPlan(1280, N_TILE, 64, tap=True).n_bytes(info)
         monkeypatch.setattr(machine, "available_memory", lambda: just - there)
         longer = [*range(1000), *range(300), eos_id]
         vectors = engine.decode([longer])

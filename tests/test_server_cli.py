@@ -447,6 +447,11 @@ def test_python_m_has_the_commands():
         (["--threads", "3", "--batch-tokens=64"], ["--threads", "3", "--batch-tokens", "64"]),
         (["--explain", "--no-repack"], ["--no-repack", "--explain"]),
         (["--repack", "--no-flash-attention"], ["--no-flash-attention", "--repack"]),
+        (
+            ["--long-batch-tokens=64", "--long-kv-type", "bf16"],
+            ["--long-kv-type", "bf16", "--long-batch-tokens", "64"],
+        ),
+        (["--no-long-flash-attention"], ["--no-long-flash-attention"]),
         ([], []),
     ],
 )

@@ -28,6 +28,7 @@ from q3e_local.server import logs
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.queue import BatchQueue
 from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
+from q3e_local.tuning import TUNABLE
 from q3e_local.vectors import finish
 
 EOS = 256
@@ -432,7 +433,7 @@ def test_the_server_can_log_how_its_process_runs_the_model(
     worker.close()
     lines = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
     assert lines[:2] == [f"{path.stem}: n_threads 1 (given)", f"{path.stem}: n_batch 512 (default)"]
-    assert len(lines) == 4
+    assert len(lines) == len(TUNABLE)
 
 
 @pytest.mark.parametrize("explain", [False, True])

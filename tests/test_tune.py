@@ -23,7 +23,7 @@ from q3e_local.llama.engine import LlamaEngine
 from q3e_local.tune import Found, Tuning
 from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, defaults, settle
 
-HOST = Host(n_cores=4)
+HOST = Host(n_cores=4, features=frozenset({"AVX512_BF16"}))
 N_CPUS = 8
 
 Speed = Callable[[Settings], float]
@@ -42,9 +42,9 @@ class Time:
 class TunedEngine(FakeEngine):
     """A fake as fast as `speed` says of its settings, in tokens a second."""
 
-    def __init__(self, time: Time, speed: Speed, repack: bool = False) -> None:
+    def __init__(self, time: Time, speed: Speed, repack: bool = False, long: Speed | None = None) -> None:
         super().__init__(n_ctx_max=4096, n_seq_max=64)
-        self._time, self._speed, self._repack = time, speed, repack
+        self._time, self._speed, self._repack, self._long = time, speed, repack, long or speed
         self.settings = defaults(HOST)
         self.used: list[Settings] = []
 
@@ -54,7 +54,8 @@ class TunedEngine(FakeEngine):
         self.used.append(self.settings)
 
     def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
-        self._time.now += sum(map(len, sequences)) / self._speed(self.settings)
+        is_long = len(sequences[0]) > self.n_batch
+        self._time.now += sum(map(len, sequences)) / (self._long if is_long else self._speed)(self.settings)
         return super().decode(sequences, n_prefix)
 
 
@@ -64,14 +65,19 @@ def texts() -> Callable[[int, int], list[str]]:
 
 
 def tuned(
-    speed: Speed, budget_s: float = 1000.0, host: Host = HOST, open_repacked: Any = None, n_bytes: int = 0
+    speed: Speed,
+    budget_s: float = 1000.0,
+    host: Host = HOST,
+    open_repacked: Any = None,
+    n_bytes: int = 0,
+    long: Speed | None = None,
 ) -> tuple[Found, list[TunedEngine]]:
-    """What is found, and the engines that were loaded."""
+    """What is found, and the engines that were loaded. `long`: the speed with texts longer than a batch."""
     time = Time()
-    engines = [TunedEngine(time, speed)]
+    engines = [TunedEngine(time, speed, long=long)]
 
     def repacked() -> TunedEngine:
-        engines.append(TunedEngine(time, speed, repack=True))
+        engines.append(TunedEngine(time, speed, repack=True, long=long))
         return engines[1]
 
     tuning = Tuning(
@@ -86,7 +92,10 @@ def best(found: Found) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in TUNABLE}
 
 
-DEFAULT = {"n_threads": 4, "n_batch": 512, "flash_attention": True, "repack": False}
+DEFAULT = {
+    "n_threads": 4, "n_batch": 512, "flash_attention": True, "repack": False,
+    "long_flash_attention": True, "long_kv_type": "f16", "long_batch": 512,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,13 +107,23 @@ DEFAULT = {"n_threads": 4, "n_batch": 512, "flash_attention": True, "repack": Fa
         (lambda one: 700.0 if one.repack else 1000.0, {}),
         (lambda one: 1000.0 + 50 * one.n_threads, {"n_threads": 8}),
         (lambda one: 1200.0 if one.n_threads == 2 else 1000.0, {"n_threads": 2}),
-        (lambda one: 1000.0 if one.flash_attention else 1100.0, {"flash_attention": False}),
-        (lambda one: 1000.0 + one.n_batch, {"n_batch": 1024}),
-        (lambda one: 3000.0 - one.n_batch, {"n_batch": 256}),
+        (
+            lambda one: 1000.0 if one.flash_attention else 1100.0,
+            {"flash_attention": False, "long_flash_attention": False},
+        ),
+        (lambda one: 1000.0 + one.n_batch, {"n_batch": 1024, "long_batch": 1024}),
+        (lambda one: 3000.0 - one.n_batch, {"n_batch": 256, "long_batch": 256}),
         (lambda one: 1000.0 + one.n_batch / 100, {}),  # faster, but not clearly
         (
             lambda one: 1000 * (1 + one.repack) * (2 - one.flash_attention) * one.n_threads * one.n_batch,
-            {"repack": True, "n_threads": 8, "flash_attention": False, "n_batch": 1024},
+            {
+                "repack": True,
+                "n_threads": 8,
+                "flash_attention": False,
+                "n_batch": 1024,
+                "long_flash_attention": False,
+                "long_batch": 1024,
+            },
         ),
     ],
 )
@@ -112,8 +131,33 @@ def test_what_is_clearly_faster_is_taken(speed: Speed, changed: dict[str, Any]) 
     found, _ = tuned(speed)
     assert best(found) == DEFAULT | changed
     assert found.left_out == []
-    marked = {row.setting: row.value for row in found.rows if row.is_best}
+    marked: dict[str, Any] = {row.setting: row.value for row in found.rows if row.is_best}
+    flash, _, kv_type = marked.pop("long_attention").partition(" ")
+    marked |= {"long_flash_attention": flash == "flash", "long_kv_type": kv_type}
     assert marked == DEFAULT | changed
+
+
+@pytest.mark.parametrize(
+    ("long", "changed"),
+    [
+        (lambda one: 1000.0 if one.long_flash_attention else 1100.0, {"long_flash_attention": False}),
+        (lambda one: 1000.0 + one.long_batch, {"long_batch": 2048}),
+        (lambda one: 3000.0 - one.long_batch, {"long_batch": 256}),
+        (lambda one: 1000.0 + one.long_batch / 100, {}),  # faster, but not clearly
+        (
+            lambda one: {"flash f16": 1000.0, "plain f16": 700.0, "plain bf16": 1200.0}[one.long_attention],
+            {"long_flash_attention": False, "long_kv_type": "bf16"},
+        ),
+    ],
+)
+def test_long_texts_have_settings_of_their_own(long: Speed, changed: dict[str, Any]) -> None:
+    assert best(tuned(lambda one: 1000.0, long=long)[0]) == DEFAULT | changed
+
+
+def test_long_texts_take_what_batches_take_unless_they_do_better_without() -> None:
+    for long, long_batch in ((lambda one: 1000.0, 1024), (lambda one: 3000.0 - one.long_batch, 256)):
+        found, _ = tuned(lambda one: 1000.0 + one.n_batch, long=long)
+        assert best(found) == DEFAULT | {"n_batch": 1024, "long_batch": long_batch}
 
 
 def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
@@ -122,6 +166,8 @@ def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
         ("repack", False), ("repack", True), ("n_threads", 4), ("n_threads", 8), ("n_threads", 2),
         ("flash_attention", True), ("flash_attention", False),
         ("n_batch", 512), ("n_batch", 256), ("n_batch", 768), ("n_batch", 1024),
+        ("long_attention", "flash f16"), ("long_attention", "plain f16"), ("long_attention", "plain bf16"),
+        ("long_batch", 512), ("long_batch", 256), ("long_batch", 1024), ("long_batch", 2048),
     ]  # fmt: skip
     threads = found.rows[3]
     assert (threads.ratio, threads.n_rounds, threads.is_best) == (pytest.approx(2.0), 5, True)
@@ -129,7 +175,9 @@ def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
     assert found.rows[4].n_rounds == 1  # half as fast: hopeless
     assert list(found.rows[5].speeds) == ["short", "medium", "long"]
     assert list(found.rows[7].speeds) == ["mixed"]
-    assert [row.ratio is None for row in found.rows if row.value == DEFAULT[row.setting]] == [True] * 4
+    assert list(found.rows[11].speeds) == list(found.rows[14].speeds) == ["4,096", "2,048"]
+    of_defaults = [row for row in found.rows if row.value == (DEFAULT | {"long_attention": "flash f16"})[row.setting]]
+    assert [row.ratio for row in of_defaults] == [None] * 6
 
 
 def test_a_winner_is_the_one_to_beat_for_what_comes_next() -> None:
@@ -161,6 +209,8 @@ def test_without_time_nothing_is_measured_and_all_is_said() -> None:
         "n_threads",
         "flash_attention",
         "n_batch",
+        "long_attention",
+        "long_batch",
     ]
     assert found.left_out[1].startswith("n_threads: no time to tell 4, 8, 2 apart; it takes about ")
     assert all(not engine.closed for engine in engines[:1])
@@ -198,9 +248,36 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
 
 def test_on_a_gpu_neither_threads_nor_repacking_are_tried() -> None:
     found, engines = tuned(lambda one: 50_000.0 + one.n_batch * 10, host=Host(4, on_gpu=True))
+    # Texts of 4,096 tokens are no longer than the batch that wins, so that there are no long ones to try.
     assert {row.setting for row in found.rows} == {"flash_attention", "n_batch"}
     assert {row.value for row in found.rows if row.setting == "n_batch"} == {512, 1024, 2048, 4096}
     assert (found.best.n_batch, len(engines)) == (4096, 1)
+
+
+def test_long_texts_are_tried_as_long_as_time_allows() -> None:
+    sizes = {}
+    for budget_s in (50, 100, 500):
+        found, _ = tuned(lambda one: 700.0, budget_s)
+        sizes[budget_s] = [list(row.speeds) for row in found.rows if row.setting.startswith("long")]
+    assert sizes == {50: [], 100: [["2,048"]] * 7, 500: [["4,096", "2,048"]] * 7}
+
+
+@pytest.mark.parametrize("host", [Host(4), Host(4, on_gpu=True, features=HOST.features)])
+def test_bf16_is_tried_only_where_it_may_be_fast(host: Host) -> None:
+    found, _ = tuned(lambda one: 1000.0, host=host)
+    attentions = [row.value for row in found.rows if row.setting == "long_attention"]
+    assert attentions == ["flash f16", "plain f16"]
+
+
+def test_where_there_is_no_memory_for_long_texts_the_rest_counts() -> None:
+    def speed(one: Settings) -> float:
+        if not one.long_flash_attention and one.flash_attention:
+            raise NotEnoughMemoryError("no room")
+        return 1000.0 + one.n_batch
+
+    found, _ = tuned(speed)
+    assert found.left_out == ["long texts: no room"]
+    assert best(found) == DEFAULT | {"n_batch": 1024, "long_batch": 1024}
 
 
 def test_an_interruption_closes_the_second_engine() -> None:
@@ -234,7 +311,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(self: Tuning, budget_s: float) -> Found:
         best = replace(found.best, day="2026-11-20")
         if budget_s < 5:  # enough for threads
-            best = replace(best, n_batch=None, flash_attention=None, repack=None)
+            best = Tuned(best.n_threads, None, None, None, best.day)
         return Found(best, found.rows, ["repack: no room"], budget_s)
 
     monkeypatch.setattr(Tuning, "run", run)
@@ -254,7 +331,8 @@ def test_what_was_found_is_shown_kept_used_and_forgotten() -> None:
     assert any("n_batch" in row and "768" in row and "2.00" in row and "best" in row for row in rows)
     assert lines[-2:] == [
         "left out: repack: no room",
-        "kept after 7 s: n_threads 4, n_batch 768, flash_attention on, repack off",
+        "kept after 7 s: n_threads 4, n_batch 768, flash_attention on, repack off, long_flash_attention on, "
+        "long_kv_type f16, long_batch 768",
     ]
     assert explained()[1] == "demo: n_batch 768 (tuned on 2026-11-20)"
     assert run("tune", "-m", "demo", "--reset").stderr == "demo: defaults from now on\n"
@@ -267,11 +345,12 @@ def test_a_shorter_one_leaves_what_a_longer_one_found_and_says_so() -> None:
     run("tune", "-m", "demo", "--seconds", 7)
     assert run("tune", "-m", "demo", "--seconds", 3).stdout.splitlines()[-2:] == [
         "kept after 3 s: n_threads 4",
-        "kept from before: n_batch 768, flash_attention on, repack off",
+        "kept from before: n_batch 768, flash_attention on, repack off, long_flash_attention on, "
+        "long_kv_type f16, long_batch 768",
     ]
     assert explained()[1] == "demo: n_batch 768 (tuned on 2026-11-20)"
     found = json.loads(run("tune", "-m", "demo", "--seconds", 3, "--json").stdout)
-    assert found["from_before"] == {"n_batch": 768, "flash_attention": True, "repack": False}
+    assert found["from_before"] | {"n_threads": 4} == DEFAULT | {"n_batch": 768, "long_batch": 768}
 
 
 @pytest.mark.usefixtures("fast")

@@ -7,19 +7,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from q3e_local import machine, tuned
+from q3e_local import machine, plan, tuned
 from q3e_local.engine import EngineConfig
 from q3e_local.folders import state_folder
 from q3e_local.model_file import inspect
 from q3e_local.server.local_service import needed_bytes
-from q3e_local.tuning import Tuned
+from q3e_local.tuning import Host, Tuned, settle
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
-BEST = Tuned(n_threads=3, n_batch=768, flash_attention=False, repack=True, day="2026-11-20")
+BEST = Tuned(
+    n_threads=3, n_batch=768, flash_attention=False, repack=True, day="2026-11-20",
+    long_flash_attention=False, long_kv_type="bf16", long_batch=1024,
+)  # fmt: skip
 
 
 def keep(best: Tuned = BEST, **place: object) -> Path:
@@ -81,12 +85,13 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         b"{}",
         b"\xff\xfe",
         b'{"place": {}, "tuned": {}}',
-        b'{"layout": 1, "place": {}, "tuned": {}}',
+        b'{"layout": 2, "place": {}, "tuned": {}}',
         b'{"layout": "1"}',
         b'{"layout": true}',
         b'{"place": 3, "tuned": 4}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
             "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": "no", "day": "soon",
+            "long_flash_attention": "off", "long_kv_type": "q8_0", "long_batch": 32,
         }.items()),
     ],
 )  # fmt: skip
@@ -111,9 +116,9 @@ def test_a_file_of_another_layout_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(tuned, "_LAYOUT", 2)
+        newer.setattr(tuned, "_LAYOUT", 3)
         path = keep()
-    content = json.dumps({"layout": 2, "places": ["of", "another", "kind"]})
+    content = json.dumps({"layout": 3, "places": ["of", "another", "kind"]})
     path.write_text(content)
     assert find() is None
     assert caplog.text == ""
@@ -140,3 +145,22 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]
     assert needed_bytes(path, EngineConfig()) == before + info.size_bytes
     assert needed_bytes(path, EngineConfig(repack=False)) == before
     assert needed_bytes(path, EngineConfig(repack=False, n_batch=1024)) > before
+
+
+def test_memory_is_planned_for_the_attention_of_long_texts(tiny_gguf: Callable[..., Path]) -> None:
+    info = inspect(tiny_gguf("f16"))
+
+    def long_bytes(**options: Any) -> int:
+        settings = settle(EngineConfig(**options), Host(1))
+        return plan.needed_bytes(info, settings, 1, True, 4096) - plan.needed_bytes(info, settings, 1, True)
+
+    pairs = 512 * 4096
+    # A mask in f32, the scores in f32 and once more in the type of the values.
+    assert long_bytes(long_flash_attention=False) - long_bytes() == pairs * (2 + 6 * info.n_head)
+    bf16 = long_bytes(long_flash_attention=False, long_kv_type="bf16")
+    assert bf16 == long_bytes(long_flash_attention=False)
+    assert long_bytes(long_batch=1024) - long_bytes() > 2 * pairs
+    settings = settle(EngineConfig(long_flash_attention=False, long_batch=2048), Host(1))
+    assert plan.needed_bytes(info, settings, 1, True) == plan.needed_bytes(
+        info, settle(EngineConfig(), Host(1)), 1, True
+    )

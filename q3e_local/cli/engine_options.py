@@ -31,6 +31,9 @@ class EngineOptions:
     n_batch: int | None
     flash_attention: bool | None
     repack: bool | None
+    long_flash_attention: bool | None
+    long_kv_type: str | None
+    long_batch: int | None
     explain: bool
 
     @property
@@ -67,6 +70,18 @@ _OPTIONS = (
         "--repack/--no-repack", default=None,
         help="Weights in an order of their own, for twice the memory. [default: as tuned, or not]",
     ),
+    click.option(
+        "--long-flash-attention/--no-long-flash-attention", default=None,
+        help="The same for texts longer than a batch. [default: as tuned, or as for batches]",
+    ),
+    click.option(
+        "--long-kv-type", type=click.Choice(["f16", "bf16"]),
+        help="Type of their keys and values. [default: as tuned, or f16]",
+    ),
+    click.option(
+        "--long-batch-tokens", "long_batch", type=click.IntRange(64, 65_536),
+        help="Tokens of them computed at once. [default: as tuned, or as for batches]",
+    ),
     click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
 )  # fmt: skip
 
@@ -75,11 +90,8 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options, as its parameter `engine`."""
 
     @functools.wraps(command)
-    def wrapped(
-        *arguments: Any, n_threads: int | None, n_gpu_layers: int | None, n_batch: int | None,
-        flash_attention: bool | None, repack: bool | None, explain: bool, **options: Any,
-    ) -> Any:  # fmt: skip
-        engine = EngineOptions(n_threads, n_gpu_layers, n_batch, flash_attention, repack, explain)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        engine = EngineOptions(**{name: options.pop(name) for name in ENGINE_PARAMETERS})
         return command(*arguments, engine=engine, **options)
 
     for option in reversed(_OPTIONS):

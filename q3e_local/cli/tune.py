@@ -16,7 +16,9 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OutputError
 
 if TYPE_CHECKING:
-    from q3e_local.tune import Found
+    from rich.table import Table
+
+    from q3e_local.tune import Found, Row
     from q3e_local.tuned import Place
     from q3e_local.tuning import Tuned
 
@@ -35,10 +37,10 @@ _WIDTH = 100  # of a table that goes to no terminal
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
-    Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts. A
-    setting is changed only where that wins clearly and nearly every time. Leave the machine alone meanwhile. What is
-    found is kept for this CPU, model file and version of llama.cpp; where there is no time now, what was found before
-    stays. Ctrl-C keeps nothing new.
+    Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts, and
+    then how texts longer than a batch are computed. A setting is changed only where that wins clearly and nearly
+    every time. Leave the machine alone meanwhile. What is found is kept for this CPU, model file and version of
+    llama.cpp; where there is no time now, what was found before stays. Ctrl-C keeps nothing new.
     """
     if reset:
         return _reset(model)
@@ -94,30 +96,18 @@ def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
 
 def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from q3e_local.tuning import TUNABLE, shown
+    from q3e_local.tuning import TUNABLE
 
     click.echo(f"{model} on {place.cpu}, {place.n_cores} cores, llama-cpp-python {place.binding}")
-    sizes = list(dict.fromkeys(size for row in found.rows for size in row.speeds))
-    table = Table(title="tokens a second, by length of the texts", title_justify="left")
-    for heading in ("setting", "value"):
-        table.add_column(heading, no_wrap=True)
-    for heading in [*sizes, "ratio", "rounds", ""]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in found.rows:
-        table.add_row(
-            row.setting,
-            shown(row.value),
-            *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-            str(row.n_rounds),
-            "best" if row.is_best else "",
-        )
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=_WIDTH)
-    console.print(table)
+    of_long = [row for row in found.rows if row.setting.startswith("long_")]
+    of_batches = [row for row in found.rows if row not in of_long]
+    console.print(_table("tokens a second, by length of the texts", of_batches))
+    if of_long:
+        console.print(_table("the same for texts longer than a batch, by tokens of a text", of_long))
     for what in found.left_out:
         click.echo(f"left out: {what}")
     if not found.is_anything:
@@ -127,6 +117,29 @@ def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
     click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
     if before := _from_before(found, best):
         click.echo(f"kept from before: {_listed(before)}")
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    from rich.table import Table
+
+    from q3e_local.tuning import shown
+
+    sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
+    table = Table(title=title, title_justify="left")
+    for heading in ("setting", "value"):
+        table.add_column(heading, no_wrap=True)
+    for heading in [*sizes, "ratio", "rounds", ""]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.setting,
+            shown(row.value),
+            *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            str(row.n_rounds),
+            "best" if row.is_best else "",
+        )
+    return table
 
 
 def _listed(values: dict[str, Any]) -> str:

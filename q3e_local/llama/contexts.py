@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from q3e_local.errors import EngineError, NotEnoughMemoryError
 from q3e_local.llama import native
 from q3e_local.llama.context import Counts, PoolingContext
 from q3e_local.model_file import ModelInfo
-from q3e_local.plan import ContextPlan, for_batches, grown, padded
-from q3e_local.tuning import Settings
+from q3e_local.plan import ContextPlan, for_batches, for_long, grown, padded
+from q3e_local.tuning import LONG, Settings, sparing
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,12 @@ class Contexts:
         self.batch = self._made(plan)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other threads, batches or flash attention."""
+        """Go on with other threads, batches or attention."""
         before, self._settings = self._settings, settings
         plan = self._batch_plan()
         if plan == self.batch.plan:
+            if any(getattr(before, name) != getattr(settings, name) for name in LONG):
+                self._free_long()
             for context in self._all():
                 context.set_threads(settings.n_threads)
             return
@@ -66,9 +69,8 @@ class Contexts:
     def passed(self, *, long_at_work: bool) -> None:
         """A batch comes: give up the long texts' context where there was none for a while."""
         self._n_short = 0 if long_at_work else self._n_short + 1
-        if self._long is not None and self._n_short > _SHORT_BEFORE_FREEING:
-            self._long.free()
-            self._long = None
+        if self._n_short > _SHORT_BEFORE_FREEING:
+            self._free_long()
 
     def long(self, n_tokens: int, n_ctx_max: int) -> PoolingContext:
         """The context for long texts, made or remade if `n_tokens` do not fit the one there is."""
@@ -78,15 +80,8 @@ class Contexts:
             return old
         freed = old.plan.n_bytes(self._info) if old is not None else 0
         wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
-        try:
-            plan = self._long_plan(wanted)
-            self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
-        except NotEnoughMemoryError:
-            plan = self._long_plan(padded(n_tokens))  # without room to grow into
-            self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
-        if old is not None:
-            self._long = None
-            old.free()
+        plan = self._long_plan(n_tokens, wanted, freed)
+        self._free_long()
         self._long = self._made(plan)
         return self._long
 
@@ -96,7 +91,7 @@ class Contexts:
         n_ctx = padded(len(ids))
         # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
         plan = ContextPlan(
-            n_ctx, min(self._settings.n_batch, n_ctx), 1, self._tap, flash_attention=False, kv_f32=True
+            n_ctx, min(self._settings.n_batch, n_ctx), 1, self._tap, flash_attention=False, kv_type="f32"
         )
         self._afford(plan, _TEXT.format(len(ids)), _SHORTER, 0)
         context = self._made(plan)
@@ -109,9 +104,13 @@ class Contexts:
         return vector
 
     def free(self) -> None:
-        for context in self._all():
-            context.free()
-        self._long = None
+        self.batch.free()
+        self._free_long()
+
+    def _free_long(self) -> None:
+        if self._long is not None:
+            self._long.free()
+            self._long = None
 
     def _all(self) -> list[PoolingContext]:
         return [self.batch] if self._long is None else [self.batch, self._long]
@@ -120,8 +119,21 @@ class Contexts:
         settings = self._settings
         return for_batches(settings.n_batch, self._n_seq_max, self._tap, settings.flash_attention)
 
-    def _long_plan(self, n_ctx: int) -> ContextPlan:
-        return ContextPlan(n_ctx, self._settings.n_batch, 1, self._tap, self._settings.flash_attention)
+    def _long_plan(self, n_tokens: int, wanted: int, freed: int) -> ContextPlan:
+        """With room to grow into; or else without; or else with settings that take less."""
+        tight, less = padded(n_tokens), sparing(self._settings)
+        for settings, n_ctx in ((self._settings, wanted), (self._settings, tight)):
+            plan = for_long(settings, n_ctx, self._tap)
+            with suppress(NotEnoughMemoryError):
+                self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
+                return plan
+        plan = for_long(less, tight, self._tap)
+        self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
+        spared = ", ".join(
+            less.explained(name) for name in LONG if less.reasons[name] != self._settings.reasons[name]
+        )
+        logger.info("a text of %d tokens: %s", n_tokens, spared)
+        return plan
 
     def _made(self, plan: ContextPlan) -> PoolingContext:
         try:

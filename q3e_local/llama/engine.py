@@ -185,8 +185,9 @@ class LlamaEngine:
             return self._on_owner(self._end_long, context, ids)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other threads, batches or flash attention. The weights stay as they were loaded."""
-        self._on_owner(self._use, settings)
+        """Go on with other threads, batches or attention. The weights stay as they were loaded."""
+        with self._one_long:  # whose context may go
+            self._on_owner(self._use, settings)
 
     def close(self) -> None:
         self._stopping = True

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger("q3e_local.llama")
 
-F16, F32 = lib.GGML_TYPE_F16, lib.GGML_TYPE_F32
+KV_TYPES = {"f16": lib.GGML_TYPE_F16, "bf16": 30, "f32": lib.GGML_TYPE_F32}  # 30: of ggml.h, not in the binding
 POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
 
 # asked(tensor) -> wanted? and, when computed, ready(tensor) -> go on?
@@ -81,7 +81,10 @@ _ggml.ggml_nbytes.argtypes, _ggml.ggml_nbytes.restype = [ctypes.c_void_p], ctype
 _ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 _ggml.ggml_backend_tensor_get.restype = None
 
+_ggml.ggml_op_desc.argtypes, _ggml.ggml_op_desc.restype = [ctypes.c_void_p], ctypes.c_char_p
+
 tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
+tensor_op: Callable[[int], bytes] = _ggml.ggml_op_desc
 
 
 def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:
@@ -219,7 +222,7 @@ class Context:
         n_seq_max: int,
         n_threads: int,
         flash_attention: bool,
-        kv_type: int,
+        kv_type: str,
         pooling: int,
         eval_callback: EvalCallback | None = None,
     ) -> None:
@@ -229,7 +232,7 @@ class Context:
         # On a GPU llama.cpp knows best whether it has the kernel.
         wanted = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if can_offload() else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.flash_attn_type = wanted if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.type_k = params.type_v = kv_type
+        params.type_k = params.type_v = KV_TYPES[kv_type]
         params.pooling_type = pooling
         params.embeddings = pooling != POOLING_NONE
         params.kv_unified = True
