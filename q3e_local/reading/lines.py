@@ -40,10 +40,10 @@ def sections_of(text: str, blocks: Iterable[Block]) -> Iterator[Section]:
         first, end = max(block.first, done), min(block.end, len(starts) - 1)
         if first >= end:
             continue
-        yield from _within(text, starts, Block(done, first, headings))
-        yield from _within(text, starts, Block(first, end, block.headings, block.is_heading))
+        yield from _paragraphs_of(text, starts, Block(done, first, headings))
+        yield from _section(text, starts[first], starts[end], first, block)
         done, headings = end, block.headings
-    yield from _within(text, starts, Block(done, len(starts) - 1, headings))
+    yield from _paragraphs_of(text, starts, Block(done, len(starts) - 1, headings))
 
 
 def line_starts(text: str) -> list[int]:
@@ -76,13 +76,18 @@ def _shorter(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _within(text: str, starts: list[int], block: Block) -> Iterator[Section]:
-    if block.first >= block.end:
-        return
-    start, end = starts[block.first], starts[block.end]
+def _paragraphs_of(text: str, starts: list[int], block: Block) -> Iterator[Section]:
+    offset, line, counted = starts[block.first], block.first, starts[block.first]
+    for start, end in paragraphs(text[offset : starts[max(block.first, block.end)]]):
+        line, counted = line + text.count("\n", counted, offset + start), offset + start
+        yield from _section(text, offset + start, offset + end, line, block)
+
+
+def _section(text: str, start: int, end: int, line: int, block: Block) -> Iterator[Section]:
+    """What stands between two places, if anything does; `line` is that of the first, counted from 0."""
     words = text[start:end]
     stripped = words.strip()
     if stripped:
-        start += len(words) - len(words.lstrip())
-        line = block.first + 1 + text.count("\n", starts[block.first], start)
-        yield Section(start, start + len(stripped), block.headings, None, line, block.is_heading)
+        begin = start + len(words) - len(words.lstrip())
+        line += 1 + text.count("\n", start, begin)
+        yield Section(begin, begin + len(stripped), block.headings, None, line, block.is_heading)

@@ -1,0 +1,229 @@
+"""Find out in which encoding a file's bytes are text.
+
+Knows bytes and languages, not formats. UTF-8 comes first; then the encodings of East Asia, told apart by which of
+their characters are in daily use, so that one sentence is enough; charset-normalizer judges the rest.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from q3e_local.errors import InputError
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.pieces import clean
+
+_SAMPLE = 65_536  # bytes that are judged; the whole file is then decoded
+_DAILY_MIN = 0.85  # share of a text's characters that must be in daily use, for an encoding to be its own
+_WRONG_MAX = 0.02  # share of the characters outside ASCII that may be damaged in a file that is UTF-8 otherwise
+_CONTROL_MAX = 0.01  # share of control characters in a text
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A file's text, lines ended by \\n, and the encoding its bytes were in."""
+
+    text: str
+    encoding: str
+
+
+def decode(data: bytes, limits: Limits, declared: str | None = None) -> Decoded:
+    """The text of a file; `declared` is the encoding it says of itself, as HTML does.
+
+    Raises InputError for what is not text, and above the limit of characters.
+    """
+    encoding = _encoding(data, declared)
+    # The places where bytes are wrong show as U+FFFD, and `encoding` said that there are few of them.
+    text = data.decode(encoding, "replace").removeprefix("\ufeff")
+    limits.check_characters(len(text))
+    if _share(text[:_SAMPLE], _is_control) > _CONTROL_MAX:
+        raise InputError("is not text")
+    return Decoded(clean(text.replace("\r\n", "\n").replace("\r", "\n")), encoding)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins so can be text; a character that is cut at the end is no reason against it."""
+    try:
+        decode(head, Limits())
+    except InputError:
+        return False
+    return True
+
+
+def _encoding(data: bytes, declared: str | None) -> str:
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return encoding
+    sample = data[:_SAMPLE]
+    if b"\0" in sample:
+        return _utf16(sample)
+    if _is_utf8(data):
+        return "utf-8"
+    if declared is not None and _decodes(sample, declared):
+        return _wider(declared)
+    return _east_asian(sample) or _utf16_without_zeros(sample) or _western(sample)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether all of it is, or nearly all: a log with a broken line in it is still UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data[:_SAMPLE].decode("utf-8", "replace")
+        others = sum(character > "\x7f" for character in text)
+        # The cut at the end of the sample, or of a file that was cut itself, is not a wrong character.
+        return text.rstrip("\ufffd").count("\ufffd") <= _WRONG_MAX * others and others > text.count("\ufffd")
+    return True
+
+
+def _utf16(sample: bytes) -> str:
+    """Zero bytes: UTF-16 without a mark, if that makes a text of it."""
+    best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _readable(sample, encoding))
+    if _readable(sample, best) < _DAILY_MIN:
+        raise InputError("is not text")
+    return best
+
+
+def _utf16_without_zeros(sample: bytes) -> str | None:
+    """UTF-16 of Chinese or Japanese alone has no zero byte; here nothing else made sense of it."""
+    if len(sample) % 2:
+        return None
+    return next((name for name in ("utf-16-le", "utf-16-be") if _readable(sample, name) > 0.95), None)
+
+
+def _readable(sample: bytes, encoding: str) -> float:
+    text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
+    return _share(
+        text, lambda character: " " <= character < "\u0250" or character in "\n\r\t" or _is_daily(character)
+    )
+
+
+def _is_daily(character: str) -> bool:
+    """Whether it is a character of Chinese, Japanese or Korean in daily use, or their punctuation."""
+    if "\u3000" <= character < "\u3100" or "\uff00" <= character < "\uffa0" or "\uac00" <= character < "\ud7a4":
+        return True
+    return character in "“”‘’—…·" or _is_hanzi(character)
+
+
+def _is_hanzi(character: str) -> bool:
+    """In daily use in the mainland (GB 2312, level 1) or in Taiwan and Hong Kong (Big5, level 1)."""
+    simplified = _bytes_of(character, "gb2312")
+    traditional = _bytes_of(character, "big5")
+    return (len(simplified) == 2 and 0xB0 <= simplified[0] <= 0xD7) or (
+        len(traditional) == 2 and 0xA4 <= traditional[0] <= 0xC6
+    )
+
+
+def _is_kana(character: str) -> bool:
+    return "\u3041" <= character <= "\u30fe"
+
+
+def _is_japanese(character: str) -> bool:
+    """Kana, punctuation, or a kanji of JIS X 0208, level 1."""
+    found = _bytes_of(character, "euc_jp")
+    return _is_kana(character) or (len(found) == 2 and (found[0] == 0xA1 or 0xB0 <= found[0] <= 0xCF))
+
+
+def _is_hangul(character: str) -> bool:
+    return "\uac00" <= character < "\ud7a4"
+
+
+def _bytes_of(character: str, encoding: str) -> bytes:
+    return character.encode(encoding, "ignore")
+
+
+def _east_asian(sample: bytes) -> str | None:
+    """The East Asian encoding in which nearly all characters are in daily use; in doubt GB 18030."""
+    if (text := _text(sample, "cp949")) is not None and _is_korean(text):
+        return "cp949"
+    japanese = [(name, text) for name in ("cp932", "euc_jp") if (text := _text(sample, name)) is not None]
+    scores = {name: _daily(text, _is_japanese) for name, text in japanese if _kana(text) > 0.1}
+    for name in ("gb18030", "cp950", "big5hkscs"):
+        if (text := _text(sample, name)) is not None:
+            # Kana of GB 2312 lie where those of EUC-JP do: a text full of them is Japanese.
+            scores[name] = _daily(text, _is_daily) if _kana(text) < 0.1 else 0.0
+    order = sorted(scores, key=lambda name: (-scores[name], name != "gb18030"))
+    return order[0] if order and scores[order[0]] >= _DAILY_MIN else None
+
+
+def _is_korean(text: str) -> bool:
+    """Hangul lie where GB 2312 has its first hanzi; but Korean has spaces between its words."""
+    others = [character for character in text if character > "\x7f"]
+    n_hangul = sum(map(_is_hangul, others))
+    n_spaces = len(re.findall(r"[\uac00-\ud7a3][.,!?]? (?=[\uac00-\ud7a3\w])", text))
+    return n_hangul >= 6 and n_hangul >= 0.9 * len(others) and n_spaces * 12 >= n_hangul
+
+
+def _kana(text: str) -> float:
+    return _share("".join(character for character in text if character > "\x7f"), _is_kana)
+
+
+def _daily(text: str, is_daily: Callable[[str], bool]) -> float:
+    return _share("".join(character for character in text if character > "\x7f"), is_daily)
+
+
+def _share(text: str, is_one: Callable[[str], bool]) -> float:
+    counts = Counter(text)
+    return sum(n for character, n in counts.items() if is_one(character)) / max(1, len(text))
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\t\n\r\f\x1b\x1a\b" and unicodedata.category(character) == "Cc"
+
+
+def _text(sample: bytes, encoding: str) -> str | None:
+    """The sample decoded, if its bytes are all of this encoding but for a character that is cut at its end."""
+    try:
+        text, _ = codecs.getincrementaldecoder(encoding)().decode(sample), None
+    except (UnicodeDecodeError, LookupError):
+        return None
+    return text
+
+
+def _decodes(sample: bytes, encoding: str) -> bool:
+    try:
+        codecs.lookup(encoding).incrementaldecoder  # noqa: B018 (a name that is no encoding)
+    except (LookupError, ValueError):
+        return False
+    return _text(sample, _wider(encoding)) is not None
+
+
+def _wider(encoding: str) -> str:
+    """What browsers take for an encoding that pages name too narrowly (encoding.spec.whatwg.org, names and labels)."""
+    name = codecs.lookup(encoding).name
+    return {
+        "gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949",
+        "iso8859-1": "cp1252", "ascii": "cp1252",
+    }.get(name, name)  # fmt: skip
+
+
+def _western(sample: bytes) -> str:
+    """A single-byte encoding: cp1252 where it makes words, else what charset-normalizer thinks."""
+    text = sample.decode("cp1252", "replace")
+    if "\ufffd" not in text and _makes_words(text):
+        return "cp1252"
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample).best()
+    if best is None:
+        raise InputError("is not text, or in an encoding that cannot be told; save it as UTF-8")
+    return best.encoding
+
+
+def _makes_words(text: str) -> bool:
+    """Whether letters outside ASCII are the fewer ones in it, and no sign stands between two letters."""
+    letters = [character for character in text if character.isalpha()]
+    n_others = sum(character > "\x7f" for character in letters)
+    return n_others < 0.4 * max(1, len(letters)) and not re.search(r"[^\W\d_][¡-»¿×÷](?=[^\W\d_])", text)
