@@ -24,7 +24,8 @@ from reportlab.pdfgen.canvas import Canvas
 
 CONTAINER = """<?xml version="1.0"?>
 <container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
-<rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>"""
+<rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/>
+</rootfiles></container>"""
 
 
 def pdf(pages: Sequence[str], titles: Sequence[str] = (), chinese: bool = False) -> bytes:
@@ -221,20 +222,23 @@ def golden():
     return (1 + math.sqrt(5)) / 2
 '''
 
+PAGES = ("The turbine stood still for nine days.", "Repairs cost 12,000 euros.")
+CHAPTERS = (("The Storm", "<p>The lamp went out.</p>"), ("Morning", "<h1>Dawn</h1><p>Gulls cried.</p>"))
+
 # Name: how it is made. Each has words in it that no other has.
 FILES: dict[str, Callable[[], bytes]] = {
-    "letter.txt": lambda: "Dear Anna,\n\nthe piano will be tuned on Friday.\n".encode(),
+    "letter.txt": lambda: b"Dear Anna,\n\nthe piano will be tuned on Friday.\n",
     "便条.txt": lambda: "请在周五之前把合同寄给王经理。\n另外，会议室已经预订好了。\n".encode("gb18030"),
     "harbour.md": MARKDOWN.encode,
     "bees.rst": RST.encode,
     "bread.html": PAGE.encode,
-    "report.pdf": lambda: pdf(["The turbine stood still for nine days.", "Repairs cost 12,000 euros."], ["Outage", "Costs"]),
+    "report.pdf": lambda: pdf(PAGES, ["Outage", "Costs"]),
     "minutes.docx": lambda: word(minutes),
     "launch.pptx": slides,
-    "novel.epub": lambda: book([("The Storm", "<p>The lamp went out.</p>"), ("Morning", "<h1>Dawn</h1><p>Gulls cried.</p>")]),
+    "novel.epub": lambda: book(CHAPTERS),
     "rain.ipynb": notebook,
-    "stock.csv": lambda: "name,place\nlantern,cellar\nrope,attic\n".encode(),
-    "chat.jsonl": lambda: '{"who": "Mia", "said": "the bus is late"}\n{"who": "Tom", "n": 3}\n'.encode(),
+    "stock.csv": lambda: b"name,place\nlantern,cellar\nrope,attic\n",
+    "chat.jsonl": lambda: b'{"who": "Mia", "said": "the bus is late"}\n{"who": "Tom", "n": 3}\n',
     "circle.py": CODE.encode,
 }  # fmt: skip
 

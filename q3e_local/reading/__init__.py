@@ -1,7 +1,7 @@
 """Files to text with structure: `read` one, `walk` the folders they are in.
 
-Knows nothing of models, vectors or indexes. Each kind has a module of its own, loaded when the first file of it comes,
-and each foreign parser an owner among them.
+Knows nothing of models, vectors or indexes. Each kind has a module of its own, loaded when the first file of it
+comes; each foreign parser has one owner among them.
 """
 
 from __future__ import annotations

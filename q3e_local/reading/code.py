@@ -54,7 +54,9 @@ def _units(lines: Sequence[str], first: int, end: int, headings: tuple[str, ...]
 
 def _cut(lines: Sequence[str], first: int, end: int) -> Iterator[tuple[int, int]]:
     """Where the units at the outermost indentation of these lines begin and end; blank lines end the unit above."""
-    margin = min((_indent(line) for line in lines[first:end] if line.strip()), default=0)
+    # A closing brace stands further out than what it closes.
+    inside = (line for line in lines[first:end] if line.strip() and not _GOES_ON.match(line))
+    margin = min(map(_indent, inside), default=0)
     start, before = first, ""
     for at in range(first, end):
         line = lines[at]

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from q3e_local.errors import InputError
 from q3e_local.reading.limits import Limits
@@ -19,9 +20,16 @@ from q3e_local.reading.pieces import clean
 
 _SAMPLE = 65_536  # bytes that are judged; the whole file is then decoded
 _DAILY_MIN = 0.85  # share of a text's characters that must be in daily use, for an encoding to be its own
-_WRONG_MAX = 0.02  # share of the characters outside ASCII that may be damaged in a file that is UTF-8 otherwise
+_READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
+_WRONG_MAX = 0.02  # damaged characters for each one outside ASCII, in a file that still is of an encoding
+_RIGHT_MIN = 20  # sound ones outside ASCII, before a file with damaged ones is UTF-8
 _CONTROL_MAX = 0.01  # share of control characters in a text
+_CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
 
+_SINGLE_BYTE = (
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp866", "koi8_r",
+    "iso8859_2", "iso8859_5", "iso8859_15", "mac_roman", "cp437", "cp850",
+)  # fmt: skip
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
@@ -69,6 +77,8 @@ def _encoding(data: bytes, declared: str | None) -> str:
     sample = data[:_SAMPLE]
     if b"\0" in sample:
         return _utf16(sample)
+    if len(_CONTROLS.findall(sample)) > _CONTROL_MAX * len(sample):
+        raise InputError("is not text")
     if _is_utf8(data):
         return "utf-8"
     if declared is not None and _decodes(sample, declared):
@@ -82,16 +92,17 @@ def _is_utf8(data: bytes) -> bool:
         data.decode("utf-8")
     except UnicodeDecodeError:
         text = data[:_SAMPLE].decode("utf-8", "replace")
-        others = sum(character > "\x7f" for character in text)
-        # The cut at the end of the sample, or of a file that was cut itself, is not a wrong character.
-        return text.rstrip("\ufffd").count("\ufffd") <= _WRONG_MAX * others and others > text.count("\ufffd")
+        n_wrong = text.count("\ufffd")
+        n_right = sum(character > "\x7f" for character in text) - n_wrong
+        # One more for the cut at the end of the sample. Two or three bytes may be UTF-8 by accident.
+        return n_right >= _RIGHT_MIN and n_wrong <= 1 + _WRONG_MAX * n_right
     return True
 
 
 def _utf16(sample: bytes) -> str:
     """Zero bytes: UTF-16 without a mark, if that makes a text of it."""
     best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _readable(sample, encoding))
-    if _readable(sample, best) < _DAILY_MIN:
+    if _readable(sample, best) < _READABLE_MIN:
         raise InputError("is not text")
     return best
 
@@ -100,23 +111,27 @@ def _utf16_without_zeros(sample: bytes) -> str | None:
     """UTF-16 of Chinese or Japanese alone has no zero byte; here nothing else made sense of it."""
     if len(sample) % 2:
         return None
-    return next((name for name in ("utf-16-le", "utf-16-be") if _readable(sample, name) > 0.95), None)
+    return next((name for name in ("utf-16-le", "utf-16-be") if _readable(sample, name) >= _READABLE_MIN), None)
 
 
 def _readable(sample: bytes, encoding: str) -> float:
     text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
-    return _share(
-        text, lambda character: " " <= character < "\u0250" or character in "\n\r\t" or _is_daily(character)
-    )
+    return _share(text, lambda character: character in "\n\r\t" or _is_letter(character) or _is_daily(character))
+
+
+def _is_letter(character: str) -> bool:
+    """Of Latin, Greek, Cyrillic, Hebrew and what lies between."""
+    return " " <= character < "\u0600"
 
 
 def _is_daily(character: str) -> bool:
     """Whether it is a character of Chinese, Japanese or Korean in daily use, or their punctuation."""
     if "\u3000" <= character < "\u3100" or "\uff00" <= character < "\uffa0" or "\uac00" <= character < "\ud7a4":
         return True
-    return character in "“”‘’—…·" or _is_hanzi(character)
+    return character in "“”‘’—…·" or _is_hanzi(character)  # noqa: RUF001
 
 
+@cache
 def _is_hanzi(character: str) -> bool:
     """In daily use in the mainland (GB 2312, level 1) or in Taiwan and Hong Kong (Big5, level 1)."""
     simplified = _bytes_of(character, "gb2312")
@@ -146,6 +161,8 @@ def _bytes_of(character: str, encoding: str) -> bytes:
 
 def _east_asian(sample: bytes) -> str | None:
     """The East Asian encoding in which nearly all characters are in daily use; in doubt GB 18030."""
+    if not re.search(rb"[\x80-\xff]{2}", sample) and len(re.findall(rb"[A-Za-z]", sample)) > 2 * _n_high(sample):
+        return None  # single letters with accents among others without
     if (text := _text(sample, "cp949")) is not None and _is_korean(text):
         return "cp949"
     japanese = [(name, text) for name in ("cp932", "euc_jp") if (text := _text(sample, name)) is not None]
@@ -156,6 +173,10 @@ def _east_asian(sample: bytes) -> str | None:
             scores[name] = _daily(text, _is_daily) if _kana(text) < 0.1 else 0.0
     order = sorted(scores, key=lambda name: (-scores[name], name != "gb18030"))
     return order[0] if order and scores[order[0]] >= _DAILY_MIN else None
+
+
+def _n_high(sample: bytes) -> int:
+    return len(re.findall(rb"[\x80-\xff]", sample))
 
 
 def _is_korean(text: str) -> bool:
@@ -184,24 +205,22 @@ def _is_control(character: str) -> bool:
 
 
 def _text(sample: bytes, encoding: str) -> str | None:
-    """The sample decoded, if its bytes are all of this encoding but for a character that is cut at its end."""
-    try:
-        text, _ = codecs.getincrementaldecoder(encoding)().decode(sample), None
-    except (UnicodeDecodeError, LookupError):
-        return None
-    return text
+    """The sample decoded, if nearly all its bytes are of this encoding; a character may be cut at its end."""
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)
+    n_wrong = text.count("\ufffd")
+    return text if n_wrong <= _WRONG_MAX * sum(character > "\x7f" for character in text) else None
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:
     try:
-        codecs.lookup(encoding).incrementaldecoder  # noqa: B018 (a name that is no encoding)
+        b" ".decode(encoding)  # raises for the codecs that are no encodings of text, as hex
+        return _text(sample, _wider(encoding)) is not None
     except (LookupError, ValueError):
         return False
-    return _text(sample, _wider(encoding)) is not None
 
 
 def _wider(encoding: str) -> str:
-    """What browsers take for an encoding that pages name too narrowly (encoding.spec.whatwg.org, names and labels)."""
+    """What browsers take for an encoding that pages name too narrowly (encoding.spec.whatwg.org)."""
     name = codecs.lookup(encoding).name
     return {
         "gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949",
@@ -216,7 +235,7 @@ def _western(sample: bytes) -> str:
         return "cp1252"
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample).best()
+    best = from_bytes(sample, cp_isolation=list(_SINGLE_BYTE)).best()
     if best is None:
         raise InputError("is not text, or in an encoding that cannot be told; save it as UTF-8")
     return best.encoding
@@ -226,4 +245,4 @@ def _makes_words(text: str) -> bool:
     """Whether letters outside ASCII are the fewer ones in it, and no sign stands between two letters."""
     letters = [character for character in text if character.isalpha()]
     n_others = sum(character > "\x7f" for character in letters)
-    return n_others < 0.4 * max(1, len(letters)) and not re.search(r"[^\W\d_][¡-»¿×÷](?=[^\W\d_])", text)
+    return n_others < 0.4 * max(1, len(letters)) and not re.search(r"[^\W\d_][¡-»¿×÷](?=[^\W\d_])", text)  # noqa: RUF001

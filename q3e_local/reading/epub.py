@@ -1,6 +1,7 @@
 """EPUB: the chapters of a book in reading order, under their titles.
 
-Knows the package file and its spine (EPUB 3.3, and 2); the text of a chapter is markup's. Protected books are refused.
+Knows the package file and its spine (EPUB 3.3, and 2); the text of a chapter is markup's. Protected books are
+refused.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ _OBFUSCATIONS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("EPUB"):
-        with open_checked(data, limits) as archive:
-            return assemble(_pieces(archive, limits), "epub", limits)
+    with parsing("EPUB"), open_checked(data, limits) as archive:
+        return assemble(_pieces(archive, limits), "epub", limits)
 
 
 def _pieces(archive: ZipFile, limits: Limits) -> Iterator[Piece]:
@@ -68,7 +68,7 @@ def _refuse_protected(archive: ZipFile) -> None:
     if "META-INF/encryption.xml" not in archive.namelist():
         return
     tree = parse_xml(archive.read("META-INF/encryption.xml"))
-    methods = [element.get("Algorithm", "") for element in tree.iter() if name(element) == "EncryptionMethod".lower()]
+    methods = [element.get("Algorithm", "") for element in tree.iter() if name(element) == "encryptionmethod"]
     if not all(method in _OBFUSCATIONS for method in methods):
         raise InputError("is protected (DRM), only its shop's reader opens it")
 

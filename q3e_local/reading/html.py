@@ -44,7 +44,7 @@ _MAIN_MIN = 0.25  # and what calls itself the main part at least this
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """How many characters stand in an element, how many of them in links, how many links, and whether a title does."""
+    """How many characters stand in an element and in its links, how many links there are, and whether a title is."""
 
     n_text: int = 0
     n_linked: int = 0
@@ -105,7 +105,7 @@ def _weigh(tree: Element) -> dict[Element, _Weight]:
 def _main(body: Element, weights: dict[Element, _Weight]) -> Element:
     """The part that says it is the main one, if it is large enough to be it."""
     mains = [element for element in body.iter() if name(element) == "main" or element.get("role") == "main"]
-    articles = [element for element in body.iter("article")]
+    articles = list(body.iter("article"))
     for found in (mains, articles):
         if len(found) == 1 and weights[found[0]].n_text >= _MAIN_MIN * weights[body].n_text:
             return found[0]

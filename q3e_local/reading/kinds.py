@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from q3e_local.reading.encodings import is_text
 
-N_SNIFFED = 8192  # bytes that show whether a file is text
+N_SNIFFED = 4096  # bytes that show whether a file is text
 
 _SUFFIXES = {
     "text": ".txt .text .log .tex .org .adoc .asciidoc .srt .vtt .textile .wiki",
@@ -21,25 +21,27 @@ _SUFFIXES = {
     "notebook": ".ipynb",
     "csv": ".csv .tsv .tab",
     "jsonl": ".jsonl .ndjson",
-    "code": (
-        ".py .pyi .pyx .js .mjs .cjs .jsx .ts .tsx .vue .svelte .java .kt .kts .scala .groovy .c .h .cc .cpp .cxx .hh "
-        ".hpp .hxx .cs .fs .go .rs .swift .m .mm .rb .php .pl .pm .lua .r .jl .dart .ex .exs .erl .hrl .hs .ml .mli "
-        ".clj .cljs .el .lisp .scm .zig .nim .v .vhd .sv .sh .bash .zsh .fish .ps1 .bat .cmd .sql .proto .graphql .css "
-        ".scss .sass .less .cmake .mk .gradle .tf .yaml .yml .toml .ini .cfg .conf .json .xml .cu .f90 .pas .vb .asm .s"
-    ),
+    "code": """
+        .py .pyi .pyx .js .mjs .cjs .jsx .ts .tsx .vue .svelte .java .kt .kts .scala .groovy .c .h .cc .cpp .cxx .hh
+        .hpp .hxx .cu .cs .fs .vb .go .rs .swift .m .mm .rb .php .pl .pm .lua .r .jl .dart .ex .exs .erl .hrl .hs .ml
+        .mli .clj .cljs .el .lisp .scm .zig .nim .v .vhd .sv .f90 .pas .asm .s .sh .bash .zsh .fish .ps1 .bat .cmd
+        .sql .proto .graphql .css .scss .sass .less .cmake .mk .gradle .tf .yaml .yml .toml .ini .cfg .conf .json .xml
+    """,
 }
 _KINDS = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
 # What is passed over as a matter of course, and what a summary calls it.
 _LEFT_OUT = {
-    "archive": ".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .lz4 .iso .dmg .img .jar .war .whl .egg .deb .rpm .apk .msi .cab",
+    "archive": """
+        .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .lz4 .iso .dmg .img .jar .war .whl .egg .deb .rpm .apk .msi .cab
+    """,
     "picture": ".png .jpg .jpeg .gif .bmp .tif .tiff .webp .ico .icns .svg .heic .psd .ai .eps .raw .avif .xcf",
     "audio or video": ".mp3 .wav .flac .ogg .m4a .aac .wma .mp4 .mkv .mov .avi .webm .wmv .flv .m4v",
     "font": ".ttf .otf .woff .woff2 .eot",
-    "model or data": (
-        ".gguf .ggml .safetensors .pt .pth .ckpt .onnx .pb .h5 .hdf5 .keras .tflite .npy .npz .pkl .pickle .joblib "
-        ".parquet .arrow .feather .orc .avro .bin .dat .mat .rds"
-    ),
+    "model or data": """
+        .gguf .ggml .safetensors .pt .pth .ckpt .onnx .pb .h5 .hdf5 .keras .tflite .npy .npz .pkl .pickle .joblib
+        .parquet .arrow .feather .orc .avro .bin .dat .mat .rds
+    """,
     "database": ".db .sqlite .sqlite3 .q3e .mdb .accdb .db-wal .db-shm .sqlite-wal .sqlite-shm .q3e-wal .q3e-shm",
     "program": ".exe .dll .so .dylib .o .obj .a .lib .class .pyc .pyo .pyd .wasm .swf .app .com .elf .ko",
     "generated code": ".min.js .min.css .map .lock",
@@ -47,10 +49,11 @@ _LEFT_OUT = {
 _REASONS = {suffix: reason for reason, suffixes in _LEFT_OUT.items() for suffix in suffixes.split()}
 
 # Documents that we cannot read; whoever has them should know.
-_NO_READER = set(
-    ".doc .dot .docm .ppt .pptm .pps .xls .xlsx .xlsm .xlsb .odt .ods .odp .rtf .wps .et .dps .pages .numbers .key .mobi "
-    ".azw .azw3 .djvu .caj .chm .eml .msg .one .ps .xps .hwp .fb2".split()
-)
+_DOCUMENTS = """
+    .doc .dot .docm .ppt .pptm .pps .xls .xlsx .xlsm .xlsb .odt .ods .odp .rtf .wps .et .dps .pages .numbers .key
+    .mobi .azw .azw3 .djvu .caj .chm .eml .msg .one .ps .xps .hwp .fb2
+"""
+_NO_READER = frozenset(_DOCUMENTS.split())
 
 
 def kinds() -> dict[str, str]:

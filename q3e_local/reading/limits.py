@@ -42,7 +42,7 @@ class Limits:
 
     def check_characters(self, n_characters: int) -> None:
         if n_characters > self.n_characters:
-            raise InputError(f"has more than {self.n_characters:,} characters of text, the limit; split it")
+            raise InputError(f"has more than {self.n_characters:,} characters of text, which is the limit; split it")
 
 
 def _megabytes(n_bytes: int) -> str:

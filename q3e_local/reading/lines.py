@@ -13,7 +13,7 @@ from q3e_local.reading.document import Document, Section
 from q3e_local.reading.pieces import SECTION_MAX
 
 # A line that ends so ends a paragraph, where a text has no blank lines between them.
-_ENDS = re.compile(r"[.!?。！？…：:；;][\"'”’」』）)\]]*\s*$")
+_ENDS = re.compile(r"[.!?。！？…：:；;][\"'”’」』）)\]]*\s*$")  # noqa: RUF001
 _BLANK = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 

@@ -37,12 +37,12 @@ def blocks(text: str, outline: Outline) -> Iterator[Block]:
     starts = line_starts(text)
     is_long = False
     tokens = _parser().parse(text[front.end() :] if front else text)
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for at, token in enumerate(tokens):
         if token.map is None or token.nesting < 0:
             continue
         first, end = token.map[0] + n_front, token.map[1] + n_front
-        if token.type == "heading_open" and token.level == 0 and after is not None:
-            yield Block(first, end, outline.enter(int(token.tag[1:]), _plain(after.content)), True)
+        if token.type == "heading_open" and token.level == 0:
+            yield Block(first, end, outline.enter(int(token.tag[1:]), _plain(tokens[at + 1].content)), True)
         elif token.level == 0:
             is_long = token.type.endswith("_list_open") and starts[end] - starts[first] > SECTION_MAX
             if not is_long:

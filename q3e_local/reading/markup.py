@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from lxml import etree
 
+from q3e_local.errors import InputError
 from q3e_local.reading.pieces import Outline, Piece
 
-Element = etree._Element
+Element: TypeAlias = Any  # lxml brings no types
 
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _BLOCKS = HEADINGS | {
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir", "div",
-    "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hgroup", "hr", "html", "legend", "li",
-    "main", "menu", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr",
-    "ul",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir",
+    "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hgroup", "hr", "html",
+    "legend", "li", "main", "menu", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot",
+    "th", "thead", "tr", "ul",
 }  # fmt: skip
 _NO_TEXT = {
     "script", "style", "noscript", "template", "svg", "math", "iframe", "object", "embed", "canvas", "audio", "video",
@@ -40,7 +42,14 @@ def parse_html(text: str) -> Element | None:
     parser = etree.HTMLParser(
         encoding="utf-8", no_network=True, huge_tree=False, remove_pis=True, remove_comments=True
     )
-    return etree.fromstring(text.encode("utf-8"), parser) if text.strip() else None
+    if not text.strip():
+        return None
+    tree = etree.fromstring(text.encode("utf-8"), parser)
+    # Where a page is nested too deep, libxml2 stops and says so only here.
+    fatal = next((entry.message for entry in parser.error_log if entry.level == etree.ErrorLevels.FATAL), None)
+    if fatal is not None:
+        raise InputError(f"cannot be read as HTML to its end ({fatal.partition(',')[0]})")
+    return tree
 
 
 def parse_xml(data: bytes) -> Element:

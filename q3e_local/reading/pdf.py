@@ -36,6 +36,8 @@ def read(data: bytes, limits: Limits) -> Document:
         if reader.is_encrypted and not reader.decrypt(""):
             raise InputError("is encrypted; save a copy without its password")
         n_pages = len(reader.pages)
+        if n_pages == 0:
+            raise InputError("has no pages; it may be damaged, save it again")
         limits.check_pages(n_pages)
         document = assemble(_pieces(reader), "pdf", limits)
     if not document.sections:

@@ -1,6 +1,7 @@
 """reStructuredText: the section titles docutils finds; what stands between them is paragraphs.
 
-Nothing that a file asks for is done: no include, no raw, no other file is read. The only module that imports docutils.
+Nothing that a file asks for is done: no include, no raw, no other file is read. The only module that imports
+docutils.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class _Walk:
         try:
             status = path.stat()
         except OSError as error:
-            yield Skipped(path, "is a link to nothing" if path.is_symlink() else _reason(error))
+            yield Skipped(path, "link to nothing" if path.is_symlink() else _reason(error))
             return
         if not stat.S_ISDIR(status.st_mode):
             if is_named or self._matches(path, base):
@@ -158,7 +158,7 @@ class _Walk:
 
 
 def _expression(glob: str) -> tuple[re.Pattern[str], bool]:
-    """A glob as an expression, and whether it is for paths. `*` and `?` stay within a folder, `**/` is any of them."""
+    """A glob as an expression, and whether it is for paths. `*` and `?` stay in a folder, `**/` is any of them."""
     has_slash = "/" in glob
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]/]*\])", glob.removeprefix("./").removeprefix("/"))
