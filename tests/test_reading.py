@@ -81,10 +81,13 @@ EXPECTED = {
         (2, ("Rainfall",), "import statistics\nmean = statistics.mean(rain)"),
         (3, ("Rainfall",), "The wettest month is 十月。"),
     ],
-    "stock.csv": [(1, (), "name; place"), (2, (), "name: lantern; place: cellar"), (3, (), "name: rope; place: attic")],
+    "stock.csv": [
+        (1, (), "name; place"), (2, (), "name: lantern; place: cellar"), (3, (), "name: rope; place: attic"),
+    ],
     "chat.jsonl": [(1, (), "who: Mia\nsaid: the bus is late"), (2, (), "who: Tom")],
     "circle.py": [
-        (1, (), '"""Sums."""'), (3, (), "import math"), (6, (), "class Circle:"), (7, ("class Circle",), '"""Round."""'),
+        (1, (), '"""Sums."""'), (3, (), "import math"), (6, (), "class Circle:"),
+        (7, ("class Circle",), '"""Round."""'),
         (9, ("class Circle",), "def area(self, radius):\n        return math.pi * radius**2"),
         (12, ("class Circle",), "def edge(self, radius):\n        return 2 * math.pi * radius"),
         (16, (), "@cached\ndef golden():\n    return (1 + math.sqrt(5)) / 2"),
@@ -156,8 +159,8 @@ SMALL = {
     ),
     "a brace language": (
         "a.java",
-        "package x;\n\n/** Doc. */\npublic class Car {\n    int n;\n\n    // go\n    void go() {\n        n++;\n    }\n"
-        "    void stop() {\n    }\n}\n",
+        "package x;\n\n/** Doc. */\npublic class Car {\n    int n;\n\n    // go\n    void go() {\n        n++;\n"
+        "    }\n    void stop() {\n    }\n}\n",
         [(1, (), "package x;"), (3, (), "/** Doc. */\npublic class Car {"), (5, ("public class Car",), "int n;"),
          (7, ("public class Car",), "// go\n    void go() {\n        n++;\n    }"),
          (11, ("public class Car",), "void stop() {\n    }\n}")],

@@ -12,8 +12,10 @@ import pytest
 from q3e_local.errors import InputError
 from q3e_local.reading import read
 
-CHINESE = ("会议", "预算", "你好", "安全报告", "第三季度预算复盘", "请在周五之前把合同寄给王经理。", "张三 13800138000", "OK，明天见",
-           "1. 项目背景\n2. 目标", "價格與質量問題的報告")  # fmt: skip
+CHINESE = (
+    "会议", "预算", "你好", "安全报告", "第三季度预算复盘", "请在周五之前把合同寄给王经理。", "张三 13800138000",
+    "OK，明天见", "1. 项目背景\n2. 目标", "價格與質量問題的報告",
+)  # fmt: skip
 TAIWANESE = ("會議", "你好嗎", "請在週五之前把合約寄給王經理。", "第三季度預算檢討")
 JAPANESE = ("会議の議事録です", "こんにちは、世界", "金曜日までに契約書を王さんに送ってください。")
 KOREAN = ("오늘 날씨가 아주 좋습니다", "금요일까지 계약서를 왕 부장님께 보내 주세요.")
@@ -28,8 +30,9 @@ SAVED = {
     "utf-16": ("utf-16-le", MIXED), "utf-32": ("utf-32-le", MIXED),
     "utf-16-le": ("utf-16-le", ("hello world", "会议\n", "第三季度预算复盘会议记录全体参加")),
     "utf-16-be": ("utf-16-be", ("hello world", "请在周五之前把合同寄给王经理。\nok")),
-    "gbk": ("gb18030", CHINESE), "gb18030": ("gb18030", (*CHINESE, "㐀𠀀是很少见的汉字，其他字都常见，可以辨认出来。")),
-    "big5": ("cp950", TAIWANESE), "cp932": ("cp932", JAPANESE), "euc_jp": ("euc_jp", JAPANESE), "cp949": ("cp949", KOREAN),
+    "gbk": ("gb18030", CHINESE), "gb18030": ("gb18030", ("㐀𠀀是很少见的汉字，其他字都常见，可以辨认出来。",)),
+    "big5": ("cp950", TAIWANESE), "cp932": ("cp932", JAPANESE), "euc_jp": ("euc_jp", JAPANESE),
+    "cp949": ("cp949", KOREAN),
     "cp1252": ("cp1252", WESTERN), "latin-1": ("cp1252", ("Straße", "déjà vu")),
     "cp1251": ("cp1251", RUSSIAN), "koi8_r": ("koi8_r", RUSSIAN), "cp1250": ("cp1250", POLISH),
 }  # fmt: skip

@@ -47,13 +47,14 @@ def test_hidden_files_and_programs_own_folders_are_not_there(folder: Path) -> No
     hidden = [".env", ".git/a.txt", "x/.venv/a.txt", "node_modules/a.js", "x/__pycache__/a.txt", "~$report.docx",
               "env/pyvenv.cfg", "env/a.py", "conda/conda-meta/history", "conda/a.py", ".DS_Store"]  # fmt: skip
     write(folder, dict.fromkeys([*hidden, "a.txt", "x/b.txt"], "text"))
-    assert list(one.path.name for one in walk([folder])) == ["a.txt", "b.txt"]
+    assert [one.path.name for one in walk([folder])] == ["a.txt", "b.txt"]
     assert found(folder, paths=[".env", ".git"]) == [".env", ".git/a.txt"]
 
 
 def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder: Path) -> None:
     write(folder, {
-        "a.ZIP": b"", "b.png": b"", "c.mp4": b"", "d.gguf": b"", "e.so": b"", "f.sqlite": b"", "g.min.js": b"", "h.tar.gz": b"",
+        "a.ZIP": b"", "b.png": b"", "c.mp4": b"", "d.gguf": b"", "e.so": b"", "f.sqlite": b"", "g.min.js": b"",
+        "h.tar.gz": b"",
         "i.xlsx": b"", "j.doc": b"", "program": b"\x7fELF\x02\x01\x01" + bytes(99), "README": b"text", "k.js": b"",
         "l.unknown": "会议记录".encode("gb18030"),
     })  # fmt: skip
@@ -65,7 +66,7 @@ def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder: Pa
         "i.xlsx": ("no reader for .xlsx", False), "j.doc": ("no reader for .doc", False),
     }  # fmt: skip
     # Whoever names a file expects it to be read.
-    assert [one for one in walk([folder / "a.ZIP"])] == [Skipped(folder / "a.ZIP", "archive")]
+    assert list(walk([folder / "a.ZIP"])) == [Skipped(folder / "a.ZIP", "archive")]
 
 
 # Patterns, and what they find among the files below.
@@ -98,8 +99,11 @@ def test_a_file_given_twice_or_in_two_folders_comes_once(folder: Path) -> None:
 
 def test_links_are_followed_once_and_loops_end(folder: Path) -> None:
     write(folder, {"in/b.txt": "b", "in/deep/c.txt": "c", "out/d.txt": "d", "out/e.txt": "e"})
-    links = {"in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out", "in/one.txt": "../out/d.txt",
-             "in/nothing.txt": "gone.txt", "in/self": "self"}  # fmt: skip
+    links = {
+        "in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out",
+        "in/one.txt": "../out/d.txt",
+        "in/nothing.txt": "gone.txt", "in/self": "self",
+    }  # fmt: skip
     try:
         for name, target in links.items():
             (folder / name).symlink_to(target)
@@ -130,7 +134,7 @@ def test_what_cannot_be_read_or_named_is_skipped_with_a_reason(folder: Path) -> 
 
 
 def test_a_name_that_does_not_exist_is_an_error_at_once(folder: Path) -> None:
-    with pytest.raises(InputError, match="^there is no file or folder .*nothing"):
+    with pytest.raises(InputError, match=r"^there is no file or folder .*nothing"):
         walk([folder, folder / "nothing"])
 
 

@@ -27,8 +27,8 @@ _CONTROL_MAX = 0.01  # share of control characters in a text
 _CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
 
 _SINGLE_BYTE = (
-    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp866", "koi8_r",
-    "iso8859_2", "iso8859_5", "iso8859_15", "mac_roman", "cp437", "cp850",
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp866",
+    "koi8_r", "iso8859_2", "iso8859_5", "iso8859_15", "mac_roman", "cp437", "cp850",
 )  # fmt: skip
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",

@@ -34,10 +34,13 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line and values of each row that has any."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     line = 1
-    for row in rows:
-        if any(value.strip() for value in row):
-            yield line, [value.strip() for value in row]
-        line = rows.line_num + 1
+    try:
+        for row in rows:
+            if any(value.strip() for value in row):
+                yield line, [value.strip() for value in row]
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"cannot be read as CSV from line {line} on ({error}); a quote may be left open") from None
 
 
 def _delimiter(text: str) -> str:
@@ -46,7 +49,7 @@ def _delimiter(text: str) -> str:
     def agreement(delimiter: str) -> tuple[int, int]:
         try:
             widths = Counter(len(row) for _, row in islice(_rows(text, delimiter), _N_SNIFFED) if len(row) > 1)
-        except csv.Error:
+        except InputError:
             return 0, 0
         return max(((n_rows, width) for width, n_rows in widths.items()), default=(0, 0))
 
