@@ -11,11 +11,14 @@ import made_files
 import nbformat
 import pptx
 import pytest
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from docx.oxml import parse_xml
 
 from q3e_local.errors import InputError
 from q3e_local.reading import Document, Limits, kinds, read
 
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
@@ -229,6 +232,45 @@ def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path:
         (None, (), "The rent is 900 euros"), (None, (), "in a control"), (None, (), "merged"),
         (None, ("租赁合同",), "租赁合同"), (None, ("租赁合同",), "期限三年。"),
     ]  # fmt: skip
+
+
+def test_word_reads_text_boxes_once_and_footnotes_at_the_end(tmp_path: Path) -> None:
+    inside = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+    box = (
+        f'<w:r {W} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"><mc:AlternateContent>'
+        f"<mc:Choice>{inside}</mc:Choice><mc:Fallback>{inside}</mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    notes = (
+        f'<w:footnotes {W}><w:footnote w:type="separator"><w:p/></w:footnote>'
+        "<w:footnote><w:p><w:r><w:t>See page 9.</w:t></w:r></w:p></w:footnote></w:footnotes>"
+    )
+
+    def fill(document: docx.document.Document) -> None:
+        document.add_paragraph("beside it")._p.append(parse_xml(box))
+        content_type = "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml"
+        part = Part(PackURI("/word/footnotes.xml"), content_type, notes.encode(), document.part.package)
+        document.part.relate_to(part, f"{OFFICE}/footnotes")
+
+    assert sections(of(tmp_path, "a.docx", made_files.word(fill))) == [
+        (None, (), "beside it\nboxed"), (None, (), "See page 9."),
+    ]  # fmt: skip
+
+
+def test_a_book_of_epub_2_has_its_titles_from_the_ncx(tmp_path: Path) -> None:
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="2.0"><manifest>'
+        '<item id="ncx" href="toc.ncx" media-type="application/x-dtbncx+xml"/>'
+        '<item id="a" href="text/a.html" media-type="application/xhtml+xml"/></manifest>'
+        '<spine toc="ncx"><itemref idref="a"/></spine></package>'
+    )
+    ncx = (
+        '<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>第一章</text></navLabel>'
+        '<content src="text/a.html#x"/></navPoint></navMap></ncx>'
+    )
+    chapter = '<?xml version="1.0" encoding="gbk"?><html><body><p>下雨了。</p></body></html>'.encode("gbk")
+    parts = {"META-INF/container.xml": made_files.CONTAINER, "OEBPS/book.opf": package, "OEBPS/toc.ncx": ncx}
+    document = of(tmp_path, "a.epub", made_files.zipped(parts | {"OEBPS/text/a.html": chapter}))
+    assert sections(document) == [(None, ("第一章",), "第一章"), (None, ("第一章",), "下雨了。")]
 
 
 def test_slides_in_groups_are_read(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ _LEFT_OUT = {
     "font": ".ttf .otf .woff .woff2 .eot",
     "model or data": """
         .gguf .ggml .safetensors .pt .pth .ckpt .onnx .pb .h5 .hdf5 .keras .tflite .npy .npz .pkl .pickle .joblib
-        .parquet .arrow .feather .orc .avro .bin .dat .mat .rds
+        .parquet .arrow .feather .orc .avro .bin .mat .rds
     """,
     "database": ".db .sqlite .sqlite3 .q3e .mdb .accdb .db-wal .db-shm .sqlite-wal .sqlite-shm .q3e-wal .q3e-shm",
-    "program": ".exe .dll .so .dylib .o .obj .a .lib .class .pyc .pyo .pyd .wasm .swf .app .com .elf .ko",
+    "program": ".exe .dll .so .dylib .o .obj .a .lib .class .pyc .pyo .pyd .wasm .swf .app .elf .ko",
     "generated code": ".min.js .min.css .map .lock",
 }
 _REASONS = {suffix: reason for reason, suffixes in _LEFT_OUT.items() for suffix in suffixes.split()}
@@ -51,7 +51,7 @@ _REASONS = {suffix: reason for reason, suffixes in _LEFT_OUT.items() for suffix 
 # Documents that we cannot read; whoever has them should know.
 _DOCUMENTS = """
     .doc .dot .docm .ppt .pptm .pps .xls .xlsx .xlsm .xlsb .odt .ods .odp .rtf .wps .et .dps .pages .numbers .key
-    .mobi .azw .azw3 .djvu .caj .chm .eml .msg .one .ps .xps .hwp .fb2
+    .mobi .azw .azw3 .djvu .caj .chm .eml .mht .mhtml .msg .one .ps .xps .hwp .fb2
 """
 _NO_READER = frozenset(_DOCUMENTS.split())
 

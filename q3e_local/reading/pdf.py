@@ -50,7 +50,8 @@ def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
     entries = _entries(reader)
     outline = Outline()
     for number, page in enumerate(reader.pages):
-        text = _HYPHEN.sub("", page.extract_text())
+        with parsing(f"PDF at page {number + 1}"):
+            text = _HYPHEN.sub("", page.extract_text())
         here = [(level, title) for at, level, title in entries if at == number]
         for part, path in _parts(text, here, outline):
             for start, end in paragraphs(part):

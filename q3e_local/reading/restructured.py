@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from docutils import nodes, utils
 from docutils.frontend import get_default_settings
 from docutils.parsers.rst import Parser
+from docutils.parsers.rst.states import Inliner
 
 from q3e_local.errors import InputError
 from q3e_local.reading.document import Document
@@ -42,7 +43,10 @@ def _titles(text: str) -> Iterator[Block]:
     settings.warning_stream = False
     settings.syntax_highlight = "none"
     document = utils.new_document("", settings)
-    Parser().parse(text.translate(_NO_LINE_ENDS), document)
+    # What stands inside a paragraph is most of the work, and titles are all that is looked for.
+    inliner = Inliner()
+    inliner.parse = lambda text, lineno, memo, parent: ([nodes.Text(text)], [])
+    Parser(inliner=inliner).parse(text.translate(_NO_LINE_ENDS), document)
     lines = text.split("\n")
     outline = Outline()
     for section in document.findall(nodes.section):
@@ -52,7 +56,7 @@ def _titles(text: str) -> Iterator[Block]:
             continue
         overlined = under >= 3 and _is_rule(lines[under - 3]) and _is_rule(lines[under - 1])
         first = under - 3 if overlined else under - 2
-        yield Block(first, under, outline.enter(_level(section), title.astext()), True)
+        yield Block(first, under, outline.enter(_level(section), title.astext().replace("``", "")), True)
 
 
 def _level(section: nodes.section) -> int:

@@ -33,8 +33,7 @@ def _pieces(presentation: Any) -> Iterator[Piece]:
         path = (words,) if words else ()
         if words:
             yield Piece(words, path, number, is_heading=True)
-        number_of_title = None if title is None else title.shape_id
-        shapes = (shape for shape in slide.shapes if shape.shape_id != number_of_title)
+        shapes = (shape for shape in slide.shapes if title is None or shape.element is not title.element)
         for at, text in enumerate(_texts(shapes)):
             yield Piece(text, path, number, joins=at > 0)
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:

@@ -39,7 +39,7 @@ class Skipped:
 
 
 def walk(
-    paths: Sequence[Path], globs: Sequence[str] = (), leave_out: Sequence[Path] = ()
+    folders: Sequence[Path], globs: Sequence[str] = (), leave_out: Sequence[Path] = ()
 ) -> Iterator[Found | Skipped]:
     """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
 
@@ -48,10 +48,10 @@ def walk(
     matter. What is hidden, and folders in which programs keep their parts, are not there at all. `leave_out` are
     files of one's own. Raises InputError at once for a name that does not exist.
     """
-    for path in paths:
+    for path in folders:
         if not os.path.lexists(path):
             raise InputError(f"there is no file or folder {path}")
-    return _Walk(globs, leave_out).over(paths)
+    return _Walk(globs, leave_out).over(folders)
 
 
 class _Walk:

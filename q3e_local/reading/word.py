@@ -24,9 +24,16 @@ from q3e_local.reading.zipped import open_checked
 
 _HEADING = re.compile(r"(?:heading|标题|標題|überschrift|titre|見出し|제목)\s*(\d)", re.IGNORECASE)
 _DEPTH_MAX = 50  # of tables and content controls in each other
+_TEXTS = {qn("w:t"), "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
 _BREAKS = {qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
 # Text boxes stand twice in a file, for old and for new readers.
-_LEFT_OUT = {qn("w:del"), qn("w:moveFrom"), "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}
+_LEFT_OUT = {
+    qn("w:del"),
+    qn("w:moveFrom"),
+    qn("w:pPr"),
+    qn("w:rt"),
+    "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
+}
 
 
 def read(data: bytes, limits: Limits) -> Document:
@@ -103,11 +110,13 @@ def _text(element: Any) -> str:
     """All that a paragraph says, in links, content controls and insertions too."""
     words: list[str] = []
     for child in element:
-        if child.tag == qn("w:t"):
+        if child.tag in _TEXTS:
             words.append(child.text or "")
         elif child.tag in _BREAKS:
             words.append(_BREAKS[child.tag])
-        elif child.tag not in _LEFT_OUT and child.tag != qn("w:pPr"):
+        elif child.tag == qn("w:p"):  # in a text box
+            words.append(f"\n{_text(child)}\n")
+        elif child.tag not in _LEFT_OUT:
             words.append(_text(child))
     return "".join(words)
 
