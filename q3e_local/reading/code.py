@@ -88,7 +88,7 @@ def _holds_units(lines: Sequence[str], head: int, body: int, stop: int) -> bool:
 
 
 def _title(line: str) -> str:
-    title = line.strip().rstrip("{").rstrip().removesuffix(":")
+    title = line.strip().rstrip("{([:, ")
     return title if len(title) <= _TITLE_MAX else f"{title[: _TITLE_MAX - 1]}…"
 
 

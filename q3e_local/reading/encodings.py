@@ -23,6 +23,7 @@ _DAILY_MIN = 0.85  # share of a text's characters that must be in daily use, for
 _READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
 _WRONG_MAX = 0.02  # damaged characters for each one outside ASCII, in a file that still is of an encoding
 _RIGHT_MIN = 20  # sound ones outside ASCII, before a file with damaged ones is UTF-8
+_MESS_MAX = 0.4  # what charset-normalizer bears; titles in spaced letters and frames of signs are more than its 0.2
 _CONTROL_MAX = 0.01  # share of control characters in a text
 _CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
 
@@ -152,7 +153,7 @@ def _is_japanese(character: str) -> bool:
 
 
 def _is_hangul(character: str) -> bool:
-    return "\uac00" <= character < "\ud7a4"
+    return "\uac00" <= character < "\ud7a4" or "\u3131" <= character < "\u3190"  # syllables, and their parts
 
 
 def _bytes_of(character: str, encoding: str) -> bytes:
@@ -180,11 +181,13 @@ def _n_high(sample: bytes) -> int:
 
 
 def _is_korean(text: str) -> bool:
-    """Hangul lie where GB 2312 has its first hanzi; but Korean has spaces between its words."""
+    """Hangul lie where GB 2312 has its first hanzi. But Chinese goes on beyond those, and has no spaces in it."""
     others = [character for character in text if character > "\x7f"]
-    n_hangul = sum(map(_is_hangul, others))
+    hangul = [character for character in others if _is_hangul(character)]
+    if len(hangul) < max(6, 0.9 * len(others)):
+        return False
     n_spaces = len(re.findall(r"[\uac00-\ud7a3][.,!?]? (?=[\uac00-\ud7a3\w])", text))
-    return n_hangul >= 6 and n_hangul >= 0.9 * len(others) and n_spaces * 12 >= n_hangul
+    return n_spaces * 12 >= len(hangul) or len(set(hangul)) >= 24
 
 
 def _kana(text: str) -> float:
@@ -235,7 +238,7 @@ def _western(sample: bytes) -> str:
         return "cp1252"
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample, cp_isolation=list(_SINGLE_BYTE)).best()
+    best = from_bytes(sample, cp_isolation=list(_SINGLE_BYTE), threshold=_MESS_MAX).best()
     if best is None:
         raise InputError("is not text, or in an encoding that cannot be told; save it as UTF-8")
     return best.encoding
@@ -245,4 +248,4 @@ def _makes_words(text: str) -> bool:
     """Whether letters outside ASCII are the fewer ones in it, and no sign stands between two letters."""
     letters = [character for character in text if character.isalpha()]
     n_others = sum(character > "\x7f" for character in letters)
-    return n_others < 0.4 * max(1, len(letters)) and not re.search(r"[^\W\d_][¡-»¿×÷](?=[^\W\d_])", text)  # noqa: RUF001
+    return n_others < 0.4 * max(1, len(letters)) and not re.search(r"[^\W\d_][¡-¬®-³µ¶¸-»¿×÷](?=[^\W\d_])", text)  # noqa: RUF001
