@@ -13,19 +13,24 @@ from q3e_local.errors import InputError
 from q3e_local.reading import read
 
 CHINESE = (
-    "会议", "预算", "你好", "安全报告", "第三季度预算复盘", "请在周五之前把合同寄给王经理。", "张三 13800138000",
+    "会议", "预算", "目录", "一小时", "o 目", "你好", "安全报告", "第三季度预算复盘",
+    "请在周五之前把合同寄给王经理。",
+    "张三 13800138000",
     "OK，明天见", "1. 项目背景\n2. 目标", "價格與質量問題的報告",
 )  # fmt: skip
 TAIWANESE = ("會議", "你好嗎", "請在週五之前把合約寄給王經理。", "第三季度預算檢討")
 JAPANESE = ("会議の議事録です", "こんにちは、世界", "金曜日までに契約書を王さんに送ってください。")
-KOREAN = ("오늘 날씨가 아주 좋습니다", "금요일까지 계약서를 왕 부장님께 보내 주세요.",
-          "도움말,파일,편집,도구,창,열기,저장,끝내기,되돌리기,잘라내기,붙이기,찾기,바꾸기,설정")  # fmt: skip
-WESTERN = ("Müller schickt den Vertrag über die Brücke.", "déjà vu à l'école", "Straße", "“quoted” – it’s €5",
-           "¿El niño comió piñas?", "Größe: 5 cm²",
-           "la col·lecció", "it´s naïve")  # fmt: skip
+KOREAN = (
+    "오늘 날씨가 아주 좋습니다", "금요일까지 계약서를 왕 부장님께 보내 주세요.",
+    "도움말,파일,편집,도구,창,열기,저장,끝내기,되돌리기,잘라내기,붙이기,찾기,바꾸기,설정",
+)  # fmt: skip
+WESTERN = (
+    "Müller schickt den Vertrag über die Brücke.", "déjà vu à l'école", "Straße", "“quoted” – it’s €5",
+    "¿El niño comió piñas?", "Größe: 5 cm²", "la col·lecció", "it´s naïve",
+)  # fmt: skip
 RUSSIAN = ("Пожалуйста, отправьте договор до пятницы.", "Сегодня хорошая погода, и мы пойдём гулять в парк.")
 POLISH = ("Zażółć gęślą jaźń. Proszę wysłać umowę do piątku.",)
-MIXED = ("请", "Müller", "😀", "a", "one\n二\n")
+MIXED = ("请", "Müller", "é", "Ğ", "да", "ñ¼", "😀", "a", "one\n二\n")
 # Saved as, and what the document says it was.
 SAVED = {
     "utf-8": ("utf-8", MIXED), "utf-8-sig": ("utf-8", MIXED),

@@ -37,7 +37,7 @@ _READERS = {
 
 
 def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
-    """A file's text and sections; of an empty file none. Never stops at half of a file.
+    """A file's text and sections; of an empty text none. Never stops at half of a file.
 
     Raises InputError, whatever is wrong: encrypted, scanned, broken, not text, above a limit. Its text is the reason
     alone, without the file's name.
@@ -55,8 +55,6 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
     if kind is None:
         raise InputError("is not text")
     reader = importlib.import_module(f"q3e_local.reading.{_READERS[kind]}")
-    if not data.strip():
-        return Document("", (), kind, has_lines=False)
     with parsing(kind):
         document: Document = reader.read(data, limits)
     return document
