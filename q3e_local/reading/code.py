@@ -21,6 +21,7 @@ _DEPTH_MAX = 8  # levels of indentation that are told apart
 _GOES_ON = re.compile(
     r"\s*(?:[)}\]{]|end\b|else\b|elif\b|elsif\b|except\b|finally\b|catch\b|rescue\b|fi\b|done\b|esac\b)"
 )
+_CLOSES = re.compile(r"\s*[}\])]?[;,)]*\s*$")
 _ABOVE = re.compile(r"\s*(?:#|//|/\*|\*|--|@|;|%|\"\"\"|'''|<!--|\[\[?\w+.*\]\s*$|template\s*<)")
 # What holds units of its own.
 _HOLDS = re.compile(
@@ -71,15 +72,15 @@ def _cut(lines: Sequence[str], first: int, end: int) -> Iterator[tuple[int, int]
 
 
 def _body(lines: Sequence[str], head: int, stop: int) -> int | None:
-    """The first line of what is indented below a head, without the rest of the head."""
+    """The first line of what is indented below a head; a head may have lines at the margin itself, as `) -> None:`."""
     margin = _indent(lines[head])
-    last_at_margin = max(
-        (at for at in range(head, stop) if lines[at].strip() and _indent(lines[at]) <= margin and
-         not re.match(r"\s*[}\])]?[;,)]*\s*$", lines[at])),
-        default=head,
-    )  # fmt: skip
-    inside = [at for at in range(last_at_margin + 1, stop) if lines[at].strip() and _indent(lines[at]) > margin]
-    return inside[0] if inside else None
+    body = None
+    for at in range(head + 1, stop):
+        if lines[at].strip() and _indent(lines[at]) > margin:
+            body = at if body is None else body
+        elif lines[at].strip() and not _CLOSES.match(lines[at]):
+            body = None
+    return body
 
 
 def _holds_units(lines: Sequence[str], head: int, body: int, stop: int) -> bool:
