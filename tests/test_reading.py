@@ -145,6 +145,10 @@ SMALL = {
         "a.html", "<p>So:</p>\n<pre>def f():\n    pass</pre>",
         [(1, (), "So:"), (2, (), "def f():\n    pass")],
     ),
+    "lists in lists, and an empty item": (
+        "a.html", "<ul><li>a<ul><li>b</ul><li><p>c</p><li></ul><p>d",
+        [(1, (), "- a\n- b\n- c"), (1, (), "d")],
+    ),
     "a line break inside Chinese is no space": ("a.html", "<p>会议室\n  已经预订</p>", [(1, (), "会议室已经预订")]),
     "a table that lays out a page": (
         "a.html", "<table><tr><td><h1>A</h1><p>one</p></td><td><p>two</p></td></tr></table>",

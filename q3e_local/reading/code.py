@@ -72,7 +72,7 @@ def _cut(lines: Sequence[str], first: int, end: int) -> Iterator[tuple[int, int]
 
 
 def _body(lines: Sequence[str], head: int, stop: int) -> int | None:
-    """The first line of what is indented below a head; a head may have lines at the margin itself, as `) -> None:`."""
+    """The first line of what is indented below a head; lines at the margin, as `) -> None:`, are of the head."""
     margin = _indent(lines[head])
     body = None
     for at in range(head + 1, stop):

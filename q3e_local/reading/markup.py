@@ -135,6 +135,8 @@ class _Blocks:
             self._words.append(" ")
         if tag in _LISTS and self._lists:
             self._lists.pop()
+        elif tag == "li":
+            self._bullet = ""  # an empty one leaves none to what follows
         elif tag == "pre":
             self._n_pre -= 1
 
