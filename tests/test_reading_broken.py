@@ -111,6 +111,9 @@ REFUSED = {
         "a.pdf", made_files.scanned_pdf, "has no text in its 2 pages, as scans have none; run OCR over it first",
     ),
     "no PDF": ("a.pdf", lambda: b"hello", "cannot be read as PDF (PdfStreamError: Stream has ended"),
+    "a PDF of nameless characters": (
+        "a.pdf", lambda: made_files.pdf(["\ue001\ue002\ue003 a"], chinese=True), "has fonts that do not tell which",
+    ),
     "an empty PDF": ("a.pdf", lambda: b"", "cannot be read as PDF (EmptyFileError"),
     "an empty Word document": ("a.docx", lambda: b"", "cannot be read as Word document (BadZipFile"),
     "no Word document": (

@@ -26,6 +26,8 @@ logging.getLogger("pypdf").addHandler(logging.NullHandler())
 _DEPTH_MAX = 10
 _ENTRIES_MAX = 10_000
 _HYPHEN = re.compile(r"(?<=[a-zà-ÿ])[-\u00ad\u2010]\n(?=[a-zà-ÿ])")  # a word cut at the end of its line
+_NO_CHARACTERS = re.compile("[\x01-\x08\x0e-\x1f\ufffd\ue000-\uf8ff]")
+_NO_CHARACTERS_MAX = 0.3  # share of a text
 _Entry = tuple[int, int, str]  # page from 0, level from 1, title
 
 
@@ -43,6 +45,10 @@ def read(data: bytes, limits: Limits) -> Document:
     if not document.sections:
         pages = "its page" if n_pages == 1 else f"its {n_pages:,} pages"
         raise InputError(f"has no text in {pages}, as scans have none; run OCR over it first, ocrmypdf for one")
+    if len(_NO_CHARACTERS.findall(document.text)) > _NO_CHARACTERS_MAX * len(document.text):
+        raise InputError(
+            "has fonts that do not tell which characters they draw; run OCR over it first, ocrmypdf --force-ocr for one"
+        )
     return document
 
 
