@@ -159,6 +159,10 @@ SMALL = {
         [(1, (), "name; note"), (2, (), "name: Anna; note: likes;\ntea"), (5, (), "name: Bob"),
          (6, (), "name: Cid; note: x; y")],
     ),
+    "a column of sentences": (
+        "a.csv", "said\nYes, of course\nNo\nWell, it is, you see, late\n",
+        [(1, (), "said"), (2, (), "Yes, of course"), (3, (), "No"), (4, (), "Well, it is, you see, late")],
+    ),
     "a table without names": ("a.tsv", "1\tlamp\n2\trope\n", [(1, (), "1; lamp"), (2, (), "2; rope")]),
     "strings deep in a record": (
         "a.jsonl", '{"a": {"b": ["x", "y"], "n": 1}, "c": " "}\nno json\n"z"\n',

@@ -44,10 +44,10 @@ def read(data: bytes, limits: Limits) -> Document:
         document = assemble(_pieces(reader), "pdf", limits)
     if not document.sections:
         pages = "its page" if n_pages == 1 else f"its {n_pages:,} pages"
-        raise InputError(f"has no text in {pages}, as scans have none; run OCR over it first, ocrmypdf for one")
+        raise InputError(f"has no text in {pages}, as scans have none; run OCR over it first, as ocrmypdf")
     if len(_NO_CHARACTERS.findall(document.text)) > _NO_CHARACTERS_MAX * len(document.text):
         raise InputError(
-            "has fonts that do not tell which characters they draw; run OCR over it first, ocrmypdf --force-ocr for one"
+            "has fonts that do not tell which characters they draw; run OCR over it first, as ocrmypdf --force-ocr"
         )
     return document
 

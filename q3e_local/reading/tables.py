@@ -9,6 +9,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from q3e_local.errors import InputError
@@ -19,6 +20,7 @@ from q3e_local.reading.limits import Limits
 from q3e_local.reading.pieces import Piece, assemble
 
 _DELIMITERS = ",\t;|"
+_NONE = "\x1f"  # for a file of one column, whose sentences may have commas in them
 _N_SNIFFED = 50  # rows that show which delimiter it is
 _VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely than that somebody wrote it
 
@@ -44,16 +46,18 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str) -> str:
-    """The one that cuts most rows into the same number of values, more than one."""
+    """The one that cuts most rows into the same number of values, more than one, if that is most rows."""
 
     def agreement(delimiter: str) -> tuple[int, int]:
-        try:
-            widths = Counter(len(row) for _, row in islice(_rows(text, delimiter), _N_SNIFFED) if len(row) > 1)
-        except InputError:
-            return 0, 0
-        return max(((n_rows, width) for width, n_rows in widths.items()), default=(0, 0))
+        widths = Counter[int]()
+        with suppress(InputError):  # the rows before it tell as well, and reading will come upon it again
+            for _, row in islice(_rows(text, delimiter), _N_SNIFFED):
+                widths[len(row)] += 1
+        alike = [(n_rows, width) for width, n_rows in widths.items() if width > 1 and 2 * n_rows >= widths.total()]
+        return max(alike, default=(0, 0))
 
-    return max(_DELIMITERS, key=agreement)
+    best = max(_DELIMITERS, key=agreement)
+    return best if agreement(best) > (0, 0) else _NONE
 
 
 def _pieces(text: str, delimiter: str) -> Iterator[Piece]:
