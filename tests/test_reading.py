@@ -231,6 +231,9 @@ def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path:
         document.element.body.insert(1, parse_xml(control))
         table = document.add_table(rows=1, cols=2)
         table.cell(0, 0).merge(table.cell(0, 1)).text = "merged"
+        outer = document.add_table(rows=2, cols=2)
+        outer.cell(0, 0).text, outer.cell(1, 1).text = "a", "d"
+        outer.cell(0, 1).add_table(rows=1, cols=1).cell(0, 0).text = "inner"
         heading = document.add_paragraph("租赁合同")
         heading.style = document.styles.add_style("标题 1 自定义", 1)
         document.add_paragraph("期限三年。")
@@ -238,6 +241,7 @@ def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path:
     document = of(tmp_path, "a.docx", made_files.word(fill))
     assert sections(document) == [
         (None, (), "The rent is 900 euros"), (None, (), "in a control"), (None, (), "merged"),
+        (None, (), "a | inner\nd"),
         (None, ("租赁合同",), "租赁合同"), (None, ("租赁合同",), "期限三年。"),
     ]  # fmt: skip
 

@@ -23,17 +23,12 @@ from q3e_local.reading.pieces import Outline, Piece, assemble
 from q3e_local.reading.zipped import open_checked
 
 _HEADING = re.compile(r"(?:heading|标题|標題|überschrift|titre|見出し|제목)\s*(\d)", re.IGNORECASE)
-_DEPTH_MAX = 50  # of tables and content controls in each other
+_HOLD_BLOCKS = {qn("w:sdt"), qn("w:sdtContent"), qn("w:ins"), qn("w:customXml")}
 _TEXTS = {qn("w:t"), "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
 _BREAKS = {qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
 # Text boxes stand twice in a file, for old and for new readers.
-_LEFT_OUT = {
-    qn("w:del"),
-    qn("w:moveFrom"),
-    qn("w:pPr"),
-    qn("w:rt"),
-    "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
-}
+_LEFT_OUT = {qn(name) for name in ("w:del", "w:moveFrom", "w:pPr", "w:rt")}
+_LEFT_OUT |= {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}
 
 
 def read(data: bytes, limits: Limits) -> Document:
@@ -49,7 +44,7 @@ def _pieces(document: WordDocument) -> Iterator[Piece]:
         if str(part.partname) in ("/word/footnotes.xml", "/word/endnotes.xml"):
             for note in parse_xml(part.blob):
                 if note.get(qn("w:type")) is None:  # the others are separators
-                    yield Piece(" ".join(_text(paragraph) for paragraph in note.iter(qn("w:p"))))
+                    yield Piece(_text(note))
 
 
 class _Body:
@@ -69,16 +64,14 @@ class _Body:
             if name.lower().startswith("list"):
                 self._lists.add(key)
 
-    def blocks(self, parent: Any, depth: int = 0) -> Iterator[Piece]:
+    def blocks(self, parent: Any) -> Iterator[Piece]:
         for child in parent:
             if child.tag == qn("w:p"):
                 yield self._paragraph(child)
-            elif child.tag == qn("w:tbl") and depth < _DEPTH_MAX:
-                yield from self._table(child, depth)
-            elif (
-                child.tag in (qn("w:sdt"), qn("w:sdtContent"), qn("w:ins"), qn("w:customXml")) and depth < _DEPTH_MAX
-            ):
-                yield from self.blocks(child, depth + 1)
+            elif child.tag == qn("w:tbl"):
+                yield from self._table(child)
+            elif child.tag in _HOLD_BLOCKS:
+                yield from self.blocks(child)
 
     def _paragraph(self, paragraph: Any) -> Piece:
         text = _text(paragraph).strip()
@@ -92,18 +85,17 @@ class _Body:
         goes_on, self._in_list = is_item and self._in_list, is_item
         return Piece(f"- {text}" if is_item and text else text, self._outline.path, joins=goes_on)
 
-    def _table(self, table: Any, depth: int) -> Iterator[Piece]:
-        """A row a line, its cells between bars."""
+    def _table(self, table: Any) -> Iterator[Piece]:
+        """A row a line, its cells between bars; a table in a cell is part of that."""
         self._in_list = False
-        for number, row in enumerate(table.iter(qn("w:tr"))):
-            if next(row.iterancestors(qn("w:tbl"))) is table:
-                yield Piece(" | ".join(_cells(row)), self._outline.path, joins=number > 0)
+        for number, row in enumerate(_inside(table, qn("w:tr"))):
+            cells = (" ".join(_text(cell).split()) for cell in _inside(row, qn("w:tc")))
+            yield Piece(" | ".join(cell for cell in cells if cell), self._outline.path, joins=number > 0)
 
 
-def _cells(row: Any) -> list[str]:
-    """The text of each cell; of one that goes on from above, and of empty ones, nothing."""
-    cells = (" ".join(" ".join(map(_text, cell.iter(qn("w:p")))).split()) for cell in row.iterchildren(qn("w:tc")))
-    return [cell for cell in cells if cell]
+def _inside(element: Any, tag: str) -> Iterator[Any]:
+    """The rows of a table or the cells of a row, in content controls too; not those of a table in it."""
+    return (each for each in element.iter(tag) if next(each.iterancestors(element.tag)) is element)
 
 
 def _text(element: Any) -> str:
@@ -114,7 +106,7 @@ def _text(element: Any) -> str:
             words.append(child.text or "")
         elif child.tag in _BREAKS:
             words.append(_BREAKS[child.tag])
-        elif child.tag == qn("w:p"):  # in a text box
+        elif child.tag == qn("w:p"):  # of a cell, a note or a text box
             words.append(f"\n{_text(child)}\n")
         elif child.tag not in _LEFT_OUT:
             words.append(_text(child))
