@@ -86,6 +86,14 @@ def test_a_wrong_byte_in_a_long_text_costs_one_character(tmp_path: Path, encodin
     assert "第19条，请在周五之前把合同寄给王经理。" in document.text
 
 
+def test_a_text_that_was_cut_inside_a_character_keeps_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for encoding, said in {"utf-8": "utf-8", "gbk": "gb18030"}.items():
+        path.write_bytes("请在周五之前".encode(encoding)[:-1])
+        document = read(path)
+        assert (document.text.rstrip("\ufffd"), document.encoding) == ("请在周五之", said)
+
+
 @pytest.mark.parametrize("data", [bytes(range(256)), b"\x7fELF\x02\x01\x01" + bytes(60), bytes(range(0, 80, 2)) * 3])
 def test_what_is_not_text_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.txt"

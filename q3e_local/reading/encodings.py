@@ -19,7 +19,7 @@ from q3e_local.reading.pieces import clean
 _SAMPLE = 65_536  # bytes that are judged; the whole file is then decoded
 _READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
 _WRONG_MAX = 0.02  # damaged characters for each sound one outside ASCII, in a file that still is UTF-8
-_RIGHT_MIN = 20  # sound ones outside ASCII, before a file with damaged ones is UTF-8
+_RIGHT_MIN = 20  # sound ones outside ASCII, or five Chinese ones, before a file with damaged ones is UTF-8
 _MESS_MAX = 0.4  # what charset-normalizer bears; titles in spaced letters and frames of signs are more than its 0.2
 _CONTROL_MAX = 0.01  # share of control characters in a text
 _CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
@@ -95,7 +95,8 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         text = data[:_SAMPLE].decode("utf-8", "replace")
         n_wrong = text.count("\ufffd")
-        n_right = sum(character > "\x7f" for character in text) - n_wrong
+        # Three bytes are seldom UTF-8 by accident, two often are: 目录 in GBK.
+        n_right = sum((character > "\x7f") + 3 * (character > "\u07ff") for character in text) - 4 * n_wrong
         # One more for the cut at the end of the sample.
         return n_right >= _RIGHT_MIN and n_wrong <= 1 + _WRONG_MAX * n_right
     return True
