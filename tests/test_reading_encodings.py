@@ -19,14 +19,19 @@ CHINESE = (
     "OK，明天见", "1. 项目背景\n2. 目标", "價格與質量問題的報告",
 )  # fmt: skip
 TAIWANESE = ("會議", "你好嗎", "請在週五之前把合約寄給王經理。", "第三季度預算檢討")
-JAPANESE = ("会議の議事録です", "こんにちは、世界", "金曜日までに契約書を王さんに送ってください。")
+JAPANESE = (
+    "会議の議事録です",
+    "こんにちは、世界",
+    "レッスン 6 は\nまだです",
+    "金曜日までに契約書を王さんに送ってください。",
+)
 KOREAN = (
     "오늘 날씨가 아주 좋습니다", "금요일까지 계약서를 왕 부장님께 보내 주세요.",
     "도움말,파일,편집,도구,창,열기,저장,끝내기,되돌리기,잘라내기,붙이기,찾기,바꾸기,설정",
 )  # fmt: skip
 WESTERN = (
     "Müller schickt den Vertrag über die Brücke.", "déjà vu à l'école", "Straße", "“quoted” – it’s €5",
-    "¿El niño comió piñas?", "Größe: 5 cm²", "la col·lecció", "it´s naïve",
+    "¿El niño comió piñas?", "Größe: 5 cm²", "la col·lecció", "it´s naïve", "¡¡ NOTA",
 )  # fmt: skip
 RUSSIAN = ("Пожалуйста, отправьте договор до пятницы.", "Сегодня хорошая погода, и мы пойдём гулять в парк.")
 POLISH = ("Zażółć gęślą jaźń. Proszę wysłać umowę do piątku.",)

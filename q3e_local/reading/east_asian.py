@@ -26,11 +26,13 @@ def east_asian(sample: bytes) -> str | None:
     if (text := decoded(sample, "cp949")) is not None and _is_korean(text):
         return "cp949"
     scores: dict[str, float] = {}
-    for name in ("gb18030", "cp950", "big5hkscs", "cp932", "euc_jp"):
+    for name in ("gb18030", "euc_jp", "cp932", "cp950", "big5hkscs"):
         text = decoded(sample, name)
-        is_japanese = name in ("cp932", "euc_jp")
-        # Kana of GB 2312 lie where those of EUC-JP do: a text full of them is Japanese.
-        if text is not None and (_others(text, _is_kana) > _KANA_MIN) == is_japanese:
+        if text is None:
+            continue
+        n_kana, is_japanese = _others(text, _is_kana), name in ("cp932", "euc_jp")
+        # Kana of GB 2312 lie where those of EUC-JP do: a text full of them is Japanese. Signs alone are nothing.
+        if n_kana > _KANA_MIN if is_japanese else n_kana <= _KANA_MIN and _others(text, _is_hanzi):
             scores[name] = _others(text, _is_japanese if is_japanese else is_daily)
     best = max(scores, key=lambda name: scores[name], default=None)  # the first of equals
     return best if best is not None and scores[best] >= _DAILY_MIN else None
@@ -93,14 +95,16 @@ def _is_japanese(character: str) -> bool:
 
 
 def _is_hangul(character: str) -> bool:
-    return "\uac00" <= character < "\ud7a4" or "\u3131" <= character < "\u3190"  # syllables, and their parts
+    """A syllable in daily use (KS X 1001), or a part of one."""
+    found = character.encode("euc_kr", "ignore")
+    return len(found) == 2 and (0xB0 <= found[0] <= 0xC8 or found[0] == 0xA4)
 
 
 def _is_korean(text: str) -> bool:
     """Hangul lie where GB 2312 has its first hanzi. But Chinese goes on beyond those, and has no spaces in it."""
     others = [character for character in text if character > "\x7f"]
     hangul = [character for character in others if _is_hangul(character)]
-    if len(hangul) < max(6, 0.9 * len(others)):
+    if len(hangul) < max(8, 0.9 * len(others)):
         return False
     n_spaces = len(re.findall(r"[\uac00-\ud7a3][.,!?]? (?=[\uac00-\ud7a3\w])", text))
     return n_spaces * 6 >= len(hangul) or len(set(hangul)) >= 24
