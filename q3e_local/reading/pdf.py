@@ -9,6 +9,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pypdf
@@ -23,6 +24,9 @@ from q3e_local.reading.pieces import Outline, Piece, assemble
 # It complains of flaws that it then repairs. Who asks for logs gets that, stderr does not.
 logging.getLogger("pypdf").addHandler(logging.NullHandler())
 
+# Of a page's content, which is held as objects while it is read; and of pages, drawn in 10 microseconds or so each.
+_UNPACKED, _PARSED = 20_000_000, 1_000_000  # bytes and tokens
+_OPERATIONS_OF_PAGE, _OPERATIONS = 500_000, 10_000_000
 _DEPTH_MAX = 10
 _ENTRIES_MAX = 10_000
 _HYPHEN = re.compile(r"(?<=[a-zà-ÿ])[-\u00ad\u2010]\n(?=[a-zà-ÿ])")  # a word cut at the end of its line
@@ -32,7 +36,7 @@ _Entry = tuple[int, int, str]  # page from 0, level from 1, title
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("PDF"):
+    with parsing("PDF"), _bounds():
         reader = pypdf.PdfReader(io.BytesIO(data))
         # Many are encrypted with no password, only to forbid printing.
         if reader.is_encrypted and not reader.decrypt(""):
@@ -52,12 +56,35 @@ def read(data: bytes, limits: Limits) -> Document:
     return document
 
 
+def _bounds() -> AbstractContextManager[Any]:
+    return pypdf.apply_configuration(zlib_maximum_output_length=_UNPACKED, stream_parsing_work_maximum_count=_PARSED)
+
+
+class _Work:
+    """Counts what pages draw, forms within forms too, and stops above what any real one does."""
+
+    def __init__(self) -> None:
+        self.page = self._n_on_page = self._n_in_all = 0
+
+    def turn(self, page: int) -> None:
+        self.page, self._n_on_page = page, 0
+
+    def count(self, *_: Any) -> None:
+        self._n_on_page += 1
+        self._n_in_all += 1
+        if self._n_on_page > _OPERATIONS_OF_PAGE or self._n_in_all > _OPERATIONS:
+            limit = _OPERATIONS_OF_PAGE if self._n_on_page > _OPERATIONS_OF_PAGE else _OPERATIONS
+            raise InputError(f"draws more than {limit:,} strokes and letters up to page {self.page}; split it")
+
+
 def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
+    work = _Work()
     entries = _entries(reader)
     outline = Outline()
     for number, page in enumerate(reader.pages):
+        work.turn(number + 1)
         with parsing(f"PDF at page {number + 1}"):
-            text = _HYPHEN.sub("", page.extract_text())
+            text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
         here = [(level, title) for at, level, title in entries if at == number]
         for part, path in _parts(text, here, outline):
             for start, end in paragraphs(part):
