@@ -27,12 +27,10 @@ logging.getLogger("pypdf").addHandler(logging.NullHandler())
 # Of a page's content, which is held as objects while it is read; and of pages, drawn in 10 microseconds or so each.
 _UNPACKED, _PARSED = 20_000_000, 1_000_000  # bytes and tokens
 _OPERATIONS_OF_PAGE, _OPERATIONS = 500_000, 10_000_000
-_DEPTH_MAX = 10
-_ENTRIES_MAX = 10_000
 _HYPHEN = re.compile(r"(?<=[a-zà-ÿ])[-\u00ad\u2010]\n(?=[a-zà-ÿ])")  # a word cut at the end of its line
 _NO_CHARACTERS = re.compile("[\x01-\x08\x0e-\x1f\ufffd\ue000-\uf8ff]")
 _NO_CHARACTERS_MAX = 0.3  # share of a text
-_Entry = tuple[int, int, str]  # page from 0, level from 1, title
+_Entry = tuple[int, str]  # of the outline: level from 1, title
 
 
 def read(data: bytes, limits: Limits) -> Document:
@@ -85,13 +83,12 @@ def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
         work.turn(number + 1)
         with parsing(f"PDF at page {number + 1}"):
             text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
-        here = [(level, title) for at, level, title in entries if at == number]
-        for part, path in _parts(text, here, outline):
+        for part, path in _parts(text, entries.get(number, []), outline):
             for start, end in paragraphs(part):
                 yield Piece(part[start:end], path, number + 1)
 
 
-def _parts(text: str, entries: list[tuple[int, str]], outline: Outline) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _parts(text: str, entries: list[_Entry], outline: Outline) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A page's text, cut where the titles that the outline has for this page stand in it."""
     start = 0
     for level, title in entries:
@@ -103,21 +100,20 @@ def _parts(text: str, entries: list[tuple[int, str]], outline: Outline) -> Itera
     yield text[start:], outline.path
 
 
-def _entries(reader: pypdf.PdfReader) -> list[_Entry]:
-    """The outline. A broken one is as good as none: the text does not hang on it."""
-    entries: list[_Entry] = []
+def _entries(reader: pypdf.PdfReader) -> dict[int, list[_Entry]]:
+    """The outline by pages, from 0. A broken one is as good as none: the text does not hang on it."""
+    entries: dict[int, list[_Entry]] = {}
     try:
         with parsing("PDF"):
             _gather(reader, reader.outline, 1, entries)
     except InputError:
-        entries = []
+        return {}
     return entries
 
 
-def _gather(reader: pypdf.PdfReader, items: list[Any], level: int, entries: list[_Entry]) -> None:
-    for item in items[:_ENTRIES_MAX]:
+def _gather(reader: pypdf.PdfReader, items: list[Any], level: int, entries: dict[int, list[_Entry]]) -> None:
+    for item in items:
         if isinstance(item, list):
-            if level < _DEPTH_MAX:
-                _gather(reader, item, level + 1, entries)
+            _gather(reader, item, level + 1, entries)
         elif item.title and (page := reader.get_destination_page_number(item)) is not None:
-            entries.append((page, level, " ".join(str(item.title).split())[:200]))
+            entries.setdefault(page, []).append((level, " ".join(str(item.title).split())[:200]))
