@@ -1,0 +1,119 @@
+"""PDF: the text of each page, under the titles of the outline.
+
+Knows pages and outlines; pictures of text it cannot read. The only module that imports pypdf.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pypdf
+
+from q3e_local.errors import InputError
+from q3e_local.reading.document import Document
+from q3e_local.reading.failures import parsing
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.lines import paragraphs
+from q3e_local.reading.pieces import Outline, Piece, assemble
+
+# It complains of flaws that it then repairs. Who asks for logs gets that, stderr does not.
+logging.getLogger("pypdf").addHandler(logging.NullHandler())
+
+# Of a page's content, which is held as objects while it is read; and of pages, drawn in 10 microseconds or so each.
+_UNPACKED, _PARSED = 20_000_000, 1_000_000  # bytes and tokens
+_OPERATIONS_OF_PAGE, _OPERATIONS = 500_000, 10_000_000
+_HYPHEN = re.compile(r"(?<=[a-zà-ÿ])[-\u00ad\u2010]\n(?=[a-zà-ÿ])")  # a word cut at the end of its line
+_NO_CHARACTERS = re.compile("[\x01-\x08\x0e-\x1f\ufffd\ue000-\uf8ff]")
+_NO_CHARACTERS_MAX = 0.3  # share of a text
+_Entry = tuple[int, str]  # of the outline: level from 1, title
+
+
+def read(data: bytes, limits: Limits) -> Document:
+    with parsing("PDF"), _bounds():
+        reader = pypdf.PdfReader(io.BytesIO(data))
+        # Many are encrypted with no password, only to forbid printing.
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise InputError("is encrypted; save a copy without its password")
+        n_pages = len(reader.pages)
+        if n_pages == 0:
+            raise InputError("has no pages; it may be damaged, save it again")
+        limits.check_pages(n_pages)
+        document = assemble(_pieces(reader), "pdf", limits)
+    if not document.sections:
+        pages = "its page" if n_pages == 1 else f"its {n_pages:,} pages"
+        raise InputError(f"has no text in {pages}, as scans have none; run OCR over it first, as ocrmypdf")
+    if len(_NO_CHARACTERS.findall(document.text)) > _NO_CHARACTERS_MAX * len(document.text):
+        raise InputError(
+            "has fonts that do not tell which characters they draw; run OCR over it first, as ocrmypdf --force-ocr"
+        )
+    return document
+
+
+def _bounds() -> AbstractContextManager[Any]:
+    return pypdf.apply_configuration(zlib_maximum_output_length=_UNPACKED, stream_parsing_work_maximum_count=_PARSED)
+
+
+class _Work:
+    """Counts what pages draw, forms within forms too, and stops above what any real one does."""
+
+    def __init__(self) -> None:
+        self.page = self._n_on_page = self._n_in_all = 0
+
+    def turn(self, page: int) -> None:
+        self.page, self._n_on_page = page, 0
+
+    def count(self, *_: Any) -> None:
+        self._n_on_page += 1
+        self._n_in_all += 1
+        if self._n_on_page > _OPERATIONS_OF_PAGE or self._n_in_all > _OPERATIONS:
+            limit = _OPERATIONS_OF_PAGE if self._n_on_page > _OPERATIONS_OF_PAGE else _OPERATIONS
+            raise InputError(f"draws more than {limit:,} strokes and letters up to page {self.page}; split it")
+
+
+def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
+    work = _Work()
+    entries = _entries(reader)
+    outline = Outline()
+    for number, page in enumerate(reader.pages):
+        work.turn(number + 1)
+        with parsing(f"PDF at page {number + 1}"):
+            text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
+        for part, path in _parts(text, entries.get(number, []), outline):
+            for start, end in paragraphs(part):
+                yield Piece(part[start:end], path, number + 1)
+
+
+def _parts(text: str, entries: list[_Entry], outline: Outline) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A page's text, cut where the titles that the outline has for this page stand in it."""
+    start = 0
+    for level, title in entries:
+        found = re.compile(r"\s+".join(map(re.escape, title.split())), re.IGNORECASE).search(text, start)
+        if found and found.start() > start:
+            yield text[start : found.start()], outline.path
+            start = found.start()
+        outline.enter(level, title)
+    yield text[start:], outline.path
+
+
+def _entries(reader: pypdf.PdfReader) -> dict[int, list[_Entry]]:
+    """The outline by pages, from 0. A broken one is as good as none: the text does not hang on it."""
+    entries: dict[int, list[_Entry]] = {}
+    try:
+        with parsing("PDF"):
+            _gather(reader, reader.outline, 1, entries)
+    except InputError:
+        return {}
+    return entries
+
+
+def _gather(reader: pypdf.PdfReader, items: list[Any], level: int, entries: dict[int, list[_Entry]]) -> None:
+    for item in items:
+        if isinstance(item, list):
+            _gather(reader, item, level + 1, entries)
+        elif item.title and (page := reader.get_destination_page_number(item)) is not None:
+            entries.setdefault(page, []).append((level, " ".join(str(item.title).split())[:200]))
