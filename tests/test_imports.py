@@ -23,6 +23,7 @@ FACTS = (
 )
 ROOMS = [
     ["errors"],
+    ["reading"],
     FACTS.split(),
     ["llama", "download", "cache"],  # one foreign thing each: these do not know each other
     ["convert", "elsewhere"],
@@ -50,6 +51,13 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server"},
     "pyarrow": {"cli"},
+    "charset_normalizer": {"reading.encodings"},
+    "markdown_it": {"reading.markdown"},
+    "docutils": {"reading.restructured"},
+    "lxml": {"reading.markup"},
+    "pypdf": {"reading.pdf"},
+    "docx": {"reading.word"},
+    "pptx": {"reading.slides"},
     "fastapi": {"server"},
     "starlette": {"server"},
     "anyio": {"server"},
@@ -134,6 +142,7 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
     heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
+    heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -1,0 +1,60 @@
+"""Files to text with structure: `read` one, `walk` the folders they are in.
+
+Knows nothing of models, vectors or indexes. Each kind has a module of its own, loaded when the first file of it
+comes; each foreign parser has one owner among them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import stat
+from pathlib import Path
+
+from q3e_local.errors import InputError
+from q3e_local.reading.document import Document, Section
+from q3e_local.reading.failures import parsing
+from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.walk import Found, Skipped, walk
+
+__all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read", "walk"]
+
+# Kind: its module, whose `read` takes a file's bytes.
+_READERS = {
+    "text": "text",
+    "markdown": "markdown",
+    "rst": "restructured",
+    "html": "html",
+    "pdf": "pdf",
+    "docx": "word",
+    "pptx": "slides",
+    "epub": "epub",
+    "notebook": "notebook",
+    "csv": "tables",
+    "jsonl": "json_lines",
+    "code": "code",
+}
+
+
+def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+    """A file's text and sections; of an empty text none. Never stops at half of a file.
+
+    Raises InputError, whatever is wrong: encrypted, scanned, broken, not text, above a limit. Its text is the reason
+    alone, without the file's name.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("is no regular file")
+        limits.check_size(status.st_size)
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}") from None
+    limits.check_size(len(data))  # it may have grown
+    kind = kind_of(path.name, data[:N_SNIFFED])
+    if kind is None:
+        raise InputError("is not text")
+    reader = importlib.import_module(f"q3e_local.reading.{_READERS[kind]}")
+    with parsing(kind):
+        document: Document = reader.read(data, limits)
+    return document

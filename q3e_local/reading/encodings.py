@@ -1,0 +1,164 @@
+"""Find out in which encoding a file's bytes are text.
+
+Knows bytes, not formats. UTF-8 comes first, then what a file says of itself, then the encodings of East Asia; of the
+rest charset-normalizer is the judge, and this the only module that imports it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from q3e_local.errors import InputError
+from q3e_local.reading.east_asian import decoded, east_asian, is_daily, is_utf8_by_accident, share
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.pieces import clean
+
+_SAMPLE = 65_536  # bytes that are judged; the whole file is then decoded
+_READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
+_WRONG_MAX = 0.02  # damaged characters for each sound one outside ASCII, in a file that still is UTF-8
+_RIGHT_MIN = 20  # sound ones outside ASCII, or five Chinese ones, before a file with damaged ones is UTF-8
+_MESS_MAX = 0.4  # what charset-normalizer bears; titles in spaced letters and frames of signs are more than its 0.2
+_CONTROL_MAX = 0.01  # share of control characters in a text
+_CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_SINGLE_BYTE = [
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp866",
+    "koi8_r", "iso8859_2", "iso8859_5", "iso8859_15", "mac_roman", "cp437", "cp850",
+]  # fmt: skip
+# What browsers take for an encoding that pages name too narrowly (encoding.spec.whatwg.org).
+_WIDER = {
+    "gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949",
+    "iso8859-1": "cp1252", "ascii": "cp1252",
+}  # fmt: skip
+# A sign between two letters; but Catalan has a dot there, and an accent is used for an apostrophe.
+_SIGN_IN_A_WORD = re.compile(r"[^\W\d_][\xa1-\xac\xae-\xb3\xb5\xb6\xb8-\xbb\xbf\xd7\xf7](?=[^\W\d_])")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A file's text, lines ended by \\n, and the encoding its bytes were in."""
+
+    text: str
+    encoding: str
+
+
+def decode(data: bytes, limits: Limits, declared: str | None = None) -> Decoded:
+    """The text of a file; `declared` is the encoding it says of itself, as HTML does. Wrong bytes show as U+FFFD.
+
+    Raises InputError for what is not text, and above the limit of characters.
+    """
+    encoding = _encoding(data, declared)
+    text = data.decode(encoding, "replace").removeprefix("\ufeff")
+    limits.check_characters(len(text))
+    if share(text[:_SAMPLE], _is_control) > _CONTROL_MAX:
+        raise InputError("is not text")
+    return Decoded(clean(text.replace("\r\n", "\n").replace("\r", "\n")), encoding)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins so can be text; a character that is cut at the end is no reason against it."""
+    try:
+        decode(head, Limits())
+    except InputError:
+        return False
+    return True
+
+
+def _encoding(data: bytes, declared: str | None) -> str:
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return encoding
+    sample = data[:_SAMPLE]
+    if b"\0" in sample:
+        return _utf16(sample)
+    if len(_CONTROLS.findall(sample)) > _CONTROL_MAX * len(sample):
+        raise InputError("is not text")
+    if _is_utf8(data):
+        return "gb18030" if is_utf8_by_accident(data) else "utf-8"
+    return _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample) or _single_byte(sample)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether all of it is, or nearly all: a log with a broken line in it is still UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data[:_SAMPLE].decode("utf-8", "replace")
+        n_wrong = text.count("\ufffd")
+        # Three bytes are seldom UTF-8 by accident, two often are: 目录 in GBK.
+        n_right = sum((character > "\x7f") + 3 * (character > "\u07ff") for character in text) - 4 * n_wrong
+        # One more for the cut at the end of the sample.
+        return n_right >= _RIGHT_MIN and n_wrong <= 1 + _WRONG_MAX * n_right
+    return True
+
+
+def _declared(sample: bytes, declared: str | None) -> str | None:
+    """What the file says of itself, if it is an encoding of text and the bytes bear it out."""
+    if declared is None:
+        return None
+    try:
+        b" ".decode(declared)  # raises for codecs that are none of text, as hex
+        name = codecs.lookup(declared).name
+        name = _WIDER.get(name, name)
+        return None if decoded(sample, name) is None else name
+    except (LookupError, ValueError):
+        return None
+
+
+def _utf16(sample: bytes) -> str:
+    """Zero bytes: UTF-16 without a mark, if that makes a text of it."""
+    best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _readable(sample, encoding))
+    if _readable(sample, best) < _READABLE_MIN:
+        raise InputError("is not text")
+    return best
+
+
+def _utf16_without_zeros(sample: bytes) -> str | None:
+    """UTF-16 of Chinese or Japanese alone has no zero byte; here nothing else made sense of it."""
+    if len(sample) % 2:
+        return None
+    return next((name for name in ("utf-16-le", "utf-16-be") if _readable(sample, name) >= _READABLE_MIN), None)
+
+
+def _readable(sample: bytes, encoding: str) -> float:
+    text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
+    return share(text, lambda character: character in "\n\r\t" or _is_letter(character) or is_daily(character))
+
+
+def _is_letter(character: str) -> bool:
+    """Of Latin, Greek, Cyrillic, Hebrew and what lies between."""
+    return " " <= character < "\u0600"
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\t\n\r\f\x1b\x1a\b" and unicodedata.category(character) == "Cc"
+
+
+def _single_byte(sample: bytes) -> str:
+    """cp1252 where it makes words, else what charset-normalizer thinks."""
+    text = sample.decode("cp1252", "replace")
+    if "\ufffd" not in text and _makes_words(text):
+        return "cp1252"
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample, cp_isolation=_SINGLE_BYTE, threshold=_MESS_MAX).best()
+    if best is None:
+        raise InputError("is not text, or in an encoding that cannot be told; save it as UTF-8")
+    return best.encoding
+
+
+def _makes_words(text: str) -> bool:
+    """Whether letters outside ASCII are the fewer ones in it, and no sign stands inside a word."""
+    letters = [character for character in text if character.isalpha()]
+    n_others = sum(character > "\x7f" for character in letters)
+    return n_others < 0.4 * max(1, len(letters)) and not _SIGN_IN_A_WORD.search(text)

@@ -1,0 +1,97 @@
+"""CSV and TSV: each row a section, `column: value; column: value`, on the line where it begins.
+
+Knows delimiters and header rows; types and dialects beyond double quotes it does not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from q3e_local.errors import InputError
+from q3e_local.reading.document import Document
+from q3e_local.reading.encodings import decode
+from q3e_local.reading.failures import parsing
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.pieces import Piece, assemble
+
+_DELIMITERS = ",\t;|"
+_NONE = "\x1f"  # for a file of one column, whose sentences may have commas in them
+_N_SNIFFED = 50  # rows that show which delimiter it is
+_VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely than that somebody wrote it
+
+
+def read(data: bytes, limits: Limits) -> Document:
+    decoded = decode(data, limits)
+    with parsing("CSV"):
+        delimiter = _delimiter(decoded.text)
+        return assemble(_pieces(decoded.text, delimiter), "csv", limits, decoded.encoding)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and values of each row that has any."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    line = 1
+    try:
+        for row in rows:
+            if any(value.strip() for value in row):
+                yield line, [value.strip() for value in row]
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"cannot be read as CSV from line {line} on ({error}); a quote may be left open") from None
+
+
+def _delimiter(text: str) -> str:
+    """The one that cuts most rows into the same number of values, more than one, if that is most rows."""
+
+    def agreement(delimiter: str) -> tuple[int, int]:
+        widths = Counter[int]()
+        with suppress(InputError):  # the rows before it tell as well, and reading will come upon it again
+            for _, row in islice(_rows(text, delimiter), _N_SNIFFED):
+                widths[len(row)] += 1
+        alike = [(n_rows, width) for width, n_rows in widths.items() if width > 1 and 2 * n_rows >= widths.total()]
+        return max(alike, default=(0, 0))
+
+    best = max(_DELIMITERS, key=agreement)
+    return best if agreement(best) > (0, 0) else _NONE
+
+
+def _pieces(text: str, delimiter: str) -> Iterator[Piece]:
+    names: Sequence[str] | None = None
+    for number, (line, values) in enumerate(_rows(text, delimiter)):
+        too_long = next((value for value in values if len(value) > _VALUE_MAX), None)
+        if too_long is not None:
+            raise InputError(
+                f"has a value of {len(too_long):,} characters in the row at line {line}, the limit is "
+                f"{_VALUE_MAX:,}; a quote may be left open"
+            )
+        if number == 0 and _is_header(values):
+            names = values
+            yield Piece("; ".join(value for value in values if value), line=line)
+            continue
+        yield Piece(_sentence(names, values), line=line)
+
+
+def _is_header(values: Sequence[str]) -> bool:
+    """Names of columns differ, none is empty or a number."""
+    return len(set(values)) == len(values) and all(value and not _is_number(value) for value in values)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _sentence(names: Sequence[str] | None, values: Sequence[str]) -> str:
+    if names is None or len(names) == 1:
+        return "; ".join(value for value in values if value)
+    extra = len(values) - len(names)
+    named = zip([*names, *[""] * max(0, extra)], values, strict=False)
+    return "; ".join(f"{name}: {value}" if name else value for name, value in named if value)

@@ -1,0 +1,200 @@
+"""Find the files below folders: in order, each once, without what nobody wants searched.
+
+Knows names, folders and links; of a file it reads the first bytes, and only where its name says nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from q3e_local.errors import InputError
+from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
+
+# Programs keep their parts in them. Environments of Python and conda are known by a file of theirs.
+_LEFT_OUT_FOLDERS = {"node_modules", "__pycache__", "site-packages", "__macosx", "$recycle.bin"}
+_MARKS_OF_ENVIRONMENTS = {"pyvenv.cfg", "conda-meta"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that can be read, as far as its name and first bytes tell."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder passed over. `reason` is short and the same for all of its sort: it can be counted by."""
+
+    path: Path
+    reason: str
+    is_expected: bool = False  # a picture, an archive, a program: nobody expected it to be read
+
+
+def walk(
+    folders: Sequence[Path], globs: Sequence[str] = (), leave_out: Sequence[Path] = ()
+) -> Iterator[Found | Skipped]:
+    """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
+
+    A file may be named too, and is then taken though it is hidden or matches no glob. A glob without a slash is for
+    names, one with it for paths below the folder (`**` for any folders); one that matches is enough, case does not
+    matter. What is hidden, and folders in which programs keep their parts, are not there at all. `leave_out` are
+    files of one's own. Raises InputError at once for a name that does not exist.
+    """
+    for path in folders:
+        if not os.path.lexists(path):
+            raise InputError(f"there is no file or folder {path}")
+    return _Walk(globs, leave_out).over(folders)
+
+
+class _Walk:
+    """What has been seen, so that each real folder and file comes once and links end."""
+
+    def __init__(self, globs: Sequence[str], leave_out: Sequence[Path]) -> None:
+        self._globs = [_expression(glob) for glob in globs]
+        self._known = kinds()
+        self._seen: set[tuple[int, int]] = set()
+        self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
+        for path in leave_out:
+            if path.exists():
+                self._is_new(path.stat())
+
+    def over(self, paths: Sequence[Path]) -> Iterator[Found | Skipped]:
+        for path in paths:
+            yield from self._path(path, path, is_named=True)
+        # Links last: a file that was walked itself is then known by its own path.
+        while self._links:
+            path, base = self._links.pop(0)
+            yield from self._path(path, base)
+
+    def _path(self, path: Path, base: Path, is_named: bool = False) -> Iterator[Found | Skipped]:
+        """A file or folder by its path, wherever that leads."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            yield Skipped(path, "link to nothing" if path.is_symlink() else _reason(error))
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            if is_named or self._matches(path, base):
+                yield from self._file(path, status, is_named)
+        elif self._is_new(status):
+            yield from self._below(path, base)
+
+    def _below(self, folder: Path, base: Path) -> Iterator[Found | Skipped]:
+        waiting = [folder]  # on a list, not on Python's stack: folders may be deep
+        while waiting:
+            path = waiting.pop()
+            try:
+                with os.scandir(path) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                yield Skipped(path, _reason(error))
+                continue
+            if path != base and any(entry.name in _MARKS_OF_ENVIRONMENTS for entry in entries):
+                continue
+            inside: list[Path] = []
+            for entry in entries:
+                try:
+                    yield from self._entry(entry, base, inside)
+                except OSError as error:
+                    yield Skipped(Path(entry.path), _reason(error))
+            waiting += reversed(inside)
+
+    def _entry(self, entry: os.DirEntry[str], base: Path, inside: list[Path]) -> Iterator[Found | Skipped]:
+        if _is_hidden(entry):
+            return
+        path = Path(entry.path)
+        if entry.is_symlink():
+            self._links.append((path, base))
+        elif entry.is_dir():
+            if entry.name.lower() not in _LEFT_OUT_FOLDERS and self._is_new(_status(entry)):
+                inside.append(path)
+        elif self._matches(path, base):
+            yield from self._file(path, _status(entry))
+
+    def _file(self, path: Path, status: os.stat_result, is_named: bool = False) -> Iterator[Found | Skipped]:
+        if not self._is_new(status):
+            return
+        what = left_out(path.name)
+        suffix = without_reader(path.name)
+        if not stat.S_ISREG(status.st_mode):
+            yield Skipped(path, "no regular file", is_expected=not is_named)
+        elif not _is_utf8(path):
+            yield Skipped(path, "its name is not UTF-8; rename it")
+        elif what is not None:
+            yield Skipped(path, what, is_expected=not is_named)
+        elif suffix is not None:
+            yield Skipped(path, f"no reader for {suffix}")
+        elif not self._is_readable(path):
+            yield Skipped(path, "not text", is_expected=not is_named)
+        else:
+            yield Found(path, status.st_size, status.st_mtime_ns)
+
+    def _is_readable(self, path: Path) -> bool:
+        """Whether its name, else its first bytes make it one of our kinds. Raises OSError."""
+        if any(suffix in self._known for suffix in suffixes(path.name)):
+            return True
+        with path.open("rb") as file:
+            return kind_of(path.name, file.read(N_SNIFFED)) is not None
+
+    def _matches(self, path: Path, base: Path) -> bool:
+        if not self._globs:
+            return True
+        below = path.relative_to(base).as_posix()
+        return any(expression.fullmatch(below if has_slash else path.name) for expression, has_slash in self._globs)
+
+    def _is_new(self, status: os.stat_result) -> bool:
+        key = status.st_dev, status.st_ino
+        is_new = key not in self._seen
+        self._seen.add(key)
+        return is_new
+
+
+def _expression(glob: str) -> tuple[re.Pattern[str], bool]:
+    """A glob as an expression, and whether it is for paths. `*` and `?` stay in a folder, `**/` is any of them."""
+    has_slash = "/" in glob
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]/]*\])", glob.removeprefix("./").removeprefix("/"))
+    pattern = "".join(words.get(part) or _set(part) for part in parts)
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL), has_slash
+
+
+def _set(part: str) -> str:
+    """`[abc]` and `[!abc]` of a glob; anything else stands for itself."""
+    if len(part) < 3 or not (part.startswith("[") and part.endswith("]")):
+        return re.escape(part)
+    inside = part[1:-1].replace("\\", r"\\").replace("[", r"\[")
+    return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+
+
+def _is_hidden(entry: os.DirEntry[str]) -> bool:
+    """By its dot, by its attribute on Windows, or the file by which Word locks a document."""
+    if entry.name.startswith((".", "~$")):
+        return True
+    attributes: int = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0) if os.name == "nt" else 0
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    status = entry.stat()
+    # On Windows a listing does not say which file it is.
+    return status if status.st_ino else os.stat(entry.path)  # noqa: PTH116
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"

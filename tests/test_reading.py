@@ -1,0 +1,349 @@
+"""What reading a file of each kind gives: its text, its headings, and where each stretch of it stands."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import docx
+import made_files
+import nbformat
+import pptx
+import pytest
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
+from docx.oxml import parse_xml
+
+from q3e_local.errors import InputError
+from q3e_local.reading import Document, Limits, kinds, read
+
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def of(tmp_path: Path, name: str, data: bytes | str, limits: Limits | None = None) -> Document:
+    path = tmp_path / name
+    path.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+    return read(path, limits or Limits())
+
+
+def sections(document: Document) -> list[tuple]:
+    """(place, heading path, text) of each section; the place is a page where there are pages, else a line."""
+    return [(one.page or one.line, one.headings, document.text[one.start : one.end]) for one in document.sections]
+
+
+HARBOUR, TIDES, CHINESE = ("Harbour",), ("Harbour", "Tides"), ("Harbour", "潮汐")
+EXPECTED = {
+    "letter.txt": [(1, (), "Dear Anna,"), (3, (), "the piano will be tuned on Friday.")],
+    "便条.txt": [(1, (), "请在周五之前把合同寄给王经理。\n另外，会议室已经预订好了。")],
+    "harbour.md": [
+        (1, (), "---\ntitle: Harbour notes\n---"),
+        (5, HARBOUR, "# Harbour"), (7, HARBOUR, "The pilot boat leaves at dawn."),
+        (9, TIDES, "## Tides"), (11, TIDES, "- high water at 06:12\n- low water at 12:30"),
+        (14, TIDES, "| Day | Height |\n|-----|--------|\n| Mon | 3.2 m  |"),
+        (18, TIDES, "```python\ndef height(day): return 3.2\n```"),
+        (22, CHINESE, "## 潮汐"), (24, CHINESE, "涨潮时港口的水深是十二米。"),
+    ],
+    "bees.rst": [
+        (1, ("Beekeeping",), "Beekeeping\n=========="),
+        (4, ("Beekeeping",), "Bees fly when it is warmer than ten degrees."),
+        (6, ("Beekeeping", "Winter"), "Winter\n------"), (9, ("Beekeeping", "Winter"), "Feed them sugar in October."),
+    ],
+    "bread.html": [
+        (5, ("Sourdough",), "Sourdough"), (6, ("Sourdough",), "A starter needs flour, water and a week of patience."),
+        (8, ("Sourdough", "Baking"), "Baking"),
+        (8, ("Sourdough", "Baking"), "- heat the oven to 250 degrees\n- bake for forty minutes"),
+        (9, ("Sourdough", "Baking"), "Flour | Water\n500 g | 350 g"),
+    ],
+    "report.pdf": [
+        (1, ("Outage",), "The turbine stood still for nine days."), (2, ("Costs",), "Repairs cost 12,000 euros."),
+    ],
+    "minutes.docx": [
+        (None, ("Minutes of the board",), "Minutes of the board"),
+        (None, ("Minutes of the board",), "The board met in Rotterdam on 3 May."),
+        (None, ("Minutes of the board", "Budget"), "Budget"),
+        (None, ("Minutes of the board", "Budget"), "The harbour crane is leased for two more years."),
+        (None, ("Minutes of the board", "Budget"), "- ask for three offers\n- compare the leases"),
+        (None, ("Minutes of the board", "Budget"), "Item | Cost\nCrane | 40,000"),
+        (None, ("Minutes of the board", "Budget", "人事"), "人事"),
+        (None, ("Minutes of the board", "Budget", "人事"), "决定在九月之前招聘两名数据分析师。"),
+    ],
+    "launch.pptx": [
+        (1, ("Launch plan",), "Launch plan"),
+        (1, ("Launch plan",), "Beta opens in March\nPrices stay as they are\nMarket | Start\nJapan | June"),
+        (1, ("Launch plan",), "Mention the waiting list of 900 people."),
+        (2, (), "第二季度的重点是海外市场。"),
+    ],
+    "novel.epub": [
+        (None, ("The Storm",), "The Storm"), (None, ("The Storm",), "The lamp went out."),
+        (None, ("Dawn",), "Dawn"), (None, ("Dawn",), "Gulls cried."),
+    ],
+    "rain.ipynb": [
+        (1, ("Rainfall",), "# Rainfall"), (1, ("Rainfall",), "We look at ten years of rain in Bergen."),
+        (2, ("Rainfall",), "import statistics\nmean = statistics.mean(rain)"),
+        (3, ("Rainfall",), "The wettest month is 十月。"),
+    ],
+    "stock.csv": [
+        (1, (), "name; place"), (2, (), "name: lantern; place: cellar"), (3, (), "name: rope; place: attic"),
+    ],
+    "chat.jsonl": [(1, (), "who: Mia\nsaid: the bus is late"), (2, (), "who: Tom")],
+    "circle.py": [
+        (1, (), '"""Sums."""'), (3, (), "import math"), (6, (), "class Circle:"),
+        (7, ("class Circle",), '"""Round."""'),
+        (9, ("class Circle",), "def area(self, radius):\n        return math.pi * radius**2"),
+        (12, ("class Circle",), "def edge(self, radius):\n        return 2 * math.pi * radius"),
+        (16, (), "@cached\ndef golden():\n    return (1 + math.sqrt(5)) / 2"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", made_files.FILES)
+def test_every_kind_is_read_with_its_structure(tmp_path: Path, name: str) -> None:
+    document = of(tmp_path, name, made_files.FILES[name]())
+    assert sections(document) == EXPECTED[name]
+    assert document.kind == kinds()[Path(name).suffix]
+    assert document.has_lines == (document.kind in ("text", "markdown", "rst", "code"))
+    headings = [one for one in document.sections if one.is_heading]
+    assert all(document.text[one.start : one.end].strip("#=- \n").startswith(one.headings[-1]) for one in headings)
+
+
+def test_there_is_a_file_of_every_kind_here() -> None:
+    assert {kinds()[Path(name).suffix] for name in made_files.FILES} == set(kinds().values())
+
+
+# What is read of small files, kind by kind: (name, content, expected sections).
+SMALL = {
+    "paragraphs of text keep their lines": (
+        "a.txt", "\n\n one\ntwo \n \t\n\u3000三\r\n四\r\n",
+        [(3, (), "one\ntwo"), (6, (), "三\n四")],
+    ),
+    "a Setext heading, and markup in a heading": (
+        "a.md", "The *big* `plan`\n===\n\ntext\n\n### [deep](http://x)\nmore",
+        [(1, ("The big plan",), "The *big* `plan`\n==="), (4, ("The big plan",), "text"),
+         (6, ("The big plan", "deep"), "### [deep](http://x)"), (7, ("The big plan", "deep"), "more")],
+    ),
+    "a heading in a fence is none": ("a.md", "```\n# no\n```\n", [(1, (), "```\n# no\n```")]),
+    "a link's definition is not lost": (
+        "a.md", "# A\n\n[x]: http://example.com 'the place'\n",
+        [(1, ("A",), "# A"), (3, ("A",), "[x]: http://example.com 'the place'")],
+    ),
+    "titles over and under": (
+        "a.rst", "=====\nTitle\n=====\n\nIntro.\n\n标题二\n------\n\n.. note::\n\n   Beware.\n",
+        [(1, ("Title",), "=====\nTitle\n====="), (5, ("Title",), "Intro."),
+         (7, ("Title", "标题二"), "标题二\n------"), (10, ("Title", "标题二"), ".. note::"),
+         (12, ("Title", "标题二"), "Beware.")],
+    ),
+    "broken markup is text": ("a.rst", "A\n=\n\n**open `x\n\n.. nothing:: x\n   :y\n\nB\n~~~~\n-\n", None),
+    "a saved note": ("a.html", "<p>Buy milk.", [(1, (), "Buy milk.")]),
+    "a note in what looks like furniture": ("a.html", "<nav>Buy milk.</nav>", [(1, (), "Buy milk.")]),
+    "a page without a heading is under its title": (
+        "a.html", "<title>Shopping</title><p>Milk<br>and <b>bread</b>.</p>",
+        [(None, ("Shopping",), "Shopping"), (1, ("Shopping",), "Milk\nand bread.")],
+    ),
+    "code in a page keeps its lines": (
+        "a.html", "<p>So:</p>\n<pre>def f():\n    pass</pre>",
+        [(1, (), "So:"), (2, (), "def f():\n    pass")],
+    ),
+    "lists in lists, and an empty item": (
+        "a.html", "<ul><li>a<ul><li>b</ul><li><p>c</p><li></ul><p>d",
+        [(1, (), "- a\n- b\n- c"), (1, (), "d")],
+    ),
+    "a line break inside Chinese is no space": ("a.html", "<p>会议室\n  已经预订</p>", [(1, (), "会议室已经预订")]),
+    "a table that lays out a page": (
+        "a.html", "<table><tr><td><h1>A</h1><p>one</p></td><td><p>two</p></td></tr></table>",
+        [(1, ("A",), "A"), (1, ("A",), "one"), (1, ("A",), "two")],
+    ),
+    "semicolons, quotes and a value of two lines": (
+        "a.csv", 'name;note\nAnna;"likes;\ntea"\n\nBob;\nCid;x;y\n',
+        [(1, (), "name; note"), (2, (), "name: Anna; note: likes;\ntea"), (5, (), "name: Bob"),
+         (6, (), "name: Cid; note: x; y")],
+    ),
+    "a column of sentences": (
+        "a.csv", "said\nYes, of course\nNo\nWell, it is, you see, late\n",
+        [(1, (), "said"), (2, (), "Yes, of course"), (3, (), "No"), (4, (), "Well, it is, you see, late")],
+    ),
+    "a table without names": ("a.tsv", "1\tlamp\n2\trope\n", [(1, (), "1; lamp"), (2, (), "2; rope")]),
+    "strings deep in a record": (
+        "a.jsonl", '{"a": {"b": ["x", "y"], "n": 1}, "c": " "}\nno json\n"z"\n',
+        [(1, (), "a.b: x\na.b: y"), (2, (), "no json"), (3, (), "z")],
+    ),
+    "a brace language": (
+        "a.java",
+        "package x;\n\n/** Doc. */\npublic class Car {\n    int n;\n\n    // go\n    void go() {\n        n++;\n"
+        "    }\n    void stop() {\n    }\n}\n",
+        [(1, (), "package x;"), (3, (), "/** Doc. */\npublic class Car {"), (5, ("public class Car",), "int n;"),
+         (7, ("public class Car",), "// go\n    void go() {\n        n++;\n    }"),
+         (11, ("public class Car",), "void stop() {\n    }\n}")],
+    ),
+    "functions without a blank line between them": (
+        "a.go", "func a() {\n\treturn\n}\nfunc b() {\n}\n",
+        [(1, (), "func a() {\n\treturn\n}"), (4, (), "func b() {\n}")],
+    ),
+    "a file without a suffix": ("Makefile", "all:\n\techo hi\n", [(1, (), "all:\n\techo hi")]),
+    "a name in capitals": ("A.MD", "# A\n", [(1, ("A",), "# A")]),
+    "nothing": ("a.txt", "", []),
+    "white space": ("a.md", " \n\u3000\n", []),
+    "an empty Word document": ("a.docx", made_files.word(lambda document: None), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_small_files(tmp_path: Path, case: str) -> None:
+    name, content, expected = SMALL[case]
+    document = of(tmp_path, name, content)
+    assert expected is None or sections(document) == expected
+    assert expected is not None or "".join(document.text.split()) == "".join(str(content).split())
+
+
+def test_restructured_text_does_nothing_that_the_file_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("the secret", encoding="utf-8")
+    lines = [".. include:: secret.txt", ".. raw:: html\n   :file: secret.txt", ".. csv-table::\n   :file: secret.txt"]
+    document = of(tmp_path, "a.rst", "A\n=\n\n" + "\n\n".join(lines))
+    assert "the secret" not in document.text
+    assert document.sections[0].headings == ("A",)
+
+
+def test_long_lists_and_paragraphs_are_cut_where_they_have_joints(tmp_path: Path) -> None:
+    items = [f"- item {number} " + "word " * 20 for number in range(40)]
+    document = of(tmp_path, "a.md", "\n".join(items))
+    assert [text for _, _, text in sections(document)] == [item.strip() for item in items]
+    lines = [f"第{number}条，内容如下。" * 10 for number in range(40)]
+    document = of(tmp_path, "a.txt", "\n".join(lines))
+    assert [text for _, _, text in sections(document)] == lines
+
+
+def test_a_long_function_is_cut_at_its_own_indentation(tmp_path: Path) -> None:
+    steps = [f"    if case == {number}:\n        return '{'x' * 80}'\n" for number in range(40)]
+    document = of(tmp_path, "a.py", "def choose(case):\n" + "\n".join(steps))
+    assert len(document.sections) == 41
+    assert {one.headings for one in document.sections[1:]} == {("def choose(case)",)}
+    assert [one.line for one in document.sections[:4]] == [1, 2, 5, 8]
+
+
+def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path: Path) -> None:
+    def fill(document: docx.document.Document) -> None:
+        paragraph = document.add_paragraph("The rent is ")
+        paragraph._p.append(parse_xml(f"<w:del {W}><w:r><w:delText>800</w:delText></w:r></w:del>"))
+        paragraph._p.append(parse_xml(f"<w:ins {W}><w:r><w:t>900</w:t></w:r></w:ins>"))
+        paragraph._p.append(parse_xml(f"<w:hyperlink {W}><w:r><w:t> euros</w:t></w:r></w:hyperlink>"))
+        control = f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>in a control</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+        document.element.body.insert(1, parse_xml(control))
+        table = document.add_table(rows=1, cols=2)
+        table.cell(0, 0).merge(table.cell(0, 1)).text = "merged"
+        outer = document.add_table(rows=2, cols=2)
+        outer.cell(0, 0).text, outer.cell(1, 1).text = "a", "d"
+        outer.cell(0, 1).add_table(rows=1, cols=1).cell(0, 0).text = "inner"
+        heading = document.add_paragraph("租赁合同")
+        heading.style = document.styles.add_style("标题 1 自定义", 1)
+        document.add_paragraph("期限三年。")
+
+    document = of(tmp_path, "a.docx", made_files.word(fill))
+    assert sections(document) == [
+        (None, (), "The rent is 900 euros"), (None, (), "in a control"), (None, (), "merged"),
+        (None, (), "a | inner\nd"),
+        (None, ("租赁合同",), "租赁合同"), (None, ("租赁合同",), "期限三年。"),
+    ]  # fmt: skip
+
+
+def test_word_reads_text_boxes_once_and_footnotes_at_the_end(tmp_path: Path) -> None:
+    inside = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+    box = (
+        f'<w:r {W} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"><mc:AlternateContent>'
+        f"<mc:Choice>{inside}</mc:Choice><mc:Fallback>{inside}</mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    notes = (
+        f'<w:footnotes {W}><w:footnote w:type="separator"><w:p/></w:footnote>'
+        "<w:footnote><w:p><w:r><w:t>See page 9.</w:t></w:r></w:p></w:footnote></w:footnotes>"
+    )
+
+    def fill(document: docx.document.Document) -> None:
+        document.add_paragraph("beside it")._p.append(parse_xml(box))
+        content_type = "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml"
+        part = Part(PackURI("/word/footnotes.xml"), content_type, notes.encode(), document.part.package)
+        document.part.relate_to(part, f"{OFFICE}/footnotes")
+
+    assert sections(of(tmp_path, "a.docx", made_files.word(fill))) == [
+        (None, (), "beside it\nboxed"), (None, (), "See page 9."),
+    ]  # fmt: skip
+
+
+def test_a_book_of_epub_2_has_its_titles_from_the_ncx(tmp_path: Path) -> None:
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="2.0"><manifest>'
+        '<item id="ncx" href="toc.ncx" media-type="application/x-dtbncx+xml"/>'
+        '<item id="a" href="text/a.html" media-type="application/xhtml+xml"/></manifest>'
+        '<spine toc="ncx"><itemref idref="a"/></spine></package>'
+    )
+    ncx = (
+        '<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>第一章</text></navLabel>'
+        '<content src="text/a.html#x"/></navPoint></navMap></ncx>'
+    )
+    chapter = '<?xml version="1.0" encoding="gbk"?><html><body><p>下雨了。</p></body></html>'.encode("gbk")
+    parts = {"META-INF/container.xml": made_files.CONTAINER, "OEBPS/book.opf": package, "OEBPS/toc.ncx": ncx}
+    document = of(tmp_path, "a.epub", made_files.zipped(parts | {"OEBPS/text/a.html": chapter}))
+    assert sections(document) == [(None, ("第一章",), "第一章"), (None, ("第一章",), "下雨了。")]
+
+
+def test_slides_in_groups_are_read(tmp_path: Path) -> None:
+    presentation, file = pptx.Presentation(), io.BytesIO()
+    group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
+    group.shapes.add_textbox(0, 0, 99, 99).text_frame.text = "inside a group"
+    presentation.save(file)
+    assert sections(of(tmp_path, "a.pptx", file.getvalue())) == [(1, (), "inside a group")]
+
+
+def test_a_notebook_of_the_third_format_is_read(tmp_path: Path) -> None:
+    cells = [
+        nbformat.v3.new_heading_cell("Old"),
+        nbformat.v3.new_code_cell("x = 1"),
+        nbformat.v3.new_text_cell("html", "<i>"),
+    ]
+    old = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=cells)])
+    document = of(tmp_path, "a.ipynb", nbformat.v3.writes_json(old))
+    assert sections(document) == [(1, ("Old",), "Old"), (2, ("Old",), "x = 1"), (3, ("Old",), "<i>")]
+
+
+def test_pdf_pages_are_cut_at_the_titles_of_the_outline_and_words_are_mended(tmp_path: Path) -> None:
+    page = "end of the story be-\nfore it\nSecond Chapter\nhow it began"
+    document = of(tmp_path, "a.pdf", made_files.pdf(["First", page], ["First", "Second  chapter"]))
+    assert sections(document) == [
+        (1, ("First",), "First"), (2, ("First",), "end of the story before it"),
+        (2, ("Second chapter",), "Second Chapter\nhow it began"),
+    ]  # fmt: skip
+    chinese = of(tmp_path, "a.pdf", made_files.pdf(["第三季度预算复盘"], chinese=True))
+    assert chinese.text == "第三季度预算复盘"
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
+def test_a_pdf_encrypted_without_a_password_opens(tmp_path: Path, algorithm: str) -> None:
+    assert of(tmp_path, "a.pdf", made_files.encrypted_pdf("open to all", "", algorithm)).text == "open to all"
+
+
+# Limit, and a file of each sort just above it: (limits, name, content, reason).
+ABOVE = [
+    (Limits(size_bytes=9), "a.txt", "0123456789", "is too large: 1e-05 MB, the limit is 9e-06 MB; split it"),
+    (Limits(n_characters=3), "a.md", "四个字符", "has more than 3 characters of text, which is the limit; split it"),
+    (Limits(n_characters=3), "a.docx", made_files.FILES["minutes.docx"](), "has more than 3 characters"),
+    (Limits(n_pages=1), "a.pdf", made_files.pdf(["one", "two"]), "has 2 pages, the limit is 1; split it"),
+    (Limits(n_pages=1), "a.pptx", made_files.slides(), "has 2 pages, the limit is 1; split it"),
+    (Limits(unpacked_bytes=9), "a.epub", made_files.book([("A", "<p>b</p>")]), "unpacks to more than the limit of"),
+    (Limits(part_bytes=9), "a.docx", made_files.FILES["minutes.docx"](), "larger than the limit of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("limits", "name", "content", "reason"), ABOVE)
+def test_a_file_above_a_limit_says_which(
+    tmp_path: Path, limits: Limits, name: str, content: bytes, reason: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        of(tmp_path, name, content, limits)
+    assert reason in str(caught.value)
+
+
+def test_importing_the_room_loads_no_parser() -> None:
+    import subprocess
+
+    script = "import sys, q3e_local.reading as r; r.kinds(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"} & set(loaded)

@@ -1,0 +1,216 @@
+"""Broken, hostile and locked files end in an InputError that says why, and never in anything else."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import made_files
+import pytest
+
+from q3e_local.errors import InputError
+from q3e_local.reading import read
+from q3e_local.reading.failures import parsing
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """Cut short, with wrong bytes, or with a hole."""
+    bad, at = bytearray(data), chance.randrange(len(data))
+    match chance.randrange(3):
+        case 0:
+            del bad[at:]
+        case 1:
+            for _ in range(chance.randint(1, 20)):
+                bad[chance.randrange(len(bad))] = chance.randrange(256)
+        case _:
+            del bad[at : at + chance.randint(1, 300)]
+    return bytes(bad)
+
+
+@pytest.mark.parametrize("name", made_files.FILES)
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data, path, chance = made_files.FILES[name](), tmp_path / name, random.Random(name)
+    reasons = []
+    for _ in range(60):
+        path.write_bytes(damaged(data, chance))
+        try:
+            document = read(path)
+        except InputError as error:
+            reasons.append(str(error))
+        else:
+            assert all(document.text[one.start : one.end].strip() for one in document.sections)
+    assert all(len(reason) < 300 for reason in reasons)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", ["word/document.xml", "word/styles.xml", "[Content_Types].xml"])
+def test_damage_inside_the_parts_of_a_zip_is_found_too(tmp_path: Path, part: str) -> None:
+    """The checksums are right here, the XML is not."""
+    parts = word_parts()
+    path, chance, whole = tmp_path / "a.docx", random.Random(part), bytes(parts[part])
+    n_refused = 0
+    for _ in range(25):
+        parts[part] = damaged(whole, chance)
+        path.write_bytes(made_files.zipped(parts))
+        try:
+            read(path)
+        except InputError:
+            n_refused += 1
+    assert n_refused
+
+
+def entities(root: str) -> bytes:
+    """A billion laughs: nine entities, each ten times the one before."""
+    laughs = "".join(f'<!ENTITY {after} "{f"&{before};" * 10}">' for before, after in pairwise("abcdefghij"))
+    return f'<!DOCTYPE x [<!ENTITY a "ha ha ha">{laughs}]>{root}'.encode()
+
+
+def lying(part_size: int) -> bytes:
+    """A zip file whose directory says that its part is smaller than it is."""
+    data = made_files.zipped({"word/document.xml": bytes(part_size)})
+    said, true = (1000).to_bytes(4, "little"), part_size.to_bytes(4, "little")
+    assert data.count(true) == 2
+    return data.replace(true, said)
+
+
+WORD = (
+    '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+    "<w:body>&j;</w:body></w:document>"
+)
+PROTECTION = (
+    '<encryption><EncryptedData xmlns="http://www.w3.org/2001/04/xmlenc#">'
+    '<EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/></EncryptedData></encryption>'
+)
+
+
+def word_parts() -> dict[str, bytes | str]:
+    with zipfile.ZipFile(io.BytesIO(made_files.FILES["minutes.docx"]())) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def word_of(document: bytes) -> bytes:
+    return made_files.zipped(word_parts() | {"word/document.xml": document})
+
+
+def book_with(parts: dict[str, bytes | str]) -> bytes:
+    return made_files.book([("A", "<p>b</p>")], parts)
+
+
+# Name, how the file is made, how the reason begins.
+REFUSED = {
+    "a locked PDF": (
+        "a.pdf", lambda: made_files.encrypted_pdf("x", "pw"), "is encrypted; save a copy without its password",
+    ),
+    "a scan": (
+        "a.pdf", made_files.scanned_pdf, "has no text in its 2 pages, as scans have none; run OCR over it first",
+    ),
+    "no PDF": ("a.pdf", lambda: b"hello", "cannot be read as PDF (PdfStreamError: Stream has ended"),
+    "a PDF of nameless characters": (
+        "a.pdf", lambda: made_files.pdf(["\ue001\ue002\ue003 a"], chinese=True), "has fonts that do not tell which",
+    ),
+    "an empty PDF": ("a.pdf", lambda: b"", "cannot be read as PDF (EmptyFileError"),
+    "an empty Word document": ("a.docx", lambda: b"", "cannot be read as Word document (BadZipFile"),
+    "no Word document": (
+        "a.docx", lambda: b"hello", "cannot be read as Word document (BadZipFile: File is not a zip file); it may be",
+    ),
+    "a locked Word document": (
+        "a.docx", lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "is encrypted, or from Office",
+    ),
+    "slides under a wrong name": ("a.docx", made_files.slides, "cannot be read as Word document (ValueError"),
+    "a protected book": (
+        "a.epub", lambda: book_with({"META-INF/encryption.xml": PROTECTION}), "is protected (DRM), only",
+    ),
+    "a zip bomb": (
+        "a.docx", lambda: made_files.zipped({"a.bin": bytes(450_000_000)}), "unpacks to more than the limit of 400",
+    ),
+    "a part that would be a huge tree": (
+        "a.epub", lambda: made_files.zipped({"a.xml": bytes(60_000_000)}), "has a part 'a.xml' larger than the limit",
+    ),
+    "a zip bomb that lies": (
+        "a.docx", lambda: lying(60_000_000), "cannot be read as Word document (BadZipFile: Bad CRC-32",
+    ),
+    "a billion laughs in Word": (
+        "a.docx", lambda: word_of(entities(WORD)), "cannot be read as Word document (XMLSyntaxError",
+    ),
+    "a billion laughs in a book": (
+        "a.epub", lambda: book_with({"OEBPS/book.opf": entities("<package>&j;</package>")}),
+        "cannot be read as EPUB (XMLSyntaxError",
+    ),
+    "a page nested too deep": (
+        "a.html", lambda: b"<div>" * 9000 + b"x", "cannot be read as HTML to its end (Excessive depth",
+    ),
+    "a record nested too deep": ("a.jsonl", lambda: b"[" * 100_000, "cannot be read as JSON Lines (RecursionError"),
+    "JSON that is no notebook": ("a.ipynb", lambda: b"[1]", "is JSON, but no Jupyter notebook"),
+    "a quote left open for long": (
+        "a.csv", lambda: b'a,b\n1,"' + b"x\n" * 90_000, "cannot be read as CSV from line 2 on (field larger than",
+    ),
+    "a quote left open": (
+        "a.csv", lambda: b'a,b\n1,"' + b"x\n" * 60_000, "has a value of 119,999 characters in the row at line 2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_reason_is_given(tmp_path: Path, case: str) -> None:
+    name, make, reason = REFUSED[case]
+    path = tmp_path / name
+    path.write_bytes(make())
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value).startswith(reason)
+
+
+def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the secret", encoding="utf-8")
+    kind = f'<!DOCTYPE x [<!ENTITY s SYSTEM "{secret.as_uri()}">]>'
+    pages = {
+        "a.epub": book_with({"OEBPS/nav.xhtml": f'{kind}<html><a href="c%200.xhtml">A&s;</a></html>'}),
+        "a.html": f"{kind}<p>&s; text</p>".encode(),
+    }
+    for name, data in pages.items():
+        (tmp_path / name).write_bytes(data)
+        text = read(tmp_path / name).text
+        assert text
+        assert "the secret" not in text
+
+
+@pytest.mark.parametrize("raised", [RecursionError("deep"), MemoryError(), KeyError("x"), UnicodeError("b" * 999)])
+def test_whatever_a_parser_raises_is_an_input_error_that_names_it(raised: Exception) -> None:
+    with pytest.raises(InputError, match=rf"^cannot be read as PDF \({type(raised).__name__}"), parsing("PDF"):
+        raise raised
+
+
+def test_an_interrupt_is_no_broken_file() -> None:
+    with pytest.raises(KeyboardInterrupt), parsing("PDF"):
+        raise KeyboardInterrupt
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^cannot be read: No such file"):
+        read(tmp_path / "none.txt")
+    with pytest.raises(InputError, match=r"^is no regular file"):
+        read(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on this system")
+def test_a_fifo_does_not_keep_us_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"^is no regular file"):
+        read(tmp_path / "a.txt")
+
+
+def test_parsers_that_complain_leave_stderr_clean(tmp_path: Path) -> None:
+    """A PDF that pypdf repairs, read by a program that has set up no logging."""
+    data = made_files.pdf(["still here"])
+    path = tmp_path / "a.pdf"
+    path.write_bytes(data.replace(b"startxref\n", b"startxref\n9"))
+    script = f"import pathlib, q3e_local.reading as r; print(r.read(pathlib.Path({str(path)!r})).text)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("still here\n", "")

@@ -1,0 +1,54 @@
+"""Whatever a file holds, its sections are in order, do not overlap, and leave out nothing but white space."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from q3e_local.errors import InputError
+from q3e_local.reading import Document, read
+from q3e_local.reading.document import Section
+
+LINES = st.sampled_from([
+    "", " ", "\t", "\u3000", "\f", "\u2028", "text", "会议纪要。", "# A", "### B", "## `c` *d*", "===", "---", "~~~~",
+    "- item", "  - inner", "1. one", "> quote", "```", "| a | b |", "|---|---|", "[x]: http://y", "<div>", "</div>",
+    "+++", "title: x", "def f():", "    return 1", "class C:", "    def g(self):", "\t\tpass", "}", "{", "  })",
+    "@decorator", "# comment", "end", "else:", ".. note::", "   inside", ".. include:: x", "::", "*open", "|", '"a,b',
+    'c"', "x;y;z", "a\tb",
+])  # fmt: skip
+TEXTS = st.lists(LINES | st.text(max_size=12), max_size=30).map("\n".join)
+
+
+def check(document: Document) -> None:
+    at = 0
+    for one in document.sections:
+        assert at <= one.start < one.end <= len(document.text)
+        assert not document.text[at : one.start].strip()
+        assert document.text[one.start : one.end] == document.text[one.start : one.end].strip()
+        at = one.end
+    assert not document.text[at:].strip()
+
+
+def line_of(document: Document, section: Section) -> int:
+    return document.text.count("\n", 0, section.start) + 1
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".rst", ".py", ".csv", ".jsonl", ".html"])
+@given(text=TEXTS)
+def test_sections_leave_out_nothing_but_white_space(suffix: str, text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"a{suffix}")
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8", "replace"))
+        try:
+            document = read(path)
+        except InputError as error:
+            event(str(error))
+            return
+    check(document)
+    if document.has_lines:
+        assert "".join(document.text.split()) == "".join(text.replace("\0", " ").split()).removeprefix("\ufeff")
+        assert [one.line for one in document.sections] == [line_of(document, one) for one in document.sections]

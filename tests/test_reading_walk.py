@@ -1,0 +1,155 @@
+"""Which files are found below folders: each real one once, in order, without what nobody wants searched."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import made_files
+import pytest
+from command import write
+
+from q3e_local.errors import InputError
+from q3e_local.reading import Found, Skipped, walk
+
+
+def found(folder: Path, *globs: str, paths: list[str] | None = None) -> list[str]:
+    """Names below the folder of what was found, in order."""
+    given = [folder] if paths is None else [folder / path for path in paths]
+    return [one.path.relative_to(folder).as_posix() for one in walk(given, globs) if isinstance(one, Found)]
+
+
+def skipped(folder: Path) -> dict[str, tuple[str, bool]]:
+    return {one.path.name: (one.reason, one.is_expected) for one in walk([folder]) if isinstance(one, Skipped)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Not tmp_path itself: the tests' home is in that."""
+    (tmp_path / "files").mkdir()
+    return tmp_path / "files"
+
+
+def test_files_come_sorted_with_size_and_time(folder: Path) -> None:
+    write(folder, {"b.md": "two", "a.txt": "one", "c/d/e.py": "x", "c/a.txt": "y", "Z.rst": "z", "文/记.md": "记"})
+    assert found(folder) == ["Z.rst", "a.txt", "b.md", "c/a.txt", "c/d/e.py", "文/记.md"]
+    first = next(iter(walk([folder])))
+    assert isinstance(first, Found)
+    assert (first.size_bytes, first.mtime_ns) == (1, (folder / "Z.rst").stat().st_mtime_ns)
+
+
+def test_every_kind_of_file_is_found(folder: Path) -> None:
+    assert sorted(found(made_files.folder(folder))) == sorted(made_files.FILES)
+
+
+def test_hidden_files_and_programs_own_folders_are_not_there(folder: Path) -> None:
+    hidden = [".env", ".git/a.txt", "x/.venv/a.txt", "node_modules/a.js", "x/__pycache__/a.txt", "~$report.docx",
+              "env/pyvenv.cfg", "env/a.py", "conda/conda-meta/history", "conda/a.py", ".DS_Store"]  # fmt: skip
+    write(folder, dict.fromkeys([*hidden, "a.txt", "x/b.txt"], "text"))
+    assert [one.path.name for one in walk([folder])] == ["a.txt", "b.txt"]
+    assert found(folder, paths=[".env", ".git"]) == [".env", ".git/a.txt"]
+
+
+def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder: Path) -> None:
+    write(folder, {
+        "a.ZIP": b"", "b.png": b"", "c.mp4": b"", "d.gguf": b"", "e.so": b"", "f.sqlite": b"", "g.min.js": b"",
+        "h.tar.gz": b"",
+        "i.xlsx": b"", "j.doc": b"", "program": b"\x7fELF\x02\x01\x01" + bytes(99), "README": b"text", "k.js": b"",
+        "l.unknown": "会议记录".encode("gb18030"),
+    })  # fmt: skip
+    assert found(folder) == ["README", "k.js", "l.unknown"]
+    assert skipped(folder) == {
+        "a.ZIP": ("archive", True), "b.png": ("picture", True), "c.mp4": ("audio or video", True),
+        "d.gguf": ("model or data", True), "e.so": ("program", True), "f.sqlite": ("database", True),
+        "g.min.js": ("generated code", True), "h.tar.gz": ("archive", True), "program": ("not text", True),
+        "i.xlsx": ("no reader for .xlsx", False), "j.doc": ("no reader for .doc", False),
+    }  # fmt: skip
+    # Whoever names a file expects it to be read.
+    assert list(walk([folder / "a.ZIP"])) == [Skipped(folder / "a.ZIP", "archive")]
+
+
+# Patterns, and what they find among the files below.
+GLOBS = {
+    ("*.md",): ["a.md", "B.MD", "x/c.md", "x/y/d.md"],
+    ("*.MD", "*.py"): ["B.MD", "a.md", "e.py", "x/c.md", "x/y/d.md", "x/y/f.py"],
+    ("x/*.md",): ["x/c.md"],
+    ("x/**/*.md",): ["x/c.md", "x/y/d.md"],
+    ("**/*.py",): ["e.py", "x/y/f.py"],
+    ("x/**",): ["x/c.md", "x/y/d.md", "x/y/f.py"],
+    ("[ae].*",): ["a.md", "e.py"],
+    ("[!a-d].*",): ["e.py", "x/y/f.py"],
+    ("?.md",): ["a.md", "B.MD", "x/c.md", "x/y/d.md"],
+    ("a[.md",): [],
+    ("*.csv",): [],
+}
+
+
+@pytest.mark.parametrize("globs", GLOBS)
+def test_globs(folder: Path, globs: tuple[str, ...]) -> None:
+    write(folder, dict.fromkeys(["a.md", "B.MD", "e.py", "x/c.md", "x/y/d.md", "x/y/f.py"], "text"))
+    assert sorted(found(folder, *globs)) == sorted(GLOBS[globs])
+
+
+def test_a_file_given_twice_or_in_two_folders_comes_once(folder: Path) -> None:
+    write(folder, {"a.txt": "a", "x/b.txt": "b", "x/.c.txt": "c"})
+    assert found(folder, paths=["x", ".", "x/b.txt", "a.txt", "x/../x"]) == ["x/b.txt", "a.txt"]
+    assert found(folder, "*.md", paths=["x/.c.txt", "x"]) == ["x/.c.txt"]
+
+
+def test_links_are_followed_once_and_loops_end(folder: Path) -> None:
+    write(folder, {"in/b.txt": "b", "in/deep/c.txt": "c", "out/d.txt": "d", "out/e.txt": "e"})
+    links = {
+        "in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out",
+        "in/one.txt": "../out/d.txt",
+        "in/nothing.txt": "gone.txt", "in/self": "self",
+    }  # fmt: skip
+    try:
+        for name, target in links.items():
+            (folder / name).symlink_to(target)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    # b.txt by its own name though a link to it sorts first; d.txt by the first way to it.
+    assert found(folder, paths=["in"]) == ["in/b.txt", "in/deep/c.txt", "in/one.txt", "in/other/e.txt"]
+    assert skipped(folder / "in") == {"nothing.txt": ("link to nothing", False), "self": ("link to nothing", False)}
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="POSIX permissions and names")
+def test_what_cannot_be_read_or_named_is_skipped_with_a_reason(folder: Path) -> None:
+    write(folder, {"a.txt": "a", "closed/b.txt": "b", "secret": "c"})
+    os.mkfifo(folder / "pipe.txt")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("x", encoding="utf-8")
+    (folder / "closed").chmod(0)
+    (folder / "secret").chmod(0)
+    try:
+        reasons = {ascii(name): reason for name, reason in skipped(folder).items()}
+        assert reasons.pop(ascii("caf\udce9.txt")) == ("its name is not UTF-8; rename it", False)
+        assert reasons.pop("'pipe.txt'") == ("no regular file", True)
+        if os.geteuid() != 0:  # root may read everything
+            denied = ("cannot be read: Permission denied", False)
+            assert reasons == {"'closed'": denied, "'secret'": denied}
+            assert found(folder) == ["a.txt"]
+    finally:
+        (folder / "closed").chmod(stat.S_IRWXU)
+
+
+def test_a_name_that_does_not_exist_is_an_error_at_once(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^there is no file or folder .*nothing"):
+        walk([folder, folder / "nothing"])
+
+
+def test_files_of_ones_own_are_left_out(folder: Path) -> None:
+    write(folder, {"a.txt": "a", "out.jsonl": "{}"})
+    assert [one.path.name for one in walk([folder], leave_out=[folder / "out.jsonl", folder / "none"])] == ["a.txt"]
+
+
+def test_folders_may_be_deep(folder: Path) -> None:
+    path = folder
+    for _ in range(400):
+        path = path / "d"
+    try:
+        path.mkdir(parents=True)
+        (path / "a.txt").write_text("a", encoding="utf-8")
+    except OSError:
+        pytest.skip("this system allows no such paths")
+    assert len(found(folder)) == 1
