@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Writing that does not put spaces between words, or, as Korean, puts endings to them: found by pairs of characters,
 # as Lucene's CJKAnalyzer does. Han, kana, Hangul, Thai, Lao, Myanmar, Khmer.
@@ -22,10 +22,13 @@ _LETTER = f"(?:[^\\W_{_PAIRED}]|[\u0900-\u0963\u0966-\u0dff])"
 _TOKEN = re.compile(f"[{_PAIRED}]+|{_LETTER}+")
 _IS_PAIRED = re.compile(f"[{_PAIRED}]").match
 # Words that belong together: PRJ-2041, max_tokens, 3.5, foo::bar, a/b.
-_JOINED = re.compile(f"{_LETTER}+(?:(?:::|[-_./:@#]){_LETTER}+)+")
-_QUOTED = re.compile("\"([^\"]+)\"|“([^”]+)”|「([^」]+)」|『([^』]+)』|《([^》]+)》|«([^»]+)»")
+_JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
+_QUOTED = re.compile(
+    "\"([^\"]{1,200})\"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»"
+)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]+\b")
 _CAMEL = re.compile(r"\b\w*[a-z][A-Z]\w*\b")
+_SHOUTED = 4  # so many words in capitals and none in small letters are no abbreviations
 
 TOKEN_CHARACTERS = 64  # what is longer is no word; its beginning is found
 
@@ -36,19 +39,12 @@ class Term:
 
     tokens: tuple[str, ...]
     is_prefix: bool = False
+    exact: str = field(default="", compare=False)  # as the user wrote what is meant to the letter
 
     @property
     def match(self) -> str:
         """As FTS5 reads it. Tokens hold no quotes."""
         return f'"{" ".join(self.tokens)}"{"*" if self.is_prefix else ""}'
-
-
-@dataclass(frozen=True)
-class WordQuery:
-    """What a query looks for, each once and in its order; and what in it is meant to the letter."""
-
-    terms: tuple[Term, ...]
-    exact: tuple[str, ...] = ()  # quotes, codes, numbers, abbreviations, identifiers, as the user wrote them
 
 
 def folded(text: str) -> str:
@@ -75,41 +71,33 @@ def tokens(text: str) -> list[str]:
     return found
 
 
-def word_query(text: str) -> WordQuery:
-    """What a query looks for."""
-    text = unicodedata.normalize("NFKC", text)
-    terms: list[Term] = []
-    exact: list[str] = []
-    for match in _QUOTED.finditer(text):
-        phrase = match[match.lastindex or 1].strip()
-        found = _phrase(phrase)
-        if found.tokens:
-            terms.append(found)
-            exact.append(phrase)
-    joined = [match[0] for match in _JOINED.finditer(text)]
-    terms += [found for found in map(_phrase, joined) if len(found.tokens) > 1]
-    exact += [each for each in joined if _is_exact(each)]
-    is_shouted = text.upper() == text
-    if not is_shouted:
-        exact += _CAPITALS.findall(text) + _CAMEL.findall(text)
-    for run in _TOKEN.findall(folded(text)):
-        if not _IS_PAIRED(run):
-            terms.append(Term((run[:TOKEN_CHARACTERS],)))
-            exact += [run] if any(map(str.isdigit, run)) else []
-        elif len(run) == 1:
-            terms.append(Term((run,), is_prefix=True))
+def terms_of(query: str) -> tuple[Term, ...]:
+    """What a query looks for, each once: what is meant to the letter first, then all of its words.
+
+    Meant to the letter are quotes, codes, numbers, identifiers and abbreviations.
+    """
+    query = unicodedata.normalize("NFKC", query)
+    terms = [_phrase(match[match.lastindex or 0], is_exact=True) for match in _QUOTED.finditer(query)]
+    terms += [_phrase(match[0], is_exact=_is_exact(match[0])) for match in _JOINED.finditer(query)]
+    capitals = _CAPITALS.findall(query)
+    if len(capitals) < _SHOUTED or query.upper() != query:
+        terms += [_phrase(word, is_exact=True) for word in capitals]
+    terms += [_phrase(word, is_exact=True) for word in _CAMEL.findall(query)]
+    for run in _TOKEN.findall(folded(query)):
+        if len(run) == 1 or not _IS_PAIRED(run):
+            terms.append(_phrase(run, is_exact=any(map(str.isdigit, run))))
         else:
             terms += [Term((pair,)) for pair in map("".join, zip(run, run[1:], strict=False))]
-    return WordQuery(tuple(dict.fromkeys(terms)), tuple(dict.fromkeys(exact)))
+    return tuple(dict.fromkeys(term for term in terms if term.tokens))
 
 
-def _phrase(text: str) -> Term:
+def _phrase(text: str, *, is_exact: bool) -> Term:
     """The tokens that stand in the index, one after the other, wherever this text does."""
-    found = tokens(text)
+    found, exact = tokens(text), text.strip() if is_exact else ""
     if not found or len(found[-1]) > 1 or not _IS_PAIRED(found[-1]):
-        return Term(tuple(found))
+        return Term(tuple(found), exact=exact)
     # The last character alone: in the index it is the beginning of a pair, if the run goes on.
-    return Term(tuple(found[:-1])) if len(found) > 1 else Term(tuple(found), is_prefix=True)
+    return Term(tuple(found[:-1] or found), is_prefix=len(found) == 1, exact=exact)
 
 
 def _is_exact(joined: str) -> bool:

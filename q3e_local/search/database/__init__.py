@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -152,16 +152,20 @@ class Database:
             found, vectors = vectors_table.of_rows(connection, rows, self.space.dim)
         return dict(zip(found.tolist(), vectors_table.scored(vectors, self._query(vector)).tolist(), strict=True))
 
-    def counted(self, terms: Sequence[Term]) -> list[words_table.Counted]:
+    def counted(self, terms: Sequence[Term]) -> dict[Term, int]:
         """In how many chunks each term of a query is found, the rarest first; those found in none are left out."""
         with self._reader.reading() as connection:
             return words_table.counted(connection, terms)
 
-    def words(self, terms: Sequence[Term], k: int, filters: Filters = NO_FILTERS) -> Ranked:
-        """The k best by words (bm25); any of the terms will do."""
+    def words(self, counted: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS) -> Ranked:
+        """The k best by words (bm25), as `counted` gave them; any of the terms will do."""
         with self._reader.reading() as connection:
-            rows, scores = words_table.search(connection, terms, k, self._allowed(connection, filters))
-        return Ranked(rows, scores)
+            return words_table.search(connection, counted, k, self._allowed(connection, filters))
+
+    def n_chunks(self) -> int:
+        """How many chunks can be found."""
+        with self._reader.reading() as connection:
+            return len(self._load(connection).rows)
 
     def entries_of(self, rows: Iterable[int]) -> list[Entry]:
         """The entries of these rows, in their order; those that are gone are left out."""
