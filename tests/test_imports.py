@@ -155,6 +155,7 @@ def test_the_public_names_are_these() -> None:
         "Engine",
         "EngineConfig",
         "Q3EError",
+        "VectorIndex",
         "load",
     ]
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
