@@ -125,15 +125,16 @@ class VectorIndex:
         """The k best for a question.
 
         `mode`: "vectors" by meaning, "words" by bm25, "hybrid" by both; "auto" is by both where the query has
-        something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction` are
-        the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
+        something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction`
+        are the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
         """
         if mode not in MODES:
             raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if not isinstance(query, str) or not query.strip():
             raise OptionError("the query is empty")
         filters = Filters(path, _seconds(since))
-        vector, cut = None, ()
+        vector: Vectors | None = None
+        cut: tuple[str, ...] = ()
         if self.embedder is not None:
             embedded = self.embedder.embed_query(query, self.dim, task=task, instruction=instruction, truncate=True)
             vector = embedded.vectors[0]

@@ -18,13 +18,17 @@ _RARE = 200
 # Short ones, and those of questions, say nothing by being rare: notes do not ask.
 _WORD_CHARACTERS_MIN = 4
 _OF_QUESTIONS = frozenset(
-    "about after also anyone been before being between could does doing done during each else ever from give have "
-    "having into know like made make many more most much need only other ours over please same shall should show "
-    "some such tell than that their them then there these they thing things this those till under until upon very "
-    "want were what when where whether which while whom whose will with within without would your".split()
+    """
+    about after also anyone been before being between could does doing done during each else ever from give have having
+    into know like made make many more most much need only other ours over please same shall should show some such tell
+    than that their them then there these they thing things this those till under until upon very want were what when
+    where whether which while whom whose will with within without would your
+    """.split()  # noqa: SIM905 (a list of words, to be read)
 )
 # A pair of characters with one of these lies across two words more often than it is one.
-_PARTICLES = frozenset("的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ")
+_PARTICLES = frozenset(
+    "的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ"
+)
 
 
 def fuse(rankings: Sequence[Sequence[int]]) -> list[int]:
@@ -42,11 +46,12 @@ def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
     `counts` says in how many chunks each term is found; of those that are in none, words would find nothing.
     """
     most = max(1, n_chunks // _RARE)
-    return [
-        f"{(term.exact or term.tokens[0])!r} (in {n:,} of {n_chunks:,})"
-        for term, n in counts.items()
-        if n and (term.exact or (n <= most and _is_telling(term)))
-    ]
+    told: dict[str, int] = {}
+    for term, n in counts.items():
+        if n and (term.exact or (n <= most and _is_telling(term))):
+            told[term.exact or term.tokens[0]] = n
+    longest = [word for word in told if not any(word in other and word != other for other in told)]
+    return [f"{word!r} (in {told[word]:,} of {n_chunks:,})" for word in longest]
 
 
 def _is_telling(term: Term) -> bool:

@@ -63,7 +63,8 @@ class Codes:
         limit = int(np.searchsorted(counts, n))
         sure = np.flatnonzero(found < limit)
         last = np.flatnonzero(found == limit)[: n - len(sure)]
-        return self.rows[np.concatenate([sure, last])]
+        rows: NDArray[np.int64] = self.rows[np.concatenate([sure, last])]
+        return rows
 
 
 def columns(rows: NDArray[np.int64], codes: Bits) -> Codes:

@@ -82,7 +82,9 @@ def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
 
 def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:
     """Those of the rows that are there, in the order asked for."""
-    return [_entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))]
+    return [
+        _entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))
+    ]
 
 
 def after(connection: apsw.Connection, row: int, n: int) -> Iterator[Entry]:

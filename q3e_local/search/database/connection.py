@@ -86,7 +86,9 @@ def reported(path: Path) -> Iterator[None]:
     except apsw.ConnectionClosedError:
         raise IndexFileError(f"{path} is closed; open it again") from None
     except (apsw.BusyError, apsw.LockedError):
-        raise IndexFileError(f"{path} is busy: another process has been at it for {BUSY_S:.0f} s; try again") from None
+        raise IndexFileError(
+            f"{path} is busy: another process has been at it for {BUSY_S:.0f} s; try again"
+        ) from None
     except apsw.FullError:
         raise NotEnoughDiskError(f"no space is left on the disk of {path}; nothing of this step was stored") from None
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError):
