@@ -19,6 +19,7 @@ from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
+from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
 from q3e_local.stream import Progress
@@ -178,7 +179,7 @@ class VectorIndex:
         self.close()
 
     def _opened(self, dim: int | None) -> Database:
-        is_there = self.path.exists() and self.path.stat().st_size > 0
+        is_there = has_bytes(self.path)
         if self.embedder is None:
             if is_there:
                 return self._of_any_model(dim)

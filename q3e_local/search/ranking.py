@@ -19,10 +19,10 @@ _RARE = 200
 _WORD_CHARACTERS_MIN = 4
 _OF_QUESTIONS = frozenset(
     """
-    about after also anyone been before being between could does doing done during each else ever from give have having
-    into know like made make many more most much need only other ours over please same shall should show some such tell
-    than that their them then there these they thing things this those till under until upon very want were what when
-    where whether which while whom whose will with within without would your
+    about after also anyone been before being between could does doing done during each else ever from give have
+    having into know like made make many more most much need only other ours over please same shall should show some
+    such tell than that their them then there these they thing things this those till under until upon very want were
+    what when where whether which while whom whose will with within without would your
     """.split()  # noqa: SIM905 (a list of words, to be read)
 )
 # A pair of characters with one of these lies across two words more often than it is one.

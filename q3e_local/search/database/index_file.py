@@ -16,7 +16,7 @@ import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import codes, schema
-from q3e_local.search.database.connection import Connection, Loader
+from q3e_local.search.database.connection import Connection, Loader, has_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.scan import Codes
 
@@ -37,7 +37,7 @@ class IndexFile:
         self._writer: Connection | None = None
         self._codes: tuple[int, Codes] | None = None  # with the state of the file they are those of
         self._closed = False
-        if space is not None and not (self.path.exists() and self.path.stat().st_size):
+        if space is not None and not has_bytes(self.path):
             self._make(space)
         self._reader = Connection(self.path, loader)
         try:
@@ -117,6 +117,7 @@ class IndexFile:
         """The file's own space, its schema brought to ours."""
         with self._reader.reading() as connection:
             is_newest = schema.check(connection, self._migrations)
+        self._reader.to_wal()
         if not is_newest:
             with self._write_connection().writing() as connection:
                 schema.migrate(connection, self._migrations)
