@@ -136,7 +136,17 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
     ],
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
-    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "sqlite_vec"}
+    heavy = {
+        "llama_cpp",
+        "huggingface_hub",
+        "pyarrow",
+        "torch",
+        "transformers",
+        "sqlite3",
+        "redis",
+        "apsw",
+        "sqlite_vec",
+    }
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -80,7 +80,9 @@ def answers(database: Database) -> list[object]:
             found.append((ids(database, ranked), ranked.scores.round(6).tolist()))
     for query in ("alpha", "beta 预算", "gamma-7", "复"):
         counted = database.counted(terms_of(query))
-        found.append(({term.match: n for term, n in counted.items()}, sorted(ids(database, database.words(counted, 50)))))
+        found.append(
+            ({term.match: n for term, n in counted.items()}, sorted(ids(database, database.words(counted, 50))))
+        )
     return found
 
 
@@ -102,7 +104,9 @@ def texts_of(number: int) -> str:
 # What is stored is what is found.
 
 
-def change_at_random(database: Database, seed: int, n: int = 60) -> dict[str, tuple[list[Chunk], np.ndarray, str | None]]:
+def change_at_random(
+    database: Database, seed: int, n: int = 60
+) -> dict[str, tuple[list[Chunk], np.ndarray, str | None]]:
     """Files and texts come, change and go; the answer is what should be there in the end."""
     choose, expected, made = random.Random(seed), {}, 0
     for step in range(n):
@@ -127,7 +131,9 @@ def change_at_random(database: Database, seed: int, n: int = 60) -> dict[str, tu
 
 @pytest.mark.parametrize("loader", [None, no_extension], ids=["sqlite-vec", "without"])
 @pytest.mark.parametrize("seed", range(3))
-def test_an_index_that_changed_a_lot_equals_one_built_anew(tmp_path: Path, seed: int, loader: Callable | None) -> None:
+def test_an_index_that_changed_a_lot_equals_one_built_anew(
+    tmp_path: Path, seed: int, loader: Callable | None
+) -> None:
     options = {} if loader is None else {"loader": loader}
     with Database(tmp_path / "old.q3e", SPACE, **options) as old, Database(tmp_path / "new.q3e", SPACE) as new:
         expected = change_at_random(old, seed)
@@ -241,7 +247,7 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
 
 
 @pytest.mark.parametrize(
-    "glob, yes, no",
+    ("glob", "yes", "no"),
     [
         ("*.md", ["/a/b.md", "b.md"], ["/a/b.mdx", "/a/b.txt"]),
         ("notes/**", ["/me/notes/a/b.md", "notes/a"], ["/me/notebooks/a", "/me/notes.md"]),
@@ -346,7 +352,7 @@ def _caught(work: Callable[[int], None], failed: list[BaseException]) -> Callabl
     def run(number: int) -> None:
         try:
             work(number)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failed.append(error)
 
     return run
@@ -359,8 +365,8 @@ from test_search_database import *
 with Database.create(sys.argv[1], SPACE) as database:
     print("ready", flush=True)
     for turn in range(100_000):
-        some = 1 + turn % 30
-        database.replace_file(record(f"{{turn % 20}}.md", turn), chunks(*map(texts_of, range(some))), vectors(some, turn))
+        n = 1 + turn % 30
+        database.replace_file(record(f"{{turn % 20}}.md", turn), chunks(*map(texts_of, range(n))), vectors(n, turn))
 """
 
 
@@ -382,7 +388,9 @@ def test_a_writer_that_is_killed_leaves_whole_files(tmp_path: Path, delay_s: flo
             expected = vectors(each.n_chunks, turn)
             assert [found.pop(f"{name}#{n}")[3] for n in range(each.n_chunks)] == [v.tobytes() for v in expected]
         assert not found
-        assert len(stored_codes(path)) == database.n_chunks() == sum(each.n_chunks for each in database.files().values())
+        assert (
+            len(stored_codes(path)) == database.n_chunks() == sum(each.n_chunks for each in database.files().values())
+        )
         database.replace_file(record("after.md"), chunks("alpha"), vectors(1))
     assert apsw.Connection(str(path)).execute("PRAGMA integrity_check").get == "ok"
 
@@ -409,7 +417,7 @@ def torn(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda path: None, "there is no index"),
         (lambda path: path.mkdir(), "there is no index"),
@@ -426,9 +434,8 @@ def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
     path = tmp_path / "a.q3e"
     make(path)
     before = path.read_bytes() if path.is_file() else None
-    with pytest.raises(IndexFileError, match=message) as told:
-        with Database.open(path) as database:
-            everything(database)
+    with pytest.raises(IndexFileError, match=message) as told, Database.open(path) as database:
+        everything(database)
     assert str(path) in str(told.value)
     assert (path.read_bytes() if path.is_file() else None) == before
     if before:
@@ -439,13 +446,15 @@ def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
 def test_a_read_only_index_can_be_searched_and_says_so_when_written() -> None:
     script = f"""
-import os, sys
+import os, sys, urllib.parse
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_search_database import *
-if os.getuid() == 0:
+import sqlite_vec
+query = vectors(1)[0]
+if os.getuid() == 0:  # whom rights do not bind
     os.setuid(65534)
 with Database.open(sys.argv[1]) as database:
-    print(ids(database, database.nearest(vectors(1)[0], 1)))
+    print(ids(database, database.nearest(query, 1)))
     try:
         database.delete(["a"])
     except IndexFileError as error:
@@ -464,12 +473,15 @@ with Database.open(sys.argv[1]) as database:
 
 
 @pytest.mark.parametrize(
-    "other, named",
+    ("other", "named"),
     [
         (IndexSpace("qwen3-embedding:4b", "cd" * 32, DIM), "32-dim vectors of demo, not 32-dim vectors of qwen3-emb"),
         (IndexSpace("demo", "ab" * 32, 64), "32-dim vectors of demo, not 64-dim vectors of demo"),
         (IndexSpace("demo", "ab" * 32, DIM, "Instruct: x"), "not 32-dim vectors of demo with the instruction 'Instr"),
-        (IndexSpace("demo", "cd" * 32, DIM), r"of demo \(file abababab\), not 32-dim vectors of demo \(file cdcdcdcd"),
+        (
+            IndexSpace("demo", "cd" * 32, DIM),
+            r"of demo \(file abababab\), not 32-dim vectors of demo \(file cdcdcdcd",
+        ),
     ],
 )
 def test_another_space_is_refused_with_both_named(tmp_path: Path, other: IndexSpace, named: str) -> None:
@@ -507,7 +519,13 @@ def test_what_cannot_be_stored_is_refused_and_nothing_changes(tmp_path: Path) ->
     with Database.create(tmp_path / "a.q3e", SPACE) as database:
         database.replace_file(record("f.md"), chunks("alpha"), vectors(1))
         before = everything(database)
-        for wrong in (vectors(2), vectors(1, dim=16), vectors(1).astype(np.float64), vectors(1) * 2, vectors(1) * np.nan):
+        for wrong in (
+            vectors(2),
+            vectors(1, dim=16),
+            vectors(1).astype(np.float64),
+            vectors(1) * 2,
+            vectors(1) * np.nan,
+        ):
             with pytest.raises(OptionError, match="vectors must"):
                 database.put(["a"], chunks("beta"), wrong)
         with pytest.raises(OptionError, match="'a' is given twice"):

@@ -8,9 +8,9 @@ The vectors are made, not embedded: neighbourhoods as a model has them, at the p
 
     unit(mean + topic + subject + chunk)
 
-each part normal, its numbers getting smaller by (1 + i / 64) ** -0.5, as MRL puts what matters first; 1,000 topics, 20
-subjects in each, 50 chunks in each. Cosines come out near 0.28 between any two, 0.51 in a topic, 0.60 in a subject, so
-that a subject stands out of its topic little. A question is a chunk that is not in the index, and further from its
+each part normal, its numbers getting smaller by (1 + i / 64) ** -0.5, as MRL puts what matters first; 1,000 topics,
+20 subjects in each, 50 chunks in each. Cosines come out near 0.28 between any two, 0.51 in a topic, 0.60 in a subject,
+so that a subject stands out of its topic little. A question is a chunk that is not in the index, and further from its
 subject than those that are. What is nearest to each is found while the vectors are made, by NumPy.
 """
 
@@ -64,7 +64,9 @@ def make(path: Path, n: int, dim: int) -> None:
     """Write the index, and beside it the questions and what is nearest to them."""
     n_topics = n // (N_SUBJECTS * N_CHUNKS)
     every = max(1, n_topics // N_QUESTIONS)
-    questions = np.concatenate([q for place, (_, q) in enumerate(Maker(dim, n_topics).topics()) if place % every == 0])
+    questions = np.concatenate(
+        [q for place, (_, q) in enumerate(Maker(dim, n_topics).topics()) if place % every == 0]
+    )
     best, best_ids = np.full((len(questions), K), -2.0), np.zeros((len(questions), K), np.int64)
     words = np.array([f"{'abcdefghij'[i % 10]}{i:x}" for i in range(50_000)])
     random, began = np.random.default_rng(7), time.perf_counter()
@@ -100,7 +102,9 @@ def measure(path: Path) -> None:
         print("; ".join(database.nearest(questions[0], K).explained))
         few = Filters(path="topic-7.md"), Filters(path="/notes/3/*.md")
         for filters in few:
-            _tell(f"path {filters.path}", _timed(questions[:20], lambda q, f=filters: database.nearest(q, K, f).rows)[1])
+            _tell(
+                f"path {filters.path}", _timed(questions[:20], lambda q, f=filters: database.nearest(q, K, f).rows)[1]
+            )
         for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
             counts = database.counted(terms_of(query))
             _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
