@@ -9,9 +9,9 @@ The vectors are made, not embedded: neighbourhoods as a model has them, at the p
     unit(mean + topic + subject + chunk)
 
 each part normal, its numbers getting smaller by (1 + i / 64) ** -0.5, as MRL puts what matters first; 1,000 topics,
-20 subjects in each, 50 chunks in each. Cosines come out near 0.28 between any two, 0.51 in a topic, 0.60 in a subject,
-so that a subject stands out of its topic little. A question is a chunk that is not in the index, and further from its
-subject than those that are. What is nearest to each is found while the vectors are made, by NumPy.
+20 subjects in each, 50 chunks in each. Cosines come out near 0.28 between any two, 0.51 in a topic, 0.60 in a
+subject, so that a subject stands out of its topic little. A question is a chunk that is not in the index, further
+from its subject than those that are. What is nearest to each is found by NumPy while the vectors are made.
 """
 
 from __future__ import annotations
