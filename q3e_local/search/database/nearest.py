@@ -18,7 +18,7 @@ from q3e_local.vectors import Vectors
 
 # Measured with scripts/bench/search_million.py: enough for a recall of 0.98 of the first ten among a million.
 SHORTLIST = 800
-_SHORTLIST_PER_HIT = 40
+_SHORTLIST_PER_HIT = 16
 # So few are read as quickly as the codes of all are scanned.
 EXACT_ROWS = 4 * SHORTLIST
 
