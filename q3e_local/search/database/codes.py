@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import apsw
 import numpy as np
+from numpy.typing import NDArray
 
-from q3e_local.search.database import schema, vectors
+from q3e_local.search.database import chunks, schema, vectors
 from q3e_local.search.database.records import Rows
 from q3e_local.search.scan import Bits, Codes, code_bits, encode, gathered
 from q3e_local.vectors import Vectors
@@ -60,11 +61,11 @@ def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -
 
 def load(connection: apsw.Connection, dim: int) -> Codes:
     """All codes, for a scan."""
-    n = int(connection.execute("SELECT count(*) FROM vectors").get)
     if is_behind(connection):
         computed = ((rows, encode(some, bits(dim))) for rows, some in vectors.windows(connection, dim))
-        return gathered(computed, n, bits(dim))
-    return gathered(_stored(connection, dim), n, bits(dim))
+        return gathered(computed, chunks.n_chunks(connection), bits(dim))
+    taken = (_taken(validity) for (validity,) in connection.execute("SELECT validity FROM codes_chunks"))
+    return gathered(_stored(connection, dim), sum(int(some.sum()) for some in taken), bits(dim))
 
 
 def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, Bits]]:
@@ -78,6 +79,9 @@ def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, Bits]
         "JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
     )
     for validity, rowids, codes in connection.execute(select):
-        taken = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
-        rows = np.frombuffer(rowids, "<i8")
+        taken, rows = _taken(validity), np.frombuffer(rowids, "<i8")
         yield rows[taken], np.frombuffer(codes, np.uint8).reshape(len(rows), bits(dim) // 8)[taken]
+
+
+def _taken(validity: bytes) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
