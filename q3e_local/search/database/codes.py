@@ -76,7 +76,7 @@ def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, Bits]
     """
     select = (
         "SELECT validity, rowids, vectors FROM codes_chunks "
-        "JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
+        "CROSS JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
     )
     for validity, rowids, codes in connection.execute(select):
         taken, rows = _taken(validity), np.frombuffer(rowids, "<i8")
