@@ -539,6 +539,27 @@ def test_what_cannot_be_stored_is_refused_and_nothing_changes(tmp_path: Path) ->
         assert everything(database) == before
 
 
+def test_a_file_that_stays_is_touched_and_gives_back_its_chunks(tmp_path: Path) -> None:
+    with Database.create(tmp_path / "a.q3e", SPACE) as database:
+        database.put(["own"], chunks("x"), vectors(1, 1))
+        database.replace_file(record("文/f \"'.md", 5), chunks("alpha", "beta"), vectors(2))
+        database.replace_file(record("empty.md", 5), [], vectors(0))
+        window = database.of_file("文/f \"'.md")
+        assert [entry.chunk for entry in window.entries] == chunks("alpha", "beta")
+        assert np.array_equal(window.vectors, vectors(2))
+        assert not database.of_file("nowhere").entries
+        database.touch_file(record("文/f \"'.md", 9))
+        files = database.files()
+        assert [(path, each.mtime_ns, each.n_chunks) for path, each in files.items()] == [
+            ("文/f \"'.md", 9 * 10**9, 2),
+            ("empty.md", 5 * 10**9, 0),
+        ]
+        facts = database.facts()
+        assert (facts.n_files, facts.n_chunks, facts.n_tokens) == (2, 3, 14)
+        assert database.remove_files(["文/f \"'.md", "empty.md", "nowhere"]) == 2
+        assert sorted(everything(database)) == ["own"]
+
+
 def test_new_ids_pass_over_those_that_are_taken(tmp_path: Path) -> None:
     with Database.create(tmp_path / "a.q3e", SPACE) as database:
         database.put(["3", "b"], chunks("x", "y"), vectors(2))

@@ -172,6 +172,13 @@ class Database:
         with self._file.reading() as connection:
             return chunks_table.entries(connection, rows)
 
+    def of_file(self, path: str) -> Window:
+        """The chunks of a file, and their vectors; none of a file that is not there."""
+        with self._file.reading() as connection:
+            rows = chunks_table.of_files(connection, files_table.numbers(connection, [path]))
+            found = tuple(chunks_table.entries(connection, rows))
+            return Window(found, vectors_table.of_rows(connection, rows, self.space.dim)[1])
+
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """Everything in the order of rows, a window at a time, as it is now, whatever is written meanwhile."""
         with self._file.reading_alone() as connection:
