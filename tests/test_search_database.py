@@ -530,9 +530,9 @@ def test_what_cannot_be_stored_is_refused_and_nothing_changes(tmp_path: Path) ->
                 database.put(["a"], chunks("beta"), wrong)
         with pytest.raises(OptionError, match="'a' is given twice"):
             database.put(["a", "a"], chunks("x", "y"), vectors(2))
-        with pytest.raises(OptionError, match="'f.md#0' is a chunk of a file"):
+        with pytest.raises(OptionError, match=r"'f\.md#0' is a chunk of a file"):
             database.put(["f.md#0"], chunks("x"), vectors(1))
-        with pytest.raises(OptionError, match="'f.md#0' is a chunk of a file"):
+        with pytest.raises(OptionError, match=r"'f\.md#0' is a chunk of a file"):
             database.delete(["f.md#0"])
         with pytest.raises(InvalidTextError, match="text 0: character 1 is a lone surrogate"):
             database.put(["a"], chunks("x\udc80"), vectors(1))

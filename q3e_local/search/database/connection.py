@@ -20,6 +20,7 @@ BUSY_S = 30.0
 # Seven vectors of 1,024 numbers fit into a page of this size; of the default 4,096 bytes, none does.
 PAGE_BYTES = 32768
 _CACHE_KIB = 16384
+_JOURNAL_BYTES = 64 << 20  # what a large transaction leaves beside the file is cut to this
 
 Loader = Callable[[apsw.Connection], None]
 """Loads sqlite-vec into a connection, or raises."""
@@ -141,6 +142,7 @@ def _opened(path: Path, is_new: bool) -> apsw.Connection:
             connection = _readable(path, connection)
         # NORMAL: a power cut may take the last transactions, never the file.
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
         # A file from elsewhere must not make SQLite do what we did not write.
         connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
     except BaseException:
