@@ -259,6 +259,7 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
         ("C:\\me\\*.md", ["C:/me/a.md"], ["D:/me/a.md"]),
         ("[ab]?.md", ["/a1.md", "b2.md"], ["c1.md", "a.md", "a/.md"]),
         ("[!ab].md", ["c.md"], ["a.md"]),
+        ("[a-c-]&[]x].md", ["b&].md", "-&x.md"], ["d&x.md"]),
         ("报告*.md", ["/文/报告 (1).md"], ["/文/报.md"]),
         ("a[.md", ["/x/a[.md"], ["/x/a.md"]),
         ("a.(md|txt)+$", ["a.(md|txt)+$"], ["a.md"]),
@@ -266,6 +267,16 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
 )
 def test_globs(glob: str, yes: list[str], no: list[str]) -> None:
     assert [path for path in yes + no if pattern(glob).fullmatch(path)] == yes
+
+
+@given(st.text("ab/*?[]!^-&|~.\\(", max_size=12))
+def test_any_glob_is_read_or_refused(glob: str) -> None:
+    try:
+        found = pattern(glob)
+    except OptionError as error:
+        assert repr(glob) in str(error)  # noqa: PT017
+    else:
+        assert set(glob) & set("*?[") or not found.fullmatch("xyz")
 
 
 # Codes where sqlite-vec is and where it is not.

@@ -239,4 +239,6 @@ def _seconds(since: datetime | date | float | None) -> float | None:
         return since.timestamp()
     if isinstance(since, date):
         return datetime.combine(since, time.min).timestamp()
+    if since is not None and not isinstance(since, int | float):
+        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
     return since
