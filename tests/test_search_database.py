@@ -431,7 +431,7 @@ def torn(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "there is no index"),
-        (lambda path: path.mkdir(), "there is no index"),
+        (lambda path: path.mkdir(), "is a folder, not an index"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"no database at all" * 100), "is damaged or not an index"),
         (sqlite_of_another, "of another program"),

@@ -129,6 +129,8 @@ def _transaction(connection: apsw.Connection, begin: str) -> Iterator[None]:
 
 
 def _opened(path: Path, is_new: bool) -> apsw.Connection:
+    if path.is_dir():
+        raise IndexFileError(f"{path} is a folder, not an index")
     if not is_new and not path.is_file():
         raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER")
     if is_new and not path.parent.is_dir():
