@@ -163,6 +163,32 @@ def _sizes(path: Path) -> dict[str, float]:
     return found
 
 
+def _words(database: Database, query: str) -> np.ndarray:
+    return database.words(database.counted(terms_of(query)), K).rows
+
+
+def _timed(
+    questions: Vectors, search: Callable[[Vectors], np.ndarray]
+) -> tuple[list[list[int]], list[tuple[float, float]]]:
+    """What is found, and the milliseconds and the milliseconds of CPU of each."""
+    found, times = [], []
+    for question in questions:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        rows = search(question)
+        times.append((1000 * (time.perf_counter() - began), 1000 * (time.process_time() - began_cpu)))
+        found.append(rows.tolist())
+    return found, times
+
+
+def _tell(what: str, times: list[tuple[float, float]]) -> None:
+    (p50, cpu), (p95, _) = np.percentile(times, [50, 95], axis=0)
+    print(f"{what}: p50 {p50:.1f} ms ({cpu:.1f} ms of CPU), p95 {p95:.1f} ms, {len(times)} searches", flush=True)
+
+
+def _rss() -> float:
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("make", "measure", "sweep", "sizes"))
