@@ -44,15 +44,16 @@ FOREIGN = {
     "huggingface_hub": {"download"},
     "httpx2": {"download"},
     "redis": {"cache.redis"},
-    "filelock": {"download", "cli.outputs", "cache.sqlite.file"},
+    "filelock": {"download", "cli.outputs", "cache.sqlite.file", "search.locate"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},
     "click": {"cli"},
     "rich": {"cli"},
-    "orjson": {"cli", "server"},
-    "pyarrow": {"cli"},
+    "orjson": {"cli", "server", "search.export"},
+    "pyarrow": {"cli", "search.export"},
     "apsw": {"search.database"},
+    "watchfiles": {"search.watch"},
     "sqlite_vec": {"search.database"},
     "charset_normalizer": {"reading.encodings"},
     "markdown_it": {"reading.markdown"},
@@ -146,7 +147,7 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
 def test_starting_loads_nothing_heavy(what: str) -> None:
     heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
     heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"}
-    heavy |= {"apsw", "sqlite_vec"}
+    heavy |= {"apsw", "sqlite_vec", "watchfiles"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}
