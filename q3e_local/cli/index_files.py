@@ -104,8 +104,9 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     for what, said in lines.items():
         click.echo(f"{what:<8} {visible(said)}")
     if with_files:
+        click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
         for path, one in sorted(files.items()):
-            click.echo(f"{one.n_chunks:>7,} chunks  {one.n_tokens:>9,} tokens  {visible(shown(path))}")
+            click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
     return DONE
 
 

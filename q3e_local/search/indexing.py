@@ -68,8 +68,8 @@ def index_folders(
     """Bring the index at `path` up to date with folders, or make it. One run at a time: another one waits.
 
     The model is loaded when there is something to read, or where it `must_load` to be compared with the index's.
-    `on_start` is told how many bytes there are to read. `chunk_tokens` None: as the index has it, or 256.
-    What was done when a run ends early stays, and the next one goes on. Raises InputError for a missing folder,
+    `on_start` is told, when it is loaded, how many bytes there are to read. `chunk_tokens` None: as the index has it,
+    or 256. What was done when a run ends early stays, and the next one goes on. Raises InputError for a missing folder,
     OptionError for a budget above the model's context, SpaceMismatchError for a model that is not the index's.
     """
     with alone(path, on_wait), ExitStack() as stack:
@@ -81,13 +81,13 @@ def index_folders(
         found = changes(folders, globs, records, _recipe(budget), files_of(path))
         tally.n_unchanged += found.n_unchanged
         tally.skipped += found.skipped
-        on_start(sum(one.size_bytes for one in found.to_read))
         if database is None or found.to_read or must_load:
             embedder, space = load(None if database is None else database.space)
             if budget > embedder.engine.n_ctx_max:
                 limit = embedder.engine.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             database = stack.enter_context(closing(Database.create(path, space)))
+            on_start(sum(one.size_bytes for one in found.to_read))
             reader = _Reader(database, records, counter(embedder), budget, limits, tally)
             for file in embedded(reader.files(found.to_read), embedder, space.dim, progress):
                 reader.store(file)

@@ -60,7 +60,7 @@ def names() -> list[str]:
 
 def files_of(path: Path) -> list[Path]:
     """The files of an index: itself, and those that SQLite and the lock keep beside it."""
-    return [Path(f"{path}{end}") for end in ("", "-wal", "-shm", "-journal", ".lock")]
+    return [path, *(Path(f"{path.resolve()}{end}") for end in ("", "-wal", "-shm", "-journal", ".lock"))]
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(f"{path}.lock")
+    lock = FileLock(f"{path.resolve()}.lock")  # one for all names it has by links
     try:
         if path.parent == indexes_folder():
             path.parent.mkdir(parents=True, exist_ok=True)
