@@ -75,6 +75,14 @@ def test_what_changes_is_indexed_and_ctrl_c_ends(folder):
         (folder / "b.txt").unlink()
         assert watching.says("files:") == "files: 3 unchanged, 1 removed\n"
 
+        # What cannot be read is said once, when it comes.
+        write(folder, {"broken.pdf": b"%PDF-1.4 nothing"})
+        assert "notes/broken.pdf" in watching.says("skipped 1:")
+        write(folder, {"a.txt": "giraffe again"})
+        assert watching.says("files:") == "files: 1 changed, 2 unchanged\n"
+        assert watching.says("").startswith("chunks: 1")
+        assert watching.says("").startswith("notes/n.q3e holds")
+
         # A folder that is gone for a while ends nothing, and loses nothing.
         Path("disk").rename("away")
         assert "disk, and the index has 1 file of it" in watching.says("Error:")

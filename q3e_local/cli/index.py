@@ -23,6 +23,7 @@ from q3e_local.errors import InputError, OptionError
 from q3e_local.search.locate import files_of, locate
 
 if TYPE_CHECKING:
+    from q3e_local.reading import Skipped
     from q3e_local.search.indexing import Tally
 
 _NAMED_AT_MOST = 3  # skipped files of each reason
@@ -114,12 +115,14 @@ class _Run:
     ) -> None:
         self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
         self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
+        self._started = 0.0
+        self._told: set[Skipped] = set()  # of earlier times
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
         from q3e_local.search.indexing import Tally
 
-        tally, started = Tally(), time.perf_counter()
+        tally, self._started = Tally(), time.perf_counter()
         try:
             self._index(tally, must_load=self._loaded.is_chosen and not is_again)
         except KeyboardInterrupt:
@@ -128,11 +131,15 @@ class _Run:
                     f"{_files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"
                 )
             raise
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - self._started
+        untold = [one for one in tally.skipped if one not in self._told]
+        self._told.update(tally.skipped)
+        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold)):
+            return DONE
         if self._as_json:
             self._print_json(tally, seconds)
-        if not self._quiet and (not is_again or tally.n_new + tally.n_changed + tally.n_removed):
-            self._report(tally, seconds)
+        if not self._quiet:
+            self._report(tally, seconds, untold)
         return SKIPPED if tally.n_faults else DONE
 
     def watching(self) -> int:
@@ -159,6 +166,7 @@ class _Run:
 
         def begin(n_bytes: int) -> None:
             nonlocal show
+            self._started = time.perf_counter()  # without the time to load the model
             show = stack.enter_context(meter(n_bytes, self._quiet))
 
         with ExitStack() as stack:
@@ -179,7 +187,7 @@ class _Run:
         sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.buffer.flush()
 
-    def _report(self, tally: Tally, seconds: float) -> None:
+    def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
         counts = {
             "new": tally.n_new,
             "changed": tally.n_changed,
@@ -192,7 +200,7 @@ class _Run:
             reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
             rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
             _say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
-        _report_skipped(tally, verbose=self._verbose)
+        _report_skipped(skipped, verbose=self._verbose)
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
@@ -201,16 +209,16 @@ class _Run:
         _say(f"{self._path} holds {holds}")
 
 
-def _report_skipped(tally: Tally, *, verbose: bool) -> None:
+def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in sorted(tally.skipped, key=lambda one: one.is_expected):
+    for one in sorted(skipped, key=lambda one: one.is_expected):
         if verbose or not one.is_expected:
             by_reason[one.reason].append(visible(shown(str(one.path))))
     for reason, names in by_reason.items():
         some = names if verbose else names[:_NAMED_AT_MOST]
         more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
         _say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
-    n_expected = len(tally.skipped) - tally.n_faults
+    n_expected = sum(one.is_expected for one in skipped)
     if n_expected and not verbose:
         _say(f"passed over {_files(n_expected)} that no text was expected in (--verbose)")
 
