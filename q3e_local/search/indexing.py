@@ -71,8 +71,8 @@ def index_folders(
     `on_start` is told, when it is loaded, how many bytes there are to read. `chunk_tokens` None: as the index has it,
     or 256. What was done when a run ends early stays, and the next one goes on.
 
-    Raises InputError for a missing folder, OptionError for a budget above the model's context, SpaceMismatchError for a
-    model that is not the index's.
+    Raises InputError for a missing folder, OptionError for a budget above the model's context, SpaceMismatchError for
+    a model that is not the index's.
     """
     with alone(path, on_wait), ExitStack() as stack:
         database = _opened(path)
