@@ -38,7 +38,7 @@ class World:
         self.engine = engine or FakeEngine()
         embedder = Embedder(self.engine, "fake")
         tally = Tally()
-        load = options.pop("load", lambda space: (embedder, space_of(embedder, dim)))
+        load = options.pop("load", lambda space, n_bytes: (embedder, space_of(embedder, dim)))
         index_folders(self.db, folders or [self.folder], load, tally, **options)
         return tally
 
@@ -84,7 +84,7 @@ def counts(tally: Tally) -> tuple[int, int, int, int]:
     return tally.n_new, tally.n_changed, tally.n_unchanged, tally.n_removed
 
 
-def never(space: object) -> None:
+def never(space: object, n_bytes: int) -> None:
     raise AssertionError("no model is needed for this")
 
 
@@ -372,7 +372,8 @@ def in_one_go(tmp_path: Path) -> Iterator[tuple[Path, Held]]:
     folder = tmp_path / "many"
     many(folder)
     with q3e_local.load("demo", n_threads=1) as embedder:
-        index_folders(tmp_path / "whole.q3e", [folder], lambda space: (embedder, space_of(embedder, 32)), Tally())
+        space = space_of(embedder, 32)
+        index_folders(tmp_path / "whole.q3e", [folder], lambda index, n_bytes: (embedder, space), Tally())
     return folder, Held(tmp_path / "whole.q3e")
 
 
