@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -367,7 +367,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def in_one_go(tmp_path: Path) -> Iterator[tuple[Path, Held]]:
+def in_one_go(tmp_path: Path) -> tuple[Path, Held]:
     """A folder, and what an index of it holds that nothing stopped."""
     folder = tmp_path / "many"
     many(folder)
