@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import count, islice
 
 import apsw
@@ -78,7 +78,8 @@ def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
         found.append(rows)
     if filters.ids is not None:
         found.append(np.array([row for row, _ in named(connection, filters.ids).values()], np.int64))
-    return reduce(np.intersect1d, found[1:], np.unique(found[0]))
+    # No row comes twice. To be told so spares NumPy seconds for a million of them.
+    return reduce(partial(np.intersect1d, assume_unique=True), found[1:], np.sort(found[0]))
 
 
 def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
