@@ -46,11 +46,22 @@ def shown(line: str) -> str:
     return re.sub(r"in\\ [\d.\\]+\\ s:\\ [\d,]+", r"in [\\d.]+ s: [\\d,]+", re.escape(line))
 
 
-@pytest.mark.parametrize(("command", "lines"), [s for readme in READMES for s in sessions(readme)])
-def test_a_command_gives_what_the_readme_shows(command, lines, tmp_path, monkeypatch):
+def index_before(readme: str, command: str) -> list[str]:
+    """What a search needs: the commands that make the index in the same README."""
+    is_search = command.startswith("q3e-local search ")
+    return [one for one, _ in sessions(readme) if is_search and one.startswith("q3e-local index ")]
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "lines"),
+    [(index_before(readme, command), command, lines) for readme in READMES for command, lines in sessions(readme)],
+)
+def test_a_command_gives_what_the_readme_shows(before, command, lines, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    for one in before:
+        CliRunner().invoke(main, shlex.split(one)[1:])
     command, _, cut = command.partition(" | tail -n 6")[0].partition(" | cut -c 1-")
     program, *arguments = shlex.split(command)
     assert program == "q3e-local"

@@ -22,6 +22,8 @@ DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 # Name: module and function of the command, and its line in the overview, which must not cost an import.
 _COMMANDS = {
     "embed": ("embed:embed", "Turn texts into embeddings."),
+    "index": ("index:index", "Index folders of files; list, show, rm, export, rebuild."),
+    "search": ("search:search", "Find what stands in the files of an index."),
     "pull": ("models:pull", "Download a model, or make it from a download."),
     "list": ("models:list_", "List the models on this machine."),
     "show": ("models:show", "Show what a model's file says, and the memory it needs."),

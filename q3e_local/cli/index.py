@@ -1,0 +1,235 @@
+"""`q3e-local index FOLDER...`: folders into an index, and the group of the commands about indexes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from q3e_local.cli import DONE, SKIPPED, index_files
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.formats import visible
+from q3e_local.cli.index_options import Loaded, loading_options, model_of_index, say_waiting, shown, which_index
+from q3e_local.cli.loading import size
+from q3e_local.cli.progress import Meter, meter
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import InputError, OptionError
+from q3e_local.search.locate import files_of, locate
+
+if TYPE_CHECKING:
+    from q3e_local.reading import Skipped
+    from q3e_local.search.indexing import Tally
+
+_NAMED_AT_MOST = 3  # skipped files of each reason
+_FOLDERS = "folders"
+
+
+class _FoldersOrCommand(click.Group):
+    """`index notes/` is `index folders notes/`; a folder that has a command's name is `./list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_FOLDERS, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "FOLDER... [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.commands[_FOLDERS].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_FoldersOrCommand)
+def index() -> None:
+    """Index folders, so that `search` finds what stands in their files.
+
+    Text, Markdown, reStructuredText, HTML, PDF, DOCX, PPTX, EPUB, notebooks, CSV, JSON Lines and source code. Only
+    what changed since the last time is embedded again, what was deleted goes. Interrupted at any point, the next run
+    goes on. A file may be named too; a folder that has a command's name is ./list.
+
+    \b
+      q3e-local index notes papers
+      q3e-local index notes --db notes.q3e --glob '*.md' --watch
+      q3e-local index list
+    """
+
+
+for command in (index_files.list_, index_files.show, index_files.rm, index_files.export, index_files.rebuild):
+    index.add_command(command)
+
+
+@index.command(_FOLDERS, hidden=True)
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER...")
+@which_index
+@model_of_index
+@click.option(
+    "--glob", "globs", multiple=True, metavar="PATTERN", help="Only such files, as '*.md'; may be repeated."
+)
+@click.option(
+    "--chunk-tokens", type=click.IntRange(32),
+    help="Tokens in a chunk at most, its headings included. [default: as the index has it, or 256]",
+)  # fmt: skip
+@click.option("--watch", is_flag=True, help="Go on, and index what changes, until Ctrl-C.")
+@loading_options
+@engine_options
+@click.option("--json", "as_json", is_flag=True, help="The summary as a JSON object on stdout.")
+@click.option("--verbose", is_flag=True, help="Name every file that was skipped.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def folders(
+    folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
+    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, engine: EngineOptions, offline: bool,
+    cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Bring an index up to date with folders, or make it."""
+    path = locate(db, name)
+    if not folders:
+        raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine)
+    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=quiet)
+    with stopping_cleanly(), explained(engine), loaded:
+        return run.watching() if watch else run.once()
+
+
+class _Run:
+    """What is done once, or each time that something changed."""
+
+    def __init__(
+        self,
+        path: Path,
+        folders: tuple[Path, ...],
+        globs: tuple[str, ...],
+        chunk_tokens: int | None,
+        loaded: Loaded,
+        *,
+        as_json: bool,
+        verbose: bool,
+        quiet: bool,
+    ) -> None:
+        self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
+        self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
+        self._started = 0.0
+        self._told: set[Skipped] = set()  # of earlier times
+
+    def once(self, *, is_again: bool = False) -> int:
+        """Index, and say what was done; the exit code."""
+        from q3e_local.search.indexing import Tally
+
+        tally, self._started = Tally(), time.perf_counter()
+        try:
+            self._index(tally, must_load=self._loaded.is_chosen and not is_again)
+        except KeyboardInterrupt:
+            if not self._quiet and tally.n_new + tally.n_changed:
+                _say(
+                    f"{_files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"
+                )
+            raise
+        seconds = time.perf_counter() - self._started
+        untold = [one for one in tally.skipped if one not in self._told]
+        self._told.update(tally.skipped)
+        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold)):
+            return DONE
+        if self._as_json:
+            self._print_json(tally, seconds)
+        if not self._quiet:
+            self._report(tally, seconds, untold)
+        return SKIPPED if tally.n_faults else DONE
+
+    def watching(self) -> int:
+        """The same each time that something changed. Ends by Ctrl-C alone."""
+        from q3e_local.search.watch import watched
+
+        is_again = False
+        for _ in watched(self._folders, files_of(self._path)):
+            try:
+                self.once(is_again=is_again)
+            except InputError as error:
+                if not is_again:
+                    raise
+                _say(f"Error: {error}")  # a folder that is gone may come back
+            if not is_again and not self._quiet:
+                _say("watching for changes; Ctrl-C ends")
+            is_again = True
+        return DONE
+
+    def _index(self, tally: Tally, *, must_load: bool) -> None:
+        from q3e_local.search.indexing import index_folders
+
+        show: Meter = _show_nothing
+
+        def begin(n_bytes: int) -> None:
+            nonlocal show
+            self._started = time.perf_counter()  # without the time to load the model
+            show = stack.enter_context(meter(n_bytes, self._quiet))
+
+        with ExitStack() as stack:
+            index_folders(
+                self._path, self._folders, self._loaded, tally, globs=self._globs, chunk_tokens=self._chunk_tokens,
+                must_load=must_load, on_wait=lambda: say_waiting(self._path), on_start=begin,
+                progress=lambda *done: show(*done),
+            )  # fmt: skip
+
+    def _print_json(self, tally: Tally, seconds: float) -> None:
+        import orjson
+
+        fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items() if name != "skipped"}
+        skipped = [
+            {"file": str(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
+        ]
+        about = {"index": str(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
+        sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+
+    def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
+        counts = {
+            "new": tally.n_new,
+            "changed": tally.n_changed,
+            "unchanged": tally.n_unchanged,
+            "removed": tally.n_removed,
+        }
+        files = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "none"
+        _say(f"files: {files}")
+        if tally.n_chunks:
+            reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
+            rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
+            _say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
+        _report_skipped(skipped, verbose=self._verbose)
+        from q3e_local.search.database import Database
+
+        with Database.open(self._path) as database:
+            facts = database.facts()
+        holds = f"{_files(facts.n_files)}, {facts.n_chunks:,} chunks: {facts.space}, {size(facts.size_bytes)}"
+        _say(f"{self._path} holds {holds}")
+
+
+def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in sorted(skipped, key=lambda one: one.is_expected):
+        if verbose or not one.is_expected:
+            by_reason[one.reason].append(visible(shown(str(one.path))))
+    for reason, names in by_reason.items():
+        some = names if verbose else names[:_NAMED_AT_MOST]
+        more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
+        _say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
+    n_expected = sum(one.is_expected for one in skipped)
+    if n_expected and not verbose:
+        _say(f"passed over {_files(n_expected)} that no text was expected in (--verbose)")
+
+
+def _show_nothing(n_bytes: int, n_texts: int, n_tokens: int) -> None:
+    """Before anything is known."""
+
+
+def _files(n_files: int) -> str:
+    return "1 file" if n_files == 1 else f"{n_files:,} files"
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,245 @@
+"""`q3e-local index list|show|rm|export|rebuild`: what is done with an index as a whole."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from q3e_local.cli import DONE
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.formats import visible
+from q3e_local.cli.index_options import BYTES_PER_TOKEN, Loaded, loading_options, model_of_index, say_waiting, shown
+from q3e_local.cli.loading import size
+from q3e_local.cli.progress import bar, meter
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import IndexFileError, InputError, OptionError
+from q3e_local.search.locate import alone, existing, files_of, locate, names
+
+if TYPE_CHECKING:
+    from q3e_local.search.database.records import Facts
+
+
+def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
+    """NAME, or `--name`, or `--db`; the parameters `name` and `db`."""
+    command = click.option("--name", "option_name", metavar="NAME", help="The same as NAME.")(command)
+    command = click.option(
+        "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
+    )(command)
+    return click.argument("name", required=False)(command)
+
+
+def _name(name: str | None, option_name: str | None) -> str | None:
+    if name is not None and option_name is not None:
+        raise OptionError(f"give one name, not {name} and --name {option_name}")
+    return option_name if name is None else name
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(as_json: bool) -> int:
+    """List the indexes that have names."""
+    found: list[tuple[str, Facts | str]] = []
+    for name in names():
+        try:
+            found.append((name, _facts(locate(name=name))))
+        except IndexFileError as error:
+            found.append((name, str(error)))
+    if as_json:
+        for name, facts in found:
+            _print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
+        return DONE
+    if not found:
+        click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
+        return DONE
+    width = max(4, *(len(name) for name, _ in found))
+    click.echo(f"{'name':<{width}}  {'files':>8}  {'chunks':>9}  {'size':>9}  {'changed':<16}  model")
+    for name, facts in found:
+        if isinstance(facts, str):
+            click.echo(f"{name:<{width}}  {facts}")
+            continue
+        columns = f"{facts.n_files:>8,}  {facts.n_chunks:>9,}  {size(facts.size_bytes):>9}  {_date(facts.changed_at)}"
+        click.echo(f"{name:<{width}}  {columns}  {visible(facts.space.model)}, dim {facts.space.dim}")
+    return DONE
+
+
+@click.command()
+@_one_index
+@click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> int:
+    """Show what an index holds, and what made its vectors."""
+    from q3e_local.search.database import Database
+
+    with Database.open(existing(db, _name(name, option_name))) as database:
+        facts, files = database.facts(), database.files()
+    kinds: dict[str, int] = {}
+    for record in files.values():
+        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    if as_json:
+        fields = {**_fields(facts), "kinds": kinds}
+        if with_files:
+            fields["list"] = [
+                {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
+                for one in files.values()
+            ]
+        _print_json(fields)
+        return DONE
+    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
+    lines = {
+        "file": f"{facts.path}, {size(facts.size_bytes)}",
+        "vectors": str(facts.space),
+        "space": facts.space.name or "your own",
+        "files": f"{facts.n_files:,}" + (f": {of_kinds}" if of_kinds else ""),
+        "chunks": f"{facts.n_chunks:,}, {facts.n_tokens:,} tokens",
+        "codes": f"{facts.code_bits} bits" + ("" if facts.has_codes else ", not stored: sqlite-vec was not there"),
+        "made": _date(facts.created_at),
+        "changed": _date(facts.changed_at),
+    }
+    for what, said in lines.items():
+        click.echo(f"{what:<8} {visible(said)}")
+    if with_files:
+        click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
+        for path, one in sorted(files.items()):
+            click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
+    return DONE
+
+
+@click.command()
+@_one_index
+@click.option(
+    "--below", "below", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Only forget the files of this folder, or this file; may be repeated.",
+)  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[Path, ...], yes: bool) -> int:
+    """Delete an index, or forget some files of it. The files themselves stay."""
+    from q3e_local.search.changes import below as files_below
+    from q3e_local.search.database import Database
+
+    path = existing(db, _name(name, option_name))
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
+        with Database.open(path) as database:
+            if below:
+                records = database.files()
+                paths = sorted({one for folder in below for one in files_below(folder, records)})
+                if not paths:
+                    raise InputError(f"{path} has no files below {', '.join(map(str, below))}")
+                if _is_sure(f"{path}: forget {_files(len(paths))}?", yes):
+                    click.echo(f"forgot {_files(database.remove_files(paths))}")
+                return DONE
+            n_chunks = database.facts().n_chunks
+        if _is_sure(f"delete {path} with {n_chunks:,} chunks?", yes):
+            for one in files_of(path):
+                one.unlink(missing_ok=True)
+            click.echo(f"deleted {path}")
+    return DONE
+
+
+@click.command()
+@_one_index
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Its suffix says the format: .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl).",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
+    """Write all chunks with their vectors to a file."""
+    from q3e_local.search import export as exporting
+    from q3e_local.search.database import Database
+
+    path = existing(db, _name(name, option_name))
+    with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
+        total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
+        written = exporting.export(
+            database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
+        )
+    if not quiet:
+        click.echo(f"{total:,} chunks, {database.space}: {', '.join(map(str, written))}", err=True)
+    return DONE
+
+
+@click.command()
+@_one_index
+@model_of_index
+@loading_options
+@engine_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def rebuild(
+    name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
+    engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
+) -> int:  # fmt: skip
+    """Embed all chunks of an index again, with another model or dim: for that the files are not needed.
+
+    Until it is done the index can be searched as it was. Interrupted, the same command goes on. Only a smaller dim of
+    the same model needs no embedding.
+    """
+    from q3e_local.search.embedding import DOCUMENT_TASK
+    from q3e_local.search.rebuild import rebuild as rebuilding
+
+    path = existing(db, _name(name, option_name))
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine)
+    started = time.perf_counter()
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), loaded:
+        facts = _facts(path)
+        embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
+        with meter(facts.n_chunks, quiet) as show:
+            done = rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=lambda n, total: show(n, n, 0))
+    if not quiet:
+        if done.n_chunks:
+            how = "cut" if done.was_cut else "embedded again"
+            click.echo(f"{done.n_chunks:,} chunks {how} in {time.perf_counter() - started:.1f} s", err=True)
+        click.echo(f"{path} holds {done.space}", err=True)
+        if not done.is_compact:
+            click.echo("the room of the old vectors is not free yet: another process reads the index", err=True)
+    return DONE
+
+
+def _facts(path: Path) -> Facts:
+    from q3e_local.search.database import Database
+
+    with Database.open(path) as database:
+        return database.facts()
+
+
+def _fields(facts: Facts) -> dict[str, Any]:
+    return {
+        "path": str(facts.path), "model": facts.space.model, "dim": facts.space.dim, "space": facts.space.name,
+        "files": facts.n_files, "chunks": facts.n_chunks, "tokens": facts.n_tokens, "size_bytes": facts.size_bytes,
+        "created_at": facts.created_at, "changed_at": facts.changed_at,
+    }  # fmt: skip
+
+
+def _is_sure(question: str, yes: bool) -> bool:
+    """Ask; whoever is no person must have given --yes. Raises OptionError."""
+    if yes:
+        return True
+    try:
+        is_sure = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise OptionError("nobody answered, so nothing was removed; give --yes") from None
+    if not is_sure:
+        click.echo("nothing was removed", err=True)
+    return is_sure
+
+
+def _files(n_files: int) -> str:
+    return "1 file" if n_files == 1 else f"{n_files:,} files"
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))

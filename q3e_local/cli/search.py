@@ -1,0 +1,175 @@
+"""`q3e-local search QUESTION`: what an index has to say to it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import ExitStack, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from q3e_local.cache.choose import chosen
+from q3e_local.cli import DONE
+from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.index_options import which_index
+from q3e_local.cli.loading import load
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import ModelError, OptionError
+from q3e_local.prompts import TASKS
+from q3e_local.search.locate import existing
+
+if TYPE_CHECKING:
+    from q3e_local.embedder import Embedder
+    from q3e_local.search.best_sentence import Best
+    from q3e_local.search.index import Found, Mode
+
+_UNITS = {"h": 1, "d": 24, "w": 7 * 24, "m": 30 * 24, "y": 365 * 24}
+_AGO = re.compile(r"(\d{1,6})\s*([hdwmy])", re.IGNORECASE)
+
+
+def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """`2026-11-01`, `2026-11-01T09:30`, or a time ago: `12h`, `7d`, `2w`, `3m`, `1y`."""
+    if value is None:
+        return None
+    ago = _AGO.fullmatch(value.strip())
+    with suppress(ValueError, OverflowError):
+        if ago is not None:
+            return datetime.now().astimezone() - timedelta(hours=int(ago[1]) * _UNITS[ago[2].lower()])
+        return datetime.fromisoformat(value.strip()).astimezone()
+    raise click.BadParameter(f"{value!r} is no date; give one such as 2026-11-01, or 7d for the last seven days")
+
+
+@click.command()
+@click.argument("question", nargs=-1, metavar="QUESTION")
+@which_index
+@click.option("-m", "--model", help="The index's model, where it is not found by its name.")
+@click.option("-k", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many hits.")
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), help="A named instruction for the question. [default: retrieval]"
+)
+@click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
+@click.option("--path", metavar="GLOB", help="Only in such files, as 'notes/**' or '*.md'.")
+@click.option(
+    "--since", callback=_since, metavar="DATE",
+    help="Only in files changed since: 2026-11-01, or 12h, 7d, 2w, 3m, 1y ago.",
+)  # fmt: skip
+@click.option("--hybrid", "mode", flag_value="hybrid", help="By words and meaning. [default: where words help]")
+@click.option("--vector-only", "mode", flag_value="vectors", help="By meaning alone.")
+@click.option("--words-only", "mode", flag_value="words", help="By words alone; needs no model.")
+@click.option("--exact", is_flag=True, help="Look at every vector, not at a shortlist.")
+@click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
+@click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
+@click.option(
+    "--cache/--no-cache", "cache", default=None,
+    help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
+)  # fmt: skip
+@engine_options
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+def search(
+    question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
+    instruction: str | None, path: str | None, since: datetime | None, mode: Mode | None, exact: bool, no_best: bool,
+    as_json: bool, as_text: bool, cache: bool | None, engine: EngineOptions, quiet: bool,
+) -> int:  # fmt: skip
+    """Find what stands in the files of an index, by meaning and by words, in any language.
+
+    On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
+    --explain also says how the search was done.
+
+    \b
+      q3e-local search "What did we decide about the budget?"
+      q3e-local search "error PRJ-2041" --path 'notes/**' --since 30d -k 10
+      q3e-local search 预算 --words-only --db notes.q3e
+    """
+    from q3e_local.cli.hits import print_json, print_text
+    from q3e_local.search.embedding import DOCUMENT_TASK
+    from q3e_local.search.index import VectorIndex
+
+    text = _question(question)
+    if as_json and as_text:
+        raise OptionError("--json and --text exclude each other")
+    file = existing(db, name)
+    with stopping_cleanly(), explained(engine), ExitStack() as stack:
+        embedder = None
+        if mode != "words":
+            embedder = stack.enter_context(_embedder(file, model, quiet, cache, engine))
+        index = stack.enter_context(VectorIndex(file, embedder, task=DOCUMENT_TASK))
+        found = index.search(
+            text, k, mode=mode or "auto", exact=exact, task=task, instruction=instruction, path=path, since=since
+        )
+        best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
+        if engine.explain:
+            for line in (*found.explained, *([how] if how else [])):
+                click.echo(line, err=True)
+        to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
+        if to_people:
+            print_text(found.hits, best)
+        else:
+            print_json(found.hits, best)
+        if not found.hits and not quiet:
+            _say_nothing_found(len(index), path, since)
+    return DONE
+
+
+def _question(words: tuple[str, ...]) -> str:
+    """The question as given, or from stdin. Raises OptionError for none."""
+    if words in ((), ("-",)):
+        if sys.stdin is None or (not words and sys.stdin.isatty()):
+            raise OptionError('ask something, as in: q3e-local search "what did we decide?"')
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise OptionError(f"the question on stdin is not UTF-8 at byte {error.start}") from None
+    else:
+        text = " ".join(words)
+    if not text.strip():
+        raise OptionError('the question is empty; ask something, as in: q3e-local search "what did we decide?"')
+    return text.strip()
+
+
+def _embedder(file: Path, model: str | None, quiet: bool, cache: bool | None, engine: EngineOptions) -> Embedder:
+    """The model that made the index. Nothing is pulled for a question: another one would not do."""
+    from q3e_local.search.database import Database
+
+    with Database.open(file) as database:
+        space = database.space
+    if not space.digest and model is None:
+        raise OptionError(f"{file} holds {space}; search it with --words-only, or name their model with --model")
+    settings = {**engine.config, "n_expected": 0}  # a question: nothing that takes time to pay is worth its while
+    try:
+        return load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+    except ModelError as error:
+        raise type(error)(
+            f"{file} holds {space}, and that model cannot be used: {error}\n"
+            "say where it is with --model, or search without it: --words-only"
+        ) from None
+
+
+def _best(question: str, found: Found, embedder: Embedder | None) -> tuple[list[Best | None], str]:
+    """The best sentence of each hit, and how it was found."""
+    from q3e_local.search.best_sentence import by_vectors, by_words
+
+    best = [by_words(question, hit.text) for hit in found.hits]
+    left = [place for place, one in enumerate(best) if one is None]
+    n_by_words = len(best) - len(left)
+    if left and embedder is not None and found.vector is not None:
+        texts = [found.hits[place].text for place in left]
+        for place, one in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
+            best[place] = one
+    n_by_meaning = sum(best[place] is not None for place in left)
+    none = len(left) - n_by_meaning
+    how = f"best sentences: {n_by_words} by words, {n_by_meaning} by meaning"
+    return best, how + (f", {none} not looked for" if none else "")
+
+
+def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None) -> None:
+    if not n_chunks:
+        why = "the index is empty; index a folder that has text in it"
+    elif path is not None or since is not None:
+        why = "nothing was found; look without --path and --since"
+    else:
+        why = "nothing was found"
+    click.echo(why, err=True)

@@ -1,0 +1,220 @@
+"""A document cut into chunks: by its structure, to a budget of tokens.
+
+Is handed a function that counts tokens; knows no model, no file and no database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise, zip_longest
+
+from q3e_local.errors import OptionError
+from q3e_local.reading.document import Document, Section
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.sentences import sentences
+
+Count = Callable[[str], int]
+"""How many tokens the model sees of a text, end token included."""
+
+CHUNK_TOKENS = 256
+CHUNK_TOKENS_MIN = 32  # any character fits, and a heading beside it
+OVERLAP_TOKENS = 32
+
+# What a sentence that is too long is cut into, so that the parts fill chunks well.
+_FINE_TOKENS = 16
+# Few texts have more characters a token: what is longer is cut without counting it first.
+_CHARACTERS_PER_TOKEN = 16
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What stays together. Those of a group follow on each other, each with the white space behind it."""
+
+    start: int
+    end: int
+    n_tokens: int  # by itself, without an end token
+    section: Section
+
+
+def chunks(
+    document: Document, count: Count, n_tokens: int = CHUNK_TOKENS, overlap: int = OVERLAP_TOKENS
+) -> list[Chunk]:
+    """Chunks of at most `n_tokens`, counted on what is embedded: heading path and end token included.
+
+    Sections under the same headings and on the same page share a chunk while they fit. One that does not fit is cut
+    at the ends of sentences (code: of lines), then between words, then between characters; what follows such a cut
+    begins with the last whole pieces before it, `overlap` tokens at most. Raises OptionError for a budget below 32.
+    """
+    if n_tokens < CHUNK_TOKENS_MIN:
+        raise OptionError(f"a chunk must have {CHUNK_TOKENS_MIN} tokens or more, got {n_tokens}")
+    cutter = _Cutter(document, count, n_tokens, overlap)
+    lines = _Lines(document)
+    return [
+        _chunk(document.text, pieces, headings, lines)
+        for headings, group in cutter.groups()
+        for pieces in cutter.packed(group, headings)
+    ]
+
+
+def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines: _Lines) -> Chunk:
+    start, end = _trimmed(text, pieces[0].start, pieces[-1].end)
+    first, last = pieces[0].section, pieces[-1].section
+    line, last_line = lines.of(start, end, first, last)
+    return Chunk(text[start:end], start, end, headings, first.page, line, last_line)
+
+
+class _Cutter:
+    """One document's pieces, and how many of them make a chunk."""
+
+    def __init__(self, document: Document, count: Count, n_tokens: int, overlap: int) -> None:
+        self._document, self._text = document, document.text
+        self._count, self._limit, self._overlap = count, n_tokens, overlap
+        self._n_end = count("")  # the end token
+
+    def groups(self) -> Iterator[tuple[tuple[str, ...], list[_Piece]]]:
+        """The pieces that may share chunks, under their heading path."""
+        for (path, _), sections in groupby(_without_said(self._document.sections), _place):
+            headings = self._fitting(path)
+            pieces = list(self._pieces(list(sections), self._room(headings)))
+            if pieces:
+                yield headings, pieces
+
+    def packed(self, pieces: list[_Piece], headings: tuple[str, ...]) -> Iterator[list[_Piece]]:
+        """Those of each chunk: as many as fit, and before them what is repeated."""
+        room = self._room(headings)
+        first = new = 0  # those from `first` are repeated, those from `new` are not
+        while new < len(pieces):
+            last = new + 1
+            n_tokens = sum(one.n_tokens for one in pieces[first:last])
+            while last < len(pieces) and n_tokens + pieces[last].n_tokens <= room:
+                n_tokens += pieces[last].n_tokens
+                last += 1
+            # subtle: the tokens of a text are not quite the sum of its parts', so what is embedded is counted.
+            while not self._fits(pieces[first], pieces[last - 1], headings):
+                if last > new + 1:
+                    last -= 1
+                elif first < new:
+                    first += 1
+                else:
+                    pieces[new : new + 1] = self._halves(pieces[new])
+            if self._text[pieces[new].start : pieces[last - 1].end].strip():
+                yield pieces[first:last]
+            first, new = self._repeated(pieces, first, last, room), last
+
+    def _repeated(self, pieces: list[_Piece], first: int, last: int, room: int) -> int:
+        """Where the chunk begins whose first new piece is `last`: before it, if a section was cut there."""
+        if last == len(pieces):
+            return last
+        n_tokens, section = 0, pieces[last].section
+        while last - 1 > first and pieces[last - 1].section is section:
+            n_tokens += pieces[last - 1].n_tokens
+            if n_tokens > self._overlap or n_tokens + pieces[last].n_tokens > room:
+                break
+            last -= 1
+        return last
+
+    def _fitting(self, headings: tuple[str, ...]) -> tuple[str, ...]:
+        """The path without its outermost headings, until it takes no more than half of a chunk."""
+        while headings and self._limit - self._room(headings) > self._limit // 2:
+            headings = headings[1:]
+        return headings
+
+    def _room(self, headings: tuple[str, ...]) -> int:
+        """Tokens there are for the text under these headings."""
+        return self._limit - self._count(Chunk("", headings=headings).embedded)
+
+    def _fits(self, first: _Piece, last: _Piece, headings: tuple[str, ...]) -> bool:
+        start, end = _trimmed(self._text, first.start, last.end)
+        return self._count(Chunk(self._text[start:end], headings=headings).embedded) <= self._limit
+
+    def _pieces(self, sections: list[Section], room: int) -> Iterator[_Piece]:
+        """Sections that fit whole; of the others sentences or lines; of those that are too long still, parts."""
+        ends = [following.start for _, following in pairwise(sections)] + [sections[-1].end]
+        for section, section_end in zip(sections, ends, strict=True):
+            for start, end, n_tokens in self._whole_or_cut(section.start, section_end, room):
+                if n_tokens is None:
+                    yield from self._parts(start, end, section)
+                else:
+                    yield _Piece(start, end, n_tokens, section)
+
+    def _whole_or_cut(self, start: int, end: int, room: int) -> Iterator[tuple[int, int, int | None]]:
+        """The section, or its sentences or lines, with their tokens; None for what is still too long."""
+        n_tokens = self._tokens_within(start, end, room)
+        if n_tokens is not None:
+            yield start, end, n_tokens
+            return
+        text = self._text[start:end]
+        is_code = self._document.kind == "code"
+        for first, last in (one.span() for one in _LINES.finditer(text)) if is_code else sentences(text):
+            yield start + first, start + last, self._tokens_within(start + first, start + last, room)
+
+    def _tokens_within(self, start: int, end: int, room: int) -> int | None:
+        """How many tokens it has, if there is room for so many."""
+        if end - start > room * _CHARACTERS_PER_TOKEN:
+            return None
+        n_tokens = self._tokens(start, end)
+        return n_tokens if n_tokens <= room else None
+
+    def _parts(self, start: int, end: int, section: Section) -> Iterator[_Piece]:
+        """Halves of halves, cut between words where there are any."""
+        if end - start <= _FINE_TOKENS * _CHARACTERS_PER_TOKEN:
+            n_tokens = self._tokens(start, end)
+            if n_tokens <= _FINE_TOKENS or end - start == 1:
+                yield _Piece(start, end, n_tokens, section)
+                return
+        middle = self._middle(start, end)
+        yield from self._parts(start, middle, section)
+        yield from self._parts(middle, end, section)
+
+    def _halves(self, piece: _Piece) -> list[_Piece]:
+        middle = self._middle(piece.start, piece.end)
+        spans = ((piece.start, middle), (middle, piece.end))
+        return [_Piece(start, end, self._tokens(start, end), piece.section) for start, end in spans]
+
+    def _middle(self, start: int, end: int) -> int:
+        middle = (start + end + 1) // 2
+        earliest = start + (end - start) // 4
+        return max(self._text.rfind(space, earliest, middle) for space in " \n\t") + 1 or middle
+
+    def _tokens(self, start: int, end: int) -> int:
+        return self._count(self._text[start:end]) - self._n_end
+
+
+def _without_said(sections: Sequence[Section]) -> Iterator[Section]:
+    """All sections but the headings that stand in the path of what follows."""
+    for section, following in zip_longest(sections, sections[1:]):
+        is_said = section.is_heading and following is not None
+        if not (is_said and following.headings[: len(section.headings)] == section.headings):
+            yield section
+
+
+def _place(section: Section) -> tuple[tuple[str, ...], int | None]:
+    return section.headings, section.page
+
+
+class _Lines:
+    """Line numbers of places that are asked for in order, so that a text is read through once."""
+
+    def __init__(self, document: Document) -> None:
+        self._text, self._has_lines = document.text, document.has_lines
+        self._section: Section | None = None
+        self._place, self._line = 0, 1
+
+    def of(self, start: int, end: int, first: Section, last: Section) -> tuple[int | None, int | None]:
+        """First and last line of the stretch that begins in one section and ends in another."""
+        if not self._has_lines or first.line is None:
+            return first.line, last.line
+        if self._section is not first:
+            self._section, self._place, self._line = first, first.start, first.line
+        self._line += self._text.count("\n", self._place, start)
+        self._place = start
+        return self._line, self._line + self._text.count("\n", start, end)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The stretch without white space at its ends."""
+    stretch = text[start:end]
+    return start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip())

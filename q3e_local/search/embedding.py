@@ -1,0 +1,114 @@
+"""Files on their way through the model: their chunks share files, and each comes back when its last one is done.
+
+Knows chunks and the embedder; nothing of where files come from or go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from q3e_local.embedder import Embedder
+from q3e_local.errors import TextError
+from q3e_local.request import EmbedRequest
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.chunks import Count
+from q3e_local.search.database.records import FileRecord
+from q3e_local.vectors import Vectors
+
+DOCUMENT_TASK = "retrieval"  # the one whose documents stand bare
+
+Progress = Callable[[int, int, int], None]
+"""Called as `progress(n_bytes, n_chunks, n_tokens)` with what is done in all."""
+
+
+@dataclass(eq=False)
+class FileChunks:
+    """A file's chunks, and the vectors they have so far."""
+
+    chunks: list[Chunk]
+    record: FileRecord
+    vectors: list[Vectors | None] = field(default_factory=list)
+    n_tokens: int = 0
+    n_embedded_tokens: int = 0
+    n_waiting: int = 0  # chunks that are with the model
+    problem: str = ""  # why it has no vectors
+
+    def __post_init__(self) -> None:
+        self.vectors = self.vectors or [None] * len(self.chunks)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the chunks that have no vector."""
+        return [number for number, vector in enumerate(self.vectors) if vector is None]
+
+    def stacked(self, dim: int) -> Vectors:
+        """All vectors, (n_chunks, dim)."""
+        rows = [vector for vector in self.vectors if vector is not None]
+        assert len(rows) == len(self.chunks)
+        return np.stack(rows) if rows else np.empty((0, dim), np.float32)
+
+
+def document_request(dim: int | None = None) -> EmbedRequest:
+    """How chunks are embedded: as bare documents, whatever else the model's name says."""
+    return EmbedRequest((), "document", DOCUMENT_TASK, dim=dim)
+
+
+def counter(embedder: Embedder) -> Count:
+    """How many tokens the model sees of a document, its end token included."""
+    engine, prefix = embedder.engine, embedder.terms(document_request()).prefix
+
+    def count(text: str) -> int:
+        return len(engine.tokenize(embedder.normalized(prefix + text))) + 1
+
+    return count
+
+
+def embedded(
+    files: Iterable[FileChunks],
+    embedder: Embedder,
+    dim: int,
+    progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,
+) -> Iterator[FileChunks]:
+    """Each file when all its chunks have vectors, or a problem. Reads ahead as far as fills the model's batches."""
+    given: deque[tuple[FileChunks, int]] = deque()  # to the model, and not yet back
+    done: list[FileChunks] = []
+
+    def wanted() -> Iterator[str]:
+        for file in files:
+            missing = file.missing
+            if not missing:
+                done.append(file)
+                continue
+            file.n_waiting = len(missing)
+            for number in missing:
+                given.append((file, number))
+                yield file.chunks[number].embedded
+
+    n_bytes, n_tokens = 0.0, 0
+    for n_chunks, result in enumerate(embedder.stream(replace(document_request(dim), texts=wanted())), 1):
+        file, number = given.popleft()
+        if isinstance(result, TextError):
+            file.problem = file.problem or f"{_where(file.chunks[number])}: {result.message}"
+        else:
+            file.vectors[number] = result.vector
+            file.n_tokens += result.prompt_tokens
+            file.n_embedded_tokens += result.prompt_tokens
+            n_tokens += result.prompt_tokens
+        n_bytes += file.record.size_bytes / len(file.chunks)
+        file.n_waiting -= 1
+        if not file.n_waiting:
+            done.append(file)
+        progress(round(n_bytes), n_chunks, n_tokens)
+        yield from done
+        done.clear()
+    yield from done
+
+
+def _where(chunk: Chunk) -> str:
+    if chunk.line is not None:
+        return f"line {chunk.line}"
+    return f"page {chunk.page}" if chunk.page is not None else f"character {chunk.start}"

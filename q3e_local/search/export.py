@@ -1,0 +1,160 @@
+"""An index as a file for other programs: JSON Lines, Parquet, or NumPy's vectors with what each row is.
+
+Knows formats; nothing of models or of how an index is searched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from q3e_local.errors import OptionError, OutputError
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Entry, Window
+from q3e_local.vectors import Vectors
+
+SUFFIXES = (".jsonl", ".npy", ".parquet")
+
+Progress = Callable[[int], None]
+"""Called as `progress(n_chunks)` with how many are written."""
+
+
+def export(
+    database: Database,
+    path: Path,
+    *,
+    force: bool = False,
+    progress: Progress = lambda n_chunks: None,
+) -> list[Path]:
+    """Write all chunks with their vectors: the files written, complete or not at all.
+
+    The suffix says the format; beside a .npy stands what its rows are, in NAME.npy.rows.jsonl. Raises OptionError for
+    another suffix, OutputError where a file exists or cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OptionError(f"{path} does not say its format: end it in {', '.join(SUFFIXES)}")
+    targets = [path, rows_file(path)] if suffix == ".npy" else [path]
+    taken = [target for target in targets if target.exists()]
+    if taken and not force:
+        raise OutputError(f"{taken[0]} exists; replace it with --force")
+    windows = _told(database.entries(), progress)
+    try:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(_whole(target)) for target in reversed(targets)]
+            _WRITERS[suffix](windows, database, *reversed(streams))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    return targets
+
+
+def rows_file(path: Path) -> Path:
+    """What the rows of a .npy are."""
+    return path.with_name(f"{path.name}.rows.jsonl")
+
+
+def fields(entry: Entry) -> dict[str, Any]:
+    """A chunk without its vector, as JSON has it."""
+    chunk = entry.chunk
+    return {
+        "id": entry.id,
+        "file": entry.file,
+        "text": chunk.text,
+        "headings": list(chunk.headings),
+        "page": chunk.page,
+        "line": chunk.line,
+        "last_line": chunk.last_line,
+        "start": chunk.start,
+        "end": chunk.end,
+    }
+
+
+def _told(windows: Iterator[Window], progress: Progress) -> Iterator[Window]:
+    n_chunks = 0
+    for window in windows:
+        yield window
+        n_chunks += len(window.entries)
+        progress(n_chunks)
+
+
+def _jsonl(windows: Iterator[Window], database: Database, stream: BinaryIO) -> None:
+    for window in windows:
+        for entry, vector in zip(window.entries, window.vectors, strict=True):
+            stream.write(_line(fields(entry) | {"embedding": vector}))
+
+
+def _npy(windows: Iterator[Window], database: Database, stream: BinaryIO, rows: BinaryIO) -> None:
+    """subtle: NumPy pads the header for the first axis to grow, so that the number of rows fits over it."""
+    n_rows = 0
+    _npy_header(stream, 0, database.space.dim)
+    for window in windows:
+        stream.write(window.vectors.astype("<f4", copy=False).tobytes())
+        for entry in window.entries:
+            rows.write(_line({"row": n_rows, **fields(entry)}))
+            n_rows += 1
+    stream.seek(0)
+    _npy_header(stream, n_rows, database.space.dim)
+
+
+def _npy_header(stream: BinaryIO, n_rows: int, dim: int) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, dim)}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def _parquet(windows: Iterator[Window], database: Database, stream: BinaryIO) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
+    space = database.space
+    string, int64 = pyarrow.string(), pyarrow.int64()
+    columns = {
+        "id": string, "file": string, "text": string, "headings": pyarrow.list_(string), "page": int64,
+        "line": int64, "last_line": int64, "start": int64, "end": int64,
+        "embedding": pyarrow.list_(pyarrow.float32(), space.dim),
+    }  # fmt: skip
+    metadata = {"model": space.model, "space": space.name, "dtype": "float32"}
+    schema = pyarrow.schema(list(columns.items()), metadata=metadata)
+    with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
+        for window in windows:
+            rows = [fields(entry) for entry in window.entries]
+            arrays = [
+                pyarrow.array([row[name] for row in rows], kind)
+                for name, kind in columns.items()
+                if name != "embedding"
+            ]
+            arrays.append(_fixed(pyarrow, window.vectors))
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+
+def _fixed(pyarrow: Any, vectors: Vectors) -> Any:
+    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.reshape(-1)), vectors.shape[1])
+
+
+_WRITERS: dict[str, Callable[..., None]] = {".jsonl": _jsonl, ".npy": _npy, ".parquet": _parquet}
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that has its name when it is complete. The one opened first gets it last."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut may leave the name with nothing under it
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,422 @@
+"""Folders into an index: what changed is embedded, what was deleted goes, and nothing that stops it does harm."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import made_files
+import pytest
+from command import PROGRAM, write
+from fake import FakeEngine, seen
+
+import q3e_local
+from q3e_local import Embedder, VectorIndex
+from q3e_local.errors import IndexFileError, InputError, OptionError, SpaceMismatchError
+from q3e_local.search.database import Database
+from q3e_local.search.index import space_of
+from q3e_local.search.indexing import Tally, index_folders
+from q3e_local.search.locate import alone
+
+
+class World:
+    """A folder, and an index of it made with the fake."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.db = folder / "notes", folder / "notes.q3e"
+        self.engine = FakeEngine()
+        self.folder.mkdir()
+
+    def index(self, *folders: Path, engine: FakeEngine | None = None, dim: int | None = None, **options) -> Tally:
+        self.engine = engine or FakeEngine()
+        embedder = Embedder(self.engine, "fake")
+        tally = Tally()
+        load = options.pop("load", lambda space, n_bytes: (embedder, space_of(embedder, dim)))
+        index_folders(self.db, folders or [self.folder], load, tally, **options)
+        return tally
+
+    @property
+    def embedded(self) -> list[str]:
+        """The texts that the model computed, in no order."""
+        return sorted(bytes(ids[:-1]).decode() for batch in self.engine.batches for ids in batch)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(Path(path).name for path in Held(self.db).files)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+class Held:
+    """What an index holds, but for when it came there. Equal vectors may differ by the noise of their batches."""
+
+    def __init__(self, db: Path) -> None:
+        with Database.open(db) as database:
+            self.files = {path: replace(one, indexed_at=0.0) for path, one in database.files().items()}
+            windows = list(database.entries())
+        self.chunks = {entry.id: entry.chunk for window in windows for entry in window.entries}
+        self.vectors = {
+            entry.id: vector
+            for window in windows
+            for entry, vector in zip(window.entries, window.vectors, strict=True)
+        }
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, Held)
+        return (self.files, self.chunks) == (other.files, other.chunks) and all(
+            float(vector @ other.vectors[name]) > 0.9999 for name, vector in self.vectors.items()
+        )
+
+    __hash__ = None
+
+
+def counts(tally: Tally) -> tuple[int, int, int, int]:
+    return tally.n_new, tally.n_changed, tally.n_unchanged, tally.n_removed
+
+
+def never(space: object, n_bytes: int) -> None:
+    raise AssertionError("no model is needed for this")
+
+
+# What a run finds.
+
+
+def test_only_what_changed_is_embedded_again(world):
+    write(world.folder, {"a.txt": "first", "b.md": "# Head\n\nsecond", "sub/c.txt": "third"})
+    tally = world.index()
+    assert (counts(tally), tally.n_chunks) == ((3, 0, 0, 0), 3)
+    assert world.embedded == ["Head\nsecond", "first", "third"]
+    # Bytes are tokens, and an end token.
+    assert tally.n_tokens == len("Head\nsecondfirstthird") + 3
+
+    assert counts(world.index(load=never)) == (0, 0, 3, 0)
+
+    os.utime(world.folder / "a.txt", ns=(1, 1))
+    assert counts(world.index()) == (0, 0, 3, 0)
+    assert world.embedded == []
+    assert counts(world.index(load=never)) == (0, 0, 3, 0)
+
+    write(world.folder, {"a.txt": "FIRST"})
+    assert counts(world.index()) == (0, 1, 2, 0)
+    assert world.embedded == ["FIRST"]
+
+    (world.folder / "sub" / "c.txt").unlink()
+    assert counts(world.index(load=never)) == (0, 0, 2, 1)
+    assert world.names == ["a.txt", "b.md"]
+
+
+def test_vectors_are_those_of_what_the_model_sees(world):
+    write(world.folder, {"b.md": "# Head\n\nsecond", "empty.txt": ""})
+    world.index()
+    with Database.open(world.db) as database:
+        (window,) = database.entries()
+        assert [seen(vector) for vector in window.vectors] == [(256, len("Head\nsecond") + 1)]
+        assert {Path(path).name: one.n_tokens for path, one in database.files().items()} == {
+            "b.md": 12,
+            "empty.txt": 0,
+        }
+
+
+def test_of_a_changed_file_only_the_changed_chunks_are_embedded(world):
+    parts = [f"# {n}\n\n" + f"part {n} " * 20 for n in range(6)]
+    write(world.folder, {"a.md": "\n\n".join(parts)})
+    assert world.index().n_chunks == 6
+    parts[3] = "# 3\n\nwritten anew"
+    write(world.folder, {"a.md": "\n\n".join(parts)})
+    tally = world.index()
+    assert (tally.n_chunks, tally.n_reused, world.embedded) == (6, 5, ["3\nwritten anew"])
+    changed = Held(world.db)
+    world.db.unlink()
+    world.index()
+    assert changed == Held(world.db)
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_renamed_or_copied_file_is_not_embedded_again(world, copied):
+    write(world.folder, {"a.md": "# A\n\nsome text", "other.txt": "other"})
+    world.index()
+    content = (world.folder / "a.md").read_bytes()
+    if not copied:
+        (world.folder / "a.md").unlink()
+    write(world.folder, {"b.md": content})
+    tally = world.index()
+    assert (counts(tally), tally.n_reused) == ((1, 0, 2 if copied else 1, 0 if copied else 1), 1)
+    assert world.embedded == []
+    assert world.names == (["a.md", "b.md", "other.txt"] if copied else ["b.md", "other.txt"])
+    renamed = Held(world.db)
+    world.db.unlink()
+    world.index()
+    assert renamed == Held(world.db)
+
+
+def test_only_what_lies_below_the_folders_given_can_go(world, tmp_path):
+    other = tmp_path / "notes2"
+    write(world.folder, {"a.txt": "a", "keep.txt": "k"})
+    write(other, {"b.txt": "b"})
+    world.index(world.folder, other)
+    (world.folder / "a.txt").unlink()
+    (other / "b.txt").unlink()
+    write(other, {"c.txt": "c"})
+    assert counts(world.index()) == (0, 0, 1, 1)
+    assert world.names == ["b.txt", "keep.txt"]
+
+
+def test_a_glob_makes_nothing_go_that_is_still_there(world):
+    write(world.folder, {"a.txt": "a", "b.md": "b", "c.txt": "c"})
+    world.index()
+    (world.folder / "c.txt").unlink()
+    assert counts(world.index(globs=["*.md"])) == (0, 0, 1, 1)
+    assert world.names == ["a.txt", "b.md"]
+
+
+def test_what_became_a_picture_goes_and_what_was_named_stays(world):
+    write(world.folder, {"a.txt": "a", "b.dat": "text", ".hidden/c.txt": "c"})
+    world.index(world.folder, world.folder / ".hidden")
+    write(world.folder, {"b.dat": bytes(range(256))})
+    assert counts(world.index()) == (0, 0, 1, 1)
+    assert world.names == ["a.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_folder_whose_disk_is_not_mounted_loses_nothing(world, empty):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    before = Held(world.db)
+    (world.folder / "a.txt").unlink()
+    if not empty:
+        world.folder.rmdir()
+    with pytest.raises(
+        InputError, match=r"the index has 1 file of it; if its disk is not mounted, mount it"
+    ) as error:
+        world.index(load=never)
+    assert f"q3e-local index rm --below {world.folder}" in str(error.value)
+    assert Held(world.db) == before
+
+
+def test_a_missing_folder_of_no_index(world, tmp_path):
+    with pytest.raises(InputError, match=r"there is no folder or file .*nowhere$"):
+        world.index(tmp_path / "nowhere", load=never)
+    assert not world.db.exists()
+
+
+def test_files_are_cut_anew_to_another_budget_which_is_remembered(world):
+    write(world.folder, {"a.txt": "\n\n".join(f"paragraph {n} " * 4 for n in range(4))})
+    assert world.index().n_chunks == 1
+    assert counts(world.index(chunk_tokens=64)) == (0, 1, 0, 0)
+    assert len(Held(world.db).chunks) == 4
+    assert counts(world.index()) == (0, 0, 1, 0)
+    with pytest.raises(OptionError, match="a chunk has at most 1000 tokens with fake, got 1001"):
+        world.index(chunk_tokens=1001)
+
+
+def test_another_model_or_dim_is_refused_with_both_named(world):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    before = Held(world.db)
+    write(world.folder, {"b.txt": "b"})
+    other = FakeEngine()
+    other.digest = "0b" * 32
+    with pytest.raises(
+        SpaceMismatchError, match=r"of fake \(file fafafafa\), not .* \(file 0b0b0b0b\); .*index rebuild"
+    ):
+        world.index(engine=other)
+    with pytest.raises(SpaceMismatchError, match="64-dim vectors of fake, not 32-dim vectors of fake"):
+        world.index(dim=32)
+    (world.folder / "b.txt").unlink()
+    with pytest.raises(SpaceMismatchError):
+        world.index(dim=32, must_load=True)
+    assert Held(world.db) == before
+
+
+def test_the_index_itself_is_no_file_of_the_folder(world):
+    world.db = world.folder / "notes.q3e"
+    write(world.folder, {"a.txt": "a"})
+    assert world.index().skipped == []
+    tally = world.index(load=never)
+    assert (counts(tally), tally.skipped) == ((0, 0, 1, 0), [])
+
+
+def test_small_files_share_batches(world):
+    write(world.folder, {f"{n:02}.txt": f"text {n:02}" for n in range(32)})
+    world.index()
+    # 8 ids each with the end token: 4 fill a batch of 32.
+    assert [len(batch) for batch in world.engine.batches] == [4] * 8
+
+
+# What is wrong with files.
+
+
+def test_a_chunk_without_a_vector_costs_its_file_alone(world):
+    write(world.folder, {"a.txt": "fine", "b.md": "# B\n\nfine\n\n# C\n\nhas poison in it", "c.txt": "fine too"})
+    tally = world.index(engine=FakeEngine(bad="poison"))
+    assert world.names == ["a.txt", "c.txt"]
+    (skipped,) = tally.skipped
+    assert (skipped.path.name, tally.n_faults) == ("b.md", 1)
+    assert skipped.reason.startswith("line 7: the fake has no vector")
+
+
+def test_broken_files_of_every_kind_are_passed_over(world):
+    made_files.folder(world.folder)
+    n_good = world.index().n_new
+    assert n_good == len(Held(world.db).files) >= 12
+    for path in list(world.folder.iterdir()):
+        if path.suffix in (".pdf", ".docx", ".pptx", ".epub", ".ipynb"):
+            content = path.read_bytes()
+            write(world.folder, {f"half-{path.name}": content[: len(content) // 2]})
+    write(
+        world.folder,
+        {
+            "secret.pdf": made_files.encrypted_pdf("hidden", "password"),
+            "scan.pdf": made_files.scanned_pdf(),
+            "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+            "things.zip": made_files.zipped({"a.txt": "a"}),
+            "binary.dat": bytes(range(256)),
+        },
+    )
+    (world.folder / "loop").symlink_to(world.folder)
+    tally = world.index()
+    assert counts(tally) == (0, 0, n_good, 0)
+    expected = {one.path.name for one in tally.skipped if one.is_expected}
+    assert expected == {"picture.png", "things.zip", "binary.dat"}
+    faults = {one.path.name: one.reason for one in tally.skipped if not one.is_expected}
+    assert {"secret.pdf", "scan.pdf"} < set(faults)
+    assert all(name.startswith("half-") for name in faults.keys() - {"secret.pdf", "scan.pdf"})
+    assert all(faults.values())
+
+
+def test_a_file_that_is_broken_now_is_no_answer_any_more(world):
+    write(world.folder, {"a.pdf": made_files.pdf(["text of the page"]), "b.txt": "b"})
+    world.index()
+    write(world.folder, {"a.pdf": made_files.encrypted_pdf("text", "password")})
+    tally = world.index()
+    assert (world.names, tally.n_faults, tally.n_removed) == (["b.txt"], 1, 1)
+
+
+def test_a_file_that_cannot_be_opened_keeps_what_it_said(world, monkeypatch):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    write(world.folder, {"a.txt": "changed"})
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("q3e_local.search.indexing._digest", refuse)
+    tally = world.index()
+    assert (world.names, [one.reason for one in tally.skipped]) == (["a.txt"], ["cannot be read: Permission denied"])
+
+
+# What stops a run, and several at once.
+
+
+def many(folder: Path, n_files: int = 60) -> None:
+    choose = random.Random(1)
+    words = [f"word{n}" for n in range(400)]
+    text = {f"d{n % 7}/{n:03}.txt": " ".join(choose.choices(words, k=150)) + "." for n in range(n_files)}
+    write(folder, text)
+
+
+@pytest.mark.parametrize("n_before", [1, 5, 16])
+def test_an_interrupted_run_goes_on(world, n_before):
+    many(world.folder, 20)
+
+    def interrupt(n_bytes: int, n_chunks: int, n_tokens: int) -> None:
+        if n_chunks >= n_before:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.index(progress=interrupt, chunk_tokens=900)
+    n_kept = len(Held(world.db).files)
+    assert n_kept <= n_before
+    tally = world.index(chunk_tokens=900)
+    assert counts(tally) == (20 - n_kept, 0, n_kept, 0)
+    continued = Held(world.db)
+    world.db.unlink()
+    world.index(chunk_tokens=900)
+    assert continued == Held(world.db)
+
+
+def command(folder: Path, db: Path) -> list[str]:
+    return [*PROGRAM, "index", str(folder), "--db", str(db), "-m", "demo", "-d", "32", "--threads", "1", "--no-cache"]
+
+
+def n_files(db: Path) -> int:
+    """How many there are so far, while another process writes; and it can be searched."""
+    try:
+        with VectorIndex(db) as index:
+            index.search("word7", mode="words")
+            return index.facts().n_files
+    except (IndexFileError, OptionError):  # not begun, or being made
+        return 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def in_one_go(tmp_path: Path) -> tuple[Path, Held]:
+    """A folder, and what an index of it holds that nothing stopped."""
+    folder = tmp_path / "many"
+    many(folder)
+    with q3e_local.load("demo", n_threads=1) as embedder:
+        space = space_of(embedder, 32)
+        index_folders(tmp_path / "whole.q3e", [folder], lambda index, n_bytes: (embedder, space), Tally())
+    return folder, Held(tmp_path / "whole.q3e")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_killed_at_any_point_it_goes_on(in_one_go, tmp_path):
+    folder, whole = in_one_go
+    db = tmp_path / "killed.q3e"
+    for n_least in (1, 20, 40):
+        process = subprocess.Popen(command(folder, db), stderr=subprocess.DEVNULL)
+        wait_until(lambda least=n_least, process=process: n_files(db) >= least or process.poll() is not None)
+        process.kill()
+        process.wait()
+    assert 40 <= n_files(db) <= 60
+    subprocess.run(command(folder, db), check=True, stderr=subprocess.DEVNULL)
+    assert Held(db) == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_keeps_what_is_done(in_one_go, tmp_path):
+    folder, whole = in_one_go
+    db = tmp_path / "stopped.q3e"
+    process = subprocess.Popen(command(folder, db), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: n_files(db) >= 10)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    n_kept = n_files(db)
+    assert said.splitlines() == [
+        f"{n_kept} files done and kept; the same command goes on with the others", "", "Interrupted."
+    ]  # fmt: skip
+    subprocess.run(command(folder, db), check=True, stderr=subprocess.DEVNULL)
+    assert Held(db) == whole
+
+
+def test_the_second_of_two_runs_waits_and_says_so(in_one_go, tmp_path):
+    folder, whole = in_one_go
+    db = tmp_path / "both.q3e"
+    with alone(db):
+        process = subprocess.Popen(command(folder, db), stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"another run is at work on {db}; waiting for it to end\n"
+        assert not db.exists()
+    second = subprocess.Popen(command(folder, db), stderr=subprocess.DEVNULL)
+    assert (process.wait(60), second.wait(60)) == (0, 0)
+    process.stderr.close()
+    assert Held(db) == whole
