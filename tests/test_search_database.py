@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError, SpaceMismatchError
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
+from q3e_local.search.database.pages import page_bytes, stored_bytes
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace, Ranked
 from q3e_local.search.globs import pattern
 from q3e_local.search.words import terms_of
@@ -625,6 +626,16 @@ def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(tmp_
         database.compact()
         assert len(stored_codes(path)) == 49
         assert ids(database, database.nearest(query, 7)) == by_numpy(names, stored, query, 7)[0]
+
+
+@pytest.mark.parametrize("dim", [256, 512, 768, 1024, 2560, 4096])
+def test_a_vector_takes_little_more_than_its_numbers(tmp_path: Path, dim: int) -> None:
+    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, dim)) as database:
+        database.put(None, chunks(*["x"] * 500), vectors(500, dim=dim))
+    connection = apsw.Connection(str(tmp_path / "a.q3e"))
+    taken = connection.execute("SELECT sum(pgsize) FROM dbstat WHERE name = 'vectors'").get / 500
+    assert taken == pytest.approx(stored_bytes(4 * dim, page_bytes(dim)), rel=0.06)
+    assert taken < 1.22 * 4 * dim
 
 
 def test_a_closed_index_says_so(tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ import apsw
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
 
 BUSY_S = 30.0
-_PAGES = (4096, 8192, 16384, 32768, 65536)
-_CELL_BYTES = 11  # that SQLite adds to a row: where it is, its length, its number, its column
 _CACHE_KIB = 16384
 _JOURNAL_BYTES = 64 << 20  # what a large transaction leaves beside the file is cut to this
 
@@ -166,19 +164,6 @@ def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
         uri = f"{path.absolute().as_uri()}?immutable=1"
         return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     return connection
-
-
-def page_bytes(dim: int) -> int:
-    """The smallest page of which vectors of this dim leave no more than a seventh empty, as far as there is one.
-
-    Of the usual 4,096 bytes, a vector of 512 numbers would leave half. In larger ones than needed each change writes
-    more.
-    """
-    for size in _PAGES:
-        n_vectors = (size - 8) // (4 * dim + _CELL_BYTES)
-        if n_vectors * 4 * dim >= size * 6 // 7:
-            return size
-    return _PAGES[-1]
 
 
 def has_bytes(path: Path) -> bool:

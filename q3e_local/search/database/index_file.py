@@ -16,7 +16,8 @@ import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import codes, schema
-from q3e_local.search.database.connection import Connection, Loader, has_bytes, page_bytes
+from q3e_local.search.database.connection import Connection, Loader, has_bytes
+from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.scan import Codes
 
