@@ -25,13 +25,13 @@ _DESCRIPTION = (
 )
 
 
-def create_app(service: Service, settings: ServerSettings, indexes: Indexes | None = None) -> FastAPI:
-    """All routes on one service, and on the indexes that were opened."""
+def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> FastAPI:
+    """All routes on one service and on the indexes that are open."""
     # The usual pages load their scripts from another server; add_docs has one that needs no network.
     app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
     for dialect in (ollama, openai, llama_server, tei, native):
         app.include_router(dialect.router(service, settings))
-    app.include_router(search.router(service, indexes or Indexes()))
+    app.include_router(search.router(service, indexes))
     add_docs(app, settings)
     app.add_exception_handler(HTTPException, _no_route)
     return app

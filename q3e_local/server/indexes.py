@@ -149,12 +149,11 @@ class Index:
 class Indexes:
     """All indexes of a server, by the names that clients know them by. Close them when done."""
 
-    def __init__(self, settings: ServerSettings | None = None) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         """Open them. Raises IndexFileError, OptionError for a name twice, and what is wrong with an index's model."""
         self._indexes: dict[str, Index] = {}
         try:
-            for name, path in _named(settings.indexes if settings else ()).items():
-                assert settings is not None
+            for name, path in _named(settings.indexes).items():
                 self._indexes[name] = Index(name, path, settings)
         except BaseException:
             self.close()
