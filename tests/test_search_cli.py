@@ -110,6 +110,16 @@ def test_a_folder_with_a_commands_name(name, tmp_path):
     assert "files: 1 new\n" in run("index", f"./{name}", "-m", "demo").stderr
 
 
+def test_an_index_keeps_its_dim_whether_its_model_is_named_or_not(monkeypatch):
+    run("index", "notes", "-m", "demo", "-d", 64, "-q")
+    monkeypatch.setenv("Q3E_MODEL", "qwen3-embedding:8b")  # of new ones
+    for more in ([], ["-m", "demo"], ["-m", "demo", "-d", 64]):
+        result = run("index", "notes", *more)
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 4 unchanged")
+    result = run("index", "notes", "-d", 128)
+    assert (result.exit_code, "holds 64-dim vectors of demo, not 128-dim" in result.stderr) == (1, True)
+
+
 def test_options_may_come_first():
     assert "files: 4 new\n" in run("index", "--name", "mine", "notes", "-m", "demo").stderr
     assert run("index", "list").stdout.splitlines()[1].startswith("mine ")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class World:
         self.engine = engine or FakeEngine()
         embedder = Embedder(self.engine, "fake")
         tally = Tally()
-        load = options.pop("load", lambda space: (embedder, space_of(embedder, dim)))
+        load = options.pop("load", lambda space, n_bytes: (embedder, space_of(embedder, dim)))
         index_folders(self.db, folders or [self.folder], load, tally, **options)
         return tally
 
@@ -84,7 +84,7 @@ def counts(tally: Tally) -> tuple[int, int, int, int]:
     return tally.n_new, tally.n_changed, tally.n_unchanged, tally.n_removed
 
 
-def never(space: object) -> None:
+def never(space: object, n_bytes: int) -> None:
     raise AssertionError("no model is needed for this")
 
 
@@ -367,12 +367,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def in_one_go(tmp_path: Path) -> Iterator[tuple[Path, Held]]:
+def in_one_go(tmp_path: Path) -> tuple[Path, Held]:
     """A folder, and what an index of it holds that nothing stopped."""
     folder = tmp_path / "many"
     many(folder)
     with q3e_local.load("demo", n_threads=1) as embedder:
-        index_folders(tmp_path / "whole.q3e", [folder], lambda space: (embedder, space_of(embedder, 32)), Tally())
+        space = space_of(embedder, 32)
+        index_folders(tmp_path / "whole.q3e", [folder], lambda index, n_bytes: (embedder, space), Tally())
     return folder, Held(tmp_path / "whole.q3e")
 
 

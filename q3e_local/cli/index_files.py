@@ -14,7 +14,7 @@ import click
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.formats import visible
-from q3e_local.cli.index_options import Loaded, loading_options, model_of_index, say_waiting, shown
+from q3e_local.cli.index_options import BYTES_PER_TOKEN, Loaded, loading_options, model_of_index, say_waiting, shown
 from q3e_local.cli.loading import size
 from q3e_local.cli.progress import bar, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -187,7 +187,7 @@ def rebuild(
     started = time.perf_counter()
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), loaded:
         facts = _facts(path)
-        embedder, space = loaded(facts.space)
+        embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
         with meter(facts.n_chunks, quiet) as show:
             done = rebuilding(path, embedder, space.dim, progress=lambda n, total: show(n, n, 0))
     if not quiet:

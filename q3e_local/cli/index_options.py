@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from q3e_local.embedder import Embedder
     from q3e_local.search.database.records import IndexSpace
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+BYTES_PER_TOKEN = 4  # about, in most languages
 
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,19 +89,20 @@ class Loaded:
         """Whether the user said anything about the model, which must then be the index's."""
         return self._model is not None or self._dim is not None
 
-    def __call__(self, index: IndexSpace | None) -> tuple[Embedder, IndexSpace]:
-        """The model asked for, else that of the index; and the space of its vectors."""
+    def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[Embedder, IndexSpace]:
+        """The model asked for, else that of the index, for so many bytes of text; and the space of its vectors."""
         from q3e_local.search.index import space_of
 
         if self._embedder is None or self._space is None:
             own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
             model = self._model or own
-            settings = {**self._engine.config, "self_tuning": True}
+            settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
             self._embedder = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
             path = store.path_of(model)
             if path is not None:
                 self._embedder.model = str(path.resolve())  # by which `search` finds it again
-            dim = self._dim or (index.dim if index is not None and self._model is None else None)
+            is_same_model = index is not None and index.digest == self._embedder.engine.digest
+            dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
             try:
                 self._space = space_of(self._embedder, dim)
             except OptionError as error:

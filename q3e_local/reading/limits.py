@@ -16,7 +16,7 @@ class Limits:
 
     size_bytes: int = 100_000_000
     unpacked_bytes: int = 400_000_000  # of all that a zip-based file holds: DOCX, PPTX, EPUB
-    part_bytes: int = 50_000_000  # of one XML part of it, whose tree takes ten times that in memory
+    part_bytes: int = 30_000_000  # of one XML part of it, whose tree takes up to twenty times that in memory
     n_pages: int = 5_000
     n_characters: int = 20_000_000  # of text; some 5 million tokens, hours of embedding
 

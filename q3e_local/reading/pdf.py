@@ -9,6 +9,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pypdf
@@ -23,16 +24,17 @@ from q3e_local.reading.pieces import Outline, Piece, assemble
 # It complains of flaws that it then repairs. Who asks for logs gets that, stderr does not.
 logging.getLogger("pypdf").addHandler(logging.NullHandler())
 
-_DEPTH_MAX = 10
-_ENTRIES_MAX = 10_000
+# Of a page's content, which is held as objects while it is read; and of pages, drawn in 10 microseconds or so each.
+_UNPACKED, _PARSED = 20_000_000, 1_000_000  # bytes and tokens
+_OPERATIONS_OF_PAGE, _OPERATIONS = 500_000, 10_000_000
 _HYPHEN = re.compile(r"(?<=[a-zà-ÿ])[-\u00ad\u2010]\n(?=[a-zà-ÿ])")  # a word cut at the end of its line
 _NO_CHARACTERS = re.compile("[\x01-\x08\x0e-\x1f\ufffd\ue000-\uf8ff]")
 _NO_CHARACTERS_MAX = 0.3  # share of a text
-_Entry = tuple[int, int, str]  # page from 0, level from 1, title
+_Entry = tuple[int, str]  # of the outline: level from 1, title
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("PDF"):
+    with parsing("PDF"), _bounds():
         reader = pypdf.PdfReader(io.BytesIO(data))
         # Many are encrypted with no password, only to forbid printing.
         if reader.is_encrypted and not reader.decrypt(""):
@@ -52,19 +54,41 @@ def read(data: bytes, limits: Limits) -> Document:
     return document
 
 
+def _bounds() -> AbstractContextManager[Any]:
+    return pypdf.apply_configuration(zlib_maximum_output_length=_UNPACKED, stream_parsing_work_maximum_count=_PARSED)
+
+
+class _Work:
+    """Counts what pages draw, forms within forms too, and stops above what any real one does."""
+
+    def __init__(self) -> None:
+        self.page = self._n_on_page = self._n_in_all = 0
+
+    def turn(self, page: int) -> None:
+        self.page, self._n_on_page = page, 0
+
+    def count(self, *_: Any) -> None:
+        self._n_on_page += 1
+        self._n_in_all += 1
+        if self._n_on_page > _OPERATIONS_OF_PAGE or self._n_in_all > _OPERATIONS:
+            limit = _OPERATIONS_OF_PAGE if self._n_on_page > _OPERATIONS_OF_PAGE else _OPERATIONS
+            raise InputError(f"draws more than {limit:,} strokes and letters up to page {self.page}; split it")
+
+
 def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
+    work = _Work()
     entries = _entries(reader)
     outline = Outline()
     for number, page in enumerate(reader.pages):
+        work.turn(number + 1)
         with parsing(f"PDF at page {number + 1}"):
-            text = _HYPHEN.sub("", page.extract_text())
-        here = [(level, title) for at, level, title in entries if at == number]
-        for part, path in _parts(text, here, outline):
+            text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
+        for part, path in _parts(text, entries.get(number, []), outline):
             for start, end in paragraphs(part):
                 yield Piece(part[start:end], path, number + 1)
 
 
-def _parts(text: str, entries: list[tuple[int, str]], outline: Outline) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _parts(text: str, entries: list[_Entry], outline: Outline) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A page's text, cut where the titles that the outline has for this page stand in it."""
     start = 0
     for level, title in entries:
@@ -76,21 +100,20 @@ def _parts(text: str, entries: list[tuple[int, str]], outline: Outline) -> Itera
     yield text[start:], outline.path
 
 
-def _entries(reader: pypdf.PdfReader) -> list[_Entry]:
-    """The outline. A broken one is as good as none: the text does not hang on it."""
-    entries: list[_Entry] = []
+def _entries(reader: pypdf.PdfReader) -> dict[int, list[_Entry]]:
+    """The outline by pages, from 0. A broken one is as good as none: the text does not hang on it."""
+    entries: dict[int, list[_Entry]] = {}
     try:
         with parsing("PDF"):
             _gather(reader, reader.outline, 1, entries)
     except InputError:
-        entries = []
+        return {}
     return entries
 
 
-def _gather(reader: pypdf.PdfReader, items: list[Any], level: int, entries: list[_Entry]) -> None:
-    for item in items[:_ENTRIES_MAX]:
+def _gather(reader: pypdf.PdfReader, items: list[Any], level: int, entries: dict[int, list[_Entry]]) -> None:
+    for item in items:
         if isinstance(item, list):
-            if level < _DEPTH_MAX:
-                _gather(reader, item, level + 1, entries)
+            _gather(reader, item, level + 1, entries)
         elif item.title and (page := reader.get_destination_page_number(item)) is not None:
-            entries.append((page, level, " ".join(str(item.title).split())[:200]))
+            entries.setdefault(page, []).append((level, " ".join(str(item.title).split())[:200]))

@@ -47,8 +47,9 @@ class Tally:
         return sum(not one.is_expected for one in self.skipped)
 
 
-Load = Callable[[IndexSpace | None], tuple[Embedder, IndexSpace]]
-"""Answers a model, and the space of what it embeds; is told that of the index, if there is one already."""
+Load = Callable[[IndexSpace | None, int], tuple[Embedder, IndexSpace]]
+"""Answers a model, and the space of what it embeds. Is told that of the index, if there is one already, and how many
+bytes there are to read."""
 
 
 def index_folders(
@@ -84,12 +85,13 @@ def index_folders(
         tally.n_unchanged += found.n_unchanged
         tally.skipped += found.skipped
         if database is None or found.to_read or must_load:
-            embedder, space = load(None if database is None else database.space)
+            n_bytes = sum(one.size_bytes for one in found.to_read)
+            embedder, space = load(None if database is None else database.space, n_bytes)
             if budget > embedder.engine.n_ctx_max:
                 limit = embedder.engine.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             database = stack.enter_context(closing(Database.create(path, space)))
-            on_start(sum(one.size_bytes for one in found.to_read))
+            on_start(n_bytes)
             reader = _Reader(database, records, counter(embedder), budget, limits, tally)
             for file in embedded(reader.files(found.to_read), embedder, space.dim, progress):
                 reader.store(file)

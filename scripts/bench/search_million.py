@@ -101,16 +101,15 @@ def measure(path: Path) -> None:
         _tell("two stages", times)
         print(f"recall@{K} against exact: {recall:.4f} of {len(questions)} questions")
         print("; ".join(database.nearest(questions[0], K).explained))
-        few = Filters(path="topic-7.md"), Filters(path="/notes/3/*.md")
-        for filters in few:
-            _tell(
-                f"path {filters.path}", _timed(questions[:20], lambda q, f=filters: database.nearest(q, K, f).rows)[1]
-            )
+        for filters in (Filters(path="topic-7.md"), Filters(path="/notes/3/*.md"), Filters(since=10.0)):
+            times = _timed(questions[:20], lambda question, f=filters: database.nearest(question, K, f).rows)[1]
+            _tell(f"path {filters.path}, since {filters.since}", times)
         for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
             counts = database.counted(terms_of(query))
             _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
             print(f"   found in {list(counts.values())}")
-        _tell("exact", _timed(questions[:3], lambda question: database.exact(question, K).rows)[1])
+        found, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
+        _tell(f"exact, as NumPy: {found == expected[:3].tolist()}", times)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"memory: {_rss():.0f} MB now, {peak:.0f} MB at most, {before:.0f} MB before it was opened (RSS)")
         facts = database.facts()
