@@ -60,6 +60,12 @@ def test_words_are_asked_where_something_is_exact_or_rare(
     assert reasons_for_words(found, 1000) == expected
 
 
+def test_a_code_that_is_everywhere_in_a_large_index_is_no_reason() -> None:
+    (term,) = terms_of("B17")
+    assert reasons_for_words({term: 19_999}, 1_000_000) == ["'B17' (in 19,999 of 1,000,000)"]
+    assert reasons_for_words({term: 20_000}, 1_000_000) == []  # or more: it is counted no further
+
+
 # Notes as people have them, and questions with the one that answers.
 NOTES = {
     "budget": "第三季度预算复盘：市场费用超支百分之十二，主要是展会。第四季度压缩差旅。",

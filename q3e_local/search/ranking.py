@@ -15,6 +15,8 @@ RRF_K = 60
 
 # What every fourth chunk has tells them apart too little, however exact it is.
 _COMMON = 4
+# A term found in so many chunks is counted no further: it says little, and each of them costs time.
+COUNTED_MAX = 20_000
 # A word is rare if at most one chunk in this many has it. Rarer than a subject, as common as a name.
 _RARE = 200
 # Short ones, and those of questions, say nothing by being rare: notes do not ask.
@@ -47,7 +49,7 @@ def to_the_letter(counts: Mapping[Term, int], n_chunks: int) -> dict[Term, int]:
 
     `counts` says in how many chunks each term is found, without those that are in none.
     """
-    most = max(1, n_chunks // _COMMON)
+    most = min(max(1, n_chunks // _COMMON), COUNTED_MAX - 1)
     found = {term: n for term, n in counts.items() if term.exact and n <= most}
     return {
         term: n

@@ -61,10 +61,7 @@ class Codes:
         """
         found = self.distances(code)
         if allowed is not None:
-            passes = np.zeros(len(found), bool)
-            places = np.searchsorted(self.rows, allowed)
-            passes[places] = True
-            found[~passes] = 8 * code.nbytes + 1  # further than any
+            found[~np.isin(self.rows, allowed)] = 8 * code.nbytes + 1  # further than any
         counts = np.bincount(found).cumsum()
         limit = int(np.searchsorted(counts, n))
         sure = np.flatnonzero(found < limit)

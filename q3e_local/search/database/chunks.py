@@ -70,14 +70,23 @@ def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     """The rows that the filters, of which there is one, let through; in order."""
     found: list[Rows] = []
     if filters.path is not None or filters.since is not None:
-        rows = of_files(connection, files.matching(connection, filters))
+        rows = _in_files(connection, files.matching(connection, filters))
         if filters.path is None:
             select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
-            rows += [row for (row,) in connection.execute(select, (filters.since,))]
-        found.append(np.array(rows, np.int64))
+            own = [row for (row,) in connection.execute(select, (filters.since,))]
+            rows = np.concatenate([rows, np.array(own, np.int64)])
+        found.append(rows)
     if filters.ids is not None:
         found.append(np.array([row for row, _ in named(connection, filters.ids).values()], np.int64))
     return reduce(np.intersect1d, found[1:], np.unique(found[0]))
+
+
+def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
+    """The rows of these files' chunks. They follow one another, since a file's come at once and go at once."""
+    select = "SELECT (SELECT min(id) FROM chunks WHERE file = ?1), (SELECT max(id) FROM chunks WHERE file = ?1)"
+    spans = connection.executemany(select, ((number,) for number in numbers))
+    ranges = [np.arange(first, last + 1) for first, last in spans if first is not None]
+    return np.concatenate(ranges) if ranges else np.empty(0, np.int64)
 
 
 def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:

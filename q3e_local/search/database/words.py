@@ -12,10 +12,9 @@ import numpy as np
 
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database.records import Ranked, Rows
+from q3e_local.search.ranking import COUNTED_MAX
 from q3e_local.search.words import Term, tokens
 
-# A term found in more chunks is counted no further: it says little, and each of them costs time.
-COUNTED_MAX = 20_000
 _TERMS_COUNTED = 256
 _TERMS_SEARCHED = 48
 _ROWS_SEARCHED = 60_000
