@@ -120,6 +120,17 @@ def test_an_index_keeps_its_dim_whether_its_model_is_named_or_not(monkeypatch):
     assert (result.exit_code, "holds 64-dim vectors of demo, not 128-dim" in result.stderr) == (1, True)
 
 
+def test_documents_stand_bare_under_any_name_of_a_model(tmp_path):
+    write(tmp_path / "home", {"config/config.toml": '[aliases]\nmine = {model = "demo", task = "sts", dim = 64}'})
+    assert run("index", "notes", "-m", "mine", "-q").exit_code == 0
+    (line,) = run("index", "show", "--json").stdout.splitlines()
+    assert json.loads(line)["space"] == expected(["any"], dim=64).space
+    for more in ([], ["-m", "mine"], ["-m", "demo"]):
+        assert names(found("who fed the cat?", "-k", 1, *more)) == ["cat.txt"]
+    assert run("index", "notes", "-m", "mine").stderr.startswith("files: 4 unchanged")
+    assert run("index", "rebuild", "-m", "mine", "-q").exit_code == 0
+
+
 def test_options_may_come_first():
     assert "files: 4 new\n" in run("index", "--name", "mine", "notes", "-m", "demo").stderr
     assert run("index", "list").stdout.splitlines()[1].startswith("mine ")

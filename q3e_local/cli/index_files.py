@@ -180,6 +180,7 @@ def rebuild(
     Until it is done the index can be searched as it was. Interrupted, the same command goes on. Only a smaller dim of
     the same model needs no embedding.
     """
+    from q3e_local.search.embedding import DOCUMENT_TASK
     from q3e_local.search.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))
@@ -189,7 +190,7 @@ def rebuild(
         facts = _facts(path)
         embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
         with meter(facts.n_chunks, quiet) as show:
-            done = rebuilding(path, embedder, space.dim, progress=lambda n, total: show(n, n, 0))
+            done = rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=lambda n, total: show(n, n, 0))
     if not quiet:
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"

@@ -91,6 +91,7 @@ class Loaded:
 
     def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[Embedder, IndexSpace]:
         """The model asked for, else that of the index, for so many bytes of text; and the space of its vectors."""
+        from q3e_local.search.embedding import DOCUMENT_TASK
         from q3e_local.search.index import space_of
 
         if self._embedder is None or self._space is None:
@@ -104,7 +105,7 @@ class Loaded:
             is_same_model = index is not None and index.digest == self._embedder.engine.digest
             dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
             try:
-                self._space = space_of(self._embedder, dim)
+                self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
             except OptionError as error:
                 raise OptionError(error.under("--dimensions") if error.option == "dim" else str(error)) from None
         return self._embedder, self._space

@@ -13,7 +13,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from q3e_local.embedder import Embedder
-from q3e_local.request import Embedded, EmbedRequest
+from q3e_local.request import Embedded
+from q3e_local.search.embedding import document_request
 from q3e_local.search.sentences import sentences
 from q3e_local.search.words import Term, terms_of, tokens
 from q3e_local.vectors import Vectors
@@ -98,8 +99,8 @@ def by_vectors(
                 break
             wanted += [(number, span) for span in spans]
     found += [None] * (len(texts) - len(found))
-    request = EmbedRequest((texts[number][start:end].strip() for number, (start, end) in wanted), "document")
-    request = replace(request, dim=len(query), truncate=True)
+    parts = (texts[number][start:end].strip() for number, (start, end) in wanted)
+    request = replace(document_request(len(query)), texts=parts, truncate=True)
     scores: dict[int, float] = {}
     for (number, span), result in zip(wanted, embedder.stream(request), strict=True):
         if not isinstance(result, Embedded):

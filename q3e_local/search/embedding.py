@@ -19,6 +19,8 @@ from q3e_local.search.chunks import Count
 from q3e_local.search.database.records import FileRecord
 from q3e_local.vectors import Vectors
 
+DOCUMENT_TASK = "retrieval"  # the one whose documents stand bare
+
 Progress = Callable[[int, int, int], None]
 """Called as `progress(n_bytes, n_chunks, n_tokens)` with what is done in all."""
 
@@ -51,8 +53,8 @@ class FileChunks:
 
 
 def document_request(dim: int | None = None) -> EmbedRequest:
-    """How chunks are embedded: as documents, with what the model's name says."""
-    return EmbedRequest((), "document", dim=dim)
+    """How chunks are embedded: as bare documents, whatever else the model's name says."""
+    return EmbedRequest((), "document", DOCUMENT_TASK, dim=dim)
 
 
 def counter(embedder: Embedder) -> Count:

@@ -82,6 +82,8 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
         except Timeout:
             on_wait()
             lock.acquire()
+    except NotImplementedError:
+        raise OutputError(f"the disk of {path} has no locks; keep the index on another with --db") from None
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
     try:
