@@ -19,6 +19,7 @@ import uvicorn
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.pull import Step
 from q3e_local.server.app import create_app
+from q3e_local.server.indexes import Indexes
 from q3e_local.server.run import RunningService
 from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
@@ -142,7 +143,9 @@ class FakeService:
 @contextlib.contextmanager
 def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of loopback; it stops at the end, and the service with it."""
-    app = create_app(service, ServerSettings(**settings))
+    chosen = ServerSettings(**settings)
+    indexes = Indexes(chosen)
+    app = create_app(service, chosen, indexes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="error", lifespan="off"))
 
     async def serve() -> None:
@@ -161,6 +164,7 @@ def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
     finally:
         server.should_exit = server.force_exit = True
         thread.join(20)
+        indexes.close()
 
 
 def vector(last: int, n_ids: int, is_query: int = 0, dim: int = N_EMBD) -> list[float]:

@@ -264,6 +264,13 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
         ("报告*.md", ["/文/报告 (1).md"], ["/文/报.md"]),
         ("a[.md", ["/x/a[.md"], ["/x/a.md"]),
         ("a.(md|txt)+$", ["a.(md|txt)+$"], ["a.md"]),
+        ("*a*b", ["xaxb", "b/aab"], ["ba", "a/b"]),
+        ("a/**/b/*.md", ["a/b/x.md", "/a/b/c/b/x.md"], ["a/c/b/d/x.md"]),
+        ("**", ["a", "/a/b"], []),
+        ("[a--b&&[c]", ["a", "&", "["], ["d", "-", "/"]),
+        # Tried one way after the other, these would take longer than the world is old.
+        ("*a" * 40 + "b", ["a" * 255 + "b"], ["a" * 255]),
+        ("**/" * 40 + "x", ["a/" * 200 + "x"], ["a/" * 200 + "b"]),
     ],
 )
 def test_globs(glob: str, yes: list[str], no: list[str]) -> None:

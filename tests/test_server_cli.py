@@ -25,6 +25,8 @@ from q3e_local.catalog import models_folder
 from q3e_local.cli import units
 from q3e_local.cli.serve import SERVER_VARIABLES
 from q3e_local.remote import server_address
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import IndexSpace
 from q3e_local.server import settings as server_settings
 
 
@@ -299,6 +301,8 @@ def test_a_service_on_windows_is_answered_with_what_to_do(platform):
         ),
         (["--port", "70000"], "port must be between 0 and 65535"),
         (["--host", "127.0.0.1:80"], "--host is a name or an address"),
+        (["--index", "nope"], "there is no index named nope; make it with: q3e-local index FOLDER --name nope"),
+        (["--index", "./nope.q3e"], "there is no index nope.q3e; make it with: q3e-local index FOLDER --db nope.q3e"),
     ],
 )
 @pytest.mark.parametrize("command", ["print", "install"])
@@ -317,8 +321,24 @@ def test_a_service_has_paths_that_mean_the_same_from_everywhere(platform, tmp_pa
     shutil.copy(models_folder() / "demo.gguf", tmp_path / "own one.gguf")
     monkeypatch.setenv("Q3E_HOME", "here")
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    printed = run("service", "print", "--", "-m", "own one.gguf", "-m", "demo", "--unix-socket", "s").stdout
-    assert f'serve -m "{tmp_path}/own one.gguf" -m demo --unix-socket {tmp_path}/s\n' in printed
+    for name in ("own one.q3e", "here/data/indexes/minutes.q3e"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Database.create(name, IndexSpace("", "", 64)).close()
+    options = [
+        "-m",
+        "own one.gguf",
+        "-m",
+        "demo",
+        "--index",
+        "own one.q3e",
+        "--index",
+        "minutes",
+        "--unix-socket",
+        "s",
+    ]
+    printed = run("service", "print", "--", *options).stdout
+    models, indexes = f'-m "{tmp_path}/own one.gguf" -m demo', f'--index "{tmp_path}/own one.q3e" --index minutes'
+    assert f"serve {models} {indexes} --unix-socket {tmp_path}/s\n" in printed
     assert f"Environment=Q3E_HOME={tmp_path}/here\n" in printed
     assert f"Environment=XDG_CACHE_HOME={tmp_path}/cache\n" in printed
     assert f"EnvironmentFile=-{tmp_path}/here/config/serve.env\n" in printed

@@ -120,6 +120,7 @@ ALL = {
     "Q3E_HOST": "::1", "Q3E_PORT": "1", "Q3E_MODELS": "a, b", "Q3E_KEEP_ALIVE": "-1", "Q3E_MAX_LOADED": "3",
     "Q3E_API_KEY": "k1,k2", "Q3E_ORIGINS": "https://a.example", "Q3E_MAX_QUEUE": "4", "Q3E_MAX_ITEMS": "5",
     "Q3E_MAX_BODY_BYTES": "6000", "Q3E_UNIX_SOCKET": "s", "Q3E_LOG_FORMAT": "json",
+    "Q3E_INDEXES": "notes, papers.q3e",
 }  # fmt: skip
 
 
@@ -128,6 +129,7 @@ def test_every_variable():
     assert (found.host, found.port, found.models, found.keep_alive_s) == ("::1", 1, ("a", "b"), -1)
     assert (found.max_loaded, found.max_queue, found.max_items, found.max_body_bytes) == (3, 4, 5, 6000)
     assert (found.api_keys, found.origins) == (("k1", "k2"), ("https://a.example",))
+    assert found.indexes == ("notes", "papers.q3e")
     assert (str(found.unix_socket), found.log_format) == ("s", "json")
 
 

@@ -38,22 +38,10 @@ def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """A JSON object a line."""
     import orjson
 
+    from q3e_local.search.found import as_record
+
     for hit, span in zip(hits, best, strict=True):
-        fields = {
-            "id": hit.id,
-            "score": hit.score,
-            "text": hit.text,
-            "file": hit.file,
-            "line": hit.line,
-            "last_line": hit.last_line,
-            "page": hit.page,
-            "headings": hit.headings,
-            "start": hit.start,
-            "end": hit.end,
-            "best": None if span is None else {"start": span.start, "end": span.end},
-            "words_rank": hit.words_rank,
-            "vectors_rank": hit.vectors_rank,
-        }
+        fields = as_record(hit) | {"best": None if span is None else {"start": span.start, "end": span.end}}
         sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from contextlib import ExitStack, suppress
-from datetime import datetime, timedelta
+from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,26 +19,20 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.prompts import TASKS
 from q3e_local.search.locate import existing
+from q3e_local.search.since import moment
 
 if TYPE_CHECKING:
     from q3e_local.embedder import Embedder
     from q3e_local.search.best_sentence import Best
     from q3e_local.search.index import Found, Mode
 
-_UNITS = {"h": 1, "d": 24, "w": 7 * 24, "m": 30 * 24, "y": 365 * 24}
-_AGO = re.compile(r"(\d{1,6})\s*([hdwmy])", re.IGNORECASE)
-
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     """`2026-11-01`, `2026-11-01T09:30`, or a time ago: `12h`, `7d`, `2w`, `3m`, `1y`."""
-    if value is None:
-        return None
-    ago = _AGO.fullmatch(value.strip())
-    with suppress(ValueError, OverflowError):
-        if ago is not None:
-            return datetime.now().astimezone() - timedelta(hours=int(ago[1]) * _UNITS[ago[2].lower()])
-        return datetime.fromisoformat(value.strip()).astimezone()
-    raise click.BadParameter(f"{value!r} is no date; give one such as 2026-11-01, or 7d for the last seven days")
+    try:
+        return None if value is None else moment(value)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

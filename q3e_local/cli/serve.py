@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # Beside its options, what a server is told by.
 SERVER_VARIABLES = (
-    "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY", "Q3E_ORIGINS",
-    "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT", "OLLAMA_HOST",
-    "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "Q3E_CACHE", "Q3E_CACHE_SIZE",
+    "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_INDEXES", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY",
+    "Q3E_ORIGINS", "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT",
+    "OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "Q3E_CACHE", "Q3E_CACHE_SIZE",
 )  # fmt: skip
 
 
@@ -30,6 +30,10 @@ SERVER_VARIABLES = (
 @click.option(
     "-m", "--model", "models", metavar="MODEL", multiple=True,
     help="Load this model at the start; may be repeated. Others load on first use. [env: Q3E_MODELS]",
+)  # fmt: skip
+@click.option(
+    "--index", "indexes", metavar="INDEX", multiple=True,
+    help="Answer searches in this index, a name or a .q3e file, at /api/search; may be repeated. [env: Q3E_INDEXES]",
 )  # fmt: skip
 @click.option(
     "--keep-alive", "keep_alive_s", metavar="TIME",
@@ -71,6 +75,7 @@ def serve(engine: EngineOptions, **options: Any) -> int:
     \b
       q3e-local serve
       q3e-local serve -m qwen3-embedding:4b --keep-alive -1
+      q3e-local serve --index default --index papers.q3e
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
     from q3e_local.engine import EngineConfig

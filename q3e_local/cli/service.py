@@ -98,12 +98,14 @@ def _content(options: Sequence[str]) -> str:
     if any(option.split("=", 1)[0] == "--api-key" for option in options):
         raise OptionError(f"others can read a key in this file; {_how_to_set_a_key()}")
     params = serve.make_context("q3e-local serve", list(options)).params
+    from q3e_local.server.indexes import Indexes
     from q3e_local.server.naming import ServedNames
 
     # As the service will see it: without the variables of this shell.
     chosen = chosen_settings(params, {})
     for doubt in (*ServedNames(chosen).check(), *chosen.doubts()):
         click.echo(f"WARNING: {doubt}", err=True)
+    Indexes(chosen).close()
     _say_what_is_left_out()
     environment = {name: os.environ[name] for name in _KEPT if os.environ.get(name)}
     environment |= {name: _absolute(os.environ[name]) for name in _KEPT_PATHS if os.environ.get(name)}
@@ -112,6 +114,8 @@ def _content(options: Sequence[str]) -> str:
 
 def _options(params: dict[str, Any]) -> list[str]:
     """The options as they were given, with paths that mean the same from every folder."""
+    from q3e_local.server.indexes import path_of
+
     written = []
     for option in serve.params:
         value = params[option.name or ""]
@@ -121,7 +125,11 @@ def _options(params: dict[str, Any]) -> list[str]:
             if isinstance(one, bool):
                 written.append(option.opts[0] if one else option.secondary_opts[0])
                 continue
-            is_path = option.name == "unix_socket" or (option.name == "models" and store.path_of(one) is not None)
+            is_path = (
+                option.name == "unix_socket"
+                or (option.name == "models" and store.path_of(one) is not None)
+                or (option.name == "indexes" and path_of(one) is not None)
+            )
             written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
     return written
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from q3e_local.vectors import Vectors
 
@@ -34,6 +34,24 @@ class Hit:
     indexed_at: float = 0.0
     vectors_rank: int | None = None  # its place by meaning and its place by words, from 1; None: not among them
     words_rank: int | None = None
+
+
+def as_record(hit: Hit) -> dict[str, Any]:
+    """A hit as programs get it: from the command line and from the server, by the same names."""
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "text": hit.text,
+        "file": hit.file,
+        "line": hit.line,
+        "last_line": hit.last_line,
+        "page": hit.page,
+        "headings": hit.headings,
+        "start": hit.start,
+        "end": hit.end,
+        "words_rank": hit.words_rank,
+        "vectors_rank": hit.vectors_rank,
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,20 @@
 """Paths as people name them with `*`, `?`, `[a-z]` and `**`: a regular expression for each glob.
 
-Knows text alone: paths have forward slashes, and nothing is looked up on a disk.
+Knows text alone: paths have forward slashes, and nothing is looked up on a disk. A glob may come from a stranger, so
+none takes long: what a `*` took is never taken back to try another way, since the nearest place will always do.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import groupby
 
 from q3e_local.errors import OptionError
 
-_PIECE = re.compile(r"\*\*/|/\*\*$|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|.", re.DOTALL)
-_PATTERNS = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_ANY_FOLDERS = "**"
+_PIECE = re.compile(r"\*+|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
+_END = "(?![^/])"  # of a name
 
 
 @lru_cache(maxsize=64)
@@ -19,26 +22,48 @@ def pattern(glob: str) -> re.Pattern[str]:
     """What `fullmatch` finds a glob's paths with, by the rules of .gitignore. Raises OptionError.
 
     It may begin at any folder (`*.md`, `notes/**`), but for one that begins with a slash or a drive. `*` stays within
-    a folder, `**` does not; what names a folder takes in all that is below it.
+    a folder, `**` between slashes does not; what names a folder takes in all that is below it.
     """
-    slashed = glob.replace("\\", "/")
-    is_anchored = slashed.startswith("/") or re.match("[A-Za-z]:/", slashed) is not None
-    body = "".join(_translated(piece) for piece in _PIECE.findall(slashed.removeprefix("./").rstrip("/")))
-    if not body:
+    names = glob.replace("\\", "/").removeprefix("./").rstrip("/").split("/")
+    if names == [""]:
         raise OptionError(f"the path {glob!r} names nothing; give a pattern such as '*.md' or 'notes/**'")
+    is_anchored = not names[0] or re.fullmatch("[A-Za-z]:", names[0])
+    below = "/.*" if names[-1] == _ANY_FOLDERS else "(?:/.*)?"
+    found = []
+    for is_gap, some in groupby(names if is_anchored else [_ANY_FOLDERS, *names], lambda name: name == _ANY_FOLDERS):
+        if not is_gap:
+            found.append("/".join(map(_name, some)))
+    if not found:
+        return re.compile(".*", re.DOTALL)
+    gaps = [not is_anchored, *[True] * (len(found) - 1)]
+    body = "/".join(f"(?>(?:[^/]*/)*?{one})" if gap else one for gap, one in zip(gaps, found, strict=True))
     try:
-        return re.compile(f"{'' if is_anchored else '(?:.*/)?'}{body}(?:/.*)?", re.DOTALL)
+        return re.compile(body + below, re.DOTALL)
     except re.error:
         raise OptionError(f"the path {glob!r} has a range that ends before it begins") from None
 
 
-def _translated(piece: str) -> str:
-    if piece in _PATTERNS:
-        return _PATTERNS[piece]
-    if len(piece) > 2 and piece.startswith("["):
-        inside = piece[1:-1]
-        negated = "^" if inside[0] in "!^" and len(inside) > 1 else ""
-        # Ranges stay ranges; nothing else in brackets means anything.
-        ranges = "-".join(map(re.escape, re.split("-+", inside.removeprefix(inside[0]) if negated else inside)))
-        return f"[{negated}{ranges}]"
-    return re.escape(piece)
+def _name(glob: str) -> str:
+    """One name between slashes."""
+    parts = [""]  # around the stars
+    for piece in _PIECE.findall(glob):
+        if piece.startswith("*"):
+            parts.append("")
+        else:
+            parts[-1] += _character(piece)
+    first, *others = parts
+    if not others:
+        return first + _END
+    inner = "".join(f"(?>[^/]*?{part})" for part in others[:-1])
+    return f"(?>{first}{inner}[^/]*{others[-1]}{_END})"
+
+
+def _character(piece: str) -> str:
+    if piece == "?":
+        return "[^/]"
+    if len(piece) < 3 or not piece.startswith("["):
+        return re.escape(piece)
+    # Ranges stay ranges; nothing else in brackets means anything.
+    is_not = piece[1] in "!^" and len(piece) > 3
+    inside = "-".join(map(re.escape, re.split("-+", piece[2:-1] if is_not else piece[1:-1])))
+    return f"(?!/)[{'^' if is_not else ''}{inside}]"

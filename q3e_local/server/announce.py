@@ -1,6 +1,6 @@
 """What a server says when it is ready: where it listens, with what, and a line to try.
 
-Knows settings and the models that are here; nothing of how they are served.
+Knows settings, and the models and indexes that are here; nothing of how they are served.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sys
 from q3e_local import __version__
 from q3e_local.address import Address
 from q3e_local.server import logs
+from q3e_local.server.indexes import Index, Indexes
 from q3e_local.server.naming import served_as, to_try
 from q3e_local.server.settings import ServerSettings
 
 
-def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
+def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: Indexes) -> None:
     """Say where, what and how, and a line to try."""
     where, port = address(settings, sockets), _port(settings, sockets)
     model, models = to_try(settings), [served_as(given) for given in settings.models]
@@ -28,19 +29,23 @@ def announce(settings: ServerSettings, sockets: list[socket.socket]) -> None:
         f"q3e-local {__version__} listens on {where}",
         f"models: {', '.join(models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
+        *([f"indexes: {'; '.join(map(_told, indexes))}"] if indexes.names else []),
         f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
         f"try: {_curl(settings, port, model)}",
     ]
     if settings.log_format == "json":
-        fields = {"address": where, "models": models, "version": __version__, "pid": os.getpid()}
+        what = {"models": models, "indexes": indexes.names}
+        fields = {"address": where, **what, "version": __version__, "pid": os.getpid()}
         logs.LOGGER.info("listening", extra={"fields": fields})
     else:
         for line in lines:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - what a person waits for
     if settings.is_public and not settings.api_keys:
         logs.LOGGER.warning(
-            "every machine that reaches %s may use this server; ask for a key with --api-key or Q3E_API_KEY", where
+            "every machine that reaches %s may use this server%s; ask for a key with --api-key or Q3E_API_KEY",
+            where,
+            ", and read what its indexes hold" if indexes.names else "",
         )
 
 
@@ -66,6 +71,10 @@ def _curl(settings: ServerSettings, port: int, model: str) -> str:
     if settings.unix_socket is not None:
         return f"curl --unix-socket {settings.unix_socket} {key}http://localhost/api/embed -d {quoted}"
     return f"curl {key}{Address('http', settings.host, port).to_connect()}/api/embed -d {quoted}"
+
+
+def _told(index: Index) -> str:
+    return f"{index.name} ({index.n_chunks_at_start:,} chunks, {index.made.space})"
 
 
 def _span(seconds: float) -> str:

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, native, ollama, openai, tei
+from q3e_local.server.dialects import llama_server, native, ollama, openai, search, tei
 from q3e_local.server.docs import add_docs
+from q3e_local.server.indexes import Indexes
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
@@ -24,12 +25,13 @@ _DESCRIPTION = (
 )
 
 
-def create_app(service: Service, settings: ServerSettings) -> FastAPI:
-    """All routes on one service."""
+def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> FastAPI:
+    """All routes on one service and on the indexes that are open."""
     # The usual pages load their scripts from another server; add_docs has one that needs no network.
     app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
     for dialect in (ollama, openai, llama_server, tei, native):
         app.include_router(dialect.router(service, settings))
+    app.include_router(search.router(service, indexes))
     add_docs(app, settings)
     app.add_exception_handler(HTTPException, _no_route)
     return app

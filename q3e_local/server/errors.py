@@ -4,7 +4,10 @@ Q3EError
 └── ServerError
     ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
     ├── WorkerDiedError     the model's process ended while it worked on this request
-    └── StoppingError       the server is shutting down
+    ├── StoppingError       the server is shutting down
+    ├── UnknownIndexError   the server was started with no index of this name
+    ├── IndexUnusableError  an index that was there at the start is not now, or is damaged
+    └── RebuiltError        an index got vectors of another model or dim while a query was embedded for it
 """
 
 from __future__ import annotations
@@ -30,3 +33,15 @@ class WorkerDiedError(ServerError):
 
 class StoppingError(ServerError):
     """The server is shutting down."""
+
+
+class UnknownIndexError(ServerError):
+    """The server was started with no index of this name."""
+
+
+class IndexUnusableError(ServerError):
+    """An index that was there at the start is not now, or is damaged."""
+
+
+class RebuiltError(ServerError):
+    """An index got vectors of another model or dim while a query was embedded for it; the next query fits."""

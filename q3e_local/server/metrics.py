@@ -31,14 +31,16 @@ _COUNTERS = {
     "n_worker_restarts": ("q3e_worker_restarts", "Model processes that ended and were started again."),
     "n_worker_deaths": ("q3e_worker_deaths", "Model processes that ended without having been asked to."),
     "n_loads": ("q3e_model_loads", "Models loaded."),
+    "n_searches": ("q3e_searches", "Searches in an index."),
+    "search_seconds": ("q3e_search_seconds", "Time spent searching, without embedding the queries."),
 }
 _GAUGES = {"n_queued": ("q3e_queue_length", "Requests that wait.")}
 
 
 class Metrics:
-    """What is counted for one server."""
+    """What is counted for one server: what is observed, and what its service and others count themselves."""
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: Any, *others: Any) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = Counter(
             "q3e_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
@@ -49,7 +51,7 @@ class Metrics:
         )  # fmt: skip
         self._texts = Counter("q3e_texts", "Texts embedded.", registry=self._registry)
         self._tokens = Counter("q3e_tokens", "Tokens of those texts.", registry=self._registry)
-        self._registry.register(_ServiceCollector(service))
+        self._registry.register(_ServiceCollector(service, *others))
 
     def observe(self, seen: Seen) -> None:
         """Count one request."""
@@ -87,8 +89,8 @@ class _Route:
 class _ServiceCollector:
     """Reads the service when it is asked. A service that does not count something has no such metric."""
 
-    def __init__(self, service: Any) -> None:
-        self._service = service
+    def __init__(self, service: Any, *others: Any) -> None:
+        self._service, self._others = service, others
 
     def collect(self) -> Iterator[Metric]:
         loaded = self._service.loaded()
@@ -112,4 +114,6 @@ class _ServiceCollector:
             value = getattr(self._service, key, None)
             if isinstance(value, int | float):
                 found[key] = value
+        for other in self._others:
+            found |= other.counters()
         return found

@@ -22,6 +22,7 @@ from q3e_local.server.announce import address, announce
 from q3e_local.server.asgi import App
 from q3e_local.server.connection import Connection
 from q3e_local.server.guard import Guard
+from q3e_local.server.indexes import Indexes
 from q3e_local.server.metrics import Metrics
 from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.preload import Preload
@@ -49,26 +50,26 @@ class RunningService(Service, Protocol):
 
 
 Make = Callable[[ServerSettings], RunningService]
-MakeApp = Callable[[Service, ServerSettings], App]
+MakeApp = Callable[[Service, ServerSettings, Indexes], App]
 
 
 def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_s: float = STOP_S) -> int:
     """Serve until a signal, and answer the exit code 0.
 
     A second signal, or work that was not finished in time, ends the process right here, with 130 or 143 after a
-    second signal. Raises ListenError for an address that cannot be had, what ServedNames.check raises, and what
-    loading `settings.models` raises.
+    second signal. Raises ListenError for an address that cannot be had, what ServedNames.check and Indexes raise,
+    and what loading `settings.models` raises.
     """
     logs.set_up(settings.log_format, settings.explain)
     # What nobody knows, is not here or cannot run is told before anything starts.
     for doubt in (*ServedNames(settings).check(), *settings.doubts()):
         logs.LOGGER.warning(doubt)
     _allow_many_connections()
-    with Signals() as signals:
+    with Indexes(settings) as indexes, Signals() as signals:
         sockets = listen.listen(settings)
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                is_done = runner.run(_serve(settings, sockets, make_service, make_app, stop_s, signals))
+                is_done = runner.run(_serve(settings, sockets, indexes, make_service, make_app, stop_s, signals))
                 if not is_done:
                     listen.close(sockets, settings.unix_socket)
                     _leave(signals.exit_code)
@@ -80,6 +81,7 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
 async def _serve(
     settings: ServerSettings,
     sockets: list[socket.socket],
+    indexes: Indexes,
     make_service: Make,
     make_app: MakeApp,
     stop_s: float,
@@ -87,15 +89,15 @@ async def _serve(
 ) -> bool:
     """Whether all that ran came to its end."""
     service = make_service(settings)
-    metrics, preload = Metrics(service), Preload(service, [served_as(given) for given in settings.models])
-    guard = Guard(preload.route(metrics.route(make_app(service, settings))), settings)
+    metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
+    guard = Guard(preload.route(metrics.route(make_app(service, settings, indexes))), settings)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
 
     async def begin() -> None:
         if settings.models:
             logs.LOGGER.info("open at %s", address(settings, sockets))
         await preload.load()
-        announce(settings, sockets)
+        announce(settings, sockets, indexes)
 
     server = _Server(_config(watched), guard, signals, stop_s, begin)
     try:

@@ -40,6 +40,7 @@ class ServerSettings:
     host: str = address.DEFAULT_HOST  # empty: all addresses
     port: int = address.DEFAULT_PORT  # 0: any free one
     models: tuple[str, ...] = ()  # loaded at start; others on first use
+    indexes: tuple[str, ...] = ()  # that /api/search searches, by name or path
     keep_alive_s: float = KEEP_ALIVE_S  # of a model nobody uses; below 0: never unload
     max_loaded: int = 2  # models in memory at once
     api_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -162,6 +163,7 @@ def _of_ours(environ: Mapping[str, str]) -> dict[str, Any]:
             fields[name] = value
     for name, variable in {
         "models": "Q3E_MODELS",
+        "indexes": "Q3E_INDEXES",
         "api_keys": "Q3E_API_KEY",
         "origins": "Q3E_ORIGINS",
     }.items():

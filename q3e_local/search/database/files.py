@@ -13,6 +13,7 @@ from q3e_local.search.database.records import FileRecord, Filters
 from q3e_local.search.globs import pattern
 
 _COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at"
+_FAR_NS = 1 << 62  # 146 years before or after 1970: what is farther does not fit into SQLite's numbers
 
 
 def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
@@ -53,7 +54,7 @@ def remove(connection: apsw.Connection, files: Iterable[int]) -> None:
 
 def matching(connection: apsw.Connection, filters: Filters) -> list[int]:
     """The numbers of the files that the filters on path and time let through."""
-    since_ns = -(1 << 62) if filters.since is None else round(filters.since * 1e9)
+    since_ns = -_FAR_NS if filters.since is None else round(min(max(filters.since * 1e9, -_FAR_NS), _FAR_NS))
     found = connection.execute("SELECT id, path FROM files WHERE mtime_ns >= ? AND n_chunks > 0", (since_ns,))
     if filters.path is None:
         return [number for number, _ in found]

@@ -60,7 +60,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ClientGoneError, 499),
 )
 
-_KEEP_ALIVE = {
+KEEP_ALIVE = {
     "oneOf": [{"type": "string"}, {"type": "number"}],
     "description": "Seconds, or a duration such as 10m; 0 unloads afterwards, below 0 never",
 }
@@ -75,13 +75,13 @@ _EMBED_SCHEMA = {
     "truncate": {"type": "boolean", "default": True},
     "dimensions": {"type": "integer"},
     "options": _OPTIONS,
-    "keep_alive": _KEEP_ALIVE,
+    "keep_alive": KEEP_ALIVE,
 }
 _OLD_SCHEMA = {
     "model": {"type": "string"},
     "prompt": {"type": "string"},
     "options": _OPTIONS,
-    "keep_alive": _KEEP_ALIVE,
+    "keep_alive": KEEP_ALIVE,
 }
 _ONLY_EMBEDS = "this server only embeds texts: use /api/embed"
 
@@ -167,7 +167,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         "/api/generate",
         summary="Load a model, or unload it with keep_alive 0 (what `ollama stop` sends)",
         openapi_extra=body_schema(
-            {"model": {"type": "string"}, "keep_alive": _KEEP_ALIVE}, ("model",), {"model": "demo", "keep_alive": 0}
+            {"model": {"type": "string"}, "keep_alive": KEEP_ALIVE}, ("model",), {"model": "demo", "keep_alive": 0}
         ),
     )
     async def generate(request: Request) -> Response:

@@ -1,0 +1,256 @@
+"""The indexes of a server: opened at its start, and again when their files are replaced; searched beside the loop.
+
+Knows index files, their names for clients and threads; nothing of HTTP, nor how a query becomes a vector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from q3e_local import store
+from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
+from q3e_local.model_file import inspect
+from q3e_local.search.ask import Question, ask
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Facts, IndexSpace
+from q3e_local.search.found import Found
+from q3e_local.search.locate import SUFFIX, existing, names
+from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
+from q3e_local.server.naming import ServedNames, served_as
+from q3e_local.server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What made an index's vectors, and the name under which this server has that model; None for nobody's."""
+
+    space: IndexSpace
+    model: str | None
+
+
+class Index:
+    """One index of a server. What other processes do to its file is seen by the next search.
+
+    Its file is touched on a thread of its own: one search waits for another of the same index, and for nothing else.
+    """
+
+    def __init__(self, name: str, path: Path, settings: ServerSettings) -> None:
+        self.name, self.path = name, path
+        self.n_searches, self.seconds = 0, 0.0
+        self._settings, self._n_waiting, self._is_closed = settings, 0, False
+        self._database: Database | None = None
+        self._file: tuple[int, int] | None = None  # which one is open: device and number
+        database = self._opened()
+        try:
+            self.made = Made(database.space, _served_model(path, database.space, settings))
+            self.n_chunks_at_start = database.n_chunks()  # which reads what searches hold in memory
+        except BaseException:
+            database.close()
+            raise
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"index {name}")
+
+    async def search(self, question: Question, space: IndexSpace) -> Found:
+        """The hits for a question whose vector is of a model and dim of `space`.
+
+        Raises RebuiltError where the index is of another space by now, IndexUnusableError, QueueFullError.
+        """
+
+        def asked(database: Database) -> Found:
+            if not database.space.is_same(space):
+                raise RebuiltError(f"the index {self.name!r} was rebuilt meanwhile")
+            began = time.perf_counter()
+            try:
+                return ask(database, question)
+            finally:
+                self.n_searches += 1
+                self.seconds += time.perf_counter() - began
+
+        return await self._run(asked)
+
+    async def facts(self) -> Facts:
+        """What is in it. Brings `made` up to date. Raises IndexUnusableError, QueueFullError."""
+        return await self._run(Database.facts)
+
+    def close(self) -> None:
+        """Close the file once the search that runs has ended; those that wait are refused."""
+        self._is_closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._database is not None:
+            self._database.close()
+
+    async def _run(self, work: Callable[[Database], Answer]) -> Answer:
+        if self._is_closed:
+            raise StoppingError("the server is shutting down")
+        if self._n_waiting >= self._settings.max_queue:
+            raise QueueFullError(
+                f"the index {self.name!r} has {self._n_waiting} searches to do already; try again in 1 s", 1
+            )
+        self._n_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
+        finally:
+            self._n_waiting -= 1
+
+    def _done(self, work: Callable[[Database], Answer]) -> Answer:
+        """On the index's thread. Where the file is stands in the log alone: clients know the index by its name."""
+        try:
+            try:
+                return work(self._current())
+            except SpaceMismatchError:  # another process rebuilt it in place
+                self._forget()
+                return work(self._current())
+        except IndexFileError as error:
+            self._forget()  # it may be mended by the next search
+            logger.warning("the index %s cannot be searched: %s", self.name, error)
+            why = "its file is gone" if not self.path.exists() else "the server's log says why"
+            raise IndexUnusableError(f"the index {self.name!r} cannot be searched: {why}") from None
+
+    def _current(self) -> Database:
+        """The database, opened again where its file is not the one that is open."""
+        if self._database is not None and self._file is not None and self._file == _identity(self.path):
+            return self._database
+        self._forget()
+        database = self._opened()
+        if not self.made.space.is_same(database.space):
+            logger.info("the index %s holds %s now", self.name, database.space)
+            try:
+                model = _served_model(self.path, database.space, self._settings)
+            except (ModelError, SpaceMismatchError):  # which a search by words does not need
+                model = database.space.model
+            self.made = Made(database.space, model)
+        return database
+
+    def _opened(self) -> Database:
+        # Which file it is, before it is opened: where it is replaced in between, the next search sees that.
+        self._file = _identity(self.path)
+        self._database = Database.open(self.path)
+        return self._database
+
+    def _forget(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+
+class Indexes:
+    """All indexes of a server, by the names that clients know them by. Close them when done."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Open them. Raises IndexFileError, OptionError for a name twice, and what is wrong with an index's model."""
+        self._indexes: dict[str, Index] = {}
+        try:
+            for name, path in _named(settings.indexes).items():
+                self._indexes[name] = Index(name, path, settings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._indexes)
+
+    def get(self, name: str | None) -> Index:
+        """The one of this name; without a name, the only one. Raises UnknownIndexError, or OptionError."""
+        if not self._indexes:
+            raise UnknownIndexError("this server has no index; start it with one: q3e-local serve --index NAME")
+        if name is None and len(self._indexes) == 1:
+            return next(iter(self._indexes.values()))
+        there_are = f"there are {', '.join(self._indexes)}"
+        if name is None:
+            raise OptionError(f"index is required: {there_are}", "index")
+        if name not in self._indexes:
+            raise UnknownIndexError(f"there is no index {name[:100]!r} here; {there_are}")
+        return self._indexes[name]
+
+    def __iter__(self) -> Iterator[Index]:
+        return iter(self._indexes.values())
+
+    def counters(self) -> dict[str, float]:
+        """What was counted since the start, over all indexes."""
+        return {
+            "n_searches": sum(each.n_searches for each in self._indexes.values()),
+            "search_seconds": sum(each.seconds for each in self._indexes.values()),
+        }
+
+    def close(self) -> None:
+        """Close them all; twice is fine."""
+        for index in self._indexes.values():
+            index.close()
+
+    def __enter__(self) -> Indexes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def path_of(given: str) -> Path | None:
+    """The path that `--index` was given; None for a name in the data folder, which comes before a file's."""
+    is_path = given.endswith(SUFFIX) or any(each and each in given for each in (os.sep, os.altsep))
+    return Path(given).expanduser() if is_path or (given not in names() and Path(given).is_file()) else None
+
+
+def _named(given: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for one in given:
+        path = path_of(one)
+        try:
+            file = (existing(name=one) if path is None else existing(path)).absolute()
+        except OptionError:
+            raise OptionError(f"an index is named, or given as the path of a {SUFFIX} file; got {one!r}") from None
+        if not file.stem.isprintable():  # which JSON could not say
+            raise OptionError(f"{str(file)!r} has a name that is no text; rename it")
+        other = found.setdefault(file.stem, file)
+        if other != file:
+            raise OptionError(f"{other} and {file} would both be served as {file.stem!r}; rename one of them")
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of the file, which another file under its name has not; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> str | None:
+    """The name under which this server has the model that made an index's vectors; None for the user's own vectors.
+
+    Raises ModelNotHereError, or SpaceMismatchError where another file has its name.
+    """
+    if not space.digest:
+        return None
+    served, other = ServedNames(settings), ""
+    own = [] if store.path_of(space.model) else [space.model]
+    for name in dict.fromkeys((*own, *map(served_as, settings.models), *(one.name for one in store.installed()))):
+        with suppress(ModelError, OptionError):
+            info = inspect(served.resolve(name).located.path)
+            if info.digest == space.digest:
+                return name
+            if name == space.model:
+                other = info.digest
+    rebuild = "or embed it anew with a model that is: q3e-local index rebuild"
+    if other:
+        raise SpaceMismatchError(
+            f"{path} holds {space} (file {space.digest[:8]}), and {space.model} on this machine is another file "
+            f"({other[:8]}); serve the one that made it with -m FILE, {rebuild}"
+        )
+    how = f"-m {space.model}" if not own else f"q3e-local pull {space.model}"
+    raise ModelNotHereError(f"{path} holds {space}, a model that is not served here; bring it with: {how}, {rebuild}")

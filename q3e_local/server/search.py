@@ -1,0 +1,90 @@
+"""A question to one of the server's indexes: the query through the one embed path, its vector to the index.
+
+Knows services and indexes; nothing of HTTP or of any wire format.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from q3e_local import space as spaces
+from q3e_local.errors import OptionError, SpaceMismatchError
+from q3e_local.search.ask import Question
+from q3e_local.search.database.records import Filters, IndexSpace
+from q3e_local.search.found import Found, Mode
+from q3e_local.server.errors import RebuiltError
+from q3e_local.server.indexes import Index
+from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.vectors import Vectors
+
+_TIMES = 3  # an index may be rebuilt while its query is embedded
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What one HTTP request looks for."""
+
+    query: str
+    k: int
+    mode: Mode
+    exact: bool
+    filters: Filters
+    task: str | None = None
+    instruction: str | None = None
+    keep_alive_s: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits, and what embedding the query came to; None where only words were looked for."""
+
+    found: Found
+    model: str | None
+    space: IndexSpace  # of the index
+    embedded: ServiceResult | None
+
+
+async def search(service: Service, index: Index, request: SearchRequest) -> SearchResult:
+    """Embed the query, unless words alone are looked for, and search.
+
+    Raises what embedding raises, SpaceMismatchError where the model is not the index's own, IndexUnusableError, and
+    OptionError for a search by meaning among vectors of no model we know, and RebuiltError.
+    """
+    for _ in range(_TIMES):
+        model, space = index.made.model, index.made.space
+        if model is None and request.mode in ("vectors", "hybrid"):
+            raise OptionError(
+                f"the index {index.name!r} holds {space}, of no model known here; search it with mode words", "mode"
+            )
+        embedded, vector = None, None
+        if model is not None and request.mode != "words":
+            embedded, vector = await _embedded(service, request, model, space)
+            if not spaces.is_of(embedded.space, space.digest):
+                await index.facts()  # it may have been rebuilt with the model that is here now
+                if index.made.space.is_same(space):
+                    raise SpaceMismatchError(_other_model(index, embedded))
+                continue
+        question = Question(request.query, vector, request.k, request.mode, request.exact, request.filters)
+        with suppress(RebuiltError):
+            return SearchResult(await index.search(question, space), model, space, embedded)
+    raise RebuiltError(f"the index {index.name!r} is being rebuilt; ask again")
+
+
+async def _embedded(
+    service: Service, request: SearchRequest, model: str, space: IndexSpace
+) -> tuple[ServiceResult, Vectors]:
+    wanted = ServiceRequest(
+        model, (request.query,), kind="query", task=request.task, instruction=request.instruction, dim=space.dim,
+        truncate=False, keep_alive_s=request.keep_alive_s,
+    )  # fmt: skip
+    result = await service.embed(wanted)
+    return result, result.vectors[0]
+
+
+def _other_model(index: Index, embedded: ServiceResult) -> str:
+    own, here = index.made.space.digest[:8], embedded.space.split("-")[1][:8]
+    return (
+        f"the index {index.name!r} holds {index.made.space} (file {own}), and {embedded.model} on this server is "
+        f"another file ({here}); the index can be embedded anew with: q3e-local index rebuild"
+    )
