@@ -275,8 +275,8 @@ class Table:
         tokens = f"{record.tokens} cut" if record.truncated else str(record.tokens)
         first = " ".join(f"{number:7.4f}" for number in record.vector[:3].tolist())
         norm = f"{float(np.linalg.norm(record.vector)):.4f}"
-        text = " ".join(_visible(record.text[: 4 * self._text_width]).split())
-        self._line(_visible(record.id), text, tokens, str(len(record.vector)), norm, first)
+        text = " ".join(visible(record.text[: 4 * self._text_width]).split())
+        self._line(visible(record.id), text, tokens, str(len(record.vector)), norm, first)
         self._stream.flush()
 
     def finish(self) -> None:
@@ -295,7 +295,7 @@ class Table:
         return self._fit(shortened, self._id_width)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Without the control characters that a text could steer the reader's terminal with."""
     return text.translate(_CONTROLS)
 
