@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from q3e_local.engine import Engine, EngineConfig
     from q3e_local.errors import Q3EError
     from q3e_local.request import Embedded, EmbedRequest, EmbedResult
+    from q3e_local.search.index import VectorIndex
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Engine": "engine",
     "EngineConfig": "engine",
     "Q3EError": "errors",
+    "VectorIndex": "search.index",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "Q3EError",
+    "VectorIndex",
     "load",
 ]
 

@@ -17,6 +17,8 @@
     │   ├── TextTooLongError        more tokens than fit, and cutting was not asked for
     │   └── BadVectorError          the model answered NaN, infinity or zero
     ├── InputError              a file or record that cannot be read as text
+    ├── IndexFileError          an index that cannot be used: missing, not an index, damaged, newer, busy
+    ├── SpaceMismatchError      an index whose vectors are of another model, dim or instruction
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
     ├── NotEnoughDiskError      the file does not fit on this disk
     ├── EngineError             llama.cpp failed, or the engine is closed
@@ -118,6 +120,14 @@ class BadVectorError(TextError):
 
 class InputError(Q3EError):
     """A file or record that cannot be read as text."""
+
+
+class IndexFileError(Q3EError):
+    """An index that cannot be used: missing, not an index, damaged, of a newer version, busy."""
+
+
+class SpaceMismatchError(Q3EError):
+    """An index whose vectors are of another model, dim or instruction than asked for."""
 
 
 class NotEnoughMemoryError(Q3EError, MemoryError):

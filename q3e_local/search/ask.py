@@ -1,0 +1,99 @@
+"""One question to a database: by meaning, by words or by both, with an account of what was done.
+
+Knows rankings and records; nothing of models (the question comes with its vector) nor of SQL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Entry, Filters, Ranked
+from q3e_local.search.found import Found, Hit, Mode
+from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words
+from q3e_local.search.words import Term, terms_of
+from q3e_local.vectors import Vectors
+
+# What is fused: deep enough that a good hit of one ranking finds its place in the other.
+_FUSED_MIN, _FUSED_PER_HIT = 50, 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is looked for. Without a vector, words are."""
+
+    text: str
+    vector: Vectors | None
+    k: int
+    mode: Mode
+    exact: bool
+    filters: Filters
+
+
+def ask(database: Database, question: Question) -> Found:
+    """The k best."""
+    explained: list[str] = [*_filtered(question.filters)]
+    counts = database.counted(terms_of(question.text)) if question.mode != "vectors" else {}
+    mode, why = _chosen(database, question, counts)
+    explained += [why] if why else []
+    n = max(_FUSED_MIN, _FUSED_PER_HIT * question.k) if mode == "hybrid" else question.k
+    rankings: dict[str, Ranked] = {}
+    if mode != "words":
+        assert question.vector is not None  # a mode that needs one was not chosen
+        search = database.exact if question.exact else database.nearest
+        rankings["vectors"] = search(question.vector, n, question.filters)
+    if mode != "vectors":
+        rankings["words"] = database.words(counts, n, question.filters)
+    for ranked in rankings.values():
+        explained += ranked.explained
+    if mode == "hybrid":
+        explained.append(f"fused the first {n} of both by reciprocal rank (k = {RRF_K})")
+    hits = _hits(database, question, rankings)
+    return Found(hits, mode, tuple(explained), question.vector)
+
+
+def _chosen(database: Database, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
+    """How to search, and why."""
+    if question.mode != "auto":
+        return question.mode, ""
+    if question.vector is None:
+        return "words", "auto: words alone, since there is no model"
+    reasons = reasons_for_words(counts, database.n_chunks())
+    if not reasons:
+        return "vectors", "auto: vectors alone, since nothing in the query is exact or rare"
+    return "hybrid", f"auto: words too, for {', '.join(reasons[:5])}"
+
+
+def _hits(database: Database, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
+    ranks = {
+        name: {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
+        for name, ranked in rankings.items()
+    }
+    rows = fuse([list(of_row) for of_row in ranks.values()])[: question.k]
+    scores: dict[int, float] = {}
+    if "vectors" in rankings:
+        near = rankings["vectors"]
+        scores = dict(zip(near.rows.tolist(), near.scores.tolist(), strict=True))
+    if question.vector is not None:
+        scores |= database.scores(question.vector, [row for row in rows if row not in scores])
+    by_vectors, by_words = ranks.get("vectors", {}), ranks.get("words", {})
+    return tuple(
+        _hit(entry, scores.get(entry.row, math.nan), by_vectors.get(entry.row), by_words.get(entry.row))
+        for entry in database.entries_of(rows)
+    )
+
+
+def _hit(entry: Entry, score: float, vectors_rank: int | None, words_rank: int | None) -> Hit:
+    chunk = entry.chunk
+    return Hit(
+        entry.id, score, chunk.text, entry.file, chunk.start, chunk.end, chunk.headings, chunk.page, chunk.line,
+        chunk.last_line, entry.mtime, entry.indexed_at, vectors_rank, words_rank,
+    )  # fmt: skip
+
+
+def _filtered(filters: Filters) -> list[str]:
+    named = {"path": filters.path, "since": filters.since, "ids": filters.ids and f"{len(filters.ids)} of them"}
+    given = [f"{name} {value}" for name, value in named.items() if value is not None]
+    return [f"filters: {', '.join(given)}"] if given else []

@@ -1,0 +1,109 @@
+"""The chunks of an index: their texts, ids and places.
+
+Knows the table `chunks`; neither vectors nor words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+
+import apsw
+import numpy as np
+
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import files
+from q3e_local.search.database.records import Entry, Filters, Rows
+
+_SELECT = """
+SELECT chunks.id, name, chunks.text, "start", "end", headings, page, line, last_line, path, added_at,
+       coalesce(mtime_ns / 1e9, added_at)
+FROM chunks LEFT JOIN files ON files.id = chunks.file
+"""
+_INSERT = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def next_row(connection: apsw.Connection) -> int:
+    """The number the next chunk gets. One of a chunk that is gone is never given again."""
+    return 1 + (connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'").get or 0)
+
+
+def insert(
+    connection: apsw.Connection, names: Sequence[str], chunks: Sequence[Chunk], file: int | None, added_at: float
+) -> range:
+    """Store chunks: their rows."""
+    rows = range(next_row(connection), next_row(connection) + len(chunks))
+    values = (
+        (row, name, file, added_at, chunk.start, chunk.end, json.dumps(chunk.headings, ensure_ascii=False),
+         chunk.page, chunk.line, chunk.last_line, chunk.text)
+        for row, name, chunk in zip(rows, names, chunks, strict=True)
+    )  # fmt: skip
+    connection.executemany(_INSERT, values)
+    return rows
+
+
+def free_names(connection: apsw.Connection, n: int) -> list[str]:
+    """Ids for texts that come without: the numbers of their rows, but for those that are ids already."""
+    numbers = map(str, count(next_row(connection)))
+    return list(islice((name for name in numbers if not named(connection, [name])), n))
+
+
+def named(connection: apsw.Connection, names: Iterable[str]) -> dict[str, tuple[int, int | None]]:
+    """Row and file of each of these ids that is there."""
+    select = "SELECT name, id, file FROM chunks WHERE name = ?"
+    return {name: (row, file) for name, row, file in connection.executemany(select, ((name,) for name in names))}
+
+
+def of_files(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
+    """The rows of these files' chunks."""
+    select = "SELECT id FROM chunks WHERE file = ?"
+    return [row for (row,) in connection.executemany(select, ((number,) for number in numbers))]
+
+
+def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
+    connection.executemany("DELETE FROM chunks WHERE id = ?", ((row,) for row in rows))
+
+
+def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
+    """The rows that the filters let through, in order."""
+    found: set[int] | None = None
+    if filters.path is not None or filters.since is not None:
+        found = set(of_files(connection, files.matching(connection, filters)))
+        if filters.path is None:
+            select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
+            found |= {row for (row,) in connection.execute(select, (filters.since,))}
+    if filters.ids is not None:
+        rows = {row for row, _ in named(connection, filters.ids).values()}
+        found = rows if found is None else found & rows
+    assert found is not None  # no filter at all is the caller's business
+    return np.array(sorted(found), np.int64)
+
+
+def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:
+    """Those of the rows that are there, in the order asked for."""
+    return [_entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))]
+
+
+def after(connection: apsw.Connection, row: int, n: int) -> Iterator[Entry]:
+    """The next entries in the order of rows."""
+    for one in connection.execute(f"{_SELECT} WHERE chunks.id > ? ORDER BY chunks.id LIMIT ?", (row, n)):
+        yield _entry(*one)
+
+
+def names_of(connection: apsw.Connection, rows: Iterable[int]) -> list[str]:
+    """The ids of rows that are there."""
+    select = "SELECT name FROM chunks WHERE id = ?"
+    return [name for (name,) in connection.executemany(select, ((int(row),) for row in rows))]
+
+
+def n_chunks(connection: apsw.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM chunks").get)
+
+
+def _entry(
+    row: int, name: str, text: str, start: int, end: int, headings: str, page: int | None, line: int | None,
+    last_line: int | None, path: str | None, added_at: float, mtime: float,
+) -> Entry:  # fmt: skip
+    chunk = Chunk(text, start, end, tuple(json.loads(headings)), page, line, last_line)
+    return Entry(row, name, chunk, path, mtime, added_at)

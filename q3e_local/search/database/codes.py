@@ -1,0 +1,85 @@
+"""The binary codes of an index, which sqlite-vec keeps in its table `codes`, and which are scanned in memory.
+
+Knows that table and the vectors it is derived from. Where sqlite-vec cannot be loaded, the codes are read from the
+plain tables below it; what is written meanwhile leaves them behind, and then they are computed from the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import apsw
+import numpy as np
+
+from q3e_local.search.database import schema, vectors
+from q3e_local.search.database.records import Rows
+from q3e_local.search.scan import Bits, Codes, code_bits, columns, encode
+from q3e_local.vectors import Vectors
+
+CODE_BITS_MAX = 1024
+_BEHIND = "codes_behind"
+
+
+def is_behind(connection: apsw.Connection) -> bool:
+    """Whether the table is not there, or lacks what was written without sqlite-vec."""
+    return bool(schema.meta(connection).get(_BEHIND, 1))
+
+
+def bits(dim: int) -> int:
+    return code_bits(dim, CODE_BITS_MAX)
+
+
+def make(connection: apsw.Connection, dim: int) -> None:
+    """Make the table anew from the vectors."""
+    connection.execute("DROP TABLE IF EXISTS codes")
+    connection.execute(f"CREATE VIRTUAL TABLE codes USING vec0(code bit[{bits(dim)}])")
+    schema.set_meta(connection, **{_BEHIND: 0})
+    for rows, some in vectors.windows(connection, dim):
+        insert(connection, rows, some, has_vec=True)
+
+
+def insert(connection: apsw.Connection, rows: Iterable[int], some: Vectors, *, has_vec: bool) -> None:
+    """Add the codes of these vectors."""
+    if not has_vec:
+        schema.set_meta(connection, **{_BEHIND: 1})
+        return
+    codes = encode(some, bits(some.shape[1]))
+    pairs = ((int(row), code.tobytes()) for row, code in zip(rows, codes, strict=True))
+    connection.executemany("INSERT INTO codes (rowid, code) VALUES (?, vec_bit(?))", pairs)
+
+
+def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -> None:
+    if not has_vec:
+        schema.set_meta(connection, **{_BEHIND: 1})
+        return
+    connection.executemany("DELETE FROM codes WHERE rowid = ?", ((row,) for row in rows))
+
+
+def load(connection: apsw.Connection, dim: int) -> Codes:
+    """All codes, for a scan."""
+    found = _computed(connection, dim) if is_behind(connection) else _stored(connection, dim)
+    rows = np.concatenate([rows for rows, _ in found]) if found else np.empty(0, np.int64)
+    codes = np.concatenate([codes for _, codes in found]) if found else np.empty((0, bits(dim) // 8), np.uint8)
+    return columns(rows, codes)
+
+
+def _computed(connection: apsw.Connection, dim: int) -> list[tuple[Rows, Bits]]:
+    return [(rows, encode(some, bits(dim))) for rows, some in vectors.windows(connection, dim)]
+
+
+def _stored(connection: apsw.Connection, dim: int) -> list[tuple[Rows, Bits]]:
+    """What sqlite-vec keeps in its own tables, which is fifty times as fast as to ask it for each row.
+
+    Their layout is that of sqlite-vec 0.1: 1,024 rows in each record, of which a bit says whether they are taken, the
+    first in the lowest bit (sqlite-vec.c, "vec0 virtual table: shadow tables").
+    """
+    select = (
+        "SELECT validity, rowids, vectors FROM codes_chunks "
+        "JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
+    )
+    found = []
+    for validity, rowids, codes in connection.execute(select):
+        taken = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
+        rows = np.frombuffer(rowids, "<i8")
+        found.append((rows[taken], np.frombuffer(codes, np.uint8).reshape(len(rows), bits(dim) // 8)[taken]))
+    return found

@@ -1,0 +1,172 @@
+"""Open an index file and keep its transactions: SQLite through apsw, whose own SQLite has FTS5 and takes extensions.
+
+Turns SQLite's errors into ours. Knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apsw
+
+from q3e_local.errors import IndexFileError, NotEnoughDiskError
+
+BUSY_S = 30.0
+# Seven vectors of 1,024 numbers fit into a page of this size; of the default 4,096 bytes, none does.
+PAGE_BYTES = 32768
+_CACHE_KIB = 16384
+
+Loader = Callable[[apsw.Connection], None]
+"""Loads sqlite-vec into a connection, or raises."""
+
+# Our statements are few and fixed: a sound file refuses none of them.
+_DAMAGED = (
+    apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.FormatError, apsw.ConstraintError, apsw.MismatchError,
+    apsw.InternalError, apsw.EmptyError,
+)  # fmt: skip
+
+
+def load_sqlite_vec(connection: apsw.Connection) -> None:
+    """Load the extension that the sqlite-vec package brings."""
+    import sqlite_vec
+
+    connection.enable_load_extension(True)
+    connection.load_extension(sqlite_vec.loadable_path())
+    connection.enable_load_extension(False)
+
+
+class Connection:
+    """One connection, used by one thread at a time: others wait."""
+
+    def __init__(self, path: Path, loader: Loader = load_sqlite_vec, *, is_new: bool = False) -> None:
+        self.path = path
+        self.has_vec = True
+        self._lock = threading.RLock()
+        with reported(path):
+            self._apsw = _opened(path, is_new)
+            try:
+                loader(self._apsw)
+            except (apsw.Error, ImportError, OSError, AttributeError):
+                self.has_vec = False  # its codes are then made from the vectors
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """One state of the file for all of the block, whatever others write meanwhile."""
+        with self._lock, reported(self.path), _transaction(self._apsw, "BEGIN"):
+            yield self._apsw
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """All of the block or nothing; other writers wait from its beginning."""
+        with self._lock, reported(self.path), _transaction(self._apsw, "BEGIN IMMEDIATE"):
+            yield self._apsw
+
+    @contextmanager
+    def alone(self) -> Iterator[apsw.Connection]:
+        """Without a transaction, for what SQLite does in none."""
+        with self._lock, reported(self.path):
+            yield self._apsw
+
+    def close(self) -> None:
+        """Twice is fine."""
+        with self._lock, suppress(apsw.Error):
+            self._apsw.close()
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors as ours."""
+    try:
+        yield
+    except apsw.ConnectionClosedError:
+        raise IndexFileError(f"{path} is closed; open it again") from None
+    except (apsw.BusyError, apsw.LockedError):
+        raise IndexFileError(f"{path} is busy: another process has been at it for {BUSY_S:.0f} s; try again") from None
+    except apsw.FullError:
+        raise NotEnoughDiskError(f"no space is left on the disk of {path}; nothing of this step was stored") from None
+    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError):
+        raise IndexFileError(f"{path} cannot be written; check the rights of the file and of its folder") from None
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise IndexFileError(f"{path} cannot be used: {error}") from None
+    except _DAMAGED as error:
+        raise IndexFileError(
+            f"{path} is damaged or not an index ({error}); move it away and index again with: q3e-local index FOLDER"
+        ) from error
+
+
+@contextmanager
+def _transaction(connection: apsw.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(apsw.Error):  # after some errors SQLite has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _opened(path: Path, is_new: bool) -> apsw.Connection:
+    if not is_new and not path.is_file():
+        raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER")
+    if is_new and not path.parent.is_dir():
+        raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
+    create = apsw.SQLITE_OPEN_CREATE if is_new else 0
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | create)
+    try:
+        connection.set_busy_timeout(round(BUSY_S * 1000))
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; a written one keeps its own
+        if connection.readonly("main"):
+            connection = _readable(path, connection)
+        else:
+            _to_wal(connection)
+        # NORMAL: a power cut may take the last transactions, never the file.
+        connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
+        # A file from elsewhere must not make SQLite do what we did not write.
+        connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
+    """A connection that reads a file which cannot be written, on a read-only medium too."""
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except apsw.CantOpenError:
+        # WAL wants a file beside it. Without one nobody writes here, and the file alone says it all.
+        if Path(f"{path}-wal").exists():
+            raise
+        connection.close()
+        uri = f"{path.absolute().as_uri()}?immutable=1"
+        return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    return connection
+
+
+def _to_wal(connection: apsw.Connection) -> None:
+    """Readers go on while a writer writes. SQLite does not wait by itself where others are at the file."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        except apsw.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def file_bytes(path: Path) -> int:
+    """What the index takes on the disk, with what SQLite keeps beside it."""
+    total = 0
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):
+            total += os.stat(name).st_size  # noqa: PTH116 (a name may be a str)
+    return total

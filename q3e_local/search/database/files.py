@@ -1,0 +1,61 @@
+"""The files of an index: what each was when it was indexed.
+
+Knows the tables `files`; what belongs to a file is the business of chunks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import apsw
+
+from q3e_local.search.database.records import FileRecord, Filters
+from q3e_local.search.globs import pattern
+
+_COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at"
+
+
+def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
+    """By path."""
+    return {row[0]: FileRecord(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM files")}  # noqa: S608
+
+
+def store(connection: apsw.Connection, record: FileRecord) -> int:
+    """Put or replace a file's record: its number."""
+    values = (
+        record.path, record.size_bytes, record.mtime_ns, record.digest, record.n_tokens, record.kind,
+        record.n_chunks, record.indexed_at,
+    )  # fmt: skip
+    number: int = connection.execute(
+        f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "  # noqa: S608
+        "size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, digest = excluded.digest, "
+        "n_tokens = excluded.n_tokens, kind = excluded.kind, n_chunks = excluded.n_chunks, "
+        "indexed_at = excluded.indexed_at RETURNING id",
+        values,
+    ).get
+    return number
+
+
+def touch(connection: apsw.Connection, record: FileRecord) -> None:
+    """Another time and size on the disk, the same content."""
+    values = (record.mtime_ns, record.size_bytes, record.path)
+    connection.execute("UPDATE files SET mtime_ns = ?, size_bytes = ? WHERE path = ?", values)
+
+
+def numbers(connection: apsw.Connection, paths: Iterable[str]) -> list[int]:
+    """The numbers of those that are there."""
+    return [n for (n,) in connection.executemany("SELECT id FROM files WHERE path = ?", ((path,) for path in paths))]
+
+
+def remove(connection: apsw.Connection, files: Iterable[int]) -> None:
+    connection.executemany("DELETE FROM files WHERE id = ?", ((number,) for number in files))
+
+
+def matching(connection: apsw.Connection, filters: Filters) -> list[int]:
+    """The numbers of the files that the filters on path and time let through."""
+    since_ns = -(1 << 62) if filters.since is None else round(filters.since * 1e9)
+    found = connection.execute("SELECT id, path FROM files WHERE mtime_ns >= ? AND n_chunks > 0", (since_ns,))
+    if filters.path is None:
+        return [number for number, _ in found]
+    matches = pattern(filters.path).fullmatch
+    return [number for number, path in found if matches(path)]

@@ -1,0 +1,75 @@
+"""The nearest vectors: all of them looked at, or a shortlist by binary codes that the full vectors order.
+
+Knows rows, vectors and codes inside one state of the file; nothing of words, nor of who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.search.database import chunks, vectors
+from q3e_local.search.database.records import Ranked, Rows
+from q3e_local.search.scan import Codes, encode
+from q3e_local.vectors import Vectors
+
+# Measured with scripts/bench/search_million.py: enough for a recall of 0.98 of the first ten among a million.
+SHORTLIST = 800
+_SHORTLIST_PER_HIT = 40
+# So few are read as quickly as the codes of all are scanned.
+EXACT_ROWS = 4 * SHORTLIST
+
+
+def exact(connection: apsw.Connection, query: Vectors, k: int, allowed: Rows | None = None) -> Ranked:
+    """By the full vectors of all rows, or of those that are allowed."""
+    found, scores = vectors.nearest(vectors.windows(connection, len(query), allowed), query, k)
+    n = chunks.n_chunks(connection) if allowed is None else len(allowed)
+    return _ordered(connection, found, scores, k, (f"exact: compared the full vectors of {_of(n, 'chunk')}",))
+
+
+def two_stage(
+    connection: apsw.Connection, load: Callable[[], Codes], query: Vectors, k: int, allowed: Rows | None = None
+) -> Ranked:
+    """By codes and then by full vectors; exact where there are few rows."""
+    n_short = max(SHORTLIST, _SHORTLIST_PER_HIT * k)
+    if allowed is not None and len(allowed) <= max(EXACT_ROWS, n_short):
+        return exact(connection, query, k, allowed)
+    codes = load()
+    n = len(codes.rows) if allowed is None else len(allowed)
+    if n <= max(EXACT_ROWS, n_short):
+        return exact(connection, query, k, allowed)
+    bits = 64 * len(codes.words)
+    short = codes.shortlist(encode(query[None], bits)[0], n_short, allowed)
+    rows, found = vectors.of_rows(connection, np.sort(short), len(query))
+    explained = (
+        f"first stage: scanned {bits}-bit codes of {_of(len(codes.rows), 'chunk')}"
+        f" ({_cut(bits, len(query))}) for the {len(short):,} nearest",
+        f"second stage: ordered those by their full vectors of {len(query)} numbers",
+    )
+    return _ordered(connection, rows, vectors.scored(found, query), k, explained)
+
+
+def _ordered(
+    connection: apsw.Connection, rows: Rows, scores: NDArray[np.float64], k: int, explained: tuple[str, ...]
+) -> Ranked:
+    """The k best, best first; equal scores in the order of their ids."""
+    order = np.argsort(-scores, kind="stable")
+    # Those as good as the k-th are looked at too: which of them is in is for the ids to say.
+    last = scores[order[min(k, len(order)) - 1]] if len(order) else 0.0
+    order = order[: int(np.searchsorted(-scores[order], -last, side="right"))]
+    if len(np.unique(scores[order])) < len(order):
+        names = chunks.names_of(connection, rows[order])
+        by_id = sorted(range(len(order)), key=lambda place: (-scores[order[place]], names[place]))
+        order = order[by_id]
+    return Ranked(rows[order[:k]], scores[order[:k]], explained)
+
+
+def _cut(bits: int, dim: int) -> str:
+    return f"of the first {bits} numbers" if bits < dim else f"of all {dim} numbers"
+
+
+def _of(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,115 @@
+"""What goes into an index file and what comes out of it: frozen records.
+
+Knows no SQL and no ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.search.chunk import Chunk
+from q3e_local.space import Space
+from q3e_local.vectors import Vectors
+
+Rows = NDArray[np.int64]
+"""Numbers of chunks inside the file. They are never used twice, and mean nothing outside."""
+
+
+@dataclass(frozen=True)
+class IndexSpace:
+    """What made an index's vectors. An empty digest: the caller's own vectors, of no model we know."""
+
+    model: str
+    digest: str
+    dim: int
+    prefix: str = ""  # what stood before each text; empty for bare ones
+
+    @property
+    def name(self) -> str:
+        """As vectors, headers and the cache name it; empty for the caller's own."""
+        return str(Space(self.digest, self.dim, self.prefix)) if self.digest else ""
+
+    def __str__(self) -> str:
+        what = f"{self.dim}-dim vectors of {self.model}" if self.digest else f"{self.dim}-dim vectors of your own"
+        return f"{what} with the instruction {self.prefix!r}" if self.prefix else what
+
+    def is_same(self, other: IndexSpace) -> bool:
+        """Whether vectors of both may stand in one file. The model's name may differ, its file may not."""
+        return (self.digest, self.dim, self.prefix) == (other.digest, other.dim, other.prefix)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that was indexed, as it was then."""
+
+    path: str  # as found, with forward slashes
+    size_bytes: int
+    mtime_ns: int
+    digest: str
+    n_tokens: int = 0
+    kind: str = ""
+    n_chunks: int = 0  # filled in by the database when the file is stored, as is the next
+    indexed_at: float = 0.0  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A chunk in the index."""
+
+    row: int
+    id: str  # the caller's own, or `PATH#NUMBER` for the chunks of a file, counted from 0
+    chunk: Chunk
+    file: str | None  # the path; None for a text of the caller's own
+    mtime: float  # of the file, or when the text was added; seconds since 1970
+    indexed_at: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some of the entries in the order of their rows, with their vectors (n, dim)."""
+
+    entries: tuple[Entry, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which chunks may be found. All that are given must hold."""
+
+    path: str | None = None  # a glob: see search/globs.py
+    since: float | None = None  # seconds since 1970: modified (files) or added (one's own texts) then or later
+    ids: Sequence[str] | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.path is None and self.since is None and self.ids is None)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Rows, best first, with a score for each, and what was done to find them."""
+
+    rows: Rows
+    scores: NDArray[np.float64]  # cosine, or for words bm25 with its sign turned: higher is better
+    explained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an index holds, for people."""
+
+    path: Path
+    space: IndexSpace
+    n_files: int
+    n_chunks: int
+    n_tokens: int
+    size_bytes: int  # with what SQLite keeps beside the file
+    created_at: float
+    changed_at: float
+    schema: int
+    code_bits: int
+    has_codes: bool  # False: made where sqlite-vec could not be loaded; they are computed when needed

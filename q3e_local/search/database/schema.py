@@ -1,0 +1,99 @@
+"""The tables of an index file, and the way from an older schema to this one.
+
+Knows SQL alone: what stands in the tables is the business of the modules beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from q3e_local.errors import IndexFileError
+from q3e_local.search.database.records import IndexSpace
+
+APPLICATION_ID = 0x71336521  # "q3e!", by which `file` and we know an index
+
+# `vectors` is apart from `chunks` so that a scan of it reads nothing else. `words` keeps no text of its own, and is
+# given tokens: see search/words.py. `ascii` leaves all above ASCII as it is.
+_SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL, n_tokens INTEGER NOT NULL, kind TEXT NOT NULL,
+    n_chunks INTEGER NOT NULL, indexed_at REAL NOT NULL
+) STRICT;
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, file INTEGER, added_at REAL NOT NULL,
+    "start" INTEGER NOT NULL, "end" INTEGER NOT NULL, headings TEXT NOT NULL, page INTEGER, line INTEGER,
+    last_line INTEGER, text TEXT NOT NULL
+) STRICT;
+CREATE INDEX chunks_of_file ON chunks (file) WHERE file IS NOT NULL;
+CREATE INDEX chunks_of_no_file ON chunks (added_at) WHERE file IS NULL;
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT;
+CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, tokenize='ascii');
+"""
+
+Migration = Callable[[apsw.Connection], None]
+
+# The n-th leads from schema n to n + 1. What they do must never change once it was released.
+MIGRATIONS: list[Migration] = []
+
+
+def newest(migrations: Sequence[Migration]) -> int:
+    return 1 + len(migrations)
+
+
+def version(connection: apsw.Connection) -> int:
+    """The file's schema; 0 for a file that holds nothing yet. Raises IndexFileError for what is no index of ours."""
+    number, owner, n_tables = (
+        int(connection.execute(statement).get)
+        for statement in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+    )
+    if owner != APPLICATION_ID and (number or n_tables):
+        raise IndexFileError(f"{connection.db_filename('main')} is an SQLite file of another program, not an index")
+    return number
+
+
+def create(connection: apsw.Connection, space: IndexSpace, migrations: Sequence[Migration]) -> None:
+    """Make the tables of an empty file; in the caller's transaction."""
+    connection.execute(_SCHEMA_1)
+    facts = {"model": space.model, "digest": space.digest, "dim": space.dim, "prefix": space.prefix}
+    set_meta(connection, **facts, created_at=time.time(), changed_at=time.time())
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
+    migrate(connection, migrations)
+
+
+def migrate(connection: apsw.Connection, migrations: Sequence[Migration]) -> None:
+    """Bring an older file to the newest schema; in the caller's transaction."""
+    for number in range(version(connection), newest(migrations)):
+        migrations[number - 1](connection)
+        connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> bool:
+    """Whether the schema is the newest. Raises IndexFileError for a newer one, or a file without tables."""
+    number, path = version(connection), connection.db_filename("main")
+    if number == 0:
+        raise IndexFileError(f"{path} is empty; make an index with: q3e-local index FOLDER")
+    if number > newest(migrations):
+        raise IndexFileError(
+            f"{path} has schema {number}, this version of q3e-local knows up to {newest(migrations)}; "
+            "use a newer q3e-local, or index again into another file"
+        )
+    return number == newest(migrations)
+
+
+def meta(connection: apsw.Connection) -> dict[str, str | int | float]:
+    """All facts of the file."""
+    return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def set_meta(connection: apsw.Connection, **facts: str | int | float) -> None:
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+
+def space_of(connection: apsw.Connection) -> IndexSpace:
+    facts = meta(connection)
+    return IndexSpace(str(facts["model"]), str(facts["digest"]), int(facts["dim"]), str(facts["prefix"]))

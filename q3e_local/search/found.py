@@ -1,0 +1,60 @@
+"""What a search gives back: `Hit` and `Found`.
+
+Knows what a hit is made of; nothing of how it was found.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from q3e_local.vectors import Vectors
+
+Mode = Literal["auto", "hybrid", "vectors", "words"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that was found, and where it stands."""
+
+    id: str
+    score: float  # cosine: higher is nearer; not a number where words were searched without a model
+    text: str
+    file: str | None = None  # None for a text of one's own
+    start: int = 0  # characters of the document's text
+    end: int = 0
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    line: int | None = None
+    last_line: int | None = None
+    mtime: float = 0.0  # of the file, or when the text was added; seconds since 1970
+    indexed_at: float = 0.0
+    vectors_rank: int | None = None  # its place by meaning and its place by words, from 1; None: not among them
+    words_rank: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Hits, best first; how they were searched for; and what was done, one fact a line."""
+
+    hits: tuple[Hit, ...]
+    mode: Mode  # never "auto": what was chosen
+    explained: tuple[str, ...] = ()
+    vector: Vectors | None = None  # of the query
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        cells = "".join(
+            f"<tr><td>{hit.score:.3f}</td><td>{html.escape(hit.id)}</td><td>{html.escape(hit.text)}</td></tr>"
+            for hit in self.hits
+        )
+        return f"<table><tr><th>score</th><th>id</th><th>text</th></tr>{cells}</table>"

@@ -1,0 +1,240 @@
+"""Search over one's own texts: `VectorIndex`.
+
+Joins an embedder and a database. Knows nothing of SQL, of reading files or of terminals.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from q3e_local.embedder import Embedder
+from q3e_local.errors import OptionError
+from q3e_local.request import DIM_MIN, EmbedRequest
+from q3e_local.search.ask import Question, ask
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
+from q3e_local.search.found import MODES, Found, Hit, Mode
+from q3e_local.stream import Progress
+from q3e_local.vectors import Vectors, finish
+
+__all__ = ["Found", "Hit", "Mode", "VectorIndex", "space_of"]
+
+K_MAX = 10_000
+_BATCH = 512  # texts of one transaction
+
+
+class VectorIndex:
+    """Texts in one file, found by meaning and by words. Safe to use from several threads; close it when done.
+
+        with q3e_local.load() as embedder, q3e_local.VectorIndex("notes.q3e", embedder, dim=512) as index:
+            index.add(["…", "…"], ids=["a", "b"])
+            for hit in index.search("what did we decide about the budget?"):
+                print(hit.score, hit.id, hit.text)
+
+    The file is made if it is missing; `dim` is then that of its vectors, and None the model's own. Without an
+    embedder it searches words, or vectors that you bring. `task` and `instruction` are those of the documents, as of
+    Embedder.embed_documents. Raises SpaceMismatchError for a file of another model, dim or instruction, and
+    IndexFileError for one that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        embedder: Embedder | None = None,
+        dim: int | None = None,
+        *,
+        task: str | None = None,
+        instruction: str | None = None,
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.embedder = embedder
+        self._task, self._instruction = task, instruction
+        self.database = self._opened(dim)
+
+    @property
+    def space(self) -> IndexSpace:
+        """What made the vectors."""
+        return self.database.space
+
+    @property
+    def dim(self) -> int:
+        return self.space.dim
+
+    def __len__(self) -> int:
+        return self.database.n_chunks()
+
+    def add(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[str] | None = None,
+        *,
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Embed and store texts: their ids. An id that is there already gets the new text; without ids, they are new.
+
+        Stored some hundreds at a time: after an error, what came before it is there. Raises TextError, OptionError.
+        """
+        if self.embedder is None:
+            raise OptionError("without an embedder no text can be added; give VectorIndex one, or use add_vectors")
+        texts = _listed(texts, ids)
+        request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
+        added: list[str] = []
+        waiting: list[Vectors] = []
+        for n_done, item in enumerate(self.embedder.stream(request, progress), start=1):
+            if isinstance(item, Exception):
+                raise item
+            waiting.append(item.vector)
+            if len(waiting) == _BATCH or n_done == len(texts):
+                batch = slice(n_done - len(waiting), n_done)
+                added += self._put(texts[batch], np.stack(waiting), None if ids is None else ids[batch])
+                waiting = []
+        return added
+
+    def add_vectors(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None = None) -> list[str]:
+        """Store texts with vectors (n, dim) of your own, which are scaled to length 1: their ids, as `add`."""
+        texts = _listed(texts, ids)
+        given = np.asarray(vectors, np.float32)
+        if given.shape != (len(texts), self.dim):
+            raise OptionError(f"vectors must have shape {(len(texts), self.dim)}, got {given.shape}")
+        return self._put(texts, _scaled(given), ids)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Forget texts by id: how many there were."""
+        return self.database.delete([ids] if isinstance(ids, str) else ids)
+
+    def search(
+        self,
+        query: str,
+        k: int = 5,
+        *,
+        mode: Mode = "auto",
+        exact: bool = False,
+        task: str | None = None,
+        instruction: str | None = None,
+        path: str | None = None,
+        since: datetime | date | float | None = None,
+    ) -> Found:
+        """The k best for a question.
+
+        `mode`: "vectors" by meaning, "words" by bm25, "hybrid" by both; "auto" is by both where the query has
+        something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction` are
+        the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
+        """
+        if mode not in MODES:
+            raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if not isinstance(query, str) or not query.strip():
+            raise OptionError("the query is empty")
+        filters = Filters(path, _seconds(since))
+        vector, cut = None, ()
+        if self.embedder is not None:
+            embedded = self.embedder.embed_query(query, self.dim, task=task, instruction=instruction, truncate=True)
+            vector = embedded.vectors[0]
+            cut = (f"the query was cut to {embedded.prompt_tokens[0]} tokens",) if embedded.truncated[0] else ()
+        elif mode in ("vectors", "hybrid"):
+            raise OptionError(f"mode {mode!r} needs a model; give VectorIndex an embedder, or use search_vector")
+        found = ask(self.database, Question(query, vector, _checked(k), mode, exact, filters))
+        return Found(found.hits, found.mode, cut + found.explained, vector)
+
+    def search_vector(
+        self,
+        vector: Vectors,
+        k: int = 5,
+        *,
+        exact: bool = False,
+        path: str | None = None,
+        since: datetime | date | float | None = None,
+    ) -> Found:
+        """The k nearest to a vector (dim,) of the index's space, which is scaled to length 1."""
+        query = _scaled(np.asarray(vector, np.float32).reshape(1, -1))[0]
+        return ask(self.database, Question("", query, _checked(k), "vectors", exact, Filters(path, _seconds(since))))
+
+    def entries(self, n_window: int = 1024) -> Iterator[Window]:
+        """All texts with their vectors, a window at a time."""
+        return self.database.entries(n_window)
+
+    def facts(self) -> Facts:
+        """What is in it, and how large it is."""
+        return self.database.facts()
+
+    def close(self) -> None:
+        """Close the file, not the embedder; twice is fine."""
+        self.database.close()
+
+    def __enter__(self) -> VectorIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self, dim: int | None) -> Database:
+        is_there = self.path.exists() and self.path.stat().st_size > 0
+        if self.embedder is None:
+            if is_there:
+                return self._of_any_model(dim)
+            if dim is None:
+                raise OptionError(f"{self.path} is not there yet; give a model, or the dim of your own vectors")
+            return Database.create(self.path, IndexSpace("", "", dim))
+        if is_there and dim is None:
+            with Database.open(self.path) as database:
+                dim = database.space.dim
+            # Not one that this model cannot make: the file is of another then, and is told so.
+            dim = dim if DIM_MIN <= dim <= self.embedder.n_embd else None
+        return Database.create(self.path, space_of(self.embedder, dim, self._task, self._instruction))
+
+    def _of_any_model(self, dim: int | None) -> Database:
+        database = Database.open(self.path)
+        if dim is not None and dim != database.space.dim:
+            database.close()
+            raise OptionError(f"{self.path} holds {database.space}, not {dim}-dim ones")
+        return database
+
+    def _put(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None) -> list[str]:
+        return self.database.put(ids, [Chunk(text, 0, len(text)) for text in texts], vectors)
+
+
+def space_of(
+    embedder: Embedder, dim: int | None = None, task: str | None = None, instruction: str | None = None
+) -> IndexSpace:
+    """The space of documents that this embedder makes. Raises OptionError."""
+    terms = embedder.terms(EmbedRequest((), "document", task, instruction, dim))
+    return IndexSpace(embedder.model, embedder.engine.digest, terms.dim, terms.prefix)
+
+
+def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:
+    if isinstance(texts, str) or isinstance(ids, str):
+        raise OptionError("texts and ids must be lists, got one str; put it in a list")
+    texts = list(texts)
+    if ids is not None and len(ids) != len(texts):
+        raise OptionError(f"there are {len(ids)} ids for {len(texts)} texts; give one for each")
+    return texts
+
+
+def _scaled(given: Vectors) -> Vectors:
+    if not np.isfinite(given).all() or not given.any(axis=1).all():
+        raise OptionError("a vector is all zeros, or holds what is no number")
+    return finish(given)
+
+
+def _checked(k: int) -> int:
+    if type(k) is not int or not 1 <= k <= K_MAX:
+        raise OptionError(f"k must be between 1 and {K_MAX}, got {k!r}")
+    return k
+
+
+def _seconds(since: datetime | date | float | None) -> float | None:
+    """Since 1970; a day begins at midnight here."""
+    if isinstance(since, datetime):
+        return since.timestamp()
+    if isinstance(since, date):
+        return datetime.combine(since, time.min).timestamp()
+    return since

@@ -1,0 +1,59 @@
+"""Two rankings made one, and whether a query gains by it.
+
+Knows ranks, words and counts: nothing of vectors, files or SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from q3e_local.search.words import Term
+
+# Cormack, Clarke, Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods,
+# SIGIR 2009, where 60 was found and has been kept by everyone since.
+RRF_K = 60
+
+# A word is rare if at most one chunk in this many has it. Rarer than a subject, as common as a name.
+_RARE = 200
+# Short ones, and those of questions, say nothing by being rare: notes do not ask.
+_WORD_CHARACTERS_MIN = 4
+_OF_QUESTIONS = frozenset(
+    "about after also anyone been before being between could does doing done during each else ever from give have "
+    "having into know like made make many more most much need only other ours over please same shall should show "
+    "some such tell than that their them then there these they thing things this those till under until upon very "
+    "want were what when where whether which while whom whose will with within without would your".split()
+)
+# A pair of characters with one of these lies across two words more often than it is one.
+_PARTICLES = frozenset("的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ")
+
+
+def fuse(rankings: Sequence[Sequence[int]]) -> list[int]:
+    """What stands in any of the rankings, by the sum of 1 / (60 + rank); of equals, what the first has higher."""
+    sums: dict[int, float] = {}
+    for ranking in rankings:
+        for place, row in enumerate(ranking, start=1):
+            sums[row] = sums.get(row, 0.0) + 1 / (RRF_K + place)
+    return sorted(sums, key=lambda row: -sums[row])  # stable, and those of the first came first
+
+
+def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
+    """What in a query is meant to the letter, or rare: there, words find what meaning blurs.
+
+    `counts` says in how many chunks each term is found; of those that are in none, words would find nothing.
+    """
+    most = max(1, n_chunks // _RARE)
+    return [
+        f"{(term.exact or term.tokens[0])!r} (in {n:,} of {n_chunks:,})"
+        for term, n in counts.items()
+        if n and (term.exact or (n <= most and _is_telling(term)))
+    ]
+
+
+def _is_telling(term: Term) -> bool:
+    """Whether being rare makes it a name."""
+    if len(term.tokens) > 1 or term.is_prefix:
+        return False
+    (word,) = term.tokens
+    if word[0] >= "\u2e80":
+        return not _PARTICLES & set(word)
+    return len(word) >= _WORD_CHARACTERS_MIN and word not in _OF_QUESTIONS

@@ -1,0 +1,105 @@
+"""Words of a text for the index, and of a query: folded, and cut so that writing without spaces can be found too.
+
+Knows characters, and nothing of SQL: what comes out are letters and digits, which no query language can trip over.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+# Writing that does not put spaces between words, or, as Korean, puts endings to them: found by pairs of characters,
+# as Lucene's CJKAnalyzer does. Han, kana, Hangul, Thai, Lao, Myanmar, Khmer.
+_PAIRED = (
+    "\u3005-\u3007\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uac00-\ud7a3\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u1049\u1780-\u17d3\U00020000-\U0003ffff"
+)
+# Accents, and the vowel points of Hebrew and Arabic, which are mostly left out.
+_ACCENT = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]")
+# Indic vowel signs belong to their word, but are no letters to Python.
+_LETTER = f"(?:[^\\W_{_PAIRED}]|[\u0900-\u0963\u0966-\u0dff])"
+_TOKEN = re.compile(f"[{_PAIRED}]+|{_LETTER}+")
+_IS_PAIRED = re.compile(f"[{_PAIRED}]").match
+# Words that belong together: PRJ-2041, max_tokens, 3.5, foo::bar, a/b.
+_JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
+_QUOTED = re.compile(
+    "\"([^\"]{1,200})\"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»"
+)
+_CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]+\b")
+_CAMEL = re.compile(r"\b\w*[a-z][A-Z]\w*\b")
+_SHOUTED = 4  # so many words in capitals and none in small letters are no abbreviations
+
+TOKEN_CHARACTERS = 64  # what is longer is no word; its beginning is found
+
+
+@dataclass(frozen=True)
+class Term:
+    """Tokens that stand one after the other; `is_prefix`: the beginning of the only one."""
+
+    tokens: tuple[str, ...]
+    is_prefix: bool = False
+    exact: str = field(default="", compare=False)  # as the user wrote what is meant to the letter
+
+    @property
+    def match(self) -> str:
+        """As FTS5 reads it. Tokens hold no quotes."""
+        return f'"{" ".join(self.tokens)}"{"*" if self.is_prefix else ""}'
+
+
+def folded(text: str) -> str:
+    """Without the differences that a reader does not hear: width, case, accents."""
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    return unicodedata.normalize("NFC", _ACCENT.sub("", text))
+
+
+def tokens(text: str) -> list[str]:
+    """A text's tokens as they are indexed.
+
+    A run of characters without spaces becomes its pairs, and its last character, so that the beginning of some token
+    is each of its characters: 预算复盘 is 预算 算复 复盘 盘.
+    """
+    found: list[str] = []
+    for run in _TOKEN.findall(folded(text)):
+        if _IS_PAIRED(run):
+            found += map("".join, zip(run, run[1:], strict=False))
+            found.append(run[-1])
+        else:
+            found.append(run[:TOKEN_CHARACTERS])
+    return found
+
+
+def terms_of(query: str) -> tuple[Term, ...]:
+    """What a query looks for, each once: what is meant to the letter first, then all of its words.
+
+    Meant to the letter are quotes, codes, numbers, identifiers and abbreviations.
+    """
+    query = unicodedata.normalize("NFKC", query)
+    terms = [_phrase(match[match.lastindex or 0], is_exact=True) for match in _QUOTED.finditer(query)]
+    terms += [_phrase(match[0], is_exact=_is_exact(match[0])) for match in _JOINED.finditer(query)]
+    capitals = _CAPITALS.findall(query)
+    if len(capitals) < _SHOUTED or query.upper() != query:
+        terms += [_phrase(word, is_exact=True) for word in capitals]
+    terms += [_phrase(word, is_exact=True) for word in _CAMEL.findall(query)]
+    for run in _TOKEN.findall(folded(query)):
+        if len(run) == 1 or not _IS_PAIRED(run):
+            terms.append(_phrase(run, is_exact=any(map(str.isdigit, run))))
+        else:
+            terms += [Term((pair,)) for pair in map("".join, zip(run, run[1:], strict=False))]
+    return tuple(dict.fromkeys(term for term in terms if term.tokens))
+
+
+def _phrase(text: str, *, is_exact: bool) -> Term:
+    """The tokens that stand in the index, one after the other, wherever this text does."""
+    found, exact = tokens(text), text.strip() if is_exact else ""
+    if not found or len(found[-1]) > 1 or not _IS_PAIRED(found[-1]):
+        return Term(tuple(found), exact=exact)
+    # The last character alone: in the index it is the beginning of a pair, if the run goes on.
+    return Term(tuple(found[:-1] or found), is_prefix=len(found) == 1, exact=exact)
+
+
+def _is_exact(joined: str) -> bool:
+    """Whether it is a name rather than words with a hyphen: `state-of-the-art` is none, `max_tokens` and `B-17` are."""
+    return any(map(str.isdigit, joined)) or "_" in joined or "::" in joined or "." in joined or "@" in joined
