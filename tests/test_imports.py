@@ -19,7 +19,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum plan request tuning tuned trials"
+    "checksum plan request tables tuning tuned trials"
 )
 ROOMS = [
     ["errors"],
@@ -30,6 +30,7 @@ ROOMS = [
     ["naming"],
     ["lookup", "stream"],
     ["embedder"],
+    ["jobs"],
     ["search"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
@@ -51,6 +52,8 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server"},
     "pyarrow": {"cli"},
+    "sklearn": {"jobs.clustering", "jobs.mapping"},
+    "matplotlib": {"jobs.drawing"},
     "apsw": {"search.database"},
     "sqlite_vec": {"search.database"},
     "fastapi": {"server"},
@@ -136,7 +139,19 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
     ],
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
-    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "sqlite_vec"}
+    heavy = {
+        "llama_cpp",
+        "huggingface_hub",
+        "pyarrow",
+        "torch",
+        "transformers",
+        "sqlite3",
+        "redis",
+        "apsw",
+        "sqlite_vec",
+        "sklearn",
+        "matplotlib",
+    }
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}
