@@ -22,6 +22,13 @@ DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 # Name: module and function of the command, and its line in the overview, which must not cost an import.
 _COMMANDS = {
     "embed": ("embed:embed", "Turn texts into embeddings."),
+    "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),
+    "duplicates": ("jobs.duplicates:duplicates", "Find groups of texts that say nearly the same."),
+    "cluster": ("jobs.cluster:cluster", "Part texts by theme, or a transcript into chapters."),
+    "match": ("jobs.match:match", "Find each text's nearest in a list of phrases."),
+    "filter-pairs": ("jobs.filter_pairs:filter_pairs", "Keep the rows of a CSV whose two texts agree."),
+    "inspect": ("jobs.inspect:inspect", "Show what a vector is like, and the tokens of its text."),
+    "plot": ("jobs.plot:plot", "Draw a map of texts."),
     "pull": ("models:pull", "Download a model, or make it from a download."),
     "list": ("models:list_", "List the models on this machine."),
     "show": ("models:show", "Show what a model's file says, and the memory it needs."),

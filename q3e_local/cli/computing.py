@@ -29,7 +29,7 @@ def computing(
     engine: EngineOptions,
     n_bytes: int | None,
 ) -> Embedder | RemoteEmbedder:
-    """The model in this process, for about `n_bytes` of text, or a server's. Raises OptionError for options of both."""
+    """The model in this process, for about `n_bytes` of text, or a server's. Raises OptionError for both."""
     if not server:
         n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
         settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}

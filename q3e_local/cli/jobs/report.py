@@ -1,0 +1,154 @@
+"""How a job's result is written: a table on a terminal, JSON Lines in a pipe, CSV where it is asked for.
+
+Knows rows and objects, nothing of what they mean. A file lands whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import numpy as np
+import orjson
+
+from q3e_local.cli.formats import visible
+from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
+from q3e_local.errors import OptionError
+from q3e_local.tables import shortened
+
+_WIDTH = 100  # of a table that goes to no terminal
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "table"}
+_FORMS = ("table", "jsonl", "csv")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result. `objects` are for JSON Lines; `rows`, of the same facts flat, for CSV and the table.
+
+    A table has only the columns in `shown`, as a terminal is narrow; None: all.
+    """
+
+    objects: Iterable[Mapping[str, Any]]
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    shown: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a report goes. None is stdout."""
+
+    path: Path | None
+    form: str
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameters `output`, `form`, `as_json` and `force`, for `target`."""
+    for option in reversed(
+        (
+            click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
+            click.option(
+                "--format", "form", type=click.Choice(_FORMS),
+                help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
+            click.option("--force", is_flag=True, help="Replace the output file if it exists."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
+    """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
+    if as_json and form not in (None, "jsonl"):
+        raise OptionError(f"--json is --format jsonl, not {form}; give one of them")
+    form = "jsonl" if as_json else form
+    path = settle(output)
+    if form is None and path is not None:
+        if path.suffix.lower() not in _SUFFIXES:
+            raise OptionError(f"{path} does not say its format: end it in .jsonl, .csv or .txt, or give --format")
+        form = _SUFFIXES[path.suffix.lower()]
+    elif form is None:
+        form = "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
+    check_target(path, form, resuming=False, force=force)
+    return Target(path, form)
+
+
+def write_report(report: Report, target: Target) -> None:
+    """Write it. Raises OutputError."""
+    if target.path is None:
+        _write(report, target.form, sys.stdout.buffer, to_terminal=sys.stdout.isatty())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with landing(target.path) as stream:
+            _write(report, target.form, stream, to_terminal=False)
+    except OSError as error:
+        raise cannot_write(str(target.path), error) from None
+
+
+def short(score: float | None) -> np.float32 | None:
+    """A score as it is written: the shortest form that reads back to the same float32."""
+    return None if score is None or np.isnan(score) else np.float32(score)
+
+
+def counted(n: int, what: str) -> str:
+    """`1 text`, `2,000 texts`."""
+    return f"1 {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> None:
+    if form == "jsonl":
+        for found in report.objects:
+            stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+    elif form == "csv":
+        line = io.StringIO()
+        rows = csv.writer(line)
+        rows.writerow(report.columns)
+        for row in report.rows:
+            rows.writerow(row)
+            stream.write(line.getvalue().encode("utf-8"))
+            line.seek(0)
+            line.truncate()
+        stream.write(line.getvalue().encode("utf-8"))
+    else:
+        stream.write(_table(report, to_terminal).encode("utf-8"))
+
+
+def _table(report: Report, to_terminal: bool) -> str:
+    """The rows as columns that fit the terminal's width: texts are cut, numbers never."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(report.columns if report.shown is None else report.shown)
+    places = [list(report.columns).index(column) for column in columns]
+    rows = [[row[place] for place in places] for row in report.rows]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        is_text = any(isinstance(row[place], str) for row in rows)
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis")
+        if not is_text:
+            table.columns[-1].min_width = max([len(column), *(len(_cell(row[place])) for row in rows)])
+    for row in rows:
+        table.add_row(*(Text(_cell(cell), overflow="ellipsis") for cell in row))
+    stream = io.StringIO()
+    width = None if to_terminal else _WIDTH
+    Console(file=stream, width=width, force_terminal=False, color_system=None).print(table)
+    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines() if line.strip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.4f}"
+    return visible(shortened(value)) if isinstance(value, str) else f"{value:,}"
