@@ -53,6 +53,7 @@ FOREIGN = {
     "orjson": {"cli", "server"},
     "pyarrow": {"cli"},
     "sklearn": {"jobs.clustering", "jobs.mapping"},
+    "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
     "matplotlib": {"jobs.drawing"},
     "apsw": {"search.database"},
     "sqlite_vec": {"search.database"},

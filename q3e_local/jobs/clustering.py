@@ -117,8 +117,11 @@ def _silhouettes(learn: Any, vectors: Vectors, n_distinct: int) -> tuple[tuple[i
 
 def _k_means(learn: Any, vectors: Vectors, k: int) -> Labels:
     n_starts = 4 if len(vectors) <= _MANY else 1
-    labels: Labels = learn.cluster.KMeans(k, n_init=n_starts, random_state=0).fit_predict(vectors).astype(np.intp)
-    return labels
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "openmp"):  # several threads add in another order each time
+        labels: Labels = learn.cluster.KMeans(k, n_init=n_starts, random_state=0).fit_predict(vectors)
+    return labels.astype(np.intp)
 
 
 def _settled(vectors: Vectors, labels: Labels, k: int) -> Labels:

@@ -100,7 +100,10 @@ def principal(vectors: Vectors, n: int) -> Points:
     centred = vectors - mean.astype(np.float32)
     if n_rows < dim:
         values, of_rows = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-        weights = centred.T @ (of_rows[:, ::-1][:, :n] / np.sqrt(np.maximum(values[::-1][:n], 1e-12)))
+        values, of_rows = values[::-1][:n], of_rows[:, ::-1][:, :n]
+        # Of two texts there is one direction; what is left in a second is float32's.
+        lengths = np.sqrt(np.where(values > 1e-6 * values[0], values, np.inf))
+        weights = centred.T @ (of_rows / lengths)
     else:
         _, weights = np.linalg.eigh((centred.T @ centred).astype(np.float64))
         weights = weights[:, ::-1][:, :n]
@@ -114,6 +117,7 @@ def principal(vectors: Vectors, n: int) -> Points:
 def _tsne(vectors: Vectors) -> Points:
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
     except ImportError:
         raise MissingPackageError("t-SNE", "scikit-learn", "analysis") from None
     if len(vectors) < 4:
@@ -125,5 +129,6 @@ def _tsne(vectors: Vectors) -> Points:
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     # scikit-learn's own PCA start is not the same on every machine; ours is, and scaled as it says.
     start = (begin / spread * 1e-4).astype(np.float32)
-    found: Points = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(vectors)
+    with threadpool_limits(1, "openmp"):  # several threads add in another order each time, and the map is another
+        found: Points = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(vectors)
     return found.astype(np.float64)

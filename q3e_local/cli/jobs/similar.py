@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from typing import Any
 import click
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
-from q3e_local.cli.inputs import Layout
+from q3e_local.cli.inputs import STDIN, Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import OptionError
 
 
 @click.command()
 @click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
     "--file", "names", metavar="PATH", multiple=True,
-    help="Texts of this file or folder too; may be repeated. Of one file alone, its lines.",
+    help="Texts of this file or folder; may be repeated. Of one file alone, or of stdin, the lines.",
 )  # fmt: skip
 @reading_options
 @embedding_options
@@ -39,8 +41,8 @@ def similar(
     from q3e_local import jobs
 
     texts = (*words, *reading.texts)
-    reading = replace(reading, texts=texts)
-    if not texts and len(reading.names) == 1 and Path(reading.names[0]).is_file() and reading.layout == Layout():
+    reading = replace(reading, texts=texts, names=reading.names or _stdin(texts))
+    if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout == Layout():
         reading = replace(reading, layout=Layout(lines=True))
     where = target(output, form, as_json, force)
     with stopping_cleanly(), Model(embedding) as model:
@@ -62,3 +64,17 @@ def _report(found: Collection, scores: Any) -> Report:
     numbers = [str(row + 1) for row in range(len(found.ids))]
     rows = ([row + 1, text, *map(short, scores[row].tolist())] for row, text in enumerate(found.texts))
     return Report(objects(), ["", "text", *numbers], rows)
+
+
+def _stdin(texts: Sequence[str]) -> tuple[str, ...]:
+    """What is read where nothing is named. Raises OptionError on a terminal."""
+    if texts:
+        return ()
+    if sys.stdin is None or sys.stdin.isatty():
+        raise OptionError("nothing to compare: give two texts or more, or --file, or pipe lines in")
+    return (STDIN,)
+
+
+def _is_one_text(name: str) -> bool:
+    """Whether there would be one text without --lines, so that its lines must be meant."""
+    return name == STDIN or (Path(name).is_file() and Path(name).suffix.lower() not in (".npy", ".q3e"))
