@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, Filters, Ranked
 from q3e_local.search.found import Found, Hit, Mode
-from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words
+from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
 from q3e_local.search.words import Term, terms_of
 from q3e_local.vectors import Vectors
 
@@ -49,7 +49,11 @@ def ask(database: Database, question: Question) -> Found:
     for ranked in rankings.values():
         explained += ranked.explained
     if mode == "hybrid":
-        explained.append(f"fused the first {n} of both by reciprocal rank (k = {RRF_K})")
+        letters = to_the_letter(counts, database.n_chunks())
+        if letters:
+            rankings["letters"] = database.words(letters, n, question.filters)
+            explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
+        explained.append(f"fused the first {n} of {len(rankings)} rankings by reciprocal rank (k = {RRF_K})")
     hits = _hits(database, question, rankings)
     return Found(hits, mode, tuple(explained), question.vector)
 
@@ -71,7 +75,8 @@ def _hits(database: Database, question: Question, rankings: Mapping[str, Ranked]
         name: {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
         for name, ranked in rankings.items()
     }
-    rows = fuse([list(of_row) for of_row in ranks.values()])[: question.k]
+    # Of equal sums the first named has the say.
+    rows = fuse([list(ranks[name]) for name in ("letters", "words", "vectors") if name in ranks])[: question.k]
     scores: dict[int, float] = {}
     if "vectors" in rankings:
         near = rankings["vectors"]

@@ -19,6 +19,7 @@ from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
+from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
 from q3e_local.stream import Progress
@@ -125,15 +126,16 @@ class VectorIndex:
         """The k best for a question.
 
         `mode`: "vectors" by meaning, "words" by bm25, "hybrid" by both; "auto" is by both where the query has
-        something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction` are
-        the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
+        something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction`
+        are the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
         """
         if mode not in MODES:
             raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if not isinstance(query, str) or not query.strip():
             raise OptionError("the query is empty")
         filters = Filters(path, _seconds(since))
-        vector, cut = None, ()
+        vector: Vectors | None = None
+        cut: tuple[str, ...] = ()
         if self.embedder is not None:
             embedded = self.embedder.embed_query(query, self.dim, task=task, instruction=instruction, truncate=True)
             vector = embedded.vectors[0]
@@ -177,7 +179,7 @@ class VectorIndex:
         self.close()
 
     def _opened(self, dim: int | None) -> Database:
-        is_there = self.path.exists() and self.path.stat().st_size > 0
+        is_there = has_bytes(self.path)
         if self.embedder is None:
             if is_there:
                 return self._of_any_model(dim)

@@ -13,18 +13,24 @@ from q3e_local.search.words import Term
 # SIGIR 2009, where 60 was found and has been kept by everyone since.
 RRF_K = 60
 
+# What every fourth chunk has tells them apart too little, however exact it is.
+_COMMON = 4
 # A word is rare if at most one chunk in this many has it. Rarer than a subject, as common as a name.
 _RARE = 200
 # Short ones, and those of questions, say nothing by being rare: notes do not ask.
 _WORD_CHARACTERS_MIN = 4
 _OF_QUESTIONS = frozenset(
-    "about after also anyone been before being between could does doing done during each else ever from give have "
-    "having into know like made make many more most much need only other ours over please same shall should show "
-    "some such tell than that their them then there these they thing things this those till under until upon very "
-    "want were what when where whether which while whom whose will with within without would your".split()
+    """
+    about after also anyone been before being between could does doing done during each else ever from give have
+    having into know like made make many more most much need only other ours over please same shall should show some
+    such tell than that their them then there these they thing things this those till under until upon very want were
+    what when where whether which while whom whose will with within without would your
+    """.split()  # noqa: SIM905 (a list of words, to be read)
 )
 # A pair of characters with one of these lies across two words more often than it is one.
-_PARTICLES = frozenset("的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ")
+_PARTICLES = frozenset(
+    "的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ"
+)
 
 
 def fuse(rankings: Sequence[Sequence[int]]) -> list[int]:
@@ -36,17 +42,32 @@ def fuse(rankings: Sequence[Sequence[int]]) -> list[int]:
     return sorted(sums, key=lambda row: -sums[row])  # stable, and those of the first came first
 
 
-def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
-    """What in a query is meant to the letter, or rare: there, words find what meaning blurs.
+def to_the_letter(counts: Mapping[Term, int], n_chunks: int) -> dict[Term, int]:
+    """The terms of a query that are meant to the letter, found, and not everywhere; none that is part of another.
 
-    `counts` says in how many chunks each term is found; of those that are in none, words would find nothing.
+    `counts` says in how many chunks each term is found, without those that are in none.
     """
+    most = max(1, n_chunks // _COMMON)
+    found = {term: n for term, n in counts.items() if term.exact and n <= most}
+    return {
+        term: n
+        for term, n in found.items()
+        if not any(term.exact in other.exact and term.exact != other.exact for other in found)
+    }
+
+
+def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
+    """What in a query is meant to the letter, or rare: there, words find what meaning blurs."""
+    letters = to_the_letter(counts, n_chunks)
     most = max(1, n_chunks // _RARE)
-    return [
-        f"{(term.exact or term.tokens[0])!r} (in {n:,} of {n_chunks:,})"
-        for term, n in counts.items()
-        if n and (term.exact or (n <= most and _is_telling(term)))
-    ]
+    rare = {term: n for term, n in counts.items() if n <= most and not term.exact and _is_telling(term)}
+    told = {term.exact: n for term, n in letters.items()}
+    told |= {
+        term.tokens[0]: n
+        for term, n in rare.items()
+        if not any(term.tokens[0] in letter.tokens for letter in letters)
+    }
+    return [f"{word!r} (in {n:,} of {n_chunks:,})" for word, n in told.items()]
 
 
 def _is_telling(term: Term) -> bool:

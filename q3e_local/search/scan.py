@@ -54,16 +54,22 @@ class Codes:
         return found
 
     def shortlist(self, code: Bits, n: int, allowed: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """The n rows whose codes are nearest, in no order; of equal ones at the end, those that came first."""
+        """The n rows whose codes are nearest, in no order; of equal ones at the end, those that came first.
+
+        `allowed`, in order, are some of the rows, no fewer than n: the only ones to be found.
+        """
         found = self.distances(code)
         if allowed is not None:
-            farthest = np.uint16(8 * code.nbytes + 1)
-            found[~np.isin(self.rows, allowed, assume_unique=True)] = farthest
+            passes = np.zeros(len(found), bool)
+            places = np.searchsorted(self.rows, allowed)
+            passes[places] = True
+            found[~passes] = 8 * code.nbytes + 1  # further than any
         counts = np.bincount(found).cumsum()
         limit = int(np.searchsorted(counts, n))
         sure = np.flatnonzero(found < limit)
         last = np.flatnonzero(found == limit)[: n - len(sure)]
-        return self.rows[np.concatenate([sure, last])]
+        rows: NDArray[np.int64] = self.rows[np.concatenate([sure, last])]
+        return rows
 
 
 def columns(rows: NDArray[np.int64], codes: Bits) -> Codes:

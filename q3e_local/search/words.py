@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 # Writing that does not put spaces between words, or, as Korean, puts endings to them: found by pairs of characters,
 # as Lucene's CJKAnalyzer does. Han, kana, Hangul, Thai, Lao, Myanmar, Khmer.
@@ -24,7 +25,7 @@ _IS_PAIRED = re.compile(f"[{_PAIRED}]").match
 # Words that belong together: PRJ-2041, max_tokens, 3.5, foo::bar, a/b.
 _JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
 _QUOTED = re.compile(
-    "\"([^\"]{1,200})\"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»"
+    '"([^"]{1,200})"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»'
 )
 _CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]+\b")
 _CAMEL = re.compile(r"\b\w*[a-z][A-Z]\w*\b")
@@ -64,7 +65,7 @@ def tokens(text: str) -> list[str]:
     found: list[str] = []
     for run in _TOKEN.findall(folded(text)):
         if _IS_PAIRED(run):
-            found += map("".join, zip(run, run[1:], strict=False))
+            found += map("".join, pairwise(run))
             found.append(run[-1])
         else:
             found.append(run[:TOKEN_CHARACTERS])
@@ -87,7 +88,7 @@ def terms_of(query: str) -> tuple[Term, ...]:
         if len(run) == 1 or not _IS_PAIRED(run):
             terms.append(_phrase(run, is_exact=any(map(str.isdigit, run))))
         else:
-            terms += [Term((pair,)) for pair in map("".join, zip(run, run[1:], strict=False))]
+            terms += [Term((pair,)) for pair in map("".join, pairwise(run))]
     return tuple(dict.fromkeys(term for term in terms if term.tokens))
 
 
@@ -101,5 +102,5 @@ def _phrase(text: str, *, is_exact: bool) -> Term:
 
 
 def _is_exact(joined: str) -> bool:
-    """Whether it is a name rather than words with a hyphen: `state-of-the-art` is none, `max_tokens` and `B-17` are."""
-    return any(map(str.isdigit, joined)) or "_" in joined or "::" in joined or "." in joined or "@" in joined
+    """Whether it is a name, as `max_tokens` and `B-17` are, rather than words with a hyphen."""
+    return any(each.isdigit() or each in "_:.@#" for each in joined)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from q3e_local.errors import OptionError
 from q3e_local.tables import shortened
 
 _WIDTH = 100  # of a table that goes to no terminal
+_TEXT_WIDTH_MIN = 12
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "table"}
 _FORMS = ("table", "jsonl", "csv")
 
@@ -124,26 +126,50 @@ def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> No
 
 def _table(report: Report, to_terminal: bool) -> str:
     """The rows as columns that fit the terminal's width: texts are cut, numbers never."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.cells import cell_len  # knows how wide Chinese is
 
     columns = list(report.columns if report.shown is None else report.shown)
     places = [list(report.columns).index(column) for column in columns]
-    rows = [[row[place] for place in places] for row in report.rows]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        is_text = any(isinstance(row[place], str) for row in rows)
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis")
-        if not is_text:
-            table.columns[-1].min_width = max([len(column), *(len(_cell(row[place])) for row in rows)])
-    for row in rows:
-        table.add_row(*(Text(_cell(cell), overflow="ellipsis") for cell in row))
-    stream = io.StringIO()
-    width = None if to_terminal else _WIDTH
-    Console(file=stream, width=width, force_terminal=False, color_system=None).print(table)
-    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines() if line.strip())
+    found = [[row[place] for place in places] for row in report.rows]
+    is_text = [any(isinstance(row[place], str) for row in found) for place in range(len(columns))]
+    rows = [columns, *([_cell(cell) for cell in row] for row in found)]
+    widths = [max(cell_len(row[place]) for row in rows) for place in range(len(columns))]
+    room = (shutil.get_terminal_size((_WIDTH, 24)).columns if to_terminal else _WIDTH) - 2 * (len(columns) - 1)
+    widths = _narrowed(widths, is_text, room)
+    lines = (
+        "  ".join(
+            _fitted(cell, width, text, ends=column == "id")
+            for cell, width, text, column in zip(row, widths, is_text, columns, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _narrowed(widths: Sequence[int], is_text: Sequence[bool], room: int) -> list[int]:
+    """The widths with those of texts cut to what numbers leave: the widest first, down to the next."""
+    found = list(widths)
+    while sum(found) > room:
+        widest = max((width for width, text in zip(found, is_text, strict=True) if text), default=0)
+        if widest <= _TEXT_WIDTH_MIN:
+            break
+        found[max(place for place, text in enumerate(is_text) if text and found[place] == widest)] -= 1
+    return found
+
+
+def _fitted(cell: str, width: int, is_text: bool, ends: bool) -> str:
+    """The cell in its width. Of an id that is too long the end says most, of a text the beginning."""
+    from rich.cells import cell_len, set_cell_size
+
+    if not is_text:
+        return " " * (width - cell_len(cell)) + cell
+    if cell_len(cell) <= width:
+        return set_cell_size(cell, width)
+    if not ends:
+        return set_cell_size(cell, width - 1) + "…"
+    while cell_len(cell) > width - 1:
+        cell = cell[1:]
+    return set_cell_size("…" + cell, width)
 
 
 def _cell(value: object) -> str:

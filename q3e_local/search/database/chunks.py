@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import count, islice
 
 import apsw
@@ -66,23 +67,24 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 
 def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
-    """The rows that the filters let through, in order."""
-    found: set[int] | None = None
+    """The rows that the filters, of which there is one, let through; in order."""
+    found: list[Rows] = []
     if filters.path is not None or filters.since is not None:
-        found = set(of_files(connection, files.matching(connection, filters)))
+        rows = of_files(connection, files.matching(connection, filters))
         if filters.path is None:
             select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
-            found |= {row for (row,) in connection.execute(select, (filters.since,))}
+            rows += [row for (row,) in connection.execute(select, (filters.since,))]
+        found.append(np.array(rows, np.int64))
     if filters.ids is not None:
-        rows = {row for row, _ in named(connection, filters.ids).values()}
-        found = rows if found is None else found & rows
-    assert found is not None  # no filter at all is the caller's business
-    return np.array(sorted(found), np.int64)
+        found.append(np.array([row for row, _ in named(connection, filters.ids).values()], np.int64))
+    return reduce(np.intersect1d, found[1:], np.unique(found[0]))
 
 
 def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:
     """Those of the rows that are there, in the order asked for."""
-    return [_entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))]
+    return [
+        _entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))
+    ]
 
 
 def after(connection: apsw.Connection, row: int, n: int) -> Iterator[Entry]:

@@ -38,11 +38,15 @@ def make(connection: apsw.Connection, dim: int) -> None:
         insert(connection, rows, some, has_vec=True)
 
 
+def leave_behind(connection: apsw.Connection) -> None:
+    """Note that the table does not have what is written now."""
+    schema.set_meta(connection, **{_BEHIND: 1})
+
+
 def insert(connection: apsw.Connection, rows: Iterable[int], some: Vectors, *, has_vec: bool) -> None:
     """Add the codes of these vectors."""
     if not has_vec:
-        schema.set_meta(connection, **{_BEHIND: 1})
-        return
+        return leave_behind(connection)
     codes = encode(some, bits(some.shape[1]))
     pairs = ((int(row), code.tobytes()) for row, code in zip(rows, codes, strict=True))
     connection.executemany("INSERT INTO codes (rowid, code) VALUES (?, vec_bit(?))", pairs)
@@ -50,8 +54,7 @@ def insert(connection: apsw.Connection, rows: Iterable[int], some: Vectors, *, h
 
 def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -> None:
     if not has_vec:
-        schema.set_meta(connection, **{_BEHIND: 1})
-        return
+        return leave_behind(connection)
     connection.executemany("DELETE FROM codes WHERE rowid = ?", ((row,) for row in rows))
 
 

@@ -72,6 +72,20 @@ class Connection:
         with self._lock, reported(self.path):
             yield self._apsw
 
+    def to_wal(self) -> None:
+        """Let readers go on while a writer writes. For a file that is known to be ours: it is changed by this."""
+        until = time.monotonic() + BUSY_S
+        with self.alone() as connection:
+            while not connection.readonly("main"):
+                try:
+                    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                except apsw.BusyError:  # SQLite does not wait by itself here
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.02)
+                else:
+                    return
+
     def close(self) -> None:
         """Twice is fine."""
         with self._lock, suppress(apsw.Error):
@@ -86,12 +100,14 @@ def reported(path: Path) -> Iterator[None]:
     except apsw.ConnectionClosedError:
         raise IndexFileError(f"{path} is closed; open it again") from None
     except (apsw.BusyError, apsw.LockedError):
-        raise IndexFileError(f"{path} is busy: another process has been at it for {BUSY_S:.0f} s; try again") from None
+        raise IndexFileError(
+            f"{path} is busy: another process has been at it for {BUSY_S:.0f} s; try again"
+        ) from None
     except apsw.FullError:
         raise NotEnoughDiskError(f"no space is left on the disk of {path}; nothing of this step was stored") from None
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError):
         raise IndexFileError(f"{path} cannot be written; check the rights of the file and of its folder") from None
-    except (apsw.CantOpenError, apsw.IOError) as error:
+    except (apsw.CantOpenError, apsw.IOError, OSError) as error:
         raise IndexFileError(f"{path} cannot be used: {error}") from None
     except _DAMAGED as error:
         raise IndexFileError(
@@ -123,8 +139,6 @@ def _opened(path: Path, is_new: bool) -> apsw.Connection:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; a written one keeps its own
         if connection.readonly("main"):
             connection = _readable(path, connection)
-        else:
-            _to_wal(connection)
         # NORMAL: a power cut may take the last transactions, never the file.
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
         # A file from elsewhere must not make SQLite do what we did not write.
@@ -139,7 +153,7 @@ def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
     """A connection that reads a file which cannot be written, on a read-only medium too."""
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except apsw.CantOpenError:
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
         # WAL wants a file beside it. Without one nobody writes here, and the file alone says it all.
         if Path(f"{path}-wal").exists():
             raise
@@ -149,18 +163,10 @@ def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
-def _to_wal(connection: apsw.Connection) -> None:
-    """Readers go on while a writer writes. SQLite does not wait by itself where others are at the file."""
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        except apsw.BusyError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def has_bytes(path: Path) -> bool:
+    """Whether there is a file that something was written to. Raises IndexFileError where that cannot be seen."""
+    with reported(path):
+        return path.exists() and path.stat().st_size > 0
 
 
 def file_bytes(path: Path) -> int:

@@ -59,3 +59,9 @@ def matching(connection: apsw.Connection, filters: Filters) -> list[int]:
         return [number for number, _ in found]
     matches = pattern(filters.path).fullmatch
     return [number for number, path in found if matches(path)]
+
+
+def totals(connection: apsw.Connection) -> tuple[int, int]:
+    """How many files, and tokens in all of them."""
+    ((n_files, n_tokens),) = connection.execute("SELECT count(*), coalesce(sum(n_tokens), 0) FROM files")
+    return n_files, n_tokens

@@ -35,12 +35,20 @@ class IndexSpace:
         return str(Space(self.digest, self.dim, self.prefix)) if self.digest else ""
 
     def __str__(self) -> str:
-        what = f"{self.dim}-dim vectors of {self.model}" if self.digest else f"{self.dim}-dim vectors of your own"
-        return f"{what} with the instruction {self.prefix!r}" if self.prefix else what
+        return self._told(self.model)
+
+    def beside(self, other: IndexSpace) -> str:
+        """As `str`, and which file of the model, where only that tells them apart."""
+        is_other_file = self.model == other.model and self.digest != other.digest
+        return self._told(f"{self.model} (file {self.digest[:8]})" if is_other_file else self.model)
 
     def is_same(self, other: IndexSpace) -> bool:
         """Whether vectors of both may stand in one file. The model's name may differ, its file may not."""
         return (self.digest, self.dim, self.prefix) == (other.digest, other.dim, other.prefix)
+
+    def _told(self, model: str) -> str:
+        what = f"{self.dim}-dim vectors of {model if self.digest else 'your own'}"
+        return f"{what} with the instruction {self.prefix!r}" if self.prefix else what
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def version(connection: apsw.Connection) -> int:
 def create(connection: apsw.Connection, space: IndexSpace, migrations: Sequence[Migration]) -> None:
     """Make the tables of an empty file; in the caller's transaction."""
     connection.execute(_SCHEMA_1)
-    facts = {"model": space.model, "digest": space.digest, "dim": space.dim, "prefix": space.prefix}
-    set_meta(connection, **facts, created_at=time.time(), changed_at=time.time())
+    set_space(connection, space)
+    set_meta(connection, created_at=time.time(), changed_at=time.time())
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
     migrate(connection, migrations)
 
@@ -97,3 +97,7 @@ def set_meta(connection: apsw.Connection, **facts: str | int | float) -> None:
 def space_of(connection: apsw.Connection) -> IndexSpace:
     facts = meta(connection)
     return IndexSpace(str(facts["model"]), str(facts["digest"]), int(facts["dim"]), str(facts["prefix"]))
+
+
+def set_space(connection: apsw.Connection, space: IndexSpace) -> None:
+    set_meta(connection, model=space.model, digest=space.digest, dim=space.dim, prefix=space.prefix)

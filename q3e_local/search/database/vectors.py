@@ -53,9 +53,10 @@ def windows(connection: apsw.Connection, dim: int, rows: Rows | None = None) -> 
 
 
 def scored(vectors: Vectors, query: Vectors) -> NDArray[np.float64]:
-    """Cosine scores that depend on nothing but the two vectors, not on their neighbours, to the last bit of float32."""
-    exact = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-    return exact.astype(np.float32).astype(np.float64)
+    """Cosine scores that depend on the two vectors alone, not on their neighbours, to the last bit of float32."""
+    exact: NDArray[np.float64] = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    rounded: NDArray[np.float64] = exact.astype(np.float32).astype(np.float64)
+    return rounded
 
 
 def nearest(found: Iterable[tuple[Rows, Vectors]], query: Vectors, k: int) -> tuple[Rows, NDArray[np.float64]]:

@@ -1,0 +1,145 @@
+"""An open index file: its two connections, its schema, its space, and the state that is held in memory.
+
+Knows when a file may be used; what is read and written is the business of those who ask for a transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from q3e_local.errors import IndexFileError, SpaceMismatchError
+from q3e_local.search.database import codes, schema
+from q3e_local.search.database.connection import Connection, Loader, has_bytes
+from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.scan import Codes
+
+
+class IndexFile:
+    """One thread reads and one writes at a time, neither waiting for the other. Given a space, it makes the file."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        space: IndexSpace | None,
+        loader: Loader,
+        migrations: Sequence[schema.Migration],
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._loader, self._migrations = loader, migrations
+        self._opening = threading.Lock()
+        self._writer: Connection | None = None
+        self._codes: tuple[int, Codes] | None = None  # with the state of the file they are those of
+        self._closed = False
+        if space is not None and not has_bytes(self.path):
+            self._make(space)
+        self._reader = Connection(self.path, loader)
+        try:
+            self.space = self._checked(space)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """One state of the file for all of the block."""
+        with self._reader.reading() as connection:
+            self._check_space(connection)
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[apsw.Connection]:
+        """A transaction that writes. Codes that were left behind are made before."""
+        writer = self._write_connection()
+        with writer.writing() as connection:
+            self._check_space(connection)
+            if writer.has_vec and codes.is_behind(connection):
+                codes.make(connection, self.space.dim)
+            yield connection
+            schema.set_meta(connection, changed_at=time.time())
+
+    @contextmanager
+    def reading_alone(self) -> Iterator[apsw.Connection]:
+        """As `reading`, for as long as it takes: others go on reading."""
+        own = Connection(self.path, self._loader)
+        try:
+            with own.reading() as connection:
+                self._check_space(connection)
+                yield connection
+        finally:
+            own.close()
+
+    @property
+    def has_vec(self) -> bool:
+        """Whether what is written gets its codes at once."""
+        return self._write_connection().has_vec
+
+    def codes(self, connection: apsw.Connection) -> Codes:
+        """All codes, read once for each state of the file; inside `reading`."""
+        state: int = connection.pragma("data_version")
+        if self._codes is None or self._codes[0] != state:
+            self._codes = None  # before the new ones take their room
+            self._codes = state, codes.load(connection, self.space.dim)
+        return self._codes[1]
+
+    def compact(self) -> None:
+        """Give free room back to the disk."""
+        with self._write_connection().alone() as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Twice is fine."""
+        self._closed, self._codes = True, None
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _make(self, space: IndexSpace) -> None:
+        """The tables of a new file, or of one whose making was interrupted."""
+        maker = Connection(self.path, self._loader, is_new=True)
+        try:
+            with maker.writing() as connection:
+                if schema.version(connection) == 0:  # nobody was quicker
+                    schema.create(connection, space, self._migrations)
+                    if maker.has_vec:
+                        codes.make(connection, space.dim)
+        finally:
+            maker.close()
+
+    def _checked(self, space: IndexSpace | None) -> IndexSpace:
+        """The file's own space, its schema brought to ours."""
+        with self._reader.reading() as connection:
+            is_newest = schema.check(connection, self._migrations)
+        self._reader.to_wal()
+        if not is_newest:
+            with self._write_connection().writing() as connection:
+                schema.migrate(connection, self._migrations)
+        with self._reader.reading() as connection:
+            own = schema.space_of(connection)
+        if space is not None and not own.is_same(space):
+            raise SpaceMismatchError(
+                f"{self.path} holds {own.beside(space)}, not {space.beside(own)}; make a new index, or embed all of "
+                "this one anew with: q3e-local index rebuild"
+            )
+        return own
+
+    def _check_space(self, connection: apsw.Connection) -> None:
+        """Another process may have replaced the vectors since this one opened the file."""
+        own = schema.space_of(connection)
+        if not own.is_same(self.space):
+            raise SpaceMismatchError(f"{self.path} was rebuilt: it holds {own.beside(self.space)} now; open it again")
+
+    def _write_connection(self) -> Connection:
+        with self._opening:
+            if self._closed:
+                raise IndexFileError(f"{self.path} is closed; open it again")
+            if self._writer is None:
+                self._writer = Connection(self.path, self._loader)
+            return self._writer

@@ -1,0 +1,50 @@
+"""Vectors of another space, gathered beside the old ones until there is one for each chunk.
+
+The old ones are searched meanwhile; an interrupted gathering goes on where it stopped. Knows tables, no models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
+
+import apsw
+
+from q3e_local.search.database import chunks, codes, schema, vectors
+from q3e_local.search.database.records import Entry, IndexSpace
+from q3e_local.vectors import Vectors
+
+_SPACE = "staged_space"
+
+
+def begin(connection: apsw.Connection, space: IndexSpace) -> int:
+    """Go on gathering vectors of this space, or begin: how many there are. Those of a third space are dropped."""
+    named = json.dumps(astuple(space))
+    if schema.meta(connection).get(_SPACE) != named:
+        connection.execute("DROP TABLE IF EXISTS staged")
+        connection.execute("CREATE TABLE staged (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT")
+        schema.set_meta(connection, **{_SPACE: named})
+    return int(connection.execute("SELECT count(*) FROM staged").get)
+
+
+def missing(connection: apsw.Connection, n: int) -> tuple[Entry, ...]:
+    """Some of the chunks that have no staged vector yet. Rows only grow, so they are those after the last."""
+    last = connection.execute("SELECT max(id) FROM staged").get
+    return tuple(chunks.after(connection, -1 if last is None else last, n))
+
+
+def put(connection: apsw.Connection, rows: Sequence[int], some: Vectors) -> None:
+    vectors.insert(connection, rows, some, "staged")
+
+
+def switch(connection: apsw.Connection, space: IndexSpace, *, has_vec: bool) -> None:
+    """Put the staged vectors in the place of the old ones, in the caller's transaction."""
+    connection.execute("DELETE FROM staged WHERE id NOT IN (SELECT id FROM chunks)")
+    connection.execute("DROP TABLE vectors; ALTER TABLE staged RENAME TO vectors")
+    connection.execute("DELETE FROM meta WHERE key = ?", (_SPACE,))
+    schema.set_space(connection, space)
+    if has_vec:
+        codes.make(connection, space.dim)
+    else:
+        codes.leave_behind(connection)

@@ -1,0 +1,194 @@
+"""Search among a million chunks: how long, how near to exact, how much memory, how large a file.
+
+    python scripts/bench/search_million.py make million.q3e            # some minutes, about 7 GB
+    python scripts/bench/search_million.py measure million.q3e
+    python scripts/bench/search_million.py sweep million.q3e           # what the constants were chosen by
+
+The vectors are made, not embedded: neighbourhoods as a model has them, at the price of no model. A vector is
+
+    unit(mean + topic + subject + chunk)
+
+each part normal, its numbers getting smaller by (1 + i / 64) ** -0.5, as MRL puts what matters first; 1,000 topics,
+20 subjects in each, 50 chunks in each. Cosines come out near 0.28 between any two, 0.51 in a topic, 0.60 in a
+subject, so that a subject stands out of its topic little. A question is a chunk that is not in the index, further
+from its subject than those that are. What is nearest to each is found by NumPy while the vectors are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import Database, nearest
+from q3e_local.search.database.records import FileRecord, Filters, IndexSpace
+from q3e_local.search.scan import Codes, encode
+from q3e_local.search.words import terms_of
+from q3e_local.vectors import Vectors, finish
+
+N_SUBJECTS, N_CHUNKS = 20, 50  # in a topic, in a subject: a file each topic
+MEAN, TOPIC, SUBJECT, CHUNK, QUESTION = 0.50, 0.45, 0.28, 0.60, 0.75
+N_QUESTIONS, K = 200, 10
+N_WORDS = 60
+
+
+class Maker:
+    """Vectors, the same for the same seed."""
+
+    def __init__(self, dim: int, n_topics: int) -> None:
+        self.random = np.random.default_rng(6)
+        self.dim, self.n_topics = dim, n_topics
+        falling = (1 + np.arange(dim) / 64) ** -0.5
+        self.spread = (falling / np.linalg.norm(falling)).astype(np.float32)
+        self.mean = self.part(1, MEAN)
+
+    def part(self, n: int, weight: float) -> Vectors:
+        return self.random.standard_normal((n, self.dim), np.float32) * self.spread * np.float32(weight)
+
+    def topics(self) -> Iterator[tuple[Vectors, Vectors]]:
+        """The chunks of each topic, and one that is a question if it is not stored."""
+        for _ in range(self.n_topics):
+            subjects = self.mean + self.part(1, TOPIC) + self.part(N_SUBJECTS, SUBJECT)
+            chunks = np.repeat(subjects, N_CHUNKS, axis=0) + self.part(N_SUBJECTS * N_CHUNKS, CHUNK)
+            yield finish(chunks), finish(subjects[:1] + self.part(1, QUESTION))
+
+
+def make(path: Path, n: int, dim: int) -> None:
+    """Write the index, and beside it the questions and what is nearest to them."""
+    n_topics = n // (N_SUBJECTS * N_CHUNKS)
+    every = max(1, n_topics // N_QUESTIONS)
+    questions = np.concatenate(
+        [q for place, (_, q) in enumerate(Maker(dim, n_topics).topics()) if place % every == 0]
+    )
+    best, best_ids = np.full((len(questions), K), -2.0), np.zeros((len(questions), K), np.int64)
+    words = np.array([f"{'abcdefghij'[i % 10]}{i:x}" for i in range(50_000)])
+    random, began = np.random.default_rng(7), time.perf_counter()
+    with Database.create(path, IndexSpace("made", "0" * 64, dim)) as database:
+        for topic, (vectors, _) in enumerate(Maker(dim, n_topics).topics()):
+            ranks = np.minimum(random.zipf(1.2, (len(vectors), N_WORDS)), len(words)) - 1
+            chunks = [Chunk(" ".join(row), 0, 1) for row in words[ranks]]
+            name = f"/notes/{topic % 10}/topic-{topic}.md"
+            database.replace_file(FileRecord(name, 1, topic * 10**9, str(topic)), chunks, vectors)
+            ids = topic * len(vectors) + np.arange(len(vectors))
+            scores = np.concatenate([best, questions.astype(np.float64) @ vectors.T.astype(np.float64)], axis=1)
+            both = np.concatenate([best_ids, np.broadcast_to(ids, (len(questions), len(ids)))], axis=1)
+            order = np.argsort(-scores, axis=1)[:, :K]
+            best, best_ids = np.take_along_axis(scores, order, 1), np.take_along_axis(both, order, 1)
+            if topic % 100 == 99:
+                print(f"{(topic + 1) * len(vectors):,} chunks, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    np.savez(path.with_suffix(".npz"), questions=questions, nearest=best_ids, scores=best)
+
+
+def measure(path: Path) -> None:
+    """Time, recall and memory of searches in a process that does nothing else."""
+    truth = np.load(path.with_suffix(".npz"))
+    questions, expected = truth["questions"], truth["nearest"] + 1  # rows count from 1
+    before = _rss()
+    with Database.open(path) as database:
+        began = time.perf_counter()
+        database.nearest(questions[0], K)
+        print(f"first search, with the codes read: {1000 * (time.perf_counter() - began):.0f} ms")
+        found, times = _timed(questions, lambda question: database.nearest(question, K).rows)
+        recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, expected, strict=True)])
+        _tell("two stages", times)
+        print(f"recall@{K} against exact: {recall:.4f} of {len(questions)} questions")
+        print("; ".join(database.nearest(questions[0], K).explained))
+        few = Filters(path="topic-7.md"), Filters(path="/notes/3/*.md")
+        for filters in few:
+            _tell(
+                f"path {filters.path}", _timed(questions[:20], lambda q, f=filters: database.nearest(q, K, f).rows)[1]
+            )
+        for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
+            counts = database.counted(terms_of(query))
+            _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
+            print(f"   found in {list(counts.values())}")
+        _, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
+        _tell("exact", times)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"memory: {_rss():.0f} MB now, {peak:.0f} MB at most, {before:.0f} MB before it was opened (RSS)")
+        facts = database.facts()
+        print(f"file: {facts.size_bytes / 1e9:.2f} GB for {facts.n_chunks:,} chunks of {facts.space.dim} dims")
+    _sizes(path)
+
+
+def sweep(path: Path) -> None:
+    """Recall and time by bits of a code and length of the shortlist."""
+    truth = np.load(path.with_suffix(".npz"))
+    questions, expected = truth["questions"], truth["nearest"] + 1
+    with Database.open(path) as database, database._file.reading() as connection:
+        codes = database._file.codes(connection)
+        for bits in (256, 512, 1024):
+            some = Codes(codes.rows, codes.words[: bits // 64])
+            _, scan = _timed(questions[:40], lambda q, c=some, b=bits: c.shortlist(encode(q[None], b)[0], 800))
+            for n in (100, 200, 400, 800, 1600):
+                short = [some.shortlist(encode(q[None], bits)[0], n) for q in questions]
+                recall = np.mean([len(set(a.tolist()) & set(b)) / K for a, b in zip(short, expected, strict=True)])
+                print(f"{bits:>5} bits  shortlist {n:>5}  recall@{K} {recall:.4f}  scan {np.median(scan):.1f} ms")
+        for n in (200, 400, 800, 1600):
+            nearest.SHORTLIST = n
+            _, times = _timed(
+                questions[:100],
+                lambda q: nearest.two_stage(connection, lambda: codes, q, K).rows,
+            )
+            print(f"shortlist {n}: search {np.median(times):.1f} ms")
+
+
+def _words(database: Database, query: str) -> np.ndarray:
+    return database.words(database.counted(terms_of(query)), K).rows
+
+
+def _timed(questions: Vectors, search: Callable[[Vectors], np.ndarray]) -> tuple[list[list[int]], list[float]]:
+    found, times = [], []
+    for question in questions:
+        began = time.perf_counter()
+        rows = search(question)
+        times.append(1000 * (time.perf_counter() - began))
+        found.append(rows.tolist())
+    return found, times
+
+
+def _tell(what: str, times: list[float]) -> None:
+    p50, p95 = np.percentile(times, [50, 95])
+    print(f"{what}: p50 {p50:.1f} ms, p95 {p95:.1f} ms ({len(times)} searches)")
+
+
+def _rss() -> float:
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def _sizes(path: Path) -> None:
+    """What each table takes, with its indexes."""
+    import apsw
+
+    connection = apsw.Connection(str(path))
+    kinds = {"vectors": "vectors", "codes": "codes", "words": "words", "chunks": "texts and places", "files": "files"}
+    sizes: dict[str, float] = {}
+    for name, n_bytes in connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name"):
+        kind = next((kinds[each] for each in kinds if each in name), "other")
+        sizes[kind] = sizes.get(kind, 0) + n_bytes
+    for kind, n_bytes in sizes.items():
+        print(f"   {kind}: {n_bytes / 1e6:,.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("make", "measure", "sweep"))
+    parser.add_argument("path", type=Path)
+    parser.add_argument("-n", type=int, default=1_000_000)
+    parser.add_argument("-d", "--dim", type=int, default=1024)
+    options = parser.parse_args()
+    if options.what == "make":
+        make(options.path, options.n, options.dim)
+    else:
+        {"measure": measure, "sweep": sweep}[options.what](options.path)
+
+
+if __name__ == "__main__":
+    main()

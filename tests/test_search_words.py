@@ -1,0 +1,177 @@
+"""Words: what is indexed of a text, what a query looks for, and that no query can break anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.words import Term, folded, terms_of, tokens
+
+SPACE = IndexSpace("demo", "ab" * 32, 32)
+
+
+def index_of(path: Path, *texts: str) -> Database:
+    database = Database.create(path, SPACE)
+    vectors = np.zeros((len(texts), 32), np.float32)
+    vectors[:, 0] = 1
+    database.put([str(n) for n in range(len(texts))], [Chunk(text, 0, len(text)) for text in texts], vectors)
+    return database
+
+
+def found(database: Database, query: str) -> list[int]:
+    ranked = database.words(database.counted(terms_of(query)), 10)
+    return [int(entry.id) for entry in database.entries_of(ranked.rows)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello, World! it's 3.5", ["hello", "world", "it", "s", "3", "5"]),
+        ("第三季度预算复盘", ["第三", "三季", "季度", "度预", "预算", "算复", "复盘", "盘"]),
+        ("用GPT-4写 猫", ["用", "gpt", "4", "写", "猫"]),
+        ("ＡＢＣ１２３ ㎏ ﬁn", ["abc123", "kg", "fin"]),
+        ("Crème BRÛLÉE Straße cre\u0300me", ["creme", "brulee", "strasse", "creme"]),
+        ("max_tokens=5; fooBar::baz", ["max", "tokens", "5", "foobar", "baz"]),
+        ("がが ﾃｽﾄ", ["がが", "が", "テス", "スト", "ト"]),
+        ("한국어", ["한국", "국어", "어"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("שָׁלוֹם", ["שלום"]),
+        ("naïve\x00tail\ud800", ["naive", "tail"]),
+        ("x" * 100, ["x" * 64]),
+        ("", []),
+        ("!?—…🙂", []),
+    ],
+)
+def test_tokens(text: str, expected: list[str]) -> None:
+    assert tokens(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "matches", "exact"),
+    [
+        ("what about the budget", ['"what"', '"about"', '"the"', '"budget"'], []),
+        ("预算 report", ['"预算"', '"report"'], []),
+        ("预算复盘", ['"预算"', '"算复"', '"复盘"'], []),
+        ("猫", ['"猫"*'], []),
+        ('"annual report" now', ['"annual report"', '"annual"', '"report"', '"now"'], ["annual report"]),
+        ("「预算复盘」", ['"预算 算复 复盘"', '"预算"', '"算复"', '"复盘"'], ["预算复盘"]),
+        ("PRJ-2041", ['"prj 2041"', '"prj"', '"2041"'], ["PRJ-2041", "PRJ", "2041"]),
+        ("state-of-the-art", ['"state of the art"', '"state"', '"of"', '"the"', '"art"'], []),
+        ("use max_tokens", ['"max tokens"', '"use"', '"max"', '"tokens"'], ["max_tokens"]),
+        ("VectorIndex", ['"vectorindex"'], ["VectorIndex"]),
+        ("the SLA of 2024", ['"sla"', '"the"', '"of"', '"2024"'], ["SLA", "2024"]),
+        ("WHY DOES IT NOT WORK", ['"why"', '"does"', '"it"', '"not"', '"work"'], []),
+        ("the the THE", ['"the"'], ["THE"]),
+        ('"" ** ( ) - : ^ {', [], []),
+    ],
+)
+def test_what_a_query_looks_for(query: str, matches: list[str], exact: list[str]) -> None:
+    terms = terms_of(query)
+    assert [term.match for term in terms] == matches
+    assert [term.exact for term in terms if term.exact] == exact
+
+
+TEXTS = (
+    "第三季度预算复盘：支出超标，明年压缩。",
+    "The budget of PRJ-2041 was cut in March; see max_tokens.",
+    "GPT-4 的 API 限制是每分钟 40 次，café 里也一样",
+    "annual report of the state-of-the-art review",
+    "report, annual: nothing of the kind",
+    "2041 reasons, and the PRJ of another",
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    return index_of(tmp_path_factory.mktemp("words") / "a.q3e", *TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("预算", [0]),
+        ("预", [0]),
+        ("标", [0]),  # the last of its run
+        ("季度的预算", [0]),
+        ("ＡＰＩ 限制", [2]),
+        ("API限制", [2]),
+        ("cafe", [2]),
+        ("PRJ-2041", [1, 5]),  # the code itself before its parts
+        ('"annual report"', [3, 4]),
+        ("MAX_TOKENS", [1]),
+        ("nowhere", []),
+        ("苹果", []),
+    ],
+)
+def test_words_are_found_in_both_writings(database: Database, query: str, expected: list[int]) -> None:
+    assert found(database, query) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "'; DROP TABLE chunks; --",
+        '" OR 1=1',
+        "NEAR(a b, 5) AND NOT x*",
+        'text : {a b} ^c - "',
+        "%_[]\\'\"`;",
+        "a" * 10_000,
+        "word " * 2_000,
+        "预算" * 5_000,
+        '"' * 10_000,
+        "“" * 10_000,
+        "a-" * 5_000,
+        "aB" * 5_000,
+        "x1 y2 " * 1_700,
+        " ".join(f"w{n}" for n in range(2_000)),
+        "\x00\x00\ud800",
+    ],
+)
+def test_a_hostile_or_huge_query_is_only_words(database: Database, query: str) -> None:
+    assert isinstance(found(database, query), list)
+    assert found(database, "预算") == [0]
+
+
+@given(st.text(max_size=60))
+def test_any_query_is_answered(database: Database, query: str) -> None:
+    for term in terms_of(query):
+        assert '"' not in "".join(term.tokens)
+    found(database, query)
+
+
+@given(st.data())
+def test_whatever_stands_in_a_text_is_found_as_a_phrase(database: Database, data: st.DataObject) -> None:
+    run = "第三季度预算复盘"
+    start = data.draw(st.integers(0, len(run) - 1))
+    end = data.draw(st.integers(start + 1, len(run)))
+    assert found(database, f"「{run[start:end]}」") == [0]
+    absent = data.draw(st.permutations(run[start:end]))
+    if end - start > 1 and "".join(absent) not in run:
+        phrase = terms_of(f"「{''.join(absent)}」")[0]
+        assert phrase not in database.counted([phrase])
+
+
+@given(st.text(max_size=80))
+def test_folding_twice_changes_nothing_and_a_text_has_its_own_words(text: str) -> None:
+    assert tokens(folded(text)) == tokens(text)
+    indexed = set(tokens(text))
+    for term in terms_of(text):
+        if term.is_prefix:
+            assert any(token.startswith(term.tokens[0]) for token in indexed)
+
+
+def test_common_words_are_left_out_where_they_would_cost_much(tmp_path: Path) -> None:
+    with index_of(tmp_path / "a.q3e", "rare common", *["common"] * 60) as database:
+        counts = database.counted(terms_of("the common rare missing"))
+        assert {term.match: n for term, n in counts.items()} == {'"rare"': 1, '"common"': 61}
+        large = {Term(("rare",)): 1, Term(("common",)): 100_000}
+        ranked = database.words(large, 5)
+        assert len(ranked.rows) == 1
+        assert ranked.explained == ("words: ranked the chunks with any of 1 terms by bm25, without 1 common ones",)

@@ -1,0 +1,271 @@
+"""`VectorIndex` as a program uses it, on the demo model; expected scores come from the embedder and NumPy."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import demo, expected
+from fake import FakeEngine
+
+from q3e_local import Embedder, VectorIndex
+from q3e_local.errors import IndexFileError, OptionError, SpaceMismatchError, TextTooLongError
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database.records import FileRecord
+from q3e_local.search.rebuild import rebuild
+from q3e_local.vectors import finish
+
+TEXTS = {
+    "a": "第三季度预算复盘：支出超标",
+    "b": "the budget of PRJ-2041 was cut in March",
+    "c": "roses are cut in March too",
+    "d": "",
+}
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[VectorIndex]:
+    with VectorIndex(tmp_path / "a.q3e", demo(), dim=64) as index:
+        index.add(list(TEXTS.values()), list(TEXTS))
+        yield index
+
+
+def test_a_search_gives_what_numpy_gives(index: VectorIndex) -> None:
+    stored = expected(TEXTS.values(), dim=64).vectors
+    query = expected(["what was cut in March?"], kind="query", dim=64).vectors[0]
+    order = np.argsort(-(stored @ query), kind="stable")
+    for exact in (False, True):
+        found = index.search("what was cut in March?", 3, mode="vectors", exact=exact)
+        assert [hit.id for hit in found] == [list(TEXTS)[place] for place in order[:3]]
+        assert np.allclose([hit.score for hit in found], (stored @ query)[order[:3]], atol=1e-6)
+        assert [hit.text for hit in found] == [TEXTS[hit.id] for hit in found]
+        assert np.array_equal(found.vector, query)
+        assert found.mode == "vectors"
+    assert [hit.id for hit in index.search_vector(stored[2] * 5, 1)] == ["c"]
+    assert index.search_vector(stored[2], 1).hits[0].score == pytest.approx(1)
+
+
+def test_a_query_has_its_own_instruction(index: VectorIndex) -> None:
+    for options in ({"task": "sts"}, {"instruction": "Find roses"}):
+        query = expected(["March"], kind="query", dim=64, **options).vectors[0]
+        assert np.array_equal(index.search("March", **options).vector, query)
+
+
+def test_texts_are_added_replaced_and_deleted(index: VectorIndex) -> None:
+    assert len(index) == 4
+    assert index.add(["PRJ-7777 replaced"], ["b"]) == ["b"]
+    assert index.search("PRJ-7777", 1).hits[0].text == "PRJ-7777 replaced"
+    assert [hit.id for hit in index.search("budget PRJ-2041", mode="words")] == ["b"]  # the PRJ of the new one
+    assert index.delete(["a", "b", "nobody"]) == 2
+    assert index.delete("c") == 1
+    assert [hit.id for hit in index.search("第三季度", mode="hybrid")] == ["d"]
+    assert len({"d", *index.add(["x", "y"])}) == len(index) == 3
+    assert index.add([]) == []
+
+
+def test_many_texts_are_stored_as_they_are_done(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(1100)]
+    told: list[tuple[int, int]] = []
+    with VectorIndex(tmp_path / "a.q3e", demo(), 32) as index:
+        names = index.add(texts, progress=lambda n_texts, n_tokens: told.append((n_texts, n_tokens)))
+        assert told[-1][0] == 1100
+        stored = {entry.id: entry.chunk.text for window in index.entries(100) for entry in window.entries}
+        assert stored == dict(zip(names, texts, strict=True))
+        vectors = np.concatenate([window.vectors for window in index.entries(333)])
+        assert np.array_equal(vectors, expected(texts, dim=32).vectors)
+        assert index.facts().n_chunks == len(index) == 1100
+
+
+def test_a_text_that_cannot_be_embedded_is_named_and_what_came_before_is_kept(tmp_path: Path) -> None:
+    texts = [f"{number}" for number in range(600)] + ["x" * 2000]
+    with VectorIndex(tmp_path / "a.q3e", Embedder(FakeEngine(), "fake")) as index:
+        with pytest.raises(TextTooLongError, match="text 600: has 2001 tokens"):
+            index.add(texts, [str(number) for number in range(601)])
+        assert len(index) == 512
+        index.add(texts, [str(number) for number in range(601)], truncate=True)
+        assert len(index) == 601
+        found = index.search("y" * 3000, 1)
+        assert found.explained[0] == "the query was cut to 1000 tokens"
+
+
+@pytest.mark.parametrize(
+    ("query", "mode"),
+    [
+        ("'; DROP TABLE chunks; --", "auto"),
+        ('" OR NEAR(', "hybrid"),
+        ("%", "words"),
+        ("\x00", "vectors"),
+        ("预算" * 5000, "hybrid"),
+        ("word " * 2000, "auto"),
+    ],
+)
+def test_no_query_breaks_it(index: VectorIndex, query: str, mode: str) -> None:
+    assert len(index.search(query, 10, mode=mode)) <= 4
+    assert len(index) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda index: index.search("  "), "the query is empty"),
+        (lambda index: index.search("x", 0), "k must be between 1 and 10000, got 0"),
+        (lambda index: index.search("x", True), "k must be between 1 and 10000, got True"),
+        (
+            lambda index: index.search("x", mode="fuzzy"),
+            "mode must be one of auto, hybrid, vectors, words, got 'fuzzy'",
+        ),
+        (lambda index: index.search("x", task="nothing"), "unknown task 'nothing'"),
+        (lambda index: index.add("one text"), "must be lists, got one str"),
+        (lambda index: index.add(["x", "y"], ["a"]), "there are 1 ids for 2 texts"),
+        (lambda index: index.add(["x", "y"], ["a", "a"]), "the id 'a' is given twice"),
+        (
+            lambda index: index.add_vectors(["x"], np.ones((1, 32))),
+            r"vectors must have shape \(1, 64\), got \(1, 32\)",
+        ),
+        (lambda index: index.add_vectors(["x"], np.zeros((1, 64))), "is all zeros"),
+        (lambda index: index.search_vector(np.full(64, np.nan)), "is all zeros, or holds what is no number"),
+        (lambda index: index.search_vector(np.ones(32)), "a vector of 32 numbers cannot be searched"),
+    ],
+)
+def test_wrong_use_is_told_in_a_sentence(index: VectorIndex, call, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        call(index)
+    assert len(index) == 4
+
+
+def test_an_index_knows_its_space(tmp_path: Path) -> None:
+    path = tmp_path / "a.q3e"
+    with VectorIndex(path, demo(), 64, task="sts") as index:
+        index.add(["hello"])
+        stored = next(index.entries()).vectors
+        assert np.array_equal(stored, expected(["hello"], dim=64, kind="document", task="sts").vectors)
+    with VectorIndex(path, demo(), task="sts") as index:
+        assert (index.dim, index.space.name) == (64, expected(["x"], dim=64, kind="document", task="sts").space)
+    fake = Embedder(FakeEngine(), "fake")
+    for embedder, dim, options, named in [
+        (demo(), 64, {}, "64-dim vectors of demo with the instruction .*, not 64-dim vectors of demo;"),
+        (demo(), 32, {"task": "sts"}, "holds 64-dim .* not 32-dim"),
+        (fake, None, {"task": "sts"}, "vectors of demo with .*, not 64-dim vectors of fake"),
+    ]:
+        with pytest.raises(SpaceMismatchError, match=f"{named}.*index rebuild"):
+            VectorIndex(path, embedder, dim, **options)
+    with pytest.raises(OptionError, match="holds 64-dim vectors of demo"):
+        VectorIndex(path, None, 32)
+
+
+def test_without_a_model_words_are_found_and_vectors_that_one_brings(index: VectorIndex) -> None:
+    with VectorIndex(index.path) as other:
+        found = other.search("预算")
+        assert [(hit.id, math.isnan(hit.score)) for hit in found] == [("a", True)]
+        assert found.explained[0] == "auto: words alone, since there is no model"
+        assert [hit.id for hit in other.search_vector(expected([TEXTS["c"]], dim=64).vectors[0], 1)] == ["c"]
+        for wrong in (lambda: other.search("x", mode="hybrid"), lambda: other.add(["x"])):
+            with pytest.raises(OptionError, match="embedder"):
+                wrong()
+
+
+def test_vectors_of_ones_own_need_no_model_at_all(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="give a model, or the dim"):
+        VectorIndex(tmp_path / "a.q3e")
+    with VectorIndex(tmp_path / "a.q3e", dim=3) as index:
+        index.add_vectors(["x", "y"], np.array([[2.0, 0, 0], [0, 3, 0]]), ["x", "y"])
+        assert [(hit.id, hit.score) for hit in index.search_vector(np.array([0.1, 0, 0]), 2)] == [
+            ("x", 1.0),
+            ("y", 0.0),
+        ]
+    with pytest.raises(SpaceMismatchError, match="holds 3-dim vectors of your own, not 64-dim vectors of fake"):
+        VectorIndex(tmp_path / "a.q3e", Embedder(FakeEngine(), "fake"))
+
+
+def test_files_and_ones_own_texts_are_filtered_by_path_and_time(index: VectorIndex) -> None:
+    now = datetime.now()
+    old = FileRecord("/notes/old.md", 1, round((now - timedelta(days=30)).timestamp() * 1e9), "x")
+    chunk = Chunk("roses in the old note", 4, 25, ("Garden", "Roses"), 2, 7, 9)
+    index.database.replace_file(old, [chunk], expected([chunk.embedded], dim=64).vectors)
+    (hit,) = index.search("roses", 10, path="*.md")
+    assert (hit.id, hit.file, hit.start, hit.end) == ("/notes/old.md#0", "/notes/old.md", 4, 25)
+    assert (hit.headings, hit.page, hit.line, hit.last_line) == (("Garden", "Roses"), 2, 7, 9)
+    assert hit.mtime == pytest.approx(old.mtime_ns / 1e9)
+    assert hit.score == pytest.approx(
+        float(expected(["Garden > Roses\nroses in the old note"], dim=64).vectors[0] @ index.search("roses").vector),
+        abs=1e-6,
+    )
+    yesterday, last_year = now - timedelta(days=1), now - timedelta(days=365)
+    for since in (yesterday, yesterday.date(), yesterday.timestamp(), now.astimezone() - timedelta(days=1)):
+        assert {hit.file for hit in index.search("roses", 10, since=since)} == {None}
+    assert "/notes/old.md" in {hit.file for hit in index.search("roses", 10, since=date(last_year.year, 1, 1))}
+    assert not index.search("roses", since=now + timedelta(days=1)).hits
+    found = index.search("roses", path="*.txt")
+    assert (found.hits, found.explained[0]) == ((), "filters: path *.txt")
+
+
+def test_headings_are_found_by_words(index: VectorIndex) -> None:
+    chunk = Chunk("nothing else", 0, 12, ("Kündigungsfristen",))
+    index.database.replace_file(FileRecord("/a.md", 1, 1, "x"), [chunk], expected([chunk.embedded], dim=64).vectors)
+    assert [hit.file for hit in index.search("kundigungsfristen", mode="words")] == ["/a.md"]
+
+
+def test_threads_share_one_index(index: VectorIndex) -> None:
+    failed: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(5):
+                name = f"thread{number}turn{turn}"
+                index.add([name], [name])
+                assert index.search(name, 1, mode="hybrid").hits[0].id == name
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(index) == 24
+
+
+def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(tmp_path: Path) -> None:
+    path, texts = tmp_path / "a.q3e", [f"text {number} 预算" for number in range(700)]
+    with VectorIndex(path, demo(), 128) as index:
+        index.add(texts)
+        size = index.facts().size_bytes
+    done = rebuild(path, demo(), 32)
+    assert (done.n_chunks, done.was_cut, done.is_compact) == (700, True, True)
+    with VectorIndex(path, demo()) as index:
+        vectors = np.concatenate([window.vectors for window in index.entries()])
+        assert np.array_equal(vectors, finish(expected(texts, dim=128).vectors, 32))
+        assert index.search("预算", 1).hits
+        assert index.facts().size_bytes < size
+    told: list[tuple[int, int]] = []
+    fake = Embedder(FakeEngine(), "fake")
+    done = rebuild(path, fake, progress=lambda n, n_all: told.append((n, n_all)))
+    assert (done.was_cut, told[-1]) == (False, (700, 700))
+    with VectorIndex(path, fake) as index:
+        vectors = np.concatenate([window.vectors for window in index.entries()])
+        assert np.array_equal(vectors, fake.embed_documents(texts).vectors)
+    assert rebuild(path, fake).n_chunks == 0  # nothing to do
+
+
+def test_what_is_found_renders_as_a_table(index: VectorIndex) -> None:
+    index.add(["<script>alert(1)</script>"], ["<b>"])
+    shown = index.search("script", 5, mode="words")._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+
+
+def test_closing_twice_is_fine_and_using_it_then_is_told(tmp_path: Path) -> None:
+    index = VectorIndex(tmp_path / "a.q3e", demo(), 32)
+    index.close()
+    index.close()
+    with pytest.raises(IndexFileError, match="is closed"):
+        index.search("x")
+    with pytest.raises(IndexFileError, match="there is no folder"):
+        VectorIndex(tmp_path / "missing" / "a.q3e", demo())
