@@ -23,6 +23,7 @@ _TRIED = (*range(2, 11), 12, 15, 20, 25, 30, 40)
 _SAMPLE = 2_000  # rows that are tried on: the score of each with each fits 16 MB
 _MANY = 5_000  # rows above which k-means starts once: many rows start well
 _ROUNDS_MAX = 20
+_FEW = 10  # clusters are looked for among few texts too
 
 Labels = NDArray[np.intp]
 
@@ -83,7 +84,8 @@ def cluster(vectors: Vectors, k: int | None = None, texts: Sequence[str] | None 
         tried = _silhouettes(learn, vectors, n_distinct)
         k = max(tried, key=lambda one: one[1])[0] if tried else 1
     labels = _settled(vectors, _k_means(learn, vectors, k), k)
-    clusters = sorted((_cluster(vectors, labels, label) for label in range(k)), key=lambda one: -len(one.rows))
+    clusters = [_cluster(vectors, labels, label) for label in range(k)]
+    clusters.sort(key=lambda one: (-len(one.rows), min(one.rows)))
     for label, one in enumerate(clusters):
         labels[list(one.rows)] = label
     return Clusters(tuple(clusters), labels, tried, tuple(texts or ()))
@@ -104,7 +106,8 @@ def _silhouettes(learn: Any, vectors: Vectors, n_distinct: int) -> tuple[tuple[i
     if len(vectors) > _SAMPLE:
         sample = vectors[np.sort(np.random.default_rng(0).choice(len(vectors), _SAMPLE, replace=False))]
     # Above the root of their number clusters are of a few texts each, and the silhouette is fond of those.
-    n_most = min(n_distinct, len(sample) - 1, max(2, math.isqrt(len(vectors))))
+    n_likely = max(math.isqrt(len(vectors)), min(_FEW, len(vectors) // 2), 2)
+    n_most = min(n_distinct, len(sample) - 1, n_likely)
     distances = np.maximum(1 - scores(sample, sample), 0)
     np.fill_diagonal(distances, 0)
     found = []
