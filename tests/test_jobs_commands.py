@@ -111,7 +111,10 @@ def test_chapters_say_their_lines_and_end_with_their_file(folder):
         ("lines.txt", 1, 7),
         ("other.txt", 1, 4),
     ]
-    assert "-k is for one transcript" in run("cluster", "--chapters", "--lines", *["lines.txt", "other.txt"], "-k", "2").stderr
+    assert (
+        "-k is for one transcript"
+        in run("cluster", "--chapters", "--lines", *["lines.txt", "other.txt"], "-k", "2").stderr
+    )
 
 
 def test_each_line_is_matched_or_not(folder):
@@ -195,7 +198,9 @@ def test_what_cannot_be_read_is_skipped_where_that_was_asked_for(folder):
 
 
 def test_a_text_cut_to_the_limit_is_told():
-    assert "1 text was cut to the limit" in run("similar", "one two three four five", "one", "--max-tokens", "4").stderr
+    assert (
+        "1 text was cut to the limit" in run("similar", "one two three four five", "one", "--max-tokens", "4").stderr
+    )
 
 
 def test_an_output_lands_whole_and_is_not_replaced_unasked(folder):

@@ -34,41 +34,62 @@ def pair_scores(left, right, **options):
 
 
 def test_rows_come_out_as_they_are(folder):
-    result = run("filter-pairs", "pairs.csv", "zh", "en", "--threshold", "0.5", "-o", "kept.csv", "--dropped", "rest.csv")
+    result = run(
+        "filter-pairs", "pairs.csv", "zh", "en", "--threshold", "0.5", "-o", "kept.csv", "--dropped", "rest.csv"
+    )
     assert result.exit_code == 0, result.output
     assert (folder / "kept.csv").read_bytes() == HEADER + b"".join(AGREE)
     assert (folder / "rest.csv").read_bytes() == HEADER + b"".join(OTHERS)
     assert "2 of 5 rows kept at 0.5 or above, 2 without text" in result.stderr
     assert "median" in result.stderr
-    assert run("filter-pairs", "pairs.csv", "zh", "en", "--threshold", "0.5", "-q").stdout_bytes == HEADER + b"".join(AGREE)
+    assert run("filter-pairs", "pairs.csv", "zh", "en", "--threshold", "0.5", "-q").stdout_bytes == HEADER + b"".join(
+        AGREE
+    )
     assert run("filter-pairs", "-", "zh", "en", input=BYTES).stdout_bytes == HEADER + b"".join(AGREE)
 
 
 def test_the_score_is_a_column_more_also_of_short_rows(folder):
-    run("filter-pairs", "pairs.csv", "zh", "en", "--score", "how, near", "--threshold", "-1", "-o", "k.csv", "--dropped", "d.csv")
+    run(
+        "filter-pairs",
+        "pairs.csv",
+        "zh",
+        "en",
+        "--score",
+        "how, near",
+        "--threshold",
+        "-1",
+        "-o",
+        "k.csv",
+        "--dropped",
+        "d.csv",
+    )
     kept = list(csv.reader(io.StringIO((folder / "k.csv").read_bytes().decode("utf-8-sig", "replace"), newline="")))
     assert kept[0] == ["id", "zh", "en", "note", "how, near"]
     want = pair_scores(["the cat", 'a, "b"', "prices\nfell"], ["the cat sat", "nothing", "prices fell"])
     assert np.allclose([float(row[4]) for row in kept[1:]], want, atol=1e-5)
     dropped = (folder / "d.csv").read_bytes()
-    assert dropped.endswith(b'3,,x,,\r\n5,short,,,')
+    assert dropped.endswith(b"3,,x,,\r\n5,short,,,")
 
 
 def test_a_column_is_compared_with_given_vectors(folder):
     write(folder, {"clips.csv": "name,said\na,the cat sat\nb,\nc,prices fell\n"})
     vectors = expected(["the cat sat", "anything", "the dog"]).vectors
     np.save("clips.npy", 3 * vectors)
-    result = run("filter-pairs", "clips.csv", "said", "--vectors", "clips.npy", "--score", "score", "--threshold", "0.9")
+    result = run(
+        "filter-pairs", "clips.csv", "said", "--vectors", "clips.npy", "--score", "score", "--threshold", "0.9"
+    )
     assert result.exit_code == 0, result.output
     (row,) = csv.DictReader(io.StringIO(result.stdout))
     assert (row["name"], float(row["score"])) == ("a", pytest.approx(1, abs=1e-5))
 
 
 def test_the_instruction_is_for_both_columns_and_tabs_part_a_tsv(folder):
-    write(folder, {"p.tsv": "a\tb\nthe cat, sat\tthe \"cat\" sat\n"})
+    write(folder, {"p.tsv": 'a\tb\nthe cat, sat\tthe "cat" sat\n'})
     result = run("filter-pairs", "p.tsv", "a", "b", "--task", "bitext", "--score", "s", "--threshold", "-1", "-q")
     (row,) = csv.DictReader(io.StringIO(result.stdout), delimiter="\t")
-    assert float(row["s"]) == pytest.approx(pair_scores(["the cat, sat"], ['the "cat" sat'], task="bitext")[0], abs=2e-3)
+    assert float(row["s"]) == pytest.approx(
+        pair_scores(["the cat, sat"], ['the "cat" sat'], task="bitext")[0], abs=2e-3
+    )
     assert row["b"] == 'the "cat" sat'
 
 
@@ -92,7 +113,11 @@ def test_memory_does_not_grow_with_the_file(folder):
         (("empty.csv", "a", "b"), 1, ["its columns are none"]),
         (("pairs.csv", "zh"), 2, ["give two columns to compare, or one and --vectors"]),
         (("pairs.csv", "zh", "en", "--vectors", "two.npy"), 2, ["give two columns"]),
-        (("pairs.csv", "zh", "--vectors", "two.npy"), 2, ["two.npy has vectors of dim 32, demo gives 256; give -d 32"]),
+        (
+            ("pairs.csv", "zh", "--vectors", "two.npy"),
+            2,
+            ["two.npy has vectors of dim 32, demo gives 256; give -d 32"],
+        ),
         (("pairs.csv", "zh", "--vectors", "two.npy", "-d", "32"), 1, ["two.npy has 2 rows, the CSV has more"]),
         (("few.csv", "a", "--vectors", "two.npy", "-d", "32"), 1, ["the vectors have 2 rows, few.csv has 1"]),
         (("few.csv", "a", "--vectors", "nan.npy", "-d", "32"), 1, ["row 0 of nan.npy has NaN"]),
