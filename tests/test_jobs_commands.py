@@ -98,7 +98,9 @@ def test_clusters_have_their_most_central_texts():
     found = objects("cluster", "--lines", "lines.txt", "-k", "3", "--central", "1")
     assert [(one["size"], one["central"][0]["text"]) for one in found[::2]] == [(3, LINES[0]), (1, LINES[5])]
     assert (found[1]["size"], found[1]["central"][0]["text"] in LINES[2:4]) == (2, True)
-    assert sorted(sum((one["members"] for one in found), [])) == [f"lines.txt:{n}" for n in (1, 2, 3, 4, 5, 7)]
+    assert sorted(member for one in found for member in one["members"]) == [
+        f"lines.txt:{n}" for n in (1, 2, 3, 4, 5, 7)
+    ]
     assert "the highest silhouette" in run("cluster", "--lines", "lines.txt").stderr
 
 
@@ -300,8 +302,11 @@ def test_a_missing_extra_is_named_before_texts_are_embedded(arguments, module, f
 def test_ctrl_c_ends_a_job_with_one_word_and_nothing_left(folder):
     job = subprocess.Popen(
         [*PROGRAM, "filter-pairs", "-", "a", "b", "-o", "kept.csv"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "Q3E_MODEL": "demo"},
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "Q3E_MODEL": "demo"},
+    )
     job.stdin.write(b"a,b\none,two\n")
     job.stdin.flush()
     for _ in range(200):
