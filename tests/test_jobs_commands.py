@@ -17,10 +17,13 @@ import time
 import numpy as np
 import pytest
 from command import PROGRAM, demo, expected, listing, run, write
+from fake_service import served
 
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import FileRecord, IndexSpace
+from q3e_local.server.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
 
 LINES = [
     "the cat sat on the mat",
@@ -186,6 +189,22 @@ def test_an_index_is_a_collection(folder):
     assert [member["id"] for member in found[0]["members"]] == ["a/notes.txt:1", "a/notes.txt:2", "mine"]
     assert objects("match", "lines.txt", "notes.q3e")[5]["match"] == LINES[5]
     assert run("plot", "notes.q3e", "-o", "map.html").exit_code == 0
+    cut = objects("duplicates", "notes.q3e", "--threshold", "0.9", "-d", "64")
+    assert cut[0]["lowest"] == pytest.approx(scores(dim=64)[0, 1], abs=1e-4)
+    assert "between 1 and 256 for notes.q3e, got 257" in run("duplicates", "notes.q3e", "-d", "257").stderr
+
+
+def test_a_running_server_may_compute(folder):
+    settings = {"models": ("demo",)}
+    with served(LocalService(ServerSettings(**settings)), **settings) as http:
+        server = ("--server", str(http.base_url))
+        got = float(run("similar", LINES[0], LINES[5], *server).stdout)
+        assert got == pytest.approx(scores()[0, 5], abs=2e-3)
+        assert objects("match", "lines.txt", "lines.txt", *server)[2]["match"] == LINES[2]
+        kept = run("filter-pairs", "-", "a", "b", *server, input="a,b\nthe cat sat,the cat sat\nx,prices fell\n")
+        assert kept.stdout == "a,b\nthe cat sat,the cat sat\n"
+        (found,) = objects("inspect", "--text", "the cat", *server)
+        assert (found["dim"], "tokens" in found) == (256, False)
 
 
 def test_what_cannot_be_read_is_skipped_where_that_was_asked_for(folder):

@@ -230,20 +230,22 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
         raise OptionError(f"{path} has its texts and their vectors; name it alone")
     if not path.exists():  # opening it would say how to make one, by a name
         raise InputError(f"there is no file {path}")
+    entries: list[Entry] = []
     with Database.open(path) as database:
-        windows = [
-            (window.entries, finish(window.vectors, _cut(embedding.dim, database.space.dim, path)))
-            for window in database.entries()
-        ]
-        space = database.space
-    if not windows:
+        space, dim = database.space, embedding.dim or database.space.dim
+        _check_cut(embedding.dim, space.dim, path)
+        vectors = np.empty((database.facts().n_chunks, dim), np.float32)
+        for window in database.entries():
+            # What is indexed meanwhile is left for the next time.
+            some = window.entries[: len(vectors) - len(entries)]
+            vectors[len(entries) : len(entries) + len(some)] = finish(window.vectors[: len(some)], dim)
+            entries += some
+    if not entries:
         raise InputError(f"{path} has no texts in it")
-    entries = [entry for some, _ in windows for entry in some]
-    dim = embedding.dim or space.dim
     return Collection(
         tuple(_place(entry) for entry in entries),
         tuple(entry.chunk.text for entry in entries),
-        np.concatenate([vectors for _, vectors in windows]),
+        vectors[: len(entries)],
         tuple(entry.file or "" for entry in entries),
         str(Space(space.digest, dim, space.prefix)) if space.digest else None,
     )
@@ -255,10 +257,9 @@ def _place(entry: Entry) -> str:
     return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
 
 
-def _cut(dim: int | None, width: int, path: Path) -> int | None:
+def _check_cut(dim: int | None, width: int, path: Path) -> None:
     if dim is not None and not 1 <= dim <= width:
         raise OptionError(f"--dimensions must be between 1 and {width} for {path}, got {dim}")
-    return dim
 
 
 # By suffix: what reads files that have vectors already.
