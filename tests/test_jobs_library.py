@@ -148,6 +148,12 @@ def test_chapters_begin_where_the_theme_changes(sizes, noise):
         assert one.central[0] - one.first == np.argmax(inside @ inside.sum(axis=0))
 
 
+def test_one_strange_line_makes_no_chapter():
+    vectors, _ = themes([21], noise=1.0, dim=512)
+    vectors[10] = rows(1, 512, seed=9)
+    assert len(jobs.chapters(vectors).chapters) == 1
+
+
 def test_chapters_may_be_counted_and_cover_everything():
     vectors = rows(30, 16)
     for n in (1, 2, 7, 30):
@@ -202,6 +208,14 @@ def test_an_inspection_has_the_facts_of_the_vector():
     assert found.norm == pytest.approx(np.sqrt(26))
     assert (found.mean, found.spread) == (0, pytest.approx(np.sqrt(6.5)))
     assert (found.counts, found.edges) == ((1, 3), (-4, -0.5, 3))
+
+
+def test_an_embed_result_is_a_table_in_a_notebook():
+    embedder = Embedder(FakeEngine(), "<fake>", Prompts())
+    shown = embedder.embed_documents(["abc", "x" * 40] + ["y"] * 118, truncate=True, max_tokens=30)._repr_html_()
+    assert "120 vectors of 64 numbers, 270 tokens, &lt;fake&gt;" in shown
+    assert "<td>1</td><td>30</td><td>cut</td>" in shown
+    assert "and 20 more rows" in shown
 
 
 def test_what_the_model_saw_is_prompted_normalized_cut_and_ended():
