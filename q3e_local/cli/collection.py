@@ -18,6 +18,7 @@ import numpy as np
 from q3e_local.cli import DONE, SKIPPED, inputs
 from q3e_local.cli.computing import check_request, computing
 from q3e_local.cli.engine_options import explained
+from q3e_local.cli.formats import text_digest
 from q3e_local.cli.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.inputs import STDIN, Layout, Source
 from q3e_local.cli.jobs.asked import Embedding, Reading
@@ -212,8 +213,6 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
 
 def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
     """Raise InputError where the texts are not those that the vectors are of."""
-    from q3e_local.cli.formats import text_digest
-
     if len(read.ids) != len(found.ids):
         raise InputError(
             f"{path} has {len(found.ids):,} rows, its inputs have {len(read.ids):,} texts; give those it was made of"
@@ -232,8 +231,9 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
         raise InputError(f"there is no file {path}")
     entries: list[Entry] = []
     with Database.open(path) as database:
-        space, dim = database.space, embedding.dim or database.space.dim
-        _check_cut(embedding.dim, space.dim, path)
+        space, dim = database.space, database.space.dim if embedding.dim is None else embedding.dim
+        if not 1 <= dim <= space.dim:
+            raise OptionError(f"--dimensions must be between 1 and {space.dim} for {path}, got {dim}")
         vectors = np.empty((database.facts().n_chunks, dim), np.float32)
         for window in database.entries():
             # What is indexed meanwhile is left for the next time.
@@ -255,11 +255,6 @@ def _place(entry: Entry) -> str:
     """Where a chunk is, as people find it: `file:line`, or the id it has."""
     line = entry.chunk.line
     return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
-
-
-def _check_cut(dim: int | None, width: int, path: Path) -> None:
-    if dim is not None and not 1 <= dim <= width:
-        raise OptionError(f"--dimensions must be between 1 and {width} for {path}, got {dim}")
 
 
 # By suffix: what reads files that have vectors already.

@@ -1,7 +1,7 @@
 """Near-duplicates among many vectors, time and memory: `scripts/bench/duplicates.py [--rows 100000] [--dim 1024]`.
 
-The vectors are synthetic: themes of about a hundred texts, scores of about 0.4 between themes, and for one text in fifty
-a near-duplicate at a score of about 0.97. `--whole` compares whole rows instead of a quarter of each first.
+The vectors are synthetic: themes of about a hundred texts, scores of about 0.3 between themes, and for one text in
+fifty a near-duplicate at a score of about 0.97. `--whole` compares whole rows instead of a quarter of each first.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
@@ -48,7 +49,7 @@ def cluster(
     where = target(output, form, as_json, force)
     with stopping_cleanly():
         if not chapters:
-            _need_scikit_learn()
+            need("sklearn", "clustering")
         with Model(embedding) as model:
             found = collect(reading, model, n_min=2, leave_out=where.path)
         try:
@@ -60,16 +61,6 @@ def cluster(
         click.echo(line, err=True)
     tell_skipped(found)
     return found.code
-
-
-def _need_scikit_learn() -> None:
-    """Say that it is missing before texts are embedded for it. Raises MissingPackageError."""
-    import importlib.util
-
-    from q3e_local.errors import MissingPackageError
-
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingPackageError("clustering", "scikit-learn", "analysis")
 
 
 def _clusters(found: Collection, k: int | None, n_central: int) -> tuple[Report, str]:

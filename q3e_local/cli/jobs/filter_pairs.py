@@ -101,6 +101,7 @@ def filter_pairs(
         if score_column is not None and score_column in rows.header:
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
+        model.embedder(rows.size_bytes)  # before anything is opened, or shown
         given = None if vectors is None else _Given(vectors, model)
         show = stack.enter_context(meter(rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(_stream(path))

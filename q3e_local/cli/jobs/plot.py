@@ -9,15 +9,15 @@ import click
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import counted
 from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
 
 _COLOURS = ("folder", "file", "cluster", "none")
 _FILES_AT_MOST = 20  # that have a colour each without being asked
-_NEEDED = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 
 @click.command()
@@ -57,11 +57,12 @@ def plot(
         raise OptionError("-k is for --colour cluster")
     assert path is not None  # it has a suffix
     check_target(path, form, resuming=False, force=force)
-    _need(
-        "sklearn",
-        *[what for what, is_so in {"t-SNE": method == "tsne", "clustering": colour == "cluster"}.items() if is_so],
-    )
-    _need("matplotlib", *(["a PNG"] if form == ".png" else []))
+    if method == "tsne":
+        need("sklearn", "t-SNE")
+    if colour == "cluster":
+        need("sklearn", "clustering")
+    if form == ".png":
+        need("matplotlib", "a PNG")
     with stopping_cleanly():
         with Model(embedding) as model:
             found = collect(reading, model, n_min=2, leave_out=path)
@@ -79,14 +80,6 @@ def plot(
         click.echo(f"{counted(len(found.ids), 'text')}{groups} in {path}", err=True)
     tell_skipped(found)
     return found.code
-
-
-def _need(module: str, *what: str) -> None:
-    """Say that a package is missing before texts are embedded for it. Raises MissingPackageError."""
-    import importlib.util
-
-    if what and importlib.util.find_spec(module) is None:
-        raise MissingPackageError(what[0], _NEEDED[module], "analysis")
 
 
 def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[str]:
