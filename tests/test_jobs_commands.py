@@ -178,6 +178,13 @@ def test_vectors_of_embed_are_taken_and_their_inputs_give_the_texts():
     assert [one["match"] for one in found] == LINES
 
 
+def test_vectors_of_others_are_scaled_and_that_is_told(folder):
+    np.save("x.npy", np.array([[2, 0, 0], [3, 0, 0.1], [0, 0, 4]], np.float64))
+    result = run("duplicates", "x.npy", "--threshold", "0.9")
+    assert "rows of x.npy have lengths from 2 to 4; they are scaled to 1" in result.stderr
+    assert [one["id"] for one in json.loads(result.stdout)["members"]] == ["row 0", "row 1"]
+
+
 def test_an_index_is_a_collection(folder):
     vectors = expected(LINES).vectors
     space = IndexSpace("demo", demo().engine.digest, 256)

@@ -54,7 +54,7 @@ def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
         model, _, prompt = space.rsplit("-", 2)
         space = f"{model}-{dim}-{prompt}"
     vectors = np.empty((n_rows, dim or width), np.float32)
-    shortest, longest = 1.0, 1.0
+    shortest, longest = np.inf, 0.0
     for start in range(0, n_rows, _BLOCK):
         block = raw[start : start + _BLOCK].astype(np.float32)
         lengths = np.linalg.norm(block.astype(np.float64), axis=1)
