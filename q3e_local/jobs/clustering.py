@@ -6,7 +6,7 @@ The only file that clusters with scikit-learn. Knows vectors, nothing of texts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ _ROUNDS_MAX = 20
 _FEW = 10  # clusters are looked for among few texts too
 
 Labels = NDArray[np.intp]
+Progress = Callable[[int, int], None]
+"""Called as `progress(n_done, n_total)` before each number of clusters that is tried."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Clusters:
         return shortened(self.texts[row], 60) if self.texts else str(row)
 
 
-def cluster(vectors: Vectors, k: int | None = None, texts: Sequence[str] | None = None) -> Clusters:
+def cluster(
+    vectors: Vectors, k: int | None = None, texts: Sequence[str] | None = None, progress: Progress | None = None
+) -> Clusters:
     """Part texts into `k` clusters, or into as many as have the highest silhouette. The same input, the same answer.
 
     The silhouette and not HDBSCAN: in a thousand dims a density is hard to tell, most texts would be noise, and there
@@ -81,7 +85,7 @@ def cluster(vectors: Vectors, k: int | None = None, texts: Sequence[str] | None 
     learn = _scikit_learn()
     tried: tuple[tuple[int, float], ...] = ()
     if k is None:
-        tried = _silhouettes(learn, vectors, n_distinct)
+        tried = _silhouettes(learn, vectors, n_distinct, progress)
         k = max(tried, key=lambda one: one[1])[0] if tried else 1
     labels = _settled(vectors, _k_means(learn, vectors, k), k)
     clusters = [_cluster(vectors, labels, label) for label in range(k)]
@@ -100,7 +104,9 @@ def _scikit_learn() -> Any:
     return sklearn
 
 
-def _silhouettes(learn: Any, vectors: Vectors, n_distinct: int) -> tuple[tuple[int, float], ...]:
+def _silhouettes(
+    learn: Any, vectors: Vectors, n_distinct: int, progress: Progress | None
+) -> tuple[tuple[int, float], ...]:
     """The mean silhouette for each number of clusters that can be tried, on a sample; none of two texts or fewer."""
     sample = vectors
     if len(vectors) > _SAMPLE:
@@ -111,7 +117,10 @@ def _silhouettes(learn: Any, vectors: Vectors, n_distinct: int) -> tuple[tuple[i
     distances = np.maximum(1 - scores(sample, sample), 0)
     np.fill_diagonal(distances, 0)
     found = []
-    for k in (k for k in _TRIED if k <= n_most):
+    to_try = [k for k in _TRIED if k <= n_most]
+    for n_done, k in enumerate(to_try):
+        if progress is not None:
+            progress(n_done, len(to_try))
         labels = _k_means(learn, sample, k)
         if len(np.unique(labels)) == k:
             found.append((k, float(learn.metrics.silhouette_score(distances, labels, metric="precomputed"))))

@@ -13,6 +13,7 @@ from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
+from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Chapter, Clusters
@@ -53,7 +54,8 @@ def cluster(
         with Model(embedding) as model:
             found = collect(reading, model, n_min=2, leave_out=where.path)
         try:
-            report, line = (_chapters if chapters else _clusters)(found, k, central)
+            with counter("cluster", embedding.quiet) as show:
+                report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
         except OptionError as error:
             raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
         write_report(report, where)
@@ -63,10 +65,10 @@ def cluster(
     return found.code
 
 
-def _clusters(found: Collection, k: int | None, n_central: int) -> tuple[Report, str]:
+def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
     from q3e_local import jobs
 
-    parted = jobs.cluster(found.vectors, k, found.texts)
+    parted = jobs.cluster(found.vectors, k, found.texts, show)
 
     def objects() -> Iterator[dict[str, Any]]:
         for number, one in enumerate(parted.clusters, 1):
