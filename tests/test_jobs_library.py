@@ -195,6 +195,11 @@ def test_clusters_are_the_themes_largest_first(k):
     assert np.array_equal(found.labels, jobs.cluster(vectors[order], k).labels)
 
 
+def test_the_number_of_themes_is_found_among_many_texts():
+    vectors, _ = themes([300, 250, 200, 150, 100], noise=1.2, dim=256)
+    assert [len(one.rows) for one in jobs.cluster(vectors).clusters] == [300, 250, 200, 150, 100]
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_texts_that_are_all_alike_are_one_cluster_and_one_chapter(n):
     vectors = np.repeat(rows(1, 32), n, axis=0)

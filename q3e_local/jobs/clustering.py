@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.jobs.mapping import principal
 from q3e_local.jobs.rows import check_texts, unit_rows
 from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors, finish, scores
@@ -21,6 +22,7 @@ from q3e_local.vectors import Vectors, finish, scores
 # Numbers of clusters that are tried: few enough to look through, closer together where one more matters.
 _TRIED = (*range(2, 11), 12, 15, 20, 25, 30, 40)
 _SAMPLE = 2_000  # rows that are tried on: the score of each with each fits 16 MB
+_SLOW, _DIRECTIONS = 500, 64  # rows from which on these are tried on so many principal components
 _MANY = 5_000  # rows above which k-means starts once: many rows start well
 _ROUNDS_MAX = 20
 _FEW = 10  # clusters are looked for among few texts too
@@ -116,12 +118,14 @@ def _silhouettes(
     n_most = min(n_distinct, len(sample) - 1, n_likely)
     distances = np.maximum(1 - scores(sample, sample), 0)
     np.fill_diagonal(distances, 0)
+    # Which number it is shows in the directions that texts differ most in, in a tenth of the time.
+    placed = sample if len(sample) < _SLOW else principal(sample, _DIRECTIONS).astype(np.float32)
     found = []
     to_try = [k for k in _TRIED if k <= n_most]
     for n_done, k in enumerate(to_try):
         if progress is not None:
             progress(n_done, len(to_try))
-        labels = _k_means(learn, sample, k)
+        labels = _k_means(learn, placed, k)
         if len(np.unique(labels)) == k:
             found.append((k, float(learn.metrics.silhouette_score(distances, labels, metric="precomputed"))))
     return tuple(found)
