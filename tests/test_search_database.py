@@ -259,6 +259,7 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
         ("C:\\me\\*.md", ["C:/me/a.md"], ["D:/me/a.md"]),
         ("[ab]?.md", ["/a1.md", "b2.md"], ["c1.md", "a.md", "a/.md"]),
         ("[!ab].md", ["c.md"], ["a.md"]),
+        ("[a-c-]&[]x].md", ["b&].md", "-&x.md"], ["d&x.md"]),
         ("报告*.md", ["/文/报告 (1).md"], ["/文/报.md"]),
         ("a[.md", ["/x/a[.md"], ["/x/a.md"]),
         ("a.(md|txt)+$", ["a.(md|txt)+$"], ["a.md"]),
@@ -266,6 +267,16 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
 )
 def test_globs(glob: str, yes: list[str], no: list[str]) -> None:
     assert [path for path in yes + no if pattern(glob).fullmatch(path)] == yes
+
+
+@given(st.text("ab/*?[]!^-&|~.\\(", max_size=12))
+def test_any_glob_is_read_or_refused(glob: str) -> None:
+    try:
+        found = pattern(glob)
+    except OptionError as error:
+        assert repr(glob) in str(error)  # noqa: PT017
+    else:
+        assert set(glob) & set("*?[") or not found.fullmatch("xyz")
 
 
 # Codes where sqlite-vec is and where it is not.
@@ -420,7 +431,7 @@ def torn(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "there is no index"),
-        (lambda path: path.mkdir(), "there is no index"),
+        (lambda path: path.mkdir(), "is a folder, not an index"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"no database at all" * 100), "is damaged or not an index"),
         (sqlite_of_another, "of another program"),
@@ -530,13 +541,36 @@ def test_what_cannot_be_stored_is_refused_and_nothing_changes(tmp_path: Path) ->
                 database.put(["a"], chunks("beta"), wrong)
         with pytest.raises(OptionError, match="'a' is given twice"):
             database.put(["a", "a"], chunks("x", "y"), vectors(2))
-        with pytest.raises(OptionError, match="is that of a file's chunk"):
+        with pytest.raises(OptionError, match=r"'f\.md#0' is a chunk of a file"):
             database.put(["f.md#0"], chunks("x"), vectors(1))
+        with pytest.raises(OptionError, match=r"'f\.md#0' is a chunk of a file"):
+            database.delete(["f.md#0"])
         with pytest.raises(InvalidTextError, match="text 0: character 1 is a lone surrogate"):
             database.put(["a"], chunks("x\udc80"), vectors(1))
         with pytest.raises(OptionError, match="a vector of 16 numbers cannot be searched"):
             database.nearest(vectors(1, dim=16)[0], 1)
         assert everything(database) == before
+
+
+def test_a_file_that_stays_is_touched_and_gives_back_its_chunks(tmp_path: Path) -> None:
+    with Database.create(tmp_path / "a.q3e", SPACE) as database:
+        database.put(["own"], chunks("x"), vectors(1, 1))
+        database.replace_file(record("文/f \"'.md", 5), chunks("alpha", "beta"), vectors(2))
+        database.replace_file(record("empty.md", 5), [], vectors(0))
+        window = database.of_file("文/f \"'.md")
+        assert [entry.chunk for entry in window.entries] == chunks("alpha", "beta")
+        assert np.array_equal(window.vectors, vectors(2))
+        assert not database.of_file("nowhere").entries
+        database.touch_file(record("文/f \"'.md", 9))
+        files = database.files()
+        assert [(path, each.mtime_ns, each.n_chunks) for path, each in files.items()] == [
+            ("文/f \"'.md", 9 * 10**9, 2),
+            ("empty.md", 5 * 10**9, 0),
+        ]
+        facts = database.facts()
+        assert (facts.n_files, facts.n_chunks, facts.n_tokens) == (2, 3, 14)
+        assert database.remove_files(["文/f \"'.md", "empty.md", "nowhere"]) == 2
+        assert sorted(everything(database)) == ["own"]
 
 
 def test_new_ids_pass_over_those_that_are_taken(tmp_path: Path) -> None:
@@ -578,7 +612,7 @@ def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(tmp_
         told: list[int] = []
         database.replace_vectors(larger, rest_of, told.append, n_window=10)
         assert seen[20:30] == [str(n) for n in range(10, 20)]  # those of the batch that was lost
-        assert (seen[-1], told[0], told[-1]) == ("new", 20, 50)
+        assert (seen[-1], told[0], told[-1]) == ("new", 19, 49)
         assert database.facts().space == larger
         with pytest.raises(SpaceMismatchError, match="was rebuilt: it holds 48-dim vectors of other now"):
             bystander.nearest(vectors(1)[0], 1)

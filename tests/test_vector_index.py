@@ -113,6 +113,7 @@ def test_no_query_breaks_it(index: VectorIndex, query: str, mode: str) -> None:
     ("call", "message"),
     [
         (lambda index: index.search("  "), "the query is empty"),
+        (lambda index: index.search(None), "the query must be a str, got NoneType"),
         (lambda index: index.search("x", 0), "k must be between 1 and 10000, got 0"),
         (lambda index: index.search("x", True), "k must be between 1 and 10000, got True"),
         (
@@ -120,6 +121,9 @@ def test_no_query_breaks_it(index: VectorIndex, query: str, mode: str) -> None:
             "mode must be one of auto, hybrid, vectors, words, got 'fuzzy'",
         ),
         (lambda index: index.search("x", task="nothing"), "unknown task 'nothing'"),
+        (lambda index: index.search("x", since="2024-01-01"), "since must be a date, a datetime or seconds"),
+        (lambda index: index.search("x", path=""), "the path '' names nothing"),
+        (lambda index: index.search("x", path="[z-a]"), "has a range that ends before it begins"),
         (lambda index: index.add("one text"), "must be lists, got one str"),
         (lambda index: index.add(["x", "y"], ["a"]), "there are 1 ids for 2 texts"),
         (lambda index: index.add(["x", "y"], ["a", "a"]), "the id 'a' is given twice"),
@@ -172,6 +176,9 @@ def test_without_a_model_words_are_found_and_vectors_that_one_brings(index: Vect
 def test_vectors_of_ones_own_need_no_model_at_all(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="give a model, or the dim"):
         VectorIndex(tmp_path / "a.q3e")
+    for dim in (0, -1, "12", True, 10**9):
+        with pytest.raises(OptionError, match=f"dim must be between 1 and 65536, got {dim!r}"):
+            VectorIndex(tmp_path / "a.q3e", dim=dim)
     with VectorIndex(tmp_path / "a.q3e", dim=3) as index:
         index.add_vectors(["x", "y"], np.array([[2.0, 0, 0], [0, 3, 0]]), ["x", "y"])
         assert [(hit.id, hit.score) for hit in index.search_vector(np.array([0.1, 0, 0]), 2)] == [

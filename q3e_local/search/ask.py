@@ -17,7 +17,7 @@ from q3e_local.search.words import Term, terms_of
 from q3e_local.vectors import Vectors
 
 # What is fused: deep enough that a good hit of one ranking finds its place in the other.
-_FUSED_MIN, _FUSED_PER_HIT = 50, 4
+_FUSED_MIN, _FUSED_PER_HIT, _FUSED_MORE_MAX = 50, 4, 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def ask(database: Database, question: Question) -> Found:
     counts = database.counted(terms_of(question.text)) if question.mode != "vectors" else {}
     mode, why = _chosen(database, question, counts)
     explained += [why] if why else []
-    n = max(_FUSED_MIN, _FUSED_PER_HIT * question.k) if mode == "hybrid" else question.k
+    n = question.k
+    if mode == "hybrid":
+        n = max(_FUSED_MIN, min(_FUSED_PER_HIT * n, n + _FUSED_MORE_MAX))
     rankings: dict[str, Ranked] = {}
     if mode != "words":
         assert question.vector is not None  # a mode that needs one was not chosen

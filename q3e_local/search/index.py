@@ -28,6 +28,7 @@ from q3e_local.vectors import Vectors, finish
 __all__ = ["Found", "Hit", "Mode", "VectorIndex", "space_of"]
 
 K_MAX = 10_000
+DIM_MAX = 65_536  # of vectors of one's own
 _BATCH = 512  # texts of one transaction
 
 
@@ -132,7 +133,8 @@ class VectorIndex:
         if mode not in MODES:
             raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if not isinstance(query, str) or not query.strip():
-            raise OptionError("the query is empty")
+            what = "is empty" if isinstance(query, str) else f"must be a str, got {type(query).__name__}"
+            raise OptionError(f"the query {what}")
         filters = Filters(path, _seconds(since))
         vector: Vectors | None = None
         cut: tuple[str, ...] = ()
@@ -185,6 +187,8 @@ class VectorIndex:
                 return self._of_any_model(dim)
             if dim is None:
                 raise OptionError(f"{self.path} is not there yet; give a model, or the dim of your own vectors")
+            if type(dim) is not int or not 1 <= dim <= DIM_MAX:
+                raise OptionError(f"dim must be between 1 and {DIM_MAX}, got {dim!r}", "dim")
             return Database.create(self.path, IndexSpace("", "", dim))
         if is_there and dim is None:
             with Database.open(self.path) as database:
@@ -239,4 +243,6 @@ def _seconds(since: datetime | date | float | None) -> float | None:
         return since.timestamp()
     if isinstance(since, date):
         return datetime.combine(since, time.min).timestamp()
+    if since is not None and not isinstance(since, int | float):
+        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
     return since

@@ -6,6 +6,7 @@ zeros to whole 64-bit words.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -72,12 +73,18 @@ class Codes:
         return rows
 
 
-def columns(rows: NDArray[np.int64], codes: Bits) -> Codes:
-    """Codes (n, bits / 8) of these rows as a scan wants them."""
-    if len(rows) and np.any(rows[1:] < rows[:-1]):
+def gathered(some: Iterable[tuple[NDArray[np.int64], Bits]], n: int, bits: int) -> Codes:
+    """The codes (n, bits / 8) of n rows, which come some at a time, as a scan wants them."""
+    rows, words = np.empty(n, np.int64), np.empty((bits // WORD_BITS, n), np.uint64)
+    first = 0
+    for these, codes in some:
+        last = first + len(these)
+        rows[first:last], words[:, first:last] = these, codes.view(np.uint64).T
+        first = last
+    if np.any(rows[1:] < rows[:-1]):
         order = np.argsort(rows)
-        rows, codes = rows[order], codes[order]
-    return Codes(rows, np.ascontiguousarray(codes.view(np.uint64).T))
+        rows, words = rows[order], words[:, order]
+    return Codes(rows, words)
 
 
 def _scan(words: NDArray[np.uint64], query: NDArray[np.uint64], found: NDArray[np.uint16]) -> None:

@@ -3,6 +3,7 @@
     python scripts/bench/search_million.py make million.q3e            # some minutes, about 7 GB
     python scripts/bench/search_million.py measure million.q3e
     python scripts/bench/search_million.py sweep million.q3e           # what the constants were chosen by
+    python scripts/bench/search_million.py sizes any-new-file.q3e      # bytes of a chunk, by dim
 
 The vectors are made, not embedded: neighbourhoods as a model has them, at the price of no model. A vector is
 
@@ -109,13 +110,13 @@ def measure(path: Path) -> None:
             counts = database.counted(terms_of(query))
             _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
             print(f"   found in {list(counts.values())}")
-        _, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
-        _tell("exact", times)
+        _tell("exact", _timed(questions[:3], lambda question: database.exact(question, K).rows)[1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"memory: {_rss():.0f} MB now, {peak:.0f} MB at most, {before:.0f} MB before it was opened (RSS)")
         facts = database.facts()
         print(f"file: {facts.size_bytes / 1e9:.2f} GB for {facts.n_chunks:,} chunks of {facts.space.dim} dims")
-    _sizes(path)
+    for kind, n_bytes in _sizes(path).items():
+        print(f"   {kind}: {n_bytes / 1e6:,.0f} MB")
 
 
 def sweep(path: Path) -> None:
@@ -126,60 +127,71 @@ def sweep(path: Path) -> None:
         codes = database._file.codes(connection)
         for bits in (256, 512, 1024):
             some = Codes(codes.rows, codes.words[: bits // 64])
-            _, scan = _timed(questions[:40], lambda q, c=some, b=bits: c.shortlist(encode(q[None], b)[0], 800))
+            _, times = _timed(questions[:40], lambda q, c=some, b=bits: c.shortlist(encode(q[None], b)[0], 800))
+            _tell(f"scan of {bits} bits", times)
             for n in (100, 200, 400, 800, 1600):
-                short = [some.shortlist(encode(q[None], bits)[0], n) for q in questions]
-                recall = np.mean([len(set(a.tolist()) & set(b)) / K for a, b in zip(short, expected, strict=True)])
-                print(f"{bits:>5} bits  shortlist {n:>5}  recall@{K} {recall:.4f}  scan {np.median(scan):.1f} ms")
+                short = [some.shortlist(encode(q[None], bits)[0], n).tolist() for q in questions]
+                recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(short, expected, strict=True)])
+                print(f"   shortlist {n:>5}  recall@{K} {recall:.4f}", flush=True)
         for n in (200, 400, 800, 1600):
             nearest.SHORTLIST = n
-            _, times = _timed(
-                questions[:100],
-                lambda q: nearest.two_stage(connection, lambda: codes, q, K).rows,
-            )
-            print(f"shortlist {n}: search {np.median(times):.1f} ms")
+            times = _timed(questions[:100], lambda q: nearest.two_stage(connection, lambda: codes, q, K).rows)[1]
+            _tell(f"search with a shortlist of {n}", times)
+
+
+def sizes(path: Path) -> None:
+    """Bytes that a chunk's vector and code take in the file, by dim."""
+    for dim in (128, 256, 512, 768, 1024, 2560, 4096):
+        n, random = 10_000, np.random.default_rng(0)
+        with Database.create(path, IndexSpace("made", "0" * 64, dim)) as database:
+            database.put(None, [Chunk("x")] * n, finish(random.standard_normal((n, dim)).astype(np.float32)))
+            bits = database.facts().code_bits
+        of = _sizes(path)
+        print(f"dim {dim}: vector {of['vectors'] / n:,.0f} bytes, code of {bits} bits {of['codes'] / n:,.0f} bytes")
+        path.unlink()
+
+
+def _sizes(path: Path) -> dict[str, float]:
+    """What each kind of table takes, with its indexes."""
+    import apsw
+
+    kinds = ("vectors", "codes", "words", "chunks", "files")
+    found: dict[str, float] = {}
+    for name, n_bytes in apsw.Connection(str(path)).execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name"):
+        kind = next((each for each in kinds if name.startswith(each) or f"_{each}_" in name), "other")
+        found[kind] = found.get(kind, 0) + n_bytes
+    return found
 
 
 def _words(database: Database, query: str) -> np.ndarray:
     return database.words(database.counted(terms_of(query)), K).rows
 
 
-def _timed(questions: Vectors, search: Callable[[Vectors], np.ndarray]) -> tuple[list[list[int]], list[float]]:
+def _timed(
+    questions: Vectors, search: Callable[[Vectors], np.ndarray]
+) -> tuple[list[list[int]], list[tuple[float, float]]]:
+    """What is found, and the milliseconds and the milliseconds of CPU of each."""
     found, times = [], []
     for question in questions:
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         rows = search(question)
-        times.append(1000 * (time.perf_counter() - began))
+        times.append((1000 * (time.perf_counter() - began), 1000 * (time.process_time() - began_cpu)))
         found.append(rows.tolist())
     return found, times
 
 
-def _tell(what: str, times: list[float]) -> None:
-    p50, p95 = np.percentile(times, [50, 95])
-    print(f"{what}: p50 {p50:.1f} ms, p95 {p95:.1f} ms ({len(times)} searches)")
+def _tell(what: str, times: list[tuple[float, float]]) -> None:
+    (p50, cpu), (p95, _) = np.percentile(times, [50, 95], axis=0)
+    print(f"{what}: p50 {p50:.1f} ms ({cpu:.1f} ms of CPU), p95 {p95:.1f} ms, {len(times)} searches", flush=True)
 
 
 def _rss() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-def _sizes(path: Path) -> None:
-    """What each table takes, with its indexes."""
-    import apsw
-
-    connection = apsw.Connection(str(path))
-    kinds = {"vectors": "vectors", "codes": "codes", "words": "words", "chunks": "texts and places", "files": "files"}
-    sizes: dict[str, float] = {}
-    for name, n_bytes in connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name"):
-        kind = next((kinds[each] for each in kinds if each in name), "other")
-        sizes[kind] = sizes.get(kind, 0) + n_bytes
-    for kind, n_bytes in sizes.items():
-        print(f"   {kind}: {n_bytes / 1e6:,.0f} MB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("make", "measure", "sweep"))
+    parser.add_argument("what", choices=("make", "measure", "sweep", "sizes"))
     parser.add_argument("path", type=Path)
     parser.add_argument("-n", type=int, default=1_000_000)
     parser.add_argument("-d", "--dim", type=int, default=1024)
@@ -187,7 +199,7 @@ def main() -> None:
     if options.what == "make":
         make(options.path, options.n, options.dim)
     else:
-        {"measure": measure, "sweep": sweep}[options.what](options.path)
+        {"measure": measure, "sweep": sweep, "sizes": sizes}[options.what](options.path)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class Database:
         The vectors are those of `chunk.embedded`.
         """
         self._check(chunks, vectors)
+        _check_text(record.path, 0)
         now = time.time()
         record = replace(record, n_chunks=len(chunks), indexed_at=now)
         names = [f"{record.path}#{number}" for number in range(len(chunks))]
@@ -101,7 +102,7 @@ class Database:
     def remove_files(self, paths: Iterable[str]) -> int:
         """Forget files with all that is theirs: how many there were."""
         with self._file.changing() as connection:
-            numbers = files_table.numbers(connection, paths)
+            numbers = files_table.numbers(connection, set(paths))
             self._remove(connection, chunks_table.of_files(connection, numbers))
             files_table.remove(connection, numbers)
         return len(numbers)
@@ -119,19 +120,18 @@ class Database:
         with self._file.changing() as connection:
             names = chunks_table.free_names(connection, len(chunks)) if ids is None else list(ids)
             there = chunks_table.named(connection, names)
-            for name, (_, file) in there.items():
-                if file is not None:
-                    raise OptionError(f"the id {name!r} is that of a file's chunk; choose another")
+            _check_own(there)
             self._remove(connection, [row for row, _ in there.values()])
             self._insert(connection, names, chunks, vectors, None, time.time())
         return names
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Forget chunks by id: how many there were."""
+        """Forget texts of no file by id: how many there were."""
         with self._file.changing() as connection:
-            rows = [row for row, _ in chunks_table.named(connection, set(ids)).values()]
-            self._remove(connection, rows)
-        return len(rows)
+            there = chunks_table.named(connection, set(ids))
+            _check_own(there)
+            self._remove(connection, [row for row, _ in there.values()])
+        return len(there)
 
     def exact(self, vector: Vectors, k: int, filters: Filters = NO_FILTERS) -> Ranked:
         """The k nearest by full vectors, all of them looked at, some megabytes at a time."""
@@ -171,6 +171,13 @@ class Database:
         """The entries of these rows, in their order; those that are gone are left out."""
         with self._file.reading() as connection:
             return chunks_table.entries(connection, rows)
+
+    def of_file(self, path: str) -> Window:
+        """The chunks of a file, and their vectors; none of a file that is not there."""
+        with self._file.reading() as connection:
+            rows = chunks_table.of_files(connection, files_table.numbers(connection, [path]))
+            found = tuple(chunks_table.entries(connection, rows))
+            return Window(found, vectors_table.of_rows(connection, rows, self.space.dim)[1])
 
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """Everything in the order of rows, a window at a time, as it is now, whatever is written meanwhile."""
@@ -270,6 +277,12 @@ class Database:
             raise OptionError("vectors must have length 1; scale them with q3e_local.vectors.finish")
         for place, chunk in enumerate(chunks):
             _check_text(chunk.text, place)
+
+
+def _check_own(there: Mapping[str, tuple[int, int | None]]) -> None:
+    for name, (_, file) in there.items():
+        if file is not None:
+            raise OptionError(f"{name!r} is a chunk of a file, which changes with the file alone; choose another id")
 
 
 def _check_text(text: str, place: int) -> None:

@@ -100,6 +100,7 @@ def names_of(connection: apsw.Connection, rows: Iterable[int]) -> list[str]:
 
 
 def n_chunks(connection: apsw.Connection) -> int:
+    """Counted in an index: the tables themselves are large."""
     return int(connection.execute("SELECT count(*) FROM chunks").get)
 
 

@@ -6,14 +6,15 @@ plain tables below it; what is written meanwhile leaves them behind, and then th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apsw
 import numpy as np
+from numpy.typing import NDArray
 
-from q3e_local.search.database import schema, vectors
+from q3e_local.search.database import chunks, schema, vectors
 from q3e_local.search.database.records import Rows
-from q3e_local.search.scan import Bits, Codes, code_bits, columns, encode
+from q3e_local.search.scan import Bits, Codes, code_bits, encode, gathered
 from q3e_local.vectors import Vectors
 
 CODE_BITS_MAX = 1024
@@ -60,17 +61,14 @@ def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -
 
 def load(connection: apsw.Connection, dim: int) -> Codes:
     """All codes, for a scan."""
-    found = _computed(connection, dim) if is_behind(connection) else _stored(connection, dim)
-    rows = np.concatenate([rows for rows, _ in found]) if found else np.empty(0, np.int64)
-    codes = np.concatenate([codes for _, codes in found]) if found else np.empty((0, bits(dim) // 8), np.uint8)
-    return columns(rows, codes)
+    if is_behind(connection):
+        computed = ((rows, encode(some, bits(dim))) for rows, some in vectors.windows(connection, dim))
+        return gathered(computed, chunks.n_chunks(connection), bits(dim))
+    taken = (_taken(validity) for (validity,) in connection.execute("SELECT validity FROM codes_chunks"))
+    return gathered(_stored(connection, dim), sum(int(some.sum()) for some in taken), bits(dim))
 
 
-def _computed(connection: apsw.Connection, dim: int) -> list[tuple[Rows, Bits]]:
-    return [(rows, encode(some, bits(dim))) for rows, some in vectors.windows(connection, dim)]
-
-
-def _stored(connection: apsw.Connection, dim: int) -> list[tuple[Rows, Bits]]:
+def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, Bits]]:
     """What sqlite-vec keeps in its own tables, which is fifty times as fast as to ask it for each row.
 
     Their layout is that of sqlite-vec 0.1: 1,024 rows in each record, of which a bit says whether they are taken, the
@@ -78,11 +76,12 @@ def _stored(connection: apsw.Connection, dim: int) -> list[tuple[Rows, Bits]]:
     """
     select = (
         "SELECT validity, rowids, vectors FROM codes_chunks "
-        "JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
+        "CROSS JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
     )
-    found = []
     for validity, rowids, codes in connection.execute(select):
-        taken = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
-        rows = np.frombuffer(rowids, "<i8")
-        found.append((rows[taken], np.frombuffer(codes, np.uint8).reshape(len(rows), bits(dim) // 8)[taken]))
-    return found
+        taken, rows = _taken(validity), np.frombuffer(rowids, "<i8")
+        yield rows[taken], np.frombuffer(codes, np.uint8).reshape(len(rows), bits(dim) // 8)[taken]
+
+
+def _taken(validity: bytes) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)

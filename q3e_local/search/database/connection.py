@@ -17,9 +17,10 @@ import apsw
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
 
 BUSY_S = 30.0
-# Seven vectors of 1,024 numbers fit into a page of this size; of the default 4,096 bytes, none does.
-PAGE_BYTES = 32768
+_PAGES = (4096, 8192, 16384, 32768, 65536)
+_CELL_BYTES = 11  # that SQLite adds to a row: where it is, its length, its number, its column
 _CACHE_KIB = 16384
+_JOURNAL_BYTES = 64 << 20  # what a large transaction leaves beside the file is cut to this
 
 Loader = Callable[[apsw.Connection], None]
 """Loads sqlite-vec into a connection, or raises."""
@@ -41,14 +42,14 @@ def load_sqlite_vec(connection: apsw.Connection) -> None:
 
 
 class Connection:
-    """One connection, used by one thread at a time: others wait."""
+    """One connection, used by one thread at a time: others wait. With `page_bytes` it makes the file if missing."""
 
-    def __init__(self, path: Path, loader: Loader = load_sqlite_vec, *, is_new: bool = False) -> None:
+    def __init__(self, path: Path, loader: Loader = load_sqlite_vec, page_bytes: int | None = None) -> None:
         self.path = path
         self.has_vec = True
         self._lock = threading.RLock()
         with reported(path):
-            self._apsw = _opened(path, is_new)
+            self._apsw = _opened(path, page_bytes)
             try:
                 loader(self._apsw)
             except (apsw.Error, ImportError, OSError, AttributeError):
@@ -127,20 +128,24 @@ def _transaction(connection: apsw.Connection, begin: str) -> Iterator[None]:
         raise
 
 
-def _opened(path: Path, is_new: bool) -> apsw.Connection:
-    if not is_new and not path.is_file():
+def _opened(path: Path, page_bytes: int | None) -> apsw.Connection:
+    if path.is_dir():
+        raise IndexFileError(f"{path} is a folder, not an index")
+    if page_bytes is None and not path.is_file():
         raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER")
-    if is_new and not path.parent.is_dir():
+    if page_bytes is not None and not path.parent.is_dir():
         raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
-    create = apsw.SQLITE_OPEN_CREATE if is_new else 0
+    create = 0 if page_bytes is None else apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | create)
     try:
         connection.set_busy_timeout(round(BUSY_S * 1000))
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; a written one keeps its own
+        if page_bytes is not None:
+            connection.execute(f"PRAGMA page_size = {page_bytes}")  # a file that was written keeps its own
         if connection.readonly("main"):
             connection = _readable(path, connection)
         # NORMAL: a power cut may take the last transactions, never the file.
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
         # A file from elsewhere must not make SQLite do what we did not write.
         connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
     except BaseException:
@@ -161,6 +166,19 @@ def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
         uri = f"{path.absolute().as_uri()}?immutable=1"
         return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     return connection
+
+
+def page_bytes(dim: int) -> int:
+    """The smallest page of which vectors of this dim leave no more than a seventh empty, as far as there is one.
+
+    Of the usual 4,096 bytes, a vector of 512 numbers would leave half. In larger ones than needed each change writes
+    more.
+    """
+    for size in _PAGES:
+        n_vectors = (size - 8) // (4 * dim + _CELL_BYTES)
+        if n_vectors * 4 * dim >= size * 6 // 7:
+            return size
+    return _PAGES[-1]
 
 
 def has_bytes(path: Path) -> bool:

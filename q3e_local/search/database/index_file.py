@@ -16,7 +16,7 @@ import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import codes, schema
-from q3e_local.search.database.connection import Connection, Loader, has_bytes
+from q3e_local.search.database.connection import Connection, Loader, has_bytes, page_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.scan import Codes
 
@@ -103,7 +103,7 @@ class IndexFile:
 
     def _make(self, space: IndexSpace) -> None:
         """The tables of a new file, or of one whose making was interrupted."""
-        maker = Connection(self.path, self._loader, is_new=True)
+        maker = Connection(self.path, self._loader, page_bytes(space.dim))
         try:
             with maker.writing() as connection:
                 if schema.version(connection) == 0:  # nobody was quicker

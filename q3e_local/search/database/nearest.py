@@ -18,7 +18,7 @@ from q3e_local.vectors import Vectors
 
 # Measured with scripts/bench/search_million.py: enough for a recall of 0.98 of the first ten among a million.
 SHORTLIST = 800
-_SHORTLIST_PER_HIT = 40
+_SHORTLIST_PER_HIT = 16
 # So few are read as quickly as the codes of all are scanned.
 EXACT_ROWS = 4 * SHORTLIST
 
@@ -43,13 +43,13 @@ def two_stage(
         return exact(connection, query, k, allowed)
     bits = 64 * len(codes.words)
     short = codes.shortlist(encode(query[None], bits)[0], n_short, allowed)
-    rows, found = vectors.of_rows(connection, np.sort(short), len(query))
+    found, scores = vectors.nearest(vectors.windows(connection, len(query), np.sort(short)), query, k)
     explained = (
         f"first stage: scanned {bits}-bit codes of {_of(len(codes.rows), 'chunk')}"
         f" ({_cut(bits, len(query))}) for the {len(short):,} nearest",
         f"second stage: ordered those by their full vectors of {len(query)} numbers",
     )
-    return _ordered(connection, rows, vectors.scored(found, query), k, explained)
+    return _ordered(connection, found, scores, k, explained)
 
 
 def _ordered(

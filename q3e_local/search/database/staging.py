@@ -19,13 +19,14 @@ _SPACE = "staged_space"
 
 
 def begin(connection: apsw.Connection, space: IndexSpace) -> int:
-    """Go on gathering vectors of this space, or begin: how many there are. Those of a third space are dropped."""
+    """Go on gathering vectors of this space, or begin: how many chunks have one. Those of a third are dropped."""
     named = json.dumps(astuple(space))
     if schema.meta(connection).get(_SPACE) != named:
         connection.execute("DROP TABLE IF EXISTS staged")
         connection.execute("CREATE TABLE staged (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT")
         schema.set_meta(connection, **{_SPACE: named})
-    return int(connection.execute("SELECT count(*) FROM staged").get)
+    select = "SELECT count(*) FROM chunks WHERE +id <= (SELECT max(id) FROM staged)"  # +: by a small index
+    return int(connection.execute(select).get)
 
 
 def missing(connection: apsw.Connection, n: int) -> tuple[Entry, ...]:

@@ -15,7 +15,7 @@ from q3e_local.search.database.records import Rows
 from q3e_local.vectors import Vectors
 
 _WINDOW_BYTES = 16 << 20
-# float32 sums of unit vectors differ by less than this, however they are summed.
+# Two float32 sums of unit vectors differ by less than this, however they are summed.
 _NOISE = 1e-5
 
 
@@ -63,7 +63,8 @@ def nearest(found: Iterable[tuple[Rows, Vectors]], query: Vectors, k: int) -> tu
     """The k best of all windows, in no order; more of them where the last ones' scores are equal."""
     best_rows, best = np.empty(0, np.int64), np.empty(0)
     for rows, vectors in found:
-        near = vectors @ query >= _kth(best, k) - _NOISE
+        rough = (vectors @ query).astype(np.float64)
+        near = rough >= max(_kth(best, k), _kth(rough, k)) - _NOISE
         best_rows = np.concatenate([best_rows, rows[near]])
         best = np.concatenate([best, scored(vectors[near], query)])
         kept = best >= _kth(best, k)

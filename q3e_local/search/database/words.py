@@ -63,8 +63,10 @@ def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allo
         if len(rows) >= k:
             break
     left_out = f", without {len(counts) - len(terms)} common ones" if len(terms) < len(counts) else ""
-    explained = (f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}",) if terms else ()
-    return Ranked(np.array(rows, np.int64), np.array(scores, np.float64), explained)
+    explained = f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"
+    if not terms:
+        explained = "words: none of the query's is in the index"
+    return Ranked(np.array(rows, np.int64), np.array(scores, np.float64), (explained,))
 
 
 def _ranked(connection: apsw.Connection, terms: Sequence[Term], limit: int) -> Iterator[tuple[int, float]]:
