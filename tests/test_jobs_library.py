@@ -72,6 +72,21 @@ def test_duplicates_are_those_of_all_pairs(dim, threshold, monkeypatch):
         assert np.allclose(group.scores, exact[group.representative, list(group.rows)], atol=1e-5)
 
 
+def test_rows_that_differ_only_late_are_compared_by_all_their_numbers():
+    """All that the first quarter leaves open is in the length of the rest, and here that is everything."""
+    late = np.concatenate([np.zeros((40, 100), np.float32), rows(40, 300)], axis=1)
+    near = np.concatenate([late[:, :100], finish(late[:, 100:] + 0.1 * rows(40, 300, seed=1))], axis=1)
+    found = jobs.duplicates(np.concatenate([late, near]), 0.97)
+    assert sorted(group.rows for group in found.groups) == [(n, n + 40) for n in range(40)]
+
+
+def test_copies_count_when_the_nearest_to_all_is_chosen():
+    (group,) = jobs.duplicates(unit(0, 10, 20, 0, 0, 0, 0), 0.9, ["a", "b", "c", "a", "a", "a", "a"]).groups
+    assert (group.representative, group.is_copy) == (0, (True, False, False, True, True, True, True))
+    (group,) = jobs.duplicates(unit(0, 10, 20), 0.9).groups
+    assert group.representative == 1
+
+
 def test_a_chain_is_one_group_that_says_how_far_its_ends_are_apart():
     (group,) = jobs.duplicates(unit(0, 10, 20, 30, 90), np.cos(np.radians(11))).groups
     assert group.rows == (0, 1, 2, 3)

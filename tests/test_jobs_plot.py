@@ -80,6 +80,7 @@ def test_a_page_shows_any_text_and_runs_none():
     page = Page(jobs.html_page(drawn, HOSTILE))
     assert {"b", "img"}.isdisjoint(page.tags)
     assert page.tags.count("script") == 2
+    assert not set("<>&") & set(page.scripts[0])
     data = json.loads(page.scripts[0])
     assert data["title"] == HOSTILE
     assert [group["name"] for group in data["groups"]] == [HOSTILE, "g"]
