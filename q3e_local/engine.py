@@ -89,6 +89,9 @@ class Engine(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """The ids of a text that is already normalized, without the end token; special-token text is parsed."""
 
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes each of these ids stands for: a character may be split between several."""
+
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
     ) -> NDArray[np.float32]:

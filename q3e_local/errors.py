@@ -22,6 +22,7 @@
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
     ├── NotEnoughDiskError      the file does not fit on this disk
     ├── EngineError             llama.cpp failed, or the engine is closed
+    ├── MissingPackageError     an optional package is not installed
     └── OutputError             an output cannot be written or continued
 
 Knows nothing of exit codes or HTTP statuses: the command line and the server map types to those.
@@ -139,6 +140,13 @@ class NotEnoughDiskError(Q3EError):
 
 class EngineError(Q3EError, RuntimeError):
     """llama.cpp failed, or the engine is closed."""
+
+
+class MissingPackageError(Q3EError, ImportError):
+    """An optional package is not installed; the text says how to get it."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}; install it with: pip install 'q3e-local[{extra}]'")
 
 
 class OutputError(Q3EError):

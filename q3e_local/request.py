@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from q3e_local.prompts import Kind
+from q3e_local.tables import html_table
 from q3e_local.vectors import Vectors
 
 DIM_MIN = 32  # the least the model card documents
@@ -71,6 +72,18 @@ class EmbedResult:
     model: str
     space: str
     cached: tuple[bool, ...]
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        n_rows, dim = self.vectors.shape
+        rows = (
+            (row, n_tokens, "cut" if cut else "", " ".join(f"{number:.4f}" for number in vector[:3].tolist()) + " …")
+            for row, (vector, n_tokens, cut) in enumerate(
+                zip(self.vectors, self.prompt_tokens, self.truncated, strict=True)
+            )
+        )
+        caption = f"{n_rows:,} vectors of {dim} numbers, {sum(self.prompt_tokens):,} tokens, {self.model}"
+        return html_table(["text", "tokens", "", "first numbers"], rows, caption)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ class FakeEngine:
         self.texts.append(text)
         return list(text.encode())
 
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        self._open()
+        return [b"<end>" if one == self.eos_id else bytes([one]) for one in ids]
+
     def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         self._open()
         self.prefixes.append(list(n_prefix or [0] * len(sequences)))

@@ -19,7 +19,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum plan request tuning tuned trials"
+    "checksum plan request tables tuning tuned trials"
 )
 ROOMS = [
     ["errors"],
@@ -31,6 +31,7 @@ ROOMS = [
     ["naming"],
     ["lookup", "stream"],
     ["embedder"],
+    ["jobs"],
     ["search"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
@@ -52,6 +53,9 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export"},
     "pyarrow": {"cli", "search.export"},
+    "sklearn": {"jobs.clustering", "jobs.mapping"},
+    "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
+    "matplotlib": {"jobs.drawing"},
     "apsw": {"search.database"},
     "watchfiles": {"search.watch"},
     "sqlite_vec": {"search.database"},
@@ -147,7 +151,7 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
 def test_starting_loads_nothing_heavy(what: str) -> None:
     heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
     heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"}
-    heavy |= {"apsw", "sqlite_vec", "watchfiles"}
+    heavy |= {"apsw", "sqlite_vec", "watchfiles", "sklearn", "matplotlib"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}

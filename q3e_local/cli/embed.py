@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cache.choose import chosen
 from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli.computing import check_request, computing
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
-from q3e_local.cli.loading import load
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 _NAMED_AT_MOST = 5
 _SKIPPED_AT_MOST = 100
-_BYTES_PER_TOKEN = 4  # about, in most languages
 _RECORDS = {".csv": "--csv COLUMN", ".jsonl": "--jsonl FIELD", ".ndjson": "--jsonl FIELD"}
 
 
@@ -139,11 +137,11 @@ def embed(
     with (
         stopping_cleanly(),
         explained(engine),
-        _embedder(model, server, offline, quiet, cache, engine, n_bytes) as embedder,
+        computing(model, server, offline, quiet, cache, engine, n_bytes) as embedder,
     ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
-        _check(embedder, request)
+        check_request(embedder, request)
         about = About(embedder.model, embedder.space(request), embedder.dim(request), dtype)
         _hint_at_task(request, about, quiet)
         with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
@@ -156,40 +154,6 @@ def embed(
         seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
     return SKIPPED if tally.skipped else DONE
-
-
-def _embedder(
-    model: str,
-    server: str | None,
-    offline: bool,
-    quiet: bool,
-    cache: bool | None,
-    engine: EngineOptions,
-    n_bytes: int | None,
-) -> Embedder | RemoteEmbedder:
-    """The model in this process, or a server's."""
-    if not server:
-        n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
-        settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
-        return load(model, offline, quiet, cache=chosen(cache), **settings)
-    if cache is not None:
-        raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
-    if engine.is_given:
-        raise OptionError(
-            "--threads, --explain and their like are for a model in this process; the server has its own"
-        )
-    from q3e_local.remote import RemoteEmbedder, Server
-
-    return RemoteEmbedder(Server(server), model)
-
-
-def _check(embedder: Embedder | RemoteEmbedder, request: EmbedRequest) -> None:
-    """Refuse a request before an output is opened. Raises OptionError with the name of the flag."""
-    try:
-        embedder.check(request)
-    except OptionError as error:
-        flag = {"dim": "--dimensions", "max_tokens": "--max-tokens"}.get(error.option, error.option)
-        raise OptionError(error.under(flag)) from None
 
 
 def _run(

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from q3e_local.cli import resume
 from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, About, Record, Writer
@@ -36,7 +37,7 @@ class Output:
                 self._writer.write(record)
                 self.n_written += 1
         except OSError as error:
-            raise _cannot_write(self._name, error) from None
+            raise cannot_write(self._name, error) from None
 
     def finish(self) -> None:
         """Complete the output with what was written."""
@@ -70,7 +71,7 @@ def settle(path: Path | None) -> Path | None:
             raise OutputError(f"{path} is no regular file; pipe the output there instead")
         return path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us, links in a circle
-        raise _cannot_write(str(path), error) from None
+        raise cannot_write(str(path), error) from None
 
 
 def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> None:
@@ -87,7 +88,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
         is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
         taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
     except OSError as error:
-        raise _cannot_write(str(path), error) from None
+        raise cannot_write(str(path), error) from None
     if is_folder:
         raise OutputError(f"{path} is a folder; name a file in it")
     if not has_folder:
@@ -120,10 +121,11 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
     except OSError as error:
         if error is of_block:  # not the output's: that one tells by itself
             raise
-        raise _cannot_write(name, error) from None
+        raise cannot_write(name, error) from None
 
 
-def _cannot_write(name: str, error: Exception) -> OutputError:
+def cannot_write(name: str, error: Exception) -> OutputError:
+    """What the user is told of it."""
     return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
 
 
@@ -154,11 +156,17 @@ def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
 
 @contextmanager
 def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
+    with landing(path) as stream, _finished(FORMATS[form](stream, about), str(path)) as output:
+        yield output
+
+
+@contextmanager
+def landing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes are under the path once the block ends well; else all is as it was before."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("xb") as stream:
-            with _finished(FORMATS[form](stream, about), str(path)) as output:
-                yield output
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())  # or a power cut may leave the name with nothing under it
         partial.replace(path)

@@ -42,6 +42,27 @@ def meter(n_bytes: int | None, quiet: bool) -> Iterator[Meter]:
         yield update
 
 
+class Counter(Protocol):
+    """Told how much is done of how much there is."""
+
+    def __call__(self, n_done: int, n_total: int) -> None: ...
+
+
+@contextmanager
+def counter(what: str, quiet: bool) -> Iterator[Counter]:
+    """A bar for work that is counted, with the time left. Quiet where nobody looks."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda n_done, n_total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda n_done, n_total: progress.update(task, completed=n_done, total=n_total)
+
+
 class Bar(Protocol):
     """Told what is being done and how far it is: bytes or pieces."""
 

@@ -1,0 +1,281 @@
+"""What a job works on: texts with their vectors, embedded now, from a `.npy` of `embed`, or from an index.
+
+The one seam between the jobs and where their input lies; knows files, and no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli.computing import check_request, computing
+from q3e_local.cli.engine_options import explained
+from q3e_local.cli.formats import text_digest
+from q3e_local.cli.given_vectors import GivenVectors, read_npy
+from q3e_local.cli.inputs import STDIN, Layout, Source
+from q3e_local.cli.jobs.asked import Embedding, Reading
+from q3e_local.cli.progress import meter
+from q3e_local.embedder import Embedder
+from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.request import EmbedRequest
+from q3e_local.space import Space, comparable
+from q3e_local.vectors import Vectors, finish
+
+if TYPE_CHECKING:
+    from q3e_local.remote import RemoteEmbedder
+    from q3e_local.search.database.records import Entry
+
+_NAMED_AT_MOST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Texts in order. `vectors` float32 (n, dim) with rows of length 1; `sources` the file of each."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]  # of vectors whose texts are not known: the ids
+    vectors: Vectors
+    sources: tuple[str, ...]
+    space: str | None = None  # None: not known
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that did all else."""
+        return SKIPPED if self.skipped else DONE
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What was read, before it is embedded."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    sources: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+class Model:
+    """The model that the options name, loaded when the first text needs it."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        self.embedding = embedding
+        self.request = EmbedRequest(
+            (), None, embedding.task, embedding.instruction, embedding.dim, truncate=True,
+            max_tokens=embedding.max_tokens,
+        )  # fmt: skip
+        self._opened = ExitStack()
+        self._embedder: Embedder | RemoteEmbedder | None = None
+
+    def embedder(self, n_bytes: int | None = None) -> Embedder | RemoteEmbedder:
+        """The model, loaded for about `n_bytes` of text. Raises OptionError for what it cannot do."""
+        if self._embedder is None:
+            asked = self.embedding
+            self._opened.enter_context(explained(asked.engine))
+            embedder = computing(
+                asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine, n_bytes
+            )
+            self._opened.callback(embedder.close)
+            check_request(embedder, self.request)
+            self._embedder = embedder
+        return self._embedder
+
+    def embed(self, read: Texts, skip: bool) -> Collection:
+        """All texts' vectors. Raises InputError for one that cannot be embedded, or leaves it out."""
+        n_bytes = [len(text.encode("utf-8")) for text in read.texts]
+        embedder = self.embedder(sum(n_bytes))
+        vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
+        ends, skipped, n_cut = np.cumsum(n_bytes), list(read.skipped), 0
+        kept: list[int] = []
+        with meter(sum(n_bytes), self.embedding.quiet) as show:
+
+            def told(n_texts: int, n_tokens: int) -> None:
+                show(int(ends[n_texts - 1]), n_texts, n_tokens)
+
+            for row, result in enumerate(embedder.stream(replace(self.request, texts=read.texts), told)):
+                if isinstance(result, TextError):
+                    if not skip:
+                        raise InputError(f"{read.ids[row]} {result.message}")
+                    skipped.append(f"{read.ids[row]} {result.message}")
+                    continue
+                vectors[len(kept)] = result.vector
+                kept.append(row)
+                n_cut += result.truncated
+        if not kept:
+            raise InputError("no text in the input could be embedded")
+        if n_cut and not self.embedding.quiet:
+            click.echo(f"{'1 text was' if n_cut == 1 else f'{n_cut:,} texts were'} cut to the limit", err=True)
+        ids, texts, sources = (tuple(each[row] for row in kept) for each in (read.ids, read.texts, read.sources))
+        space = embedder.space(self.request)
+        return Collection(ids, texts, vectors[: len(kept)], sources, space, tuple(skipped))
+
+    def close(self) -> None:
+        """Free the model, if it was loaded."""
+        self._opened.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def collect(reading: Reading, model: Model, n_min: int = 1, leave_out: Path | None = None) -> Collection:
+    """The texts of all inputs with their vectors. Raises InputError for fewer than `n_min`, and what reading raises.
+
+    A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts.
+    """
+    given = [name for name in reading.names if Path(name).suffix.lower() in _GIVEN]
+    if len(given) > 1:
+        raise OptionError(f"{given[0]} and {given[1]} both have vectors; give one of them")
+    if given:
+        _check_unused(given[0], model.embedding)
+        others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
+        found = _GIVEN[Path(given[0]).suffix.lower()](Path(given[0]), others, model.embedding)
+    else:
+        found = model.embed(read_texts(reading, leave_out), reading.skip)
+    if len(found.ids) < n_min:
+        raise InputError(_too_few(reading, found, n_min))
+    return found
+
+
+def read_texts(reading: Reading, leave_out: Path | None = None) -> Texts:
+    """All texts of the inputs. Raises InputError for one that cannot be read, or leaves it out."""
+    source = inputs.find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
+    ids: list[str] = []
+    texts: list[str] = []
+    sources: list[str] = []
+    skipped: list[str] = []
+    parts: list[tuple[str, Source]] = [("", Source((), source.texts, source.layout))]
+    for path in source.paths:
+        parts.append(("stdin" if path is None else path.as_posix(), Source((path,), (), source.layout)))
+    for name, part in parts:
+        for item in part.read():
+            if item.problem is None:
+                ids.append(item.id)
+                texts.append(item.text)
+                sources.append(name)
+            elif reading.skip:
+                skipped.append(f"{item.id} {item.problem}")
+            else:
+                raise InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
+    if not ids:
+        raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
+    return Texts(tuple(ids), tuple(texts), tuple(sources), tuple(skipped))
+
+
+def tell_skipped(found: Collection) -> None:
+    """Say on stderr what was left out."""
+    if found.skipped:
+        click.echo(f"{len(found.skipped):,} skipped:", err=True)
+        for line in found.skipped[:_NAMED_AT_MOST]:
+            click.echo(f"  {line}", err=True)
+        if len(found.skipped) > _NAMED_AT_MOST:
+            click.echo(f"  and {len(found.skipped) - _NAMED_AT_MOST:,} more", err=True)
+
+
+def check_comparable(one: Collection, name: str, other: Collection, others_name: str) -> None:
+    """Raise OptionError where scores between the two would mean nothing."""
+    dim, others_dim = one.vectors.shape[1], other.vectors.shape[1]
+    if dim != others_dim:
+        raise OptionError(
+            f"{name} has vectors of dim {dim}, {others_name} of {others_dim}; -d {min(dim, others_dim)} cuts both"
+        )
+    if one.space is not None and other.space is not None and not comparable(one.space, other.space):
+        raise OptionError(
+            f"{name} is of the space {one.space}, {others_name} of {other.space}: of another model; embed one anew"
+        )
+
+
+def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    found = read_npy(path, embedding.dim, embedding.quiet)
+    has_texts = others.names or others.texts
+    if not has_texts:
+        if others.layout != Layout():
+            raise OptionError(
+                f"{path} has vectors; give the files of its texts behind it, or no --lines and the like"
+            )
+        return Collection(found.ids, found.ids, found.vectors, tuple(map(_source, found.ids)), found.space)
+    read = read_texts(others)
+    _check_texts(path, found, read)
+    return Collection(read.ids, read.texts, found.vectors, read.sources, found.space, read.skipped)
+
+
+def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
+    """Raise InputError where the texts are not those that the vectors are of."""
+    if len(read.ids) != len(found.ids):
+        raise InputError(
+            f"{path} has {len(found.ids):,} rows, its inputs have {len(read.ids):,} texts; give those it was made of"
+        )
+    for row, (name, text, digest) in enumerate(zip(read.ids, read.texts, found.digests, strict=False)):
+        if text_digest(text) != digest:
+            raise InputError(f"{name} is not the text that row {row} of {path} was made of; embed the inputs anew")
+
+
+def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    from q3e_local.search.database import Database
+
+    if others.names or others.texts or others.layout != Layout():
+        raise OptionError(f"{path} has its texts and their vectors; name it alone")
+    if not path.exists():  # opening it would say how to make one, by a name
+        raise InputError(f"there is no file {path}")
+    entries: list[Entry] = []
+    with Database.open(path) as database:
+        space, dim = database.space, database.space.dim if embedding.dim is None else embedding.dim
+        if not 1 <= dim <= space.dim:
+            raise OptionError(f"--dimensions must be between 1 and {space.dim} for {path}, got {dim}")
+        vectors = np.empty((database.facts().n_chunks, dim), np.float32)
+        for window in database.entries():
+            # What is indexed meanwhile is left for the next time.
+            some = window.entries[: len(vectors) - len(entries)]
+            vectors[len(entries) : len(entries) + len(some)] = finish(window.vectors[: len(some)], dim)
+            entries += some
+    if not entries:
+        raise InputError(f"{path} has no texts in it")
+    return Collection(
+        tuple(_place(entry) for entry in entries),
+        tuple(entry.chunk.text for entry in entries),
+        vectors[: len(entries)],
+        tuple(entry.file or "" for entry in entries),
+        str(Space(space.digest, dim, space.prefix)) if space.digest else None,
+    )
+
+
+def _place(entry: Entry) -> str:
+    """Where a chunk is, as people find it: `file:line`, or the id it has."""
+    line = entry.chunk.line
+    return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
+
+
+# By suffix: what reads files that have vectors already.
+_GIVEN: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
+
+
+def _check_unused(name: str, embedding: Embedding) -> None:
+    if embedding.given:
+        raise OptionError(f"{name} has its vectors already: {embedding.given[0]} is for texts that are embedded now")
+
+
+def _source(name: str) -> str:
+    """The file in an id such as `notes/a.txt:12`."""
+    path, colon, line = name.rpartition(":")
+    return path if colon and line.isdecimal() else name
+
+
+def _too_few(reading: Reading, found: Collection, n_min: int) -> str:
+    there = "there is 1 text" if len(found.ids) == 1 else f"there are {len(found.ids)} texts"
+    files = [name for name in reading.names if name != STDIN]
+    hint = ""
+    if reading.layout == Layout() and (reading.names or not reading.texts) and found.ids:
+        hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
+    return f"{there} in the input, this needs at least {n_min}{hint}"

@@ -1,0 +1,127 @@
+"""The options that all jobs have, with the names they have for `embed`: what to read, and how it is embedded."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from q3e_local.cli.engine_options import EngineOptions, engine_options, model_option
+from q3e_local.cli.inputs import Layout
+from q3e_local.prompts import TASKS
+
+SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to read texts from."""
+
+    names: tuple[str, ...]
+    layout: Layout = Layout()  # noqa: RUF009 (frozen)
+    texts: tuple[str, ...] = ()
+    glob: str | None = None
+    skip: bool = False
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How texts become vectors. `given` are the options of it that the user wrote."""
+
+    model: str
+    dim: int | None
+    task: str | None
+    instruction: str | None
+    max_tokens: int | None
+    engine: EngineOptions
+    offline: bool
+    cache: bool | None
+    server: str | None
+    quiet: bool
+    given: tuple[str, ...]
+
+
+_READING = (
+    click.option("--text", "texts", metavar="TEXT", multiple=True, help="This text too; may be repeated."),
+    click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text."),
+    click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD."),
+    click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN."),
+    click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv."),
+    click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]"),
+    click.option("--skip-errors", "skip", is_flag=True, help="Go on without a text that fails, list it, and exit 3."),
+)
+
+_EMBEDDING = (
+    model_option,
+    click.option(
+        "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"
+    ),
+    click.option("--task", type=click.Choice(SYMMETRIC), help="A named instruction for every text. [default: none]"),
+    click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English."),
+    click.option(
+        "--max-tokens", type=click.IntRange(1), help="Cut texts at fewer tokens than the model's own limit."
+    ),
+    engine_options,
+    click.option("--offline", is_flag=True, help="Pull nothing if the model is missing."),
+    click.option(
+        "--cache/--no-cache", "cache", default=None,
+        help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
+    ),
+    click.option(
+        "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL", help="Let this running server compute."
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="No progress and no summary."),
+)  # fmt: skip
+
+_Command = Callable[..., Any]
+
+
+def inputs_argument(metavar: str = "[FILE|FOLDER|-]...") -> Callable[[_Command], _Command]:
+    """The argument whose names `reading_options` reads."""
+    return click.argument("names", metavar=metavar, nargs=-1)
+
+
+def reading_options(command: _Command) -> _Command:
+    """Give a command with an `inputs_argument` the parameter `reading`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, names: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None,
+        csv_column: str | None, id_field: str | None, glob: str | None, skip: bool, **options: Any,
+    ) -> Any:  # fmt: skip
+        reading = Reading(names, Layout(lines, jsonl, csv_column, id_field), texts, glob, skip)
+        return command(*arguments, reading=reading, **options)
+
+    return _with(_READING, wrapped)
+
+
+def embedding_options(command: _Command) -> _Command:
+    """Give a command the parameter `embedding`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, model: str, dim: int | None, task: str | None, instruction: str | None,
+        max_tokens: int | None, engine: EngineOptions, offline: bool, cache: bool | None, server: str | None,
+        quiet: bool, **options: Any,
+    ) -> Any:  # fmt: skip
+        source = click.get_current_context().get_parameter_source
+        names = ("model", "task", "instruction", "max_tokens", "server", "cache")
+        given = tuple(_flag(name) for name in names if source(name) == ParameterSource.COMMANDLINE)
+        embedding = Embedding(model, dim, task, instruction, max_tokens, engine, offline, cache, server, quiet, given)
+        return command(*arguments, embedding=embedding, **options)
+
+    return _with(_EMBEDDING, wrapped)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

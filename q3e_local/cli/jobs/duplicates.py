@@ -1,0 +1,90 @@
+"""`q3e-local duplicates`: groups of texts that say nearly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
+from q3e_local.cli.progress import counter
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.jobs import Duplicates
+
+
+@click.command()
+@inputs_argument()
+@click.option(
+    "--threshold", type=click.FloatRange(-1, 1), default=0.95, show_default=True,
+    help="Texts at this score or above it are near-duplicates.",
+)  # fmt: skip
+@reading_options
+@embedding_options
+@report_options
+def duplicates(
+    threshold: float, reading: Reading, embedding: Embedding, output: Path | None, form: str | None, as_json: bool,
+    force: bool,
+) -> int:  # fmt: skip
+    """Find groups of near-duplicates. Texts that are the same to the letter are found without comparing vectors.
+
+    A text is in a group if it is near to any other in it, so the lowest score inside a group stands beside it. Kept
+    of a group, the representative is nearest to all others. A .npy of `embed` has its vectors; behind it the inputs
+    it was made of, for their texts.
+
+    \b
+      q3e-local duplicates --lines sentences.txt
+      q3e-local duplicates notes/ --threshold 0.9 -o groups.csv
+      q3e-local duplicates vectors.npy --lines sentences.txt
+    """
+    from q3e_local import jobs
+
+    where = target(output, form, as_json, force)
+    with stopping_cleanly():
+        with Model(embedding) as model:
+            found = collect(reading, model, n_min=2, leave_out=where.path)
+        texts = None if found.texts == found.ids else found.texts  # of vectors alone, ids stand in for them
+        with counter("compare", embedding.quiet) as show:
+            groups = jobs.duplicates(found.vectors, threshold, texts, show)
+        write_report(_report(found, groups), where)
+    if not embedding.quiet:
+        _say(groups)
+    tell_skipped(found)
+    return found.code
+
+
+def _report(found: Collection, groups: Duplicates) -> Report:
+    def objects() -> Iterator[dict[str, Any]]:
+        for number, group in enumerate(groups.groups, 1):
+            members = [
+                {"id": found.ids[row], "text": found.texts[row], "score": short(score), "same": same}
+                for row, score, same in zip(group.rows, group.scores, group.is_copy, strict=True)
+            ]
+            yield {
+                "group": number,
+                "size": len(group.rows),
+                "lowest": short(group.lowest),
+                "representative": found.ids[group.representative],
+                "members": members,
+            }
+
+    def rows() -> Iterator[list[object]]:
+        for number, group in enumerate(groups.groups, 1):
+            for row, score in zip(group.rows, group.scores, strict=True):
+                kept = "*" if row == group.representative else ""
+                yield [number, kept, short(score), short(group.lowest), found.ids[row], found.texts[row]]
+
+    return Report(objects(), ["group", "kept", "score", "lowest", "id", "text"], rows())
+
+
+def _say(groups: Duplicates) -> None:
+    n_same = sum(sum(group.is_copy) - 1 for group in groups.groups)
+    same = f", {n_same:,} the same to the letter" if n_same else ""
+    click.echo(
+        f"{counted(len(groups.groups), 'group')} at {groups.threshold} or above in {counted(groups.n_rows, 'text')}; "
+        f"{groups.n_redundant:,} could go{same}",
+        err=True,
+    )

@@ -1,0 +1,217 @@
+"""`q3e-local filter-pairs`: the rows of a CSV whose two texts agree.
+
+Reads, embeds and writes as it goes. Rows come out as they lie in the file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import numpy as np
+
+from q3e_local.cli import DONE
+from q3e_local.cli.collection import Model
+from q3e_local.cli.given_vectors import open_npy, row_facts, scaled
+from q3e_local.cli.inputs import STDIN
+from q3e_local.cli.jobs.asked import Embedding, embedding_options
+from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
+from q3e_local.cli.jobs.report import counted
+from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
+from q3e_local.cli.progress import Meter, meter
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.request import DIM_MIN
+from q3e_local.space import comparable
+from q3e_local.vectors import Vectors
+
+_BINS = 200  # of the scores from -1 to 1
+_QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
+
+
+@dataclass
+class _Tally:
+    """What a run did, for the line at its end. Scores are only counted in bins: there may be millions."""
+
+    n_rows: int = 0
+    n_kept: int = 0
+    n_without_text: int = 0
+    n_cut: int = 0
+
+    def __post_init__(self) -> None:
+        self.bins = np.zeros(_BINS, np.int64)
+
+    def score(self, score: float) -> None:
+        self.bins[min(_BINS - 1, max(0, int((score + 1) / 2 * _BINS)))] += 1
+
+    def quantile(self, part: float) -> float:
+        place = int(np.searchsorted(np.cumsum(self.bins), part * self.bins.sum()))
+        return (place + 0.5) / _BINS * 2 - 1
+
+
+@click.command(name="filter-pairs")
+@click.argument("name", metavar="CSV")
+@click.argument("columns", metavar="COLUMN [COLUMN]", nargs=-1, required=True)
+@click.option(
+    "--vectors", type=click.Path(path_type=Path), metavar="NPY",
+    help="Compare one column with these instead: row 1 with the first, and so on.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
+    help="Keep rows at this score or above it.",
+)  # fmt: skip
+@click.option("--score", "score_column", metavar="COLUMN", help="Add the score as a column of this name.")
+@click.option("--dropped", type=click.Path(path_type=Path), metavar="FILE", help="Write the other rows to this file.")
+@embedding_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
+@click.option("--force", is_flag=True, help="Replace the output files if they exist.")
+def filter_pairs(
+    name: str, columns: tuple[str, ...], vectors: Path | None, threshold: float, score_column: str | None,
+    dropped: Path | None, embedding: Embedding, output: Path | None, force: bool,
+) -> int:  # fmt: skip
+    """Keep the rows of a CSV whose two text columns agree, such as a sentence and its translation.
+
+    The rows come out as they are, quotes and line ends too. Rows that lack a text agree with nothing. A .tsv is
+    separated by tabs; - is stdin. For translations --task bitext is the instruction of the model's authors.
+
+    \b
+      q3e-local filter-pairs pairs.csv zh en --task bitext -o kept.csv --dropped dropped.csv
+      q3e-local filter-pairs clips.csv transcript --vectors clips.npy --score agreement > kept.csv
+    """
+    if len(columns) + (vectors is not None) != 2:
+        raise OptionError("give two columns to compare, or one and --vectors")
+    path, dropped_path = settle(output), settle(dropped)
+    if dropped is not None and dropped_path is None:
+        raise OptionError("--dropped needs a file")
+    if path is not None and dropped_path is not None and path.resolve() == dropped_path.resolve():
+        raise OptionError("-o and --dropped are the same file")
+    for each in (path, dropped_path) if dropped_path is not None else (path,):
+        check_target(each, "csv", resuming=False, force=force)
+        if each is not None and name != STDIN and each.resolve() == Path(name).resolve():
+            raise OptionError(f"{name} is the output too; write to another file")
+    tally = _Tally()
+    with stopping_cleanly(), ExitStack() as stack:
+        rows = stack.enter_context(open_csv(name, columns))
+        if score_column is not None and score_column in rows.header:
+            raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
+        model = stack.enter_context(Model(embedding))
+        model.embedder(rows.size_bytes)  # before anything is opened, or shown
+        given = None if vectors is None else _Given(vectors, model)
+        show = stack.enter_context(meter(rows.size_bytes, embedding.quiet))
+        kept = stack.enter_context(_stream(path))
+        others = None if dropped_path is None else stack.enter_context(_stream(dropped_path))
+        for stream in (kept, others):
+            if stream is not None:
+                stream.write(rows.first(score_column))
+        for row, score in _scored(rows, given, model, tally, show):
+            is_kept = score is not None and score >= threshold
+            tally.n_kept += is_kept
+            stream = kept if is_kept else others
+            if stream is not None:
+                stream.write(rows.written(row, score, score_column is not None))
+    if not embedding.quiet:
+        _say(tally, threshold)
+    return DONE
+
+
+class _Given:
+    """The vectors that rows of the CSV are compared with, read as they are needed. Raises what cannot be compared."""
+
+    def __init__(self, path: Path, model: Model) -> None:
+        self._path, self._raw = path, open_npy(path)
+        self.n_rows, width = self._raw.shape
+        embedder = model.embedder()
+        dim, facts = embedder.dim(model.request), row_facts(path, self.n_rows)
+        if width != dim:
+            way = f"; give -d {width}" if DIM_MIN <= width < dim else ""
+            raise OptionError(f"{path} has vectors of dim {width}, {embedder.model} gives {dim}{way}")
+        if facts is None:
+            return
+        if not comparable(facts.space, embedder.space(model.request)):
+            raise OptionError(f"{path} is of the space {facts.space}: not of {embedder.model} as it is now")
+        left_out = next((row for row, index in enumerate(facts.indices) if row != index), None)
+        if left_out is not None:
+            raise InputError(
+                f"texts were skipped when {path} was made, the first before its row {left_out}: not aligned"
+            )
+
+    def score(self, row: int, vector: Vectors) -> float:
+        """That of a text with the row's vector."""
+        if row >= self.n_rows:
+            raise InputError(f"{self._path} has {self.n_rows:,} rows, the CSV has more")
+        other = scaled(self._path, self._raw[row : row + 1].astype(np.float32), row, None)[0]
+        return float(vector @ other)
+
+
+def _scored(
+    rows: RawCsv, given: _Given | None, model: Model, tally: _Tally, show: Meter
+) -> Iterator[tuple[Row, float | None]]:
+    """Each row, in order, with its score; None where it lacks a text."""
+    waiting: deque[tuple[int, Row, bool]] = deque()  # read, and not yet given out; and whether it has its texts
+
+    def wanted() -> Iterator[str]:
+        for row in rows.rows():
+            texts = rows.texts(row)
+            has_texts = all(text.strip() for text in texts)
+            waiting.append((tally.n_rows, row, has_texts))
+            tally.n_rows += 1
+            if has_texts:
+                yield from texts
+
+    def without_text() -> Iterator[tuple[Row, None]]:
+        while waiting and not waiting[0][2]:
+            tally.n_without_text += 1
+            yield waiting.popleft()[1], None
+
+    request = replace(model.request, texts=wanted())
+    results = model.embedder(rows.size_bytes).stream(request, lambda *done: show(rows.n_bytes, *done))
+    while True:
+        first = next(results, None)
+        yield from without_text()
+        if first is None:
+            break
+        number, row, _ = waiting.popleft()
+        found = [first] if given is not None else [first, next(results)]
+        embedded = []
+        for one in found:
+            if isinstance(one, TextError):
+                raise InputError(f"{rows.name}:{row.line} {one.message}")
+            embedded.append(one)
+        tally.n_cut += any(one.truncated for one in embedded)
+        vector = embedded[0].vector
+        score = float(vector @ embedded[1].vector) if given is None else given.score(number, vector)
+        tally.score(score)
+        yield row, score
+    if given is not None and given.n_rows != tally.n_rows:
+        raise InputError(f"the vectors have {given.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
+
+
+@contextmanager
+def _stream(path: Path | None) -> Iterator[BinaryIO]:
+    """stdout, or a file that lands whole. Raises OutputError."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with landing(path) as stream:
+            yield stream
+    except OSError as error:
+        raise cannot_write(str(path), error) from None
+
+
+def _say(tally: _Tally, threshold: float) -> None:
+    without = f", {tally.n_without_text:,} without text" if tally.n_without_text else ""
+    cut = f", {counted(tally.n_cut, 'row')} with a text cut to the limit" if tally.n_cut else ""
+    click.echo(
+        f"{tally.n_kept:,} of {counted(tally.n_rows, 'row')} kept at {threshold} or above{without}{cut}", err=True
+    )
+    if tally.bins.any():
+        parts = ", ".join(f"{name} {tally.quantile(part):.2f}" for name, part in _QUANTILES.items())
+        click.echo(f"scores: {parts}", err=True)

@@ -1,0 +1,150 @@
+"""`q3e-local inspect`: what a vector is like, and what the model saw of a text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+
+from q3e_local.cli import DONE
+from q3e_local.cli.collection import Model, read_texts
+from q3e_local.cli.formats import visible
+from q3e_local.cli.given_vectors import open_npy, row_facts
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import InputError, OptionError
+from q3e_local.jobs import Inspection, Seen
+
+_BAR = 40  # characters of the longest
+_TOKENS_AT_MOST = 200  # for people; JSON has all
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One vector, and the text it is of, where that is known."""
+
+    id: str
+    facts: Inspection
+    space: str | None
+    seen: Seen | None = None
+    cached: bool = False
+
+
+@click.command()
+@inputs_argument()
+@click.option("--row", type=click.IntRange(0), help="Which row of a .npy, counted from 0. [default: 0]")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for each text.")
+@reading_options
+@embedding_options
+def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embedding) -> int:
+    """Show a vector's norm, mean, spread and histogram, and the tokens of its text as the model saw them.
+
+    Pieces of tokens are written as Python writes them, so that spaces and parts of characters show; the end token is
+    last. Of a .npy, the row as it lies in the file.
+
+    \b
+      q3e-local inspect --text "预算获得批准"
+      q3e-local inspect vectors.npy --row 3
+    """
+    given = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
+    if given is None and row is not None:
+        raise OptionError("--row is for a .npy")
+    with stopping_cleanly():
+        if given is not None:
+            if len(reading.names) > 1 or reading.texts:
+                raise OptionError(f"inspect {given} by itself: there is no model in it")
+            _show(_of_row(Path(given), row or 0), as_json)
+            return DONE
+        with Model(embedding) as model:
+            for found in _of_texts(model, reading):
+                _show(found, as_json)
+    return DONE
+
+
+def _of_row(path: Path, row: int) -> _Found:
+    from q3e_local import jobs
+
+    raw = open_npy(path)
+    if row >= len(raw):
+        raise OptionError(f"--row must be between 0 and {len(raw) - 1} for {path}, got {row}")
+    facts = row_facts(path, len(raw))
+    numbers = np.array(raw[row], np.float32)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"row {row} of {path} has NaN or infinity in it")
+    name, space = (f"row {row}", None) if facts is None else (facts.ids[row], facts.space)
+    return _Found(name, jobs.inspect(numbers), space)
+
+
+def _of_texts(model: Model, reading: Reading) -> Iterator[_Found]:
+    from q3e_local import jobs
+    from q3e_local.embedder import Embedder
+
+    read = read_texts(reading)
+    found = model.embed(read, skip=False)
+    embedder = model.embedder()
+    for name, text, vector in zip(found.ids, found.texts, found.vectors, strict=True):
+        # A server's tokens are its own: its routes give them.
+        seen = jobs.seen(embedder, text, model.request) if isinstance(embedder, Embedder) else None
+        yield _Found(name, jobs.inspect(vector), found.space, seen)
+
+
+def _show(found: _Found, as_json: bool) -> None:
+    if as_json or not sys.stdout.isatty():
+        sys.stdout.buffer.write(orjson.dumps(_object(found), option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+        return
+    click.echo("\n".join(_lines(found)))
+
+
+def _object(found: _Found) -> dict[str, Any]:
+    facts = found.facts
+    fields: dict[str, Any] = {
+        "id": found.id, "space": found.space, "dim": facts.dim, "norm": facts.norm, "mean": facts.mean,
+        "spread": facts.spread, "lowest": facts.lowest, "highest": facts.highest,
+        "histogram": {"edges": facts.edges, "counts": facts.counts},
+    }  # fmt: skip
+    if found.seen is not None:
+        fields |= {
+            "text": found.seen.text,
+            "renormalized": found.seen.is_renormalized,
+            "n_left_out": found.seen.n_left_out,
+            "tokens": [{"id": token.id, "piece": token.piece} for token in found.seen.tokens],
+        }
+    return fields
+
+
+def _lines(found: _Found) -> Iterator[str]:
+    facts = found.facts
+    yield visible(found.id)
+    if found.seen is not None:
+        yield from _of_text(found.seen)
+    yield f"  dim {facts.dim}, norm {facts.norm:.4f}, mean {facts.mean:+.5f}, spread {facts.spread:.5f}"
+    yield f"  from {facts.lowest:+.4f} to {facts.highest:+.4f}" + (f", space {found.space}" if found.space else "")
+    most = max(facts.counts)
+    for low, high, count in zip(facts.edges, facts.edges[1:], facts.counts, strict=False):
+        bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
+        yield f"  {low:+.4f} {high:+.4f} {count:>6,} {bar}".rstrip()
+
+
+def _of_text(seen: Seen) -> Iterator[str]:
+    n_tokens = len(seen.tokens)
+    yield f"  {n_tokens:,} tokens" + (f", {seen.n_left_out:,} more left out" if seen.n_left_out else "")
+    if seen.is_renormalized:
+        yield "  the text was normalized to NFC: the model saw other characters than are in it"
+    shown = [*seen.tokens[:_TOKENS_AT_MOST], *([] if n_tokens <= _TOKENS_AT_MOST else seen.tokens[-1:])]
+    line = "   "
+    for place, token in enumerate(shown):
+        if place == _TOKENS_AT_MOST:
+            line += f" … {n_tokens - len(shown):,} more …"
+        part = f" {token.id}{visible(repr(token.piece))}"
+        if len(line) + len(part) > 100:
+            yield line
+            line = "   "
+        line += part
+    yield line

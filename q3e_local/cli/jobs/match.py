@@ -1,0 +1,124 @@
+"""`q3e-local match`: each text's nearest in a list of standard phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from q3e_local.cli.collection import Collection, Model, check_comparable, collect, tell_skipped
+from q3e_local.cli.inputs import Layout
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import OptionError
+from q3e_local.jobs import Matches
+
+
+@click.command()
+@click.argument("names", metavar="TEXTS", callback=lambda context, parameter, name: (name,))
+@click.argument("phrases", metavar="PHRASES")
+@click.option(
+    "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
+    help="Below this score it is no match.",
+)  # fmt: skip
+@click.option(
+    "--top", type=click.IntRange(1), default=1, show_default=True, help="Name this many phrases, best first."
+)
+@reading_options
+@embedding_options
+@report_options
+def match(
+    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, output: Path | None,
+    form: str | None, as_json: bool, force: bool,
+) -> int:  # fmt: skip
+    """Find for each line of TEXTS the nearest line of PHRASES, or none: what speech recognition meant to hear.
+
+    The second best phrase and the margin to it say how sure a match is. TEXTS may be - for stdin, records of --jsonl
+    or --csv, or like PHRASES a .npy.
+
+    \b
+      q3e-local match heard.txt phrases.txt
+      q3e-local match heard.txt phrases.txt --threshold 0.8 -o matches.csv
+    """
+    from q3e_local import jobs
+
+    if reading.layout == Layout() and not _has_vectors(reading.names[0]):
+        reading = replace(reading, layout=Layout(lines=True))
+    of_phrases = Reading((phrases,), Layout(lines=not _has_vectors(phrases)))
+    if reading.names == of_phrases.names == ("-",):
+        raise OptionError("stdin (-) can be read only once")
+    where = target(output, form, as_json, force)
+    with stopping_cleanly():
+        with Model(embedding) as model:
+            known = collect(of_phrases, model, leave_out=where.path)
+            found = collect(reading, model, leave_out=where.path)
+        check_comparable(found, reading.names[0], known, phrases)
+        known = _once(known, embedding.quiet)
+        matches = jobs.match(found.vectors, known.vectors, threshold, max(top, 2))
+        write_report(_report(found, known, matches, top), where)
+    if not embedding.quiet:
+        n_matched = int(matches.is_match.sum())
+        click.echo(
+            f"{n_matched:,} of {counted(len(found.ids), 'text')} match one of {counted(len(known.ids), 'phrase')} "
+            f"at {threshold} or above",
+            err=True,
+        )
+    tell_skipped(found)
+    return found.code
+
+
+def _has_vectors(name: str) -> bool:
+    return Path(name).suffix.lower() in (".npy", ".q3e")
+
+
+def _once(known: Collection, quiet: bool) -> Collection:
+    """The phrases, each once: a second one of the same would leave no margin to the first."""
+    rows = list({text: row for row, text in reversed(list(enumerate(known.texts)))}.values())[::-1]
+    if len(rows) < len(known.texts) and not quiet:
+        click.echo(f"{counted(len(known.texts) - len(rows), 'phrase')} there more than once", err=True)
+    ids, texts, sources = (tuple(each[row] for row in rows) for each in (known.ids, known.texts, known.sources))
+    return Collection(ids, texts, known.vectors[rows], sources, known.space, known.skipped)
+
+
+def _report(found: Collection, known: Collection, matches: Matches, top: int) -> Report:
+    margin = matches.margin
+
+    def objects() -> Iterator[dict[str, Any]]:
+        for row, (name, text) in enumerate(zip(found.ids, found.texts, strict=True)):
+            nearest = [
+                {"text": known.texts[place], "score": score}
+                for place, score in zip(matches.nearest[row], matches.scores[row], strict=True)
+            ]
+            second = nearest[1] if len(nearest) > 1 else {"text": None, "score": None}
+            fields: dict[str, Any] = {
+                "line": _line(name, row),
+                "id": name,
+                "text": text,
+                "match": nearest[0]["text"] if matches.is_match[row] else None,
+                "score": nearest[0]["score"],
+                "second": second["text"],
+                "second_score": second["score"],
+                "margin": short(margin[row]),
+            }
+            yield fields | {"nearest": nearest} if top > 1 else fields
+
+    def rows() -> Iterator[list[object]]:
+        for fields in objects():
+            matched = "no match" if fields["match"] is None else fields["match"]
+            more = [each[name] for each in fields.get("nearest", ())[2:] for name in ("text", "score")]
+            rest = [fields[name] for name in ("score", "second", "second_score", "margin")]
+            yield [fields["line"], fields["text"], matched, *rest, *more]
+
+    places = range(3, matches.nearest.shape[1] + 1) if top > 2 else ()
+    more = [f"{name} {place}" for place in places for name in ("match", "score")]
+    columns = ["line", "text", "match", "score", "second", "second score", "margin", *more]
+    return Report(objects(), columns, rows(), shown=["line", "score", "margin", "text", "match", "second"])
+
+
+def _line(name: str, row: int) -> int:
+    _, colon, line = name.rpartition(":")
+    return int(line) if colon and line.isdecimal() else row + 1

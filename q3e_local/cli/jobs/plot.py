@@ -1,0 +1,116 @@
+"""`q3e-local plot`: a collection as a picture of points, or as a page to look around in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import click
+
+from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.extra import need
+from q3e_local.cli.jobs.report import counted
+from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import OptionError
+from q3e_local.jobs import METHODS, Map, Method
+
+_COLOURS = ("folder", "file", "cluster", "none")
+_FILES_AT_MOST = 20  # that have a colour each without being asked
+
+
+@click.command()
+@inputs_argument()
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png or an .html file.")
+@click.option("--method", type=click.Choice(METHODS), default="pca", show_default=True, help="How to lay texts out.")
+@click.option(
+    "--colour", "--color", "colour", type=click.Choice(_COLOURS),
+    help="What has a colour of its own. [default: folder if there are several, file if a few]",
+)  # fmt: skip
+@click.option("-k", type=click.IntRange(1), help="How many clusters, with --colour cluster. [default: chosen]")
+@click.option("--title", help="[default: the inputs]")
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@reading_options
+@embedding_options
+def plot(
+    output: Path, method: Method, colour: str | None, k: int | None, title: str | None, force: bool,
+    reading: Reading, embedding: Embedding,
+) -> int:  # fmt: skip
+    """Draw a map of texts: those that mean the same lie near each other.
+
+    An .html page shows a text under the mouse, zooms, and loads nothing from anywhere; a .png is a picture, with the
+    names of the texts if they are few. pca keeps the directions in which texts differ most; tsne keeps neighbours
+    together, and says little of what lies far apart.
+
+    \b
+      q3e-local plot notes/ -o map.html
+      q3e-local plot --lines questions.txt --method tsne --colour cluster -o map.png
+    """
+    from q3e_local import jobs
+
+    path = settle(output)
+    form = "" if path is None else path.suffix.lower()
+    if form not in (".png", ".html", ".htm"):
+        raise OptionError(f"{output} does not say what to draw: end it in .png or .html")
+    if k is not None and colour != "cluster":
+        raise OptionError("-k is for --colour cluster")
+    assert path is not None  # it has a suffix
+    check_target(path, form, resuming=False, force=force)
+    if method == "tsne":
+        need("sklearn", "t-SNE")
+    if colour == "cluster":
+        need("sklearn", "clustering")
+    if form == ".png":
+        need("matplotlib", "a PNG")
+    with stopping_cleanly():
+        with Model(embedding) as model:
+            found = collect(reading, model, n_min=2, leave_out=path)
+        names = found.ids if found.ids != found.texts else ()
+        drawn = jobs.plot(found.vectors, found.texts, _groups(found, colour, k), method, names)
+        missing = _write(drawn, path, form, title or ", ".join((*reading.names, *reading.texts)))
+    if missing and not embedding.quiet:
+        click.echo(
+            f"no font here has {missing[:20]}, so the picture has boxes in their place; install Noto Sans CJK, "
+            "or write an .html",
+            err=True,
+        )
+    if not embedding.quiet:
+        groups = f" in {counted(len(drawn.group_names), 'colour')}" if drawn.group_names else ""
+        click.echo(f"{counted(len(found.ids), 'text')}{groups} in {path}", err=True)
+    tell_skipped(found)
+    return found.code
+
+
+def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[str]:
+    """The group of each text, by name."""
+    if colour == "none":
+        return ()
+    if colour == "cluster":
+        from q3e_local import jobs
+
+        try:
+            parted = jobs.cluster(found.vectors, k)
+        except OptionError as error:
+            raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
+        central = [found.texts[one.rows[0]] for one in parted.clusters]
+        return [f"{label + 1}: {central[label][:60]}" for label in parted.labels.tolist()]
+    folders = [PurePosixPath(source).parent.as_posix() for source in found.sources]
+    if colour == "folder" or (colour is None and len(set(folders)) > 1):
+        return folders
+    is_many = len(set(found.sources)) > _FILES_AT_MOST
+    return () if colour is None and is_many else [PurePosixPath(source).name for source in found.sources]
+
+
+def _write(drawn: Map, path: Path, form: str, title: str) -> str:
+    """Write the picture or the page. Returns the characters that no font has. Raises OutputError."""
+    from q3e_local import jobs
+
+    try:
+        with landing(path) as stream:
+            if form == ".png":
+                return jobs.write_png(drawn, stream, title)
+            stream.write(jobs.html_page(drawn, title).encode("utf-8"))
+            return ""
+    except OSError as error:
+        raise cannot_write(str(path), error) from None

@@ -1,0 +1,142 @@
+"""A CSV row by row, each with the very characters it is written in, so that it can be written again as it was.
+
+Knows CSV and encodings, nothing of texts or scores. Reads as it goes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from q3e_local.cli.inputs import STDIN
+from q3e_local.errors import InputError
+
+_FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
+_MARK = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record: the line it begins in, its cells, and itself, line end and all."""
+
+    line: int
+    cells: list[str]
+    raw: str
+
+
+@contextmanager
+def open_csv(name: str, columns: Sequence[str]) -> Iterator[RawCsv]:
+    """A file, or stdin, whose texts are in these columns. A .tsv is separated by tabs. Raises InputError."""
+    if name == STDIN:
+        if sys.stdin is None:
+            raise InputError("stdin is closed")
+        yield RawCsv("stdin", sys.stdin.buffer, columns, ",", None)
+        return
+    path = Path(name)
+    try:
+        size_bytes = path.stat().st_size
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}") from None
+    with stream:
+        yield RawCsv(name, stream, columns, "\t" if path.suffix.lower() == ".tsv" else ",", size_bytes)
+
+
+class RawCsv:
+    """An open CSV. `n_bytes` of it are read so far, of `size_bytes` where that is known."""
+
+    def __init__(
+        self, name: str, stream: BinaryIO, columns: Sequence[str], delimiter: str, size_bytes: int | None
+    ) -> None:
+        csv.field_size_limit(_FIELD_LIMIT)
+        self.name, self.size_bytes, self.n_bytes = name, size_bytes, 0
+        self._delimiter = delimiter
+        # Bytes that are no UTF-8 pass as surrogates, and come out as they were.
+        self._text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+        self._taken: list[str] = []
+        self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
+        self._first = next(self._records(), Row(1, [], ""))
+        self.header = self._first.cells
+        self._places = [self._place(column) for column in columns]
+
+    def rows(self) -> Iterator[Row]:
+        """All rows below the header, without blank lines. Raises InputError for what is no CSV."""
+        return self._records()
+
+    def texts(self, row: Row) -> list[str]:
+        """The cells of the columns; empty where a row is too short to have them. Raises InputError."""
+        texts = [row.cells[place] if place < len(row.cells) else "" for place in self._places]
+        for place, text in zip(self._places, texts, strict=True):
+            if not _is_utf8(text):
+                raise InputError(
+                    f"{self.name}:{row.line} column {self.header[place]!r} is not UTF-8; "
+                    "convert the file first, as with iconv -f GBK -t UTF-8"
+                )
+        return texts
+
+    def first(self, added: str | None = None) -> bytes:
+        """The header as it is, with a column more where one is `added`."""
+        return self._with(self._first, added)
+
+    def written(self, row: Row, score: float | None = None, has_score: bool = False) -> bytes:
+        """The row as it is, with its score as the last column where there is such a column."""
+        if not has_score:
+            return self._with(row, None)
+        return self._with(row, "" if score is None else str(np.float32(score)))
+
+    def _with(self, row: Row, cell: str | None) -> bytes:
+        raw = row.raw
+        if cell is not None:
+            line = raw.rstrip("\r\n")
+            short = self._delimiter * max(0, len(self.header) - len(row.cells))
+            raw = f"{line}{short}{self._delimiter}{self._quoted(cell)}{raw[len(line) :]}"
+        return raw.encode("utf-8", "surrogateescape")
+
+    def _quoted(self, cell: str) -> str:
+        line = io.StringIO()
+        csv.writer(line, delimiter=self._delimiter, lineterminator="").writerow([cell, ""])
+        return line.getvalue()[: -len(self._delimiter)]
+
+    def _records(self) -> Iterator[Row]:
+        while True:
+            line = self._reader.line_num + 1
+            try:
+                cells = next(self._reader, None)
+            except csv.Error as error:
+                raise InputError(f"{self.name}:{line} is not CSV: {error}") from None
+            except OSError as error:
+                raise InputError(f"{self.name} cannot be read: {error.strerror or error}") from None
+            if cells is None:
+                return
+            raw = "".join(self._taken)
+            self._taken.clear()
+            self.n_bytes += len(raw.encode("utf-8", "surrogateescape"))
+            if cells:
+                yield Row(line, cells, raw)
+
+    def _lines(self) -> Iterator[str]:
+        for number, line in enumerate(self._text):
+            self._taken.append(line)
+            yield line.removeprefix(_MARK) if number == 0 else line
+
+    def _place(self, column: str) -> int:
+        if column not in self.header:
+            there = ", ".join(self.header) or "none"
+            raise InputError(f"{self.name} has no column {column!r}; its columns are {there}")
+        return self.header.index(column)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""`q3e-local similar`: how near texts are to each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.inputs import STDIN, Layout
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.errors import OptionError
+
+
+@click.command()
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
+@click.option(
+    "--file", "names", metavar="PATH", multiple=True,
+    help="Texts of this file or folder; may be repeated. Of one file alone, or of stdin, the lines.",
+)  # fmt: skip
+@reading_options
+@embedding_options
+@report_options
+def similar(
+    words: tuple[str, ...], reading: Reading, embedding: Embedding, output: Path | None, form: str | None,
+    as_json: bool, force: bool,
+) -> int:  # fmt: skip
+    """Compare texts: the score of two, a matrix of more. 1 is the same, 0 has nothing in common.
+
+    \b
+      q3e-local similar "the budget was approved" "预算获得批准"
+      q3e-local similar --file sentences.txt
+      q3e-local similar --file a.md --file b.md --task sts
+    """
+    from q3e_local import jobs
+
+    texts = (*words, *reading.texts)
+    reading = replace(reading, texts=texts, names=reading.names or _stdin(texts))
+    if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout == Layout():
+        reading = replace(reading, layout=Layout(lines=True))
+    where = target(output, form, as_json, force)
+    with stopping_cleanly(), Model(embedding) as model:
+        found = collect(reading, model, n_min=2, leave_out=where.path)
+    scores = jobs.similar(found.vectors, found.texts).scores
+    if len(found.ids) == 2 and where.path is None and form is None and not as_json:
+        click.echo(f"{float(scores[0, 1]):.4f}")
+    else:
+        write_report(_report(found, scores), where)
+    tell_skipped(found)
+    return found.code
+
+
+def _report(found: Collection, scores: Any) -> Report:
+    def objects() -> Iterator[dict[str, Any]]:
+        for row, (name, text) in enumerate(zip(found.ids, found.texts, strict=True)):
+            yield {"index": row, "id": name, "text": text, "scores": scores[row]}
+
+    numbers = [str(row + 1) for row in range(len(found.ids))]
+    rows = ([row + 1, text, *map(short, scores[row].tolist())] for row, text in enumerate(found.texts))
+    return Report(objects(), ["", "text", *numbers], rows)
+
+
+def _stdin(texts: Sequence[str]) -> tuple[str, ...]:
+    """What is read where nothing is named. Raises OptionError on a terminal."""
+    if texts:
+        return ()
+    if sys.stdin is None or sys.stdin.isatty():
+        raise OptionError("nothing to compare: give two texts or more, or --file, or pipe lines in")
+    return (STDIN,)
+
+
+def _is_one_text(name: str) -> bool:
+    """Whether there would be one text without --lines, so that its lines must be meant."""
+    return name == STDIN or (Path(name).is_file() and Path(name).suffix.lower() not in (".npy", ".q3e"))

@@ -1,0 +1,51 @@
+"""The jobs people do with vectors: functions on unit rows, and on the texts they are of.
+
+    from q3e_local import jobs
+
+    texts = ["…", "…"]
+    vectors = embedder.embed_documents(texts).vectors
+    jobs.duplicates(vectors, threshold=0.95, texts=texts)
+
+Every result is a frozen record that a notebook shows as a table or a picture. Knows no files and no terminal;
+`cluster` and `plot` with t-SNE need scikit-learn, `write_png` matplotlib: pip install 'q3e-local[analysis]'.
+"""
+
+from __future__ import annotations
+
+from q3e_local.jobs.chaptering import Chapter, Chapters, chapters
+from q3e_local.jobs.clustering import Cluster, Clusters, cluster
+from q3e_local.jobs.comparing import Pairs, Similarities, filter_pairs, similar
+from q3e_local.jobs.drawing import html_page, write_png
+from q3e_local.jobs.grouping import Duplicates, Group, duplicates
+from q3e_local.jobs.inspecting import Inspection, Seen, Token, inspect, seen
+from q3e_local.jobs.mapping import METHODS, Map, Method, plot
+from q3e_local.jobs.matching import Matches, match
+
+__all__ = [
+    "METHODS",
+    "Chapter",
+    "Chapters",
+    "Cluster",
+    "Clusters",
+    "Duplicates",
+    "Group",
+    "Inspection",
+    "Map",
+    "Matches",
+    "Method",
+    "Pairs",
+    "Seen",
+    "Similarities",
+    "Token",
+    "chapters",
+    "cluster",
+    "duplicates",
+    "filter_pairs",
+    "html_page",
+    "inspect",
+    "match",
+    "plot",
+    "seen",
+    "similar",
+    "write_png",
+]

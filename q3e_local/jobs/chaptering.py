@@ -1,0 +1,137 @@
+"""Chapters of a transcript: consecutive texts merged while they are of one theme.
+
+Knows vectors in order, nothing of texts. NumPy alone; time grows with the number of texts, not with its square.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.errors import OptionError
+from q3e_local.jobs.rows import check_texts, unit_rows
+from q3e_local.tables import html_table, shortened
+from q3e_local.vectors import Vectors, finish
+
+_ROWS_OF_A_CHAPTER = 3  # at least, on average, where their number is chosen
+_WORTH = 3.0  # times the scatter of one text
+_ALIKE = 1e-6  # scatter that is float32's own
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Texts `first` to `last`, both inside. `central` are their row numbers, most typical first."""
+
+    first: int
+    last: int
+    central: tuple[int, ...]
+    score: float  # the mean score of its texts with its centre
+
+
+@dataclass(frozen=True)
+class Chapters:
+    """All of them, in order; together they are the whole."""
+
+    chapters: tuple[Chapter, ...]
+    texts: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (number, one.first, one.last, one.score, self._named(one.central[0]))
+            for number, one in enumerate(self.chapters, 1)
+        )
+        return html_table(["chapter", "first", "last", "mean score", "most central"], rows)
+
+    def _named(self, row: int) -> str:
+        return shortened(self.texts[row], 80) if self.texts else str(row)
+
+
+def chapters(vectors: Vectors, n: int | None = None, texts: Sequence[str] | None = None) -> Chapters:
+    """Part consecutive texts into `n` chapters, or into as many as part them best.
+
+    Neighbours are merged by Ward's rule: first the two whose merging adds least to the scatter inside chapters.
+    """
+    unit_rows(vectors)
+    check_texts(texts, len(vectors))
+    n_rows = len(vectors)
+    if n is not None and not 1 <= n <= n_rows:
+        raise OptionError(f"the number of chapters must be between 1 and that of the texts, {n_rows}, got {n}", "k")
+    starts, costs = _merges(vectors)
+    if n is None:
+        n = _best_number(costs)
+    begins = np.sort(np.concatenate([[0], starts[n_rows - n :]])).astype(np.intp)
+    ends = np.append(begins[1:], n_rows)
+    found = (_chapter(vectors, int(first), int(end)) for first, end in zip(begins, ends, strict=True))
+    return Chapters(tuple(found), tuple(texts or ()))
+
+
+def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """All merges down to one chapter: the row at which the later one began, and the scatter that was added."""
+    n_rows = len(vectors)
+    sums = vectors.copy()  # of the chapter that begins at a row
+    ends, begins = (
+        np.arange(1, n_rows + 1),
+        np.arange(n_rows),
+    )  # where it ends; and where the one that ends at a row begins
+    version = np.zeros(n_rows, np.intp)
+    # Two texts alone: half of their squared distance, which is 1 less their score.
+    of_pairs = (1 - np.einsum("ij,ij->i", vectors[:-1], vectors[1:])).tolist()
+    heap = [(cost, row + 1, 0, 0) for row, cost in enumerate(of_pairs)]
+    heapq.heapify(heap)
+    starts, costs = np.empty(max(n_rows - 1, 0), np.intp), np.empty(max(n_rows - 1, 0))
+    is_begin = np.ones(n_rows, np.bool_)
+    n_done = 0
+
+    def offer(later: int) -> None:
+        """The merge of the chapter that begins at `later` with the one before it."""
+        earlier = int(begins[later - 1])
+        n_earlier, n_later = later - earlier, int(ends[later]) - later
+        apart = sums[earlier] / n_earlier - sums[later] / n_later
+        cost = n_earlier * n_later / (n_earlier + n_later) * float(apart @ apart)
+        heapq.heappush(heap, (cost, later, int(version[earlier]), int(version[later])))
+
+    while n_done < n_rows - 1:
+        cost, later, of_earlier, of_later = heapq.heappop(heap)
+        if not is_begin[later]:
+            continue
+        earlier = int(begins[later - 1])
+        if (of_earlier, of_later) != (version[earlier], version[later]):
+            continue  # one of the two has grown since
+        starts[n_done], costs[n_done] = later, max(cost, 0.0)
+        n_done += 1
+        sums[earlier] += sums[later]
+        ends[earlier] = ends[later]
+        begins[ends[later] - 1] = earlier
+        is_begin[later] = False
+        version[earlier] += 1
+        if earlier > 0:
+            offer(earlier)
+        if ends[earlier] < n_rows:
+            offer(int(ends[earlier]))
+    return starts, costs
+
+
+def _best_number(costs: NDArray[np.float64]) -> int:
+    """The most chapters whose last boundary is worth its place; 1 where none is.
+
+    Merging two stretches of one theme adds about the scatter of one text, however long they are: a boundary must save
+    a few times that. So a single strange line makes no chapter, and of texts without a theme there is one.
+    """
+    n_rows = len(costs) + 1
+    inside = np.cumsum(costs)
+    for n in range(n_rows // _ROWS_OF_A_CHAPTER, 1, -1):
+        of_one_text = max(float(inside[n_rows - n - 1]) / (n_rows - n), _ALIKE)
+        if costs[n_rows - n] >= _WORTH * of_one_text:
+            return n
+    return 1
+
+
+def _chapter(vectors: Vectors, first: int, end: int) -> Chapter:
+    members = vectors[first:end]
+    found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
+    order = np.argsort(-found, kind="stable")
+    return Chapter(first, end - 1, tuple((order + first).tolist()), float(found.mean()))

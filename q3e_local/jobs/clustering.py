@@ -1,0 +1,165 @@
+"""Texts in groups of one theme each: spherical k-means, and how many groups there are.
+
+The only file that clusters with scikit-learn. Knows vectors, nothing of texts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.jobs.mapping import principal
+from q3e_local.jobs.rows import check_texts, unit_rows
+from q3e_local.tables import html_table, shortened
+from q3e_local.vectors import Vectors, finish, scores
+
+# Numbers of clusters that are tried: few enough to look through, closer together where one more matters.
+_TRIED = (*range(2, 11), 12, 15, 20, 25, 30, 40)
+_SAMPLE = 2_000  # rows that are tried on: the score of each with each fits 16 MB
+_SLOW, _DIRECTIONS = 500, 64  # rows from which on these are tried on so many principal components
+_MANY = 5_000  # rows above which k-means starts once: many rows start well
+_ROUNDS_MAX = 20
+_FEW = 10  # clusters are looked for among few texts too
+
+Labels = NDArray[np.intp]
+Progress = Callable[[int, int], None]
+"""Called as `progress(n_done, n_total)` before each number of clusters that is tried."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Texts of one theme. `rows` are row numbers, nearest to the centre first, `scores` theirs with the centre."""
+
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The clusters, largest first, and for each row (n,) the number of its cluster.
+
+    `tried` are numbers of clusters with their silhouette (-1 to 1, how much nearer texts are to their own cluster
+    than to the next), where the number was chosen so.
+    """
+
+    clusters: tuple[Cluster, ...]
+    labels: Labels
+    tried: tuple[tuple[int, float], ...] = ()
+    texts: tuple[str, ...] = ()
+
+    @property
+    def silhouette(self) -> float | None:
+        """That of the number chosen; None where it was given."""
+        return max((score for _, score in self.tried), default=None)
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (number, len(one.rows), float(np.mean(one.scores)), " · ".join(self._named(row) for row in one.rows[:3]))
+            for number, one in enumerate(self.clusters, 1)
+        )
+        return html_table(["cluster", "texts", "mean score", "most central"], rows)
+
+    def _named(self, row: int) -> str:
+        return shortened(self.texts[row], 60) if self.texts else str(row)
+
+
+def cluster(
+    vectors: Vectors, k: int | None = None, texts: Sequence[str] | None = None, progress: Progress | None = None
+) -> Clusters:
+    """Part texts into `k` clusters, or into as many as have the highest silhouette. The same input, the same answer.
+
+    The silhouette and not HDBSCAN: in a thousand dims a density is hard to tell, most texts would be noise, and there
+    would still be a number to choose. Needs scikit-learn.
+    """
+    unit_rows(vectors)
+    check_texts(texts, len(vectors))
+    n_distinct = len({hash(row.tobytes()) for row in vectors})
+    if k is not None and not 1 <= k <= len(vectors):
+        raise OptionError(f"k must be between 1 and the number of texts, {len(vectors)}, got {k}", "k")
+    if k is not None and k > n_distinct:
+        raise OptionError(f"k must be at most the number of different texts, {n_distinct}, got {k}", "k")
+    learn = _scikit_learn()
+    tried: tuple[tuple[int, float], ...] = ()
+    if k is None:
+        tried = _silhouettes(learn, vectors, n_distinct, progress)
+        k = max(tried, key=lambda one: one[1])[0] if tried else 1
+    labels = _settled(vectors, _k_means(learn, vectors, k), k)
+    clusters = [_cluster(vectors, labels, label) for label in range(k)]
+    clusters.sort(key=lambda one: (-len(one.rows), min(one.rows)))
+    for label, one in enumerate(clusters):
+        labels[list(one.rows)] = label
+    return Clusters(tuple(clusters), labels, tried, tuple(texts or ()))
+
+
+def _scikit_learn() -> Any:
+    try:
+        import sklearn.cluster
+        import sklearn.metrics
+    except ImportError:
+        raise MissingPackageError("clustering", "scikit-learn", "analysis") from None
+    return sklearn
+
+
+def _silhouettes(
+    learn: Any, vectors: Vectors, n_distinct: int, progress: Progress | None
+) -> tuple[tuple[int, float], ...]:
+    """The mean silhouette for each number of clusters that can be tried, on a sample; none of two texts or fewer."""
+    sample = vectors
+    if len(vectors) > _SAMPLE:
+        sample = vectors[np.sort(np.random.default_rng(0).choice(len(vectors), _SAMPLE, replace=False))]
+    # Above the root of their number clusters are of a few texts each, and the silhouette is fond of those.
+    n_likely = max(math.isqrt(len(vectors)), min(_FEW, len(vectors) // 2), 2)
+    n_most = min(n_distinct, len(sample) - 1, n_likely)
+    distances = np.maximum(1 - scores(sample, sample), 0)
+    np.fill_diagonal(distances, 0)
+    # Which number it is shows in the directions that texts differ most in, in a tenth of the time.
+    placed = sample if len(sample) < _SLOW else principal(sample, _DIRECTIONS).astype(np.float32)
+    found = []
+    to_try = [k for k in _TRIED if k <= n_most]
+    for n_done, k in enumerate(to_try):
+        if progress is not None:
+            progress(n_done, len(to_try))
+        labels = _k_means(learn, placed, k)
+        if len(np.unique(labels)) == k:
+            found.append((k, float(learn.metrics.silhouette_score(distances, labels, metric="precomputed"))))
+    return tuple(found)
+
+
+def _k_means(learn: Any, vectors: Vectors, k: int) -> Labels:
+    n_starts = 4 if len(vectors) <= _MANY else 1
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "openmp"):  # several threads add in another order each time
+        labels: Labels = learn.cluster.KMeans(k, n_init=n_starts, random_state=0).fit_predict(vectors)
+    return labels.astype(np.intp)
+
+
+def _settled(vectors: Vectors, labels: Labels, k: int) -> Labels:
+    """The labels once every text is in the cluster whose centre has the highest score with it.
+
+    scikit-learn's centres are means, shorter the wider a cluster is; on the sphere a centre has length 1.
+    """
+    for _ in range(_ROUNDS_MAX):
+        nearer = np.argmax(scores(vectors, _centres(vectors, labels, k)), axis=1)
+        if np.array_equal(nearer, labels) or len(np.unique(nearer)) < k:
+            break
+        labels = nearer
+    return labels
+
+
+def _centres(vectors: Vectors, labels: Labels, k: int) -> Vectors:
+    return finish(np.stack([vectors[labels == label].sum(axis=0) for label in range(k)]))
+
+
+def _cluster(vectors: Vectors, labels: Labels, label: int) -> Cluster:
+    rows = np.flatnonzero(labels == label)
+    members = vectors[rows]
+    found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
+    order = np.argsort(-found, kind="stable")
+    return Cluster(tuple(rows[order].tolist()), tuple(found[order].tolist()))

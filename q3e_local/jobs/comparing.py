@@ -1,0 +1,69 @@
+"""Scores of texts with each other, and of pairs of texts.
+
+Knows vectors; which texts they are of is only told on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.errors import OptionError
+from q3e_local.jobs.rows import check_texts, check_threshold, same_dim, unit_rows
+from q3e_local.tables import html_table
+from q3e_local.vectors import Vectors, scores
+
+N_MATRIX_MAX = 10_000  # rows of a matrix: 400 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Similarities:
+    """The score of every text with every other: `scores` (n, n)."""
+
+    scores: Vectors
+    texts: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        names = self.texts or [str(row) for row in range(len(self.scores))]
+        rows = ([name, *found] for name, found in zip(names, self.scores.tolist(), strict=True))
+        return html_table(["", *names], rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The score of each pair, and whether it is kept."""
+
+    scores: Vectors
+    kept: NDArray[np.bool_]
+    threshold: float
+
+    def _repr_html_(self) -> str:
+        rows = zip(range(len(self.scores)), self.scores.tolist(), self.kept.tolist(), strict=True)
+        caption = f"{int(self.kept.sum()):,} of {len(self.kept):,} pairs at {self.threshold} or above"
+        return html_table(["pair", "score", "kept"], rows, caption)
+
+
+def similar(vectors: Vectors, texts: Sequence[str] = ()) -> Similarities:
+    """Compare every text with every other. Raises OptionError for more than a matrix of them can hold."""
+    unit_rows(vectors)
+    check_texts(texts or None, len(vectors))
+    if len(vectors) > N_MATRIX_MAX:
+        raise OptionError(
+            f"a matrix of {len(vectors):,} texts is too large, at most {N_MATRIX_MAX:,}; duplicates needs none"
+        )
+    return Similarities(scores(vectors, vectors), tuple(texts))
+
+
+def filter_pairs(left: Vectors, right: Vectors, threshold: float) -> Pairs:
+    """Compare row by row: a pair is kept whose score is at the threshold or above it."""
+    unit_rows(left, "left")
+    unit_rows(right, "right")
+    check_threshold(threshold)
+    same_dim(left, right, "left", "right")
+    if len(left) != len(right):
+        raise OptionError(f"left and right must have as many rows as each other, got {len(left)} and {len(right)}")
+    found = np.einsum("ij,ij->i", left, right)
+    return Pairs(found, found >= threshold, threshold)

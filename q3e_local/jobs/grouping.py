@@ -1,0 +1,199 @@
+"""Groups of near-duplicates among any number of texts, without a matrix of all their scores.
+
+Knows vectors, and texts as far as two may be the same. Groups are single linkage: two texts may be in one because a
+third is near to both, so each group says how far its farthest two are from each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.jobs.rows import check_texts, check_threshold, unit_rows
+from q3e_local.tables import html_table, shortened
+from q3e_local.vectors import Vectors, scores
+
+_BLOCK = 2048  # rows: 16 MB of scores
+# Reading two rows to compare one pair costs as much as this part of a block's product.
+_FEW_PAIRS = 1 / 40
+_DIM_WORTH_CUTTING = 256
+_SAME = 1e-5  # between scores: what float32 makes of equal ones
+
+Indices = NDArray[np.intp]
+Progress = Callable[[int, int], None]
+"""Called as `progress(n_done, n_total)` after each block of rows."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts that are near to each other. Row numbers, in order."""
+
+    rows: tuple[int, ...]
+    representative: int  # the one nearest to all others on average
+    scores: tuple[float, ...]  # of each row with the representative
+    is_copy: tuple[bool, ...]  # the text, or without texts the vector, is that of the representative
+    lowest: float  # score of the two that are farthest from each other
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The groups, largest first; texts that are near to no other are in none."""
+
+    groups: tuple[Group, ...]
+    n_rows: int
+    threshold: float
+    texts: tuple[str, ...] = ()
+
+    @property
+    def n_redundant(self) -> int:
+        """Texts that could go, were one of each group kept."""
+        return sum(len(group.rows) - 1 for group in self.groups)
+
+    def _repr_html_(self) -> str:
+        caption = f"{len(self.groups):,} groups at {self.threshold} or above, {self.n_redundant:,} texts could go"
+        rows = (
+            (number, len(one.rows), one.lowest, self._named(one.representative), " · ".join(self._others(one)))
+            for number, one in enumerate(self.groups, 1)
+        )
+        return html_table(["group", "texts", "lowest score", "representative", "others"], rows, caption)
+
+    def _others(self, group: Group) -> list[str]:
+        return [self._named(row) for row in group.rows if row != group.representative]
+
+    def _named(self, row: int) -> str:
+        return shortened(self.texts[row], 60) if self.texts else str(row)
+
+
+def duplicates(
+    vectors: Vectors, threshold: float = 0.95, texts: Sequence[str] | None = None, progress: Progress | None = None
+) -> Duplicates:
+    """Find the groups of texts whose scores reach the threshold. Equal ones are found without scores."""
+    unit_rows(vectors)
+    check_threshold(threshold)
+    check_texts(texts, len(vectors))
+    first = _first_of_each(vectors, texts)
+    distinct = np.flatnonzero(first == np.arange(len(vectors)))
+    rows = vectors if len(distinct) == len(vectors) else vectors[distinct]
+    components = _Components(len(rows))
+    for left, right in _close_pairs(rows, threshold, progress):
+        components.join(left, right)
+    roots = distinct[components.roots][np.searchsorted(distinct, first)]
+    order = np.argsort(roots, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(roots[order])) + 1)
+    groups = [_group(vectors, first, part) for part in parts if len(part) > 1]
+    groups.sort(key=lambda group: (-len(group.rows), group.rows))
+    return Duplicates(tuple(groups), len(vectors), threshold, tuple(texts or ()))
+
+
+def _first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
+    """For each row the first that is of the same text to the model, or without texts the same row."""
+    seen: dict[bytes, int] = {}
+    same = (
+        (row.tobytes() for row in vectors)
+        if texts is None
+        else (unicodedata.normalize("NFC", text).encode() for text in texts)
+    )
+    digests = (hashlib.sha256(one).digest() for one in same)
+    return np.array([seen.setdefault(digest, row) for row, digest in enumerate(digests)], np.intp)
+
+
+def _close_pairs(vectors: Vectors, threshold: float, progress: Progress | None) -> Iterator[tuple[Indices, Indices]]:
+    """The pairs at the threshold or above it, each once, a block of rows against a block at a time."""
+    bounds = _bounds(vectors)
+    least = threshold - _SAME
+    n_rows = len(vectors)
+    for top in range(0, n_rows, _BLOCK):
+        upper = vectors[top : top + _BLOCK]
+        for left in range(top, n_rows, _BLOCK):
+            lower = vectors[left : left + _BLOCK]
+            rows, columns = np.nonzero(scores(bounds[top : top + _BLOCK], bounds[left : left + _BLOCK]) >= least)
+            if left == top:
+                is_above = rows < columns
+                rows, columns = rows[is_above], columns[is_above]
+            rows, columns = _above(upper, lower, rows, columns, threshold)
+            if len(rows):
+                yield rows + top, columns + left
+        if progress is not None:
+            progress(min(top + _BLOCK, n_rows), n_rows)
+
+
+def _bounds(vectors: Vectors) -> Vectors:
+    """Shorter rows whose products are never below those of the rows: a quarter of each, and the length of the rest.
+
+    By Cauchy and Schwarz the rests add at most the product of their lengths. A quarter of the work rules most pairs
+    out, the more so as these models put most of a text into a vector's first numbers (MRL).
+    """
+    dim = vectors.shape[1]
+    if dim < _DIM_WORTH_CUTTING:
+        return vectors
+    head = dim // 4
+    rest = vectors[:, head:]
+    return np.column_stack([vectors[:, :head], np.sqrt(np.einsum("ij,ij->i", rest, rest))])
+
+
+def _above(
+    upper: Vectors, lower: Vectors, rows: Indices, columns: Indices, threshold: float
+) -> tuple[Indices, Indices]:
+    """Those of the pairs that truly are at the threshold or above it."""
+    if len(rows) <= _FEW_PAIRS * len(upper) * len(lower):
+        found = np.einsum("ij,ij->i", upper[rows], lower[columns])
+    else:
+        found = scores(upper, lower)[rows, columns]
+    is_above = found >= threshold
+    return rows[is_above], columns[is_above]
+
+
+class _Components:
+    """What is joined, directly or through others: union-find on whole arrays of pairs."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.roots: Indices = np.arange(n_rows)  # of each row the lowest it is joined with
+
+    def join(self, left: Indices, right: Indices) -> None:
+        while True:
+            one, other = self.roots[left], self.roots[right]
+            is_apart = one != other
+            if not is_apart.any():
+                return
+            left, right = left[is_apart], right[is_apart]
+            low, high = np.minimum(one, other)[is_apart], np.maximum(one, other)[is_apart]
+            np.minimum.at(self.roots, high, low)
+            while not np.array_equal(up := self.roots[self.roots], self.roots):
+                self.roots = up
+
+
+def _group(vectors: Vectors, first: Indices, rows: Indices) -> Group:
+    """The group of these rows, its scores between texts that differ."""
+    distinct = np.unique(first[rows])
+    place = np.searchsorted(distinct, first[rows])
+    members = vectors[distinct]
+    weights = np.bincount(place).astype(np.float32)
+    sums = members @ (weights @ members)  # of scores with all others: the highest has the highest mean
+    nearest = int(np.argmax(sums >= sums.max() - _SAME * len(rows)))  # of equals the first
+    to_nearest = members @ members[nearest]
+    to_nearest[nearest] = 1  # what float32 makes of a length may differ in the last digit
+    is_copy = place == nearest
+    return Group(
+        tuple(rows.tolist()),
+        int(rows[np.argmax(is_copy)]),
+        tuple(np.minimum(to_nearest, 1)[place].tolist()),
+        tuple(is_copy.tolist()),
+        _lowest(members),
+    )
+
+
+def _lowest(members: Vectors) -> float:
+    """The lowest score between two rows, 1 for a row alone."""
+    if len(members) == 1:
+        return 1.0
+    lowest = 1.0
+    for top in range(0, len(members), _BLOCK):
+        for left in range(top, len(members), _BLOCK):
+            block = scores(members[top : top + _BLOCK], members[left : left + _BLOCK])
+            lowest = min(lowest, float(block.min()))
+    return lowest

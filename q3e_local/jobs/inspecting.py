@@ -1,0 +1,100 @@
+"""What a vector is like, and what the model saw of a text.
+
+Knows vectors, and an Embedder as far as it prepares a text; computes no vector itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.embedder import Embedder
+from q3e_local.errors import OptionError
+from q3e_local.request import EmbedRequest
+from q3e_local.tables import html_table
+
+N_BINS = 16
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Facts of one vector. `counts` are how many of its numbers lie between each two of `edges`."""
+
+    dim: int
+    norm: float
+    mean: float
+    spread: float  # standard deviation
+    lowest: float
+    highest: float
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+
+    def _repr_html_(self) -> str:
+        facts = [("dim", self.dim), ("norm", self.norm), ("mean", self.mean), ("spread", self.spread)]
+        facts += [("lowest", self.lowest), ("highest", self.highest)]
+        return html_table(["of the vector", ""], facts)
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: its id, and the text it stands for, with the bytes of a part of a character as `<0xE9>`."""
+
+    id: int
+    piece: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A text as the model saw it: prompted and normalized, then the ids that were decoded, end token last."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    n_left_out: int  # tokens that did not fit, where it was cut
+    is_renormalized: bool  # normalizing to NFC changed its characters
+
+    def _repr_html_(self) -> str:
+        rows = ((place, token.id, repr(token.piece)) for place, token in enumerate(self.tokens))
+        return html_table(["token", "id", "piece"], rows, f"{len(self.tokens)} tokens")
+
+
+def inspect(vector: NDArray[np.float32], n_bins: int = N_BINS) -> Inspection:
+    """The facts of one vector (dim,), of whatever length it is."""
+    if not isinstance(vector, np.ndarray) or vector.ndim != 1 or not vector.size or vector.dtype.kind != "f":
+        got = f"{vector.dtype} of shape {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__
+        raise OptionError(f"inspect takes one vector of floats (dim,), got {got}")
+    if not np.isfinite(vector).all():
+        place = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise OptionError(f"number {place} of the vector is {vector[place]}; no embedding has such a number")
+    numbers = vector.astype(np.float64)
+    counts, edges = np.histogram(numbers, n_bins)
+    return Inspection(
+        dim=len(numbers),
+        norm=float(np.linalg.norm(numbers)),
+        mean=float(numbers.mean()),
+        spread=float(numbers.std()),
+        lowest=float(numbers.min()),
+        highest=float(numbers.max()),
+        counts=tuple(counts.tolist()),
+        edges=tuple(edges.tolist()),
+    )
+
+
+def seen(embedder: Embedder, text: str, request: EmbedRequest) -> Seen:
+    """What the model sees of a text when it is embedded as `request` says. Raises TextError."""
+    terms = embedder.terms(replace(request, texts=()))
+    readied = embedder.readied(text, 0, terms)
+    ids = embedder.engine.tokenize(readied)
+    fitted = embedder.fitted(ids, 0, terms)
+    pieces = embedder.engine.pieces(fitted.ids)
+    tokens = tuple(Token(one, _written(piece)) for one, piece in zip(fitted.ids, pieces, strict=True))
+    return Seen(readied, tokens, len(ids) + 1 - len(fitted.ids), embedder.normalized(text) != text)
+
+
+def _written(piece: bytes) -> str:
+    """As llama.cpp writes the bytes of its vocabularies."""
+    return "".join(
+        f"<0x{ord(one) - 0xDC00:02X}>" if "\udc80" <= one <= "\udcff" else one
+        for one in piece.decode("utf-8", "surrogateescape")
+    )

@@ -1,0 +1,61 @@
+"""What every job asks of its input: unit rows, a threshold that is a score, texts that are as many as the rows.
+
+Knows arrays and the error tree, no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from q3e_local.errors import OptionError
+from q3e_local.vectors import Vectors
+
+_TOLERANCE = 1e-3  # rows that were kept as float16 are nearly as far off
+
+
+def unit_rows(vectors: Vectors, what: str = "vectors", n_min: int = 1) -> Vectors:
+    """The vectors, if they are float32 (n, dim) with rows of length 1. Raises OptionError naming one that is not.
+
+    NaN and infinity have no length, so they are refused too.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise OptionError(f"{what} must be a float32 array of shape (n, dim), got {_described(vectors)}")
+    if len(vectors) < n_min:
+        raise OptionError(f"{what} must have at least {n_min} rows, got {len(vectors)}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    # subtle: not `> _TOLERANCE`, which NaN would pass.
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _TOLERANCE))
+    if wrong.size:
+        row = int(wrong[0])
+        raise OptionError(
+            f"{what} must have rows of length 1, row {row} has length {lengths[row]:.4g}; "
+            "q3e_local.vectors.finish scales rows"
+        )
+    return vectors
+
+
+def same_dim(vectors: Vectors, others: Vectors, what: str, whats: str) -> None:
+    """Raise OptionError where two sets of rows cannot be compared."""
+    if vectors.shape[1] != others.shape[1]:
+        raise OptionError(f"{what} have {vectors.shape[1]} numbers a row, {whats} {others.shape[1]}: not comparable")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise OptionError for what is no score."""
+    if not -1 <= threshold <= 1:  # NaN is not either
+        raise OptionError(f"threshold must be between -1 and 1, got {threshold}", "threshold")
+
+
+def check_texts(texts: Sequence[str] | None, n_rows: int, what: str = "texts") -> None:
+    """Raise OptionError unless there is one for each row."""
+    if texts is not None and len(texts) != n_rows:
+        raise OptionError(f"there must be one of {what} for each of the {n_rows} rows, got {len(texts)}")
+
+
+def _described(given: object) -> str:
+    if isinstance(given, np.ndarray):
+        return f"{given.dtype} of shape {given.shape}"
+    return type(given).__name__
