@@ -8,7 +8,7 @@ export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.ready
-	$(BIN)/q3e-local embed examples -m demo --format table
+	$(BIN)/q3e-local embed examples/notes -m demo --format table
 
 test: $(VENV)/.ready-dev check
 	$(BIN)/python -m pytest

@@ -312,7 +312,7 @@ def test_the_demo_of_make_shows_every_note(monkeypatch):
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
     rows = result.stdout.splitlines()[1:]
-    notes = sorted((ROOT / "examples").iterdir())
+    notes = sorted((ROOT / "examples/notes").iterdir())
     assert len(rows) == len(notes) == 7
     for row, note in zip(rows, notes, strict=True):
         assert row.split()[0].removeprefix("…").endswith(note.name[-15:])

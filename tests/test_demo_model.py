@@ -21,7 +21,7 @@ import q3e_local
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models" / "demo.gguf"
 SCRIPT = ROOT / "scripts" / "convert" / "make_demo.py"
-EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in {".md", ".py"})
+EXAMPLES = sorted(path for path in (ROOT / "examples/notes").iterdir() if path.suffix in {".md", ".py"})
 # How llama.cpp splits text for the pre-tokenizer `qwen2`, before any merge.
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-TOUR = Path(__file__).parent.parent / "docs" / "tour.ipynb"
+TOUR = Path(__file__).parent.parent / "examples" / "tour.ipynb"
 
 
 def outputs(notebook) -> list[list[tuple[str, str]]]:
