@@ -425,7 +425,7 @@ print("loaded", n_loaded)
     assert int(last.removeprefix("loaded ")) > 50
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a sparse file and RUSAGE")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a sparse file")
 @pytest.mark.parametrize("kind", ["array", "string"])
 def test_a_huge_broken_header_costs_little_memory(tmp_path: Path, kind: str) -> None:
     path, length = tmp_path / "huge.gguf", 3 << 30
@@ -435,17 +435,18 @@ def test_a_huge_broken_header_costs_little_memory(tmp_path: Path, kind: str) -> 
     with path.open("r+b") as file:
         file.truncate(length + (1 << 20))
     script = f"""
-import resource
+import tracemalloc
 from pathlib import Path
 from q3e_local.errors import ModelFileError
 from q3e_local.model_file import inspect
+tracemalloc.start()
 try:
     inspect(Path({str(path)!r}))
 except ModelFileError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(tracemalloc.get_traced_memory()[1] >> 20)
 """
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     said, peak_mb = answer.stdout.splitlines()
     assert "truncated or corrupt" in said
-    assert int(peak_mb) < 1000  # three times that, should the length be believed
+    assert int(peak_mb) < 100  # 3,072 and more, should the length be believed

@@ -22,6 +22,7 @@ from q3e_local.reading.pieces import Piece, assemble
 _DELIMITERS = ",\t;|"
 _NONE = "\x1f"  # for a file of one column, whose sentences may have commas in them
 _N_SNIFFED = 50  # rows that show which delimiter it is
+_PARSED_MAX = 2**31 - 1  # characters that csv takes for a value: its limit is the whole process's, so ours is below
 _VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely than that somebody wrote it
 
 
@@ -34,6 +35,7 @@ def read(data: bytes, limits: Limits) -> Document:
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line and values of each row that has any."""
+    csv.field_size_limit(_PARSED_MAX)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     line = 1
     try:

@@ -5,11 +5,11 @@ Knows what a hit is made of; nothing of how it was found.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from q3e_local.tables import html_table
 from q3e_local.vectors import Vectors
 
 Mode = Literal["auto", "hybrid", "vectors", "words"]
@@ -71,8 +71,5 @@ class Found:
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        cells = "".join(
-            f"<tr><td>{hit.score:.3f}</td><td>{html.escape(hit.id)}</td><td>{html.escape(hit.text)}</td></tr>"
-            for hit in self.hits
-        )
-        return f"<table><tr><th>score</th><th>id</th><th>text</th></tr>{cells}</table>"
+        rows = [(hit.score, hit.id, hit.text) for hit in self.hits]
+        return html_table(("score", "id", "text"), rows)
