@@ -24,11 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError, SpaceMismatchError
+from q3e_local.reading.globs import pattern
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
 from q3e_local.search.database.pages import page_bytes, stored_bytes
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace, Ranked
-from q3e_local.search.globs import pattern
 from q3e_local.search.words import terms_of
 from q3e_local.vectors import finish
 

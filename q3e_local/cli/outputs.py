@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from q3e_local.cli import resume
 from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, About, Record, Writer
 from q3e_local.cli.stopping import uninterrupted
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.folders import state_folder
+from q3e_local.landing import landing
 
 
 class Output:
@@ -158,20 +158,6 @@ def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
 def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
     with landing(path) as stream, _finished(FORMATS[form](stream, about), str(path)) as output:
         yield output
-
-
-@contextmanager
-def landing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes are under the path once the block ends well; else all is as it was before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut may leave the name with nothing under it
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,13 +6,13 @@ Knows names, folders and links; of a file it reads the first bytes, and only whe
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from q3e_local.errors import InputError
+from q3e_local.reading.globs import pattern
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
 
 # Programs keep their parts in them. Environments of Python and conda are known by a file of theirs.
@@ -43,10 +43,10 @@ def walk(
 ) -> Iterator[Found | Skipped]:
     """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
 
-    A file may be named too, and is then taken though it is hidden or matches no glob. A glob without a slash is for
-    names, one with it for paths below the folder (`**` for any folders); one that matches is enough, case does not
-    matter. What is hidden, and folders in which programs keep their parts, are not there at all. `leave_out` are
-    files of one's own. Raises InputError at once for a name that does not exist.
+    A file may be named too, and is then taken though it is hidden or matches no glob. Of the globs one that matches
+    is enough; case does not matter. What is hidden, and folders in which programs keep their parts, are not there at
+    all. `leave_out` are files of one's own. Raises InputError at once for a name that does not exist, OptionError for
+    a glob that is none.
     """
     for path in folders:
         if not os.path.lexists(path):
@@ -58,7 +58,7 @@ class _Walk:
     """What has been seen, so that each real folder and file comes once and links end."""
 
     def __init__(self, globs: Sequence[str], leave_out: Sequence[Path]) -> None:
-        self._globs = [_expression(glob) for glob in globs]
+        self._globs = [pattern(glob, any_case=True) for glob in globs]
         self._known = kinds()
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
@@ -148,30 +148,13 @@ class _Walk:
         if not self._globs:
             return True
         below = path.relative_to(base).as_posix()
-        return any(expression.fullmatch(below if has_slash else path.name) for expression, has_slash in self._globs)
+        return any(expression.fullmatch(below) for expression in self._globs)
 
     def _is_new(self, status: os.stat_result) -> bool:
         key = status.st_dev, status.st_ino
         is_new = key not in self._seen
         self._seen.add(key)
         return is_new
-
-
-def _expression(glob: str) -> tuple[re.Pattern[str], bool]:
-    """A glob as an expression, and whether it is for paths. `*` and `?` stay in a folder, `**/` is any of them."""
-    has_slash = "/" in glob
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]/]*\])", glob.removeprefix("./").removeprefix("/"))
-    pattern = "".join(words.get(part) or _set(part) for part in parts)
-    return re.compile(pattern, re.IGNORECASE | re.DOTALL), has_slash
-
-
-def _set(part: str) -> str:
-    """`[abc]` and `[!abc]` of a glob; anything else stands for itself."""
-    if len(part) < 3 or not (part.startswith("[") and part.endswith("]")):
-        return re.escape(part)
-    inside = part[1:-1].replace("\\", r"\\").replace("[", r"\[")
-    return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:

@@ -5,15 +5,15 @@ Knows formats; nothing of models or of how an index is searched.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from q3e_local.errors import OptionError, OutputError
+from q3e_local.landing import landing
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, Window
 from q3e_local.vectors import Vectors
@@ -46,7 +46,7 @@ def export(
     windows = _told(database.entries(), progress)
     try:
         with ExitStack() as stack:
-            streams = [stack.enter_context(_whole(target)) for target in reversed(targets)]
+            streams = [stack.enter_context(landing(target)) for target in reversed(targets)]
             _WRITERS[suffix](windows, database, *reversed(streams))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
@@ -144,17 +144,3 @@ def _line(record: dict[str, Any]) -> bytes:
     import orjson
 
     return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name when it is complete. The one opened first gets it last."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut may leave the name with nothing under it
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,10 +11,11 @@ from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import counted
-from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
+from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
+from q3e_local.landing import landing
 
 _COLOURS = ("folder", "file", "cluster", "none")
 _FILES_AT_MOST = 20  # that have a colour each without being asked

@@ -19,8 +19,9 @@ import numpy as np
 import orjson
 
 from q3e_local.cli.formats import visible
-from q3e_local.cli.outputs import cannot_write, check_target, landing, settle
+from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.errors import OptionError
+from q3e_local.landing import landing
 from q3e_local.tables import shortened
 
 _WIDTH = 100  # of a table that goes to no terminal

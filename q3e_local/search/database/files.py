@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import apsw
 
+from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import FileRecord, Filters
-from q3e_local.search.globs import pattern
 
 _COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at"
 _FAR_NS = 1 << 62  # 146 years before or after 1970: what is farther does not fit into SQLite's numbers

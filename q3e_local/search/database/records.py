@@ -89,7 +89,7 @@ class Window:
 class Filters:
     """Which chunks may be found. All that are given must hold."""
 
-    path: str | None = None  # a glob: see search/globs.py
+    path: str | None = None  # a glob: see reading/globs.py
     since: float | None = None  # seconds since 1970: modified (files) or added (one's own texts) then or later
     ids: Sequence[str] | None = None
 

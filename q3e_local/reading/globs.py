@@ -18,7 +18,7 @@ _END = "(?![^/])"  # of a name
 
 
 @lru_cache(maxsize=64)
-def pattern(glob: str) -> re.Pattern[str]:
+def pattern(glob: str, *, any_case: bool = False) -> re.Pattern[str]:
     """What `fullmatch` finds a glob's paths with, by the rules of .gitignore. Raises OptionError.
 
     It may begin at any folder (`*.md`, `notes/**`), but for one that begins with a slash or a drive. `*` stays within
@@ -33,12 +33,13 @@ def pattern(glob: str) -> re.Pattern[str]:
     for is_gap, some in groupby(names if is_anchored else [_ANY_FOLDERS, *names], lambda name: name == _ANY_FOLDERS):
         if not is_gap:
             found.append("/".join(map(_name, some)))
+    flags = re.DOTALL | re.IGNORECASE if any_case else re.DOTALL
     if not found:
-        return re.compile(".*", re.DOTALL)
+        return re.compile(".*", flags)
     gaps = [not is_anchored, *[True] * (len(found) - 1)]
     body = "/".join(f"(?>(?:[^/]*/)*?{one})" if gap else one for gap, one in zip(gaps, found, strict=True))
     try:
-        return re.compile(body + below, re.DOTALL)
+        return re.compile(body + below, flags)
     except re.error:
         raise OptionError(f"the path {glob!r} has a range that ends before it begins") from None
 
