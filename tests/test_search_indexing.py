@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import made_files
 import pytest
 from command import PROGRAM, write
@@ -23,7 +24,7 @@ from q3e_local.errors import IndexFileError, InputError, OptionError, SpaceMisma
 from q3e_local.search.database import Database
 from q3e_local.search.index import space_of
 from q3e_local.search.indexing import Tally, index_folders
-from q3e_local.search.locate import alone
+from q3e_local.search.locate import alone, existing
 
 
 class World:
@@ -417,6 +418,40 @@ def test_a_name_of_other_case_that_is_the_same_file_goes(world):
         os.link(world.folder / "Notes" / "a.txt", world.folder / "notes" / "a.txt")
     world.index(world.folder / "notes")
     assert [Path(path).parent.name for path in Held(world.db).files] == ["notes"]
+
+
+def test_a_folder_that_is_closed_loses_nothing(world, monkeypatch):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    tally = world.index(load=never)
+    assert [(one.path, one.reason) for one in tally.skipped] == [
+        (world.folder, "cannot be read: Permission denied")
+    ]  # fmt: skip
+    assert (world.names, tally.n_left_out) == (["a.txt"], 1)
+
+
+def test_an_index_in_a_closed_folder_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(IndexFileError, match=r"a\.q3e cannot be read: Permission denied"):
+        existing(tmp_path / "a.q3e")
+
+
+def test_an_index_whose_budget_is_none_is_told(world):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    with apsw.Connection(str(world.db)) as connection:
+        connection.execute("UPDATE meta SET value = 'many' WHERE key = 'chunk_tokens'")
+    with pytest.raises(IndexFileError, match="is damaged: its chunk_tokens are 'many'"):
+        world.index()
 
 
 @pytest.mark.parametrize("year", [1700, 2350])

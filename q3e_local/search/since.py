@@ -46,7 +46,7 @@ def _moment(text: str) -> datetime | None:
     if text in ("today", "yesterday"):
         return today - timedelta(days=text == "yesterday")
     if ago := _AGO.fullmatch(text):
-        return datetime.now() - int(ago[1]) * _UNITS[ago[2]] if int(ago[1]) else None
+        return datetime.now().astimezone() - int(ago[1]) * _UNITS[ago[2]] if int(ago[1]) else None
     if whole := _YEAR_OR_MONTH.fullmatch(text):
         return datetime(int(whole[1]), int(whole[2] or 1), 1)
     return datetime.fromisoformat(text.upper())
