@@ -368,6 +368,7 @@ def test_list_show_and_rm(own, tmp_path):
     assert run("index", "list").stderr == "there is no index yet; make one with: q3e-local index FOLDER\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="quotes of another kind")
 def test_hints_name_the_index_and_can_be_pasted(tmp_path):
     write(tmp_path, {"my docs/a.txt": "a"})
     assert run("index", "my docs", "--name", "work", "-m", "demo", "-q").exit_code == 0
@@ -406,7 +407,7 @@ def test_a_stray_file_stops_no_list(own, tmp_path):
     write(tmp_path / "home/data/indexes", {"my notes.q3e": "x", "._default.q3e": "x"})
     result = run("index", "list")
     assert (result.exit_code, result.stdout.splitlines()[1].split()[0]) == (0, "default")
-    assert [line.split("indexes/")[1].split(" is left out")[0] for line in result.stderr.splitlines()] == [
+    assert [Path(line.split(" is left out")[0]).name for line in result.stderr.splitlines()] == [
         "._default.q3e", "my notes.q3e"
     ]  # fmt: skip
 

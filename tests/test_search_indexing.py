@@ -21,6 +21,7 @@ from fake import FakeEngine, seen
 import q3e_local
 from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import IndexFileError, InputError, OptionError, SpaceMismatchError
+from q3e_local.reading import Limits
 from q3e_local.search.database import Database
 from q3e_local.search.index import space_of
 from q3e_local.search.indexing import Tally, index_folders
@@ -337,6 +338,25 @@ def test_what_was_broken_is_known_to_be_without_a_model(world):
     write(world.folder, {"scan.pdf": made_files.pdf(["text of the page"])})
     tally = world.index()
     assert (counts(tally), tally.n_faults, world.names) == ((1, 0, 1, 0), 0, ["a.txt", "scan.pdf"])
+
+
+def test_what_is_too_large_or_closed_needs_no_model(world, monkeypatch):
+    write(world.folder, {"a.txt": "a", "b.txt": "b"})
+    world.index()
+    write(world.folder, {"b.txt": "b" * 2000, "new.txt": "n" * 2000, "closed.txt": "closed"})
+    real = Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "closed.txt":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    tally = world.index(load=never, limits=Limits(size_bytes=1000))
+    assert (counts(tally), world.names) == ((0, 0, 1, 1), ["a.txt"])
+    assert [(one.path.name, one.reason.split(":")[0]) for one in tally.skipped] == [
+        ("b.txt", "is too large"), ("closed.txt", "cannot be read"), ("new.txt", "is too large")
+    ]  # fmt: skip
 
 
 def test_a_file_that_changes_while_it_is_read_is_what_was_read(world, monkeypatch):

@@ -102,7 +102,7 @@ def index_folders(
         tally.skipped += found.skipped
         to_read = list(found.to_read)
         if database is not None:
-            to_read = _still_to_read(to_read, database, records, _recipe(budget), tally)
+            to_read = _still_to_read(to_read, database, records, _recipe(budget), limits, tally)
         if database is None or to_read or must_load:
             n_bytes = sum(one.size_bytes for one in to_read)
             embedder, space = load(None if database is None else database.space, n_bytes)
@@ -126,23 +126,38 @@ def index_folders(
 
 
 def _still_to_read(
-    found: Sequence[Found], database: Database, records: Mapping[str, FileRecord], recipe: str, tally: Tally
+    found: Sequence[Found],
+    database: Database,
+    records: Mapping[str, FileRecord],
+    recipe: str,
+    limits: Limits,
+    tally: Tally,
 ) -> list[Found]:
-    """Without those that were only touched, which need no model."""
+    """Without those that need no model: what was only touched, cannot be opened, or is too large."""
     left = []
     for one in found:
         record = records.get(one.path.as_posix())
         may_be_same = record is not None and record.size_bytes in (one.size_bytes, _NO_SIZE)
-        if record is None or not may_be_same or not record.digest.startswith(recipe):
-            left.append(one)
-            continue
         now = time.time_ns()
         try:
+            limits.check_size(one.size_bytes)
             with one.path.open("rb") as file:
-                is_same = record.digest == recipe + hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:  # it is told when it is to be read
-            is_same = False
-        if not is_same:
+                if record is None or not may_be_same or not record.digest.startswith(recipe):
+                    left.append(one)
+                    continue
+                digest = recipe + hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:  # deleted since it was found: the next run sees that
+            continue
+        except OSError as error:
+            tally.skipped.append(Skipped(one.path, _unreadable(error)))
+            continue
+        except InputError as error:
+            if record is not None:
+                database.remove_files([record.path])
+                tally.n_removed += not record.problem
+            tally.skipped.append(Skipped(one.path, str(error)))
+            continue
+        if record.digest != digest:
             left.append(one)
             continue
         size = _size(one, now)
@@ -193,7 +208,7 @@ class _Reader:
             except FileNotFoundError:  # deleted since it was found: the next run sees that
                 continue
             except OSError as error:  # what the index has of it stays: it may be readable again
-                self._tally.skipped.append(Skipped(one.path, f"cannot be read: {error.strerror or error}"))
+                self._tally.skipped.append(Skipped(one.path, _unreadable(error)))
                 continue
             except InputError as error:
                 self._drop(one.path.as_posix(), str(error))
@@ -262,6 +277,10 @@ class _Reader:
 def _recipe(budget: int) -> str:
     """What a record's digest begins with: how the file was cut."""
     return f"{_VERSION}:{budget}:"
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
 def _digest(data: bytes) -> str:
