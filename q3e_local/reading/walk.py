@@ -62,17 +62,24 @@ class _Walk:
         self._known = kinds()
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
+        self._roots: list[Path] = []  # what was named, as it really lies
         for path in leave_out:
             if path.exists():
                 self._is_new(path.stat())
 
     def over(self, paths: Sequence[Path]) -> Iterator[Found | Skipped]:
+        self._roots = [Path(os.path.realpath(path)) for path in paths]
         for path in paths:
             yield from self._path(path, path, is_named=True)
         # Links last: a file that was walked itself is then known by its own path.
         while self._links:
             path, base = self._links.pop(0)
-            yield from self._path(path, base)
+            # An archive from a stranger may hold a link to a home folder, which nobody meant to be searched.
+            target = Path(os.path.realpath(path))
+            if any(target.is_relative_to(root) for root in self._roots) or not path.exists():
+                yield from self._path(path, base)
+            else:
+                yield Skipped(path, "link out of the folder; name its target too, if it is to be read")
 
     def _path(self, path: Path, base: Path, is_named: bool = False) -> Iterator[Found | Skipped]:
         """A file or folder by its path, wherever that leads."""
