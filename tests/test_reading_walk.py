@@ -97,11 +97,11 @@ def test_a_file_given_twice_or_in_two_folders_comes_once(folder: Path) -> None:
     assert found(folder, "*.md", paths=["x/.c.txt", "x"]) == ["x/.c.txt"]
 
 
-def test_links_are_followed_once_and_loops_end(folder: Path) -> None:
+def test_links_are_followed_once_within_what_is_named_and_loops_end(folder: Path) -> None:
     write(folder, {"in/b.txt": "b", "in/deep/c.txt": "c", "out/d.txt": "d", "out/e.txt": "e"})
     links = {
         "in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out",
-        "in/one.txt": "../out/d.txt",
+        "in/one.txt": "../out/d.txt", "in/picture.png": "../out/e.txt",
         "in/nothing.txt": "gone.txt", "in/self": "self",
     }  # fmt: skip
     try:
