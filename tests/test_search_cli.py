@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from datetime import date, datetime, timedelta
@@ -18,6 +19,7 @@ from command import demo, expected, run, write
 from q3e_local import VectorIndex
 from q3e_local.catalog import models_folder
 from q3e_local.cli import hits
+from q3e_local.search import since
 from q3e_local.search.best_sentence import Best
 
 NOTES = {
@@ -91,14 +93,15 @@ def test_the_summary_says_what_was_done(tmp_path):
     assert re.fullmatch(r"skipped 1: .*: notes/broken.pdf", lines[2])
     assert lines[3] == "passed over 1 file that no text was expected in (--verbose)"
     assert any("notes/p.png" in line for line in run("index", "notes", "--verbose").stderr.splitlines())
-    assert run("index", "notes", "-q").stderr == ""
+    (line,) = run("index", "notes", "-q").stderr.splitlines()  # nothing but errors
+    assert "notes/broken.pdf" in line
 
 
 def test_the_summary_as_json(tmp_path):
     write(tmp_path / "notes", {"broken.pdf": b"%PDF-1.4 nothing"})
     result = run("index", "notes", "-m", "demo", "--json", "-q", "--db", "a.q3e")
     (fields,) = map(json.loads, result.stdout.splitlines())
-    assert (result.exit_code, result.stderr) == (3, "")
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
     assert (fields["new"], fields["chunks"], fields["changed"], fields["index"]) == (4, 5, 0, "a.q3e")
     assert 50 < fields["tokens"] < 300
     assert [(Path(one["file"]).name, one["expected"]) for one in fields["skipped"]] == [("broken.pdf", False)]
@@ -152,7 +155,17 @@ FAILURES = {
     "search in no index": (["search", "cat", "--db", "notes/cat.txt"], 1, ["cat.txt"]),
     "no question": (["search", ""], 2, ["the question is empty"]),
     "a blank question": (["search", "-"], 2, ["the question is empty"]),
-    "no date": (["search", "cat", "--since", "yesterday"], 2, ["'yesterday' is no date; give one such as"]),
+    "no date": (["search", "cat", "--since", "soon"], 2, ["'soon' is no date; give one such as", "12h"]),
+    "no time ago": (["search", "cat", "--since", "0d"], 2, ["'0d' is no date"]),
+    "two modes": (
+        ["search", "cat", "--words-only", "--vector-only"], 2, ["--vector-only and --words-only exclude each other"],
+    ),
+    "a score of words": (["search", "cat", "--words-only", "--min-score", ".5"], 2, ["--min-score needs scores"]),
+    "a dim that a model that is not here has not": (
+        ["index", "notes", "-m", "qwen3-embedding:4b", "-d", "16"], 2, ["--dimensions must be between 32 and 2560"],
+    ),
+    "delete what": (["index", "rm", "-y"], 2, ["say which index to delete"]),
+    "forget what": (["index", "rm", "-y", "--below", ""], 2, ["--below is empty"]),
     "both outputs": (["search", "cat", "--json", "--text"], 2, ["--json and --text exclude each other"]),
     "a file in a folder that is not there": (
         ["index", "notes", "--db", "nowhere/a.q3e"], 1, ["there is no folder nowhere to keep a.q3e in"],
@@ -217,7 +230,7 @@ def test_filters(options, expected, tmp_path):
     run("index", "notes", "-m", "demo", "-q")
     result = run("search", "anything", "-k", 10, *options, "--json")
     assert {Path(json.loads(line)["file"]).name for line in result.stdout.splitlines()} == expected
-    assert result.stderr == ("" if expected else "nothing was found; look without --path and --since\n")
+    assert result.stderr == ("" if expected else "nothing was found; look without --since\n")
 
 
 def test_the_instruction_changes_the_question(indexed):
@@ -348,11 +361,100 @@ def test_list_show_and_rm(own, tmp_path):
     result = run("index", "rm", "--below", "notes/papers", input="")
     assert (result.exit_code, "give --yes" in result.stderr) == (2, True)
     assert run("index", "rm", "--below", "notes/papers", "--yes").stdout == "forgot 1 file\n"
-    assert run("index", "rm", input="n\n").exit_code == 0
+    assert run("index", "rm", "default", input="n\n").exit_code == 0
     assert len(found("cat", "-k", 10)) == 4
     assert run("index", "rm", "default", "--yes").stdout.startswith("deleted ")
     assert list((tmp_path / "home" / "data" / "indexes").iterdir()) == []
     assert run("index", "list").stderr == "there is no index yet; make one with: q3e-local index FOLDER\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="quotes of another kind")
+def test_hints_name_the_index_and_can_be_pasted(tmp_path):
+    write(tmp_path, {"my docs/a.txt": "a"})
+    assert run("index", "my docs", "--name", "work", "-m", "demo", "-q").exit_code == 0
+    result = run("index", "my docs", "--name", "work", "-d", 64)
+    assert result.stderr.splitlines()[-1].endswith("q3e-local index rebuild --name work -d 64")
+    (tmp_path / "my docs").rename(tmp_path / "away")
+    hint = run("index", "my docs", "--name", "work").stderr.splitlines()[-1].split("q3e-local ")[1]
+    assert hint == f"index rm --name work --below '{tmp_path}/my docs'"
+    assert run(*shlex.split(hint), "-y").stdout == "forgot 1 file\n"
+    assert "q3e-local index FOLDER --db 'no such'" in run("search", "cat", "--db", "no such").stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"no index at all"])
+def test_rm_deletes_what_cannot_be_opened(content, tmp_path):
+    write(tmp_path, {"a.q3e": content, "notes.db": content})
+    result = run("index", "rm", "--db", "a.q3e", input="n\n")
+    assert (result.exit_code, "a.q3e - it cannot be opened: " in result.stderr) == (0, True)
+    assert run("index", "rm", "--db", "a.q3e", "-y").exit_code == 0
+    assert run("index", "rm", "--db", "notes.db", "-y").exit_code == 1
+    assert not list(tmp_path.glob("a.q3e*"))
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_no_lock_is_left_where_no_index_was_made(tmp_path):
+    assert run("index", "notes", "--name", "w16", "-m", "demo", "-d", 16).exit_code == 2
+    assert run("index", "notes", "--db", "notes/cat.txt", "-m", "demo").exit_code == 1
+    assert not list(tmp_path.rglob("w16*"))
+    assert not Path("notes/cat.txt.lock").exists()
+    run("index", "notes", "-m", "demo", "-q")
+    if os.name != "nt":
+        (lock,) = tmp_path.rglob("default.q3e.lock")
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_stray_file_stops_no_list(own, tmp_path):
+    write(tmp_path / "home/data/indexes", {"my notes.q3e": "x", "._default.q3e": "x"})
+    result = run("index", "list")
+    assert (result.exit_code, result.stdout.splitlines()[1].split()[0]) == (0, "default")
+    assert [Path(line.split(" is left out")[0]).name for line in result.stderr.splitlines()] == [
+        "._default.q3e", "my notes.q3e"
+    ]  # fmt: skip
+
+
+def test_rebuild_of_nothing_says_what_to_give(own):
+    result = run("index", "rebuild")
+    assert (result.exit_code, "q3e-local index rebuild -m MODEL, or -d DIM" in result.stderr) == (2, True)
+    assert run("index", "rebuild", "-d", 256).stderr.startswith("there is nothing to do")
+
+
+def test_a_missing_folder_does_not_stop_the_others(tmp_path):
+    result = run("index", "nowhere", "notes", "-m", "demo")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == "files: 4 new"
+    assert result.stderr.splitlines()[-1] == f"Error: there is no folder or file {tmp_path / 'nowhere'}"
+
+
+@pytest.mark.parametrize(
+    ("glob", "n_files"), [("/papers/*.txt", 1), ("/*.txt", 1), ("{}/notes/*.md", 2), ("*.xyz", 0)]
+)
+def test_globs(glob, n_files, tmp_path):
+    result = run("index", "notes", "-m", "demo", "--glob", glob.format(tmp_path.as_posix()))
+    assert result.exit_code == 0
+    if n_files:
+        assert result.stderr.splitlines()[0] == f"files: {n_files} new"
+    else:
+        assert "no file matches --glob '*.xyz' in notes" in result.stderr
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "there is no file to read in empty" in run("index", "empty", "-m", "demo").stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+def test_json_of_a_name_that_is_not_utf_8(tmp_path):
+    (tmp_path / "notes" / os.fsdecode(b"\xff.txt")).write_text("text")
+    result = run("index", "notes", "-m", "demo", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["skipped"][0]["file"].endswith("/?.txt")
+
+
+def test_hits_below_a_score_are_left_out(indexed):
+    scores = [hit["score"] for hit in found("beans", "--vector-only", "-k", 10)]
+    above = found("beans", "--vector-only", "-k", 10, "--min-score", scores[2])
+    assert [hit["score"] for hit in above] == scores[:3]
+    assert "look without --min-score" in run("search", "beans", "--min-score", 1).stderr
 
 
 def test_rebuild_with_another_dim(own):
@@ -386,6 +488,22 @@ def test_export(suffix, own, tmp_path):
     assert run("index", "export", "--to", f"all.{suffix}", "--force", "-q").stderr == ""
     assert run("index", "export", "--to", "all.xls").exit_code == 2
     assert not list(tmp_path.glob(".*.partial"))
+
+
+# Dates.
+
+
+def test_dates_as_people_write_them():
+    def day(text: str) -> tuple[int, ...]:
+        return since.moment(text).timetuple()[:5]
+
+    assert day("2026/11/01") == day("2026-11-01") == (2026, 11, 1, 0, 0)
+    assert (day("2019"), day("2026-11")) == ((2019, 1, 1, 0, 0), (2026, 11, 1, 0, 0))
+    assert day("2026-11-01t09:30") == (2026, 11, 1, 9, 30)
+    yesterday = date.today() - timedelta(days=1)
+    assert day("Yesterday") == (yesterday.year, yesterday.month, yesterday.day, 0, 0)
+    ago = datetime.now().astimezone() - since.moment("30min")
+    assert round(ago.total_seconds() / 60) == 30
 
 
 # How a passage is shown.

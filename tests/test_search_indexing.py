@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import made_files
 import pytest
 from command import PROGRAM, write
@@ -20,10 +21,11 @@ from fake import FakeEngine, seen
 import q3e_local
 from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import IndexFileError, InputError, OptionError, SpaceMismatchError
+from q3e_local.reading import Limits
 from q3e_local.search.database import Database
 from q3e_local.search.index import space_of
 from q3e_local.search.indexing import Tally, index_folders
-from q3e_local.search.locate import alone
+from q3e_local.search.locate import alone, existing
 
 
 class World:
@@ -49,7 +51,7 @@ class World:
 
     @property
     def names(self) -> list[str]:
-        return sorted(Path(path).name for path in Held(self.db).files)
+        return sorted(Path(path).name for path, one in Held(self.db).files.items() if not one.problem)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ class Held:
 
     def __init__(self, db: Path) -> None:
         with Database.open(db) as database:
-            self.files = {path: replace(one, indexed_at=0.0) for path, one in database.files().items()}
+            self.files = {path: replace(one, indexed_at=0.0, size_bytes=0) for path, one in database.files().items()}
             windows = list(database.entries())
         self.chunks = {entry.id: entry.chunk for window in windows for entry in window.entries}
         self.vectors = {
@@ -199,7 +201,7 @@ def test_a_folder_whose_disk_is_not_mounted_loses_nothing(world, empty):
         InputError, match=r"the index has 1 file of it; if its disk is not mounted, mount it"
     ) as error:
         world.index(load=never)
-    assert f"q3e-local index rm --below {world.folder}" in str(error.value)
+    assert f"q3e-local index rm --db {world.db} --below {world.folder}" in str(error.value)
     assert Held(world.db) == before
 
 
@@ -214,7 +216,15 @@ def test_files_are_cut_anew_to_another_budget_which_is_remembered(world):
     assert world.index().n_chunks == 1
     assert counts(world.index(chunk_tokens=64)) == (0, 1, 0, 0)
     assert len(Held(world.db).chunks) == 4
-    assert counts(world.index()) == (0, 0, 1, 0)
+    assert counts(world.index(load=never)) == (0, 0, 1, 0)
+    # Of the index, not of its first file.
+    write(world.folder, {"0.txt": "first by name"})
+    tally = world.index(chunk_tokens=128)
+    assert tally.notes == [
+        "chunks have at most 128 tokens from now on, not 64: other files of the index are cut anew when they are "
+        "indexed next"
+    ]
+    assert counts(world.index(load=never)) == (0, 0, 2, 0)
     with pytest.raises(OptionError, match="a chunk has at most 1000 tokens with fake, got 1001"):
         world.index(chunk_tokens=1001)
 
@@ -307,12 +317,176 @@ def test_a_file_that_cannot_be_opened_keeps_what_it_said(world, monkeypatch):
     world.index()
     write(world.folder, {"a.txt": "changed"})
 
-    def refuse(path: Path) -> str:
+    def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("q3e_local.search.indexing._digest", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     tally = world.index()
     assert (world.names, [one.reason for one in tally.skipped]) == (["a.txt"], ["cannot be read: Permission denied"])
+
+
+def test_what_was_broken_is_known_to_be_without_a_model(world):
+    write(world.folder, {"a.txt": "a", "scan.pdf": made_files.scanned_pdf(), "gone.pdf": b"%PDF-1.4 nothing"})
+    first = world.index()
+    again = world.index(load=never)
+    assert [(one.path, one.reason) for one in again.skipped] == [(one.path, one.reason) for one in first.skipped]
+    assert (counts(again), again.n_faults, world.names) == ((0, 0, 1, 0), 2, ["a.txt"])
+    with Database.open(world.db) as database:
+        assert database.facts().n_files == 1
+
+    (world.folder / "gone.pdf").unlink()
+    write(world.folder, {"scan.pdf": made_files.pdf(["text of the page"])})
+    tally = world.index()
+    assert (counts(tally), tally.n_faults, world.names) == ((1, 0, 1, 0), 0, ["a.txt", "scan.pdf"])
+
+
+def test_what_is_too_large_or_closed_needs_no_model(world, monkeypatch):
+    write(world.folder, {"a.txt": "a", "b.txt": "b"})
+    world.index()
+    write(world.folder, {"b.txt": "b" * 2000, "new.txt": "n" * 2000, "closed.txt": "closed"})
+    real = Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "closed.txt":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    tally = world.index(load=never, limits=Limits(size_bytes=1000))
+    assert (counts(tally), world.names) == ((0, 0, 1, 1), ["a.txt"])
+    assert [(one.path.name, one.reason.split(":")[0]) for one in tally.skipped] == [
+        ("b.txt", "is too large"), ("closed.txt", "cannot be read"), ("new.txt", "is too large")
+    ]  # fmt: skip
+
+
+def test_a_file_that_changes_while_it_is_read_is_what_was_read(world, monkeypatch):
+    """Digest and text are of one reading, so that going back to the old text is a change."""
+    write(world.folder, {"a.txt": "first"})
+    real = Path.read_bytes
+
+    def read_and_change(path: Path) -> bytes:
+        data = real(path)
+        path.write_bytes(b"other")
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_and_change)
+        world.index()
+    assert [chunk.text for chunk in Held(world.db).chunks.values()] == ["first"]
+    world.index()
+    assert [chunk.text for chunk in Held(world.db).chunks.values()] == ["other"]
+
+
+def test_a_second_edit_of_equal_size_at_the_same_tick_is_seen(world):
+    write(world.folder, {"a.txt": "first"})
+    status = (world.folder / "a.txt").stat()
+    world.index()
+    write(world.folder, {"a.txt": "later"})
+    os.utime(world.folder / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert counts(world.index()) == (0, 1, 0, 0)
+    assert world.embedded == ["later"]
+
+
+def test_files_that_need_no_model_are_stored_at_once(world):
+    """A folder was moved: what is done when the run is interrupted stays, though the model had nothing to do."""
+    many(world.folder, 30)
+    world.index()
+    world.folder = world.folder.rename(world.folder.parent / "moved")
+    write(world.folder, {"zz/new.txt": "new"})
+
+    def interrupt(n_bytes: int, n_chunks: int, n_tokens: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.index(world.folder, progress=interrupt)
+    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+
+
+def test_a_run_with_nothing_to_do_writes_nothing(world):
+    write(world.folder, {"a.txt": "a"})
+    os.utime(world.folder / "a.txt", ns=(10**18, 10**18))
+    world.index()
+    with Database.open(world.db) as database:
+        before = database.facts().changed_at
+    world.index(load=never)
+    with Database.open(world.db) as database:
+        assert database.facts().changed_at == before
+
+
+def test_what_is_no_file_of_the_run_any_more_goes_or_is_told(world):
+    write(world.folder, {"a.md": "a", "env/b.txt": "b", "Case.txt": "case"})
+    world.index()
+    (world.folder / "a.md").unlink()
+    write(world.folder, {"a.md/inside.txt": "inside", "env/pyvenv.cfg": ""})
+    (world.folder / "Case.txt").rename(world.folder / "case.txt")
+    tally = world.index()
+    # Those that were a.md and Case.txt are gone; env/b.txt stays, and is told.
+    assert (counts(tally), tally.n_left_out) == ((2, 0, 0, 2), 1)
+    assert world.names == ["b.txt", "case.txt", "inside.txt"]
+
+
+def test_a_name_of_other_case_that_is_the_same_file_goes(world):
+    """As on a disk that does not tell case apart; a hard link is one file with two names everywhere."""
+    write(world.folder, {"Notes/a.txt": "a"})
+    world.index(world.folder / "Notes")
+    (world.folder / "notes").mkdir(exist_ok=True)
+    if not (world.folder / "notes" / "a.txt").exists():
+        os.link(world.folder / "Notes" / "a.txt", world.folder / "notes" / "a.txt")
+    world.index(world.folder / "notes")
+    assert [Path(path).parent.name for path in Held(world.db).files] == ["notes"]
+
+
+def test_a_folder_that_is_closed_loses_nothing(world, monkeypatch):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    tally = world.index(load=never)
+    assert [(one.path, one.reason) for one in tally.skipped] == [
+        (world.folder, "cannot be read: Permission denied")
+    ]  # fmt: skip
+    assert (world.names, tally.n_left_out) == (["a.txt"], 1)
+
+
+def test_an_index_in_a_closed_folder_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(IndexFileError, match=r"a\.q3e cannot be read: Permission denied"):
+        existing(tmp_path / "a.q3e")
+
+
+def test_an_index_whose_budget_is_none_is_told(world):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    with apsw.Connection(str(world.db)) as connection:
+        connection.execute("UPDATE meta SET value = 'many' WHERE key = 'chunk_tokens'")
+    with pytest.raises(IndexFileError, match="is damaged: its chunk_tokens are 'many'"):
+        world.index()
+
+
+@pytest.mark.parametrize("year", [1700, 2350])
+def test_a_file_of_another_century(world, year):
+    write(world.folder, {"a.txt": "a"})
+    seconds = (year - 1970) * 31_556_952
+    try:
+        os.utime(world.folder / "a.txt", (seconds, seconds))
+    except (OSError, OverflowError):
+        pytest.skip("this disk has no such times")
+    assert counts(world.index()) == (1, 0, 0, 0)
+    assert counts(world.index(load=never)) == (0, 0, 1, 0)
+
+
+def test_of_several_folders_one_that_is_missing_stops_no_other(world, tmp_path):
+    write(world.folder, {"a.txt": "a"})
+    tally = world.index(tmp_path / "nowhere", world.folder)
+    assert counts(tally) == (1, 0, 0, 0)
+    assert tally.missing == [f"there is no folder or file {tmp_path / 'nowhere'}"]
 
 
 # What stops a run, and several at once.

@@ -88,3 +88,18 @@ def test_what_changes_is_indexed_and_ctrl_c_ends(folder):
         assert texts("penguin") == 1
     finally:
         assert watching.stop() == 130
+
+
+def test_a_named_file_that_an_editor_saves_is_seen_each_time(folder):
+    """Saved by renaming: it is another file then, by the same name; a folder beside it is watched as well."""
+    watching = Watching("notes/a.txt", "disk", "--db", "n.q3e", "--watch")
+    try:
+        watching.says("watching for changes; Ctrl-C ends")
+        for text in ("giraffe", "giraffe once more", "and once more"):
+            write(folder, {".a.txt.swap": text, "b.txt": text})
+            (folder / ".a.txt.swap").rename(folder / "a.txt")
+            assert watching.says("files:") == "files: 1 changed, 1 unchanged\n"
+        write(Path("disk"), {"z.txt": "seal"})
+        assert watching.says("files:") == "files: 1 changed, 1 unchanged\n"
+    finally:
+        assert watching.stop() == 130

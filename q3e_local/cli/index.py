@@ -15,7 +15,16 @@ import click
 from q3e_local.cli import DONE, SKIPPED, index_files
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.formats import visible
-from q3e_local.cli.index_options import Loaded, loading_options, model_of_index, say_waiting, shown, which_index
+from q3e_local.cli.index_options import (
+    Loaded,
+    chunks,
+    files,
+    loading_options,
+    model_of_index,
+    say_waiting,
+    shown,
+    which_index,
+)
 from q3e_local.cli.loading import size
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -82,7 +91,7 @@ for command in (index_files.list_, index_files.show, index_files.rm, index_files
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="The summary as a JSON object on stdout.")
 @click.option("--verbose", is_flag=True, help="Name every file that was skipped.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 def folders(
     folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
     globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, engine: EngineOptions, offline: bool,
@@ -128,18 +137,22 @@ class _Run:
         except KeyboardInterrupt:
             if not self._quiet and tally.n_new + tally.n_changed:
                 _say(
-                    f"{_files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"
+                    f"{files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"
                 )
             raise
         seconds = time.perf_counter() - self._started
         untold = [one for one in tally.skipped if one not in self._told]
         self._told.update(tally.skipped)
-        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold)):
+        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold) + len(tally.missing)):
             return DONE
         if self._as_json:
             self._print_json(tally, seconds)
-        if not self._quiet:
+        if self._quiet:
+            _report_faults(untold, verbose=self._verbose)
+        else:
             self._report(tally, seconds, untold)
+        if tally.missing:
+            raise InputError("\n".join(tally.missing))
         return SKIPPED if tally.n_faults else DONE
 
     def watching(self) -> int:
@@ -179,11 +192,11 @@ class _Run:
     def _print_json(self, tally: Tally, seconds: float) -> None:
         import orjson
 
-        fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items() if name != "skipped"}
+        fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
         skipped = [
-            {"file": str(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
+            {"file": _utf8(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
         ]
-        about = {"index": str(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
+        about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
         sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.buffer.flush()
 
@@ -194,41 +207,61 @@ class _Run:
             "unchanged": tally.n_unchanged,
             "removed": tally.n_removed,
         }
-        files = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "none"
-        _say(f"files: {files}")
+        _say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
+        if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
+            patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
+            where = ", ".join(visible(shown(str(folder))) for folder in self._folders)
+            _say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
+        for note in tally.notes:
+            _say(note)
         if tally.n_chunks:
             reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
             rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
             _say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
-        _report_skipped(skipped, verbose=self._verbose)
+        _report_faults(skipped, verbose=self._verbose)
+        _report_expected(skipped, verbose=self._verbose)
+        if tally.n_left_out:
+            stay = (
+                "was left out and stays as it was" if tally.n_left_out == 1 else "were left out and stay as they were"
+            )
+            _say(f"{files(tally.n_left_out)} {stay}")
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
             facts = database.facts()
-        holds = f"{_files(facts.n_files)}, {facts.n_chunks:,} chunks: {facts.space}, {size(facts.size_bytes)}"
+        holds = f"{files(facts.n_files)}, {chunks(facts.n_chunks)}: {facts.space}, {size(facts.size_bytes)}"
         _say(f"{self._path} holds {holds}")
+
+
+def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
+    _report_skipped([one for one in skipped if not one.is_expected], verbose=verbose)
+
+
+def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
+    expected = [one for one in skipped if one.is_expected]
+    if verbose:
+        _report_skipped(expected, verbose=True)
+    elif expected:
+        _say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
 
 
 def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in sorted(skipped, key=lambda one: one.is_expected):
-        if verbose or not one.is_expected:
-            by_reason[one.reason].append(visible(shown(str(one.path))))
+    for one in skipped:
+        by_reason[one.reason].append(visible(shown(str(one.path))))
     for reason, names in by_reason.items():
         some = names if verbose else names[:_NAMED_AT_MOST]
         more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
         _say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
-    n_expected = sum(one.is_expected for one in skipped)
-    if n_expected and not verbose:
-        _say(f"passed over {_files(n_expected)} that no text was expected in (--verbose)")
 
 
 def _show_nothing(n_bytes: int, n_texts: int, n_tokens: int) -> None:
     """Before anything is known."""
 
 
-def _files(n_files: int) -> str:
-    return "1 file" if n_files == 1 else f"{n_files:,} files"
+def _utf8(path: Path) -> str:
+    """A name for JSON, which has no room for bytes that are no text."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")
 
 
 def _say(line: str) -> None:

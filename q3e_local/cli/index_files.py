@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,21 @@ import click
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.formats import visible
-from q3e_local.cli.index_options import BYTES_PER_TOKEN, Loaded, loading_options, model_of_index, say_waiting, shown
+from q3e_local.cli.index_options import (
+    BYTES_PER_TOKEN,
+    Loaded,
+    chunks,
+    files,
+    loading_options,
+    model_of_index,
+    say_waiting,
+    shown,
+)
 from q3e_local.cli.loading import size
 from q3e_local.cli.progress import bar, meter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.search.locate import alone, existing, files_of, locate, names
+from q3e_local.search.locate import DEFAULT_NAME, SUFFIX, alone, existing, files_of, locate, names, option_of, strays
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
@@ -50,6 +59,8 @@ def list_(as_json: bool) -> int:
             found.append((name, _facts(locate(name=name))))
         except IndexFileError as error:
             found.append((name, str(error)))
+    for path in strays():
+        click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
         for name, facts in found:
             _print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
@@ -77,16 +88,17 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     from q3e_local.search.database import Database
 
     with Database.open(existing(db, _name(name, option_name))) as database:
-        facts, files = database.facts(), database.files()
+        facts = database.facts()
+        records = {path: one for path, one in database.files().items() if not one.problem}
     kinds: dict[str, int] = {}
-    for record in files.values():
+    for record in records.values():
         kinds[record.kind] = kinds.get(record.kind, 0) + 1
     if as_json:
         fields = {**_fields(facts), "kinds": kinds}
         if with_files:
             fields["list"] = [
                 {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
-                for one in files.values()
+                for one in records.values()
             ]
         _print_json(fields)
         return DONE
@@ -105,7 +117,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         click.echo(f"{what:<8} {visible(said)}")
     if with_files:
         click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
-        for path, one in sorted(files.items()):
+        for path, one in sorted(records.items()):
             click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
     return DONE
 
@@ -113,32 +125,53 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
 @click.command()
 @_one_index
 @click.option(
-    "--below", "below", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
+    "--below", "below", multiple=True, metavar="FOLDER",
     help="Only forget the files of this folder, or this file; may be repeated.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[Path, ...], yes: bool) -> int:
+def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> int:
     """Delete an index, or forget some files of it. The files themselves stay."""
-    from q3e_local.search.changes import below as files_below
-    from q3e_local.search.database import Database
-
-    path = existing(db, _name(name, option_name))
+    name = _name(name, option_name)
+    if "" in below:
+        raise OptionError(
+            "--below is empty; give a folder or file, as the index names it: q3e-local index show --files"
+        )
+    if name is None and db is None and not below:
+        raise OptionError(
+            f"say which index to delete, as in: q3e-local index rm {DEFAULT_NAME}; or what to forget, with --below"
+        )
+    path = existing(db, name)
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
-        with Database.open(path) as database:
-            if below:
-                records = database.files()
-                paths = sorted({one for folder in below for one in files_below(folder, records)})
-                if not paths:
-                    raise InputError(f"{path} has no files below {', '.join(map(str, below))}")
-                if _is_sure(f"{path}: forget {_files(len(paths))}?", yes):
-                    click.echo(f"forgot {_files(database.remove_files(paths))}")
-                return DONE
-            n_chunks = database.facts().n_chunks
-        if _is_sure(f"delete {path} with {n_chunks:,} chunks?", yes):
+        if below:
+            _forget(path, [Path(one) for one in below], yes)
+        elif _is_sure(f"delete {path} {_with_what(path)}?", yes):
             for one in files_of(path):
                 one.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
     return DONE
+
+
+def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
+    from q3e_local.search.changes import below
+    from q3e_local.search.database import Database
+
+    with Database.open(path) as database:
+        ordered = sorted(database.files())
+        paths = {one for folder in folders for one in below(folder, ordered)}
+        if not paths:
+            raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
+        if _is_sure(f"{path}: forget {files(len(paths))}?", yes):
+            click.echo(f"forgot {files(database.remove_files(paths))}")
+
+
+def _with_what(path: Path) -> str:
+    """What goes with it. What cannot be opened any more can be deleted, if its name is that of an index."""
+    try:
+        return f"with {chunks(_facts(path).n_chunks)}"
+    except IndexFileError as error:
+        if path.suffix != SUFFIX or not path.is_file():
+            raise
+        return f"- it cannot be opened: {error} -"
 
 
 @click.command()
@@ -161,7 +194,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
             database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
         )
     if not quiet:
-        click.echo(f"{total:,} chunks, {database.space}: {', '.join(map(str, written))}", err=True)
+        click.echo(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}", err=True)
     return DONE
 
 
@@ -188,13 +221,20 @@ def rebuild(
     started = time.perf_counter()
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), loaded:
         facts = _facts(path)
+        if not loaded.is_chosen:
+            raise OptionError(
+                f"{path} holds {facts.space}; say what it is to hold, as in: "
+                f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
+            )
         embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
         with meter(facts.n_chunks, quiet) as show:
             done = rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=lambda n, total: show(n, n, 0))
     if not quiet:
+        if facts.space.is_same(done.space):
+            click.echo("there is nothing to do: these are its vectors already", err=True)
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"
-            click.echo(f"{done.n_chunks:,} chunks {how} in {time.perf_counter() - started:.1f} s", err=True)
+            click.echo(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s", err=True)
         click.echo(f"{path} holds {done.space}", err=True)
         if not done.is_compact:
             click.echo("the room of the old vectors is not free yet: another process reads the index", err=True)
@@ -229,10 +269,6 @@ def _is_sure(question: str, yes: bool) -> bool:
     if not is_sure:
         click.echo("nothing was removed", err=True)
     return is_sure
-
-
-def _files(n_files: int) -> str:
-    return "1 file" if n_files == 1 else f"{n_files:,} files"
 
 
 def _date(seconds: float) -> str:

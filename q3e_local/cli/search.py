@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """`2026-11-01`, `2026-11-01T09:30`, or a time ago: `12h`, `7d`, `2w`, `3m`, `1y`."""
+    """What search/since.py takes."""
     try:
         return None if value is None else moment(value)
     except OptionError as error:
@@ -44,14 +45,17 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--task", type=click.Choice(list(TASKS)), help="A named instruction for the question. [default: retrieval]"
 )
 @click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
-@click.option("--path", metavar="GLOB", help="Only in such files, as 'notes/**' or '*.md'.")
+@click.option("--path", metavar="GLOB", help="Only in such files, as 'notes/**' or '*.md'; case matters.")
 @click.option(
     "--since", callback=_since, metavar="DATE",
-    help="Only in files changed since: 2026-11-01, or 12h, 7d, 2w, 3m, 1y ago.",
+    help="Only in files changed since: 2026-11-01, 2026, yesterday, or 30min, 12h, 7d, 2w, 3m (months), 1y ago.",
 )  # fmt: skip
-@click.option("--hybrid", "mode", flag_value="hybrid", help="By words and meaning. [default: where words help]")
-@click.option("--vector-only", "mode", flag_value="vectors", help="By meaning alone.")
-@click.option("--words-only", "mode", flag_value="words", help="By words alone; needs no model.")
+@click.option(
+    "--min-score", type=click.FloatRange(-1, 1), metavar="SCORE", help="Only hits with such a score or a higher one."
+)
+@click.option("--hybrid", "hybrid", is_flag=True, help="By words and meaning. [default: where words help]")
+@click.option("--vector-only", "vectors", is_flag=True, help="By meaning alone.")
+@click.option("--words-only", "words", is_flag=True, help="By words alone; needs no model.")
 @click.option("--exact", is_flag=True, help="Look at every vector, not at a shortlist.")
 @click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
@@ -64,8 +68,9 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 def search(
     question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
-    instruction: str | None, path: str | None, since: datetime | None, mode: Mode | None, exact: bool, no_best: bool,
-    as_json: bool, as_text: bool, cache: bool | None, engine: EngineOptions, quiet: bool,
+    instruction: str | None, path: str | None, since: datetime | None, min_score: float | None, hybrid: bool,
+    vectors: bool, words: bool, exact: bool, no_best: bool, as_json: bool, as_text: bool, cache: bool | None,
+    engine: EngineOptions, quiet: bool,
 ) -> int:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
@@ -84,6 +89,9 @@ def search(
     text = _question(question)
     if as_json and as_text:
         raise OptionError("--json and --text exclude each other")
+    mode = _mode(hybrid, vectors, words)
+    if mode == "words" and min_score is not None:
+        raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     file = existing(db, name)
     with stopping_cleanly(), explained(engine), ExitStack() as stack:
         embedder = None
@@ -91,8 +99,10 @@ def search(
             embedder = stack.enter_context(_embedder(file, model, quiet, cache, engine))
         index = stack.enter_context(VectorIndex(file, embedder, task=DOCUMENT_TASK))
         found = index.search(
-            text, k, mode=mode or "auto", exact=exact, task=task, instruction=instruction, path=path, since=since
+            text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
         )
+        if min_score is not None:
+            found = replace(found, hits=tuple(hit for hit in found.hits if hit.score >= min_score))
         best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
         if engine.explain:
             for line in (*found.explained, *([how] if how else [])):
@@ -103,8 +113,21 @@ def search(
         else:
             print_json(found.hits, best)
         if not found.hits and not quiet:
-            _say_nothing_found(len(index), path, since)
+            _say_nothing_found(len(index), path, since, min_score)
     return DONE
+
+
+def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
+    """How to search. Raises OptionError for two ways at once."""
+    options: dict[Mode, tuple[str, bool]] = {
+        "hybrid": ("--hybrid", hybrid),
+        "vectors": ("--vector-only", vectors),
+        "words": ("--words-only", words),
+    }
+    given = [mode for mode, (_, is_given) in options.items() if is_given]
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(options[mode][0] for mode in given)} exclude each other")
+    return given[0] if given else "auto"
 
 
 def _question(words: tuple[str, ...]) -> str:
@@ -158,11 +181,14 @@ def _best(question: str, found: Found, embedder: Embedder | None) -> tuple[list[
     return best, how + (f", {none} not looked for" if none else "")
 
 
-def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None) -> None:
+def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None, min_score: float | None) -> None:
     if not n_chunks:
         why = "the index is empty; index a folder that has text in it"
-    elif path is not None or since is not None:
-        why = "nothing was found; look without --path and --since"
+    elif path is not None or since is not None or min_score is not None:
+        given = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
+        why = (
+            f"nothing was found; look without {' and '.join(name for name, one in given.items() if one is not None)}"
+        )
     else:
         why = "nothing was found"
     click.echo(why, err=True)

@@ -19,7 +19,7 @@ from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.walk import Found, Skipped, walk
 
-__all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read", "walk"]
+__all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
 
 # Kind: its module, whose `read` takes a file's bytes.
 _READERS = {
@@ -52,8 +52,13 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
-    limits.check_size(len(data))  # it may have grown
-    kind = kind_of(path.name, data[:N_SNIFFED])
+    return read_bytes(path.name, data, limits)
+
+
+def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+    """As `read`, of a file's name and bytes."""
+    limits.check_size(len(data))
+    kind = kind_of(name, data[:N_SNIFFED])
     if kind is None:
         raise InputError("is not text")
     reader = importlib.import_module(f"q3e_local.reading.{_READERS[kind]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +60,14 @@ class _Walk:
 
     def __init__(self, globs: Sequence[str], leave_out: Sequence[Path]) -> None:
         self._globs = [pattern(glob, any_case=True) for glob in globs]
+        rooted = [glob for glob in globs if glob.startswith(("/", "\\")) or glob[1:2] == ":"]
+        self._from_root = [pattern(glob, any_case=True) for glob in rooted]
         self._known = kinds()
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
         self._roots: list[Path] = []  # what was named, as it really lies
         for path in leave_out:
-            if path.exists():
+            with suppress(OSError):
                 self._is_new(path.stat())
 
     def over(self, paths: Sequence[Path]) -> Iterator[Found | Skipped]:
@@ -161,7 +164,11 @@ class _Walk:
         if not self._globs:
             return True
         below = path.relative_to(base).as_posix()
-        return any(expression.fullmatch(below) for expression in self._globs)
+        if any(expression.fullmatch(below) for expression in self._globs):
+            return True
+        # A slash at the beginning is the folder that was named, as in .gitignore, or the root of the disk.
+        names = (f"/{below}", path.absolute().as_posix()) if self._from_root else ()
+        return any(expression.fullmatch(name) for expression in self._from_root for name in names)
 
     def _is_new(self, status: os.stat_result) -> bool:
         key = status.st_dev, status.st_ino

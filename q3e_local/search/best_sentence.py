@@ -15,7 +15,7 @@ import numpy as np
 from q3e_local.embedder import Embedder
 from q3e_local.request import Embedded
 from q3e_local.search.embedding import document_request
-from q3e_local.search.sentences import sentences
+from q3e_local.search.sentences import sentences, trimmed
 from q3e_local.search.words import Term, terms_of, tokens
 from q3e_local.vectors import Vectors
 
@@ -51,7 +51,7 @@ def by_words(query: str, text: str) -> Best | None:
         weights.append(weight)
     if not weights or max(weights) < _SHORT_WEIGHT * 3:
         return None
-    return _trimmed(text, spans[weights.index(max(weights))])
+    return Best(*trimmed(text, *spans[weights.index(max(weights))]))
 
 
 def _candidates(text: str) -> list[tuple[int, int]]:
@@ -92,7 +92,7 @@ def by_vectors(
     n_tokens = 0
     for number, text in enumerate(texts):
         spans = _candidates(text)
-        found.append(_trimmed(text, spans[0]) if len(spans) == 1 else None)
+        found.append(Best(*trimmed(text, *spans[0])) if len(spans) == 1 else None)
         if len(spans) > 1:
             n_tokens += len(embedder.engine.tokenize(text))
             if n_tokens > tokens_max:
@@ -107,11 +107,5 @@ def by_vectors(
             continue
         score = float(np.dot(result.vector, query))
         if score > scores.get(number, -2.0):
-            scores[number], found[number] = score, _trimmed(texts[number], span)
+            scores[number], found[number] = score, Best(*trimmed(texts[number], *span))
     return found
-
-
-def _trimmed(text: str, span: tuple[int, int]) -> Best:
-    start, end = span
-    stretch = text[start:end]
-    return Best(start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip()))

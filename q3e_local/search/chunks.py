@@ -13,7 +13,7 @@ from itertools import groupby, pairwise, zip_longest
 from q3e_local.errors import OptionError
 from q3e_local.reading.document import Document, Section
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.sentences import sentences
+from q3e_local.search.sentences import sentences, trimmed
 
 Count = Callable[[str], int]
 """How many tokens the model sees of a text, end token included."""
@@ -60,7 +60,7 @@ def chunks(
 
 
 def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines: _Lines) -> Chunk:
-    start, end = _trimmed(text, pieces[0].start, pieces[-1].end)
+    start, end = trimmed(text, pieces[0].start, pieces[-1].end)
     first, last = pieces[0].section, pieces[-1].section
     line, last_line = lines.of(start, end, first, last)
     return Chunk(text[start:end], start, end, headings, first.page, line, last_line)
@@ -127,7 +127,7 @@ class _Cutter:
         return self._limit - self._count(Chunk("", headings=headings).embedded)
 
     def _fits(self, first: _Piece, last: _Piece, headings: tuple[str, ...]) -> bool:
-        start, end = _trimmed(self._text, first.start, last.end)
+        start, end = trimmed(self._text, first.start, last.end)
         return self._count(Chunk(self._text[start:end], headings=headings).embedded) <= self._limit
 
     def _pieces(self, sections: list[Section], room: int) -> Iterator[_Piece]:
@@ -212,9 +212,3 @@ class _Lines:
         self._line += self._text.count("\n", self._place, start)
         self._place = start
         return self._line, self._line + self._text.count("\n", start, end)
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The stretch without white space at its ends."""
-    stretch = text[start:end]
-    return start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip())

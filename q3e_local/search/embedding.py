@@ -34,7 +34,9 @@ class FileChunks:
     vectors: list[Vectors | None] = field(default_factory=list)
     n_tokens: int = 0
     n_embedded_tokens: int = 0
-    n_waiting: int = 0  # chunks that are with the model
+    n_bytes: int = 0  # on the disk
+    n_asked: int = 0  # chunks that the model was given
+    n_waiting: int = 0  # those that are not back yet
     problem: str = ""  # why it has no vectors
 
     def __post_init__(self) -> None:
@@ -67,28 +69,30 @@ def counter(embedder: Embedder) -> Count:
     return count
 
 
-def embedded(
+def embed_files(
     files: Iterable[FileChunks],
     embedder: Embedder,
     dim: int,
+    store: Callable[[FileChunks], None],
     progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,
-) -> Iterator[FileChunks]:
-    """Each file when all its chunks have vectors, or a problem. Reads ahead as far as fills the model's batches."""
+) -> None:
+    """Store each file as soon as all its chunks have vectors, or a problem. Reads ahead to fill batches."""
+    n_bytes, n_tokens = 0.0, 0
     given: deque[tuple[FileChunks, int]] = deque()  # to the model, and not yet back
-    done: list[FileChunks] = []
 
     def wanted() -> Iterator[str]:
+        nonlocal n_bytes
         for file in files:
             missing = file.missing
             if not missing:
-                done.append(file)
+                n_bytes += file.n_bytes
+                store(file)
                 continue
-            file.n_waiting = len(missing)
+            file.n_waiting = file.n_asked = len(missing)
             for number in missing:
                 given.append((file, number))
                 yield file.chunks[number].embedded
 
-    n_bytes, n_tokens = 0.0, 0
     for n_chunks, result in enumerate(embedder.stream(replace(document_request(dim), texts=wanted())), 1):
         file, number = given.popleft()
         if isinstance(result, TextError):
@@ -98,14 +102,11 @@ def embedded(
             file.n_tokens += result.prompt_tokens
             file.n_embedded_tokens += result.prompt_tokens
             n_tokens += result.prompt_tokens
-        n_bytes += file.record.size_bytes / len(file.chunks)
+        n_bytes += file.n_bytes / file.n_asked
         file.n_waiting -= 1
-        if not file.n_waiting:
-            done.append(file)
         progress(round(n_bytes), n_chunks, n_tokens)
-        yield from done
-        done.clear()
-    yield from done
+        if not file.n_waiting:
+            store(file)
 
 
 def _where(chunk: Chunk) -> str:

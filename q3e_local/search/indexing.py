@@ -6,26 +6,33 @@ Knows readers, chunks and the database; nothing of terminals, nor of how a model
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from q3e_local.embedder import Embedder
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.reading import read
+from q3e_local.reading import read_bytes
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.walk import Found, Skipped
 from q3e_local.search.changes import changes
 from q3e_local.search.chunks import CHUNK_TOKENS, Count, chunks
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import FileRecord, IndexSpace
-from q3e_local.search.embedding import FileChunks, Progress, counter, embedded
-from q3e_local.search.locate import alone, files_of
+from q3e_local.search.embedding import FileChunks, Progress, counter, embed_files
+from q3e_local.search.locate import alone, is_there
 from q3e_local.vectors import Vectors
 
 # Counted up when readers or chunks change, so that files are read again.
 _VERSION = 1
+# As coarse as clocks of disks are (FAT). A file that was written so shortly before it was read may be written again
+# at the same time and size: its record gets a size that no file has, as in git, and the next run looks into it.
+_TICK_NS = 2_000_000_000
+_NO_SIZE = -1
 
 
 @dataclass
@@ -39,7 +46,10 @@ class Tally:
     n_chunks: int = 0  # of new and changed files
     n_reused: int = 0  # of those: with vectors that were in the index already
     n_tokens: int = 0  # that were embedded
+    n_left_out: int = 0  # known, still there, and yet no files of this run: they stay as they were
     skipped: list[Skipped] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # what is wrong with folders that could not be looked at
+    notes: list[str] = field(default_factory=list)  # what else the user should know
 
     @property
     def n_faults(self) -> int:
@@ -70,37 +80,99 @@ def index_folders(
 
     The model is loaded when there is something to read, or where it `must_load` to be compared with the index's.
     `on_start` is told, when it is loaded, how many bytes there are to read. `chunk_tokens` None: as the index has it,
-    or 256. What was done when a run ends early stays, and the next one goes on.
+    or 256. What was done when a run ends early stays, and the next one goes on. Of several folders those that are
+    missing are in the tally, and the others are indexed.
 
-    Raises InputError for a missing folder, OptionError for a budget above the model's context, SpaceMismatchError for
-    a model that is not the index's.
+    Raises InputError where all folders are missing, OptionError for a budget above the model's context,
+    SpaceMismatchError for a model that is not the index's.
     """
     with alone(path, on_wait), ExitStack() as stack:
         database = _opened(path)
         if database is not None:
             stack.enter_context(closing(database))
         records = {} if database is None else database.files()
-        budget = chunk_tokens or next((_budget(one) for one in records.values()), CHUNK_TOKENS)
-        found = changes(folders, globs, records, _recipe(budget), files_of(path))
+        kept = None if database is None else database.chunk_tokens()
+        budget = chunk_tokens or kept or CHUNK_TOKENS
+        found = changes(path, folders, globs, records, _recipe(budget))
+        if found.missing and not found.has_looked:
+            raise InputError("\n".join(found.missing))
+        tally.missing += found.missing
         tally.n_unchanged += found.n_unchanged
+        tally.n_left_out += found.n_left_out
         tally.skipped += found.skipped
-        if database is None or found.to_read or must_load:
-            n_bytes = sum(one.size_bytes for one in found.to_read)
+        to_read = list(found.to_read)
+        if database is not None:
+            to_read = _still_to_read(to_read, database, records, _recipe(budget), limits, tally)
+        if database is None or to_read or must_load:
+            n_bytes = sum(one.size_bytes for one in to_read)
             embedder, space = load(None if database is None else database.space, n_bytes)
             if budget > embedder.engine.n_ctx_max:
                 limit = embedder.engine.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             database = stack.enter_context(closing(Database.create(path, space)))
+            if budget != kept:
+                database.set_chunk_tokens(budget)
+            if kept not in (None, budget):
+                tally.notes.append(
+                    f"chunks have at most {budget} tokens from now on, not {kept}: other files of the index are cut "
+                    "anew when they are indexed next"
+                )
             on_start(n_bytes)
             reader = _Reader(database, records, counter(embedder), budget, limits, tally)
-            for file in embedded(reader.files(found.to_read), embedder, space.dim, progress):
-                reader.store(file)
-        tally.n_removed += database.remove_files(found.gone)
+            embed_files(reader.files(to_read), embedder, space.dim, reader.store, progress)
+        if found.gone:
+            database.remove_files(found.gone)
+            tally.n_removed += sum(not records[path].problem for path in found.gone)
+
+
+def _still_to_read(
+    found: Sequence[Found],
+    database: Database,
+    records: Mapping[str, FileRecord],
+    recipe: str,
+    limits: Limits,
+    tally: Tally,
+) -> list[Found]:
+    """Without those that need no model: what was only touched, cannot be opened, or is too large."""
+    left = []
+    for one in found:
+        record = records.get(one.path.as_posix())
+        may_be_same = record is not None and record.size_bytes in (one.size_bytes, _NO_SIZE)
+        now = time.time_ns()
+        try:
+            limits.check_size(one.size_bytes)
+            with one.path.open("rb") as file:
+                if record is None or not may_be_same or not record.digest.startswith(recipe):
+                    left.append(one)
+                    continue
+                digest = recipe + hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:  # deleted since it was found: the next run sees that
+            continue
+        except OSError as error:
+            tally.skipped.append(Skipped(one.path, _unreadable(error)))
+            continue
+        except InputError as error:
+            if record is not None:
+                database.remove_files([record.path])
+                tally.n_removed += not record.problem
+            tally.skipped.append(Skipped(one.path, str(error)))
+            continue
+        if record.digest != digest:
+            left.append(one)
+            continue
+        size = _size(one, now)
+        if (size, one.mtime_ns) != (record.size_bytes, record.mtime_ns):
+            database.touch_file(replace(record, size_bytes=size, mtime_ns=one.mtime_ns))
+        if record.problem:
+            tally.skipped.append(Skipped(one.path, record.problem))
+        else:
+            tally.n_unchanged += 1
+    return left
 
 
 def _opened(path: Path) -> Database | None:
     """The index, if it is there: one whose making was interrupted is not."""
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         return Database.open(path)
@@ -124,23 +196,29 @@ class _Reader:
     ) -> None:
         self._database, self._records, self._count = database, records, count
         self._budget, self._limits, self._tally = budget, limits, tally
-        self._by_digest = {record.digest: record for record in records.values()}
+        self._by_digest = {one.digest: one for one in records.values() if not one.problem}
 
     def files(self, found: Sequence[Found]) -> Iterator[FileChunks]:
         """Those that there is something to store of; the others are in the tally."""
         for one in found:
-            path = one.path.as_posix()
+            now = time.time_ns()
             try:
-                file = self._read(one, path)
+                self._limits.check_size(one.size_bytes)
+                data = one.path.read_bytes()
             except FileNotFoundError:  # deleted since it was found: the next run sees that
                 continue
             except OSError as error:  # what the index has of it stays: it may be readable again
-                self._tally.skipped.append(Skipped(one.path, f"cannot be read: {error.strerror or error}"))
+                self._tally.skipped.append(Skipped(one.path, _unreadable(error)))
+                continue
             except InputError as error:
-                self._drop(path, str(error))
-            else:
-                if file is not None:
-                    yield file
+                self._drop(one.path.as_posix(), str(error))
+                continue
+            digest = _recipe(self._budget) + _digest(data)
+            record = FileRecord(one.path.as_posix(), _size(one, now), one.mtime_ns, digest)
+            try:
+                yield self._cut(record, data)
+            except InputError as error:
+                self._refuse(replace(record, problem=str(error)))
 
     def store(self, file: FileChunks) -> None:
         """Put a file into the index in the place of what it was."""
@@ -152,29 +230,21 @@ class _Reader:
         record = replace(file.record, n_tokens=file.n_tokens)
         self._database.replace_file(record, file.chunks, file.stacked(self._database.space.dim))
         self._tally.n_chunks += len(file.chunks)
-        if path in self._records:
+        if self._had(path):
             self._tally.n_changed += 1
         else:
             self._tally.n_new += 1
 
-    def _read(self, found: Found, path: str) -> FileChunks | None:
-        """The file, read and cut, with the vectors it has already; None if it is what it was."""
-        self._limits.check_size(found.size_bytes)
-        before = self._records.get(path)
-        digest = _recipe(self._budget) + _digest(found.path)
-        if before is not None and before.digest == digest:
-            self._database.touch_file(replace(before, size_bytes=found.size_bytes, mtime_ns=found.mtime_ns))
-            self._tally.n_unchanged += 1
-            return None
-        document = read(found.path, self._limits)
+    def _cut(self, record: FileRecord, data: bytes) -> FileChunks:
+        """The file, read and cut, with the vectors it has already."""
+        document = read_bytes(Path(record.path).name, data, self._limits)
         cut = chunks(document, self._count, self._budget)
-        known = self._known(before, self._by_digest.get(digest))
+        known = self._known(self._records.get(record.path), self._by_digest.get(record.digest))
         vectors = [known.get(chunk.embedded) for chunk in cut]
         reused = [chunk for chunk, vector in zip(cut, vectors, strict=True) if vector is not None]
         self._tally.n_reused += len(reused)
-        record = FileRecord(path, found.size_bytes, found.mtime_ns, digest, kind=document.kind)
         n_tokens = sum(self._count(chunk.embedded) for chunk in reused)
-        return FileChunks(cut, record, vectors, n_tokens)
+        return FileChunks(cut, replace(record, kind=document.kind), vectors, n_tokens, n_bytes=len(data))
 
     def _known(self, *records: FileRecord | None) -> dict[str, Vectors]:
         """Vectors the index has of what this file was, or of one with the same content, which it may have been."""
@@ -185,11 +255,23 @@ class _Reader:
                 known[entry.chunk.embedded] = vector
         return known
 
+    def _refuse(self, record: FileRecord) -> None:
+        """A file that is no good now: what it said before is no answer any more, and nobody need read it again."""
+        self._tally.n_removed += self._had(record.path)
+        self._database.replace_file(record, [], np.empty((0, self._database.space.dim), np.float32))
+        self._tally.skipped.append(Skipped(Path(record.path), record.problem))
+
     def _drop(self, path: str, problem: str) -> None:
-        """A file that is no good now: what it said before is no answer any more."""
+        """As `_refuse`, of a file that the next run is to look at again."""
+        self._tally.n_removed += self._had(path)
         if path in self._records:
-            self._tally.n_removed += self._database.remove_files([path])
+            self._database.remove_files([path])
         self._tally.skipped.append(Skipped(Path(path), problem))
+
+    def _had(self, path: str) -> bool:
+        """Whether the index had something of it."""
+        record = self._records.get(path)
+        return record is not None and not record.problem
 
 
 def _recipe(budget: int) -> str:
@@ -197,10 +279,14 @@ def _recipe(budget: int) -> str:
     return f"{_VERSION}:{budget}:"
 
 
-def _budget(record: FileRecord) -> int:
-    return int(record.digest.split(":")[1])
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _size(found: Found, read_at_ns: int) -> int:
+    """What a record says of a file that was read at this time."""
+    return found.size_bytes if found.mtime_ns < read_at_ns - _TICK_NS else _NO_SIZE

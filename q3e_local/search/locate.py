@@ -5,13 +5,20 @@ Knows names, paths and a lock; nothing of what is in an index.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from q3e_local.errors import IndexFileError, OptionError, OutputError
 from q3e_local.folders import data_folder
+
+if TYPE_CHECKING:
+    from q3e_local.search.database.records import IndexSpace
 
 DEFAULT_NAME = "default"
 SUFFIX = ".q3e"
@@ -43,19 +50,61 @@ def locate(db: Path | None = None, name: str | None = None) -> Path:
 def existing(db: Path | None = None, name: str | None = None) -> Path:
     """The file of an index that is there. Raises IndexFileError, which says how to make one and which there are."""
     path = locate(db, name)
-    if path.exists():
+    if is_there(path):
         return path
     what = f"there is no index {path}" if db is not None else f"there is no index named {name or DEFAULT_NAME}"
-    option = f" --db {db}" if db is not None else f" --name {name}" if name is not None else ""
+    option = f" --db {quoted(db)}" if db is not None else f" --name {name}" if name is not None else ""
     others = ", ".join(names())
     raise IndexFileError(
         f"{what}; make it with: q3e-local index FOLDER{option}" + (f"; there are: {others}" if others else "")
     )
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file. Raises IndexFileError where nobody lets us look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise IndexFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    return True
+
+
 def names() -> list[str]:
     """The indexes that have names."""
-    return sorted(path.stem for path in indexes_folder().glob(f"*{SUFFIX}"))
+    return sorted(path.stem for path in _kept() if _NAME.fullmatch(path.stem))
+
+
+def strays() -> list[Path]:
+    """Files among the named indexes whose names are none: copies, and what file managers leave."""
+    return sorted(path for path in _kept() if not _NAME.fullmatch(path.stem))
+
+
+def _kept() -> Iterator[Path]:
+    return indexes_folder().glob(f"*{SUFFIX}")
+
+
+def option_of(path: Path) -> str:
+    """What a command line says of this index: ` --name work`, ` --db 'my notes.q3e'`, nothing of the default one."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are named
+    if path.parent != indexes_folder().absolute() or path.suffix != SUFFIX or not _NAME.fullmatch(path.stem):
+        return f" --db {quoted(path)}"
+    return "" if path.stem == DEFAULT_NAME else f" --name {path.stem}"
+
+
+def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
+    """The command that gives an index of one space the vectors of another."""
+    command = f"q3e-local index rebuild{option_of(path)}"
+    if own.digest != wanted.digest:
+        command += f" -m {quoted(wanted.model)}"
+    return command + (f" -d {wanted.dim}" if own.dim != wanted.dim else "")
+
+
+def quoted(argument: str | Path) -> str:
+    """As this system's command line takes it in one piece."""
+    text = str(argument)
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -71,16 +120,22 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(f"{path.resolve()}.lock")  # one for all names it has by links
+    file = Path(f"{path.resolve()}.lock")  # one for all names it has by links
+    lock = FileLock(file, mode=0o600)
+    is_index = True
     try:
         if path.parent == indexes_folder():
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.parent.is_dir():  # the lock would make it
             raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
+        had_lock = file.exists()
         try:
             lock.acquire(timeout=0)
         except Timeout:
             on_wait()
+            lock.acquire()
+        while not file.exists():  # whoever had it took it away between our opening and locking it
+            lock.release()
             lock.acquire()
     except NotImplementedError:
         raise OutputError(f"the disk of {path} has no locks; keep the index on another with --db") from None
@@ -88,5 +143,11 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
     try:
         yield
+    except IndexFileError:  # a lock that was here before may be one that others wait for
+        is_index = had_lock
+        raise
     finally:
+        with suppress(OSError):  # Windows keeps what is open
+            if not (is_index and path.exists()):  # no index came of it, or it was deleted
+                file.unlink(missing_ok=True)
         lock.release()

@@ -60,3 +60,9 @@ def _ends(text: str, start: int, end: re.Match[str]) -> bool:
     is_initial = len(word) == 1 and last[0].isupper() and word.isascii()
     is_list_number = word.isdigit() and not text[start : end.start() - len(word)].strip()
     return not (is_initial or is_list_number or word in _ABBREVIATIONS)
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The stretch without white space at its ends."""
+    stretch = text[start:end]
+    return start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip())

@@ -6,7 +6,7 @@ The one place that imports watchfiles; says that something changed, not what: co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # Editors write a file in several steps, and several files at once.
@@ -15,28 +15,42 @@ _DEBOUNCE_MS = 2000
 _LISTENING_MS = 500
 
 
-def watched(folders: Sequence[Path], leave_out: Sequence[Path]) -> Iterator[None]:
+def watched(paths: Sequence[Path], leave_out: Sequence[Path]) -> Iterator[None]:
     """One item as soon as nothing can be missed any more, then one each time that something changed.
 
-    Hidden files do not count, nor do those to `leave_out`. Ends never; Ctrl-C is a KeyboardInterrupt.
+    Of folders hidden files do not count; nor do those to `leave_out`. Ends never, but where none of the paths is
+    there. Ctrl-C is a KeyboardInterrupt.
     """
-    from watchfiles import Change, watch
-
     # As the system names them, links being followed.
     ours = {os.path.realpath(path) for path in leave_out}
-    roots = [os.path.realpath(folder) for folder in folders]
+    real = [os.path.realpath(path) for path in paths if path.exists()]
+    folders = [path for path in real if Path(path).is_dir()]
+    files = {path for path in real if path not in folders}
 
-    def counts(change: Change, path: str) -> bool:
-        if path in ours:
-            return False
-        inside = next((path[len(root) :] for root in roots if path.startswith(root)), path)
-        return not any(part.startswith(".") for part in Path(inside).parts)
+    def is_below(path: str) -> bool:
+        inside = next((path[len(root) :] for root in folders if path.startswith(root)), path)
+        return path not in ours and not any(part.startswith(".") for part in Path(inside).parts)
 
-    is_listening = False
-    for found in watch(
-        *roots, watch_filter=counts, step=_CALM_MS, debounce=_DEBOUNCE_MS, rust_timeout=_LISTENING_MS,
-        yield_on_timeout=True, raise_interrupt=True,
-    ):  # fmt: skip
-        if found or not is_listening:
-            is_listening = True
+    ears = []
+    if folders:
+        ears.append(_heard(folders, is_below, is_deep=True))
+    if files:  # in their folders: an editor puts another file in the place of the one that it saves
+        parents = {str(Path(path).parent) for path in files}
+        ears.append(_heard(sorted(parents), files.__contains__, is_deep=False))
+    for ear in ears:
+        next(ear)
+    yield
+    while ears:  # in turn: what one hears meanwhile is not lost
+        if sum(next(ear) for ear in ears):
             yield
+
+
+def _heard(folders: Sequence[str], counts: Callable[[str], bool], *, is_deep: bool) -> Iterator[bool]:
+    """Whether anything changed, again and again; the first time when it has begun to listen."""
+    from watchfiles import watch
+
+    for found in watch(
+        *folders, watch_filter=lambda change, path: counts(path), step=_CALM_MS, debounce=_DEBOUNCE_MS,
+        rust_timeout=_LISTENING_MS, yield_on_timeout=True, raise_interrupt=True, recursive=is_deep,
+    ):  # fmt: skip
+        yield bool(found)

@@ -24,7 +24,7 @@ from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Facts, IndexSpace
 from q3e_local.search.found import Found
-from q3e_local.search.locate import SUFFIX, existing, names
+from q3e_local.search.locate import SUFFIX, existing, names, option_of
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
 from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
@@ -246,7 +246,7 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
                 return name
             if name == space.model:
                 other = info.digest
-    rebuild = "or embed it anew with a model that is: q3e-local index rebuild"
+    rebuild = f"or embed it anew with a model that is: q3e-local index rebuild{option_of(path)} -m MODEL"
     if other:
         raise SpaceMismatchError(
             f"{path} holds {space} (file {space.digest[:8]}), and {space.model} on this machine is another file "

@@ -16,7 +16,7 @@ from types import TracebackType
 import apsw
 import numpy as np
 
-from q3e_local.errors import InvalidTextError, OptionError
+from q3e_local.errors import IndexFileError, InvalidTextError, OptionError
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import chunks as chunks_table
 from q3e_local.search.database import codes as codes_table
@@ -74,6 +74,19 @@ class Database:
         """All files by path."""
         with self._file.reading() as connection:
             return files_table.all_files(connection)
+
+    def chunk_tokens(self) -> int | None:
+        """Tokens in a chunk at most, as the last run had it; None before the first. Raises IndexFileError."""
+        with self._file.reading() as connection:
+            found = schema.meta(connection).get("chunk_tokens")
+        if found is not None and (type(found) is not int or found < 1):
+            raise IndexFileError(f"{self.path} is damaged: its chunk_tokens are {found!r}")
+        return found
+
+    def set_chunk_tokens(self, n_tokens: int) -> None:
+        """Keep how files are cut, for the next run."""
+        with self._file.changing() as connection:
+            schema.set_meta(connection, chunk_tokens=n_tokens)
 
     def replace_file(self, record: FileRecord, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Store a file in one transaction: what it had before goes, these come. Without chunks it is just known.

@@ -15,6 +15,7 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
+from q3e_local.search.locate import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384
@@ -110,7 +111,8 @@ def reported(path: Path) -> Iterator[None]:
         raise IndexFileError(f"{path} cannot be used: {error}") from None
     except _DAMAGED as error:
         raise IndexFileError(
-            f"{path} is damaged or not an index ({error}); move it away and index again with: q3e-local index FOLDER"
+            f"{path} is damaged or not an index ({error}); move it away and index again with: "
+            f"q3e-local index FOLDER{option_of(path)}"
         ) from error
 
 
@@ -130,7 +132,7 @@ def _opened(path: Path, page_bytes: int | None) -> apsw.Connection:
     if path.is_dir():
         raise IndexFileError(f"{path} is a folder, not an index")
     if page_bytes is None and not path.is_file():
-        raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER")
+        raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER{option_of(path)}")
     if page_bytes is not None and not path.parent.is_dir():
         raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
     create = 0 if page_bytes is None else apsw.SQLITE_OPEN_CREATE

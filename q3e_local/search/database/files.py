@@ -12,7 +12,7 @@ import apsw
 from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import FileRecord, Filters
 
-_COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at"
+_COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at, problem"
 _FAR_NS = 1 << 62  # 146 years before or after 1970: what is farther does not fit into SQLite's numbers
 
 
@@ -24,14 +24,14 @@ def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
 def store(connection: apsw.Connection, record: FileRecord) -> int:
     """Put or replace a file's record: its number."""
     values = (
-        record.path, record.size_bytes, record.mtime_ns, record.digest, record.n_tokens, record.kind,
-        record.n_chunks, record.indexed_at,
+        record.path, record.size_bytes, _stored(record.mtime_ns), record.digest, record.n_tokens, record.kind,
+        record.n_chunks, record.indexed_at, record.problem,
     )  # fmt: skip
     number: int = connection.execute(
-        f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "  # noqa: S608
+        f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "  # noqa: S608
         "size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, digest = excluded.digest, "
         "n_tokens = excluded.n_tokens, kind = excluded.kind, n_chunks = excluded.n_chunks, "
-        "indexed_at = excluded.indexed_at RETURNING id",
+        "indexed_at = excluded.indexed_at, problem = excluded.problem RETURNING id",
         values,
     ).get
     return number
@@ -39,7 +39,7 @@ def store(connection: apsw.Connection, record: FileRecord) -> int:
 
 def touch(connection: apsw.Connection, record: FileRecord) -> None:
     """Another time and size on the disk, the same content."""
-    values = (record.mtime_ns, record.size_bytes, record.path)
+    values = (_stored(record.mtime_ns), record.size_bytes, record.path)
     connection.execute("UPDATE files SET mtime_ns = ?, size_bytes = ? WHERE path = ?", values)
 
 
@@ -63,6 +63,12 @@ def matching(connection: apsw.Connection, filters: Filters) -> list[int]:
 
 
 def totals(connection: apsw.Connection) -> tuple[int, int]:
-    """How many files, and tokens in all of them."""
-    ((n_files, n_tokens),) = connection.execute("SELECT count(*), coalesce(sum(n_tokens), 0) FROM files")
+    """How many files that could be read, and tokens in all of them."""
+    ((n_files, n_tokens),) = connection.execute(
+        "SELECT count(*), coalesce(sum(n_tokens), 0) FROM files WHERE problem = ''"
+    )
     return n_files, n_tokens
+
+
+def _stored(mtime_ns: int) -> int:
+    return min(max(mtime_ns, -_FAR_NS), _FAR_NS)

@@ -19,6 +19,7 @@ from q3e_local.search.database import codes, schema
 from q3e_local.search.database.connection import Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.locate import rebuild_command
 from q3e_local.search.scan import Codes
 
 
@@ -127,7 +128,7 @@ class IndexFile:
         if space is not None and not own.is_same(space):
             raise SpaceMismatchError(
                 f"{self.path} holds {own.beside(space)}, not {space.beside(own)}; make a new index, or embed all of "
-                "this one anew with: q3e-local index rebuild"
+                f"this one anew with: {rebuild_command(self.path, own, space)}"
             )
         return own
 

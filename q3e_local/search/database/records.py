@@ -63,6 +63,7 @@ class FileRecord:
     kind: str = ""
     n_chunks: int = 0  # filled in by the database when the file is stored, as is the next
     indexed_at: float = 0.0  # seconds since 1970
+    problem: str = ""  # why it could not be read: it has no chunks then
 
 
 @dataclass(frozen=True)

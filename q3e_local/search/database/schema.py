@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import apsw
 
 from q3e_local.errors import IndexFileError
 from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.locate import option_of
 
 APPLICATION_ID = 0x71336521  # "q3e!", by which `file` and we know an index
 
@@ -22,7 +24,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
 CREATE TABLE files (
     id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL, n_tokens INTEGER NOT NULL, kind TEXT NOT NULL,
-    n_chunks INTEGER NOT NULL, indexed_at REAL NOT NULL
+    n_chunks INTEGER NOT NULL, indexed_at REAL NOT NULL, problem TEXT NOT NULL
 ) STRICT;
 CREATE TABLE chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, file INTEGER, added_at REAL NOT NULL,
@@ -76,7 +78,7 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> bool:
     """Whether the schema is the newest. Raises IndexFileError for a newer one, or a file without tables."""
     number, path = version(connection), connection.db_filename("main")
     if number == 0:
-        raise IndexFileError(f"{path} is empty; make an index with: q3e-local index FOLDER")
+        raise IndexFileError(f"{path} is empty; make an index with: q3e-local index FOLDER{option_of(Path(path))}")
     if number > newest(migrations):
         raise IndexFileError(
             f"{path} has schema {number}, this version of q3e-local knows up to {newest(migrations)}; "
