@@ -304,6 +304,14 @@ def test_broken_files_of_every_kind_are_passed_over(world):
     assert all(faults.values())
 
 
+def test_a_part_that_cannot_be_read_is_told_and_the_rest_is_found(world):
+    write(world.folder, {"log.txt": b"the first line is sound\n" * 40 + b"\xff\n"})
+    tally = world.index()
+    assert world.names == ["log.txt"]
+    assert [(one.path.name, one.is_expected) for one in tally.skipped] == [("log.txt", False)]
+    assert "byte" in tally.skipped[0].reason
+
+
 def test_a_file_that_is_broken_now_is_no_answer_any_more(world):
     write(world.folder, {"a.pdf": made_files.pdf(["text of the page"]), "b.txt": "b"})
     world.index()

@@ -238,6 +238,8 @@ class _Reader:
     def _cut(self, record: FileRecord, data: bytes) -> FileChunks:
         """The file, read and cut, with the vectors it has already."""
         document = read_bytes(Path(record.path).name, data, self._limits)
+        # Of a file that can be read but for a part of it: that part.
+        self._tally.skipped += [Skipped(Path(record.path), problem) for problem in document.problems]
         cut = chunks(document, self._count, self._budget)
         known = self._known(self._records.get(record.path), self._by_digest.get(record.digest))
         vectors = [known.get(chunk.embedded) for chunk in cut]
