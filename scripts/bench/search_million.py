@@ -30,7 +30,7 @@ import psutil
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, nearest
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace
-from q3e_local.search.scan import Codes, encode
+from q3e_local.search.scan import Codes
 from q3e_local.search.words import terms_of
 from q3e_local.vectors import Vectors, finish
 
@@ -126,10 +126,10 @@ def sweep(path: Path) -> None:
         codes = database._file.codes(connection)
         for bits in (256, 512, 1024):
             some = Codes(codes.rows, codes.words[: bits // 64])
-            _, times = _timed(questions[:40], lambda q, c=some, b=bits: c.shortlist(encode(q[None], b)[0], 800))
+            _, times = _timed(questions[:40], lambda q, c=some: c.shortlist(q, K, 800))
             _tell(f"scan of {bits} bits", times)
             for n in (100, 200, 400, 800, 1600):
-                short = [some.shortlist(encode(q[None], bits)[0], n).tolist() for q in questions]
+                short = [some.shortlist(q, K, n).tolist() for q in questions]
                 recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(short, expected, strict=True)])
                 print(f"   shortlist {n:>5}  recall@{K} {recall:.4f}", flush=True)
         for n in (200, 400, 800, 1600):

@@ -19,7 +19,7 @@ from q3e_local.search.database import codes, schema
 from q3e_local.search.database.connection import Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
-from q3e_local.search.scan import Codes
+from q3e_local.search.scan import Codes, Rounded
 
 
 class IndexFile:
@@ -36,7 +36,7 @@ class IndexFile:
         self._loader, self._migrations = loader, migrations
         self._opening = threading.Lock()
         self._writer: Connection | None = None
-        self._codes: tuple[int, Codes] | None = None  # with the state of the file they are those of
+        self._codes: tuple[int, Codes | Rounded] | None = None  # with the state of the file they are those of
         self._closed = False
         if space is not None and not has_bytes(self.path):
             self._make(space)
@@ -81,7 +81,7 @@ class IndexFile:
         """Whether what is written gets its codes at once."""
         return self._write_connection().has_vec
 
-    def codes(self, connection: apsw.Connection) -> Codes:
+    def codes(self, connection: apsw.Connection) -> Codes | Rounded:
         """All codes, read once for each state of the file; inside `reading`."""
         state: int = connection.pragma("data_version")
         if self._codes is None or self._codes[0] != state:
