@@ -81,12 +81,20 @@ def test_many_texts_are_stored_as_they_are_done(tmp_path: Path) -> None:
         assert index.facts().n_chunks == len(index) == 1100
 
 
+def test_an_id_given_twice_is_refused_however_far_apart(tmp_path: Path) -> None:
+    names = [str(number) for number in range(599)] + ["0"]
+    with VectorIndex(tmp_path / "a.q3e", demo(), 32) as index:
+        with pytest.raises(OptionError, match="the id '0' is given twice"):
+            index.add(["x"] * 600, names)
+        assert len(index) == 0
+
+
 def test_a_text_that_cannot_be_embedded_is_named_and_what_came_before_is_kept(tmp_path: Path) -> None:
     texts = [f"{number}" for number in range(600)] + ["x" * 2000]
     with VectorIndex(tmp_path / "a.q3e", Embedder(FakeEngine(), "fake")) as index:
         with pytest.raises(TextTooLongError, match="text 600: has 2001 tokens"):
             index.add(texts, [str(number) for number in range(601)])
-        assert len(index) == 512
+        assert len(index) == 600
         index.add(texts, [str(number) for number in range(601)], truncate=True)
         assert len(index) == 601
         found = index.search("y" * 3000, 1)

@@ -33,7 +33,12 @@ class Question:
 
 
 def ask(database: Database, question: Question) -> Found:
-    """The k best."""
+    """The k best, of one state of the index."""
+    with database.snapshot():
+        return _answer(database, question)
+
+
+def _answer(database: Database, question: Question) -> Found:
     explained: list[str] = [*_filtered(question.filters)]
     counts = database.counted(terms_of(question.text)) if question.mode != "vectors" else {}
     mode, why = _chosen(database, question, counts)

@@ -18,7 +18,7 @@ from q3e_local.errors import OptionError
 from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import Database
+from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
@@ -82,7 +82,7 @@ class VectorIndex:
     ) -> list[str]:
         """Embed and store texts: their ids. An id that is there already gets the new text; without ids, they are new.
 
-        Stored some hundreds at a time: after an error, what came before it is there. Raises TextError, OptionError.
+        Stored some hundreds at a time: after an error, the texts before it are there. Raises TextError, OptionError.
         """
         if self.embedder is None:
             raise OptionError("without an embedder no text can be added; give VectorIndex one, or use add_vectors")
@@ -90,14 +90,22 @@ class VectorIndex:
         request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
         added: list[str] = []
         waiting: list[Vectors] = []
-        for n_done, item in enumerate(self.embedder.stream(request, progress), start=1):
-            if isinstance(item, Exception):
-                raise item
-            waiting.append(item.vector)
-            if len(waiting) == _BATCH or n_done == len(texts):
-                batch = slice(n_done - len(waiting), n_done)
-                added += self._put(texts[batch], np.stack(waiting), None if ids is None else ids[batch])
-                waiting = []
+
+        def store() -> None:
+            batch, vectors = slice(len(added), len(added) + len(waiting)), np.array(waiting)
+            waiting.clear()
+            if len(vectors):
+                added.extend(self._put(texts[batch], vectors, None if ids is None else ids[batch]))
+
+        try:
+            for item in self.embedder.stream(request, progress):
+                if isinstance(item, Exception):
+                    raise item
+                waiting.append(item.vector)
+                if len(waiting) == _BATCH:
+                    store()
+        finally:
+            store()
         return added
 
     def add_vectors(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None = None) -> list[str]:
@@ -220,8 +228,8 @@ def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:
     if isinstance(texts, str) or isinstance(ids, str):
         raise OptionError("texts and ids must be lists, got one str; put it in a list")
     texts = list(texts)
-    if ids is not None and len(ids) != len(texts):
-        raise OptionError(f"there are {len(ids)} ids for {len(texts)} texts; give one for each")
+    if ids is not None:
+        check_ids(ids, len(texts))
     return texts
 
 

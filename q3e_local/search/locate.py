@@ -71,10 +71,10 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(f"{path.resolve()}.lock")  # one for all names it has by links
+    lock = FileLock(f"{path.resolve()}.lock", mode=0o600)  # one for all names it has by links
     try:
         if path.parent == indexes_folder():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
         elif not path.parent.is_dir():  # the lock would make it
             raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
         try:

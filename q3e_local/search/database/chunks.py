@@ -118,5 +118,9 @@ def _entry(
     row: int, name: str, text: str, start: int, end: int, headings: str, page: int | None, line: int | None,
     last_line: int | None, path: str | None, added_at: float, mtime: float,
 ) -> Entry:  # fmt: skip
-    chunk = Chunk(text, start, end, tuple(json.loads(headings)), page, line, last_line)
+    try:
+        path_above = tuple(map(str, json.loads(headings)))
+    except (ValueError, TypeError):
+        raise apsw.CorruptError(f"the headings of {name!r} cannot be read") from None
+    chunk = Chunk(text, start, end, path_above, page, line, last_line)
     return Entry(row, name, chunk, path, mtime, added_at)

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
-from q3e_local.search.database import codes, schema
+from q3e_local.search.database import chunks, codes, schema
 from q3e_local.search.database.connection import Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
@@ -36,7 +36,9 @@ class IndexFile:
         self._loader, self._migrations = loader, migrations
         self._opening = threading.Lock()
         self._writer: Connection | None = None
-        self._codes: tuple[int, Codes | Rounded] | None = None  # with the state of the file they are those of
+        # With the state of the file they are those of.
+        self._codes: tuple[tuple[int, int], Codes | Rounded] | None = None
+        self._n_chunks: tuple[tuple[int, int], int] | None = None
         self._closed = False
         if space is not None and not has_bytes(self.path):
             self._make(space)
@@ -83,11 +85,18 @@ class IndexFile:
 
     def codes(self, connection: apsw.Connection) -> Codes | Rounded:
         """All codes, read once for each state of the file; inside `reading`."""
-        state: int = connection.pragma("data_version")
+        state = self._reader.state
         if self._codes is None or self._codes[0] != state:
             self._codes = None  # before the new ones take their room
             self._codes = state, codes.load(connection, self.space.dim)
         return self._codes[1]
+
+    def n_chunks(self, connection: apsw.Connection) -> int:
+        """How many there are, counted once for each state of the file; inside `reading`."""
+        state = self._reader.state
+        if self._n_chunks is None or self._n_chunks[0] != state:
+            self._n_chunks = state, chunks.n_chunks(connection)
+        return self._n_chunks[1]
 
     def compact(self) -> None:
         """Give free room back to the disk."""
