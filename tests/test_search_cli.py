@@ -355,6 +355,13 @@ def test_list_show_and_rm(own, tmp_path):
     assert run("index", "list").stderr == "there is no index yet; make one with: q3e-local index FOLDER\n"
 
 
+def test_texts_with_an_instruction_are_searched_by_anyone(tmp_path):
+    with VectorIndex(tmp_path / "mine.q3e", demo(), instruction="Find the gardener") as index:
+        index.add(["roses are cut in March"])
+    result = run("search", "--db", tmp_path / "mine.q3e", "--json", "roses")
+    assert (result.exit_code, json.loads(result.stdout)["text"]) == (0, "roses are cut in March")
+
+
 def test_rebuild_with_another_dim(own):
     result = run("index", "rebuild", "-d", 64)
     assert result.exit_code == 0

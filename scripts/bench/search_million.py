@@ -105,7 +105,7 @@ def measure(path: Path) -> None:
             times = _timed(questions[:20], lambda question, f=filters: database.nearest(question, K, f).rows)[1]
             _tell(f"path {filters.path}, since {filters.since}", times)
         for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
-            counts = database.counted(terms_of(query))
+            counts = database.counted(terms_of(query)).found
             _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
             print(f"   found in {list(counts.values())}")
         found, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
@@ -163,7 +163,7 @@ def _sizes(path: Path) -> dict[str, float]:
 
 
 def _words(database: Database, query: str) -> np.ndarray:
-    return database.words(database.counted(terms_of(query)), K).rows
+    return database.words(database.counted(terms_of(query)).found, K).rows
 
 
 def _timed(

@@ -28,7 +28,17 @@ from q3e_local.search.database import vectors as vectors_table
 from q3e_local.search.database import words as words_table
 from q3e_local.search.database.connection import Loader, file_bytes, load_sqlite_vec
 from q3e_local.search.database.index_file import IndexFile
-from q3e_local.search.database.records import Entry, Facts, FileRecord, Filters, IndexSpace, Ranked, Rows, Window
+from q3e_local.search.database.records import (
+    Counted,
+    Entry,
+    Facts,
+    FileRecord,
+    Filters,
+    IndexSpace,
+    Ranked,
+    Rows,
+    Window,
+)
 from q3e_local.search.words import Term
 from q3e_local.vectors import Vectors
 
@@ -151,8 +161,8 @@ class Database:
             found, vectors = vectors_table.of_rows(connection, rows, self.space.dim)
         return dict(zip(found.tolist(), vectors_table.scored(vectors, self._query(vector)).tolist(), strict=True))
 
-    def counted(self, terms: Sequence[Term]) -> dict[Term, int]:
-        """In how many chunks each term of a query is found, the rarest first; those found in none are left out."""
+    def counted(self, terms: Sequence[Term]) -> Counted:
+        """In how many chunks each term of a query is found, of a long one those that there is time for."""
         with self._file.reading() as connection:
             return words_table.counted(connection, terms)
 
@@ -227,8 +237,15 @@ class Database:
         self._file.space = space
 
     def compact(self) -> None:
-        """Give free room back to the disk. Needs as much again for a while, and waits for nobody."""
+        """Give free room back to the disk. Needs as much again for a while.
+
+        Raises NotEnoughDiskError, and IndexFileError where another process reads: the room is free once it is done.
+        """
         self._file.compact()
+
+    def has_room(self) -> bool:
+        """Whether `compact` would make the file a good deal smaller."""
+        return self._file.has_room()
 
     def facts(self) -> Facts:
         """What is in it."""

@@ -1,4 +1,4 @@
-"""The short forms of an index's vectors, which sqlite-vec keeps in its table `codes`, and which are scanned in memory.
+"""The short forms of an index's vectors, which sqlite-vec keeps in its table `codes` and a search scans in memory.
 
 Of many numbers the signs, of few all numbers with 8 bits each: there, signs are too few to tell vectors apart.
 
@@ -69,6 +69,7 @@ def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -
 
 def load(connection: apsw.Connection, dim: int) -> Codes | Rounded:
     """All codes, for a scan. Raises CorruptError."""
+    found: Iterator[tuple[Rows, NDArray[np.uint8]]]
     if is_behind(connection):
         found = ((rows, _made(some)) for rows, some in vectors.windows(connection, dim))
         n = chunks.n_chunks(connection)

@@ -159,7 +159,7 @@ def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks
     if page_bytes is not None and not path.parent.is_dir():
         raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
     if page_bytes is not None:
-        # For this user alone, whatever is beside it too: in it are all texts, of files that others may not read as well.
+        # For this user alone, as SQLite makes what is beside it: in it are texts of files that others may not read.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     looks = None

@@ -16,10 +16,12 @@ import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import chunks, codes, schema
-from q3e_local.search.database.connection import Connection, Loader, has_bytes
+from q3e_local.search.database.connection import BUSY_S, Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.scan import Codes, Rounded
+
+_COMPACT_MS = 2_000  # that readers are waited for: it gets smaller by itself later on
 
 
 class IndexFile:
@@ -99,10 +101,23 @@ class IndexFile:
         return self._n_chunks[1]
 
     def compact(self) -> None:
-        """Give free room back to the disk."""
+        """Give free room back to the disk. Raises IndexFileError where others read what was there before."""
         with self._write_connection().alone() as connection:
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.set_busy_timeout(_COMPACT_MS)
+            try:
+                ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.set_busy_timeout(round(BUSY_S * 1000))
+        if is_busy:
+            raise IndexFileError(
+                f"another process reads {self.path}; it gets smaller when that one ends or nothing reads it any more"
+            )
+
+    def has_room(self) -> bool:
+        """Whether a good part of the file is free, as after its vectors were replaced."""
+        with self.reading() as connection:
+            return bool(connection.pragma("freelist_count") > connection.pragma("page_count") // 10)
 
     def close(self) -> None:
         """Twice is fine."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.search.database import chunks, vectors
-from q3e_local.search.database.records import Ranked, Rows
 from q3e_local.search.database.codes import CODE_BITS_MAX
+from q3e_local.search.database.records import Ranked, Rows
 from q3e_local.search.scan import Codes, Rounded
 from q3e_local.vectors import Vectors
 
