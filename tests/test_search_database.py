@@ -213,7 +213,7 @@ def test_of_small_vectors_a_shortlist_has_the_nearest_too(tmp_path: Path, dim: i
 
 
 @pytest.mark.parametrize(
-    ("dim", "spread", "is_told"), [(2, 1.0, False), (8, 1.0, False), (300, 1.0, True), (64, 0.01, True)]
+    ("dim", "spread", "is_told"), [(2, 1.0, False), (8, 1.0, False), (700, 1.0, True), (64, 0.01, True)]
 )
 def test_vectors_that_are_all_positive_or_almost_alike_are_told_apart(
     tmp_path: Path, dim: int, spread: float, is_told: bool

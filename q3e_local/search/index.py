@@ -93,7 +93,7 @@ class VectorIndex:
         if not own.is_same(self.space):
             raise SpaceMismatchError(
                 f"{self.path} holds {self.space.beside(own)}, and would get {own.beside(self.space)}; give "
-                "VectorIndex the task or instruction of its texts, or embed all of them anew with: q3e-local index rebuild"
+                "VectorIndex the task or instruction of its texts, or embed all anew with: q3e-local index rebuild"
             )
         texts = _listed(texts, ids)
         request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
