@@ -606,11 +606,14 @@ with Database.open(sys.argv[1]) as database:
             assert reader.stdout is not None
             assert reader.stdout.readline() == "['a'] 1\n"
             for name, expected in (("b", "['a', 'b'] 2\n"), ("c", "['a', 'b', 'c'] 3\n")):
-                with Database.open(path) as database:
-                    database.put([name], chunks("beta"), vectors(1))
+                owner = Database.open(path)
+                owner.put([name], chunks("beta"), vectors(1))
+                if name == "b":
+                    owner.close()  # and nothing is beside the file
                 reader.stdin.write("\n")
                 reader.stdin.flush()
                 assert reader.stdout.readline() == expected
+            owner.close()
             reader.stdin.close()
 
 
