@@ -457,6 +457,13 @@ def test_hits_below_a_score_are_left_out(indexed):
     assert "look without --min-score" in run("search", "beans", "--min-score", 1).stderr
 
 
+def test_texts_with_an_instruction_are_searched_by_anyone(tmp_path):
+    with VectorIndex(tmp_path / "mine.q3e", demo(), instruction="Find the gardener") as index:
+        index.add(["roses are cut in March"])
+    result = run("search", "--db", tmp_path / "mine.q3e", "--json", "roses")
+    assert (result.exit_code, json.loads(result.stdout)["text"]) == (0, "roses are cut in March")
+
+
 def test_rebuild_with_another_dim(own):
     result = run("index", "rebuild", "-d", 64)
     assert result.exit_code == 0

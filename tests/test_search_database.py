@@ -25,8 +25,11 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError, SpaceMismatchError
 from q3e_local.reading.globs import pattern
+from q3e_local.search import locate
+from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
+from q3e_local.search.database.connection import load_sqlite_vec
 from q3e_local.search.database.pages import page_bytes, stored_bytes
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace, Ranked
 from q3e_local.search.words import terms_of
@@ -80,7 +83,7 @@ def answers(database: Database) -> list[object]:
             ranked = search(vector, 6)
             found.append((ids(database, ranked), ranked.scores.round(6).tolist()))
     for query in ("alpha", "beta 预算", "gamma-7", "复"):
-        counted = database.counted(terms_of(query))
+        counted = database.counted(terms_of(query)).found
         found.append(
             ({term.match: n for term, n in counted.items()}, sorted(ids(database, database.words(counted, 50))))
         )
@@ -153,9 +156,7 @@ def test_an_index_that_changed_a_lot_equals_one_built_anew(
         with Database.open(tmp_path / "old.q3e") as database:
             rows = {e.row: v for w in database.entries() for e, v in zip(w.entries, w.vectors, strict=True)}
         codes = stored_codes(tmp_path / "old.q3e")
-        assert {row: code[: DIM // 8] for row, code in codes.items()} == {
-            row: np.packbits(vector > 0).tobytes() for row, vector in rows.items()
-        }
+        assert codes == {row: np.rint(vector * 127).astype(np.int8).tobytes() for row, vector in rows.items()}
 
 
 def test_exact_search_equals_numpy_and_equal_scores_come_by_id(tmp_path: Path) -> None:
@@ -173,23 +174,60 @@ def test_exact_search_equals_numpy_and_equal_scores_come_by_id(tmp_path: Path) -
 
 def test_two_stages_find_what_exact_search_finds_and_say_how(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
-    centres = random.standard_normal((60, 64)).astype(np.float32)
-    stored = finish(np.repeat(centres, 100, axis=0) + random.standard_normal((6000, 64)).astype(np.float32) * 0.7)
-    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, 64)) as database:
+    centres = random.standard_normal((60, 1024)).astype(np.float32)
+    stored = finish(np.repeat(centres, 100, axis=0) + random.standard_normal((6000, 1024)).astype(np.float32) * 2)
+    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, 1024)) as database:
         database.put(None, chunks(*map(str, range(6000))), stored)
         hits = 0
-        for query in finish(centres[:20] + random.standard_normal((20, 64)).astype(np.float32) * 0.7):
+        for query in finish(centres[:20] + random.standard_normal((20, 1024)).astype(np.float32) * 2):
             exact, quick = database.exact(query, 10), database.nearest(query, 10)
             hits += len(set(exact.rows.tolist()) & set(quick.rows.tolist()))
             scores = dict(zip(exact.rows.tolist(), exact.scores.tolist(), strict=True))
             for row, score in zip(quick.rows.tolist(), quick.scores.tolist(), strict=True):
                 assert scores.get(row, score) == score
         assert hits >= 0.98 * 200
-        assert quick.explained == (
-            "first stage: scanned 64-bit codes of 6,000 chunks (of all 64 numbers) for the 800 nearest",
-            "second stage: ordered those by their full vectors of 64 numbers",
+        assert re.fullmatch(
+            r"first stage: scanned 1024-bit codes of 6,000 chunks \(of all 1024 numbers\) for the 8\d\d nearest",
+            quick.explained[0],
         )
+        assert quick.explained[1:] == ("second stage: ordered those by their full vectors of 1024 numbers",)
         assert exact.explained == ("exact: compared the full vectors of 6,000 chunks",)
+
+
+@pytest.mark.parametrize("dim", [32, 64, 128, 256])
+def test_of_small_vectors_a_shortlist_has_the_nearest_too(tmp_path: Path, dim: int) -> None:
+    """Of these 20,000, a shortlist by signs has 0.73 to 0.78 of the first ten."""
+    stored = vectors(20_000, 4, dim)
+    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, dim)) as database:
+        database.put(None, chunks(*["x"] * len(stored)), stored)
+        hits = 0
+        for query in vectors(20, 5, dim):
+            ranked = database.nearest(query, 10)
+            expected = np.argsort(-(stored @ query))[:10] + 1
+            hits += len(set(ranked.rows.tolist()) & set(expected.tolist()))
+        assert hits >= 0.98 * 200
+        said = (
+            r"first stage: scanned the vectors of 20,000 chunks, rounded to 8 bits a number, for the [\d,]+ nearest"
+        )
+        assert re.fullmatch(said, ranked.explained[0])
+
+
+@pytest.mark.parametrize(
+    ("dim", "spread", "is_told"), [(2, 1.0, False), (8, 1.0, False), (700, 1.0, True), (64, 0.01, True)]
+)
+def test_vectors_that_are_all_positive_or_almost_alike_are_told_apart(
+    tmp_path: Path, dim: int, spread: float, is_told: bool
+) -> None:
+    random = np.random.default_rng(9)
+    stored, queries = (
+        finish((1 - spread + spread * random.random((n, dim))).astype(np.float32)) for n in (12_000, 10)
+    )
+    with Database.create(tmp_path / "a.q3e", IndexSpace("", "", dim)) as database:
+        database.put(None, chunks(*["x"] * len(stored)), stored)
+        for query in queries:
+            ranked = database.nearest(query, 10)
+            assert ranked.rows.tolist() == database.exact(query, 10).rows.tolist()
+            assert ("in vain: too many are equally near" in ranked.explained[0]) is is_told
 
 
 @dataclass(repr=False)
@@ -219,23 +257,20 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> Filed:
 @given(
     path=st.sampled_from([None, "*.md", "notes/**", "papers/*.txt", "/home/me/notes/7.md", "nowhere/*"]),
     since=st.sampled_from([None, 0.0, 1010.0, 1035.5, 5000.0]),
-    some=st.one_of(st.none(), st.sets(st.integers(0, 4199), max_size=30)),
     k=st.integers(1, 30),
     seed=st.integers(0, 20),
 )
-def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, seed) -> None:
+def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, k, seed) -> None:
     database, places, stored = filed.database, filed.places, filed.stored
-    chosen_ids = None if some is None else [places[each][0] for each in some]
     suffixes = {"*.md": r".*\.md", "notes/**": r".*/notes/.*", "papers/*.txt": r".*/papers/[^/]*\.txt"}
     kept = [
         place
         for place, (name, file, mtime) in enumerate(places)
         if (path is None or (file is not None and re.fullmatch(suffixes.get(path, re.escape(path)), file)))
         and (since is None or (1e12 if file is None else mtime) >= since)
-        and (chosen_ids is None or name in chosen_ids)
     ]
     query = vectors(1, 100 + seed)[0]
-    filters = Filters(path, since, chosen_ids)
+    filters = Filters(path, since)
     expected, _ = by_numpy([places[place][0] for place in kept], stored[kept], query, k)
     assert ids(database, database.exact(query, k, filters)) == expected
     found = ids(database, database.nearest(query, k, filters))
@@ -243,7 +278,7 @@ def test_filters_leave_what_numpy_leaves(filed: Filed, path, since, some, k, see
     assert len(found) == len(expected)
     if len(kept) <= 3200:
         assert found == expected
-    by_words = ids(database, database.words(database.counted(terms_of("17")), 4200, filters))
+    by_words = ids(database, database.words(database.counted(terms_of("17")).found, 4200, filters))
     assert sorted(by_words) == sorted(places[place][0] for place in kept if place % 100 == 17)
 
 
@@ -329,6 +364,40 @@ def test_readers_see_one_state_while_another_process_writes(tmp_path: Path) -> N
         database.delete(["1", "2"])
         assert [entry.id for window in [first, *windows] for entry in window.entries] == ["1", "2"]
         assert everything(database) == {}
+
+
+def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Database.create(tmp_path / "a.q3e", SPACE) as database, Database.open(tmp_path / "a.q3e") as other:
+
+        def store() -> None:
+            other.replace_file(record("a.md"), chunks(*map(texts_of, range(6))), vectors(6))
+
+        def nearest(*args: object) -> Ranked:
+            ranked = Database.nearest(database, *args)
+            store()
+            return ranked
+
+        store()
+        monkeypatch.setattr(database, "nearest", nearest)
+        found = ask(database, Question("alpha", vectors(6)[2], 3, "vectors", False, Filters()))
+        assert len(found) == 3
+        assert found.hits[0].id == "a.md#2"
+        assert len(database.entries_of(range(100))) == 6
+        assert min(entry.row for entry in database.entries_of(range(100))) == 7  # they are others now
+
+
+def test_a_connection_takes_no_extension_once_it_is_open() -> None:
+    class Refusing(apsw.Connection):
+        def load_extension(self, filename: str, entrypoint: str | None = None) -> None:
+            raise apsw.ExtensionLoadingError("not here")
+
+    connection = Refusing(":memory:")
+    with pytest.raises(apsw.ExtensionLoadingError):
+        load_sqlite_vec(connection)
+    with pytest.raises(apsw.SQLError, match="not authorized"):
+        connection.execute("SELECT load_extension('x')")
 
 
 def test_threads_write_and_read_one_index(tmp_path: Path) -> None:
@@ -460,6 +529,92 @@ def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
     if before:
         with pytest.raises(IndexFileError), Database.create(path, SPACE) as database:
             everything(database)
+
+
+@pytest.mark.parametrize(
+    ("dim", "damage"),
+    [
+        (DIM, "UPDATE meta SET value = 'x' WHERE key = 'dim'"),
+        (DIM, "UPDATE meta SET value = 0 WHERE key = 'dim'"),
+        (DIM, "UPDATE meta SET value = -5 WHERE key = 'dim'"),
+        (DIM, "DELETE FROM meta WHERE key = 'digest'"),
+        (DIM, "DELETE FROM meta WHERE key = 'created_at'"),
+        (DIM, "UPDATE chunks SET headings = '['"),
+        (DIM, "UPDATE chunks SET headings = '3'"),
+        (DIM, "UPDATE codes_vector_chunks00 SET vectors = x'00'"),
+        (DIM, "UPDATE codes_chunks SET validity = x'ff'"),
+        (320, "UPDATE codes_vector_chunks00 SET vectors = x'0000000000'"),
+        (320, "UPDATE codes_chunks SET rowids = x'00'"),
+        (DIM, "UPDATE vectors SET vector = x'00'"),
+    ],
+)
+def test_whatever_is_damaged_is_told_as_damage(tmp_path: Path, dim: int, damage: str) -> None:
+    path = tmp_path / "a.q3e"
+    with Database.create(path, IndexSpace("demo", "ab" * 32, dim)) as database:
+        database.put(None, chunks(*["x"] * 5000), vectors(5000, dim=dim))
+    apsw.Connection(str(path)).execute(damage)
+
+    def read() -> None:
+        with Database.open(path) as database:
+            database.facts()
+            everything(database)
+            database.nearest(vectors(1, dim=dim)[0], 10)
+
+    with pytest.raises(IndexFileError, match="is damaged or not an index"):
+        read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
+def test_an_index_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "indexes_folder", lambda: tmp_path / "indexes")
+    with locate.alone(tmp_path / "indexes" / "a.q3e"):
+        modes = {each.name: oct(each.stat().st_mode & 0o777) for each in tmp_path.rglob("*")}
+    assert modes == {"indexes": "0o700", "a.q3e.lock": "0o600"}
+    tmp_path /= "indexes"
+    (tmp_path / "a.q3e.lock").unlink(missing_ok=True)
+    with Database.create(tmp_path / "a.q3e", SPACE) as database:
+        database.put(["a"], chunks("alpha"), vectors(1))
+        assert {each.name: oct(each.stat().st_mode & 0o777) for each in tmp_path.iterdir()} == dict.fromkeys(
+            ("a.q3e", "a.q3e-wal", "a.q3e-shm"), "0o600"
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
+def test_who_may_only_read_sees_what_the_owner_wrote_since() -> None:
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_search_database import *
+import sqlite_vec
+query = vectors(1)[0]
+if os.getuid() == 0:  # whom rights do not bind
+    os.setuid(65534)
+with Database.open(sys.argv[1]) as database:
+    for _ in range(3):
+        print(ids(database, database.nearest(query, 5)), database.n_chunks(), flush=True)
+        sys.stdin.readline()
+"""
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "a.q3e"
+        with Database.create(path, SPACE) as database:
+            database.put(["a"], chunks("alpha"), vectors(1))
+        path.chmod(0o644)
+        folder.chmod(0o755)
+        command = [sys.executable, "-c", script, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "['a'] 1\n"
+            for name, expected in (("b", "['a', 'b'] 2\n"), ("c", "['a', 'b', 'c'] 3\n")):
+                owner = Database.open(path)
+                owner.put([name], chunks("beta"), vectors(1))
+                if name == "b":
+                    owner.close()  # and nothing is beside the file
+                reader.stdin.write("\n")
+                reader.stdin.flush()
+                assert reader.stdout.readline() == expected
+            owner.close()
+            reader.stdin.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")

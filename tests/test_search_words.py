@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import Database
-from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.database import Database, words
+from q3e_local.search.database.records import Filters, IndexSpace
 from q3e_local.search.words import Term, folded, terms_of, tokens
 
 SPACE = IndexSpace("demo", "ab" * 32, 32)
@@ -26,13 +27,15 @@ def index_of(path: Path, *texts: str) -> Database:
 
 
 def found(database: Database, query: str) -> list[int]:
-    ranked = database.words(database.counted(terms_of(query)), 10)
+    ranked = database.words(database.counted(terms_of(query)).found, 10)
     return [int(entry.id) for entry in database.entries_of(ranked.rows)]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("1,250 or 1.250.000, 12,50", ["1", "250", "1250", "or", "1", "250", "000", "1250000", "12", "50"]),
+        ("1,250km 1,2504 租1,250元", ["1", "250km", "1", "2504", "租", "1", "250", "1250", "元"]),
         ("Hello, World! it's 3.5", ["hello", "world", "it", "s", "3", "5"]),
         ("第三季度预算复盘", ["第三", "三季", "季度", "度预", "预算", "算复", "复盘", "盘"]),
         ("用GPT-4写 猫", ["用", "gpt", "4", "写", "猫"]),
@@ -60,6 +63,12 @@ def test_tokens(text: str, expected: list[str]) -> None:
         ("预算 report", ['"预算"', '"report"'], []),
         ("预算复盘", ['"预算"', '"算复"', '"复盘"'], []),
         ("猫", ['"猫"*'], []),
+        ("「第3季」", ['"第 3 季"*', '"第"*', '"3"', '"季"*'], ["第3季", "3"]),
+        ("rent of 1,250 euros", ['"1250"', '"rent"', '"of"', '"euros"'], ["1,250"]),
+        ("租金1,234,567.50元", ['"1234567 50"', '"租金"', '"元"*'], ["1,234,567.50"]),
+        ("1.250 or 1'250", ['"1 250"', '"1250"', '"or"'], ["1.250"]),
+        ("version 1.2.3", ['"1 2 3"', '"version"'], ["1.2.3"]),
+        ("2019,2020 v1.2", ['"2019 2020"', '"v1 2"', '"v1"', '"2"'], ["2019,2020", "v1.2", "v1", "2"]),
         ('"annual report" now', ['"annual report"', '"annual"', '"report"', '"now"'], ["annual report"]),
         ("「预算复盘」", ['"预算 算复 复盘"', '"预算"', '"算复"', '"复盘"'], ["预算复盘"]),
         ("PRJ-2041", ['"prj 2041"', '"prj"', '"2041"'], ["PRJ-2041", "PRJ", "2041"]),
@@ -139,6 +148,51 @@ def test_a_hostile_or_huge_query_is_only_words(database: Database, query: str) -
     assert found(database, "预算") == [0]
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("1,250", [0, 3, 4]),
+        ("1250", [0, 3, 4]),
+        ("1.250", [0, 3, 4]),
+        ("1.2.3", [2]),
+        ("250", [0, 1, 3]),  # as a part it is found, but never looked for as one
+        ("1.250,50", [3]),
+    ],
+)
+def test_numbers_are_found_whole_however_they_are_written(tmp_path: Path, query: str, expected: list[int]) -> None:
+    texts = (
+        "rent is 1,250 euros",
+        "food 250 euros",
+        "now 1.2.3, then 1.3.2",
+        "1.250,50 EUR",
+        "1250 in all",
+        "第3季度",
+    )
+    with index_of(tmp_path / "a.q3e", *texts, "第3章 和季") as database:
+        assert sorted(found(database, query)) == expected
+        third, *_ = terms_of("「第3季」")
+        assert database.counted([third]).found == {third: 1}  # not in the third chapter
+
+
+def test_of_a_query_as_long_as_a_text_not_all_is_looked_up_and_that_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = database.counted(terms_of(" ".join(f"w{n}" for n in range(300)) + " budget"))
+    assert (long.n_terms, long.n_passed_over) == (301, 45)
+    assert long.explained == ("words: 45 of the query's 301 terms were not looked up: too many",)
+    phrases = database.counted(terms_of(" ".join(f'"in march {n}"' for n in range(100)) + " budget"))
+    assert phrases.n_passed_over == 68
+    assert database.counted(terms_of("a-" * 500)).n_passed_over == 1  # a phrase of 500 words
+    assert not database.counted(terms_of("the budget")).explained
+    monkeypatch.setattr(words, "_COUNTED_S", -1.0)
+    assert database.counted(terms_of("the budget")).n_passed_over == 2
+    found = ask(database, Question("the budget", None, 5, "words", False, Filters()))
+    assert found.explained == (
+        "words: 2 of the query's 2 terms were not looked up: too many",
+        "words: none of those looked up is in the index",
+    )
+
+
 @given(st.text(max_size=60))
 def test_any_query_is_answered(database: Database, query: str) -> None:
     for term in terms_of(query):
@@ -155,7 +209,7 @@ def test_whatever_stands_in_a_text_is_found_as_a_phrase(database: Database, data
     absent = data.draw(st.permutations(run[start:end]))
     if end - start > 1 and "".join(absent) not in run:
         phrase = terms_of(f"「{''.join(absent)}」")[0]
-        assert phrase not in database.counted([phrase])
+        assert phrase not in database.counted([phrase]).found
 
 
 @given(st.text(max_size=80))
@@ -164,12 +218,12 @@ def test_folding_twice_changes_nothing_and_a_text_has_its_own_words(text: str) -
     indexed = set(tokens(text))
     for term in terms_of(text):
         if term.is_prefix:
-            assert any(token.startswith(term.tokens[0]) for token in indexed)
+            assert any(token.startswith(term.tokens[-1]) for token in indexed)
 
 
 def test_common_words_are_left_out_where_they_would_cost_much(tmp_path: Path) -> None:
     with index_of(tmp_path / "a.q3e", "rare common", *["common"] * 60) as database:
-        counts = database.counted(terms_of("the common rare missing"))
+        counts = database.counted(terms_of("the common rare missing")).found
         assert {term.match: n for term, n in counts.items()} == {'"rare"': 1, '"common"': 61}
         large = {Term(("rare",)): 1, Term(("common",)): 100_000}
         ranked = database.words(large, 5)

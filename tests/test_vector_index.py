@@ -14,8 +14,15 @@ from command import demo, expected
 from fake import FakeEngine
 
 from q3e_local import Embedder, VectorIndex
-from q3e_local.errors import IndexFileError, OptionError, SpaceMismatchError, TextTooLongError
+from q3e_local.errors import (
+    IndexFileError,
+    NotEnoughDiskError,
+    OptionError,
+    SpaceMismatchError,
+    TextTooLongError,
+)  # fmt: skip
 from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import Database, index_file
 from q3e_local.search.database.records import FileRecord
 from q3e_local.search.rebuild import rebuild
 from q3e_local.vectors import finish
@@ -81,12 +88,20 @@ def test_many_texts_are_stored_as_they_are_done(tmp_path: Path) -> None:
         assert index.facts().n_chunks == len(index) == 1100
 
 
+def test_an_id_given_twice_is_refused_however_far_apart(tmp_path: Path) -> None:
+    names = [str(number) for number in range(599)] + ["0"]
+    with VectorIndex(tmp_path / "a.q3e", demo(), 32) as index:
+        with pytest.raises(OptionError, match="the id '0' is given twice"):
+            index.add(["x"] * 600, names)
+        assert len(index) == 0
+
+
 def test_a_text_that_cannot_be_embedded_is_named_and_what_came_before_is_kept(tmp_path: Path) -> None:
     texts = [f"{number}" for number in range(600)] + ["x" * 2000]
     with VectorIndex(tmp_path / "a.q3e", Embedder(FakeEngine(), "fake")) as index:
         with pytest.raises(TextTooLongError, match="text 600: has 2001 tokens"):
             index.add(texts, [str(number) for number in range(601)])
-        assert len(index) == 512
+        assert len(index) == 600
         index.add(texts, [str(number) for number in range(601)], truncate=True)
         assert len(index) == 601
         found = index.search("y" * 3000, 1)
@@ -122,6 +137,8 @@ def test_no_query_breaks_it(index: VectorIndex, query: str, mode: str) -> None:
         ),
         (lambda index: index.search("x", task="nothing"), "unknown task 'nothing'"),
         (lambda index: index.search("x", since="2024-01-01"), "since must be a date, a datetime or seconds"),
+        (lambda index: index.search("x", since=math.nan), "since must be a date, a datetime or seconds .* got nan"),
+        (lambda index: index.search("x", path=Path("a.md")), "path must be a glob in a str, .* got .*Path"),
         (lambda index: index.search("x", path=""), "the path '' names nothing"),
         (lambda index: index.search("x", path="[z-a]"), "has a range that ends before it begins"),
         (lambda index: index.add("one text"), "must be lists, got one str"),
@@ -151,8 +168,18 @@ def test_an_index_knows_its_space(tmp_path: Path) -> None:
     with VectorIndex(path, demo(), task="sts") as index:
         assert (index.dim, index.space.name) == (64, expected(["x"], dim=64, kind="document", task="sts").space)
     fake = Embedder(FakeEngine(), "fake")
+    with VectorIndex(path, demo()) as index:  # to be searched, whatever instruction its texts have
+        assert index.search("hello", 1, mode="vectors").hits[0].text == "hello"
+        with pytest.raises(SpaceMismatchError, match=r"with the instruction .*, and would get 64-dim vectors"):
+            index.add(["more"])
+        assert len(index) == 1
     for embedder, dim, options, named in [
-        (demo(), 64, {}, "64-dim vectors of demo with the instruction .*, not 64-dim vectors of demo;"),
+        (
+            demo(),
+            64,
+            {"task": "retrieval"},
+            "64-dim vectors of demo with the instruction .*, not 64-dim vectors of demo;",
+        ),
         (demo(), 32, {"task": "sts"}, "holds 64-dim .* not 32-dim"),
         (fake, None, {"task": "sts"}, "vectors of demo with .*, not 64-dim vectors of fake"),
     ]:
@@ -207,6 +234,8 @@ def test_files_and_ones_own_texts_are_filtered_by_path_and_time(index: VectorInd
         assert {hit.file for hit in index.search("roses", 10, since=since)} == {None}
     assert "/notes/old.md" in {hit.file for hit in index.search("roses", 10, since=date(last_year.year, 1, 1))}
     assert not index.search("roses", since=now + timedelta(days=1)).hits
+    found = index.search("roses", since=datetime(2024, 2, 29, 7, 30).timestamp())
+    assert found.explained[0].startswith("filters: since 2024-02-29 07:30:00")
     found = index.search("roses", path="*.txt")
     assert (found.hits, found.explained[0]) == ((), "filters: path *.txt")
 
@@ -258,6 +287,35 @@ def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(tmp_path: Path) -> N
         vectors = np.concatenate([window.vectors for window in index.entries()])
         assert np.array_equal(vectors, fake.embed_documents(texts).vectors)
     assert rebuild(path, fake).n_chunks == 0  # nothing to do
+
+
+def test_room_that_is_not_free_yet_is_told_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.q3e"
+    monkeypatch.setattr(index_file, "_COMPACT_MS", 1)
+    with VectorIndex(path, demo(), 128) as index:
+        index.add([f"text {number}" for number in range(1500)])
+        size = index.facts().size_bytes
+        reader = index.entries(1)
+        next(reader)
+        done = rebuild(path, demo(), 32)
+        assert not done.is_compact
+        assert "another process reads" in done.why_not
+        reader.close()
+
+    def full(database: Database) -> None:
+        raise NotEnoughDiskError("no space")
+
+    assert rebuild(path, demo(), 32).is_compact
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "compact", full)
+        done = rebuild(path, demo(), 64)
+    assert (done.is_compact, done.n_chunks) == (False, 1500)
+    assert "GB on the disk for a while; make room and rebuild it again" in done.why_not
+    assert path.stat().st_size > size / 2
+    before = path.stat().st_size
+    done = rebuild(path, demo(), 64)  # the same again
+    assert (done.is_compact, done.n_chunks) == (True, 0)
+    assert path.stat().st_size < before
 
 
 def test_what_is_found_renders_as_a_table(index: VectorIndex) -> None:

@@ -237,7 +237,7 @@ def rebuild(
             click.echo(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s", err=True)
         click.echo(f"{path} holds {done.space}", err=True)
         if not done.is_compact:
-            click.echo("the room of the old vectors is not free yet: another process reads the index", err=True)
+            click.echo(f"the room of the old vectors is not free yet: {done.why_not}", err=True)
     return DONE
 
 

@@ -83,7 +83,6 @@ def search(
       q3e-local search 预算 --words-only --db notes.q3e
     """
     from q3e_local.cli.hits import print_json, print_text
-    from q3e_local.search.embedding import DOCUMENT_TASK
     from q3e_local.search.index import VectorIndex
 
     text = _question(question)
@@ -97,7 +96,7 @@ def search(
         embedder = None
         if mode != "words":
             embedder = stack.enter_context(_embedder(file, model, quiet, cache, engine))
-        index = stack.enter_context(VectorIndex(file, embedder, task=DOCUMENT_TASK))
+        index = stack.enter_context(VectorIndex(file, embedder))
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
         )

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import Entry, Filters, Ranked
+from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
 from q3e_local.search.found import Found, Hit, Mode
 from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
 from q3e_local.search.words import Term, terms_of
@@ -33,11 +35,17 @@ class Question:
 
 
 def ask(database: Database, question: Question) -> Found:
-    """The k best."""
+    """The k best, of one state of the index."""
+    with database.snapshot():
+        return _answer(database, question)
+
+
+def _answer(database: Database, question: Question) -> Found:
     explained: list[str] = [*_filtered(question.filters)]
-    counts = database.counted(terms_of(question.text)) if question.mode != "vectors" else {}
+    counted = database.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
+    counts = counted.found
     mode, why = _chosen(database, question, counts)
-    explained += [why] if why else []
+    explained += [*counted.explained, *([why] if why else [])]
     n = question.k
     if mode == "hybrid":
         n = max(_FUSED_MIN, min(_FUSED_PER_HIT * n, n + _FUSED_MORE_MAX))
@@ -101,6 +109,13 @@ def _hit(entry: Entry, score: float, vectors_rank: int | None, words_rank: int |
 
 
 def _filtered(filters: Filters) -> list[str]:
-    named = {"path": filters.path, "since": filters.since, "ids": filters.ids and f"{len(filters.ids)} of them"}
-    given = [f"{name} {value}" for name, value in named.items() if value is not None]
+    given = [] if filters.path is None else [f"path {filters.path}"]
+    if filters.since is not None:
+        given.append(f"since {_date(filters.since)}")
     return [f"filters: {', '.join(given)}"] if given else []
+
+
+def _date(seconds: float) -> str:
+    with suppress(ValueError, OverflowError, OSError):  # a year that has no date
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    return f"{seconds:g}"

@@ -73,7 +73,8 @@ def _lines_of_code(text: str, start: int, end: int) -> list[tuple[int, int]]:
 def _has(words: set[str], term: Term) -> bool:
     """Whether a sentence has all words of a term; in what order they stand says little here."""
     if term.is_prefix:
-        return any(word.startswith(term.tokens) for word in words)
+        *whole, beginning = term.tokens
+        return words.issuperset(whole) and any(word.startswith(beginning) for word in words)
     return words.issuperset(term.tokens)
 
 

@@ -5,8 +5,10 @@ Joins an embedder and a database. Knows nothing of SQL, of reading files or of t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +16,11 @@ from types import TracebackType
 import numpy as np
 
 from q3e_local.embedder import Embedder
-from q3e_local.errors import OptionError
+from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import Database
+from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
@@ -42,8 +44,9 @@ class VectorIndex:
 
     The file is made if it is missing; `dim` is then that of its vectors, and None the model's own. Without an
     embedder it searches words, or vectors that you bring. `task` and `instruction` are those of the documents, as of
-    Embedder.embed_documents. Raises SpaceMismatchError for a file of another model, dim or instruction, and
-    IndexFileError for one that cannot be used.
+    Embedder.embed_documents. Raises SpaceMismatchError for a file of another model or dim, or of another instruction
+    than is given, and IndexFileError for one that cannot be used. Without an instruction any file of the model can be
+    searched; `add` wants the one that its texts have.
     """
 
     def __init__(
@@ -82,22 +85,36 @@ class VectorIndex:
     ) -> list[str]:
         """Embed and store texts: their ids. An id that is there already gets the new text; without ids, they are new.
 
-        Stored some hundreds at a time: after an error, what came before it is there. Raises TextError, OptionError.
+        Stored some hundreds at a time: after an error, the texts before it are there. Raises TextError, OptionError.
         """
         if self.embedder is None:
             raise OptionError("without an embedder no text can be added; give VectorIndex one, or use add_vectors")
+        own = space_of(self.embedder, self.dim, self._task, self._instruction)
+        if not own.is_same(self.space):
+            raise SpaceMismatchError(
+                f"{self.path} holds {self.space.beside(own)}, and would get {own.beside(self.space)}; give "
+                "VectorIndex the task or instruction of its texts, or embed all anew with: q3e-local index rebuild"
+            )
         texts = _listed(texts, ids)
         request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
         added: list[str] = []
         waiting: list[Vectors] = []
-        for n_done, item in enumerate(self.embedder.stream(request, progress), start=1):
-            if isinstance(item, Exception):
-                raise item
-            waiting.append(item.vector)
-            if len(waiting) == _BATCH or n_done == len(texts):
-                batch = slice(n_done - len(waiting), n_done)
-                added += self._put(texts[batch], np.stack(waiting), None if ids is None else ids[batch])
-                waiting = []
+
+        def store() -> None:
+            batch, vectors = slice(len(added), len(added) + len(waiting)), np.array(waiting)
+            waiting.clear()
+            if len(vectors):
+                added.extend(self._put(texts[batch], vectors, None if ids is None else ids[batch]))
+
+        try:
+            for item in self.embedder.stream(request, progress):
+                if isinstance(item, Exception):
+                    raise item
+                waiting.append(item.vector)
+                if len(waiting) == _BATCH:
+                    store()
+        finally:
+            store()
         return added
 
     def add_vectors(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None = None) -> list[str]:
@@ -135,7 +152,7 @@ class VectorIndex:
         if not isinstance(query, str) or not query.strip():
             what = "is empty" if isinstance(query, str) else f"must be a str, got {type(query).__name__}"
             raise OptionError(f"the query {what}")
-        filters = Filters(path, _seconds(since))
+        filters = _filters(path, since)
         vector: Vectors | None = None
         cut: tuple[str, ...] = ()
         if self.embedder is not None:
@@ -158,7 +175,7 @@ class VectorIndex:
     ) -> Found:
         """The k nearest to a vector (dim,) of the index's space, which is scaled to length 1."""
         query = _scaled(np.asarray(vector, np.float32).reshape(1, -1))[0]
-        return ask(self.database, Question("", query, _checked(k), "vectors", exact, Filters(path, _seconds(since))))
+        return ask(self.database, Question("", query, _checked(k), "vectors", exact, _filters(path, since)))
 
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """All texts with their vectors, a window at a time."""
@@ -190,11 +207,16 @@ class VectorIndex:
             if type(dim) is not int or not 1 <= dim <= DIM_MAX:
                 raise OptionError(f"dim must be between 1 and {DIM_MAX}, got {dim!r}", "dim")
             return Database.create(self.path, IndexSpace("", "", dim))
-        if is_there and dim is None:
+        if is_there and None in (dim, self._task or self._instruction):
             with Database.open(self.path) as database:
-                dim = database.space.dim
-            # Not one that this model cannot make: the file is of another then, and is told so.
-            dim = dim if DIM_MIN <= dim <= self.embedder.n_embd else None
+                there = database.space
+            # Not a dim that this model cannot make: the file is of another then, and is told so.
+            if dim is None and DIM_MIN <= there.dim <= self.embedder.n_embd:
+                dim = there.dim
+            own = space_of(self.embedder, dim, self._task, self._instruction)
+            if self._task is None and self._instruction is None:  # a question is compared with whatever was embedded
+                own = replace(own, prefix=there.prefix)
+            return Database.create(self.path, own)
         return Database.create(self.path, space_of(self.embedder, dim, self._task, self._instruction))
 
     def _of_any_model(self, dim: int | None) -> Database:
@@ -220,8 +242,8 @@ def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:
     if isinstance(texts, str) or isinstance(ids, str):
         raise OptionError("texts and ids must be lists, got one str; put it in a list")
     texts = list(texts)
-    if ids is not None and len(ids) != len(texts):
-        raise OptionError(f"there are {len(ids)} ids for {len(texts)} texts; give one for each")
+    if ids is not None:
+        check_ids(ids, len(texts))
     return texts
 
 
@@ -243,6 +265,12 @@ def _seconds(since: datetime | date | float | None) -> float | None:
         return since.timestamp()
     if isinstance(since, date):
         return datetime.combine(since, time.min).timestamp()
-    if since is not None and not isinstance(since, int | float):
+    if since is not None and not (isinstance(since, int | float) and math.isfinite(since)):
         raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
     return since
+
+
+def _filters(path: str | None, since: datetime | date | float | None) -> Filters:
+    if path is not None and not isinstance(path, str):
+        raise OptionError(f"path must be a glob in a str, such as '*.md' or 'notes/**', got {path!r}")
+    return Filters(path, _seconds(since))

@@ -125,7 +125,7 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
     is_index = True
     try:
         if path.parent == indexes_folder():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
         elif not path.parent.is_dir():  # the lock would make it
             raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
         had_lock = file.exists()

@@ -6,7 +6,7 @@ Knows which vectors can be cut instead of computed; nothing of files: the texts 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 
 from q3e_local.embedder import Embedder
@@ -26,6 +26,7 @@ class Rebuilt:
     n_chunks: int
     was_cut: bool  # the old vectors were cut, no model ran
     is_compact: bool  # the room of the old ones was given back to the disk
+    why_not: str = ""  # and what to do about it
 
 
 def rebuild(
@@ -41,13 +42,15 @@ def rebuild(
     """Embed all texts of an index anew, or cut its vectors where only the dim gets smaller.
 
     The old vectors are searched until the last new one is there. Interrupted, it goes on where it stopped when it is
-    asked for the same. `progress(n_chunks, n_chunks_in_all)`. Raises TextError, OptionError, IndexFileError.
+    asked for the same; done, it gives back room that it could not before. `progress(n_chunks, n_chunks_in_all)`.
+    Raises TextError, OptionError, IndexFileError.
     """
     space = space_of(embedder, dim, task, instruction)
     with Database.open(path) as database:
         old, n_all = database.space, database.facts().n_chunks
         if old.is_same(space):
-            return Rebuilt(old, 0, was_cut=False, is_compact=True)
+            done = Rebuilt(old, 0, was_cut=False, is_compact=True)
+            return _compacted(database, done) if database.has_room() else done
         was_cut = (old.digest, old.prefix) == (space.digest, space.prefix) and space.dim < old.dim
 
         def vectors_of(window: Window) -> Vectors:
@@ -57,8 +60,17 @@ def rebuild(
             return embedder.embed(EmbedRequest(texts, "document", task, instruction, dim, truncate)).vectors
 
         database.replace_vectors(space, vectors_of, lambda n: progress(n, n_all) if progress else None)
-        try:
-            database.compact()
-        except (IndexFileError, NotEnoughDiskError):
-            return Rebuilt(space, n_all, was_cut, is_compact=False)
-    return Rebuilt(space, n_all, was_cut, is_compact=True)
+        return _compacted(database, Rebuilt(space, n_all, was_cut, is_compact=True))
+
+
+def _compacted(database: Database, done: Rebuilt) -> Rebuilt:
+    """Give the room of the old vectors back."""
+    try:
+        database.compact()
+    except IndexFileError as error:
+        return replace(done, is_compact=False, why_not=str(error))
+    except NotEnoughDiskError:
+        n_bytes = database.facts().size_bytes
+        why = f"that takes up to {n_bytes / 1e9:.1f} GB on the disk for a while; make room and rebuild it again"
+        return replace(done, is_compact=False, why_not=why)
+    return done

@@ -1,14 +1,16 @@
-"""Binary codes of vectors, and the search for the nearest among many: `Codes`.
+"""Short forms of vectors, and the search for the nearest among many: `Codes` of signs, `Rounded` of small vectors.
 
-Knows bits and rows alone. Codes are those of vectors.to_binary, cut to their first numbers (MRL) and filled up with
-zeros to whole 64-bit words.
+Knows numbers and rows alone. Codes are those of vectors.to_binary, cut to their first numbers (MRL) and filled up
+with zeros to whole 64-bit words.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,16 @@ WORD_BITS = 64
 _STEP = 1 << 14
 _THREADED = 1 << 17  # fewer are done before a second thread has begun
 
+# Of equally near ones at the end of a shortlist, all are on it, up to so many times its length.
+_OVERFULL = 4
+_STEPS = 127  # of a rounded number, from 0 to 1
+# How far two scores by rounded vectors of length 1 may be in the wrong order: five times the standard deviation of a
+# difference of two sums whose every number is off by up to half a step, evenly.
+_ROUNDING = 5 * (2 / 12) ** 0.5 / _STEPS
+
 Bits = NDArray[np.uint8]
+Small = NDArray[np.int8]
+Rows = NDArray[np.int64]
 
 
 def code_bits(dim: int, most: int) -> int:
@@ -34,12 +45,21 @@ def encode(vectors: Vectors, bits: int) -> Bits:
     return np.pad(packed, ((0, 0), (0, bits // 8 - packed.shape[1])))
 
 
+def rounded(vectors: Vectors) -> Small:
+    """Vectors of length 1 with 8 bits a number."""
+    return np.rint(vectors * _STEPS).astype(np.int8)
+
+
 @dataclass(frozen=True)
 class Codes:
     """The codes of many rows, in columns of 64 bits: `words` is (n_words, n), which a scan reads from end to end."""
 
-    rows: NDArray[np.int64]  # ascending
+    rows: Rows  # ascending
     words: NDArray[np.uint64]
+
+    @property
+    def bits(self) -> int:
+        return WORD_BITS * len(self.words)
 
     def distances(self, code: Bits) -> NDArray[np.uint16]:
         """In how many bits each row's code differs from this one."""
@@ -49,28 +69,69 @@ class Codes:
             _scan(self.words, query, found)
         else:
             middle = len(found) // 2
-            with ThreadPoolExecutor(2) as threads:  # NumPy lets others run while it counts
-                halves = slice(0, middle), slice(middle, None)
-                list(threads.map(lambda half: _scan(self.words[:, half], query, found[half]), halves))
+            # NumPy lets others run while it counts.
+            other = _second_thread(os.getpid()).submit(_scan, self.words[:, middle:], query, found[middle:])
+            _scan(self.words[:, :middle], query, found[:middle])
+            other.result()
         return found
 
-    def shortlist(self, code: Bits, n: int, allowed: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """The n rows whose codes are nearest, in no order; of equal ones at the end, those that came first.
+    def shortlist(self, query: Vectors, k: int, n: int, allowed: Rows | None = None) -> Rows | None:
+        """The n rows whose codes are nearest, in no order, and those as near as the last of them.
 
-        `allowed`, in order, are some of the rows, no fewer than n: the only ones to be found.
+        None where so many are that the codes tell nothing apart. `allowed`, in order, are some of the rows, no fewer
+        than n: the only ones to be found.
         """
-        found = self.distances(code)
+        found = self.distances(encode(query[None], self.bits)[0])
         if allowed is not None:
-            found[~np.isin(self.rows, allowed)] = 8 * code.nbytes + 1  # further than any
+            found[~np.isin(self.rows, allowed)] = self.bits + 1  # further than any
         counts = np.bincount(found).cumsum()
         limit = int(np.searchsorted(counts, n))
-        sure = np.flatnonzero(found < limit)
-        last = np.flatnonzero(found == limit)[: n - len(sure)]
-        rows: NDArray[np.int64] = self.rows[np.concatenate([sure, last])]
+        if counts[limit] > _OVERFULL * n:
+            return None
+        rows: Rows = self.rows[found <= limit]
         return rows
 
 
-def gathered(some: Iterable[tuple[NDArray[np.int64], Bits]], n: int, bits: int) -> Codes:
+@dataclass(frozen=True)
+class Rounded:
+    """Vectors (n, dim) with 8 bits a number: of few numbers, signs say too little."""
+
+    rows: Rows  # ascending
+    numbers: Small
+
+    def shortlist(self, query: Vectors, k: int, n: int, allowed: Rows | None = None) -> Rows | None:
+        """As that of `Codes`, by scores; on it is whatever may be among the first k, for all that rounding hides."""
+        found, part = np.empty(len(self.rows), np.float32), np.empty((_STEP, len(query)), np.float32)
+        for first in range(0, len(found), _STEP):
+            some = self.numbers[first : first + _STEP]
+            np.copyto(part[: len(some)], some)
+            np.matmul(part[: len(some)], query, out=found[first : first + len(some)])
+        found /= _STEPS
+        if allowed is not None:
+            found[~np.isin(self.rows, allowed)] = -np.inf
+        k_th, n_th = np.partition(found, (len(found) - n, len(found) - k))[[len(found) - k, len(found) - n]]
+        near = found >= min(n_th, k_th - _ROUNDING)
+        if np.count_nonzero(near) > _OVERFULL * n:
+            return None
+        rows: Rows = self.rows[near]
+        return rows
+
+
+def all_rounded(some: Iterable[tuple[Rows, Small]], n: int, dim: int) -> Rounded:
+    """The rounded vectors (n, dim) of n rows, which come some at a time."""
+    rows, numbers = np.empty(n, np.int64), np.empty((n, dim), np.int8)
+    first = 0
+    for these, small in some:
+        last = first + len(these)
+        rows[first:last], numbers[first:last] = these, small
+        first = last
+    if np.any(rows[1:] < rows[:-1]):
+        order = np.argsort(rows)
+        rows, numbers = rows[order], numbers[order]
+    return Rounded(rows, numbers)
+
+
+def gathered(some: Iterable[tuple[Rows, Bits]], n: int, bits: int) -> Codes:
     """The codes (n, bits / 8) of n rows, which come some at a time, as a scan wants them."""
     rows, words = np.empty(n, np.int64), np.empty((bits // WORD_BITS, n), np.uint64)
     first = 0
@@ -82,6 +143,12 @@ def gathered(some: Iterable[tuple[NDArray[np.int64], Bits]], n: int, bits: int) 
         order = np.argsort(rows)
         rows, words = rows[order], words[:, order]
     return Codes(rows, words)
+
+
+@lru_cache(maxsize=1)
+def _second_thread(process: int) -> ThreadPoolExecutor:
+    """One for all searches; a forked process has none of its parent's threads."""
+    return ThreadPoolExecutor(1, thread_name_prefix="scan")
 
 
 def _scan(words: NDArray[np.uint64], query: NDArray[np.uint64], found: NDArray[np.uint16]) -> None:

@@ -20,7 +20,15 @@ _PAIRED = (
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]")
 # Indic vowel signs belong to their word, but are no letters to Python.
 _LETTER = f"(?:[^\\W_{_PAIRED}]|[\u0900-\u0963\u0966-\u0dff])"
-_TOKEN = re.compile(f"[{_PAIRED}]+|{_LETTER}+")
+# Thousands: 1,250 and 1.250 and 1'250, but neither 12,5 nor 1,250,7.
+_BY = "[.,'\u2019]"
+_GROUPED = f"(?<![0-9]{_BY})[0-9]{{1,3}}(?P<by>{_BY})[0-9]{{3}}(?:(?P=by)[0-9]{{3}})*+(?!{_LETTER}|(?P=by)[0-9])"
+_TOKEN = re.compile(f"[{_PAIRED}]+|{_GROUPED}|{_LETTER}+")
+_THOUSANDS = re.compile(_GROUPED)
+# A number of several runs of digits: 1,250 and 3.5 and 1.2.3, but no part of a name as v1.2.3 and B-3.5 are.
+_NUMBER = re.compile(
+    f"(?<!{_LETTER})(?<!{_LETTER}[-_./:@#,'\u2019])[0-9]++(?:{_BY}[0-9]++)++(?!{_LETTER}|[-_/:@#]{_LETTER})"
+)
 _IS_PAIRED = re.compile(f"[{_PAIRED}]").match
 # Words that belong together: PRJ-2041, max_tokens, 3.5, foo::bar, a/b.
 _JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
@@ -36,7 +44,7 @@ TOKEN_CHARACTERS = 64  # what is longer is no word; its beginning is found
 
 @dataclass(frozen=True)
 class Term:
-    """Tokens that stand one after the other; `is_prefix`: the beginning of the only one."""
+    """Tokens that stand one after the other; `is_prefix`: of the last, the beginning."""
 
     tokens: tuple[str, ...]
     is_prefix: bool = False
@@ -60,11 +68,16 @@ def tokens(text: str) -> list[str]:
     """A text's tokens as they are indexed.
 
     A run of characters without spaces becomes its pairs, and its last character, so that the beginning of some token
-    is each of its characters: 预算复盘 is 预算 算复 复盘 盘.
+    is each of its characters: 预算复盘 is 预算 算复 复盘 盘. A number with thousands is found without commas too:
+    1,250 is 1 250 1250.
     """
     found: list[str] = []
-    for run in _TOKEN.findall(folded(text)):
-        if _IS_PAIRED(run):
+    for match in _TOKEN.finditer(folded(text)):
+        run = match[0]
+        if match["by"]:
+            found += run.split(match["by"])
+            found.append(run.replace(match["by"], "")[:TOKEN_CHARACTERS])
+        elif _IS_PAIRED(run):
             found += map("".join, pairwise(run))
             found.append(run[-1])
         else:
@@ -79,12 +92,15 @@ def terms_of(query: str) -> tuple[Term, ...]:
     """
     query = unicodedata.normalize("NFKC", query)
     terms = [_phrase(match[match.lastindex or 0], is_exact=True) for match in _QUOTED.finditer(query)]
+    for match in _NUMBER.finditer(query):
+        terms += _number(match[0])
+    query = _NUMBER.sub(" ", query)  # the 250 of 1,250 is none
     terms += [_phrase(match[0], is_exact=_is_exact(match[0])) for match in _JOINED.finditer(query)]
     capitals = _CAPITALS.findall(query)
     if len(capitals) < _SHOUTED or query.upper() != query:
         terms += [_phrase(word, is_exact=True) for word in capitals]
     terms += [_phrase(word, is_exact=True) for word in _CAMEL.findall(query)]
-    for run in _TOKEN.findall(folded(query)):
+    for run in _runs(query):
         if len(run) == 1 or not _IS_PAIRED(run):
             terms.append(_phrase(run, is_exact=any(map(str.isdigit, run))))
         else:
@@ -94,11 +110,26 @@ def terms_of(query: str) -> tuple[Term, ...]:
 
 def _phrase(text: str, *, is_exact: bool) -> Term:
     """The tokens that stand in the index, one after the other, wherever this text does."""
-    found, exact = tokens(text), text.strip() if is_exact else ""
-    if not found or len(found[-1]) > 1 or not _IS_PAIRED(found[-1]):
-        return Term(tuple(found), exact=exact)
-    # The last character alone: in the index it is the beginning of a pair, if the run goes on.
-    return Term(tuple(found[:-1] or found), is_prefix=len(found) == 1, exact=exact)
+    found, runs, exact = tuple(tokens(text)), _runs(text), text.strip() if is_exact else ""
+    if not runs or not _IS_PAIRED(runs[-1]):
+        return Term(found, exact=exact)
+    if len(runs[-1]) == 1:  # in the index it is the beginning of a pair, if the run goes on
+        return Term(found, is_prefix=True, exact=exact)
+    return Term(found[:-1], exact=exact)  # so is the last character of a run, and the pair before says it
+
+
+def _number(text: str) -> list[Term]:
+    """What finds a number with separators: all of it, and with thousands however they are written."""
+    grouped = _THOUSANDS.fullmatch(text)
+    if grouped and grouped["by"] == ".":  # or it is an address, a version
+        parts = text.split(".")
+        return [Term(tuple(parts), exact=text), Term(("".join(parts)[:TOKEN_CHARACTERS],))]
+    joined = _THOUSANDS.sub(lambda match: match[0].replace(match["by"], ""), text)
+    return [Term(tuple(part[:TOKEN_CHARACTERS] for part in re.findall("[0-9]+", joined)), exact=text)]
+
+
+def _runs(text: str) -> list[str]:
+    return [match[0] for match in _TOKEN.finditer(folded(text))]
 
 
 def _is_exact(joined: str) -> bool:

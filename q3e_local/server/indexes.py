@@ -57,7 +57,8 @@ class Index:
         database = self._opened()
         try:
             self.made = Made(database.space, _served_model(path, database.space, settings))
-            self.n_chunks_at_start = database.n_chunks()  # which reads what searches hold in memory
+            self.n_chunks_at_start = database.n_chunks()
+            database.prepare()
         except BaseException:
             database.close()
             raise

@@ -30,7 +30,7 @@ import psutil
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, nearest
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace
-from q3e_local.search.scan import Codes, encode
+from q3e_local.search.scan import Codes
 from q3e_local.search.words import terms_of
 from q3e_local.vectors import Vectors, finish
 
@@ -105,7 +105,7 @@ def measure(path: Path) -> None:
             times = _timed(questions[:20], lambda question, f=filters: database.nearest(question, K, f).rows)[1]
             _tell(f"path {filters.path}, since {filters.since}", times)
         for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
-            counts = database.counted(terms_of(query))
+            counts = database.counted(terms_of(query)).found
             _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
             print(f"   found in {list(counts.values())}")
         found, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
@@ -126,10 +126,10 @@ def sweep(path: Path) -> None:
         codes = database._file.codes(connection)
         for bits in (256, 512, 1024):
             some = Codes(codes.rows, codes.words[: bits // 64])
-            _, times = _timed(questions[:40], lambda q, c=some, b=bits: c.shortlist(encode(q[None], b)[0], 800))
+            _, times = _timed(questions[:40], lambda q, c=some: c.shortlist(q, K, 800))
             _tell(f"scan of {bits} bits", times)
             for n in (100, 200, 400, 800, 1600):
-                short = [some.shortlist(encode(q[None], bits)[0], n).tolist() for q in questions]
+                short = [some.shortlist(q, K, n).tolist() for q in questions]
                 recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(short, expected, strict=True)])
                 print(f"   shortlist {n:>5}  recall@{K} {recall:.4f}", flush=True)
         for n in (200, 400, 800, 1600):
@@ -163,7 +163,7 @@ def _sizes(path: Path) -> dict[str, float]:
 
 
 def _words(database: Database, query: str) -> np.ndarray:
-    return database.words(database.counted(terms_of(query)), K).rows
+    return database.words(database.counted(terms_of(query)).found, K).rows
 
 
 def _timed(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +28,17 @@ from q3e_local.search.database import vectors as vectors_table
 from q3e_local.search.database import words as words_table
 from q3e_local.search.database.connection import Loader, file_bytes, load_sqlite_vec
 from q3e_local.search.database.index_file import IndexFile
-from q3e_local.search.database.records import Entry, Facts, FileRecord, Filters, IndexSpace, Ranked, Rows, Window
+from q3e_local.search.database.records import (
+    Counted,
+    Entry,
+    Facts,
+    FileRecord,
+    Filters,
+    IndexSpace,
+    Ranked,
+    Rows,
+    Window,
+)
 from q3e_local.search.words import Term
 from q3e_local.vectors import Vectors
 
@@ -123,11 +135,8 @@ class Database:
     def put(self, ids: Sequence[str] | None, chunks: Sequence[Chunk], vectors: Vectors) -> list[str]:
         """Store texts of no file in one transaction; one whose id is there already is replaced. None: new ids."""
         self._check(chunks, vectors)
-        if ids is not None and len(ids) != len(chunks):
-            raise OptionError(f"there are {len(ids)} ids for {len(chunks)} texts; give one for each")
-        if ids is not None and len(set(ids)) < len(ids):
-            twice = next(each for place, each in enumerate(ids) if each in ids[:place])
-            raise OptionError(f"the id {twice!r} is given twice")
+        if ids is not None:
+            check_ids(ids, len(chunks))
         for place, each in enumerate(ids or ()):
             _check_text(each, place)
         with self._file.changing() as connection:
@@ -165,8 +174,8 @@ class Database:
             found, vectors = vectors_table.of_rows(connection, rows, self.space.dim)
         return dict(zip(found.tolist(), vectors_table.scored(vectors, self._query(vector)).tolist(), strict=True))
 
-    def counted(self, terms: Sequence[Term]) -> dict[Term, int]:
-        """In how many chunks each term of a query is found, the rarest first; those found in none are left out."""
+    def counted(self, terms: Sequence[Term]) -> Counted:
+        """In how many chunks each term of a query is found, of a long one those that there is time for."""
         with self._file.reading() as connection:
             return words_table.counted(connection, terms)
 
@@ -178,7 +187,18 @@ class Database:
     def n_chunks(self) -> int:
         """How many chunks can be found."""
         with self._file.reading() as connection:
-            return len(self._file.codes(connection).rows)
+            return self._file.n_chunks(connection)
+
+    def prepare(self) -> None:
+        """Read what searches by vectors hold in memory, so that the first need not."""
+        with self._file.reading() as connection:
+            self._file.codes(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that this thread reads within it is of one state of the file, whatever is written meanwhile."""
+        with self._file.reading():
+            yield
 
     def entries_of(self, rows: Iterable[int]) -> list[Entry]:
         """The entries of these rows, in their order; those that are gone are left out."""
@@ -230,17 +250,23 @@ class Database:
         self._file.space = space
 
     def compact(self) -> None:
-        """Give free room back to the disk. Needs as much again for a while, and waits for nobody."""
+        """Give free room back to the disk. Needs as much again for a while.
+
+        Raises NotEnoughDiskError, and IndexFileError where another process reads: the room is free once it is done.
+        """
         self._file.compact()
+
+    def has_room(self) -> bool:
+        """Whether `compact` would make the file a good deal smaller."""
+        return self._file.has_room()
 
     def facts(self) -> Facts:
         """What is in it."""
         with self._file.reading() as connection:
-            meta = schema.meta(connection)
             n_files, n_tokens = files_table.totals(connection)
             return Facts(
                 self.path, self.space, n_files, chunks_table.n_chunks(connection), n_tokens, file_bytes(self.path),
-                float(meta["created_at"]), float(meta["changed_at"]), schema.version(connection),
+                *schema.times(connection), schema.version(connection),
                 codes_table.bits(self.space.dim), not codes_table.is_behind(connection),
             )  # fmt: skip
 
@@ -290,6 +316,15 @@ class Database:
             raise OptionError("vectors must have length 1; scale them with q3e_local.vectors.finish")
         for place, chunk in enumerate(chunks):
             _check_text(chunk.text, place)
+
+
+def check_ids(ids: Sequence[str], n: int) -> None:
+    """Raise OptionError unless there is one for each of n texts, each another."""
+    if len(ids) != n:
+        raise OptionError(f"there are {len(ids)} ids for {n} texts; give one for each")
+    twice = [name for name, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise OptionError(f"the id {twice[0]!r} is given twice")
 
 
 def _check_own(there: Mapping[str, tuple[int, int | None]]) -> None:

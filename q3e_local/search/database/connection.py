@@ -36,8 +36,10 @@ def load_sqlite_vec(connection: apsw.Connection) -> None:
     import sqlite_vec
 
     connection.enable_load_extension(True)
-    connection.load_extension(sqlite_vec.loadable_path())
-    connection.enable_load_extension(False)
+    try:
+        connection.load_extension(sqlite_vec.loadable_path())
+    finally:
+        connection.enable_load_extension(False)
 
 
 class Connection:
@@ -45,20 +47,29 @@ class Connection:
 
     def __init__(self, path: Path, loader: Loader = load_sqlite_vec, page_bytes: int | None = None) -> None:
         self.path = path
-        self.has_vec = True
+        self.n_openings = 0
+        self._loader = loader
         self._lock = threading.RLock()
         with reported(path):
-            self._apsw = _opened(path, page_bytes)
-            try:
-                loader(self._apsw)
-            except (apsw.Error, ImportError, OSError, AttributeError):
-                self.has_vec = False  # its codes are then made from the vectors
+            self._open(page_bytes)
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
-        """One state of the file for all of the block, whatever others write meanwhile."""
-        with self._lock, reported(self.path), _transaction(self._apsw, "BEGIN"):
-            yield self._apsw
+        """One state of the file for all of the block, and for those within it, whatever others write meanwhile."""
+        with self._lock, reported(self.path):
+            if self._apsw.in_transaction:  # of this thread, which has the lock
+                yield self._apsw
+                return
+            if self._unchanging is not None and self._unchanging != _looks(self.path):
+                self._apsw.close()
+                self._open(None)
+            with _transaction(self._apsw, "BEGIN"):
+                yield self._apsw
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Another one whenever somebody else has changed the file."""
+        return self.n_openings, int(self._apsw.pragma("data_version"))
 
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:
@@ -89,7 +100,17 @@ class Connection:
     def close(self) -> None:
         """Twice is fine."""
         with self._lock, suppress(apsw.Error):
+            self._unchanging = None
             self._apsw.close()
+
+    def _open(self, page_bytes: int | None) -> None:
+        self._apsw, self._unchanging = _opened(self.path, page_bytes)
+        self.n_openings += 1
+        self.has_vec = True
+        try:
+            self._loader(self._apsw)
+        except (apsw.Error, ImportError, OSError, AttributeError):
+            self.has_vec = False  # its codes are then made from the vectors
 
 
 @contextmanager
@@ -128,21 +149,29 @@ def _transaction(connection: apsw.Connection, begin: str) -> Iterator[None]:
         raise
 
 
-def _opened(path: Path, page_bytes: int | None) -> apsw.Connection:
+_Looks = tuple[int, int, int, bool]
+
+
+def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks | None]:
+    """A connection; and how the file looked, where SQLite was told that it never changes."""
     if path.is_dir():
         raise IndexFileError(f"{path} is a folder, not an index")
     if page_bytes is None and not path.is_file():
         raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER{option_of(path)}")
     if page_bytes is not None and not path.parent.is_dir():
         raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
-    create = 0 if page_bytes is None else apsw.SQLITE_OPEN_CREATE
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | create)
+    if page_bytes is not None:
+        # For this user alone, as SQLite makes what is beside it: in it are texts of files that others may not read.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    looks = None
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         connection.set_busy_timeout(round(BUSY_S * 1000))
         if page_bytes is not None:
             connection.execute(f"PRAGMA page_size = {page_bytes}")  # a file that was written keeps its own
         if connection.readonly("main"):
-            connection = _readable(path, connection)
+            connection, looks = _readable(path, connection)
         # NORMAL: a power cut may take the last transactions, never the file.
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
@@ -151,21 +180,28 @@ def _opened(path: Path, page_bytes: int | None) -> apsw.Connection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, looks
 
 
-def _readable(path: Path, connection: apsw.Connection) -> apsw.Connection:
+def _readable(path: Path, connection: apsw.Connection) -> tuple[apsw.Connection, _Looks | None]:
     """A connection that reads a file which cannot be written, on a read-only medium too."""
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except (apsw.CantOpenError, apsw.ReadOnlyError):
-        # WAL wants a file beside it. Without one nobody writes here, and the file alone says it all.
-        if Path(f"{path}-wal").exists():
+        # WAL wants a file beside it. Without one nobody writes now, and the file alone says it all.
+        looks = _looks(path)
+        if looks[-1]:
             raise
         connection.close()
         uri = f"{path.absolute().as_uri()}?immutable=1"
-        return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    return connection
+        return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI), looks
+    return connection, None
+
+
+def _looks(path: Path) -> _Looks:
+    """Which file it is, its size and time, and whether somebody has it open who may write."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, Path(f"{path}-wal").exists()
 
 
 def has_bytes(path: Path) -> bool:

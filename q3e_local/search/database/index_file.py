@@ -15,12 +15,14 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
-from q3e_local.search.database import codes, schema
-from q3e_local.search.database.connection import Connection, Loader, has_bytes
+from q3e_local.search.database import chunks, codes, schema
+from q3e_local.search.database.connection import BUSY_S, Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.locate import rebuild_command
-from q3e_local.search.scan import Codes
+from q3e_local.search.scan import Codes, Rounded
+
+_COMPACT_MS = 2_000  # that readers are waited for: it gets smaller by itself later on
 
 
 class IndexFile:
@@ -37,7 +39,9 @@ class IndexFile:
         self._loader, self._migrations = loader, migrations
         self._opening = threading.Lock()
         self._writer: Connection | None = None
-        self._codes: tuple[int, Codes] | None = None  # with the state of the file they are those of
+        # With the state of the file they are those of.
+        self._codes: tuple[tuple[int, int], Codes | Rounded] | None = None
+        self._n_chunks: tuple[tuple[int, int], int] | None = None
         self._closed = False
         if space is not None and not has_bytes(self.path):
             self._make(space)
@@ -82,19 +86,39 @@ class IndexFile:
         """Whether what is written gets its codes at once."""
         return self._write_connection().has_vec
 
-    def codes(self, connection: apsw.Connection) -> Codes:
+    def codes(self, connection: apsw.Connection) -> Codes | Rounded:
         """All codes, read once for each state of the file; inside `reading`."""
-        state: int = connection.pragma("data_version")
+        state = self._reader.state
         if self._codes is None or self._codes[0] != state:
             self._codes = None  # before the new ones take their room
             self._codes = state, codes.load(connection, self.space.dim)
         return self._codes[1]
 
+    def n_chunks(self, connection: apsw.Connection) -> int:
+        """How many there are, counted once for each state of the file; inside `reading`."""
+        state = self._reader.state
+        if self._n_chunks is None or self._n_chunks[0] != state:
+            self._n_chunks = state, chunks.n_chunks(connection)
+        return self._n_chunks[1]
+
     def compact(self) -> None:
-        """Give free room back to the disk."""
+        """Give free room back to the disk. Raises IndexFileError where others read what was there before."""
         with self._write_connection().alone() as connection:
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.set_busy_timeout(_COMPACT_MS)
+            try:
+                ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.set_busy_timeout(round(BUSY_S * 1000))
+        if is_busy:
+            raise IndexFileError(
+                f"another process reads {self.path}; it gets smaller when that one ends or nothing reads it any more"
+            )
+
+    def has_room(self) -> bool:
+        """Whether a good part of the file is free, as after its vectors were replaced."""
+        with self.reading() as connection:
+            return bool(connection.pragma("freelist_count") > connection.pragma("page_count") // 10)
 
     def close(self) -> None:
         """Twice is fine."""

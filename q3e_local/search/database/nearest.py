@@ -1,4 +1,4 @@
-"""The nearest vectors: all of them looked at, or a shortlist by binary codes that the full vectors order.
+"""The nearest vectors: all of them looked at, or a shortlist by their short forms that the full vectors order.
 
 Knows rows, vectors and codes inside one state of the file; nothing of words, nor of who asks.
 """
@@ -6,18 +6,22 @@ Knows rows, vectors and codes inside one state of the file; nothing of words, no
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import apsw
 import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.search.database import chunks, vectors
+from q3e_local.search.database.codes import CODE_BITS_MAX
 from q3e_local.search.database.records import Ranked, Rows
-from q3e_local.search.scan import Codes, encode
+from q3e_local.search.scan import Codes, Rounded
 from q3e_local.vectors import Vectors
 
 # Of the first ten among a million, 800 by 1,024 bits have 0.9995, 400 have 0.994, and 800 by 512 bits 0.98: measured
-# by scripts/bench/search_million.py. Real vectors may be less even than made ones, so it is not the least that does.
+# by scripts/bench/search_million.py. Real vectors may be less even than made ones, so it is not the least that does;
+# and by shorter codes it is longer: with n / 1,024 of the numbers by the power of -1.5, which at 257 of them finds
+# 0.99 of the first ten among 100,000.
 SHORTLIST = 800
 _SHORTLIST_PER_HIT = 16
 # So few are read as quickly as the codes of all are scanned.
@@ -32,22 +36,33 @@ def exact(connection: apsw.Connection, query: Vectors, k: int, allowed: Rows | N
 
 
 def two_stage(
-    connection: apsw.Connection, load: Callable[[], Codes], query: Vectors, k: int, allowed: Rows | None = None
-) -> Ranked:
-    """By codes and then by full vectors; exact where there are few rows."""
+    connection: apsw.Connection, load: Callable[[], Codes | Rounded], query: Vectors, k: int,
+    allowed: Rows | None = None,
+) -> Ranked:  # fmt: skip
+    """By codes and then by full vectors; exact where there are few rows, or the codes tell too few of them apart."""
     n_short = max(SHORTLIST, _SHORTLIST_PER_HIT * k)
     if allowed is not None and len(allowed) <= max(EXACT_ROWS, n_short):
         return exact(connection, query, k, allowed)
     codes = load()
-    n = len(codes.rows) if allowed is None else len(allowed)
+    n_all = len(codes.rows)
+    n = n_all if allowed is None else len(allowed)
     if n <= max(EXACT_ROWS, n_short):
         return exact(connection, query, k, allowed)
-    bits = 64 * len(codes.words)
-    short = codes.shortlist(encode(query[None], bits)[0], n_short, allowed)
+    if isinstance(codes, Codes):
+        n_short = max(n_short, round(SHORTLIST * (CODE_BITS_MAX / min(len(query), codes.bits)) ** 1.5))
+        if n <= n_short:
+            return exact(connection, query, k, allowed)
+        scanned = f"{codes.bits}-bit codes of {_of(n_all, 'chunk')} ({_cut(codes.bits, len(query))})"
+    else:
+        scanned = f"the vectors of {_of(n_all, 'chunk')}, rounded to 8 bits a number,"
+    short = codes.shortlist(query, k, n_short, allowed)
+    if short is None:
+        ranked = exact(connection, query, k, allowed)
+        why = f"first stage: scanned {scanned} in vain: too many are equally near"
+        return replace(ranked, explained=(why, *ranked.explained))
     found, scores = vectors.nearest(vectors.windows(connection, len(query), np.sort(short)), query, k)
     explained = (
-        f"first stage: scanned {bits}-bit codes of {_of(len(codes.rows), 'chunk')}"
-        f" ({_cut(bits, len(query))}) for the {len(short):,} nearest",
+        f"first stage: scanned {scanned} for the {len(short):,} nearest",
         f"second stage: ordered those by their full vectors of {len(query)} numbers",
     )
     return _ordered(connection, found, scores, k, explained)

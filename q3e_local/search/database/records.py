@@ -5,7 +5,7 @@ Knows no SQL and no ranking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.search.chunk import Chunk
+from q3e_local.search.words import Term
 from q3e_local.space import Space
 from q3e_local.vectors import Vectors
 
@@ -92,10 +93,24 @@ class Filters:
 
     path: str | None = None  # a glob: see reading/globs.py
     since: float | None = None  # seconds since 1970: modified (files) or added (one's own texts) then or later
-    ids: Sequence[str] | None = None
 
     def __bool__(self) -> bool:
-        return not (self.path is None and self.since is None and self.ids is None)
+        return not (self.path is None and self.since is None)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """In how many chunks the terms of a query are found, the rarest first; those that are in none are left out."""
+
+    found: Mapping[Term, int]
+    n_terms: int = 0  # of the query
+    n_passed_over: int = 0  # of these, not looked up
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        if not self.n_passed_over:
+            return ()
+        return (f"words: {self.n_passed_over:,} of the query's {self.n_terms:,} terms were not looked up: too many",)
 
 
 @dataclass(frozen=True)

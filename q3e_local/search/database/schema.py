@@ -97,8 +97,23 @@ def set_meta(connection: apsw.Connection, **facts: str | int | float) -> None:
 
 
 def space_of(connection: apsw.Connection) -> IndexSpace:
+    """Raises CorruptError for one that cannot be."""
     facts = meta(connection)
-    return IndexSpace(str(facts["model"]), str(facts["digest"]), int(facts["dim"]), str(facts["prefix"]))
+    model, digest, dim, prefix = (facts.get(name) for name in ("model", "digest", "dim", "prefix"))
+    if not (isinstance(model, str) and isinstance(digest, str) and isinstance(prefix, str)):
+        raise apsw.CorruptError("it does not say what made its vectors")
+    if not isinstance(dim, int) or dim < 1:
+        raise apsw.CorruptError(f"its vectors have {dim!r} numbers")
+    return IndexSpace(model, digest, dim, prefix)
+
+
+def times(connection: apsw.Connection) -> tuple[float, float]:
+    """When it was made and changed. Raises CorruptError."""
+    facts = meta(connection)
+    created_at, changed_at = (facts.get(name) for name in ("created_at", "changed_at"))
+    if not isinstance(created_at, int | float) or not isinstance(changed_at, int | float):
+        raise apsw.CorruptError("it does not say when it was made and changed")
+    return float(created_at), float(changed_at)
 
 
 def set_space(connection: apsw.Connection, space: IndexSpace) -> None:
