@@ -38,10 +38,11 @@ def table(text):
 
 
 def test_similar_compares_what_is_in_files_and_says_so(folder):
-    write(folder, {"a.md": LINES[0], "b.md": LINES[1]})
+    write(folder, {"a.md": LINES[0], "b.md": LINES[1], "home/x": ""})
     result = run("similar", "a.md", "b.md")
     assert (result.stdout, "comparing what is in a.md, b.md" in result.stderr) == (f"{scores()[0, 1]:.4f}\n", True)
     assert "--text" in result.stderr
+    assert "home is a folder too; for the texts in it give --file home" in run("similar", "home", "b.md").stderr
     words = run("similar", "--text", "a.md", "--text", "b.md")
     assert float(words.stdout) == pytest.approx(scores(["a.md", "b.md"])[0, 1], abs=1e-4)
 

@@ -135,8 +135,8 @@ def test_names_in_a_png_stay_in_the_frame_and_off_each_other(monkeypatch):
     kept = []
     thin_out = drawing._thin_out
 
-    def looking(names, frame):
-        thin_out(names, frame)
+    def looking(names, frame, taken):
+        thin_out(names, frame, taken)
         kept.append(([name.get_window_extent() for name in names if name.axes is not None], frame))
 
     monkeypatch.setattr(drawing, "_thin_out", looking)

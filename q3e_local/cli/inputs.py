@@ -95,10 +95,7 @@ class Source:
                 yield replace(item, source=name)
 
     def _of_file(self, path: Path | None, name: str) -> Iterator[Item]:
-        if path is None:
-            yield from _read(name, sys.stdin.buffer, self.layout)
-            return
-        if path.suffix.lower() in _DOCUMENTS:
+        if path is not None and path.suffix.lower() in _DOCUMENTS:
             yield Item(
                 name, "", 0,
                 f"is {path.suffix[1:].upper()}, which only q3e-local index reads; the jobs take an index, "
@@ -106,8 +103,11 @@ class Source:
             )  # fmt: skip
             return
         try:
-            with path.open("rb") as file:
-                yield from _read(name, file, self.layout)
+            if path is None:
+                yield from _read(name, sys.stdin.buffer, self.layout)
+            else:
+                with path.open("rb") as file:
+                    yield from _read(name, file, self.layout)
         except OSError as error:
             yield Item(name, "", 0, f"cannot be read: {error.strerror or error}")
 

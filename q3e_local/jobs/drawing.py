@@ -68,15 +68,15 @@ def write_png(drawn: Map, stream: BinaryIO, title: str = "") -> str:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # said by what is returned
         figure.draw_without_rendering()
-        _thin_out(names, axes.get_window_extent())
+        legend = axes.get_legend()
+        _thin_out(names, axes.get_window_extent(), [] if legend is None else [legend.get_window_extent()])
         # The same map is the same file: no date, no version of matplotlib.
         figure.savefig(stream, format="png", metadata={"Software": "q3e-local"})
     return missing
 
 
-def _thin_out(names: Sequence[Annotation], frame: Bbox) -> None:
-    """Take away the names that would cover one before them, or run out of the frame."""
-    taken: list[Bbox] = []
+def _thin_out(names: Sequence[Annotation], frame: Bbox, taken: list[Bbox]) -> None:
+    """Take away the names that would cover one before them or what is there, or run out of the frame."""
     for name in names:
         box = name.get_window_extent()
         is_inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1

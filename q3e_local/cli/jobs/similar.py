@@ -46,6 +46,9 @@ def similar(
     files = tuple(word for word in words if os.path.isfile(word))  # noqa: PTH113 - never raises, however long a text
     if files and not embedding.quiet:
         click.echo(f"comparing what is in {', '.join(files)}; for the words themselves give --text", err=True)
+    folders = [word for word in words if os.path.isdir(word)]  # noqa: PTH112
+    if folders and not embedding.quiet:
+        click.echo(f"{folders[0]} is a folder too; for the texts in it give --file {folders[0]}", err=True)
     texts = (*(word for word in words if word not in files), *reading.texts)
     reading = replace(reading, texts=texts, names=(*files, *reading.names) or _stdin(texts))
     if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout == Layout():
