@@ -11,6 +11,7 @@ import pytest
 from command import demo, expected, run, write
 from test_jobs_commands import LINES, objects, scores
 
+from q3e_local.cli import collection
 from q3e_local.folders import data_folder
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
@@ -183,17 +184,30 @@ def test_an_index_is_named_as_search_names_it():
     ("arguments", "said"),
     [
         (("cluster", "--lines", "x.txt", "-k", "9"), "-k must be between 1 and the number of texts, 3, got 9"),
+        (
+            ("cluster", "--chapters", "--lines", "x.txt", "y.txt", "-k", "2"),
+            "-k is for one transcript, there are 2 files",
+        ),
         (("cluster", "--chapters", "--lines", "x.txt", "-k", "9"), "must be between 1 and that of the texts, 3"),
         (("plot", "--lines", "x.txt", "--method", "tsne", "-o", "x.html"), "tsne needs at least 4 texts, got 3"),
         (("duplicates", "x.txt"), "this needs at least 2"),
     ],
 )
 def test_what_the_number_of_texts_forbids_is_said_before_a_model_is_loaded(arguments, said, folder, monkeypatch):
-    write(folder, {"x.txt": "one\ntwo\nthree\n"})
+    write(folder, {"x.txt": "one\ntwo\nthree\n", "y.txt": "four\n"})
     monkeypatch.setattr("q3e_local.load", None)
     result = run(*arguments)
     assert said in result.stderr
     assert result.exit_code in (1, 2)
+
+
+def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
+    loaded = []
+    computing = collection.computing
+    monkeypatch.setattr(collection, "computing", lambda *given: loaded.append(given[-1]) or computing(*given))
+    write(folder, {"heard.txt": "three\nfour\n", "phrases.txt": "五\n"})
+    assert run("match", "heard.txt", "phrases.txt").exit_code == 0
+    assert loaded == [len("threefour") + 3]
 
 
 def test_a_text_that_was_cut_is_marked():

@@ -163,17 +163,17 @@ def collect(
     model: Model,
     n_min: int = 1,
     leave_out: Path | None = None,
-    check: Callable[[int], None] = lambda n_texts: None,
+    check: Callable[[Texts | Collection], None] = lambda read: None,
 ) -> Collection:
     """The texts of all inputs with their vectors. Raises InputError for fewer than `n_min`, and what reading raises.
 
     A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts. `check` is called with
-    the number of texts before any is embedded, and may raise.
+    what was read before any of it is embedded, and may raise.
     """
     check_used(model.embedding, reading)
     read = gather(reading, model.embedding, leave_out)
     _check_enough(reading, len(read.ids), n_min)
-    check(len(read.ids))
+    check(read)
     found = embedded(read, model, reading.skip)
     _check_enough(reading, len(found.ids), n_min)
     return found

@@ -19,6 +19,11 @@ from q3e_local.search.locate import SUFFIX, existing
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
 
 
+def has_vectors(name: str) -> bool:
+    """Whether a file has the vectors of its texts: a `.npy`, or an index."""
+    return Path(name).suffix.lower() in (".npy", SUFFIX)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What to read texts from."""
@@ -32,7 +37,7 @@ class Reading:
     @property
     def given(self) -> tuple[str, ...]:
         """The names of what has its vectors already."""
-        return tuple(name for name in self.names if Path(name).suffix.lower() in (".npy", SUFFIX))
+        return tuple(filter(has_vectors, self.names))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
@@ -67,11 +67,14 @@ def cluster(
     return found.code
 
 
-def _check_k(k: int | None, chapters: bool, n_texts: int) -> None:
+def _check_k(k: int | None, chapters: bool, read: Texts | Collection) -> None:
     from q3e_local import jobs
 
+    n_files = len({place.source for place in read.places})
+    if k is not None and chapters and n_files > 1:
+        raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
     try:
-        (jobs.check_chapters if chapters else jobs.check_clusters)(k, n_texts)
+        (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
     except OptionError as error:
         raise _of_option(error) from None
 
@@ -126,8 +129,6 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
     of_source: dict[str, list[int]] = {}
     for row, place in enumerate(found.places):
         of_source.setdefault(place.source, []).append(row)
-    if k is not None and len(of_source) > 1:
-        raise OptionError(f"-k is for one transcript, there are {len(of_source)} files; leave it out, or name one")
     parted: list[tuple[str, Chapter]] = []
     for source, members in of_source.items():
         rows = np.array(members)

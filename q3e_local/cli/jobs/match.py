@@ -21,7 +21,7 @@ from q3e_local.cli.collection import (
     tell_skipped,
 )  # fmt: skip
 from q3e_local.cli.inputs import Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
@@ -56,9 +56,9 @@ def match(
     """
     from q3e_local import jobs
 
-    if reading.layout == Layout() and not _has_vectors(reading.names[0]):
+    if reading.layout == Layout() and not has_vectors(reading.names[0]):
         reading = replace(reading, layout=Layout(lines=True))
-    of_phrases = Reading((phrases,), Layout(lines=not _has_vectors(phrases)))
+    of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases)))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
     where = target(output, form, as_json, force)
@@ -92,10 +92,6 @@ def _both(
         model.embedder(n_bytes)
     known, found = (embedded(one, model, asked.skip) for one, asked in zip(read, both, strict=True))
     return known, found
-
-
-def _has_vectors(name: str) -> bool:
-    return Path(name).suffix.lower() in (".npy", ".q3e")
 
 
 def _once(known: Collection, quiet: bool) -> Collection:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import counted
@@ -85,12 +85,12 @@ def plot(
     return found.code
 
 
-def _check_number(method: Method, k: int | None, n_texts: int) -> None:
+def _check_number(method: Method, k: int | None, read: Texts | Collection) -> None:
     from q3e_local import jobs
 
-    jobs.check_method(method, n_texts)
+    jobs.check_method(method, len(read.ids))
     try:
-        jobs.check_clusters(k, n_texts)
+        jobs.check_clusters(k, len(read.ids))
     except OptionError as error:
         raise OptionError(error.under("-k")) from None
 

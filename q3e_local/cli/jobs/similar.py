@@ -13,7 +13,7 @@ import click
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.inputs import STDIN, Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
@@ -55,7 +55,7 @@ def similar(
         reading = replace(reading, layout=Layout(lines=True))
     where = target(output, form, as_json, force)
     with stopping_cleanly(), Model(embedding) as model:
-        found = collect(reading, model, 2, where.path, jobs.check_matrix)
+        found = collect(reading, model, 2, where.path, lambda read: jobs.check_matrix(len(read.ids)))
     scores = jobs.similar(found.vectors, found.texts).scores
     if len(found.ids) == 2 and where.path is None and form is None and not as_json:
         click.echo(f"{float(scores[0, 1]):.4f}")
@@ -86,4 +86,4 @@ def _stdin(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _is_one_text(name: str) -> bool:
     """Whether there would be one text without --lines, so that its lines must be meant."""
-    return name == STDIN or (Path(name).is_file() and Path(name).suffix.lower() not in (".npy", ".q3e"))
+    return name == STDIN or (Path(name).is_file() and not has_vectors(name))
