@@ -22,7 +22,7 @@ Method = Literal["pca", "tsne"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # Told apart by most people who see few colours: Okabe and Ito, https://jfly.uni-koeln.de/color/, without black.
-# Behind them the darker and lighter ones that are farthest from those and from each other.
+# Behind them darker and lighter ones; the nearest two of all are 21 apart (CIE 1976).
 COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100", "#7b2d8b", "#8c564b", "#7f7f7f",
     "#111111", "#a6d854", "#e31a1c", "#00ced1", "#f4a6b8", "#1f2f7a", "#556b2f", "#c8a2ff", "#ff00c8", "#9b0f3f",
