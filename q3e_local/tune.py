@@ -146,7 +146,8 @@ class Tuning:
         with self._repacking():
             if not self._host.on_gpu:
                 self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), self._usual_work())
-            self._try("flash_attention", [False], {**self._usual_work(), "long": self._tokens(2, "long")})
+            with self._where_there_is_room("flash_attention"):
+                self._try("flash_attention", [False], {**self._usual_work(), "long": self._tokens(2, "long")})
             others = N_BATCHES_ON_GPU if self._host.on_gpu else N_BATCHES
             whole = max(others) * 3 // 4  # of each size: in all one and a half of the largest batch
             self._try("n_batch", others, {"short": whole, "medium": whole}, together=True)
@@ -168,11 +169,16 @@ class Tuning:
         works = {size: n for size, n in lengths.items() if min(n, self._engine.n_ctx_max) > self._engine.n_batch}
         if not works:
             return
-        try:
+        with self._where_there_is_room("long texts"):
             self._try("long_attention", attentions, works)
             self._try("long_batch", LONG_BATCHES, works)
+
+    @contextmanager
+    def _where_there_is_room(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except NotEnoughMemoryError as error:
-            self._left_out.append(f"long texts: {error}")
+            self._left_out.append(f"{what}: {error}")
             self._engine.use(self._settings)
 
     @contextmanager
@@ -252,7 +258,8 @@ class Tuning:
             for value in order:
                 engine = self._engine if engines is None else engines[value]
                 if engines is None:
-                    engine.use(tried(self._settings, setting, value, Reason("tried", "being measured")))
+                    # As if given: what is measured is not to be replaced for want of memory.
+                    engine.use(tried(self._settings, setting, value, Reason("given", "being measured")))
                 speeds = {size: self._speed_of(engine, of_size) for size, of_size in texts.items()}
                 measured.setdefault(value, []).append(speeds)
             race.add({value: _mean(measured[value][-1]) for value in order})

@@ -76,3 +76,18 @@ def test_settings_that_do_not_exist_are_refused_before_anything_is_measured(labe
     assert result.exit_code == 2
     assert "is not like flash-f16-512" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "nothing is measured in lengths.json yet; give a --model"),
+     (["--model", DEMO, "--lengths", "abc"], "'abc' is not like 128,512,"),
+     (["--model", DEMO, "--lengths", "16,,0"], "'16,,0' is not like 128,512,")],
+)  # fmt: skip
+def test_wrong_usage_is_told(
+    arguments: list[object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = lengths(*arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())

@@ -181,12 +181,15 @@ def test_a_text_there_is_no_memory_for_as_tuned_is_computed_in_a_sparing_way(
     tuned.keep(info.digest, place, Tuned(1, 64, True, False, "2026-11-20", False, "bf16", 512))
     enough = ContextPlan(N_CTX, 512, 1, tap=True).n_bytes(info)
     assert enough < ContextPlan(N_CTX, 512, 1, tap=True, flash_attention=False).n_bytes(info)
-    with LlamaEngine(f32) as engine, caplog.at_level(logging.INFO, "q3e_local.llama.contexts"):
+    with LlamaEngine(f32) as engine, caplog.at_level(logging.INFO, "q3e_local.settings"):
         monkeypatch.setattr(machine, "available_memory", lambda: enough)
         vectors = engine.decode([sequences[N_CTX]])
     assert cosines(vectors, expected[N_CTX][None])[0] >= 0.9999
-    said = [record.getMessage() for record in caplog.records if record.name == "q3e_local.llama.contexts"]
-    assert said == ["a text of 512 tokens: long_flash_attention on (for want of memory), long_kv_type f16 (default)"]
+    # The logger that --explain shows.
+    said = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
+    assert said[-1:] == [
+        "a text of 512 tokens: long_flash_attention on (for want of memory), long_kv_type f16 (default)"
+    ]
     with LlamaEngine(f32, EngineConfig(long_flash_attention=False)) as engine:  # what is given stands
         monkeypatch.setattr(machine, "available_memory", lambda: enough)
         with pytest.raises(NotEnoughMemoryError, match="a text of 512 tokens needs"):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import made_files
 import pytest
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, StreamObject
 
 from q3e_local.errors import InputError
 from q3e_local.reading import read
@@ -132,6 +134,15 @@ REFUSED = {
     "a part that would be a huge tree": (
         "a.epub", lambda: made_files.zipped({"a.xml": bytes(60_000_000)}), "has a part 'a.xml' larger than the limit",
     ),
+    "a huge tree under another name": (
+        "a.epub", lambda: book_with({"OEBPS/b.dat": b"<package>" + b"<item/>" * 6_000_000}),
+        "has a part 'OEBPS/b.dat' larger than the limit",
+    ),
+    "a huge tree among the pictures": (
+        "a.docx",
+        lambda: made_files.zipped(word_parts() | {"word/media/a.png": b"\xef\xbb\xbf <a>" + bytes(40_000_000)}),
+        "has a part 'word/media/a.png' larger than the limit",
+    ),
     "a zip bomb that lies": (
         "a.docx", lambda: lying(60_000_000), "cannot be read as Word document (BadZipFile: Bad CRC-32",
     ),
@@ -222,3 +233,65 @@ def test_parsers_that_complain_leave_stderr_clean(tmp_path: Path) -> None:
     script = f"import pathlib, q3e_local.reading as r; print(r.read(pathlib.Path({str(path)!r})).text)"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (answer.stdout, answer.stderr) == ("still here\n", "")
+
+
+def test_headings_hold_no_half_characters(tmp_path: Path) -> None:
+    """A lone surrogate, which JSON can spell, ended whole runs when a chunk of it was embedded."""
+    path = tmp_path / "a.ipynb"
+    path.write_text('{"cells": [{"cell_type": "markdown", "source": "# A\\ud800\\n\\ntext"}]}', encoding="utf-8")
+    assert read(path).sections[-1].headings == ("A\ufffd",)
+
+
+def test_pages_of_a_pdf_that_are_pictures_are_told(tmp_path: Path) -> None:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(made_files.pdf(["The cover"]))))
+    writer.append(io.BytesIO(made_files.scanned_pdf(20)))
+    writer.add_blank_page()
+    path = tmp_path / "a.pdf"
+    writer.write(path)
+    document = read(path)
+    assert document.text == "The cover"
+    assert document.problems == (
+        "20 of its 22 pages are pictures without text, the first is page 2; run OCR over it first, as "
+        "ocrmypdf --skip-text",
+    )
+
+
+def test_a_broken_page_of_a_pdf_costs_that_page(tmp_path: Path) -> None:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(made_files.pdf(["one", "two", "three"]))))
+    broken = StreamObject()
+    broken[NameObject("/Filter")] = NameObject("/NoSuchFilter")
+    broken.set_data(b"x")
+    writer.pages[1][NameObject("/Contents")] = writer._add_object(broken)
+    path = tmp_path / "a.pdf"
+    writer.write(path)
+    document = read(path)
+    assert [(document.text[one.start : one.end], one.page) for one in document.sections] == [("one", 1), ("three", 3)]
+    assert len(document.problems) == 1
+    assert document.problems[0].startswith("1 of its 3 pages left out: the first cannot be read as PDF at page 2 (")
+
+
+@pytest.mark.parametrize("nav", ["<html><body><a href='c%200.xhtml'>A&nbsp;&nbsp;B</a></body></html>", "", "<<<&"])
+def test_a_flawed_table_of_contents_does_not_cost_the_book(tmp_path: Path, nav: str) -> None:
+    path = tmp_path / "a.epub"
+    path.write_bytes(made_files.book([("A", "<p>the text</p>")], {"OEBPS/nav.xhtml": nav}))
+    assert "the text" in read(path).text
+
+
+def test_lines_beyond_what_libxml2_counts_are_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    path.write_text("".join(f"<p>{number}</p>\n" for number in range(1, 70_001)), encoding="utf-8")
+    document = read(path)
+    lines = {document.text[one.start : one.end]: one.line for one in document.sections}
+    assert (lines["65534"], lines["65535"], lines["70000"]) == (65_534, None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [('x\t"He said\ny\t2\n', ['b: "He said', "b: 2"]), ('x\t"two\nlines"\ny\t2\n', ["b: two\nlines", "b: 2"])],
+)
+def test_a_quote_between_tabs_may_be_a_character(tmp_path: Path, table: str, values: list[str]) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(f"a\tb\n{table}", encoding="utf-8")
+    document = read(path)
+    rows = [document.text[one.start : one.end] for one in document.sections[1:]]
+    assert [row.partition("; ")[2] for row in rows] == values

@@ -111,3 +111,35 @@ def test_no_text_holds_what_an_embedder_refuses(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"pair": "\\ud83d\\ude00", "lone": "a\\ud83db"}', encoding="utf-8")
     assert read(path).text == "pair: 😀\nlone: a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Sơn", "thư", "She met Dương in Paris in 2019.", "Vie\u0323\u0302t", "այո", "«այո»", "обʼєкт", "ʂ", "Ω ɸ ½"],
+)
+def test_short_utf8_is_not_taken_for_chinese(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding="utf-8")
+    assert (read(path).text, read(path).encoding) == (text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("saved", "line"), [("gb18030", CHINESE[8]), ("cp1251", RUSSIAN[0]), ("utf-8", "déjà vu à l'école")]
+)
+def test_an_encoding_is_told_where_a_file_leaves_ascii_however_late(tmp_path: Path, saved: str, line: str) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"a line of ASCII\n" * 5000 + line.encode(saved) + b"\nand on\n")
+    document = read(path)
+    assert document.encoding == saved
+    assert line in document.text
+    assert document.problems == ()
+
+
+def test_a_wrong_byte_in_a_few_words_of_utf8_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"ASCII\n" * 20_000 + "naïve café".encode() + b" \xff\n")
+    document = read(path)
+    assert document.text.endswith("naïve café \ufffd\n")
+    assert document.problems == (
+        "bytes that are not utf-8, shown as U+FFFD: 1, the first is byte 120,014; save it as UTF-8",
+    )

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import InputError
 from q3e_local.reading import Document, read
+from q3e_local.reading.code import blocks
 from q3e_local.reading.document import Section
+from q3e_local.reading.lines import document_of
 
 LINES = st.sampled_from([
     "", " ", "\t", "\u3000", "\f", "\u2028", "text", "会议纪要。", "# A", "### B", "## `c` *d*", "===", "---", "~~~~",
@@ -52,3 +54,10 @@ def test_sections_leave_out_nothing_but_white_space(suffix: str, text: str) -> N
     if document.has_lines:
         assert "".join(document.text.split()) == "".join(text.replace("\0", " ").split()).removeprefix("\ufeff")
         assert [one.line for one in document.sections] == [line_of(document, one) for one in document.sections]
+
+
+@pytest.mark.parametrize("line", [" " * 200_000 + "x = 1", "[" + "a" * 200_000])
+def test_a_long_line_of_code_takes_no_longer_than_its_length(line: str) -> None:
+    """Where the time grew with its square, this took minutes."""
+    text = f"head\n{line}\n{line}\n"
+    check(document_of(text, blocks(text), "code", None))

@@ -97,11 +97,11 @@ def test_a_file_given_twice_or_in_two_folders_comes_once(folder: Path) -> None:
     assert found(folder, "*.md", paths=["x/.c.txt", "x"]) == ["x/.c.txt"]
 
 
-def test_links_are_followed_once_and_loops_end(folder: Path) -> None:
+def test_links_are_followed_once_within_what_is_named_and_loops_end(folder: Path) -> None:
     write(folder, {"in/b.txt": "b", "in/deep/c.txt": "c", "out/d.txt": "d", "out/e.txt": "e"})
     links = {
         "in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out",
-        "in/one.txt": "../out/d.txt",
+        "in/one.txt": "../out/d.txt", "in/picture.png": "../out/e.txt",
         "in/nothing.txt": "gone.txt", "in/self": "self",
     }  # fmt: skip
     try:
@@ -110,8 +110,13 @@ def test_links_are_followed_once_and_loops_end(folder: Path) -> None:
     except OSError:
         pytest.skip("links cannot be made here")
     # b.txt by its own name though a link to it sorts first; d.txt by the first way to it.
-    assert found(folder, paths=["in"]) == ["in/b.txt", "in/deep/c.txt", "in/one.txt", "in/other/e.txt"]
-    assert skipped(folder / "in") == {"nothing.txt": ("link to nothing", False), "self": ("link to nothing", False)}
+    assert found(folder) == ["in/b.txt", "in/deep/c.txt", "out/d.txt", "out/e.txt"]
+    assert found(folder, paths=["in", "out/d.txt"]) == ["in/b.txt", "in/deep/c.txt", "out/d.txt"]
+    outside = ("link out of the folder; name its target too, if it is to be read", False)
+    assert skipped(folder / "in") == {
+        "nothing.txt": ("link to nothing", False), "self": ("link to nothing", False),
+        "one.txt": outside, "other": outside,
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="POSIX permissions and names")

@@ -100,7 +100,8 @@ def test_a_command_without_output_is_sound(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [block for readme in READMES for block in blocks(readme, "python")])
-def test_the_python_shown_runs(code):
+def test_the_python_shown_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README", "exec"), {})
 
 

@@ -21,7 +21,7 @@ from q3e_local.errors import NotEnoughMemoryError
 from q3e_local.folders import state_folder
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.tune import Found, Tuning
-from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, defaults, settle
+from q3e_local.tuning import LONG, TUNABLE, Host, Settings, Tuned, defaults, settle, sparing
 
 HOST = Host(n_cores=4, features=frozenset({"AVX512_BF16"}))
 N_CPUS = 8
@@ -278,6 +278,31 @@ def test_where_there_is_no_memory_for_long_texts_the_rest_counts() -> None:
     found, _ = tuned(speed)
     assert found.left_out == ["long texts: no room"]
     assert best(found) == DEFAULT | {"n_batch": 1024, "long_batch": 1024}
+
+
+def test_where_flash_attention_cannot_be_left_out_for_want_of_memory_the_rest_counts() -> None:
+    def speed(one: Settings) -> float:
+        if not one.flash_attention:
+            raise NotEnoughMemoryError("no room")
+        return 1000.0 + one.n_batch
+
+    found, _ = tuned(speed)
+    assert found.left_out == ["flash_attention: no room"]
+    assert (found.best.flash_attention, found.best.n_batch) == (None, 1024)
+
+
+def test_what_is_measured_is_not_replaced_for_want_of_memory() -> None:
+    """A sparing engine would compute with flash attention in pieces of 512 tokens what is called plain, or 2048."""
+    replaced = set()
+
+    def speed(one: Settings) -> float:
+        if any(reason.text == "being measured" for reason in one.reasons.values()):
+            less = sparing(one)
+            replaced.update(n for n in LONG if one.reasons[n].text == "being measured" != less.reasons[n].text)
+        return 1000.0
+
+    tuned(speed, 500)
+    assert replaced == set()
 
 
 def test_an_interruption_closes_the_second_engine() -> None:

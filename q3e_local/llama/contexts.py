@@ -21,6 +21,8 @@ from q3e_local.plan import ContextPlan, for_batches, for_long, grown, padded
 from q3e_local.tuning import LONG, Settings, sparing
 
 logger = logging.getLogger(__name__)
+# How a model runs, and why: shown where that is asked for.
+_explaining = logging.getLogger("q3e_local.settings")
 
 # So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
 _SHORT_BEFORE_FREEING = 16
@@ -132,7 +134,7 @@ class Contexts:
         spared = ", ".join(
             less.explained(name) for name in LONG if less.reasons[name] != self._settings.reasons[name]
         )
-        logger.info("a text of %d tokens: %s", n_tokens, spared)
+        _explaining.info("a text of %d tokens: %s", n_tokens, spared)
         return plan
 
     def _made(self, plan: ContextPlan) -> PoolingContext:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import stat
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from q3e_local.errors import InputError
@@ -57,4 +59,17 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
     reader = importlib.import_module(f"q3e_local.reading.{_READERS[kind]}")
     with parsing(kind):
         document: Document = reader.read(data, limits)
-    return document
+    return replace(document, problems=(*document.problems, *_damage(document, data)))
+
+
+def _damage(document: Document, data: bytes) -> Iterator[str]:
+    """Where bytes of a text's file are not of its encoding."""
+    if document.encoding is not None and "\ufffd" in document.text:
+        try:
+            data.decode(document.encoding)
+        except UnicodeDecodeError as error:
+            n_wrong = document.text.count("\ufffd")
+            yield (
+                f"bytes that are not {document.encoding}, shown as U+FFFD: {n_wrong:,}, the first is byte "
+                f"{error.start + 1:,}; save it as UTF-8"
+            )

@@ -21,8 +21,8 @@ _DEPTH_MAX = 8  # levels of indentation that are told apart
 _GOES_ON = re.compile(
     r"\s*(?:[)}\]{]|end\b|else\b|elif\b|elsif\b|except\b|finally\b|catch\b|rescue\b|fi\b|done\b|esac\b)"
 )
-_CLOSES = re.compile(r"\s*[}\])]?[;,)]*\s*$")
-_ABOVE = re.compile(r"\s*(?:#|//|/\*|\*|--|@|;|%|\"\"\"|'''|<!--|\[\[?\w+.*\]\s*$|template\s*<)")
+_CLOSES = re.compile(r"[}\])]?[;,)]*")
+_ABOVE = re.compile(r"\s*(?:#|//|/\*|\*|--|@|;|%|\"\"\"|'''|<!--|\[\[?\w.*\]\s*$|template\s*<)")
 # What holds units of its own.
 _HOLDS = re.compile(
     r"\b(?:class|struct|interface|trait|impl|enum|namespace|module|mod|object|protocol|extension|union|record|package)\b"
@@ -78,7 +78,7 @@ def _body(lines: Sequence[str], head: int, stop: int) -> int | None:
     for at in range(head + 1, stop):
         if lines[at].strip() and _indent(lines[at]) > margin:
             body = at if body is None else body
-        elif lines[at].strip() and not _CLOSES.match(lines[at]):
+        elif lines[at].strip() and not _CLOSES.fullmatch(lines[at].strip()):
             body = None
     return body
 

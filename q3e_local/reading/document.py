@@ -19,7 +19,8 @@ class Section:
     end: int
     headings: tuple[str, ...] = ()  # the path above it, outermost first
     page: int | None = None  # of a PDF, slide of a PPTX, cell of a notebook; from 1
-    line: int | None = None  # of the file where it begins, from 1; None where a file has no lines
+    # Of the file where it begins, from 1; of HTML that of its element. None where a file has no lines, or not known.
+    line: int | None = None
     is_heading: bool = False  # nothing but a heading, which `headings` says already
 
 
@@ -32,3 +33,6 @@ class Document:
     kind: str  # "markdown", "pdf", ...
     has_lines: bool  # the lines of `text` are those of the file, so that lines inside a section may be counted
     encoding: str | None = None  # of the file's bytes, where it is text: "utf-8", "gb18030", ...
+    problems: tuple[
+        str, ...
+    ] = ()  # what of the file is not in `text`, or damaged in it: reasons, as those of Skipped

@@ -16,7 +16,9 @@ from q3e_local.reading.east_asian import decoded, east_asian, is_daily, is_utf8_
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.pieces import clean
 
-_SAMPLE = 65_536  # bytes that are judged; the whole file is then decoded
+_SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
+_BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
+_HIGH = re.compile(rb"[\x80-\xff]")
 _READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
 _WRONG_MAX = 0.02  # damaged characters for each sound one outside ASCII, in a file that still is UTF-8
 _RIGHT_MIN = 20  # sound ones outside ASCII, or five Chinese ones, before a file with damaged ones is UTF-8
@@ -78,28 +80,60 @@ def _encoding(data: bytes, declared: str | None) -> str:
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             return encoding
-    sample = data[:_SAMPLE]
-    if b"\0" in sample:
-        return _utf16(sample)
-    if len(_CONTROLS.findall(sample)) > _CONTROL_MAX * len(sample):
+    head = data[:_SAMPLE]
+    if b"\0" in head:
+        return _utf16(head)
+    if len(_CONTROLS.findall(head)) > _CONTROL_MAX * len(head):
         raise InputError("is not text")
-    if _is_utf8(data):
-        return "gb18030" if is_utf8_by_accident(data) else "utf-8"
-    return _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample) or _single_byte(sample)
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Whether all of it is, or nearly all: a log with a broken line in it is still UTF-8."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        text = data[:_SAMPLE].decode("utf-8", "replace")
-        n_wrong = text.count("\ufffd")
-        # Three bytes are seldom UTF-8 by accident, two often are: 目录 in GBK.
-        n_right = sum((character > "\x7f") + 3 * (character > "\u07ff") for character in text) - 4 * n_wrong
-        # One more for the cut at the end of the sample.
-        return n_right >= _RIGHT_MIN and n_wrong <= 1 + _WRONG_MAX * n_right
-    return True
+        sample = _sample(data)
+    else:
+        return "gb18030" if is_utf8_by_accident(data) else "utf-8"
+    if _is_nearly_utf8(sample):
+        return "utf-8"
+    found = _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample)
+    return found or ("utf-8" if _is_utf8_rather_than_wrong(sample) else _single_byte(sample))
+
+
+def _sample(data: bytes) -> bytes:
+    """What a file is judged by: where it first leaves ASCII, and stretches of lines from the rest of it.
+
+    Of the encodings here none has a line end inside a character, and before the first byte outside ASCII there is
+    nothing but ASCII; so no stretch begins inside a character.
+    """
+    if len(data) <= _SAMPLE:
+        return data
+    found = _HIGH.search(data)
+    first = max(0, found.start() - _BEFORE) if found else 0
+    parts = [data[first : first + _SAMPLE]]
+    for quarter in range(1, 4):
+        found = _HIGH.search(data, max(first + _SAMPLE, len(data) * quarter // 4))
+        start = data.rfind(b"\n", found.start() - _BEFORE, found.start()) + 1 if found else 0
+        if start:
+            parts.append(data[start : start + _SAMPLE // 4])
+    return b"\n".join(part[: part.rfind(b"\n") + 1] or part for part in parts)
+
+
+def _is_nearly_utf8(sample: bytes) -> bool:
+    """Whether nearly all of it is: a log with a broken line in it is still UTF-8."""
+    text = sample.decode("utf-8", "replace")
+    n_wrong = text.count("\ufffd")
+    # Three bytes are seldom UTF-8 by accident, two often are: 目录 in GBK.
+    n_right = sum((character > "\x7f") + 3 * (character > "\u07ff") for character in text) - 4 * n_wrong
+    # One more for the cut at the end of the sample.
+    return n_right >= _RIGHT_MIN and n_wrong <= 1 + _WRONG_MAX * n_right
+
+
+def _is_utf8_rather_than_wrong(sample: bytes) -> bool:
+    """Whether, in what is not East Asian, more characters of UTF-8 stand than bytes that are none.
+
+    An alphabet of single bytes seldom makes one: é would be Ã and a sign behind it.
+    """
+    text = sample.decode("utf-8", "replace")
+    n_wrong = text.count("\ufffd")
+    return sum(character > "\x7f" for character in text) - n_wrong > n_wrong
 
 
 def _declared(sample: bytes, declared: str | None) -> str | None:
@@ -145,7 +179,8 @@ def _is_control(character: str) -> bool:
 
 
 def _single_byte(sample: bytes) -> str:
-    """cp1252 where it makes words, else what charset-normalizer thinks."""
+    """cp1252 where it makes words, else what charset-normalizer thinks. Lines of ASCII say nothing for either."""
+    sample = b"\n".join(line for line in sample.split(b"\n") if not line.isascii())
     text = sample.decode("cp1252", "replace")
     if "\ufffd" not in text and _makes_words(text):
         return "cp1252"

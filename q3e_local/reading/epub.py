@@ -35,7 +35,7 @@ def _pieces(archive: ZipFile, limits: Limits) -> Iterator[Piece]:
     package = _package_path(archive)
     tree = parse_xml(archive.read(package))
     items = {element.get("id", ""): element for element in tree.iter() if name(element) == "item"}
-    titles = _titles(archive, package, items)
+    titles = _titles(archive, package, items, limits)
     for reference in (element for element in tree.iter() if name(element) == "itemref"):
         item = items.get(reference.get("idref", ""))
         if item is None or item.get("media-type") not in _CHAPTERS or "nav" in item.get("properties", "").split():
@@ -73,7 +73,7 @@ def _refuse_protected(archive: ZipFile) -> None:
         raise InputError("is protected (DRM), only its shop's reader opens it")
 
 
-def _titles(archive: ZipFile, package: str, items: dict[str, Element]) -> dict[str, str]:
+def _titles(archive: ZipFile, package: str, items: dict[str, Element], limits: Limits) -> dict[str, str]:
     """What the table of contents calls each file: of EPUB 3 a page of links, of EPUB 2 an NCX."""
     titles: dict[str, str] = {}
     for item in items.values():
@@ -83,8 +83,8 @@ def _titles(archive: ZipFile, package: str, items: dict[str, Element]) -> dict[s
         path = _inside(package, item.get("href", ""))
         if path not in archive.namelist():
             continue
-        tree = parse_xml(archive.read(path))
-        for entry in tree.iter():
+        tree = _contents(archive.read(path), limits, is_page)
+        for entry in () if tree is None else tree.iter():
             if is_page and name(entry) == "a":
                 target = entry.get("href", "")
             elif not is_page and name(entry) == "navpoint":
@@ -95,6 +95,15 @@ def _titles(archive: ZipFile, package: str, items: dict[str, Element]) -> dict[s
             title = " ".join("".join(label.itertext()).split())
             titles.setdefault(_inside(path, target.partition("#")[0]), title)
     return titles
+
+
+def _contents(data: bytes, limits: Limits, is_page: bool) -> Element | None:
+    """The tree of a table of contents. A broken one is as good as none: the text does not hang on it."""
+    try:
+        with parsing("EPUB"):
+            return parse_html(decode(data, limits, "utf-8").text) if is_page else parse_xml(data)
+    except InputError:
+        return None
 
 
 def _inside(base: str, reference: str) -> str:

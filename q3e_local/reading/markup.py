@@ -34,6 +34,7 @@ _LAYOUT = etree.XPath("boolean(.//table | .//h1 | .//h2 | .//h3 | .//h4 | .//ul 
 _WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 # A line break between two Chinese characters is no space.
 _BREAK_IN_CHINESE = re.compile(f"(?<=[{_WIDE}])[ \t\r]*\n[ \t\r\n]*(?=[{_WIDE}])")
+_LINE_MAX = 65_535
 _SPACES = re.compile("[ \t\r\n\f\xa0]+")
 
 
@@ -60,6 +61,12 @@ def parse_xml(data: bytes) -> Element:
 def name(element: Element) -> str:
     """The element's name in lower case without its namespace."""
     return element.tag.rpartition("}")[2].lower() if isinstance(element.tag, str) else ""
+
+
+def _line(element: Element) -> int | None:
+    """The line an element begins in; libxml2 counts to 65535 and then calls every line that."""
+    line: int | None = element.sourceline
+    return line if line is not None and line < _LINE_MAX else None
 
 
 def has_text(element: Element) -> bool:
@@ -153,7 +160,7 @@ class _Blocks:
         if self._n_pre == 0:
             text = _SPACES.sub(" ", _BREAK_IN_CHINESE.sub("", text))
         if self._line is None and text.strip():
-            self._line = element.sourceline
+            self._line = _line(element)
         self._words.append(text)
 
     def _flush(self, level: int | None = None) -> Iterator[Piece]:

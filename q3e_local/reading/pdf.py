@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pypdf
@@ -43,15 +44,35 @@ def read(data: bytes, limits: Limits) -> Document:
         if n_pages == 0:
             raise InputError("has no pages; it may be damaged, save it again")
         limits.check_pages(n_pages)
-        document = assemble(_pieces(reader), "pdf", limits)
+        unread = _Unread()
+        document = assemble(_pieces(reader, unread), "pdf", limits)
     if not document.sections:
+        if unread.broken:
+            raise unread.broken[0]
         pages = "its page" if n_pages == 1 else f"its {n_pages:,} pages"
         raise InputError(f"has no text in {pages}, as scans have none; run OCR over it first, as ocrmypdf")
     if len(_NO_CHARACTERS.findall(document.text)) > _NO_CHARACTERS_MAX * len(document.text):
         raise InputError(
             "has fonts that do not tell which characters they draw; run OCR over it first, as ocrmypdf --force-ocr"
         )
-    return document
+    return replace(document, problems=tuple(unread.problems(n_pages)))
+
+
+@dataclass
+class _Unread:
+    """Pages that gave no text although they show something."""
+
+    pictures: list[int] = field(default_factory=list)  # numbers of pages, from 1
+    broken: list[InputError] = field(default_factory=list)
+
+    def problems(self, n_pages: int) -> Iterator[str]:
+        if self.pictures:
+            yield (
+                f"{len(self.pictures):,} of its {n_pages:,} pages are pictures without text, the first is page "
+                f"{self.pictures[0]:,}; run OCR over it first, as ocrmypdf --skip-text"
+            )
+        if self.broken:
+            yield f"{len(self.broken):,} of its {n_pages:,} pages left out: the first {self.broken[0]}"
 
 
 def _bounds() -> AbstractContextManager[Any]:
@@ -63,26 +84,37 @@ class _Work:
 
     def __init__(self) -> None:
         self.page = self._n_on_page = self._n_in_all = 0
+        self.has_picture = self.is_over = False
 
     def turn(self, page: int) -> None:
-        self.page, self._n_on_page = page, 0
+        self.page, self._n_on_page, self.has_picture = page, 0, False
 
-    def count(self, *_: Any) -> None:
+    def count(self, operator: bytes, *_: Any) -> None:
         self._n_on_page += 1
+        self.has_picture = self.has_picture or operator in (b"Do", b"INLINE IMAGE")
         self._n_in_all += 1
         if self._n_on_page > _OPERATIONS_OF_PAGE or self._n_in_all > _OPERATIONS:
+            self.is_over = True
             limit = _OPERATIONS_OF_PAGE if self._n_on_page > _OPERATIONS_OF_PAGE else _OPERATIONS
             raise InputError(f"draws more than {limit:,} strokes and letters up to page {self.page}; split it")
 
 
-def _pieces(reader: pypdf.PdfReader) -> Iterator[Piece]:
+def _pieces(reader: pypdf.PdfReader, unread: _Unread) -> Iterator[Piece]:
     work = _Work()
     entries = _entries(reader)
     outline = Outline()
     for number, page in enumerate(reader.pages):
         work.turn(number + 1)
-        with parsing(f"PDF at page {number + 1}"):
-            text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
+        try:
+            with parsing(f"PDF at page {number + 1}"):
+                text = _HYPHEN.sub("", page.extract_text(visitor_operand_before=work.count))
+        except InputError as error:
+            if work.is_over:
+                raise
+            unread.broken.append(error)
+            continue
+        if not text.strip() and work.has_picture:
+            unread.pictures.append(number + 1)
         for part, path in _parts(text, entries.get(number, []), outline):
             for start, end in paragraphs(part):
                 yield Piece(part[start:end], path, number + 1)

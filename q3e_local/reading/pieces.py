@@ -39,7 +39,7 @@ class Outline:
 
     def enter(self, level: int, title: str) -> tuple[str, ...]:
         """The path at a heading, itself last. A heading without words changes nothing."""
-        title = " ".join(title.split())
+        title = " ".join(clean(title).split())
         if title:
             self._above = [each for each in self._above if each[0] < level]
             self._above.append((level, title if len(title) <= _TITLE_MAX else f"{title[: _TITLE_MAX - 1]}…"))

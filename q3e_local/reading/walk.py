@@ -43,10 +43,10 @@ def walk(
 ) -> Iterator[Found | Skipped]:
     """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
 
-    A file may be named too, and is then taken though it is hidden or matches no glob. Of the globs one that matches
-    is enough; case does not matter. What is hidden, and folders in which programs keep their parts, are not there at
-    all. `leave_out` are files of one's own. Raises InputError at once for a name that does not exist, OptionError for
-    a glob that is none.
+    Links are followed within what is named, and told where they lead out of it. A file may be named too, and is then
+    taken though it is hidden or matches no glob. Of the globs one that matches is enough; case does not matter. What
+    is hidden, and folders in which programs keep their parts, are not there at all. `leave_out` are files of one's
+    own. Raises InputError at once for a name that does not exist, OptionError for a glob that is none.
     """
     for path in folders:
         if not os.path.lexists(path):
@@ -62,17 +62,30 @@ class _Walk:
         self._known = kinds()
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
+        self._roots: list[Path] = []  # what was named, as it really lies
         for path in leave_out:
             if path.exists():
                 self._is_new(path.stat())
 
     def over(self, paths: Sequence[Path]) -> Iterator[Found | Skipped]:
+        self._roots = [Path(os.path.realpath(path)) for path in paths]
         for path in paths:
             yield from self._path(path, path, is_named=True)
         # Links last: a file that was walked itself is then known by its own path.
         while self._links:
-            path, base = self._links.pop(0)
+            yield from self._link(*self._links.pop(0))
+
+    def _link(self, path: Path, base: Path) -> Iterator[Found | Skipped]:
+        """What a link leads to, if that lies in what was named.
+
+        An archive from a stranger may hold a link to a home folder, which nobody meant to be searched.
+        """
+        target = Path(os.path.realpath(path))
+        is_inside = any(target.is_relative_to(root) for root in self._roots)
+        if is_inside or not os.path.exists(target):  # noqa: PTH110 (never raises)
             yield from self._path(path, base)
+        elif target.is_dir() or (self._matches(path, base) and left_out(path.name) is None):
+            yield Skipped(path, "link out of the folder; name its target too, if it is to be read")
 
     def _path(self, path: Path, base: Path, is_named: bool = False) -> Iterator[Found | Skipped]:
         """A file or folder by its path, wherever that leads."""

@@ -6,7 +6,6 @@ Knows zip files; nothing of what DOCX, PPTX and EPUB keep in them.
 from __future__ import annotations
 
 import io
-from pathlib import PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from q3e_local.errors import InputError
@@ -17,7 +16,7 @@ _PIECE = 65_536
 _COMPOUND_FILE = (
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Office wrote before 2007, and writes around encrypted files
 )
-_TREES = {".xml", ".rels", ".xhtml", ".html", ".htm", ".opf", ".ncx"}  # become trees in memory
+_BEFORE_MARKUP = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"  # marks of an encoding, zeros of UTF-16, white space
 
 
 def open_checked(data: bytes, limits: Limits) -> ZipFile:
@@ -38,9 +37,10 @@ def open_checked(data: bytes, limits: Limits) -> ZipFile:
             raise InputError("is encrypted; save a copy without its password")
         if part.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
             raise BadZipFile(f"{part.filename} is compressed by method {part.compress_type}")
-        if PurePosixPath(part.filename).suffix.lower() in _TREES:
-            limits.check_part(part.filename, part.file_size)
         with archive.open(part) as file:
+            # Markup becomes a tree in memory. A name says nothing: a book's package may be called b.dat.
+            if file.read(_PIECE).lstrip(_BEFORE_MARKUP)[:1] in (b"<", b""):
+                limits.check_part(part.filename, part.file_size)
             while file.read(_PIECE):
                 pass
     return archive

@@ -51,6 +51,14 @@ def other(label: str, settings: Settings) -> Settings:
     return settings
 
 
+def numbers(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
+    """Lengths as they are given, in order."""
+    found = value.replace(" ", "").split(",")
+    if not all(one.isdecimal() and int(one) for one in found):
+        raise click.BadParameter(f"{value!r} is not like {LENGTHS}: tokens of a text, with commas between")
+    return sorted({int(one) for one in found})
+
+
 class Curve:
     """The figures in OUTPUT, and a model that adds to them."""
 
@@ -187,7 +195,9 @@ def tell(line: str) -> None:
 
 @click.command()
 @click.option("--model", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A model file.")
-@click.option("--lengths", default=LENGTHS, show_default=True, help="Tokens of a text, with commas between.")
+@click.option(
+    "--lengths", default=LENGTHS, show_default=True, callback=numbers, help="Tokens of a text, with commas between."
+)
 @click.option(
     "--with", "others", multiple=True, help="Settings of long texts to measure too, such as plain-bf16-1024."
 )
@@ -195,7 +205,7 @@ def tell(line: str) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("lengths.json"), show_default=True, help="Results."
 )
-def main(model: Path | None, lengths: str, others: tuple[str, ...], rounds: int, output: Path) -> None:
+def main(model: Path | None, lengths: list[int], others: tuple[str, ...], rounds: int, output: Path) -> None:
     """Measure a --model; without one, make table and plot of what is in OUTPUT."""
     if model is not None:
         with stopping_cleanly(), q3e_local.load(model) as embedder:
@@ -204,12 +214,14 @@ def main(model: Path | None, lengths: str, others: tuple[str, ...], rounds: int,
             for label in others:
                 other(label, engine.settings)
             curve = Curve(model, embedder, engine, output)
-            for length in sorted({int(length) for length in lengths.split(",")}):
+            for length in lengths:
                 if length > engine.n_ctx_max:
                     tell(f"  {length:,} tokens: left out: the model takes {engine.n_ctx_max:,}")
                     continue
                 curve.measure(length, [CHOSEN, *others], 1 if length >= ONCE else rounds)
     found = read(output)
+    if model is None and not found["lengths"]:
+        raise click.UsageError(f"nothing is measured in {output} yet; give a --model")
     table = markdown(found)
     output.with_suffix(".md").write_text(table, encoding="utf-8")
     click.echo(table, nl=False)
