@@ -6,9 +6,11 @@ Knows digests and dims, nothing of files or models.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 _PLAIN = "plain"
+_FORM = re.compile(r"q3e1-[^-]+-[0-9]+-[^-]+")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,17 @@ class Space:
     def __str__(self) -> str:
         prompt = hashlib.sha256(self.prefix.encode("utf-8")).hexdigest()[:8] if self.prefix else _PLAIN
         return f"q3e1-{self.model_digest[:16]}-{self.dim}-{prompt}"
+
+
+def is_space(space: str) -> bool:
+    """Whether it is written as a space is."""
+    return _FORM.fullmatch(space) is not None
+
+
+def at_dim(space: str, dim: int) -> str:
+    """The space of the same vectors, cut."""
+    model, _, prompt = space.rsplit("-", 2)
+    return f"{model}-{dim}-{prompt}"
 
 
 def is_of(space: str, model_digest: str) -> bool:

@@ -34,11 +34,18 @@ def scores(queries: Vectors, documents: Vectors) -> Vectors:
 
 
 def top_k(scores: Vectors, k: int) -> tuple[NDArray[np.intp], Vectors]:
-    """The `k` highest scores of each row, best first: column numbers and scores, both (n, min(k, n_columns))."""
+    """The `k` highest scores of each row, best first: column numbers and scores, both (n, min(k, n_columns)).
+
+    Of equal scores those of the lower columns come first.
+    """
     k = min(k, scores.shape[1])
     if k == 0:
         return np.empty((scores.shape[0], 0), np.intp), scores[:, :0]
-    nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    nearest = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    least = np.take_along_axis(scores, nearest, axis=1).min(axis=1, keepdims=True)
+    # Where the last place is shared, the partition took any of those that share it.
+    for row in np.flatnonzero((scores >= least).sum(axis=1) > k):
+        nearest[row] = np.sort(np.argsort(-scores[row], kind="stable")[:k])
     order = np.argsort(-np.take_along_axis(scores, nearest, axis=1), axis=1, kind="stable")
     columns = np.take_along_axis(nearest, order, axis=1)
     return columns, np.take_along_axis(scores, columns, axis=1)

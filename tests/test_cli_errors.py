@@ -104,11 +104,11 @@ FAILURES = {
     ),
     "a file that is there and one that is not": (["-m", "demo", "a.txt", "no.txt"], 1, ["no file or folder no.txt"]),
     "words for a file": (["-m", "demo", "What did we decide? " * 20], 1, ["What did we decide?", "cannot be read: "]),
-    "a folder without files": (["-m", "demo", "empty"], 1, ["the folder empty has no files that match '**/*'"]),
+    "a folder without files": (["-m", "demo", "empty"], 1, ["the folder empty has no files"]),
     "a folder without such files": (
         ["-m", "demo", "notes", "--glob", "*.rst"], 1, ["the folder notes has no files that match '*.rst'"],
     ),
-    "a folder of hidden files": (["-m", "demo", "hidden"], 1, ["the folder hidden has no files that match '**/*'"]),
+    "a folder of hidden files": (["-m", "demo", "hidden"], 1, ["the folder hidden has no files"]),
     "nothing on stdin": (["-m", "demo"], 1, ["stdin has no text in it"]),
     "no lines": (["-m", "demo", "--lines", "blank.txt"], 1, ["there are no texts in the input"]),
     "no records": (["-m", "demo", "--jsonl", "text", "blank.txt"], 1, ["there are no texts in the input"]),

@@ -85,9 +85,9 @@ SOURCES = {
         {"notes/b.txt": "no", "notes/a/z.md": "two", "notes/b.md": "one"}, ["notes", "--glob", "**/*.md"], None,
         {"notes/a/z.md": "two", "notes/b.md": "one"},
     ),
-    "a folder by pattern, itself alone": (
-        {"notes/b.txt": "no", "notes/a/z.md": "no", "notes/b.md": "one"}, ["notes", "--glob", "*.md"], None,
-        {"notes/b.md": "one"},
+    "a folder by pattern, at any depth as for an index": (
+        {"notes/b.txt": "no", "notes/a/z.md": "two", "notes/b.MD": "one"}, ["notes", "--glob", "*.md"], None,
+        {"notes/a/z.md": "two", "notes/b.MD": "one"},
     ),
     "the pattern is for folders, not for files named": (
         {"notes/b.md": "one", "c.txt": "two"}, ["c.txt", "notes", "--glob", "*.md"], None,
@@ -175,7 +175,7 @@ PROBLEMS = {
     ),
     "CSV of which the first line is not UTF-8": (
         {"1": "text\none", "2": "text\ntwo".encode("utf-16"), "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
-        "2 is not UTF-8 in its first line; convert it first", "3:2",
+        "2 is UTF-16, not UTF-8; convert it first", "3:2",
     ),
     "UTF-16": (
         {"1": "one", "2": b"\xff\xfet\0w\0", "3": "three"}, ["1", "2", "3"],

@@ -101,8 +101,8 @@ def test_clusters_have_their_most_central_texts():
     found = objects("cluster", "--lines", "lines.txt", "-k", "3", "--central", "1")
     assert [(one["size"], one["central"][0]["text"]) for one in found[::2]] == [(3, LINES[0]), (1, LINES[5])]
     assert (found[1]["size"], found[1]["central"][0]["text"] in LINES[2:4]) == (2, True)
-    assert sorted(member for one in found for member in one["members"]) == [
-        f"lines.txt:{n}" for n in (1, 2, 3, 4, 5, 7)
+    assert sorted((member["id"], member["text"]) for one in found for member in one["members"]) == [
+        (f"lines.txt:{n}", text) for n, text in zip((1, 2, 3, 4, 5, 7), LINES, strict=True)
     ]
     assert "the highest silhouette" in run("cluster", "--lines", "lines.txt").stderr
 

@@ -296,3 +296,20 @@ def test_a_missing_extra_is_answered_with_the_install_line(module, monkeypatch):
     }
     with pytest.raises(MissingPackageError, match=r"pip install 'q3e-local\[analysis\]'"):
         calls[module]()
+
+
+def test_more_clusters_than_can_be_told_apart_are_refused_with_their_number():
+    noise = np.random.default_rng(0).normal(0, 3e-8, (60, 16)).astype(np.float32)
+    vectors = finish(np.repeat(rows(3, 16), 20, axis=0) + noise)
+    with pytest.raises(OptionError, match=r"k must be at most \d+: more clusters cannot be told apart, got 30"):
+        jobs.cluster(vectors, 30)
+    assert len(jobs.cluster(vectors).clusters) == 3
+
+
+def test_scores_are_never_above_one_and_equal_ones_come_in_order():
+    vectors = rows(200, 256)
+    assert jobs.similar(vectors).scores.max() <= 1
+    assert jobs.match(vectors, vectors, threshold=1).is_match.all()
+    assert jobs.filter_pairs(vectors, vectors, 1).kept.all()
+    same = jobs.match(vectors[:3], np.repeat(vectors[:1], 300, axis=0), top=4)
+    assert same.nearest.tolist() == [[0, 1, 2, 3]] * 3

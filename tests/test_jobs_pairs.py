@@ -93,6 +93,18 @@ def test_the_instruction_is_for_both_columns_and_tabs_part_a_tsv(folder):
     assert row["b"] == 'the "cat" sat'
 
 
+def test_rows_without_text_are_given_out_as_they_are_read(folder):
+    write(folder, {"long.csv": "a,b\n" + "the cat sat on the mat,\n" * 40_000})
+    arguments = ("filter-pairs", "long.csv", "a", "b", "-q", "--dropped", "rest.csv", "-o", "kept.csv")
+    run(*arguments, "--force")  # what is loaded once
+    tracemalloc.start()
+    assert run(*arguments, "--force").exit_code == 0
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4_000_000
+    assert (folder / "rest.csv").read_bytes() == (folder / "long.csv").read_bytes()
+
+
 def test_memory_does_not_grow_with_the_file(folder):
     write(folder, {"long.csv": "a,b\n" + "the cat,the cat sat on the mat\n" * 20_000})
     arguments = ("filter-pairs", "long.csv", "a", "b", "-q", "-o", "kept.csv")
@@ -111,6 +123,13 @@ def test_memory_does_not_grow_with_the_file(folder):
         (("missing.csv", "a", "b"), 1, ["missing.csv cannot be read"]),
         (("pairs.csv", "zh", "xx"), 1, ["pairs.csv has no column 'xx'; its columns are id, zh, en, note"]),
         (("empty.csv", "a", "b"), 1, ["its columns are none"]),
+        (("gbk.csv", "听到", "写的"), 1, ["gbk.csv is not UTF-8 in its first line", "iconv -f GBK"]),
+        (("utf16.csv", "听到", "写的"), 1, ["utf16.csv is UTF-16, not UTF-8", "iconv -f UTF-16"]),
+        (
+            ("wide.csv", "a", "b", "--score", "s", "--threshold", "-1"),
+            1,
+            ["wide.csv:2 has 3 cells, the header has 2"],
+        ),
         (("pairs.csv", "zh"), 2, ["give two columns to compare, or one and --vectors"]),
         (("pairs.csv", "zh", "en", "--vectors", "two.npy"), 2, ["give two columns"]),
         (
@@ -134,7 +153,14 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_left(arguments, code,
     for name, scale in {"two": 1, "nan": np.nan, "other": 1}.items():
         np.save(f"{name}.npy", scale * np.eye(1 if name == "other" else 2, 32, dtype=np.float32))
     row = '{"index":0,"id":"x","text_sha256":"0","space":"q3e1-0-32-plain"}\n'
-    files = {"empty.csv": "", "few.csv": "a\nx\n", "broken.csv": 'a,b\n1,2\n"x"y,z\n', "other.npy.rows.jsonl": row}
+    chinese = "听到,写的\n预算,预算\n"
+    encoded = {"gbk.csv": chinese.encode("gbk"), "utf16.csv": chinese.encode("utf-16"), "wide.csv": "a,b\n1,2,3\n"}
+    files = encoded | {
+        "empty.csv": "",
+        "few.csv": "a\nx\n",
+        "broken.csv": 'a,b\n1,2\n"x"y,z\n',
+        "other.npy.rows.jsonl": row,
+    }
     write(folder, files)
     before = listing(folder)
     output = () if "-o" in arguments else ("-o", "out.csv")

@@ -129,3 +129,36 @@ def test_lines_are_drawn_with_a_colour_for_each_cluster(folder):
     assert png_size((folder / "map.png").read_bytes()) == (1500, 1500)
     again = run("plot", "--lines", "x.txt", "-o", "map.png")
     assert (again.exit_code, "map.png exists" in again.stderr) == (1, True)
+
+
+def test_names_in_a_png_stay_in_the_frame_and_off_each_other(monkeypatch):
+    kept = []
+    thin_out = drawing._thin_out
+
+    def looking(names, frame, taken):
+        thin_out(names, frame, taken)
+        kept.append(([name.get_window_extent() for name in names if name.axes is not None], frame))
+
+    monkeypatch.setattr(drawing, "_thin_out", looking)
+    texts = [f"a long name of text number {n}" for n in range(40)]
+    jobs.write_png(jobs.plot(rows(40, 16), texts), io.BytesIO())
+    ((boxes, frame),) = kept
+    assert len(boxes) > 5
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+
+
+def test_twenty_groups_have_a_colour_each_and_more_are_told(folder):
+    drawn = jobs.plot(rows(20, 8), groups=[str(n) for n in range(20)])
+    assert len(set(drawn.colours.values())) == 20
+    write(folder, {f"{n}/x.txt": f"text {n}" for n in range(21)})
+    result = run("plot", *map(str, range(21)), "-o", "map.html", "--title", "My <map>")
+    assert "21 texts in 21 groups, which share 20 colours, in map.html" in result.stderr
+    assert "<title>My &lt;map&gt;</title>" in (folder / "map.html").read_text(encoding="utf-8")
+
+
+def test_a_picture_is_named_by_the_last_of_a_path(folder):
+    write(folder, {"deep/down/a.txt": "one\ntwo\n"})
+    run("plot", "--lines", folder / "deep/down/a.txt", "-o", "map.html")
+    page = (folder / "map.html").read_text(encoding="utf-8")
+    assert json.loads(Page(page).scripts[0])["title"] == "a.txt"

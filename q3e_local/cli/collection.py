@@ -20,7 +20,7 @@ from q3e_local.cli.computing import check_request, computing
 from q3e_local.cli.engine_options import explained
 from q3e_local.cli.formats import text_digest
 from q3e_local.cli.given_vectors import GivenVectors, read_npy
-from q3e_local.cli.inputs import STDIN, Layout, Source
+from q3e_local.cli.inputs import STDIN, Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.embedder import Embedder
@@ -36,16 +36,31 @@ if TYPE_CHECKING:
 _NAMED_AT_MOST = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a text is: its file, and the first and last line in it, where those are known."""
+
+    source: str
+    line: int | None = None
+    last_line: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Texts in order. `vectors` float32 (n, dim) with rows of length 1; `sources` the file of each."""
+    """Texts in order, with the place of each. `vectors` float32 (n, dim) with rows of length 1."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]  # of vectors whose texts are not known: the ids
     vectors: Vectors
-    sources: tuple[str, ...]
+    places: tuple[Place, ...]
     space: str | None = None  # None: not known
     skipped: tuple[str, ...] = ()
+    has_texts: bool = True
+    cut: frozenset[int] | None = None  # rows whose text did not fit; None: not known
+
+    def is_cut(self, row: int) -> bool | None:
+        """Whether the model saw only the beginning of a text."""
+        return None if self.cut is None else row in self.cut
 
     @property
     def code(self) -> int:
@@ -59,8 +74,13 @@ class Texts:
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    sources: tuple[str, ...]
+    places: tuple[Place, ...]
     skipped: tuple[str, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all texts."""
+        return sum(len(text.encode("utf-8")) for text in self.texts)
 
 
 class Model:
@@ -93,8 +113,9 @@ class Model:
         n_bytes = [len(text.encode("utf-8")) for text in read.texts]
         embedder = self.embedder(sum(n_bytes))
         vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
-        ends, skipped, n_cut = np.cumsum(n_bytes), list(read.skipped), 0
+        ends, skipped = np.cumsum(n_bytes), list(read.skipped)
         kept: list[int] = []
+        cut: set[int] = set()
         with meter(sum(n_bytes), self.embedding.quiet) as show:
 
             def told(n_texts: int, n_tokens: int) -> None:
@@ -107,15 +128,22 @@ class Model:
                     skipped.append(f"{read.ids[row]} {result.message}")
                     continue
                 vectors[len(kept)] = result.vector
+                if result.truncated:
+                    cut.add(len(kept))
                 kept.append(row)
-                n_cut += result.truncated
         if not kept:
             raise InputError("no text in the input could be embedded")
-        if n_cut and not self.embedding.quiet:
-            click.echo(f"{'1 text was' if n_cut == 1 else f'{n_cut:,} texts were'} cut to the limit", err=True)
-        ids, texts, sources = (tuple(each[row] for row in kept) for each in (read.ids, read.texts, read.sources))
-        space = embedder.space(self.request)
-        return Collection(ids, texts, vectors[: len(kept)], sources, space, tuple(skipped))
+        if cut and not self.embedding.quiet:
+            click.echo(f"{'1 text was' if len(cut) == 1 else f'{len(cut):,} texts were'} cut to the limit", err=True)
+        return Collection(
+            tuple(read.ids[row] for row in kept),
+            tuple(read.texts[row] for row in kept),
+            vectors[: len(kept)],
+            tuple(read.places[row] for row in kept),
+            embedder.space(self.request),
+            tuple(skipped),
+            cut=frozenset(cut),
+        )
 
     def close(self) -> None:
         """Free the model, if it was loaded."""
@@ -130,23 +158,51 @@ class Model:
         self.close()
 
 
-def collect(reading: Reading, model: Model, n_min: int = 1, leave_out: Path | None = None) -> Collection:
+def collect(
+    reading: Reading,
+    model: Model,
+    n_min: int = 1,
+    leave_out: Path | None = None,
+    check: Callable[[Texts | Collection], None] = lambda read: None,
+) -> Collection:
     """The texts of all inputs with their vectors. Raises InputError for fewer than `n_min`, and what reading raises.
 
-    A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts.
+    A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts. `check` is called with
+    what was read before any of it is embedded, and may raise.
     """
-    given = [name for name in reading.names if Path(name).suffix.lower() in _GIVEN]
+    check_used(model.embedding, reading)
+    read = gather(reading, model.embedding, leave_out)
+    _check_enough(reading, len(read.ids), n_min)
+    check(read)
+    found = embedded(read, model, reading.skip)
+    _check_enough(reading, len(found.ids), n_min)
+    return found
+
+
+def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None) -> Texts | Collection:
+    """The texts of all inputs, with their vectors where they have some. Raises what reading raises."""
+    given = reading.given
     if len(given) > 1:
         raise OptionError(f"{given[0]} and {given[1]} both have vectors; give one of them")
-    if given:
-        _check_unused(given[0], model.embedding)
-        others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
-        found = _GIVEN[Path(given[0]).suffix.lower()](Path(given[0]), others, model.embedding)
-    else:
-        found = model.embed(read_texts(reading, leave_out), reading.skip)
-    if len(found.ids) < n_min:
-        raise InputError(_too_few(reading, found, n_min))
-    return found
+    if not given:
+        return read_texts(reading, leave_out)
+    others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
+    if others.glob is not None and not others.names:
+        raise OptionError(f"--glob is for folders, {given[0]} is none")
+    return _GIVEN[Path(given[0]).suffix.lower()](Path(given[0]), others, embedding)
+
+
+def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
+    """What was gathered, with vectors."""
+    return read if isinstance(read, Collection) else model.embed(read, skip)
+
+
+def check_used(embedding: Embedding, *readings: Reading) -> None:
+    """Raise OptionError for an option that says how to embed where all vectors are there already."""
+    if embedding.given and all(reading.given for reading in readings):
+        raise OptionError(
+            f"{readings[0].given[0]} has its vectors already: {embedding.given[0]} is for texts that are embedded now"
+        )
 
 
 def read_texts(reading: Reading, leave_out: Path | None = None) -> Texts:
@@ -154,24 +210,20 @@ def read_texts(reading: Reading, leave_out: Path | None = None) -> Texts:
     source = inputs.find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
     ids: list[str] = []
     texts: list[str] = []
-    sources: list[str] = []
+    places: list[Place] = []
     skipped: list[str] = []
-    parts: list[tuple[str, Source]] = [("", Source((), source.texts, source.layout))]
-    for path in source.paths:
-        parts.append(("stdin" if path is None else path.as_posix(), Source((path,), (), source.layout)))
-    for name, part in parts:
-        for item in part.read():
-            if item.problem is None:
-                ids.append(item.id)
-                texts.append(item.text)
-                sources.append(name)
-            elif reading.skip:
-                skipped.append(f"{item.id} {item.problem}")
-            else:
-                raise InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
+    for item in source.read():
+        if item.problem is None:
+            ids.append(item.id)
+            texts.append(item.text)
+            places.append(Place(item.source, item.line, item.line))
+        elif reading.skip:
+            skipped.append(f"{item.id} {item.problem}")
+        else:
+            raise InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
     if not ids:
         raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
-    return Texts(tuple(ids), tuple(texts), tuple(sources), tuple(skipped))
+    return Texts(tuple(ids), tuple(texts), tuple(places), tuple(skipped))
 
 
 def tell_skipped(found: Collection) -> None:
@@ -185,7 +237,7 @@ def tell_skipped(found: Collection) -> None:
 
 
 def check_comparable(one: Collection, name: str, other: Collection, others_name: str) -> None:
-    """Raise OptionError where scores between the two would mean nothing."""
+    """Raise OptionError where scores between the two would mean nothing; say on stderr where they mean less."""
     dim, others_dim = one.vectors.shape[1], other.vectors.shape[1]
     if dim != others_dim:
         raise OptionError(
@@ -194,6 +246,12 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
     if one.space is not None and other.space is not None and not comparable(one.space, other.space):
         raise OptionError(
             f"{name} is of the space {one.space}, {others_name} of {other.space}: of another model; embed one anew"
+        )
+    if one.space is not None and other.space is not None and one.space != other.space:
+        click.echo(
+            f"{name} and {others_name} were embedded with different instructions ({one.space}, {other.space}): their "
+            "scores are lower than with one; give the same --task or --instruction",
+            err=True,
         )
 
 
@@ -205,10 +263,11 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
             raise OptionError(
                 f"{path} has vectors; give the files of its texts behind it, or no --lines and the like"
             )
-        return Collection(found.ids, found.ids, found.vectors, tuple(map(_source, found.ids)), found.space)
+        places = (Place(path.as_posix()),) * len(found.ids)
+        return Collection(found.ids, found.ids, found.vectors, places, found.space, has_texts=False)
     read = read_texts(others)
     _check_texts(path, found, read)
-    return Collection(read.ids, read.texts, found.vectors, read.sources, found.space, read.skipped)
+    return Collection(read.ids, read.texts, found.vectors, read.places, found.space, read.skipped)
 
 
 def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
@@ -243,15 +302,15 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
     if not entries:
         raise InputError(f"{path} has no texts in it")
     return Collection(
-        tuple(_place(entry) for entry in entries),
+        tuple(_name(entry) for entry in entries),
         tuple(entry.chunk.text for entry in entries),
         vectors[: len(entries)],
-        tuple(entry.file or "" for entry in entries),
+        tuple(Place(entry.file or "", entry.chunk.line, entry.chunk.last_line) for entry in entries),
         str(Space(space.digest, dim, space.prefix)) if space.digest else None,
     )
 
 
-def _place(entry: Entry) -> str:
+def _name(entry: Entry) -> str:
     """Where a chunk is, as people find it: `file:line`, or the id it has."""
     line = entry.chunk.line
     return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
@@ -261,21 +320,12 @@ def _place(entry: Entry) -> str:
 _GIVEN: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
 
 
-def _check_unused(name: str, embedding: Embedding) -> None:
-    if embedding.given:
-        raise OptionError(f"{name} has its vectors already: {embedding.given[0]} is for texts that are embedded now")
-
-
-def _source(name: str) -> str:
-    """The file in an id such as `notes/a.txt:12`."""
-    path, colon, line = name.rpartition(":")
-    return path if colon and line.isdecimal() else name
-
-
-def _too_few(reading: Reading, found: Collection, n_min: int) -> str:
-    there = "there is 1 text" if len(found.ids) == 1 else f"there are {len(found.ids)} texts"
+def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
+    if n_texts >= n_min:
+        return
+    there = "there is 1 text" if n_texts == 1 else f"there are {n_texts} texts"
     files = [name for name in reading.names if name != STDIN]
     hint = ""
-    if reading.layout == Layout() and (reading.names or not reading.texts) and found.ids:
+    if reading.layout == Layout() and (reading.names or not reading.texts) and not reading.given:
         hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
-    return f"{there} in the input, this needs at least {n_min}{hint}"
+    raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")

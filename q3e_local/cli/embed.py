@@ -66,7 +66,7 @@ class _Tally:
 @click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD.")
 @click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN.")
 @click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv.")
-@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]")
+@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]")
 @model_option
 @click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
 @click.option(

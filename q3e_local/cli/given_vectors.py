@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from q3e_local.cli.resume import rows_file
 from q3e_local.errors import InputError, OptionError
+from q3e_local.space import at_dim, is_space
 from q3e_local.vectors import Vectors, finish
 
 _BLOCK = 8192  # rows scaled at a time
@@ -51,8 +52,7 @@ def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
     facts = row_facts(path, n_rows)
     space = None if facts is None else facts.space
     if space is not None and dim is not None:
-        model, _, prompt = space.rsplit("-", 2)
-        space = f"{model}-{dim}-{prompt}"
+        space = at_dim(space, dim)
     vectors = np.empty((n_rows, dim or width), np.float32)
     shortest, longest = np.inf, 0.0
     for start in range(0, n_rows, _BLOCK):
@@ -114,6 +114,9 @@ def row_facts(path: Path, n_rows: int) -> RowFacts | None:
         raise InputError(f"{described} does not describe the rows of {path}: {error!r}") from None
     if len(ids) != n_rows:
         raise InputError(f"{path} has {n_rows:,} rows, {described} describes {len(ids):,}; embed the inputs anew")
+    strange = next((space for space in spaces if not is_space(space)), None)
+    if strange is not None:
+        raise InputError(f"{described} names the space {strange!r}, which is none; embed the inputs anew")
     if len(spaces) != 1:
         raise InputError(f"{described} names more than one space: {', '.join(sorted(spaces))}")
     return RowFacts(ids, digests, indices, spaces.pop())

@@ -21,19 +21,27 @@ import orjson
 
 from q3e_local.cli.resume import rows_file
 from q3e_local.errors import InputError, OptionError
+from q3e_local.reading.globs import pattern
 
 STDIN = "-"
 _CSV_FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
+_DOCUMENTS = {".pdf", ".docx", ".pptx", ".epub"}  # no plain text in them
+_UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # as bytes that are not UTF-8 pass
 
 
 @dataclass(frozen=True)
 class Item:
-    """One text to embed, or with `problem` the reason why there is none. `n_bytes` were read to get it."""
+    """One text to embed, or with `problem` the reason why there is none. `n_bytes` were read to get it.
+
+    `source` is the file it is of, `line` the one it begins in; None where a file is one text.
+    """
 
     id: str
     text: str
     n_bytes: int
     problem: str | None = None
+    line: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,14 +91,25 @@ class Source:
         for path in self.paths:
             # A file's name need not be UTF-8, an id must.
             name = "stdin" if path is None else path.as_posix().encode("utf-8", "replace").decode("utf-8")
-            try:
-                if path is None:
-                    yield from _read(name, sys.stdin.buffer, self.layout)
-                else:
-                    with path.open("rb") as file:
-                        yield from _read(name, file, self.layout)
-            except OSError as error:
-                yield Item(name, "", 0, f"cannot be read: {error.strerror or error}")
+            for item in self._of_file(path, name):
+                yield replace(item, source=name)
+
+    def _of_file(self, path: Path | None, name: str) -> Iterator[Item]:
+        if path is not None and path.suffix.lower() in _DOCUMENTS:
+            yield Item(
+                name, "", 0,
+                f"is {path.suffix[1:].upper()}, which only q3e-local index reads; the jobs take an index, "
+                "by its .q3e or --index NAME",
+            )  # fmt: skip
+            return
+        try:
+            if path is None:
+                yield from _read(name, sys.stdin.buffer, self.layout)
+            else:
+                with path.open("rb") as file:
+                    yield from _read(name, file, self.layout)
+        except OSError as error:
+            yield Item(name, "", 0, f"cannot be read: {error.strerror or error}")
 
 
 def find(
@@ -122,7 +141,7 @@ def find(
             raise InputError(f"there is no file or folder {what}; to embed the words themselves, give --text")
         if is_folder:
             has_folder = True
-            paths += _walk(path, glob or "**/*", ours)
+            paths += _walk(path, glob, ours)
         elif path.resolve() in ours:
             raise OptionError(f"{name} is the output too; write to another file")
         else:
@@ -145,22 +164,26 @@ def _expanded(names: Sequence[str]) -> Iterator[str]:
         yield from found or [name]
 
 
-def _walk(folder: Path, glob: str, ours: set[Path]) -> list[Path]:
-    try:
-        found = sorted(
-            path
-            for path in folder.glob(glob)
-            if path.is_file() and not _hidden(path, folder) and path.resolve() not in ours
-        )
-    except (ValueError, NotImplementedError) as error:  # pathlib raises the second for an absolute pattern
-        raise OptionError(f"--glob {glob!r} is no pattern: {error}") from None
+def _walk(folder: Path, glob: str | None, ours: set[Path]) -> list[Path]:
+    if glob is not None and glob.startswith("/"):
+        raise OptionError(f"--glob {glob!r} is no pattern: it is for paths below a folder, such as '*.md'")
+    wanted = None if glob is None else pattern(glob, any_case=True)
+    found = sorted(
+        path
+        for path in _visible(folder)
+        if (wanted is None or wanted.fullmatch(path.relative_to(folder).as_posix()))
+        and path.is_file()
+        and path.resolve() not in ours
+    )
     if not found:
-        raise InputError(f"the folder {folder} has no files that match {glob!r}")
+        raise InputError(f"the folder {folder} has no files" + (f" that match {glob!r}" if glob else ""))
     return found
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _visible(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(where, name) for name in files if not name.startswith("."))
 
 
 def _read(name: str, file: BinaryIO, layout: Layout) -> Iterator[Item]:
@@ -180,7 +203,7 @@ def _whole(name: str, file: BinaryIO) -> Iterator[Item]:
 
 def _lines(name: str, file: BinaryIO) -> Iterator[Item]:
     for number, raw in enumerate(file, 1):
-        item = _decoded(f"{name}:{number}", _without_newline(raw), len(raw))
+        item = replace(_decoded(f"{name}:{number}", _without_newline(raw), len(raw)), line=number)
         if item.problem is not None or item.text.strip():
             yield item
 
@@ -198,7 +221,7 @@ def _jsonl(name: str, file: BinaryIO, field: str, id_field: str | None) -> Itera
         if not isinstance(record, dict):
             yield Item(where, "", len(raw), f"is not a JSON object but {type(record).__name__}")
             continue
-        yield _from_record(where, record, field, id_field, len(raw))
+        yield replace(_from_record(where, record, field, id_field, len(raw)), line=number)
 
 
 def _csv(name: str, file: BinaryIO, column: str, id_column: str | None) -> Iterator[Item]:
@@ -210,26 +233,31 @@ def _csv(name: str, file: BinaryIO, column: str, id_column: str | None) -> Itera
         where = f"{name}:1"
         try:
             header = next(filter(None, rows), [])
-            problem = _no_header(header, column, id_column)
+            problem = no_header(header, column, id_column)
             if problem is not None:
                 yield Item(name, "", 0, problem)
                 return
             while True:
-                where = f"{name}:{rows.line_num + 1}"
+                line = rows.line_num + 1
+                where = f"{name}:{line}"
                 row = next(rows, None)
                 if row is None:
                     return
                 if row:
                     n_bytes = sum(len(cell.encode("utf-8", "replace")) + 1 for cell in row)
                     # A short row lacks its last columns; cells beyond the header belong to none.
-                    yield _from_record(where, dict(zip(header, row, strict=False)), column, id_column, n_bytes)
+                    record = dict(zip(header, row, strict=False))
+                    yield replace(_from_record(where, record, column, id_column, n_bytes), line=line)
         except csv.Error as error:
             yield Item(where, "", 0, f"is not CSV: {error}")  # where the next record begins is anyone's guess
     finally:
         stream.detach()
 
 
-def _no_header(header: list[str], *wanted: str | None) -> str | None:
+def no_header(header: Sequence[str], *wanted: str | None) -> str | None:
+    """Why a CSV's first line is not the header of these columns."""
+    if header and header[0].startswith(_UTF16_MARKS):
+        return "is UTF-16, not UTF-8; convert it first, as with iconv -f UTF-16 -t UTF-8"
     if not _is_utf8("".join(header)):
         return "is not UTF-8 in its first line; convert it first, as with iconv -f GBK -t UTF-8"
     for column in wanted:

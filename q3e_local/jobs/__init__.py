@@ -12,13 +12,13 @@ Every result is a frozen record that a notebook shows as a table or a picture. K
 
 from __future__ import annotations
 
-from q3e_local.jobs.chaptering import Chapter, Chapters, chapters
-from q3e_local.jobs.clustering import Cluster, Clusters, cluster
-from q3e_local.jobs.comparing import Pairs, Similarities, filter_pairs, similar
+from q3e_local.jobs.chaptering import Chapter, Chapters, chapters, check_chapters
+from q3e_local.jobs.clustering import Cluster, Clusters, check_clusters, cluster
+from q3e_local.jobs.comparing import Pairs, Similarities, check_matrix, filter_pairs, similar
 from q3e_local.jobs.drawing import html_page, write_png
-from q3e_local.jobs.grouping import Duplicates, Group, duplicates
+from q3e_local.jobs.grouping import Duplicates, Group, duplicates, first_of_each
 from q3e_local.jobs.inspecting import Inspection, Seen, Token, inspect, seen
-from q3e_local.jobs.mapping import METHODS, Map, Method, plot
+from q3e_local.jobs.mapping import METHODS, Map, Method, check_method, plot
 from q3e_local.jobs.matching import Matches, match
 
 __all__ = [
@@ -38,9 +38,14 @@ __all__ = [
     "Similarities",
     "Token",
     "chapters",
+    "check_chapters",
+    "check_clusters",
+    "check_matrix",
+    "check_method",
     "cluster",
     "duplicates",
     "filter_pairs",
+    "first_of_each",
     "html_page",
     "inspect",
     "match",

@@ -58,8 +58,7 @@ def chapters(vectors: Vectors, n: int | None = None, texts: Sequence[str] | None
     unit_rows(vectors)
     check_texts(texts, len(vectors))
     n_rows = len(vectors)
-    if n is not None and not 1 <= n <= n_rows:
-        raise OptionError(f"the number of chapters must be between 1 and that of the texts, {n_rows}, got {n}", "k")
+    check_chapters(n, n_rows)
     starts, costs = _merges(vectors)
     if n is None:
         n = _best_number(costs)
@@ -67,6 +66,12 @@ def chapters(vectors: Vectors, n: int | None = None, texts: Sequence[str] | None
     ends = np.append(begins[1:], n_rows)
     found = (_chapter(vectors, int(first), int(end)) for first, end in zip(begins, ends, strict=True))
     return Chapters(tuple(found), tuple(texts or ()))
+
+
+def check_chapters(n: int | None, n_texts: int) -> None:
+    """Raise OptionError for a number of chapters that so many texts cannot have."""
+    if n is not None and not 1 <= n <= n_texts:
+        raise OptionError(f"the number of chapters must be between 1 and that of the texts, {n_texts}, got {n}", "k")
 
 
 def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -6,6 +6,7 @@ The only file that clusters with scikit-learn. Knows vectors, nothing of texts.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,17 +80,20 @@ def cluster(
     """
     unit_rows(vectors)
     check_texts(texts, len(vectors))
+    check_clusters(k, len(vectors))
     n_distinct = len({hash(row.tobytes()) for row in vectors})
-    if k is not None and not 1 <= k <= len(vectors):
-        raise OptionError(f"k must be between 1 and the number of texts, {len(vectors)}, got {k}", "k")
     if k is not None and k > n_distinct:
         raise OptionError(f"k must be at most the number of different texts, {n_distinct}, got {k}", "k")
-    learn = _scikit_learn()
+    learn, is_given = _scikit_learn(), k is not None
     tried: tuple[tuple[int, float], ...] = ()
     if k is None:
         tried = _silhouettes(learn, vectors, n_distinct, progress)
         k = max(tried, key=lambda one: one[1])[0] if tried else 1
-    labels = _settled(vectors, _k_means(learn, vectors, k), k)
+    numbers, labels = np.unique(_k_means(learn, vectors, k), return_inverse=True)
+    if is_given and len(numbers) < k:
+        raise OptionError(f"k must be at most {len(numbers)}: more clusters cannot be told apart, got {k}", "k")
+    k = len(numbers)
+    labels = _settled(vectors, labels, k)
     clusters = [_cluster(vectors, labels, label) for label in range(k)]
     clusters.sort(key=lambda one: (-len(one.rows), min(one.rows)))
     for label, one in enumerate(clusters):
@@ -97,9 +101,16 @@ def cluster(
     return Clusters(tuple(clusters), labels, tried, tuple(texts or ()))
 
 
+def check_clusters(k: int | None, n_texts: int) -> None:
+    """Raise OptionError for a number of clusters that so many texts cannot have."""
+    if k is not None and not 1 <= k <= n_texts:
+        raise OptionError(f"k must be between 1 and the number of texts, {n_texts}, got {k}", "k")
+
+
 def _scikit_learn() -> Any:
     try:
         import sklearn.cluster
+        import sklearn.exceptions
         import sklearn.metrics
     except ImportError:
         raise MissingPackageError("clustering", "scikit-learn", "analysis") from None
@@ -135,7 +146,8 @@ def _k_means(learn: Any, vectors: Vectors, k: int) -> Labels:
     n_starts = 4 if len(vectors) <= _MANY else 1
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, "openmp"):  # several threads add in another order each time
+    with warnings.catch_warnings(), threadpool_limits(1, "openmp"):  # several threads add in another order each time
+        warnings.simplefilter("ignore", learn.exceptions.ConvergenceWarning)  # fewer clusters: who asked for k looks
         labels: Labels = learn.cluster.KMeans(k, n_init=n_starts, random_state=0).fit_predict(vectors)
     return labels.astype(np.intp)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
-from q3e_local.jobs.rows import check_texts, check_threshold, same_dim, unit_rows
+from q3e_local.jobs.rows import check_texts, check_threshold, clamped, reaches, same_dim, unit_rows
 from q3e_local.tables import html_table
 from q3e_local.vectors import Vectors, scores
 
@@ -50,14 +50,19 @@ def similar(vectors: Vectors, texts: Sequence[str] = ()) -> Similarities:
     """Compare every text with every other. Raises OptionError for more than a matrix of them can hold."""
     unit_rows(vectors)
     check_texts(texts or None, len(vectors))
-    if len(vectors) > N_MATRIX_MAX:
+    check_matrix(len(vectors))
+    return Similarities(clamped(scores(vectors, vectors)), tuple(texts))
+
+
+def check_matrix(n_texts: int) -> None:
+    """Raise OptionError for more texts than a matrix of all their scores can hold."""
+    if n_texts > N_MATRIX_MAX:
         raise OptionError(
-            f"a matrix of {len(vectors):,} texts is too large, at most {N_MATRIX_MAX:,}; duplicates needs none"
+            f"a matrix of {n_texts:,} texts is too large, at most {N_MATRIX_MAX:,}; duplicates needs none"
         )
-    return Similarities(scores(vectors, vectors), tuple(texts))
 
 
-def filter_pairs(left: Vectors, right: Vectors, threshold: float) -> Pairs:
+def filter_pairs(left: Vectors, right: Vectors, threshold: float = 0.7) -> Pairs:
     """Compare row by row: a pair is kept whose score is at the threshold or above it."""
     unit_rows(left, "left")
     unit_rows(right, "right")
@@ -65,5 +70,5 @@ def filter_pairs(left: Vectors, right: Vectors, threshold: float) -> Pairs:
     same_dim(left, right, "left", "right")
     if len(left) != len(right):
         raise OptionError(f"left and right must have as many rows as each other, got {len(left)} and {len(right)}")
-    found = np.einsum("ij,ij->i", left, right)
-    return Pairs(found, found >= threshold, threshold)
+    found = clamped(np.einsum("ij,ij->i", left, right))
+    return Pairs(found, reaches(found, threshold), threshold)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.resources
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from q3e_local.errors import MissingPackageError
@@ -17,6 +18,8 @@ from q3e_local.tables import shortened
 
 if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 _LABELLED = 60  # points; more and their names cover each other
 _IN_LEGEND = 20  # groups
@@ -46,10 +49,14 @@ def write_png(drawn: Map, stream: BinaryIO, title: str = "") -> str:
     axes.scatter(drawn.points[:, 0], drawn.points[:, 1], s=size, c=of_points, alpha=0.8, linewidths=0)
     for group in groups[:_IN_LEGEND]:
         axes.scatter([], [], c=colours[group], label=_plain(group, 40))
-    for (x, y), label in zip(drawn.points.tolist(), labels, strict=False):
+    names = [
+        # Towards the middle, where there is room.
         axes.annotate(
-            label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, fontproperties=_sized(font, 7)
+            label, (x, y), xytext=(4 if x < 0.5 else -4, 4), textcoords="offset points",
+            ha="left" if x < 0.5 else "right", fontproperties=_sized(font, 7),
         )
+        for (x, y), label in zip(drawn.points.tolist(), labels, strict=False)
+    ]  # fmt: skip
     if groups:
         more = f"and {len(groups) - _IN_LEGEND} more" if len(groups) > _IN_LEGEND else None
         axes.legend(title=more, loc="best", prop=_sized(font, 8))
@@ -60,9 +67,23 @@ def write_png(drawn: Map, stream: BinaryIO, title: str = "") -> str:
         axes.set_title(_plain(title, 100), fontproperties=_sized(font, 11))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # said by what is returned
+        figure.draw_without_rendering()
+        legend = axes.get_legend()
+        _thin_out(names, axes.get_window_extent(), [] if legend is None else [legend.get_window_extent()])
         # The same map is the same file: no date, no version of matplotlib.
         figure.savefig(stream, format="png", metadata={"Software": "q3e-local"})
     return missing
+
+
+def _thin_out(names: Sequence[Annotation], frame: Bbox, taken: list[Bbox]) -> None:
+    """Take away the names that would cover one before them or what is there, or run out of the frame."""
+    for name in names:
+        box = name.get_window_extent()
+        is_inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        if not is_inside or box.count_overlaps(taken):
+            name.remove()
+        else:
+            taken.append(box)
 
 
 def html_page(drawn: Map, title: str) -> str:
@@ -79,7 +100,7 @@ def html_page(drawn: Map, title: str) -> str:
         ],
     }
     page = importlib.resources.files("q3e_local.jobs").joinpath("map.html").read_text(encoding="utf-8")
-    return page.replace("__DATA__", _for_script(data))
+    return page.replace("__TITLE__", escape(title)).replace("__DATA__", _for_script(data))
 
 
 def _for_script(data: Any) -> str:

@@ -76,7 +76,7 @@ def duplicates(
     unit_rows(vectors)
     check_threshold(threshold)
     check_texts(texts, len(vectors))
-    first = _first_of_each(vectors, texts)
+    first = first_of_each(vectors, texts)
     distinct = np.flatnonzero(first == np.arange(len(vectors)))
     rows = vectors if len(distinct) == len(vectors) else vectors[distinct]
     components = _Components(len(rows))
@@ -90,7 +90,7 @@ def duplicates(
     return Duplicates(tuple(groups), len(vectors), threshold, tuple(texts or ()))
 
 
-def _first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
+def first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
     """For each row the first that is of the same text to the model, or without texts the same row."""
     seen: dict[bytes, int] = {}
     same = (

@@ -22,7 +22,11 @@ Method = Literal["pca", "tsne"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # Told apart by most people who see few colours: Okabe and Ito, https://jfly.uni-koeln.de/color/, without black.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100")
+# Behind them darker and lighter ones; the nearest two of all are 21 apart (CIE 1976).
+COLOURS = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100", "#7b2d8b", "#8c564b", "#7f7f7f",
+    "#111111", "#a6d854", "#e31a1c", "#00ced1", "#f4a6b8", "#1f2f7a", "#556b2f", "#c8a2ff", "#ff00c8", "#9b0f3f",
+)  # fmt: skip
 _PERPLEXITY = 30  # scikit-learn's own
 _IN_A_NOTEBOOK = 2_000  # points
 _ALIKE = 1e-5  # between points: what float32 makes of texts that are all the same
@@ -48,7 +52,7 @@ class Map:
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each group's points. There are few, so many groups share them."""
+        """The colour of each group's points. Above 20 groups share them."""
         names = self.group_names or tuple(set(self.groups))
         return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
@@ -82,14 +86,21 @@ def plot(
     unit_rows(vectors, n_min=2)
     for what, given in (("texts", texts), ("groups", groups), ("names", names)):
         check_texts(given or None, len(vectors), what)
-    if method not in METHODS:
-        raise OptionError(f"method must be one of {', '.join(METHODS)}, got {method!r}", "method")
+    check_method(method, len(vectors))
     points = _tsne(vectors) if method == "tsne" else principal(vectors, 2)
     points = points - points.min(axis=0)
     span = points.max()
     points = points / span if span > _ALIKE else np.full_like(points, 0.5)
     shown = tuple(texts) or tuple(str(row) for row in range(len(vectors)))
     return Map(points, shown, tuple(groups) or ("",) * len(vectors), method, tuple(names))
+
+
+def check_method(method: str, n_texts: int) -> None:
+    """Raise OptionError for what is no method, or none for so few texts."""
+    if method not in METHODS:
+        raise OptionError(f"method must be one of {', '.join(METHODS)}, got {method!r}", "method")
+    if method == "tsne" and n_texts < 4:
+        raise OptionError(f"tsne needs at least 4 texts, got {n_texts}; pca does with 2", "method")
 
 
 def principal(vectors: Vectors, n: int) -> Points:
@@ -120,8 +131,6 @@ def _tsne(vectors: Vectors) -> Points:
         from threadpoolctl import threadpool_limits
     except ImportError:
         raise MissingPackageError("t-SNE", "scikit-learn", "analysis") from None
-    if len(vectors) < 4:
-        raise OptionError(f"tsne needs at least 4 texts, got {len(vectors)}; pca does with 2", "method")
     begin = principal(vectors, 2)
     spread = begin[:, 0].std()
     if spread < _ALIKE:

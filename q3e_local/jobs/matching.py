@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
-from q3e_local.jobs.rows import check_texts, check_threshold, same_dim, unit_rows
+from q3e_local.jobs.rows import check_texts, check_threshold, clamped, reaches, same_dim, unit_rows
 from q3e_local.tables import html_table
 from q3e_local.vectors import Vectors, scores, top_k
 
@@ -40,8 +40,7 @@ class Matches:
     @property
     def is_match(self) -> NDArray[np.bool_]:
         """Whether the best phrase is at the threshold or above it."""
-        found: NDArray[np.bool_] = self.scores[:, 0] >= self.threshold
-        return found
+        return reaches(self.scores[:, 0], self.threshold)
 
     def _repr_html_(self) -> str:
         texts = self.texts or [str(row) for row in range(len(self.scores))]
@@ -85,5 +84,5 @@ def match(
     n_rows = max(1, _BLOCK_SCORES // len(phrases))
     for start in range(0, len(vectors), n_rows):
         block = slice(start, start + n_rows)
-        nearest[block], found[block] = top_k(scores(vectors[block], phrases), n_wanted)
+        nearest[block], found[block] = top_k(clamped(scores(vectors[block], phrases)), n_wanted)
     return Matches(nearest, found, threshold, tuple(texts), tuple(phrase_texts))

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
 from q3e_local.vectors import Vectors
 
+_SAME = 1e-6  # between scores: what float32 makes of equal ones
 _TOLERANCE = 1e-3  # rows that were kept as float16 are nearly as far off
 
 
@@ -47,6 +49,17 @@ def check_threshold(threshold: float) -> None:
     """Raise OptionError for what is no score."""
     if not -1 <= threshold <= 1:  # NaN is not either
         raise OptionError(f"threshold must be between -1 and 1, got {threshold}", "threshold")
+
+
+def clamped(scores: Vectors) -> Vectors:
+    """The scores, from -1 to 1: float32 leaves those of a text with itself a little beside 1."""
+    return np.clip(scores, -1, 1, out=scores)
+
+
+def reaches(scores: Vectors, threshold: float) -> NDArray[np.bool_]:
+    """Which scores are at the threshold or above it, but for what float32 loses."""
+    found: NDArray[np.bool_] = scores >= threshold - _SAME
+    return found
 
 
 def check_texts(texts: Sequence[str] | None, n_rows: int, what: str = "texts") -> None:

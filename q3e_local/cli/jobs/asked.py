@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from q3e_local.cli.engine_options import EngineOptions, engine_options, model_option
+from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
 from q3e_local.cli.inputs import Layout
 from q3e_local.prompts import TASKS
+from q3e_local.search.locate import SUFFIX, existing
 
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
+
+
+def has_vectors(name: str) -> bool:
+    """Whether a file has the vectors of its texts: a `.npy`, or an index."""
+    return Path(name).suffix.lower() in (".npy", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,11 @@ class Reading:
     texts: tuple[str, ...] = ()
     glob: str | None = None
     skip: bool = False
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of what has its vectors already."""
+        return tuple(filter(has_vectors, self.names))
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,8 @@ _READING = (
     click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD."),
     click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN."),
     click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv."),
-    click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.md'. [default: all]"),
+    click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]"),
+    click.option("--index", "index_names", metavar="NAME", multiple=True, help="The texts of an index, by its name."),
     click.option("--skip-errors", "skip", is_flag=True, help="Go on without a text that fails, list it, and exit 3."),
 )
 
@@ -91,8 +104,10 @@ def reading_options(command: _Command) -> _Command:
     @functools.wraps(command)
     def wrapped(
         *arguments: Any, names: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None,
-        csv_column: str | None, id_field: str | None, glob: str | None, skip: bool, **options: Any,
+        csv_column: str | None, id_field: str | None, glob: str | None, index_names: tuple[str, ...], skip: bool,
+        **options: Any,
     ) -> Any:  # fmt: skip
+        names = (*names, *(str(existing(name=name)) for name in index_names))
         reading = Reading(names, Layout(lines, jsonl, csv_column, id_field), texts, glob, skip)
         return command(*arguments, reading=reading, **options)
 
@@ -108,17 +123,21 @@ def embedding_options(command: _Command) -> _Command:
         max_tokens: int | None, engine: EngineOptions, offline: bool, cache: bool | None, server: str | None,
         quiet: bool, **options: Any,
     ) -> Any:  # fmt: skip
-        source = click.get_current_context().get_parameter_source
-        names = ("model", "task", "instruction", "max_tokens", "server", "cache")
-        given = tuple(_flag(name) for name in names if source(name) == ParameterSource.COMMANDLINE)
+        given = tuple(_given(("model", "task", "instruction", "max_tokens", "server", "cache", "offline")))
+        given += tuple(_given(ENGINE_PARAMETERS))
         embedding = Embedding(model, dim, task, instruction, max_tokens, engine, offline, cache, server, quiet, given)
         return command(*arguments, embedding=embedding, **options)
 
     return _with(_EMBEDDING, wrapped)
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _given(names: Collection[str]) -> Iterator[str]:
+    """The options among these that the user wrote, as they are written."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            yield parameter.opts[-1]
 
 
 def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:

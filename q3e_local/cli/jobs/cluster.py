@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
@@ -41,7 +42,8 @@ def cluster(
     """Part texts by theme; each cluster with its size and its most typical texts.
 
     Without -k the number of clusters is that with the highest silhouette. Clusters need scikit-learn, chapters do
-    not. --task clustering puts before every text the instruction that the model's authors evaluate clusters with.
+    not. A table has the most typical texts of each, a file all of them. --task clustering puts before every text the
+    instruction that the model's authors evaluate clusters with.
 
     \b
       q3e-local cluster --lines questions.txt --task clustering
@@ -52,12 +54,12 @@ def cluster(
         if not chapters:
             need("sklearn", "clustering")
         with Model(embedding) as model:
-            found = collect(reading, model, n_min=2, leave_out=where.path)
+            found = collect(reading, model, 2, where.path, partial(_check_k, k, chapters))
         try:
             with counter("cluster", embedding.quiet) as show:
                 report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
         except OptionError as error:
-            raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
+            raise _of_option(error) from None
         write_report(report, where)
     if not embedding.quiet:
         click.echo(line, err=True)
@@ -65,10 +67,26 @@ def cluster(
     return found.code
 
 
+def _check_k(k: int | None, chapters: bool, read: Texts | Collection) -> None:
+    from q3e_local import jobs
+
+    n_files = len({place.source for place in read.places})
+    if k is not None and chapters and n_files > 1:
+        raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
+    try:
+        (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
+    except OptionError as error:
+        raise _of_option(error) from None
+
+
+def _of_option(error: OptionError) -> OptionError:
+    return OptionError(error.under("-k") if error.option == "k" else str(error))
+
+
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
     from q3e_local import jobs
 
-    parted = jobs.cluster(found.vectors, k, found.texts, show)
+    parted, cut = jobs.cluster(found.vectors, k, found.texts, show), found.is_cut
 
     def objects() -> Iterator[dict[str, Any]]:
         for number, one in enumerate(parted.clusters, 1):
@@ -80,16 +98,22 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
                     {"id": found.ids[row], "text": found.texts[row], "score": short(score)}
                     for row, score in zip(one.rows[:n_central], one.scores, strict=False)
                 ],
-                "members": [found.ids[row] for row in sorted(one.rows)],
+                "members": [
+                    {"id": found.ids[row], "text": found.texts[row], "score": short(score), "truncated": cut(row)}
+                    for row, score in sorted(zip(one.rows, one.scores, strict=True))
+                ],
             }
 
     def rows() -> Iterator[list[object]]:
         for number, one in enumerate(parted.clusters, 1):
-            for row, score in zip(one.rows[:n_central], one.scores, strict=False):
-                yield [number, len(one.rows), short(score), found.ids[row], found.texts[row]]
+            for place, (row, score) in enumerate(zip(one.rows, one.scores, strict=True)):
+                central = "*" if place < n_central else ""
+                yield [number, len(one.rows), central, short(score), found.ids[row], found.texts[row]]
 
     line = f"{counted(len(parted.clusters), 'cluster')} of {counted(len(found.ids), 'text')}{_chosen(parted)}"
-    return Report(objects(), ["cluster", "size", "score", "id", "text"], rows()), line
+    columns = ["cluster", "size", "central", "score", "id", "text"]
+    shown = [column for column in columns if column != "central"]
+    return Report(objects(), columns, rows(), shown, lambda row: row[2] == "*"), line
 
 
 def _chosen(parted: Clusters) -> str:
@@ -102,12 +126,12 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
     """Those of each file: a chapter does not go on in the next one."""
     from q3e_local import jobs
 
-    sources = list(dict.fromkeys(found.sources))
-    if k is not None and len(sources) > 1:
-        raise OptionError(f"-k is for one transcript, there are {len(sources)} files; leave it out, or name one")
+    of_source: dict[str, list[int]] = {}
+    for row, place in enumerate(found.places):
+        of_source.setdefault(place.source, []).append(row)
     parted: list[tuple[str, Chapter]] = []
-    for source in sources:
-        rows = np.array([row for row, one in enumerate(found.sources) if one == source])
+    for source, members in of_source.items():
+        rows = np.array(members)
         for one in jobs.chapters(found.vectors[rows], k).chapters:
             central = tuple(int(rows[row]) for row in one.central)
             parted.append((source, Chapter(int(rows[one.first]), int(rows[one.last]), central, one.score)))
@@ -117,8 +141,8 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
             yield {
                 "chapter": number,
                 "source": source,
-                "first_line": _line(found.ids[one.first]),
-                "last_line": _line(found.ids[one.last]),
+                "first_line": found.places[one.first].line,
+                "last_line": found.places[one.last].last_line,
                 "first": found.ids[one.first],
                 "last": found.ids[one.last],
                 "size": len(one.central),
@@ -127,16 +151,13 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
             }
 
     def rows_of() -> Iterator[list[object]]:
-        for number, (_, one) in enumerate(parted, 1):
-            lines = [_line(found.ids[row]) or row + 1 for row in (one.first, one.last)]
+        for number, (source, one) in enumerate(parted, 1):
+            lines = found.places[one.first].line, found.places[one.last].last_line
             central = " · ".join(found.texts[row] for row in one.central[:n_central])
-            yield [number, *lines, short(one.score), central]
+            yield [number, source, *lines, found.ids[one.first], found.ids[one.last], short(one.score), central]
 
     line = f"{counted(len(parted), 'chapter')} of {counted(len(found.ids), 'text')}"
-    return Report(objects(), ["chapter", "from line", "to line", "score", "central"], rows_of()), line
-
-
-def _line(name: str) -> int | None:
-    """The line in an id such as `transcript.txt:12`."""
-    _, colon, line = name.rpartition(":")
-    return int(line) if colon and line.isdecimal() else None
+    columns = ["chapter", "source", "from line", "to line", "first", "last", "score", "central"]
+    ends = ["from line", "to line"] if any(place.line is not None for place in found.places) else ["first", "last"]
+    sources = ["source"] if len(of_source) > 1 else []
+    return Report(objects(), columns, rows_of(), ["chapter", *sources, *ends, "score", "central"]), line

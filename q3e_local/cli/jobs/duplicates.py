@@ -46,12 +46,12 @@ def duplicates(
     with stopping_cleanly():
         with Model(embedding) as model:
             found = collect(reading, model, n_min=2, leave_out=where.path)
-        texts = None if found.texts == found.ids else found.texts  # of vectors alone, ids stand in for them
+        texts = found.texts if found.has_texts else None
         with counter("compare", embedding.quiet) as show:
             groups = jobs.duplicates(found.vectors, threshold, texts, show)
         write_report(_report(found, groups), where)
     if not embedding.quiet:
-        _say(groups)
+        _say(groups, found.has_texts)
     tell_skipped(found)
     return found.code
 
@@ -60,7 +60,13 @@ def _report(found: Collection, groups: Duplicates) -> Report:
     def objects() -> Iterator[dict[str, Any]]:
         for number, group in enumerate(groups.groups, 1):
             members = [
-                {"id": found.ids[row], "text": found.texts[row], "score": short(score), "same": same}
+                {
+                    "id": found.ids[row],
+                    "text": found.texts[row],
+                    "score": short(score),
+                    "same": same,
+                    "truncated": found.is_cut(row),
+                }
                 for row, score, same in zip(group.rows, group.scores, group.is_copy, strict=True)
             ]
             yield {
@@ -80,9 +86,9 @@ def _report(found: Collection, groups: Duplicates) -> Report:
     return Report(objects(), ["group", "kept", "score", "lowest", "id", "text"], rows())
 
 
-def _say(groups: Duplicates) -> None:
+def _say(groups: Duplicates, has_texts: bool) -> None:
     n_same = sum(sum(group.is_copy) - 1 for group in groups.groups)
-    same = f", {n_same:,} the same to the letter" if n_same else ""
+    same = f", {n_same:,} {'the same to the letter' if has_texts else 'of the same vector'}" if n_same else ""
     click.echo(
         f"{counted(len(groups.groups), 'group')} at {groups.threshold} or above in {counted(groups.n_rows, 'text')}; "
         f"{groups.n_redundant:,} could go{same}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,12 +110,14 @@ def filter_pairs(
         for stream in (kept, others):
             if stream is not None:
                 stream.write(rows.first(score_column))
-        for row, score in _scored(rows, given, model, tally, show):
-            is_kept = score is not None and score >= threshold
+
+        def give(row: Row, score: float | None, is_kept: bool) -> None:
             tally.n_kept += is_kept
             stream = kept if is_kept else others
             if stream is not None:
                 stream.write(rows.written(row, score, score_column is not None))
+
+        _score(rows, given, model, threshold, tally, show, give)
     if not embedding.quiet:
         _say(tally, threshold)
     return DONE
@@ -142,39 +144,39 @@ class _Given:
                 f"texts were skipped when {path} was made, the first before its row {left_out}: not aligned"
             )
 
-    def score(self, row: int, vector: Vectors) -> float:
-        """That of a text with the row's vector."""
+    def vector(self, row: int) -> Vectors:
+        """That of a row (1, dim)."""
         if row >= self.n_rows:
             raise InputError(f"{self._path} has {self.n_rows:,} rows, the CSV has more")
-        other = scaled(self._path, self._raw[row : row + 1].astype(np.float32), row, None)[0]
-        return float(vector @ other)
+        return scaled(self._path, self._raw[row : row + 1].astype(np.float32), row, None)
 
 
-def _scored(
-    rows: RawCsv, given: _Given | None, model: Model, tally: _Tally, show: Meter
-) -> Iterator[tuple[Row, float | None]]:
-    """Each row, in order, with its score; None where it lacks a text."""
+def _score(
+    rows: RawCsv, given: _Given | None, model: Model, threshold: float, tally: _Tally, show: Meter,
+    give: Callable[[Row, float | None, bool], None],
+) -> None:  # fmt: skip
+    """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
+    from q3e_local import jobs
+
     waiting: deque[tuple[int, Row, bool]] = deque()  # read, and not yet given out; and whether it has its texts
 
     def wanted() -> Iterator[str]:
         for row in rows.rows():
             texts = rows.texts(row)
             has_texts = all(text.strip() for text in texts)
-            waiting.append((tally.n_rows, row, has_texts))
+            tally.n_without_text += not has_texts
+            if has_texts or waiting:
+                waiting.append((tally.n_rows, row, has_texts))
+            else:  # there may be millions in a row
+                give(row, None, False)
             tally.n_rows += 1
             if has_texts:
                 yield from texts
-
-    def without_text() -> Iterator[tuple[Row, None]]:
-        while waiting and not waiting[0][2]:
-            tally.n_without_text += 1
-            yield waiting.popleft()[1], None
 
     request = replace(model.request, texts=wanted())
     results = model.embedder(rows.size_bytes).stream(request, lambda *done: show(rows.n_bytes, *done))
     while True:
         first = next(results, None)
-        yield from without_text()
         if first is None:
             break
         number, row, _ = waiting.popleft()
@@ -185,10 +187,13 @@ def _scored(
                 raise InputError(f"{rows.name}:{row.line} {one.message}")
             embedded.append(one)
         tally.n_cut += any(one.truncated for one in embedded)
-        vector = embedded[0].vector
-        score = float(vector @ embedded[1].vector) if given is None else given.score(number, vector)
+        other = embedded[1].vector[np.newaxis] if given is None else given.vector(number)
+        pair = jobs.filter_pairs(embedded[0].vector[np.newaxis], other, threshold)
+        score = float(pair.scores[0])
         tally.score(score)
-        yield row, score
+        give(row, score, bool(pair.kept[0]))
+        while waiting and not waiting[0][2]:
+            give(waiting.popleft()[1], None, False)
     if given is not None and given.n_rows != tally.n_rows:
         raise InputError(f"the vectors have {given.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
 

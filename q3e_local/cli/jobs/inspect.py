@@ -13,9 +13,10 @@ import numpy as np
 import orjson
 
 from q3e_local.cli import DONE
-from q3e_local.cli.collection import Model, read_texts
+from q3e_local.cli.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
 from q3e_local.cli.formats import visible
 from q3e_local.cli.given_vectors import open_npy, row_facts
+from q3e_local.cli.inputs import Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import InputError, OptionError
@@ -33,7 +34,6 @@ class _Found:
     facts: Inspection
     space: str | None
     seen: Seen | None = None
-    cached: bool = False
 
 
 @click.command()
@@ -57,14 +57,30 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
         raise OptionError("--row is for a .npy")
     with stopping_cleanly():
         if given is not None:
-            if len(reading.names) > 1 or reading.texts:
-                raise OptionError(f"inspect {given} by itself: there is no model in it")
+            _check_alone(given, reading, embedding)
             _show(_of_row(Path(given), row or 0), as_json)
             return DONE
+        if reading.given:
+            raise OptionError(
+                f"inspect takes texts or a .npy, not {reading.given[0]}; q3e-local index export makes one"
+            )
         with Model(embedding) as model:
-            for found in _of_texts(model, reading):
+            texts = embedded(read_texts(reading), model, reading.skip)
+            for found in _of_texts(model, texts):
                 _show(found, as_json)
-    return DONE
+    tell_skipped(texts)
+    return texts.code
+
+
+def _check_alone(given: str, reading: Reading, embedding: Embedding) -> None:
+    """Raise OptionError for what says nothing about a row that lies in a file."""
+    if len(reading.names) > 1 or reading.texts:
+        raise OptionError(f"inspect {given} by itself: there is no model in it")
+    if embedding.dim is not None:
+        raise OptionError(f"inspect shows a row of {given} as it is: leave out --dimensions")
+    if reading.layout != Layout() or reading.glob is not None:
+        raise OptionError(f"{given} has vectors: leave out --lines and the like")
+    check_used(embedding, reading)
 
 
 def _of_row(path: Path, row: int) -> _Found:
@@ -81,12 +97,10 @@ def _of_row(path: Path, row: int) -> _Found:
     return _Found(name, jobs.inspect(numbers), space)
 
 
-def _of_texts(model: Model, reading: Reading) -> Iterator[_Found]:
+def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
     from q3e_local import jobs
     from q3e_local.embedder import Embedder
 
-    read = read_texts(reading)
-    found = model.embed(read, skip=False)
     embedder = model.embedder()
     for name, text, vector in zip(found.ids, found.texts, found.vectors, strict=True):
         # A server's tokens are its own: its routes give them.

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from q3e_local.cli.collection import Collection, Model, check_comparable, collect, tell_skipped
+from q3e_local.cli.collection import (
+    Collection,
+    Model,
+    Texts,
+    check_comparable,
+    check_used,
+    embedded,
+    gather,
+    tell_skipped,
+)  # fmt: skip
 from q3e_local.cli.inputs import Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
@@ -46,16 +56,15 @@ def match(
     """
     from q3e_local import jobs
 
-    if reading.layout == Layout() and not _has_vectors(reading.names[0]):
+    if reading.layout == Layout() and not has_vectors(reading.names[0]):
         reading = replace(reading, layout=Layout(lines=True))
-    of_phrases = Reading((phrases,), Layout(lines=not _has_vectors(phrases)))
+    of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases)))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
     where = target(output, form, as_json, force)
     with stopping_cleanly():
         with Model(embedding) as model:
-            known = collect(of_phrases, model, leave_out=where.path)
-            found = collect(reading, model, leave_out=where.path)
+            known, found = _both(of_phrases, reading, model, where.path)
         check_comparable(found, reading.names[0], known, phrases)
         known = _once(known, embedding.quiet)
         matches = jobs.match(found.vectors, known.vectors, threshold, max(top, 2))
@@ -71,17 +80,36 @@ def match(
     return found.code
 
 
-def _has_vectors(name: str) -> bool:
-    return Path(name).suffix.lower() in (".npy", ".q3e")
+def _both(
+    of_phrases: Reading, reading: Reading, model: Model, leave_out: Path | None
+) -> tuple[Collection, Collection]:
+    """Phrases and texts, read before the model is loaded: how much there is says how."""
+    both = of_phrases, reading
+    check_used(model.embedding, *both)
+    read = [gather(one, model.embedding, leave_out) for one in both]
+    n_bytes = sum(one.n_bytes for one in read if isinstance(one, Texts))
+    if n_bytes:
+        model.embedder(n_bytes)
+    known, found = (embedded(one, model, asked.skip) for one, asked in zip(read, both, strict=True))
+    return known, found
 
 
 def _once(known: Collection, quiet: bool) -> Collection:
     """The phrases, each once: a second one of the same would leave no margin to the first."""
-    rows = list({text: row for row, text in reversed(list(enumerate(known.texts)))}.values())[::-1]
-    if len(rows) < len(known.texts) and not quiet:
-        click.echo(f"{counted(len(known.texts) - len(rows), 'phrase')} there more than once", err=True)
-    ids, texts, sources = (tuple(each[row] for row in rows) for each in (known.ids, known.texts, known.sources))
-    return Collection(ids, texts, known.vectors[rows], sources, known.space, known.skipped)
+    from q3e_local.jobs import first_of_each
+
+    n = len(known.texts)
+    rows = np.flatnonzero(first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
+    if len(rows) < n and not quiet:
+        click.echo(f"{counted(n - len(rows), 'phrase')} there more than once", err=True)
+    return replace(
+        known,
+        ids=tuple(known.ids[row] for row in rows),
+        texts=tuple(known.texts[row] for row in rows),
+        vectors=known.vectors[rows],
+        places=tuple(known.places[row] for row in rows),
+        cut=None,
+    )
 
 
 def _report(found: Collection, known: Collection, matches: Matches, top: int) -> Report:
@@ -95,7 +123,7 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
             ]
             second = nearest[1] if len(nearest) > 1 else {"text": None, "score": None}
             fields: dict[str, Any] = {
-                "line": _line(name, row),
+                "line": found.places[row].line,
                 "id": name,
                 "text": text,
                 "match": nearest[0]["text"] if matches.is_match[row] else None,
@@ -103,6 +131,7 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
                 "second": second["text"],
                 "second_score": second["score"],
                 "margin": short(margin[row]),
+                "truncated": found.is_cut(row),
             }
             yield fields | {"nearest": nearest} if top > 1 else fields
 
@@ -111,14 +140,10 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
             matched = "no match" if fields["match"] is None else fields["match"]
             more = [each[name] for each in fields.get("nearest", ())[2:] for name in ("text", "score")]
             rest = [fields[name] for name in ("score", "second", "second_score", "margin")]
-            yield [fields["line"], fields["text"], matched, *rest, *more]
+            yield [fields["line"], fields["id"], fields["text"], matched, *rest, *more]
 
     places = range(3, matches.nearest.shape[1] + 1) if top > 2 else ()
     more = [f"{name} {place}" for place in places for name in ("match", "score")]
-    columns = ["line", "text", "match", "score", "second", "second score", "margin", *more]
-    return Report(objects(), columns, rows(), shown=["line", "score", "margin", "text", "match", "second"])
-
-
-def _line(name: str, row: int) -> int:
-    _, colon, line = name.rpartition(":")
-    return int(line) if colon and line.isdecimal() else row + 1
+    columns = ["line", "id", "text", "match", "score", "second", "second score", "margin", *more]
+    place = "line" if all(one.line is not None for one in found.places) else "id"
+    return Report(objects(), columns, rows(), shown=[place, "score", "margin", "text", "match", "second"])

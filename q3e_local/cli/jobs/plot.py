@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import click
 
-from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import counted
@@ -15,6 +16,7 @@ from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
+from q3e_local.jobs.mapping import COLOURS
 from q3e_local.landing import landing
 
 _COLOURS = ("folder", "file", "cluster", "none")
@@ -66,10 +68,10 @@ def plot(
         need("matplotlib", "a PNG")
     with stopping_cleanly():
         with Model(embedding) as model:
-            found = collect(reading, model, n_min=2, leave_out=path)
-        names = found.ids if found.ids != found.texts else ()
+            found = collect(reading, model, 2, path, partial(_check_number, method, k))
+        names = found.ids if found.has_texts else ()
         drawn = jobs.plot(found.vectors, found.texts, _groups(found, colour, k), method, names)
-        missing = _write(drawn, path, form, title or ", ".join((*reading.names, *reading.texts)))
+        missing = _write(drawn, path, form, title or ", ".join((*map(_last, reading.names), *reading.texts)))
     if missing and not embedding.quiet:
         click.echo(
             f"no font here has {missing[:20]}, so the picture has boxes in their place; install Noto Sans CJK, "
@@ -77,10 +79,20 @@ def plot(
             err=True,
         )
     if not embedding.quiet:
-        groups = f" in {counted(len(drawn.group_names), 'colour')}" if drawn.group_names else ""
+        groups = _of_colours(len(drawn.group_names))
         click.echo(f"{counted(len(found.ids), 'text')}{groups} in {path}", err=True)
     tell_skipped(found)
     return found.code
+
+
+def _check_number(method: Method, k: int | None, read: Texts | Collection) -> None:
+    from q3e_local import jobs
+
+    jobs.check_method(method, len(read.ids))
+    try:
+        jobs.check_clusters(k, len(read.ids))
+    except OptionError as error:
+        raise OptionError(error.under("-k")) from None
 
 
 def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[str]:
@@ -96,11 +108,23 @@ def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[st
             raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
         central = [found.texts[one.rows[0]] for one in parted.clusters]
         return [f"{label + 1}: {central[label][:60]}" for label in parted.labels.tolist()]
-    folders = [PurePosixPath(source).parent.as_posix() for source in found.sources]
+    sources = [place.source for place in found.places]
+    folders = [PurePosixPath(source).parent.as_posix() for source in sources]
     if colour == "folder" or (colour is None and len(set(folders)) > 1):
         return folders
-    is_many = len(set(found.sources)) > _FILES_AT_MOST
-    return () if colour is None and is_many else [PurePosixPath(source).name for source in found.sources]
+    is_many = len(set(sources)) > _FILES_AT_MOST
+    return () if colour is None and is_many else [PurePosixPath(source).name for source in sources]
+
+
+def _of_colours(n_groups: int) -> str:
+    if n_groups > len(COLOURS):
+        return f" in {n_groups} groups, which share {len(COLOURS)} colours,"
+    return f" in {counted(n_groups, 'colour')}" if n_groups else ""
+
+
+def _last(name: str) -> str:
+    """Of a path what says most of it."""
+    return Path(name).name or Path(name).resolve().name or name
 
 
 def _write(drawn: Map, path: Path, form: str, title: str) -> str:

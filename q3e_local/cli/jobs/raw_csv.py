@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from q3e_local.cli.inputs import STDIN
+from q3e_local.cli.inputs import STDIN, no_header
 from q3e_local.errors import InputError
 
 _FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
@@ -95,6 +95,11 @@ class RawCsv:
     def _with(self, row: Row, cell: str | None) -> bytes:
         raw = row.raw
         if cell is not None:
+            if len(row.cells) > len(self.header):
+                raise InputError(
+                    f"{self.name}:{row.line} has {len(row.cells)} cells, the header has {len(self.header)}; "
+                    "a score behind them would be in no column: mend the row, or leave out --score"
+                )
             line = raw.rstrip("\r\n")
             short = self._delimiter * max(0, len(self.header) - len(row.cells))
             raw = f"{line}{short}{self._delimiter}{self._quoted(cell)}{raw[len(line) :]}"
@@ -128,9 +133,9 @@ class RawCsv:
             yield line.removeprefix(_MARK) if number == 0 else line
 
     def _place(self, column: str) -> int:
-        if column not in self.header:
-            there = ", ".join(self.header) or "none"
-            raise InputError(f"{self.name} has no column {column!r}; its columns are {there}")
+        problem = no_header(self.header, column)
+        if problem is not None:
+            raise InputError(f"{self.name} {problem}")
         return self.header.index(column)
 
 

@@ -27,6 +27,7 @@ from q3e_local.tables import shortened
 _WIDTH = 100  # of a table that goes to no terminal
 _TEXT_WIDTH_MIN = 12
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "table"}
+_PLACES = ("id", "source", "first", "last")  # columns of paths
 _FORMS = ("table", "jsonl", "csv")
 
 
@@ -34,13 +35,15 @@ _FORMS = ("table", "jsonl", "csv")
 class Report:
     """A result. `objects` are for JSON Lines; `rows`, of the same facts flat, for CSV and the table.
 
-    A table has only the columns in `shown`, as a terminal is narrow; None: all.
+    A table has only the columns in `shown`, as a terminal is narrow, and only the rows that `is_shown` is true of;
+    None: all.
     """
 
     objects: Iterable[Mapping[str, Any]]
     columns: Sequence[str]
     rows: Iterable[Sequence[object]]
     shown: Sequence[str] | None = None
+    is_shown: Callable[[Sequence[object]], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def _table(report: Report, to_terminal: bool) -> str:
 
     columns = list(report.columns if report.shown is None else report.shown)
     places = [list(report.columns).index(column) for column in columns]
-    found = [[row[place] for place in places] for row in report.rows]
+    rows_shown = report.rows if report.is_shown is None else filter(report.is_shown, report.rows)
+    found = [[row[place] for place in places] for row in rows_shown]
     is_text = [any(isinstance(row[place], str) for row in found) for place in range(len(columns))]
     rows = [columns, *([_cell(cell) for cell in row] for row in found)]
     widths = [max(cell_len(row[place]) for row in rows) for place in range(len(columns))]
@@ -139,7 +143,7 @@ def _table(report: Report, to_terminal: bool) -> str:
     widths = _narrowed(widths, is_text, room)
     lines = (
         "  ".join(
-            _fitted(cell, width, text, ends=column == "id")
+            _fitted(cell, width, text, ends=column in _PLACES)
             for cell, width, text, column in zip(row, widths, is_text, columns, strict=True)
         ).rstrip()
         for row in rows

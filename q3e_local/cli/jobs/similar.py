@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import click
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.inputs import STDIN, Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, reading_options
+from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
@@ -33,20 +34,28 @@ def similar(
 ) -> int:  # fmt: skip
     """Compare texts: the score of two, a matrix of more. 1 is the same, 0 has nothing in common.
 
+    A TEXT that is the path of a file stands for what is in it; --text takes words as they are.
+
     \b
       q3e-local similar "the budget was approved" "预算获得批准"
-      q3e-local similar --file sentences.txt
-      q3e-local similar --file a.md --file b.md --task sts
+      q3e-local similar sentences.txt
+      q3e-local similar a.md b.md --task sts
     """
     from q3e_local import jobs
 
-    texts = (*words, *reading.texts)
-    reading = replace(reading, texts=texts, names=reading.names or _stdin(texts))
+    files = tuple(word for word in words if os.path.isfile(word))  # noqa: PTH113 - never raises, however long a text
+    if files and not embedding.quiet:
+        click.echo(f"comparing what is in {', '.join(files)}; for the words themselves give --text", err=True)
+    folders = [word for word in words if os.path.isdir(word)]  # noqa: PTH112
+    if folders and not embedding.quiet:
+        click.echo(f"{folders[0]} is a folder too; for the texts in it give --file {folders[0]}", err=True)
+    texts = (*(word for word in words if word not in files), *reading.texts)
+    reading = replace(reading, texts=texts, names=(*files, *reading.names) or _stdin(texts))
     if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout == Layout():
         reading = replace(reading, layout=Layout(lines=True))
     where = target(output, form, as_json, force)
     with stopping_cleanly(), Model(embedding) as model:
-        found = collect(reading, model, n_min=2, leave_out=where.path)
+        found = collect(reading, model, 2, where.path, lambda read: jobs.check_matrix(len(read.ids)))
     scores = jobs.similar(found.vectors, found.texts).scores
     if len(found.ids) == 2 and where.path is None and form is None and not as_json:
         click.echo(f"{float(scores[0, 1]):.4f}")
@@ -59,7 +68,7 @@ def similar(
 def _report(found: Collection, scores: Any) -> Report:
     def objects() -> Iterator[dict[str, Any]]:
         for row, (name, text) in enumerate(zip(found.ids, found.texts, strict=True)):
-            yield {"index": row, "id": name, "text": text, "scores": scores[row]}
+            yield {"index": row, "id": name, "text": text, "truncated": found.is_cut(row), "scores": scores[row]}
 
     numbers = [str(row + 1) for row in range(len(found.ids))]
     rows = ([row + 1, text, *map(short, scores[row].tolist())] for row, text in enumerate(found.texts))
@@ -77,4 +86,4 @@ def _stdin(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _is_one_text(name: str) -> bool:
     """Whether there would be one text without --lines, so that its lines must be meant."""
-    return name == STDIN or (Path(name).is_file() and Path(name).suffix.lower() not in (".npy", ".q3e"))
+    return name == STDIN or (Path(name).is_file() and not has_vectors(name))
