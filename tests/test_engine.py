@@ -246,33 +246,6 @@ def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(
     assert b"result_output" not in asked
 
 
-@pytest.mark.parametrize("flash_attention", [True, False])
-def test_of_a_piece_that_is_not_the_last_no_more_is_computed_than_its_keys_and_values(
-    f32: Path,
-    sequences: dict[int, Ids],
-    expected: dict[int, np.ndarray],
-    monkeypatch: pytest.MonkeyPatch,
-    flash_attention: bool,
-) -> None:
-    asked: list[bytes] = []
-    name_of = native.tensor_name
-    monkeypatch.setattr(native, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
-    with LlamaEngine(f32, small(flash_attention=flash_attention)) as engine:
-        asked.clear()
-        vector = engine.decode([sequences[N_CTX]])
-        assert engine.counts.n_decodes == 8
-        last = engine.info.n_layer - 1
-        assert asked.count(b"kqv_out-%d" % (last - 1)) == 8
-        assert asked.count(b"kqv_out-%d" % last) == asked.count(b"result_norm") == 1
-        # The same vector, to the last bit, as without.
-        monkeypatch.setattr(native, "tensor_op", lambda tensor: b"")
-        engine.decode([[7, *sequences[N_CTX][1:]]])  # nothing in common
-        asked.clear()
-        np.testing.assert_array_equal(engine.decode([sequences[N_CTX]]), vector)
-        assert asked.count(b"kqv_out-%d" % last) == 8
-    assert cosines(vector, expected[N_CTX][None])[0] >= 0.9999
-
-
 def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32: Path) -> None:
     info = inspect(f32)
     row = info.n_vocab * 4

@@ -40,8 +40,7 @@ class PoolingContext:
     """A native context that decodes whole sequences into pooled vectors.
 
     With the tap only each sequence's last token is an output, its hidden state is read off the running graph,
-    and the graph ends there; where a text goes on, it ends as soon as all keys and values are stored. Without the
-    tap llama.cpp pools, after projecting every token onto the vocabulary.
+    and the graph ends there. Without it llama.cpp pools, after projecting every token onto the vocabulary.
     """
 
     def __init__(
@@ -55,9 +54,6 @@ class PoolingContext:
         self.plan = plan
         self._n_embd = info.n_embd
         self._rows: list[NDArray[np.float32]] = []
-        # What stores keys and values in the last layer; what follows is of no use to a text's later pieces.
-        self._stores = tuple(b"cache_%c_l%d " % (what, info.n_layer - 1) for what in b"kv")
-        self._n_stored: int | None = None  # of these, in a piece that is not a text's last
         self._latest: tuple[int, ...] = ()  # the long text whose keys and values are in the cache
         self._kept = KeptPrefixes()
         self.counts = counts or Counts()
@@ -80,12 +76,8 @@ class PoolingContext:
 
     def _tap(self, tensor: int, ask: bool) -> bool:
         if ask:
-            name = native.tensor_name(tensor)
-            if self._n_stored is not None and name.startswith(self._stores):
-                self._n_stored += native.tensor_op(tensor) == b"SET_ROWS"
-            return name == TAPPED or self._n_stored == len(self._stores)
-        if self._n_stored is None:
-            self._rows.append(native.read_tensor(tensor, self._n_embd))
+            return native.tensor_name(tensor) == TAPPED
+        self._rows.append(native.read_tensor(tensor, self._n_embd))
         return False  # ends the graph: the projection is never computed
 
     def decode(
@@ -183,11 +175,7 @@ class PoolingContext:
         """Decode the next ids of a sequence that is longer than a batch."""
         is_last = places.stop == len(ids)
         at = self._batch.put(0, ids[places.start : places.stop], places.start, [0], output_last=is_last)
-        self._n_stored = None if is_last else 0
-        try:
-            self._context.decode(self._batch.filled(at))
-        finally:
-            self._n_stored = None
+        self._context.decode(self._batch.filled(at))
         self.counts.add(at, 0)
         if is_last:
             self._latest = tuple(ids)

@@ -81,10 +81,7 @@ _ggml.ggml_nbytes.argtypes, _ggml.ggml_nbytes.restype = [ctypes.c_void_p], ctype
 _ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 _ggml.ggml_backend_tensor_get.restype = None
 
-_ggml.ggml_op_desc.argtypes, _ggml.ggml_op_desc.restype = [ctypes.c_void_p], ctypes.c_char_p
-
 tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
-tensor_op: Callable[[int], bytes] = _ggml.ggml_op_desc
 
 
 def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:
