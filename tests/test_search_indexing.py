@@ -305,7 +305,7 @@ def test_broken_files_of_every_kind_are_passed_over(world):
 
 
 def test_a_part_that_cannot_be_read_is_told_and_the_rest_is_found(world):
-    write(world.folder, {"log.txt": b"the first line is sound\n" * 40 + b"\xff\n"})
+    write(world.folder, {"log.txt": "第一行没有问题。\n".encode() * 40 + b"\xff\n"})
     tally = world.index()
     assert world.names == ["log.txt"]
     assert [(one.path.name, one.is_expected) for one in tally.skipped] == [("log.txt", False)]
