@@ -258,7 +258,7 @@ def no_header(header: Sequence[str], *wanted: str | None) -> str | None:
     """Why a CSV's first line is not the header of these columns."""
     if header and header[0].startswith(_UTF16_MARKS):
         return "is UTF-16, not UTF-8; convert it first, as with iconv -f UTF-16 -t UTF-8"
-    if not _is_utf8("".join(header)):
+    if not is_utf8("".join(header)):
         return "is not UTF-8 in its first line; convert it first, as with iconv -f GBK -t UTF-8"
     for column in wanted:
         if column is not None and column not in header:
@@ -270,7 +270,7 @@ def _from_record(where: str, record: dict[str, Any], field: str, id_field: str |
     if id_field is not None and not isinstance(record.get(id_field), str | int):
         return Item(where, "", n_bytes, f"has no {id_field!r} to take as its id")
     name = where if id_field is None else str(record[id_field])
-    if not _is_utf8(name):
+    if not is_utf8(name):
         return Item(where, "", n_bytes, f"field {id_field!r} is not UTF-8")
     place = "" if name == where else f" ({where})"
     text = record.get(field)
@@ -278,14 +278,14 @@ def _from_record(where: str, record: dict[str, Any], field: str, id_field: str |
         return Item(name, "", n_bytes, f"has no field {field!r}{place}")
     if not isinstance(text, str):
         return Item(name, "", n_bytes, f"field {field!r} is no text but {type(text).__name__}{place}")
-    if not _is_utf8(text):
+    if not is_utf8(text):
         return Item(name, "", n_bytes, f"field {field!r} is not UTF-8{place}")
     if not text.strip():
         return Item(name, "", n_bytes, f"has no text in it{place}")
     return Item(name, text, n_bytes)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
     """False where bytes that are not UTF-8 passed as surrogates."""
     try:
         text.encode("utf-8")

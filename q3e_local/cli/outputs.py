@@ -185,8 +185,8 @@ def _alone(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path} is being written by another process; wait for it, or write to a new file"
         ) from None
-    except (OSError, NotImplementedError):  # filelock raises the second where a file system has no locks
-        pass  # a home that cannot be written or locked: no reason to refuse an output elsewhere
+    except OSError:
+        pass  # a home that cannot be written: no reason to refuse an output elsewhere
     try:
         yield
     finally:

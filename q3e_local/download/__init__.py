@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from q3e_local.card import ModelFile
 from q3e_local.checksum import sha256
@@ -25,9 +25,6 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 Source = Literal["auto", "hub", "modelscope"]
 
@@ -100,29 +97,19 @@ def delete(path: Path) -> None:
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
     """Hold a lock against other processes. One that has to wait is told that another is `what`."""
-    from filelock import FileLock, SoftFileLock
+    from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock: BaseFileLock = FileLock(path, mode=0o664)
-    try:
-        _acquire(lock, what)
-    except NotImplementedError:  # a file system without locks: what huggingface_hub falls back to
-        lock = SoftFileLock(path)
-        _acquire(lock, what)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(lock: BaseFileLock, what: str) -> None:
-    from filelock import Timeout
-
+    lock = FileLock(path, mode=0o664)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         _log.warning("another process is %s; waiting for it", what)
         lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:

@@ -134,11 +134,6 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
         except Timeout:
             on_wait()
             lock.acquire()
-        while not file.exists():  # whoever had it took it away between our opening and locking it
-            lock.release()
-            lock.acquire()
-    except NotImplementedError:
-        raise OutputError(f"the disk of {path} has no locks; keep the index on another with --db") from None
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
     try:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from q3e_local.cli.inputs import STDIN, no_header
+from q3e_local.cli.inputs import STDIN, is_utf8, no_header
 from q3e_local.errors import InputError
 
 _FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
@@ -75,7 +75,7 @@ class RawCsv:
         """The cells of the columns; empty where a row is too short to have them. Raises InputError."""
         texts = [row.cells[place] if place < len(row.cells) else "" for place in self._places]
         for place, text in zip(self._places, texts, strict=True):
-            if not _is_utf8(text):
+            if not is_utf8(text):
                 raise InputError(
                     f"{self.name}:{row.line} column {self.header[place]!r} is not UTF-8; "
                     "convert the file first, as with iconv -f GBK -t UTF-8"
@@ -137,11 +137,3 @@ class RawCsv:
         if problem is not None:
             raise InputError(f"{self.name} {problem}")
         return self.header.index(column)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
