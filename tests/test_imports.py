@@ -55,7 +55,7 @@ FOREIGN = {
     "pyarrow": {"cli", "search.export"},
     "sklearn": {"jobs.clustering", "jobs.mapping"},
     "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
-    "matplotlib": {"jobs.drawing"},
+    "matplotlib": {"jobs.drawing", "jobs.fonts"},
     "apsw": {"search.database"},
     "watchfiles": {"search.watch"},
     "sqlite_vec": {"search.database"},

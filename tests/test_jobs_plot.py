@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from command import expected, run, write
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from test_jobs_library import rows, themes, unit
 
 from q3e_local import jobs
 from q3e_local.jobs import drawing
+from q3e_local.jobs.labels import place_labels
 from q3e_local.vectors import finish
 
 HOSTILE = '</script><b>x</b><img src=x onerror=alert(1)> \u2028 & "预算" $x$'
@@ -95,8 +102,39 @@ def png_size(png: bytes) -> tuple[int, int]:
     return struct.unpack(">II", png[16:24])
 
 
-def test_a_png_is_the_same_each_time_and_says_which_characters_no_font_has(monkeypatch):
-    monkeypatch.setattr(drawing, "_CHINESE_FONTS", ())  # whatever is installed here
+@pytest.fixture
+def fonts(monkeypatch):
+    """matplotlib's fonts as on a machine without any other: DejaVu alone. Tests may install more in the list."""
+    manager = font_manager.fontManager
+    own = [font for font in manager.ttflist if font.name.startswith("DejaVu")]
+    monkeypatch.setattr(manager, "ttflist", own)
+    installed = []
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: installed)
+    yield installed
+    manager._findfont_cached.cache_clear()
+
+
+def made_font(path, characters, name):
+    """A TrueType font with a box for each of these characters."""
+    pen = TTGlyphPen(None)
+    for step, corner in enumerate([(0, 0), (0, 700), (500, 700), (500, 0)]):
+        (pen.lineTo if step else pen.moveTo)(corner)
+    pen.closePath()
+    glyphs = [".notdef", *(f"u{ord(one):04x}" for one in characters)]
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder(glyphs)
+    builder.setupCharacterMap({ord(one): f"u{ord(one):04x}" for one in characters})
+    builder.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": name, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+def test_a_png_is_the_same_each_time_and_says_which_characters_no_font_has(fonts):
     drawn = jobs.plot(unit(0, 90, 180), ["预算 $x", "b", "c"], ["one", "二", "二"])
     pictures = []
     for _ in range(2):
@@ -105,6 +143,14 @@ def test_a_png_is_the_same_each_time_and_says_which_characters_no_font_has(monke
         pictures.append(stream.getvalue())
     assert pictures[0] == pictures[1]
     assert png_size(pictures[0]) == (1500, 1500)
+
+
+def test_a_font_is_found_that_was_installed_after_matplotlib_made_its_list(fonts, tmp_path):
+    drawn = jobs.plot(unit(0, 90, 180), ["预算", "b", "c"])
+    assert jobs.write_png(drawn, io.BytesIO()) == "算预"
+    fonts.append(made_font(tmp_path / "new.ttf", "预算", "A Font Nobody Knows"))
+    fonts.append(str(write(tmp_path, {"broken.ttf": "no font"})))
+    assert jobs.write_png(drawn, io.BytesIO()) == ""
 
 
 def test_a_folder_is_drawn_with_a_colour_for_each_folder(folder):
@@ -131,21 +177,73 @@ def test_lines_are_drawn_with_a_colour_for_each_cluster(folder):
     assert (again.exit_code, "map.png exists" in again.stderr) == (1, True)
 
 
-def test_names_in_a_png_stay_in_the_frame_and_off_each_other(monkeypatch):
-    kept = []
-    thin_out = drawing._thin_out
+def touches(box, x, y, radius):
+    """Whether a disc reaches into a box of left, bottom, right, top."""
+    far = np.hypot(max(box[0] - x, 0, x - box[2]), max(box[1] - y, 0, y - box[3]))
+    return far < radius
 
-    def looking(names, frame, taken):
-        thin_out(names, frame, taken)
-        kept.append(([name.get_window_extent() for name in names if name.axes is not None], frame))
 
-    monkeypatch.setattr(drawing, "_thin_out", looking)
-    texts = [f"a long name of text number {n}" for n in range(40)]
-    jobs.write_png(jobs.plot(rows(40, 16), texts), io.BytesIO())
-    ((boxes, frame),) = kept
-    assert len(boxes) > 5
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
-    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+def overlap(one, other):
+    return min(one[2], other[2]) > max(one[0], other[0]) and min(one[3], other[3]) > max(one[1], other[1])
+
+
+@pytest.mark.parametrize("n", [3, 40, 60])
+def test_labels_of_a_png_stay_in_the_frame_off_the_points_and_off_each_other(n):
+    texts = [f"a long name of text number {number}" for number in range(n)]
+    drawn = jobs.plot(rows(n, 16), texts, groups=[str(number % 3) for number in range(n)])
+    figure, _ = drawing.figure_of(drawn, "a title")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    boxes = [text.get_window_extent().extents for text in axes.texts]
+    assert len(boxes) == n if n == 3 else len(boxes) > 8
+    dots = axes.collections[0]
+    radius = np.sqrt(dots.get_sizes()[0]) / 2 * figure.dpi / 72
+    centres = dots.get_offset_transform().transform(dots.get_offsets())
+    for number, box in enumerate(boxes):
+        assert frame.x0 <= box[0] <= box[2] <= frame.x1
+        assert frame.y0 <= box[1] <= box[3] <= frame.y1
+        assert not any(touches(box, x, y, radius) for x, y in centres)
+        assert not any(overlap(box, other) for other in boxes[:number])
+    legend = figure.legends[0].get_window_extent()
+    assert not any(legend.contains(x, y) for x, y in centres)
+
+
+def test_a_label_goes_where_there_is_room_and_nowhere_where_there_is_none():
+    points = np.array([[50.0, 50.0], [70.0, 50.0]])
+    first, second = place_labels(points, 5, [(40, 10), (40, 10)], (0, 0, 200, 100), gap=3)
+    assert first == (2, 45, 42, 55)  # on the left: the second point is on the right
+    assert second == (78, 45, 118, 55)
+    assert place_labels(points, 5, [(40, 10), (240, 10)], (0, 0, 200, 100), gap=3)[1] is None
+    assert place_labels(np.empty((0, 2)), 5, [], (0, 0, 1, 1)) == []
+
+
+@pytest.mark.parametrize("zoom", [1, 4])
+def test_labels_of_a_page_stay_off_the_points_the_legend_and_each_other(tmp_path, zoom):
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    texts = [f"the text with number {n}" for n in range(120)]
+    drawn = jobs.plot(rows(120, 16), texts, groups=[f"group {n % 11 + 1}" for n in range(120)])
+    page = tmp_path / "map.html"
+    page.write_text(jobs.html_page(drawn, "a title"), encoding="utf-8")
+    script = Path(__file__).with_name("node") / "map.mjs"
+    done = subprocess.run(
+        ["node", script, page, "900", "700", str(zoom)], capture_output=True, text=True, check=True, timeout=120
+    )
+    shown = json.loads(done.stdout)
+    assert shown["legend"] == ["a title", *(f"group {n}" for n in range(1, 12))]  # 2 before 10
+    assert len(shown["all"]["discs"]) == 120
+    assert len(shown["light"]["discs"]) == 120 if zoom == 1 else len(shown["light"]["discs"]) < 120
+    assert {one["colour"] for one in shown["light"]["texts"]} != {one["colour"] for one in shown["dark"]["texts"]}
+    for screen in ("light", "all"):
+        boxes = [(one["x"], one["y"], one["x"] + one["width"], one["y"] + 14) for one in shown[screen]["texts"]]
+        assert len(boxes) > 10
+        for number, box in enumerate(boxes):
+            assert 0 <= box[0] <= box[2] <= 900
+            assert 0 <= box[1] <= box[3] <= 700
+            assert not overlap(box, (8, 8, 200, 90))
+            assert not any(touches(box, one["x"], one["y"], one["radius"]) for one in shown[screen]["discs"])
+            assert not any(overlap(box, other) for other in boxes[:number])
 
 
 def test_twenty_groups_have_a_colour_each_and_more_are_told(folder):
@@ -162,3 +260,34 @@ def test_a_picture_is_named_by_the_last_of_a_path(folder):
     run("plot", "--lines", folder / "deep/down/a.txt", "-o", "map.html")
     page = (folder / "map.html").read_text(encoding="utf-8")
     assert json.loads(Page(page).scripts[0])["title"] == "a.txt"
+
+
+def page_of(folder, *arguments):
+    result = run("plot", *arguments, "-o", "map.html", "--force")
+    assert result.exit_code == 0, result.output
+    return json.loads(Page((folder / "map.html").read_text(encoding="utf-8")).scripts[0])
+
+
+def test_paths_are_those_below_the_folder_that_all_files_share(folder):
+    write(folder, {"deep/down/a/1.txt": "the cat", "deep/down/b/2.txt": "the dog", "deep/down/3.txt": "prices"})
+    data = page_of(folder, folder / "deep")
+    assert [one[3] for one in data["points"]] == ["3.txt", "a/1.txt", "b/2.txt"]
+    assert [one["name"] for one in data["groups"]] == ["a", "b", "down"]
+    data = page_of(folder, "--lines", folder / "deep/down/a/1.txt", "--text", "another")
+    assert data["points"][1][3] == (folder / "deep/down/a/1.txt").as_posix() + ":1"  # nothing is shared with a --text
+
+
+def test_the_legend_is_in_order_and_numbers_count_as_numbers(folder):
+    write(folder, {f"{n}/x.txt": f"text {n}" for n in (10, 9, 2)})
+    assert [one["name"] for one in page_of(folder, "10", "9", "2")["groups"]] == ["2", "9", "10"]
+    clusters = jobs.plot(rows(3, 4), groups=["3: c", "1: a", "2: b"])
+    assert list(clusters.colours) == ["1: a", "2: b", "3: c"]
+    huge = "9" * 5000
+    assert jobs.plot(rows(3, 4), groups=[f"x{huge}", "x10", "x9"]).group_names == ("x9", "x10", f"x{huge}")
+
+
+def test_markdown_is_shown_without_its_marks(folder):
+    marked = "---\ntitle: x\n---\n# The *plan*\n\nSee **all** of [it](http://there/) and `code`.\n\n- one\n- two\n"
+    write(folder, {"a.md": marked, "b.md": "***\n", "c.txt": "# as it *is*"})
+    texts = [one[4] for one in page_of(folder, "a.md", "b.md", "c.txt")["points"]]
+    assert texts == ["The plan See all of it and code. one two", "***", "# as it *is*"]

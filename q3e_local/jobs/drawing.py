@@ -1,6 +1,6 @@
 """A map as a file: a PNG by matplotlib, or an HTML page that needs nothing beside itself.
 
-The only file that imports matplotlib. Knows maps, nothing of vectors.
+Draws with matplotlib, whose fonts are in fonts.py. Knows maps, nothing of vectors.
 """
 
 from __future__ import annotations
@@ -8,86 +8,102 @@ from __future__ import annotations
 import importlib.resources
 import json
 import warnings
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from q3e_local.errors import MissingPackageError
+from q3e_local.jobs.fonts import font_for
+from q3e_local.jobs.labels import place_labels
 from q3e_local.jobs.mapping import Map
 from q3e_local.tables import shortened
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
-_LABELLED = 60  # points; more and their names cover each other
+_LABELLED = 60  # points; the labels of more would hide the map
 _IN_LEGEND = 20  # groups
 _HOVER = 400  # characters of a text
-_LABEL = 24
-# Fonts with Chinese characters as systems and their users have them, Latin ones with many scripts last.
-_CHINESE_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "PingFang SC", "Hiragino Sans GB",
-    "Heiti SC", "STHeiti", "Songti SC", "Microsoft YaHei", "SimHei", "SimSun", "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei", "Droid Sans Fallback", "Noto Sans CJK JP", "Noto Sans CJK TC", "Arial Unicode MS",
-)  # fmt: skip
+_LABEL = 24  # characters
+_DPI = 150
+_POINTS_PER_INCH = 72
 
 
 def write_png(drawn: Map, stream: BinaryIO, title: str = "") -> str:
-    """Draw the map as a PNG. Returns the characters that no font here has, which show as boxes; mostly none."""
+    """Draw the map as a PNG of 1,500 by 1,500 pixels.
+
+    Up to 60 points have labels; a label that would cover a point or another label is left out. Returns the characters
+    that no installed font has, which show as boxes; mostly none. Raises MissingPackageError without matplotlib.
+    """
+    figure, missing = figure_of(drawn, title)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the caller gets these characters
+        # The same map is the same file: no date, no version of matplotlib.
+        figure.savefig(stream, format="png", metadata={"Software": "q3e-local"})
+    return missing
+
+
+def figure_of(drawn: Map, title: str = "") -> tuple[Figure, str]:
+    """The map as a matplotlib figure, and the characters that no installed font has."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingPackageError("a PNG", "matplotlib", "analysis") from None
     groups, colours = drawn.group_names, drawn.colours
     labels = [_plain(text, _LABEL) for text in drawn.texts] if len(drawn.texts) <= _LABELLED else []
-    font, missing = _font("".join([title, *labels, *groups[:_IN_LEGEND]]))
-    figure = Figure(figsize=(10, 10), dpi=150, layout="constrained")
+    font, missing = font_for("".join([title, *labels, *groups[:_IN_LEGEND]]))
+    figure = Figure(figsize=(10, 10), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    size = max(4.0, min(60.0, 20_000 / len(drawn.points)))
+    diameter = max(2.0, min(8.0, (20_000 / len(drawn.points)) ** 0.5))  # in points, as matplotlib has sizes
     of_points = [colours[group] for group in drawn.groups]
-    axes.scatter(drawn.points[:, 0], drawn.points[:, 1], s=size, c=of_points, alpha=0.8, linewidths=0)
+    axes.scatter(drawn.points[:, 0], drawn.points[:, 1], s=diameter**2, c=of_points, alpha=0.8, linewidths=0)
     for group in groups[:_IN_LEGEND]:
         axes.scatter([], [], c=colours[group], label=_plain(group, 40))
-    names = [
-        # Towards the middle, where there is room.
-        axes.annotate(
-            label, (x, y), xytext=(4 if x < 0.5 else -4, 4), textcoords="offset points",
-            ha="left" if x < 0.5 else "right", fontproperties=_sized(font, 7),
-        )
-        for (x, y), label in zip(drawn.points.tolist(), labels, strict=False)
-    ]  # fmt: skip
     if groups:
         more = f"and {len(groups) - _IN_LEGEND} more" if len(groups) > _IN_LEGEND else None
-        axes.legend(title=more, loc="best", prop=_sized(font, 8))
+        # Outside of the frame, where no point can be.
+        figure.legend(title=more, loc="outside lower center", ncols=2, prop=_sized(font, 8), frameon=False)
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.1)
     if title:
         axes.set_title(_plain(title, 100), fontproperties=_sized(font, 11))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # said by what is returned
-        figure.draw_without_rendering()
-        legend = axes.get_legend()
-        _thin_out(names, axes.get_window_extent(), [] if legend is None else [legend.get_window_extent()])
-        # The same map is the same file: no date, no version of matplotlib.
-        figure.savefig(stream, format="png", metadata={"Software": "q3e-local"})
-    return missing
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.draw_without_rendering()  # from here on it is known where each point is
+        figure.set_layout_engine("none")
+        _label(axes, drawn, labels, diameter / 2 / _POINTS_PER_INCH * _DPI, _sized(font, 7))
+    return figure, missing
 
 
-def _thin_out(names: Sequence[Annotation], frame: Bbox, taken: list[Bbox]) -> None:
-    """Take away the names that would cover one before them or what is there, or run out of the frame."""
-    for name in names:
-        box = name.get_window_extent()
-        is_inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        if not is_inside or box.count_overlaps(taken):
-            name.remove()
+def _label(axes: Axes, drawn: Map, labels: list[str], radius: float, font: FontProperties) -> None:
+    """Write the labels, each where it covers nothing; `radius` of the points is in pixels."""
+    from matplotlib.transforms import IdentityTransform
+
+    if not labels:
+        return
+    texts = [
+        axes.text(0, 0, label, transform=IdentityTransform(), fontproperties=font, va="bottom") for label in labels
+    ]
+    extents = [text.get_window_extent() for text in texts]
+    points = axes.transData.transform(drawn.points)
+    frame = axes.get_window_extent()
+    sizes = [(extent.width, extent.height) for extent in extents]
+    boxes = place_labels(points, radius, sizes, (frame.x0, frame.y0, frame.x1, frame.y1))
+    for text, extent, box in zip(texts, extents, boxes, strict=True):
+        if box is None:
+            text.remove()
         else:
-            taken.append(box)
+            # The extent of a text need not begin where the text does.
+            text.set_position((box[0] - extent.x0, box[1] - extent.y0))
 
 
 def html_page(drawn: Map, title: str) -> str:
-    """The map as one HTML page: texts on hover, groups to switch off, zoom and pan. Loads nothing from anywhere."""
+    """The map as one HTML page: labels, texts on hover, groups to switch off, zoom and pan, light and dark.
+
+    The page loads nothing from anywhere.
+    """
     place = {name: number for number, name in enumerate(drawn.colours)}
     data = {
         "title": title,
@@ -116,32 +132,7 @@ def _plain(text: str, n_most: int) -> str:
     return shortened(text, n_most).replace("$", r"\$")
 
 
-def _sized(font: FontProperties | None, size: float) -> FontProperties:
-    from matplotlib.font_manager import FontProperties
-
-    sized = FontProperties() if font is None else font.copy()
+def _sized(font: FontProperties, size: float) -> FontProperties:
+    sized = font.copy()
     sized.set_size(size)
     return sized
-
-
-def _font(text: str) -> tuple[FontProperties | None, str]:
-    """Families that have the characters of a text, matplotlib's own first, and the characters that none has."""
-    from matplotlib import font_manager
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    missing = {character for character in text if not character.isspace()}
-    families: list[str] = []
-    for family in ("DejaVu Sans", *(name for name in _CHINESE_FONTS if name in installed)):
-        path = font_manager.findfont(family)
-        here = _had(path, missing)
-        if here or not families:
-            families.append(family)
-        missing -= here
-    return font_manager.FontProperties(family=families), "".join(sorted(missing))
-
-
-def _had(path: str, characters: Iterable[str]) -> set[str]:
-    from matplotlib.ft2font import FT2Font
-
-    glyphs = FT2Font(path).get_charmap()
-    return {character for character in characters if ord(character) in glyphs}

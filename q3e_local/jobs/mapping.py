@@ -5,6 +5,7 @@ The only file that projects with scikit-learn. Knows vectors and texts; draws bu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -46,8 +47,8 @@ class Map:
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The groups in the order they come in; none where there is but one."""
-        names = tuple(dict.fromkeys(self.groups))
+        """The groups by name, numbers in them by value: 2 before 10. None where all points are of one group."""
+        names = tuple(sorted(set(self.groups), key=_by_name))
         return names if len(names) > 1 else ()
 
     @property
@@ -123,6 +124,14 @@ def principal(vectors: Vectors, n: int) -> Points:
     if found.shape[1] < n:  # fewer rows than components
         found = np.pad(found, ((0, 0), (0, n - found.shape[1])))
     return found
+
+
+def _by_name(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key that sorts names as people do: runs of digits count as numbers, case does not matter."""
+    parts: list[str | tuple[int, str]] = list(re.split(r"([0-9]+)", name.casefold()))
+    # Of two numbers without leading zeros the longer one is larger.
+    parts[1::2] = [(len(digits), digits) for digits in (str(part).lstrip("0") for part in parts[1::2])]
+    return parts, name
 
 
 def _tsne(vectors: Vectors) -> Points:

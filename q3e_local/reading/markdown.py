@@ -51,6 +51,18 @@ def blocks(text: str, outline: Outline) -> Iterator[Block]:
             yield Block(first, end, outline.path)
 
 
+def plain_text(text: str) -> str:
+    """The words of a Markdown text, a line a block: no marks, no addresses of links, no HTML, no front matter."""
+    front = _FRONT_MATTER.match(text)
+    lines = []
+    for token in _parser().parse(text[front.end() :] if front else text):
+        if token.type == "inline":
+            lines.append(_plain(token.content))
+        elif token.type in ("fence", "code_block"):
+            lines.append(token.content.rstrip())
+    return "\n".join(lines)
+
+
 @cache
 def _parser() -> MarkdownIt:
     """Blocks alone: what stands inside a paragraph matters in headings only."""
@@ -65,7 +77,7 @@ def _inline_parser() -> MarkdownIt:
 
 
 def _plain(inline: str) -> str:
-    """The words of a heading without its markup."""
+    """The words of a heading or a paragraph without its marks."""
     children = [child for token in _inline_parser().parseInline(inline) for child in token.children or []]
     words = (
         " " if child.type.endswith("break") else child.content for child in children if child.type != "html_inline"

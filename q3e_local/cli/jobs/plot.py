@@ -11,6 +11,7 @@ import click
 from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
+from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
 from q3e_local.cli.jobs.report import counted
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.stopping import stopping_cleanly
@@ -18,6 +19,7 @@ from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
 from q3e_local.jobs.mapping import COLOURS
 from q3e_local.landing import landing
+from q3e_local.tables import shortened
 
 _COLOURS = ("folder", "file", "cluster", "none")
 _FILES_AT_MOST = 20  # that have a colour each without being asked
@@ -69,8 +71,9 @@ def plot(
     with stopping_cleanly():
         with Model(embedding) as model:
             found = collect(reading, model, 2, path, partial(_check_number, method, k))
-        names = found.ids if found.has_texts else ()
-        drawn = jobs.plot(found.vectors, found.texts, _groups(found, colour, k), method, names)
+        names = short_names(found) if found.has_texts else ()
+        texts = plain_texts(found)
+        drawn = jobs.plot(found.vectors, texts, _groups(found, texts, colour, k), method, names)
         missing = _write(drawn, path, form, title or ", ".join((*map(_last, reading.names), *reading.texts)))
     if missing and not embedding.quiet:
         click.echo(
@@ -95,8 +98,8 @@ def _check_number(method: Method, k: int | None, read: Texts | Collection) -> No
         raise OptionError(error.under("-k")) from None
 
 
-def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[str]:
-    """The group of each text, by name."""
+def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int | None) -> Sequence[str]:
+    """The group of each text, by name; `texts` are the texts as the map shows them."""
     if colour == "none":
         return ()
     if colour == "cluster":
@@ -106,10 +109,10 @@ def _groups(found: Collection, colour: str | None, k: int | None) -> Sequence[st
             parted = jobs.cluster(found.vectors, k)
         except OptionError as error:
             raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
-        central = [found.texts[one.rows[0]] for one in parted.clusters]
-        return [f"{label + 1}: {central[label][:60]}" for label in parted.labels.tolist()]
+        central = [shortened(texts[one.rows[0]], 60) for one in parted.clusters]
+        return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
     sources = [place.source for place in found.places]
-    folders = [PurePosixPath(source).parent.as_posix() for source in sources]
+    folders = folder_names(sources)
     if colour == "folder" or (colour is None and len(set(folders)) > 1):
         return folders
     is_many = len(set(sources)) > _FILES_AT_MOST

@@ -1,0 +1,58 @@
+"""How a map names its texts: paths below the folder that all files share, and Markdown without its marks.
+
+Knows ids, places and texts of a collection; nothing of vectors or drawing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from q3e_local.cli.collection import Collection
+from q3e_local.reading.kinds import kind_of
+
+
+def folder_names(sources: Sequence[str]) -> list[str]:
+    """The folder of each file, below the folder that all of them share. That folder itself has its last name."""
+    shared = _shared_folder(sources)
+    return [_below(PurePosixPath(source).parent, shared) or shared.name or "." for source in sources]
+
+
+def short_names(found: Collection) -> tuple[str, ...]:
+    """The id of each text, with the path of its file shortened to what lies below the folder that all files share."""
+    shared = _shared_folder([place.source for place in found.places])
+    names = []
+    for name, place in zip(found.ids, found.places, strict=True):
+        rest = name.removeprefix(place.source)
+        is_path = bool(place.source) and rest != name
+        names.append((_below(PurePosixPath(place.source), shared) + rest) if is_path else name)
+    return tuple(names)
+
+
+def plain_texts(found: Collection) -> tuple[str, ...]:
+    """The texts as people read them: those of Markdown files without the marks of headings, emphasis and links."""
+    return tuple(
+        _without_marks(text) if kind_of(place.source) == "markdown" else text
+        for text, place in zip(found.texts, found.places, strict=True)
+    )
+
+
+def _without_marks(text: str) -> str:
+    from q3e_local.reading.markdown import plain_text
+
+    # A text of marks alone, such as a rule, is better than none.
+    return plain_text(text).strip() or text
+
+
+def _shared_folder(sources: Sequence[str]) -> PurePosixPath:
+    """The deepest folder above all files; the empty path where there is none, or not all texts are of files."""
+    folders = {PurePosixPath(source).parent.as_posix() for source in sources}
+    if "" in sources or len({folder.startswith("/") for folder in folders}) != 1:
+        return PurePosixPath()
+    return PurePosixPath(os.path.commonpath(folders).replace(os.sep, "/"))
+
+
+def _below(path: PurePosixPath, folder: PurePosixPath) -> str:
+    name = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+    return "" if name == "." else name
