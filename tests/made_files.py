@@ -5,13 +5,17 @@ Knows nothing of our readers. Each function gives a file's bytes; `folder` write
 
 from __future__ import annotations
 
+import datetime
 import io
 import zipfile
 from collections.abc import Callable, Sequence
+from email.message import EmailMessage
 from pathlib import Path
 
 import docx
 import nbformat
+import odfdo
+import openpyxl
 import pptx
 from PIL import Image
 from pptx.util import Inches
@@ -106,6 +110,69 @@ def slides() -> bytes:
     box.text_frame.text = "第二季度的重点是海外市场。"
     presentation.save(file)
     return file.getvalue()
+
+
+def workbook() -> bytes:
+    """A sheet with a title above its header, an empty one, and one of a single column."""
+    made, file = openpyxl.Workbook(), io.BytesIO()
+    sheet = made.active
+    sheet.title = "费用"
+    for row in (["Costs of 2026"], ["部门", "euros", "paid"], ["市场部", 1200.0, datetime.datetime(2026, 3, 1)]):
+        sheet.append(row)
+    sheet.append([None, None, None])
+    sheet.append(["Research", 3.5, datetime.datetime(2026, 3, 2, 9, 30)])
+    made.create_sheet("empty")
+    made.create_sheet("Notes").append(["paid by the lighthouse fund"])
+    made.save(file)
+    return file.getvalue()
+
+
+def opendocument() -> bytes:
+    """Headings, a footnote, a list, a table, and what a reviewer deleted and remarked."""
+    made, file = odfdo.Document("text"), io.BytesIO()
+    body = made.body
+    body.clear()
+    body.append(odfdo.Paragraph("Ferry guide", style="Title"))
+    body.append(odfdo.Header(1, "Timetable"))
+    line = odfdo.Paragraph("The ferry leaves  at seven\tdaily.")
+    line.insert_note(after="seven", note_id="n1", citation="1", body="Eight in winter.")
+    body.append(line)
+    body.append(odfdo.List(["buy a ticket", "queue at pier two"]))
+    table = odfdo.Table("T", width=2, height=2)
+    table.set_values([["Harbour", "Minutes"], ["Texel", 20]])
+    body.append(table)
+    body.append(odfdo.Header(2, "票价"))
+    price = odfdo.Paragraph("成人票十二元。")
+    price.insert_annotation(after="成人票", body="too cheap?", creator="Ann")
+    body.append(price)
+    made.save(file)
+    return file.getvalue()
+
+
+RICH_TEXT = (
+    rb"{\rtf1\ansi\ansicpg936\deff0{\fonttbl{\f0\fnil\fcharset134 SimSun;}}{\info{\title not shown}}" + b"\n"
+    rb"\pard The \b orchard\b0  has forty trees.\par" + b"\n"
+    rb"\pard \'c6\'bb\'b9\'fb\'cf\'c2\'b8\'f6\'d4\'c2\'b2\'c9\'ca\'d5\'a1\'a3\par" + b"\n"
+    rb"\trowd\cellx1000\cellx2000\intbl Apple\cell 30 trees\cell\row" + b"\n"
+    rb"\trowd\cellx1000\cellx2000\intbl Pear\cell 10 trees\cell\row" + b"\n"
+    rb"{\pict\pngblip " + b"89504e470d0a1a0a" * 100 + rb"}\pard Caf\u233?.\par}"
+)  # fmt: skip
+
+
+def mail() -> bytes:
+    """Plain text beside the same as a page, an attachment, and another mail that was attached."""
+    inner = EmailMessage()
+    inner["Subject"], inner["From"] = "Quarry", "Tom <tom@example.com>"
+    inner.set_content("The quarry closes in May.\n")
+    made = EmailMessage()
+    made["Subject"] = "关于采石场"
+    made["From"], made["To"] = "李雷 <li@example.com>", "Mia <mia@example.com>"
+    made["Date"] = datetime.datetime(2026, 3, 1, 9, 0, tzinfo=datetime.UTC)
+    made.set_content("采石场五月关闭。\n\nSee below.\n", charset="gb2312")
+    made.add_alternative("<p>the page nobody needs</p>", subtype="html")
+    made.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="地图.png")
+    made.add_attachment(inner)
+    return made.as_bytes()
 
 
 def notebook() -> bytes:
@@ -235,6 +302,10 @@ FILES: dict[str, Callable[[], bytes]] = {
     "report.pdf": lambda: pdf(PAGES, ["Outage", "Costs"]),
     "minutes.docx": lambda: word(minutes),
     "launch.pptx": slides,
+    "costs.xlsx": workbook,
+    "ferry.odt": opendocument,
+    "orchard.rtf": lambda: RICH_TEXT,
+    "quarry.eml": mail,
     "novel.epub": lambda: book(CHAPTERS),
     "rain.ipynb": notebook,
     "stock.csv": lambda: b"name,place\nlantern,cellar\nrope,attic\n",

@@ -66,6 +66,9 @@ FOREIGN = {
     "pypdf": {"reading.pdf"},
     "docx": {"reading.word"},
     "pptx": {"reading.slides"},
+    "openpyxl": {"reading.workbook"},
+    "odfdo": {"reading.opendocument"},
+    "striprtf": {"reading.rich_text"},
     "fastapi": {"server"},
     "starlette": {"server"},
     "anyio": {"server"},
@@ -150,7 +153,18 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
     heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
-    heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"}
+    heavy |= {
+        "charset_normalizer",
+        "markdown_it",
+        "docutils",
+        "lxml",
+        "pypdf",
+        "docx",
+        "pptx",
+        "openpyxl",
+        "odfdo",
+        "striprtf",
+    }
     heavy |= {"apsw", "sqlite_vec", "watchfiles", "sklearn", "matplotlib"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:

@@ -52,11 +52,14 @@ def test_hidden_files_and_programs_own_folders_are_not_there(folder: Path) -> No
     assert found(folder, paths=[".env", ".git"]) == [".env", ".git/a.txt"]
 
 
-def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder: Path) -> None:
+def test_binaries_are_expected_and_documents_without_a_reader_are_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no LibreOffice
     write(folder, {
         "a.ZIP": b"", "b.png": b"", "c.mp4": b"", "d.gguf": b"", "e.so": b"", "f.sqlite": b"", "g.min.js": b"",
         "h.tar.gz": b"",
-        "i.xlsx": b"", "j.doc": b"", "program": b"\x7fELF\x02\x01\x01" + bytes(99), "README": b"text", "k.js": b"",
+        "i.pages": b"", "j.doc": b"", "program": b"\x7fELF\x02\x01\x01" + bytes(99), "README": b"text", "k.js": b"",
         "l.unknown": "会议记录".encode("gb18030"),
     })  # fmt: skip
     assert found(folder) == ["README", "k.js", "l.unknown"]
@@ -64,7 +67,8 @@ def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder: Pa
         "a.ZIP": ("archive", True), "b.png": ("picture", True), "c.mp4": ("audio or video", True),
         "d.gguf": ("model or data", True), "e.so": ("program", True), "f.sqlite": ("database", True),
         "g.min.js": ("generated code", True), "h.tar.gz": ("archive", True), "program": ("not text", True),
-        "i.xlsx": ("no reader for .xlsx", False), "j.doc": ("no reader for .doc", False),
+        "i.pages": ("no reader for .pages", False),
+        "j.doc": ("no reader for .doc: install LibreOffice, which converts it, or save it as .docx", False),
     }  # fmt: skip
     # Whoever names a file expects it to be read.
     assert list(walk([folder / "a.ZIP"])) == [Skipped(folder / "a.ZIP", "archive")]

@@ -17,6 +17,7 @@ from q3e_local.reading.document import Document, Section
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
+from q3e_local.reading.office import CONVERTED, convert
 from q3e_local.reading.walk import Found, Skipped, walk
 
 __all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
@@ -30,6 +31,10 @@ _READERS = {
     "pdf": "pdf",
     "docx": "word",
     "pptx": "slides",
+    "xlsx": "workbook",
+    "odt": "opendocument",
+    "rtf": "rich_text",
+    "eml": "mail",
     "epub": "epub",
     "notebook": "notebook",
     "csv": "tables",
@@ -61,10 +66,13 @@ def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  
     kind = kind_of(name, data[:N_SNIFFED])
     if kind is None:
         raise InputError("is not text")
-    reader = importlib.import_module(f"q3e_local.reading.{_READERS[kind]}")
+    form = CONVERTED.get(kind, kind)
+    if form != kind:
+        data = convert(name, data, kind, limits)
+    reader = importlib.import_module(f"q3e_local.reading.{_READERS[form]}")
     with parsing(kind):
         document: Document = reader.read(data, limits)
-    return replace(document, problems=(*document.problems, *_damage(document, data)))
+    return replace(document, kind=kind, problems=(*document.problems, *_damage(document, data)))
 
 
 def _damage(document: Document, data: bytes) -> Iterator[str]:

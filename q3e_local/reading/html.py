@@ -56,8 +56,13 @@ def read(data: bytes, limits: Limits) -> Document:
     found = _CHARSET.search(data[:_HEAD])
     decoded = decode(data, limits, found[1].decode("ascii") if found else None)
     with parsing("HTML"):
-        tree = parse_html(decoded.text)
-        return assemble([] if tree is None else _pieces(tree), "html", limits, decoded.encoding)
+        return assemble(pieces_of(decoded.text), "html", limits, decoded.encoding)
+
+
+def pieces_of(text: str) -> list[Piece]:
+    """The main text of a page, piece by piece."""
+    tree = parse_html(text)
+    return [] if tree is None else _pieces(tree)
 
 
 def _pieces(tree: Element) -> list[Piece]:

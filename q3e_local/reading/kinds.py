@@ -17,6 +17,13 @@ _SUFFIXES = {
     "pdf": ".pdf",
     "docx": ".docx",
     "pptx": ".pptx",
+    "xlsx": ".xlsx .xlsm",
+    "odt": ".odt .ott",
+    "rtf": ".rtf",
+    "eml": ".eml",
+    "doc": ".doc .dot .wps",
+    "ppt": ".ppt .pps .dps .odp",
+    "xls": ".xls .xlsb .et .ods",
     "epub": ".epub",
     "notebook": ".ipynb",
     "csv": ".csv .tsv .tab",
@@ -50,8 +57,7 @@ _REASONS = {suffix: reason for reason, suffixes in _LEFT_OUT.items() for suffix 
 
 # Documents that we cannot read; whoever has them should know.
 _DOCUMENTS = """
-    .doc .dot .docm .ppt .pptm .pps .xls .xlsx .xlsm .xlsb .odt .ods .odp .rtf .wps .et .dps .pages .numbers .key
-    .mobi .azw .azw3 .djvu .caj .chm .eml .mht .mhtml .msg .one .ps .xps .hwp .fb2
+    .docm .pptm .pages .numbers .key .mobi .azw .azw3 .djvu .caj .chm .mht .mhtml .msg .one .ps .xps .hwp .fb2
 """
 _NO_READER = frozenset(_DOCUMENTS.split())
 

@@ -90,14 +90,14 @@ def _pieces(text: str, delimiter: str) -> Iterator[Piece]:
                 f"has a value of {len(too_long):,} characters in the row at line {line}, the limit is "
                 f"{_VALUE_MAX:,}; a quote may be left open"
             )
-        if number == 0 and _is_header(values):
+        if number == 0 and is_header(values):
             names = values
             yield Piece("; ".join(value for value in values if value), line=line)
             continue
-        yield Piece(_sentence(names, values), line=line)
+        yield Piece(sentence(names, values), line=line)
 
 
-def _is_header(values: Sequence[str]) -> bool:
+def is_header(values: Sequence[str]) -> bool:
     """Names of columns differ, none is empty or a number."""
     return len(set(values)) == len(values) and all(value and not _is_number(value) for value in values)
 
@@ -110,7 +110,8 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _sentence(names: Sequence[str] | None, values: Sequence[str]) -> str:
+def sentence(names: Sequence[str] | None, values: Sequence[str]) -> str:
+    """A row's values, each behind the name of its column where there are names of several columns."""
     if names is None or len(names) == 1:
         return "; ".join(value for value in values if value)
     extra = len(values) - len(names)

@@ -15,6 +15,7 @@ from pathlib import Path
 from q3e_local.errors import InputError
 from q3e_local.reading.globs import pattern
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
+from q3e_local.reading.office import CONVERTED, program, without_program
 
 # Programs keep their parts in them. Environments of Python and conda are known by a file of theirs.
 _LEFT_OUT_FOLDERS = {"node_modules", "__pycache__", "site-packages", "__macosx", "$recycle.bin"}
@@ -63,6 +64,7 @@ class _Walk:
         rooted = [glob for glob in globs if glob.startswith(("/", "\\")) or glob[1:2] == ":"]
         self._from_root = [pattern(glob, any_case=True) for glob in rooted]
         self._known = kinds()
+        self._can_convert = program() is not None
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
         self._roots: list[Path] = []  # what was named, as it really lies
@@ -148,6 +150,8 @@ class _Walk:
             yield Skipped(path, what, is_expected=not is_named)
         elif suffix is not None:
             yield Skipped(path, f"no reader for {suffix}")
+        elif (kind := kind_of(path.name)) in CONVERTED and not self._can_convert:
+            yield Skipped(path, without_program(path.suffix.lower(), kind))
         elif not self._is_readable(path):
             yield Skipped(path, "not text", is_expected=not is_named)
         else:

@@ -1,0 +1,45 @@
+"""Rich Text Format (.rtf): paragraphs, and the rows of tables with bars between their cells.
+
+Knows that a paragraph is a line to striprtf; headings are styles there, which it does not tell. The only module that
+imports striprtf.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from striprtf.striprtf import rtf_to_text
+
+from q3e_local.errors import InputError
+from q3e_local.reading.document import Document
+from q3e_local.reading.failures import parsing
+from q3e_local.reading.limits import Limits
+from q3e_local.reading.pieces import Piece, assemble
+
+# What stands before an item of a list: a sign of the fonts Symbol and Wingdings, or a bullet.
+_BULLET = re.compile(r"^\s*[\uf000-\uf0ff\u2022\u25cf\u25aa\u00b7]\s*")
+# Pictures and objects are most of a large file, and hold no text: hexadecimal digits, which take long to walk over.
+_HEX = re.compile(rb"[0-9a-fA-F\r\n]{512,}")
+
+
+def read(data: bytes, limits: Limits) -> Document:
+    if not data.lstrip().startswith(b"{\\rtf"):
+        raise InputError("is no Rich Text Format: it does not begin with {\\rtf")
+    with parsing("Rich Text Format"):
+        # Bytes of a code page stand as \'xx, and as themselves where a program was careless; the file names the page.
+        text = _escaped(_HEX.sub(b"", data)).decode("ascii")
+        return assemble(_pieces(rtf_to_text(text, errors="replace")), "rtf", limits)
+
+
+def _escaped(data: bytes) -> bytes:
+    return re.sub(rb"[\x80-\xff]", lambda found: b"\\'%02x" % found[0][0], data)
+
+
+def _pieces(text: str) -> Iterator[Piece]:
+    in_table = False
+    for line in text.split("\n"):
+        cells = [cell.strip() for cell in line.split("|")] if line.endswith("|") else []
+        words = " | ".join(cell for cell in cells if cell) if cells else _BULLET.sub("- ", line)
+        yield Piece(words, joins=bool(cells) and in_table)
+        in_table = bool(cells)
