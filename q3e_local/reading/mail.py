@@ -82,16 +82,16 @@ def _read_parts(message: Message, attachments: list[str], depth: int) -> Iterato
             waiting[:0] = [(_best(part), level + 1)] if part.get_payload() else []
         elif part.is_multipart() and kind != "message/rfc822":
             waiting[:0] = [(one, level + 1) for one in part.get_payload() if isinstance(one, Message)]
-        elif (
-            kind in ("text/plain", "text/html", "message/rfc822")
-            or isinstance(part.get_payload(), str)
-            and (
-                part.get_content_maintype() == "multipart"  # whose boundary never came: what is there is text
-            )
-        ):
+        elif kind == "message/rfc822" or _has_text(part):
             yield part
         elif part is not message:
             attachments.append(_attachment_name(part))
+
+
+def _has_text(part: Message) -> bool:
+    """Whether a part is plain text or a page, or of parts whose boundary never came, so that all of it is text."""
+    is_unparted = part.get_content_maintype() == "multipart" and not part.is_multipart()
+    return is_unparted or part.get_content_type() in ("text/plain", "text/html")
 
 
 def _best(part: Message) -> Message:
