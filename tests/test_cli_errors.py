@@ -12,7 +12,7 @@ import pytest
 from command import PROGRAM, embed, listing, run, write
 
 import q3e_local
-from q3e_local.catalog import cards, models_folder
+from q3e_local.catalog import models_folder
 from q3e_local.cli import main
 
 
@@ -88,7 +88,7 @@ def test_the_version_costs_no_numpy():
 # Arguments of embed, exit code, what the sentence holds.
 FAILURES = {
     "a model nobody knows": (
-        ["-m", "bert", "--text", "one"], 2, ["there is no model 'bert'; choose from ", *cards(), "a path to a .gguf"],
+        ["-m", "bert", "--text", "one"], 2, ["there is no model 'bert'; all models: q3e-local list --all"],
     ),
     "a model's path that does not exist": (["-m", "nowhere/x.gguf", "--text", "one"], 1, ["nowhere/x.gguf"]),
     "a model's path is a folder": (["-m", "folder.gguf", "--text", "one"], 1, ["folder.gguf is a directory"]),

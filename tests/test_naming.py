@@ -94,7 +94,7 @@ def test_a_hint_for_a_task_that_leaves_texts_bare_knows_the_name(aliases: Path) 
         ("my-legal-query", "texts under 'my-legal' are queries already; leave the last -query out"),
         ("asks-query", "texts under 'asks' are queries already; leave the last -query out"),
         ("nope-query", "there is no model 'nope-query'; "),
-        ("nope", "names of your own: my-legal, small, asks, alike"),
+        ("my-legel", "there is no model 'my-legel'; did you mean my-legal?"),
     ],
 )
 def test_a_name_that_means_nothing(aliases: Path, name: str, said: str) -> None:

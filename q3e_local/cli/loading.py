@@ -17,7 +17,7 @@ from q3e_local.cli.progress import bar
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
-from q3e_local.errors import ModelNotHereError
+from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError
 from q3e_local.naming import Names, resolve
 from q3e_local.store import Installed, Located
 
@@ -46,10 +46,24 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
         if offline or is_offline():
             raise
     card, file = Names().to_pull(model)
+    _check_memory(card, file)
     for line in announce(card, file, "auto"):
         click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
+
+
+def _check_memory(card: ModelCard, file: ModelFile) -> None:
+    """Refuse to download, unasked, what this machine cannot run. Raises NotEnoughMemoryError."""
+    from q3e_local import fitting
+
+    short = fitting.shortage(card, file)
+    if short is not None:
+        one = short.instead
+        way_out = (
+            "only the demo model fits: -m demo" if one is None else f"take one that fits: -m {one.name}, {one.memory}"
+        )
+        raise NotEnoughMemoryError(f"{short}; {way_out}; download it all the same: q3e-local pull {short.model.name}")
 
 
 def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
@@ -65,10 +79,21 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    """What a pull is going to do, a line a step; none if the model is here."""
-    name = card.tag(file.quantization)
+    """What a pull is going to do, a line a step, and whether memory is too small to run it; none if it is here."""
+    from q3e_local import fitting
+
     if store.find(card, file) is not None:
         return []
+    lines = _steps(card, file, source)
+    short = fitting.shortage(card, file)
+    if short is not None:
+        one = short.instead
+        lines.append(str(short) if one is None else f"{short}; one that fits: {one.name}, {one.memory}")
+    return lines
+
+
+def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
+    name = card.tag(file.quantization)
     if file.made_from is None:
         return [f"Pulling {name}: {_what(file, source)}"]
     origin = card.files[file.made_from]

@@ -11,6 +11,8 @@ import click
 import orjson
 
 from q3e_local import catalog, store
+from q3e_local.aliases import read_aliases
+from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli import DONE
 from q3e_local.cli.loading import announce, size
 from q3e_local.cli.loading import pull as pull_with_bar
@@ -60,28 +62,73 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
 
 
 @click.command("list")
+@click.option("--all", "with_missing", is_flag=True, help="Also those that can be pulled, and the memory each needs.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
-def list_(as_json: bool) -> int:
-    """List the models on this machine."""
+def list_(with_missing: bool, as_json: bool) -> int:
+    """List the models on this machine, or with --all every model that can be had by its name.
+
+    \b
+      q3e-local list
+      q3e-local list --all
+    """
     found = store.installed()
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps([_fields(one) for one in found], option=orjson.OPT_APPEND_NEWLINE))
-        return DONE
-    width = max((len(one.name) for one in found), default=4)
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
-    for one in found:
-        click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
-    missing = [
-        card.tag(quantization)
-        for card in catalog.cards().values()
-        for quantization in card.files
-        if card.tag(quantization) not in {one.name for one in found}
-    ]
-    if missing:
-        click.echo(f"To pull: {', '.join(missing)}", err=True)
-    for one in store.gone():
-        click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
+    if with_missing:
+        _list_all(found, as_json)
+    elif as_json:
+        _print_json([_fields(one) for one in found])
+    else:
+        width = max((len(one.name) for one in found), default=4)
+        click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
+        for one in found:
+            click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
+        n_missing = len(_of_cards().keys() - {one.name for one in found})
+        if n_missing:
+            click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
+    if not as_json:
+        for one in store.gone():
+            click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
     return DONE
+
+
+def _list_all(found: list[Installed], as_json: bool) -> None:
+    """Every model of a card, and others that are here: a line or an object each."""
+    from q3e_local import fitting, machine
+
+    here, usable = {one.name: one for one in found}, machine.usable_memory()
+    rows: list[dict[str, Any]] = []
+    for name, (card, file) in _of_cards().items():
+        one = here.pop(name, None)
+        size_bytes = file.size_bytes if one is None else one.size_bytes
+        memory = fitting.needed_bytes(card, size_bytes)
+        about = (
+            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None} if one is None else _fields(one)
+        )
+        rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
+    rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
+    for row in rows:
+        memory = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
+        where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
+        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {memory:>9}  {where}")
+    own = read_aliases()
+    if own:
+        click.echo(f"names of your own: {', '.join(own)}", err=True)
+
+
+def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
+    return {
+        card.tag(quantization): (card, file)
+        for card in catalog.cards().values()
+        for quantization, file in card.files.items()
+    }
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @click.command()

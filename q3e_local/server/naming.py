@@ -14,6 +14,7 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named, Names
+from q3e_local.nearest import either
 from q3e_local.prompts import Prompts
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Located
@@ -61,8 +62,9 @@ class ServedNames:
         try:
             return self._names.to_pull(name)
         except UnknownModelError:
-            tags = [card.tag(quantization) for card in catalog.cards().values() for quantization in card.files]
-            raise UnknownModelError(f"there is no model {name!r}", f"there are {', '.join(tags)}") from None
+            near = catalog.like(name, self._aliases)
+            hint = f"did you mean {either(near)}?" if near else "q3e-local list --all shows those that can be pulled"
+            raise UnknownModelError(f"there is no model {name!r}", hint) from None
 
     def check(self) -> list[str]:
         """A sentence for each name that does not work yet.
