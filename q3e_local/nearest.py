@@ -39,7 +39,7 @@ def either(names: Iterable[str]) -> str:
 
 def _likeness(typed: str, name: str) -> float:
     """How alike the letters are, plus the share of the typed words that begin a word of the name: 0 to 2."""
-    letters = SequenceMatcher(None, *("".join(_WORD.findall(each)) for each in (typed, name)), autojunk=False).ratio()
     words, others = _WORD.findall(typed), _WORD.findall(name)
+    letters = SequenceMatcher(None, "".join(words), "".join(others), autojunk=False).ratio()
     found = [word for word in words if len(word) > 1 and any(other.startswith(word) for other in others)]
     return letters + len(found) / max(1, len(words))

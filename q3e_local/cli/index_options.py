@@ -14,6 +14,7 @@ import click
 from q3e_local import store
 from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import candidates
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import load
 from q3e_local.errors import ModelError, OptionError
@@ -29,7 +30,12 @@ BYTES_PER_TOKEN = 4  # about, in most languages
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--db` and `--name`."""
-    command = click.option("--name", metavar="NAME", help="An index in the data folder. [default: default]")(command)
+    command = click.option(
+        "--name",
+        metavar="NAME",
+        shell_complete=candidates.index,
+        help="An index in the data folder. [default: default]",
+    )(command)
     return click.option(
         "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
     )(command)
@@ -42,7 +48,7 @@ def model_of_index(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
     )(command)  # fmt: skip
     return click.option(
-        "-m", "--model",
+        "-m", "--model", shell_complete=candidates.model_or_file,
         help="A model's name, a path to a .gguf file, or demo. "
         f"[default: the index's own; of a new one Q3E_MODEL, or {DEFAULT_MODEL}]",
     )(command)  # fmt: skip

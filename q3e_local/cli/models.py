@@ -13,7 +13,7 @@ import orjson
 from q3e_local import catalog, store
 from q3e_local.aliases import read_aliases
 from q3e_local.card import ModelCard, ModelFile
-from q3e_local.cli import DONE
+from q3e_local.cli import DONE, candidates
 from q3e_local.cli.loading import announce, size
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
@@ -28,7 +28,7 @@ _CONTEXTS = (512, 2_048, 8_192, 32_768)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.model)
 @click.option(
     "--source", type=click.Choice(["auto", "hub", "modelscope"]), default="auto", show_default=True,
     help="Where to download from; auto tries the hub, then ModelScope.",
@@ -43,7 +43,9 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
     \b
       q3e-local pull qwen3-embedding:4b
       q3e-local pull qwen3-embedding:0.6b --source modelscope
-      q3e-local pull qwen3-embedding:4b --to /media/stick     (then, over there: q3e-local import /media/stick)
+      q3e-local pull qwen3-embedding:4b --to /media/stick
+
+    The last one is for a machine without a network: q3e-local import /media/stick there.
     """
     card, file = Names().to_pull(name)
     if not (quiet or offline or is_offline()):
@@ -111,9 +113,9 @@ def _list_all(found: list[Installed], as_json: bool) -> None:
     width = max(len(row["name"]) for row in rows)
     click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
     for row in rows:
-        memory = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
+        needed = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
         where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
-        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {memory:>9}  {where}")
+        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {needed:>9}  {where}")
     own = read_aliases()
     if own:
         click.echo(f"names of your own: {', '.join(own)}", err=True)
@@ -132,7 +134,7 @@ def _print_json(value: Any) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.model_or_file)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
@@ -208,7 +210,7 @@ def show(name: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.installed_model)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> int:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
@@ -225,7 +227,7 @@ def rm(name: str, yes: bool) -> int:
 
 
 @click.command("import")
-@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False)
+@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False, shell_complete=candidates.file)
 @click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def import_(what: str | None, name: str | None, quiet: bool) -> int:
