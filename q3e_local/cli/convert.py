@@ -79,7 +79,12 @@ def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
     if not quiet:
         click.echo(f"Taking {source} at {revision} from the hub, unless it is here", err=True)
     with bar(quiet) as show:
-        return fetch_checkpoint(source, revision, offline=offline, progress=show)
+
+        def say(line: str) -> None:
+            if not quiet:
+                click.echo(line, err=True)
+
+        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=say)
 
 
 def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:

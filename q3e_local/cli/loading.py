@@ -71,9 +71,16 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
     from q3e_local import pull as pulling
 
     with bar(quiet) as show:
+        other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
+        advice = f". Ctrl-C ends, and the same command goes on from here; or {other_way}"
 
         def report(step: Step) -> None:
-            show(step.what, step.done, step.total)
+            nonlocal advice
+            if not step.is_waiting:
+                show(step.what, step.done, step.total)
+            elif not quiet:
+                click.echo(f"{step.what}{advice}", err=True)
+                advice = ""  # once
 
         return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
 
