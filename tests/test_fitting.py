@@ -108,3 +108,17 @@ def test_a_model_that_is_here_is_not_judged_by_this(world: World, monkeypatch: p
     run("pull", "tiny:1b-q8_0")
     memory(monkeypatch, 10e6)
     assert run("embed", "-m", "tiny:1b-q8_0", "--text", "a").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["embed", "--text", "a"], ["similar", "a", "b"], ["index", "."]])
+@pytest.mark.parametrize("dim", ["16", "257"])
+def test_a_dim_that_the_model_does_not_have_is_refused_before_it_is_downloaded(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str], dim: str
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("one")
+    monkeypatch.chdir(tmp_path / "files")
+    result = run(*command, "-m", "tiny:1b-q8_0", "-d", dim)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: --dimensions must be between 32 and 256 for tiny:1b-q8_0, got {dim}\n"
+    assert world.hub.requests == []

@@ -7,6 +7,7 @@ to be quiet.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,8 +18,9 @@ from q3e_local.cli.progress import bar
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
-from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError
+from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError
 from q3e_local.naming import Names, resolve
+from q3e_local.request import DIM_MIN
 from q3e_local.store import Installed, Located
 
 if TYPE_CHECKING:
@@ -51,6 +53,16 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
         click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
+
+
+def check_dim(model: str, dim: int | None) -> None:
+    """Whether a model that may have to be pulled first has vectors of so many numbers. Raises OptionError."""
+    if dim is None:
+        return
+    with suppress(ModelError):  # one of no card: its file says it when it is loaded
+        n_embd = Names().to_pull(model)[0].sizes.n_embd
+        if not DIM_MIN <= dim <= n_embd:
+            raise OptionError(f"--dimensions must be between {DIM_MIN} and {n_embd} for {model}, got {dim}")
 
 
 def _check_memory(card: ModelCard, file: ModelFile) -> None:

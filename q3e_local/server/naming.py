@@ -100,10 +100,19 @@ def served_as(given: str) -> str:
 
 
 def to_try(settings: ServerSettings) -> str:
-    """A name that works here, for an example: that of a model to start with, the usual one, or whatever there is."""
+    """A name that works here, for an example: of a model to start with, the default one, or another that is here.
+
+    One that the user pulled, imported or named comes before one that another program put into the hub cache.
+    """
     if settings.models:
         return served_as(settings.models[0])
-    here = [one.name for one in store.installed()]
-    if DEFAULT_MODEL in here:
-        return DEFAULT_MODEL
-    return next((name for name in here if name != "demo"), "demo")
+    here = {one.name: one.origin for one in store.installed()}
+    by_user = [name for name, origin in here.items() if origin not in ("found", "bundled")]
+    by_user += [name for name, alias in settings.aliases.items() if alias.model.lower() in here]
+    by_others = [name for name, origin in here.items() if origin == "found"]
+    ordered = [*sorted(by_user, key=_is_not_default), *sorted(by_others, key=_is_not_default)]
+    return ordered[0] if ordered else "demo"
+
+
+def _is_not_default(name: str) -> bool:
+    return name != DEFAULT_MODEL
