@@ -84,7 +84,7 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
 
     with bar(quiet) as show:
         other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
-        advice = f". Ctrl-C ends, and the same command goes on from here; or {other_way}"
+        advice = f"\nCtrl-C ends, and the same command goes on from here; or {other_way}"
 
         def report(step: Step) -> None:
             nonlocal advice
