@@ -34,10 +34,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
 	@echo "about 4 minutes on 2 idle cores; pip keeps what was compiled for the next time."
-	@$(BIN)/python scripts/install.py --editable .
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "Installing what the tests need."
-	@$(BIN)/python scripts/install.py --editable ".[dev]"
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable ".[dev]"
 	@touch $@

@@ -1,6 +1,6 @@
 """`pip install` that says how far it is: for the Makefile, and for people without make.
 
-    python scripts/install.py --editable .
+    python scripts/install.py --constraint constraints.txt --editable .
 
 Everything pip says goes to install.log in the environment; what went wrong is shown from there. Arguments are pip's.
 """
@@ -89,7 +89,7 @@ def _copy(lines: Iterable[str], file: TextIO, progress: Progress) -> None:
 
 
 def main() -> int:
-    arguments = ["--disable-pip-version-check", "--no-input", "--verbose", "--constraint", "constraints.txt"]
+    arguments = ["--disable-pip-version-check", "--no-input", "--verbose"]
     command = [sys.executable, "-m", "pip", "install", *arguments, *sys.argv[1:]]
     try:
         return install(command, Path(sys.prefix) / "install.log")
