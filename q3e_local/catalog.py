@@ -66,7 +66,7 @@ def find(name: str) -> tuple[ModelCard, ModelFile] | None:
 
 
 def resolve(name: str) -> tuple[ModelCard, ModelFile]:
-    """The same of a name that must be one. Raises UnknownModelError with the names most like it."""
+    """The card and file that a name means. Raises UnknownModelError, which names the models most like it."""
     found = find(name)
     if found is None:
         raise unknown(name)

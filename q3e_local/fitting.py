@@ -14,7 +14,7 @@ from q3e_local.engine import EngineConfig
 from q3e_local.model_file import ModelInfo
 from q3e_local.tuning import Host, settle
 
-# Cards do not state these: what all three sizes of Qwen3-Embedding have, or the most that one of them has.
+# Cards do not state these. All sizes of Qwen3-Embedding have the same KV heads; of the rest these are the largest.
 _N_HEAD, _N_HEAD_KV, _HEAD_DIM = 32, 8, 128
 _FF_PER_EMBD = 4
 
@@ -45,7 +45,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Shortage:
-    """A model that this machine cannot run, and the largest smaller one that it can."""
+    """A model that this machine cannot run, and the largest smaller model that it can."""
 
     model: Model
     usable_bytes: int
@@ -68,7 +68,7 @@ def shortage(card: ModelCard, file: ModelFile) -> Shortage | None:
 
 
 def recommended() -> Model | None:
-    """The default model, or where the memory is not enough for it the largest one that fits; None where none does."""
+    """The default model; where memory is too small for it, the largest model that fits; None where no model does."""
     card = catalog.shipped()[catalog.DEFAULT_MODEL]
     file = card.files[card.default]
     short = shortage(card, file)

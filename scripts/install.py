@@ -18,7 +18,7 @@ from typing import TextIO
 
 EVERY_S = 15.0
 _COMPILES = "compiling llama.cpp"
-# What a line of pip's means. An indented one may be of the environment that a package is built in.
+# What a line of pip's means. An indented line may be about the environment that a package is built in.
 _PHASES = (
     (re.compile(r"Collecting (?P<name>[\w.-]+)"), "collecting packages: {name}"),
     (re.compile(r"\s*Building wheel for llama[-_]cpp[-_]python"), _COMPILES),

@@ -1,7 +1,7 @@
 """What a shell is offered for a value: names of models and of indexes, and files.
 
-For click's `shell_complete`. A press of the Tab key must not wait, and cannot show an error: what cannot be read
-offers nothing, and the command itself says why.
+For click's `shell_complete`. Completing must be quick and cannot show an error: where names cannot be read, nothing
+is offered, and the command itself says why.
 """
 
 from __future__ import annotations

@@ -56,10 +56,10 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
 
 
 def check_dim(model: str, dim: int | None) -> None:
-    """Whether a model that may have to be pulled first has vectors of so many numbers. Raises OptionError."""
+    """Refuse, before any download, a number of dimensions that the model's card rules out. Raises OptionError."""
     if dim is None:
         return
-    with suppress(ModelError):  # one of no card: its file says it when it is loaded
+    with suppress(ModelError):  # a model without a card: its file says it when it is loaded
         n_embd = Names().to_pull(model)[0].sizes.n_embd
         if not DIM_MIN <= dim <= n_embd:
             raise OptionError(f"--dimensions must be between {DIM_MIN} and {n_embd} for {model}, got {dim}")

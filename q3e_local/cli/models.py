@@ -45,7 +45,7 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
       q3e-local pull qwen3-embedding:0.6b --source modelscope
       q3e-local pull qwen3-embedding:4b --to /media/stick
 
-    The last one is for a machine without a network: q3e-local import /media/stick there.
+    --to is for a machine without a network. There: q3e-local import /media/stick
     """
     card, file = Names().to_pull(name)
     if not (quiet or offline or is_offline()):

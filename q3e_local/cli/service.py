@@ -1,7 +1,7 @@
 """`q3e-local service`: a user service, so that the server starts with the laptop.
 
-Writes one file and changes nothing else: which command switches it on is told, and left to the user. Looks at the
-options as `serve` will, so that what is wrong with them is told now and not at the next log in.
+Writes one file and changes nothing else: says which command switches the service on, and leaves it to the user. Looks
+at the options as `serve` will, so that the user learns now what is wrong with them, and not at the next log in.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
 
 def _in_turn(progress: Progress | None) -> Progress:
-    """Waiting is told from another thread than what comes."""
+    """Call `progress` from one thread at a time: waiting is reported by another thread than transfers are."""
     if progress is None:
         return lambda transfer: None
     lock = threading.Lock()
@@ -136,7 +136,7 @@ def _in_turn(progress: Progress | None) -> Progress:
 
 
 def _with_next(tell: Progress, then: str) -> Progress:
-    """Have it told of a wait which other host is asked then, unless the same one is."""
+    """Add to a wait the host that is asked next, unless the same host is asked again."""
     return lambda one: tell(replace(one, then=then) if one.phase == "wait" and not one.then else one)
 
 

@@ -49,8 +49,8 @@ OnWait = Callable[[str, float, bool], None]
 def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None], on_wait: OnWait) -> None:
     """Bring the partial file to its full size. `on_bytes` is told how much is there, what was there before included.
 
-    While nothing comes, `on_wait` is told why, for how many seconds at most that is waited for, and whether the
-    server is asked again then; perhaps in another thread.
+    While nothing comes, call `on_wait` with the reason, the seconds after which waiting ends, and whether the server
+    is asked again then; perhaps in another thread.
 
     Raises NoAnswerError at once when the server does not answer, and after some attempts when it stops sending;
     ChecksumError when its headers say that it has another file; DownloadError when it refuses.

@@ -17,7 +17,7 @@ FIRST_S, AGAIN_S = 3.0, 15.0
 class Silence:
     """Inside the `with` block, call `report` with the seconds since `heard` was last called, once those are many.
 
-    `report` is called in another thread: the one that waits cannot.
+    `report` is called in another thread, since the waiting thread is blocked in the system.
     """
 
     def __init__(self, report: Callable[[float], None]) -> None:

@@ -102,7 +102,7 @@ def served_as(given: str) -> str:
 def to_try(settings: ServerSettings) -> str:
     """A name that works here, for an example: of a model to start with, the default one, or another that is here.
 
-    One that the user pulled, imported or named comes before one that another program put into the hub cache.
+    A model that the user pulled, imported or named comes before a model that another program put into the hub cache.
     """
     if settings.models:
         return served_as(settings.models[0])
