@@ -8,7 +8,10 @@ export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.ready
-	$(BIN)/q3e-local embed examples/notes -m demo --format table
+	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
+	@echo "$$ q3e-local embed examples/notes -m demo --format table"
+	@$(BIN)/q3e-local embed examples/notes -m demo --format table
+	@echo "What else there is, once the environment is active (. $(BIN)/activate): q3e-local"
 
 test: $(VENV)/.ready-dev check
 	$(BIN)/python -m pytest
@@ -26,11 +29,15 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): the first time llama.cpp is compiled, which takes about 4 minutes and says nothing."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
+	@echo "Making an environment in $(VENV), with this Python:"
+	@$(PYTHON) --version
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
+	@echo "about 4 minutes on 2 idle cores; pip keeps what was compiled for the next time."
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable .
+	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $@
+	@echo "Installing what the tests need."
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -65,7 +65,8 @@ def _alias(where: str, name: str, value: Any) -> Alias:
     if not NAME_GRAMMAR.fullmatch(name.lower()):
         raise OptionError(f"{where} is no model name: letters, digits, '_', '-', '.', one ':' for a tag")
     if not isinstance(value, dict):
-        raise OptionError(f'{where} must be a table such as {{model = "qwen3-embedding:4b", dim = 256}}')
+        model = value if isinstance(value, str) else "MODEL"
+        raise OptionError(f'{where} must be a table such as {{model = "{model}", dim = 256}}')
     kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
     for key, found in value.items():
         if key not in kinds:

@@ -6,13 +6,14 @@ never looks for a model's file, and downloads nothing.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from q3e_local.card import ModelCard, ModelFile, read_card
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.folders import config_folder
+from q3e_local.nearest import either, nearest
 
 DEFAULT_MODEL = "qwen3-embedding:4b"
 
@@ -31,6 +32,11 @@ def cards() -> dict[str, ModelCard]:
     """All cards by name, the user's own first. Raises CardError naming file and key, or a name given twice."""
     own = sorted((config_folder() / "models").glob("*.toml"))
     return _read_all((*own, *sorted(models_folder().glob("*.toml"))))
+
+
+def shipped() -> dict[str, ModelCard]:
+    """The cards that are part of q3e-local, by name, whatever the user's own say."""
+    return _read_all(tuple(sorted(models_folder().glob("*.toml"))))
 
 
 @cache
@@ -60,18 +66,29 @@ def find(name: str) -> tuple[ModelCard, ModelFile] | None:
 
 
 def resolve(name: str) -> tuple[ModelCard, ModelFile]:
-    """The same of a name that must be one. Raises UnknownModelError with the names there are."""
+    """The card and file that a name means. Raises UnknownModelError, which names the models most like it."""
     found = find(name)
-    if found is not None:
-        return found
-    wanted = _bare(name)
-    known = [card.tag(quantization) for card in cards().values() for quantization in card.files]
-    near = get_close_matches(wanted, known, 1)
-    meant = f"did you mean {near[0]}? Otherwise " if near else ""
-    raise UnknownModelError(
-        f"there is no model {name!r}; {meant}choose from {', '.join(known)}, a name of `q3e-local list`, "
-        "or give a path to a .gguf file with -m"
+    if found is None:
+        raise unknown(name)
+    return found
+
+
+def unknown(name: str, others: Iterable[str] = ()) -> UnknownModelError:
+    """The error for a name that means nothing. `others` are names beside those of cards that may be meant."""
+    near = like(name, others)
+    meant = f"did you mean {either(near)}? All models" if near else "all models"
+    return UnknownModelError(
+        f"there is no model {name!r}; {meant}: q3e-local list --all; or give a path to a .gguf file with -m"
     )
+
+
+def like(name: str, others: Iterable[str] = ()) -> list[str]:
+    """The models whose names are most like this one, best first, at most three."""
+    spellings: dict[str, list[str]] = {other: [] for other in others}
+    for card in cards().values():
+        for spelled, quantization in card.names():
+            spellings.setdefault(card.tag(quantization), []).append(spelled)
+    return nearest(_bare(name), spellings)
 
 
 def _bare(name: str) -> str:

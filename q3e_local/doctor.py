@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from q3e_local.errors import Q3EError
 
+_SPARE_BYTES = 500_000_000  # of a disk: a full one breaks other programs
+
 # What to do about a model whose file is broken, by whose it is.
 _REMOVE = "remove it and pull it again: q3e-local rm {one.name}"
 _ADVICE = {
@@ -52,14 +54,22 @@ def _machine() -> Iterator[Finding]:
     )
     n_cores = machine.physical_cores()
     yield Finding("cores", f"{n_cores} physical cores for this process, {os.cpu_count()} CPUs in the machine")
-    total, available = machine.total_memory(), machine.available_memory()
+    yield _memory(machine.total_memory(), machine.available_memory())
+
+
+def _memory(total: int, available: int) -> Finding:
+    """Whether the model that `_models` advises to pull can run, and can run now."""
+    from q3e_local import fitting
+
     text = f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available"
-    if available < 1.5e9:
-        yield Finding("memory", text, False, "close other programs; 0.6b needs about 1 GB, 4b about 3.5 GB")
-    elif available < 3.5e9:
-        yield Finding("memory", text, True, "enough for qwen3-embedding:0.6b; 4b needs about 3.5 GB")
-    else:
-        yield Finding("memory", text)
+    advised, smallest = fitting.recommended(), fitting.smallest()
+    if advised is None:
+        advice = f"only the demo model can run here: {smallest.name} needs {smallest.memory}"
+        return Finding("memory", text, False, advice)
+    if available < advised.n_bytes:
+        advice = f"close other programs before you use {advised.name}, which needs {advised.memory}"
+        return Finding("memory", text, available >= smallest.n_bytes, advice)
+    return Finding("memory", f"{text}: enough for {advised.name}, which needs {advised.memory}")
 
 
 def _llama() -> Iterator[Finding]:
@@ -78,7 +88,7 @@ def _llama() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from q3e_local import folders
+    from q3e_local import fitting, folders
     from q3e_local.download.origins import hub_cache
 
     places = {
@@ -87,21 +97,23 @@ def _folders() -> Iterator[Finding]:
         "state": folders.state_folder(),
         "hub cache": hub_cache(),
     }
+    advised = fitting.recommended() or fitting.smallest()
     for name, folder in places.items():
         variable = "HF_HOME" if name == "hub cache" else "Q3E_HOME"
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         if not (there.is_dir() and os.access(there, os.W_OK)):
             yield Finding(name, f"{folder} cannot be written", False, f"make it yours, or choose another: {variable}")
-        elif name in ("data", "hub cache") and free < 3e9:
-            advice = f"qwen3-embedding:4b needs 2.5 GB: make room, or choose another folder with {variable}"
+        elif name in ("data", "hub cache") and free < advised.disk_bytes + _SPARE_BYTES:
+            needs = f"{advised.name} needs {advised.disk_bytes / 1e9:.1f} GB"
+            advice = f"{needs}: make room, or choose another folder with {variable}"
             yield Finding(name, f"{folder}, {free / 1e9:.1f} GB free", False, advice)
         else:
             yield Finding(name, f"{folder}, {free / 1e9:.0f} GB free")
 
 
 def _models() -> Iterator[Finding]:
-    from q3e_local import store
+    from q3e_local import fitting, store
     from q3e_local.model_file import inspect
 
     found = store.installed()
@@ -115,7 +127,9 @@ def _models() -> Iterator[Finding]:
     for one in store.gone():
         yield Finding("model", f"{one.name} is gone", False, store.what_is_gone(one))
     if all(one.origin == "bundled" for one in found):
-        yield Finding("model", "only the demo model is here", True, "q3e-local pull qwen3-embedding:4b")
+        advised = fitting.recommended()
+        advice = "" if advised is None else f"q3e-local pull {advised.name}"
+        yield Finding("model", "only the demo model is here", True, advice)
 
 
 def _names() -> Iterator[Finding]:

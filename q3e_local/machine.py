@@ -17,6 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
+_SYSTEM_BYTES = 1 << 30  # about what an operating system takes when no program is open
 
 
 def physical_cores() -> int:
@@ -50,6 +51,13 @@ def total_memory() -> int:
     total = int(psutil.virtual_memory().total)
     group = _cgroup_memory()
     return total if group is None else min(total, group[0])
+
+
+def usable_memory() -> int:
+    """Bytes that one program can have when no other is open: all memory but the system's own, or a cgroup's limit."""
+    usable = max(0, int(psutil.virtual_memory().total) - _SYSTEM_BYTES)
+    group = _cgroup_memory()
+    return usable if group is None else min(usable, group[0])
 
 
 def peak_memory() -> int:

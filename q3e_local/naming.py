@@ -76,7 +76,7 @@ class Names:
                 if defaults.kind == "query":
                     raise OptionError(f"texts under {base!r} are queries already; leave the last {QUERY_SUFFIX} out")
                 return model, replace(defaults, kind="query")
-        raise UnknownModelError(self._unknown(name))
+        raise catalog.unknown(name, (*self._aliases, *store.recorded_names()))
 
     def to_pull(self, name: str) -> tuple[ModelCard, ModelFile]:
         """The card and file that bring this name here. Raises what `meaning` does, also for what has no card."""
@@ -136,14 +136,6 @@ class Names:
         elif name.lower().endswith(".gguf"):
             return False
         return store.is_known(name)
-
-    def _unknown(self, name: str) -> str:
-        try:
-            catalog.resolve(name)
-        except UnknownModelError as error:
-            own = f"; names of your own: {', '.join(self._aliases)}" if self._aliases else ""
-            return f"{error}{own}"
-        raise AssertionError("a name of the catalog is a model's")
 
 
 def _spellings(name: str) -> tuple[str, ...]:

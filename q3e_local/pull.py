@@ -20,11 +20,12 @@ from q3e_local.store import Installed
 
 @dataclass(frozen=True)
 class Step:
-    """How far a pull is: `what` is being done, in bytes."""
+    """How far a pull is: `what` is being done, in bytes. Or that nothing comes: `what` is waited for."""
 
     what: str
     done: int
     total: int
+    is_waiting: bool = False
 
 
 Progress = Callable[[Step], None]
@@ -107,6 +108,12 @@ def _make(
 
 def _fetch(file: ModelFile, source: download.Source, offline: bool, progress: Progress) -> Path:
     def report(transfer: download.Transfer) -> None:
+        if transfer.phase == "wait":
+            again = " again" if transfer.then == transfer.source else ""
+            then = f"; then {transfer.then} is asked{again}" if transfer.then else ""
+            what = f"waiting for {transfer.source}: {transfer.why}, at most {transfer.at_most_s:.0f} s{then}"
+            progress(Step(what, transfer.n_bytes, transfer.total_bytes, is_waiting=True))
+            return
         verb = "checking" if transfer.phase == "verify" else f"downloading from {transfer.source}"
         progress(Step(f"{verb} {transfer.file}", transfer.n_bytes, transfer.total_bytes))
 

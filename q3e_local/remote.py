@@ -71,8 +71,11 @@ class Server:
     Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket, a number alone a port of this machine.
     """
 
-    def __init__(self, text: str, api_key: str | None = None) -> None:
+    def __init__(
+        self, text: str, api_key: str | None = None, *, answer_s: float = _ANSWER_S, patience_s: float = _PATIENCE_S
+    ) -> None:
         self.name = text
+        self._answer_s, self._patience_s = answer_s, patience_s
         self._unix = text.removeprefix("unix:") if text.startswith("unix:") else None
         # A number alone would be an IP address of one number, which nobody means.
         spelled = f":{text}" if text.isascii() and text.isdigit() else text
@@ -96,7 +99,7 @@ class Server:
         waited = 0.0
         while True:
             status, headers, content = self._once(method, path, data)
-            if status not in (429, 503) or waited >= _PATIENCE_S:
+            if status not in (429, 503) or waited >= self._patience_s:
                 break
             pause = _retry_after_s(headers)
             time.sleep(pause)
@@ -134,7 +137,7 @@ class Server:
             else:
                 connection = http.client.HTTPConnection(self._address.host, self._address.port, timeout=_CONNECT_S)
             connection.connect()
-            connection.sock.settimeout(_ANSWER_S)
+            connection.sock.settimeout(self._answer_s)
             if self._unix is None:
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connection = connection

@@ -161,6 +161,11 @@ def recorded(name: str) -> Installed | None:
     return _read(_record_path(name)) if NAME_GRAMMAR.fullmatch(name) else None
 
 
+def recorded_names() -> list[str]:
+    """The names of all records. Opens none: a damaged record has its name here too."""
+    return sorted(path.stem.replace("+", ":").replace("@", "/") for path in _records().glob("*.json"))
+
+
 def record(one: Installed) -> Installed:
     """Remember a file, replacing what was recorded under its name."""
     path = _record_path(one.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from q3e_local import catalog
-from q3e_local.catalog import cards, models_folder, read_card, resolve
+from q3e_local.catalog import cards, like, models_folder, read_card, resolve
 from q3e_local.errors import CardError, UnknownModelError
 
 NAMES = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
@@ -106,9 +106,41 @@ def test_a_name_an_alias_or_a_quantization_resolves_in_any_case(name: str, model
 
 
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
-def test_an_unknown_name_is_answered_with_those_there_are(name: str) -> None:
-    with pytest.raises(UnknownModelError, match=f"no model {name!r}; .*choose from demo, .*:8b.*, or give"):
+def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> None:
+    with pytest.raises(
+        UnknownModelError, match=f"no model {name!r}; .*[Aa]ll models: q3e-local list --all; or give .* -m"
+    ) as found:
         resolve(name)
+    assert str(found.value).count("qwen3-embedding:8b") <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("qwen3:4b", "qwen3-embedding:4b"),
+        ("qwen3-embeding-4b", "qwen3-embedding:4b"),
+        ("Qwen/Qwen3-Embeding-8B", "qwen3-embedding:8b"),
+        ("4b", "qwen3-embedding:4b"),
+        ("0.6B", "qwen3-embedding:0.6b"),
+        ("qwen3-embedding-4b-q8", "qwen3-embedding:4b-q8_0"),
+        ("dmeo", "demo"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_first(name: str, meant: str) -> None:
+    with pytest.raises(UnknownModelError, match=f"; did you mean {meant}(, | or |[?])"):
+        resolve(name)
+    assert like(name)[0] == meant
+    assert len(like(name)) <= 3
+
+
+def test_a_name_without_a_size_is_answered_with_each_size() -> None:
+    assert sorted(like("qwen")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
+    assert sorted(like("qwen3-embedding:2b")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
+
+
+@pytest.mark.parametrize("name", ["", "bert", "gpt-4", "x" * 100_000])
+def test_a_name_like_no_other_has_no_suggestions(name: str) -> None:
+    assert like(name) == []
 
 
 # A card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import checkpoints
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 
 from q3e_local.cli import main
+from q3e_local.download import checkpoint, silence
 from q3e_local.download.checkpoint import fetch_checkpoint
 from q3e_local.model_file import inspect
 
@@ -84,4 +86,21 @@ def test_a_hub_that_cannot_be_reached_names_the_mirror(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     result = convert("-o", str(tmp_path / "x.gguf"))
     assert result.exit_code == 1
-    assert "set HF_ENDPOINT to a mirror" in result.stderr
+    assert "unset HF_ENDPOINT, which is 'http://127.0.0.1:9', or set it to another mirror" in result.stderr
+
+
+def test_a_hub_that_is_silent_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(silence, "FIRST_S", 0.05)
+    monkeypatch.setattr(checkpoint, "_PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", host)
+        result = convert("-o", str(tmp_path / "x.gguf"))
+    assert result.exit_code == 1
+    assert f"\nwaiting for http://{host}: no answer for 0 s, at most 0 s\n" in result.stderr
+
+
+@pytest.mark.parametrize("hub", [1], indirect=True)
+def test_a_mirror_may_be_given_without_a_scheme(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.removeprefix("http://"))
+    assert convert("-o", str(tmp_path / "x.gguf")).exit_code == 0

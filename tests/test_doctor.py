@@ -23,6 +23,7 @@ def _roomy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Memory and disk enough, whatever the machine the tests run on has."""
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
     monkeypatch.setattr(machine, "total_memory", lambda: int(16e9))
+    monkeypatch.setattr(machine, "usable_memory", lambda: int(15e9))
     monkeypatch.setattr(machine, "available_memory", lambda: int(8e9))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(50e9)))
     features = native.system_info()
@@ -52,7 +53,8 @@ def test_a_sound_machine_has_nothing_wrong() -> None:
     assert set(texts) == {
         "system", "cores", "memory", "llama.cpp", "GPU", "data", "config", "state", "hub cache", "model", "embedding",
     }  # fmt: skip
-    assert texts["memory"] == "16.0 GB, 8.0 GB available"
+    wanted = "16.0 GB, 8.0 GB available: enough for qwen3-embedding:4b, which needs about 2.8 GB"
+    assert texts["memory"] == wanted
     assert f"Python {platform.python_version()}" in texts["system"]
     assert texts["llama.cpp"].startswith("llama-cpp-python 0.3.36: ")
     assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
@@ -90,19 +92,47 @@ def test_it_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "q3e").exists()
 
 
+def advice_of(found: list[dict[str, Any]]) -> dict[str, str]:
+    return {finding["what"]: finding["advice"] for finding in found if finding["advice"]}
+
+
 def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: int(1e9))
+    monkeypatch.setattr(machine, "available_memory", lambda: int(0.5e9))
     one = problem()
-    assert (one["what"], one["text"]) == ("memory", "16.0 GB, 1.0 GB available")
-    assert "close other programs" in one["advice"]
+    assert (one["what"], one["text"]) == ("memory", "16.0 GB, 0.5 GB available")
+    assert one["advice"] == "close other programs before you use qwen3-embedding:4b, which needs about 2.8 GB"
     assert run("doctor").stdout.splitlines()[2].startswith("WARN  memory ")
 
 
-def test_memory_for_the_small_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_other_programs_have_is_told_of_the_model_that_is_advised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(machine, "available_memory", lambda: int(2e9))
     code, found = findings()
-    (one,) = [finding for finding in found if finding["what"] == "memory"]
-    assert (code, one["advice"]) == (0, "enough for qwen3-embedding:0.6b; 4b needs about 3.5 GB")
+    assert code == 0
+    assert advice_of(found) == {
+        "memory": "close other programs before you use qwen3-embedding:4b, which needs about 2.8 GB",
+        "model": "q3e-local pull qwen3-embedding:4b",
+    }
+
+
+def test_a_small_machine_is_advised_the_model_that_fits_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "total_memory", lambda: int(3e9))
+    monkeypatch.setattr(machine, "usable_memory", lambda: int(2e9))
+    monkeypatch.setattr(machine, "available_memory", lambda: int(1.5e9))
+    code, found = findings()
+    assert code == 0
+    assert advice_of(found) == {"model": "q3e-local pull qwen3-embedding:0.6b"}
+    texts = {finding["what"]: finding["text"] for finding in found}
+    wanted = "3.0 GB, 1.5 GB available: enough for qwen3-embedding:0.6b, which needs about 0.6 GB"
+    assert texts["memory"] == wanted
+
+
+def test_a_machine_that_no_model_fits_is_advised_to_pull_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_memory", lambda: int(0.3e9))
+    code, found = findings()
+    assert code == 1
+    assert advice_of(found) == {"memory": "only the demo model can run here: qwen3-embedding:0.6b needs about 0.6 GB"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import queue
 import random
 import shutil
 import signal
@@ -24,7 +25,7 @@ from hub import Fault, Hub, serve
 
 from q3e_local import download
 from q3e_local.card import ModelFile
-from q3e_local.download import Transfer, body, origins
+from q3e_local.download import Transfer, body, origins, silence
 from q3e_local.errors import (
     CardError,
     ChecksumError,
@@ -416,7 +417,10 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.Mon
     begin = time.monotonic()
     with pytest.raises(HubUnreachableError) as caught:
         download.fetch(FILE)
-    for part in (NAME, "127.0.0.1:9", "localhost:9", "refused", "HF_ENDPOINT", "q3e-local import", "-m demo"):
+    advice = (
+        "unset HF_ENDPOINT, which is 'http://127.0.0.1:9/mirror', or set it to another mirror, such as https://hf-m"
+    )
+    for part in (NAME, "127.0.0.1:9", "localhost:9", "refused", advice, "q3e-local import", "-m demo"):
         assert part in str(caught.value)
     assert time.monotonic() - begin < 2
     for source, other in (("hub", "modelscope"), ("modelscope", "hub")):
@@ -424,7 +428,10 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.Mon
             download.fetch(FILE, source=source)
 
 
-@pytest.mark.parametrize("endpoint", ["hf-mirror.example", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["ftp://127.0.0.1", "http://[", "http://127.0.0.1:port", "127.0.0.1:port", ":/mirror", "a mirror", "http://"],
+)
 def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DownloadError, match="HF_ENDPOINT") as caught:
@@ -440,6 +447,117 @@ def test_a_password_in_the_endpoint_is_not_shown(hub: Hub, monkeypatch: pytest.M
     assert "secret" not in str(caught.value)
     (origin,) = origins.origins(origins.pin(FILE), "hub")
     assert "secret" not in origin.host
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("hf-mirror.com", "https://hf-mirror.com"),
+        (" hf-mirror.com/ ", "https://hf-mirror.com"),
+        ("mirror.example:8443/hf", "https://mirror.example:8443/hf"),
+        ("localhost:8080", "http://localhost:8080"),
+        ("127.0.0.1:8080/hf", "http://127.0.0.1:8080/hf"),
+        ("192.168.1.5", "http://192.168.1.5"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("http://hf-mirror.com", "http://hf-mirror.com"),
+    ],
+)
+def test_an_endpoint_may_be_a_host_alone(endpoint: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    (origin,) = origins.origins(origins.pin(FILE), "hub")
+    assert origin.url == f"{address}/{REPO}/resolve/{REVISION}/{NAME}"
+
+
+def test_a_file_comes_from_a_mirror_that_is_given_without_a_scheme(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.removeprefix("http://"))
+    assert download.fetch(FILE, source="hub").read_bytes() == CONTENT
+
+
+def test_a_mirror_without_the_file_is_named_and_the_hub_itself_is_not(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.always = Fault(status=404)
+    with pytest.raises(DownloadError, match=f"Unset HF_ENDPOINT, which is '{hub.url}', or set it to another"):
+        download.fetch(FILE)
+    (origin,) = origins.origins(origins.pin(FILE), "hub")
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert origins.advice_on(origin) == ""
+    assert origins.mirror_advice() == "set HF_ENDPOINT to a mirror of the hub, such as https://hf-mirror.com"
+
+
+# --- a server that is silent ---
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is told after a twentieth of a second."""
+    assert silence.FIRST_S <= 3
+    monkeypatch.setattr(silence, "FIRST_S", 0.05)
+    monkeypatch.setattr(silence, "AGAIN_S", 0.1)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_accepts_and_is_silent_is_told(
+    modelscope: Hub, scheme: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Over https it is the handshake that is never answered."""
+    monkeypatch.setattr(body, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(body, "CONNECT_TIMEOUT_S", 0.5)
+    listener = socket.create_server(("127.0.0.1", 0))
+    request.addfinalizer(listener.close)
+    host = f"127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://{host}")
+    told: list[Transfer] = []
+    assert download.fetch(FILE, progress=told.append).read_bytes() == CONTENT
+    waits = [one for one in told if one.phase == "wait"]
+    assert len(waits) >= 2
+    assert (
+        waits[0]
+        == told[0]
+        == Transfer(
+            host, NAME, "wait", 0, len(CONTENT), "no answer for 0 s", 0.5, then=modelscope.url.removeprefix("http://")
+        )
+    )
+    assert {one.phase for one in told[len(waits) :]} == {"download", "verify"}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub: Hub) -> None:
+    gate = threading.Event()
+    hub.faults.append(Fault(gate=gate))
+    told: list[Transfer] = []
+
+    def progress(transfer: Transfer) -> None:
+        told.append(transfer)
+        if transfer.phase == "wait":
+            gate.set()
+
+    assert download.fetch(FILE, progress=progress, source="hub").read_bytes() == CONTENT
+    first = next(one for one in told if one.phase == "wait")
+    assert (first.why, first.at_most_s, first.then) == ("nothing more for 0 s", body.READ_TIMEOUT_S, first.source)
+    assert 0 < first.n_bytes < len(CONTENT)
+
+
+def test_a_pause_that_a_busy_server_asks_for_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "FIRST_S", 0.001)
+    hub.faults.append(Fault(status=503))
+    told: list[Transfer] = []
+    assert download.fetch(FILE, progress=told.append, source="hub").read_bytes() == CONTENT
+    assert ("status 503", 0.01) in [(one.why, one.at_most_s) for one in told if one.phase == "wait"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_silence_counts_from_what_came_last() -> None:
+    reported: queue.Queue[float] = queue.Queue()
+    with silence.Silence(reported.put) as quiet:
+        first, second = reported.get(timeout=20), reported.get(timeout=20)
+        assert 0.05 <= first < second
+        begin = time.monotonic()
+        quiet.heard()
+        while (later := reported.get(timeout=20)) > time.monotonic() - begin:  # one that was on its way
+            pass
+        assert later >= 0.05
 
 
 def test_addresses_when_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,17 @@ def test_a_cgroup_limit_lowers_the_memory(system: Path, files: dict[str, str], t
 # This machine
 
 
+@pytest.mark.parametrize(
+    ("limit", "usable"),
+    [("max", 16 * GB - 2**30), (str(4 * GB), 4 * GB), (str(64 * GB), 16 * GB - 2**30)],
+)
+def test_a_program_can_have_a_cgroups_limit_whole_and_of_a_machine_what_the_system_leaves(
+    system: Path, limit: str, usable: int
+) -> None:
+    write_cgroup(system, {"memory.max": f"{limit}\n", "memory.current": f"{3 * GB}\n"})
+    assert machine.usable_memory() == usable
+
+
 def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory() -> None:
     assert 1 <= machine.physical_cores() <= (psutil.cpu_count() or 1)
     assert 0 < machine.available_memory() <= machine.total_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from q3e_local.aliases import Alias
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.naming import Names
 from q3e_local.request import Defaults, EmbedRequest, meant
-from q3e_local.server.naming import ServedNames, served_as
+from q3e_local.server.naming import ServedNames, served_as, to_try
 from q3e_local.server.settings import ServerSettings
 
 CONFIG = """
@@ -94,7 +95,7 @@ def test_a_hint_for_a_task_that_leaves_texts_bare_knows_the_name(aliases: Path) 
         ("my-legal-query", "texts under 'my-legal' are queries already; leave the last -query out"),
         ("asks-query", "texts under 'asks' are queries already; leave the last -query out"),
         ("nope-query", "there is no model 'nope-query'; "),
-        ("nope", "names of your own: my-legal, small, asks, alike"),
+        ("my-legel", "there is no model 'my-legel'; did you mean my-legal?"),
     ],
 )
 def test_a_name_that_means_nothing(aliases: Path, name: str, said: str) -> None:
@@ -245,3 +246,21 @@ def test_what_a_request_says_comes_before_what_the_name_says() -> None:
     assert meant(bare, legal) == EmbedRequest((), "query", None, "Find the clause", 64)
     assert meant(EmbedRequest((), task="code"), legal) == EmbedRequest((), "query", "code", None, 64)
     assert meant(EmbedRequest((), "document", dim=32), legal) == EmbedRequest((), "document", dim=32)
+
+
+def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(
+    world: World, tmp_path: Path
+) -> None:
+    assert to_try(ServerSettings()) == "demo"
+    run("pull", "tiny:1b-q8_0")
+    shutil.rmtree(world.home / "data")  # who put it into the hub cache is forgotten
+    assert to_try(ServerSettings()) == "tiny:1b-q8_0"
+    run("import", world.f16, "--name", "zebra")
+    assert to_try(ServerSettings()) == "zebra"
+    assert to_try(ServerSettings(models=("demo",))) == "demo"
+
+
+def test_an_alias_that_is_no_table_is_answered_with_its_own_model(aliases: Path) -> None:
+    aliases.write_text('[aliases]\nlegal = "demo"\n')
+    said = 'aliases.legal must be a table such as {model = "demo", dim = 256}'
+    assert said in run("embed", "-m", "legal", "--text", "a").stderr

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from hub import Fault
 from world import F16, Q4_K_M, Q8_0, REFUSED, World, digest, origins, rows
 
 import q3e_local
+from q3e_local.download import body, silence
 from q3e_local.model_file import inspect
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals")
@@ -79,6 +81,26 @@ def test_without_a_logger_the_word_is_on_stderr(world: World, monkeypatch: pytes
     assert "cannot reach 127.0.0.1:9" in result.stderr
 
 
+def test_a_silent_hub_is_told_with_what_else_can_be_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "FIRST_S", 0.05)
+    monkeypatch.setattr(silence, "AGAIN_S", 0.05)
+    monkeypatch.setattr(body, "READ_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", f"http://{host}")
+        result = run("pull", "tiny:1b-q8_0")
+        assert run("rm", "tiny:1b-q8_0", "-y").exit_code == 0
+        quiet = run("pull", "tiny:1b-q8_0", "-q")
+    assert (result.exit_code, quiet.exit_code, quiet.stderr) == (0, 0, "")
+    _, first, advice, second, *_ = result.stderr.splitlines()
+    waiting = f"waiting for {host}: no answer for 0 s, at most 0 s; then {world.modelscope.url[7:]} is asked"
+    assert (first, second) == (waiting, waiting)  # what else can be done is told once
+    assert advice == (
+        "Ctrl-C ends, and the same command goes on from here; or unset HF_ENDPOINT, which is "
+        f"'http://{host}', or set it to another mirror, such as https://hf-mirror.com"
+    )
+
+
 def test_nobody_to_be_reached_is_one_error_with_the_ways_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", REFUSED)
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", REFUSED)
@@ -117,11 +139,13 @@ def test_another_content_than_the_cards_is_refused_and_deleted(world: World) -> 
     assert run("pull", "tiny:1b-q8_0").exit_code == 0
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(world: World) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(world: World) -> None:
     result = run("pull", "tiny:2b")
     assert result.exit_code == 2
-    assert "there is no model 'tiny:2b'; did you mean tiny:1b? " in result.stderr
-    assert "choose from tiny:1b, tiny:1b-q8_0, tiny:1b-f16, demo" in result.stderr
+    assert result.stderr == (
+        "Error: there is no model 'tiny:2b'; did you mean tiny:1b, tiny:1b-f16 or tiny:1b-q8_0? "
+        "All models: q3e-local list --all; or give a path to a .gguf file with -m\n"
+    )
 
 
 def test_no_room_is_said_before_a_byte_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

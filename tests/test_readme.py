@@ -1,4 +1,4 @@
-"""Every q3e-local command that the READMEs and docs/jobs.md show is run, and gives what they show."""
+"""Every q3e-local command that the READMEs, docs/jobs.md and docs/models.md show is run, and gives what they show."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def plain_commands(readme: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", dict.fromkeys(command for readme in READMES for command in plain_commands(readme))
+    "command", dict.fromkeys(command for page in (*READMES, "docs/models.md") for command in plain_commands(page))
 )
 def test_a_command_without_output_is_sound(command, tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))

@@ -186,6 +186,18 @@ def test_failures_say_what_to_do(arguments, code, parts):
 
 def test_a_missing_index_names_those_there_are(indexed):
     assert run("search", "cat", "--name", "other").stderr.endswith("; there are: default\n")
+    assert run("search", "cat", "--name", "defualt").stderr.endswith("; did you mean default?\n")
+
+
+def test_of_many_indexes_a_missing_one_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
+    folder = tmp_path / "q3e" / "data" / "indexes"
+    folder.mkdir(parents=True)
+    for name in ("papers", "papers-2025", "papers-2026", "work", "mail"):
+        (folder / f"{name}.q3e").touch()
+    near = run("index", "show", "paper").stderr
+    assert near.endswith("; did you mean papers, papers-2025 or papers-2026?\n")
+    assert run("index", "show", "recipes").stderr.endswith("; there are 5: q3e-local index list\n")
 
 
 # Searching.

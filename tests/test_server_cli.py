@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import plistlib
 import re
 import shutil
@@ -277,6 +278,75 @@ def test_a_launchd_agent(platform, tmp_path):
     assert agent["RunAtLoad"] is True
     assert "launchctl bootstrap" in installed.stdout
     assert "launchctl bootout" in run("service", "uninstall").stdout
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    """A service manager that says what a test has it say."""
+
+    def says(name: str, output: str, code: int = 0) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        program = folder / name
+        program.write_text(f'#!/bin/sh\necho "$*" > "{folder}/asked"\necho "{output}"\nexit {code}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+        return folder / "asked"
+
+    return says
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="services of Linux and macOS")
+
+
+@POSIX
+def test_the_status_of_a_service_that_runs(platform, manager, url, tmp_path):
+    platform("linux")
+    asked = manager("systemctl", "active")
+    port = url.rpartition(":")[2]
+    assert run("service", "install", "--", "--host", "0.0.0.0", "--port", port, "--origins", "a%b").exit_code == 0
+    assert on(url, "--text", "load it").exit_code == 0
+    result = run("service", "status")
+    path = tmp_path / ".config" / "systemd" / "user" / "q3e-local.service"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[:2] == [f"file     {path}: there", "service  active"]
+    assert re.fullmatch(rf"server   http://127\.0\.0\.1:{port} answers; demo.*", result.stdout.splitlines()[2])
+    assert asked.read_text() == "--user is-active q3e-local\n"
+
+
+@POSIX
+def test_the_status_of_a_service_that_is_not_there(platform, manager, tmp_path, monkeypatch):
+    platform("linux")
+    manager("systemctl", "inactive", 3)
+    address = f"http://127.0.0.1:{free_port()}"
+    result = run("service", "status", "--server", address)
+    path = tmp_path / ".config" / "systemd" / "user" / "q3e-local.service"
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines() == [
+        f"file     {path}: not there; write it with: q3e-local service install",
+        "service  inactive",
+        f"server   no server answers at {address}; start one with: q3e-local serve",
+    ]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "service  unknown: there is no systemctl here\n" in run("service", "status", "--server", address).stdout
+
+
+@POSIX
+def test_the_status_of_a_launchd_agent_that_failed(platform, manager):
+    platform("darwin")
+    asked = manager("launchctl", "state = spawn scheduled")
+    port = free_port()
+    assert run("service", "install", "--", "--port", str(port)).exit_code == 0
+    result = run("service", "status")
+    assert result.exit_code == 1
+    assert "service  inactive\n" in result.stdout
+    assert f"no server answers at http://127.0.0.1:{port}" in result.stdout
+    assert "launchctl bootstrap" in result.stderr
+    assert asked.read_text().startswith("print gui/")
+    manager("launchctl", "state = running")
+    assert "service  active\n" in run("service", "status").stdout
+    manager("launchctl", "Could not find service", 113)
+    assert "service  not switched on\n" in run("service", "status").stdout
 
 
 def test_a_service_on_windows_is_answered_with_what_to_do(platform):

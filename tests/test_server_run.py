@@ -277,7 +277,7 @@ def test_a_port_that_ollama_has_is_said_to_be_ollamas():
     [
         ({"host": "no-such-host.invalid"}, "Error: there is no host 'no-such-host.invalid' to listen on"),
         ({"host": "203.0.113.7"}, "Error: cannot listen on 203.0.113.7, port 0: "),
-        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; choose from demo, "),
+        ({"models": ["nobody-knows"]}, "Error: there is no model 'nobody-knows'; all models: "),
         ({"models": ["./nope.gguf"]}, "Error: there is no file nope.gguf"),
     ],
 )

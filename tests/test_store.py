@@ -13,7 +13,8 @@ import pytest
 from command import demo, records, run
 from world import Q8_0, World, digest, origins, rows
 
-from q3e_local.catalog import models_folder, resolve
+from q3e_local import machine
+from q3e_local.catalog import cards, models_folder, resolve, shipped
 from q3e_local.model_file import inspect
 
 MakeGguf = Callable[..., Path]
@@ -142,7 +143,41 @@ def test_list_has_what_is_here_and_says_what_could_be(world: World, mine: Path) 
     assert [line.split()[0] for line in lines] == ["demo", "mine", "tiny:1b-q8_0"]
     assert lines[1].endswith(f"  imported  {mine}")
     assert f"  {mine.stat().st_size / 1e6:.1f} MB  " in lines[1]
-    assert result.stderr.startswith("To pull: tiny:1b, tiny:1b-f16, qwen3-embedding:0.6b,")
+    n_missing = 2 + sum(len(card.files) for card in shipped().values() if card.name != "demo")
+    assert result.stderr == f"{n_missing} more can be pulled: q3e-local list --all\n"
+
+
+def test_list_all_has_a_line_for_every_model_there_is(
+    world: World, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_memory", lambda: int(3e9))
+    run("pull", "tiny:1b-q8_0")
+    run("import", mine, "--name", "mine")
+    result = run("list", "--all")
+    assert result.exit_code == 0
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == ["name", "size", "memory", "on", "this", "machine"]
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
+    assert set(rows) == {*(card.tag(each) for card in cards().values() for each in card.files), "mine"}
+    assert rows["qwen3-embedding:4b"] == "2.50 GB 2.82 GB can be pulled"
+    assert rows["qwen3-embedding:8b"] == "4.68 GB 5.07 GB can be pulled; too large for this memory"
+    assert rows["demo"].endswith(" bundled")
+    assert rows["tiny:1b-q8_0"].endswith(" pulled")
+    assert rows["mine"] == f"{mine.stat().st_size / 1e6:.1f} MB imported"
+    found = {row["name"]: row for row in json.loads(run("list", "--all", "--json").stdout)}
+    assert list(found) == list(rows)
+    memory = found["qwen3-embedding:4b"].pop("memory_bytes")
+    assert 2.7e9 < memory < 2.9e9
+    assert found["qwen3-embedding:4b"] == {
+        "name": "qwen3-embedding:4b", "size_bytes": 2_496_703_776, "origin": None, "path": None, "fits": True,
+        "description": "Qwen3-Embedding-4B: dim 32 to 2560, texts up to 32K tokens, over 100 languages",
+    }  # fmt: skip
+    assert (found["mine"]["origin"], found["mine"]["memory_bytes"], found["mine"]["fits"]) == ("imported", None, None)
+
+
+def test_an_imported_model_is_among_those_that_a_mistyped_name_is_like(world: World, mine: Path) -> None:
+    run("import", mine, "--name", "legal/contracts:v2")
+    assert "did you mean legal/contracts:v2?" in run("show", "legal/contract:v2").stderr
 
 
 def test_list_json_is_the_same_for_programs(world: World, mine: Path) -> None:

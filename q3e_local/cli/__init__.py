@@ -11,43 +11,73 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from q3e_local import __version__
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# A shell sets it that asks what may stand at a place; click makes the name of the program's.
+COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
-# Name: module and function of the command, and its line in the overview, which must not cost an import.
-_COMMANDS = {
-    "embed": ("embed:embed", "Turn texts into embeddings."),
-    "index": ("index:index", "Index folders of files; list, show, rm, export, rebuild."),
-    "search": ("search:search", "Find what stands in the files of an index."),
-    "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),
-    "duplicates": ("jobs.duplicates:duplicates", "Find groups of texts that say nearly the same."),
-    "cluster": ("jobs.cluster:cluster", "Part texts by theme, or a transcript into chapters."),
-    "match": ("jobs.match:match", "Find each text's nearest in a list of phrases."),
-    "filter-pairs": ("jobs.filter_pairs:filter_pairs", "Keep the rows of a CSV whose two texts agree."),
-    "inspect": ("jobs.inspect:inspect", "Show what a vector is like, and the tokens of its text."),
-    "plot": ("jobs.plot:plot", "Draw a map of texts."),
-    "pull": ("models:pull", "Download a model, or make it from a download."),
-    "list": ("models:list_", "List the models on this machine."),
-    "show": ("models:show", "Show what a model's file says, and the memory it needs."),
-    "rm": ("models:rm", "Remove a model."),
-    "import": ("models:import_", "Take a model that is on this machine already."),
-    "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
-    "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
-    "cache": ("cache:cache", "Show or forget the vectors that were computed before."),
-    "verify": ("verify:verify", "Check a model against what its authors published."),
-    "serve": ("serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
-    "ps": ("ps:ps", "List the models that a running server has loaded."),
-    "stop": ("ps:stop", "Unload a model from a running server."),
-    "service": ("service:service", "Start the server when you log in."),
-    "bench": ("bench:bench", "Measure how fast a model is on this machine."),
-    "tune": ("tune:tune", "Find the fastest settings for a model on this machine."),
-    "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
+# By what people want to do, for the overview: name, module and function of the command, and its line, which must not
+# cost an import.
+_GROUPS = {
+    "Embed and search": {
+        "embed": ("embed:embed", "Turn texts into embeddings."),
+        "index": ("index:index", "Index folders of files; list, show, rm, export, rebuild."),
+        "search": ("search:search", "Find what stands in the files of an index."),
+    },
+    "Jobs with texts": {
+        "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),
+        "duplicates": ("jobs.duplicates:duplicates", "Find groups of texts that say nearly the same."),
+        "cluster": ("jobs.cluster:cluster", "Part texts by theme, or a transcript into chapters."),
+        "match": ("jobs.match:match", "Find each text's nearest in a list of phrases."),
+        "filter-pairs": ("jobs.filter_pairs:filter_pairs", "Keep the rows of a CSV whose two texts agree."),
+        "inspect": ("jobs.inspect:inspect", "Show what a vector is like, and the tokens of its text."),
+        "plot": ("jobs.plot:plot", "Draw a map of texts."),
+    },
+    "Models": {
+        "pull": ("models:pull", "Download a model, or make it from a download."),
+        "list": ("models:list_", "List the models on this machine, or all there are."),
+        "show": ("models:show", "Show what a model's file says, and the memory it needs."),
+        "rm": ("models:rm", "Remove a model."),
+        "import": ("models:import_", "Take a model that is on this machine already."),
+        "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
+        "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
+        "verify": ("verify:verify", "Check a model against what its authors published."),
+    },
+    "Serve": {
+        "serve": ("serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
+        "ps": ("ps:ps", "List the models that a running server has loaded."),
+        "stop": ("ps:stop", "Unload a model from a running server."),
+        "service": ("service:service", "Start the server when you log in."),
+    },
+    "This machine": {
+        "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
+        "bench": ("bench:bench", "Measure how fast a model is on this machine."),
+        "tune": ("tune:tune", "Find the fastest settings for a model on this machine."),
+        "cache": ("cache:cache", "Show or forget the vectors that were computed before."),
+        "completion": ("completion:completion", "Print the script that completes commands in a shell."),
+    },
 }
+_COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
+
+_START = """\
+q3e-local: Qwen3-Embedding on this machine. Texts in, vectors out; offline.
+
+Start with:
+  q3e-local embed --text "any text" -m demo   a first vector, nothing to pull
+  q3e-local doctor                            what this machine can run
+  q3e-local serve -m demo                     for clients of Ollama and OpenAI
+
+demo is a small stand-in that compares words, not meanings. For real work:
+q3e-local pull qwen3-embedding:4b (2.5 GB, once), then leave -m demo out.
+"""
 
 
 class _Commands(click.Group):
@@ -61,15 +91,39 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"q3e_local.cli.{module}"), function)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, which knows no names to suggest: those of this group are not loaded."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in group.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """As click's, without loading every command for its line."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=line) for name, (_, line) in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """As click's, but it always exits, and knows our errors."""
         extra["prog_name"] = extra.get("prog_name") or "q3e-local"
         extra["standalone_mode"] = False
         extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
+        if COMPLETE_VARIABLE in os.environ:
+            from q3e_local.cli import completion
+
+            completion.register()
         _tell_a_reader_that_is_gone()
         _tolerate_narrow_consoles()
         try:
@@ -151,7 +205,12 @@ def _tolerate_narrow_consoles() -> None:
             stream.reconfigure(errors="replace")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="q3e-local")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Qwen3-Embedding on this machine: right vectors, fast, offline."""
+    if ctx.invoked_subcommand is None:
+        formatter = ctx.make_formatter()
+        main.format_commands(ctx, formatter)
+        click.echo(f"{_START}\n{formatter.getvalue()}\nOptions of a command: q3e-local COMMAND --help")

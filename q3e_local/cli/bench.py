@@ -10,7 +10,7 @@ import click
 import orjson
 
 from q3e_local.cli import DONE
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
+from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
 from q3e_local.cli.loading import load, locate, size
 from q3e_local.cli.stopping import stopping_cleanly
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WIDTH = 100  # of a table that goes to no terminal
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @model_option
 @click.option(
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."

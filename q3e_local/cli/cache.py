@@ -11,7 +11,7 @@ import orjson
 from q3e_local import store
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
-from q3e_local.cli import DONE, FAILED
+from q3e_local.cli import DONE, FAILED, candidates
 from q3e_local.cli.loading import size
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
@@ -66,7 +66,12 @@ def stats(as_json: bool) -> int:
 
 
 @cache.command()
-@click.option("-m", "--model", help="Only the vectors of this model, by any of its names or a path.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=candidates.model_or_file,
+    help="Only the vectors of this model, by any of its names or a path.",
+)
 @click.option(
     "--space", "spaces", multiple=True, help="Only those of this space, as stats shows it; may be repeated."
 )

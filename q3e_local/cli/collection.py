@@ -22,6 +22,7 @@ from q3e_local.cli.formats import text_digest
 from q3e_local.cli.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.inputs import STDIN, Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading
+from q3e_local.cli.loading import check_dim
 from q3e_local.cli.progress import meter
 from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, TextError
@@ -99,6 +100,8 @@ class Model:
         """The model, loaded for about `n_bytes` of text. Raises OptionError for what it cannot do."""
         if self._embedder is None:
             asked = self.embedding
+            if not asked.server:
+                check_dim(asked.model, asked.dim)
             self._opened.enter_context(explained(asked.engine))
             embedder = computing(
                 asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine, n_bytes

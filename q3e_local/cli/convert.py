@@ -10,6 +10,7 @@ import click
 
 from q3e_local.catalog import cards
 from q3e_local.checksum import sha256
+from q3e_local.cli import candidates
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
@@ -21,7 +22,7 @@ _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", shell_complete=candidates.file)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .gguf file to write.")
 @click.option(
     "--type", "quantization", type=click.Choice(QUANTIZATIONS), default=DEFAULT, show_default=True,
@@ -37,7 +38,7 @@ def convert(
     """Make a GGUF from a Qwen3-Embedding checkpoint: a folder, or a repository on Hugging Face to download first.
 
     \b
-      q3e-local convert Qwen/Qwen3-Embedding-0.6B -o Qwen3-Embedding-0.6B-Q4_K_M.gguf
+      q3e-local convert Qwen/Qwen3-Embedding-0.6B -o 0.6B-Q4_K_M.gguf
       q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
     """
     with stopping_cleanly():
@@ -58,7 +59,7 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
     """Make a smaller GGUF from an f16, bf16 or f32 one. TYPE is q4_k_m, q5_k_m, q6_k, q8_0, f16, bf16 or f32.
 
     \b
-      q3e-local quantize Qwen3-Embedding-4B-f16.gguf Qwen3-Embedding-4B-Q6_K.gguf q6_k
+      q3e-local quantize Qwen3-Embedding-4B-f16.gguf 4B-Q6_K.gguf q6_k
     """
     with stopping_cleanly(), bar(quiet) as show:
         started = time.monotonic()
@@ -78,7 +79,12 @@ def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
     if not quiet:
         click.echo(f"Taking {source} at {revision} from the hub, unless it is here", err=True)
     with bar(quiet) as show:
-        return fetch_checkpoint(source, revision, offline=offline, progress=show)
+
+        def say(line: str) -> None:
+            if not quiet:
+                click.echo(line, err=True)
+
+        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=say)
 
 
 def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli import DONE, SKIPPED, candidates, inputs
 from q3e_local.cli.computing import check_request, computing
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
+from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
+from q3e_local.cli.loading import check_dim
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -59,8 +60,8 @@ class _Tally:
                 self.cut.append(name)
 
 
-@click.command()
-@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1)
+@click.command(cls=ModelCommand)
+@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
 @click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text.")
 @click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD.")
@@ -130,6 +131,8 @@ def embed(
     if form == "table" and dtype != "float32":
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
     check_target(output, form, resume, force)
+    if not server:
+        check_dim(model, dimensions)
 
     _hint_at_records(source, layout, quiet)
     tally = _Tally()

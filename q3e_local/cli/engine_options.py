@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import click
 
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import candidates
 
 _LOGGER = logging.getLogger("q3e_local.settings")
 
 
 model_option = click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
+    shell_complete=candidates.model_or_file,
     help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
 )  # fmt: skip
 
@@ -84,6 +86,30 @@ _OPTIONS = (
     ),
     click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
 )  # fmt: skip
+
+
+class ModelCommand(click.Command):
+    """A command with `engine_options`, which stand behind its own options in the help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_own_options(ctx, formatter)
+        self.format_engine_options(ctx, formatter)
+
+    def format_own_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [one for one in self.get_params(ctx) if one.name not in ENGINE_PARAMETERS]
+        _format("Options", own, ctx, formatter)
+
+    def format_engine_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        of_engine = [one for one in self.get_params(ctx) if one.name in ENGINE_PARAMETERS]
+        _format("How the model runs (chosen for this machine if not given)", of_engine, ctx, formatter)
+
+
+def _format(
+    title: str, parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
+) -> None:
+    records = [record for one in parameters if (record := one.get_help_record(ctx)) is not None]
+    with formatter.section(title):
+        formatter.write_dl(records)
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli import DONE, SKIPPED, index_files
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
     Loaded,
@@ -32,6 +33,8 @@ from q3e_local.errors import InputError, OptionError
 from q3e_local.search.locate import files_of, locate
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from q3e_local.reading import Skipped
     from q3e_local.search.indexing import Tally
 
@@ -44,16 +47,37 @@ class _FoldersOrCommand(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            self._check_is_no_mistyped_command(args[0], ctx)
             args = [_FOLDERS, *args]
         return super().parse_args(ctx, args)
+
+    def _check_is_no_mistyped_command(self, name: str, ctx: click.Context) -> None:
+        if name.startswith("-") or ctx.resilient_parsing or os.path.lexists(name):
+            return
+        commands = [command for command in self.commands if command != _FOLDERS]
+        error = click.NoSuchCommand(name, f"There is no folder and no command {name!r}.", commands, ctx)
+        if error.possibilities:
+            raise error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """A command or a folder, or an option of `index FOLDER`."""
+        from click.shell_completion import CompletionItem
+
+        folders = self.commands[_FOLDERS]
+        if incomplete.startswith("-"):
+            return folders.shell_complete(click.Context(folders, parent=ctx), incomplete)
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "FOLDER... [OPTIONS]")
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.commands[_FOLDERS].format_options(ctx, formatter)
+        folders = self.commands[_FOLDERS]
+        assert isinstance(folders, ModelCommand)
+        folders.format_own_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+        folders.format_engine_options(ctx, formatter)
 
 
 @click.group(cls=_FoldersOrCommand)
@@ -75,7 +99,7 @@ for command in (index_files.list_, index_files.show, index_files.rm, index_files
     index.add_command(command)
 
 
-@index.command(_FOLDERS, hidden=True)
+@index.command(_FOLDERS, cls=ModelCommand, hidden=True)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER...")
 @which_index
 @model_of_index

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli import DONE
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli import DONE, candidates
+from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
     BYTES_PER_TOKEN,
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 
 def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
     """NAME, or `--name`, or `--db`; the parameters `name` and `db`."""
-    command = click.option("--name", "option_name", metavar="NAME", help="The same as NAME.")(command)
+    command = click.option(
+        "--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."
+    )(command)
     command = click.option(
         "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
     )(command)
-    return click.argument("name", required=False)(command)
+    return click.argument("name", required=False, shell_complete=candidates.index)(command)
 
 
 def _name(name: str | None, option_name: str | None) -> str | None:
@@ -198,7 +200,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
     return DONE
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @_one_index
 @model_of_index
 @loading_options

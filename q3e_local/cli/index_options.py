@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,10 @@ import click
 from q3e_local import store
 from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli import candidates
 from q3e_local.cli.engine_options import EngineOptions
-from q3e_local.cli.loading import load
-from q3e_local.errors import ModelError, OptionError
-from q3e_local.naming import Names
-from q3e_local.request import DIM_MIN
+from q3e_local.cli.loading import check_dim, load
+from q3e_local.errors import OptionError
 
 if TYPE_CHECKING:
     from q3e_local.embedder import Embedder
@@ -29,7 +27,12 @@ BYTES_PER_TOKEN = 4  # about, in most languages
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--db` and `--name`."""
-    command = click.option("--name", metavar="NAME", help="An index in the data folder. [default: default]")(command)
+    command = click.option(
+        "--name",
+        metavar="NAME",
+        shell_complete=candidates.index,
+        help="An index in the data folder. [default: default]",
+    )(command)
     return click.option(
         "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
     )(command)
@@ -42,7 +45,7 @@ def model_of_index(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
     )(command)  # fmt: skip
     return click.option(
-        "-m", "--model",
+        "-m", "--model", shell_complete=candidates.model_or_file,
         help="A model's name, a path to a .gguf file, or demo. "
         f"[default: the index's own; of a new one Q3E_MODEL, or {DEFAULT_MODEL}]",
     )(command)  # fmt: skip
@@ -110,7 +113,7 @@ class Loaded:
         if self._embedder is None or self._space is None:
             own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
             model = self._model or own
-            self._check_dim(model)
+            check_dim(model, self._dim)
             settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
             self._embedder = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
             path = store.path_of(model)
@@ -123,16 +126,6 @@ class Loaded:
             except OptionError as error:
                 raise OptionError(error.under("--dimensions") if error.option == "dim" else str(error)) from None
         return self._embedder, self._space
-
-    def _check_dim(self, model: str) -> None:
-        """Whether a model that may have to be pulled first has vectors of so many numbers. Raises OptionError."""
-        if self._dim is None:
-            return
-        with suppress(ModelError):  # one of no card: its file says it when it is loaded
-            n_embd = Names().to_pull(model)[0].sizes.n_embd
-            if not DIM_MIN <= self._dim <= n_embd:
-                limits = f"between {DIM_MIN} and {n_embd} for {model}"
-                raise OptionError(f"--dimensions must be {limits}, got {self._dim}")
 
     def __enter__(self) -> Loaded:
         return self

@@ -7,6 +7,7 @@ to be quiet.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,8 +18,9 @@ from q3e_local.cli.progress import bar
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
-from q3e_local.errors import ModelNotHereError
+from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError
 from q3e_local.naming import Names, resolve
+from q3e_local.request import DIM_MIN
 from q3e_local.store import Installed, Located
 
 if TYPE_CHECKING:
@@ -46,10 +48,34 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
         if offline or is_offline():
             raise
     card, file = Names().to_pull(model)
+    _check_memory(card, file)
     for line in announce(card, file, "auto"):
         click.echo(line, err=True)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
+
+
+def check_dim(model: str, dim: int | None) -> None:
+    """Refuse, before any download, a number of dimensions that the model's card rules out. Raises OptionError."""
+    if dim is None:
+        return
+    with suppress(ModelError):  # a model without a card: its file says it when it is loaded
+        n_embd = Names().to_pull(model)[0].sizes.n_embd
+        if not DIM_MIN <= dim <= n_embd:
+            raise OptionError(f"--dimensions must be between {DIM_MIN} and {n_embd} for {model}, got {dim}")
+
+
+def _check_memory(card: ModelCard, file: ModelFile) -> None:
+    """Refuse to download, unasked, what this machine cannot run. Raises NotEnoughMemoryError."""
+    from q3e_local import fitting
+
+    short = fitting.shortage(card, file)
+    if short is not None:
+        one = short.instead
+        way_out = (
+            "only the demo model fits: -m demo" if one is None else f"take one that fits: -m {one.name}, {one.memory}"
+        )
+        raise NotEnoughMemoryError(f"{short}; {way_out}; download it all the same: q3e-local pull {short.model.name}")
 
 
 def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
@@ -57,18 +83,36 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
     from q3e_local import pull as pulling
 
     with bar(quiet) as show:
+        other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
+        advice = f"\nCtrl-C ends, and the same command goes on from here; or {other_way}"
 
         def report(step: Step) -> None:
-            show(step.what, step.done, step.total)
+            nonlocal advice
+            if not step.is_waiting:
+                show(step.what, step.done, step.total)
+            elif not quiet:
+                click.echo(f"{step.what}{advice}", err=True)
+                advice = ""  # once
 
         return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    """What a pull is going to do, a line a step; none if the model is here."""
-    name = card.tag(file.quantization)
+    """What a pull is going to do, a line a step, and whether memory is too small to run it; none if it is here."""
+    from q3e_local import fitting
+
     if store.find(card, file) is not None:
         return []
+    lines = _steps(card, file, source)
+    short = fitting.shortage(card, file)
+    if short is not None:
+        one = short.instead
+        lines.append(str(short) if one is None else f"{short}; one that fits: {one.name}, {one.memory}")
+    return lines
+
+
+def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
+    name = card.tag(file.quantization)
     if file.made_from is None:
         return [f"Pulling {name}: {_what(file, source)}"]
     origin = card.files[file.made_from]

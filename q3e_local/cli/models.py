@@ -11,7 +11,9 @@ import click
 import orjson
 
 from q3e_local import catalog, store
-from q3e_local.cli import DONE
+from q3e_local.aliases import read_aliases
+from q3e_local.card import ModelCard, ModelFile
+from q3e_local.cli import DONE, candidates
 from q3e_local.cli.loading import announce, size
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
@@ -26,7 +28,7 @@ _CONTEXTS = (512, 2_048, 8_192, 32_768)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.model)
 @click.option(
     "--source", type=click.Choice(["auto", "hub", "modelscope"]), default="auto", show_default=True,
     help="Where to download from; auto tries the hub, then ModelScope.",
@@ -41,7 +43,9 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
     \b
       q3e-local pull qwen3-embedding:4b
       q3e-local pull qwen3-embedding:0.6b --source modelscope
-      q3e-local pull qwen3-embedding:4b --to /media/stick     (then, over there: q3e-local import /media/stick)
+      q3e-local pull qwen3-embedding:4b --to /media/stick
+
+    --to is for a machine without a network. There: q3e-local import /media/stick
     """
     card, file = Names().to_pull(name)
     if not (quiet or offline or is_offline()):
@@ -60,32 +64,77 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
 
 
 @click.command("list")
+@click.option("--all", "with_missing", is_flag=True, help="Also those that can be pulled, and the memory each needs.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
-def list_(as_json: bool) -> int:
-    """List the models on this machine."""
+def list_(with_missing: bool, as_json: bool) -> int:
+    """List the models on this machine, or with --all every model that can be had by its name.
+
+    \b
+      q3e-local list
+      q3e-local list --all
+    """
     found = store.installed()
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps([_fields(one) for one in found], option=orjson.OPT_APPEND_NEWLINE))
-        return DONE
-    width = max((len(one.name) for one in found), default=4)
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
-    for one in found:
-        click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
-    missing = [
-        card.tag(quantization)
-        for card in catalog.cards().values()
-        for quantization in card.files
-        if card.tag(quantization) not in {one.name for one in found}
-    ]
-    if missing:
-        click.echo(f"To pull: {', '.join(missing)}", err=True)
-    for one in store.gone():
-        click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
+    if with_missing:
+        _list_all(found, as_json)
+    elif as_json:
+        _print_json([_fields(one) for one in found])
+    else:
+        width = max((len(one.name) for one in found), default=4)
+        click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
+        for one in found:
+            click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
+        n_missing = len(_of_cards().keys() - {one.name for one in found})
+        if n_missing:
+            click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
+    if not as_json:
+        for one in store.gone():
+            click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
     return DONE
 
 
+def _list_all(found: list[Installed], as_json: bool) -> None:
+    """Every model of a card, and others that are here: a line or an object each."""
+    from q3e_local import fitting, machine
+
+    here, usable = {one.name: one for one in found}, machine.usable_memory()
+    rows: list[dict[str, Any]] = []
+    for name, (card, file) in _of_cards().items():
+        one = here.pop(name, None)
+        size_bytes = file.size_bytes if one is None else one.size_bytes
+        memory = fitting.needed_bytes(card, size_bytes)
+        about = (
+            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None} if one is None else _fields(one)
+        )
+        rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
+    rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
+    for row in rows:
+        needed = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
+        where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
+        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {needed:>9}  {where}")
+    own = read_aliases()
+    if own:
+        click.echo(f"names of your own: {', '.join(own)}", err=True)
+
+
+def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
+    return {
+        card.tag(quantization): (card, file)
+        for card in catalog.cards().values()
+        for quantization, file in card.files.items()
+    }
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.model_or_file)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
@@ -161,7 +210,7 @@ def show(name: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.installed_model)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> int:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
@@ -178,7 +227,7 @@ def rm(name: str, yes: bool) -> int:
 
 
 @click.command("import")
-@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False)
+@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False, shell_complete=candidates.file)
 @click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def import_(what: str | None, name: str | None, quiet: bool) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from q3e_local.cli import DONE, FAILED
+from q3e_local.cli import DONE, FAILED, candidates
 from q3e_local.cli.loading import size
 from q3e_local.errors import ModelNotHereError
 
@@ -45,7 +45,7 @@ def ps(server: str | None, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.installed_model)
 @_SERVER
 def stop(name: str, server: str | None) -> int:
     """Unload a model from a running server. It finishes what it is at first, and the server goes on."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cache.choose import chosen
-from q3e_local.cli import DONE
-from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
+from q3e_local.cli import DONE, candidates
+from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.index_options import which_index
 from q3e_local.cli.loading import load
 from q3e_local.cli.stopping import stopping_cleanly
@@ -36,10 +36,13 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.argument("question", nargs=-1, metavar="QUESTION")
 @which_index
-@click.option("-m", "--model", help="The index's model, where it is not found by its name.")
+@click.option(
+    "-m", "--model", shell_complete=candidates.model_or_file,
+    help="The index's model, where it is not found by its name.",
+)  # fmt: skip
 @click.option("-k", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many hits.")
 @click.option(
     "--task", type=click.Choice(list(TASKS)), help="A named instruction for the question. [default: retrieval]"

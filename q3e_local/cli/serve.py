@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options
+from q3e_local.cli import candidates
+from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, ModelCommand, engine_options
 from q3e_local.errors import OptionError
 
 if TYPE_CHECKING:
@@ -24,15 +25,15 @@ SERVER_VARIABLES = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.option("--host", help="The address to listen on. [env: Q3E_HOST, OLLAMA_HOST] [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 is any free one. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
 @click.option(
-    "-m", "--model", "models", metavar="MODEL", multiple=True,
+    "-m", "--model", "models", metavar="MODEL", multiple=True, shell_complete=candidates.model_or_file,
     help="Load this model at the start; may be repeated. Others load on first use. [env: Q3E_MODELS]",
 )  # fmt: skip
 @click.option(
-    "--index", "indexes", metavar="INDEX", multiple=True,
+    "--index", "indexes", metavar="INDEX", multiple=True, shell_complete=candidates.index_or_file,
     help="Answer searches in this index, a name or a .q3e file, at /api/search; may be repeated. [env: Q3E_INDEXES]",
 )  # fmt: skip
 @click.option(

@@ -1,7 +1,7 @@
 """`q3e-local service`: a user service, so that the server starts with the laptop.
 
-Writes one file and runs nothing: which command switches it on is told, and left to the user. Looks at the options as
-`serve` will, so that what is wrong with them is told now and not at the next log in.
+Writes one file and changes nothing else: says which command switches the service on, and leaves it to the user. Looks
+at the options as `serve` will, so that the user learns now what is wrong with them, and not at the next log in.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import Any
 import click
 
 from q3e_local import store
-from q3e_local.cli import DONE, units
+from q3e_local.address import Address
+from q3e_local.cli import DONE, FAILED, units
 from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
-from q3e_local.errors import OptionError, OutputError
+from q3e_local.errors import OptionError, OutputError, Q3EError
 from q3e_local.folders import config_folder
 
 # What decides where models and settings are; the first two are no paths.
 _KEPT = ("HF_HUB_OFFLINE", "HF_ENDPOINT")
+_PATIENCE_S = 5.0  # with a server that is asked whether it is there
 _KEPT_PATHS = (
     "Q3E_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
 )  # fmt: skip
@@ -40,6 +42,7 @@ def service() -> None:
     \b
       q3e-local service print
       q3e-local service install -- -m qwen3-embedding:4b --keep-alive 1h
+      q3e-local service status
     """
 
 
@@ -91,6 +94,62 @@ def uninstall() -> int:
     for line in place.disable:
         click.echo(f"  {line}")
     return DONE
+
+
+@service.command()
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Where the server answers. [default: as the file says, else as for `q3e-local ps`]",
+)
+def status(server: str | None) -> int:
+    """Say whether the file is there, whether the service runs, and whether its server answers.
+
+    Exits with 0 if the server answers, else with 1.
+    """
+    from q3e_local.remote import Server, ServerRefusedError, ServerUnreachableError, server_address
+
+    place = units.place()
+    try:
+        command = units.command_of(place)
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"cannot read {place.path}: {error}; write it again: q3e-local service install") from None
+    missing = "not there; write it with: q3e-local service install"
+    click.echo(f"file     {place.path}: {missing if command is None else 'there'}")
+    click.echo(f"service  {units.state(place)}")
+    connection = Server(server_address(server or _address(command)), answer_s=_PATIENCE_S, patience_s=0)
+    try:
+        health = connection.ask("GET", "/health")
+        loaded = ", ".join(model["name"] for model in health["loaded"]) or "no model is loaded"
+        said, code = f"{connection.name} answers; {loaded}", DONE
+    except ServerRefusedError as error:
+        is_loading = error.fields.get("status") == "loading model"
+        said = f"{connection.name} answers; it is loading its models" if is_loading else str(error)
+        code = DONE if is_loading else FAILED
+    except ServerUnreachableError as error:
+        said, code = str(error), FAILED
+    finally:
+        connection.close()
+    click.echo(f"server   {said}")
+    if code != DONE and command is not None:
+        click.echo("switch it on, and see what it says, with:", err=True)
+        for line in place.enable:
+            click.echo(f"  {line}", err=True)
+    return code
+
+
+def _address(command: Sequence[str] | None) -> str | None:
+    """Where the server of this command listens, as far as its options say it."""
+    if command is None or "serve" not in command:
+        return None
+    try:
+        options = command[command.index("serve") + 1 :]
+        chosen = chosen_settings(serve.make_context("q3e-local serve", list(options)).params, {})
+    except (Q3EError, click.ClickException):
+        return None  # the server itself refuses them too, and the service manager has its words
+    if chosen.unix_socket is not None:
+        return f"unix:{chosen.unix_socket}"
+    return str(Address(host=chosen.host, port=chosen.port))
 
 
 def _content(options: Sequence[str]) -> str:

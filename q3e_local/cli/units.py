@@ -1,6 +1,7 @@
 """The files of a user service: a systemd unit, a launchd agent.
 
-Knows how each of them writes a command and an environment; nothing of what the command does.
+Knows how each of them writes a command and an environment, and who knows the state of the service; nothing of what
+the command does.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import plistlib
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +18,19 @@ from pathlib import Path
 from q3e_local.errors import OptionError
 
 _LABEL = "local.q3e.serve"
+_ANSWER_S = 10.0  # for a service manager
 # Reads the settings before it becomes the server: launchd has nothing of its own for what others must not read.
 _READ_SETTINGS = 'if [ -r "$0" ]; then set -a; . "$0"; set +a; fi; exec "$@"'
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the file goes, and which commands switch the service on and off."""
+    """Where the file goes, which commands switch the service on and off, and which one knows its state."""
 
     path: Path
     enable: tuple[str, ...]
     disable: tuple[str, ...]
+    state: tuple[str, ...]
 
 
 def place() -> Place:
@@ -43,6 +47,7 @@ def place() -> Place:
             path,
             (f"launchctl bootstrap {target} {shlex.quote(str(path))}", f"tail -f {shlex.quote(str(_mac_log()))}"),
             (f"launchctl bootout {target}/{_LABEL}",),
+            ("launchctl", "print", f"{target}/{_LABEL}"),
         )
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Place(
@@ -53,6 +58,7 @@ def place() -> Place:
             "journalctl --user -fu q3e-local",
         ),
         ("systemctl --user disable --now q3e-local", "systemctl --user daemon-reload"),
+        ("systemctl", "--user", "is-active", "q3e-local"),
     )
 
 
@@ -64,6 +70,35 @@ def content(command: Sequence[str], environment: Mapping[str, str], settings: Pa
     if sys.platform == "darwin":
         return _launchd(command, environment, settings)
     return _systemd(command, environment, settings)
+
+
+def command_of(place: Place) -> list[str] | None:
+    """The command of the file that is there; None where there is none. Raises OSError or ValueError."""
+    try:
+        content = place.path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if sys.platform == "darwin":
+        arguments: list[str] = plistlib.loads(content)["ProgramArguments"]
+        return arguments[4:]
+    lines = content.decode("utf-8").splitlines()
+    line = next((line for line in lines if line.startswith("ExecStart=")), "")
+    return [part.replace("%%", "%").replace("$$", "$") for part in shlex.split(line.removeprefix("ExecStart="))]
+
+
+def state(place: Place) -> str:
+    """What the service manager says of the service: `active`, `inactive`, `failed`, or why it says nothing."""
+    try:
+        asked = subprocess.run(place.state, capture_output=True, text=True, timeout=_ANSWER_S, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return f"unknown: there is no {place.state[0]} here"
+    except subprocess.TimeoutExpired:
+        return f"unknown: {place.state[0]} does not answer"
+    if sys.platform == "darwin":
+        running = "state = running" in asked.stdout
+        return "active" if running else "inactive" if asked.returncode == 0 else "not switched on"
+    said = asked.stdout.strip()
+    return said or f"unknown: {asked.stderr.strip().splitlines()[-1] if asked.stderr.strip() else 'nothing is said'}"
 
 
 def _systemd(command: Sequence[str], environment: Mapping[str, str], settings: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from q3e_local.catalog import DEFAULT_MODEL
-from q3e_local.cli import DONE, FAILED, inputs
+from q3e_local.cli import DONE, FAILED, candidates, inputs
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.loading import load
 from q3e_local.cli.progress import bar, meter
@@ -27,9 +27,16 @@ _CHECKSUM = "SHA-256"
 
 
 @click.command()
-@click.argument("name", default=DEFAULT_MODEL)
-@click.option("--against", metavar="MODEL", help="Compare with this model on the texts of --texts.")
-@click.option("--texts", metavar="FILE", help="A file with a text a line, for --against.")
+@click.argument("name", default=DEFAULT_MODEL, shell_complete=candidates.model_or_file)
+@click.option(
+    "--against",
+    metavar="MODEL",
+    shell_complete=candidates.model_or_file,
+    help="Compare with this model on the texts of --texts.",
+)
+@click.option(
+    "--texts", metavar="FILE", shell_complete=candidates.file, help="A file with a text a line, for --against."
+)
 @click.option("--offline", is_flag=True, help="Pull nothing that is missing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

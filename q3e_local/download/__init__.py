@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,13 +36,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far one file is. `source` is the host it comes from, or the folder of a file that was here before."""
+    """How far one file is. `source` is the host it comes from, or the folder of a file that was here before.
+
+    In the phase "wait" nothing comes: `why`, for how many seconds at most that is waited for, and which host is asked
+    `then`.
+    """
 
     source: str
     file: str
-    phase: Literal["download", "verify"]
+    phase: Literal["download", "verify", "wait"]
     n_bytes: int
     total_bytes: int
+    why: str = ""
+    at_most_s: float = 0.0
+    then: str = ""
 
 
 Progress = Callable[[Transfer], None]
@@ -56,11 +64,12 @@ def fetch(
 ) -> Path:
     """The file's path, after its size and SHA-256 were held to the card; downloads what is missing of it.
 
-    Interrupted at any byte, the next call continues. Raises ModelNotHereError when offline, HubUnreachableError,
+    Interrupted at any byte, the next call continues. `progress` is called from another thread in the phase "wait",
+    but never by two at once. Raises ModelNotHereError when offline, HubUnreachableError,
     ChecksumError after deleting what is wrong, NotEnoughDiskError, or DownloadError when a source refuses.
     """
     pin = origins.pin(file)
-    tell = progress or (lambda transfer: None)
+    tell = _in_turn(progress)
     here = find(file)
     if here is not None:
         return _verified(here, pin, tell)
@@ -72,12 +81,13 @@ def fetch(
     asked = origins.origins(pin, source)
     failures = []
     for number, origin in enumerate(asked, start=1):
+        then = asked[number].host if number < len(asked) else ""
         try:
-            return _bring(origin, pin, tell)
+            return _bring(origin, pin, _with_next(tell, then))
         except NoAnswerError as failure:
             failures.append(f"{origin.host} ({failure})")
-            if number < len(asked):
-                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, asked[number].host)
+            if then:
+                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, then)
     raise HubUnreachableError(_ways_out(pin, failures, source))
 
 
@@ -110,6 +120,24 @@ def alone(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _in_turn(progress: Progress | None) -> Progress:
+    """Call `progress` from one thread at a time: waiting is reported by another thread than transfers are."""
+    if progress is None:
+        return lambda transfer: None
+    lock = threading.Lock()
+
+    def tell(transfer: Transfer) -> None:
+        with lock:
+            progress(transfer)
+
+    return tell
+
+
+def _with_next(tell: Progress, then: str) -> Progress:
+    """Add to a wait the host that is asked next, unless the same host is asked again."""
+    return lambda one: tell(replace(one, then=then) if one.phase == "wait" and not one.then else one)
 
 
 def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
@@ -148,7 +176,18 @@ def _bring_alone(origin: Origin, pin: Pin, tell: Progress) -> Path:
 def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
     from q3e_local.download.body import download  # its HTTP library costs start-up time
 
-    download(origin, pin, lambda n: tell(Transfer(origin.host, pin.file, "download", n, pin.size_bytes)))
+    n_have = 0
+
+    def on_bytes(n_bytes: int) -> None:
+        nonlocal n_have
+        n_have = n_bytes
+        tell(Transfer(origin.host, pin.file, "download", n_bytes, pin.size_bytes))
+
+    def on_wait(why: str, at_most_s: float, is_asked_again: bool) -> None:
+        then = origin.host if is_asked_again else ""
+        tell(Transfer(origin.host, pin.file, "wait", n_have, pin.size_bytes, why, at_most_s, then))
+
+    download(origin, pin, on_bytes, on_wait)
     # Read back from the disk: that is what will be loaded, and most of it may be from an earlier call.
     got = sha256(origin.partial, lambda n: tell(Transfer(origin.host, pin.file, "verify", n, pin.size_bytes)))
     if got != pin.sha256:
@@ -188,10 +227,12 @@ def _check_disk(origin: Origin, pin: Pin) -> None:
 
 
 def _ways_out(pin: Pin, failures: list[str], source: Source) -> str:
-    other = {"hub": "try --source modelscope", "modelscope": "try --source hub"}.get(source)
-    ways = [
-        "set HF_ENDPOINT to a mirror of the hub",
-        *([other] if other else []),
+    ways = {
+        "auto": [origins.mirror_advice()],
+        "hub": [origins.mirror_advice(), "try --source modelscope"],
+        "modelscope": ["try --source hub"],
+    }[source]
+    ways += [
         "bring the file from another machine and take it with: q3e-local import PATH",
         "try the commands with the demo model: -m demo",
     ]

@@ -15,7 +15,9 @@ from typing import NoReturn
 
 import httpx2
 
+from q3e_local.download import origins, silence
 from q3e_local.download.origins import NoAnswerError, Origin, Pin
+from q3e_local.download.silence import Silence
 from q3e_local.errors import ChecksumError, DownloadError
 
 # Waits before the attempts that follow one which brought nothing new.
@@ -41,8 +43,14 @@ class _InterruptedError(Exception):
         self.wait_s = wait_s
 
 
-def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None]) -> None:
+OnWait = Callable[[str, float, bool], None]
+
+
+def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None], on_wait: OnWait) -> None:
     """Bring the partial file to its full size. `on_bytes` is told how much is there, what was there before included.
+
+    While nothing comes, call `on_wait` with the reason, the seconds after which waiting ends, and whether the server
+    is asked again then; perhaps in another thread.
 
     Raises NoAnswerError at once when the server does not answer, and after some attempts when it stops sending;
     ChecksumError when its headers say that it has another file; DownloadError when it refuses.
@@ -57,7 +65,7 @@ def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None]) -> None:
                     origin.partial.unlink()
                     continue
                 try:
-                    _continue(client, origin, pin, n_have, on_bytes)
+                    _continue(client, origin, pin, n_have, on_bytes, on_wait, has_answered)
                 except (
                     httpx2.NetworkError,
                     httpx2.TimeoutException,
@@ -75,15 +83,33 @@ def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None]) -> None:
                 if not has_answered or n_failures > len(PAUSES_S):
                     raise NoAnswerError(reason)
                 _log.info("%s: %s; going on from byte %d", origin.host, reason, n_now)
-                time.sleep(max(wait_s, PAUSES_S[n_failures - 1]))
+                pause_s = max(wait_s, PAUSES_S[n_failures - 1])
+                if pause_s >= silence.FIRST_S:
+                    on_wait(reason, pause_s, True)
+                time.sleep(pause_s)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
         raise DownloadError(f"{origin.host} sends us to an address that cannot be used: {error}") from error
     _sync(origin.partial)
 
 
-def _continue(client: httpx2.Client, origin: Origin, pin: Pin, n_have: int, on_bytes: Callable[[int], None]) -> None:
+def _continue(
+    client: httpx2.Client,
+    origin: Origin,
+    pin: Pin,
+    n_have: int,
+    on_bytes: Callable[[int], None],
+    on_wait: OnWait,
+    has_answered: bool,
+) -> None:
     headers = {"Range": f"bytes={n_have}-"} if n_have else {}
-    with client.stream("GET", origin.url, headers=headers) as response:
+    missing = "no answer"
+
+    def report(silent_s: float) -> None:
+        on_wait(f"{missing} for {silent_s:.0f} s", READ_TIMEOUT_S, has_answered)
+
+    with Silence(report) as quiet, client.stream("GET", origin.url, headers=headers) as response:
+        missing = "nothing more"
+        quiet.heard()
         _judge(response, origin, pin, n_have)
         with origin.partial.open("ab") as file:
             if response.status_code == 200:  # the whole file, asked for or not: a server may ignore the range
@@ -91,10 +117,12 @@ def _continue(client: httpx2.Client, origin: Origin, pin: Pin, n_have: int, on_b
                 n_have = 0
             next_report = 0.0
             for piece in response.iter_raw():
+                quiet.heard()
                 n_have += len(piece)
                 if n_have > pin.size_bytes:
                     raise ChecksumError(_other_size(origin, pin, f"more than {pin.size_bytes:,}"))
                 file.write(piece)
+                has_answered = True
                 if (now := time.monotonic()) >= next_report or n_have == pin.size_bytes:
                     on_bytes(n_have)
                     next_report = now + _REPORT_EVERY_S
@@ -142,8 +170,8 @@ def _refused(response: httpx2.Response, origin: Origin, pin: Pin) -> NoReturn:
         )
     if status in (404, 410):
         raise DownloadError(
-            f"{answer} at revision {pin.revision}: it does not have the file. Check HF_ENDPOINT if it is set, try the"
-            " other --source, or update q3e-local"
+            f"{answer} at revision {pin.revision}: it does not have the file."
+            f" {origins.advice_on(origin)}Try the other --source, or update q3e-local"
         )
     raise DownloadError(f"{answer}; try the other --source")
 

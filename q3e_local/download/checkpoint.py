@@ -13,22 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from q3e_local.download import origins
+from q3e_local.download.silence import Silence
 from q3e_local.errors import DownloadError, HubUnreachableError, ModelNotHereError
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _WELCOME = ("modules.json", "1_Pooling/config.json", "generation_config.json", "chat_template.jinja", "README.md")
+_PATIENCE_S = 20.0  # with a hub that is asked whether it is there
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def fetch_checkpoint(
-    repo: str, revision: str, *, offline: bool = False, progress: Callable[[str, int, int], None] | None = None
+    repo: str,
+    revision: str,
+    *,
+    offline: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+    on_wait: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """The checkpoint's folder, downloading what is missing of it; `progress(what, n_bytes, total)` for each shard.
 
+    While the hub does not answer at the start, `on_wait` is given a line that says so, in another thread.
     Raises ModelNotHereError when offline, HubUnreachableError, or DownloadError when the hub refuses.
     """
     if not (offline or origins.is_offline()):
-        _probe(repo, revision)
+        _probe(repo, revision, on_wait)
     folder = _file(repo, revision, _NEEDED[0], offline).parent
     for name in _NEEDED[1:]:
         _file(repo, revision, name, offline)
@@ -44,22 +52,26 @@ def fetch_checkpoint(
     return folder
 
 
-def _probe(repo: str, revision: str) -> None:
+def _probe(repo: str, revision: str, on_wait: Callable[[str], None]) -> None:
     """Find out in seconds that there is no way to the hub, for which huggingface_hub takes minutes."""
     import httpx2
 
+    address = f"{origins.hub_endpoint()}/{repo}/resolve/{revision}/{_NEEDED[0]}"
+
+    def report(silent_s: float) -> None:
+        on_wait(f"waiting for {origins.hub_endpoint()}: no answer for {silent_s:.0f} s, at most {_PATIENCE_S:.0f} s")
+
     try:
-        httpx2.head(
-            f"{origins.hub_endpoint()}/{repo}/resolve/{revision}/{_NEEDED[0]}", timeout=httpx2.Timeout(20, connect=5)
-        )
+        with Silence(report):
+            httpx2.head(address, timeout=httpx2.Timeout(_PATIENCE_S, connect=5))
     except httpx2.TransportError as error:
         raise _unreachable(repo, str(error)) from None
 
 
 def _unreachable(repo: str, reason: str) -> HubUnreachableError:
     return HubUnreachableError(
-        f"cannot reach {origins.hub_endpoint()} for {repo} ({reason}); set HF_ENDPOINT to a mirror of the hub, or "
-        "bring the folder from another machine"
+        f"cannot reach {origins.hub_endpoint()} for {repo} ({reason}); {origins.mirror_advice()}; or bring the "
+        "folder from another machine"
     )
 
 

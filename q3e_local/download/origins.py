@@ -6,6 +6,7 @@ blobs/SHA256 holds the file, snapshots/REVISION/FILE links to it, .locks/ keeps 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from q3e_local.folders import data_folder, state_folder
 
 _HUB = "https://huggingface.co"
 _MODELSCOPE = "https://www.modelscope.cn"
+# For people whom the hub itself does not answer; named in advice, never asked unless it is chosen.
+_A_MIRROR_HOST = "hf-mirror.com"
+_A_MIRROR = f"https://{_A_MIRROR_HOST}"
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -142,6 +146,22 @@ def hub_endpoint() -> str:
     return _endpoint("HF_ENDPOINT", _HUB)
 
 
+def mirror_advice() -> str:
+    """What to do about a hub that does not answer: it may be a mirror that the user chose."""
+    chosen = os.environ.get("HF_ENDPOINT", "").strip()
+    if not chosen:
+        return f"set HF_ENDPOINT to a mirror of the hub, such as {_A_MIRROR}"
+    another = "another mirror" if _A_MIRROR_HOST in chosen else f"another mirror, such as {_A_MIRROR}"
+    return f"unset HF_ENDPOINT, which is {_without_password(chosen)!r}, or set it to {another}"
+
+
+def advice_on(origin: Origin) -> str:
+    """A sentence about an address that the user chose, with a space behind it; nothing about our own."""
+    is_chosen = bool(os.environ.get("HF_ENDPOINT", "").strip()) and origin.url.startswith(hub_endpoint())
+    advice = mirror_advice()
+    return f"{advice[0].upper()}{advice[1:]}. " if is_chosen else ""
+
+
 def _hub(pin: Pin) -> Origin:
     blob = _repo(pin) / "blobs" / pin.sha256
     return Origin(
@@ -168,15 +188,32 @@ def _modelscope(pin: Pin) -> Origin:
 
 
 def _endpoint(variable: str, default: str) -> str:
-    value = os.environ.get(variable) or default
+    value = os.environ.get(variable, "").strip() or default
+    if "://" not in value:  # as people write a host
+        value = f"{'http' if _is_near(value) else 'https'}://{value}"
     try:
         parts = urlsplit(value)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_whole = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
+        is_address = parts.scheme in ("http", "https") and is_whole
     except ValueError:  # brackets, or a port that is no number
         is_address = False
     if not is_address:
-        raise DownloadError(f"{variable} must be an address such as {default}, got {value.rpartition('@')[2]!r}")
+        got = _without_password(os.environ[variable])
+        raise DownloadError(f"{variable} must be an address such as {default}, got {got!r}")
     return value.rstrip("/")
+
+
+def _is_near(host: str) -> bool:
+    """Whether `host[:port][/path]` is this machine or one of a private network, which rarely has a certificate."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_private
+    except ValueError:  # a name, or no address at all
+        return False
+
+
+def _without_password(address: str) -> str:
+    return address.rpartition("@")[2]
 
 
 def _authorization() -> dict[str, str]:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from q3e_local.errors import IndexFileError, OptionError, OutputError
 from q3e_local.folders import data_folder
+from q3e_local.nearest import either, nearest
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import IndexSpace
 
 DEFAULT_NAME = "default"
 SUFFIX = ".q3e"
+_NAMED_AT_MOST = 3  # others, where one is missing
 _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 
@@ -54,10 +56,18 @@ def existing(db: Path | None = None, name: str | None = None) -> Path:
         return path
     what = f"there is no index {path}" if db is not None else f"there is no index named {name or DEFAULT_NAME}"
     option = f" --db {quoted(db)}" if db is not None else f" --name {name}" if name is not None else ""
-    others = ", ".join(names())
-    raise IndexFileError(
-        f"{what}; make it with: q3e-local index FOLDER{option}" + (f"; there are: {others}" if others else "")
-    )
+    raise IndexFileError(f"{what}; make it with: q3e-local index FOLDER{option}{_others(name)}")
+
+
+def _others(name: str | None) -> str:
+    """Which indexes may have been meant, or which there are."""
+    found = names()
+    near = nearest(name, found) if name is not None else []
+    if near:
+        return f"; did you mean {either(near)}?"
+    if len(found) > _NAMED_AT_MOST:
+        return f"; there are {len(found)}: q3e-local index list"
+    return f"; there are: {', '.join(found)}" if found else ""
 
 
 def is_there(path: Path) -> bool:

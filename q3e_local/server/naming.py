@@ -14,6 +14,7 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named, Names
+from q3e_local.nearest import either
 from q3e_local.prompts import Prompts
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Located
@@ -61,8 +62,9 @@ class ServedNames:
         try:
             return self._names.to_pull(name)
         except UnknownModelError:
-            tags = [card.tag(quantization) for card in catalog.cards().values() for quantization in card.files]
-            raise UnknownModelError(f"there is no model {name!r}", f"there are {', '.join(tags)}") from None
+            near = catalog.like(name, self._aliases)
+            hint = f"did you mean {either(near)}?" if near else "q3e-local list --all shows those that can be pulled"
+            raise UnknownModelError(f"there is no model {name!r}", hint) from None
 
     def check(self) -> list[str]:
         """A sentence for each name that does not work yet.
@@ -98,10 +100,19 @@ def served_as(given: str) -> str:
 
 
 def to_try(settings: ServerSettings) -> str:
-    """A name that works here, for an example: that of a model to start with, the usual one, or whatever there is."""
+    """A name that works here, for an example: of a model to start with, the default one, or another that is here.
+
+    A model that the user pulled, imported or named comes before a model that another program put into the hub cache.
+    """
     if settings.models:
         return served_as(settings.models[0])
-    here = [one.name for one in store.installed()]
-    if DEFAULT_MODEL in here:
-        return DEFAULT_MODEL
-    return next((name for name in here if name != "demo"), "demo")
+    here = {one.name: one.origin for one in store.installed()}
+    by_user = [name for name, origin in here.items() if origin not in ("found", "bundled")]
+    by_user += [name for name, alias in settings.aliases.items() if alias.model.lower() in here]
+    by_others = [name for name, origin in here.items() if origin == "found"]
+    ordered = [*sorted(by_user, key=_is_not_default), *sorted(by_others, key=_is_not_default)]
+    return ordered[0] if ordered else "demo"
+
+
+def _is_not_default(name: str) -> bool:
+    return name != DEFAULT_MODEL

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from q3e_local.cli import candidates
 from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
 from q3e_local.cli.inputs import Layout
 from q3e_local.prompts import TASKS
@@ -64,7 +65,14 @@ _READING = (
     click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN."),
     click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv."),
     click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]"),
-    click.option("--index", "index_names", metavar="NAME", multiple=True, help="The texts of an index, by its name."),
+    click.option(
+        "--index",
+        "index_names",
+        metavar="NAME",
+        multiple=True,
+        shell_complete=candidates.index,
+        help="The texts of an index, by its name.",
+    ),
     click.option("--skip-errors", "skip", is_flag=True, help="Go on without a text that fails, list it, and exit 3."),
 )
 
@@ -95,7 +103,7 @@ _Command = Callable[..., Any]
 
 def inputs_argument(metavar: str = "[FILE|FOLDER|-]...") -> Callable[[_Command], _Command]:
     """The argument whose names `reading_options` reads."""
-    return click.argument("names", metavar=metavar, nargs=-1)
+    return click.argument("names", metavar=metavar, nargs=-1, shell_complete=candidates.file)
 
 
 def reading_options(command: _Command) -> _Command:

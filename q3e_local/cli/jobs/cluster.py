@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
@@ -22,7 +23,7 @@ from q3e_local.jobs import Chapter, Clusters
 _IN_TABLE = 3
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @inputs_argument()
 @click.option(
     "-k", type=click.IntRange(1), help="How many clusters or chapters. [default: as many as part them well]"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
 from q3e_local.cli.progress import counter
@@ -16,7 +17,7 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.jobs import Duplicates
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @inputs_argument()
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), default=0.95, show_default=True,

@@ -16,8 +16,9 @@ from typing import BinaryIO
 import click
 import numpy as np
 
-from q3e_local.cli import DONE
+from q3e_local.cli import DONE, candidates
 from q3e_local.cli.collection import Model
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.inputs import STDIN
 from q3e_local.cli.jobs.asked import Embedding, embedding_options
@@ -56,8 +57,8 @@ class _Tally:
         return (place + 0.5) / _BINS * 2 - 1
 
 
-@click.command(name="filter-pairs")
-@click.argument("name", metavar="CSV")
+@click.command("filter-pairs", cls=ModelCommand)
+@click.argument("name", metavar="CSV", shell_complete=candidates.file)
 @click.argument("columns", metavar="COLUMN [COLUMN]", nargs=-1, required=True)
 @click.option(
     "--vectors", type=click.Path(path_type=Path), metavar="NPY",
@@ -82,8 +83,8 @@ def filter_pairs(
     separated by tabs; - is stdin. For translations --task bitext is the instruction of the model's authors.
 
     \b
-      q3e-local filter-pairs pairs.csv zh en --task bitext -o kept.csv --dropped dropped.csv
-      q3e-local filter-pairs clips.csv transcript --vectors clips.npy --score agreement > kept.csv
+      q3e-local filter-pairs pairs.csv zh en --task bitext -o kept.csv
+      q3e-local filter-pairs clips.csv transcript --vectors clips.npy > kept.csv
     """
     if len(columns) + (vectors is not None) != 2:
         raise OptionError("give two columns to compare, or one and --vectors")

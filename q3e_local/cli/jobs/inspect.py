@@ -14,6 +14,7 @@ import orjson
 
 from q3e_local.cli import DONE
 from q3e_local.cli.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.formats import visible
 from q3e_local.cli.given_vectors import open_npy, row_facts
 from q3e_local.cli.inputs import Layout
@@ -36,7 +37,7 @@ class _Found:
     seen: Seen | None = None
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @inputs_argument()
 @click.option("--row", type=click.IntRange(0), help="Which row of a .npy, counted from 0. [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each text.")

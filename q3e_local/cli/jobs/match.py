@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from q3e_local.cli import candidates
 from q3e_local.cli.collection import (
     Collection,
     Model,
@@ -20,6 +21,7 @@ from q3e_local.cli.collection import (
     gather,
     tell_skipped,
 )  # fmt: skip
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
@@ -28,9 +30,11 @@ from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
 
 
-@click.command()
-@click.argument("names", metavar="TEXTS", callback=lambda context, parameter, name: (name,))
-@click.argument("phrases", metavar="PHRASES")
+@click.command(cls=ModelCommand)
+@click.argument(
+    "names", metavar="TEXTS", shell_complete=candidates.file, callback=lambda context, parameter, name: (name,)
+)
+@click.argument("phrases", metavar="PHRASES", shell_complete=candidates.file)
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
     help="Below this score it is no match.",

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
@@ -25,7 +26,7 @@ _COLOURS = ("folder", "file", "cluster", "none")
 _FILES_AT_MOST = 20  # that have a colour each without being asked
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @inputs_argument()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png or an .html file.")
 @click.option("--method", type=click.Choice(METHODS), default="pca", show_default=True, help="How to lay texts out.")
@@ -50,7 +51,7 @@ def plot(
 
     \b
       q3e-local plot notes/ -o map.html
-      q3e-local plot --lines questions.txt --method tsne --colour cluster -o map.png
+      q3e-local plot --lines asked.txt --method tsne --colour cluster -o map.png
     """
     from q3e_local import jobs
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from q3e_local.cli import candidates
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.inputs import STDIN, Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
@@ -19,8 +21,8 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError
 
 
-@click.command()
-@click.argument("words", metavar="[TEXT]...", nargs=-1)
+@click.command(cls=ModelCommand)
+@click.argument("words", metavar="[TEXT]...", nargs=-1, shell_complete=candidates.file)
 @click.option(
     "--file", "names", metavar="PATH", multiple=True,
     help="Texts of this file or folder; may be repeated. Of one file alone, or of stdin, the lines.",

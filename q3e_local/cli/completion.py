@@ -1,0 +1,113 @@
+"""`q3e-local completion SHELL`: the script by which a shell completes commands, options, models and indexes.
+
+click has the scripts of zsh, fish and PowerShell, and finds what may stand at a place. bash has a script here, since
+bash takes `qwen3-embedding:4b` for three words.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    PowerShellComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    split_arg_string,
+)
+
+from q3e_local.cli import COMPLETE_VARIABLE, DONE
+
+# macOS has bash 3.2: no compopt, no `complete -o nosort`.
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line
+    COMPREPLY=()
+    for line in $(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_CWORD="$2" %(complete_var)s=bash_complete "$1"); do
+        case $line in
+            plain,*) COMPREPLY+=("${line#plain,}") ;;
+            dir,*) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -d -- "$2")) ;;
+            file,*) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -f -- "$2")) ;;
+        esac
+    done
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s 2>/dev/null ||
+    complete -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _WithOption(ShellComplete):
+    """click answers `--model=qw` with `qwen3-embedding:4b`, which a shell would put in the place of both."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        option, is_given, _ = incomplete.partition("=")
+        found = super().get_completions(args, incomplete)
+        if not (is_given and option.startswith("--")):
+            return found
+        return [CompletionItem(f"{option}={one.value}", one.type, one.help) for one in found if one.type == "plain"]
+
+
+class Bash(_WithOption, BashComplete):
+    """Values are answered without what stands before the part that bash takes for the last word."""
+
+    source_template = _BASH
+
+    def source(self) -> str:
+        return ShellComplete.source(self)  # without BashComplete's warning about bash before 4.4
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)[1:]
+        is_new = not words or line[-1:].isspace()
+        incomplete = "" if is_new else words.pop()
+        last = os.environ["COMP_CWORD"]
+        self._before_last = incomplete[: len(incomplete) - len(last)] if incomplete.endswith(last) else ""
+        return words, incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        return f"{item.type},{str(item.value).removeprefix(self._before_last)}"
+
+
+class Zsh(_WithOption, ZshComplete):
+    """click's."""
+
+
+class Fish(_WithOption, FishComplete):
+    """click's."""
+
+
+class PowerShell(_WithOption, PowerShellComplete):
+    """click's."""
+
+
+SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": Fish, "powershell": PowerShell}
+
+
+def register() -> None:
+    """Have click answer the shells by these."""
+    for name, shell in SHELLS.items():
+        add_completion_class(shell, name)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def completion(shell: str) -> int:
+    """Print the script by which a shell completes commands, options, models and indexes. Once, in your shell:
+
+    \b
+      bash: echo 'eval "$(q3e-local completion bash)"' >> ~/.bashrc
+      zsh: echo 'eval "$(q3e-local completion zsh)"' >> ~/.zshrc
+      fish: q3e-local completion fish > ~/.config/fish/completions/q3e-local.fish
+      powershell: q3e-local completion powershell >> $PROFILE
+
+    Then open a new shell. In zsh the line stands behind compinit: autoload -Uz compinit && compinit.
+    """
+    from q3e_local.cli import main
+
+    click.echo(SHELLS[shell](main, {}, "q3e-local", COMPLETE_VARIABLE).source(), nl=False)
+    return DONE

@@ -1,0 +1,117 @@
+"""Whether this machine has the memory to run a model, before its file is here.
+
+Arithmetic on a card's published sizes and the machine's memory; downloads and loads nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from q3e_local import catalog, machine, plan
+from q3e_local.card import ModelCard, ModelFile
+from q3e_local.engine import EngineConfig
+from q3e_local.model_file import ModelInfo
+from q3e_local.tuning import Host, settle
+
+# Cards do not state these. All sizes of Qwen3-Embedding have the same KV heads; of the rest these are the largest.
+_N_HEAD, _N_HEAD_KV, _HEAD_DIM = 32, 8, 128
+_FF_PER_EMBD = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a card, and the bytes of memory it takes to run."""
+
+    card: ModelCard
+    file: ModelFile
+    n_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.card.tag(self.file.quantization)
+
+    @property
+    def memory(self) -> str:
+        """The memory it takes, for people."""
+        return f"about {_gigabytes(self.n_bytes)}"
+
+    @property
+    def disk_bytes(self) -> int:
+        """What pulling it takes on the disk: the file, and beside it the one that it is made from."""
+        source = self.card.files[self.file.made_from].size_bytes if self.file.made_from is not None else 0
+        return self.file.size_bytes + source
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A model that this machine cannot run, and the largest smaller model that it can."""
+
+    model: Model
+    usable_bytes: int
+    instead: Model | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model.name} needs {self.model.memory} of memory to run, and this machine has "
+            f"{_gigabytes(self.usable_bytes)} for programs"
+        )
+
+
+def shortage(card: ModelCard, file: ModelFile) -> Shortage | None:
+    """What is missing to run a model on this machine; None where its memory is enough."""
+    model, usable = _model(card, file), machine.usable_memory()
+    if model.n_bytes <= usable:
+        return None
+    smaller = [one for one in _published() if one.n_bytes <= min(usable, model.n_bytes)]
+    return Shortage(model, usable, smaller[-1] if smaller else None)
+
+
+def recommended() -> Model | None:
+    """The default model; where memory is too small for it, the largest model that fits; None where no model does."""
+    card = catalog.shipped()[catalog.DEFAULT_MODEL]
+    file = card.files[card.default]
+    short = shortage(card, file)
+    return _model(card, file) if short is None else short.instead
+
+
+def smallest() -> Model:
+    """The model that needs the least memory, the demo model aside."""
+    return _published()[0]
+
+
+def needed_bytes(card: ModelCard, size_bytes: int) -> int:
+    """Memory for a file of this size and texts no longer than a batch: an upper estimate, as `show` makes it."""
+    config, sizes = EngineConfig(), card.sizes
+    info = ModelInfo(
+        path=Path(card.name),
+        name=card.name,
+        size_bytes=size_bytes,
+        digest="",
+        n_embd=sizes.n_embd,
+        n_layer=sizes.n_layer,
+        n_head=_N_HEAD,
+        n_head_kv=_N_HEAD_KV,
+        head_dim=_HEAD_DIM,
+        n_ff=_FF_PER_EMBD * sizes.n_embd,
+        n_ctx_train=sizes.n_ctx,
+        n_vocab=sizes.n_vocab,
+        eos_id=0,
+        quantization="",
+        added_tokens=(),
+    )
+    return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True)
+
+
+def _published() -> list[Model]:
+    """The models that q3e-local ships cards for, each in its default quantization, smallest first."""
+    models = [_model(card, card.files[card.default]) for card in catalog.shipped().values()]
+    return sorted((one for one in models if one.file.repo is not None), key=lambda one: one.n_bytes)
+
+
+def _model(card: ModelCard, file: ModelFile) -> Model:
+    return Model(card, file, needed_bytes(card, file.size_bytes))
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB"

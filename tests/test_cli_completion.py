@@ -1,0 +1,185 @@
+"""`q3e-local completion`: what a shell is offered, by the real bash where there is one and by each protocol."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import PROGRAM, run
+
+from q3e_local.cli import COMPLETE_VARIABLE, main
+from q3e_local.cli.completion import SHELLS
+
+NEEDS_BASH = pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's with a model file, two indexes and a name of their own."""
+    home = tmp_path / "q3e"
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text('[aliases]\nmy-legal = {model = "demo", dim = 64}\n')
+    (home / "data" / "indexes").mkdir(parents=True)
+    for name in ("work", "papers"):
+        (home / "data" / "indexes" / f"{name}.q3e").touch()
+    (tmp_path / "files").mkdir()
+    for name in ("mine.gguf", "notes.md"):
+        (tmp_path / "files" / name).touch()
+    (tmp_path / "files" / "listed").mkdir()
+    monkeypatch.setenv("Q3E_HOME", str(home))
+    monkeypatch.chdir(tmp_path / "files")
+    return home
+
+
+def answered(line: str, monkeypatch: pytest.MonkeyPatch, shell: str) -> str:
+    """What the program answers a shell that asks about the last word of a line."""
+    words = line.split(" ")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
+    return SHELLS[shell](main, {}, "q3e-local", COMPLETE_VARIABLE).complete()
+
+
+def answers(line: str, monkeypatch: pytest.MonkeyPatch, shell: str = "zsh") -> list[tuple[str, str]]:
+    """Type and value of each offer, in a protocol of three lines for each."""
+    lines = answered(line, monkeypatch, shell).splitlines()
+    return [(kind, value.replace(r"\:", ":")) for kind, value in zip(lines[::3], lines[1::3], strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("em", ["embed"]),
+        ("embed --dim", ["--dimensions"]),
+        ("embed --no-fl", ["--no-flash-attention"]),
+        ("embed --too-long ", ["truncate", "error"]),
+        ("embed --format js", ["jsonl", "json"]),
+        ("embed -m de", ["demo"]),
+        ("embed -m my", ["my-legal"]),
+        ("embed --model=my", ["--model=my-legal"]),
+        ("bench -m DEM", ["demo"]),
+        ("pull qwen3-embedding:8b-q6", ["qwen3-embedding:8b-q6_k"]),
+        ("rm ", ["demo"]),
+        ("search --name ", ["papers", "work"]),
+        ("index show w", ["work"]),
+        ("index --na", ["--name"]),
+        ("index notes.md --watc", ["--watch"]),
+        ("similar --index p", ["papers"]),
+        ("cache st", ["stats"]),
+        ("service inst", ["install"]),
+        ("completion ", ["bash", "zsh", "fish", "powershell"]),
+    ],
+)  # fmt: skip
+def test_commands_options_choices_models_and_indexes_complete(
+    line: str, offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answers(f"q3e-local {line}", monkeypatch) == [("plain", one) for one in offered]
+
+
+@pytest.mark.parametrize("line", ["embed no", "embed -m ./mi", "embed -m mi", "embed -o ", "convert ", "import "])
+def test_a_path_is_left_to_the_shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [kind for kind, _ in answers(f"q3e-local {line}", monkeypatch)] == ["file"]
+
+
+def test_a_folder_or_a_command_may_stand_behind_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answers("q3e-local index li", monkeypatch) == [("plain", "list"), ("file", "li")]
+
+
+def test_a_damaged_config_offers_nothing_and_says_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config" / "config.toml").write_text("[aliases")
+    assert answers("q3e-local embed -m de", monkeypatch) == [("file", "de")]
+
+
+@pytest.mark.parametrize("line", ["q3e-local em", "q3e-local index ", "q3e-local embed -m de"])
+def test_completing_loads_nothing_heavy(line: str) -> None:
+    script = (
+        "import sys\n"
+        "from q3e_local.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'llama_cpp', 'huggingface_hub', 'httpx2', 'rich', 'psutil', 'apsw', 'sqlite3', 'fastapi'}\n"
+        f"heavy |= {{'numpy', 'orjson'}} if {line.endswith('em')} else set()\n"
+        "print(*heavy & set(sys.modules), file=sys.stderr)\n"
+    )
+    environment = {
+        **os.environ,
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+        COMPLETE_VARIABLE: "zsh_complete",
+    }
+    got = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert got.stderr.strip() == ""
+    assert got.stdout.startswith("plain\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_script_and_an_install_line(shell: str) -> None:
+    result = run("completion", shell)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "q3e-local" in result.stdout
+    assert COMPLETE_VARIABLE in result.stdout
+    assert f"q3e-local completion {shell}" in run("completion", "--help").stdout
+
+
+def test_another_shell_is_wrong_usage() -> None:
+    result = run("completion", "tcsh")
+    assert result.exit_code == 2
+    assert "'bash', 'zsh', 'fish', 'powershell'" in result.stderr
+
+
+def test_the_powershell_protocol_has_three_lines_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PowerShell itself is not asked: it is rarely where the tests run."""
+    assert answers("q3e-local embed -m my", monkeypatch, "powershell") == [("plain", "my-legal")]
+    assert answers("q3e-local embed --model=my", monkeypatch, "powershell") == [("plain", "--model=my-legal")]
+
+
+def test_the_fish_protocol_has_the_help_behind_a_tab(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answered("q3e-local em", monkeypatch, "fish") == "plain,embed\tTurn texts into embeddings."
+
+
+# The real bash
+
+
+def bash_offers(line: str, folder: Path) -> list[str]:
+    """What bash has in COMPREPLY once it has called the script's function as it does on Tab."""
+    program = folder / "q3e-local"
+    program.write_text("#!/bin/sh\nexec " + " ".join(f"'{part}'" for part in PROGRAM) + ' "$@"\n')
+    program.chmod(0o755)
+    script = folder / "completion.bash"
+    script.write_text(run("completion", "bash").stdout)
+    # As readline splits a line: at blanks, and at the characters of COMP_WORDBREAKS.
+    last = line.replace("=", ":").replace(" ", ":").rpartition(":")[2]
+    ask = (
+        f'. "{script}"; function=$(complete -p q3e-local | sed "s/.*-F \\([^ ]*\\).*/\\1/")\n'
+        f'COMP_LINE="$1" COMP_POINT="${{#1}}"; "$function" q3e-local "$2" "" 2>&1; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    got = subprocess.run(
+        ["bash", "--norc", "-c", ask, "bash", line, last], capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}, check=True,
+    )  # fmt: skip
+    assert got.stderr == ""
+    return got.stdout.splitlines()
+
+
+@NEEDS_BASH
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("q3e-local embed -m qwen3-embedding:4b-q8", ["4b-q8_0"]),  # bash took the colon for a break
+        ("q3e-local embed -m qwen3-emb", [f"qwen3-embedding:{size}" for size in ("0.6b", "4b", "8b")]),
+        ("q3e-local embed --model=qwen3-embedding:4b-q8", ["4b-q8_0"]),
+        ("q3e-local embed --model=my", ["my-legal"]),
+        ("q3e-local embed -o x.npy no", ["notes.md"]),
+        ("q3e-local embed -m ./mi", ["./mine.gguf"]),
+        ("q3e-local index li", ["list", "listed"]),
+        ("q3e-local search --name p", ["papers"]),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
+    got = bash_offers(line, tmp_path)
+    assert [one for one in offered if one not in got] == []
+    beginning = offered[0][:2]
+    assert all(one.startswith(beginning) for one in got)
