@@ -33,7 +33,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) --version
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
-	@echo "about 4 minutes on 2 idle cores; pip keeps what was compiled for the next time."
+	@echo "about 5 minutes on 2 idle cores; pip keeps what was compiled for the next time."
 	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable .
 	@touch $@
 
