@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from q3e_local.errors import Q3EError
     from q3e_local.request import Embedded, EmbedRequest, EmbedResult
     from q3e_local.search.index import VectorIndex
+    from q3e_local.stream import Progress
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Embedder": "embedder",
     "Engine": "engine",
     "EngineConfig": "engine",
+    "Progress": "stream",
     "Q3EError": "errors",
     "VectorIndex": "search.index",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "Embedder",
     "Engine",
     "EngineConfig",
+    "Progress",
     "Q3EError",
     "VectorIndex",
     "load",
@@ -99,4 +102,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted(__all__)

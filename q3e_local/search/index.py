@@ -15,8 +15,9 @@ from types import TracebackType
 
 import numpy as np
 
+from q3e_local.counts import counted
 from q3e_local.embedder import Embedder
-from q3e_local.errors import OptionError, SpaceMismatchError
+from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
@@ -74,6 +75,13 @@ class VectorIndex:
 
     def __len__(self) -> int:
         return self.database.n_chunks()
+
+    def __repr__(self) -> str:
+        try:
+            holds = f"{counted(len(self), 'text')}, {self.space}"
+        except Q3EError as error:  # closed, or deleted meanwhile
+            holds = str(error).removeprefix(f"{self.path} ")
+        return f"<VectorIndex {self.path}: {holds}>"
 
     def add(
         self,
