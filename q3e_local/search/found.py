@@ -35,6 +35,7 @@ class Hit:
     indexed_at: float = 0.0
     vectors_rank: int | None = None  # its place by meaning and its place by words, from 1; None: not among them
     words_rank: int | None = None
+    letters_rank: int | None = None  # its place by the words that are meant to the letter, which count twice
 
     def __repr__(self) -> str:
         score = "by words" if self.score != self.score else f"{self.score:.3f}"
@@ -55,6 +56,7 @@ def as_record(hit: Hit) -> dict[str, Any]:
         "start": hit.start,
         "end": hit.end,
         "words_rank": hit.words_rank,
+        "letters_rank": hit.letters_rank,
         "vectors_rank": hit.vectors_rank,
     }
 
