@@ -92,7 +92,8 @@ def load(
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts, named.defaults, kept)
+    engine = LlamaEngine(found.path, config)
+    return Embedder(engine, found.name, found.prompts, named.defaults, kept, found.loads_as)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,8 @@ from q3e_local.text_model import TextModel
 class Embedder(TextModel):
     """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
-    `defaults` are what the name it was loaded under asks for, where a request says nothing.
+    `defaults` are what the name it was loaded under asks for, where a request says nothing. `loads_as` is what loads
+    the model again where its name does not.
     What a cache has is not computed, and what is computed is put there.
     """
 
@@ -34,13 +35,19 @@ class Embedder(TextModel):
         prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
         defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
         cache: VectorCache | None = None,
+        loads_as: str | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.prompts = prompts
         self.defaults = defaults
         self.cache = cache
+        self._loads_as = loads_as
         self._normalize = normalizer(engine.added_tokens)
+
+    @property
+    def loads_as(self) -> str:
+        return self._loads_as or self.model
 
     @property
     def n_embd(self) -> int:

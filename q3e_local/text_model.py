@@ -24,6 +24,11 @@ class TextModel(ABC):
 
     @property
     @abstractmethod
+    def loads_as(self) -> str:
+        """What loads this model again: its name, or the absolute path of its file."""
+
+    @property
+    @abstractmethod
     def n_embd(self) -> int:
         """The native size of an embedding, and the largest `dim`."""
 
