@@ -99,7 +99,7 @@ def search(
     with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
         embedder: TextModel | None = None
         if mode != "words":
-            embedder = stack.enter_context(_embedder(file, model, quiet, cache, server, engine))
+            embedder = _embedder(stack, file, model, quiet, cache, server, engine)
         index = stack.enter_context(VectorIndex(file, embedder))
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
@@ -150,9 +150,15 @@ def _question(words: tuple[str, ...]) -> str:
 
 
 def _embedder(
-    file: Path, model: str | None, quiet: bool, cache: bool | None, server: str | None, engine: EngineOptions
+    stack: ExitStack,
+    file: Path,
+    model: str | None,
+    quiet: bool,
+    cache: bool | None,
+    server: str | None,
+    engine: EngineOptions,
 ) -> TextModel:
-    """The model that made the index. Nothing is pulled for a question: another one would not do."""
+    """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
     from q3e_local.search.database import Database
 
     with Database.open(file) as database:
@@ -165,10 +171,12 @@ def _embedder(
     settings = {**engine.config, "n_expected": 0}  # a question: nothing that takes time to pay is worth its while
     try:
         if server:
-            on_its_server = on_server(model or space.model, server, cache, engine, may_explain=True)
-            on_its_server.check(EmbedRequest((), "query"))
-            return on_its_server
-        return load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+            remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
+            remote.check(EmbedRequest((), "query"))
+            return remote
+        return stack.enter_context(
+            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+        )
     except ModelError as error:
         where = "give its name on the server with --model" if server else "say where it is with --model"
         raise type(error)(
