@@ -50,9 +50,10 @@ async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
     found: list[int] = []
     for first, some in _slices(texts):
         if _is_huge(some[0]):
-            await asyncio.to_thread(model.embedder.check_text, texts[first], first)
-            ids, _ = await _in_pieces(model, texts[first], None)
-            found.append(len(ids))
+            try:
+                found.append(len(await whole(model, texts[first])))
+            except InvalidTextError as error:
+                raise InvalidTextError(error.message, first) from None
         else:
             found += await asyncio.to_thread(_lengths, model, texts[first : first + len(some)], first)
     return found
