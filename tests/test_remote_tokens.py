@@ -12,7 +12,7 @@ from test_server_tokenizing import LETTERS, MARKS, SPECIAL
 from q3e_local.reading import read_bytes
 from q3e_local.remote import tokens
 from q3e_local.remote.tokens import TokenCounts
-from q3e_local.search.chunks import chunks
+from q3e_local.search.chunks import chunks, counted_first
 
 
 class Asked:
@@ -114,6 +114,7 @@ def test_a_document_is_cut_into_the_same_chunks_for_a_few_requests(
 ) -> None:
     document = read_bytes(name, DOCUMENTS[name]().encode())
     here = chunks(document, lambda text: demo().count_tokens([text])[0], 128)
+    counts.expect(counted_first(document))
     there = chunks(document, lambda text: counts.count([text])[0], 128, expect=counts.expect)
     assert there == here
     assert len(here) > 10

@@ -61,7 +61,7 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
         score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
         head = Text.assemble(
             (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"),
-            ("" if is_explained else f" ({_ranks(hit)})", "green"), "  ", (_place(hit), "cyan"),
+            ("" if is_explained else f" ({_ranks(hit)})", "dim"), "  ", (_place(hit), "cyan"),
             ("  " + visible(" > ".join(hit.headings)) if hit.headings else "", "dim"),
         )  # fmt: skip
         console.print(head, soft_wrap=True)

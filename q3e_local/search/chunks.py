@@ -54,11 +54,11 @@ def chunks(
 
     Sections under the same headings and on the same page share a chunk while they fit. One that does not fit is cut
     at the ends of sentences (code: of lines), then between words, then between characters; what follows such a cut
-    begins with the last whole pieces before it, `overlap` tokens at most. Raises OptionError for a budget below 32.
+    begins with the last whole pieces before it, `overlap` tokens at most. `expect` is called with what is counted
+    where a text has to be halved; of the rest see `counted_first`. Raises OptionError for a budget below 32.
     """
     if n_tokens < CHUNK_TOKENS_MIN:
         raise OptionError(f"a chunk must have {CHUNK_TOKENS_MIN} tokens or more, got {n_tokens}")
-    expect(_counted_first(document))
     cutter = _Cutter(document, count, n_tokens, overlap, expect)
     lines = _Lines(document)
     return [
@@ -66,6 +66,20 @@ def chunks(
         for headings, group in cutter.groups()
         for pieces in cutter.packed(group, headings)
     ]
+
+
+def counted_first(document: Document) -> Iterator[str]:
+    """Texts that hold all that `chunks` counts of a document that needs no halving, for those who count ahead.
+
+    The whole text; its heading paths; its sentences or lines, which begin and end where the text goes on.
+    """
+    yield document.text
+    for headings in dict.fromkeys(section.headings for section in document.sections):
+        yield Chunk("", headings=headings).embedded
+    for section in document.sections:
+        for start, end in _cuts(document, section.start, section.end):
+            sentence = document.text[section.start + start : section.start + end]
+            yield from (sentence, sentence.strip())
 
 
 def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines: _Lines) -> Chunk:
@@ -198,17 +212,6 @@ class _Cutter:
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(self._text[start:end]) - self._n_end
-
-
-def _counted_first(document: Document) -> Iterator[str]:
-    """The whole text; its heading paths; its sentences or lines, which begin and end where the text goes on."""
-    yield document.text
-    for headings in dict.fromkeys(section.headings for section in document.sections):
-        yield Chunk("", headings=headings).embedded
-    for section in document.sections:
-        for start, end in _cuts(document, section.start, section.end):
-            sentence = document.text[section.start + start : section.start + end]
-            yield from (sentence, sentence.strip())
 
 
 def _cuts(document: Document, start: int, end: int) -> Iterable[tuple[int, int]]:
