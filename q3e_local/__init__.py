@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from q3e_local.errors import Q3EError
     from q3e_local.request import Embedded, EmbedRequest, EmbedResult
     from q3e_local.search.index import VectorIndex
+    from q3e_local.stream import Progress
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Embedder": "embedder",
     "Engine": "engine",
     "EngineConfig": "engine",
+    "Progress": "stream",
     "Q3EError": "errors",
     "VectorIndex": "search.index",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "Embedder",
     "Engine",
     "EngineConfig",
+    "Progress",
     "Q3EError",
     "VectorIndex",
     "load",
@@ -89,7 +92,8 @@ def load(
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    return Embedder(LlamaEngine(found.path, config), found.name, found.prompts, named.defaults, kept)
+    engine = LlamaEngine(found.path, config)
+    return Embedder(engine, found.name, found.prompts, named.defaults, kept, found.loads_as)
 
 
 def __getattr__(name: str) -> Any:
@@ -99,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted(__all__)

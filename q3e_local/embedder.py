@@ -6,9 +6,6 @@ Is handed an Engine and imports none; knows nothing of files, terminals or HTTP.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-
-import numpy as np
 
 from q3e_local.batching import N_PREFIX_MIN, common, fit
 from q3e_local.cache import VectorCache
@@ -17,15 +14,17 @@ from q3e_local.engine import Engine
 from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
 from q3e_local.lookup import Lookup
 from q3e_local.prompts import Prompts, normalizer
-from q3e_local.request import DIM_MIN, Defaults, Embedded, EmbedRequest, EmbedResult, Fitted, Terms, meant
+from q3e_local.request import DIM_MIN, Defaults, Embedded, EmbedRequest, Fitted, Terms, meant
 from q3e_local.space import Space
 from q3e_local.stream import Progress, TextStream
+from q3e_local.text_model import TextModel
 
 
-class Embedder:
+class Embedder(TextModel):
     """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
-    `defaults` are what the name it was loaded under asks for, where a request says nothing.
+    `defaults` are what the name it was loaded under asks for, where a request says nothing. `loads_as` is what loads
+    the model again where its name does not.
     What a cache has is not computed, and what is computed is put there.
     """
 
@@ -36,68 +35,35 @@ class Embedder:
         prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
         defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
         cache: VectorCache | None = None,
+        loads_as: str | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.prompts = prompts
         self.defaults = defaults
         self.cache = cache
+        self._loads_as = loads_as
         self._normalize = normalizer(engine.added_tokens)
 
     @property
+    def loads_as(self) -> str:
+        return self._loads_as or self.model
+
+    @property
     def n_embd(self) -> int:
-        """The native size of an embedding, and the largest `dim`."""
         return self.engine.n_embd
 
-    def embed_documents(
-        self,
-        texts: Iterable[str],
-        dim: int | None = None,
-        *,
-        task: str | None = None,
-        instruction: str | None = None,
-        truncate: bool = False,
-        max_tokens: int | None = None,
-        progress: Progress | None = None,
-    ) -> EmbedResult:
-        """Embed texts as they stand, or with the instruction of a task that puts one before every text.
+    @property
+    def n_ctx_max(self) -> int:
+        return self.engine.n_ctx_max
 
-        Raises TextError naming the first text that cannot be embedded; `truncate` cuts too-long ones instead.
-        """
-        return self.embed(EmbedRequest(texts, "document", task, instruction, dim, truncate, max_tokens), progress)
+    @property
+    def digest(self) -> str:
+        return self.engine.digest
 
-    def embed_query(
-        self,
-        text: str,
-        dim: int | None = None,
-        *,
-        task: str | None = None,
-        instruction: str | None = None,
-        truncate: bool = False,
-        max_tokens: int | None = None,
-    ) -> EmbedResult:
-        """Embed one question with its instruction; `vectors` has one row.
-
-        For several: `embed(EmbedRequest(texts, "query"))`.
-        """
-        return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
-
-    def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
-        """Embed all texts of a request. Raises OptionError, or the TextError of the first text that fails."""
-        done: list[Embedded] = []
-        for item in self.stream(request, progress):
-            if isinstance(item, TextError):
-                raise item
-            done.append(item)
-        none = np.empty((0, self.dim(request)), np.float32)
-        return EmbedResult(
-            vectors=np.stack([item.vector for item in done]) if done else none,
-            prompt_tokens=tuple(item.prompt_tokens for item in done),
-            truncated=tuple(item.truncated for item in done),
-            model=self.model,
-            space=self.space(request),
-            cached=tuple(item.cached for item in done),
-        )
+    def __repr__(self) -> str:
+        engine = self.engine
+        return f"<Embedder {self.model}: dim {engine.n_embd}, texts of up to {engine.n_ctx_max:,} tokens>"
 
     def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
         """One item for each text, in order, as they are done; a text that cannot be embedded is its TextError.
@@ -121,23 +87,11 @@ class Embedder:
         lookup = Lookup(ready, terms.dim, shelf)
         return TextStream(self.engine, lookup, terms.dim, fit, progress).run(request.texts)
 
-    def check(self, request: EmbedRequest) -> None:
-        """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
-        if not isinstance(request, EmbedRequest):
-            raise OptionError(
-                f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
-            )
-        self.terms(request)
-        if isinstance(request.texts, str):
-            raise OptionError("texts must be a list of texts, got one str; put it in a list")
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(self.engine.tokenize(self.normalized(text))) + 1 for text in texts]
 
-    def space(self, request: EmbedRequest) -> str:
-        """The name of the vector space this request's embeddings live in."""
-        return self.terms(request).space
-
-    def dim(self, request: EmbedRequest) -> int:
-        """How many numbers this request's embeddings have."""
-        return self.terms(request).dim
+    def expect_counts(self, texts: Iterable[str]) -> None:
+        """Do nothing: the tokenizer is in this process."""
 
     def terms(self, request: EmbedRequest) -> Terms:
         """The request's options for this model. Raises OptionError."""
@@ -191,14 +145,6 @@ class Embedder:
         self.engine.close()
         if self.cache is not None:
             self.cache.close()
-
-    def __enter__(self) -> Embedder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _dim(self, request: EmbedRequest) -> int:
         dim = self.defaults.dim if request.dim is None else request.dim

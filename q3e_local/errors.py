@@ -127,7 +127,14 @@ class IndexFileError(Q3EError):
 
 
 class SpaceMismatchError(Q3EError):
-    """An index whose vectors are of another model, dim or instruction than asked for."""
+    """An index whose vectors are of another model, dim or instruction than asked for.
+
+    `command` is the part of the text that says how to give it those asked for.
+    """
+
+    def __init__(self, message: str, command: str = "") -> None:
+        super().__init__(f"{message}: {command}" if command else message)
+        self.message, self.command = message, command
 
 
 class NotEnoughMemoryError(Q3EError, MemoryError):

@@ -5,11 +5,12 @@ Knows kinds of text and errors; nothing of engines, nor of where names come from
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, fields, replace
 
+from q3e_local.counts import counted
 from q3e_local.prompts import Kind
-from q3e_local.tables import html_table
+from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors
 
 DIM_MIN = 32  # the least the model card documents
@@ -26,6 +27,14 @@ class EmbedRequest:
     dim: int | None = None  # None: the model's native size
     truncate: bool = False  # cut too-long texts instead of failing
     max_tokens: int | None = None  # a lower limit than the model's own, end token included
+
+    def __repr__(self) -> str:
+        """What was asked for, with the texts counted where that reads none of them."""
+        n_texts = len(self.texts) if isinstance(self.texts, Sized) and not isinstance(self.texts, str) else None
+        texts = f"<{type(self.texts).__name__}>" if n_texts is None else f"[{counted(n_texts, 'text')}]"
+        options = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name != "texts")
+        given = (f", {name}={shortened(repr(value), 80)}" for name, value in options if value not in (None, False))
+        return f"EmbedRequest({texts}{''.join(given)})"
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,10 @@ class Embedded:
     truncated: bool
     cached: bool = False  # it was computed before, and kept
 
+    def __repr__(self) -> str:
+        marks = ", cut" * self.truncated + ", from the cache" * self.cached
+        return f"<Embedded: dim {len(self.vector)}, {counted(self.prompt_tokens, 'token')}{marks}>"
+
 
 @dataclass(frozen=True)
 class EmbedResult:
@@ -73,17 +86,24 @@ class EmbedResult:
     space: str
     cached: tuple[bool, ...]
 
+    def __repr__(self) -> str:
+        n_cut = sum(self.truncated)
+        return f"<EmbedResult: {self._told()}{f', {n_cut:,} cut' if n_cut else ''}, space {self.space}>"
+
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        n_rows, dim = self.vectors.shape
         rows = (
             (row, n_tokens, "cut" if cut else "", " ".join(f"{number:.4f}" for number in vector[:3].tolist()) + " …")
             for row, (vector, n_tokens, cut) in enumerate(
                 zip(self.vectors, self.prompt_tokens, self.truncated, strict=True)
             )
         )
-        caption = f"{n_rows:,} vectors of {dim} numbers, {sum(self.prompt_tokens):,} tokens, {self.model}"
-        return html_table(["text", "tokens", "", "first numbers"], rows, caption)
+        return html_table(["text", "tokens", "", "first numbers"], rows, self._told())
+
+    def _told(self) -> str:
+        n_rows, dim = self.vectors.shape
+        n_tokens = sum(self.prompt_tokens)
+        return f"{counted(n_rows, 'vector')} of {dim} numbers, {counted(n_tokens, 'token')}, {self.model}"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,12 @@ class Located:
     prompts: Prompts
     card: ModelCard | None = None
     file: ModelFile | None = None
+    is_by_path: bool = False
+
+    @property
+    def loads_as(self) -> str:
+        """What finds it again from any folder: its name, or the absolute path of a file that has no name."""
+        return str(self.path.resolve()) if self.is_by_path else self.name
 
 
 def locate(model: str | os.PathLike[str]) -> Located:
@@ -80,14 +86,14 @@ def locate(model: str | os.PathLike[str]) -> Located:
     """
     if isinstance(model, os.PathLike) or _looks_like_path(model):
         path = Path(model).expanduser()
-        return Located(path.stem, path, Prompts())
+        return Located(path.stem, path, Prompts(), is_by_path=True)
     found = recorded(model)
     of_card = find_card(model if found is None else found.name)
     if of_card is None:
         if found is None:
             if not _is_file(model):
                 resolve(model)  # says which names there are
-            return Located(Path(model).stem, Path(model), Prompts())
+            return Located(Path(model).stem, Path(model), Prompts(), is_by_path=True)
         if not found.is_whole:
             raise ModelFileError(f"{found.name} is gone: {what_is_gone(found)}")
         return Located(found.name, found.path, Prompts())

@@ -26,7 +26,12 @@ _FULL = 0.75
 _MEMORY_BYTES = 64 << 20
 
 Progress = Callable[[int, int], None]
-"""Called as `progress(n_texts, n_tokens)` after each decode with what is done in all, texts that failed included."""
+"""What `embed_documents`, `embed_queries`, `embed`, `stream` and `VectorIndex.add` take as `progress`.
+
+Called as `progress(n_texts, n_tokens)` after each batch, on the thread of the call, with what is done so far: texts,
+those that failed included, and the tokens of the others. The last call has all texts. An exception that it raises
+ends the call.
+"""
 
 
 @dataclass(eq=False)

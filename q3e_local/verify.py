@@ -1,4 +1,4 @@
-"""Is a model right? Its header and tensor mix against its card, its scores against the published ones, and its
+"""Is a model right? Its header, tensor mix, checksum and vectors, its scores against the published ones, and its
 neighbours against another model's.
 
 Knows what a right model looks like; is handed embedders and prints nothing.
@@ -6,18 +6,22 @@ Knows what a right model looks like; is handed embedders and prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from q3e_local import store
 from q3e_local.card import ModelCard, ScoreTable
 from q3e_local.catalog import cards
+from q3e_local.checksum import sha256
 from q3e_local.embedder import Embedder
-from q3e_local.errors import OptionError
-from q3e_local.gguf_header import Header
-from q3e_local.model_file import ModelInfo
+from q3e_local.errors import BadVectorError, OptionError
+from q3e_local.gguf_header import Header, read_header
+from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.request import EmbedRequest
+from q3e_local.store import Located
 from q3e_local.vectors import Vectors, finish, scores, top_k
 
 # How far a score may be from the published one. Two runtimes of the full-precision model differ by 0.003 in the
@@ -25,6 +29,18 @@ from q3e_local.vectors import Vectors, finish, scores, top_k
 # pooling moves scores by more than 0.1.
 TOLERANCES = {"f32": 0.005, "f16": 0.005, "bf16": 0.01, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.03, "q4_k_m": 0.05}
 LOOSEST = 0.06
+
+CHECKSUM = "SHA-256"
+# Rounding alone makes 0.9996 of a text's vectors alone and in a batch (random weights in Q4_K_M); a neighbour that
+# leaks into them moves them by far more. No two of these texts are as near.
+_SAME = 0.999
+_TEXTS = (
+    "The capital of China is Beijing.",
+    "重力是一种力。",
+    "Checkout failed at 09:42, and the payment service refused all connections for 38 minutes.",
+)
+
+Verdict = Literal["right", "unproved", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,51 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What was checked of a model. `scores` are empty where none are published for it.
+
+    `card` is the name of the model whose sizes and scores it was held to, and `is_named` whether the file is known to
+    be of that model, and does not only have its sizes.
+    """
+
+    checks: tuple[Check, ...]
+    scores: tuple[Score, ...]
+    card: str = ""
+    is_named: bool = False
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether no check failed."""
+        return all(check.is_ok is not False for check in self.checks) and all(score.is_ok for score in self.scores)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`right` only where the published scores were compared."""
+        if not self.is_ok:
+            return "wrong"
+        return "right" if self.scores else "unproved"
+
+    @property
+    def summary(self) -> str:
+        """The verdict for people, in a line: what was checked, what could not be, and what to do."""
+        if self.verdict == "right":
+            return "right"
+        if self.verdict == "unproved":
+            checked = ", ".join(check.what for check in self.checks if check.is_ok)
+            left = ", ".join(check.what for check in self.checks if check.is_ok is None)
+            return (
+                f"nothing wrong with: {checked}; could not be checked: {f'{left}, and ' if left else ''}whether the "
+                "vectors are right, since no scores are published for this model"
+            )
+        if any(check.is_ok is False for check in self.checks):
+            return "NOT right: see FAIL above; pull the model anew, or convert it again"
+        remedy = "these weights do not give the published scores; pull the model anew, or convert it again"
+        if self.is_named:
+            return f"NOT right: {remedy}"
+        return f"NOT right as {self.card}: {remedy}; if they were trained further, no scores are published for them"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two models on the same texts at one dim: cosines of a text's two vectors, and their nearest neighbours.
 
@@ -64,6 +125,23 @@ class Comparison:
     k: int
     same_nearest: float
     overlap: float
+
+
+def examine(embedder: Embedder, located: Located, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Report:
+    """Check all that can be checked of a model. Reads the whole file, and calls `on_bytes` with the bytes read.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    info = inspect(located.path)
+    card = located.card or card_of(info)
+    checks = [
+        *check_header(read_header(located.path), info, card),
+        check_vectors(embedder),
+        check_sum(located, on_bytes),
+    ]
+    table = None if card is None else card.scores
+    scores = [] if table is None else check_scores(embedder, table, info.quantization)
+    return Report(tuple(checks), tuple(scores), "" if card is None else card.name, is_named=located.card is not None)
 
 
 def card_of(info: ModelInfo) -> ModelCard | None:
@@ -82,7 +160,7 @@ def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> lis
         Check("end token", True, f"{info.eos_id} <|endoftext|>"),
     ]
     if card is None:
-        return [*checks, Check("card", None, "no card has these sizes; nothing more to hold it to")]
+        return [*checks, Check("sizes", None, "no known model has these; nothing to hold them to")]
     for what, got, expected in (
         ("layers", info.n_layer, card.sizes.n_layer),
         ("dimension", info.n_embd, card.sizes.n_embd),
@@ -131,6 +209,43 @@ def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
         for name in ("attn_v", "ffn_down"):
             mix[f"blk.{layer}.{name}.weight"] = high if more_bits else low
     return mix
+
+
+def check_vectors(embedder: Embedder) -> Check:
+    """Whether texts have vectors, different texts different ones, and a text the same alone and in a batch."""
+    what = "vectors"
+    try:
+        together = embedder.embed_documents(_TEXTS).vectors
+        alone = np.concatenate([embedder.embed_documents([text]).vectors for text in _TEXTS])
+    except BadVectorError as error:
+        return Check(what, False, error.message)
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        return Check(what, False, "some of their numbers are NaN or infinite")
+    lowest = float(scores(together, alone).diagonal().min())
+    if lowest < _SAME:
+        return Check(what, False, f"alone and in a batch a text's vectors have a cosine of {lowest:.4f}")
+    highest = float((scores(together, together) - 2 * np.eye(len(_TEXTS))).max())
+    if highest > _SAME:
+        return Check(what, False, f"two different texts have a cosine of {highest:.6f}")
+    return Check(what, True, "finite, different for different texts, the same alone as in a batch")
+
+
+def check_sum(located: Located, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Check:
+    """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
+    recorded = store.recorded(located.name)
+    expected = located.file.sha256 if located.file is not None else None
+    if expected is None and recorded is not None and recorded.path == located.path:
+        expected = recorded.sha256
+    digest = sha256(located.path, on_bytes)
+    known_as = store.card_name(digest)
+    if not expected and known_as is not None:
+        return Check(CHECKSUM, True, f"{digest}, {known_as}")
+    if not expected:
+        return Check(CHECKSUM, None, f"{digest}, nothing to hold it to")
+    if located.file is None or located.file.sha256 is None:
+        same = digest == expected
+        return Check(CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
+    return Check(CHECKSUM, digest == expected, digest if digest == expected else f"{digest}, not {expected}")
 
 
 def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> list[Score]:

@@ -18,10 +18,11 @@ import uvicorn
 
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.pull import Step
+from q3e_local.request import Terms
 from q3e_local.server.app import create_app
 from q3e_local.server.indexes import Indexes
 from q3e_local.server.run import RunningService
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
@@ -82,6 +83,17 @@ class FakeService:
         if request.keep_alive_s == 0:
             await self.unload(request.model)
         return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", space, 0.001, 0.002)
+
+    async def describe(self, request: ServiceRequest) -> Described:
+        self.requests.append(request)
+        await self.load(request.model, request.keep_alive_s)
+        dim = request.dim or N_EMBD
+        terms = Terms("", dim, request.max_tokens or N_CTX, request.truncate, f"q3e1-fake-{dim}-plain")
+        return Described("demo", "fa" * 32, N_EMBD, N_CTX, ("<|endoftext|>",), terms)
+
+    async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
+        await self.load(model, None)
+        return [len(text.encode()) for text in texts]
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if self.fail is not None:

@@ -24,8 +24,9 @@ import numpy as np
 
 from q3e_local.address import parse
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.request import Terms
 from q3e_local.server.errors import QueueFullError
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 
 N_EMBD = 64
 N_CTX = 50
@@ -68,6 +69,19 @@ class EyeService:
         self.n_batches += 1
         space = f"q3e1-{'fa' * 8}-{vectors.shape[1]}-{request.kind or 'plain'}"
         return ServiceResult(vectors, tuple(counts), tuple(cut), request.model, space, 0.0, 0.0)
+
+    async def describe(self, request: ServiceRequest) -> Described:
+        await self.load(request.model, None)
+        dim = request.dim or N_EMBD
+        if not 32 <= dim <= N_EMBD:
+            raise OptionError(f"dim must be between 32 and {N_EMBD} for demo, got {request.dim}", "dim")
+        space = f"q3e1-{'fa' * 8}-{dim}-{request.kind or 'plain'}"
+        terms = Terms("", dim, request.max_tokens or N_CTX, request.truncate, space)
+        return Described(request.model, "fa" * 32, N_EMBD, N_CTX, (), terms)
+
+    async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
+        await self.load(model, None)
+        return [len(text.encode()) for text in texts]
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if model != "demo":

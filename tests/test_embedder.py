@@ -246,6 +246,33 @@ def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine: Fa
     assert told[-1] == (100, sum(result.prompt_tokens))
 
 
+def test_queries_are_embedded_as_one_query_is_and_tell_their_progress(embedder: Embedder) -> None:
+    told: list[tuple[int, int]] = []
+    texts = [f"question {i}?" for i in range(20)]
+    result = embedder.embed_queries(
+        (text for text in texts), dim=40, instruction="Find", max_tokens=33, truncate=True,
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+    alone = [embedder.embed_query(text, 40, instruction="Find", max_tokens=33, truncate=True) for text in texts]
+    np.testing.assert_array_equal(result.vectors, np.concatenate([one.vectors for one in alone]))
+    assert result.truncated == tuple(one.truncated[0] for one in alone) == (False,) * 10 + (True,) * 10
+    assert {result.space} == {one.space for one in alone}
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1] == (20, sum(result.prompt_tokens))
+
+
+def test_no_queries_are_no_vectors_and_one_str_is_refused(embedder: Embedder) -> None:
+    assert embedder.embed_queries([], dim=40).vectors.shape == (0, 40)
+    with pytest.raises(OptionError, match="put it in a list"):
+        embedder.embed_queries("one question")
+
+
+def test_tokens_are_counted_as_they_are_embedded(embedder: Embedder) -> None:
+    texts = ["", "abc", "cafe\u0301"]
+    assert embedder.count_tokens(texts) == list(embedder.embed_documents(texts).prompt_tokens) == [1, 4, 6]
+
+
 def test_progress_ends_at_all_texts_also_when_some_fail(embedder: Embedder) -> None:
     told: list[tuple[int, int]] = []
     request = EmbedRequest(["a", None, "b"], max_tokens=100)

@@ -6,6 +6,7 @@ Reads the imports from the source, those inside functions too.
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum fitting landing nearest plan request tables tuning tuned trials"
+    "checksum counts fitting landing nearest parting plan request tables tuning tuned trials"
 )
 ROOMS = [
     ["errors"],
@@ -30,7 +31,7 @@ ROOMS = [
     ["store"],
     ["naming"],
     ["lookup", "stream"],
-    ["embedder"],
+    ["text_model", "embedder"],
     ["jobs"],
     ["search"],
     ["pull", "airgap", "verify"],
@@ -183,11 +184,18 @@ def test_the_public_names_are_these() -> None:
         "Embedder",
         "Engine",
         "EngineConfig",
+        "Progress",
         "Q3EError",
         "VectorIndex",
         "load",
     ]
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
+
+
+def test_dir_shows_the_public_names_alone_and_the_others_are_still_there() -> None:
+    assert dir(q3e_local) == sorted(q3e_local.__all__)
+    assert q3e_local.__version__
+    assert importlib.import_module("q3e_local.errors") is q3e_local.errors
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -220,6 +220,43 @@ def test_every_way_of_searching_finds_it(mode, indexed, shared):
         assert first["vectors_rank"] == 1
 
 
+def test_people_are_told_the_ranks_where_the_scores_do_not_explain_the_order(tmp_path):
+    texts = {
+        "a.txt": "The neighbour fed the cat.",
+        "b.txt": "Ticket PRJ-2041 is about something else entirely: the cellar, and its door, and a lamp.",
+        "c.txt": "A cat and a neighbour slept all day.",
+    }
+    write(tmp_path / "few", texts)
+    assert run("index", "few", "-m", "demo", "--name", "few", "-q").exit_code == 0
+    asked = ("who fed the cat of the neighbour, PRJ-2041", "--name", "few", "--no-best")
+    records_ = found(*asked)
+    scores = [hit["score"] for hit in records_]
+    assert scores != sorted(scores, reverse=True)
+    lines = [line for line in run("search", *asked, "--text").stdout.splitlines() if re.match(r"\d  ", line)]
+    ordinals = {1: "1st", 2: "2nd", 3: "3rd"}
+    for number, (line, hit) in enumerate(zip(lines, records_, strict=True), 1):
+        ranks = {"exact words": hit["letters_rank"], "words": hit["words_rank"], "meaning": hit["vectors_rank"]}
+        told = ", ".join(f"{name} {ordinals[rank]}" for name, rank in ranks.items() if rank)
+        assert line == f"{number}  {hit['score']:.3f} ({told})  {'few/' + Path(hit['file']).name}:1"
+    (exact,) = [hit for hit in records_ if hit["file"].endswith("b.txt")]
+    assert (exact["letters_rank"], exact["vectors_rank"]) == (1, 3)
+
+    # By meaning alone the scores are the order, and say enough.
+    plain = run("search", *asked, "--text", "--vector-only").stdout
+    assert "(" not in plain
+    assert found(*asked, "--vector-only")[0]["letters_rank"] is None
+    assert "meaning" not in run("search", "cat", "--name", "few", "--text", "--words-only", "--no-best").stdout
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"), (21, "21st"),
+     (112, "112th"), (1003, "1,003rd")],
+)  # fmt: skip
+def test_places_are_said_as_people_say_them(n, said):
+    assert hits._ordinal(n) == said
+
+
 def test_chinese_is_found_and_marked(indexed):
     (hit,) = found("展会", "--words-only")
     assert (Path(hit["file"]).name, hit["headings"], hit["line"]) == ("budget.md", ["预算"], 3)

@@ -25,7 +25,7 @@ from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
 from q3e_local.cli.serve import SERVER_VARIABLES
-from q3e_local.remote import server_address
+from q3e_local.remote.connection import server_address
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.server import settings as server_settings
@@ -153,7 +153,7 @@ def test_another_server_answers(url):
         result = on(f"127.0.0.1:{other.server_port}", "--text", "a")
         other.shutdown()
     assert result.exit_code == 1
-    assert "is no q3e-local: it does not know /q3e/embed" in result.stderr
+    assert "is no q3e-local: it does not know /q3e/model" in result.stderr
 
 
 def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):

@@ -203,6 +203,8 @@ WIRES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-server": ("/embedding", {"content": "a"}),
     "tei": ("/embed", {"inputs": "a"}),
     "our own": ("/q3e/embed", {"texts": ["a"]}),
+    "our own, model": ("/q3e/model", {}),
+    "our own, tokens": ("/q3e/tokens", {"texts": ["a"]}),
 }
 
 

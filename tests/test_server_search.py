@@ -394,7 +394,8 @@ def test_an_index_of_another_file_of_the_model_is_a_conflict_that_names_both(
     assert answer.status_code == 409
     assert answer.json()["error"] == (
         "the index 'mine' holds 256-dim vectors of demo (file fafafafa), and demo on this server is another file "
-        f"({demo().engine.digest[:8]}); the index can be embedded anew with: q3e-local index rebuild"
+        f"({demo().engine.digest[:8]}); the index can be embedded anew on the server's machine with: "
+        "q3e-local index rebuild --db FILE -m demo -d 256"
     )
     assert ids(http, "oak", mode="words") == ["x"]
 

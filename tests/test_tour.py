@@ -20,8 +20,6 @@ def outputs(notebook) -> list[list[tuple[str, str]]]:
         parts = []
         for output in cell.get("outputs", []):
             for kind, text in [("text", output["text"])] if "text" in output else sorted(output["data"].items()):
-                if kind == "text/plain":  # the repr, beside what a notebook shows
-                    continue
                 parts.append((kind, re.sub(r"-?\d+\.\d+", "#", text)))
         found.append(parts)
     return found

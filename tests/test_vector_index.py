@@ -173,17 +173,19 @@ def test_an_index_knows_its_space(tmp_path: Path) -> None:
         with pytest.raises(SpaceMismatchError, match=r"with the instruction .*, and would get 64-dim vectors"):
             index.add(["more"])
         assert len(index) == 1
-    for embedder, dim, options, named in [
+    by_hand = rf"rebuild\.rebuild\('{path}', embedder, {{}}, task=task, instruction=instruction\)$"
+    for embedder, dim, options, named, advised in [
         (
             demo(),
             64,
             {"task": "retrieval"},
             "64-dim vectors of demo with the instruction .*, not 64-dim vectors of demo;",
+            rf"q3e-local index rebuild --db {path} -m demo$",
         ),
-        (demo(), 32, {"task": "sts"}, "holds 64-dim .* not 32-dim"),
-        (fake, None, {"task": "sts"}, "vectors of demo with .*, not 64-dim vectors of fake"),
+        (demo(), 32, {"task": "sts"}, "holds 64-dim .* not 32-dim", by_hand.format(32)),
+        (fake, None, {"task": "sts"}, "vectors of demo with .*, not 64-dim vectors of fake", by_hand.format(64)),
     ]:
-        with pytest.raises(SpaceMismatchError, match=f"{named}.*index rebuild"):
+        with pytest.raises(SpaceMismatchError, match=f"{named}.*{advised}"):
             VectorIndex(path, embedder, dim, **options)
     with pytest.raises(OptionError, match="holds 64-dim vectors of demo"):
         VectorIndex(path, None, 32)

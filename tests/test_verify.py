@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import oracle
 import pytest
 import tiny
 from command import run
+from fake import FakeEngine
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 from world import DOCUMENTS, Q8_0, QUERIES, World, digest, rows
 
 import q3e_local
-from q3e_local import verify
+from q3e_local import Embedder, store, verify
 from q3e_local.catalog import models_folder
 from q3e_local.errors import OptionError
 from q3e_local.gguf_header import read_header
@@ -64,10 +65,11 @@ def checks(found: dict[str, Any]) -> dict[str, bool | None]:
 def test_the_demo_model_is_right() -> None:
     code, found = answer("demo")
     assert (code, found["ok"], found["model"], found["quantization"]) == (0, True, "demo", "q8_0")
-    assert list(found) == ["model", "path", "quantization", "ok", "checks", "scores"]
+    assert list(found) == ["model", "path", "quantization", "ok", "verdict", "checks", "scores"]
+    assert found["verdict"] == "right"
     assert checks(found) == {
         "pooling": True, "end token": True, "layers": True, "dimension": True, "vocabulary": True, "context": True,
-        "tensor mix q8_0": True, "SHA-256": None,
+        "tensor mix q8_0": True, "vectors": True, "SHA-256": None,
     }  # fmt: skip
     assert [list(score) for score in found["scores"]] == [
         ["query", "document", "expected", "got", "difference", "tolerance", "ok"]
@@ -90,7 +92,7 @@ def test_what_people_read_says_the_same() -> None:
 def test_a_pulled_model_is_held_to_checksum_and_scores(world: World, scores: list[list[float]]) -> None:
     world.write_card(scores=scores)
     code, found = answer("tiny:1b-q8_0")
-    assert (code, set(checks(found).values())) == (0, {True})
+    assert (code, found["verdict"], set(checks(found).values())) == (0, "right", {True})
     assert found["checks"][-1] == {"what": "SHA-256", "ok": True, "detail": digest(world.q8_0)}
     assert [score["expected"] for score in found["scores"]] == [score for row in scores for score in row]
 
@@ -109,8 +111,85 @@ def test_a_path_is_not_held_to_the_card_its_name_is_like(tmp_path: Path) -> None
 
 def test_a_model_that_no_card_knows_passes_with_what_could_be_checked(tiny_gguf: MakeGguf) -> None:
     code, found = answer(tiny_gguf("f16"))
-    assert (code, found["scores"]) == (0, [])
-    assert checks(found) == {"pooling": True, "end token": True, "card": None, "SHA-256": None}
+    assert (code, found["scores"], found["verdict"]) == (0, [], "unproved")
+    assert checks(found) == {
+        "pooling": True, "end token": True, "sizes": None, "vectors": True, "SHA-256": None,
+    }  # fmt: skip
+
+
+def test_without_published_scores_the_last_line_says_what_was_checked_and_what_could_not_be(
+    tiny_gguf: MakeGguf,
+) -> None:
+    result = run("verify", tiny_gguf("f16"))
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == (
+        "nothing wrong with: pooling, end token, vectors; could not be checked: sizes, SHA-256, and whether the "
+        "vectors are right, since no scores are published for this model"
+    )
+
+
+def test_a_card_without_scores_proves_nothing(world: World) -> None:
+    code, found = answer("tiny:1b-q8_0")
+    assert (code, found["verdict"], found["checks"][-1]["ok"]) == (0, "unproved", True)
+    said = run("verify", "tiny:1b-q8_0").stdout.splitlines()[-1]
+    assert said.endswith(
+        "SHA-256; could not be checked: whether the vectors are right, since no scores are published for this model"
+    )
+
+
+def test_other_weights_of_a_known_size_are_not_called_right(
+    world: World, scores: list[list[float]], tmp_path: Path, tokenizer: Tokenizer, config: Config
+) -> None:
+    world.write_card(scores=scores)
+    trained = tmp_path / "trained further.gguf"
+    tiny.write_gguf(trained, tiny.tiny_weights(config, seed=7), config, tokenizer, "q8_0")
+    code, found = answer(trained)
+    assert (code, found["verdict"]) == (1, "wrong")
+    said = run("verify", trained).stdout.splitlines()[-1]
+    assert said.startswith("NOT right as tiny:1b: these weights do not give the published scores; ")
+    assert said.endswith("; if they were trained further, no scores are published for them")
+
+
+class Broken(FakeEngine):
+    """An engine whose vectors are wrong in one way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(n_batch=1000)
+        self.how = how
+
+    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
+        vectors = np.zeros((len(sequences), self.n_embd), np.float32)
+        for row, ids in enumerate(sequences):
+            vectors[row, 0 if self.how == "equal" else len(ids) % self.n_embd] = 1
+            if self.how == "batch":
+                vectors[row, 1] = len(sequences)
+        if self.how == "nan":
+            vectors[0, 0] = np.nan
+        return vectors
+
+
+@pytest.mark.parametrize(
+    ("how", "is_ok", "detail"),
+    [
+        ("none", True, "finite, different for different texts, the same alone as in a batch"),
+        ("nan", False, "nan"),
+        ("equal", False, "two different texts have a cosine of 1.0"),
+        ("batch", False, "alone and in a batch a text's vectors have a cosine of 0."),
+    ],
+)
+def test_vectors_that_cannot_be_right_fail(how: str, is_ok: bool, detail: str) -> None:
+    found = verify.check_vectors(Embedder(Broken(how), "broken"))
+    assert (found.what, found.is_ok) == ("vectors", is_ok)
+    assert detail.lower() in found.detail.lower()
+
+
+def test_the_library_has_the_same_report(tiny_gguf: MakeGguf) -> None:
+    path, read = tiny_gguf("f16"), []
+    with q3e_local.load(path) as embedder:
+        report = verify.examine(embedder, store.locate(path), read.append)
+    assert (report.is_ok, report.verdict) == (True, "unproved")
+    assert report.summary.startswith("nothing wrong with: pooling, ")
+    assert read[-1] == path.stat().st_size
 
 
 # Wrong

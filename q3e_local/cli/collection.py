@@ -31,7 +31,7 @@ from q3e_local.space import Space, comparable
 from q3e_local.vectors import Vectors, finish
 
 if TYPE_CHECKING:
-    from q3e_local.remote import RemoteEmbedder
+    from q3e_local.remote.embedder import RemoteEmbedder
     from q3e_local.search.database.records import Entry
 
 _NAMED_AT_MOST = 20

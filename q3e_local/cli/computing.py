@@ -15,7 +15,7 @@ from q3e_local.errors import OptionError
 from q3e_local.request import EmbedRequest
 
 if TYPE_CHECKING:
-    from q3e_local.remote import RemoteEmbedder
+    from q3e_local.remote.embedder import RemoteEmbedder
 
 _BYTES_PER_TOKEN = 4  # about, in most languages
 
@@ -30,19 +30,32 @@ def computing(
     n_bytes: int | None,
 ) -> Embedder | RemoteEmbedder:
     """The model in this process, for about `n_bytes` of text, or a server's. Raises OptionError for both."""
-    if not server:
-        n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
-        settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
-        return load(model, offline, quiet, cache=chosen(cache), **settings)
+    if server:
+        return on_server(model, server, cache, engine)
+    n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
+    settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
+    return load(model, offline, quiet, cache=chosen(cache), **settings)
+
+
+def on_server(
+    model: str, server: str, cache: bool | None, engine: EngineOptions, *, may_explain: bool = False
+) -> RemoteEmbedder:
+    """A server's model: of a file, the one that it serves under the file's name.
+
+    Raises OptionError for options of a model in this process. With `may_explain`, the command's --explain says
+    more than what an engine chose.
+    """
     if cache is not None:
         raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
-    if engine.is_given:
+    if engine.is_given and not (may_explain and not engine.has_settings):
         raise OptionError(
             "--threads, --explain and their like are for a model in this process; the server has its own"
         )
-    from q3e_local.remote import RemoteEmbedder, Server
+    from q3e_local.remote.connection import Server
+    from q3e_local.remote.embedder import RemoteEmbedder
+    from q3e_local.server.naming import served_as
 
-    return RemoteEmbedder(Server(server), model)
+    return RemoteEmbedder(Server(server), served_as(model))
 
 
 def check_request(embedder: Embedder | RemoteEmbedder, request: EmbedRequest) -> None:

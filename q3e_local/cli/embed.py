@@ -28,7 +28,7 @@ from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 
 if TYPE_CHECKING:
-    from q3e_local.remote import RemoteEmbedder
+    from q3e_local.remote.embedder import RemoteEmbedder
 
 _NAMED_AT_MOST = 5
 _SKIPPED_AT_MOST = 100

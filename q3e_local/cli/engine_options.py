@@ -46,7 +46,12 @@ class EngineOptions:
     @property
     def is_given(self) -> bool:
         """Whether any of them was given."""
-        return self.explain or any(value is not None for value in self.config.values())
+        return self.explain or self.has_settings
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether any but `explain` was given."""
+        return any(value is not None for value in self.config.values())
 
 
 ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)

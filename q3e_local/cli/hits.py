@@ -47,16 +47,21 @@ def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 
 
 def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
-    """For people: rank, score and place, then the passage; without a terminal the best sentence stands in »«."""
+    """For people: rank, score and place, then the passage; without a terminal the best sentence stands in »«.
+
+    Where a hit has a lower score than the one after it, each says its places by words and by meaning: the reason.
+    """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, markup=False, emoji=False)
     indent = len(str(len(hits))) + 2
+    is_explained = all(one.score >= other.score or one.score != one.score for one, other in pairwise(hits))
     for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
         score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
         head = Text.assemble(
-            (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"), "  ", (_place(hit), "cyan"),
+            (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"),
+            ("" if is_explained else f" ({_ranks(hit)})", "dim"), "  ", (_place(hit), "cyan"),
             ("  " + visible(" > ".join(hit.headings)) if hit.headings else "", "dim"),
         )  # fmt: skip
         console.print(head, soft_wrap=True)
@@ -66,6 +71,17 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
             console.print(Text(" " * indent if line.plain else ""), line, sep="", soft_wrap=True)
         if number < len(hits):
             console.print()
+
+
+def _ranks(hit: Hit) -> str:
+    """`words 1st, meaning 4th`: its places in the rankings that were fused."""
+    ranks = {"exact words": hit.letters_rank, "words": hit.words_rank, "meaning": hit.vectors_rank}
+    return ", ".join(f"{name} {_ordinal(rank)}" for name, rank in ranks.items() if rank is not None)
+
+
+def _ordinal(n: int) -> str:
+    ending = "th" if 10 < n % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n:,}{ending}"
 
 
 def _place(hit: Hit) -> str:

@@ -18,6 +18,7 @@ from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_opt
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
     Loaded,
+    advice_for,
     chunks,
     files,
     loading_options,
@@ -29,7 +30,7 @@ from q3e_local.cli.index_options import (
 from q3e_local.cli.loading import size
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.errors import InputError, OptionError
+from q3e_local.errors import InputError, OptionError, Q3EError
 from q3e_local.search.locate import files_of, locate
 
 if TYPE_CHECKING:
@@ -118,16 +119,16 @@ for command in (index_files.list_, index_files.show, index_files.rm, index_files
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 def folders(
     folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
-    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, engine: EngineOptions, offline: bool,
-    cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
+    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, server: str | None, engine: EngineOptions,
+    offline: bool, cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Bring an index up to date with folders, or make it."""
     path = locate(db, name)
     if not folders:
         raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine)
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
     run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=quiet)
-    with stopping_cleanly(), explained(engine), loaded:
+    with stopping_cleanly(), explained(engine), advice_for(server), loaded:
         return run.watching() if watch else run.once()
 
 
@@ -158,7 +159,7 @@ class _Run:
         tally, self._started = Tally(), time.perf_counter()
         try:
             self._index(tally, must_load=self._loaded.is_chosen and not is_again)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Q3EError):
             if not self._quiet and tally.n_new + tally.n_changed:
                 _say(
                     f"{files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"

@@ -17,6 +17,7 @@ from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
     BYTES_PER_TOKEN,
     Loaded,
+    advice_for,
     chunks,
     files,
     loading_options,
@@ -208,7 +209,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def rebuild(
     name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
-    engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
+    server: str | None, engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Embed all chunks of an index again, with another model or dim: for that the files are not needed.
 
@@ -219,9 +220,9 @@ def rebuild(
     from q3e_local.search.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine)
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
     started = time.perf_counter()
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), loaded:
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), advice_for(server), loaded:
         facts = _facts(path)
         if not loaded.is_chosen:
             raise OptionError(

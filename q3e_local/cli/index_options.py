@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local import store
 from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import candidates
+from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import check_dim, load
-from q3e_local.errors import OptionError
+from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
+from q3e_local.search.locate import quoted
 
 if TYPE_CHECKING:
-    from q3e_local.embedder import Embedder
     from q3e_local.search.database.records import IndexSpace
+    from q3e_local.text_model import TextModel
 
 BYTES_PER_TOKEN = 4  # about, in most languages
 
@@ -52,12 +54,19 @@ def model_of_index(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--offline` and `--cache`."""
+    """`--server`, `--offline` and `--cache`."""
     command = click.option(
         "--cache/--no-cache", "cache", default=None,
         help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
     )(command)  # fmt: skip
-    return click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")(command)
+    command = click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")(command)
+    return server_option(command)
+
+
+server_option = click.option(
+    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
+    help="Let this running server compute, such as http://127.0.0.1:11434; the index stays here.",
+)  # fmt: skip
 
 
 def shown(path: str) -> str:
@@ -83,6 +92,17 @@ def say_waiting(path: Path) -> None:
     click.echo(f"another run is at work on {path}; waiting for it to end", err=True)
 
 
+@contextmanager
+def advice_for(server: str | None) -> Iterator[None]:
+    """Within it, what to do about an index of another space is said with the server that has the model."""
+    try:
+        yield
+    except SpaceMismatchError as error:
+        if not (server and error.command):
+            raise
+        raise SpaceMismatchError(error.message, f"{error.command} --server {quoted(server)}") from None
+
+
 class Loaded:
     """The model of a command, loaded when it is needed first, and closed at the end of the block."""
 
@@ -94,10 +114,11 @@ class Loaded:
         quiet: bool,
         cache: bool | None,
         engine: EngineOptions,
+        server: str | None,
     ) -> None:
-        self._model, self._dim = model, dim
+        self._model, self._dim, self._server = model, dim, server
         self._offline, self._quiet, self._cache, self._engine = offline, quiet, cache, engine
-        self._embedder: Embedder | None = None
+        self._embedder: TextModel | None = None
         self._space: IndexSpace | None = None
 
     @property
@@ -105,27 +126,36 @@ class Loaded:
         """Whether the user said anything about the model, which must then be the index's."""
         return self._model is not None or self._dim is not None
 
-    def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[Embedder, IndexSpace]:
+    def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[TextModel, IndexSpace]:
         """The model asked for, else that of the index, for so many bytes of text; and the space of its vectors."""
         from q3e_local.search.embedding import DOCUMENT_TASK
         from q3e_local.search.index import space_of
 
         if self._embedder is None or self._space is None:
-            own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
-            model = self._model or own
-            check_dim(model, self._dim)
-            settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
-            self._embedder = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
-            path = store.path_of(model)
-            if path is not None:
-                self._embedder.model = str(path.resolve())  # by which `search` finds it again
-            is_same_model = index is not None and index.digest == self._embedder.engine.digest
+            self._embedder = self._loaded(index, n_bytes)
+            is_same_model = index is not None and index.digest == self._embedder.digest
             dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
             try:
                 self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
             except OptionError as error:
                 raise OptionError(error.under("--dimensions") if error.option == "dim" else str(error)) from None
         return self._embedder, self._space
+
+    def _loaded(self, index: IndexSpace | None, n_bytes: int) -> TextModel:
+        own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
+        model = self._model or own
+        if self._server:
+            return on_server(model, self._server, self._cache, self._engine)
+        check_dim(model, self._dim)
+        settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
+        try:
+            return load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
+        except (UnknownModelError, ModelFileError) as error:
+            if index is None or self._model is not None:
+                raise
+            raise type(error)(
+                f"the index holds {index}, and that model cannot be used: {error}\nsay where it is with --model"
+            ) from None
 
     def __enter__(self) -> Loaded:
         return self

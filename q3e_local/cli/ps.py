@@ -49,7 +49,7 @@ def ps(server: str | None, as_json: bool) -> int:
 @_SERVER
 def stop(name: str, server: str | None) -> int:
     """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
-    from q3e_local.remote import ServerRefusedError
+    from q3e_local.remote.connection import ServerRefusedError
 
     until, told = time.monotonic() + _PATIENCE_S, False
     while True:
@@ -71,7 +71,7 @@ def stop(name: str, server: str | None) -> int:
 
 
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    from q3e_local.remote import Server, server_address
+    from q3e_local.remote.connection import Server, server_address
 
     connection = Server(server_address(server))
     try:

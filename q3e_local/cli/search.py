@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cache.choose import chosen
+from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, candidates
+from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
-from q3e_local.cli.index_options import which_index
+from q3e_local.cli.index_options import advice_for, server_option, which_index
 from q3e_local.cli.loading import load
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.prompts import TASKS
-from q3e_local.search.locate import existing
+from q3e_local.request import EmbedRequest
+from q3e_local.search.locate import existing, option_of
 from q3e_local.search.since import moment
 
 if TYPE_CHECKING:
-    from q3e_local.embedder import Embedder
     from q3e_local.search.best_sentence import Best
     from q3e_local.search.index import Found, Mode
+    from q3e_local.text_model import TextModel
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -67,13 +70,14 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--cache/--no-cache", "cache", default=None,
     help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
 )  # fmt: skip
+@server_option
 @engine_options
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 def search(
     question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
     instruction: str | None, path: str | None, since: datetime | None, min_score: float | None, hybrid: bool,
     vectors: bool, words: bool, exact: bool, no_best: bool, as_json: bool, as_text: bool, cache: bool | None,
-    engine: EngineOptions, quiet: bool,
+    server: str | None, engine: EngineOptions, quiet: bool,
 ) -> int:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
@@ -95,10 +99,10 @@ def search(
     if mode == "words" and min_score is not None:
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     file = existing(db, name)
-    with stopping_cleanly(), explained(engine), ExitStack() as stack:
-        embedder = None
+    with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
+        embedder: TextModel | None = None
         if mode != "words":
-            embedder = stack.enter_context(_embedder(file, model, quiet, cache, engine))
+            embedder = _embedder(stack, file, model, quiet, cache, server, engine)
         index = stack.enter_context(VectorIndex(file, embedder))
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
@@ -148,25 +152,43 @@ def _question(words: tuple[str, ...]) -> str:
     return text.strip()
 
 
-def _embedder(file: Path, model: str | None, quiet: bool, cache: bool | None, engine: EngineOptions) -> Embedder:
-    """The model that made the index. Nothing is pulled for a question: another one would not do."""
+def _embedder(
+    stack: ExitStack,
+    file: Path,
+    model: str | None,
+    quiet: bool,
+    cache: bool | None,
+    server: str | None,
+    engine: EngineOptions,
+) -> TextModel:
+    """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
     from q3e_local.search.database import Database
 
     with Database.open(file) as database:
         space = database.space
-    if not space.digest and model is None:
-        raise OptionError(f"{file} holds {space}; search it with --words-only, or name their model with --model")
+    if not space.digest:
+        raise OptionError(
+            f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
+            f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
+        )
     settings = {**engine.config, "n_expected": 0}  # a question: nothing that takes time to pay is worth its while
     try:
-        return load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+        if server:
+            remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
+            remote.check(EmbedRequest((), "query"))
+            return remote
+        return stack.enter_context(
+            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+        )
     except ModelError as error:
+        where = "give its name on the server with --model" if server else "say where it is with --model"
         raise type(error)(
             f"{file} holds {space}, and that model cannot be used: {error}\n"
-            "say where it is with --model, or search without it: --words-only"
+            f"{where}, or search without it: --words-only"
         ) from None
 
 
-def _best(question: str, found: Found, embedder: Embedder | None) -> tuple[list[Best | None], str]:
+def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list[Best | None], str]:
     """The best sentence of each hit, and how it was found."""
     from q3e_local.search.best_sentence import by_vectors, by_words
 

@@ -107,7 +107,7 @@ def status(server: str | None) -> int:
 
     Exits with 0 if the server answers, else with 1.
     """
-    from q3e_local.remote import Server, ServerRefusedError, ServerUnreachableError, server_address
+    from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError, server_address
 
     place = units.place()
     try:

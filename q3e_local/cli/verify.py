@@ -19,11 +19,9 @@ from q3e_local.errors import InputError, OptionError
 from q3e_local.naming import Names
 
 if TYPE_CHECKING:
-    from q3e_local.store import Located
-    from q3e_local.verify import Check
+    from q3e_local.verify import Report
 
 _DIMS = (1024, 256, 64)
-_CHECKSUM = "SHA-256"
 
 
 @click.command()
@@ -41,44 +39,44 @@ _CHECKSUM = "SHA-256"
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def verify(name: str, against: str | None, texts: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
-    """Check a model: header, checksum, tensor types, and the scores its authors published.
+    """Check a model: header, tensor types, checksum, vectors, and the scores its authors published.
+
+    The last line is "right" only where those scores were compared. For a model without published scores it says what
+    was checked and what could not be.
 
     With --against, see what another model or quantization changes on texts of your own: how near a text's two vectors
-    are, and how many nearest neighbours stay the same, at full and at cut dims. Exit 1 if a check fails.
+    are, and how many nearest neighbours stay the same, at full and at cut dims. Exit 1 if a check fails,
+    0 if none does.
     """
     if (against is None) != (texts is None):
         raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
     read = [] if texts is None else _read_texts(texts)
-    found = _check(name, offline, quiet)
+    report, found = _check(name, offline, quiet)
     if against is not None:
         found["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
     else:
-        _print(found)
-    return DONE if found["ok"] else FAILED
+        _print(found, report.summary)
+    return DONE if report.is_ok else FAILED
 
 
-def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
+def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
     from q3e_local import store, verify
-    from q3e_local.gguf_header import read_header
     from q3e_local.model_file import inspect
 
     name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
-    with load(name, offline, quiet) as embedder:
+    with load(name, offline, quiet) as embedder, bar(quiet) as show:
         located = store.locate(name)
-        info = inspect(located.path)
-        card = located.card or verify.card_of(info)
-        checks = verify.check_header(read_header(located.path), info, card)
-        checks.append(_checksum(located, quiet))
-        table = card.scores if card is not None else None
-        scores = [] if table is None else verify.check_scores(embedder, table, info.quantization)
-    return {
+        total = located.path.stat().st_size
+        report = verify.examine(embedder, located, lambda done: show("checking", done, total))
+    return report, {
         "model": located.name,
         "path": str(located.path),
-        "quantization": info.quantization,
-        "ok": all(check.is_ok is not False for check in checks) and all(score.is_ok for score in scores),
-        "checks": [{"what": check.what, "ok": check.is_ok, "detail": check.detail} for check in checks],
+        "quantization": inspect(located.path).quantization,
+        "ok": report.is_ok,
+        "verdict": report.verdict,
+        "checks": [{"what": check.what, "ok": check.is_ok, "detail": check.detail} for check in report.checks],
         "scores": [
             {
                 "query": score.query,
@@ -89,33 +87,9 @@ def _check(name: str, offline: bool, quiet: bool) -> dict[str, Any]:
                 "tolerance": score.tolerance,
                 "ok": score.is_ok,
             }
-            for score in scores
+            for score in report.scores
         ],
     }
-
-
-def _checksum(located: Located, quiet: bool) -> Check:
-    """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
-    from q3e_local import store
-    from q3e_local.checksum import sha256
-    from q3e_local.verify import Check
-
-    recorded = store.recorded(located.name)
-    expected = located.file.sha256 if located.file is not None else None
-    if expected is None and recorded is not None and recorded.path == located.path:
-        expected = recorded.sha256
-    with bar(quiet) as show:
-        total = located.path.stat().st_size
-        digest = sha256(located.path, lambda done: show("checking", done, total))
-    known_as = store.card_name(digest)
-    if not expected and known_as is not None:
-        return Check(_CHECKSUM, True, f"{digest}, {known_as}")
-    if not expected:
-        return Check(_CHECKSUM, None, f"{digest}, nothing to hold it to")
-    if located.file is None or located.file.sha256 is None:
-        same = digest == expected
-        return Check(_CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
-    return Check(_CHECKSUM, digest == expected, digest if digest == expected else f"{digest}, not {expected}")
 
 
 def _read_texts(path: str) -> list[str]:
@@ -157,7 +131,7 @@ def _spread(cosines: Any) -> dict[str, float]:
     return {"min": round(low, 5), "p5": round(fifth, 5), "median": round(middle, 5), "max": round(high, 5)}
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], summary: str) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
     click.echo(f"{found['model']} ({found['quantization']}): {found['path']}")
     for check in found["checks"]:
@@ -175,14 +149,9 @@ def _print(found: dict[str, Any]) -> None:
         )
         rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
         click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
-    if found["ok"]:
-        click.echo("right")
-    elif all(check["ok"] is not False for check in found["checks"]):
-        click.echo(
-            "NOT right: these weights do not give the published scores; pull the model anew, or convert it again"
-        )
-    else:
-        click.echo("NOT right: see FAIL above; pull the model anew, or convert it again")
-    if any(check["what"] == _CHECKSUM and check["ok"] is False for check in found["checks"]):
+    click.echo(summary)
+    from q3e_local.verify import CHECKSUM
+
+    if any(check["what"] == CHECKSUM and check["ok"] is False for check in found["checks"]):
         # subtle: the cache knows the file by a part of it, and would take it for the sound one.
         click.echo(f"forget the vectors it gave: q3e-local cache clear --model {found['model']}")

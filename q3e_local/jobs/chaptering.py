@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs.rows import check_texts, unit_rows
 from q3e_local.tables import html_table, shortened
@@ -31,6 +32,9 @@ class Chapter:
     central: tuple[int, ...]
     score: float  # the mean score of its texts with its centre
 
+    def __repr__(self) -> str:
+        return f"<Chapter: texts {self.first} to {self.last}, mean score {self.score:.3f}>"
+
 
 @dataclass(frozen=True)
 class Chapters:
@@ -38,6 +42,10 @@ class Chapters:
 
     chapters: tuple[Chapter, ...]
     texts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        n_texts = self.chapters[-1].last + 1 if self.chapters else 0
+        return f"<Chapters: {counted(len(self.chapters), 'chapter')} of {counted(n_texts, 'text')}>"
 
     def _repr_html_(self) -> str:
         rows = (

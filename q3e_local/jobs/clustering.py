@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.mapping import principal
 from q3e_local.jobs.rows import check_texts, unit_rows
@@ -40,6 +41,10 @@ class Cluster:
     rows: tuple[int, ...]
     scores: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        nearest = ", ".join(map(str, self.rows[:3])) + ", …" * (len(self.rows) > 3)
+        return f"<Cluster: {counted(len(self.rows), 'text')}, rows {nearest}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
@@ -58,6 +63,11 @@ class Clusters:
     def silhouette(self) -> float | None:
         """That of the number chosen; None where it was given."""
         return max((score for _, score in self.tried), default=None)
+
+    def __repr__(self) -> str:
+        chosen = "" if self.silhouette is None else f", silhouette {self.silhouette:.3f}"
+        n_clusters, n_texts = counted(len(self.clusters), "cluster"), counted(len(self.labels), "text")
+        return f"<Clusters: {n_clusters} of {n_texts}{chosen}>"
 
     def _repr_html_(self) -> str:
         rows = (

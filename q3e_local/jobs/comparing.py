@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs.rows import check_texts, check_threshold, clamped, reaches, same_dim, unit_rows
 from q3e_local.tables import html_table
@@ -26,6 +27,9 @@ class Similarities:
     scores: Vectors
     texts: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Similarities: {counted(len(self.scores), 'text')}, scores {self.scores.shape}>"
+
     def _repr_html_(self) -> str:
         names = self.texts or [str(row) for row in range(len(self.scores))]
         rows = ([name, *found] for name, found in zip(names, self.scores.tolist(), strict=True))
@@ -40,10 +44,15 @@ class Pairs:
     kept: NDArray[np.bool_]
     threshold: float
 
+    def __repr__(self) -> str:
+        return f"<Pairs: {self._told()}>"
+
     def _repr_html_(self) -> str:
         rows = zip(range(len(self.scores)), self.scores.tolist(), self.kept.tolist(), strict=True)
-        caption = f"{int(self.kept.sum()):,} of {len(self.kept):,} pairs at {self.threshold} or above"
-        return html_table(["pair", "score", "kept"], rows, caption)
+        return html_table(["pair", "score", "kept"], rows, self._told())
+
+    def _told(self) -> str:
+        return f"{int(self.kept.sum()):,} of {counted(len(self.kept), 'pair')} at {self.threshold} or above"
 
 
 def similar(vectors: Vectors, texts: Sequence[str] = ()) -> Similarities:

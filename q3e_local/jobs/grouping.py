@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.jobs.rows import check_texts, check_threshold, unit_rows
 from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors, scores
@@ -39,6 +40,10 @@ class Group:
     is_copy: tuple[bool, ...]  # the text, or without texts the vector, is that of the representative
     lowest: float  # score of the two that are farthest from each other
 
+    def __repr__(self) -> str:
+        n_texts = counted(len(self.rows), "text")
+        return f"<Group: {n_texts}, representative row {self.representative}, lowest score {self.lowest:.3f}>"
+
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -54,13 +59,19 @@ class Duplicates:
         """Texts that could go, were one of each group kept."""
         return sum(len(group.rows) - 1 for group in self.groups)
 
+    def __repr__(self) -> str:
+        return f"<Duplicates: {self._told()}>"
+
     def _repr_html_(self) -> str:
-        caption = f"{len(self.groups):,} groups at {self.threshold} or above, {self.n_redundant:,} texts could go"
         rows = (
             (number, len(one.rows), one.lowest, self._named(one.representative), " · ".join(self._others(one)))
             for number, one in enumerate(self.groups, 1)
         )
-        return html_table(["group", "texts", "lowest score", "representative", "others"], rows, caption)
+        return html_table(["group", "texts", "lowest score", "representative", "others"], rows, self._told())
+
+    def _told(self) -> str:
+        n_groups, n_redundant = counted(len(self.groups), "group"), counted(self.n_redundant, "text")
+        return f"{n_groups} at {self.threshold} or above, {n_redundant} could go"
 
     def _others(self, group: Group) -> list[str]:
         return [self._named(row) for row in group.rows if row != group.representative]

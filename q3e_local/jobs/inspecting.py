@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.embedder import Embedder
 from q3e_local.errors import OptionError
 from q3e_local.request import EmbedRequest
-from q3e_local.tables import html_table
+from q3e_local.tables import html_table, shortened
 
 N_BINS = 16
 
@@ -30,6 +31,9 @@ class Inspection:
     highest: float
     counts: tuple[int, ...]
     edges: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"<Inspection: dim {self.dim}, norm {self.norm:.4f}, from {self.lowest:.4f} to {self.highest:.4f}>"
 
     def _repr_html_(self) -> str:
         facts = [("dim", self.dim), ("norm", self.norm), ("mean", self.mean), ("spread", self.spread)]
@@ -53,6 +57,10 @@ class Seen:
     tokens: tuple[Token, ...]
     n_left_out: int  # tokens that did not fit, where it was cut
     is_renormalized: bool  # normalizing to NFC changed its characters
+
+    def __repr__(self) -> str:
+        cut = f", {self.n_left_out:,} left out" if self.n_left_out else ""
+        return f"<Seen: {counted(len(self.tokens), 'token')}{cut}, {shortened(self.text, 60)!r}>"
 
     def _repr_html_(self) -> str:
         rows = ((place, token.id, repr(token.piece)) for place, token in enumerate(self.tokens))

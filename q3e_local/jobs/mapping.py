@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.rows import check_texts, unit_rows
 from q3e_local.tables import shortened
@@ -56,6 +57,10 @@ class Map:
         """The colour of each group's points. Above 20 groups share them."""
         names = self.group_names or tuple(set(self.groups))
         return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+    def __repr__(self) -> str:
+        groups = f" in {counted(len(self.group_names), 'group')}" if self.group_names else ""
+        return f"<Map: {counted(len(self.points), 'point')}{groups}, by {self.method}>"
 
     def _repr_html_(self) -> str:
         colours = self.colours

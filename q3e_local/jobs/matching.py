@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs.rows import check_texts, check_threshold, clamped, reaches, same_dim, unit_rows
 from q3e_local.tables import html_table
@@ -41,6 +42,10 @@ class Matches:
     def is_match(self) -> NDArray[np.bool_]:
         """Whether the best phrase is at the threshold or above it."""
         return reaches(self.scores[:, 0], self.threshold)
+
+    def __repr__(self) -> str:
+        n_matches, n_texts = int(self.is_match.sum()), counted(len(self.scores), "text")
+        return f"<Matches: {n_matches:,} of {n_texts} at {self.threshold} or above>"
 
     def _repr_html_(self) -> str:
         texts = self.texts or [str(row) for row in range(len(self.scores))]

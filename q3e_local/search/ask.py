@@ -93,18 +93,18 @@ def _hits(database: Database, question: Question, rankings: Mapping[str, Ranked]
         scores = dict(zip(near.rows.tolist(), near.scores.tolist(), strict=True))
     if question.vector is not None:
         scores |= database.scores(question.vector, [row for row in rows if row not in scores])
-    by_vectors, by_words = ranks.get("vectors", {}), ranks.get("words", {})
     return tuple(
-        _hit(entry, scores.get(entry.row, math.nan), by_vectors.get(entry.row), by_words.get(entry.row))
+        _hit(entry, scores.get(entry.row, math.nan), {name: places.get(entry.row) for name, places in ranks.items()})
         for entry in database.entries_of(rows)
     )
 
 
-def _hit(entry: Entry, score: float, vectors_rank: int | None, words_rank: int | None) -> Hit:
+def _hit(entry: Entry, score: float, ranks: Mapping[str, int | None]) -> Hit:
     chunk = entry.chunk
     return Hit(
         entry.id, score, chunk.text, entry.file, chunk.start, chunk.end, chunk.headings, chunk.page, chunk.line,
-        chunk.last_line, entry.mtime, entry.indexed_at, vectors_rank, words_rank,
+        chunk.last_line, entry.mtime, entry.indexed_at, ranks.get("vectors"), ranks.get("words"),
+        ranks.get("letters"),
     )  # fmt: skip
 
 

@@ -12,15 +12,17 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from q3e_local.embedder import Embedder
 from q3e_local.request import Embedded
 from q3e_local.search.embedding import document_request
 from q3e_local.search.sentences import sentences, trimmed
 from q3e_local.search.words import Term, terms_of, tokens
+from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors
 
 # By meaning, in all: under a second for 0.6b on two cores, some four for 4b.
 TOKENS_MAX = 512
+# Texts whose tokens are asked for at once, where that takes a trip: more seldom fit.
+_EXPECTED = 8
 # Short words of languages with spaces are in every sentence.
 _SHORT = 3
 _SHORT_WEIGHT = 0.1
@@ -85,17 +87,18 @@ def _weight(term: Term) -> float:
 
 
 def by_vectors(
-    embedder: Embedder, query: Vectors, texts: Sequence[str], tokens_max: int = TOKENS_MAX
+    embedder: TextModel, query: Vectors, texts: Sequence[str], tokens_max: int = TOKENS_MAX
 ) -> list[Best | None]:
     """The nearest sentence to the query (dim,) of each text, in one go; None where the tokens do not reach so far."""
     found: list[Best | None] = []
     wanted: list[tuple[int, tuple[int, int]]] = []
     n_tokens = 0
+    embedder.expect_counts(texts[:_EXPECTED])
     for number, text in enumerate(texts):
         spans = _candidates(text)
         found.append(Best(*trimmed(text, *spans[0])) if len(spans) == 1 else None)
         if len(spans) > 1:
-            n_tokens += len(embedder.engine.tokenize(text))
+            n_tokens += embedder.count_tokens([text])[0] - 1  # each sentence gets its own end token
             if n_tokens > tokens_max:
                 break
             wanted += [(number, span) for span in spans]

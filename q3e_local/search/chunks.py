@@ -6,7 +6,7 @@ Is handed a function that counts tokens; knows no model, no file and no database
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
 
@@ -17,6 +17,8 @@ from q3e_local.search.sentences import sentences, trimmed
 
 Count = Callable[[str], int]
 """How many tokens the model sees of a text, end token included."""
+Expect = Callable[[Iterable[str]], None]
+"""Is called with texts that are going to be counted, or stretches of them. Need not read them."""
 
 CHUNK_TOKENS = 256
 CHUNK_TOKENS_MIN = 32  # any character fits, and a heading beside it
@@ -26,6 +28,8 @@ OVERLAP_TOKENS = 32
 _FINE_TOKENS = 16
 # Few texts have more characters a token: what is longer is cut without counting it first.
 _CHARACTERS_PER_TOKEN = 16
+# As good as none have so many tokens: what is shorter is not halved.
+_CHARACTERS_MIN = 8
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -40,23 +44,42 @@ class _Piece:
 
 
 def chunks(
-    document: Document, count: Count, n_tokens: int = CHUNK_TOKENS, overlap: int = OVERLAP_TOKENS
+    document: Document,
+    count: Count,
+    n_tokens: int = CHUNK_TOKENS,
+    overlap: int = OVERLAP_TOKENS,
+    expect: Expect = lambda texts: None,
 ) -> list[Chunk]:
     """Chunks of at most `n_tokens`, counted on what is embedded: heading path and end token included.
 
     Sections under the same headings and on the same page share a chunk while they fit. One that does not fit is cut
     at the ends of sentences (code: of lines), then between words, then between characters; what follows such a cut
-    begins with the last whole pieces before it, `overlap` tokens at most. Raises OptionError for a budget below 32.
+    begins with the last whole pieces before it, `overlap` tokens at most. `expect` is called with what is counted
+    where a text has to be halved; of the rest see `counted_first`. Raises OptionError for a budget below 32.
     """
     if n_tokens < CHUNK_TOKENS_MIN:
         raise OptionError(f"a chunk must have {CHUNK_TOKENS_MIN} tokens or more, got {n_tokens}")
-    cutter = _Cutter(document, count, n_tokens, overlap)
+    cutter = _Cutter(document, count, n_tokens, overlap, expect)
     lines = _Lines(document)
     return [
         _chunk(document.text, pieces, headings, lines)
         for headings, group in cutter.groups()
         for pieces in cutter.packed(group, headings)
     ]
+
+
+def counted_first(document: Document) -> Iterator[str]:
+    """Texts that hold all that `chunks` counts of a document that needs no halving, for those who count ahead.
+
+    The whole text; its heading paths; its sentences or lines, which begin and end where the text goes on.
+    """
+    yield document.text
+    for headings in dict.fromkeys(section.headings for section in document.sections):
+        yield Chunk("", headings=headings).embedded
+    for section in document.sections:
+        for start, end in _cuts(document, section.start, section.end):
+            sentence = document.text[section.start + start : section.start + end]
+            yield from (sentence, sentence.strip())
 
 
 def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines: _Lines) -> Chunk:
@@ -69,9 +92,9 @@ def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines
 class _Cutter:
     """One document's pieces, and how many of them make a chunk."""
 
-    def __init__(self, document: Document, count: Count, n_tokens: int, overlap: int) -> None:
+    def __init__(self, document: Document, count: Count, n_tokens: int, overlap: int, expect: Expect) -> None:
         self._document, self._text = document, document.text
-        self._count, self._limit, self._overlap = count, n_tokens, overlap
+        self._count, self._limit, self._overlap, self._expect = count, n_tokens, overlap, expect
         self._n_end = count("")  # the end token
 
     def groups(self) -> Iterator[tuple[tuple[str, ...], list[_Piece]]]:
@@ -136,6 +159,7 @@ class _Cutter:
         for section, section_end in zip(sections, ends, strict=True):
             for start, end, n_tokens in self._whole_or_cut(section.start, section_end, room):
                 if n_tokens is None:
+                    self._expect(self._all_halves(start, end))
                     yield from self._parts(start, end, section)
                 else:
                     yield _Piece(start, end, n_tokens, section)
@@ -146,9 +170,7 @@ class _Cutter:
         if n_tokens is not None:
             yield start, end, n_tokens
             return
-        text = self._text[start:end]
-        is_code = self._document.kind == "code"
-        for first, last in (one.span() for one in _LINES.finditer(text)) if is_code else sentences(text):
+        for first, last in _cuts(self._document, start, end):
             yield start + first, start + last, self._tokens_within(start + first, start + last, room)
 
     def _tokens_within(self, start: int, end: int, room: int) -> int | None:
@@ -169,6 +191,15 @@ class _Cutter:
         yield from self._parts(start, middle, section)
         yield from self._parts(middle, end, section)
 
+    def _all_halves(self, start: int, end: int) -> Iterator[str]:
+        """What `_parts` may count of a stretch."""
+        if end - start <= _FINE_TOKENS * _CHARACTERS_PER_TOKEN:
+            yield self._text[start:end]
+        if end - start > _CHARACTERS_MIN:
+            middle = self._middle(start, end)
+            yield from self._all_halves(start, middle)
+            yield from self._all_halves(middle, end)
+
     def _halves(self, piece: _Piece) -> list[_Piece]:
         middle = self._middle(piece.start, piece.end)
         spans = ((piece.start, middle), (middle, piece.end))
@@ -181,6 +212,12 @@ class _Cutter:
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(self._text[start:end]) - self._n_end
+
+
+def _cuts(document: Document, start: int, end: int) -> Iterable[tuple[int, int]]:
+    """Sentences of a stretch, or lines of code, by their places in it."""
+    text = document.text[start:end]
+    return (one.span() for one in _LINES.finditer(text)) if document.kind == "code" else sentences(text)
 
 
 def _without_said(sections: Sequence[Section]) -> Iterator[Section]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from q3e_local.embedder import Embedder
 from q3e_local.errors import TextError
 from q3e_local.request import EmbedRequest
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.chunks import Count
 from q3e_local.search.database.records import FileRecord
+from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors
 
 DOCUMENT_TASK = "retrieval"  # the one whose documents stand bare
@@ -59,19 +58,9 @@ def document_request(dim: int | None = None) -> EmbedRequest:
     return EmbedRequest((), "document", DOCUMENT_TASK, dim=dim)
 
 
-def counter(embedder: Embedder) -> Count:
-    """How many tokens the model sees of a document, its end token included."""
-    engine, prefix = embedder.engine, embedder.terms(document_request()).prefix
-
-    def count(text: str) -> int:
-        return len(engine.tokenize(embedder.normalized(prefix + text))) + 1
-
-    return count
-
-
 def embed_files(
     files: Iterable[FileChunks],
-    embedder: Embedder,
+    embedder: TextModel,
     dim: int,
     store: Callable[[FileChunks], None],
     progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,

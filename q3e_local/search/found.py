@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from q3e_local.tables import html_table
+from q3e_local.counts import counted
+from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors
 
 Mode = Literal["auto", "hybrid", "vectors", "words"]
@@ -34,6 +35,11 @@ class Hit:
     indexed_at: float = 0.0
     vectors_rank: int | None = None  # its place by meaning and its place by words, from 1; None: not among them
     words_rank: int | None = None
+    letters_rank: int | None = None  # its place by the words that are meant to the letter, which count twice
+
+    def __repr__(self) -> str:
+        score = "by words" if self.score != self.score else f"{self.score:.3f}"
+        return f"<Hit {score} {self.id}: {shortened(self.text, 60)!r}>"
 
 
 def as_record(hit: Hit) -> dict[str, Any]:
@@ -50,6 +56,7 @@ def as_record(hit: Hit) -> dict[str, Any]:
         "start": hit.start,
         "end": hit.end,
         "words_rank": hit.words_rank,
+        "letters_rank": hit.letters_rank,
         "vectors_rank": hit.vectors_rank,
     }
 
@@ -68,6 +75,10 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.hits)
+
+    def __repr__(self) -> str:
+        first = f", first {self.hits[0].id}" if self.hits else ""
+        return f"<Found: {counted(len(self.hits), 'hit')}, mode {self.mode}{first}>"
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""

@@ -15,8 +15,8 @@ from types import TracebackType
 
 import numpy as np
 
-from q3e_local.embedder import Embedder
-from q3e_local.errors import OptionError, SpaceMismatchError
+from q3e_local.counts import counted
+from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
@@ -24,7 +24,9 @@ from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
+from q3e_local.search.locate import rebuild_command
 from q3e_local.stream import Progress
+from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
 
 __all__ = ["Found", "Hit", "Mode", "VectorIndex", "space_of"]
@@ -52,7 +54,7 @@ class VectorIndex:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        embedder: Embedder | None = None,
+        embedder: TextModel | None = None,
         dim: int | None = None,
         *,
         task: str | None = None,
@@ -75,6 +77,13 @@ class VectorIndex:
     def __len__(self) -> int:
         return self.database.n_chunks()
 
+    def __repr__(self) -> str:
+        try:
+            holds = f"{counted(len(self), 'text')}, {self.space}"
+        except Q3EError as error:  # closed, or deleted meanwhile
+            holds = str(error).removeprefix(f"{self.path} ")
+        return f"<VectorIndex {self.path}: {holds}>"
+
     def add(
         self,
         texts: Sequence[str],
@@ -93,7 +102,8 @@ class VectorIndex:
         if not own.is_same(self.space):
             raise SpaceMismatchError(
                 f"{self.path} holds {self.space.beside(own)}, and would get {own.beside(self.space)}; give "
-                "VectorIndex the task or instruction of its texts, or embed all anew with: q3e-local index rebuild"
+                "VectorIndex the task or instruction of its texts, or embed all anew with",
+                rebuild_command(self.path, self.space, own),
             )
         texts = _listed(texts, ids)
         request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
@@ -231,11 +241,11 @@ class VectorIndex:
 
 
 def space_of(
-    embedder: Embedder, dim: int | None = None, task: str | None = None, instruction: str | None = None
+    embedder: TextModel, dim: int | None = None, task: str | None = None, instruction: str | None = None
 ) -> IndexSpace:
     """The space of documents that this embedder makes. Raises OptionError."""
     terms = embedder.terms(EmbedRequest((), "document", task, instruction, dim))
-    return IndexSpace(embedder.model, embedder.engine.digest, terms.dim, terms.prefix)
+    return IndexSpace(embedder.loads_as, embedder.digest, terms.dim, terms.prefix)
 
 
 def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:

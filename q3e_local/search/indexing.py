@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from q3e_local.embedder import Embedder
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.reading import read_bytes
+from q3e_local.reading.document import Document
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.walk import Found, Skipped
 from q3e_local.search.changes import changes
-from q3e_local.search.chunks import CHUNK_TOKENS, Count, chunks
+from q3e_local.search.chunks import CHUNK_TOKENS, chunks, counted_first
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import FileRecord, IndexSpace
-from q3e_local.search.embedding import FileChunks, Progress, counter, embed_files
+from q3e_local.search.embedding import FileChunks, Progress, embed_files
 from q3e_local.search.locate import alone, is_there
+from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors
 
 # Counted up when readers or chunks change, so that files are read again.
@@ -33,6 +34,8 @@ _VERSION = 1
 # at the same time and size: its record gets a size that no file has, as in git, and the next run looks into it.
 _TICK_NS = 2_000_000_000
 _NO_SIZE = -1
+# Files that are read before the first of them is cut: where the tokenizer is far away, one trip serves them all.
+_AHEAD_FILES, _AHEAD_BYTES = 32, 1 << 20
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Tally:
         return sum(not one.is_expected for one in self.skipped)
 
 
-Load = Callable[[IndexSpace | None, int], tuple[Embedder, IndexSpace]]
+Load = Callable[[IndexSpace | None, int], tuple[TextModel, IndexSpace]]
 """Answers a model, and the space of what it embeds. Is told that of the index, if there is one already, and how many
 bytes there are to read."""
 
@@ -106,8 +109,8 @@ def index_folders(
         if database is None or to_read or must_load:
             n_bytes = sum(one.size_bytes for one in to_read)
             embedder, space = load(None if database is None else database.space, n_bytes)
-            if budget > embedder.engine.n_ctx_max:
-                limit = embedder.engine.n_ctx_max
+            if budget > embedder.n_ctx_max:
+                limit = embedder.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             database = stack.enter_context(closing(Database.create(path, space)))
             if budget != kept:
@@ -118,7 +121,7 @@ def index_folders(
                     "anew when they are indexed next"
                 )
             on_start(n_bytes)
-            reader = _Reader(database, records, counter(embedder), budget, limits, tally)
+            reader = _Reader(database, records, embedder, budget, limits, tally)
             embed_files(reader.files(to_read), embedder, space.dim, reader.store, progress)
         if found.gone:
             database.remove_files(found.gone)
@@ -182,6 +185,15 @@ def _opened(path: Path) -> Database | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A file that was read."""
+
+    record: FileRecord
+    document: Document
+    n_bytes: int  # on the disk
+
+
 class _Reader:
     """Reads the files of one run, and stores them when they have their vectors."""
 
@@ -189,17 +201,28 @@ class _Reader:
         self,
         database: Database,
         records: Mapping[str, FileRecord],
-        count: Count,
+        embedder: TextModel,
         budget: int,
         limits: Limits,
         tally: Tally,
     ) -> None:
-        self._database, self._records, self._count = database, records, count
+        self._database, self._records, self._embedder = database, records, embedder
         self._budget, self._limits, self._tally = budget, limits, tally
         self._by_digest = {one.digest: one for one in records.values() if not one.problem}
 
     def files(self, found: Sequence[Found]) -> Iterator[FileChunks]:
         """Those that there is something to store of; the others are in the tally."""
+        group: list[_Read] = []
+        n_bytes = 0
+        for read in self._read(found):
+            group.append(read)
+            n_bytes += read.n_bytes
+            if len(group) == _AHEAD_FILES or n_bytes >= _AHEAD_BYTES:
+                yield from self._cut_all(group)
+                group, n_bytes = [], 0
+        yield from self._cut_all(group)
+
+    def _read(self, found: Sequence[Found]) -> Iterator[_Read]:
         for one in found:
             now = time.time_ns()
             try:
@@ -216,9 +239,19 @@ class _Reader:
             digest = _recipe(self._budget) + _digest(data)
             record = FileRecord(one.path.as_posix(), _size(one, now), one.mtime_ns, digest)
             try:
-                yield self._cut(record, data)
+                document = read_bytes(one.path.name, data, self._limits)
             except InputError as error:
                 self._refuse(replace(record, problem=str(error)))
+                continue
+            # Of a file that can be read but for a part of it: that part.
+            self._tally.skipped += [Skipped(one.path, problem) for problem in document.problems]
+            yield _Read(replace(record, kind=document.kind), document, len(data))
+
+    def _cut_all(self, group: Sequence[_Read]) -> Iterator[FileChunks]:
+        """Cut some files whose tokens are counted ahead together."""
+        self._embedder.expect_counts(text for read in group for text in counted_first(read.document))
+        for read in group:
+            yield self._cut(read)
 
     def store(self, file: FileChunks) -> None:
         """Put a file into the index in the place of what it was."""
@@ -235,18 +268,19 @@ class _Reader:
         else:
             self._tally.n_new += 1
 
-    def _cut(self, record: FileRecord, data: bytes) -> FileChunks:
-        """The file, read and cut, with the vectors it has already."""
-        document = read_bytes(Path(record.path).name, data, self._limits)
-        # Of a file that can be read but for a part of it: that part.
-        self._tally.skipped += [Skipped(Path(record.path), problem) for problem in document.problems]
-        cut = chunks(document, self._count, self._budget)
+    def _cut(self, read: _Read) -> FileChunks:
+        """The file, cut, with the vectors it has already."""
+        record = read.record
+        cut = chunks(read.document, self._counted, self._budget, expect=self._embedder.expect_counts)
         known = self._known(self._records.get(record.path), self._by_digest.get(record.digest))
         vectors = [known.get(chunk.embedded) for chunk in cut]
         reused = [chunk for chunk, vector in zip(cut, vectors, strict=True) if vector is not None]
         self._tally.n_reused += len(reused)
-        n_tokens = sum(self._count(chunk.embedded) for chunk in reused)
-        return FileChunks(cut, replace(record, kind=document.kind), vectors, n_tokens, n_bytes=len(data))
+        n_tokens = sum(self._embedder.count_tokens([chunk.embedded for chunk in reused]))
+        return FileChunks(cut, record, vectors, n_tokens, n_bytes=read.n_bytes)
+
+    def _counted(self, text: str) -> int:
+        return self._embedder.count_tokens([text])[0]
 
     def _known(self, *records: FileRecord | None) -> dict[str, Vectors]:
         """Vectors the index has of what this file was, or of one with the same content, which it may have been."""

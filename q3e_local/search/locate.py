@@ -104,11 +104,18 @@ def option_of(path: Path) -> str:
 
 
 def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
-    """The command that gives an index of one space the vectors of another."""
+    """The command that gives an index of one space the vectors of another.
+
+    Where these have an instruction, it is a call from Python: the command line indexes bare texts.
+    """
+    if wanted.prefix:
+        arguments = f"{str(path)!r}, embedder, {wanted.dim}, task=task, instruction=instruction"
+        return f"q3e_local.search.rebuild.rebuild({arguments})"
     command = f"q3e-local index rebuild{option_of(path)}"
-    if own.digest != wanted.digest:
+    if own.digest != wanted.digest or own.dim == wanted.dim:
         command += f" -m {quoted(wanted.model)}"
-    return command + (f" -d {wanted.dim}" if own.dim != wanted.dim else "")
+    # Without it, another model would give vectors of all its numbers.
+    return command + (f" -d {wanted.dim}" if (own.digest, own.dim) != (wanted.digest, wanted.dim) else "")
 
 
 def quoted(argument: str | Path) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 
-from q3e_local.embedder import Embedder
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
 from q3e_local.request import EmbedRequest
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace, Window
 from q3e_local.search.index import space_of
+from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
 
 
@@ -31,7 +31,7 @@ class Rebuilt:
 
 def rebuild(
     path: str | PathLike[str],
-    embedder: Embedder,
+    embedder: TextModel,
     dim: int | None = None,
     *,
     task: str | None = None,

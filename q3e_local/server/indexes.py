@@ -24,7 +24,7 @@ from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Facts, IndexSpace
 from q3e_local.search.found import Found
-from q3e_local.search.locate import SUFFIX, existing, names, option_of
+from q3e_local.search.locate import SUFFIX, existing, names, option_of, quoted
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
 from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
@@ -253,5 +253,5 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
             f"{path} holds {space} (file {space.digest[:8]}), and {space.model} on this machine is another file "
             f"({other[:8]}); serve the one that made it with -m FILE, {rebuild}"
         )
-    how = f"-m {space.model}" if not own else f"q3e-local pull {space.model}"
+    how = f"-m {quoted(space.model)}" if not own else f"q3e-local pull {space.model}"
     raise ModelNotHereError(f"{path} holds {space}, a model that is not served here; bring it with: {how}, {rebuild}")

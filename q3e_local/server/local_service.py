@@ -29,7 +29,7 @@ from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
 from q3e_local.server.models import Model, Models
 from q3e_local.server.naming import ServedNames
-from q3e_local.server.service import LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
 from q3e_local.vectors import Vectors
@@ -93,6 +93,16 @@ class LocalService:
             total_s=time.perf_counter() - began,
         )
 
+    async def describe(self, request: ServiceRequest) -> Described:
+        """Load the model if need be, and hold the request's options to it as `embed` does. Reads no inputs."""
+        named = await asyncio.to_thread(self._names.resolve, request.model)
+        async with self._models.use(named.located, request.keep_alive_s) as model:
+            worker = model.worker
+            return Described(
+                model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens),
+                model.embedder.terms(_asked(request, named, model)),
+            )  # fmt: skip
+
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         """Load without embedding."""
         named = await asyncio.to_thread(self._names.resolve, model)
@@ -125,6 +135,12 @@ class LocalService:
         async with self._models.use(named.located) as used:
             ids = await tokenizing.whole(used, text)
             return [*ids, used.worker.eos_id] if add_end_token else ids
+
+    async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
+        """How many ids `tokenize` gives for each text, the end token left out. Raises TextError with its place."""
+        named = await asyncio.to_thread(self._names.resolve, model)
+        async with self._models.use(named.located) as used:
+            return await tokenizing.counts(used, texts)
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""

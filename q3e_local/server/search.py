@@ -13,9 +13,11 @@ from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters, IndexSpace
 from q3e_local.search.found import Found, Mode
+from q3e_local.search.locate import option_of
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.store import is_known
 from q3e_local.vectors import Vectors
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded
@@ -84,7 +86,11 @@ async def _embedded(
 
 def _other_model(index: Index, embedded: ServiceResult) -> str:
     own, here = index.made.space.digest[:8], embedded.space.split("-")[1][:8]
+    # Clients know an index by its name, and a file that is served by a name of its own.
+    option = " --db FILE" if " --db " in option_of(index.path) else option_of(index.path)
+    model = embedded.model if is_known(embedded.model) else "FILE"
     return (
         f"the index {index.name!r} holds {index.made.space} (file {own}), and {embedded.model} on this server is "
-        f"another file ({here}); the index can be embedded anew with: q3e-local index rebuild"
+        f"another file ({here}); the index can be embedded anew on the server's machine with: "
+        f"q3e-local index rebuild{option} -m {model} -d {index.made.space.dim}"
     )

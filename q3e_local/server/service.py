@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from q3e_local.prompts import Kind
+from q3e_local.request import Terms
 from q3e_local.vectors import Vectors
 
 
@@ -42,6 +43,18 @@ class ServiceResult:
 
 
 @dataclass(frozen=True)
+class Described:
+    """A model, and what a request's options come to for it."""
+
+    model: str  # its full name
+    digest: str
+    n_embd: int
+    n_ctx_max: int
+    added_tokens: tuple[str, ...]
+    terms: Terms
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory. `expires_at` is seconds since the epoch; None means never."""
 
@@ -67,6 +80,9 @@ class Service(Protocol):
     async def embed(self, request: ServiceRequest) -> ServiceResult:
         """Load the model if need be, then embed. Cancelling the call gives its place in the queue back."""
 
+    async def describe(self, request: ServiceRequest) -> Described:
+        """Load the model if need be, and hold the request's options to it as `embed` does. Reads no inputs."""
+
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         """Load without embedding."""
 
@@ -78,6 +94,9 @@ class Service(Protocol):
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
         """Ids as the model sees them: normalized, special-token text parsed."""
+
+    async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
+        """How many ids `tokenize` gives for each text, the end token left out. Raises TextError with its place."""
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids."""

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from q3e_local.errors import InvalidTextError, TextTooLongError
+from q3e_local.parting import FAR, PIECE, Cutter
 from q3e_local.request import EmbedRequest, Fitted, Terms
 from q3e_local.server.models import Model
-from q3e_local.server.pieces import FAR, PIECE, Cutter
 
 Inputs = tuple[str | tuple[int, ...], ...]
 
@@ -43,6 +43,20 @@ async def whole(model: Model, text: str) -> list[int]:
     await asyncio.to_thread(model.embedder.check_text, text, 0)
     ids, _ = await _in_pieces(model, text, None)
     return ids
+
+
+async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
+    """How many ids each text has, without an instruction and an end token. Raises TextError with its place."""
+    found: list[int] = []
+    for first, some in _slices(texts):
+        if _is_huge(some[0]):
+            try:
+                found.append(len(await whole(model, texts[first])))
+            except InvalidTextError as error:
+                raise InvalidTextError(error.message, first) from None
+        else:
+            found += await asyncio.to_thread(_lengths, model, texts[first : first + len(some)], first)
+    return found
 
 
 def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
@@ -88,6 +102,13 @@ def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]
             ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
         fitted.append(embedder.fitted(ids, place, terms, prefix))
     return fitted
+
+
+def _lengths(model: Model, texts: tuple[str, ...], first: int) -> list[int]:
+    """How many ids each text has; the texts begin at place `first`. Runs on a thread."""
+    for place, text in enumerate(texts, first):
+        model.embedder.check_text(text, place)
+    return [len(ids) for ids in model.worker.tokenize_all([model.embedder.normalized(text) for text in texts])]
 
 
 async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Terms) -> Fitted:

@@ -152,7 +152,8 @@ class IndexFile:
         if space is not None and not own.is_same(space):
             raise SpaceMismatchError(
                 f"{self.path} holds {own.beside(space)}, not {space.beside(own)}; make a new index, or embed all of "
-                f"this one anew with: {rebuild_command(self.path, own, space)}"
+                "this one anew with",
+                rebuild_command(self.path, own, space),
             )
         return own
 

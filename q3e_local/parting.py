@@ -1,4 +1,4 @@
-"""Where a huge text may be parted so that the ids of its pieces, one after another, are the ids of the whole.
+"""Where a text may be parted so that the ids of its pieces, one after another, are the ids of the whole.
 
 Knows how the model's pre-tokenizer (llama.cpp's "qwen2") splits a text, and Unicode normalization; tokenizes nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 
 PIECE = 50_000  # characters: some 15 ms
 FAR = 8 * PIECE  # how far behind that a place is looked for
@@ -23,6 +24,12 @@ class Cutter:
     def __init__(self, added_tokens: Iterable[str]) -> None:
         parting = "".join(sorted(set(_PARTING) - set("".join(added_tokens))))
         self._place = re.compile(rf"(?<=[^\W_])[{re.escape(parting)}]")
+        # subtle: a run of white space is one token up to its last line feed, and so are the line feeds behind marks:
+        # what follows begins a token, if it is no white space.
+        marks = re.escape("".join(sorted(set(parting) - set(" \t\n"))))
+        self._any_place = re.compile(
+            rf"(?P<behind_word>(?<=[^\W_])[{re.escape(parting)}])|(?P<line>(?<=\n)[^\W_])|(?<=\n)[{marks}]"
+        )
 
     def end(self, text: str, start: int) -> int | None:
         """Where a piece of about PIECE characters from `start` ends; None if the text cannot be parted near there."""
@@ -34,8 +41,20 @@ class Cutter:
                 return found.start()
         return len(text) if earliest + FAR >= len(text) else None
 
+    def parts(self, text: str) -> list[str]:
+        """The text in pieces as small as they can be: few words, most of them in any other text too."""
+        places = [0]
+        for found in self._any_place.finditer(text):
+            place, kind = found.start(), found.lastgroup
+            if kind is None or _is_plain(text[place - 1 if kind == "behind_word" else place]):
+                places.append(place)
+        places.append(len(text))
+        return [text[start:end] for start, end in pairwise(places) if start < end]
+
 
 def _is_plain(character: str) -> bool:
     """A letter or digit in every version of Unicode, that stays one when it is normalized."""
+    if character < "\x80":
+        return character.isalnum()
     kind = unicodedata.ucd_3_2_0.category(character)[0]
     return kind in "LN" and unicodedata.is_normalized("NFC", character)

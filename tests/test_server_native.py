@@ -1,0 +1,78 @@
+"""The server's own routes that `--server` needs: what a model is, and how many tokens texts have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from command import demo
+from fake_service import served
+
+from q3e_local import EmbedRequest
+from q3e_local.server.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    settings = ServerSettings(models=("demo",), max_items=5)
+    with served(LocalService(settings), models=("demo",), max_items=5) as client:
+        client.timeout = httpx.Timeout(60)
+        yield client
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "query", "dim": 64}, {"instruction": "Find it", "kind": "query"}, {"max_tokens": 20}]
+)
+def test_a_model_is_described_as_the_library_knows_it(http: httpx.Client, options: dict[str, Any]) -> None:
+    answer = http.post("/q3e/model", json={"model": "demo", **options})
+    terms = demo().terms(EmbedRequest((), **options))
+    assert answer.json() == {
+        "model": "demo", "digest": demo().digest, "n_embd": 256, "n_ctx_max": 32768,
+        "added_tokens": list(demo().engine.added_tokens), "max_items": 5,
+        "space": terms.space, "dim": terms.dim, "prefix": terms.prefix, "limit": terms.limit, "truncate": True,
+    }  # fmt: skip
+
+
+def test_an_option_the_model_cannot_do_is_named(http: httpx.Client) -> None:
+    answer = http.post("/q3e/model", json={"model": "demo", "dim": 8})
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "dim must be between 32 and 256 for demo, got 8", "option": "dim"}
+
+
+def test_tokens_are_those_of_the_texts_as_they_stand(http: httpx.Client) -> None:
+    texts = ["", "one two", "cafe\u0301", "<|endoftext|>", "\u4f60\u597d " * 100_000]
+    answer = http.post("/q3e/tokens", json={"model": "demo", "texts": texts})
+    assert answer.json() == {"counts": [n - 1 for n in demo().count_tokens(texts)]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        ({"texts": ["a"]}, 400, "model is required"),
+        ({"model": "demo"}, 400, "texts must be a list with one text or more"),
+        ({"model": "demo", "texts": []}, 400, "texts must be a list with one text or more"),
+        ({"model": "demo", "texts": "a"}, 400, "texts must be a list, got 'a'"),
+        ({"model": "demo", "texts": ["a", 1]}, 400, "texts must be texts, got 1"),
+        ({"model": "demo", "texts": ["a"] * 6}, 400, "texts has 6 items, the limit of this server is 5"),
+        ({"model": "nope", "texts": ["a"]}, 404, "there is no model 'nope' here"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(http: httpx.Client, body: Any, status: int, error: str) -> None:
+    answer = http.post("/q3e/tokens", json=body)
+    assert answer.status_code == status
+    assert error in answer.json()["error"]
+
+
+def test_a_huge_text_without_a_place_to_part_at_is_named(http: httpx.Client) -> None:
+    answer = http.post("/q3e/tokens", json={"model": "demo", "texts": ["a", "x" * 2_000_000]})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("has 400000 characters in a row without a space or a mark")
+    assert answer.json()["index"] == 1
+
+
+def test_both_are_in_the_description_of_the_interface(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    assert {"/q3e/embed", "/q3e/model", "/q3e/tokens", "/q3e/stop"} <= set(paths)
