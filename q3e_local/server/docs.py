@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.server.announce import key_variable
 from q3e_local.server.naming import to_try
 from q3e_local.server.settings import ServerSettings
 
@@ -53,7 +54,7 @@ def _curl(settings: ServerSettings) -> str:
     if settings.unix_socket is not None:
         parts.append(f"--unix-socket {shlex.quote(str(settings.unix_socket))}")
     if settings.api_keys:
-        parts.append('-H "Authorization: Bearer $Q3E_API_KEY"')
+        parts.append(f'-H "Authorization: Bearer {key_variable(settings)}"')
     return " ".join(parts)
 
 
