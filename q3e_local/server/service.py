@@ -76,8 +76,11 @@ class Service(Protocol):
     async def stop(self, model: str, wait_s: float) -> Stopped:
         """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
 
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
-        """Ids as the model sees them: normalized, special-token text parsed."""
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
+        """Ids as the model sees them: normalized, special-token text parsed.
+
+        With a `kind`, what the model gets before a text of this kind is before it here too.
+        """
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids."""
