@@ -23,7 +23,8 @@ from q3e_local.server.settings import ServerSettings
 _DESCRIPTION = (
     "Qwen3-Embedding on this machine, for the clients of Ollama, OpenAI, llama-server and Text Embeddings Inference. "
     "Every answer with vectors says in its headers which space they live in (`x-q3e-space`), how many tokens were "
-    "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0)."
+    "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0). "
+    "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
 )
 
 
