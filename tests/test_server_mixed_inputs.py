@@ -99,7 +99,7 @@ def test_shapes_of_input(http: httpx.Client, path: str, given: Any, expected: li
         ([12, "a", -1], "no vocabulary has"),
         ([12, "a", 999], "not in the vocabulary"),
         (True, "input must be a text, a list of token ids"),
-        (5, "input must be a text, a list of token ids"),
+        (5, "or an object with prompt_string or content, or a list of these, got 5"),
         (["a"] * 51, "51 items, the limit of this server is 50"),
         ([12, *["a"] * 51], "52 items, the limit of this server is 50"),
         ([[12, *["a"] * 30], [12, *["a"] * 30]], "items, the limit of this server is 50"),

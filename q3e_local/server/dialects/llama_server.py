@@ -220,7 +220,7 @@ async def _embed(
         )
     model = which.of(fields)
     mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate", False)
-    inputs = await while_connected(request, as_inputs(service, model, mixed))
+    inputs = await as_inputs(request, service, model, mixed)
     wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)
     result = await embedded(request, service, wanted)
     scaled = _scaled(result.vectors, _UNIT if norm is None else norm)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from starlette.requests import Request
+
 from q3e_local.errors import TextError
 from q3e_local.server.dialects.body import BadRequestError, Inputs, hold_to_limit, shown, token_ids
+from q3e_local.server.dialects.routes import while_connected
 from q3e_local.server.service import Service
 
 Mixed = list[str | tuple[int, ...]]
@@ -35,13 +38,15 @@ def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, 
     return inputs
 
 
-async def as_inputs(service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]) -> Inputs:
+async def as_inputs(
+    request: Request, service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]
+) -> Inputs:
     """The inputs with each mixed one as token ids, which have no end token in them unless the client sent it.
 
     subtle: llama-server gives a list that begins with a text the end token behind that text, in the middle of the
     sequence. Here it stands at the end alone, as it does behind token ids.
 
-    Raises what Service.tokenize raises, a TextError with the place of its input.
+    Raises what Service.tokenize raises, a TextError with the place of its input, and ClientGoneError.
     """
     found: Inputs = []
     for place, one in enumerate(inputs):
@@ -54,7 +59,7 @@ async def as_inputs(service: Service, model: str, inputs: list[str | tuple[int, 
                 ids += part
             elif part:
                 try:
-                    ids += await service.tokenize(model, part, add_end_token=False)
+                    ids += await while_connected(request, service.tokenize(model, part, add_end_token=False))
                 except TextError as error:
                     of_input = copy.copy(error)
                     of_input.index = place
@@ -70,7 +75,8 @@ def _input(value: Any, where: str, field: str) -> str | tuple[int, ...] | Mixed:
     if isinstance(value, list):
         return _ids(value, where, field)
     if not isinstance(value, dict):
-        raise BadRequestError(f"{where} must be {_SHAPES}, got {shown(value)}", field)
+        several = ", or a list of these" if where == field else ""
+        raise BadRequestError(f"{where} must be {_SHAPES}{several}, got {shown(value)}", field)
     if "multimodal_data" in value:
         raise BadRequestError(f"{where}.multimodal_data is not taken: the model reads text alone", field)
     if value.get("content") is not None:

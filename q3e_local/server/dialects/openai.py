@@ -44,7 +44,6 @@ from q3e_local.server.dialects.routes import (
     route_class,
     rows,
     truncated,
-    while_connected,
 )
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import QueueFullError, StoppingError
@@ -124,7 +123,7 @@ class Embeddings:
         forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
         model = self._which.of(fields)
         wanted = _wanted(fields, model)
-        inputs = await while_connected(request, as_inputs(self._service, model, mixed))
+        inputs = await as_inputs(request, self._service, model, mixed)
         result = await embedded(request, self._service, replace(wanted, inputs=tuple(inputs)))
         if not all(isinstance(one, str) for one in mixed):
             self._notices.once(
