@@ -68,7 +68,7 @@ _UNIT, _LARGEST = 2, 32_760
 _VOCAB_TYPE_BPE = 2  # llama.h, LLAMA_VOCAB_TYPE_BPE
 
 _ANY_INPUT = {
-    "description": "A text, token ids, both mixed (one input), an object with prompt_string or content parts, "
+    "description": "A text, token ids, both mixed (one input), an object with `prompt_string` or `content` parts, "
     "or a list of these",
     "oneOf": [{"type": "string"}, {"type": "array", "items": {}}, {"type": "object"}],
 }
@@ -76,7 +76,7 @@ _EMBED_SCHEMA = {
     "content": _ANY_INPUT,
     "input": _ANY_INPUT,
     "model": {"type": "string"},
-    "embd_normalize": {"type": "integer", "minimum": 0, "description": "2, unit length, unless said otherwise"},
+    "embd_normalize": {"type": "integer", "minimum": 0, "description": "`2`, unit length, unless said otherwise"},
 }
 
 
@@ -94,7 +94,7 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
 
     @routes.post(
         "/embeddings",
-        summary="With `input` as /v1/embeddings, with `content` as /embedding",
+        summary="With `input` as `/v1/embeddings`, with `content` as `/embedding`",
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"input": "a text"}),
     )
     async def embed(request: Request) -> Response:

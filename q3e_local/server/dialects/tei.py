@@ -93,7 +93,7 @@ _EMBED_SCHEMA = {
     },
     "normalize": {"type": "boolean", "enum": [True]},
     "dimensions": {"type": "integer", "minimum": 1},
-    "model": {"type": "string", "description": "Not TEI's: a name as in /v1/models; else the server's own"},
+    "model": {"type": "string", "description": "Not TEI's: a name as in `/v1/models`; else the server's own"},
     **_HOW,
 }
 _DECODE_SCHEMA = {
