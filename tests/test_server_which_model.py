@@ -10,6 +10,8 @@ import httpx
 import pytest
 from fake_service import FakeService, served
 
+from q3e_local import store
+
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"input": "a"},
     "/embeddings": {"input": "a"},
@@ -61,12 +63,41 @@ def test_the_one_that_is_loaded(caplog: pytest.LogCaptureFixture, unnamed: dict[
     assert said(caplog) == ["requests that name no model are answered by demo, which is loaded"]
 
 
-def test_the_default_where_none_is_named_or_loaded(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("here", "expected", "why"),
+    [
+        (("qwen3-embedding:4b", "me/other:f16"), "qwen3-embedding:4b", "the default model"),
+        (("me/mine:f16",), "me/mine:f16", "the only model on this machine"),
+    ],
+)
+def test_where_none_is_named_or_loaded(
+    caplog: pytest.LogCaptureFixture,
+    tiny_gguf: Callable[..., Path],
+    here: tuple[str, ...],
+    expected: str,
+    why: str,
+) -> None:
+    path = tiny_gguf("f16")
+    for name in here:
+        store.record(store.Installed(name, path, path.stat().st_size, "imported"))
     with served(FakeService()) as http:
         answer = http.post("/v1/embeddings", json={"input": "a"})
-        assert answer.status_code == 404
-        assert "'qwen3-embedding:4b'" in answer.json()["error"]["message"]
-    assert said(caplog) == ["requests that name no model are answered by qwen3-embedding:4b, the default model"]
+    assert f"'{expected}'" in answer.json()["error"]["message"]  # the fake service knows no such model, and says so
+    assert said(caplog) == [f"requests that name no model are answered by {expected}, {why}"]
+
+
+@pytest.mark.parametrize("here", [(), ("me/one:f16", "me/two:f16")])
+def test_a_name_is_asked_for_where_nothing_says_which(tiny_gguf: Callable[..., Path], here: tuple[str, ...]) -> None:
+    path = tiny_gguf("f16")
+    for name in here:
+        store.record(store.Installed(name, path, path.stat().st_size, "imported"))
+    with served(FakeService()) as http:
+        assert ask_all(http) == {404}
+        answer = http.post("/v1/embeddings", json={"input": "a"}).json()["error"]
+    assert (answer["param"], answer["code"]) == ("model", "model_not_found")
+    said, _, names = answer["message"].partition(": ")
+    assert said == "the request names no model, and the default is not on this machine"
+    assert all(name in names for name in (*here, "demo", "q3e-local pull qwen3-embedding:4b"))
 
 
 def test_a_model_that_is_named_is_answered_under_its_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -131,7 +131,7 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
             )
         if not text:
             return _json({"tokens": []})
-        model = which.of(fields)
+        model = await which.of(fields)
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
@@ -152,12 +152,12 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
             return _json({"content": ""})
-        text = await while_connected(request, service.detokenize(which.of(fields), ids))
+        text = await while_connected(request, service.detokenize(await which.of(fields), ids))
         return _json({"content": text})
 
     @routes.get("/props", summary="The model that answers where none is named")
     async def props() -> Response:
-        name = which.own()
+        name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         info = await asyncio.to_thread(names.described, one)
         return _json(
@@ -218,7 +218,7 @@ async def _embed(
         raise BadRequestError(
             "embd_normalize must not be below 0: vectors leave this server scaled", "embd_normalize"
         )
-    model = which.of(fields)
+    model = await which.of(fields)
     mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate", False)
     inputs = await as_inputs(request, service, model, mixed)
     wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)

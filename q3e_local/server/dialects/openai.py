@@ -121,7 +121,7 @@ class Embeddings:
         """
         mixed = read_mixed(fields.raw("input"), "input", self._settings.max_items)
         forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
-        model = self._which.of(fields)
+        model = await self._which.of(fields)
         wanted = _wanted(fields, model)
         inputs = await as_inputs(request, self._service, model, mixed)
         result = await embedded(request, self._service, replace(wanted, inputs=tuple(inputs)))

@@ -167,12 +167,12 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
             raise EmptyInputError("`ids` cannot be empty", "ids")
         runs = [token_ids(ids, "ids") for ids in (given if all(isinstance(one, list) for one in given) else [given])]
         hold_to_limit(len(runs), settings.max_items, "ids")
-        model, skips = which.of(fields), fields.flag("skip_special_tokens", True)
+        model, skips = await which.of(fields), fields.flag("skip_special_tokens", True)
         return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
 
     @routes.get("/info", summary="The model that answers where none is named, and the limits")
     async def info() -> Response:
-        name = which.own()
+        name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         found = await asyncio.to_thread(names.described, one)
         return json_response(
@@ -210,7 +210,7 @@ async def tokenize(
         raise EmptyInputError("`inputs` cannot be empty", "inputs")
     hold_to_limit(len(texts), settings.max_items, "inputs")
     kind = _kind(fields)
-    model = which.of(fields)
+    model = await which.of(fields)
     add_end = fields.flag("add_special_tokens", True)
     answer = []
     for text in texts:
@@ -258,7 +258,7 @@ async def _result(
         )
     kind = _kind(how)
     wanted = ServiceRequest(
-        which.of(fields),
+        await which.of(fields),
         tuple(inputs),
         kind=kind,
         dim=dim,
