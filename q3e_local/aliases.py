@@ -5,6 +5,7 @@ Knows the file and what it may say; nothing of which models there are.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def _alias(where: str, name: str, value: Any) -> Alias:
     if not NAME_GRAMMAR.fullmatch(name.lower()):
         raise OptionError(f"{where} is no model name: letters, digits, '_', '-', '.', one ':' for a tag")
     if not isinstance(value, dict):
-        model = value if isinstance(value, str) else "MODEL"
-        raise OptionError(f'{where} must be a table such as {{model = "{model}", dim = 256}}')
+        model = value if isinstance(value, str) and value.strip() else "MODEL"
+        raise OptionError(f"{where} must be a table such as {{model = {json.dumps(model)}, dim = 256}}")
     kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
     for key, found in value.items():
         if key not in kinds:

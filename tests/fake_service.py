@@ -17,6 +17,7 @@ import numpy as np
 import uvicorn
 
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.prompts import Kind
 from q3e_local.pull import Step
 from q3e_local.request import Terms
 from q3e_local.server.app import create_app
@@ -34,7 +35,7 @@ class FakeService:
     """Bytes are tokens; the vector is (last id before the end, number of ids, 1 for a query, 1, 0, …) cut and scaled.
 
     `fail` is raised by every call that needs the model; `requests` remembers what came. A text "wait" waits
-    until it is cancelled.
+    until it is cancelled. `tokenize` puts "Q:" before a text of the kind "query".
     """
 
     def __init__(self) -> None:
@@ -113,9 +114,9 @@ class FakeService:
         await self.unload(model)
         return Stopped("demo", was_loaded, True)
 
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
         await self.load(model, None)
-        return [*text.encode(), *([END] if add_end_token else [])]
+        return [*(b"Q:" if kind == "query" else b""), *text.encode(), *([END] if add_end_token else [])]
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         return b"".join(await self.pieces(model, ids)).decode("utf-8", "replace")

@@ -101,7 +101,7 @@ class EyeService:
         was_loaded, self.names = bool(self.names), []
         return Stopped(model, was_loaded, True)
 
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Any = None) -> list[int]:
         return list(text.encode())
 
     async def detokenize(self, model: str, ids: list[int]) -> str:

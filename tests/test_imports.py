@@ -61,7 +61,7 @@ FOREIGN = {
     "watchfiles": {"search.watch"},
     "sqlite_vec": {"search.database"},
     "charset_normalizer": {"reading.encodings"},
-    "markdown_it": {"reading.markdown"},
+    "markdown_it": {"reading.markdown", "server.docs"},
     "docutils": {"reading.restructured"},
     "lxml": {"reading.markup"},
     "pypdf": {"reading.pdf"},

@@ -172,12 +172,23 @@ def test_the_page_of_docs_needs_no_network(http: httpx.Client) -> None:
     assert "https://" not in page
 
 
+def test_the_page_of_docs_renders_the_markdown_of_the_schema(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    schema = http.get("/openapi.json").json()
+    assert "`x-q3e-space`" in schema["info"]["description"]
+    assert "(<code>x-q3e-space</code>)" in page
+    assert "(what <code>ollama stop</code> sends)" in page  # a summary
+    assert "<td>Required. A name as in <code>/api/tags</code>; with <code>-query</code> behind it" in page  # a field
+    assert "<td><code>task</code><td><code>retrieval</code>, <code>code</code>, " in page  # what it may be
+    assert "`" not in page
+
+
 def test_openapi_names_what_is_served(http: httpx.Client) -> None:
     paths = set(http.get("/openapi.json").json()["paths"])
     served = """
         /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
         /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
-        /detokenize /similarity /decode /info /props /health
+        /detokenize /similarity /decode /info /props /models /health
     """
     assert set(served.split()) < paths
 

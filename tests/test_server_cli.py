@@ -24,7 +24,7 @@ from server_process import N_EMBD, running_server
 from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
-from q3e_local.cli.serve import SERVER_VARIABLES
+from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.remote.connection import server_address
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
@@ -220,6 +220,8 @@ def test_which_server_a_command_asks(given, environ, expected):
         (["--host", "127.0.0.1:80"], "--host is a name or an address, got '127.0.0.1:80'"),
         (["--keep-alive", "soon"], "keep_alive must be seconds or a duration"),
         (["--api-key", ""], "an API key must be printable ASCII"),
+        (["--api-key", "a,"], "an API key must be printable ASCII"),
+        (["--api-key", "a b"], "an API key must be printable ASCII"),
     ],
 )
 def test_serve_refuses_options_that_cannot_be(arguments, said):
@@ -227,6 +229,13 @@ def test_serve_refuses_options_that_cannot_be(arguments, said):
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_keys_are_parted_by_commas_in_the_option_as_in_the_variable():
+    asked = serve.make_context("q3e-local serve", ["--api-key", "a,b", "--api-key", " c , d"]).params
+    by_option = chosen_settings(asked, {}).api_keys
+    none = serve.make_context("q3e-local serve", []).params
+    assert by_option == chosen_settings(none, {"Q3E_API_KEY": "a,b, c , d"}).api_keys == ("a", "b", "c", "d")
 
 
 @pytest.fixture

@@ -126,6 +126,31 @@ def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> N
     assert http.post("/detokenize", json={"tokens": ids}).json() == {"content": "a text of words"}
 
 
+def test_ids_and_texts_mixed_are_the_ids_of_all(http: httpx.Client) -> None:
+    # llama.cpp tools/server/server-common.cpp: tokenize_mixed
+    def ids(text: str) -> list[int]:
+        return http.post("/tokenize", json={"content": text}).json()["tokens"]
+
+    given = [*ids("a text"), " of words", " and", *ids(" more")]
+    alone = [*ids("a text"), *ids(" of words"), *ids(" and"), *ids(" more")]
+    for path in ("/v1/embeddings", "/embeddings"):
+        answer = http.post(path, json={"input": [given, alone, {"prompt_string": given}], "dimensions": 64}).json()
+        rows = np.float32([one["embedding"] for one in answer["data"]])
+        assert np.allclose(rows, rows[1], atol=1e-6)
+        assert answer["usage"]["prompt_tokens"] == 3 * (len(alone) + 1)
+
+
+def test_tei_tokenizes_what_it_embeds(http: httpx.Client) -> None:
+    # TEI core/src/tokenization.rs: prompt and text are tokenized as one
+    for body, instruction in (({"model": "demo"}, TASKS["retrieval"].instruction), ({"model": "my-legal"}, LEGAL)):
+        asked = {**body, "inputs": ["who pays?", "x"], "prompt_name": "query"}
+        found = http.post("/tokenize", json=asked).json()
+        n_tokens = http.post("/embed", json=asked).headers["x-q3e-prompt-tokens"]
+        assert sum(map(len, found)) == int(n_tokens)
+        texts = http.post("/decode", json={"ids": [[token["id"] for token in tokens] for tokens in found]}).json()
+        assert texts == [f"Instruct: {instruction}\nQuery:{text}" for text in ("who pays?", "x")]
+
+
 def test_nearer_texts_have_higher_scores(client: ollama.Client) -> None:
     # ollama integration/embed_test.go: TestEmbedCosineDistanceCorrelation (cosine, Euclidean and Manhattan agree)
     texts = ["the cat sat on the mat", "a cat sat on a mat", "stock prices fell sharply today"]
@@ -271,6 +296,8 @@ def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
         start = "curl --unix-socket '/run/my q3e' -H \"Authorization: Bearer $Q3E_API_KEY\" -X POST http://127.0.0.1:"
         assert start in page
         assert '"model":"demo"' in page
+    with served(FakeService(), api_keys=("k", "l")) as http:  # the variable holds both, with a comma
+        assert "Bearer ${Q3E_API_KEY%%,*}" in html.unescape(http.get("/docs").text)
 
 
 def test_pieces_of_a_split_character_make_the_text_again(http: httpx.Client) -> None:

@@ -51,29 +51,6 @@ def test_embeddings_with_input_is_openais(http: httpx.Client) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")
 
 
-@pytest.mark.parametrize(
-    ("given", "lengths"),
-    [  # test_embedding.py: test_embedding_mixed_input, test_embedding_multiple inputs
-        ("", [1]),
-        ("string", [7]),
-        ([12, 34, 56], [4]),
-        ([12, 34, "ab", 56, 78], [7]),
-        (["ab", 34], [4]),
-        (["string1", "string2"], [8, 8]),
-        (["string1", [12, 34, 56]], [8, 4]),
-        ([[12, 34, 56], [12, 34, "ab", 56, 78]], [4, 7]),
-        ({"prompt_string": "ab"}, [3]),
-        ({"content": [{"type": "text", "text": "ab"}, {"type": "text", "text": "cd"}]}, [5]),
-        (["a", [12, 34], [12, "x"], {"prompt_string": "abc"}], [2, 3, 3, 4]),
-        ([[97, END]], [2]),
-    ],
-)
-def test_forms_of_input(http: httpx.Client, fake: FakeService, given: Any, lengths: list[int]) -> None:
-    for field in ("input", "content"):
-        rows = embedded(http, **{field: given})
-        assert [round(float(row[1] / row[3])) for row in rows] == lengths
-
-
 def test_parts_equal_the_whole(http: httpx.Client) -> None:
     # test_embedding.py: text given as parts equals the same text as one string, exactly
     parts = {"content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}
@@ -226,6 +203,19 @@ def test_health_and_props(http: httpx.Client, fake: FakeService) -> None:
     assert (props["model_alias"], props["model_path"], props["eos_token"]) == ("demo", "demo.gguf", "<|endoftext|>")
     fake.in_memory.clear()
     assert http.get("/health").json() == {"status": "ok", "healthy": True, "loaded": []}
+
+
+def test_models(http: httpx.Client) -> None:
+    # test_basic.py: test_server_models; infinity tests/end_to_end: /models
+    found = http.get("/models").json()
+    assert found["models"] == http.get("/api/tags").json()["models"]
+    (one,) = found["data"]
+    (same,) = http.get("/v1/models").json()["data"]
+    assert {key: one[key] for key in same} == same
+    assert (found["object"], one["aliases"]) == ("list", ["demo"])
+    sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 10_153, "vocab_type": 2}
+    assert one["meta"].items() >= sizes.items()
+    assert one["meta"]["size"] == found["models"][0]["size"]
 
 
 def test_props_of_a_model_that_is_not_here(http: httpx.Client, fake: FakeService) -> None:

@@ -186,6 +186,7 @@ def test_aliases_of_the_config_file(tmp_path, monkeypatch):
         ("port = 3", ": there is no setting 'port'"),
         ("aliases = 3", ": aliases must be a table"),
         ("[aliases]\nx = 3", ": aliases.x must be a table such as {model ="),
+        ('[aliases]\nx = "tiny:1b"', ': aliases.x must be a table such as {model = "tiny:1b", dim = 256}'),
         ("[aliases]\nx = {}", ": aliases.x.model is missing"),
         ("[aliases]\nx = {model = 3}", ": aliases.x.model must be a text that is not empty, got 3"),
         ('[aliases]\nx = {model = ""}', ": aliases.x.model must be a text that is not empty, got ''"),

@@ -143,10 +143,31 @@ def test_tokenize(http: httpx.Client) -> None:
     for body, status in (
         ({"inputs": []}, 400),
         ({"inputs": [5]}, 422),
-        ({"inputs": "a", "prompt_name": "query"}, 422),
+        ({"inputs": "a", "prompt_name": "nope"}, 422),
+        ({"inputs": "a", "prompt_name": 5}, 422),
     ):
         answer = http.post("/tokenize", json=body)
         assert (answer.status_code, list(answer.json())) == (status, ["error", "error_type"])
+
+
+def test_tokens_with_the_prompt_before_each_text(http: httpx.Client) -> None:
+    # core/src/tokenization.rs: the prompt's text is put before the input's, and both are tokenized as one
+    body = {"inputs": ["ab", "c"], "add_special_tokens": False}
+    found = http.post("/tokenize", json={**body, "prompt_name": "query"}).json()
+    assert ["".join(one["text"] for one in each) for each in found] == ["Q:ab", "Q:c"]
+    for extra in ({"prompt_name": "document"}, {"prompt_name": None}):
+        found = http.post("/tokenize", json={**body, **extra}).json()
+        assert ["".join(one["text"] for one in each) for each in found] == ["ab", "c"]
+
+
+@pytest.mark.parametrize("path", ["/embed", "/tokenize"])
+def test_an_unknown_prompt_name_is_told_with_those_there_are(http: httpx.Client, path: str) -> None:
+    answer = http.post(path, json={"inputs": "a", "prompt_name": "passage"})
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "error": "prompt_name 'passage' is unknown; there are query, document",
+        "error_type": "Validation",
+    }
 
 
 def test_the_root_embeds_too(http: httpx.Client) -> None:

@@ -44,7 +44,7 @@ SERVER_VARIABLES = (
 @click.option("--max-loaded", type=int, help="Models in memory at once. [env: Q3E_MAX_LOADED] [default: 2]")
 @click.option(
     "--api-key", "api_keys", metavar="KEY", multiple=True,
-    help="Ask clients for this key; may be repeated. Safer in the variable. [env: Q3E_API_KEY]",
+    help="Ask clients for this key; several with commas between them. Safer in the variable. [env: Q3E_API_KEY]",
 )  # fmt: skip
 @click.option(
     "--origins", metavar="LIST",
@@ -96,8 +96,11 @@ def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | Non
     from q3e_local.server.settings import settings
 
     origins = tuple(part.strip() for part in (options["origins"] or "").split(",") if part.strip())
+    # An empty key stays, to be refused: `--api-key "$KEY"` without that variable must not serve everybody.
+    keys = tuple(part.strip() for key in options["api_keys"] for part in key.split(","))
     of_server = {name: value for name, value in options.items() if name not in ENGINE_PARAMETERS}
-    return settings({**of_server, "host": _host(options["host"]), "origins": origins}, environ)
+    lists = {"origins": origins, "api_keys": keys}
+    return settings({**of_server, "host": _host(options["host"]), **lists}, environ)
 
 
 def _host(text: str | None) -> str | None:

@@ -56,6 +56,11 @@ def address(settings: ServerSettings, sockets: list[socket.socket]) -> str:
     return str(Address("http", settings.host or "0.0.0.0", _port(settings, sockets)))  # noqa: S104 - shown
 
 
+def key_variable(settings: ServerSettings) -> str:
+    """How a POSIX shell writes the key that Q3E_API_KEY holds: the first one, where it holds several."""
+    return "${Q3E_API_KEY%%,*}" if len(settings.api_keys) > 1 else "$Q3E_API_KEY"
+
+
 def _port(settings: ServerSettings, sockets: list[socket.socket]) -> int:
     return sockets[0].getsockname()[1] if settings.unix_socket is None else 0
 
@@ -66,7 +71,7 @@ def _curl(settings: ServerSettings, port: int, model: str) -> str:
         escaped = body.replace('"', '\\"')
         quoted, variable = f'"{escaped}"', "%Q3E_API_KEY%"
     else:
-        quoted, variable = f"'{body}'", "$Q3E_API_KEY"
+        quoted, variable = f"'{body}'", key_variable(settings)
     key = f'-H "Authorization: Bearer {variable}" ' if settings.api_keys else ""
     if settings.unix_socket is not None:
         return f"curl --unix-socket {settings.unix_socket} {key}http://localhost/api/embed -d {quoted}"

@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from q3e_local import __version__
 from q3e_local.server.dialects import llama_server, native, ollama, openai, search, tei
+from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.docs import add_docs
 from q3e_local.server.indexes import Indexes
 from q3e_local.server.service import Service
@@ -21,7 +23,8 @@ from q3e_local.server.settings import ServerSettings
 _DESCRIPTION = (
     "Qwen3-Embedding on this machine, for the clients of Ollama, OpenAI, llama-server and Text Embeddings Inference. "
     "Every answer with vectors says in its headers which space they live in (`x-q3e-space`), how many tokens were "
-    "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0)."
+    "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0). "
+    "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
 )
 
 
@@ -29,9 +32,18 @@ def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> 
     """All routes on one service and on the indexes that are open."""
     # The usual pages load their scripts from another server; add_docs has one that needs no network.
     app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
-    for dialect in (ollama, openai, llama_server, tei, native):
-        app.include_router(dialect.router(service, settings))
-    app.include_router(search.router(service, indexes))
+    notices = Notices()
+    which = WhichModel(service, settings, notices)
+    embeddings = openai.Embeddings(service, settings, which, notices)
+    for routes in (
+        ollama.router(service, settings),
+        openai.router(embeddings, settings),
+        llama_server.router(service, settings, which, embeddings),
+        tei.router(service, settings, which),
+        native.router(service, settings),
+        search.router(service, indexes),
+    ):
+        app.include_router(routes)
     add_docs(app, settings)
     app.add_exception_handler(HTTPException, _no_route)
     return app

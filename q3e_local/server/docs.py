@@ -1,12 +1,13 @@
 """A page that lists the routes, from /openapi.json's own content, with lines to try them on this very server.
 
-It needs no network and runs no script. Knows OpenAPI; nothing of what the routes do.
+It needs no network and runs no script. The schema's texts are Markdown. Knows OpenAPI; nothing of what the routes do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.server.announce import key_variable
 from q3e_local.server.naming import to_try
 from q3e_local.server.settings import ServerSettings
 
@@ -24,8 +26,10 @@ _EXAMPLES = (DEFAULT_MODEL, "demo")  # the schema's, which is the same on every 
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-    "code,pre{font:14px/1.4 ui-monospace,monospace}pre{overflow:auto;padding:.6rem;border:1px solid #8886}"
-    "h3{margin-bottom:0}p{margin:.2rem 0}"
+    "code,pre{font:14px/1.4 ui-monospace,monospace}"
+    "pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:.6rem;border:1px solid #8886}"
+    "h3{margin:1.6rem 0 0}p{margin:.2rem 0}table{border-collapse:collapse;margin:.4rem 0;font-size:.9rem}"
+    "td{padding:.1rem 1rem .1rem 0;vertical-align:top}td:nth-child(2){color:GrayText;max-width:18rem}"
 )
 
 
@@ -53,39 +57,64 @@ def _curl(settings: ServerSettings) -> str:
     if settings.unix_socket is not None:
         parts.append(f"--unix-socket {shlex.quote(str(settings.unix_socket))}")
     if settings.api_keys:
-        parts.append('-H "Authorization: Bearer $Q3E_API_KEY"')
+        parts.append(f'-H "Authorization: Bearer {key_variable(settings)}"')
     return " ".join(parts)
 
 
 def _page(schema: dict[str, Any], here: _Here) -> str:
+    # Read when the page is: a server starts without it.
+    from markdown_it import MarkdownIt
+
+    inline = MarkdownIt("commonmark", {"html": False}).renderInline
     info = schema["info"]
     by_tag: dict[str, list[str]] = {}
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
-            by_tag.setdefault(route["tags"][0], []).append(_route(method.upper(), path, route, here))
+            by_tag.setdefault(route["tags"][0], []).append(_route(method.upper(), path, route, here, inline))
     parts = [f"<h2>{escape(tag)}</h2>{''.join(routes)}" for tag, routes in by_tag.items()]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}</title>'
         f"<style>{_STYLE}</style><h1>{escape(info['title'])} {escape(info['version'])}</h1>"
-        f'<p>{escape(info["description"])}</p><p>Schema: <a href="/openapi.json">/openapi.json</a></p>'
+        f'<p>{inline(info["description"])}</p><p>Schema: <a href="/openapi.json">/openapi.json</a></p>'
         + "".join(parts)
     )
 
 
-def _route(method: str, path: str, route: dict[str, Any], here: _Here) -> str:
+def _route(method: str, path: str, route: dict[str, Any], here: _Here, inline: Callable[[str], str]) -> str:
     content = route.get("requestBody", {}).get("content", {}).get("application/json", {})
-    properties = content.get("schema", {}).get("properties", {})
+    schema = content.get("schema", {})
+    properties = schema.get("properties", {})
     example = ""
     if "example" in content:
         body = orjson.dumps(_served(content["example"], properties, here.model)).decode()
         line = f"{here.curl} -X {method} {shlex.quote(here.url + path)} -d {shlex.quote(body)}"
         example = f"<pre>{escape(line, quote=False)}</pre>"
-    fields = ", ".join(f"<code>{escape(name)}</code>" for name in properties)
+    required = schema.get("required", ())
+    fields = [_field(name, field, name in required, inline) for name, field in properties.items()]
     return (
-        f"<h3><code>{method} {escape(path)}</code></h3><p>{escape(route.get('summary', ''))}</p>"
-        + (f"<p>Fields: {fields}</p>" if fields else "")
+        f"<h3><code>{method} {escape(path)}</code></h3><p>{inline(route.get('summary', ''))}</p>"
+        + (f"<table>{''.join(fields)}</table>" if fields else "")
         + example
     )
+
+
+def _field(name: str, schema: dict[str, Any], is_required: bool, inline: Callable[[str], str]) -> str:
+    """A row of a route's table: the field, what it may be, and what it does."""
+    parts = ["Required"] if is_required else []
+    parts += [schema["description"]] if "description" in schema else []
+    parts += [f"Default `{orjson.dumps(schema['default']).decode()}`"] if "default" in schema else []
+    return f"<tr><td><code>{escape(name)}</code><td>{inline(_kind(schema))}<td>{inline('. '.join(parts))}"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What a value may be, in words, with Markdown around those that are written as they stand."""
+    if "enum" in schema:
+        return ", ".join(f"`{one if isinstance(one, str) else orjson.dumps(one).decode()}`" for one in schema["enum"])
+    if "oneOf" in schema:
+        return " or ".join(dict.fromkeys(map(_kind, schema["oneOf"])))
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'])}" if schema.get("items") else "list"
+    return str(schema.get("type", "any"))
 
 
 def _served(example: dict[str, Any], properties: dict[str, Any], model: str) -> dict[str, Any]:

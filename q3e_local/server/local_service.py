@@ -24,6 +24,7 @@ from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
 from q3e_local.lookup import finished
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named
+from q3e_local.prompts import Kind
 from q3e_local.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
@@ -129,11 +130,16 @@ class LocalService:
         await self._models.unload(name)
         return Stopped(name, was_loaded, await self._models.gone(name, wait_s))
 
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
-        """Ids as the model sees them: normalized, special-token text parsed. No instruction is put before it."""
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
+        """Ids as the model sees them: normalized, special-token text parsed.
+
+        With a `kind`, the instruction that `embed` puts before a text of this kind is before it here too.
+        """
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
-            ids = await tokenizing.whole(used, text)
+            wanted = ServiceRequest(model, (), kind=kind)
+            prefix = "" if kind is None else used.embedder.terms(_asked(wanted, named, used)).prefix
+            ids = await tokenizing.whole(used, text, prefix)
             return [*ids, used.worker.eos_id] if add_end_token else ids
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:

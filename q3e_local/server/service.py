@@ -92,8 +92,11 @@ class Service(Protocol):
     async def stop(self, model: str, wait_s: float) -> Stopped:
         """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
 
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool) -> list[int]:
-        """Ids as the model sees them: normalized, special-token text parsed."""
+    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
+        """Ids as the model sees them: normalized, special-token text parsed.
+
+        With a `kind`, what the model gets before a text of this kind is before it here too.
+        """
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
         """How many ids `tokenize` gives for each text, the end token left out. Raises TextError with its place."""

@@ -38,10 +38,10 @@ async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
     return done
 
 
-async def whole(model: Model, text: str) -> list[int]:
-    """All ids of a text, without an instruction and without the end token. Raises InvalidTextError."""
+async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
+    """All ids of a text with this prefix before it, without the end token. Raises InvalidTextError."""
     await asyncio.to_thread(model.embedder.check_text, text, 0)
-    ids, _ = await _in_pieces(model, text, None)
+    ids, _ = await _in_pieces(model, prefix + text, None)
     return ids
 
 

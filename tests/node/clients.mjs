@@ -64,7 +64,7 @@ async function withOpenAI() {
     model: await client.models.retrieve("demo"),
     wrong_model: await failure(create({ model: "nobody-knows", input: "a" })),
     wrong_dimensions: await failure(create({ input: "a", dimensions: 257 })),
-    empty: await failure(create({ input: "" })),
+    empty: await failure(create({ input: [] })),
   };
 }
 

@@ -140,7 +140,7 @@ def token_ids(value: list[Any], field: str) -> tuple[int, ...]:
     for token_id in value:
         if type(token_id) is not int:
             raise BadRequestError(
-                f"{field} must be texts or token ids, not both: got {shown(token_id)} among ids", field
+                f"{field} must have whole numbers as token ids, got {shown(token_id)} among them", field
             )
         if not 0 <= token_id < _MAX_INT:
             raise BadRequestError(f"{field} has token id {token_id}, which no vocabulary has", field)

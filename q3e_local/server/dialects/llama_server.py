@@ -6,6 +6,7 @@ Knows llama-server's JSON; hands what is OpenAI's or TEI's by its fields to thos
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,17 @@ from q3e_local.errors import (
     UnknownModelError,
 )
 from q3e_local.model_file import END_TEXT
-from q3e_local.server.dialects import names, openai, tei
+from q3e_local.server.dialects import names, ollama_models, openai, tei
 from q3e_local.server.dialects.body import (
     BadRequestError,
     Fields,
-    hold_to_limit,
     read_fields,
-    shown,
     token_ids,
 )
+from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
-    default_model,
     embedded,
     json_response,
     pieces,
@@ -45,6 +44,7 @@ from q3e_local.server.dialects.routes import (
     told_by,
     while_connected,
 )
+from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
@@ -65,9 +65,10 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 
 _UNIT, _LARGEST = 2, 32_760
+_VOCAB_TYPE_BPE = 2  # llama.h, LLAMA_VOCAB_TYPE_BPE
 
 _ANY_INPUT = {
-    "description": "A text, token ids, both mixed (one input), an object with prompt_string or content parts, "
+    "description": "A text, token ids, both mixed (one input), an object with `prompt_string` or `content` parts, "
     "or a list of these",
     "oneOf": [{"type": "string"}, {"type": "array", "items": {}}, {"type": "object"}],
 }
@@ -75,12 +76,12 @@ _EMBED_SCHEMA = {
     "content": _ANY_INPUT,
     "input": _ANY_INPUT,
     "model": {"type": "string"},
-    "embd_normalize": {"type": "integer", "minimum": 0, "description": "2, unit length, unless said otherwise"},
+    "embd_normalize": {"type": "integer", "minimum": 0, "description": "`2`, unit length, unless said otherwise"},
 }
 
 
-def router(service: Service, settings: ServerSettings) -> APIRouter:
-    """The routes at the root that llama-server's clients use."""
+def router(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> APIRouter:
+    """The routes at the root that llama-server's clients use. `embeddings` answers what is OpenAI's."""
     routes = APIRouter(route_class=route_class(failure), tags=["llama-server"])
 
     @routes.post(
@@ -89,18 +90,18 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"content": "a text"}),
     )
     async def embedding(request: Request) -> Response:
-        return await _embed(request, service, settings, await read_fields(request))
+        return await _embed(request, service, settings, which, await read_fields(request))
 
     @routes.post(
         "/embeddings",
-        summary="With `input` as /v1/embeddings, with `content` as /embedding",
+        summary="With `input` as `/v1/embeddings`, with `content` as `/embedding`",
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"input": "a text"}),
     )
-    async def embeddings(request: Request) -> Response:
+    async def embed(request: Request) -> Response:
         fields = await read_fields(request)
         if not fields.has("input"):
-            return await _embed(request, service, settings, fields)
-        return await told_by(openai.failure, request, openai.embed(request, service, settings, fields))
+            return await _embed(request, service, settings, which, fields)
+        return await told_by(openai.failure, request, embeddings.answer(request, fields))
 
     @routes.post(
         "/tokenize",
@@ -111,6 +112,8 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
                 "add_special": {"type": "boolean", "default": False, "description": "Add the end token"},
                 "with_pieces": {"type": "boolean", "default": False},
                 "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+                "add_special_tokens": {"type": "boolean", "default": True, "description": "Of `inputs`: add it"},
+                "prompt_name": tei.PROMPT_NAME,
                 "model": {"type": "string"},
             },
             (),
@@ -120,7 +123,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     async def tokenize(request: Request) -> Response:
         fields = await read_fields(request)
         if fields.has("inputs"):
-            return await told_by(tei.failure, request, tei.tokenize(request, service, settings, fields))
+            return await told_by(tei.failure, request, tei.tokenize(request, service, settings, which, fields))
         text, add_special = fields.text("content") or "", fields.flag("add_special", False)
         if not fields.flag("parse_special", True):
             raise BadRequestError(
@@ -128,7 +131,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             )
         if not text:
             return _json({"tokens": []})
-        model = _model(service, settings, fields)
+        model = await which.of(fields)
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
@@ -149,12 +152,12 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
             return _json({"content": ""})
-        text = await while_connected(request, service.detokenize(_model(service, settings, fields), ids))
+        text = await while_connected(request, service.detokenize(await which.of(fields), ids))
         return _json({"content": text})
 
     @routes.get("/props", summary="The model that answers where none is named")
     async def props() -> Response:
-        name = default_model(service, settings)
+        name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         info = await asyncio.to_thread(names.described, one)
         return _json(
@@ -172,6 +175,10 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
                 "is_sleeping": not service.loaded(),
             }
         )
+
+    @routes.get("/models", summary="The models on this machine, with what their files say")
+    async def models() -> Response:
+        return _json(await asyncio.to_thread(_models, settings))
 
     @routes.get("/health", summary="Whether the server answers, and what is loaded")
     @routes.get("/v1/health", include_in_schema=False)
@@ -200,12 +207,9 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return json_response(value, status, headers, "application/json; charset=utf-8")
 
 
-def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
-    given = fields.text("model")
-    return names.checked(given, settings) if given else default_model(service, settings)
-
-
-async def _embed(request: Request, service: Service, settings: ServerSettings, fields: Fields) -> Response:
+async def _embed(
+    request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
+) -> Response:
     field = "input" if fields.has("input") else "content"
     if not fields.has(field):
         raise BadRequestError('"input" or "content" must be provided')
@@ -214,57 +218,36 @@ async def _embed(request: Request, service: Service, settings: ServerSettings, f
         raise BadRequestError(
             "embd_normalize must not be below 0: vectors leave this server scaled", "embd_normalize"
         )
-    model = _model(service, settings, fields)
-    given = _split(fields.raw(field))
-    if not given:
-        raise BadRequestError(f'"{field}" must not be empty', field)
-    hold_to_limit(len(given), settings.max_items, field)
-    inputs = [await while_connected(request, _one(service, model, one, field)) for one in given]
-    wanted = ServiceRequest(model, tuple(inputs), truncate=fields.flag("truncate", False))
+    model = await which.of(fields)
+    mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate", False)
+    inputs = await as_inputs(request, service, model, mixed)
+    wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)
     result = await embedded(request, service, wanted)
     scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))
 
 
-def _split(value: Any) -> list[Any]:
-    """The inputs in a value: a list of numbers, or of numbers and texts, is one."""
-    if not isinstance(value, list):
-        return [value]
-    return [value] if any(type(one) is int for one in value) else value
-
-
-async def _one(service: Service, model: str, value: Any, field: str) -> str | tuple[int, ...]:
-    """One input as the service takes it; where ids and texts are mixed, the texts become ids."""
-    if isinstance(value, dict):
-        value = _text_of(Fields(value, f"{field}."))
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise BadRequestError(f"{field} must hold texts or token ids, got {shown(value)}", field)
-    ids: list[Any] = []
-    for part in value:
-        if isinstance(part, str):
-            ids += await service.tokenize(model, part, add_end_token=False) if part else []
-        else:
-            ids.append(part)
-    if not ids:
-        raise BadRequestError("Input content cannot be empty", field)
-    return token_ids(ids, field)
-
-
-def _text_of(fields: Fields) -> str:
-    if fields.has("prompt_string"):
-        return fields.text("prompt_string") or ""
-    texts = []
-    for part in fields.items("content") or []:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            name = fields.name("content")
-            raise BadRequestError(f"{name} must be parts of type text, got {shown(part)}", name)
-        texts.append(part["text"])
-    if not texts:
-        raise BadRequestError("an object must have prompt_string, or content with parts of type text")
-    return "".join(texts)
+def _models(settings: ServerSettings) -> dict[str, Any]:
+    """OpenAI's list with llama-server's `meta`, and Ollama's list, which llama-server has beside it."""
+    found = []
+    for name, one in names.listed(settings):
+        shown = names.short_form(name)
+        with suppress(Q3EError, OSError):  # a file that cannot be read is shown by `q3e-local list`
+            info = names.described(one)
+            meta = {
+                "vocab_type": _VOCAB_TYPE_BPE,
+                "n_vocab": info.n_vocab,
+                "n_ctx": info.n_ctx_train,
+                "n_ctx_train": info.n_ctx_train,
+                "n_embd": info.n_embd,
+                "n_params": names.parameters(one),
+                "size": one.size_bytes,
+                "ftype": info.quantization.upper(),
+            }
+            aliases = [] if name == shown else [name]
+            found.append({**openai.model_object(shown, one), "aliases": aliases, "tags": [], "meta": meta})
+    return {"models": ollama_models.listed_models(settings), "object": "list", "data": found}
 
 
 def _piece(written: bytes) -> str | list[int]:

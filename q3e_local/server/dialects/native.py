@@ -65,7 +65,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.post(
         "/q3e/embed",
-        summary="Embed texts, as q3e-local embed --server does",
+        summary="Embed texts, as `q3e-local embed --server` does",
         openapi_extra=body_schema(
             _TEXTS | _OPTIONS, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]}
         ),
@@ -108,7 +108,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.post(
         "/q3e/stop",
-        summary="Unload a model, and say whether it was loaded and is gone, as q3e-local stop does",
+        summary="Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does",
         openapi_extra=body_schema({"model": {"type": "string"}}, ("model",), {"model": "demo"}),
     )
     async def stop(request: Request) -> Response:

@@ -62,15 +62,18 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 KEEP_ALIVE = {
     "oneOf": [{"type": "string"}, {"type": "number"}],
-    "description": "Seconds, or a duration such as 10m; 0 unloads afterwards, below 0 never",
+    "description": "Seconds, or a duration such as `10m`; 0 unloads afterwards, below 0 never",
 }
 _OPTIONS = {
     "type": "object",
     "properties": {"num_ctx": {"type": "integer", "minimum": 2}},
-    "description": "num_ctx limits the tokens of each text; the others are this server's own to choose",
+    "description": "`num_ctx` limits the tokens of each text; the others are this server's own to choose",
 }
 _EMBED_SCHEMA = {
-    "model": {"type": "string", "description": "A name as in /api/tags; with -query behind it, texts are queries"},
+    "model": {
+        "type": "string",
+        "description": "A name as in `/api/tags`; with `-query` behind it, texts are queries",
+    },
     "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "truncate": {"type": "boolean", "default": True},
     "dimensions": {"type": "integer"},
@@ -165,7 +168,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
 
     @routes.post(
         "/api/generate",
-        summary="Load a model, or unload it with keep_alive 0 (what `ollama stop` sends)",
+        summary="Load a model, or unload it with `keep_alive` 0 (what `ollama stop` sends)",
         openapi_extra=body_schema(
             {"model": {"type": "string"}, "keep_alive": KEEP_ALIVE}, ("model",), {"model": "demo", "keep_alive": 0}
         ),

@@ -44,7 +44,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     @routes.get("/api/tags", summary="The models on this machine")
     @routes.head("/api/tags", include_in_schema=False)
     async def tags() -> Response:
-        return answer({"models": await asyncio.to_thread(_tags, settings)})
+        return answer({"models": await asyncio.to_thread(listed_models, settings)})
 
     @routes.post(
         "/api/show",
@@ -54,7 +54,10 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
     async def show(request: Request) -> Response:
         fields = await read_fields(request, only_first=True)
         name, verbose = _required(fields, settings), fields.flag("verbose", False)
-        return answer(await asyncio.to_thread(_show, name, verbose, settings))
+        try:
+            return answer(await asyncio.to_thread(_show, name, verbose, settings))
+        except (UnknownModelError, ModelNotHereError) as error:
+            raise type(error)(f"model '{_given(fields)}' not found{hint_of(error)}") from None
 
     @routes.get("/api/ps", summary="The models in memory")
     @routes.head("/api/ps", include_in_schema=False)
@@ -71,9 +74,7 @@ def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, an
         try:
             name = _required(fields, settings)
         except names.InvalidNameError:
-            raise BadRequestError(
-                f'name "{fields.text("model") or fields.text("name")}" is invalid', "model"
-            ) from None
+            raise BadRequestError(f'name "{_given(fields)}" is invalid', "model") from None
         one = await asyncio.to_thread(_removable, name)
         await service.unload(one.name)
         await asyncio.to_thread(_remove, one)
@@ -125,14 +126,20 @@ def rfc3339(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
 
 
+def _given(fields: Fields) -> str | None:
+    """The name as it was sent. Old clients say `name`."""
+    return fields.text("model") or fields.text("name")
+
+
 def _required(fields: Fields, settings: ServerSettings) -> str:
-    name = fields.text("model") or fields.text("name")
+    name = _given(fields)
     if not name:
         raise BadRequestError("model is required", "model")
     return names.checked(name, settings)
 
 
-def _tags(settings: ServerSettings) -> list[dict[str, Any]]:
+def listed_models(settings: ServerSettings) -> list[dict[str, Any]]:
+    """Ollama's list of the models on this machine, newest file first."""
     found = []
     for name, one in names.listed(settings):
         with suppress(Q3EError, OSError):  # a file that cannot be read is told of by show, and by q3e-local list
@@ -177,13 +184,11 @@ def _modified(one: Installed) -> str:
 
 
 def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
-    try:
-        one = names.here(name, settings)
-    except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f"model '{names.short_form(name)}' not found{hint_of(error)}") from None
+    one = names.here(name, settings)
     header = names.header_of(one)
     found: dict[str, Any] = {
-        "modelfile": f"# Made by q3e-local from the model's file\n# {names.short_form(name)}\nFROM {one.path}\n",
+        # Ollama names the file. Clients of this server learn no paths of this machine here.
+        "modelfile": f"# Made by q3e-local from the model's file\nFROM {names.short_form(name)}\n",
         "parameters": f"{'num_ctx':<30} {names.described(one).n_ctx_train}",
         "details": _details(one),
         "model_info": _metadata(header, verbose),

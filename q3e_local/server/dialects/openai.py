@@ -1,11 +1,14 @@
 """OpenAI's embeddings and models, with this model's own extras: query or document, instruction, smaller forms.
 
-Knows OpenAI's JSON; translates into the service's request and back.
+Knows OpenAI's JSON, and leaves the inputs that only llama-server takes here to mixed_inputs; translates into the
+service's request and back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -25,16 +28,15 @@ from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import (
     BadRequestError,
     Fields,
-    hold_to_limit,
     read_fields,
-    read_inputs,
 )
 from q3e_local.server.dialects.ignored import Ignored
+from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
+from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     NotServedError,
     body_schema,
-    default_model,
     embedded,
     json_response,
     result_headers,
@@ -43,6 +45,7 @@ from q3e_local.server.dialects.routes import (
     rows,
     truncated,
 )
+from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
@@ -69,19 +72,25 @@ _FORMS = ("float", "int8", "binary")
 
 _EMBED_SCHEMA = {
     "input": {
-        "description": "A text, a list of texts, the token ids of one text, or a list of token id lists",
+        "description": "A text, a list of texts, the token ids of one text, or a list of token id lists; and what "
+        'llama-server takes: ids and texts mixed, `{"prompt_string": ...}`, `{"content": [...]}`',
         "oneOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
             {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
             {
                 "type": "array",
                 "items": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
                 "minItems": 1,
             },
+            {"type": "object"},
         ],
     },
-    "model": {"type": "string", "description": "A name as in /v1/models; with -query behind it, texts are queries"},
+    "model": {
+        "type": "string",
+        "description": "A name as in `/v1/models`; with `-query` behind it, texts are queries. "
+        "Left out: the model named at the start, else the one that is loaded, else the default",
+    },
     "encoding_format": {"type": "string", "enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1, "description": "MRL: the first numbers, scaled to length 1"},
     "user": {"type": "string", "description": "Ignored"},
@@ -99,7 +108,34 @@ _EMBED_SCHEMA = {
 }
 
 
-def router(service: Service, settings: ServerSettings) -> APIRouter:
+class Embeddings:
+    """The answer to an embeddings request, which the log explains once where a client may expect another."""
+
+    def __init__(self, service: Service, settings: ServerSettings, which: WhichModel, notices: Notices) -> None:
+        self._service, self._settings, self._which, self._notices = service, settings, which, notices
+
+    async def answer(self, request: Request, fields: Fields) -> Response:
+        """Embed what a request's fields ask for. `model` in the answer is the name as it came, or the model's own.
+
+        Raises BadRequestError, InvalidNameError, and what Service.embed raises.
+        """
+        mixed = read_mixed(fields.raw("input"), "input", self._settings.max_items)
+        forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
+        model = await self._which.of(fields)
+        wanted = _wanted(fields, model)
+        inputs = await as_inputs(request, self._service, model, mixed)
+        result = await embedded(request, self._service, replace(wanted, inputs=tuple(inputs)))
+        if not all(isinstance(one, str) for one in mixed):
+            self._notices.once(
+                f"token ids were sent to {request.url.path}: they are read as ids of {result.model}'s vocabulary; "
+                "ids of another vocabulary give vectors without meaning. LangChain's OpenAIEmbeddings sends such ids "
+                "unless it is made with check_embedding_ctx_length=False",
+                logging.WARNING,
+            )
+        return await _answer(result, fields.text("model") or result.model, forms, encoding)
+
+
+def router(embeddings: Embeddings, settings: ServerSettings) -> APIRouter:
     """The routes under /v1."""
     routes = APIRouter(route_class=route_class(failure), tags=["OpenAI"])
     example = {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256}
@@ -108,44 +144,30 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     @routes.post(
         "/v1/embeddings",
         summary="Embed texts or token ids",
-        openapi_extra=body_schema(_EMBED_SCHEMA, ("model", "input"), example),
+        openapi_extra=body_schema(_EMBED_SCHEMA, ("input",), example),
     )
-    async def embeddings(request: Request) -> Response:
+    async def embed(request: Request) -> Response:
         fields = await read_fields(request)
         ignored.tell(fields, "/v1/embeddings", _EMBED_SCHEMA)
-        model = fields.text("model")
-        if not model:
-            raise BadRequestError("model is required; /v1/models lists what is here", "model")
-        return await embed(request, service, settings, fields, model)
+        return await embeddings.answer(request, fields)
 
     @routes.get("/v1/models", summary="The models on this machine")
     async def models() -> Response:
         found = await asyncio.to_thread(names.listed, settings)
-        return json_response({"object": "list", "data": [_model(names.short_form(name), one) for name, one in found]})
+        return json_response(
+            {"object": "list", "data": [model_object(names.short_form(name), one) for name, one in found]}
+        )
 
     @routes.get("/v1/models/{model:path}", summary="One model")
     async def model(model: str) -> Response:
         one = await asyncio.to_thread(names.here, names.checked(model, settings), settings)
-        return json_response(_model(model, one))
+        return json_response(model_object(model, one))
 
     return routes
 
 
-async def embed(
-    request: Request, service: Service, settings: ServerSettings, fields: Fields, model: str | None = None
-) -> Response:
-    """One embeddings request; without a `model`, the server's own answers."""
-    inputs = read_inputs(fields.raw("input"), "input")
-    hold_to_limit(len(inputs), settings.max_items, "input")
-    forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
-    given = model or fields.text("model")
-    wanted = request_of(fields, inputs, names.checked(given, settings) if given else default_model(service, settings))
-    result = await embedded(request, service, wanted)
-    return await _answer(result, given or result.model, forms, encoding)
-
-
-def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) -> ServiceRequest:
-    """The service's request with all that OpenAI's fields and ours say."""
+def _wanted(fields: Fields, model: str) -> ServiceRequest:
+    """The service's request with all that OpenAI's fields and ours say, but for the inputs."""
     kind: Kind | None = None
     if fields.has("input_type"):
         kind = "query" if fields.choice("input_type", ("query", "document"), "document") == "query" else "document"
@@ -168,7 +190,7 @@ def request_of(fields: Fields, inputs: list[str | tuple[int, ...]], model: str) 
         raise BadRequestError(f"dimensions must be 1 or more, got {dim}", "dimensions")
     return ServiceRequest(
         model,
-        tuple(inputs),
+        (),
         kind=kind,
         task=task,
         instruction=instruction,
@@ -202,6 +224,16 @@ def error_response(
     """OpenAI's error object, all four keys present."""
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json_response({"error": error}, status, headers)
+
+
+def model_object(name: str, one: Installed) -> dict[str, Any]:
+    """OpenAI's object for a model under this name."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(one.path.stat().st_mtime),
+        "owned_by": name.rpartition("/")[0].rpartition("/")[2] or "library",
+    }
 
 
 def _forms(fields: Fields) -> tuple[str, ...]:
@@ -247,12 +279,3 @@ async def _in_forms(result: ServiceResult, forms: tuple[str, ...]) -> list[dict[
             for one, value in zip(found, values, strict=True):
                 one[name] = value
     return found
-
-
-def _model(name: str, one: Installed) -> dict[str, Any]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": int(one.path.stat().st_mtime),
-        "owned_by": name.rpartition("/")[0].rpartition("/")[2] or "library",
-    }

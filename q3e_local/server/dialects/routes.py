@@ -15,13 +15,10 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import OptionError, Q3EError
 from q3e_local.server.dialects.body import BadRequestError
 from q3e_local.server.errors import QueueFullError, StoppingError
-from q3e_local.server.naming import served_as
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
-from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -149,14 +146,6 @@ async def rows(vectors: Vectors) -> list[orjson.Fragment]:
         some = vectors[first : first + n_rows]
         written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in some]
     return written
-
-
-def default_model(service: Service, settings: ServerSettings) -> str:
-    """Which model answers when a request names none: the server's, the one that is loaded, or the usual one."""
-    if settings.models:
-        return served_as(settings.models[0])
-    loaded = service.loaded()
-    return loaded[0].name if loaded else DEFAULT_MODEL
 
 
 def retry_headers(error: Exception) -> dict[str, str]:

@@ -33,12 +33,12 @@ from q3e_local.server.dialects.body import (
     hold_to_limit,
     read_fields,
     read_inputs,
+    shown,
     token_ids,
 )
 from q3e_local.server.dialects.routes import (
     ClientGoneError,
     body_schema,
-    default_model,
     embedded,
     json_response,
     pieces,
@@ -48,6 +48,7 @@ from q3e_local.server.dialects.routes import (
     rows,
     while_connected,
 )
+from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
@@ -74,12 +75,13 @@ _PROMPTS: dict[str, Kind] = {"query": "query", "document": "document"}
 # Every special token of this family is written so.
 _SPECIAL = re.compile(rb"<\|[a-z_]+\|>")
 
+PROMPT_NAME = {"type": "string", "enum": list(_PROMPTS), "description": "What the model gets before each text"}
 _TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _HOW = {
     "truncate": {"type": "boolean", "default": True},
     "truncation_direction": {"type": "string", "enum": ["Right"]},
-    "prompt_name": {"type": "string", "enum": list(_PROMPTS)},
+    "prompt_name": PROMPT_NAME,
 }
 _EMBED_SCHEMA = {
     "inputs": {
@@ -91,7 +93,7 @@ _EMBED_SCHEMA = {
     },
     "normalize": {"type": "boolean", "enum": [True]},
     "dimensions": {"type": "integer", "minimum": 1},
-    "model": {"type": "string", "description": "Not TEI's: a name as in /v1/models; else the server's own"},
+    "model": {"type": "string", "description": "Not TEI's: a name as in `/v1/models`; else the server's own"},
     **_HOW,
 }
 _DECODE_SCHEMA = {
@@ -110,7 +112,7 @@ _SIMILARITY_SCHEMA = {
 }
 
 
-def router(service: Service, settings: ServerSettings) -> APIRouter:
+def router(service: Service, settings: ServerSettings, which: WhichModel) -> APIRouter:
     """The routes at the root that TEI's clients use."""
     routes = APIRouter(route_class=route_class(failure), tags=["Text Embeddings Inference"])
 
@@ -128,7 +130,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         if not fields.flag("normalize", True):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
         dim = fields.integer("dimensions")
-        result = await _result(request, service, settings, fields, fields, inputs, dim)
+        result = await _result(request, service, settings, which, fields, fields, inputs, dim)
         return json_response(await rows(result.vectors), headers=result_headers(result))
 
     @routes.post(
@@ -149,7 +151,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         if not all(isinstance(text, str) for text in sentences):
             raise BadRequestError("inputs.sentences must be a list of texts", "inputs.sentences")
         how = fields.object("parameters")
-        result = await _result(request, service, settings, fields, how, [source, *sentences], None)
+        result = await _result(request, service, settings, which, fields, how, [source, *sentences], None)
         found = scores(result.vectors[:1], result.vectors[1:])[0]
         return json_response(found, headers=result_headers(result))
 
@@ -165,12 +167,12 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
             raise EmptyInputError("`ids` cannot be empty", "ids")
         runs = [token_ids(ids, "ids") for ids in (given if all(isinstance(one, list) for one in given) else [given])]
         hold_to_limit(len(runs), settings.max_items, "ids")
-        model, skips = _model(service, settings, fields), fields.flag("skip_special_tokens", True)
+        model, skips = await which.of(fields), fields.flag("skip_special_tokens", True)
         return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
 
     @routes.get("/info", summary="The model that answers where none is named, and the limits")
     async def info() -> Response:
-        name = default_model(service, settings)
+        name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         found = await asyncio.to_thread(names.described, one)
         return json_response(
@@ -196,8 +198,10 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     return routes
 
 
-async def tokenize(request: Request, service: Service, settings: ServerSettings, fields: Fields) -> Response:
-    """TEI's answer of /tokenize: the tokens of each text with what they are."""
+async def tokenize(
+    request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
+) -> Response:
+    """TEI's answer of /tokenize: the tokens of each text, and of the prompt before it, with what they are."""
     given = fields.raw("inputs")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -205,13 +209,12 @@ async def tokenize(request: Request, service: Service, settings: ServerSettings,
     if not texts or "" in texts:
         raise EmptyInputError("`inputs` cannot be empty", "inputs")
     hold_to_limit(len(texts), settings.max_items, "inputs")
-    if fields.has("prompt_name"):
-        raise BadRequestError("prompt_name is not taken here: tokenize the text as it stands", "prompt_name")
-    model = _model(service, settings, fields)
+    kind = _kind(fields)
+    model = await which.of(fields)
     add_end = fields.flag("add_special_tokens", True)
     answer = []
     for text in texts:
-        ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end))
+        ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end, kind=kind))
         written = await while_connected(request, pieces(service, model, ids))
         answer.append([_token(i, piece) for i, piece in zip(ids, written, strict=True)])
     return json_response(answer)
@@ -239,6 +242,7 @@ async def _result(
     request: Request,
     service: Service,
     settings: ServerSettings,
+    which: WhichModel,
     fields: Fields,
     how: Fields,
     inputs: Inputs,
@@ -252,22 +256,27 @@ async def _result(
         raise BadRequestError(
             "truncation_direction must be Right: texts are cut at their end", "truncation_direction"
         )
-    prompt = how.text("prompt_name")
-    if prompt is not None and prompt not in _PROMPTS:
-        raise BadRequestError(f"unknown prompt_name; there are {', '.join(_PROMPTS)}", "prompt_name")
+    kind = _kind(how)
     wanted = ServiceRequest(
-        _model(service, settings, fields),
+        await which.of(fields),
         tuple(inputs),
-        kind=None if prompt is None else _PROMPTS[prompt],
+        kind=kind,
         dim=dim,
         truncate=how.flag("truncate", True),
     )
     return await embedded(request, service, wanted)
 
 
-def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
-    given = fields.text("model")
-    return names.checked(given, settings) if given else default_model(service, settings)
+def _kind(how: Fields) -> Kind | None:
+    """What `prompt_name` makes of the texts; None where it is left out."""
+    name = how.text("prompt_name")
+    if name is None:
+        return None
+    if name not in _PROMPTS:
+        raise BadRequestError(
+            f"prompt_name {shown(name)} is unknown; there are {', '.join(_PROMPTS)}", how.name("prompt_name")
+        )
+    return _PROMPTS[name]
 
 
 def _token(token_id: int, piece: bytes) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Which model answers a request: the model it names, else the server's own.
+
+Knows the field `model` and which models the server was started with or has loaded; nothing of what is asked of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from q3e_local import store
+from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.errors import ModelNotHereError
+from q3e_local.server.dialects import names
+from q3e_local.server.dialects.body import Fields
+from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.naming import served_as
+from q3e_local.server.service import Service
+from q3e_local.server.settings import ServerSettings
+
+
+class WhichModel:
+    """Chooses for the dialects whose clients need not name a model: OpenAI's, llama-server's and TEI's."""
+
+    def __init__(self, service: Service, settings: ServerSettings, notices: Notices) -> None:
+        self._service, self._settings, self._notices = service, settings, notices
+
+    async def of(self, fields: Fields) -> str:
+        """The model that a request names; the server's own if it names none, which the log says once.
+
+        Raises BadRequestError for a name that is no text, InvalidNameError, and what `own` raises.
+        """
+        given = fields.text("model")
+        if given:
+            return names.checked(given, self._settings)
+        name, why = await self._own()
+        self._notices.once(f"requests that name no model are answered by {name}, {why}")
+        return name
+
+    async def own(self) -> str:
+        """The model that answers when a request names none. Raises ModelNotHereError if there is none."""
+        return (await self._own())[0]
+
+    async def _own(self) -> tuple[str, str]:
+        """The first model named at the start, else a loaded one, else the default, else the only one here; and why.
+
+        The demo model is never taken unasked: its vectors are for trying commands.
+        """
+        if self._settings.models:
+            return served_as(self._settings.models[0]), "which was named at the start"
+        loaded = self._service.loaded()
+        if loaded:
+            return loaded[0].name, "which is loaded"
+        installed = await asyncio.to_thread(store.installed)
+        here = [one.name for one in installed if one.origin != "bundled"]
+        if DEFAULT_MODEL in here:
+            return DEFAULT_MODEL, "the default model"
+        if len(here) == 1:
+            return here[0], "the only model on this machine"
+        raise ModelNotHereError(
+            f"the request names no model, and the default is not on this machine: name one of "
+            f"{', '.join(one.name for one in installed)}; or bring {DEFAULT_MODEL} here with POST /api/pull, or "
+            f"q3e-local pull {DEFAULT_MODEL}"
+        )

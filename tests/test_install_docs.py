@@ -1,0 +1,53 @@
+"""docs/install.md names folders, versions and extras as they are."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+
+from q3e_local import folders
+from q3e_local.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OF_FOLDERS = ("data", "config", "state", "cache")
+
+
+def row(name: str) -> list[str]:
+    """The cells of a folder's row, behind its name."""
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {name}:")]
+    return [cell.strip().strip("`") for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.mark.parametrize("name", OF_FOLDERS)
+@pytest.mark.parametrize(("column", "system"), [(0, Unix), (1, MacOS)])
+def test_folders_of_each_system(name: str, column: int, system: type) -> None:
+    said = row("data")[column] if row(name)[column] == "the same as data" else row(name)[column]
+    assert Path(said).expanduser() == Path(getattr(system("q3e-local", appauthor=False), f"user_{name}_dir"))
+
+
+@pytest.mark.parametrize("name", OF_FOLDERS)
+def test_folders_below_q3e_home(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path))
+    found = getattr(folders, f"{name}_folder")()
+    assert row(name)[3].replace("$Q3E_HOME", str(tmp_path)) == str(found)
+
+
+def test_the_bindings_version_is_the_one_that_is_needed() -> None:
+    (pinned,) = [one for one in PROJECT["dependencies"] if one.startswith("llama-cpp-python")]
+    assert set(re.findall(r"llama-cpp-python==[\d.]+", PAGE)) == {pinned}
+
+
+def test_extras_and_commands_there_are() -> None:
+    named = {one for found in re.findall(r"\[([a-z,]+)\]'", PAGE) for one in found.split(",")}
+    assert named
+    assert named <= set(PROJECT["optional-dependencies"])
+    commands = set(re.findall(r"^(?:\S+/)?q3e-local ([a-z]+)", PAGE, re.MULTILINE))
+    assert {"service", "list", "rm", "cache", "doctor"} <= commands <= set(main.list_commands(click.Context(main)))

@@ -1,0 +1,134 @@
+"""Inputs that only llama-server takes, on each of its routes, with the cases of its own tests.
+
+llama.cpp tools/server/tests/unit/test_embedding.py and tools/server/server-common.cpp (tokenize_input_prompts).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fake_service import END, FakeService, vector
+
+pytest_plugins = ["serving"]
+
+PATHS = ("/embedding", "/embeddings", "/v1/embeddings")
+AB = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+
+
+@pytest.fixture(autouse=True)
+def _loaded(http: httpx.Client) -> None:
+    http.post("/api/embed", json={"model": "demo"})
+
+
+def vectors(answer: httpx.Response) -> list[Any]:
+    """The vectors of an answer, which is OpenAI's object or llama-server's bare list."""
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    return [one["embedding"] for one in found["data"]] if "data" in found else [one["embedding"][0] for one in found]
+
+
+# What is given, and of each input its last id before the end token and the number of its ids with it.
+SHAPES = [
+    ("", [(0, 1)]),
+    ("string", [("g", 7)]),
+    ([12, 34, 56], [(56, 4)]),
+    ([12, 34, "string", 56, 78], [(78, 11)]),
+    ([12, "ab"], [("b", 4)]),
+    (["ab", 12], [(12, 4)]),
+    (["ab", 12, "", "cd", "e"], [("e", 7)]),
+    ([12, END, "ab", END], [("b", 5)]),
+    (["string1", "string2"], [("1", 8), ("2", 8)]),
+    (["string1", [12, 34, 56]], [("1", 8), (56, 4)]),
+    ([[12, 34, 56], [12, 34, 56]], [(56, 4), (56, 4)]),
+    ([[12, 34, 56], [12, "string", 34, 56]], [(56, 4), (56, 10)]),
+    ({"prompt_string": "string"}, [("g", 7)]),
+    ({"prompt_string": ""}, [(0, 1)]),
+    ({"prompt_string": [12, "ab"]}, [("b", 4)]),
+    ({"prompt_string": "string", "content": None}, [("g", 7)]),
+    ({"content": [{"type": "text", "text": "string"}]}, [("g", 7)]),
+    ({"content": AB}, [("b", 3)]),
+    (["string1", {"prompt_string": "ab"}, {"content": AB}], [("1", 8), ("b", 3), ("b", 3)]),
+    (["a", "", [12], [12, "ab"], {"content": AB}], [("a", 2), (0, 1), (12, 2), ("b", 4), ("b", 3)]),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("given", "expected"), SHAPES)
+def test_shapes_of_input(http: httpx.Client, path: str, given: Any, expected: list[tuple[Any, int]]) -> None:
+    # test_embedding_mixed_input, test_embedding_content_text_same_as_string
+    rows = [vector(ord(last) if isinstance(last, str) else last, n_ids) for last, n_ids in expected]
+    assert np.allclose(vectors(http.post(path, json={"input": given})), rows)
+    if path != "/v1/embeddings":
+        assert np.allclose(vectors(http.post(path, json={"content": given})), rows)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [  # test_embedding_invalid_input, and what llama-server refuses in code
+        ([], '"input" must not be empty'),
+        ([[]], "cannot be empty"),
+        ([[12], []], "cannot be empty"),
+        ({}, "input must have prompt_string"),
+        ({"prompt_string": 5}, "input must have prompt_string"),
+        ({"prompt_string": None}, "input must have prompt_string"),
+        ({"prompt_string": {"prompt_string": "a"}}, "input must have prompt_string"),
+        ({"prompt_string": ["a", "b"]}, "input.prompt_string must be"),
+        ({"prompt_string": []}, "cannot be empty"),
+        ({"prompt_string": "a", "multimodal_data": ["AAAA"]}, "the model reads text alone"),
+        ({"content": "string"}, "input.content must be a list"),
+        ({"content": []}, "input.content must be a list"),
+        ({"content": ["a"]}, "input.content[0] must be a part of type text"),
+        ({"content": [{"type": "unknown"}]}, "got one of type 'unknown'"),
+        ({"content": [*AB, {"type": "image_url", "image_url": {"url": "x"}}]}, "input.content[2] must be"),
+        ({"content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}, "got one of type 'input_audio'"),
+        ({"content": [{"type": "input_video", "input_video": {"url": "x"}}]}, "got one of type 'input_video'"),
+        ({"content": [{"type": "text"}]}, "input.content[0] must be a part of type text with a text"),
+        ({"content": [{"type": ["text"], "text": "a"}]}, "input.content[0] must be"),
+        (["a", None], "input[1] must be a text, a list of token ids"),
+        (["a", ["b"]], "input[1] must be a text, a list of token ids"),
+        (["a", {"content": "b"}], "input[1].content must be a list"),
+        ([12, None], "got null among"),
+        ([12, "a", None], "got null among"),
+        ([12, "a", 1.5], "got 1.5 among"),
+        ([12, {"prompt_string": "a"}], "input"),
+        ([12, [34]], "input"),
+        ([12, "a", -1], "no vocabulary has"),
+        ([12, "a", 999], "not in the vocabulary"),
+        (True, "input must be a text, a list of token ids"),
+        (5, "or an object with prompt_string or content, or a list of these, got 5"),
+        (["a"] * 51, "51 items, the limit of this server is 50"),
+        ([12, *["a"] * 51], "52 items, the limit of this server is 50"),
+        ([[12, *["a"] * 30], [12, *["a"] * 30]], "items, the limit of this server is 50"),
+    ],
+)
+def test_what_is_refused(http: httpx.Client, path: str, given: Any, where: str) -> None:
+    answer = http.post(path, json={"input": given})
+    assert answer.status_code == 400, answer.text
+    assert where in answer.json()["error"]["message"]
+    if path != "/embedding":
+        assert answer.json()["error"]["param"] == "input"
+
+
+def test_a_mixed_input_is_cut_or_refused_as_ids_are(http: httpx.Client) -> None:
+    given = [*range(60), "y" * 60]
+    cut = http.post("/v1/embeddings", json={"input": ["a", given]})
+    assert cut.json()["truncated"] == [1]
+    assert np.allclose(vectors(cut)[1], vector(ord("y"), 100))
+    refused = http.post("/v1/embeddings", json={"input": ["a", given], "truncate": False}).json()["error"]
+    assert refused["code"] == "context_length_exceeded"
+    assert "text 1: 121 tokens" in refused["message"]
+
+
+def test_a_text_among_ids_that_cannot_be_tokenized_is_named_by_the_place_of_its_input(
+    http: httpx.Client, fake: FakeService
+) -> None:
+    from q3e_local.errors import InvalidTextError
+
+    fake.fail = InvalidTextError("has no end", 0)
+    answer = http.post("/v1/embeddings", json={"input": ["a", "b", [12, "c"]]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+    assert answer.json()["error"]["message"] == "text 2: has no end"
