@@ -51,8 +51,8 @@ FOREIGN = {
     "platformdirs": {"folders"},
     "click": {"cli"},
     "rich": {"cli"},
-    "orjson": {"cli", "server", "search.export"},
-    "pyarrow": {"cli", "search.export"},
+    "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},
+    "pyarrow": {"cli", "search.export", "reading.records.parquet"},
     "sklearn": {"jobs.clustering", "jobs.mapping"},
     "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
     "matplotlib": {"jobs.drawing"},
@@ -63,6 +63,7 @@ FOREIGN = {
     "markdown_it": {"reading.markdown"},
     "docutils": {"reading.restructured"},
     "lxml": {"reading.markup"},
+    "openpyxl": {"reading.workbooks"},
     "pypdf": {"reading.pdf"},
     "docx": {"reading.word"},
     "pptx": {"reading.slides"},
@@ -150,7 +151,7 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:
     heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
-    heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"}
+    heavy |= {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx", "openpyxl"}
     heavy |= {"apsw", "sqlite_vec", "watchfiles", "sklearn", "matplotlib"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
