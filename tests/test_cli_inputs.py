@@ -156,11 +156,11 @@ def test_click_leaves_the_arguments_as_they_are_on_windows(monkeypatch):
 PROBLEMS = {
     "bytes that are not UTF-8": (
         {"1": "one", "2": b"two\nthr\xffee", "3": "three"}, ["1", "2", "3"],
-        "2 is not UTF-8: byte 0xff in line 2 (at byte 7); convert it first", "3",
+        "2 is not UTF-8: byte 0xff in line 2 (at byte 7)", "3",
     ),
     "such bytes in a line": (
         {"a": b"one\ncaf\xe9\nthree"}, ["--lines", "a"],
-        "a:2 is not UTF-8: byte 0xe9 at byte 3; convert it first", "a:3",
+        "a:2 is not UTF-8: byte 0xe9 at byte 3", "a:3",
     ),
     "such bytes in JSON": (
         {"a": b'{"text": "one"}\n{"text": "\xff"}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
@@ -174,16 +174,12 @@ PROBLEMS = {
         "a:3 field 'key' is not UTF-8", "3",
     ),
     "CSV of which the first line is not UTF-8": (
-        {"1": "text\none", "2": "text\ntwo".encode("utf-16"), "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
-        "2 is UTF-16, not UTF-8; convert it first", "3:2",
+        {"1": "text\none", "2": b"text,caf\xe9\ntwo", "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
+        "2 is not UTF-8 in its first line", "3:2",
     ),
-    "UTF-16": (
-        {"1": "one", "2": b"\xff\xfet\0w\0", "3": "three"}, ["1", "2", "3"],
-        "2 is UTF-16, not UTF-8; convert it first", "3",
-    ),
-    "UTF-16, big end first": (
-        {"1": "one", "2": b"\xfe\xff\0t\0w", "3": "three"}, ["1", "2", "3"],
-        "2 is UTF-16, not UTF-8; convert it first", "3",
+    "UTF-16 that no byte order mark says": (
+        {"1": "one", "2": "tw\u4e8c".encode("utf-16-le"), "3": "three"}, ["1", "2", "3"],
+        "2 is a binary file (NUL at byte 1)", "3",
     ),
     "a binary file": (
         {"1": "one", "2": b"GIF\0\xff", "3": "three"}, ["1", "2", "3"], "2 is a binary file (NUL at byte 3)", "3",
@@ -267,10 +263,32 @@ PROBLEMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("files", "arguments", "said", "third"), PROBLEMS.values(), ids=PROBLEMS)
+OF_RECORDS = {name: case for name, case in PROBLEMS.items() if {"--lines", "--jsonl", "--csv"} & set(case[1])}
+OF_FILES = {name: case for name, case in PROBLEMS.items() if name not in OF_RECORDS}
+
+
+@pytest.mark.parametrize(("files", "arguments", "said", "third"), OF_RECORDS.values(), ids=OF_RECORDS)
+def test_a_record_that_fails_is_found_before_a_model_is_loaded(files, arguments, said, third, tmp_path, monkeypatch):
+    write(tmp_path, files)
+    monkeypatch.setattr("q3e_local.load", None)
+    result = embed(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {said}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+STREAMED = {name: case for name, case in OF_RECORDS.items() if list(case[0]) == ["a"]} | OF_FILES
+
+
+@pytest.mark.parametrize(("files", "arguments", "said", "third"), STREAMED.values(), ids=STREAMED)
 def test_what_is_before_a_text_that_fails_is_written_and_the_command_fails(files, arguments, said, third, tmp_path):
     write(tmp_path, files)
-    result = embed(*arguments)
+    if "a" in files:  # the records of a pipe are seen once
+        arguments, piped = ["-" if one == "a" else one for one in arguments], files["a"]
+        said = said.replace("a:", "stdin:")
+    else:
+        piped = None
+    result = embed(*arguments, input=piped)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {said}")
     assert len(result.stderr.splitlines()) == 1

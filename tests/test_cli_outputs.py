@@ -359,13 +359,13 @@ def test_force_replaces(suffix, tmp_path):
 @pytest.mark.parametrize("suffix", WHOLE)
 def test_a_run_that_fails_leaves_a_whole_format_as_it_was(suffix, old, tmp_path):
     name = f"out.{suffix}"
-    write(tmp_path, {"a": "one\ntwo\n\xff\0\n"} | ({} if old is None else {name: old}))
+    write(tmp_path, {} if old is None else {name: old})
     before = listing(tmp_path)
-    result = embed("--lines", "a", "-o", name, "--force")
+    result = embed("--lines", "-o", name, "--force", input="one\ntwo\n\xff\0\n")  # of a file it is found before
     assert result.exit_code == 1
     said = result.stderr.splitlines()
     assert said[0] == "nothing is kept of 2 texts: only .jsonl and .npy outputs can be resumed"
-    assert said[1].startswith("Error: a:3 is a binary file")
+    assert said[1].startswith("Error: stdin:3 is a binary file")
     assert len(said) == 2
     assert listing(tmp_path) == before
 
@@ -373,12 +373,11 @@ def test_a_run_that_fails_leaves_a_whole_format_as_it_was(suffix, old, tmp_path)
 @pytest.mark.parametrize("suffix", GROWING)
 def test_a_run_that_fails_leaves_what_it_wrote_where_it_can_go_on(suffix, tmp_path):
     name = f"out.{suffix}"
-    write(tmp_path, {"a": "one\ntwo\n\0\n"})
-    result = embed("--lines", "a", "-o", name)
+    result = embed("--lines", "-o", name, input="one\ntwo\n\0\n")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         f"2 texts are in {name}; go on with --resume",
-        "Error: a:3 is a binary file (NUL at byte 0); or go on without it: --skip-errors",
+        "Error: stdin:3 is a binary file (NUL at byte 0); or go on without it: --skip-errors",
     ]
     got = READERS[suffix][1]((tmp_path / name).read_bytes(), np.dtype(np.float32))
     np.testing.assert_array_equal(got, expected(["one", "two"]).vectors)
@@ -386,18 +385,16 @@ def test_a_run_that_fails_leaves_what_it_wrote_where_it_can_go_on(suffix, tmp_pa
 
 @pytest.mark.parametrize("suffix", GROWING)
 def test_a_run_that_fails_at_its_first_text_leaves_nothing(suffix, tmp_path):
-    write(tmp_path, {"a": "\0\n"})
     before = listing(tmp_path)
-    assert embed("--lines", "a", "-o", f"out.{suffix}").exit_code == 1
+    assert embed("--lines", "-o", f"out.{suffix}", input="\0\n").exit_code == 1
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("suffix", GROWING)
 def test_force_keeps_what_is_there_until_the_first_record(suffix, tmp_path):
     assert embed("--text", "of value", "-o", f"out.{suffix}").exit_code == 0
-    write(tmp_path, {"a": "\0\n"})
     before = listing(tmp_path)
-    assert embed("--lines", "a", "-o", f"out.{suffix}", "--force").exit_code == 1
+    assert embed("--lines", "-o", f"out.{suffix}", "--force", input="\0\n").exit_code == 1
     assert listing(tmp_path) == before
 
 

@@ -123,8 +123,10 @@ def test_memory_does_not_grow_with_the_file(folder):
         (("missing.csv", "a", "b"), 1, ["missing.csv cannot be read"]),
         (("pairs.csv", "zh", "xx"), 1, ["pairs.csv has no column 'xx'; its columns are id, zh, en, note"]),
         (("empty.csv", "a", "b"), 1, ["its columns are none"]),
-        (("gbk.csv", "听到", "写的"), 1, ["gbk.csv is not UTF-8 in its first line", "iconv -f GBK"]),
-        (("utf16.csv", "听到", "写的"), 1, ["utf16.csv is UTF-16, not UTF-8", "iconv -f UTF-16"]),
+        (("latin.csv", "caf\u00e9", "b"), 1, ["latin.csv is not UTF-8 in its first line", "--encoding"]),
+        (("book.xlsx", "a", "b"), 1, ["book.xlsx has no rows of text", "save it as CSV"]),
+        (("zipped.csv", "a", "b"), 1, ["zipped.csv is a zip file, as Excel workbooks are"]),
+        (("pairs.csv", "zh", "en", "--delimiter", "::"), 2, ["--delimiter is one character", "'::'"]),
         (
             ("wide.csv", "a", "b", "--score", "s", "--threshold", "-1"),
             1,
@@ -142,7 +144,7 @@ def test_memory_does_not_grow_with_the_file(folder):
         (("few.csv", "a", "--vectors", "nan.npy", "-d", "32"), 1, ["row 0 of nan.npy has NaN"]),
         (("few.csv", "a", "--vectors", "other.npy", "-d", "32"), 2, ["of the space q3e1-0-32-plain: not of demo"]),
         (("pairs.csv", "zh", "en", "--score", "note"), 2, ["has a column 'note' already"]),
-        (("pairs.csv", "zh", "note"), 1, ["pairs.csv:6 column 'note' is not UTF-8", "iconv"]),
+        (("pairs.csv", "zh", "note"), 1, ["pairs.csv:6 column 'note' is not UTF-8", "--encoding"]),
         (("broken.csv", "a", "b"), 1, ["broken.csv:3 is not CSV"]),
         (("pairs.csv", "zh", "en", "-o", "pairs.csv", "--force"), 2, ["pairs.csv is the output too"]),
         (("pairs.csv", "zh", "en", "-o", "x.csv", "--dropped", "x.csv"), 2, ["are the same file"]),
@@ -153,9 +155,11 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_left(arguments, code,
     for name, scale in {"two": 1, "nan": np.nan, "other": 1}.items():
         np.save(f"{name}.npy", scale * np.eye(1 if name == "other" else 2, 32, dtype=np.float32))
     row = '{"index":0,"id":"x","text_sha256":"0","space":"q3e1-0-32-plain"}\n'
-    chinese = "听到,写的\n预算,预算\n"
-    encoded = {"gbk.csv": chinese.encode("gbk"), "utf16.csv": chinese.encode("utf-16"), "wide.csv": "a,b\n1,2,3\n"}
-    files = encoded | {
+    files = {
+        "latin.csv": b"caf\xe9,b\nx,y\n",
+        "book.xlsx": b"PK\x03\x04",
+        "zipped.csv": b"PK\x03\x04\0\n",
+        "wide.csv": "a,b\n1,2,3\n",
         "empty.csv": "",
         "few.csv": "a\nx\n",
         "broken.csv": 'a,b\n1,2\n"x"y,z\n',

@@ -95,7 +95,7 @@ def encrypted() -> bytes:
         ("a.odt", other_kind(), "is no text document but application/vnd.oasis.opendocument.spreadsheet"),
         ("a.odt", encrypted(), "is encrypted; save a copy without its password"),
         ("a.odt", b"no zip", "cannot be read as OpenDocument text"),
-        ("a.xlsx", b"no zip", "cannot be read as Excel workbook"),
+        ("a.xlsx", b"no zip", "cannot be read as an Excel workbook"),
         ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 with a password", "is encrypted, or from Office 2003"),
     ],
 )

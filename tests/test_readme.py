@@ -1,4 +1,4 @@
-"""Every q3e-local command that the READMEs, docs/jobs.md and docs/models.md show is run, and gives what they show."""
+"""Every q3e-local command that the READMEs and the pages of docs/ show is run, and gives what they show."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def roughly(line: str) -> str:
 
 SESSIONS = [(index_before(readme, session[0]), *session, shown) for readme in READMES for session in sessions(readme)]
 SESSIONS += [([], *session, roughly) for session in sessions("docs/jobs.md")]
+SESSIONS += [([], *session, shown) for session in sessions("docs/embed.md")]
 
 
 @pytest.mark.parametrize(("before", "command", "lines", "shown"), SESSIONS)
 def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tmp_path, monkeypatch):
-    for folder in ("examples", "docs/jobs"):
+    for folder in ("examples", "docs/jobs", "docs/embed"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")

@@ -18,12 +18,12 @@ import numpy as np
 from q3e_local.cli import DONE, SKIPPED, inputs
 from q3e_local.cli.computing import check_request, computing
 from q3e_local.cli.engine_options import explained
-from q3e_local.cli.formats import text_digest
 from q3e_local.cli.given_vectors import GivenVectors, read_npy
-from q3e_local.cli.inputs import STDIN, Layout
+from q3e_local.cli.inputs import STDIN, Layout, Survey
 from q3e_local.cli.jobs.asked import Embedding, Reading
 from q3e_local.cli.loading import check_dim
 from q3e_local.cli.progress import meter
+from q3e_local.cli.record import text_digest
 from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.request import EmbedRequest
@@ -188,7 +188,7 @@ def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None
     if len(given) > 1:
         raise OptionError(f"{given[0]} and {given[1]} both have vectors; give one of them")
     if not given:
-        return read_texts(reading, leave_out)
+        return read_texts(reading, embedding.quiet, leave_out)
     others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
     if others.glob is not None and not others.names:
         raise OptionError(f"--glob is for folders, {given[0]} is none")
@@ -208,22 +208,29 @@ def check_used(embedding: Embedding, *readings: Reading) -> None:
         )
 
 
-def read_texts(reading: Reading, leave_out: Path | None = None) -> Texts:
-    """All texts of the inputs. Raises InputError for one that cannot be read, or leaves it out."""
+def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:
+    """All texts of the inputs. Raises InputError for one that cannot be read, or leaves it out.
+
+    With `has_blank` blank texts are left out, and nothing is wrong with them. Say on stderr, unless `quiet`, what is
+    read in another encoding than UTF-8.
+    """
     source = inputs.find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
     ids: list[str] = []
     texts: list[str] = []
     places: list[Place] = []
     skipped: list[str] = []
-    for item in source.read():
+    survey = Survey(blank_is_wrong=not has_blank)
+    for item in source.read(lambda line: None if quiet else click.echo(line, err=True)):
+        survey.add(item)
         if item.problem is None:
             ids.append(item.id)
             texts.append(item.text)
             places.append(Place(item.source, item.line, item.line))
-        elif reading.skip:
+        elif reading.skip and not (has_blank and item.is_blank):
             skipped.append(f"{item.id} {item.problem}")
-        else:
-            raise InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
+    error = survey.error()
+    if error is not None and not reading.skip:
+        raise error
     if not ids:
         raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
     return Texts(tuple(ids), tuple(texts), tuple(places), tuple(skipped))
@@ -268,7 +275,8 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
             )
         places = (Place(path.as_posix()),) * len(found.ids)
         return Collection(found.ids, found.ids, found.vectors, places, found.space, has_texts=False)
-    read = read_texts(others)
+    # A blank text has no row, or one that is left out; the digests show whether the others are those of the rows.
+    read = read_texts(others, embedding.quiet, has_blank=bool(found.digests))
     _check_texts(path, found, read)
     return Collection(read.ids, read.texts, found.vectors, read.places, found.space, read.skipped)
 
@@ -329,6 +337,6 @@ def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
     there = "there is 1 text" if n_texts == 1 else f"there are {n_texts} texts"
     files = [name for name in reading.names if name != STDIN]
     hint = ""
-    if reading.layout == Layout() and (reading.names or not reading.texts) and not reading.given:
+    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.given:
         hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
     raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")

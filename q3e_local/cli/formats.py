@@ -7,49 +7,17 @@ to the same float32.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from q3e_local.cli.record import About, Record, cell, row_fields
 from q3e_local.errors import OptionError
-from q3e_local.vectors import Dtype, Vectors, to_base64, to_dtype
-
-
-@dataclass(frozen=True)
-class Record:
-    """One embedded text as it goes out. `vector` float32 (dim,); the format turns it into the dtype asked for."""
-
-    index: int
-    id: str
-    text: str
-    tokens: int
-    truncated: bool
-    vector: Vectors
-
-
-@dataclass(frozen=True)
-class About:
-    """What holds for every record of an output."""
-
-    model: str
-    space: str
-    dim: int
-    dtype: Dtype
-
-    def encoded(self, record: Record) -> NDArray[Any]:
-        row: NDArray[Any] = to_dtype(record.vector[np.newaxis], self.dtype)[0]
-        return row
-
-    def empty(self) -> NDArray[Any]:
-        """No rows, of the dtype and width that `encoded` gives."""
-        return to_dtype(np.zeros((1, self.dim), np.float32), self.dtype)[:0]
+from q3e_local.vectors import to_base64
 
 
 class Writer(Protocol):
@@ -61,7 +29,10 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """A JSON object a line: index, id, tokens, truncated, space, text_sha256, embedding; dtype if not float32."""
+    """A JSON object a line: index, id, tokens, truncated, space, text_sha256, embedding; dtype if not float32.
+
+    Before the embedding `"blank":true` where there was no text, and the kept fields.
+    """
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
@@ -77,26 +48,11 @@ class JsonLines:
         self._stream.flush()
 
 
-def row_fields(record: Record, about: About) -> dict[str, Any]:
-    """What JSON Lines says of a record beside the numbers."""
-    fields: dict[str, Any] = {
-        "index": record.index,
-        "id": record.id,
-        "tokens": record.tokens,
-        "truncated": record.truncated,
-        "space": about.space,
-        "text_sha256": text_digest(record.text),
-    }
-    return fields if about.dtype == "float32" else fields | {"dtype": about.dtype}
-
-
-def text_digest(text: str) -> str:
-    """What tells a text that was embedded from one that took its place: 16 digits of its SHA-256."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
-
-
 class Json:
-    """One JSON object in the shape of OpenAI's embedding list, and the space; dtype where it is not float32."""
+    """One JSON object in the shape of OpenAI's embedding list, and the space; dtype where it is not float32.
+
+    Kept fields stand in the objects of `data`.
+    """
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
@@ -104,7 +60,8 @@ class Json:
         stream.write(b'{"object":"list","data":[')
 
     def write(self, record: Record) -> None:
-        fields = {"object": "embedding", "index": record.index, "embedding": self._about.encoded(record)}
+        fields: dict[str, Any] = {"object": "embedding", "index": record.index}
+        fields |= self._about.kept(record) | {"embedding": self._about.encoded(record)}
         self._stream.write(b",\n" if self._n_records else b"\n")
         self._stream.write(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
         self._n_records += 1
@@ -125,23 +82,26 @@ class Json:
 class Csv:
     """A header and a row a text: index, id, tokens, truncated, and a column e0, e1, ... for each number.
 
-    Before the numbers a column dtype where it is not float32, as in JSON Lines.
+    Before the numbers a column dtype where it is not float32, as in JSON Lines; a column blank where blank texts
+    have rows of zeros; and the kept columns.
     """
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._stream, self._about = stream, about
-        self._dtype = [] if about.dtype == "float32" else [about.dtype]
         self._wrote_header = False
 
     def write(self, record: Record) -> None:
-        numbers = self._about.encoded(record)
+        about, numbers = self._about, self._about.encoded(record)
+        others: dict[str, str] = {} if about.dtype == "float32" else {"dtype": about.dtype}
+        if about.has_zeros:
+            others["blank"] = str(record.blank).lower()
+        others |= {name: cell(record.kept.get(name)) for name in about.keep}
         if not self._wrote_header:
             self._wrote_header = True
-            names = (f"e{i}" for i in range(len(numbers)))
-            self._row("index", "id", "tokens", "truncated", *(["dtype"] if self._dtype else []), *names)
+            self._row("index", "id", "tokens", "truncated", *others, *(f"e{i}" for i in range(len(numbers))))
         # orjson's numbers, because repr would print a float32 with a float64's digits.
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode("ascii").split(",")
-        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *self._dtype, *texts)
+        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *others.values(), *texts)
 
     def _row(self, *cells: object) -> None:
         line = io.StringIO()
@@ -201,7 +161,11 @@ class Npy:
 
 
 class Parquet:
-    """Columns index, id, tokens, truncated, embedding; model and space in the schema's metadata."""
+    """Columns index, id, tokens, truncated, embedding; model and space in the schema's metadata.
+
+    A column blank where blank texts have rows of zeros, and the kept columns, of their types in the input where
+    that is Parquet too, else text.
+    """
 
     _ROW_GROUP = 1024
 
@@ -219,6 +183,8 @@ class Parquet:
                 ("id", pyarrow.string()),
                 ("tokens", pyarrow.int32()),
                 ("truncated", pyarrow.bool_()),
+                *([("blank", pyarrow.bool_())] if about.has_zeros else []),
+                *((name, pyarrow.string() if kind is None else kind) for name, kind in about.keep.items()),
                 ("embedding", pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])),
             ],
             metadata={"model": about.model, "space": about.space, "dtype": about.dtype},
@@ -246,6 +212,8 @@ class Parquet:
             [record.id for record in self._waiting],
             [record.tokens for record in self._waiting],
             [record.truncated for record in self._waiting],
+            *([[record.blank for record in self._waiting]] if self._about.has_zeros else []),
+            *(self._kept(name, kind) for name, kind in self._about.keep.items()),
             [self._about.encoded(record) for record in self._waiting],
         ]
         arrays = [
@@ -253,6 +221,10 @@ class Parquet:
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
+
+    def _kept(self, name: str, kind: Any) -> list[Any]:
+        values = [record.kept.get(name) for record in self._waiting]
+        return [None if value is None else cell(value) for value in values] if kind is None else values
 
 
 # What moves the cursor or colours, and what turns the order of letters around.

@@ -25,7 +25,10 @@ _NEARLY_ONE = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class GivenVectors:
-    """`vectors` float32 (n, dim) with rows of length 1; `digests` of their texts, where those are told."""
+    """`vectors` float32 (n, dim) with rows of length 1; `digests` of their texts, where those are told.
+
+    Rows of zeros that `embed` wrote for blank texts are left out.
+    """
 
     vectors: Vectors
     ids: tuple[str, ...]
@@ -35,12 +38,16 @@ class GivenVectors:
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What is known of the rows of a `.npy`. `indices` are the places their texts had in the input."""
+    """What is known of the rows of a `.npy`. `indices` are the places their texts had in the input.
+
+    `blank` are the rows of zeros that stand for blank texts.
+    """
 
     ids: tuple[str, ...]
     digests: tuple[str, ...]
     indices: tuple[int, ...]
     space: str
+    blank: frozenset[int]
 
 
 def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
@@ -53,19 +60,27 @@ def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
     space = None if facts is None else facts.space
     if space is not None and dim is not None:
         space = at_dim(space, dim)
-    vectors = np.empty((n_rows, dim or width), np.float32)
+    blank = frozenset[int]() if facts is None else facts.blank
+    rows = np.array([row for row in range(n_rows) if row not in blank], np.intp)
+    if not rows.size:
+        raise InputError(f"{path} has no vectors: all its rows are of blank texts")
+    vectors = np.empty((len(rows), dim or width), np.float32)
     shortest, longest = np.inf, 0.0
-    for start in range(0, n_rows, _BLOCK):
-        block = raw[start : start + _BLOCK].astype(np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        numbers = rows[start : start + _BLOCK]
+        block = raw[numbers].astype(np.float32)
         lengths = np.linalg.norm(block.astype(np.float64), axis=1)
         shortest, longest = min(shortest, float(lengths.min())), max(longest, float(lengths.max()))
-        vectors[start : start + _BLOCK] = scaled(path, block, start, dim)
+        vectors[start : start + _BLOCK] = scaled(path, block, numbers, dim)
     if raw.dtype.kind == "f" and max(longest - 1, 1 - shortest) > _NEARLY_ONE and not quiet:
         click.echo(
             f"rows of {path} have lengths from {shortest:.3g} to {longest:.3g}; they are scaled to 1", err=True
         )
-    ids = tuple(f"row {row}" for row in range(n_rows)) if facts is None else facts.ids
-    return GivenVectors(vectors, ids, () if facts is None else facts.digests, space)
+    if blank and not quiet:
+        texts = "1 blank text" if len(blank) == 1 else f"{len(blank):,} blank texts"
+        click.echo(f"{path} has zeros for {texts}, left out here", err=True)
+    ids = tuple(f"row {row}" if facts is None else facts.ids[row] for row in rows)
+    return GivenVectors(vectors, ids, () if facts is None else tuple(facts.digests[row] for row in rows), space)
 
 
 def open_npy(path: Path) -> NDArray[Any]:
@@ -88,14 +103,14 @@ def open_npy(path: Path) -> NDArray[Any]:
     return array
 
 
-def scaled(path: Path, rows: Vectors, first: int, dim: int | None) -> Vectors:
-    """Rows, from number `first` on, cut and scaled to length 1. Raises InputError for one without direction."""
+def scaled(path: Path, rows: Vectors, numbers: NDArray[np.intp], dim: int | None) -> Vectors:
+    """Rows of these numbers, cut and scaled to length 1. Raises InputError for one without direction."""
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
-        raise InputError(f"row {first + int(bad[0])} of {path} has NaN or infinity in it")
+        raise InputError(f"row {numbers[bad[0]]} of {path} has NaN or infinity in it")
     zero = np.flatnonzero(~rows[:, :dim].any(axis=1))
     if zero.size:
-        raise InputError(f"row {first + int(zero[0])} of {path} is all zeros, which has no direction")
+        raise InputError(f"row {numbers[zero[0]]} of {path} is all zeros, which has no direction")
     return finish(rows, dim)
 
 
@@ -109,8 +124,9 @@ def row_facts(path: Path, n_rows: int) -> RowFacts | None:
         ids = tuple(str(line["id"]) for line in lines)
         digests = tuple(str(line["text_sha256"]) for line in lines)
         indices = tuple(int(line["index"]) for line in lines)
+        blank = frozenset(row for row, line in enumerate(lines) if line.get("blank"))
         spaces = {str(line["space"]) for line in lines}
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{described} does not describe the rows of {path}: {error!r}") from None
     if len(ids) != n_rows:
         raise InputError(f"{path} has {n_rows:,} rows, {described} describes {len(ids):,}; embed the inputs anew")
@@ -119,4 +135,4 @@ def row_facts(path: Path, n_rows: int) -> RowFacts | None:
         raise InputError(f"{described} names the space {strange!r}, which is none; embed the inputs anew")
     if len(spaces) != 1:
         raise InputError(f"{described} names more than one space: {', '.join(sorted(spaces))}")
-    return RowFacts(ids, digests, indices, spaces.pop())
+    return RowFacts(ids, digests, indices, spaces.pop(), blank)

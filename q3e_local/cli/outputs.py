@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from q3e_local.cli import resume
-from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, About, Record, Writer
+from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
+from q3e_local.cli.record import About, Record
 from q3e_local.cli.stopping import uninterrupted
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.folders import state_folder

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from q3e_local.cli.formats import About, JsonLines, Npy, Record, Writer, row_fields
+from q3e_local.cli.formats import JsonLines, Npy, Writer
+from q3e_local.cli.record import FIELDS, About, Record, row_fields
 from q3e_local.errors import OutputError
 
 Done = dict[int, tuple[str, str]]
@@ -30,7 +31,8 @@ _BEGINNING = b'{"index":'  # of every line of ours
 def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
     """A writer at the end of the file's whole records, and what each of them is of.
 
-    Raises OutputError when what is there is of another space or dtype, or no output of this command.
+    Raises OutputError when what is there is of another space or dtype, has other kept fields, or is no output of
+    this command.
     """
     continuing = resuming and _has_content(path)
     try:
@@ -154,6 +156,7 @@ def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise foreign from None
         _check(path, space, dtype, about)
+        _check_fields(path, fields, about)
         done[index] = name, digest
     return done, end
 
@@ -166,6 +169,21 @@ def _check(path: Path, space: Any, dtype: Any, about: About) -> None:
         )
     if dtype != about.dtype:
         raise OutputError(f"cannot continue {path}: it holds {dtype} vectors, not {about.dtype}; write to a new file")
+
+
+def _check_fields(path: Path, fields: dict[str, Any], about: About) -> None:
+    kept = sorted(fields.keys() - FIELDS)
+    if kept != sorted(about.keep):
+        raise OutputError(
+            f"cannot continue {path}: it was begun with {_keep(kept)}, not with {_keep(list(about.keep))}; "
+            "write to a new file"
+        )
+    if fields.get("blank") and not about.has_zeros:
+        raise OutputError(f"cannot continue {path}: it has rows of zeros for blank texts; give --blank zeros")
+
+
+def _keep(names: Sequence[str]) -> str:
+    return f"--keep {','.join(names)}" if names else "no --keep"
 
 
 def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:

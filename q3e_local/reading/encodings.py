@@ -23,6 +23,7 @@ _READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for 
 _WRONG_MAX = 0.02  # damaged characters for each sound one outside ASCII, in a file that still is UTF-8
 _RIGHT_MIN = 20  # sound ones outside ASCII, or five Chinese ones, before a file with damaged ones is UTF-8
 _MESS_MAX = 0.4  # what charset-normalizer bears; titles in spaced letters and frames of signs are more than its 0.2
+_HANZI_MIN = 16  # in daily use, before a text is GB 18030 unasked: fewer may as well be Korean, Russian or Thai
 _CONTROL_MAX = 0.01  # share of control characters in a text
 _CONTROLS = re.compile(rb"[\x01-\x07\x0b\x0e-\x19\x1c-\x1f\x7f]")  # but those that texts have, ESC of colours too
 
@@ -67,6 +68,61 @@ def decode(data: bytes, limits: Limits, declared: str | None = None) -> Decoded:
     return Decoded(clean(text.replace("\r\n", "\n").replace("\r", "\n")), encoding)
 
 
+def guess(sample: bytes, is_whole: bool) -> str:
+    """UTF-8, unless a byte order mark or many characters in daily use leave no doubt about another encoding.
+
+    `sample` is a text, or a part of it that includes the first byte outside ASCII. For callers that must not
+    turn a wrong guess into wrong text: `decode` is for those who can show both.
+    """
+    marked = marked_encoding(sample)
+    if marked is not None:
+        return marked
+    if _is_strictly(sample, "utf-8", is_whole):
+        return "gb18030" if is_whole and is_utf8_by_accident(sample) else "utf-8"
+    if b"\0" in sample or _is_nearly_utf8(sample) or east_asian(sample) != "gb18030":
+        return "utf-8"
+    if not _is_strictly(sample, "gb18030", is_whole):
+        return "utf-8"
+    text = codecs.getincrementaldecoder("gb18030")("ignore").decode(sample)
+    n_daily = sum(is_daily(character) for character in text if character > "\x7f")
+    return "gb18030" if n_daily >= _HANZI_MIN else "utf-8"
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """The encoding whose byte order mark a text begins with."""
+    return next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), None)
+
+
+def begins_as_utf8(sample: bytes) -> bool:
+    """Whether all bytes are UTF-8; a character may be cut at the end."""
+    return _is_strictly(sample, "utf-8", is_whole=False)
+
+
+def may_be_utf16(sample: bytes) -> bool:
+    """Whether a text with zero bytes makes sense as UTF-16, which no byte order mark says."""
+    return max(_readable(sample[:_SAMPLE], name) for name in ("utf-16-le", "utf-16-be")) >= _READABLE_MIN
+
+
+def wider(name: str) -> str:
+    """The encoding in which a file named so is read: GB 18030 has all of GBK. Raises LookupError for no encoding."""
+    bytes(4).decode(name)  # raises for codecs that are not of text, such as hex
+    found = codecs.lookup(name).name
+    if found in ("utf-16", "utf-32"):  # without a byte order mark
+        return f"{found}-le"
+    if found == "utf-8-sig":
+        return "utf-8"
+    return _WIDER[found] if found in _WIDER and found not in ("iso8859-1", "ascii") else found
+
+
+def _is_strictly(sample: bytes, encoding: str, is_whole: bool) -> bool:
+    """Whether all bytes are of the encoding; a character may be cut where the sample ends before its text."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample, is_whole)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_text(head: bytes) -> bool:
     """Whether a file that begins so can be text; a character that is cut at the end is no reason against it."""
     try:
@@ -77,9 +133,9 @@ def is_text(head: bytes) -> bool:
 
 
 def _encoding(data: bytes, declared: str | None) -> str:
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return encoding
+    marked = marked_encoding(data)
+    if marked is not None:
+        return marked
     head = data[:_SAMPLE]
     if b"\0" in head:
         return _utf16(head)

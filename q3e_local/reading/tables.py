@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from itertools import islice
 from typing import Literal
 
 from q3e_local.errors import InputError
+from q3e_local.reading.delimiters import is_quoted
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
@@ -23,7 +23,6 @@ from q3e_local.reading.pieces import Piece, assemble
 
 _DELIMITERS = ",\t;|"
 _NONE = "\x1f"  # for a file of one column, whose sentences may have commas in them
-_OPENS = re.compile(r'(?:^|\t)"', re.MULTILINE)
 _N_SNIFFED = 50  # rows that show which delimiter it is
 _PARSED_MAX = 2**31 - 1  # characters that csv takes for a value: its limit is the whole process's, so ours is below
 _VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely than that somebody wrote it
@@ -39,7 +38,7 @@ def read(data: bytes, limits: Limits) -> Document:
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line and values of each row that has any."""
     csv.field_size_limit(_PARSED_MAX)
-    has_quotes = delimiter != "\t" or _is_quoted(text)
+    has_quotes = delimiter != "\t" or is_quoted(text)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
     line = 1
@@ -50,20 +49,6 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             line = rows.line_num + 1
     except csv.Error as error:
         raise InputError(f"cannot be read as CSV from line {line} on ({error}); a quote may be left open") from None
-
-
-def _is_quoted(text: str) -> bool:
-    """Whether quotes enclose values between tabs; in many such files they are characters like all others.
-
-    Then none is closed inside a value or left open, and no value goes over tabs and lines both.
-    """
-    if _OPENS.search(text) is None:
-        return True
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
-    try:
-        return not any("\t" in value and "\n" in value for row in rows for value in row)
-    except csv.Error:
-        return False
 
 
 def _delimiter(text: str) -> str:

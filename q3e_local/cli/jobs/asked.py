@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from q3e_local.cli import candidates
 from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
-from q3e_local.cli.inputs import Layout
+from q3e_local.cli.inputs import Layout, layout_options
 from q3e_local.prompts import TASKS
 from q3e_local.search.locate import SUFFIX, existing
 
@@ -60,10 +60,7 @@ class Embedding:
 
 _READING = (
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="This text too; may be repeated."),
-    click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text."),
-    click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD."),
-    click.option("--csv", "csv_column", metavar="COLUMN", help="Each CSV row has its text in COLUMN."),
-    click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv."),
+    layout_options,
     click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]"),
     click.option(
         "--index",
@@ -111,12 +108,11 @@ def reading_options(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def wrapped(
-        *arguments: Any, names: tuple[str, ...], texts: tuple[str, ...], lines: bool, jsonl: str | None,
-        csv_column: str | None, id_field: str | None, glob: str | None, index_names: tuple[str, ...], skip: bool,
-        **options: Any,
+        *arguments: Any, names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, glob: str | None,
+        index_names: tuple[str, ...], skip: bool, **options: Any,
     ) -> Any:  # fmt: skip
         names = (*names, *(str(existing(name=name)) for name in index_names))
-        reading = Reading(names, Layout(lines, jsonl, csv_column, id_field), texts, glob, skip)
+        reading = Reading(names, layout, texts, glob, skip)
         return command(*arguments, reading=reading, **options)
 
     return _with(_READING, wrapped)

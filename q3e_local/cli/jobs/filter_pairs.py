@@ -21,6 +21,7 @@ from q3e_local.cli.collection import Model
 from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.inputs import STDIN
+from q3e_local.cli.inputs.layout import delimiter_of, encoding_of
 from q3e_local.cli.jobs.asked import Embedding, embedding_options
 from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
 from q3e_local.cli.jobs.report import counted
@@ -68,14 +69,23 @@ class _Tally:
     "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
     help="Keep rows at this score or above it.",
 )  # fmt: skip
+@click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    help="Between the values: a character, or tab, comma, semicolon, pipe. [default: found]",
+)
+@click.option(
+    "--encoding", metavar="NAME", help="Of the CSV. [default: UTF-8, or GBK or UTF-16 where that is certain]"
+)
 @click.option("--score", "score_column", metavar="COLUMN", help="Add the score as a column of this name.")
 @click.option("--dropped", type=click.Path(path_type=Path), metavar="FILE", help="Write the other rows to this file.")
 @embedding_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option("--force", is_flag=True, help="Replace the output files if they exist.")
 def filter_pairs(
-    name: str, columns: tuple[str, ...], vectors: Path | None, threshold: float, score_column: str | None,
-    dropped: Path | None, embedding: Embedding, output: Path | None, force: bool,
+    name: str, columns: tuple[str, ...], vectors: Path | None, threshold: float, delimiter: str | None,
+    encoding: str | None, score_column: str | None, dropped: Path | None, embedding: Embedding, output: Path | None,
+    force: bool,
 ) -> int:  # fmt: skip
     """Keep the rows of a CSV whose two text columns agree, such as a sentence and its translation.
 
@@ -97,9 +107,11 @@ def filter_pairs(
         check_target(each, "csv", resuming=False, force=force)
         if each is not None and name != STDIN and each.resolve() == Path(name).resolve():
             raise OptionError(f"{name} is the output too; write to another file")
+    given_delimiter = None if delimiter is None else delimiter_of(delimiter)
+    given_encoding = None if encoding is None else encoding_of(encoding)
     tally = _Tally()
     with stopping_cleanly(), ExitStack() as stack:
-        rows = stack.enter_context(open_csv(name, columns))
+        rows = stack.enter_context(open_csv(name, columns, given_delimiter, given_encoding))
         if score_column is not None and score_column in rows.header:
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
@@ -120,7 +132,7 @@ def filter_pairs(
 
         _score(rows, given, model, threshold, tally, show, give)
     if not embedding.quiet:
-        _say(tally, threshold)
+        _say(tally, threshold, rows, rows.opened.encoding != (given_encoding or "utf-8"))
     return DONE
 
 
@@ -132,6 +144,7 @@ class _Given:
         self.n_rows, width = self._raw.shape
         embedder = model.embedder()
         dim, facts = embedder.dim(model.request), row_facts(path, self.n_rows)
+        self.blank = frozenset[int]() if facts is None else facts.blank
         if width != dim:
             way = f"; give -d {width}" if DIM_MIN <= width < dim else ""
             raise OptionError(f"{path} has vectors of dim {width}, {embedder.model} gives {dim}{way}")
@@ -149,7 +162,7 @@ class _Given:
         """That of a row (1, dim)."""
         if row >= self.n_rows:
             raise InputError(f"{self._path} has {self.n_rows:,} rows, the CSV has more")
-        return scaled(self._path, self._raw[row : row + 1].astype(np.float32), row, None)
+        return scaled(self._path, self._raw[row : row + 1].astype(np.float32), np.array([row]), None)
 
 
 def _score(
@@ -164,7 +177,7 @@ def _score(
     def wanted() -> Iterator[str]:
         for row in rows.rows():
             texts = rows.texts(row)
-            has_texts = all(text.strip() for text in texts)
+            has_texts = all(text.strip() for text in texts) and (given is None or tally.n_rows not in given.blank)
             tally.n_without_text += not has_texts
             if has_texts or waiting:
                 waiting.append((tally.n_rows, row, has_texts))
@@ -213,7 +226,9 @@ def _stream(path: Path | None) -> Iterator[BinaryIO]:
         raise cannot_write(str(path), error) from None
 
 
-def _say(tally: _Tally, threshold: float) -> None:
+def _say(tally: _Tally, threshold: float, rows: RawCsv, is_other_encoding: bool) -> None:
+    if is_other_encoding:
+        click.echo(f"{rows.name} was read and written as {rows.opened.shown}, not UTF-8", err=True)
     without = f", {tally.n_without_text:,} without text" if tally.n_without_text else ""
     cut = f", {counted(tally.n_cut, 'row')} with a text cut to the limit" if tally.n_cut else ""
     click.echo(

@@ -66,7 +66,7 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
                 f"inspect takes texts or a .npy, not {reading.given[0]}; q3e-local index export makes one"
             )
         with Model(embedding) as model:
-            texts = embedded(read_texts(reading), model, reading.skip)
+            texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)
             for found in _of_texts(model, texts):
                 _show(found, as_json)
     tell_skipped(texts)

@@ -60,9 +60,9 @@ def match(
     """
     from q3e_local import jobs
 
-    if reading.layout == Layout() and not has_vectors(reading.names[0]):
-        reading = replace(reading, layout=Layout(lines=True))
-    of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases)))
+    of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases), encoding=reading.layout.encoding))
+    if reading.layout.is_whole and not has_vectors(reading.names[0]):
+        reading = replace(reading, layout=replace(reading.layout, lines=True))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
     where = target(output, form, as_json, force)

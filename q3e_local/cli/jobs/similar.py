@@ -14,7 +14,7 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.collection import Collection, Model, collect, tell_skipped
 from q3e_local.cli.engine_options import ModelCommand
-from q3e_local.cli.inputs import STDIN, Layout
+from q3e_local.cli.inputs import STDIN
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
@@ -53,8 +53,8 @@ def similar(
         click.echo(f"{folders[0]} is a folder too; for the texts in it give --file {folders[0]}", err=True)
     texts = (*(word for word in words if word not in files), *reading.texts)
     reading = replace(reading, texts=texts, names=(*files, *reading.names) or _stdin(texts))
-    if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout == Layout():
-        reading = replace(reading, layout=Layout(lines=True))
+    if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout.is_whole:
+        reading = replace(reading, layout=replace(reading.layout, lines=True))
     where = target(output, form, as_json, force)
     with stopping_cleanly(), Model(embedding) as model:
         found = collect(reading, model, 2, where.path, lambda read: jobs.check_matrix(len(read.ids)))

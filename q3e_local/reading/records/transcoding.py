@@ -1,0 +1,182 @@
+"""A file of text in whatever encoding, as a stream of UTF-8, so that each format is read from UTF-8 alone.
+
+Knows bytes and encodings, nothing of formats. Bytes that are not of the encoding arrive as bytes that are not UTF-8,
+and so spoil only the record they are in.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+from q3e_local.reading.encodings import begins_as_utf8, guess, marked_encoding
+
+_SAMPLE = 65_536  # bytes that show the encoding, and the delimiter of a table
+_BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
+_PIECE = 1 << 20
+_MARK_BYTES = 4  # of the longest byte order mark
+_WRONG = b"\xff"  # stands in no UTF-8
+
+
+class OpenText:
+    """An open file of text, from where it stands. `stream` gives it as UTF-8.
+
+    `encoding` is the file's. Without one that is given the bytes show it; a byte order mark does so in any case.
+    A pipe is judged by the bytes outside ASCII when they come, and until then is UTF-8. `head` is how the text
+    begins, in UTF-8, and all of it where `is_whole`. `is_marked`: it has a byte order mark.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: str | None = None) -> None:
+        can_seek = file.seekable()
+        raw_head = _read(file, _SAMPLE) if can_seek else _first_line(file)
+        self.is_whole = can_seek and len(raw_head) < _SAMPLE
+        if not can_seek and encoding is None:
+            raw_head = _until_clear(raw_head, lambda: _some(file, _SAMPLE))
+        sample, is_undecided = raw_head, False
+        if raw_head.isascii() and not self.is_whole:
+            is_undecided = encoding is None and not can_seek
+            sample = _first_beyond_ascii(file, raw_head) if can_seek else raw_head
+        self.is_marked = marked_encoding(raw_head) is not None
+        found = guess(sample, self.is_whole and sample is raw_head)
+        self.encoding = marked_encoding(raw_head) or encoding or found
+        self.head = _transcoded(raw_head, self.encoding)
+        # Bytes of the file for each byte of the stream, about.
+        self.ratio = len(raw_head) / max(1, len(self.head))
+        raw = _Utf8(_Replayed(raw_head, file), self, is_undecided)
+        self.stream = io.BufferedReader(raw, _SAMPLE)
+
+    @property
+    def shown(self) -> str:
+        """The encoding's name for people."""
+        return shown(self.encoding)
+
+
+def shown(encoding: str) -> str:
+    """The name of an encoding for people: GB18030, UTF-16."""
+    return encoding.removesuffix("-le").removesuffix("-be").upper()
+
+
+def _read(file: BinaryIO, n_bytes: int) -> bytes:
+    """As many bytes; fewer only at the end."""
+    parts: list[bytes] = []
+    while n_bytes > 0 and (part := file.read(n_bytes)):
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _first_line(file: BinaryIO) -> bytes:
+    """What a pipe has to give, at least a line: whoever writes into it may wait for what becomes of that."""
+    head = b""
+    while (b"\n" not in head or len(head) < _MARK_BYTES) and len(head) < _SAMPLE and (part := _some(file, _SAMPLE)):
+        head += part
+    return head
+
+
+def _until_clear(data: bytes, more: Callable[[], bytes]) -> bytes:
+    """The data with as much of what follows as shows its encoding; nothing more where it is UTF-8.
+
+    What is not UTF-8, and not yet anything else, is an error unless more of it shows what it is: so waiting for more
+    of a pipe costs nothing.
+    """
+    while (
+        len(data) < _SAMPLE
+        and not begins_as_utf8(data)
+        and guess(data, is_whole=False) == "utf-8"
+        and (part := more())
+    ):
+        data += part
+    return data
+
+
+def _first_beyond_ascii(file: BinaryIO, head: bytes) -> bytes:
+    """The part of a file, behind its `head`, where it first leaves ASCII, which alone says something."""
+    back = file.tell()
+    try:
+        while piece := file.read(_PIECE):
+            if not piece.isascii():
+                first = next(place for place, byte in enumerate(piece) if byte > 0x7F)
+                file.seek(max(back, file.tell() - len(piece) + first - _BEFORE))
+                return _read(file, _SAMPLE)
+    finally:
+        file.seek(back)
+    return head
+
+
+def _transcoded(head: bytes, encoding: str) -> bytes:
+    """The beginning of a text as UTF-8, without a character that is cut at its end."""
+    if encoding == "utf-8":
+        return head
+    return codecs.getincrementaldecoder(encoding)(_HANDLER).decode(head).encode("utf-8", _HANDLER)
+
+
+def _handle(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeDecodeError):
+        return "\udcff", error.end
+    if isinstance(error, UnicodeEncodeError):
+        return _WRONG * (error.end - error.start), error.end
+    raise error
+
+
+_HANDLER = "q3e_local.wrong_bytes"
+codecs.register_error(_HANDLER, _handle)
+
+
+class _Replayed(io.RawIOBase):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head, self._file = head, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or _some(self._file, len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Utf8(io.RawIOBase):
+    """A stream as UTF-8. Where that `is_undecided` the first bytes outside ASCII settle the text's encoding."""
+
+    def __init__(self, raw: io.RawIOBase, text: OpenText, is_undecided: bool) -> None:
+        self._raw, self._text, self._is_undecided = raw, text, is_undecided
+        self._decoder = None if is_undecided else _decoder(text.encoding)
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._raw.read(len(buffer)) or b""
+            if self._is_undecided and not data.isascii():
+                self._is_undecided = False
+                data = _until_clear(data, lambda: self._raw.read(_SAMPLE) or b"")
+                self._text.encoding = guess(data, is_whole=False)
+                self._decoder = _decoder(self._text.encoding)
+            self._ready = data if self._decoder is None else self._decoded(data)
+            if not data:
+                break
+        data = self._ready[: len(buffer)]
+        self._ready = self._ready[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _decoded(self, data: bytes) -> bytes:
+        assert self._decoder is not None
+        return self._decoder.decode(data, not data).encode("utf-8", _HANDLER)
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder | None:
+    return None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)(_HANDLER)
+
+
+def _some(file: BinaryIO, n_bytes: int) -> bytes:
+    """What there is of a pipe, without waiting for more."""
+    read1 = getattr(file, "read1", file.read)
+    return cast(bytes, read1(n_bytes))
