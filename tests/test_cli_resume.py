@@ -298,7 +298,8 @@ def test_a_run_that_failed_goes_on_once_the_input_is_mended(name, tmp_path):
     write(tmp_path, {"a.txt": "\n".join([*LINES[:3], "\0", *LINES[4:]])})
     result = embed("--lines", "a.txt", "-d", 32, "-o", name)
     assert result.exit_code == 1
-    assert f"3 texts are in {name}; go on with --resume\n" in result.stderr
+    command = f"q3e-local embed -m demo --lines a.txt -d 32 -o {name} --resume"
+    assert f"3 texts are in {name}; go on with: {command}\n" in result.stderr
     write(tmp_path, {"a.txt": "\n".join(LINES)})
     assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--resume").exit_code == 0
     assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files

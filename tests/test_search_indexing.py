@@ -596,9 +596,8 @@ def test_ctrl_c_keeps_what_is_done(in_one_go, tmp_path):
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     n_kept = n_files(db)
-    assert said.splitlines() == [
-        f"{n_kept} files done and kept; the same command goes on with the others", "", "Interrupted."
-    ]  # fmt: skip
+    again = " ".join(["q3e-local", *command(folder, db)[3:]])
+    assert said == f"Interrupted: {n_kept} files are done and kept; go on with the others by: {again}\n"
     subprocess.run(command(folder, db), check=True, stderr=subprocess.DEVNULL)
     assert Held(db) == whole
 

@@ -18,6 +18,7 @@ import click
 from q3e_local import __version__
 
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
+ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 # Name: module and function of the command, and its line in the overview, which must not cost an import.
 _COMMANDS = {
@@ -79,7 +80,22 @@ class _Commands(click.Group):
         except BaseException as error:
             code = _exit_code(error)
         _drop_what_cannot_be_written()
+        _leave_work_that_was_abandoned(code)
         sys.exit(code if isinstance(code, int) else DONE)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = tuple(args)  # parsing takes them out of the list
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[ARGUMENTS] = given
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # click would begin a line of its own
+            raise _InterruptedError(str(error)) from None
 
 
 def _exit_code(error: BaseException) -> int:
@@ -88,6 +104,11 @@ def _exit_code(error: BaseException) -> int:
 
     if isinstance(error, _ReaderGoneError):
         return DONE
+    if isinstance(error, _InterruptedError):
+        from q3e_local.cli import terminal
+
+        terminal.say_over(f"Interrupted: {error}" if str(error) else "Interrupted.")
+        return INTERRUPTED
     if isinstance(error, click.Abort | KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
@@ -98,6 +119,10 @@ def _exit_code(error: BaseException) -> int:
         click.echo(f"Error: {error}", err=True)
         return USAGE if isinstance(error, OptionError | UnknownModelError) else FAILED
     raise error
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C; its text says what is kept, and how to go on."""
 
 
 class _ReaderGoneError(Exception):
@@ -144,11 +169,25 @@ def _drop_what_cannot_be_written() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _leave_work_that_was_abandoned(code: object) -> None:
+    """End at once where Ctrl-C left a batch, or a load, that nothing can stop: Python would wait for it."""
+    from q3e_local.cli.stopping import is_work_left
+
+    if is_work_left():
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code if isinstance(code, int) else DONE)
+
+
 def _tolerate_narrow_consoles() -> None:
-    """A console that cannot show a character shows `?` instead of failing."""
+    """A console that cannot show a character shows a plain one instead of failing."""
+    from q3e_local.cli import plain_characters
+
+    plain_characters.register()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=plain_characters.ERRORS)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

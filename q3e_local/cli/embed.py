@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli import DONE, SKIPPED, inputs
+from q3e_local.cli.again import again
 from q3e_local.cli.computing import check_request, computing
+from q3e_local.cli.counts import counted
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE, About, Record, text_digest
 from q3e_local.cli.inputs import Item, Layout, Source
+from q3e_local.cli.loading import in_use
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
-from q3e_local.cli.progress import Meter, meter
-from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.progress import Meter, is_shown, meter
+from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say
 from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, OutputError, TextError
 from q3e_local.prompts import TASKS, Kind
@@ -137,68 +141,94 @@ def embed(
     with (
         stopping_cleanly(),
         explained(engine),
-        computing(model, server, offline, quiet, cache, engine, n_bytes) as embedder,
+        in_use(computing(model, server, offline, quiet, cache, engine, n_bytes)) as embedder,
     ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
         check_request(embedder, request)
         about = About(embedder.model, embedder.space(request), embedder.dim(request), dtype)
         _hint_at_task(request, about, quiet)
-        with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
+        n_texts = source.n_texts() if is_shown(quiet) else None
+        with (
+            open_output(output, form, about, resume) as out,
+            meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
+            # Where nothing is kept, and while a server computes, there is nothing to wait for.
+            between_batches(output is not None and form in RESUMABLE and not server) as batches,
+        ):
             try:
-                _run(source, embedder, request, out, show, tally, skip_errors)
-            except BaseException:
+                _Run(embedder, request, out, show, tally, skip_errors, batches).run(source)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_what_is_kept(source, output, form, out)) from None
+            except Exception:
                 if output is not None and out.n_written:
-                    _say_what_is_kept(output, form, len(out.done) + out.n_written, skip_errors)
+                    say(_what_is_kept(source, output, form, out))
                 raise
         seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
     return SKIPPED if tally.skipped else DONE
 
 
-def _run(
-    source: Source,
-    embedder: Embedder | RemoteEmbedder,
-    request: EmbedRequest,
-    out: Output,
-    show: Meter,
-    tally: _Tally,
-    skip: bool,
-) -> None:
-    """Read, embed and write text by text. Raises the first error once all texts before it are written."""
-    given: deque[tuple[int, Item]] = deque()  # to the embedder, and not yet back
-    n_bytes = 0
-    failure: InputError | None = None
+class _Run:
+    """Reads, embeds and writes text by text."""
 
-    def wanted() -> Iterator[str]:
-        nonlocal n_bytes, failure
-        for index, item in enumerate(source.read()):
-            n_bytes += item.n_bytes
-            if index in out.done:
-                _check_same(index, item, *out.done[index])
-                tally.n_done_before += 1
+    def __init__(
+        self,
+        embedder: Embedder | RemoteEmbedder,
+        request: EmbedRequest,
+        out: Output,
+        show: Meter,
+        tally: _Tally,
+        skip: bool,
+        batches: Batches,
+    ) -> None:
+        self._embedder, self._request, self._out = embedder, request, out
+        self._show, self._tally, self._skip, self._batches = show, tally, skip, batches
+        self._given: deque[tuple[int, Item]] = deque()  # to the embedder, and not yet back
+        self._is_read = False  # to its end
+        self._failure: InputError | None = None
+
+    def run(self, source: Source) -> None:
+        """Raises the first error once all texts before it are written, KeyboardInterrupt between two batches."""
+        request = replace(self._request, texts=self._wanted(source))
+        for result in self._embedder.stream(request, self._computed):
+            index, item = self._given.popleft()
+            if isinstance(result, TextError):
+                if not self._skip:
+                    raise InputError(f"{item.id} {result.message}")
+                self._leave_out(index, item, result.message)
+                continue
+            self._out.write(Record(index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector))
+            self._tally.add(item.id, result)
+            self._show.kept(item.n_bytes, result.prompt_tokens, cached=result.cached)
+        if self._failure is not None:
+            raise self._failure
+        if not (self._tally.n_texts or self._tally.n_done_before or self._tally.skipped):
+            raise InputError("there are no texts in the input")
+
+    def _wanted(self, source: Source) -> Iterator[str]:
+        for index, item in enumerate(self._batches.reading(source.read())):
+            if index in self._out.done:
+                _check_same(index, item, *self._out.done[index])
+                self._tally.n_done_before += 1
+                self._show.skipped(item.n_bytes)
             elif item.problem is None:
-                given.append((index, item))
+                self._given.append((index, item))
                 yield item.text
-            elif skip:
-                tally.skipped[index] = f"{item.id} {item.problem}"
+            elif self._skip:
+                self._leave_out(index, item, item.problem)
             else:
-                failure = InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
-                return
+                self._failure = InputError(f"{item.id} {item.problem}; or go on without it: --skip-errors")
+                break
+        self._is_read = True
 
-    for result in embedder.stream(replace(request, texts=wanted()), lambda *done: show(n_bytes, *done)):
-        index, item = given.popleft()
-        if isinstance(result, TextError):
-            if not skip:
-                raise InputError(f"{item.id} {result.message}")
-            tally.skipped[index] = f"{item.id} {result.message}"
-            continue
-        out.write(Record(index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector))
-        tally.add(item.id, result)
-    if failure is not None:
-        raise failure
-    if not (tally.n_texts or tally.n_done_before or tally.skipped):
-        raise InputError("there are no texts in the input")
+    def _leave_out(self, index: int, item: Item, problem: str) -> None:
+        self._tally.skipped[index] = f"{item.id} {problem}"
+        self._show.skipped(item.n_bytes)
+
+    def _computed(self, n_texts: int, n_tokens: int) -> None:
+        self._show.computed(n_texts, n_tokens)
+        if self._given or not self._is_read:
+            self._batches.check()
 
 
 def _check_same(index: int, item: Item, name: str, digest: str) -> None:
@@ -214,14 +244,20 @@ def _check_same(index: int, item: Item, name: str, digest: str) -> None:
         )
 
 
-def _say_what_is_kept(output: Path, form: str, n_texts: int, skip: bool) -> None:
+def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
     """After a run that did not end well: how to go on, or that nothing is left of it."""
-    if form in RESUMABLE:
-        texts = "1 text is" if n_texts == 1 else f"{n_texts:,} texts are"
-        _say(f"{texts} in {output}; go on with --resume{' --skip-errors' if skip else ''}")
-    else:
-        texts = "1 text" if n_texts == 1 else f"{n_texts:,} texts"
-        _say(f"nothing is kept of {texts}: only .jsonl and .npy outputs can be resumed")
+    n_kept = len(out.done) + out.n_written
+    if not n_kept:
+        return ""
+    if output is None:
+        done = "1 text was" if n_kept == 1 else f"{n_kept:,} texts were"
+        return f"{done} written; with -o FILE.jsonl or FILE.npy a run can be continued"
+    if form not in RESUMABLE:
+        return f"nothing is kept of {counted(n_kept, 'text')}: only .jsonl and .npy outputs can be resumed"
+    texts = "1 text is" if n_kept == 1 else f"{n_kept:,} texts are"
+    command = again("--resume", without="--force")
+    same = ", given the same input" if None in source.paths else ""
+    return f"{texts} in {output}; go on with: {command}{same}"
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
@@ -231,38 +267,32 @@ def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
     for path in source.paths:
         option = _RECORDS.get(path.suffix.lower()) if path is not None else None
         if option is not None:
-            _say(f"{path} is embedded as one text; for its records give {option}")
+            say(f"{path} is embedded as one text; for its records give {option}")
             return
 
 
 def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
     """The same of a task that leaves the texts as they are."""
     if not quiet and request.task is not None and is_plain(about.space):
-        _say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
+        say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
 
 
 def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
     if not quiet:
         before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
         cached = f" ({tally.n_cached:,} from the cache)" if tally.n_cached else ""
-        texts = "1 text" if tally.n_texts == 1 else f"{tally.n_texts:,} texts"
         n_computed = tally.n_tokens - tally.n_cached_tokens
         others = ", the others at" if tally.n_cached else ":"
         rate = f"{others} {n_computed / seconds:,.0f} tokens/s" if n_computed and seconds else ""
         taken = f" in {seconds:.1f} s{rate}" if tally.n_tokens and seconds else ""
-        _say(f"{texts}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
-        _say(f"model {about.model}, dim {about.dim}, space {about.space}")
+        say(f"{counted(tally.n_texts, 'text')}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
+        say(f"model {about.model}, dim {about.dim}, space {about.space}")
     if tally.n_cut:
         more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
-        texts = "1 text" if tally.n_cut == 1 else f"{tally.n_cut:,} texts"
-        _say(f"{texts} cut to the limit: {', '.join(tally.cut)}{more}")
+        say(f"{counted(tally.n_cut, 'text')} cut to the limit: {', '.join(tally.cut)}{more}")
     if tally.skipped:
-        _say(f"{len(tally.skipped)} skipped:")
+        say(f"{len(tally.skipped)} skipped:")
         for index in sorted(tally.skipped)[:_SKIPPED_AT_MOST]:
-            _say(f"  {tally.skipped[index]}")
+            say(f"  {tally.skipped[index]}")
         if len(tally.skipped) > _SKIPPED_AT_MOST:
-            _say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+            say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ import click
 from q3e_local import store
 from q3e_local.cache.choose import chosen
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.cli.counts import counted
 from q3e_local.cli.engine_options import EngineOptions
-from q3e_local.cli.loading import load
+from q3e_local.cli.loading import in_use, load
+from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.naming import Names
 from q3e_local.request import DIM_MIN
@@ -67,17 +69,17 @@ def shown(path: str) -> str:
 
 def files(n_files: int) -> str:
     """So many files."""
-    return "1 file" if n_files == 1 else f"{n_files:,} files"
+    return counted(n_files, "file")
 
 
 def chunks(n_chunks: int) -> str:
     """So many chunks."""
-    return "1 chunk" if n_chunks == 1 else f"{n_chunks:,} chunks"
+    return counted(n_chunks, "chunk")
 
 
 def say_waiting(path: Path) -> None:
     """Another run has the index."""
-    click.echo(f"another run is at work on {path}; waiting for it to end", err=True)
+    say(f"another run is at work on {path}; waiting for it to end")
 
 
 class Loaded:
@@ -94,6 +96,7 @@ class Loaded:
     ) -> None:
         self._model, self._dim = model, dim
         self._offline, self._quiet, self._cache, self._engine = offline, quiet, cache, engine
+        self._opened = ExitStack()
         self._embedder: Embedder | None = None
         self._space: IndexSpace | None = None
 
@@ -112,7 +115,8 @@ class Loaded:
             model = self._model or own
             self._check_dim(model)
             settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
-            self._embedder = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
+            loaded = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
+            self._embedder = self._opened.enter_context(in_use(loaded))
             path = store.path_of(model)
             if path is not None:
                 self._embedder.model = str(path.resolve())  # by which `search` finds it again
@@ -140,5 +144,4 @@ class Loaded:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._embedder is not None:
-            self._embedder.close()
+        self._opened.__exit__(kind, error, traceback)

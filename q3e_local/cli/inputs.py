@@ -25,6 +25,7 @@ from q3e_local.reading.globs import pattern
 
 STDIN = "-"
 _CSV_FIELD_LIMIT = 2**31 - 1  # csv's own limit of 128 KiB is less than a long document
+_COUNTED_BYTES, _COUNTED_CSV_BYTES = 64 << 20, 4 << 20  # less than a second
 _DOCUMENTS = {".pdf", ".docx", ".pptx", ".epub"}  # no plain text in them
 _UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # as bytes that are not UTF-8 pass
 
@@ -77,6 +78,26 @@ class Source:
         except OSError:
             return None
         return n_bytes + sum(len(text.encode("utf-8", "replace")) for text in self.texts)
+
+    def n_texts(self) -> int | None:
+        """About how many texts there are in all, where that is known at once or quickly counted: for progress."""
+        n_bytes = self.n_bytes()
+        if n_bytes is None:
+            return None
+        if self.layout == Layout():
+            return len(self.paths) + len(self.texts)
+        if n_bytes > (_COUNTED_BYTES if self.layout.csv is None else _COUNTED_CSV_BYTES):
+            return None
+        if self.layout.csv is not None:
+            return sum(1 for _ in self.read())
+        n_texts = len(self.texts)
+        for path in filter(None, self.paths):
+            try:
+                with path.open("rb") as file:
+                    n_texts += sum(1 for line in file if line.strip())
+            except OSError:  # reading it says why
+                n_texts += 1
+        return n_texts
 
     def read(self) -> Iterator[Item]:
         """All texts in order. One that cannot be read, or is empty, is an Item with a problem in its place."""

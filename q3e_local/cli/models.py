@@ -12,7 +12,8 @@ import orjson
 
 from q3e_local import catalog, store
 from q3e_local.cli import DONE
-from q3e_local.cli.loading import announce, size
+from q3e_local.cli.counts import size
+from q3e_local.cli.loading import announce
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly

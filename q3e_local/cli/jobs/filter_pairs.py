@@ -18,11 +18,11 @@ import numpy as np
 
 from q3e_local.cli import DONE
 from q3e_local.cli.collection import Model
+from q3e_local.cli.counts import counted
 from q3e_local.cli.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.inputs import STDIN
 from q3e_local.cli.jobs.asked import Embedding, embedding_options
 from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
-from q3e_local.cli.jobs.report import counted
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -104,7 +104,7 @@ def filter_pairs(
         model = stack.enter_context(Model(embedding))
         model.embedder(rows.size_bytes)  # before anything is opened, or shown
         given = None if vectors is None else _Given(vectors, model)
-        show = stack.enter_context(meter(rows.size_bytes, embedding.quiet))
+        show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(_stream(path))
         others = None if dropped_path is None else stack.enter_context(_stream(dropped_path))
         for stream in (kept, others):
@@ -165,6 +165,8 @@ def _score(
             texts = rows.texts(row)
             has_texts = all(text.strip() for text in texts)
             tally.n_without_text += not has_texts
+            if not has_texts:
+                show.skipped(row.n_bytes)
             if has_texts or waiting:
                 waiting.append((tally.n_rows, row, has_texts))
             else:  # there may be millions in a row
@@ -174,7 +176,7 @@ def _score(
                 yield from texts
 
     request = replace(model.request, texts=wanted())
-    results = model.embedder(rows.size_bytes).stream(request, lambda *done: show(rows.n_bytes, *done))
+    results = model.embedder(rows.size_bytes).stream(request, show.computed)
     while True:
         first = next(results, None)
         if first is None:
@@ -192,6 +194,8 @@ def _score(
         score = float(pair.scores[0])
         tally.score(score)
         give(row, score, bool(pair.kept[0]))
+        is_cached = all(one.cached for one in embedded)
+        show.kept(row.n_bytes, sum(one.prompt_tokens for one in embedded), cached=is_cached)
         while waiting and not waiting[0][2]:
             give(waiting.popleft()[1], None, False)
     if given is not None and given.n_rows != tally.n_rows:

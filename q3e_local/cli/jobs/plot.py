@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import click
 
 from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
+from q3e_local.cli.counts import counted
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.jobs.extra import need
-from q3e_local.cli.jobs.report import counted
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OptionError

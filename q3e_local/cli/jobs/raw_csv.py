@@ -31,6 +31,11 @@ class Row:
     cells: list[str]
     raw: str
 
+    @property
+    def n_bytes(self) -> int:
+        """Of the record in the file."""
+        return len(self.raw.encode("utf-8", "surrogateescape"))
+
 
 @contextmanager
 def open_csv(name: str, columns: Sequence[str]) -> Iterator[RawCsv]:
@@ -51,13 +56,13 @@ def open_csv(name: str, columns: Sequence[str]) -> Iterator[RawCsv]:
 
 
 class RawCsv:
-    """An open CSV. `n_bytes` of it are read so far, of `size_bytes` where that is known."""
+    """An open CSV of `size_bytes`, where that is known."""
 
     def __init__(
         self, name: str, stream: BinaryIO, columns: Sequence[str], delimiter: str, size_bytes: int | None
     ) -> None:
         csv.field_size_limit(_FIELD_LIMIT)
-        self.name, self.size_bytes, self.n_bytes = name, size_bytes, 0
+        self.name, self.size_bytes = name, size_bytes
         self._delimiter = delimiter
         # Bytes that are no UTF-8 pass as surrogates, and come out as they were.
         self._text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
@@ -123,7 +128,6 @@ class RawCsv:
                 return
             raw = "".join(self._taken)
             self._taken.clear()
-            self.n_bytes += len(raw.encode("utf-8", "surrogateescape"))
             if cells:
                 yield Row(line, cells, raw)
 
