@@ -151,3 +151,10 @@ def test_a_plain_character_stands_for_one_that_the_pipe_lacks():
                              env=os.environ | {"PYTHONIOENCODING": encoding})  # fmt: skip
         assert got.stdout.decode(encoding) == f"{expected}\n", encoding
     assert "«é ½ … ａ文 ☃".encode("ascii", ERRORS) == b"<<e 1/2 ... a? ?"
+
+
+def test_where_nothing_is_known_of_the_rest_the_line_says_how_long_it_took_so_far():
+    clock = Clock()
+    meter = Meter("text", 20, 4000, clock=clock)
+    clock.now += 12
+    assert meter.line(100).endswith("─  0:12")

@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from command import PROGRAM, records, write
+from hub import Fault
 
 if sys.platform == "win32":
     pytest.skip("no pseudo-terminals", allow_module_level=True)
@@ -216,3 +218,25 @@ def test_a_terminal_without_braille_gets_another_spinner(gates):
         assert screen.end() == 0
         assert screen.raw.isascii()
         assert b"?" not in screen.raw
+
+
+def test_a_pull_shows_its_steps_and_leaves_no_trace_of_them(world):
+    with on_screen([*PROGRAM, "pull", "tiny:1b"], 120, 30) as screen:
+        assert screen.end() == 0
+        said = screen.raw.decode()
+        assert "downloading from 127.0.0.1" in said
+        assert "checking Tiny-1B-f16.gguf" in said
+        shown = [line.split()[:2] for line in screen.lines if not line.endswith("/Tiny-1B-Q4_K_M.gguf")]
+    assert shown == [["Pulling", "tiny:1b,"], ["1.", "download"], ["2.", "quantize"], ["tiny:1b", "is"]]
+
+
+def test_a_pull_that_is_stopped_says_how_to_go_on(world):
+    gate = threading.Event()
+    world.hub.faults.append(Fault(gate=gate))
+    with on_screen([*PROGRAM, "pull", "tiny:1b-q8_0"], 120, 30) as screen:
+        screen.wait_for("downloading from 127.0.0.1")
+        screen.press(b"\x03")
+        assert screen.end() == 130
+        gate.set()
+        again = "q3e-local pull tiny:1b-q8_0"
+        assert screen.lines[-1] == f"Interrupted: what was downloaded is kept; go on with: {again}"

@@ -18,7 +18,7 @@ _LENGTH_MAX = 300  # a shell may have put a thousand names in the place of one p
 
 def again(*more: str, without: str | None = None) -> str:
     """This command with other options; in words where it is too long for a line."""
-    given = click.get_current_context().meta.get(ARGUMENTS, ())
+    given = click.get_current_context().meta[ARGUMENTS]
     kept = [argument for argument in given if argument != without]
     more = tuple(option for option in more if option not in kept)
     line = _joined(["q3e-local", *_with(kept, more)])

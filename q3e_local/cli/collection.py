@@ -106,7 +106,7 @@ class Model:
                 asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine, n_bytes
             )
             embedder = self._opened.enter_context(in_use(model))
-            check_request(embedder, self.request)
+            check_request(embedder, self.request, asked.quiet)
             self._embedder = embedder
         return self._embedder
 

@@ -145,7 +145,7 @@ def embed(
     ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
-        check_request(embedder, request)
+        check_request(embedder, request, quiet)
         about = About(embedder.model, embedder.space(request), embedder.dim(request), dtype)
         _hint_at_task(request, about, quiet)
         n_texts = source.n_texts() if is_shown(quiet) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from q3e_local import store
 from q3e_local.card import ModelCard, ModelFile
+from q3e_local.cli.again import again
 from q3e_local.cli.counts import size
 from q3e_local.cli.progress import bar, status
 from q3e_local.cli.stopping import abandon, abandonable
@@ -96,7 +97,10 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
         def report(step: Step) -> None:
             show(step.what, step.done, step.total)
 
-        return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+        try:
+            return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what was downloaded is kept; go on with: {again()}") from None
 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:

@@ -13,13 +13,13 @@ from typing import Protocol
 
 from q3e_local.cli.counts import counted_of, duration, size_of
 from q3e_local.cli.formats import visible
-from q3e_local.cli.terminal import has_screen, live
+from q3e_local.cli.terminal import has_screen, live, refresh
 
 _BYTES_PER_TOKEN = 4  # about, until there are some to go by
 _BAR_WIDTH = (8, 30)  # a shorter one says nothing
 _SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
 _BARS = ("━─", "#-")
-_PATIENCE_S = 2  # before a line without a bar says how long it has been there
+_PATIENCE_S = 2  # before a line says how long it has been there, where it is not known how long it will be
 
 Clock = Callable[[], float]
 
@@ -53,6 +53,11 @@ class Pace:
         """The rate at which `amount` was done by the work so far."""
         seconds = self._at - self._began
         return amount / seconds if seconds > 0 else None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the work began."""
+        return self._clock() - self._began
 
     def left_s(self) -> float | None:
         """Seconds until all is done, counting down between two pieces; None before the first one."""
@@ -156,15 +161,16 @@ class Bar(Protocol):
 @contextmanager
 def bar(quiet: bool) -> Iterator[Bar]:
     """A bar for the steps of a pull or a conversion, one after the other."""
-    step = _Step("", 0, 0)
+    step: _Step | None = None
 
     def update(what: str, done: int, total: int) -> None:
         nonlocal step
-        if what != step.what:
+        if step is None or what != step.what:
             step = _Step(what, done, total)
+            refresh()
         step.update(done, total)
 
-    with _shown(lambda width: step.line(width), quiet):
+    with _shown(lambda width: "" if step is None else step.line(width), quiet):
         yield update
 
 
@@ -184,7 +190,7 @@ class _Step:
 
     def line(self, width: int) -> str:
         if not self._pace.total:
-            return laid_out(width, self.what)
+            return laid_out(width, self.what, self._pace)
         speed = self._pace.per_s(self._done - self._first)
         rate = f", {speed / 1e6:.1f} MB/s" if speed else ""
         amount = size_of(self._done, round(self._pace.total))
@@ -195,14 +201,11 @@ class _Step:
 def status(what: str, quiet: bool = False, about_s: float | None = None) -> Iterator[None]:
     """Say what is being waited for, and for how long already; of `about_s` seconds where that is known."""
     pace = Pace(about_s)
-    began = time.monotonic()
 
     def line(width: int) -> str:
-        seconds = time.monotonic() - began
         if about_s:
-            pace.worked(min(seconds, about_s))
-            return laid_out(width, what, pace)
-        return laid_out(width, what, None, duration(seconds) if seconds >= _PATIENCE_S else "")
+            pace.worked(min(pace.elapsed_s, about_s))
+        return laid_out(width, what, pace)
 
     with _shown(line, quiet):
         yield
@@ -213,15 +216,13 @@ def is_shown(quiet: bool) -> bool:
     return not quiet and has_screen()
 
 
-def laid_out(width: int, head: str, pace: Pace | None = None, rate: str = "") -> str:
-    """One line: what it is, a bar, how fast, and the time that is left; as much of that as fits."""
+def laid_out(width: int, head: str, pace: Pace, rate: str = "") -> str:
+    """One line: what it is, a bar, how fast, and the time that is left, or went by; as much of that as fits."""
     from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
 
-    left = None if pace is None else pace.left_s()
-    fraction = None if pace is None else pace.fraction
-    remaining = "" if left is None else f"{duration(left)} left"
+    fraction, when = pace.fraction, _when(pace)
     head = f"{_spinner()} {visible(head)}".rstrip()
-    for tail in (", ".join(filter(None, (rate, remaining))), remaining, ""):
+    for tail in (", ".join(filter(None, (rate, when))), when, ""):
         room = width - cell_len(head) - (cell_len(tail) + 2 if tail else 0)
         if room >= 0:
             break
@@ -230,6 +231,13 @@ def laid_out(width: int, head: str, pace: Pace | None = None, rate: str = "") ->
         head = f"{head} {_drawn(fraction, n_bar)}"
     line = f"{head}  {tail}" if tail else head
     return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)).rstrip() + "…"
+
+
+def _when(pace: Pace) -> str:
+    left, elapsed = pace.left_s(), pace.elapsed_s
+    if left is not None:
+        return f"{duration(left)} left"
+    return duration(elapsed) if elapsed >= _PATIENCE_S else ""
 
 
 def _drawn(fraction: float, width: int) -> str:

@@ -22,7 +22,7 @@ _TICK_S = 0.1
 _COLUMNS = 80  # of a terminal that does not say how wide it is
 
 Line = Callable[[int], str]
-"""What the live line says now, in at most so many columns."""
+"""What the live line says now, in at most so many columns; nothing is drawn while it is empty."""
 
 
 def say(line: str) -> None:
@@ -49,6 +49,12 @@ def answer(line: str) -> None:
 def has_screen() -> bool:
     """Whether stderr is a terminal with a cursor that can be moved."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def refresh() -> None:
+    """Draw the live line at once, because it says something new."""
+    if _screen is not None and _screen.is_alive:
+        _screen.news.put("")
 
 
 @contextmanager
@@ -161,6 +167,8 @@ class _Screen:
                 return
             width = _columns(self._stderr) - 1  # in the last column some terminals go on to the next row
             line = self._lines[-1](width)
+            if not line:
+                return
             # The cursor goes back to the first column: where a window that is made narrower wraps the line, all of
             # it lies behind the cursor, and erasing from there leaves nothing.
             if self._erase == _ERASE:
