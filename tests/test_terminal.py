@@ -221,12 +221,12 @@ def test_a_terminal_without_braille_gets_another_spinner(gates):
 
 
 def test_a_pull_shows_its_steps_and_leaves_no_trace_of_them(world):
-    with on_screen([*PROGRAM, "pull", "tiny:1b"], 120, 30) as screen:
+    with on_screen([*PROGRAM, "pull", "tiny:1b"], 300, 30) as screen:
         assert screen.end() == 0
         said = screen.raw.decode()
         assert "downloading from 127.0.0.1" in said
         assert "checking Tiny-1B-f16.gguf" in said
-        shown = [line.split()[:2] for line in screen.lines if not line.endswith("/Tiny-1B-Q4_K_M.gguf")]
+        shown = [line.split()[:2] for line in screen.lines]
     assert shown == [["Pulling", "tiny:1b,"], ["1.", "download"], ["2.", "quantize"], ["tiny:1b", "is"]]
 
 

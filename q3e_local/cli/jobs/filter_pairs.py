@@ -16,6 +16,7 @@ from typing import BinaryIO
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli import DONE
 from q3e_local.cli.collection import Model
 from q3e_local.cli.counts import counted
@@ -156,8 +157,6 @@ def _score(
     give: Callable[[Row, float | None, bool], None],
 ) -> None:  # fmt: skip
     """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
-    from q3e_local import jobs
-
     waiting: deque[tuple[int, Row, bool]] = deque()  # read, and not yet given out; and whether it has its texts
 
     def wanted() -> Iterator[str]:
