@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -240,3 +241,16 @@ def test_a_pull_that_is_stopped_says_how_to_go_on(world):
         gate.set()
         again = "q3e-local pull tiny:1b-q8_0"
         assert screen.lines[-1] == f"Interrupted: what was downloaded is kept; go on with: {again}"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no shell with jobs")
+def test_a_job_in_the_background_leaves_the_terminal_to_the_shell(gates):
+    script = 'set -m; "$@" & wait $!'
+    with on_screen(
+        [shutil.which("bash"), "-c", script, "bash", *gated(*TO_FILE)], 100, 30, gates.environment
+    ) as screen:
+        gates.wait_for(1)
+        gates.open("all")
+        assert screen.end() == 0
+        assert [line.split()[0] for line in screen.lines[:2]] == ["12", "model"]
+        assert b"0 of 12" not in screen.raw

@@ -109,8 +109,8 @@ def _exit_code(error: BaseException) -> int:
 
         terminal.say_over(f"Interrupted: {error}" if str(error) else "Interrupted.")
         return INTERRUPTED
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+    if isinstance(error, click.Abort | KeyboardInterrupt):  # at a question, which has no end of its line yet
+        click.echo("\nInterrupted.", err=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()

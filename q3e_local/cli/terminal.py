@@ -163,7 +163,7 @@ class _Screen:
 
     def _draw(self) -> None:
         with self._lock:
-            if not self._lines or not self._ends_line:
+            if not self._lines or not self._ends_line or not _is_in_foreground(self._stderr):
                 return
             width = _columns(self._stderr) - 1  # in the last column some terminals go on to the next row
             line = self._lines[-1](width)
@@ -221,6 +221,16 @@ def _understands_escapes(stream: TextIO) -> bool:
     from rich.console import Console
 
     return not Console(file=stream).legacy_windows
+
+
+def _is_in_foreground(stream: TextIO) -> bool:
+    """Whether the terminal is this command's at the moment, and not that of the shell, as behind `&` or `bg`."""
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it is not the terminal that this process was started from
+        return True
 
 
 def _columns(stream: TextIO) -> int:
