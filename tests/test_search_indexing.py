@@ -418,12 +418,24 @@ def test_files_that_need_no_model_are_stored_at_once(world):
     world.folder = world.folder.rename(world.folder.parent / "moved")
     write(world.folder, {"zz/new.txt": "new"})
 
+    def interrupt(path: Path) -> None:
+        if path.name == "new.txt":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.index(world.folder, on_file=interrupt)
+    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+
+
+def test_a_file_is_stored_before_its_last_chunk_is_told(world):
+    write(world.folder, {"a.txt": "one", "b.txt": "two"})
+
     def interrupt(n_bytes: int, n_chunks: int, n_tokens: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        world.index(world.folder, progress=interrupt)
-    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+        world.index(progress=interrupt)
+    assert len(Held(world.db).files) == 1
 
 
 def test_a_run_with_nothing_to_do_writes_nothing(world):
