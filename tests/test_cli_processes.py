@@ -130,9 +130,8 @@ def test_ctrl_c_in_a_pipe_leaves_whole_records(many):
     assert whole.endswith(b"}\n")
     assert process.returncode == 130
     n_whole = whole.count(b"\n")
-    assert said == (
-        f"Interrupted: {n_whole:,} texts were written; with -o FILE.jsonl or FILE.npy a run can be continued\n"
-    )
+    written = "1 text was" if n_whole == 1 else f"{n_whole:,} texts were"
+    assert said == f"Interrupted: {written} written; with -o FILE.jsonl or FILE.npy a run can be continued\n"
     assert ids(whole) == [f"many.txt:{n}" for n in range(1, whole.count(b"\n") + 1)]
 
 
