@@ -29,8 +29,8 @@ Progress = Callable[[int, int], None]
 """What `embed_documents`, `embed_queries`, `embed`, `stream` and `VectorIndex.add` take as `progress`.
 
 Called as `progress(n_texts, n_tokens)` after each batch, on the thread of the call, with what is done so far: texts,
-those that failed included, and the tokens of the others. The last call has all texts. An exception that it raises
-ends the call.
+those that failed included, and the tokens of the others. The last call has all texts. By then a stream has handed
+back all results that can be: an exception that `progress` raises ends the call between two batches.
 """
 
 
@@ -72,11 +72,9 @@ class TextStream:
             for asked in window:
                 self._take(asked)
                 if self._n_waiting_ids >= _WINDOW_BATCHES * self._engine.n_batch or self._n_taken >= _WINDOW_TEXTS:
-                    self._decode()
-                    yield from self._in_order()
+                    yield from self._decode()
             yield from self._in_order()
-        self._decode(is_last=True)
-        yield from self._in_order()
+        yield from self._decode(is_last=True)
 
     def _take(self, asked: Asked) -> None:
         self._n_taken += 1
@@ -96,8 +94,11 @@ class TextStream:
         self._waiting[text.digest] = text
         self._n_waiting_ids += len(text.fitted.ids) - text.fitted.n_prefix
 
-    def _decode(self, is_last: bool = False) -> None:
-        """Decode what waits, but for a batch that more texts may fill."""
+    def _decode(self, is_last: bool = False) -> Iterator[Embedded | TextError]:
+        """Decode what waits, but for a batch that more texts may fill; hand back what is complete after each batch.
+
+        Then tell the progress: who stops there has all results that could be handed back.
+        """
         texts = list(self._waiting.values())
         self._waiting, self._n_waiting_ids, self._n_taken = {}, 0, 0
         sequences = [text.fitted.ids for text in texts]
@@ -111,11 +112,13 @@ class TextStream:
                 or any(text.was_left for text in batch)
             ):
                 self._compute(batch, [n_prefix[row] for row in rows])
+                yield from self._in_order()
                 self._tell()
             else:
                 for text in batch:
                     text.was_left = True
                     self._wait(text)
+        yield from self._in_order()
         self._tell()
 
     def _compute(self, batch: list[_Waiting], n_prefix: list[int]) -> None:

@@ -78,7 +78,10 @@ def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
     assert 0 < n_whole < N_MANY
     if number != signal.SIGKILL:
         assert process.returncode == 130
-        assert said.splitlines() == [f"{n_whole:,} texts are in {name}; go on with --resume", "", "Interrupted."]
+        assert said == (
+            f"Interrupted: {n_whole:,} texts are in {name}; go on with: "
+            f"q3e-local embed -m demo --lines many.txt -d 32 -o {name} --resume\n"
+        )
         assert raw.endswith(b"}\n")
     else:
         assert process.returncode == -number
@@ -113,7 +116,7 @@ def test_what_stops_a_run_leaves_no_half_of_a_whole_format(name, number, many, t
         process.send_signal(number)
         said = process.stderr.read().decode()
     assert process.returncode == 130
-    assert re.fullmatch(r"(nothing is kept of [\d,]+ texts?: only .*\n)?\nInterrupted\.\n", said)
+    assert re.fullmatch(r"Interrupted(\.|: nothing is kept of [\d,]+ texts?: only .*)\n", said)
     assert listing(tmp_path) == before
 
 
@@ -123,9 +126,12 @@ def test_ctrl_c_in_a_pipe_leaves_whole_records(many):
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         said = process.stderr.read().decode()
-    assert (process.returncode, said) == (130, "\nInterrupted.\n")
     whole = first + rest
     assert whole.endswith(b"}\n")
+    assert process.returncode == 130
+    n_whole = whole.count(b"\n")
+    written = "1 text was" if n_whole == 1 else f"{n_whole:,} texts were"
+    assert said == f"Interrupted: {written} written; with -o FILE.jsonl or FILE.npy a run can be continued\n"
     assert ids(whole) == [f"many.txt:{n}" for n in range(1, whole.count(b"\n") + 1)]
 
 
@@ -137,7 +143,7 @@ def test_ctrl_c_while_it_waits_for_stdin():
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read().decode()
-    assert (process.returncode, said) == (130, "\nInterrupted.\n")
+    assert (process.returncode, said) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -168,7 +174,7 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch):
 def test_being_ended_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
     monkeypatch.setattr("q3e_local.store.import_file", lambda *arguments: signal.raise_signal(signal.SIGTERM))
     result = run("import", tmp_path / "x.gguf")
-    assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])

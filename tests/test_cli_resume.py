@@ -296,9 +296,11 @@ def test_a_skipped_text_that_is_mended_is_embedded_then(name, loaded, tmp_path):
 def test_a_run_that_failed_goes_on_once_the_input_is_mended(name, tmp_path):
     files = lines_in_one_go(tmp_path, name)
     write(tmp_path, {"a.txt": "\n".join([*LINES[:3], "far too many words", *LINES[4:]])})
-    result = embed("--lines", "a.txt", "-d", 32, "-o", name, "--max-tokens", 8, "--too-long", "error")
+    options = ["--lines", "a.txt", "-d", "32", "-o", name, "--max-tokens", "8", "--too-long", "error"]
+    result = embed(*options)
     assert result.exit_code == 1, result.stderr
-    assert f"3 texts are in {name}; go on with --resume\n" in result.stderr
+    command = f"q3e-local embed -m demo {' '.join(options)} --resume"
+    assert f"3 texts are in {name}; go on with: {command}\n" in result.stderr
     write(tmp_path, {"a.txt": "\n".join(LINES)})
     assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--resume").exit_code == 0
     assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files

@@ -418,12 +418,24 @@ def test_files_that_need_no_model_are_stored_at_once(world):
     world.folder = world.folder.rename(world.folder.parent / "moved")
     write(world.folder, {"zz/new.txt": "new"})
 
+    def interrupt(path: Path) -> None:
+        if path.name == "new.txt":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.index(world.folder, on_file=interrupt)
+    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+
+
+def test_a_file_is_stored_before_its_last_chunk_is_told(world):
+    write(world.folder, {"a.txt": "one", "b.txt": "two"})
+
     def interrupt(n_bytes: int, n_chunks: int, n_tokens: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        world.index(world.folder, progress=interrupt)
-    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+        world.index(progress=interrupt)
+    assert len(Held(world.db).files) == 1
 
 
 def test_a_run_with_nothing_to_do_writes_nothing(world):
@@ -596,9 +608,8 @@ def test_ctrl_c_keeps_what_is_done(in_one_go, tmp_path):
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     n_kept = n_files(db)
-    assert said.splitlines() == [
-        f"{n_kept} files done and kept; the same command goes on with the others", "", "Interrupted."
-    ]  # fmt: skip
+    again = " ".join(["q3e-local", *command(folder, db)[3:]])
+    assert said == f"Interrupted: {n_kept} files are done and kept; go on with the others by: {again}\n"
     subprocess.run(command(folder, db), check=True, stderr=subprocess.DEVNULL)
     assert Held(db) == whole
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # A shell sets it that asks what may stand at a place; click makes the name of the program's.
 COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
+ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 # By what people want to do, for the overview: name, module and function of the command, and its line, which must not
 # cost an import.
@@ -133,7 +134,22 @@ class _Commands(click.Group):
         except BaseException as error:
             code = _exit_code(error)
         _drop_what_cannot_be_written()
+        _leave_work_that_was_abandoned(code)
         sys.exit(code if isinstance(code, int) else DONE)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = tuple(args)  # parsing takes them out of the list
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[ARGUMENTS] = given
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # click would begin a line of its own
+            raise _InterruptedError(str(error)) from None
 
 
 def _exit_code(error: BaseException) -> int:
@@ -142,8 +158,13 @@ def _exit_code(error: BaseException) -> int:
 
     if isinstance(error, _ReaderGoneError):
         return DONE
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+    if isinstance(error, _InterruptedError):
+        from q3e_local.cli import terminal
+
+        terminal.say_over(f"Interrupted: {error}" if str(error) else "Interrupted.")
+        return INTERRUPTED
+    if isinstance(error, click.Abort | KeyboardInterrupt):  # at a question, which has no end of its line yet
+        click.echo("\nInterrupted.", err=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()
@@ -152,6 +173,10 @@ def _exit_code(error: BaseException) -> int:
         click.echo(f"Error: {error}", err=True)
         return USAGE if isinstance(error, OptionError | UnknownModelError) else FAILED
     raise error
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C; its text says what is kept, and how to go on."""
 
 
 class _ReaderGoneError(Exception):
@@ -198,11 +223,25 @@ def _drop_what_cannot_be_written() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _leave_work_that_was_abandoned(code: object) -> None:
+    """End at once where Ctrl-C left a batch, or a load, that nothing can stop: Python would wait for it."""
+    from q3e_local.cli.stopping import is_work_left
+
+    if is_work_left():
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code if isinstance(code, int) else DONE)
+
+
 def _tolerate_narrow_consoles() -> None:
-    """A console that cannot show a character shows `?` instead of failing."""
+    """A console that cannot show a character shows a plain one instead of failing."""
+    from q3e_local.cli import plain_characters
+
+    plain_characters.register()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=plain_characters.ERRORS)
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

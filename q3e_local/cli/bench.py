@@ -11,8 +11,11 @@ import orjson
 
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
-from q3e_local.cli.loading import load, locate, size
+from q3e_local.cli.loading import in_use, load, locate
+from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.bench import Cell
@@ -40,15 +43,16 @@ def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_j
 
     with stopping_cleanly():
         path = locate(model, offline, quiet).path
-    with stopping_cleanly(), explained(engine), load(model, offline, quiet, **engine.config) as embedder:
+    with stopping_cleanly(), explained(engine), in_use(load(model, offline, quiet, **engine.config)) as embedder:
         facts = about(embedder, path)
         cells: list[Cell] = []
         is_whole = False
         try:
-            for cell in measure(embedder, Texts(path, embedder.engine.tokenize), seconds):
-                cells.append(cell)
-                if not quiet and sys.stderr.isatty():
-                    click.echo(f"{cell.size} texts, {cell.mode}: {cell.tokens_per_s:,.0f} tokens/s", err=True)
+            with status("measuring", quiet, seconds):
+                for cell in measure(embedder, Texts(path, embedder.engine.tokenize), seconds):
+                    cells.append(cell)
+                    if is_shown(quiet):
+                        say(f"{cell.size} texts, {cell.mode}: {cell.tokens_per_s:,.0f} tokens/s")
             is_whole = True
         finally:
             # Ctrl-C too: what was measured is good for what it says.

@@ -12,7 +12,7 @@ from q3e_local import store
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED, candidates
-from q3e_local.cli.loading import size
+from q3e_local.counts import size
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import resolve

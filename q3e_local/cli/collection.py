@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 
 from q3e_local.cli import DONE, SKIPPED, inputs
@@ -21,9 +20,11 @@ from q3e_local.cli.engine_options import explained
 from q3e_local.cli.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.inputs import STDIN, Layout, Survey
 from q3e_local.cli.jobs.asked import Embedding, Reading
-from q3e_local.cli.loading import check_dim
+from q3e_local.cli.loading import check_dim, in_use
 from q3e_local.cli.progress import meter
 from q3e_local.cli.record import text_digest
+from q3e_local.cli.terminal import say
+from q3e_local.counts import counted
 from q3e_local.embedder import Embedder
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.request import EmbedRequest
@@ -103,11 +104,11 @@ class Model:
             if not asked.server:
                 check_dim(asked.model, asked.dim)
             self._opened.enter_context(explained(asked.engine))
-            embedder = computing(
+            model = computing(
                 asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine, n_bytes
             )
-            self._opened.callback(embedder.close)
-            check_request(embedder, self.request)
+            embedder = self._opened.enter_context(in_use(model))
+            check_request(embedder, self.request, asked.quiet)
             self._embedder = embedder
         return self._embedder
 
@@ -116,20 +117,19 @@ class Model:
         n_bytes = [len(text.encode("utf-8")) for text in read.texts]
         embedder = self.embedder(sum(n_bytes))
         vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
-        ends, skipped = np.cumsum(n_bytes), list(read.skipped)
+        skipped = list(read.skipped)
         kept: list[int] = []
         cut: set[int] = set()
-        with meter(sum(n_bytes), self.embedding.quiet) as show:
-
-            def told(n_texts: int, n_tokens: int) -> None:
-                show(int(ends[n_texts - 1]), n_texts, n_tokens)
-
-            for row, result in enumerate(embedder.stream(replace(self.request, texts=read.texts), told)):
+        with meter("text", len(read.texts), sum(n_bytes), self.embedding.quiet) as show:
+            results = embedder.stream(replace(self.request, texts=read.texts), show.computed)
+            for row, result in enumerate(results):
                 if isinstance(result, TextError):
                     if not skip:
                         raise InputError(f"{read.ids[row]} {result.message}")
                     skipped.append(f"{read.ids[row]} {result.message}")
+                    show.skipped(n_bytes[row])
                     continue
+                show.kept(n_bytes[row], result.prompt_tokens, cached=result.cached)
                 vectors[len(kept)] = result.vector
                 if result.truncated:
                     cut.add(len(kept))
@@ -137,7 +137,7 @@ class Model:
         if not kept:
             raise InputError("no text in the input could be embedded")
         if cut and not self.embedding.quiet:
-            click.echo(f"{'1 text was' if len(cut) == 1 else f'{len(cut):,} texts were'} cut to the limit", err=True)
+            say(f"{'1 text was' if len(cut) == 1 else f'{len(cut):,} texts were'} cut to the limit")
         return Collection(
             tuple(read.ids[row] for row in kept),
             tuple(read.texts[row] for row in kept),
@@ -148,17 +148,13 @@ class Model:
             cut=frozenset(cut),
         )
 
-    def close(self) -> None:
-        """Free the model, if it was loaded."""
-        self._opened.close()
-
     def __enter__(self) -> Model:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._opened.__exit__(kind, error, traceback)
 
 
 def collect(
@@ -220,7 +216,7 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     places: list[Place] = []
     skipped: list[str] = []
     survey = Survey(blank_is_wrong=not has_blank)
-    for item in source.read(lambda line: None if quiet else click.echo(line, err=True)):
+    for item in source.read(lambda line: None if quiet else say(line)):
         survey.add(item)
         if item.problem is None:
             ids.append(item.id)
@@ -239,11 +235,11 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
 def tell_skipped(found: Collection) -> None:
     """Say on stderr what was left out."""
     if found.skipped:
-        click.echo(f"{len(found.skipped):,} skipped:", err=True)
+        say(f"{len(found.skipped):,} skipped:")
         for line in found.skipped[:_NAMED_AT_MOST]:
-            click.echo(f"  {line}", err=True)
+            say(f"  {line}")
         if len(found.skipped) > _NAMED_AT_MOST:
-            click.echo(f"  and {len(found.skipped) - _NAMED_AT_MOST:,} more", err=True)
+            say(f"  and {len(found.skipped) - _NAMED_AT_MOST:,} more")
 
 
 def check_comparable(one: Collection, name: str, other: Collection, others_name: str) -> None:
@@ -258,10 +254,9 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
             f"{name} is of the space {one.space}, {others_name} of {other.space}: of another model; embed one anew"
         )
     if one.space is not None and other.space is not None and one.space != other.space:
-        click.echo(
+        say(
             f"{name} and {others_name} were embedded with different instructions ({one.space}, {other.space}): their "
-            "scores are lower than with one; give the same --task or --instruction",
-            err=True,
+            "scores are lower than with one; give the same --task or --instruction"
         )
 
 
@@ -334,7 +329,7 @@ _GIVEN: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _
 def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
     if n_texts >= n_min:
         return
-    there = "there is 1 text" if n_texts == 1 else f"there are {n_texts} texts"
+    there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
     files = [name for name in reading.names if name != STDIN]
     hint = ""
     if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.given:

@@ -5,11 +5,13 @@ Knows the options that choose between them, by the names they have on the comman
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from q3e_local.cache.choose import chosen
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import load
+from q3e_local.cli.progress import status
 from q3e_local.embedder import Embedder
 from q3e_local.errors import OptionError
 from q3e_local.request import EmbedRequest
@@ -58,10 +60,14 @@ def on_server(
     return RemoteEmbedder(Server(server), served_as(model))
 
 
-def check_request(embedder: Embedder | RemoteEmbedder, request: EmbedRequest) -> None:
-    """Refuse a request before an output is opened. Raises OptionError with the name of the flag."""
+def check_request(embedder: Embedder | RemoteEmbedder, request: EmbedRequest, quiet: bool) -> None:
+    """Refuse a request before an output is opened. Raises OptionError with the name of the flag.
+
+    A server is asked, which may have to load its model first.
+    """
     try:
-        embedder.check(request)
+        with nullcontext() if isinstance(embedder, Embedder) else status("waiting for the server", quiet):
+            embedder.check(request)
     except OptionError as error:
         flag = {"dim": "--dimensions", "max_tokens": "--max-tokens"}.get(error.option, error.option)
         raise OptionError(error.under(flag)) from None

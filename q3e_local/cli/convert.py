@@ -13,6 +13,7 @@ from q3e_local.checksum import sha256
 from q3e_local.cli import candidates
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.terminal import say
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
 from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
@@ -77,22 +78,21 @@ def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
     pinned = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
     revision = next((one.revision for one in pinned if one.repo.lower() == source.lower()), "main")
     if not quiet:
-        click.echo(f"Taking {source} at {revision} from the hub, unless it is here", err=True)
+        say(f"Taking {source} at {revision} from the hub, unless it is here")
     with bar(quiet) as show:
 
-        def say(line: str) -> None:
+        def waited(line: str) -> None:
             if not quiet:
-                click.echo(line, err=True)
+                say(line)
 
-        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=say)
+        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=waited)
 
 
 def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:
     if quiet:
         return
     digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
-    click.echo(
+    say(
         f"{info.path}: {info.name}, {quantization.upper()}, {info.size_bytes:,} bytes in {seconds:.0f} s\n"
-        f"sha256 {digest}",
-        err=True,
+        f"sha256 {digest}"
     )

@@ -3,69 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from q3e_local.cli import DONE, SKIPPED, candidates, inputs
+from q3e_local.cli.again import again
 from q3e_local.cli.computing import check_request, computing
+from q3e_local.cli.embed_run import Blank, Run, Tally
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE
-from q3e_local.cli.inputs import Item, Layout, Source, layout_options
-from q3e_local.cli.inputs.source import Tell
-from q3e_local.cli.inputs.survey import advice
-from q3e_local.cli.loading import check_dim
+from q3e_local.cli.inputs import Layout, Source, layout_options
+from q3e_local.cli.loading import check_dim, in_use
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
-from q3e_local.cli.progress import Meter, meter
-from q3e_local.cli.record import About, Record, check_form, kept_names, text_digest
-from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.embedder import Embedder
-from q3e_local.errors import InputError, OutputError, TextError
+from q3e_local.cli.progress import meter
+from q3e_local.cli.record import About, check_form, kept_names
+from q3e_local.cli.stopping import between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.counts import counted
 from q3e_local.prompts import TASKS, Kind
-from q3e_local.request import Embedded, EmbedRequest
+from q3e_local.request import EmbedRequest
 from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 
 if TYPE_CHECKING:
-    from q3e_local.remote.embedder import RemoteEmbedder
+    pass
 
-_NAMED_AT_MOST = 5
 _SKIPPED_AT_MOST = 100
 _RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
 _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
-
-Blank = Literal["zeros", "skip", "error"]
-
-
-@dataclass
-class _Tally:
-    """What a run did, for the lines at its end."""
-
-    n_texts: int = 0
-    n_tokens: int = 0
-    n_done_before: int = 0
-    n_cached: int = 0
-    n_cached_tokens: int = 0
-    cut: list[str] = field(default_factory=list)
-    n_cut: int = 0
-    n_blank: int = 0
-    skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
-
-    def add(self, name: str, result: Embedded) -> None:
-        self.n_texts += 1
-        self.n_tokens += result.prompt_tokens
-        if result.cached:
-            self.n_cached += 1
-            self.n_cached_tokens += result.prompt_tokens
-        if result.truncated:
-            self.n_cut += 1
-            if len(self.cut) < _NAMED_AT_MOST:
-                self.cut.append(name)
 
 
 @click.command(cls=ModelCommand)
@@ -150,133 +118,60 @@ def embed(
         check_dim(model, dimensions)
 
     _hint_at_records(source, layout, quiet)
-    tally = _Tally()
+    tally = Tally()
     n_bytes = source.n_bytes()
-    tell = _say if not quiet else _mute
+    tell = say if not quiet else _mute
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
-    inputs.check(source, True, blank in (None, "error"), skip_errors, tell)
+    n_texts = inputs.check(source, True, blank in (None, "error"), skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
     with (
         stopping_cleanly(),
         explained(engine),
-        computing(model, server, offline, quiet, cache, engine, n_bytes) as embedder,
+        in_use(computing(model, server, offline, quiet, cache, engine, n_bytes)) as embedder,
     ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
-        check_request(embedder, request)
+        check_request(embedder, request, quiet)
         about = About(
             embedder.model, embedder.space(request), embedder.dim(request), dtype, kept_types, blank == "zeros"
         )
         _hint_at_task(request, about, quiet)
-        with open_output(output, form, about, resume) as out, meter(n_bytes, quiet) as show:
+        with (
+            open_output(output, form, about, resume) as out,
+            meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
+            # Where nothing is kept, and while a server computes, there is nothing to wait for.
+            between_batches(output is not None and form in RESUMABLE and not server) as batches,
+        ):
             try:
-                _run(source, embedder, request, out, show, tally, skip_errors, blank, tell, about.dim)
-            except BaseException:
+                Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank).go(
+                    source, tell
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_what_is_kept(source, output, form, out)) from None
+            except Exception:
                 if output is not None and out.n_written:
-                    _say_what_is_kept(output, form, len(out.done) + out.n_written, skip_errors)
+                    say(_what_is_kept(source, output, form, out))
                 raise
         seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
     return SKIPPED if tally.skipped else DONE
 
 
-def _run(
-    source: Source,
-    embedder: Embedder | RemoteEmbedder,
-    request: EmbedRequest,
-    out: Output,
-    show: Meter,
-    tally: _Tally,
-    skip: bool,
-    blank: Blank | None,
-    tell: Tell,
-    dim: int,
-) -> None:
-    """Read, embed and write text by text. Raises the first error once all texts before it are written."""
-    given: deque[tuple[int, Item]] = deque()  # not yet written: with the embedder, or with a problem and for zeros
-    n_bytes = 0
-    failure: InputError | None = None
-    last_done = max(out.done, default=-1)
-
-    def wanted() -> Iterator[str]:
-        nonlocal n_bytes, failure
-        items = source.read(tell)
-        for index, item in enumerate(items):
-            n_bytes += item.n_bytes
-            if index in out.done:
-                _check_same(index, item, *out.done[index])
-                tally.n_done_before += 1
-                continue
-            if blank == "zeros" and index < last_done:
-                raise OutputError(f"the output has no row for {item.id}: it was begun without --blank zeros")
-            is_excused = item.is_blank and blank in ("zeros", "skip")
-            if item.problem is None:
-                given.append((index, item))
-                yield item.text
-            elif not (skip or is_excused):
-                has_others = bool(tally.n_texts or given or out.done) or any(one.problem is None for one in items)
-                failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
-                return
-            else:
-                if is_excused:
-                    tally.n_blank += 1
-                else:
-                    tally.skipped[index] = f"{item.id} {item.problem}"
-                if blank == "zeros":
-                    given.append((index, item))
-                    write_zeros()
-
-    def write_zeros() -> None:
-        """Write the rows of zeros that no text stands before."""
-        while given and given[0][1].problem is not None:
-            write_row_of_zeros(*given.popleft())
-
-    def write_row_of_zeros(index: int, item: Item) -> None:
-        out.write(Record(index, item.id, item.text, 0, False, np.zeros(dim, np.float32), item.kept, blank=True))
-
-    for result in embedder.stream(replace(request, texts=wanted()), lambda *done: show(n_bytes, *done)):
-        index, item = given.popleft()
-        if isinstance(result, TextError):
-            if not skip:
-                raise InputError(f"{item.id} {result.message}")
-            tally.skipped[index] = f"{item.id} {result.message}"
-            if blank == "zeros":
-                write_row_of_zeros(index, item)
-        else:
-            record = Record(
-                index, item.id, item.text, result.prompt_tokens, result.truncated, result.vector, item.kept
-            )
-            out.write(record)
-            tally.add(item.id, result)
-        write_zeros()
-    if failure is not None:
-        raise failure
-    if not (tally.n_texts or tally.n_done_before or tally.skipped):
-        raise InputError("there are no texts in the input" + (": all of them are blank" if tally.n_blank else ""))
-
-
-def _check_same(index: int, item: Item, name: str, digest: str) -> None:
-    """Refuse to go on with an output that is of other texts. Raises OutputError."""
-    if item.id != name:
-        raise OutputError(
-            f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"
-        )
-    if (item.problem is None or item.is_blank) and text_digest(item.text) != digest:
-        raise OutputError(
-            f"{item.id} is not the text it was when the output was begun (edited, or another field or column); "
-            "write to a new file"
-        )
-
-
-def _say_what_is_kept(output: Path, form: str, n_texts: int, skip: bool) -> None:
+def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
     """After a run that did not end well: how to go on, or that nothing is left of it."""
-    if form in RESUMABLE:
-        texts = "1 text is" if n_texts == 1 else f"{n_texts:,} texts are"
-        _say(f"{texts} in {output}; go on with --resume{' --skip-errors' if skip else ''}")
-    else:
-        texts = "1 text" if n_texts == 1 else f"{n_texts:,} texts"
-        _say(f"nothing is kept of {texts}: only .jsonl and .npy outputs can be resumed")
+    n_kept = len(out.done) + out.n_written
+    if not n_kept:
+        return ""
+    if output is None:
+        done = "1 text was" if n_kept == 1 else f"{n_kept:,} texts were"
+        return f"{done} written; with -o FILE.jsonl or FILE.npy a run can be continued"
+    if form not in RESUMABLE:
+        return f"nothing is kept of {counted(n_kept, 'text')}: only .jsonl and .npy outputs can be resumed"
+    texts = "1 text is" if n_kept == 1 else f"{n_kept:,} texts are"
+    command = again("--resume", without="--force")
+    same = ", given the same input" if None in source.paths else ""
+    return f"{texts} in {output}; go on with: {command}{same}"
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
@@ -286,44 +181,37 @@ def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
     for path in source.paths:
         option = _RECORDS.get(path.suffix.lower()) if path is not None else None
         if option is not None:
-            _say(f"{path} is embedded as one text; for its records give {option}")
+            say(f"{path} is embedded as one text; for its records give {option}")
             return
 
 
 def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
     """The same of a task that leaves the texts as they are."""
     if not quiet and request.task is not None and is_plain(about.space):
-        _say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
+        say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
 
 
-def _report(about: About, tally: _Tally, seconds: float, quiet: bool) -> None:
+def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
     if not quiet:
         before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
         cached = f" ({tally.n_cached:,} from the cache)" if tally.n_cached else ""
-        texts = "1 text" if tally.n_texts == 1 else f"{tally.n_texts:,} texts"
         n_computed = tally.n_tokens - tally.n_cached_tokens
         others = ", the others at" if tally.n_cached else ":"
         rate = f"{others} {n_computed / seconds:,.0f} tokens/s" if n_computed and seconds else ""
         taken = f" in {seconds:.1f} s{rate}" if tally.n_tokens and seconds else ""
-        _say(f"{texts}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
-        _say(f"model {about.model}, dim {about.dim}, space {about.space}")
+        say(f"{counted(tally.n_texts, 'text')}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
+        say(f"model {about.model}, dim {about.dim}, space {about.space}")
         if tally.n_blank:
-            texts = "1 blank text" if tally.n_blank == 1 else f"{tally.n_blank:,} blank texts"
-            _say(f"{texts} {'embedded as zeros' if about.has_zeros else 'left out'}")
+            say(f"{counted(tally.n_blank, 'blank text')} {'embedded as zeros' if about.has_zeros else 'left out'}")
     if tally.n_cut:
         more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
-        texts = "1 text" if tally.n_cut == 1 else f"{tally.n_cut:,} texts"
-        _say(f"{texts} cut to the limit: {', '.join(tally.cut)}{more}")
+        say(f"{counted(tally.n_cut, 'text')} cut to the limit: {', '.join(tally.cut)}{more}")
     if tally.skipped:
-        _say(f"{len(tally.skipped)} skipped:")
+        say(f"{len(tally.skipped)} skipped:")
         for index in sorted(tally.skipped)[:_SKIPPED_AT_MOST]:
-            _say(f"  {tally.skipped[index]}")
+            say(f"  {tally.skipped[index]}")
         if len(tally.skipped) > _SKIPPED_AT_MOST:
-            _say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+            say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
 
 
 def _mute(line: str) -> None:

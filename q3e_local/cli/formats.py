@@ -230,6 +230,10 @@ class Parquet:
 # What moves the cursor or colours, and what turns the order of letters around.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " ")
 
+# Columns of a table behind id and text, which share the room that is left; those from the right go first.
+_TABLE_WIDTHS = {"tokens": 9, "dim": 4, "norm": 6, "first values": 23}
+_TABLE_ROOM = 24  # at least, for id and text
+
 
 class Table:
     """For people: a line a text with tokens, dim, norm and the first numbers, fitted to the terminal's width."""
@@ -238,25 +242,40 @@ class Table:
         from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
 
         self._stream, self._fit, self._width = stream, set_cell_size, cell_len
-        # All columns but id and text take 47.
-        room = max(24, min(shutil.get_terminal_size((100, 24)).columns, 140) - 47)
+        # A narrow terminal has room for fewer columns.
+        width = min(shutil.get_terminal_size((100, 24)).columns, 140)
+        self._columns = list(_TABLE_WIDTHS)
+        while width - self._fixed_width() < _TABLE_ROOM and len(self._columns) > 1:
+            self._columns.pop()
+        room = max(_TABLE_ROOM, width - self._fixed_width())
         self._id_width = room * 2 // 5
         self._text_width = room - self._id_width
-        self._line("id", "text", "tokens", "dim", "norm", "first values")
+        self._line("id", "text", {name: name for name in _TABLE_WIDTHS})
 
     def write(self, record: Record) -> None:
-        tokens = f"{record.tokens} cut" if record.truncated else str(record.tokens)
-        first = " ".join(f"{number:7.4f}" for number in record.vector[:3].tolist())
-        norm = f"{float(np.linalg.norm(record.vector)):.4f}"
+        cells = {
+            "tokens": f"{record.tokens} cut" if record.truncated else str(record.tokens),
+            "dim": str(len(record.vector)),
+            "norm": f"{float(np.linalg.norm(record.vector)):.4f}",
+            "first values": " ".join(f"{number:7.4f}" for number in record.vector[:3].tolist()),
+        }
         text = " ".join(visible(record.text[: 4 * self._text_width]).split())
-        self._line(visible(record.id), text, tokens, str(len(record.vector)), norm, first)
+        self._line(visible(record.id), text, cells)
         self._stream.flush()
 
     def finish(self) -> None:
         self._stream.flush()
 
-    def _line(self, name: str, text: str, tokens: str, dim: str, norm: str, first: str) -> None:
-        line = f"{self._ending(name)} {self._fit(text, self._text_width)} {tokens:>9} {dim:>4} {norm:>6} {first}"
+    def _fixed_width(self) -> int:
+        """Of all columns but id and text, with the spaces before them and between those two."""
+        return 1 + sum(1 + _TABLE_WIDTHS[name] for name in self._columns)
+
+    def _line(self, name: str, text: str, cells: dict[str, str]) -> None:
+        aligned = (
+            cells[column] if column == "first values" else f"{cells[column]:>{_TABLE_WIDTHS[column]}}"
+            for column in self._columns
+        )  # fmt: skip
+        line = " ".join((self._ending(name), self._fit(text, self._text_width), *aligned))
         self._stream.write(line.rstrip().encode("utf-8") + b"\n")
 
     def _ending(self, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli import DONE, SKIPPED, index_files
+from q3e_local.cli.again import again
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
@@ -27,9 +28,10 @@ from q3e_local.cli.index_options import (
     shown,
     which_index,
 )
-from q3e_local.cli.loading import size
-from q3e_local.cli.progress import Meter, meter
-from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.progress import meter
+from q3e_local.cli.stopping import between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say, say_over
+from q3e_local.counts import size
 from q3e_local.errors import InputError, OptionError, Q3EError
 from q3e_local.search.locate import files_of, locate
 
@@ -159,11 +161,11 @@ class _Run:
         tally, self._started = Tally(), time.perf_counter()
         try:
             self._index(tally, must_load=self._loaded.is_chosen and not is_again)
-        except (KeyboardInterrupt, Q3EError):
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{_kept(tally)}; go on with the others by: {again()}") from None
+        except Q3EError:
             if not self._quiet and tally.n_new + tally.n_changed:
-                _say(
-                    f"{files(tally.n_new + tally.n_changed)} done and kept; the same command goes on with the others"
-                )
+                say(f"{_kept(tally)}; go on with the others by: {again()}")
             raise
         seconds = time.perf_counter() - self._started
         untold = [one for one in tally.skipped if one not in self._told]
@@ -181,7 +183,15 @@ class _Run:
         return SKIPPED if tally.n_faults else DONE
 
     def watching(self) -> int:
-        """The same each time that something changed. Ends by Ctrl-C alone."""
+        """The same each time that something changed, until Ctrl-C, which is the way to end it."""
+        try:
+            self._watch()
+        except KeyboardInterrupt as error:
+            if not self._quiet:
+                say_over(str(error) or "no longer watching")
+        return DONE
+
+    def _watch(self) -> None:
         from q3e_local.search.watch import watched
 
         is_again = False
@@ -191,27 +201,25 @@ class _Run:
             except InputError as error:
                 if not is_again:
                     raise
-                _say(f"Error: {error}")  # a folder that is gone may come back
+                say(f"Error: {error}")  # a folder that is gone may come back
             if not is_again and not self._quiet:
-                _say("watching for changes; Ctrl-C ends")
+                say("watching for changes; Ctrl-C ends")
             is_again = True
-        return DONE
 
     def _index(self, tally: Tally, *, must_load: bool) -> None:
         from q3e_local.search.indexing import index_folders
 
-        show: Meter = _show_nothing
-
-        def begin(n_bytes: int) -> None:
-            nonlocal show
-            self._started = time.perf_counter()  # without the time to load the model
-            show = stack.enter_context(meter(n_bytes, self._quiet))
-
         with ExitStack() as stack:
+            embedding = _Embedding(tally, stack, self._quiet)
+
+            def begin(n_files: int, n_bytes: int) -> None:
+                self._started = time.perf_counter()  # without the time to load the model
+                embedding.begin(n_files, n_bytes)
+
             index_folders(
                 self._path, self._folders, self._loaded, tally, globs=self._globs, chunk_tokens=self._chunk_tokens,
                 must_load=must_load, on_wait=lambda: say_waiting(self._path), on_start=begin,
-                progress=lambda *done: show(*done),
+                on_file=embedding.on_file, on_batch=embedding.on_batch, progress=embedding.progress,
             )  # fmt: skip
 
     def _print_json(self, tally: Tally, seconds: float) -> None:
@@ -232,30 +240,60 @@ class _Run:
             "unchanged": tally.n_unchanged,
             "removed": tally.n_removed,
         }
-        _say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
+        say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
         if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
             patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
             where = ", ".join(visible(shown(str(folder))) for folder in self._folders)
-            _say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
+            say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
         for note in tally.notes:
-            _say(note)
+            say(note)
         if tally.n_chunks:
             reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
             rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
-            _say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
+            say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
         _report_faults(skipped, verbose=self._verbose)
         _report_expected(skipped, verbose=self._verbose)
         if tally.n_left_out:
             stay = (
                 "was left out and stays as it was" if tally.n_left_out == 1 else "were left out and stay as they were"
             )
-            _say(f"{files(tally.n_left_out)} {stay}")
+            say(f"{files(tally.n_left_out)} {stay}")
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
             facts = database.facts()
         holds = f"{files(facts.n_files)}, {chunks(facts.n_chunks)}: {facts.space}, {size(facts.size_bytes)}"
-        _say(f"{self._path} holds {holds}")
+        say(f"{self._path} holds {holds}")
+
+
+class _Embedding:
+    """Files being embedded: shows how far that is, and lets Ctrl-C stop it between two batches."""
+
+    def __init__(self, tally: Tally, stack: ExitStack, quiet: bool) -> None:
+        self._tally, self._stack, self._quiet = tally, stack, quiet
+        self._n_files = self._n_bytes = self._n_tokens = 0
+
+    def begin(self, n_files: int, n_bytes: int) -> None:
+        self._show = self._stack.enter_context(meter("file", n_files, n_bytes, self._quiet))
+        self._batches = self._stack.enter_context(between_batches())
+
+    def on_file(self, path: Path) -> None:
+        self._batches.check()
+
+    def on_batch(self, n_chunks: int, n_tokens: int) -> None:
+        self._show.computed(n_chunks, n_tokens)
+        self._batches.check()
+
+    def progress(self, n_bytes: int, n_chunks: int, n_tokens: int) -> None:
+        n_files = self._tally.n_new + self._tally.n_changed
+        self._show.kept(n_bytes - self._n_bytes, n_tokens - self._n_tokens, n_files - self._n_files)
+        self._n_files, self._n_bytes, self._n_tokens = n_files, n_bytes, n_tokens
+
+
+def _kept(tally: Tally) -> str:
+    """What a run that ended early has stored."""
+    n_done = tally.n_new + tally.n_changed
+    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept" if n_done else "no file is done yet"
 
 
 def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
@@ -267,7 +305,7 @@ def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
     if verbose:
         _report_skipped(expected, verbose=True)
     elif expected:
-        _say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
+        say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
 
 
 def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
@@ -277,17 +315,9 @@ def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     for reason, names in by_reason.items():
         some = names if verbose else names[:_NAMED_AT_MOST]
         more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
-        _say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
-
-
-def _show_nothing(n_bytes: int, n_texts: int, n_tokens: int) -> None:
-    """Before anything is known."""
+        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
 
 
 def _utf8(path: Path) -> str:
     """A name for JSON, which has no room for bytes that are no text."""
     return str(path).encode("utf-8", "replace").decode("utf-8")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

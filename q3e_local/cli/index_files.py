@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from q3e_local.cli import DONE, candidates
+from q3e_local.cli.again import again
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
@@ -25,9 +26,10 @@ from q3e_local.cli.index_options import (
     say_waiting,
     shown,
 )
-from q3e_local.cli.loading import size
-from q3e_local.cli.progress import bar, meter
-from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.progress import Meter, bar, meter
+from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.counts import size
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.search.locate import DEFAULT_NAME, SUFFIX, alone, existing, files_of, locate, names, option_of, strays
 
@@ -197,7 +199,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
             database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
         )
     if not quiet:
-        click.echo(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}", err=True)
+        say(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}")
     return DONE
 
 
@@ -230,18 +232,57 @@ def rebuild(
                 f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
             )
         embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
-        with meter(facts.n_chunks, quiet) as show:
-            done = rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=lambda n, total: show(n, n, 0))
+        with between_batches() as batches:
+            embedding = _Rebuilding(facts, batches)
+            try:
+                with meter("chunk", facts.n_chunks, embedding.n_bytes, quiet) as show:
+                    embedding.show = show
+                    done = rebuilding(
+                        path, embedder, space.dim, task=DOCUMENT_TASK, progress=embedding.progress,
+                        on_batch=embedding.on_batch,
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                n_kept, total = embedding.n_kept, chunks(facts.n_chunks)
+                raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
     if not quiet:
         if facts.space.is_same(done.space):
-            click.echo("there is nothing to do: these are its vectors already", err=True)
+            say("there is nothing to do: these are its vectors already")
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"
-            click.echo(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s", err=True)
-        click.echo(f"{path} holds {done.space}", err=True)
+            say(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s")
+        say(f"{path} holds {done.space}")
         if not done.is_compact:
-            click.echo(f"the room of the old vectors is not free yet: {done.why_not}", err=True)
+            say(f"the room of the old vectors is not free yet: {done.why_not}")
     return DONE
+
+
+class _Rebuilding:
+    """Chunks being embedded again: shows how far that is, and lets Ctrl-C stop it between two batches."""
+
+    show: Meter
+
+    def __init__(self, facts: Facts, batches: Batches) -> None:
+        self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
+        self.n_bytes = facts.n_tokens * BYTES_PER_TOKEN
+        self.n_kept = 0
+        self._is_at_work = False
+
+    def progress(self, n_chunks: int, n_total: int) -> None:
+        """So many have their new vectors stored."""
+        n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
+        n_tokens = self._n_tokens * n_more // self._n_chunks
+        if self._is_at_work:
+            self.show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
+        else:  # by an earlier run
+            self.show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
+        self._is_at_work = True
+        if n_chunks < n_total:
+            self._batches.check()
+
+    def on_batch(self, n_chunks: int, n_tokens: int) -> None:
+        self._is_at_work = True
+        self.show.computed(n_chunks, n_tokens)
+        self._batches.check()
 
 
 def _facts(path: Path) -> Facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import candidates
 from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions
-from q3e_local.cli.loading import check_dim, load
+from q3e_local.cli.loading import check_dim, in_use, load
+from q3e_local.cli.terminal import say
+from q3e_local.counts import counted
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.search.locate import quoted
 
@@ -79,17 +81,17 @@ def shown(path: str) -> str:
 
 def files(n_files: int) -> str:
     """So many files."""
-    return "1 file" if n_files == 1 else f"{n_files:,} files"
+    return counted(n_files, "file")
 
 
 def chunks(n_chunks: int) -> str:
     """So many chunks."""
-    return "1 chunk" if n_chunks == 1 else f"{n_chunks:,} chunks"
+    return counted(n_chunks, "chunk")
 
 
 def say_waiting(path: Path) -> None:
     """Another run has the index."""
-    click.echo(f"another run is at work on {path}; waiting for it to end", err=True)
+    say(f"another run is at work on {path}; waiting for it to end")
 
 
 @contextmanager
@@ -118,6 +120,7 @@ class Loaded:
     ) -> None:
         self._model, self._dim, self._server = model, dim, server
         self._offline, self._quiet, self._cache, self._engine = offline, quiet, cache, engine
+        self._opened = ExitStack()
         self._embedder: TextModel | None = None
         self._space: IndexSpace | None = None
 
@@ -132,7 +135,7 @@ class Loaded:
         from q3e_local.search.index import space_of
 
         if self._embedder is None or self._space is None:
-            self._embedder = self._loaded(index, n_bytes)
+            self._embedder = self._opened.enter_context(in_use(self._loaded(index, n_bytes)))
             is_same_model = index is not None and index.digest == self._embedder.digest
             dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
             try:
@@ -163,5 +166,4 @@ class Loaded:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._embedder is not None:
-            self._embedder.close()
+        self._opened.__exit__(kind, error, traceback)

@@ -6,34 +6,69 @@ to be quiet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
 
 from q3e_local import store
 from q3e_local.card import ModelCard, ModelFile
-from q3e_local.cli.progress import bar
+from q3e_local.cli.again import again
+from q3e_local.cli.progress import bar, status
+from q3e_local.cli.stopping import abandon, abandonable
+from q3e_local.cli.terminal import say
+from q3e_local.counts import size
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
-from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError
+from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError, Q3EError
 from q3e_local.naming import Names, resolve
 from q3e_local.request import DIM_MIN
 from q3e_local.store import Installed, Located
+from q3e_local.text_model import TextModel
 
 if TYPE_CHECKING:
     from q3e_local.pull import Step
 
 T = TypeVar("T")
+Computing = TypeVar("Computing", bound=TextModel)
 
 
 def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    return _pulling(lambda: q3e_local.load(model, **options), model, offline, quiet)
+    def do() -> Embedder:
+        with status(f"loading {_named(model)}", quiet):
+            return abandonable(lambda: q3e_local.load(model, **options))
+
+    return _pulling(do, model, offline, quiet)
+
+
+@contextmanager
+def in_use(embedder: Computing) -> Iterator[Computing]:
+    """Close it when the block ends; after Ctrl-C without waiting for a batch that is at work."""
+    try:
+        yield embedder
+    except KeyboardInterrupt:
+        if isinstance(embedder, Embedder):
+            if embedder.cache is not None:
+                embedder.cache.close()
+            abandon(embedder.engine.close)
+        else:
+            embedder.close()
+        raise
+    except BaseException:
+        embedder.close()
+        raise
+    embedder.close()
+
+
+def _named(model: str) -> str:
+    """A model and the size of its file, as far as that is quickly known."""
+    try:
+        return f"{model} ({size(resolve(model).located.path.stat().st_size)})"
+    except (Q3EError, OSError):  # loading it says why
+        return model
 
 
 def locate(model: str, offline: bool, quiet: bool) -> Located:
@@ -50,7 +85,7 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
     card, file = Names().to_pull(model)
     _check_memory(card, file)
     for line in announce(card, file, "auto"):
-        click.echo(line, err=True)
+        say(line)
     pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
 
@@ -91,10 +126,13 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
             if not step.is_waiting:
                 show(step.what, step.done, step.total)
             elif not quiet:
-                click.echo(f"{step.what}{advice}", err=True)
+                say(f"{step.what}{advice}")
                 advice = ""  # once
 
-        return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+        try:
+            return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what was downloaded is kept; go on with: {again()}") from None
 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
@@ -129,8 +167,3 @@ def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
 def _what(file: ModelFile, source: Source) -> str:
     host = origins.origins(origins.pin(file), source)[0].host
     return f"{file.file}, {size(file.size_bytes)}, from {file.repo} on {host}"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes for people, in powers of ten as model pages state them."""
-    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -14,10 +14,11 @@ from q3e_local import catalog, store
 from q3e_local.aliases import read_aliases
 from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli import DONE, candidates
-from q3e_local.cli.loading import announce, size
+from q3e_local.cli.loading import announce
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.counts import size
 from q3e_local.download.origins import is_offline
 from q3e_local.errors import OptionError
 from q3e_local.naming import Names

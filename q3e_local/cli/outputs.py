@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from q3e_local.cli import resume
 from q3e_local.cli.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
@@ -140,9 +141,8 @@ def _opened(path: Path | None, name: str, form: str, about: About, resuming: boo
 
 @contextmanager
 def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
-    stdout = sys.stdout.buffer
     if form not in BINARY:
-        output = Output(FORMATS[form](stdout, about), name)
+        output = Output(FORMATS[form](cast(BinaryIO, _Stdout()), about), name)
         yield output
         output.finish()
         return
@@ -151,8 +151,18 @@ def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
         with _finished(FORMATS[form](stream, about), name) as output:
             yield output
         stream.seek(0)
-        shutil.copyfileobj(stream, stdout)
-        stdout.flush()
+        shutil.copyfileobj(stream, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+class _Stdout:
+    """stdout as it is at each write: while a live line is on the terminal, it is one that this makes way for."""
+
+    def write(self, data: bytes) -> int:
+        return sys.stdout.buffer.write(data)
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
 
 
 @contextmanager

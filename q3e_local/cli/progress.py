@@ -1,103 +1,268 @@
-"""The line on stderr that says how far a long job is. Shown on terminals only; stdout is never touched."""
+"""What the live line says of work that goes on: how far it is, how fast, and how long it will take.
+
+Arithmetic and words; leaves the screen to terminal. Nothing is shown where stderr is no terminal, or to be quiet.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from q3e_local.cli.formats import visible
+from q3e_local.cli.terminal import has_screen, live, refresh
+from q3e_local.counts import counted_of, duration, size_of
+
+_BYTES_PER_TOKEN = 4  # about, until there are some to go by
+_BAR_WIDTH = (8, 30)  # a shorter one says nothing
+_SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
+_BARS = ("━─", "#-")
+_PATIENCE_S = 2  # before a line says how long it has been there, where it is not known how long it will be
+
+Clock = Callable[[], float]
 
 
-class Meter(Protocol):
-    """Told what is done in all: bytes of input, texts, tokens."""
+class Pace:
+    """How far work is, and how long the rest takes at the speed so far, from the very first piece on."""
 
-    def __call__(self, n_bytes: int, n_texts: int, n_tokens: int) -> None: ...
+    def __init__(self, total: float | None, clock: Clock = time.monotonic) -> None:
+        self.total = total
+        self._clock = clock
+        self._began = self._at = clock()
+        self._skipped = self._worked = 0.0
+
+    @property
+    def fraction(self) -> float | None:
+        """Of all, what is done; None where it is not known how much there is."""
+        return min(1.0, (self._skipped + self._worked) / self.total) if self.total else None
+
+    def skip(self, amount: float) -> None:
+        """So much of the total needs no work, such as what an earlier run did."""
+        self._skipped += amount
+        if not self._worked:
+            self._began = self._clock()
+
+    def worked(self, amount: float) -> None:
+        """So much is done by work, in all."""
+        if amount != self._worked:
+            self._worked, self._at = amount, self._clock()
+
+    def per_s(self, amount: float) -> float | None:
+        """The rate at which `amount` was done by the work so far."""
+        seconds = self._at - self._began
+        return amount / seconds if seconds > 0 else None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the work began."""
+        return self._clock() - self._began
+
+    def left_s(self) -> float | None:
+        """Seconds until all is done, counting down between two pieces; None before the first one."""
+        speed = self.per_s(self._worked)
+        if not self.total or not speed:
+            return None
+        rest = max(0.0, self.total - self._skipped - self._worked)
+        return max(0.0, rest / speed - (self._clock() - self._at))
+
+
+class Meter:
+    """Embeddings being computed: counts what is kept, and takes the time that is left from what is computed.
+
+    A slow model computes for half a minute before the first text is kept: the tokens of a batch are worth about so
+    many bytes of input as those of the texts before.
+    """
+
+    def __init__(
+        self, what: str, n_total: int | None, n_bytes: int | None, n_there: int = 0, clock: Clock = time.monotonic
+    ) -> None:
+        self._what, self._n_total, self._n_bytes = what, n_total, n_bytes
+        self._pace = Pace(n_bytes, clock)
+        self._n_done = n_there
+        self._n_bytes_kept = self._n_tokens_kept = 0  # of what was computed
+        self._n_bytes_skipped = self._n_tokens_cached = self._n_tokens_done = 0
+
+    def skipped(self, n_bytes: int, n_there: int = 0) -> None:
+        """Input that needs no computing was passed over; so many more of it are kept already."""
+        self._n_done += n_there
+        self._n_bytes_skipped += n_bytes
+        self._pace.skip(n_bytes)
+
+    def kept(self, n_bytes: int, n_tokens: int, n: int = 1, *, cached: bool = False) -> None:
+        """One more is kept, or `n` more."""
+        self._n_done += n
+        if cached:
+            self._n_tokens_cached += n_tokens
+            self.skipped(n_bytes)
+        else:
+            self._n_bytes_kept += n_bytes
+            self._n_tokens_kept += n_tokens
+            self._update()
+
+    def computed(self, n_texts: int, n_tokens: int) -> None:
+        """So many tokens are done in all, kept or not yet; called after each batch, as a stream's `progress`."""
+        self._n_tokens_done = n_tokens
+        self._update()
+
+    def line(self, width: int) -> str:
+        """What the live line says."""
+        head = counted_of(self._n_done, self._n_total, self._what)
+        if self._n_total is None and self._n_bytes is not None:
+            n_read = min(self._n_bytes, self._n_bytes_skipped + self._n_bytes_kept)
+            head = f"{head}, {size_of(n_read, self._n_bytes)}"
+        n_computed = max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
+        rate = self._pace.per_s(n_computed) if n_computed else None
+        return laid_out(width, head, self._pace, f"{rate:,.0f} tokens/s" if rate else "")
+
+    def _update(self) -> None:
+        n_computed = max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
+        per_token = self._n_bytes_kept / self._n_tokens_kept if self._n_tokens_kept else _BYTES_PER_TOKEN
+        self._pace.worked(n_computed * per_token)
 
 
 @contextmanager
-def meter(n_bytes: int | None, quiet: bool) -> Iterator[Meter]:
-    """A meter for `n_bytes` of input, or of unknown length: texts, tokens per second, time left."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda n_bytes, n_texts, n_tokens: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+def meter(what: str, n_total: int | None, n_bytes: int | None, quiet: bool, n_there: int = 0) -> Iterator[Meter]:
+    """A meter for `n_total` texts, or whatever they are, of `n_bytes` of input; None where that is not known.
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[texts]:,} texts, {task.fields[rate]:,.0f} tokens/s"),
-        BarColumn(bar_width=30),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("embed", total=n_bytes, texts=0, rate=0.0)
-
-        def update(n_bytes: int, n_texts: int, n_tokens: int) -> None:
-            seconds = progress.tasks[task].elapsed or 0
-            progress.update(task, completed=n_bytes, texts=n_texts, rate=n_tokens / seconds if seconds else 0)
-
-        yield update
+    `n_there` of them are kept already, by an earlier run.
+    """
+    shown = Meter(what, n_total, n_bytes, n_there)
+    with _shown(shown.line, quiet):
+        yield shown
 
 
 class Counter(Protocol):
-    """Told how much is done of how much there is."""
+    """Is called with how much is done, of how much there is."""
 
     def __call__(self, n_done: int, n_total: int) -> None: ...
 
 
 @contextmanager
 def counter(what: str, quiet: bool) -> Iterator[Counter]:
-    """A bar for work that is counted, with the time left. Quiet where nobody looks."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda n_done, n_total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    """A bar for work that is counted."""
+    pace = Pace(None)
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda n_done, n_total: progress.update(task, completed=n_done, total=n_total)
+    def count(n_done: int, n_total: int) -> None:
+        pace.total = n_total
+        pace.worked(n_done)
+
+    with _shown(lambda width: laid_out(width, what, pace), quiet):
+        yield count
 
 
 class Bar(Protocol):
-    """Told what is being done and how far it is: bytes or pieces."""
+    """Is called with what is being done and how far it is, in bytes."""
 
     def __call__(self, what: str, done: int, total: int) -> None: ...
 
 
 @contextmanager
 def bar(quiet: bool) -> Iterator[Bar]:
-    """A bar for the steps of a pull or a conversion: speed and time left. Quiet where nobody looks."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """A bar for the steps of a pull or a conversion, one after the other."""
+    step: _Step | None = None
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
+    def update(what: str, done: int, total: int) -> None:
+        nonlocal step
+        if step is None or what != step.what:
+            step = _Step(what, done, total)
+            refresh()
+        step.update(done, total)
 
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
-
+    with _shown(lambda width: "" if step is None else step.line(width), quiet):
         yield update
+
+
+class _Step:
+    """Bytes of one step. What was there when it began, as half of a download, was not done by it."""
+
+    def __init__(self, what: str, done: int, total: int) -> None:
+        self.what, self._first, self._done = what, done, done
+        self._pace = Pace(total)
+        self._pace.skip(done)
+
+    def update(self, done: int, total: int) -> None:
+        if done < self._done:  # it began again
+            self._first, self._pace = 0, Pace(total)
+        self._done, self._pace.total = done, total
+        self._pace.worked(done - self._first)
+
+    def line(self, width: int) -> str:
+        if not self._pace.total:
+            return laid_out(width, self.what, self._pace)
+        speed = self._pace.per_s(self._done - self._first)
+        rate = f", {speed / 1e6:.1f} MB/s" if speed else ""
+        amount = size_of(self._done, round(self._pace.total))
+        return laid_out(width, self.what, self._pace, f"{amount}{rate}")
+
+
+@contextmanager
+def status(what: str, quiet: bool = False, about_s: float | None = None) -> Iterator[None]:
+    """Say what is being waited for, and for how long already; of `about_s` seconds where that is known."""
+    pace = Pace(about_s)
+
+    def line(width: int) -> str:
+        if about_s:
+            pace.worked(min(pace.elapsed_s, about_s))
+        return laid_out(width, what, pace)
+
+    with _shown(line, quiet):
+        yield
+
+
+def is_shown(quiet: bool) -> bool:
+    """Whether anybody sees the live line, so that counting for it is worth the while."""
+    return not quiet and has_screen()
+
+
+def laid_out(width: int, head: str, pace: Pace, rate: str = "") -> str:
+    """One line: what it is, a bar, how fast, and the time that is left, or went by; as much of that as fits."""
+    from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
+
+    fraction, when = pace.fraction, _when(pace)
+    head = f"{_spinner()} {visible(head)}".rstrip()
+    for tail in (", ".join(filter(None, (rate, when))), when, ""):
+        room = width - cell_len(head) - (cell_len(tail) + 2 if tail else 0)
+        if room >= 0:
+            break
+    n_bar = min(_BAR_WIDTH[1], room - 1)
+    if fraction is not None and n_bar >= _BAR_WIDTH[0]:
+        head = f"{head} {_drawn(fraction, n_bar)}"
+    line = f"{head}  {tail}" if tail else head
+    return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)).rstrip() + "…"
+
+
+def _when(pace: Pace) -> str:
+    left, elapsed = pace.left_s(), pace.elapsed_s
+    if left is not None:
+        return f"{duration(left)} left"
+    return duration(elapsed) if elapsed >= _PATIENCE_S else ""
+
+
+def _drawn(fraction: float, width: int) -> str:
+    bar, n_done = _showable(_BARS), round(fraction * width)
+    return bar[0] * n_done + bar[1] * (width - n_done)
+
+
+def _spinner() -> str:
+    frames = _showable(_SPINNERS)
+    return frames[int(time.monotonic() * 10) % len(frames)]
+
+
+def _showable(choice: tuple[str, str]) -> str:
+    """The first, or the second where the terminal's encoding lacks it."""
+    try:
+        choice[0].encode(sys.stderr.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return choice[1]
+    return choice[0]
+
+
+@contextmanager
+def _shown(line: Callable[[int], str], quiet: bool) -> Iterator[None]:
+    if not is_shown(quiet):
+        yield
+        return
+    with live(line):
+        yield

@@ -11,7 +11,7 @@ import click
 import orjson
 
 from q3e_local.cli import DONE, FAILED, candidates
-from q3e_local.cli.loading import size
+from q3e_local.counts import size
 from q3e_local.errors import ModelNotHereError
 
 _PATIENCE_S = 300.0  # with a model at work

@@ -11,8 +11,10 @@ import orjson
 
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import model_option
-from q3e_local.cli.loading import load, locate
+from q3e_local.cli.loading import in_use, load, locate
+from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.terminal import say
 from q3e_local.errors import OutputError
 
 if TYPE_CHECKING:
@@ -48,13 +50,14 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     from q3e_local import tuned
 
     def tell(what: str) -> None:
-        if not quiet and sys.stderr.isatty():
-            click.echo(what, err=True)
+        if is_shown(quiet):
+            say(what)
 
     with stopping_cleanly():
         path = locate(model, offline, quiet).path
-    with stopping_cleanly(), load(model, offline, quiet, repack=False) as embedder:
-        found, place = tuning.tune(embedder, path, seconds, tell)
+    with stopping_cleanly(), in_use(load(model, offline, quiet, repack=False)) as embedder:
+        with status("measuring", quiet, seconds):
+            found, place = tuning.tune(embedder, path, seconds, tell)
         digest = embedder.engine.digest
     rows = [asdict(row) for row in found.rows]
     kept, best = None, found.best

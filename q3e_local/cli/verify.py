@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +12,11 @@ import orjson
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, FAILED, candidates, inputs
 from q3e_local.cli.inputs import Layout
-from q3e_local.cli.loading import load
+from q3e_local.cli.loading import in_use, load
 from q3e_local.cli.progress import bar, meter
-from q3e_local.errors import InputError, OptionError
+from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.naming import Names
+from q3e_local.request import EmbedRequest
 
 if TYPE_CHECKING:
     from q3e_local.verify import Report
@@ -66,7 +66,7 @@ def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any
     from q3e_local.model_file import inspect
 
     name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
-    with load(name, offline, quiet) as embedder, bar(quiet) as show:
+    with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
         located = store.locate(name)
         total = located.path.stat().st_size
         report = verify.examine(embedder, located, lambda done: show("checking", done, total))
@@ -108,9 +108,19 @@ def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bo
 
     both = []
     for model in (name, against):
-        with load(model, offline, quiet) as embedder, meter(None, quiet) as show:
-            embedded = embedder.embed_documents(texts, truncate=True, progress=partial(show, 0))
-            both.append(embedded.vectors)
+        n_bytes = [len(text.encode("utf-8")) for text in texts]
+        with (
+            in_use(load(model, offline, quiet)) as embedder,
+            meter("text", len(texts), sum(n_bytes), quiet) as show,
+        ):
+            request = EmbedRequest(texts, "document", truncate=True)
+            vectors = []
+            for size, one in zip(n_bytes, embedder.stream(request, show.computed), strict=True):
+                if isinstance(one, TextError):
+                    raise one
+                show.kept(size, one.prompt_tokens, cached=one.cached)
+                vectors.append(one.vector)
+            both.append(np.stack(vectors))
     ours, theirs = both
     full = min(ours.shape[1], theirs.shape[1])
     dims = [full, *(dim for dim in _DIMS if dim < full)]

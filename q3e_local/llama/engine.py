@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
 _explaining = logging.getLogger("q3e_local.settings")
 
+# How long Ctrl-C may go unnoticed.
+_POLL_S = 0.2
+
 # A batch this full shows how fast it is computed, once so many of them have gone before.
 _FULL, _N_WARM = 0.75, 2
 
@@ -230,7 +233,13 @@ class LlamaEngine:
             future = self._owner.submit(work, *arguments)
         except RuntimeError:
             raise EngineError("the engine is closed") from None
-        return future.result()
+        # Ctrl-C interrupts no wait without an end on Windows, and elsewhere none that begins just behind the signal.
+        while True:
+            try:
+                return future.result(_POLL_S)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
 
     def _load(self) -> None:
         total = machine.total_memory()

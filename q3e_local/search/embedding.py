@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from q3e_local import stream
 from q3e_local.errors import TextError
 from q3e_local.request import EmbedRequest
 from q3e_local.search.chunk import Chunk
@@ -64,8 +65,13 @@ def embed_files(
     dim: int,
     store: Callable[[FileChunks], None],
     progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,
+    on_batch: stream.Progress | None = None,
 ) -> None:
-    """Store each file as soon as all its chunks have vectors, or a problem. Reads ahead to fill batches."""
+    """Store each file as soon as all its chunks have vectors, or a problem. Reads ahead to fill batches.
+
+    `progress` is called after each chunk, when its file is stored if it was the last; `on_batch` as an embedder's
+    `progress`.
+    """
     n_bytes, n_tokens = 0.0, 0
     given: deque[tuple[FileChunks, int]] = deque()  # to the model, and not yet back
 
@@ -82,7 +88,8 @@ def embed_files(
                 given.append((file, number))
                 yield file.chunks[number].embedded
 
-    for n_chunks, result in enumerate(embedder.stream(replace(document_request(dim), texts=wanted())), 1):
+    results = embedder.stream(replace(document_request(dim), texts=wanted()), on_batch)
+    for n_chunks, result in enumerate(results, 1):
         file, number = given.popleft()
         if isinstance(result, TextError):
             file.problem = file.problem or f"{_where(file.chunks[number])}: {result.message}"
@@ -93,9 +100,9 @@ def embed_files(
             n_tokens += result.prompt_tokens
         n_bytes += file.n_bytes / file.n_asked
         file.n_waiting -= 1
-        progress(round(n_bytes), n_chunks, n_tokens)
         if not file.n_waiting:
             store(file)
+        progress(round(n_bytes), n_chunks, n_tokens)
 
 
 def _where(chunk: Chunk) -> str:

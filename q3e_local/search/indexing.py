@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from q3e_local import stream
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.reading import read_bytes
 from q3e_local.reading.document import Document
@@ -76,15 +77,19 @@ def index_folders(
     limits: Limits = Limits(),  # noqa: B008 (frozen)
     must_load: bool = False,
     on_wait: Callable[[], None] = lambda: None,
-    on_start: Callable[[int], None] = lambda n_bytes: None,
+    on_start: Callable[[int, int], None] = lambda n_files, n_bytes: None,
+    on_file: Callable[[Path], None] = lambda path: None,
+    on_batch: stream.Progress | None = None,
     progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,
 ) -> None:
     """Bring the index at `path` up to date with folders, or make it. One run at a time: another one waits.
 
     The model is loaded when there is something to read, or where it `must_load` to be compared with the index's.
-    `on_start` is told, when it is loaded, how many bytes there are to read. `chunk_tokens` None: as the index has it,
-    or 256. What was done when a run ends early stays, and the next one goes on. Of several folders those that are
-    missing are in the tally, and the others are indexed.
+    `on_start` is called, when it is loaded, with how many files of how many bytes there are to read; `on_file` before
+    each of them is read; `on_batch(n_chunks, n_tokens)` after each batch that was computed; `progress` after each
+    chunk, when its file is stored if it was the last. Whatever they raise ends the run. `chunk_tokens` None: as the
+    index has it, or 256. What was done when a run ends early stays, and the next one goes on. Of several folders
+    those that are missing are in the tally, and the others are indexed.
 
     Raises InputError where all folders are missing, OptionError for a budget above the model's context,
     SpaceMismatchError for a model that is not the index's.
@@ -120,9 +125,10 @@ def index_folders(
                     f"chunks have at most {budget} tokens from now on, not {kept}: other files of the index are cut "
                     "anew when they are indexed next"
                 )
-            on_start(n_bytes)
+            on_start(len(to_read), n_bytes)
             reader = _Reader(database, records, embedder, budget, limits, tally)
-            embed_files(reader.files(to_read), embedder, space.dim, reader.store, progress)
+            to_embed = reader.files(to_read, on_file)
+            embed_files(to_embed, embedder, space.dim, reader.store, progress, on_batch)
         if found.gone:
             database.remove_files(found.gone)
             tally.n_removed += sum(not records[path].problem for path in found.gone)
@@ -210,11 +216,11 @@ class _Reader:
         self._budget, self._limits, self._tally = budget, limits, tally
         self._by_digest = {one.digest: one for one in records.values() if not one.problem}
 
-    def files(self, found: Sequence[Found]) -> Iterator[FileChunks]:
+    def files(self, found: Sequence[Found], on_file: Callable[[Path], None]) -> Iterator[FileChunks]:
         """Those that there is something to store of; the others are in the tally."""
         group: list[_Read] = []
         n_bytes = 0
-        for read in self._read(found):
+        for read in self._read(found, on_file):
             group.append(read)
             n_bytes += read.n_bytes
             if len(group) == _AHEAD_FILES or n_bytes >= _AHEAD_BYTES:
@@ -222,8 +228,9 @@ class _Reader:
                 group, n_bytes = [], 0
         yield from self._cut_all(group)
 
-    def _read(self, found: Sequence[Found]) -> Iterator[_Read]:
+    def _read(self, found: Sequence[Found], on_file: Callable[[Path], None]) -> Iterator[_Read]:
         for one in found:
+            on_file(one.path)
             now = time.time_ns()
             try:
                 self._limits.check_size(one.size_bytes)

@@ -14,8 +14,12 @@ from q3e_local.request import EmbedRequest
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace, Window
 from q3e_local.search.index import space_of
+from q3e_local.stream import Progress
 from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
+
+# Chunks that are embedded between two writes: a slow model takes minutes for so many.
+_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,14 @@ def rebuild(
     instruction: str | None = None,
     truncate: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    on_batch: Progress | None = None,
 ) -> Rebuilt:
     """Embed all texts of an index anew, or cut its vectors where only the dim gets smaller.
 
     The old vectors are searched until the last new one is there. Interrupted, it goes on where it stopped when it is
-    asked for the same; done, it gives back room that it could not before. `progress(n_chunks, n_chunks_in_all)`.
+    asked for the same; done, it gives back room that it could not before. `progress(n_chunks, n_chunks_in_all)` is
+    called with what is stored: first with what an earlier run did, if it did anything, then after each window;
+    `on_batch(n_chunks, n_tokens)` after each batch within a window, with what this run computed.
     Raises TextError, OptionError, IndexFileError.
     """
     space = space_of(embedder, dim, task, instruction)
@@ -51,15 +58,27 @@ def rebuild(
         if old.is_same(space):
             done = Rebuilt(old, 0, was_cut=False, is_compact=True)
             return _compacted(database, done) if database.has_room() else done
+        n_before = n_tokens_before = 0  # computed by this run, before the window that is at work
         was_cut = (old.digest, old.prefix) == (space.digest, space.prefix) and space.dim < old.dim
 
         def vectors_of(window: Window) -> Vectors:
             if was_cut:
                 return finish(window.vectors, space.dim)
+            nonlocal n_before, n_tokens_before
             texts = [entry.chunk.embedded for entry in window.entries]
-            return embedder.embed(EmbedRequest(texts, "document", task, instruction, dim, truncate)).vectors
 
-        database.replace_vectors(space, vectors_of, lambda n: progress(n, n_all) if progress else None)
+            def told(n_texts: int, n_tokens: int) -> None:
+                if on_batch is not None and n_texts < len(texts):
+                    on_batch(n_before + n_texts, n_tokens_before + n_tokens)
+
+            request = EmbedRequest(texts, "document", task, instruction, dim, truncate)
+            result = embedder.embed(request, told)
+            n_before += len(texts)
+            n_tokens_before += sum(result.prompt_tokens)
+            return result.vectors
+
+        window = {} if was_cut else {"n_window": _WINDOW}
+        database.replace_vectors(space, vectors_of, lambda n: progress(n, n_all) if progress else None, **window)
         return _compacted(database, Rebuilt(space, n_all, was_cut, is_compact=True))
 
 

@@ -72,12 +72,14 @@ def advice(wrong: Sequence[Item], has_others: bool, has_blank: bool) -> str:
 def check(source: Source, has_blank: bool, blank_is_wrong: bool, skip: bool, tell: Tell) -> int | None:
     """Read all records once, before a model is loaded for them. Return how many texts can be embedded.
 
-    None where that says nothing, or costs too much: of stdin, and of whole files. With `skip` what is wrong is left
-    to the run, which lists it. Raises InputError for what is wrong, for no text at all, and for a field to keep that
-    no record has.
+    Files that are one text each are counted and not read. None of what can be read only once, as stdin. With `skip`
+    what is wrong is left to the run, which lists it. Raises InputError for what is wrong, for no text at all, and for
+    a field to keep that no record has.
     """
-    if source.layout.is_whole or not source.can_be_read_twice:
+    if not source.can_be_read_twice:
         return None
+    if source.layout.is_whole:
+        return len(source.paths) + len(source.texts)
     survey = Survey(has_blank, blank_is_wrong)
     missing = dict.fromkeys(source.layout.keep if source.layout.jsonl is not None else ())
     for item in source.read(tell):

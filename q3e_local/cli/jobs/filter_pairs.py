@@ -16,6 +16,7 @@ from typing import BinaryIO
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli import DONE, candidates
 from q3e_local.cli.collection import Model
 from q3e_local.cli.engine_options import ModelCommand
@@ -24,10 +25,10 @@ from q3e_local.cli.inputs import STDIN
 from q3e_local.cli.inputs.layout import delimiter_of, encoding_of
 from q3e_local.cli.jobs.asked import Embedding, embedding_options
 from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
-from q3e_local.cli.jobs.report import counted
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.counts import counted
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.landing import landing
 from q3e_local.request import DIM_MIN
@@ -117,7 +118,7 @@ def filter_pairs(
         model = stack.enter_context(Model(embedding))
         model.embedder(rows.size_bytes)  # before anything is opened, or shown
         given = None if vectors is None else _Given(vectors, model)
-        show = stack.enter_context(meter(rows.size_bytes, embedding.quiet))
+        show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(_stream(path))
         others = None if dropped_path is None else stack.enter_context(_stream(dropped_path))
         for stream in (kept, others):
@@ -170,8 +171,6 @@ def _score(
     give: Callable[[Row, float | None, bool], None],
 ) -> None:  # fmt: skip
     """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
-    from q3e_local import jobs
-
     waiting: deque[tuple[int, Row, bool]] = deque()  # read, and not yet given out; and whether it has its texts
 
     def wanted() -> Iterator[str]:
@@ -179,6 +178,8 @@ def _score(
             texts = rows.texts(row)
             has_texts = all(text.strip() for text in texts) and (given is None or tally.n_rows not in given.blank)
             tally.n_without_text += not has_texts
+            if not has_texts:
+                show.skipped(row.n_bytes)
             if has_texts or waiting:
                 waiting.append((tally.n_rows, row, has_texts))
             else:  # there may be millions in a row
@@ -188,7 +189,7 @@ def _score(
                 yield from texts
 
     request = replace(model.request, texts=wanted())
-    results = model.embedder(rows.size_bytes).stream(request, lambda *done: show(rows.n_bytes, *done))
+    results = model.embedder(rows.size_bytes).stream(request, show.computed)
     while True:
         first = next(results, None)
         if first is None:
@@ -206,6 +207,8 @@ def _score(
         score = float(pair.scores[0])
         tally.score(score)
         give(row, score, bool(pair.kept[0]))
+        is_cached = all(one.cached for one in embedded)
+        show.kept(row.n_bytes, sum(one.prompt_tokens for one in embedded), cached=is_cached)
         while waiting and not waiting[0][2]:
             give(waiting.popleft()[1], None, False)
     if given is not None and given.n_rows != tally.n_rows:

@@ -24,8 +24,9 @@ from q3e_local.cli.collection import (
 from q3e_local.cli.engine_options import ModelCommand
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
-from q3e_local.cli.jobs.report import Report, counted, report_options, short, target, write_report
+from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
 

@@ -34,6 +34,11 @@ class Row:
     cells: list[str]
     raw: str
 
+    @property
+    def n_bytes(self) -> int:
+        """Of the record in the file."""
+        return len(self.raw.encode("utf-8", "surrogateescape"))
+
 
 @contextmanager
 def open_csv(
@@ -58,7 +63,7 @@ def open_csv(
 
 
 class RawCsv:
-    """An open CSV. `n_bytes` of it are read so far, of `size_bytes` where that is known.
+    """An open CSV of `size_bytes`, where that is known.
 
     Without a `delimiter` or an `encoding` its beginning shows them; `opened` has the encoding it is in.
     """
@@ -73,7 +78,7 @@ class RawCsv:
         encoding: str | None = None,
     ) -> None:
         csv.field_size_limit(FIELD_LIMIT)
-        self.name, self.size_bytes, self.n_bytes = name, size_bytes, 0
+        self.name, self.size_bytes = name, size_bytes
         text = OpenText(stream, encoding)
         problem = no_table_of_text(text.head)
         if problem is not None:
@@ -154,7 +159,6 @@ class RawCsv:
                 return
             raw = "".join(self._taken)
             self._taken.clear()
-            self.n_bytes += len(self._encoded(raw, line))
             if cells:
                 yield Row(line, cells, raw)
 

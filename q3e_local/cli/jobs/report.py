@@ -105,11 +105,6 @@ def short(score: float | None) -> np.float32 | None:
     return None if score is None or np.isnan(score) else np.float32(score)
 
 
-def counted(n: int, what: str) -> str:
-    """`1 text`, `2,000 texts`."""
-    return f"1 {what}" if n == 1 else f"{n:,} {what}s"
-
-
 def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> None:
     if form == "jsonl":
         for found in report.objects:

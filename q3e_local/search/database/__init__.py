@@ -230,10 +230,13 @@ class Database:
     ) -> None:
         """Give every chunk a vector of another space; all at once for those who search meanwhile.
 
-        Interrupted, the next call for the same space goes on. The old vectors' room stays in the file: `compact`.
+        Interrupted, the next call for the same space goes on. `progress` is called with the number of vectors stored,
+        also with those of an earlier call. The old vectors' room stays in the file: `compact`.
         """
         with self._file.changing() as connection:
             n_done = staging.begin(connection, space)
+        if progress is not None and n_done:
+            progress(n_done)
         while True:
             with self._file.changing() as connection:  # others may still add chunks, till there are none to do
                 if not (todo := staging.missing(connection, n_window)):

@@ -1,0 +1,246 @@
+"""The terminal that a command talks to: lines that stay, and one live line below them that says what is going on.
+
+The one owner of the screen while a live line is there: whatever Python writes to stdout or stderr, the live line is
+taken away first and drawn again below. Knows terminals and threads; nothing of what the lines say.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, TextIO
+
+import click
+
+_TICK_S = 0.1
+_COLUMNS = 80  # of a terminal that does not say how wide it is
+
+Line = Callable[[int], str]
+"""What the live line says now, in at most so many columns; nothing is drawn while it is empty."""
+
+
+def say(line: str) -> None:
+    """Write a line to stderr."""
+    click.echo(line, err=True)
+
+
+def say_over(line: str) -> None:
+    """Write a line to stderr, over the `^C` that a terminal shows of a key."""
+    say(f"{_erasing(sys.stderr)}{line}" if has_screen() else line)
+
+
+def answer(line: str) -> None:
+    """Say a line at once to whoever pressed a key; for signal handlers, which must not wait for a lock."""
+    if not has_screen():
+        return
+    if _screen is not None and _screen.is_alive:
+        _screen.news.put(line)
+    else:
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{_erasing(sys.stderr)}{line}{os.linesep}".encode())
+
+
+def has_screen() -> bool:
+    """Whether stderr is a terminal with a cursor that can be moved."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def refresh() -> None:
+    """Draw the live line at once, because it says something new."""
+    if _screen is not None and _screen.is_alive:
+        _screen.news.put("")
+
+
+@contextmanager
+def live(line: Line) -> Iterator[None]:
+    """Keep a line at the bottom of the screen until the block ends. Of several, the innermost is shown."""
+    global _screen
+    if not has_screen():
+        yield
+        return
+    if _screen is None or not _screen.is_alive:
+        _screen = _Screen()
+    screen = _screen
+    screen.show(line)
+    try:
+        yield
+    finally:
+        screen.take_away(line)
+
+
+class _Screen:
+    """A thread that draws the live line, and streams that take it away before they write."""
+
+    def __init__(self) -> None:
+        # A put is safe in a signal handler, even where it interrupts another put.
+        self.news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._stderr, self._stdout = sys.stderr, sys.stdout
+        self._bytes = self._stderr.buffer
+        self._erase = _erasing(self._stderr)
+        self._lock = threading.RLock()
+        self._lines: list[Line] = []
+        self._is_drawn = False
+        self._ends_line = True  # what was written last: below half a line, as a question, nothing is drawn
+        self._written_at = float("-inf")
+        self._guards: list[TextIO] = []  # who has the buffer of one of them keeps all open
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None
+
+    def show(self, line: Line) -> None:
+        with self._lock:
+            self._lines.append(line)
+        if self._thread is None:
+            sys.stderr = self._guarded(self._stderr)
+            if _is_one_terminal(self._stdout, self._stderr):
+                sys.stdout = self._guarded(self._stdout)
+            self._thread = threading.Thread(target=self._draw_again_and_again, name="q3e-screen", daemon=True)
+            self._thread.start()
+
+    def take_away(self, line: Line) -> None:
+        with self._lock:
+            self._lines.remove(line)
+        if self._lines or self._thread is None:
+            return
+        try:
+            self.news.put(None)
+            self._thread.join()
+        finally:
+            self._thread = None
+            with suppress(OSError, ValueError):  # a terminal that is gone
+                sys.stderr.flush()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            sys.stderr, sys.stdout = self._stderr, self._stdout
+            with suppress(OSError, ValueError), self.cleared():
+                pass
+
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Nobody else writes meanwhile, and the cursor is where it was before the live line was drawn."""
+        with self._lock:
+            if self._is_drawn:
+                self._is_drawn = False
+                self._write(self._erase)
+            yield
+            self._written_at = time.monotonic()
+
+    def wrote(self, data: bytes | memoryview) -> None:
+        """Note what was written, inside `cleared`."""
+        if len(data):
+            self._ends_line = bytes(data[-1:]) == b"\n"
+
+    def _guarded(self, stream: TextIO) -> TextIO:
+        buffer = io.BufferedWriter(_Guarded(stream.buffer, self))
+        guard = io.TextIOWrapper(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+        self._guards.append(guard)
+        return guard
+
+    def _draw_again_and_again(self) -> None:
+        with suppress(OSError, ValueError):  # the terminal is gone: whoever writes next is told
+            self._draw()
+            while True:
+                try:
+                    news = self.news.get(timeout=_TICK_S)
+                except queue.Empty:
+                    news = ""
+                if news is None:
+                    return
+                if news:
+                    with self.cleared():
+                        self._write(news + os.linesep)
+                # While others write, rows of a table above all, a line that comes and goes would only flicker.
+                if self._ends_line and time.monotonic() - self._written_at >= _TICK_S / 2:
+                    self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            if not self._lines or not self._ends_line or not _is_in_foreground(self._stderr):
+                return
+            width = _columns(self._stderr) - 1  # in the last column some terminals go on to the next row
+            line = self._lines[-1](width)
+            if not line:
+                return
+            # The cursor goes back to the first column: where a window that is made narrower wraps the line, all of
+            # it lies behind the cursor, and erasing from there leaves nothing.
+            if self._erase == _ERASE:
+                self._write(f"\r{line}\x1b[J\r")
+            else:
+                self._write(f"{self._erase}{line}\r")
+            self._is_drawn = True
+
+    def _write(self, text: str) -> None:
+        self._bytes.write(text.encode(self._stderr.encoding, self._stderr.errors or "strict"))
+        self._bytes.flush()
+
+
+class _Guarded(io.RawIOBase):
+    """A stream onto the terminal that the live line makes way for."""
+
+    def __init__(self, stream: BinaryIO, screen: _Screen) -> None:
+        self._stream, self._screen = stream, screen
+
+    def write(self, data: Any, /) -> int:
+        with self._screen.cleared():
+            self._stream.write(data)
+            self._stream.flush()
+            self._screen.wrote(data)
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+_screen: _Screen | None = None
+_ERASE = "\r\x1b[J"  # from the first column to the end of the screen
+
+
+def _erasing(stream: TextIO) -> str:
+    """What takes a line away that the cursor is in."""
+    if os.name != "nt" or _understands_escapes(stream):
+        return _ERASE
+    return "\r" + " " * (_columns(stream) - 1) + "\r"
+
+
+def _understands_escapes(stream: TextIO) -> bool:
+    """Whether a console of Windows does: the older ones print escape sequences as they are."""
+    from rich.console import Console
+
+    return not Console(file=stream).legacy_windows
+
+
+def _is_in_foreground(stream: TextIO) -> bool:
+    """Whether the terminal is this command's at the moment, and not that of the shell, as behind `&` or `bg`."""
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it is not the terminal that this process was started from
+        return True
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
+
+
+def _is_one_terminal(one: TextIO | None, other: TextIO) -> bool:
+    if one is None or not one.isatty():
+        return False
+    return os.name == "nt" or os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev
