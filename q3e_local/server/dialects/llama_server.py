@@ -82,6 +82,7 @@ _EMBED_SCHEMA = {
 def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes at the root that llama-server's clients use."""
     routes = APIRouter(route_class=route_class(failure), tags=["llama-server"])
+    max_items = dict.fromkeys(("content", "input"), settings.max_items)
 
     @routes.post(
         "/embedding",
@@ -89,7 +90,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"content": "a text"}),
     )
     async def embedding(request: Request) -> Response:
-        return await _embed(request, service, settings, await read_fields(request))
+        return await _embed(request, service, settings, await read_fields(request, max_items=max_items))
 
     @routes.post(
         "/embeddings",
@@ -97,7 +98,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"input": "a text"}),
     )
     async def embeddings(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items=max_items)
         if not fields.has("input"):
             return await _embed(request, service, settings, fields)
         return await told_by(openai.failure, request, openai.embed(request, service, settings, fields))
@@ -118,10 +119,15 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ),
     )
     async def tokenize(request: Request) -> Response:
-        fields = await read_fields(request)
+        try:
+            fields = await read_fields(request, max_items={"inputs": settings.max_items})
+        except BadRequestError as error:
+            if error.field == "inputs":
+                return tei.failure(request, error)
+            raise
         if fields.has("inputs"):
             return await told_by(tei.failure, request, tei.tokenize(request, service, settings, fields))
-        text, add_special = fields.text("content") or "", fields.flag("add_special", False)
+        text, add_special = fields.content("content") or "", fields.flag("add_special", False)
         if not fields.flag("parse_special", True):
             raise BadRequestError(
                 "parse_special must be true: this model always reads special tokens", "parse_special"
@@ -222,7 +228,7 @@ async def _embed(request: Request, service: Service, settings: ServerSettings, f
     inputs = [await while_connected(request, _one(service, model, one, field)) for one in given]
     wanted = ServiceRequest(model, tuple(inputs), truncate=fields.flag("truncate", False))
     result = await embedded(request, service, wanted)
-    scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
+    scaled = await asyncio.to_thread(_scaled, result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))
 
@@ -255,7 +261,7 @@ async def _one(service: Service, model: str, value: Any, field: str) -> str | tu
 
 def _text_of(fields: Fields) -> str:
     if fields.has("prompt_string"):
-        return fields.text("prompt_string") or ""
+        return fields.content("prompt_string") or ""
     texts = []
     for part in fields.items("content") or []:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):

@@ -65,16 +65,16 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_SCHEMA, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]}),
     )
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items={"texts": settings.max_items})
         model, texts = fields.text("model"), fields.items("texts")
         if not model:
             raise BadRequestError("model is required", "model")
         if not texts:
             raise BadRequestError("texts must be a list with one text or more", "texts")
+        hold_to_limit(len(texts), settings.max_items, "texts")
         for text in texts:
             if not isinstance(text, str):
                 raise BadRequestError(f"texts must be texts, got {shown(text)}", "texts")
-        hold_to_limit(len(texts), settings.max_items, "texts")
         kind = _KINDS[fields.choice("kind", tuple(_KINDS), "document")] if fields.has("kind") else None
         wanted = ServiceRequest(
             names.checked(model, settings),

@@ -25,7 +25,6 @@ from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import (
     BadRequestError,
     Fields,
-    hold_to_limit,
     read_fields,
     read_inputs,
 )
@@ -111,7 +110,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_EMBED_SCHEMA, ("model", "input"), example),
     )
     async def embeddings(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items={"input": settings.max_items})
         ignored.tell(fields, "/v1/embeddings", _EMBED_SCHEMA)
         model = fields.text("model")
         if not model:
@@ -135,8 +134,7 @@ async def embed(
     request: Request, service: Service, settings: ServerSettings, fields: Fields, model: str | None = None
 ) -> Response:
     """One embeddings request; without a `model`, the server's own answers."""
-    inputs = read_inputs(fields.raw("input"), "input")
-    hold_to_limit(len(inputs), settings.max_items, "input")
+    inputs = read_inputs(fields.raw("input"), "input", settings.max_items)
     forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
     given = model or fields.text("model")
     wanted = request_of(fields, inputs, names.checked(given, settings) if given else default_model(service, settings))
