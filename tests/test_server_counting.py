@@ -103,6 +103,14 @@ def test_what_is_no_json_is_counted_too(text: bytes) -> None:
     assert count(text).end in (None, 1, 2)
 
 
+@given(text=st.lists(st.sampled_from(list(b'[]{},:"\\ a1-\xff')), max_size=60).map(bytes), n_bytes=st.integers(2, 9))
+def test_where_the_slices_part_makes_no_difference(text: bytes, n_bytes: int) -> None:
+    whole = count(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(counting, "_SLICE", n_bytes)
+        assert count(text) == whole
+
+
 def test_it_stops_where_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     look = counting._Longest.look

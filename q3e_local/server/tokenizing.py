@@ -107,8 +107,7 @@ def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]
             wrong = foreign(one, worker.n_vocab)
             if wrong is not None:
                 raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
-            # One more than can be kept shows that the others were cut.
-            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)[: terms.limit]]
+            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
         fitted.append(embedder.fitted(ids, place, terms, prefix))
     return fitted
 

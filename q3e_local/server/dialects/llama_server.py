@@ -139,7 +139,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
         written = await while_connected(request, pieces(service, model, ids))
-        return _json({"tokens": [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]})
+        return _json({"tokens": await asyncio.to_thread(_tokens, ids, written)})
 
     @routes.post(
         "/detokenize",
@@ -271,6 +271,10 @@ def _text_of(fields: Fields) -> str:
     if not texts:
         raise BadRequestError("an object must have prompt_string, or content with parts of type text")
     return "".join(texts)
+
+
+def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
+    return [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]
 
 
 def _piece(written: bytes) -> str | list[int]:

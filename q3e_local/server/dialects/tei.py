@@ -225,14 +225,15 @@ async def tokenize(request: Request, service: Service, settings: ServerSettings,
             raise
         written = await while_connected(request, pieces(service, model, ids, n_tokens))
         n_tokens += len(ids)
-        answer.append([_token(i, piece) for i, piece in zip(ids, written, strict=True)])
+        answer.append(await asyncio.to_thread(_tokens, ids, written))
     return json_response(answer)
 
 
 async def _decoded(request: Request, service: Service, model: str, ids: list[int], skips_special: bool) -> str:
     if skips_special:
-        written = await while_connected(request, pieces(service, model, list(dict.fromkeys(ids))))
-        special = {i for i, piece in zip(dict.fromkeys(ids), written, strict=True) if _is_special(piece)}
+        unique = list(dict.fromkeys(ids))
+        written = await while_connected(request, pieces(service, model, unique))
+        special = {i for i, piece in zip(unique, written, strict=True) if _is_special(piece)}
         ids = [i for i in ids if i not in special]
     return await while_connected(request, service.detokenize(model, ids)) if ids else ""
 
@@ -280,6 +281,10 @@ async def _result(
 def _model(service: Service, settings: ServerSettings, fields: Fields) -> str:
     given = fields.text("model")
     return names.checked(given, settings) if given else default_model(service, settings)
+
+
+def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
+    return [_token(i, piece) for i, piece in zip(ids, written, strict=True)]
 
 
 def _token(token_id: int, piece: bytes) -> dict[str, Any]:
