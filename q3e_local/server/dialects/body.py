@@ -23,13 +23,13 @@ Inputs = list[str | tuple[int, ...]]
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 _MAX_INT = 2**31
-# Bytes of a body that is parsed where it is read: some 10 ms. A larger one is counted and parsed on a thread.
+# A body of so many bytes is parsed on the event loop, in some 10 ms. A larger one is counted and parsed on a thread.
 LARGE = 1 << 18
-# The parser holds the interpreter's lock to its end: so many values take it some 60 ms.
+# orjson holds the interpreter's lock until it is done, which takes some 60 ms for so many values.
 VALUES_MAX = 1 << 20
 # A name, a choice, an instruction. What is longer was meant to be the content.
 _CHARACTERS_MAX = 20_000
-# One large body at a time: several would need their memory at once, and share the lock all the same.
+# One thread: several large bodies at once would need the memory of all, and be parsed one by one all the same.
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="q3e-body")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
@@ -169,7 +169,7 @@ def _large(body: bytes, only_first: bool, max_items: Mapping[str, int]) -> Any:
 def _hold_to_limits(counts: Counts, max_items: Mapping[str, int]) -> None:
     """Refuse what is too much to parse, naming the field that has most of it."""
     longest, is_too_much = counts.longest, counts.n_values > VALUES_MAX
-    at_least = "more than " if is_too_much else ""  # counting stopped there
+    at_least = "at least " if is_too_much else ""  # counting stopped there
     if longest is not None and not longest.are_numbers and longest.n > max_items.get(longest.field, longest.n):
         raise _too_many(longest.field, f"{at_least}{longest.n}", max_items[longest.field])
     if is_too_much and longest is not None and longest.n > VALUES_MAX // 2:
@@ -202,7 +202,7 @@ def _without_collections() -> Iterator[None]:
 
 def token_ids(value: list[Any], field: str) -> tuple[int, ...]:
     """A list of ids as one input."""
-    # The first line is as quick as the three beneath are exact: a million ids are looked at in 15 ms.
+    # A million ids are checked in 15 ms at once, and in 80 ms one by one, which finds the wrong one.
     if set(map(type, value)) == {int} and min(value) >= 0 and max(value) < _MAX_INT:
         return tuple(value)
     for token_id in value:

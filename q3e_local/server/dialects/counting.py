@@ -121,4 +121,5 @@ class _Longest:
             return None
         name = _NAME.search(text[max(0, self._place - _NEAR) : self._place])
         first = text[self._place + 1 : self._place + _NEAR].lstrip()[:1]
-        return None if name is None else Items(name[1].decode("ascii"), self._n_commas + 1, first in b"-0123456789")
+        is_number = first == b"-" or first.isdigit()
+        return None if name is None else Items(name[1].decode("ascii"), self._n_commas + 1, is_number)
