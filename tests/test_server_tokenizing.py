@@ -160,8 +160,8 @@ def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(
 
 def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(model: Model) -> None:
     terms = model.embedder.terms(EmbedRequest((), max_tokens=100))
-    with pytest.raises(TextTooLongError, match="text 2: has 101 token ids, the limit is 100; truncate it"):
-        asyncio.run(tokenizing.fitted(model, ("a", (1,) * 99, (1,) * 101), terms))
+    with pytest.raises(TextTooLongError, match="text 2: has 101 tokens, the limit is 100; truncate it"):
+        asyncio.run(tokenizing.fitted(model, ("a", (*(1,) * 99, model.worker.eos_id), (1,) * 100), terms))
     worker = model.worker
     assert isinstance(worker, Worker)
     assert worker.texts == []

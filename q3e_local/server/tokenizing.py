@@ -31,7 +31,7 @@ async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
 
     Of a huge text no more is tokenized than `terms.limit` needs, whether it is cut there or refused.
     """
-    _hold_ids_to_limit(inputs, terms)
+    _hold_ids_to_limit(inputs, terms, model.worker.eos_id)
     done: list[Fitted] = []
     for first, some in _slices(inputs, len(terms.prefix)):
         if _is_huge(some[0]):
@@ -57,16 +57,17 @@ def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
     return low if low < 0 else high if high >= n_vocab else None
 
 
-def _hold_ids_to_limit(inputs: Inputs, terms: Terms) -> None:
+def _hold_ids_to_limit(inputs: Inputs, terms: Terms, eos_id: int) -> None:
     """Refuse ids that are too many, before anything is tokenized."""
     if terms.truncate:
         return
     for place, one in enumerate(inputs):
-        # The last id may be the end token, which the limit counts too.
-        if not isinstance(one, str) and len(one) > terms.limit:
-            raise TextTooLongError(
-                f"has {len(one)} token ids, the limit is {terms.limit}; truncate it or split it", place
-            )
+        if not isinstance(one, str):
+            n_tokens = len(one) + (one[-1:] != (eos_id,))
+            if n_tokens > terms.limit:
+                raise TextTooLongError(
+                    f"has {n_tokens} tokens, the limit is {terms.limit}; truncate it or split it", place
+                )
 
 
 def _is_huge(one: str | tuple[int, ...]) -> bool:
