@@ -467,7 +467,7 @@ def test_an_item_limit(http: httpx.Client) -> None:
     answer = http.post("/api/embed", json={"model": "demo", "input": ["a"] * 51})
     assert (answer.status_code, answer.json()) == (
         400,
-        {"error": "input has 51 items, the limit of this server is 50"},
+        {"error": "input has 51 items, the limit of this server is 50 (--max-items)"},
     )
 
 

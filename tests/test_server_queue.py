@@ -545,6 +545,42 @@ def test_closing_fails_what_is_not_done_in_time() -> None:
     within(scenario())
 
 
+def test_others_have_their_turn_while_millions_of_ids_are_lined_up() -> None:
+    async def run() -> None:
+        engine = Gated(n_batch=64)
+        queue = BatchQueue(engine, n_waiting_max=100)
+        large = asyncio.ensure_future(queue.decode([[number] * 300_000 for number in range(10)]))
+        n_turns = 0
+        while queue.counters.waiting < 10:
+            await asyncio.sleep(0)
+            n_turns += 1
+        assert n_turns >= 10
+        await engine.arrived()
+        large.cancel()
+        await asyncio.wait([large])
+        assert queue.counters.waiting == 0
+        engine.open()
+        await queue.close(20)
+
+    within(run())
+
+
+def test_closing_while_ids_are_lined_up_refuses_them_and_leaves_nothing() -> None:
+    async def run() -> None:
+        queue = BatchQueue(Gated(), n_waiting_max=100)
+        large = asyncio.ensure_future(queue.decode([[number] * 300_000 for number in range(10)]))
+        while not queue.counters.waiting:
+            await asyncio.sleep(0)
+        assert queue.counters.waiting == 1
+        await queue.close(20)
+        with pytest.raises(StoppingError, match="shutting down"):
+            await large
+        assert queue.counters.waiting == 0
+        assert not queue._in_flight
+
+    within(run())
+
+
 def test_it_wakes_for_texts_that_come_after_a_rest() -> None:
     async def scenario() -> None:
         engine = Gated()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +126,63 @@ def test_what_is_no_text_at_the_end_of_a_huge_one_is_still_found(model: Model) -
 def test_all_tokens_of_a_run_without_end_are_not_told(model: Model) -> None:
     with pytest.raises(InvalidTextError, match="without a space"):
         asyncio.run(tokenizing.whole(model, "a" * 2_000_000))
+
+
+def test_an_endless_text_whose_ids_are_asked_for_is_not_tokenized_to_its_end(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "TOKENS_MAX", 1_000)
+    assert len(asyncio.run(tokenizing.whole(model, "word " * 200))) <= 1_000
+    with pytest.raises(InvalidTextError, match="has more than 1000 tokens; split it"):
+        asyncio.run(tokenizing.whole(model, "words and words " * 100_000))
+    worker = model.worker
+    assert isinstance(worker, Worker)
+    assert sum(map(len, worker.texts)) < 3 * parting.PIECE
+
+
+def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "_SLICE", 1_000)
+    n_characters = []
+    tokenize_all = model.worker.tokenize_all
+
+    def counted(texts: Sequence[str]) -> list[list[int]]:
+        n_characters.append(sum(map(len, texts)))
+        return tokenize_all(texts)
+
+    monkeypatch.setattr(model.worker, "tokenize_all", counted)
+    instruction = "find " * 60
+    found = fitted(model, *["a text"] * 20, kind="query", instruction=instruction)
+    assert found == [at_once(model, "a text", kind="query", instruction=instruction)] * 20
+    assert sum(n_characters) > 20 * 300
+    assert max(n_characters) < 3_000
+
+
+def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(model: Model) -> None:
+    terms = model.embedder.terms(EmbedRequest((), max_tokens=100))
+    with pytest.raises(TextTooLongError, match="text 2: has 101 tokens, the limit is 100; truncate it"):
+        asyncio.run(tokenizing.fitted(model, ("a", (*(1,) * 99, model.worker.eos_id), (1,) * 100), terms))
+    worker = model.worker
+    assert isinstance(worker, Worker)
+    assert worker.texts == []
+
+
+@pytest.mark.parametrize("n_ids", [80, 98, 99, 100, 101, 5_000])
+@pytest.mark.parametrize("with_end", [False, True])
+@pytest.mark.parametrize("kind", ["document", "query"])
+def test_token_ids_are_cut_as_a_text_is(model: Model, n_ids: int, with_end: bool, kind: Any) -> None:
+    worker = model.worker
+    terms = model.embedder.terms(EmbedRequest((), kind, truncate=True, max_tokens=100))
+    given = tuple(range(300, 300 + n_ids))
+    (found,) = asyncio.run(tokenizing.fitted(model, ((*given, worker.eos_id) if with_end else given,), terms))
+    ids = [*(worker.tokenize(terms.prefix) if terms.prefix else []), *given]
+    assert found.ids == [*ids[:99], worker.eos_id]
+    assert found.truncated == (len(ids) > 99)
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6])
+def test_a_token_id_that_no_vocabulary_has_is_found_where_it_is_cut_too(model: Model, bad: int) -> None:
+    terms = model.embedder.terms(EmbedRequest((), truncate=True, max_tokens=100))
+    with pytest.raises(InvalidTextError, match=f"text 1: token id {bad} is not in the vocabulary"):
+        asyncio.run(tokenizing.fitted(model, ("a", (*(5,) * 200, bad, 7)), terms))

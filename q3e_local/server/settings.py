@@ -28,8 +28,10 @@ OLLAMA_VERSION = "0.32.7"
 KEEP_ALIVE_S = 300.0
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+# subtle: with an optional point between two runs of digits, matching would take the square of their number.
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PIECE = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_CHARACTERS_MAX = 1_000
 _DURATION = re.compile(rf"[+-]?(?:{_PIECE.pattern})+")
 
 
@@ -108,7 +110,7 @@ def duration_s(text: str) -> float | None:
     """Seconds of a Go duration such as `1h30m`, `1.5h`, `-1s` or `0`; None for what is none."""
     if text in ("0", "+0", "-0"):
         return 0.0
-    if not _DURATION.fullmatch(text):
+    if len(text) > _DURATION_CHARACTERS_MAX or not _DURATION.fullmatch(text):
         return None
     seconds = math.fsum(float(number) * _UNITS_S[unit] for number, unit in _PIECE.findall(text))
     if seconds * 1e9 > 2**63 - 1:  # Go counts nanoseconds in 64 bits

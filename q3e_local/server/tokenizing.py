@@ -17,6 +17,8 @@ Inputs = tuple[str | tuple[int, ...], ...]
 
 # Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
 _SLICE = 100_000
+# Tokens of a text whose ids are asked for: some 6 MB of JSON.
+TOKENS_MAX = 1 << 20
 # The last tokens before a cut inside a word are not those of the uncut text; so many more are left out.
 _UNSURE = 1_000
 
@@ -29,8 +31,9 @@ async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
 
     Of a huge text no more is tokenized than `terms.limit` needs, whether it is cut there or refused.
     """
+    _hold_ids_to_limit(inputs, terms, model.worker.eos_id)
     done: list[Fitted] = []
-    for first, some in _slices(inputs):
+    for first, some in _slices(inputs, len(terms.prefix)):
         if _is_huge(some[0]):
             done.append(await _huge(model, some[0], first, terms))
         else:
@@ -39,7 +42,10 @@ async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
 
 
 async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
-    """All ids of a text with this prefix before it, without the end token. Raises InvalidTextError."""
+    """All ids of a text with this prefix before it, without the end token.
+
+    Raises InvalidTextError, for more than TOKENS_MAX of them too.
+    """
     await asyncio.to_thread(model.embedder.check_text, text, 0)
     ids, _ = await _in_pieces(model, prefix + text, None)
     return ids
@@ -48,7 +54,7 @@ async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
 async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
     """How many ids each text has, without an instruction and an end token. Raises TextError with its place."""
     found: list[int] = []
-    for first, some in _slices(texts):
+    for first, some in _slices(texts, 0):
         if _is_huge(some[0]):
             try:
                 found.append(len(await whole(model, texts[first])))
@@ -61,21 +67,38 @@ async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
 
 def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
     """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
-    return next((each for each in ids if not 0 <= each < n_vocab), None)
+    low, high = min(ids, default=0), max(ids, default=0)
+    return low if low < 0 else high if high >= n_vocab else None
+
+
+def _hold_ids_to_limit(inputs: Inputs, terms: Terms, eos_id: int) -> None:
+    """Refuse ids that are too many, before anything is tokenized."""
+    if terms.truncate:
+        return
+    for place, one in enumerate(inputs):
+        if not isinstance(one, str):
+            n_tokens = len(one) + (one[-1:] != (eos_id,))
+            if n_tokens > terms.limit:
+                raise TextTooLongError(
+                    f"has {n_tokens} tokens, the limit is {terms.limit}; truncate it or split it", place
+                )
 
 
 def _is_huge(one: str | tuple[int, ...]) -> bool:
     return isinstance(one, str) and len(one) > _SLICE
 
 
-def _slices(inputs: Inputs) -> Iterator[tuple[int, Inputs]]:
-    """The inputs in runs of about _SLICE characters, a huge one by itself, each with the place of its first."""
+def _slices(inputs: Inputs, n_prefix: int) -> Iterator[tuple[int, Inputs]]:
+    """The inputs in runs of about _SLICE characters, a huge one by itself, each with the place of its first.
+
+    `n_prefix` characters come before each.
+    """
     first = size = 0
     for place, one in enumerate(inputs):
         if _is_huge(one) and first < place:
             yield first, inputs[first:place]
             first, size = place, 0
-        size += len(one)
+        size += n_prefix + len(one)
         if size >= _SLICE:
             yield first, inputs[first : place + 1]
             first, size = place + 1, 0
@@ -131,6 +154,8 @@ async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[i
     while start < len(text):
         if limit is not None and len(ids) >= limit:
             return ids, False
+        if len(ids) > TOKENS_MAX:
+            raise InvalidTextError(f"has more than {TOKENS_MAX} tokens; split it")
         end = cutter.end(text, start)
         if end is None and limit is not None:
             some, is_all = await _of_run(model, text, start, limit - len(ids))

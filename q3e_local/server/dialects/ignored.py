@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from q3e_local.server.dialects.body import Fields, field_name
@@ -25,7 +26,9 @@ class Ignored:
 
     def tell(self, fields: Fields, path: str, known: Mapping[str, Any]) -> None:
         """Log what of a request's fields is none of the route's."""
-        for name in map(field_name, fields.unknown((*known, *self._others))):
+        # Of a request's, as many as are told of all: a client may send a million of them.
+        unknown = islice(fields.unknown((*known, *self._others)), _TOLD_AT_MOST)
+        for name in map(field_name, unknown):
             if (path, name) not in self._told and len(self._told) < _TOLD_AT_MOST:
                 self._told.add((path, name))
                 logger.warning("%s has no field %s, and ignores it; it has %s", path, name, ", ".join(known))

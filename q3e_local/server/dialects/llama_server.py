@@ -83,6 +83,7 @@ _EMBED_SCHEMA = {
 def router(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> APIRouter:
     """The routes at the root that llama-server's clients use. `embeddings` answers what is OpenAI's."""
     routes = APIRouter(route_class=route_class(failure), tags=["llama-server"])
+    max_items = dict.fromkeys(("content", "input"), settings.max_items)
 
     @routes.post(
         "/embedding",
@@ -90,7 +91,8 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"content": "a text"}),
     )
     async def embedding(request: Request) -> Response:
-        return await _embed(request, service, settings, which, await read_fields(request))
+        fields = await read_fields(request, max_items=max_items)
+        return await _embed(request, service, settings, which, fields)
 
     @routes.post(
         "/embeddings",
@@ -98,7 +100,7 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
         openapi_extra=body_schema(_EMBED_SCHEMA, (), {"input": "a text"}),
     )
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items=max_items)
         if not fields.has("input"):
             return await _embed(request, service, settings, which, fields)
         return await told_by(openai.failure, request, embeddings.answer(request, fields))
@@ -121,10 +123,15 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
         ),
     )
     async def tokenize(request: Request) -> Response:
-        fields = await read_fields(request)
+        try:
+            fields = await read_fields(request, max_items={"inputs": settings.max_items})
+        except BadRequestError as error:
+            if error.field == "inputs":
+                return tei.failure(request, error)
+            raise
         if fields.has("inputs"):
             return await told_by(tei.failure, request, tei.tokenize(request, service, settings, which, fields))
-        text, add_special = fields.text("content") or "", fields.flag("add_special", False)
+        text, add_special = fields.content("content") or "", fields.flag("add_special", False)
         if not fields.flag("parse_special", True):
             raise BadRequestError(
                 "parse_special must be true: this model always reads special tokens", "parse_special"
@@ -136,7 +143,7 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
         if not fields.flag("with_pieces", False):
             return _json({"tokens": ids})
         written = await while_connected(request, pieces(service, model, ids))
-        return _json({"tokens": [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]})
+        return _json({"tokens": await asyncio.to_thread(_tokens, ids, written)})
 
     @routes.post(
         "/detokenize",
@@ -223,7 +230,7 @@ async def _embed(
     inputs = await as_inputs(request, service, model, mixed)
     wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)
     result = await embedded(request, service, wanted)
-    scaled = _scaled(result.vectors, _UNIT if norm is None else norm)
+    scaled = await asyncio.to_thread(_scaled, result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return _json(answer, headers=result_headers(result))
 
@@ -248,6 +255,10 @@ def _models(settings: ServerSettings) -> dict[str, Any]:
             aliases = [] if name == shown else [name]
             found.append({**openai.model_object(shown, one), "aliases": aliases, "tags": [], "meta": meta})
     return {"models": ollama_models.listed_models(settings), "object": "list", "data": found}
+
+
+def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
+    return [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]
 
 
 def _piece(written: bytes) -> str | list[int]:

@@ -62,6 +62,7 @@ _TEXTS: dict[str, Any] = {
 def router(service: Service, settings: ServerSettings) -> APIRouter:
     """The routes under /q3e."""
     routes = APIRouter(route_class=route_class(failure), tags=["q3e-local"])
+    max_items = {"texts": settings.max_items}
 
     @routes.post(
         "/q3e/embed",
@@ -71,7 +72,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         ),
     )
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items=max_items)
         wanted = _wanted(fields, _texts(fields, settings), settings)
         result = await while_connected(request, service.embed(wanted))
         answer = {
@@ -102,7 +103,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_TEXTS, ("model", "texts"), {"model": "demo", "texts": ["a text"]}),
     )
     async def count_tokens(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items=max_items)
         model, texts = _model(fields, settings), _texts(fields, settings)
         return json_response({"counts": await while_connected(request, service.count_tokens(model, texts))})
 

@@ -110,10 +110,9 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
     )
     async def embed(request: Request) -> Response:
         begun = time.perf_counter_ns()
-        fields = await read_fields(request, only_first=True)
+        fields = await read_fields(request, only_first=True, max_items={"input": settings.max_items})
         ignored.tell(fields, "/api/embed", _EMBED_SCHEMA)
-        inputs = _inputs(fields.raw("input"))
-        hold_to_limit(len(inputs), settings.max_items, "input")
+        inputs = _inputs(fields.raw("input"), settings.max_items)
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
@@ -157,7 +156,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         if not given:
             raise BadRequestError("model is required", "model")
         name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
-        prompt, max_tokens = fields.text("prompt"), _max_tokens(fields, truncate=False)
+        prompt, max_tokens = fields.content("prompt"), _max_tokens(fields, truncate=False)
         with _naming(given):
             if not prompt:
                 await _preload(request, service, settings, name, keep)
@@ -179,7 +178,7 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         if not given:
             raise UnknownModelError("model '' not found")
         name, keep = names.checked(given, settings), keep_alive_s(fields.raw("keep_alive"))
-        if fields.text("prompt"):
+        if fields.content("prompt"):
             raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
         with _naming(given):
             await _preload(request, service, settings, name, keep)
@@ -238,13 +237,16 @@ def _model(fields: Fields) -> str | None:
     return fields.text("model") or fields.text("name")
 
 
-def _inputs(value: Any) -> list[str]:
+def _inputs(value: Any, max_items: int) -> list[str]:
     """The texts; none for what means: only load the model."""
     if value is None or value == "":
         return []
     if isinstance(value, str):
         return [value]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    if not isinstance(value, list):
+        raise BadRequestError("invalid input type", "input")
+    hold_to_limit(len(value), max_items, "input")
+    if not all(isinstance(text, str) for text in value):
         raise BadRequestError("invalid input type", "input")
     return value
 

@@ -147,7 +147,7 @@ def router(embeddings: Embeddings, settings: ServerSettings) -> APIRouter:
         openapi_extra=body_schema(_EMBED_SCHEMA, ("input",), example),
     )
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items={"input": settings.max_items})
         ignored.tell(fields, "/v1/embeddings", _EMBED_SCHEMA)
         return await embeddings.answer(request, fields)
 

@@ -98,7 +98,7 @@ def failure(request: Request, error: Exception) -> Response:
 
 
 def _request(fields: Fields) -> SearchRequest:
-    query = fields.text("query")
+    query = fields.content("query")
     if query is None or not query.strip():
         raise BadRequestError("query is required, a text", "query")
     k = fields.integer("k")

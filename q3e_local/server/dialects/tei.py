@@ -123,10 +123,10 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
         openapi_extra=body_schema(_EMBED_SCHEMA, ("inputs",), {"inputs": ["a text", "another"]}),
     )
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items={"inputs": settings.max_items})
         if not fields.has("inputs"):
             raise BadRequestError("missing field `inputs`", "inputs")
-        inputs = read_inputs(fields.raw("inputs"), "inputs")
+        inputs = read_inputs(fields.raw("inputs"), "inputs", settings.max_items)
         if not fields.flag("normalize", True):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
         dim = fields.integer("dimensions")
@@ -143,9 +143,10 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
         ),
     )
     async def similarity(request: Request) -> Response:
-        fields = await read_fields(request)
+        # One item is the text that the others are compared with.
+        fields = await read_fields(request, max_items={"sentences": settings.max_items - 1})
         given = fields.object("inputs")
-        source, sentences = given.text("source_sentence"), given.items("sentences")
+        source, sentences = given.content("source_sentence"), given.items("sentences")
         if not source or not sentences or "" in sentences:
             raise EmptyInputError("`inputs` cannot be empty", "inputs")
         if not all(isinstance(text, str) for text in sentences):
@@ -161,12 +162,15 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
         openapi_extra=body_schema(_DECODE_SCHEMA, ("ids",), {"ids": [[9707, 1879], [9707]]}),
     )
     async def decode(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, max_items={"ids": settings.max_items})
         given = fields.items("ids")
         if not given:
             raise EmptyInputError("`ids` cannot be empty", "ids")
-        runs = [token_ids(ids, "ids") for ids in (given if all(isinstance(one, list) for one in given) else [given])]
-        hold_to_limit(len(runs), settings.max_items, "ids")
+        if all(isinstance(one, list) for one in given):
+            hold_to_limit(len(given), settings.max_items, "ids")
+            runs = [token_ids(ids, "ids") for ids in given]
+        else:
+            runs = [token_ids(given, "ids")]
         model, skips = await which.of(fields), fields.flag("skip_special_tokens", True)
         return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
 
@@ -204,26 +208,35 @@ async def tokenize(
     """TEI's answer of /tokenize: the tokens of each text, and of the prompt before it, with what they are."""
     given = fields.raw("inputs")
     texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list):
+        raise BadRequestError("inputs must be a text or a list of texts", "inputs")
+    hold_to_limit(len(texts), settings.max_items, "inputs")
+    if not all(isinstance(text, str) for text in texts):
         raise BadRequestError("inputs must be a text or a list of texts", "inputs")
     if not texts or "" in texts:
         raise EmptyInputError("`inputs` cannot be empty", "inputs")
-    hold_to_limit(len(texts), settings.max_items, "inputs")
     kind = _kind(fields)
     model = await which.of(fields)
     add_end = fields.flag("add_special_tokens", True)
-    answer = []
-    for text in texts:
-        ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end, kind=kind))
-        written = await while_connected(request, pieces(service, model, ids))
-        answer.append([_token(i, piece) for i, piece in zip(ids, written, strict=True)])
+    answer: list[list[dict[str, Any]]] = []
+    n_tokens = 0
+    for place, text in enumerate(texts):
+        try:
+            ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end, kind=kind))
+        except TextError as error:
+            error.index = place
+            raise
+        written = await while_connected(request, pieces(service, model, ids, n_tokens))
+        n_tokens += len(ids)
+        answer.append(await asyncio.to_thread(_tokens, ids, written))
     return json_response(answer)
 
 
 async def _decoded(request: Request, service: Service, model: str, ids: list[int], skips_special: bool) -> str:
     if skips_special:
-        written = await while_connected(request, pieces(service, model, list(dict.fromkeys(ids))))
-        special = {i for i, piece in zip(dict.fromkeys(ids), written, strict=True) if _is_special(piece)}
+        unique = list(dict.fromkeys(ids))
+        written = await while_connected(request, pieces(service, model, unique))
+        special = {i for i, piece in zip(unique, written, strict=True) if _is_special(piece)}
         ids = [i for i in ids if i not in special]
     return await while_connected(request, service.detokenize(model, ids)) if ids else ""
 
@@ -277,6 +290,10 @@ def _kind(how: Fields) -> Kind | None:
             f"prompt_name {shown(name)} is unknown; there are {', '.join(_PROMPTS)}", how.name("prompt_name")
         )
     return _PROMPTS[name]
+
+
+def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
+    return [_token(i, piece) for i, piece in zip(ids, written, strict=True)]
 
 
 def _token(token_id: int, piece: bytes) -> dict[str, Any]:
