@@ -34,17 +34,17 @@ class Stride:
         self._began = self._clock()
 
     def stepped(self) -> None:
-        """A step is done. The time until `go_on` is not the piece's."""
+        """A layer is done. The time until `go_on` is not the piece's."""
         self._seconds += self._clock() - self._began
         self._n_steps += 1
 
     def go_on(self) -> None:
-        """The next step begins."""
+        """The next layer begins."""
         self._began = self._clock()
 
     def end(self) -> None:
-        """The piece is done, and with it the last step: set `n_tokens` for the next piece."""
-        self.stepped()
-        step_s = max(self._seconds / self._n_steps, 1e-9)
+        """The piece is done: set `n_tokens` for the next piece."""
+        self._seconds += self._clock() - self._began
+        step_s = max(self._seconds / max(1, self._n_steps), 1e-9)
         n_wanted = min(self._n_max, self._n_piece * STEP_S / step_s)
         self.n_tokens = self._n_max if n_wanted >= self._n_max else max(1, int(n_wanted) // N_TILE) * N_TILE
