@@ -279,7 +279,7 @@ def test_a_worker_that_computes_for_ever_is_ended_too(path: Path) -> None:
 def test_a_load_that_hangs_is_ended_and_not_tried_again_and_again(path: Path) -> None:
     path.write_text("stop")
     worker = WorkerEngine(path, open_engine=open_faulty, bounds=SHORT)
-    with pytest.raises(WorkerDiedError, match=r"hung: it neither .* 2 s, the limit for loading while it loaded$"):
+    with pytest.raises(WorkerDiedError, match=r"hung: it neither .* 2 s, the limit for loading$"):
         worker.load()
     with pytest.raises(WorkerDiedError, match=r"hung: .* this was \d s ago, and is tried again in \d s$"):
         worker.load()

@@ -208,10 +208,11 @@ class WorkerProcess:
             if self._cause is None:
                 code = self._exit_code()
                 self._hearer.join(_HEARING_S)
-                how = _cause(code) if self._hung is None else f"was ended because it hung: it {self._hung}"
-                self._cause = f"the process of {self.name} (pid {self.pid}) {how}"
-                if not self.is_loaded:
-                    self._cause += " while it loaded"
+                self._cause = f"the process of {self.name} (pid {self.pid}) "
+                if self._hung is not None:
+                    self._cause += f"was ended because it hung: it {self._hung}"
+                else:
+                    self._cause += _cause(code) + ("" if self.is_loaded else " while it loaded")
                 if self._last_lines:
                     self._cause += "; its last words: " + " | ".join(self._last_lines)
                 logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
