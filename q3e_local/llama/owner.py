@@ -103,10 +103,13 @@ class Owner:
     # On the thread from here on.
 
     def _next_batch(self) -> None:
-        if self._batches:
-            began = self._clock()
-            self._batches.popleft()()
-            self._latest_s = self._clock() - began
+        try:
+            batch = self._batches.popleft()
+        except IndexError:  # it was let in before
+            return
+        began = self._clock()
+        batch()
+        self._latest_s = self._clock() - began
 
 
 class InTurn:
