@@ -722,8 +722,8 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(
         short: list[Any] = []
         piece = context_module.PoolingContext.piece
 
-        def recorded(self: Any, ids: Ids, start: int) -> int:
-            end = piece(self, ids, start)
+        def recorded(self: Any, ids: Ids, start: int, **options: bool) -> int:
+            end = piece(self, ids, start, **options)
             done.append(start)
             if len(done) == 2:  # while the long one is under way
                 short.append(other.submit(engine.decode, [sequences[9]]))
@@ -745,10 +745,10 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
     order, answers = "", list[Any]()
     piece, layer_done = context_module.PoolingContext.piece, context_module.PoolingContext._layer_done
 
-    def one_piece(self: Any, ids: Ids, start: int) -> int:
+    def one_piece(self: Any, ids: Ids, start: int, **options: bool) -> int:
         nonlocal order
         order += "("
-        end = piece(self, ids, start)
+        end = piece(self, ids, start, **options)
         order += ")"
         return end
 
@@ -783,6 +783,10 @@ def test_slow_pieces_get_smaller_and_the_vector_stays(
     monkeypatch.setattr("q3e_local.llama.stride.STEP_S", 0.0)
     pieces: list[int] = []
     with LlamaEngine(f32, small(long_batch=128)) as engine:
+        engine.decode([sequences[N_CTX]], None, pieces.append)
+        assert pieces == [128] * 4  # nobody else has come: nothing is gained by smaller ones
+        pieces.clear()
+        engine.decode([sequences[9]])
         long = engine.decode([sequences[N_CTX - 1]], None, pieces.append)
         assert pieces == [128, 64, 64, 64, 64, 127]
         assert cosines(long, expected[N_CTX - 1][None])[0] >= 0.9999

@@ -92,6 +92,16 @@ def test_batches_are_computed_between_two_pieces_of_a_long_text_whatever_they_to
     assert beside.end() == [50]
 
 
+def test_the_thread_is_shared_while_batches_wait_or_came_in_the_last_minute() -> None:
+    beside = Beside(1)
+    assert not beside.owner.is_shared
+    beside.owner.long(lambda: [beside.text(1), beside.owner.is_shared])
+    for later, expected in ((59, True), (1, False)):
+        beside.clock.now += later
+        assert beside.owner.is_shared is expected
+    beside.end()
+
+
 def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on() -> None:
     def fail() -> None:
         raise EngineError("this batch")

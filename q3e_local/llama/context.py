@@ -195,12 +195,13 @@ class PoolingContext:
         self.counts.add(0, start)
         return start
 
-    def piece(self, ids: Sequence[int], start: int) -> int:
+    def piece(self, ids: Sequence[int], start: int, *, shared: bool = False) -> int:
         """Decode the next ids of a sequence that is longer than a batch. Returns where the piece after this begins.
 
-        Raises what `between` raises; the sequence must then begin again.
+        `shared`: others wait for `between`, so slow pieces get smaller. Raises what `between` raises; the sequence
+        must then begin again.
         """
-        end = end_of_piece(start, len(ids), self._stride.n_tokens)
+        end = end_of_piece(start, len(ids), self._stride.n_tokens if shared else self.plan.n_batch)
         is_last = end == len(ids)
         at = self._batch.put(0, ids[start:end], start, [0], output_last=is_last)
         self._stride.begin(at)

@@ -322,7 +322,7 @@ class LlamaEngine:
     def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
         self._owner.go_on()
         try:
-            return context.piece(ids, start)
+            return context.piece(ids, start, shared=self._owner.is_shared)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
 

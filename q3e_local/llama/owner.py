@@ -18,6 +18,9 @@ from q3e_local.errors import EngineError
 
 T = TypeVar("T")
 
+# After a batch, another is likely to come for so long.
+_LATELY_S = 60.0
+
 
 class Owner:
     """Runs work in the order in which it is given, and batches in the middle of a long text too.
@@ -32,12 +35,18 @@ class Owner:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
         self._batches: deque[Callable[[], None]] = deque()
         self._latest_s = 0.0  # how long the latest batch took
+        self._ended: float | None = None  # when it was done
         self._resumed = 0.0  # when the long text went on after it
 
     @property
     def n_waiting(self) -> int:
         """Batches that wait."""
         return len(self._batches)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether batches wait, or came lately."""
+        return bool(self._batches) or (self._ended is not None and self._clock() - self._ended < _LATELY_S)
 
     def do(self, work: Callable[..., T], *arguments: object) -> T:
         """Run this when all that was given before is done. Raises what it raises, or EngineError once closed."""
@@ -109,7 +118,8 @@ class Owner:
             return
         began = self._clock()
         batch()
-        self._latest_s = self._clock() - began
+        self._ended = self._clock()
+        self._latest_s = self._ended - began
 
 
 class InTurn:
