@@ -6,7 +6,6 @@ Knows nothing of text, vectors or llama.cpp: ids and lengths in, ids and row num
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -14,6 +13,8 @@ import numpy as np
 N_PREFIX_MIN = 8
 # Queries that llama.cpp's flash attention for CPUs takes as one tile, with sums in f32 (GGML_FA_TILE_Q).
 N_TILE = 64
+# The most tokens that cannot be split into two pieces of N_TILE tokens or more.
+N_UNSPLIT = 2 * N_TILE - 1
 
 
 def fit(ids: list[int], limit: int, eos_id: int) -> tuple[list[int], bool]:
@@ -59,16 +60,28 @@ def common(ids: Sequence[int], others: Sequence[int]) -> int:
     return next((place for place in range(n_max) if ids[place] != others[place]), max(n_max, 0))
 
 
-def spans(n_there: int, n_ids: int, n_batch: int) -> list[range]:
-    """The places of a sequence to decode one after the other, `n_there` of them being there already.
+def first_place(n_there: int, n_ids: int) -> int:
+    """The first place of a sequence to compute, `n_there` of its ids being computed already.
 
-    All about equally long, and the last N_TILE ids anew at least: a piece of few tokens after many is slow, and
-    llama.cpp adds it up in f16.
+    At least the last N_TILE ids are computed again: a piece of few tokens after many is slow, and llama.cpp adds it
+    up in f16.
     """
-    start = max(0, min(n_there, n_ids - N_TILE))
-    n_pieces = -(-(n_ids - start) // n_batch)
-    cuts = [start + (n_ids - start) * piece // n_pieces for piece in range(n_pieces + 1)]
-    return [range(*cut) for cut in pairwise(cuts)]
+    return max(0, min(n_there, n_ids - N_TILE))
+
+
+def end_of_piece(start: int, n_ids: int, n_max: int) -> int:
+    """Where the piece ends that begins at `start` and has at most `n_max` tokens, which are N_TILE or more.
+
+    The pieces of a sequence are about equally long. A piece that others follow is made of whole tiles, because
+    flash attention computes an incomplete tile at the price of a whole one. No piece has fewer than N_TILE tokens,
+    unless the sequence has, so up to N_UNSPLIT tokens at the end are one piece whatever `n_max` is.
+    """
+    n_left = n_ids - start
+    n_pieces = -(-n_left // n_max)
+    if n_pieces == 1 or n_left <= N_UNSPLIT:
+        return n_ids
+    n_tiles = -(-n_left // (n_pieces * N_TILE))
+    return start + N_TILE * min(n_tiles, n_max // N_TILE, n_left // N_TILE - 1)
 
 
 def _share(found: list[int], group: list[int], n_common: int) -> None:

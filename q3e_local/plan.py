@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from q3e_local.batching import N_UNSPLIT
 from q3e_local.engine import KvType
 from q3e_local.model_file import ModelInfo
 from q3e_local.tuning import Settings
@@ -54,7 +55,7 @@ def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) 
 
 def for_long(settings: Settings, n_ctx: int, tap: bool) -> ContextPlan:
     """The context for one text that is longer than a batch, in pieces."""
-    n_batch = min(settings.long_batch, n_ctx)
+    n_batch = min(max(settings.long_batch, N_UNSPLIT), n_ctx)
     return ContextPlan(n_ctx, n_batch, 1, tap, settings.long_flash_attention, settings.long_kv_type)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,12 @@ class FaultyEngine(FakeEngine):
 
     n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
 
-    def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
+    def decode(
+        self,
+        sequences: Sequence[Sequence[int]],
+        n_prefix: Sequence[int] | None = None,
+        on_piece: Callable[[int], None] = lambda n_tokens: None,
+    ) -> np.ndarray:
         for ids in sequences:
             self.do(bytes(i for i in ids if i < 256).decode())
         return super().decode(sequences, n_prefix)
@@ -58,6 +63,11 @@ class FaultyEngine(FakeEngine):
             raise MemoryError
         if what == "engine":
             raise EngineError("llama_decode answered 1")
+        if what == "stop":  # as a driver may stop it
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if what == "spin":
+            while True:
+                pass
         if what == "log":
             logging.getLogger("q3e_local.llama.engine").warning("a line from %s", "the child")
         if what == "sleep":
@@ -81,6 +91,8 @@ def open_faulty(path: Path, config: EngineConfig) -> FaultyEngine:
         os.abort()
     if content == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if content == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if content == "slow":
         time.sleep(60)
     engine = FaultyEngine(n_batch=64, bad="BAD")

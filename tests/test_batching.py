@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q3e_local.batching import fit, pack, prefixes, spans
+from q3e_local.batching import N_TILE, N_UNSPLIT, end_of_piece, first_place, fit, pack, prefixes
 
 END = 9
 
@@ -138,19 +138,41 @@ def test_a_prefix_is_shared_with_another_sequence_and_leaves_the_last_id(sequenc
             )
 
 
+def pieces_of(n_there: int, n_ids: int, n_max: int) -> list[int]:
+    """How many tokens the pieces of a sequence have."""
+    at, lengths = first_place(n_there, n_ids), []
+    while at < n_ids:
+        end = end_of_piece(at, n_ids, n_max)
+        lengths.append(end - at)
+        at = end
+    return lengths
+
+
 @pytest.mark.parametrize(
-    ("n_there", "n_ids", "expected"),
+    ("n_there", "n_ids", "n_max", "expected"),
     [
-        (0, 1, [1]),
-        (0, 512, [512]),
-        (0, 513, [256, 257]),  # not 512 and 1
-        (0, 1500, [500, 500, 500]),
-        (100, 1500, [466, 467, 467]),
-        (1499, 1500, [64]),  # 63 of them once more
-        (40, 50, [50]),
+        (0, 1, 512, [1]),
+        (0, 512, 512, [512]),
+        (0, 513, 512, [320, 193]),  # not 512 and 1
+        (0, 1500, 512, [512, 512, 476]),
+        (100, 1500, 512, [512, 448, 440]),
+        (1499, 1500, 512, [64]),  # 63 of them once more
+        (40, 50, 512, [50]),
+        (0, 150, 128, [64, 86]),  # not 128 and 22
+        (0, 190, 64, [64, 126]),
+        (0, 300, 100, [64, 64, 64, 108]),
     ],
 )
-def test_a_long_text_is_cut_into_even_pieces_none_of_them_tiny(n_there: int, n_ids: int, expected: list[int]) -> None:
-    pieces = spans(n_there, n_ids, 512)
-    assert [len(piece) for piece in pieces] == expected
-    assert [piece.stop for piece in pieces] == [*(piece.start for piece in pieces[1:]), n_ids]
+def test_a_long_text_is_cut_into_even_pieces_none_of_them_tiny(
+    n_there: int, n_ids: int, n_max: int, expected: list[int]
+) -> None:
+    assert pieces_of(n_there, n_ids, n_max) == expected
+
+
+@given(n_there=st.integers(0, 3000), n_ids=st.integers(N_TILE, 3000), n_max=st.integers(N_TILE, 700))
+def test_every_piece_has_a_tile_and_no_tile_is_computed_for_nothing(n_there: int, n_ids: int, n_max: int) -> None:
+    *others, last = pieces_of(n_there, n_ids, n_max)
+    assert N_TILE <= last <= max(n_max, N_UNSPLIT)
+    for n in others:
+        assert n % N_TILE == 0
+        assert N_TILE <= n <= n_max

@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 import q3e_local
 from q3e_local import machine, tuned
-from q3e_local.batching import N_TILE
+from q3e_local.batching import N_UNSPLIT
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig, KvType
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
@@ -366,8 +366,8 @@ def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
     with LlamaEngine(path, small()) as engine:
         engine.decode([[*range(1000), *range(100), eos_id]])  # 1280 cells; a quarter more would be 1600
         info = inspect(path)
-        just = ContextPlan(1536, N_TILE, 64, tap=True).n_bytes(info)
-        there = ContextPlan(1280, N_TILE, 64, tap=True).n_bytes(info)
+        just = ContextPlan(1536, N_UNSPLIT, 64, tap=True).n_bytes(info)
+        there = ContextPlan(1280, N_UNSPLIT, 64, tap=True).n_bytes(info)
         monkeypatch.setattr(machine, "available_memory", lambda: just - there)
         longer = [*range(1000), *range(300), eos_id]
         vectors = engine.decode([longer])
@@ -447,7 +447,7 @@ def test_a_long_text_stops_when_the_engine_is_closed(
         answer = pool.submit(engine.decode, [sequences[N_CTX]])
         working.wait()
         closed = pool.submit(engine.close)
-        while not engine._stopping:
+        while not engine._owner.stopping:
             pass
         closing.set()
         with pytest.raises(EngineError, match="closed while it worked"):
@@ -722,20 +722,101 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(
         short: list[Any] = []
         piece = context_module.PoolingContext.piece
 
-        def recorded(self: Any, ids: Ids, start: int) -> None:
-            piece(self, ids, start)
+        def recorded(self: Any, ids: Ids, start: int, **options: bool) -> int:
+            end = piece(self, ids, start, **options)
             done.append(start)
             if len(done) == 2:  # while the long one is under way
                 short.append(other.submit(engine.decode, [sequences[9]]))
-                wait_until(lambda: engine._owner._work_queue.qsize() > 0)
+                wait_until(lambda: engine._owner.n_waiting > 0)
             elif len(done) == 4:
                 assert short[0].done()
+            return end
 
         monkeypatch.setattr(context_module.PoolingContext, "piece", recorded)
         long = engine.decode([sequences[N_CTX]])
         assert len(done) > 4
         assert cosines(long, expected[N_CTX][None])[0] >= 0.9999
         assert cosines(short[0].result(), expected[9][None])[0] >= 0.9999
+
+
+def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
+    f32: Path, expected: dict[int, np.ndarray], sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, answers = "", list[Any]()
+    piece, layer_done = context_module.PoolingContext.piece, context_module.PoolingContext._layer_done
+
+    def one_piece(self: Any, ids: Ids, start: int, **options: bool) -> int:
+        nonlocal order
+        order += "("
+        end = piece(self, ids, start, **options)
+        order += ")"
+        return end
+
+    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine, ThreadPoolExecutor(1) as other:
+        compute = engine._contexts.batch.decode
+
+        def batch(*arguments: Any) -> np.ndarray:
+            nonlocal order
+            order += "b"
+            return compute(*arguments)
+
+        def one_layer(self: Any) -> bool:
+            nonlocal order
+            order += "l"
+            if order == "(l":
+                answers.append(other.submit(engine.decode, [sequences[9]]))
+                wait_until(lambda: engine._owner.n_waiting > 0)
+            return layer_done(self)
+
+        monkeypatch.setattr(engine._contexts.batch, "decode", batch)
+        monkeypatch.setattr(context_module.PoolingContext, "piece", one_piece)
+        monkeypatch.setattr(context_module.PoolingContext, "_layer_done", one_layer)
+        long = engine.decode([sequences[N_CTX]])
+        assert order == "(lb" + "l" * (engine.info.n_layer - 1) + ")"
+        assert cosines(answers[0].result(), expected[9][None])[0] >= 0.9999
+        assert cosines(long, expected[N_CTX][None])[0] >= 0.9999
+
+
+def test_slow_pieces_get_smaller_and_the_vector_stays(
+    f32: Path, expected: dict[int, np.ndarray], sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("q3e_local.llama.stride.STEP_S", 0.0)
+    pieces: list[int] = []
+    with LlamaEngine(f32, small(long_batch=128)) as engine:
+        engine.decode([sequences[N_CTX]], None, pieces.append)
+        assert pieces == [128] * 4  # nobody else has come: nothing is gained by smaller ones
+        pieces.clear()
+        engine.decode([sequences[9]])
+        long = engine.decode([sequences[N_CTX - 1]], None, pieces.append)
+        assert pieces == [128, 64, 64, 64, 64, 127]
+        assert cosines(long, expected[N_CTX - 1][None])[0] >= 0.9999
+
+
+def test_a_long_text_stops_between_two_layers_when_the_engine_is_closed(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_layers, working, closing = 0, threading.Event(), threading.Event()
+    layer_done = context_module.PoolingContext._layer_done
+
+    def slowly(self: Any) -> bool:
+        nonlocal n_layers
+        n_layers += 1
+        working.set()
+        assert closing.wait(20)
+        return layer_done(self)
+
+    monkeypatch.setattr(context_module.PoolingContext, "_layer_done", slowly)
+    engine = LlamaEngine(f32, small())
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(engine.decode, [sequences[N_CTX]])
+        assert working.wait(20)
+        closed = pool.submit(engine.close)
+        wait_until(lambda: engine._owner.stopping)
+        closing.set()
+        with pytest.raises(EngineError, match="closed while it worked"):
+            answer.result(20)
+        closed.result(20)
+    assert n_layers == 1
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
@@ -863,15 +944,15 @@ def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
     pool = ThreadPoolExecutor(1)
     with LlamaEngine(f32, small()) as engine:
         begun, go_on = threading.Event(), threading.Event()
-        on_owner = engine._on_owner
+        do = engine._owner.do
 
         def slow(work: Callable[..., Any], *arguments: Any) -> Any:
             if work == engine._end_long:
                 begun.set()
                 assert go_on.wait(20)
-            return on_owner(work, *arguments)
+            return do(work, *arguments)
 
-        monkeypatch.setattr(engine, "_on_owner", slow)
+        monkeypatch.setattr(engine._owner, "do", slow)
         asked = pool.submit(engine.decode, [long])
         assert begun.wait(20)
         for place in range(40):

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.batching import N_PREFIX_MIN, common, spans
+from q3e_local.batching import N_PREFIX_MIN, common, end_of_piece, first_place
 from q3e_local.llama import native
 from q3e_local.llama.prefixes import KeptPrefixes
+from q3e_local.llama.stride import Stride
 from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 TAPPED = b"result_norm"
+# What each layer ends with, its number after it. Should llama.cpp rename it, texts go between pieces only.
+LAYER = b"l_out-"
 
 
 @dataclass
@@ -50,11 +53,16 @@ class PoolingContext:
         plan: ContextPlan,
         n_threads: int,
         counts: Counts | None = None,
+        between: Callable[[], None] | None = None,
     ) -> None:
+        """`between` is called after each layer where there is a tap, and may raise to stop."""
         self.plan = plan
         self._n_embd = info.n_embd
         self._rows: list[NDArray[np.float32]] = []
         self._latest: tuple[int, ...] = ()  # the long text whose keys and values are in the cache
+        self._stride = Stride(plan.n_batch)
+        self._between = between
+        self._stopped_by: BaseException | None = None  # what `between` raised
         self._kept = KeptPrefixes()
         self.counts = counts or Counts()
         self._batch = native.Batch(plan.n_batch, plan.n_seq_max)
@@ -76,9 +84,24 @@ class PoolingContext:
 
     def _tap(self, tensor: int, ask: bool) -> bool:
         if ask:
-            return native.tensor_name(tensor) == TAPPED
+            name = native.tensor_name(tensor)
+            return name == TAPPED or (self._between is not None and name.startswith(LAYER))
+        if self._between is not None and native.tensor_name(tensor) != TAPPED:
+            return self._layer_done()
         self._rows.append(native.read_tensor(tensor, self._n_embd))
         return False  # ends the graph: the projection is never computed
+
+    def _layer_done(self) -> bool:
+        """Whether to go on with the graph."""
+        assert self._between is not None
+        self._stride.stepped()
+        try:
+            self._between()
+        except BaseException as error:  # which must not reach llama.cpp
+            self._stopped_by = error
+            return False
+        self._stride.go_on()
+        return True
 
     def decode(
         self,
@@ -96,9 +119,10 @@ class PoolingContext:
             raise native.NativeError(_too_much(lengths, self.plan))
         if len(sequences) == 1 and lengths[0] > self.plan.n_batch:
             (ids,) = sequences
-            for places in self.pieces(ids):
+            at = self.begin(ids)
+            while at < len(ids):
                 go_on()
-                self.piece(ids, places)
+                at = self.piece(ids, at)
             return self.taken(1)
         # The pooled path projects each token for each of its sequences, so that sharing would save nothing.
         groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
@@ -156,11 +180,11 @@ class PoolingContext:
         self._rows.clear()
         self._latest = ()
 
-    def pieces(self, ids: Sequence[int]) -> list[range]:
-        """The places of each `piece` of a sequence: what it has in common with the one before is still there."""
+    def begin(self, ids: Sequence[int]) -> int:
+        """Where the first `piece` of a sequence begins: what it has in common with the one before is still there."""
         n_same = common(self._latest, ids) if self.plan.tap else 0
-        pieces = spans(n_same if n_same >= N_PREFIX_MIN else 0, len(ids), self.plan.n_batch)
-        start = pieces[0].start
+        start = first_place(n_same if n_same >= N_PREFIX_MIN else 0, len(ids))
+        self._stride = Stride(self.plan.n_batch)
         if start:
             self._context.cut(0, start)
             self._rows.clear()
@@ -169,16 +193,27 @@ class PoolingContext:
         # Only what was decoded to its end is there for the next.
         self._latest = ()
         self.counts.add(0, start)
-        return pieces
+        return start
 
-    def piece(self, ids: Sequence[int], places: range) -> None:
-        """Decode the next ids of a sequence that is longer than a batch."""
-        is_last = places.stop == len(ids)
-        at = self._batch.put(0, ids[places.start : places.stop], places.start, [0], output_last=is_last)
+    def piece(self, ids: Sequence[int], start: int, *, shared: bool = False) -> int:
+        """Decode the next ids of a sequence that is longer than a batch. Returns where the piece after this begins.
+
+        `shared`: others wait for `between`, so slow pieces get smaller. Raises what `between` raises; the sequence
+        must then begin again.
+        """
+        end = end_of_piece(start, len(ids), self._stride.n_tokens if shared else self.plan.n_batch)
+        is_last = end == len(ids)
+        at = self._batch.put(0, ids[start:end], start, [0], output_last=is_last)
+        self._stride.begin(at)
         self._context.decode(self._batch.filled(at))
+        if self._stopped_by is not None:
+            error, self._stopped_by = self._stopped_by, None
+            raise error
+        self._stride.end()
         self.counts.add(at, 0)
         if is_last:
             self._latest = tuple(ids)
+        return end
 
     def taken(self, n_sequences: int) -> NDArray[np.float32]:
         """The vectors (n_sequences, n_embd) of what was decoded since it began."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine
+from q3e_local.batching import N_UNSPLIT
 from q3e_local.errors import EngineError, NotEnoughMemoryError
 from q3e_local.llama import native
 from q3e_local.llama.context import Counts, PoolingContext
@@ -38,11 +39,20 @@ class Contexts:
     """
 
     def __init__(
-        self, model: native.Model, info: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, on_gpu: bool
+        self,
+        model: native.Model,
+        info: ModelInfo,
+        settings: Settings,
+        n_seq_max: int,
+        tap: bool,
+        on_gpu: bool,
+        between: Callable[[], None],
     ) -> None:
+        """`between` is called between the layers of a long text, and may compute with `batch`."""
         self.counts = Counts()
         self._model, self._info, self._settings = model, info, settings
         self._n_seq_max, self._tap, self._on_gpu = n_seq_max, tap, on_gpu
+        self._between = between
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
         plan = self._batch_plan()
@@ -84,7 +94,7 @@ class Contexts:
         wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
         plan = self._long_plan(n_tokens, wanted, freed)
         self._free_long()
-        self._long = self._made(plan)
+        self._long = self._made(plan, self._between)
         return self._long
 
     def once_more(self, ids: Sequence[int], go_on: Callable[[], None]) -> NDArray[np.float32]:
@@ -92,9 +102,8 @@ class Contexts:
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
         n_ctx = padded(len(ids))
         # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
-        plan = ContextPlan(
-            n_ctx, min(self._settings.n_batch, n_ctx), 1, self._tap, flash_attention=False, kv_type="f32"
-        )
+        n_piece = min(max(self._settings.n_batch, N_UNSPLIT), n_ctx)
+        plan = ContextPlan(n_ctx, n_piece, 1, self._tap, flash_attention=False, kv_type="f32")
         self._afford(plan, _TEXT.format(len(ids)), _SHORTER, 0)
         context = self._made(plan)
         try:
@@ -137,9 +146,9 @@ class Contexts:
         _explaining.info("a text of %d tokens: %s", n_tokens, spared)
         return plan
 
-    def _made(self, plan: ContextPlan) -> PoolingContext:
+    def _made(self, plan: ContextPlan, between: Callable[[], None] | None = None) -> PoolingContext:
         try:
-            return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts)
+            return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts, between)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
 

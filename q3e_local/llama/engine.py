@@ -11,11 +11,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEno
 from q3e_local.llama import native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
+from q3e_local.llama.owner import InTurn, Owner
 from q3e_local.model_file import inspect
 from q3e_local.plan import needed_bytes, weights_bytes
 from q3e_local.trials import Trials
@@ -36,16 +35,11 @@ logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
 _explaining = logging.getLogger("q3e_local.settings")
 
-# How long Ctrl-C may go unnoticed.
-_POLL_S = 0.2
-
 # A batch this full shows how fast it is computed, once so many of them have gone before.
 _FULL, _N_WARM = 0.75, 2
 
 # The tap of a smaller model is proved at each load.
 _QUICK_BYTES = 64 << 20
-
-T = TypeVar("T")
 
 
 class LlamaEngine:
@@ -71,13 +65,12 @@ class LlamaEngine:
         self._trials = Trials(self.settings.n_threads, self._other_threads())
         self._model: native.Model | None = None
         self._contexts: Contexts | None = None
-        self._one_long = threading.Lock()
+        self._one_long = InTurn()
         self._n_full = 0
-        self._stopping = False
         self._tokenizing = threading.Lock()
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
+        self._owner = Owner()
         try:
-            self._on_owner(self._load)
+            self._owner.do(self._load)
         except BaseException:
             self.close()
             raise
@@ -166,8 +159,12 @@ class LlamaEngine:
         return replace(self._living().counts)
 
     def decode(
-        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
+        self,
+        sequences: Sequence[Sequence[int]],
+        n_prefix: Sequence[int] | None = None,
+        on_piece: Callable[[int], None] = lambda n_tokens: None,
     ) -> NDArray[np.float32]:
+        """As `Engine` says. `on_piece` is called with the tokens of each piece of a text longer than a batch."""
         if not sequences:
             return np.empty((0, self.n_embd), np.float32)
         for ids in sequences:
@@ -176,30 +173,27 @@ class LlamaEngine:
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
-            return self._decode_long(sequences[0])
-        return self._on_owner(self._decode, sequences, n_prefix)
+            return self._decode_long(sequences[0], on_piece)
+        return self._owner.batch(self._decode, sequences, n_prefix)
 
-    def _decode_long(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """In pieces; between two of them the owner's thread is free for the batches of other callers."""
+    def _decode_long(self, ids: Sequence[int], on_piece: Callable[[int], None]) -> NDArray[np.float32]:
+        """In pieces; between two of them, and between their layers, batches of other callers are computed."""
         with self._one_long:
-            context, pieces = self._on_owner(self._begin_long, ids)
-            for places in pieces:
-                self._on_owner(self._piece, context, ids, places)
-            return self._on_owner(self._end_long, context, ids)
+            context, at = self._owner.do(self._begin_long, ids)
+            while at < len(ids):
+                end = self._owner.long(self._piece, context, ids, at)
+                on_piece(end - at)
+                at = end
+            return self._owner.do(self._end_long, context, ids)
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads, batches or attention. The weights stay as they were loaded."""
         with self._one_long:  # whose context may go
-            self._on_owner(self._use, settings)
+            self._owner.do(self._use, settings)
 
     def close(self) -> None:
-        self._stopping = True
         with self._tokenizing:
-            try:
-                self._owner.submit(self._free).result()
-            except RuntimeError:  # closed before
-                return
-        self._owner.shutdown()
+            self._owner.close(self._free)
 
     def __enter__(self) -> LlamaEngine:
         return self
@@ -213,7 +207,7 @@ class LlamaEngine:
         # Nobody can be at work any more, so the native memory of an engine that was not closed is freed right here.
         if hasattr(self, "_owner"):
             self._free()
-            self._owner.shutdown(wait=False)
+            self._owner.abandon()
 
     def _settled(self) -> Settings:
         features = native.features()
@@ -227,19 +221,6 @@ class LlamaEngine:
         return other_threads(machine.physical_cores(), machine.logical_cpus())
 
     # On the owner's thread from here on.
-
-    def _on_owner(self, work: Callable[..., T], *arguments: object) -> T:
-        try:
-            future = self._owner.submit(work, *arguments)
-        except RuntimeError:
-            raise EngineError("the engine is closed") from None
-        # Ctrl-C interrupts no wait without an end on Windows, and elsewhere none that begins just behind the signal.
-        while True:
-            try:
-                return future.result(_POLL_S)
-            except TimeoutError:
-                if future.done():
-                    return future.result()
 
     def _load(self) -> None:
         total = machine.total_memory()
@@ -256,7 +237,9 @@ class LlamaEngine:
         if self.tap:
             self.tap = self._tap_is_proved(self._model)
         all_on_gpu = self.n_gpu_layers > self.info.n_layer
-        self._contexts = Contexts(self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu)
+        self._contexts = Contexts(
+            self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
+        )
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
@@ -280,11 +263,11 @@ class LlamaEngine:
         return True
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
-        self._go_on()
+        self._owner.go_on()
         if not self.tap and sum(map(len, sequences)) > self.n_batch:
             return self._decode_apart(sequences)
         contexts = self._living()
-        contexts.passed(long_at_work=self._one_long.locked())
+        contexts.passed(long_at_work=self._one_long.is_taken)
         try:
             vectors = self._tried(contexts.batch, sequences, n_prefix)
         except native.NativeError as error:
@@ -309,11 +292,11 @@ class LlamaEngine:
         # The first ones also make buffers and page the weights in.
         if self._trials.is_over or n_tokens < _FULL * self.n_batch or self._n_full < _N_WARM:
             self._n_full += n_tokens >= _FULL * self.n_batch
-            return context.decode(sequences, n_prefix, self._go_on)
+            return context.decode(sequences, n_prefix, self._owner.go_on)
         context.set_threads(self._trials.current)
         try:
             began = self._clock()
-            vectors = context.decode(sequences, n_prefix, self._go_on)
+            vectors = context.decode(sequences, n_prefix, self._owner.go_on)
             self._trials.done(n_tokens / max(self._clock() - began, 1e-9))
         finally:
             context.set_threads(self.n_threads)
@@ -331,20 +314,20 @@ class LlamaEngine:
         self._living().use(settings)
         self.settings = settings
 
-    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, list[range]]:
-        self._go_on()
+    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, int]:
+        self._owner.go_on()
         context = self._living().long(len(ids), self.n_ctx_max)
-        return context, context.pieces(ids)
+        return context, context.begin(ids)
 
-    def _piece(self, context: PoolingContext, ids: Sequence[int], places: range) -> None:
-        self._go_on()
+    def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
+        self._owner.go_on()
         try:
-            context.piece(ids, places)
+            return context.piece(ids, start, shared=self._owner.is_shared)
         except native.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
 
     def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
-        self._go_on()
+        self._owner.go_on()
         try:
             vectors = context.taken(1)
         except native.NativeError as error:
@@ -363,7 +346,7 @@ class LlamaEngine:
         return vectors
 
     def _once_more(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
-        vector = self._living().once_more(ids, self._go_on)
+        vector = self._living().once_more(ids, self._owner.go_on)
         if not _sound(vector[np.newaxis])[0]:
             raise BadVectorError(
                 f"the model answers NaN, infinity or zero for this text of {len(ids)} tokens; "
@@ -376,10 +359,6 @@ class LlamaEngine:
         if self._contexts is None:
             raise EngineError("the engine is closed")
         return self._contexts
-
-    def _go_on(self) -> None:
-        if self._stopping:
-            raise EngineError("the engine was closed while it worked")
 
     def _free(self) -> None:
         if self._contexts is not None:

@@ -76,8 +76,8 @@ class BatchQueue:
 
     Requests take turns, text by text, so a large one does not hold up a small one. Identical texts in flight are
     decoded once. A text longer than a batch goes alone, one at a time, and beside the batches of the others: the
-    engine takes it in pieces and lets batches in between, so a short text waits for one piece at most. When the
-    model's process dies, each text it was at is tried once more by itself, and only the one that kills it fails.
+    engine computes batches between the layers of its pieces. When the model's process dies, or hangs, each text it
+    was at is tried once more by itself, and only the one that kills it fails.
     """
 
     def __init__(self, engine: Engine, n_waiting_max: int, counters: Counters | None = None) -> None:

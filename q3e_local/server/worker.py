@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
+from q3e_local.server.liveness import Bounds, Pace, Task
 from q3e_local.server.worker_child import Facts, OpenEngine, ServedEngine, open_llama
 from q3e_local.server.worker_process import NotBegunError, WorkerProcess
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # A load that failed is not tried again for this long, unless the file has changed.
 RETRY_S = 5.0
+# Characters that are tokenized in a second, or ids that become text, at the least.
+_WORDS_PER_S = 100_000
 
 
 class Worker(ServedEngine, Protocol):
@@ -77,8 +80,8 @@ class WorkerEngine:
     """`Engine` whose model lives in a child process, which is started again by the next call when it has died.
 
     Tokenizing does not wait for a decode. Raises what the engine in the child raises, and WorkerDiedError for the
-    calls that were in flight when the child died. A model that cannot load raises its own error here, at once and
-    from each call; it is loaded again at most every RETRY_S seconds.
+    calls that were in flight when the child died, or was ended because it hung. A model that cannot load raises its
+    own error here, at once and from each call; it is loaded again at most every RETRY_S seconds.
     """
 
     def __init__(
@@ -88,8 +91,11 @@ class WorkerEngine:
         *,
         open_engine: OpenEngine = open_llama,
         failed: FailedLoads | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
+        """`bounds`: when the child counts as hung."""
         self._path, self._config, self._open = path, config or EngineConfig(), open_engine
+        self._bounds, self._pace = bounds or Bounds(), Pace()
         self._failed = failed or FailedLoads()
         self._process: WorkerProcess | None = None
         self._closed = False
@@ -179,17 +185,17 @@ class WorkerEngine:
 
     def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many texts, for one trip to the child."""
-        ids: list[list[int]] = self._ask_words("tokenize_all", list(texts))
+        ids: list[list[int]] = self._ask_words("tokenize_all", list(texts), sum(map(len, texts)))
         return ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
-        text: str = self._ask_words("detokenize", list(ids))
+        text: str = self._ask_words("detokenize", list(ids), len(ids))
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each of these ids."""
-        found: list[bytes] = self._ask_words("pieces", list(ids))
+        found: list[bytes] = self._ask_words("pieces", list(ids), len(ids))
         return found
 
     def decode(
@@ -197,10 +203,22 @@ class WorkerEngine:
     ) -> NDArray[np.float32]:
         """Of two calls from two threads, one with a text longer than a batch does not hold up the other."""
         is_long = any(len(ids) > self.n_batch for ids in sequences)
-        with self._decoding_long if is_long else self._decoding:
-            argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
-            vectors: NDArray[np.float32] = self._ask("long" if is_long else "work", "decode", argument)
-            return vectors
+        n_tokens = sum(len(ids) for ids in sequences)
+        argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
+        vectors: NDArray[np.float32]
+        if is_long:
+            with self._decoding_long:
+                piece = Task(f"a piece of a text of {n_tokens} tokens", self._pace.expected_s(self.n_batch))
+                vectors = self._ask("long", "decode", argument, piece)
+        else:
+            with self._decoding:
+                batch = Task(
+                    f"a batch of {n_tokens} tokens",
+                    self._pace.expected_s(n_tokens),
+                    lambda seconds: self._pace.measure(n_tokens, seconds),
+                )
+                vectors = self._ask("work", "decode", argument, batch)
+        return vectors
 
     def close(self) -> None:
         with self._state:
@@ -209,17 +227,18 @@ class WorkerEngine:
         if process is not None:
             process.end()
 
-    def _ask_words(self, method: str, argument: Any) -> Any:
+    def _ask_words(self, method: str, argument: Any, size: int) -> Any:
+        task = Task(f"{size} characters or tokens to translate", size / _WORDS_PER_S)
         with self._tokenizing:
-            return self._ask("words", method, argument)
+            return self._ask("words", method, argument, task)
 
-    def _ask(self, pipe: str, method: str, argument: Any) -> Any:
+    def _ask(self, pipe: str, method: str, argument: Any, task: Task) -> Any:
         process = self._living()
         try:
-            return process.ask(getattr(process, pipe), method, argument)
-        except NotBegunError:  # it was killed while idle; nobody need know
+            return process.ask(getattr(process, pipe), method, argument, task)
+        except NotBegunError:  # it was killed, or stopped, while idle; nobody need know
             process = self._living()
-            return process.ask(getattr(process, pipe), method, argument)
+            return process.ask(getattr(process, pipe), method, argument, task)
 
     def _living(self) -> WorkerProcess:
         """The child, started if there is none that lives."""
@@ -235,7 +254,9 @@ class WorkerEngine:
                 self._failed.check(self._path)
                 began = time.monotonic()
                 try:
-                    process = WorkerProcess(self._path, self._config_now(), self._open, self._deaths.append)
+                    process = WorkerProcess(
+                        self._path, self._config_now(), self._open, self._deaths.append, self._bounds
+                    )
                 except OSError as error:
                     raise EngineError(f"cannot start a process for {self._path.stem}: {error.strerror}") from None
                 self._process = process

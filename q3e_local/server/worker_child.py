@@ -17,6 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from q3e_local.engine import Engine, EngineConfig
 from q3e_local.errors import EngineError, NotEnoughMemoryError, Q3EError
 
@@ -48,15 +51,34 @@ class ServedEngine(Engine, Protocol):
         """The bytes of each of these ids: a character may be split between several."""
 
 
-OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
+class ReportingEngine(ServedEngine, Protocol):
+    """What runs in the child: it also reports how far it is with a long text."""
+
+    def decode(
+        self,
+        sequences: Sequence[Sequence[int]],
+        n_prefix: Sequence[int] | None = None,
+        on_piece: Callable[[int], None] = lambda n_tokens: None,
+    ) -> NDArray[np.float32]:
+        """As `Engine`; `on_piece` is called with the tokens of each piece of a text longer than a batch."""
+
+
+OpenEngine = Callable[[Path, EngineConfig], ReportingEngine]
 """Loads the model; called in the child, so it must be a function of a module."""
 
 
-def open_llama(path: Path, config: EngineConfig) -> ServedEngine:
+def open_llama(path: Path, config: EngineConfig) -> ReportingEngine:
     """The engine on llama.cpp, which only a child imports."""
     from q3e_local.llama.engine import LlamaEngine
 
     return LlamaEngine(path, config)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a long text is done. Said before the answer."""
+
+    n_tokens: int
 
 
 @dataclass(frozen=True)
@@ -111,8 +133,13 @@ def run(
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
     methods["pieces"] = engine.pieces
-    # The engine lets batches in between the pieces of a long text, if they are asked for beside it.
-    threading.Thread(target=_serve, args=(long, methods), daemon=True).start()
+
+    def in_pieces(argument: Any) -> Any:
+        sequences, n_prefix = argument
+        return engine.decode(sequences, n_prefix, on_piece=lambda n_tokens: _say(long, Piece(n_tokens)))
+
+    # The engine lets batches in while it computes a long text, if they are asked for beside it.
+    threading.Thread(target=_serve, args=(long, {"decode": in_pieces}), daemon=True).start()
     _say(work, Facts(**{name: getattr(engine, name) for name in Facts.__dataclass_fields__}))
     _serve(work, methods)
 

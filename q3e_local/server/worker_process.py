@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -21,10 +22,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from q3e_local import machine
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
 from q3e_local.server.errors import WorkerDiedError
-from q3e_local.server.worker_child import BEGUN, Facts, OpenEngine, run
+from q3e_local.server.liveness import Bounds, Liveness, Progress, Task
+from q3e_local.server.worker_child import BEGUN, Facts, OpenEngine, Piece, run
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ _ENDING_S = 5.0  # how long a killed process may take to be gone
 _HEARING_S = 1.0  # and its last words to be read
 _LAST_LINES = 5
 _LINE_BYTES = 400
+_DISK_BYTES_PER_S = 100e6  # what loading is expected to take
 
 
 class NotBegunError(WorkerDiedError):
@@ -42,7 +46,8 @@ class NotBegunError(WorkerDiedError):
 class WorkerProcess:
     """A started child. `ready` waits for the model; then `ask`, one caller at a time on each pipe.
 
-    `on_death` is told the cause, once, when the child ends without having been asked to; from any thread.
+    A child that hangs, by `bounds`, is ended and counts as dead. `on_death` is told the cause, once, when the child
+    ends without having been asked to; from any thread.
     """
 
     def __init__(
@@ -51,12 +56,15 @@ class WorkerProcess:
         config: EngineConfig,
         open_engine: OpenEngine,
         on_death: Callable[[str], None] = lambda cause: None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.name = path.stem
+        self._path = path
         self.is_loaded = False
         self._on_death = on_death
         self._ending = False
         self._cause: str | None = None  # of its death
+        self._hung: str | None = None  # how it hung, if it did
         self._reporting = threading.Lock()
         self.work, work = _SPAWN.Pipe()
         self.long, long = _SPAWN.Pipe()
@@ -83,8 +91,11 @@ class WorkerProcess:
         atexit.register(self._kill)
         self._listener = threading.Thread(target=self._listen, name="q3e-worker-log", daemon=True)
         self._hearer = threading.Thread(target=self._hear, name="q3e-worker-stderr", daemon=True)
+        self._liveness = Liveness(bounds or Bounds(), lambda: machine.activity(self.pid))
+        self._watcher = threading.Thread(target=self._watch, name="q3e-worker-watch", daemon=True)
         self._hearer.start()
         self._listener.start()
+        self._watcher.start()
 
     def is_alive(self) -> bool:
         """Whether it can be asked. One that hung up counts as dead, though the system may not be done with it."""
@@ -92,31 +103,41 @@ class WorkerProcess:
 
     def ready(self) -> Facts:
         """Wait until the model is loaded. Raises what loading raised."""
-        facts: Facts = self._answer(self.work)
+        n_bytes = 0
+        with suppress(OSError):
+            n_bytes = self._path.stat().st_size
+        with self._liveness.doing(Task("loading", n_bytes / _DISK_BYTES_PER_S)) as progress:
+            facts: Facts = self._answer(self.work, progress)
         self.is_loaded = True
         return facts
 
-    def ask(self, pipe: Connection[Any, Any], method: str, argument: Any) -> Any:
+    def ask(self, pipe: Connection[Any, Any], method: str, argument: Any, task: Task) -> Any:
         """Call a method of the engine in the child.
 
         Raises what it raises, WorkerDiedError, or NotBegunError when the child was dead before it began.
         """
-        try:
-            pipe.send((method, argument))
-            begun = self._receive(pipe) == BEGUN
-        except OSError:
-            begun = False
-        if not begun:
-            raise NotBegunError(str(self._died()))
-        return self._answer(pipe)
+        with self._liveness.doing(task) as progress:
+            try:
+                pipe.send((method, argument))
+                begun = self._receive(pipe) == BEGUN
+            except OSError:
+                begun = False
+            if not begun:
+                raise NotBegunError(str(self._died()))
+            began = time.monotonic()
+            answer = self._answer(pipe, progress)
+            task.took(time.monotonic() - began)
+            return answer
 
     def end(self) -> None:
         """Kill the child: it has nothing to save, and the system takes all of its memory back."""
         if not self._ending and not self._process.is_alive():
             self._died()  # by itself, and nobody has said so yet
         self._ending = True
+        self._liveness.close()
         self._kill()
         atexit.unregister(self._kill)
+        self._watcher.join(_ENDING_S)
         self._listener.join(_ENDING_S)
         self._hearer.join(_HEARING_S)
         # The pipes close with the last reference: another thread may be reading the end of one just now.
@@ -126,8 +147,9 @@ class WorkerProcess:
             self._process.kill()
         self._exit_code()
 
-    def _answer(self, pipe: Connection[Any, Any]) -> Any:
-        answer = self._receive(pipe)
+    def _answer(self, pipe: Connection[Any, Any], progress: Progress) -> Any:
+        while isinstance(answer := self._receive(pipe), Piece):
+            progress.part_done()
         if answer is None:
             raise self._died()
         if isinstance(answer, Q3EError):
@@ -145,6 +167,18 @@ class WorkerProcess:
         except BaseException:
             self._kill()  # interrupted: the next caller would get this one's answer
             raise
+
+    def _watch(self) -> None:
+        """End the child when it hangs."""
+        self._hung = self._liveness.watch()
+        if self._hung is None or self._ending:
+            return
+        with suppress(OSError, ValueError):
+            self._process.kill()
+        # A process that hangs in a driver outlives that. Whoever waits for it hears of it all the same.
+        for pipe in (self.work, self.long, self.words):
+            _hang_up(pipe)
+        self._died()
 
     def _listen(self) -> None:
         """The child's log lines go to ours; the end of the pipe is the child's end."""
@@ -174,9 +208,11 @@ class WorkerProcess:
             if self._cause is None:
                 code = self._exit_code()
                 self._hearer.join(_HEARING_S)
-                self._cause = f"the process of {self.name} (pid {self.pid}) {_cause(code)}"
-                if not self.is_loaded:
-                    self._cause += " while it loaded"
+                self._cause = f"the process of {self.name} (pid {self.pid}) "
+                if self._hung is not None:
+                    self._cause += f"was ended because it hung: it {self._hung}"
+                else:
+                    self._cause += _cause(code) + ("" if self.is_loaded else " while it loaded")
                 if self._last_lines:
                     self._cause += "; its last words: " + " | ".join(self._last_lines)
                 logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
@@ -192,6 +228,14 @@ class WorkerProcess:
         while self._process.exitcode is None and time.monotonic() < until:
             time.sleep(0.005)
         return self._process.exitcode
+
+
+def _hang_up(pipe: Connection[Any, Any]) -> None:
+    """End a pipe for those who read or write it just now."""
+    if os.name != "posix":  # where killing is all that can be done
+        return
+    with suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _start_unsignalled(process: Any) -> None:

@@ -1,0 +1,177 @@
+"""The one thread that all native work runs on, and whose turn it is there.
+
+Knows threads and turns; nothing of models.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import TypeVar
+
+from q3e_local.errors import EngineError
+
+T = TypeVar("T")
+
+_POLL_S = 0.2  # for so long Ctrl-C may go unnoticed
+# After a batch, another is likely to come for so long.
+_LATELY_S = 60.0
+
+
+class Owner:
+    """Runs work in the order in which it is given, and batches in the middle of a long text too.
+
+    Whoever computes a long text calls `let_in` between two steps of it. A batch that waits is computed there, if the
+    long text has computed for as long as the batch before took: so neither holds up the other, whatever comes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.stopping = False
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
+        self._batches: deque[Callable[[], None]] = deque()
+        self._latest_s = 0.0  # how long the latest batch took
+        self._ended: float | None = None  # when it was done
+        self._resumed = 0.0  # when the long text went on after it
+
+    @property
+    def n_waiting(self) -> int:
+        """Batches that wait."""
+        return len(self._batches)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether batches wait, or came lately."""
+        return bool(self._batches) or (self._ended is not None and self._clock() - self._ended < _LATELY_S)
+
+    def do(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run this when all that was given before is done. Raises what it raises, or EngineError once closed."""
+        return _result(self._submit(work, *arguments))
+
+    def batch(self, work: Callable[..., T], *arguments: object) -> T:
+        """As `do`, but also between two steps of a long text."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(work(*arguments))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._batches.append(run)
+        try:
+            self._submit(self._next_batch)  # which is not this one where this one was let in before
+        except EngineError:
+            with suppress(ValueError):
+                self._batches.remove(run)
+                raise
+        return _result(answer)
+
+    def long(self, work: Callable[..., T], *arguments: object) -> T:
+        """As `do`, for work that calls `let_in`."""
+
+        def run() -> T:
+            self._resumed = self._clock()
+            return work(*arguments)
+
+        return self.do(run)
+
+    def let_in(self) -> None:
+        """Between two steps of a long text: compute a batch that waits, if it is its turn. Raises as `go_on`."""
+        self.go_on()
+        if self._batches and self._clock() - self._resumed >= self._latest_s:
+            self._next_batch()
+            self._resumed = self._clock()
+
+    def go_on(self) -> None:
+        """Raise EngineError when the work is to stop."""
+        if self.stopping:
+            raise EngineError("the engine was closed while it worked")
+
+    def close(self, last: Callable[[], None]) -> None:
+        """Stop what runs, then run `last` on the thread. Closing twice is fine, and runs it once."""
+        self.stopping = True
+        with suppress(EngineError):
+            self.do(last)
+        self._thread.shutdown()
+
+    def abandon(self) -> None:
+        """Let the thread end, without waiting for it."""
+        self._thread.shutdown(wait=False)
+
+    def _submit(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        try:
+            return self._thread.submit(work, *arguments)
+        except RuntimeError:
+            raise EngineError("the engine is closed") from None
+
+    # On the thread from here on.
+
+    def _next_batch(self) -> None:
+        try:
+            batch = self._batches.popleft()
+        except IndexError:  # it was let in before
+            return
+        began = self._clock()
+        batch()
+        self._ended = self._clock()
+        self._latest_s = self._ended - began
+
+
+def _result(answer: Future[T]) -> T:
+    """What was computed, or its error. Ctrl-C interrupts the wait.
+
+    It interrupts no wait without an end on Windows, and elsewhere none that begins just behind the signal.
+    """
+    while True:
+        try:
+            return answer.result(_POLL_S)
+        except TimeoutError:
+            if answer.done():
+                return answer.result()
+
+
+class InTurn:
+    """A lock that its users get in the order in which they ask for it.
+
+    Python's own lock may go again to the thread that gives it up, while others wait.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._line: list[threading.Lock] = []  # whose turn it is, then those who wait
+
+    @property
+    def is_taken(self) -> bool:
+        return bool(self._line)
+
+    def __enter__(self) -> None:
+        mine = threading.Lock()
+        mine.acquire()
+        try:
+            with self._guard:
+                self._line.append(mine)
+                is_first = self._line[0] is mine
+            if not is_first:
+                mine.acquire()
+        except BaseException:  # Ctrl-C
+            self._leave(mine)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(self._line[0])
+
+    def _leave(self, mine: threading.Lock) -> None:
+        with self._guard:
+            was_first = self._line[:1] == [mine]
+            with suppress(ValueError):
+                self._line.remove(mine)
+            if was_first and self._line:
+                self._line[0].release()

@@ -1,0 +1,217 @@
+"""Whose turn it is on the engine's thread, and how large the pieces of a long text are: counted, on a fake clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from q3e_local.batching import N_TILE
+from q3e_local.errors import EngineError
+from q3e_local.llama.owner import InTurn, Owner
+from q3e_local.llama.stride import STEP_S, Stride
+
+
+class Clock:
+    """Stands still unless something takes time."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.001)
+
+
+class Beside:
+    """A long text of steps of one second each, and batches that come at its first step. `order` is what was done."""
+
+    def __init__(self, *batches_s: float) -> None:
+        self.clock, self.order = Clock(), ""
+        self.owner, self.answers = Owner(self.clock), list[Future[Any]]()
+        self.coming = [self.batch(seconds) for seconds in batches_s]
+        self._pool = ThreadPoolExecutor(4)
+
+    def text(self, n_steps: int) -> str:
+        """Compute the long text. The batches wait, in their order, when its first step is done."""
+        for _ in range(n_steps):
+            self.clock.now += 1
+            self.order += "s"
+            while self.coming:
+                n_before = self.owner.n_waiting
+                self.answers.append(self._pool.submit(self.owner.batch, self.coming.pop(0)))
+                until(lambda n=n_before + 1: self.owner.n_waiting == n)
+            self.owner.let_in()
+        return "the vector"
+
+    def batch(self, seconds: float) -> Callable[[], float]:
+        def compute() -> float:
+            self.clock.now += seconds
+            self.order += "b"
+            return seconds
+
+        return compute
+
+    def end(self) -> list[Any]:
+        """What the batches answered."""
+        self._pool.shutdown()
+        self.owner.close(lambda: None)
+        return [answer.exception() or answer.result() for answer in self.answers]
+
+
+def test_a_batch_waits_for_one_step_of_a_long_text_and_not_for_the_rest() -> None:
+    beside = Beside(1)
+    assert beside.owner.long(beside.text, 100) == "the vector"
+    assert beside.order == "sb" + "s" * 99
+    assert beside.end() == [1]
+
+
+def test_batches_that_keep_coming_leave_a_long_text_half_of_the_time() -> None:
+    beside = Beside(3, 3, 3, 3)
+    beside.owner.long(beside.text, 12)
+    assert beside.order == "sb" + "sssb" * 3 + "ss"
+    assert beside.end() == [3, 3, 3, 3]
+
+
+def test_batches_are_computed_between_two_pieces_of_a_long_text_whatever_they_took_before() -> None:
+    beside = Beside(50)
+    beside.owner.batch(beside.batch(1000))
+    beside.owner.long(beside.text, 2)  # not as long as the batch before it
+    beside.owner.long(beside.text, 2)
+    assert beside.order == "bssbss"
+    assert beside.end() == [50]
+
+
+def test_the_thread_is_shared_while_batches_wait_or_came_in_the_last_minute() -> None:
+    beside = Beside(1)
+    assert not beside.owner.is_shared
+    beside.owner.long(lambda: [beside.text(1), beside.owner.is_shared])
+    for later, expected in ((59, True), (1, False)):
+        beside.clock.now += later
+        assert beside.owner.is_shared is expected
+    beside.end()
+
+
+def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on() -> None:
+    def fail() -> None:
+        raise EngineError("this batch")
+
+    beside = Beside()
+    beside.coming = [fail]
+    assert beside.owner.long(beside.text, 3) == "the vector"
+    (error,) = beside.end()
+    assert str(error) == "this batch"
+
+
+def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits() -> None:
+    owner, n_steps = Owner(), []
+    working, closing = threading.Event(), threading.Event()
+
+    def text() -> None:
+        while True:
+            n_steps.append(1)
+            working.set()
+            assert closing.wait(20)
+            owner.let_in()
+
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(owner.long, text)
+        assert working.wait(20)
+        closed = pool.submit(owner.close, lambda: n_steps.append(0))
+        until(lambda: owner.stopping)
+        closing.set()
+        with pytest.raises(EngineError, match="closed while it worked"):
+            answer.result(20)
+        closed.result(20)
+    assert n_steps == [1, 0]
+    owner.close(lambda: n_steps.append(0))
+    assert n_steps == [1, 0]
+    for call in (owner.do, owner.batch, owner.long):
+        with pytest.raises(EngineError, match="the engine is closed"):
+            call(lambda: None)
+    assert owner.n_waiting == 0
+
+
+def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up() -> None:
+    lock, order = InTurn(), []
+
+    def take(name: str) -> None:
+        with lock:
+            order.append(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        with lock:
+            for n, name in enumerate("ab"):
+                pool.submit(take, name)
+                until(lambda n=n: len(lock._line) == n + 2)
+        take("again")
+        until(lambda: len(order) == 3)
+    assert order == ["a", "b", "again"]
+    assert not lock.is_taken
+
+
+def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        n = 0
+
+        def acquire(self) -> None:
+            self.n += 1
+            if self.n == 2:
+                raise KeyboardInterrupt
+
+        def release(self) -> None:
+            pass
+
+    lock = InTurn()
+    with lock:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "Lock", Interrupted)
+            with pytest.raises(KeyboardInterrupt), lock:
+                pytest.fail("it was not its turn")
+        assert len(lock._line) == 1
+    assert not lock.is_taken
+
+
+@pytest.mark.parametrize(
+    ("n_piece", "layer_s", "expected"),
+    [
+        (512, STEP_S / 30, 512),
+        (512, STEP_S, 512),
+        (512, 2 * STEP_S, 256),
+        (512, 3 * STEP_S, 128),  # whole tiles
+        (512, 100 * STEP_S, N_TILE),  # fewer would be added up in f16
+        (64, STEP_S / 4, 256),  # the machine has time again
+        (64, STEP_S / 1000, 512),
+    ],
+)
+def test_pieces_get_smaller_when_a_layer_of_them_takes_long(n_piece: int, layer_s: float, expected: int) -> None:
+    clock = Clock()
+    stride = Stride(512, clock)
+    assert stride.n_tokens == 512
+    stride.begin(n_piece)
+    for _ in range(28):
+        clock.now += layer_s
+        stride.stepped()
+        clock.now += 1000  # other texts, let in between the layers
+        stride.go_on()
+    stride.end()
+    assert stride.n_tokens == expected
+
+
+def test_where_no_layers_are_seen_a_piece_is_a_step() -> None:
+    clock = Clock()
+    stride = Stride(1024, clock)
+    stride.begin(1024)
+    clock.now += 4 * STEP_S
+    stride.end()
+    assert stride.n_tokens == 256
