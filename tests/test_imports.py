@@ -19,7 +19,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum landing plan request tables tuning tuned trials"
+    "checksum landing plan request tables tuning tuned trials endings child"
 )
 ROOMS = [
     ["errors"],
