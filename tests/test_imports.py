@@ -35,7 +35,7 @@ ROOMS = [
     ["search"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor", "remote", "bench", "tune"],
+    ["doctor", "remote", "bench", "tune", "tune_child"],
     ["server"],
     ["cli", "__main__"],
 ]

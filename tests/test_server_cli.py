@@ -465,8 +465,7 @@ def test_python_m_has_the_commands():
     ("given", "written"),
     [
         (["--threads", "3", "--batch-tokens=64"], ["--threads", "3", "--batch-tokens", "64"]),
-        (["--explain", "--no-repack"], ["--no-repack", "--explain"]),
-        (["--repack", "--no-flash-attention"], ["--no-flash-attention", "--repack"]),
+        (["--explain", "--no-flash-attention"], ["--no-flash-attention", "--explain"]),
         (
             ["--long-batch-tokens=64", "--long-kv-type", "bf16"],
             ["--long-kv-type", "bf16", "--long-batch-tokens", "64"],

@@ -17,8 +17,6 @@ from q3e_local.request import EmbedRequest
 if TYPE_CHECKING:
     from q3e_local.remote import RemoteEmbedder
 
-_BYTES_PER_TOKEN = 4  # about, in most languages
-
 
 def computing(
     model: str,
@@ -27,13 +25,10 @@ def computing(
     quiet: bool,
     cache: bool | None,
     engine: EngineOptions,
-    n_bytes: int | None,
 ) -> Embedder | RemoteEmbedder:
-    """The model in this process, for about `n_bytes` of text, or a server's. Raises OptionError for both."""
+    """The model in this process, or a server's. Raises OptionError for both."""
     if not server:
-        n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
-        settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
-        return load(model, offline, quiet, cache=chosen(cache), **settings)
+        return load(model, offline, quiet, cache=chosen(cache), self_tuning=True, **engine.config)
     if cache is not None:
         raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
     if engine.is_given:

@@ -15,7 +15,6 @@ from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import EngineOptions, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
-    BYTES_PER_TOKEN,
     Loaded,
     chunks,
     files,
@@ -226,7 +225,7 @@ def rebuild(
                 f"{path} holds {facts.space}; say what it is to hold, as in: "
                 f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
             )
-        embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
+        embedder, space = loaded(facts.space)
         with meter(facts.n_chunks, quiet) as show:
             done = rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=lambda n, total: show(n, n, 0))
     if not quiet:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from q3e_local.embedder import Embedder
     from q3e_local.search.database.records import IndexSpace
 
-BYTES_PER_TOKEN = 4  # about, in most languages
-
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--db` and `--name`."""
@@ -102,8 +100,8 @@ class Loaded:
         """Whether the user said anything about the model, which must then be the index's."""
         return self._model is not None or self._dim is not None
 
-    def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[Embedder, IndexSpace]:
-        """The model asked for, else that of the index, for so many bytes of text; and the space of its vectors."""
+    def __call__(self, index: IndexSpace | None) -> tuple[Embedder, IndexSpace]:
+        """The model asked for, else that of the index, and the space of its vectors."""
         from q3e_local.search.embedding import DOCUMENT_TASK
         from q3e_local.search.index import space_of
 
@@ -111,7 +109,7 @@ class Loaded:
             own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
             model = self._model or own
             self._check_dim(model)
-            settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
+            settings = {**self._engine.config, "self_tuning": True}
             self._embedder = load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
             path = store.path_of(model)
             if path is not None:

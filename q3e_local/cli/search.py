@@ -153,9 +153,8 @@ def _embedder(file: Path, model: str | None, quiet: bool, cache: bool | None, en
         space = database.space
     if not space.digest and model is None:
         raise OptionError(f"{file} holds {space}; search it with --words-only, or name their model with --model")
-    settings = {**engine.config, "n_expected": 0}  # a question: nothing that takes time to pay is worth its while
     try:
-        return load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+        return load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **engine.config)
     except ModelError as error:
         raise type(error)(
             f"{file} holds {space}, and that model cannot be used: {error}\n"

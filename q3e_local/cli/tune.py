@@ -11,7 +11,7 @@ import orjson
 
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import model_option
-from q3e_local.cli.loading import load, locate
+from q3e_local.cli.loading import locate
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import OutputError
 
@@ -37,25 +37,27 @@ _WIDTH = 100  # of a table that goes to no terminal
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
-    Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts, and
-    then how texts longer than a batch are computed. A setting is changed only where that wins clearly and nearly
-    every time. Leave the machine alone meanwhile. What is found is kept for this CPU, model file and version of
-    llama.cpp; where there is no time now, what was found before stays. Ctrl-C keeps nothing new.
+    Measures threads, flash attention and the size of a batch in turn, on short and long texts, and then how texts
+    longer than a batch are computed. A setting is changed only where that wins clearly and nearly every time, or
+    where llama.cpp ends the process without the change. Leave the machine alone meanwhile. What is found is kept for
+    this CPU, model file and version of llama.cpp; where there is no time now, what was found before stays. Ctrl-C
+    keeps nothing new.
     """
     if reset:
         return _reset(model)
     from q3e_local import tune as tuning
     from q3e_local import tuned
+    from q3e_local.model_file import inspect
 
     def tell(what: str) -> None:
         if not quiet and sys.stderr.isatty():
             click.echo(what, err=True)
 
     with stopping_cleanly():
-        path = locate(model, offline, quiet).path
-    with stopping_cleanly(), load(model, offline, quiet, repack=False) as embedder:
-        found, place = tuning.tune(embedder, path, seconds, tell)
-        digest = embedder.engine.digest
+        located = locate(model, offline, quiet)
+        tell(f"loading {located.name}")
+        found, place = tuning.tune(located.path, seconds, tell)
+    digest = inspect(located.path).digest
     rows = [asdict(row) for row in found.rows]
     kept, best = None, found.best
     if found.is_anything:
@@ -65,13 +67,13 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about: dict[str, Any] = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
+        about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
         result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
         result |= {"rows": rows, "left_out": found.left_out}
         option = orjson.OPT_APPEND_NEWLINE
         sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
     else:
-        _print(embedder.model, place, found, best)
+        _print(located.name, place, found, best)
     return DONE
 
 
@@ -128,8 +130,9 @@ def _table(title: str, rows: list[Row]) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("setting", "value"):
         table.add_column(heading, no_wrap=True)
-    for heading in [*sizes, "ratio", "rounds", ""]:
+    for heading in [*sizes, "ratio", "rounds"]:
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(justify="right", max_width=len("process here"))
     for row in rows:
         table.add_row(
             row.setting,
@@ -137,7 +140,7 @@ def _table(title: str, rows: list[Row]) -> Table:
             *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
             "" if row.ratio is None else f"{row.ratio:.2f}",
             str(row.n_rounds),
-            "best" if row.is_best else "",
+            "ends the process here" if row.crash else "best" if row.is_best else "",
         )
     return table
 
