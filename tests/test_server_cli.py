@@ -415,7 +415,7 @@ def real(tmp_path_factory):
         if sys.platform != "win32":
             workers = psutil.Process(running.process.pid).children(recursive=True)
             assert running.end() == 0
-            assert psutil.wait_procs(workers, timeout=5)[1] == []
+            assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize(
