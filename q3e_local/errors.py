@@ -148,7 +148,7 @@ class CrashError(EngineError):
 
     def __init__(self, cause: str, exit_code: int | None, last_words: str = "") -> None:
         said = f"; its last words: {last_words}" if last_words else ""
-        super().__init__(f"the process of llama.cpp {cause}{said}")
+        super().__init__(f"the process of llama.cpp {cause}{said}; q3e-local doctor says what to do about it")
         self.cause, self.exit_code, self.last_words = cause, exit_code, last_words
 
 

@@ -120,7 +120,7 @@ def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(
 
 def test_its_end_by_itself_is_one_too(adder: Child) -> None:
     assert adder.is_alive
-    with pytest.raises(CrashError, match=r"ended with exit code 7$"):
+    with pytest.raises(CrashError, match=r"ended with exit code 7; q3e-local doctor says what to do about it$"):
         adder.ask("leave", 7)
 
 

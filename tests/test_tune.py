@@ -404,6 +404,11 @@ class Cursed(MeasuredModel):
         super().use(settings)
 
 
+class CursedAtOnce(MeasuredModel):
+    def use(self, settings: Settings) -> None:
+        os.kill(os.getpid(), signal.SIGILL)
+
+
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[psutil.Process]]:
     """The processes that were started; at the end none may be left."""
@@ -455,10 +460,12 @@ def test_the_command_shows_what_ends_the_process_and_keeps_the_rest(
     result = run("tune", "-m", "demo", "--seconds", 600)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    (row,) = [line for line in lines if re.search(r"n_batch +│ +256 ", line)]
-    assert re.search(r"│ +0 │ +ends the │$", row)
-    assert re.fullmatch(r"[│ ]+process here │", lines[lines.index(row) + 1])
-    assert any(re.search(r"n_batch +│ +1024 ", line) and "ends" not in line for line in lines)
+    assert [" ".join(line.split()) for line in lines if line.strip().endswith(" ends the process here")] == [
+        "n_batch 256 ends the process here",
+        "n_batch 768 ends the process here",
+    ]
+    for n_batch, n_rounds in ((256, 0), (768, 0), (1024, r"[1-5]")):
+        assert any(re.search(rf"n_batch +│ +{n_batch} *│.*│ +{n_rounds} *│", line) for line in lines)
     left_out = [line for line in lines if line.startswith("left out: ")]
     assert left_out[0].startswith(
         "left out: n_batch: 256 ends the process here, by SIGABRT (llama.cpp stopped itself)"
@@ -470,6 +477,18 @@ def test_the_command_shows_what_ends_the_process_and_keeps_the_rest(
 
 
 # The command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_where_the_defaults_end_the_process_the_command_says_so_and_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
+) -> None:
+    monkeypatch.setattr(tune_child, "MeasuredModel", CursedAtOnce)
+    result = run("tune", "-m", "demo")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: the process of llama.cpp was ended by SIGILL (this build of llama.cpp ")
+    assert result.stderr.endswith("; q3e-local doctor says what to do about it\n")
+    assert not (state_folder() / "tuned").exists()
 
 
 @pytest.fixture

@@ -127,12 +127,14 @@ def _table(title: str, rows: list[Row]) -> Table:
     from q3e_local.tuning import shown
 
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
-    table = Table(title=title, title_justify="left")
+    # On a terminal of 80 columns a column for it would leave no room for the figures.
+    ended = [f"{row.setting} {shown(row.value)} ends the process here" for row in rows if row.crash]
+    caption = "\n".join(ended) or None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
     for heading in ("setting", "value"):
         table.add_column(heading, no_wrap=True)
-    for heading in [*sizes, "ratio", "rounds"]:
+    for heading in [*sizes, "ratio", "rounds", ""]:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(justify="right", max_width=len("process here"))
     for row in rows:
         table.add_row(
             row.setting,
@@ -140,7 +142,7 @@ def _table(title: str, rows: list[Row]) -> Table:
             *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
             "" if row.ratio is None else f"{row.ratio:.2f}",
             str(row.n_rounds),
-            "ends the process here" if row.crash else "best" if row.is_best else "",
+            "best" if row.is_best else "",
         )
     return table
 
