@@ -1,6 +1,7 @@
 """What this machine offers, what is wrong with it, and what to do about each problem.
 
-Looks at everything from above: machine, llama.cpp, folders, models. Changes nothing and prints nothing.
+Looks at everything from above: machine, llama.cpp, folders, models. Changes nothing and prints nothing. llama.cpp is
+loaded and computes in a child process: a build that does not fit this CPU ends that process, and is a finding.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from q3e_local.errors import Q3EError
+from q3e_local.child import Child
+from q3e_local.endings import advice, manner
+from q3e_local.errors import CrashError, Q3EError
 
 _SPARE_BYTES = 500_000_000  # of a disk: a full one breaks other programs
 
@@ -36,13 +39,42 @@ class Finding:
     advice: str = ""
 
 
+class NativeLooks:
+    """The looks that run native code, for a child process."""
+
+    def llama(self) -> list[Finding]:
+        """Which llama.cpp there is, and what it uses of this machine."""
+        return list(_checked("llama.cpp", _llama))
+
+    def demo(self) -> list[Finding]:
+        """Whether the demo model gives vectors."""
+        return list(_checked("embedding", _demo))
+
+
 def examine() -> Iterator[Finding]:
     """Everything there is to see, one after the other; a look that fails is a finding."""
-    for look in (_machine, _llama, _folders, _models, _names, _demo):
-        try:
-            yield from look()
-        except (Q3EError, OSError, ImportError, RuntimeError) as error:
-            yield Finding(look.__name__.strip("_"), str(error), False, "mend this first; the rest may depend on it")
+    with Child(NativeLooks) as child:
+        yield from _checked("machine", _machine)
+        yield from _checked("llama.cpp", lambda: child.ask("llama"))
+        yield from _checked("folders", _folders)
+        yield from _checked("models", _models)
+        yield from _checked("names", _names)
+        if child.is_alive:
+            yield from _checked("embedding", lambda: child.ask("demo"))
+        else:
+            yield Finding("embedding", "not tried, as llama.cpp cannot be loaded", False, "mend llama.cpp first")
+
+
+def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What a look finds, and where it fails, that."""
+    try:
+        yield from look()
+    except CrashError as crash:
+        said = f"; its last words: {crash.last_words}" if crash.last_words else ""
+        text = f"llama.cpp ends the process here, by {manner(crash.exit_code)}{said}"
+        yield Finding(what, text, False, advice(crash.exit_code))
+    except (Q3EError, OSError, ImportError, RuntimeError) as error:
+        yield Finding(what, str(error), False, "mend this first; the rest may depend on it")
 
 
 def _machine() -> Iterator[Finding]:

@@ -28,14 +28,12 @@ class EngineConfig:
     n_batch: int | None = None  # tokens computed at once; larger ones attend over each other's masked cells
     n_seq_max: int = 64  # texts in one batch; each costs one row of logits (0.6 MB) in llama.cpp's buffers
     flash_attention: bool | None = None
-    repack: bool | None = None  # llama.cpp's repacked weights: twice the memory
     # Of texts longer than a batch:
     long_flash_attention: bool | None = None
     long_kv_type: KvType | None = None  # of their keys and values
     long_batch: int | None = None  # tokens of them computed at once
     tap: bool = True  # read the hidden state before the vocabulary projection
     self_tuning: bool = False  # try other settings in the first batches of real work, and keep what is faster
-    n_expected: int | None = None  # about how many tokens there will be in all, where that is known
 
     def __post_init__(self) -> None:
         limits = {
@@ -45,7 +43,6 @@ class EngineConfig:
             "n_batch": (1, 65_536),
             "long_batch": (N_TILE, 65_536),  # fewer would be added up in f16
             "n_seq_max": (1, 256),  # LLAMA_MAX_SEQ: llama.cpp asserts above it
-            "n_expected": (0, 1 << 62),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)

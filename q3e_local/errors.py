@@ -22,6 +22,7 @@
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
     ├── NotEnoughDiskError      the file does not fit on this disk
     ├── EngineError             llama.cpp failed, or the engine is closed
+    │   └── CrashError              llama.cpp ended the process it ran in
     ├── MissingPackageError     an optional package is not installed
     └── OutputError             an output cannot be written or continued
 
@@ -147,6 +148,15 @@ class NotEnoughDiskError(Q3EError):
 
 class EngineError(Q3EError, RuntimeError):
     """llama.cpp failed, or the engine is closed."""
+
+
+class CrashError(EngineError):
+    """llama.cpp ended the process it ran in. `cause` says how, `last_words` what it wrote to stderr before."""
+
+    def __init__(self, cause: str, exit_code: int | None, last_words: str = "") -> None:
+        said = f"; its last words: {last_words}" if last_words else ""
+        super().__init__(f"the process of llama.cpp {cause}{said}; q3e-local doctor says what to do about it")
+        self.cause, self.exit_code, self.last_words = cause, exit_code, last_words
 
 
 class MissingPackageError(Q3EError, ImportError):

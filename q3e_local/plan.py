@@ -43,11 +43,6 @@ class ContextPlan:
         return kv + logits + activations + attended * per_pair
 
 
-def weights_bytes(model: ModelInfo, repack: bool) -> int:
-    """Memory of the weights: repacked ones are a copy beside the file's own pages."""
-    return model.size_bytes * (2 if repack else 1)
-
-
 def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) -> ContextPlan:
     """The context an engine begins with: for batches of texts that are no longer than one."""
     return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, flash_attention)
@@ -65,7 +60,7 @@ def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool
     `n_ctx`: the longest text; above a batch it needs a context of its own.
     """
     plan = for_batches(settings.n_batch, n_seq_max, tap, settings.flash_attention)
-    n_bytes = weights_bytes(model, settings.repack) + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
+    n_bytes = model.size_bytes + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
     if n_ctx > settings.n_batch:
         n_bytes += for_long(settings, padded(n_ctx), tap).n_bytes(model)
     return n_bytes

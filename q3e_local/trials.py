@@ -26,9 +26,8 @@ class Race(Generic[T]):
     Only what is clearly faster in most rounds replaces the default; who cannot do so any more drops out.
     """
 
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS, clearly: float = CLEARLY) -> None:
+    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
         self.default = default
-        self._clearly = clearly
         self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
         self._n_rounds = n_rounds
         self._n_done = 0
@@ -41,6 +40,15 @@ class Race(Generic[T]):
     @property
     def n_rounds_left(self) -> int:
         return 0 if self.is_over else self._n_rounds - self._n_done
+
+    @property
+    def left(self) -> Sequence[T]:
+        """Who may still win, the default left out."""
+        return tuple(self._left)
+
+    def drop(self, candidate: T) -> None:
+        """Leave a candidate out from now on: it cannot be measured any more."""
+        self._left = [one for one in self._left if one != candidate]
 
     def order(self) -> list[T]:
         """Who is to be measured in the next round; whoever goes first in one goes last in the next."""
@@ -71,7 +79,7 @@ class Race(Generic[T]):
             return False
         logs = [math.log(ratio) for ratio in ratios]
         error = statistics.stdev(logs) / math.sqrt(len(logs))
-        return statistics.median(ratios) >= self._clearly and statistics.fmean(logs) > _N_ERRORS * error
+        return statistics.median(ratios) >= CLEARLY and statistics.fmean(logs) > _N_ERRORS * error
 
     @property
     def _n_needed(self) -> int:

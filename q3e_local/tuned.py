@@ -24,8 +24,9 @@ from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle
 logger = logging.getLogger(__name__)
 
 _LAYOUT = 2  # of the file; a change of Place or Tuned is another
+_GONE = "repack"  # version 0.1.0 kept this setting too
 _TYPES = {
-    "n_threads": int, "n_batch": int, "flash_attention": bool, "repack": bool,
+    "n_threads": int, "n_batch": int, "flash_attention": bool,
     "long_flash_attention": bool, "long_kv_type": str, "long_batch": int,
 }  # fmt: skip
 
@@ -139,14 +140,15 @@ def _read(path: Path) -> tuple[Place, Tuned] | None:
         if type(content["layout"]) is int and content["layout"] != _LAYOUT:
             logger.info("%s is of another version of q3e-local, and is not used", path)
             return None
-        place, tuned = Place(**content["place"]), Tuned(**content["tuned"])
+        found = {name: value for name, value in content["tuned"].items() if name != _GONE}
+        place, tuned = Place(**content["place"]), Tuned(**found)
         _check(tuned)
         return place, tuned
     except FileNotFoundError:
         return None
     except OSError as error:
         logger.warning("cannot read %s: %s; going on with defaults", path, error.strerror)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         aside = path.with_suffix(".damaged")
         with suppress(OSError):
             path.replace(aside)

@@ -15,11 +15,9 @@ from q3e_local.engine import EngineConfig, KvType
 N_BATCH = 512
 # A GPU wants more at once; but a text attends over the masked cells of all others in its batch.
 N_BATCH_ON_GPU = 1024
-# Repacking costs seconds at load, which a faster decode earns back after about so many tokens.
-REPACK_PAYS_TOKENS = 10_000
 
 LONG = ("long_flash_attention", "long_kv_type", "long_batch")  # of texts longer than a batch
-TUNABLE = ("n_threads", "n_batch", "flash_attention", "repack", *LONG)
+TUNABLE = ("n_threads", "n_batch", "flash_attention", *LONG)
 # The long texts' own settings that are as for batches unless told otherwise.
 _AS_FOR_BATCHES = {"long_flash_attention": "flash_attention", "long_batch": "n_batch"}
 # How the attention of long texts is computed: two settings that are tried together.
@@ -49,7 +47,6 @@ class Tuned:
     n_threads: int | None
     n_batch: int | None
     flash_attention: bool | None
-    repack: bool | None
     day: str
     long_flash_attention: bool | None = None
     long_kv_type: KvType | None = None
@@ -71,7 +68,6 @@ class Settings:
     n_threads: int
     n_batch: int
     flash_attention: bool
-    repack: bool
     long_flash_attention: bool
     long_kv_type: KvType
     long_batch: int
@@ -109,9 +105,6 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
             settings = _as_for_batches(settings, name, batches)
         elif tuned is not None and found is not None:
             settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
-    is_small = config.n_expected is not None and config.n_expected < REPACK_PAYS_TOKENS
-    if settings.repack and config.repack is None and is_small:
-        settings = settings.changed("repack", False, Reason("default", "too little work to earn it back"))
     return _f16_for_flash(settings)
 
 
@@ -122,10 +115,9 @@ def defaults(host: Host) -> Settings:
     if host.on_gpu:
         n_batch = N_BATCH_ON_GPU
         texts |= {"n_batch": "default on a GPU", "flash_attention": "default, where the GPU has it"}
-    texts["repack"] = "the weights are on the GPU" if host.on_gpu else _why_not_repack(host.features)
     texts |= dict.fromkeys(_AS_FOR_BATCHES, "as for batches") | {"long_kv_type": "default"}
     reasons = {name: Reason("default", text) for name, text in texts.items()}
-    return Settings(host.n_cores, n_batch, True, False, True, "f16", n_batch, reasons)
+    return Settings(host.n_cores, n_batch, True, True, "f16", n_batch, reasons)
 
 
 def sparing(settings: Settings) -> Settings:
@@ -168,14 +160,3 @@ def _f16_for_flash(settings: Settings) -> Settings:
     if settings.long_flash_attention and settings.long_kv_type == "bf16" and not is_given:
         return settings.changed("long_kv_type", "f16", Reason("default", "default"))
     return settings
-
-
-def _why_not_repack(features: frozenset[str]) -> str:
-    """It takes twice the memory, so it must be known to be faster. Measured on Zen 5, built for either."""
-    if "AMX_INT8" in features:
-        return "default: not measured with AMX; q3e-local tune does"
-    if "AVX512" in features:
-        return "AVX-512: repacked Q4_K is slower"
-    if "AVX2" in features:
-        return "AVX2: repacked Q4_K takes twice the memory and is no faster"
-    return "default: not measured on such a CPU; q3e-local tune does"

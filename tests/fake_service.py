@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -172,11 +175,11 @@ def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
             assert thread.is_alive(), "the server ended at its start"
             time.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
             yield client
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(20)
+        thread.join(60)
         indexes.close()
 
 
@@ -185,3 +188,14 @@ def vector(last: int, n_ids: int, is_query: int = 0, dim: int = N_EMBD) -> list[
     row = np.zeros((1, N_EMBD), np.float32)
     row[0, :4] = last, n_ids, is_query, 1
     return [float(each) for each in finish(row, dim)[0]]
+
+
+def ask_and_leave(address: str, path: str, fake: FakeService) -> None:
+    """Send a request that the service would work on for a minute, and hang up once it does."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection.request("POST", path, json.dumps({"model": "demo", "input": "wait"}))
+    until = time.monotonic() + 60
+    while not fake.requests:
+        assert time.monotonic() < until, "the request did not arrive"
+        time.sleep(0.01)
+    connection.close()

@@ -30,17 +30,18 @@ from q3e_local.server.service import Described, LoadedModel, ServiceRequest, Ser
 
 N_EMBD = 64
 N_CTX = 50
+PATIENCE_S = 60.0  # for what takes less than a second on an idle machine
 
 
 class EyeService:
     """Bytes are tokens; a text's vector points along (number of tokens, 1, 0, 0, …).
 
-    A text `sleep 1.5` takes that long; the first request with a text `busy` finds the queue full. `load_s` and
-    `load_error` are of the first load.
+    A text `wait` says `at work` on stderr and takes until the file `gate` exists; the first request with a text
+    `busy` finds the queue full. The first load takes until the file `load_gate` exists, or fails with `load_error`.
     """
 
     n_batches = n_worker_restarts = 0
-    load_s, load_error = 0.0, ""
+    gate = load_gate = load_error = ""
 
     def __init__(self, settings: Any) -> None:
         self.names: list[str] = []
@@ -56,8 +57,10 @@ class EyeService:
         limit = request.max_tokens or N_CTX
         counts, cut = [], []
         for index, text in enumerate(request.inputs):
-            if isinstance(text, str) and text.startswith("sleep "):
-                await asyncio.sleep(float(text.split()[1]))
+            if text == "wait":
+                sys.stderr.write("at work\n")
+                sys.stderr.flush()
+                await self._opened(self.gate)
             n_tokens = len(text.encode() if isinstance(text, str) else text) + 1
             if n_tokens > limit and not request.truncate:
                 raise TextTooLongError(f"has {n_tokens} tokens, the limit is {limit}; truncate it or split it", index)
@@ -83,11 +86,16 @@ class EyeService:
         await self.load(model, None)
         return [len(text.encode()) for text in texts]
 
+    async def _opened(self, gate: str) -> None:
+        """Wait until there is a file of this name. Without a name nothing is waited for."""
+        while gate and not Path(gate).exists():
+            await asyncio.sleep(0.01)
+
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if model != "demo":
             raise UnknownModelError(f"there is no model {model!r}")
         if not self.names:
-            await asyncio.sleep(self.load_s)
+            await self._opened(self.load_gate)
             if self.load_error:
                 raise ModelFileError(self.load_error)
         self.names = [model]
@@ -135,7 +143,7 @@ class Running:
         for line in self.process.stderr:
             self.lines.append(line.decode().rstrip("\n"))
 
-    def wait_for(self, part: str, seconds: float = 15) -> str:
+    def wait_for(self, part: str, seconds: float = PATIENCE_S) -> str:
         """The first line with this in it."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -153,11 +161,11 @@ class Running:
 
     def connect(self) -> http.client.HTTPConnection:
         address = parse(self.url).to_connect()
-        return http.client.HTTPConnection(address.host, address.port, timeout=15)
+        return http.client.HTTPConnection(address.host, address.port, timeout=PATIENCE_S)
 
     def socket(self) -> socket.socket:
         address = parse(self.url).to_connect()
-        return socket.create_connection((address.host, address.port), timeout=15)
+        return socket.create_connection((address.host, address.port), timeout=PATIENCE_S)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -171,10 +179,10 @@ class Running:
         connection.close()
         return got
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = PATIENCE_S) -> int:
         """Its exit code, once it has ended and all lines are read."""
         code = self.process.wait(seconds)
-        self._read.join(5)
+        self._read.join(PATIENCE_S)
         return code
 
     def end(self, number: int = signal.SIGTERM) -> int:
@@ -213,7 +221,8 @@ def main() -> int:
     connection._HEADERS_S = options.pop("headers_s", connection._HEADERS_S)
     connection._STALLED_S = options.pop("stalled_s", connection._STALLED_S)
     guard.Guard.__init__.__kwdefaults__["idle_s"] = options.pop("idle_s", 20.0)
-    EyeService.load_s, EyeService.load_error = options.pop("load_s", 0.0), options.pop("load_error", "")
+    for name in ("gate", "load_gate", "load_error"):
+        setattr(EyeService, name, options.pop(name, ""))
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     return run.serve(settings(options | lists, config=Path("none")), EyeService, create_app, stop_s)
 

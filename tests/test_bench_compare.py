@@ -6,7 +6,7 @@ import importlib.util
 import json
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 DEMO = models_folder() / "demo.gguf"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def parts() -> Iterator[SimpleNamespace]:
     """The modules of scripts/bench/comparison, which are no package of ours."""
     sys.path.insert(0, str(BENCH))
@@ -100,6 +100,12 @@ def test_only_what_is_missing_is_measured(
     parts: SimpleNamespace, rounds: list[dict[str, Any]], wanted: int, expected: list[str]
 ) -> None:
     assert parts.workloads.missing(rounds, "us", ["us", "a", "b"], wanted) == expected
+
+
+def test_without_a_base_that_lives_the_others_are_measured_all_the_same(parts: SimpleNamespace) -> None:
+    missing = parts.workloads.missing
+    assert missing([{"run": 0, "a": {}}], "us", ["a", "b"], 1) == ["b"]
+    assert missing(ROUNDS, "us", ["a", "b"], 2) == ["b"]
 
 
 # llama-server's flags
@@ -276,9 +282,12 @@ def rounds(path: Path, cell: str) -> list[set[str]]:
     return [set(each) - {"run"} for each in json.loads(path.read_text())["cells"][cell]["rounds"]]
 
 
-def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(
+    tmp_path: Path, tiny_gguf: Callable[..., Path]
+) -> None:
+    """In float32, which no CPU's llama.cpp repacks: `Llama` would for AMX, which can end its process."""
     output = tmp_path / "c.json"
-    common = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--plot", tmp_path / "c.png")
+    common = ("--model", f"{tiny_gguf('f32')}=demo", "--quick", "--output", output, "--plot", tmp_path / "c.png")
     first = compare(*common, "--only", "16", "--contender", "llama-embed")
     assert first.exit_code == 0, first.output
     assert rounds(output, "demo/16") == [{"library", "llama-embed"}]
@@ -299,6 +308,139 @@ def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(tmp_pat
     assert all(cell["cosine"][name]["min"] > 0.999 for name in ("library", "llama-embed", "cli", "http"))
     assert all(cell["memory"][name]["peak_rss"] > 1e6 for name in ("library", "llama-embed", "cli", "http"))
     assert "**q3e-local, library**" in (tmp_path / "c.md").read_text()
+
+
+# Contenders that die
+
+
+def program(folder: Path, content: str) -> Path:
+    """A program in Python, as `--llama-server` or `--other-python` takes one."""
+    path = folder / "program"
+    path.write_text(f"#!{sys.executable}\n{content}")
+    path.chmod(0o755)
+    return path
+
+
+DIES = "import os, signal, sys\nprint('GGML_ASSERT(tile) failed', file=sys.stderr, flush=True)\n"
+DIES += "os.kill(os.getpid(), signal.SIGILL)\n"
+DIES_WHEN_ASKED = """
+import os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        os.kill(os.getpid(), signal.SIGILL)
+
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+# Python imports a module of this name when it starts.
+DIES_AS = "import os, signal, sys\nif {part!r} in ' '.join(sys.orig_argv):\n    os.kill(os.getpid(), signal.SIGILL)\n"
+SIGILL = "SIGILL (this build of llama.cpp uses instructions that this CPU lacks or that its compiler got wrong)"
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [
+        (DIES, f"{SIGILL}: GGML_ASSERT(tile) failed, while it started; see program-"),
+        ("import sys\nsys.exit('no such flag')", "exit code 1: no such flag, while it started; see program-"),
+        (DIES_WHEN_ASKED, SIGILL),
+    ],
+)
+def test_a_contender_that_dies_is_a_row_and_the_rest_goes_on(tmp_path: Path, content: str, how: str) -> None:
+    output, server = tmp_path / "c.json", program(tmp_path, content)
+    common = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--llama-server", server)
+    result = compare(
+        *common, "--only", "16", "--only", "128", *(f"--contender={name}" for name in ("cli", "llama-server"))
+    )
+    assert result.exit_code == 0, result.output
+    cells = json.loads(output.read_text())["cells"]
+    for cell in cells.values():
+        assert list(cell["died"]) == ["llama-server"]
+        assert cell["died"]["llama-server"].startswith(how)
+        assert cell["skipped"] == {}
+    assert rounds(output, "demo/16") == rounds(output, "demo/128") == [{"library", "cli"}]
+    table = (tmp_path / "c.md").read_text()
+    assert table.count(f"|  | llama-server, defaults | died: {how}") == 2
+    assert f"llama-server: died: {how}" in result.stderr
+
+
+@posix
+def test_a_contender_that_died_is_tried_again_in_the_next_run_and_no_longer_dead_when_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "c.json"
+    arguments = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--only", "16", "--contender", "cli")
+    with monkeypatch.context() as patched:
+        (tmp_path / "sitecustomize.py").write_text(DIES_AS.format(part="q3e_local embed"))
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        assert compare(*arguments).exit_code == 0
+    cell = json.loads(output.read_text())["cells"]["demo/16"]
+    assert (cell["died"], rounds(output, "demo/16")) == ({"cli": SIGILL}, [{"library"}])
+    assert compare(*arguments).exit_code == 0
+    cell = json.loads(output.read_text())["cells"]["demo/16"]
+    assert (cell["died"], rounds(output, "demo/16")) == ({}, [{"library"}, {"library", "cli"}])
+
+
+@posix
+@pytest.mark.parametrize(
+    ("part", "how", "measured"),
+    [
+        ("comparison/child.py", SIGILL, [{"cli"}]),
+        ("spawn_main", f"{SIGILL}, when the texts were made: there are none", []),
+    ],
+)
+def test_where_this_project_itself_dies_the_others_have_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, how: str, measured: list[set[str]]
+) -> None:
+    output = tmp_path / "c.json"
+    (tmp_path / "sitecustomize.py").write_text(DIES_AS.format(part=part))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--only", "16", "--only", "queries")
+    result = compare(*arguments, "--contender", "cli")
+    assert result.exit_code == 0, result.output
+    cells = json.loads(output.read_text())["cells"]
+    assert [cells[name]["died"] for name in ("demo/16", "demo/queries")] == [{"library": how}] * 2
+    assert rounds(output, "demo/16") == rounds(output, "demo/queries") == measured
+    table = (tmp_path / "c.md").read_text()
+    assert f"**q3e-local, library** | died: {how} |" in table
+    assert table.count("q3e-local, command |") == 2 * len(measured)
+
+
+@posix
+def test_a_contender_that_does_not_answer_in_time_has_died(
+    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts.contenders, "ANSWER_S", 0.2)
+    mute = parts.contenders.InChild("library", {}, tmp_path, str(program(tmp_path, "import time\ntime.sleep(600)")))
+    with pytest.raises(parts.contenders.DiedError, match=r"^no answer for 0\.2 s$"):
+        mute.start()
+
+
+def test_table_and_plot_show_who_died(parts: SimpleNamespace, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = measured(parts)
+    results["cells"]["0.6b/128"]["died"] = {"llama-embed": SIGILL, "llama-server": "exit code 1: a | b"}
+    lines = parts.report.markdown(results).splitlines()
+    assert f"|  | `Llama.embed` | died: {SIGILL} |  |  |  |  |" in lines
+    assert any(r"| llama-server, defaults | 250 (200 to 300); died: exit code 1: a \| b |" in line for line in lines)
+    from matplotlib import axes
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        annotate = axes.Axes.annotate
+        patched.setattr(
+            axes.Axes, "annotate", lambda self, text, *a, **b: (said.append(text), annotate(self, text, *a, **b))
+        )
+        parts.report.plot(results, tmp_path / "plot.png")
+    assert said == ["Llama.embed died: SIGILL", "llama-server, defaults died: exit code 1"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_clients_send_single_texts_and_who_is_not_here_is_named(tmp_path: Path) -> None:

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from command import demo, embed, expected, records, run, write
 
-from q3e_local import machine, tuned
+from q3e_local import machine
 from q3e_local.catalog import models_folder
-from q3e_local.llama import native
-from q3e_local.model_file import inspect
 from q3e_local.prompts import TASKS
-from q3e_local.tuning import Tuned
 
 TEXTS = ["What did we decide?", "第三季度预算", "short"]
 
@@ -42,7 +39,7 @@ MEANINGS = [
     (["--max-tokens", 32768, "--too-long", "error"], {}),
     (["--threads", 1], {}),
     (["--threads", 2, "--gpu-layers", 0], {}),
-    (["--batch-tokens", 64, "--flash-attention", "--no-repack"], {}),
+    (["--batch-tokens", 64, "--flash-attention"], {}),
 ]
 
 
@@ -163,6 +160,7 @@ REFUSED = [
     ([".", "--glob", "/*.md"], "--glob '/*.md' is no pattern: "),
     (["-", "-"], "stdin (-) can be read only once"),
     (["--no-such-option"], "No such option"),
+    (["--repack"], "No such option"),  # of version 0.1.0
     (["-o", "out.txt"], "out.txt does not say its format: end it in .jsonl, .ndjson, .json, "),
     (["-o", "out"], "out does not say its format: "),
     (["--resume"], "--resume needs -o with a .jsonl or .npy file"),
@@ -233,21 +231,9 @@ def test_what_was_chosen_and_why_is_explained_on_stderr(monkeypatch: pytest.Monk
             "demo: n_batch 64 (given)",
             "demo: flash_attention off (given)",
         ]
-        assert result.stderr.splitlines()[3].startswith("demo: repack off (")
-        assert result.stderr.splitlines()[4:7] == [
+        assert result.stderr.splitlines()[3:6] == [
             "demo: long_flash_attention off (as for batches)",
             "demo: long_kv_type f16 (default)",
             "demo: long_batch 64 (as for batches)",
         ]
     assert embed("--text", "one", "-q").stderr == ""
-
-
-@pytest.mark.parametrize(("n_bytes", "repack"), [(4, False), (39_996, False), (40_004, True)])
-def test_a_small_job_does_not_pay_for_repacked_weights(n_bytes: int, repack: bool, tmp_path: Path) -> None:
-    info = inspect(models_folder() / "demo.gguf")
-    place = tuned.here(native.version(), native.features(), on_gpu=False)
-    tuned.keep(info.digest, place, Tuned(1, 512, flash_attention=True, repack=True, day="2026-11-20"))
-    write(tmp_path, {"job.txt": "x " * (n_bytes // 2)})
-    lines = embed("job.txt", "-q", "--explain", "--max-tokens", 9).stderr.splitlines()
-    why = "tuned on 2026-11-20" if repack else "too little work to earn it back"
-    assert f"demo: repack {'on' if repack else 'off'} ({why})" in lines

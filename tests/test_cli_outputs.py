@@ -291,10 +291,10 @@ def test_the_table_does_not_let_a_text_steer_the_terminal(tmp_path):
 
 def test_an_id_as_long_as_a_book_does_not_hang_the_table(tmp_path):
     write(tmp_path, {"a.jsonl": json.dumps({"text": "one", "key": "第三" * 500_000 + " end"})})
-    started = time.monotonic()
+    started = time.process_time()  # of this process alone, whatever else the machine is at
     result = embed("--jsonl", "text", "--id", "key", "a.jsonl", "--format", "table")
     assert "第三 end one " in result.stdout
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_clock_that_stands_still_is_no_division_by_zero(monkeypatch):

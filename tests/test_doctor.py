@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +18,9 @@ import pytest
 from command import run
 from world import World, rows
 
-from q3e_local import machine
+from q3e_local import doctor, llama, machine
 from q3e_local.catalog import models_folder
+from q3e_local.doctor import Finding, NativeLooks
 from q3e_local.llama import native
 
 
@@ -26,8 +32,66 @@ def _roomy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "usable_memory", lambda: int(15e9))
     monkeypatch.setattr(machine, "available_memory", lambda: int(8e9))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(50e9)))
-    features = native.system_info()
-    monkeypatch.setattr(native, "system_info", lambda: f"{features} AVX2 = 1")
+    monkeypatch.setattr(native, "system_info", lambda: "CPU : AVX2 = 1")
+
+
+class InThisProcess:
+    """In the place of a child: quicker, and what a test changes of llama.cpp shows."""
+
+    is_alive = True
+
+    def __init__(self, make: Callable[[], NativeLooks]) -> None:
+        self._looks = make()
+
+    def ask(self, method: str) -> list[Finding]:
+        return getattr(self._looks, method)()
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "in_a_child" not in request.fixturenames:
+        monkeypatch.setattr(doctor, "Child", InThisProcess)
+
+
+class WithAvx2(NativeLooks):
+    """As on a CPU and with a build that have it, whatever those of the tests do."""
+
+    def llama(self) -> list[Finding]:
+        native.system_info = lambda: "CPU : AVX2 = 1"
+        return super().llama()
+
+
+class EndsLoading(NativeLooks):
+    """A wheel for AVX-512 on a CPU without it ends when it is imported."""
+
+    def llama(self) -> list[Finding]:
+        os.kill(os.getpid(), signal.SIGILL)
+        return []
+
+
+class EndsComputing(WithAvx2):
+    def demo(self) -> list[Finding]:
+        os.write(2, b"ggml-cpu.c:1: GGML_ASSERT(tile) failed\n")
+        os.abort()
+
+
+class FailsLoading(NativeLooks):
+    def llama(self) -> list[Finding]:
+        sys.modules["q3e_local.llama.native"] = None  # type: ignore[assignment]
+        del llama.native
+        return super().llama()
+
+
+@pytest.fixture
+def in_a_child(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[NativeLooks]], None]:
+    """Make the native looks in a child, as these ones do."""
+    return lambda looks: monkeypatch.setattr(doctor, "NativeLooks", looks)
 
 
 def findings() -> tuple[int, list[dict[str, Any]]]:
@@ -45,7 +109,8 @@ def problem() -> dict[str, Any]:
     return one
 
 
-def test_a_sound_machine_has_nothing_wrong() -> None:
+def test_a_sound_machine_has_nothing_wrong(in_a_child: Callable[[type[NativeLooks]], None]) -> None:
+    in_a_child(WithAvx2)
     code, found = findings()
     assert code == 0
     assert all(list(finding) == ["what", "text", "ok", "advice"] and finding["ok"] for finding in found)
@@ -58,6 +123,53 @@ def test_a_sound_machine_has_nothing_wrong() -> None:
     assert f"Python {platform.python_version()}" in texts["system"]
     assert texts["llama.cpp"].startswith("llama-cpp-python 0.3.36: ")
     assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(
+    in_a_child: Callable[[type[NativeLooks]], None],
+) -> None:
+    in_a_child(EndsLoading)
+    code, found = findings()
+    assert code == 1
+    loading, embedding = (finding for finding in found if not finding["ok"])
+    assert loading["what"] == "llama.cpp"
+    assert loading["text"] == (
+        "llama.cpp ends the process here, by SIGILL (this build of llama.cpp uses instructions that this CPU lacks "
+        "or that its compiler got wrong)"
+    )
+    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36; if it was built here" in loading["advice"]
+    assert "CMAKE_ARGS=-DGGML_NATIVE=OFF" in loading["advice"]
+    assert (embedding["what"], embedding["text"]) == ("embedding", "not tried, as llama.cpp cannot be loaded")
+    assert {"system", "memory", "data", "hub cache", "model"} < {finding["what"] for finding in found}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_llama_cpp_that_ends_its_process_when_it_computes_is_named_with_its_last_words(
+    in_a_child: Callable[[type[NativeLooks]], None],
+) -> None:
+    in_a_child(EndsComputing)
+    one = problem()
+    assert one["what"] == "embedding"
+    assert one["text"] == (
+        "llama.cpp ends the process here, by SIGABRT (llama.cpp stopped itself); its last words: "
+        "ggml-cpu.c:1: GGML_ASSERT(tile) failed"
+    )
+    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36" in one["advice"]
+
+
+def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child: Callable[[type[NativeLooks]], None]) -> None:
+    in_a_child(FailsLoading)
+    code, found = findings()
+    wrong = [finding for finding in found if not finding["ok"]]
+    assert (code, [one["what"] for one in wrong]) == (1, ["llama.cpp", "embedding"])
+    assert all("q3e_local.llama.native" in one["text"] for one in wrong)
+
+
+def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
+    script = "import sys; from q3e_local.doctor import examine; list(examine()); print('llama_cpp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 def test_names_of_ones_own_are_looked_at(tmp_path: Path) -> None:
@@ -212,7 +324,7 @@ def test_a_damaged_card_does_not_end_the_examination(world: World) -> None:
     code, found = findings()
     assert code == 1
     wrong = [finding for finding in found if not finding["ok"]]
-    assert [one["what"] for one in wrong] == ["models", "demo"]
+    assert [one["what"] for one in wrong] == ["models", "embedding"]
     assert all(f"{world.card}: license must be a text; it is missing" in one["text"] for one in wrong)
 
 

@@ -123,7 +123,7 @@ def test_a_quantized_model_computes_what_its_own_weights_say(
     assert cosines(vectors, truth).min() >= least
 
 
-@pytest.mark.parametrize("options", [{"flash_attention": False}, {"repack": True}, {"n_threads": 2}])
+@pytest.mark.parametrize("options", [{"flash_attention": False}, {"n_threads": 2}])
 def test_a_setting_of_speed_does_not_change_the_vector(
     f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray], options: dict[str, int]
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_text_there_is_no_memory_for_as_tuned_is_computed_in_a_sparing_way(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     info, place = inspect(f32), tuned.here(native.version(), native.features(), on_gpu=False)
-    tuned.keep(info.digest, place, Tuned(1, 64, True, False, "2026-11-20", False, "bf16", 512))
+    tuned.keep(info.digest, place, Tuned(1, 64, True, "2026-11-20", False, "bf16", 512))
     enough = ContextPlan(N_CTX, 512, 1, tap=True).n_bytes(info)
     assert enough < ContextPlan(N_CTX, 512, 1, tap=True, flash_attention=False).n_bytes(info)
     with LlamaEngine(f32) as engine, caplog.at_level(logging.INFO, "q3e_local.settings"):
@@ -374,14 +374,13 @@ def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
     assert cosines(vectors, oracle.embed(weights, config, longer)[None])[0] >= 0.9995
 
 
-@pytest.mark.parametrize(("repack", "total"), [(False, 5_000_000), (True, 10_000_000)])
 def test_weights_larger_than_the_machine_are_refused_before_loading(
-    f32: Path, monkeypatch: pytest.MonkeyPatch, repack: bool, total: int
+    f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "total_memory", lambda: total)
+    monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
     monkeypatch.setattr(native, "Model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(NotEnoughMemoryError, match=r"needs 0\.0\d GB for its weights, this machine has 0\.01 GB"):
-        LlamaEngine(f32, EngineConfig(n_gpu_layers=0, repack=repack))
+        LlamaEngine(f32, EngineConfig(n_gpu_layers=0))
 
 
 # Threads and the end
@@ -1094,14 +1093,12 @@ def test_other_settings_can_be_used_without_loading_anew(
             assert getattr(engine.settings, name) == value
             for n in (1, 9, N_CTX):
                 assert cosines(engine.decode([sequences[n]]), expected[n][None])[0] >= 0.9999
-        engine.use(engine.settings.changed("repack", True, reason))
-        assert engine.settings.repack is False  # that is how the weights were loaded
 
 
 def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
     digest = inspect(f32).digest
     place = tuned.here(native.version(), native.features(), on_gpu=False)
-    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, flash_attention=False, repack=False, day="2026-11-20"))
+    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, flash_attention=False, day="2026-11-20"))
     with LlamaEngine(f32, EngineConfig()) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 96)
         assert engine.settings.flash_attention is False
@@ -1131,16 +1128,30 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(
     assert proofs == [one]
     load(other)
     load(one, flash_attention=False)
-    load(one, tap=True, repack=True)
-    assert proofs == [one, other, one, one]
+    assert proofs == [one, other, one]
     monkeypatch.setattr(native, "build", lambda: "another")
     load(one)
-    assert len(proofs) == 5
+    assert len(proofs) == 4
     (tmp_path / "file").touch()
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))  # where nothing can be written
     load(one)
     load(one)
-    assert len(proofs) == 7
+    assert len(proofs) == 6
+
+
+@pytest.mark.parametrize("quantization", ["f32", "q8_0", "q4_k_m"])
+def test_weights_are_never_repacked(tiny_gguf: MakeGguf, monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
+    """Repacked for AMX, by a llama.cpp that gcc 12 compiled, they ended the process with SIGILL."""
+    asked: list[bool] = []
+    load = native.lib.llama_model_load_from_file
+
+    def loaded(path: bytes, params: Any) -> Any:
+        asked.append(params.use_extra_bufts)
+        return load(path, params)
+
+    monkeypatch.setattr(native.lib, "llama_model_load_from_file", loaded)
+    with LlamaEngine(tiny_gguf(quantization), small()):
+        assert asked == [False]
 
 
 def test_a_proof_that_failed_is_not_remembered(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum counts fitting landing nearest parting plan request tables tuning tuned trials"
+    "checksum counts fitting landing nearest parting plan request tables tuning tuned trials endings child"
 )
 ROOMS = [
     ["errors"],
@@ -36,7 +36,7 @@ ROOMS = [
     ["search"],
     ["pull", "airgap", "verify"],
     ["q3e_local"],  # load() joins the parts
-    ["doctor", "remote", "bench", "tune"],
+    ["doctor", "remote", "bench", "tune", "tune_child"],
     ["server"],
     ["cli", "__main__"],
 ]

@@ -42,7 +42,7 @@ class World:
         self.engine = engine or FakeEngine()
         embedder = Embedder(self.engine, "fake")
         tally = Tally()
-        load = options.pop("load", lambda space, n_bytes: (embedder, space_of(embedder, dim)))
+        load = options.pop("load", lambda space: (embedder, space_of(embedder, dim)))
         index_folders(self.db, folders or [self.folder], load, tally, **options)
         return tally
 
@@ -88,7 +88,7 @@ def counts(tally: Tally) -> tuple[int, int, int, int]:
     return tally.n_new, tally.n_changed, tally.n_unchanged, tally.n_removed
 
 
-def never(space: object, n_bytes: int) -> None:
+def never(space: object) -> None:
     raise AssertionError("no model is needed for this")
 
 
@@ -580,7 +580,7 @@ def in_one_go(tmp_path: Path) -> tuple[Path, Held]:
     many(folder)
     with q3e_local.load("demo", n_threads=1) as embedder:
         space = space_of(embedder, 32)
-        index_folders(tmp_path / "whole.q3e", [folder], lambda index, n_bytes: (embedder, space), Tally())
+        index_folders(tmp_path / "whole.q3e", [folder], lambda index: (embedder, space), Tally())
     return folder, Held(tmp_path / "whole.q3e")
 
 

@@ -494,7 +494,7 @@ def real(tmp_path_factory):
         if sys.platform != "win32":
             workers = psutil.Process(running.process.pid).children(recursive=True)
             assert running.end() == 0
-            assert psutil.wait_procs(workers, timeout=5)[1] == []
+            assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -544,8 +544,7 @@ def test_python_m_has_the_commands():
     ("given", "written"),
     [
         (["--threads", "3", "--batch-tokens=64"], ["--threads", "3", "--batch-tokens", "64"]),
-        (["--explain", "--no-repack"], ["--no-repack", "--explain"]),
-        (["--repack", "--no-flash-attention"], ["--no-flash-attention", "--repack"]),
+        (["--explain", "--no-flash-attention"], ["--no-flash-attention", "--explain"]),
         (
             ["--long-batch-tokens=64", "--long-kv-type", "bf16"],
             ["--long-kv-type", "bf16", "--long-batch-tokens", "64"],

@@ -252,7 +252,7 @@ def test_a_body_that_trickles_is_answered_408_too():
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/api/embed", "headers": [(b"content-length", b"99999")]}
-    asyncio.run(asyncio.wait_for(guard(app, idle_s=0.05)(scope, receive, send), 5))
+    asyncio.run(asyncio.wait_for(guard(app, idle_s=0.05)(scope, receive, send), 60))
     assert (Answer(sent).status, app.calls) == (408, 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -160,6 +161,32 @@ def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
         assert len(site.made) == 2
         assert site.names() == ["a"]
         await site.models.close(1)
+
+    run(scenario)
+
+
+def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_ended() -> None:
+    ending, ended = threading.Event(), threading.Event()
+
+    def close(worker: FakeWorker) -> None:
+        ending.set()
+        assert ended.wait(60)
+        FakeWorker.close(worker)
+
+    async def scenario() -> None:
+        site = Site()
+        site.prepare = lambda worker: setattr(worker, "close", lambda: close(worker))
+        async with site.models.use(A):
+            await site.models.unload("a")
+            assert not await site.models.gone("a", 0)
+        await site.until(ending.is_set)
+        assert not site.models.has("a")  # whoever asks for it now gets another
+        assert not await site.models.gone("a", 0)
+        waiting = asyncio.ensure_future(site.models.gone("a", 60))
+        ended.set()
+        assert await waiting
+        assert site.made[0].closed
+        assert await site.models.gone("a", 0)
 
     run(scenario)
 

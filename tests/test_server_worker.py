@@ -41,7 +41,7 @@ def ids(text: str) -> list[int]:
 
 def until(true: Callable[[], object]) -> None:
     """Wait for something that must happen."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)

@@ -71,6 +71,16 @@ def test_noise_alone_seldom_makes_a_winner() -> None:
     assert n_won < 40
 
 
+def test_whoever_is_dropped_cannot_win_and_is_not_asked_again() -> None:
+    race = Race(1, [2, 3])
+    race.add({1: 1.0, 2: 2.0, 3: 1.5})
+    race.drop(2)
+    assert (race.order(), race.left) == ([3, 1], (3,))
+    while not race.is_over:
+        race.add({1: 1.0, 3: 1.5})
+    assert (race.winner, race.ratios[2]) == (3, [2.0])
+
+
 def test_without_others_there_is_no_race() -> None:
     assert (Race(1, []).is_over, Race(1, [1]).is_over, Race(1, []).winner) == (True, True, 1)
     trials = Trials(1, [])

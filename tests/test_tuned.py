@@ -21,7 +21,7 @@ from q3e_local.tuning import Host, Tuned, settle
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
 BEST = Tuned(
-    n_threads=3, n_batch=768, flash_attention=False, repack=True, day="2026-11-20",
+    n_threads=3, n_batch=768, flash_attention=False, day="2026-11-20",
     long_flash_attention=False, long_kv_type="bf16", long_batch=1024,
 )  # fmt: skip
 
@@ -62,18 +62,18 @@ def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() ->
 def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place() -> None:
     keep()
     keep(replace(BEST, n_threads=9), cpu="another CPU")
-    none = Tuned(None, None, None, None, "2026-12-01")
+    none = Tuned(None, None, None, "2026-12-01")
     keep(replace(none, n_batch=1024))
     assert find() == replace(BEST, n_batch=1024, day="2026-12-01")
-    keep(replace(none, repack=False))
-    assert find() == replace(BEST, n_batch=1024, repack=False, day="2026-12-01")
+    keep(replace(none, flash_attention=True))
+    assert find() == replace(BEST, n_batch=1024, flash_attention=True, day="2026-12-01")
 
 
 def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
     assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
     keep()
     settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
-    assert (settings.n_threads, settings.n_batch, settings.repack) == (1, 768, True)
+    assert (settings.n_threads, settings.n_batch, settings.flash_attention) == (1, 768, False)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,9 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         b'{"layout": "1"}',
         b'{"layout": true}',
         b'{"place": 3, "tuned": 4}',
+        b'{"layout": 2, "place": {"binding": "1"}, "tuned": []}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
-            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "repack": "no", "day": "soon",
+            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "day": "soon",
             "long_flash_attention": "off", "long_kv_type": "q8_0", "long_batch": 32,
         }.items()),
     ],
@@ -110,6 +111,19 @@ def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pyte
     caplog.clear()
     assert find() is None
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("repack", [True, False, None])
+def test_a_file_of_version_0_1_0_is_read_without_its_repacked_weights(
+    repack: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = keep()
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"tuned": kept["tuned"] | {"repack": repack}}))
+    assert find() == BEST
+    assert caplog.text == ""
+    keep(replace(BEST, n_threads=7))
+    assert "repack" not in path.read_text()
 
 
 def test_a_file_of_another_layout_is_left_alone(
@@ -141,10 +155,9 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]
     path = tiny_gguf("f16")
     info, before = inspect(path), needed_bytes(path, EngineConfig())
     place = tuned.here("0.3.36", FEATURES, False)
-    tuned.keep(info.digest, place, Tuned(1, 512, flash_attention=True, repack=True, day="2026-11-20"))
-    assert needed_bytes(path, EngineConfig()) == before + info.size_bytes
-    assert needed_bytes(path, EngineConfig(repack=False)) == before
-    assert needed_bytes(path, EngineConfig(repack=False, n_batch=1024)) > before
+    tuned.keep(info.digest, place, Tuned(1, 1024, flash_attention=True, day="2026-11-20"))
+    assert needed_bytes(path, EngineConfig()) == needed_bytes(path, EngineConfig(n_batch=1024)) > before
+    assert needed_bytes(path, EngineConfig(n_batch=512)) == before
 
 
 def test_memory_is_planned_for_the_attention_of_long_texts(tiny_gguf: Callable[..., Path]) -> None:

@@ -12,7 +12,7 @@ from q3e_local.tuning import LONG, TUNABLE, Host, Tuned, other_threads, settle, 
 
 HERE = Host(4, features=frozenset({"AVX2", "AVX512"}))
 TUNED = Tuned(
-    n_threads=8, n_batch=768, flash_attention=True, repack=True, day="2026-11-20",
+    n_threads=8, n_batch=768, flash_attention=True, day="2026-11-20",
     long_flash_attention=False, long_kv_type="bf16", long_batch=1024,
 )  # fmt: skip
 
@@ -28,42 +28,27 @@ def test_defaults() -> None:
         "n_threads 4 (physical cores)",
         "n_batch 512 (default)",
         "flash_attention on (default)",
-        "repack off (AVX-512: repacked Q4_K is slower)",
         "long_flash_attention on (as for batches)",
         "long_kv_type f16 (default)",
         "long_batch 512 (as for batches)",
     ]
 
 
-@pytest.mark.parametrize(
-    ("features", "why"),
-    [
-        ({"AVX2"}, "AVX2: repacked Q4_K takes twice the memory and is no faster"),
-        ({"AVX2", "AVX512", "AMX_INT8"}, "default: not measured with AMX; q3e-local tune does"),
-        ({"NEON", "DOTPROD"}, "default: not measured on such a CPU; q3e-local tune does"),
-    ],
-)
-def test_weights_are_not_repacked_unless_that_is_known_to_help(features: set[str], why: str) -> None:
-    settings = settle(EngineConfig(), Host(4, features=frozenset(features)))
-    assert settings.explained("repack") == f"repack off ({why})"
-
-
 def test_a_gpu_gets_larger_batches() -> None:
     settings = settle(EngineConfig(), Host(4, on_gpu=True))
-    assert settings.n_batch == 1024
-    assert settings.explained("repack") == "repack off (the weights are on the GPU)"
+    assert settings.explained("n_batch") == "n_batch 1024 (default on a GPU)"
 
 
 def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both() -> None:
     tuned = {
-        "n_threads": 8, "n_batch": 768, "flash_attention": True, "repack": True,
+        "n_threads": 8, "n_batch": 768, "flash_attention": True,
         "long_flash_attention": False, "long_kv_type": "bf16", "long_batch": 1024,
     }  # fmt: skip
     assert values(EngineConfig(), tuned=TUNED) == tuned
     # What is given for batches is for long texts too, unless something is given for those.
     along = {"n_batch": {"long_batch": 96}, "flash_attention": {"long_flash_attention": False}}
     given = {
-        "n_threads": 1, "n_batch": 96, "flash_attention": False, "repack": False,
+        "n_threads": 1, "n_batch": 96, "flash_attention": False,
         "long_flash_attention": False, "long_kv_type": "f16", "long_batch": 64,
     }  # fmt: skip
     for name, value in given.items():
@@ -77,14 +62,15 @@ def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both() -
 
 
 def test_what_was_not_measured_is_a_default() -> None:
-    settings = settle(EngineConfig(), HERE, Tuned(None, None, None, True, "2026-11-20"))
+    settings = settle(EngineConfig(), HERE, Tuned(None, None, False, "2026-11-20"))
     sources = {name: settings.reasons[name].source for name in TUNABLE}
-    assert sources == dict.fromkeys(TUNABLE, "default") | {"repack": "tuned"}
-    assert (settings.n_threads, settings.repack) == (4, True)
+    tuned = dict.fromkeys(("flash_attention", "long_flash_attention"), "tuned")
+    assert sources == dict.fromkeys(TUNABLE, "default") | tuned
+    assert (settings.n_threads, settings.flash_attention) == (4, False)
 
 
 def test_long_texts_are_computed_as_batches_are_unless_that_was_tuned_or_given() -> None:
-    tuned = Tuned(n_threads=None, n_batch=768, flash_attention=False, repack=None, day="2026-11-20")
+    tuned = Tuned(n_threads=None, n_batch=768, flash_attention=False, day="2026-11-20")
     found = settle(EngineConfig(), HERE, tuned)
     assert [found.explained(name) for name in LONG] == [
         "long_flash_attention off (as for batches)",
@@ -120,18 +106,6 @@ def test_where_memory_is_short_what_was_tuned_gives_way_and_what_was_given_does_
 def test_what_long_texts_cannot_have_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=r"long_\w+ must be (between 64 and 65536|f16 or bf16), got "):
         EngineConfig(**options)
-
-
-@pytest.mark.parametrize(
-    ("n_expected", "repack", "expected"),
-    [(None, None, True), (9_999, None, False), (10_000, None, True), (5, True, True), (5, False, False)],
-)
-def test_a_small_job_does_not_pay_for_repacking(n_expected: int | None, repack: bool | None, expected: bool) -> None:
-    config = EngineConfig(n_expected=n_expected, repack=repack)
-    settings = settle(config, HERE, TUNED)
-    assert settings.repack is expected
-    if expected is False and repack is None:
-        assert settings.explained("repack") == "repack off (too little work to earn it back)"
 
 
 @pytest.mark.parametrize(

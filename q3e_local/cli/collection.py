@@ -79,11 +79,6 @@ class Texts:
     places: tuple[Place, ...]
     skipped: tuple[str, ...]
 
-    @property
-    def n_bytes(self) -> int:
-        """Of all texts."""
-        return sum(len(text.encode("utf-8")) for text in self.texts)
-
 
 class Model:
     """The model that the options name, loaded when the first text needs it."""
@@ -97,16 +92,14 @@ class Model:
         self._opened = ExitStack()
         self._embedder: Embedder | RemoteEmbedder | None = None
 
-    def embedder(self, n_bytes: int | None = None) -> Embedder | RemoteEmbedder:
-        """The model, loaded for about `n_bytes` of text. Raises OptionError for what it cannot do."""
+    def embedder(self) -> Embedder | RemoteEmbedder:
+        """The model, loaded by the first call. Raises OptionError for what it cannot do."""
         if self._embedder is None:
             asked = self.embedding
             if not asked.server:
                 check_dim(asked.model, asked.dim)
             self._opened.enter_context(explained(asked.engine))
-            model = computing(
-                asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine, n_bytes
-            )
+            model = computing(asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine)
             embedder = self._opened.enter_context(in_use(model))
             check_request(embedder, self.request, asked.quiet)
             self._embedder = embedder
@@ -115,7 +108,7 @@ class Model:
     def embed(self, read: Texts, skip: bool) -> Collection:
         """All texts' vectors. Raises InputError for one that cannot be embedded, or leaves it out."""
         n_bytes = [len(text.encode("utf-8")) for text in read.texts]
-        embedder = self.embedder(sum(n_bytes))
+        embedder = self.embedder()
         vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
         skipped = list(read.skipped)
         kept: list[int] = []

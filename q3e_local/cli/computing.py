@@ -19,8 +19,6 @@ from q3e_local.request import EmbedRequest
 if TYPE_CHECKING:
     from q3e_local.remote.embedder import RemoteEmbedder
 
-_BYTES_PER_TOKEN = 4  # about, in most languages
-
 
 def computing(
     model: str,
@@ -29,14 +27,11 @@ def computing(
     quiet: bool,
     cache: bool | None,
     engine: EngineOptions,
-    n_bytes: int | None,
 ) -> Embedder | RemoteEmbedder:
-    """The model in this process, for about `n_bytes` of text, or a server's. Raises OptionError for both."""
+    """The model in this process, or a server's. Raises OptionError for both."""
     if server:
         return on_server(model, server, cache, engine)
-    n_expected = None if n_bytes is None else n_bytes // _BYTES_PER_TOKEN
-    settings = {**engine.config, "self_tuning": True, "n_expected": n_expected}
-    return load(model, offline, quiet, cache=chosen(cache), **settings)
+    return load(model, offline, quiet, cache=chosen(cache), self_tuning=True, **engine.config)
 
 
 def on_server(

@@ -128,7 +128,7 @@ def embed(
     with (
         stopping_cleanly(),
         explained(engine),
-        in_use(computing(model, server, offline, quiet, cache, engine, n_bytes)) as embedder,
+        in_use(computing(model, server, offline, quiet, cache, engine)) as embedder,
     ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)

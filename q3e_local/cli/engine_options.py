@@ -32,7 +32,6 @@ class EngineOptions:
     n_gpu_layers: int | None
     n_batch: int | None
     flash_attention: bool | None
-    repack: bool | None
     long_flash_attention: bool | None
     long_kv_type: str | None
     long_batch: int | None
@@ -72,10 +71,6 @@ _OPTIONS = (
     click.option(
         "--flash-attention/--no-flash-attention", default=None,
         help="How attention is computed. [default: as tuned, or flash attention]",
-    ),
-    click.option(
-        "--repack/--no-repack", default=None,
-        help="Weights in an order of their own, for twice the memory. [default: as tuned, or not]",
     ),
     click.option(
         "--long-flash-attention/--no-long-flash-attention", default=None,

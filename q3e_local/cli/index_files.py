@@ -16,7 +16,6 @@ from q3e_local.cli.again import again
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
-    BYTES_PER_TOKEN,
     Loaded,
     advice_for,
     chunks,
@@ -35,6 +34,8 @@ from q3e_local.search.locate import DEFAULT_NAME, SUFFIX, alone, existing, files
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
+
+_BYTES_PER_TOKEN = 4  # about, in most languages
 
 
 def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,7 +232,7 @@ def rebuild(
                 f"{path} holds {facts.space}; say what it is to hold, as in: "
                 f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
             )
-        embedder, space = loaded(facts.space, facts.n_tokens * BYTES_PER_TOKEN)
+        embedder, space = loaded(facts.space)
         with between_batches() as batches:
             embedding = _Rebuilding(facts, batches)
             try:
@@ -263,7 +264,7 @@ class _Rebuilding:
 
     def __init__(self, facts: Facts, batches: Batches) -> None:
         self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
-        self.n_bytes = facts.n_tokens * BYTES_PER_TOKEN
+        self.n_bytes = facts.n_tokens * _BYTES_PER_TOKEN
         self.n_kept = 0
         self._is_at_work = False
 
@@ -272,9 +273,9 @@ class _Rebuilding:
         n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
         n_tokens = self._n_tokens * n_more // self._n_chunks
         if self._is_at_work:
-            self.show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
+            self.show.kept(n_tokens * _BYTES_PER_TOKEN, n_tokens, n_more)
         else:  # by an earlier run
-            self.show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
+            self.show.skipped(n_tokens * _BYTES_PER_TOKEN, n_chunks)
         self._is_at_work = True
         if n_chunks < n_total:
             self._batches.check()

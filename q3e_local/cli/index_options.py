@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from q3e_local.search.database.records import IndexSpace
     from q3e_local.text_model import TextModel
 
-BYTES_PER_TOKEN = 4  # about, in most languages
-
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--db` and `--name`."""
@@ -129,13 +127,13 @@ class Loaded:
         """Whether the user said anything about the model, which must then be the index's."""
         return self._model is not None or self._dim is not None
 
-    def __call__(self, index: IndexSpace | None, n_bytes: int) -> tuple[TextModel, IndexSpace]:
-        """The model asked for, else that of the index, for so many bytes of text; and the space of its vectors."""
+    def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:
+        """The model asked for, else that of the index, and the space of its vectors."""
         from q3e_local.search.embedding import DOCUMENT_TASK
         from q3e_local.search.index import space_of
 
         if self._embedder is None or self._space is None:
-            self._embedder = self._opened.enter_context(in_use(self._loaded(index, n_bytes)))
+            self._embedder = self._opened.enter_context(in_use(self._loaded(index)))
             is_same_model = index is not None and index.digest == self._embedder.digest
             dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
             try:
@@ -144,13 +142,13 @@ class Loaded:
                 raise OptionError(error.under("--dimensions") if error.option == "dim" else str(error)) from None
         return self._embedder, self._space
 
-    def _loaded(self, index: IndexSpace | None, n_bytes: int) -> TextModel:
+    def _loaded(self, index: IndexSpace | None) -> TextModel:
         own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
         model = self._model or own
         if self._server:
             return on_server(model, self._server, self._cache, self._engine)
         check_dim(model, self._dim)
-        settings = {**self._engine.config, "self_tuning": True, "n_expected": n_bytes // BYTES_PER_TOKEN}
+        settings = {**self._engine.config, "self_tuning": True}
         try:
             return load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
         except (UnknownModelError, ModelFileError) as error:

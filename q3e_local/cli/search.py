@@ -171,14 +171,13 @@ def _embedder(
             f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
             f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
         )
-    settings = {**engine.config, "n_expected": 0}  # a question: nothing that takes time to pay is worth its while
     try:
         if server:
             remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
             remote.check(EmbedRequest((), "query"))
             return remote
         return stack.enter_context(
-            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **settings)
+            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **engine.config)
         )
     except ModelError as error:
         where = "give its name on the server with --model" if server else "say where it is with --model"

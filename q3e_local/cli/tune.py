@@ -11,7 +11,7 @@ import orjson
 
 from q3e_local.cli import DONE
 from q3e_local.cli.engine_options import model_option
-from q3e_local.cli.loading import in_use, load, locate
+from q3e_local.cli.loading import locate
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -39,26 +39,28 @@ _WIDTH = 100  # of a table that goes to no terminal
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
-    Measures repacked weights, threads, flash attention and the size of a batch in turn, on short and long texts, and
-    then how texts longer than a batch are computed. A setting is changed only where that wins clearly and nearly
-    every time. Leave the machine alone meanwhile. What is found is kept for this CPU, model file and version of
-    llama.cpp; where there is no time now, what was found before stays. Ctrl-C keeps nothing new.
+    Measures threads, flash attention and the size of a batch in turn, on short and long texts, and then how texts
+    longer than a batch are computed. A setting is changed only where that wins clearly and nearly every time, or
+    where llama.cpp ends the process without the change. Leave the machine alone meanwhile. What is found is kept for
+    this CPU, model file and version of llama.cpp; where there is no time now, what was found before stays. Ctrl-C
+    keeps nothing new.
     """
     if reset:
         return _reset(model)
     from q3e_local import tune as tuning
     from q3e_local import tuned
+    from q3e_local.model_file import inspect
 
     def tell(what: str) -> None:
         if is_shown(quiet):
             say(what)
 
     with stopping_cleanly():
-        path = locate(model, offline, quiet).path
-    with stopping_cleanly(), in_use(load(model, offline, quiet, repack=False)) as embedder:
+        located = locate(model, offline, quiet)
+        tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            found, place = tuning.tune(embedder, path, seconds, tell)
-        digest = embedder.engine.digest
+            found, place = tuning.tune(located.path, seconds, tell)
+    digest = inspect(located.path).digest
     rows = [asdict(row) for row in found.rows]
     kept, best = None, found.best
     if found.is_anything:
@@ -68,13 +70,13 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about: dict[str, Any] = {"model": embedder.model, "digest": digest, "place": asdict(place), "kept_in": kept}
+        about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
         result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
         result |= {"rows": rows, "left_out": found.left_out}
         option = orjson.OPT_APPEND_NEWLINE
         sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
     else:
-        _print(embedder.model, place, found, best)
+        _print(located.name, place, found, best)
     return DONE
 
 
@@ -128,7 +130,10 @@ def _table(title: str, rows: list[Row]) -> Table:
     from q3e_local.tuning import shown
 
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
-    table = Table(title=title, title_justify="left")
+    # On a terminal of 80 columns a column for it would leave no room for the figures.
+    ended = [f"{row.setting} {shown(row.value)} ends the process here" for row in rows if row.crash]
+    caption = "\n".join(ended) or None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
     for heading in ("setting", "value"):
         table.add_column(heading, no_wrap=True)
     for heading in [*sizes, "ratio", "rounds", ""]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from gguf import LlamaFileType
 
 from q3e_local import machine
+from q3e_local.endings import ended
 from q3e_local.errors import ConversionError
 from q3e_local.gguf_header import Header
 
@@ -64,8 +65,7 @@ def run_quantizer(source: Header, target: Path, quantization: str, told: Callabl
     if code != 0:
         failed = [line.removeprefix("failed ") for line in said if line.startswith("failed ")]
         reason = "; ".join(failed or [line for line in said if line][-3:]) or "it said nothing"
-        how = f"was ended by signal {-code}" if code < 0 else f"failed with {code}"
-        raise ConversionError(f"llama.cpp's quantizer {how}: {reason}")
+        raise ConversionError(f"llama.cpp's quantizer {ended(code)}: {reason}")
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:

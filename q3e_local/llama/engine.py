@@ -27,7 +27,7 @@ from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
 from q3e_local.llama.owner import InTurn, Owner
 from q3e_local.model_file import inspect
-from q3e_local.plan import needed_bytes, weights_bytes
+from q3e_local.plan import needed_bytes
 from q3e_local.trials import Trials
 from q3e_local.tuning import TUNABLE, Host, Reason, Settings, other_threads, settle
 
@@ -224,14 +224,14 @@ class LlamaEngine:
 
     def _load(self) -> None:
         total = machine.total_memory()
-        weights = weights_bytes(self.info, self.settings.repack)
+        weights = self.info.size_bytes
         if self.n_gpu_layers == 0 and weights > total:
             raise NotEnoughMemoryError(
                 f"{self.info.name} needs {gigabytes(weights)} for its weights, this machine has {gigabytes(total)}; "
                 "take a smaller model or quantization"
             )
         try:
-            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers, self.settings.repack)
+            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers)
         except native.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
@@ -248,7 +248,7 @@ class LlamaEngine:
         settings = self.settings
         facts = (
             self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
-            settings.flash_attention, settings.repack,
+            settings.flash_attention,
         )  # fmt: skip
         is_quick = self.info.size_bytes < _QUICK_BYTES
         if not is_quick and proof.is_known(*facts):
@@ -310,7 +310,6 @@ class LlamaEngine:
         _explaining.info("%s: %s", self.info.path.stem, line)
 
     def _use(self, settings: Settings) -> None:
-        settings = replace(settings, repack=self.settings.repack)
         self._living().use(settings)
         self.settings = settings
 

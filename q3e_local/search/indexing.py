@@ -61,9 +61,8 @@ class Tally:
         return sum(not one.is_expected for one in self.skipped)
 
 
-Load = Callable[[IndexSpace | None, int], tuple[TextModel, IndexSpace]]
-"""Answers a model, and the space of what it embeds. Is told that of the index, if there is one already, and how many
-bytes there are to read."""
+Load = Callable[[IndexSpace | None], tuple[TextModel, IndexSpace]]
+"""Answers a model, and the space of what it embeds. Is given that of the index, if there is one already."""
 
 
 def index_folders(
@@ -113,7 +112,7 @@ def index_folders(
             to_read = _still_to_read(to_read, database, records, _recipe(budget), limits, tally)
         if database is None or to_read or must_load:
             n_bytes = sum(one.size_bytes for one in to_read)
-            embedder, space = load(None if database is None else database.space, n_bytes)
+            embedder, space = load(None if database is None else database.space)
             if budget > embedder.n_ctx_max:
                 limit = embedder.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")

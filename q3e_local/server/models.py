@@ -150,12 +150,18 @@ class Models:
         return name in self._entries
 
     async def gone(self, name: str, wait_s: float) -> bool:
-        """Wait until a model that is being unloaded has left; whether it has, by then."""
+        """Wait until a model that is being unloaded is out of memory; whether it is, by then."""
         entry = self._entries.get(name)
         until = time.monotonic() + wait_s
-        while entry is not None and self._entries.get(name) is entry and time.monotonic() < until:
+        while entry is not None and self._entries.get(name) is entry:
+            if time.monotonic() >= until:
+                return False
             await asyncio.sleep(_LOOK_S)
-        return entry is None or self._entries.get(name) is not entry
+        # It is forgotten as soon as nobody uses it, and its process ends a moment later.
+        closing = {task for task in self._closing if task.get_name() == _unloading(name)}
+        if closing:
+            await asyncio.wait(closing, timeout=max(0.0, until - time.monotonic()))
+        return not closing & self._closing
 
     def loaded(self) -> list[LoadedModel]:
         """Longest remaining time first; a model in use has all of its time left.
@@ -218,7 +224,7 @@ class Models:
             entry.timer.cancel()
         if entry.closing is None:
             entry.closing = asyncio.get_running_loop().create_task(
-                self._closed(entry, why, timeout_s), name=f"unload {entry.name}"
+                self._closed(entry, why, timeout_s), name=_unloading(entry.name)
             )
             self._closing.add(entry.closing)
             entry.closing.add_done_callback(self._closing.discard)
@@ -281,3 +287,8 @@ class Models:
                 )
             longest_unused = min(resting, key=lambda one: (one.worker.is_running, one.used_at))
             self._close(longest_unused, f"to make room for {entry.name}")
+
+
+def _unloading(name: str) -> str:
+    """The name of a task that unloads this model."""
+    return f"unload {name}"

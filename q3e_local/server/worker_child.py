@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.child import crossing, settle_in
 from q3e_local.engine import Engine, EngineConfig
-from q3e_local.errors import EngineError, NotEnoughMemoryError, Q3EError
 
 logger = logging.getLogger(__name__)
 
@@ -108,17 +107,9 @@ def run(
     open_engine: OpenEngine,
     level: int,
 ) -> None:
-    # The server decides when it is over: a Ctrl-C or a service manager's SIGTERM reaches all processes, and what
-    # runs is to be finished. When the server is gone the pipes end, and so do we.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would wait for a debugger
-    if os.name == "posix":
-        os.dup2(said.fileno(), 2)  # where native code says why it aborts
-    with suppress(OSError):
-        os.dup2(2, 1)  # stdout is the server's; native code may print
+    # The server decides when it is over, and what runs is to be finished. When it is gone the pipes end, and so does
+    # this process.
+    settle_in(said)
     logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)
     methods: dict[str, Callable[[Any], Any]] = {}
     # Before loading, as it also notices when the server is gone.
@@ -126,7 +117,7 @@ def run(
     try:
         engine = open_engine(path, config)
     except Exception as error:
-        _say(work, _crossing(error))
+        _say(work, crossing(error))
         _serve(work, {})  # until the server has heard it and ends us
         return
     methods["decode"] = lambda argument: engine.decode(*argument)
@@ -154,7 +145,7 @@ def _serve(pipe: Connection[Any, Any], methods: dict[str, Callable[[Any], Any]])
             try:
                 answer = methods[method](argument)
             except Exception as error:
-                answer = _crossing(error)
+                answer = crossing(error)
             pipe.send(answer)
     finally:
         # At once, whatever the other thread computes: there is nobody left to take it.
@@ -167,16 +158,6 @@ def _say(pipe: Connection[Any, Any], what: object) -> None:
         pipe.send(what)
     except OSError:  # the server is gone
         os._exit(0)
-
-
-def _crossing(error: Exception) -> Q3EError:
-    """The error as the server will see it: ours as it is, another's as the nearest of ours."""
-    if isinstance(error, Q3EError):
-        return error
-    logger.error("the engine failed", exc_info=error)
-    if isinstance(error, MemoryError):
-        return NotEnoughMemoryError("the model's process has no memory left; close other programs")
-    return EngineError(f"the engine failed: {type(error).__name__}: {error}")
 
 
 class _Relay(logging.Handler):

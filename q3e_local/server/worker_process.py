@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-import multiprocessing
 import os
-import signal
 import socket
 import threading
 import time
@@ -23,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from q3e_local import machine
+from q3e_local.child import SPAWN, exit_code, start_unsignalled
+from q3e_local.endings import ended
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
 from q3e_local.server.errors import WorkerDiedError
@@ -31,7 +31,6 @@ from q3e_local.server.worker_child import BEGUN, Facts, OpenEngine, Piece, run
 
 logger = logging.getLogger(__name__)
 
-_SPAWN = multiprocessing.get_context("spawn")
 _ENDING_S = 5.0  # how long a killed process may take to be gone
 _HEARING_S = 1.0  # and its last words to be read
 _LAST_LINES = 5
@@ -66,21 +65,21 @@ class WorkerProcess:
         self._cause: str | None = None  # of its death
         self._hung: str | None = None  # how it hung, if it did
         self._reporting = threading.Lock()
-        self.work, work = _SPAWN.Pipe()
-        self.long, long = _SPAWN.Pipe()
-        self.words, words = _SPAWN.Pipe()
-        self._log, log = _SPAWN.Pipe(duplex=False)
-        self._said, said = _SPAWN.Pipe(duplex=False)
+        self.work, work = SPAWN.Pipe()
+        self.long, long = SPAWN.Pipe()
+        self.words, words = SPAWN.Pipe()
+        self._log, log = SPAWN.Pipe(duplex=False)
+        self._said, said = SPAWN.Pipe(duplex=False)
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
-        self._process = _SPAWN.Process(
+        self._process = SPAWN.Process(
             target=run,
             args=(work, long, words, log, said, path, config, open_engine, level),
             name=f"q3e {path.name}",
             daemon=True,
         )
         try:
-            _start_unsignalled(self._process)
+            start_unsignalled(self._process)
         finally:
             # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
             for end in (work, long, words, log, said):
@@ -208,11 +207,11 @@ class WorkerProcess:
             if self._cause is None:
                 code = self._exit_code()
                 self._hearer.join(_HEARING_S)
-                self._cause = f"the process of {self.name} (pid {self.pid}) "
                 if self._hung is not None:
-                    self._cause += f"was ended because it hung: it {self._hung}"
+                    how = f"was ended because it hung: it {self._hung}"
                 else:
-                    self._cause += _cause(code) + ("" if self.is_loaded else " while it loaded")
+                    how = ended(code) + ("" if self.is_loaded else " while it loaded")
+                self._cause = f"the process of {self.name} (pid {self.pid}) {how}"
                 if self._last_lines:
                     self._cause += "; its last words: " + " | ".join(self._last_lines)
                 logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
@@ -222,12 +221,7 @@ class WorkerProcess:
 
     def _exit_code(self) -> int | None:
         """How the process ended, once it has; None if it does not."""
-        until = time.monotonic() + _ENDING_S
-        wait([self._process.sentinel], _ENDING_S)
-        # The thread that reaps it knows the code a moment before the others do.
-        while self._process.exitcode is None and time.monotonic() < until:
-            time.sleep(0.005)
-        return self._process.exitcode
+        return exit_code(self._process, _ENDING_S)
 
 
 def _hang_up(pipe: Connection[Any, Any]) -> None:
@@ -236,36 +230,3 @@ def _hang_up(pipe: Connection[Any, Any]) -> None:
         return
     with suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
-
-
-def _start_unsignalled(process: Any) -> None:
-    """Start the child with Ctrl-C and SIGTERM held back, until it has said that it ignores both."""
-    if not hasattr(signal, "pthread_sigmask"):
-        process.start()
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # its start would lift the mask
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-def _cause(exit_code: int | None) -> str:
-    """How a process ended, in words."""
-    if exit_code is None:
-        return "does not answer any more"
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    number = -exit_code
-    name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
-    reasons = {
-        "SIGKILL": "the system ran out of memory, or someone ended it",
-        "SIGABRT": "llama.cpp stopped itself",
-        "SIGSEGV": "a crash in native code",
-        "SIGBUS": "the model's file was cut or its disk is gone",
-        "SIGILL": "the build of llama.cpp does not fit this CPU",
-    }
-    return f"was ended by {name}" + (f" ({reasons[name]})" if name in reasons else "")

@@ -6,6 +6,8 @@ own, and its vectors are held to this project's. Every round is kept at once: an
 
     python scripts/bench/compare.py --model synth-0.6b.gguf=0.6b --llama-server PATH --other-python PYTHON
 
+A contender whose process dies is a row that says how, and the others go on.
+
 Writes OUTPUT (JSON, all raw figures), and beside it a table (.md) and a plot (.png, needs the extra `bench`).
 docs/performance.md says how to build llama-server and the models.
 """
@@ -18,7 +20,6 @@ import shlex
 import subprocess
 import sys
 import time
-import zlib
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,12 +31,15 @@ import click
 import psutil
 from comparison import report, results, server_flags
 from comparison.child import NotHereError
-from comparison.contenders import Cli, Contender, InChild, Measured, Server, needed
-from comparison.workloads import BATCH, WORKLOADS, Given, Maker, Workload, missing, turn
+from comparison.contenders import Cli, Contender, DiedError, InChild, Measured, Server, needed
+from comparison.workloads import BATCH, WORKLOADS, Given, Rounds, Workload, missing, turn
 
 import q3e_local
 from q3e_local import machine
+from q3e_local.child import Child
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.endings import manner
+from q3e_local.errors import CrashError
 from q3e_local.gguf_header import read_header
 from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.store import locate
@@ -197,22 +201,26 @@ class Comparison:
         n_rounds = min(self.n_rounds, ROUNDS_OF_LONGEST) if workload.n_tokens > 4096 else self.n_rounds
         cell["skipped"] = {}
         wanted = missing(cell["rounds"], workload.base, names, n_rounds)
+        for name in wanted:  # to be tried again
+            cell["died"].pop(name, None)
         tell(f"{model.name}, {report.title(cell['workload'], n_texts)}: {', '.join(wanted) or 'all here already'}")
         if not wanted:
             return
         made = self.made(model, workload, cell, wanted)
-        here = [name for name in names if name not in cell["skipped"]]
-        if not missing(cell["rounds"], workload.base, here, n_rounds):
+        if not missing(cell["rounds"], workload.base, left(cell, names), n_rounds):
             return
         self.peak(model)
         have = len(cell["rounds"])
-        warm, *givens = texts_for(model, workload, n_texts, range(have, have + n_rounds))
+        try:
+            warm, *givens = texts_for(model, workload, n_texts, range(have, have + n_rounds))
+        except DiedError as death:
+            self.died(cell, workload.base, str(death))
+            return
         with ExitStack() as stack:
             running: dict[str, Contender] = {}
             stack.callback(lambda: [one.stop() for one in running.values()])
             for number, given in enumerate(givens, have):
-                here = [name for name in names if name not in cell["skipped"]]
-                wanted = missing(cell["rounds"], workload.base, here, n_rounds)
+                wanted = missing(cell["rounds"], workload.base, left(cell, names), n_rounds)
                 if not wanted:
                     break
                 todo = {name: made[name] for name in turn(wanted, number)}
@@ -230,7 +238,15 @@ class Comparison:
             except NotHereError as error:
                 cell["skipped"][name] = str(error)
                 tell(f"  {name}: left out: {error}")
+            except DiedError as death:
+                self.died(cell, name, str(death))
         return found
+
+    def died(self, cell: dict[str, Any], name: str, how: str) -> None:
+        """Keep how a contender's process ended. It is left out from then on, until the next run."""
+        cell["died"][name] = how
+        tell(f"  {name}: died: {how}")
+        self.save()
 
     def round(
         self,
@@ -258,6 +274,11 @@ class Comparison:
                 cell["skipped"][name] = str(error)
                 tell(f"  {name}: left out: {error}")
                 continue
+            except DiedError as death:
+                self.died(cell, name, str(death))
+                if name in running:
+                    running.pop(name).stop()
+                continue
             except RuntimeError as error:
                 if name == workload.base:
                     raise
@@ -267,9 +288,12 @@ class Comparison:
                     running.pop(name).stop()
                 continue
             tell(f"  {name}: {one.figures['tokens_per_s']:,.0f} tokens/s, {one.figures['texts_per_s']:,.2f} texts/s")
-        ours = measured[workload.base].vectors
+        if not measured:
+            return
+        ours = measured.get(workload.base)
         for name, one in measured.items():
-            results.see_cosines(cell, name, ours, one.vectors)
+            if ours is not None:
+                results.see_cosines(cell, name, ours.vectors, one.vectors)
             cell["settings"][name] = shown_settings(todo[name])
             seen = cell["memory"].setdefault(name, {"peak_rss": 0, "pss": 0})
             for what, n_bytes in asdict(todo[name].memory).items():
@@ -329,14 +353,18 @@ def checked(one: Measured, given: Given) -> Measured:
 
 
 def texts_for(model: Model, workload: Workload, n_texts: int, numbers: range) -> list[Given]:
-    """Texts to warm up with, then those of these rounds. A round's texts are the same in every run."""
-    with q3e_local.load(model.path) as embedder:
+    """Texts to warm up with, then those of these rounds. Raises DiedError where llama.cpp ends its process."""
+    with Child(Rounds, model.path) as child:
+        try:
+            givens: list[Given] = child.ask("givens", workload, n_texts, numbers)
+        except CrashError as crash:
+            raise DiedError(f"{manner(crash.exit_code)}, when the texts were made: there are none") from None
+        return givens
 
-        def maker(number: int) -> Maker:
-            return Maker(embedder, model.path, zlib.crc32(f"{workload.name}/{number}".encode()))
 
-        warm = maker(-9).given(workload, 2, min(workload.n_tokens, 512))
-        return [warm, *(maker(number).given(workload, n_texts) for number in numbers)]
+def left(cell: dict[str, Any], names: list[str]) -> list[str]:
+    """Those that can still be measured."""
+    return [name for name in names if name not in cell["skipped"] and name not in cell["died"]]
 
 
 def shown_settings(contender: Contender) -> Any:

@@ -43,7 +43,7 @@ def write(folder: Path, n_files: int, n_words: int) -> None:
 
 def index(db: Path, folder: Path, embedder: Embedder) -> tuple[Tally, float]:
     tally, started = Tally(), time.perf_counter()
-    index_folders(db, [folder], lambda space, n_bytes: (embedder, space_of(embedder)), tally)
+    index_folders(db, [folder], lambda space: (embedder, space_of(embedder)), tally)
     return tally, time.perf_counter() - started
 
 

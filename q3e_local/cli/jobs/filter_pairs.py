@@ -116,7 +116,7 @@ def filter_pairs(
         if score_column is not None and score_column in rows.header:
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
-        model.embedder(rows.size_bytes)  # before anything is opened, or shown
+        model.embedder()  # before anything is opened, or shown
         given = None if vectors is None else _Given(vectors, model)
         show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(_stream(path))
@@ -189,7 +189,7 @@ def _score(
                 yield from texts
 
     request = replace(model.request, texts=wanted())
-    results = model.embedder(rows.size_bytes).stream(request, show.computed)
+    results = model.embedder().stream(request, show.computed)
     while True:
         first = next(results, None)
         if first is None:

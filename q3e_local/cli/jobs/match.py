@@ -14,7 +14,6 @@ from q3e_local.cli import candidates
 from q3e_local.cli.collection import (
     Collection,
     Model,
-    Texts,
     check_comparable,
     check_used,
     embedded,
@@ -88,13 +87,10 @@ def match(
 def _both(
     of_phrases: Reading, reading: Reading, model: Model, leave_out: Path | None
 ) -> tuple[Collection, Collection]:
-    """Phrases and texts, read before the model is loaded: how much there is says how."""
+    """Phrases and texts, both read before the model is loaded: an input that cannot be read is said at once."""
     both = of_phrases, reading
     check_used(model.embedding, *both)
     read = [gather(one, model.embedding, leave_out) for one in both]
-    n_bytes = sum(one.n_bytes for one in read if isinstance(one, Texts))
-    if n_bytes:
-        model.embedder(n_bytes)
     known, found = (embedded(one, model, asked.skip) for one, asked in zip(read, both, strict=True))
     return known, found
 

@@ -67,13 +67,15 @@ async def _one(port: int, body: bytes) -> bytes:
     head = (
         "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     )
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    length = re.search(r"^content-length: *(\d+)", answer, re.MULTILINE | re.IGNORECASE)
-    if length is None:
-        raise RuntimeError(f"an answer without a length: {answer}")
-    content = await reader.readexactly(int(length[1]))
-    writer.close()
+    try:
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        length = re.search(r"^content-length: *(\d+)", answer, re.MULTILINE | re.IGNORECASE)
+        if length is None:
+            raise RuntimeError(f"an answer without a length: {answer}")
+        content = await reader.readexactly(int(length[1]))
+    finally:
+        writer.close()
     if " 200 " not in answer.splitlines()[0]:
         raise RuntimeError(
             f"the server answered {answer.splitlines()[0]}: {content[:500].decode('utf-8', 'replace')}"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,10 +24,17 @@ import psutil
 from comparison import client
 from comparison.child import NotHereError
 from comparison.workloads import Given, Workload
+from q3e_local.endings import manner
 from q3e_local.model_file import ModelInfo
 
 HERE = Path(__file__).parent
-START_S = 600  # 4B repacked takes a while on a slow disk
+START_S = 600  # 4B takes a while on a slow disk, more where a contender repacks its weights
+ANSWER_S = 1800  # one text of 8,192 tokens takes a slow contender minutes
+_ENDING_S = 5.0  # how long a process that hung up may take to end
+
+
+class DiedError(RuntimeError):
+    """A contender's process ended by itself, or gave no answer; the text says how, as `SIGILL (...)`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,10 @@ class Memory:
 
 
 class Contender(Protocol):
-    """`start` raises NotHereError; `settings` says what it ran with once it has started."""
+    """`start` raises NotHereError; `settings` says what it ran with once it has started.
+
+    `start` and `measure` raise DiedError where its process ends or is silent, RuntimeError where it says no.
+    """
 
     settings: Any
     memory: Memory
@@ -153,14 +163,13 @@ class InChild:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it said before it ended is told below
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.kind} ended with {process.wait()}")
+        with in_time(process):
+            with contextlib.suppress(BrokenPipeError):  # what it said before it ended is read below
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+            if not line.endswith("\n"):
+                raise DiedError(manner(process.wait()))
         answer: dict[str, Any] = json.loads(line)
         if "not_here" in answer:
             raise NotHereError(answer["not_here"])
@@ -208,15 +217,15 @@ class Cli:
         process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         try:
-            with process.stderr:
-                said = process.stderr.read()
-            peak = _wait(process)
+            with in_time(process):
+                with process.stderr:
+                    said = process.stderr.read()
+                peak = _wait(process)
+                _check(process.returncode, said)
         except BaseException:
             process.kill()
             raise
         seconds = time.perf_counter() - began
-        if process.returncode:
-            raise RuntimeError(f"q3e-local embed ended with {process.returncode}: {said}")
         # It is gone before its PSS could be asked for.
         self.memory.see(Memory(peak_rss=peak))
         n_tokens = sum(json.loads(line)["tokens"] for line in rows.read_text(encoding="utf-8").splitlines())
@@ -224,6 +233,37 @@ class Cli:
 
     def stop(self) -> None:
         pass
+
+
+@contextlib.contextmanager
+def in_time(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Kill a process that does not answer in time: whoever waits for it hears of its end. Raises DiedError then."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(ANSWER_S, kill)
+    timer.start()
+    try:
+        yield
+    except DiedError:
+        if late.is_set():
+            raise DiedError(f"no answer for {ANSWER_S:,} s") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def _check(exit_code: int, said: str) -> None:
+    if exit_code != 0:
+        raise DiedError(_with_last(manner(exit_code), said))
+
+
+def _with_last(how: str, said: str) -> str:
+    lines = [line for line in said.splitlines() if line.strip()]
+    return f"{how}: {lines[-1].strip()}" if lines else how
 
 
 def _wait(process: subprocess.Popen[str]) -> int:
@@ -269,14 +309,21 @@ class Server:
         ends = time.monotonic() + START_S
         while not client.is_ready(self._port):
             if self._process.poll() is not None or time.monotonic() > ends:
-                last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-                raise RuntimeError(f"{self.command[0]} did not start; {log}:\n" + "\n".join(last))
+                last = log.read_text(encoding="utf-8", errors="replace")
+                raise DiedError(f"{_with_last(manner(self._process.poll()), last)}, while it started; see {log.name}")
             time.sleep(0.05)
 
     def measure(self, given: Given, workload: Workload) -> Measured:
         bodies = self._bodies(given, one_each=workload.n_clients > 0)
-        answered = client.ask(self._port, bodies, max(1, workload.n_clients))
         assert self._process is not None
+        with in_time(self._process):
+            try:
+                answered = client.ask(self._port, bodies, max(1, workload.n_clients))
+            except (OSError, EOFError) as error:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_ENDING_S)
+                code = self._process.poll()
+                raise DiedError(manner(code) if code is not None else f"it hung up: {error}") from None
         self.memory.see(memory_of(self._process.pid))
         vectors, n_tokens = client.vectors_of(answered.bodies)
         latencies = answered.latencies if workload.n_clients else None

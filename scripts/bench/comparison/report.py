@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def models(results: dict[str, Any]) -> list[str]:
 
 
 def cells_of(results: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """This model's cells with a round in them, in the order of the workloads."""
-    found = [cell for cell in results["cells"].values() if cell["model"] == model and cell["rounds"]]
+    """This model's cells with a round in them or a death, in the order of the workloads."""
+    cells = (cell for cell in results["cells"].values() if cell["model"] == model)
+    found = [cell for cell in cells if cell["rounds"] or cell.get("died")]
     return sorted(found, key=lambda cell: ROWS.index(cell["workload"]["name"]))
 
 
@@ -72,10 +74,11 @@ def _table(cells: list[dict[str, Any]]) -> str:
             memory = cell["memory"].get(name, {}).get("peak_rss", 0)
             cosine = cell["cosine"].get(name)
             is_base = name == cell["base"]
+            speeds = [figures.spread(figures.speeds(cell, name)), _death(cell, name)]
             shown = [
                 heading,
                 f"**{LABELS[name]}**" if is_base else LABELS[name],
-                figures.spread(figures.speeds(cell, name)),
+                "; ".join(filter(None, speeds)),
                 figures.spread(figures.speeds(cell, name, "texts_per_s"), ",.2f"),
                 "" if is_base else figures.spread(figures.ratios(cell, name), ".2f"),
                 f"{memory / 1e9:.2f} GB" if memory else "",
@@ -86,10 +89,16 @@ def _table(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _death(cell: dict[str, Any], name: str) -> str:
+    """How a contender's process ended; empty where it did not by itself."""
+    how = cell.get("died", {}).get(name)
+    return "" if how is None else f"died: {how}".replace("|", "\\|")
+
+
 def _bound(results: dict[str, Any], model: str, cells: list[dict[str, Any]]) -> str:
     """What this machine's matrix products would allow, and how much of it is reached."""
     peaks = [peak for peak in results["peaks"] if peak["model"] == model]
-    batch = [cell for cell in cells if not cell["workload"]["n_clients"]]
+    batch = [cell for cell in cells if not cell["workload"]["n_clients"] and figures.speeds(cell, cell["base"])]
     if not peaks or not batch:
         return ""
     types = list(dict.fromkeys(name for peak in peaks for name in peak["operations_per_s"]))
@@ -170,9 +179,15 @@ def plot(results: dict[str, Any], path: Path) -> None:
             at, heights, low, high = [], [], [], []
             for number, cell in enumerate(cells):
                 speeds = figures.speeds(cell, name)
+                where = number + (place - (len(shown) - 1) / 2) * width
+                if how := cell.get("died", {}).get(name):
+                    speeds = speeds or [0.0]  # a bar without height: the legend has its colour
+                    text = f"{LABELS[name]} died: {re.split(' [(]|: |, ', how)[0]}".replace("`", "")
+                    style = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8}
+                    panel.annotate(text, (where, max(speeds)), (0, 3), textcoords="offset points", **style)
                 if speeds:
                     middle = statistics.median(speeds)
-                    at.append(number + (place - (len(shown) - 1) / 2) * width)
+                    at.append(where)
                     heights.append(middle)
                     low.append(middle - min(speeds))
                     high.append(max(speeds) - middle)

@@ -4,7 +4,7 @@
  "cells": {"0.6b/128": {                 a model and a workload
     "model", "digest", "workload", "texts", "base",
     "rounds": [{"run": 0, "library": {"seconds": ..., "tokens_per_s": ...}, ...}, ...],
-    "settings", "memory", "cosine", "skipped": {contender: ...}}},
+    "settings", "memory", "cosine", "skipped": {contender: why}, "died": {contender: how its process ended}}},
  "best": {"0.6b/batch": {"flags": [...], "tries": [...]}},      llama-server's flags, and what was tried
  "peaks": [{"run": 0, "model": ..., "int8": operations a second, ...}]}
 """
@@ -39,8 +39,9 @@ def write(path: Path, results: dict[str, Any]) -> None:
 def cell_of(results: dict[str, Any], key: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The cell of this key, made if there is none. Raises ValueError where it was measured on something else."""
     cell: dict[str, Any] = results["cells"].setdefault(
-        key, {**facts, "rounds": [], "settings": {}, "memory": {}, "cosine": {}, "skipped": {}}
+        key, {**facts, "rounds": [], "settings": {}, "memory": {}, "cosine": {}, "skipped": {}, "died": {}}
     )
+    cell.setdefault("died", {})  # version 0.1.0 had none
     for name, value in facts.items():
         if cell[name] != value:
             raise ValueError(
@@ -64,8 +65,9 @@ def speeds(cell: dict[str, Any], contender: str, unit: str = "tokens_per_s") -> 
 
 
 def contenders(cell: dict[str, Any]) -> list[str]:
-    """Those with a figure, the base first, the others in the order of their first round."""
+    """Those with a figure or that died, the base first, the others in the order of their first round."""
     found = dict.fromkeys(name for each in cell["rounds"] for name in each if name != "run")
+    found |= dict.fromkeys(cell.get("died", {}))
     base = cell["base"]
     return [name for name in [base, *(name for name in found if name != base)] if name in found]
 

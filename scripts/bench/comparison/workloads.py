@@ -5,10 +5,12 @@ Knows nothing of contenders but their names.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import q3e_local
 from q3e_local import Embedder
 from q3e_local.bench import Texts
 
@@ -83,6 +85,22 @@ def prefix_of(instruction: str) -> str:
     return f"Instruct: {instruction}\nQuery:"
 
 
+class Rounds:
+    """The texts of all rounds of a model. It loads the model, and so it is made in a child process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._embedder = path, q3e_local.load(path)
+
+    def givens(self, workload: Workload, n_texts: int, numbers: range) -> list[Given]:
+        """Texts to warm up with, then those of these rounds. A round's texts are the same in every run."""
+
+        def maker(number: int) -> Maker:
+            return Maker(self._embedder, self._path, zlib.crc32(f"{workload.name}/{number}".encode()))
+
+        warm = maker(-9).given(workload, 2, min(workload.n_tokens, 512))
+        return [warm, *(maker(number).given(workload, n_texts) for number in numbers)]
+
+
 class Maker:
     """Texts for workloads, none of them given twice. Raises AssertionError where tokens are not those asked for."""
 
@@ -121,6 +139,13 @@ def turn(contenders: Sequence[str], number: int) -> list[str]:
 
 
 def missing(rounds: Sequence[dict[str, object]], base: str, contenders: Sequence[str], wanted: int) -> list[str]:
-    """Who has fewer than `wanted` rounds beside the base. The base comes with them: a ratio needs it in the round."""
-    short = [name for name in contenders if sum(name in each and base in each for each in rounds) < wanted]
-    return short if not short or base in short else [base, *short]
+    """Who has fewer than `wanted` rounds beside the base. The base comes with them: a ratio needs it in the round.
+
+    Where the base is none of the contenders, as it died, rounds without it count.
+    """
+    has_base = base in contenders
+    short = [
+        name for name in contenders
+        if sum(name in each and (base in each or not has_base) for each in rounds) < wanted
+    ]  # fmt: skip
+    return short if not short or not has_base or base in short else [base, *short]

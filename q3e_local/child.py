@@ -1,0 +1,239 @@
+"""A child process for native work, so that a crash there ends the child and not the program.
+
+Knows processes, pipes and signals; nothing of what the child computes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+from q3e_local.endings import ended
+from q3e_local.errors import CrashError, EngineError, NotEnoughMemoryError, Q3EError
+
+logger = logging.getLogger(__name__)
+
+SPAWN = multiprocessing.get_context("spawn")
+_ENDING_S = 5.0  # how long a killed process may take to be gone
+_HEARING_S = 1.0  # and its last words to be read
+_LAST_LINES = 5
+_LINE_BYTES = 400
+
+
+class Child:
+    """A child process and an object in it, whose methods are called from here, one at a time.
+
+    `make(*arguments)` is called in the child before the first call and returns the object; it must be a function or
+    class of a module. The child ignores Ctrl-C and SIGTERM: it ends when it is closed, or when this process ends.
+    """
+
+    def __init__(self, make: Callable[..., object], *arguments: object) -> None:
+        self._pipe, pipe = SPAWN.Pipe()
+        self._said, said = SPAWN.Pipe(duplex=False)
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        level = logging.getLogger("q3e_local").getEffectiveLevel()
+        self._process = SPAWN.Process(target=_run, args=(pipe, said, make, arguments, level), daemon=True)
+        try:
+            start_unsignalled(self._process)
+        except OSError as error:
+            raise EngineError(f"cannot start a process for llama.cpp: {error.strerror}") from None
+        finally:
+            # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
+            pipe.close()
+            said.close()
+        # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
+        atexit.register(self._kill)
+        self._hearer = threading.Thread(target=self._hear, name="q3e-child-stderr", daemon=True)
+        self._hearer.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return bool(self._process.is_alive())
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        """Call a method of the object in the child.
+
+        Raises the Q3EError that `make` or the method raised, EngineError for any other, and CrashError when the
+        child has ended.
+        """
+        try:
+            self._pipe.send((method, arguments))
+            answer = self._answer()
+        except (EOFError, OSError):
+            raise self._crash() from None
+        except BaseException:
+            self._kill()  # interrupted: the next call would get the answer to this one
+            raise
+        if isinstance(answer, Q3EError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the child: it has nothing to save. Closing twice is fine."""
+        self._kill()
+        atexit.unregister(self._kill)
+        self._hearer.join(_HEARING_S)
+        self._pipe.close()
+        self._said.close()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self) -> Any:
+        """What the method returned, or the error it raised. Raises EOFError when the child has ended."""
+        while True:
+            # Beside the pipe, as a grandchild could hold that open.
+            wait([self._pipe, self._process.sentinel])
+            if not self._pipe.poll():
+                raise EOFError
+            answer = self._pipe.recv()
+            if not isinstance(answer, _LogLine):
+                return answer
+            logging.getLogger(answer.name).log(answer.level, "%s", answer.text)
+
+    def _kill(self) -> None:
+        with suppress(OSError, ValueError):
+            self._process.kill()
+        exit_code(self._process)
+
+    def _crash(self) -> CrashError:
+        code = exit_code(self._process)
+        self._hearer.join(_HEARING_S)
+        return CrashError(ended(code), code, " | ".join(self._last_lines))
+
+    def _hear(self) -> None:
+        """Log what native code in the child writes to stderr, and keep the last lines for the error."""
+        if os.name != "posix":
+            return
+        with suppress(OSError), os.fdopen(os.dup(self._said.fileno()), "rb") as stderr:
+            while line := stderr.readline(_LINE_BYTES):
+                if text := line.decode("utf-8", "replace").strip():
+                    self._last_lines.append(text)
+                    logger.info("%s", text)
+
+
+def start_unsignalled(process: Any) -> None:
+    """Start a child of SPAWN with Ctrl-C and SIGTERM held back, until `settle_in` has made it ignore both."""
+    if not hasattr(signal, "pthread_sigmask"):
+        process.start()
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would lift the mask
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def exit_code(process: Any, ending_s: float = _ENDING_S) -> int | None:
+    """Wait for a child to end, `ending_s` at most: its exit code, or None where it lives on."""
+    until = time.monotonic() + ending_s
+    wait([process.sentinel], ending_s)
+    # The thread that reaps it knows the code a moment before the others do.
+    while process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.005)
+    code: int | None = process.exitcode
+    return code
+
+
+# In the child from here on.
+
+
+def settle_in(said: Connection[Any, Any]) -> None:
+    """Make this process a child: deaf to signals that are for its parent, with stderr and stdout going to `said`."""
+    # A Ctrl-C or a service manager's SIGTERM reaches all processes; the parent decides what is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would wait for a debugger
+    if os.name == "posix":
+        os.dup2(said.fileno(), 2)  # where native code says why it aborts
+    with suppress(OSError):
+        os.dup2(2, 1)  # stdout is the parent's; native code may print
+
+
+def crossing(error: Exception) -> Q3EError:
+    """The error as the parent will see it: ours as it is, another's as the nearest of ours."""
+    if isinstance(error, Q3EError):
+        return error
+    logger.error("the engine failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return NotEnoughMemoryError("the model's process has no memory left; close other programs")
+    return EngineError(f"the engine failed: {type(error).__name__}: {error}")
+
+
+def _run(
+    pipe: Connection[Any, Any],
+    said: Connection[Any, Any],
+    make: Callable[..., object],
+    arguments: tuple[object, ...],
+    level: int,
+) -> None:
+    settle_in(said)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sending = threading.Lock()
+
+    def say(answer: object) -> None:
+        with sending, suppress(OSError):  # the parent is gone, and so shall we be
+            pipe.send(answer)
+
+    logging.basicConfig(level=level, handlers=[_Relay(say)], force=True)
+    made: object | None = None
+    with suppress(EOFError, OSError):
+        while True:
+            method, given = pipe.recv()
+            try:
+                made = make(*arguments) if made is None else made
+                answer = getattr(made, method)(*given)
+            except Exception as error:
+                answer = crossing(error)
+            say(answer)
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """At once, whatever is being computed: nobody is left to take it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(0)
+
+
+@dataclass(frozen=True)
+class _LogLine:
+    name: str
+    level: int
+    text: str
+
+
+class _Relay(logging.Handler):
+    """Sends log lines to the parent."""
+
+    def __init__(self, say: Callable[[object], None]) -> None:
+        super().__init__()
+        self._say = say
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(_LogLine(record.name, record.levelno, self.format(record)))

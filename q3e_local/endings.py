@@ -1,0 +1,61 @@
+"""How a process that ran llama.cpp ended, in words: the signal, its likely cause, and what to do about it.
+
+Knows exit codes and what they mean; starts no process. Exit codes are those of subprocess and multiprocessing: minus
+the number of the signal, where one ended the process.
+"""
+
+from __future__ import annotations
+
+import signal
+
+_REBUILD = (
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python==0.3.36"
+)
+_REASONS = {
+    "SIGKILL": "the system ran out of memory, or someone ended it",
+    "SIGABRT": "llama.cpp stopped itself",
+    "SIGSEGV": "a crash in native code",
+    "SIGBUS": "the model's file was cut or its disk is gone",
+    "SIGILL": "this build of llama.cpp uses instructions that this CPU lacks or that its compiler got wrong",
+}
+_ADVICE = {
+    "SIGKILL": "close other programs, so that more memory is free",
+    "SIGBUS": "see that the disk is there, and pull the model again",
+    "SIGILL": (
+        f"build llama.cpp on this machine: {_REBUILD}; if it was built here, put CMAKE_ARGS=-DGGML_NATIVE=OFF before "
+        "that command, which leaves out AVX-512 and AMX"
+    ),
+}
+# Windows has no signals: a crash is an NTSTATUS.
+_WINDOWS = {0xC0000005: "SIGSEGV", 0xC000001D: "SIGILL", 0xC0000409: "SIGABRT"}
+
+
+def manner(exit_code: int | None) -> str:
+    """What ended a process, such as `SIGABRT (llama.cpp stopped itself)` or `exit code 7`. None: it is mute."""
+    if exit_code is None:
+        return "no answer"
+    reason = _REASONS.get(_signal(exit_code), "")
+    if exit_code < 0:
+        name = _signal(exit_code) or f"signal {-exit_code}"
+    else:
+        name = f"exit code {exit_code:#x}" if exit_code in _WINDOWS else f"exit code {exit_code}"
+    return f"{name} ({reason})" if reason else name
+
+
+def ended(exit_code: int | None) -> str:
+    """The same as what follows the process in a sentence, such as `was ended by SIGKILL (...)`."""
+    if exit_code is None:
+        return "does not answer any more"
+    return f"{'was ended by' if exit_code < 0 else 'ended with'} {manner(exit_code)}"
+
+
+def advice(exit_code: int | None) -> str:
+    """What a user can do about a process of llama.cpp that ended so."""
+    return _ADVICE.get(_signal(exit_code), f"build llama.cpp again on this machine: {_REBUILD}")
+
+
+def _signal(exit_code: int | None) -> str:
+    """The name of the signal, or of the one that an NTSTATUS stands for; empty where there is none."""
+    if exit_code is None or exit_code >= 0:
+        return _WINDOWS.get(exit_code or 0, "")
+    return next((each.name for each in signal.Signals if each.value == -exit_code), "")

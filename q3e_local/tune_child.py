@@ -1,0 +1,112 @@
+"""The model that `q3e-local tune` measures, in a child process: what it tries may make llama.cpp end that process.
+
+`MeasuredModel` lives in the child, where the clock is; `ModelInChild` is its other end.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import q3e_local
+from q3e_local import machine, tuned
+from q3e_local.bench import Texts
+from q3e_local.child import Child
+from q3e_local.errors import CrashError
+from q3e_local.tuned import Place
+from q3e_local.tuning import Host, Settings
+
+if TYPE_CHECKING:
+    from q3e_local.llama.engine import LlamaEngine
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stays the same whatever is tried. `place` is where the result counts."""
+
+    host: Host
+    place: Place
+    n_ctx_max: int
+
+
+class MeasuredModel:
+    """A loaded model and texts for it. `seed` decides the texts. Raises what loading raises."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._embedder = q3e_local.load(path)
+        self._texts = Texts(path, self._embedder.engine.tokenize, seed)
+
+    @property
+    def _engine(self) -> LlamaEngine:
+        return cast("LlamaEngine", self._embedder.engine)  # what `load` makes
+
+    def facts(self) -> Facts:
+        """Of the model and of this machine."""
+        from q3e_local.llama import native
+
+        features, on_gpu = native.features(), self._engine.on_gpu
+        host = Host(machine.physical_cores(), on_gpu, features)
+        return Facts(host, tuned.here(native.version(), features, on_gpu), self._engine.n_ctx_max)
+
+    def use(self, settings: Settings) -> None:
+        """Go on with these settings."""
+        self._engine.use(settings)
+
+    def make(self, n_texts: int, n_tokens: int) -> list[str]:
+        """Texts of exactly so many tokens, none given before."""
+        return self._texts(n_texts, n_tokens)
+
+    def speed(self, texts: list[str]) -> float:
+        """Tokens a second."""
+        began = time.perf_counter()
+        result = self._embedder.embed_documents(texts)
+        return sum(result.prompt_tokens) / max(time.perf_counter() - began, 1e-9)
+
+
+class ModelInChild:
+    """A MeasuredModel in a child process, which the first call starts, and the first one after a CrashError again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._child: Child | None = None
+        self._n_starts = 0
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Of the model and of this machine."""
+        facts: Facts = self._ask("facts")
+        return facts
+
+    @property
+    def n_ctx_max(self) -> int:
+        return self.facts.n_ctx_max
+
+    def use(self, settings: Settings) -> None:
+        self._ask("use", settings)
+
+    def make(self, n_texts: int, n_tokens: int) -> list[str]:
+        texts: list[str] = self._ask("make", n_texts, n_tokens)
+        return texts
+
+    def speed(self, texts: list[str]) -> float:
+        speed: float = self._ask("speed", texts)
+        return speed
+
+    def close(self) -> None:
+        """End the child. A call after it starts another."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        if self._child is None:
+            self._child = Child(MeasuredModel, self._path, self._n_starts)
+            self._n_starts += 1
+        try:
+            return self._child.ask(method, *arguments)
+        except CrashError:
+            self.close()
+            raise
