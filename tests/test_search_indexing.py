@@ -412,8 +412,11 @@ def test_a_second_edit_of_equal_size_at_the_same_tick_is_seen(world):
 
 
 def test_files_that_need_no_model_are_stored_at_once(world):
-    """A folder was moved: what is done when the run is interrupted stays, though the model had nothing to do."""
-    many(world.folder, 30)
+    """A folder was moved: what is done when the run is interrupted stays, though the model had nothing to do.
+
+    Files are read ahead, 32 at most, so that a server counts the tokens of several at once: those may be lost.
+    """
+    many(world.folder, 70)
     world.index()
     world.folder = world.folder.rename(world.folder.parent / "moved")
     write(world.folder, {"zz/new.txt": "new"})
@@ -424,7 +427,7 @@ def test_files_that_need_no_model_are_stored_at_once(world):
 
     with pytest.raises(KeyboardInterrupt):
         world.index(world.folder, on_file=interrupt)
-    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) == 30
+    assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) >= 70 - 32
 
 
 def test_a_file_is_stored_before_its_last_chunk_is_told(world):

@@ -39,7 +39,7 @@ QUESTIONS = [
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
     path = tmp_path_factory.mktemp("labelled") / "corpus.q3e"
     embedder = demo()
-    index_folders(path, [CORPUS], lambda space, n_bytes: (embedder, space_of(embedder)), Tally(), globs=["*.md"])
+    index_folders(path, [CORPUS], lambda space: (embedder, space_of(embedder)), Tally(), globs=["*.md"])
     with VectorIndex(path, embedder) as index:
         yield index
 
