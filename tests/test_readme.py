@@ -22,6 +22,7 @@ from q3e_local.server.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
+PAGES = (*READMES, "docs/models.md", "docs/models.zh-CN.md")
 
 
 def blocks(readme: str, language: str) -> list[str]:
@@ -89,9 +90,7 @@ def plain_commands(readme: str) -> list[str]:
     return [line.split(" #")[0].strip() for line in lines if line.startswith("q3e-local ") and " serve" not in line]
 
 
-@pytest.mark.parametrize(
-    "command", dict.fromkeys(command for page in (*READMES, "docs/models.md") for command in plain_commands(page))
-)
+@pytest.mark.parametrize("command", dict.fromkeys(command for page in PAGES for command in plain_commands(page)))
 def test_a_command_without_output_is_sound(command, tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
     result = CliRunner().invoke(main, shlex.split(command)[1:])
