@@ -10,9 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from q3e_local import machine
 from q3e_local.embedder import Embedder
@@ -30,6 +32,8 @@ _RETRY_S = 5  # when all room is taken by models at work
 _FOREVER_S = 1e9
 _LOOK_S = 0.02
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -39,6 +43,18 @@ class Model:
     worker: Worker
     embedder: Embedder
     queue: BatchQueue
+    # The thread ends when the model is unloaded and nobody holds this record any more.
+    _words: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
+    )
+
+    async def call(self, work: Callable[..., Answer], *arguments: object) -> Answer:
+        """Run work that has the worker tokenize, or write text, on a thread that belongs to this model.
+
+        The worker takes one such call at a time. On the few threads that all requests share, calls that wait for a
+        worker that hangs or starts again would leave no thread to requests for other models.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._words, work, *arguments)
 
 
 @dataclass(eq=False)
