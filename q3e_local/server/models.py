@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,9 @@ class Models:
                 expires_at = None if entry.for_ever else now + left
                 worker = entry.worker
                 found.append(LoadedModel(entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu))
-        return sorted(found, key=lambda one: (one.expires_at is not None and -one.expires_at) or -float("inf"))
+        return sorted(
+            found, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
+        )
 
     async def close(self, timeout_s: float) -> None:
         """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""

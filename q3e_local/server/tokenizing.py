@@ -17,9 +17,9 @@ Inputs = tuple[str | tuple[int, ...], ...]
 
 # Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
 _SLICE = 100_000
-# Tokens of a text whose ids are asked for: some 6 MB of JSON.
+# The most tokens of a text whose ids or count a request asks for: the ids are about 6 MB of JSON.
 TOKENS_MAX = 1 << 20
-# The last tokens before a cut inside a word are not those of the uncut text; so many more are left out.
+# The last tokens before a cut inside a word differ from those of the uncut text, so this many are left out.
 _UNSURE = 1_000
 
 # Token ids whose text is written in one go: about 10 ms.
