@@ -63,7 +63,7 @@ def shortage(card: ModelCard, file: ModelFile) -> Shortage | None:
     model, usable = _model(card, file), machine.usable_memory()
     if model.n_bytes <= usable:
         return None
-    smaller = [one for one in _published() if one.n_bytes <= min(usable, model.n_bytes)]
+    smaller = [other for other in _published() if other.n_bytes <= usable]
     return Shortage(model, usable, smaller[-1] if smaller else None)
 
 

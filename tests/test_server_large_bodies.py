@@ -33,6 +33,7 @@ TEXT_ROUTES = {
     "/tokenize": ("inputs", {"model": "demo"}),
     "/similarity": ("sentences", {"model": "demo"}),
     "/q3e/embed": ("texts", {"model": "demo"}),
+    "/q3e/tokens": ("texts", {"model": "demo"}),
 }
 LIMIT = 50  # of items, as the server of these tests has it
 

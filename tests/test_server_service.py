@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -329,4 +329,107 @@ def test_a_pull_that_nobody_waits_for_stops(world: World) -> None:
             await task
         go_on.set()
 
+    run(scenario)
+
+
+class HeldWorker(FakeWorker):
+    """A worker that answers nothing about words until `answers` is set, as one that hangs or starts again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.answers = threading.Event()
+
+    def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
+        assert self.answers.wait(30)
+        return super().tokenize_all(texts)
+
+    def tokenize(self, text: str) -> list[int]:
+        assert self.answers.wait(30)
+        return super().tokenize(text)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        assert self.answers.wait(30)
+        return super().detokenize(ids)
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        assert self.answers.wait(30)
+        return super().pieces(ids)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda service, text: service.embed(Request("demo", (text,))),
+        lambda service, text: service.tokenize("demo", text, add_end_token=True),
+        lambda service, text: service.count_tokens("demo", (text,)),
+        lambda service, text: service.detokenize("demo", [97]),
+        lambda service, text: service.pieces("demo", [97]),
+    ],
+    ids=["embed", "tokenize", "count_tokens", "detokenize", "pieces"],
+)
+def test_requests_that_wait_for_a_worker_that_hangs_leave_threads_to_others(
+    call: Callable[[LocalService, str], Coroutine[Any, Any, Any]],
+) -> None:
+    """Six of them held all threads of a machine of two cores: the whole server waited until the worker was ended."""
+    made: list[HeldWorker] = []
+
+    def make(path: Path) -> HeldWorker:
+        made.append(HeldWorker(path))
+        return made[0]
+
+    async def scenario(service: LocalService) -> None:
+        waiting = [asyncio.ensure_future(call(service, f"text {number}")) for number in range(50)]
+        try:
+            while not made or made[0].n_loaded == 0:
+                await asyncio.sleep(0.001)
+            for _ in range(20):
+                async with asyncio.timeout(10):
+                    await service.describe(Request("demo", ()))
+            assert not any(one.done() for one in waiting)
+        finally:
+            made[0].answers.set()
+        await asyncio.gather(*waiting)
+
+    run(scenario, make)
+
+
+def test_pulls_that_wait_for_a_silent_hub_leave_threads_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, began = threading.Event(), threading.Event()
+
+    def silent(*_: Any, **__: Any) -> None:
+        began.set()
+        assert answers.wait(30)
+
+    monkeypatch.setattr("q3e_local.pull.pull", silent)
+
+    async def scenario(service: LocalService) -> None:
+        waiting = [asyncio.ensure_future(service.pull("tiny:1b", lambda step: None)) for _ in range(50)]
+        try:
+            while not began.is_set():
+                await asyncio.sleep(0.001)
+            for _ in range(20):
+                async with asyncio.timeout(10):
+                    await service.describe(Request("demo", ()))
+            assert not any(one.done() for one in waiting)
+        finally:
+            answers.set()
+        await asyncio.gather(*waiting)
+
+    run(scenario)
+
+
+def test_the_thread_of_a_models_words_ends_when_the_model_is_unloaded() -> None:
+    async def scenario(service: LocalService) -> None:
+        await service.tokenize("demo", "text", add_end_token=True)
+        mine = {thread for thread in threading.enumerate() if thread.name.startswith("q3e-words")} - before
+        assert len(mine) == 1
+        await service.stop("demo", 20)
+        del service
+        for thread in mine:
+            await asyncio.to_thread(thread.join, 20)
+            assert not thread.is_alive()
+
+    before = set(threading.enumerate())
     run(scenario)

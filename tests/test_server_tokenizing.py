@@ -46,10 +46,18 @@ class Worker(FakeWorker):
         super().__init__(Path("demo"))
         self.engine, self.added_tokens = engine, engine.added_tokens
         self.eos_id, self.n_vocab, self.n_ctx_max = engine.eos_id, engine.n_vocab, engine.n_ctx_max
+        self.n_written: list[int] = []  # the ids of each call that wrote text
 
     def tokenize(self, text: str) -> list[int]:
         self.texts.append(text)
         return self.engine.tokenize(text)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        self.n_written.append(len(ids))
+        return self.engine.detokenize(ids)
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return self.engine.pieces(ids)
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +194,21 @@ def test_a_token_id_that_no_vocabulary_has_is_found_where_it_is_cut_too(model: M
     terms = model.embedder.terms(EmbedRequest((), truncate=True, max_tokens=100))
     with pytest.raises(InvalidTextError, match=f"text 1: token id {bad} is not in the vocabulary"):
         asyncio.run(tokenizing.fitted(model, ("a", (*(5,) * 200, bad, 7)), terms))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ids_become_text_in_parts_that_split_no_character(
+    model: Model, engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A million ids at once held up whoever tokenized for half a second, and several such requests for seconds."""
+    monkeypatch.setattr(tokenizing, "_IDS_AT_ONCE", 3)
+    chance = random.Random(seed)
+    # Characters of several tokens, and ids in an order that no text has: pieces of characters without the rest.
+    ids = engine.tokenize("".join(chance.choices(["龘", "😀", "word ", "é", "<|endoftext|>"], k=100)))
+    ids += [chance.randrange(300) for _ in range(200)] + [167] * 100
+    assert asyncio.run(tokenizing.text_of(model, ids)) == engine.detokenize(ids)
+    worker = model.worker
+    assert isinstance(worker, Worker)
+    assert sum(worker.n_written) == len(ids)
+    assert max(worker.n_written) <= 3 + tokenizing._SEAM
+    assert asyncio.run(tokenizing.text_of(model, [])) == ""

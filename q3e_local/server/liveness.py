@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Fewer tokens take as long as these: the weights are read for them all the same.
+# A batch of fewer tokens takes as long as one of this many, because all weights are read for it too.
 _LEAST_TOKENS = 128
-# Tokens a second that any model has, for all that is known before its first batch.
+# The speed, in tokens a second, that is assumed of a model until its first batch is done.
 _UNKNOWN_PACE = 50.0
 # Weight of the newest batch where it was faster than those before.
 _NEWEST = 0.2
-# A process that used less CPU than this did nothing.
+# A process with less CPU time than this since it was last active counts as idle: its threads wake up now and then.
 _SOME_CPU_S = 0.05
 
 Activity = tuple[float, int]

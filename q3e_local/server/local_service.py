@@ -10,6 +10,7 @@ import copy
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from q3e_local.vectors import Vectors
 # Numbers above which cutting and scaling would hold up the event loop.
 _LARGE = 1_000_000
 _CLOSE_S = 5.0
+_PULLS_MAX = 4  # at once; others wait
 
 
 class LocalService:
@@ -52,6 +54,8 @@ class LocalService:
         engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
         self._names = ServedNames(settings)
         self._cached = CachedTexts(open_cache(settings.cache))
+        # Apart from the threads that all requests share: a hub that is silent holds each pull's thread for long.
+        self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
             make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
             lambda path: needed_bytes(path, engine_config),
@@ -150,22 +154,22 @@ class LocalService:
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
         """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
-        async with self._of_vocabulary(model, ids) as worker:
-            return await asyncio.to_thread(worker.detokenize, ids)
+        async with self._of_vocabulary(model, ids) as used:
+            return await tokenizing.text_of(used, ids)
 
     async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
         """The bytes of each of these ids, special tokens written out. Raises OptionError as `detokenize`."""
-        async with self._of_vocabulary(model, ids) as worker:
-            return await asyncio.to_thread(worker.pieces, ids)
+        async with self._of_vocabulary(model, ids) as used:
+            return await used.call(used.worker.pieces, ids)
 
     @asynccontextmanager
-    async def _of_vocabulary(self, model: str, ids: list[int]) -> AsyncIterator[Worker]:
+    async def _of_vocabulary(self, model: str, ids: list[int]) -> AsyncIterator[Model]:
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
             wrong = tokenizing.foreign(ids, used.worker.n_vocab)
             if wrong is not None:
                 raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
-            yield used.worker
+            yield used
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""
@@ -190,7 +194,7 @@ class LocalService:
                 pulling.pull(*self._names.to_pull(name), progress=report)
 
         try:
-            await asyncio.to_thread(bring)
+            await asyncio.get_running_loop().run_in_executor(self._pulling, bring)
         finally:
             gone.set()
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from q3e_local import machine
 from q3e_local.embedder import Embedder
@@ -30,6 +33,8 @@ _RETRY_S = 5  # when all room is taken by models at work
 _FOREVER_S = 1e9
 _LOOK_S = 0.02
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -39,6 +44,18 @@ class Model:
     worker: Worker
     embedder: Embedder
     queue: BatchQueue
+    # The thread ends when the model is unloaded and nobody holds this record any more.
+    _words: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
+    )
+
+    async def call(self, work: Callable[..., Answer], *arguments: object) -> Answer:
+        """Run work that has the worker tokenize, or write text, on a thread that belongs to this model.
+
+        The worker takes one such call at a time. On the few threads that all requests share, calls that wait for a
+        worker that hangs or starts again would leave no thread to requests for other models.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._words, work, *arguments)
 
 
 @dataclass(eq=False)
@@ -176,7 +193,9 @@ class Models:
                 expires_at = None if entry.for_ever else now + left
                 worker = entry.worker
                 found.append(LoadedModel(entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu))
-        return sorted(found, key=lambda one: (one.expires_at is not None and -one.expires_at) or -float("inf"))
+        return sorted(
+            found, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
+        )
 
     async def close(self, timeout_s: float) -> None:
         """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""

@@ -23,7 +23,7 @@ _SHOWN_AT_MOST = 20
 
 
 class ServedNames:
-    """Names for the clients of a server; what is wrong with one is told so that it helps them, not the one here.
+    """Names for the clients of a server. Error messages name remedies that a client can use.
 
     Raises OptionError where two files it is started with would have the same name.
     """

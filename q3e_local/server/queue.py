@@ -118,7 +118,8 @@ class BatchQueue:
             if request.n_left:
                 self._withdraw(request)
             if request.done.done() and not request.done.cancelled():
-                request.done.exception()  # so that asyncio does not miss its reader when we are cancelled just now
+                # Mark the exception as retrieved: asyncio warns of a future whose exception nobody has read.
+                request.done.exception()
         return request.rows
 
     def check(self, n_texts: int) -> None:

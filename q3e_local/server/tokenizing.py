@@ -1,29 +1,31 @@
-"""A request's inputs to the ids that are decoded, never so much at once that other requests have to wait for it.
+"""A request's inputs to the ids that are decoded, and ids to text, never so much at once that other requests wait.
 
-Knows texts, terms and a model's tokenizer; nothing of batches. Each step runs on a thread and then lets others in.
+Knows texts, terms and a model's tokenizer; nothing of batches. Each step runs on the model's thread and then lets the
+steps of other requests in.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.parting import FAR, PIECE, Cutter
-from q3e_local.request import EmbedRequest, Fitted, Terms
+from q3e_local.request import Fitted, Terms
 from q3e_local.server.models import Model
 
 Inputs = tuple[str | tuple[int, ...], ...]
 
 # Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
 _SLICE = 100_000
-# Tokens of a text whose ids are asked for: some 6 MB of JSON.
+# The most tokens of a text whose ids or count a request asks for: the ids are about 6 MB of JSON.
 TOKENS_MAX = 1 << 20
-# The last tokens before a cut inside a word are not those of the uncut text; so many more are left out.
+# The last tokens before a cut inside a word differ from those of the uncut text, so this many are left out.
 _UNSURE = 1_000
 
-
-_PLAIN = EmbedRequest(())
+# Token ids whose text is written in one go: about 10 ms.
+_IDS_AT_ONCE = 1 << 14
+# The ids behind those that are looked at for the beginning of a character.
+_SEAM = 16
 
 
 async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
@@ -37,7 +39,7 @@ async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
         if _is_huge(some[0]):
             done.append(await _huge(model, some[0], first, terms))
         else:
-            done += await asyncio.to_thread(_ids, model, some, first, terms)
+            done += await model.call(_ids, model, some, first, terms)
     return done
 
 
@@ -46,7 +48,7 @@ async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
 
     Raises InvalidTextError, for more than TOKENS_MAX of them too.
     """
-    await asyncio.to_thread(model.embedder.check_text, text, 0)
+    await model.call(model.embedder.check_text, text, 0)
     ids, _ = await _in_pieces(model, prefix + text, None)
     return ids
 
@@ -61,14 +63,38 @@ async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
             except InvalidTextError as error:
                 raise InvalidTextError(error.message, first) from None
         else:
-            found += await asyncio.to_thread(_lengths, model, texts[first : first + len(some)], first)
+            found += await model.call(_lengths, model, texts[first : first + len(some)], first)
     return found
+
+
+async def text_of(model: Model, ids: list[int]) -> str:
+    """The text of these ids, special tokens written out; bytes that are no UTF-8 become U+FFFD."""
+    parts: list[str] = []
+    start = 0
+    while start < len(ids):
+        end, text = await model.call(_next_text, model, ids, start)
+        parts.append(text)
+        start = end
+    return "".join(parts)
 
 
 def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
     """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
     low, high = min(ids, default=0), max(ids, default=0)
     return low if low < 0 else high if high >= n_vocab else None
+
+
+def _next_text(model: Model, ids: list[int], start: int) -> tuple[int, str]:
+    """Where a run of about _IDS_AT_ONCE ids from `start` ends, and its text. Runs on a thread.
+
+    The ids behind the run begin a character, as each run is decoded from UTF-8 by itself.
+    """
+    end = start + _IDS_AT_ONCE
+    behind = ids[end : end + _SEAM]
+    # subtle: after so many bytes that only continue a character none of them belongs to one, so any end is right.
+    begins = (place for place, piece in enumerate(model.worker.pieces(behind)) if piece and piece[0] & 0xC0 != 0x80)
+    end += next(begins, len(behind)) if behind else 0
+    return end, model.worker.detokenize(ids[start:end])
 
 
 def _hold_ids_to_limit(inputs: Inputs, terms: Terms, eos_id: int) -> None:
@@ -136,13 +162,13 @@ def _lengths(model: Model, texts: tuple[str, ...], first: int) -> list[int]:
 
 async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Terms) -> Fitted:
     assert isinstance(text, str)
-    await asyncio.to_thread(model.embedder.check_text, text, place)
+    await model.call(model.embedder.check_text, text, place)
     ids, is_all = await _in_pieces(model, terms.prefix + text, terms.limit)
     if not is_all and not terms.truncate:
         raise TextTooLongError(
             f"has more than {len(ids)} tokens, the limit is {terms.limit}; truncate it or split it", place
         )
-    prefix = await asyncio.to_thread(_tokenized, model, terms.prefix) if terms.prefix else []
+    prefix = await model.call(_tokenized, model, terms.prefix) if terms.prefix else []
     return model.embedder.fitted(ids, place, terms, prefix)
 
 
@@ -164,7 +190,7 @@ async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[i
             raise InvalidTextError(
                 f"has {FAR} characters in a row without a space or a mark where it could be parted"
             )
-        ids += await asyncio.to_thread(_tokenized, model, text[start:end])
+        ids += await model.call(_tokenized, model, text[start:end])
         start = end
     return ids, True
 
@@ -173,7 +199,7 @@ async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[lis
     """The first `needed` ids or more of the text from `start`, which cannot be parted near there."""
     size = max(PIECE, 2 * needed)
     while True:
-        ids = await asyncio.to_thread(_tokenized, model, text[start : start + size])
+        ids = await model.call(_tokenized, model, text[start : start + size])
         if start + size >= len(text):
             return ids, True
         if len(ids) >= needed + _UNSURE:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # A load that failed is not tried again for this long, unless the file has changed.
 RETRY_S = 5.0
-# Characters that are tokenized in a second, or ids that become text, at the least.
+# The least number of characters tokenized, or of ids written as text, in a second.
 _WORDS_PER_S = 100_000
 
 

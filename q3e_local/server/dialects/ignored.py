@@ -26,7 +26,7 @@ class Ignored:
 
     def tell(self, fields: Fields, path: str, known: Mapping[str, Any]) -> None:
         """Log what of a request's fields is none of the route's."""
-        # Of a request's, as many as are told of all: a client may send a million of them.
+        # A client may send a million unknown fields, and only so many names are logged in all.
         unknown = islice(fields.unknown((*known, *self._others)), _TOLD_AT_MOST)
         for name in map(field_name, unknown):
             if (path, name) not in self._told and len(self._told) < _TOLD_AT_MOST:

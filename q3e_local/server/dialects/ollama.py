@@ -116,11 +116,8 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         given = _model(fields)
         if not given:
             raise UnknownModelError("model '' not found")
-        name, keep, dim = (
-            names.checked(given, settings),
-            keep_alive_s(fields.raw("keep_alive")),
-            fields.integer("dimensions"),
-        )
+        name = names.checked(given, settings)
+        keep, dim = keep_alive_s(fields.raw("keep_alive")), fields.integer("dimensions")
         truncate = fields.flag("truncate", True)
         max_tokens = _max_tokens(fields, truncate)
         with _naming(given):
