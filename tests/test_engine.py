@@ -5,6 +5,7 @@ Token ids go in; text appears only where tokenizing itself is asked. What the em
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import signal
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig, KvType
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
+from q3e_local.llama import contexts as contexts_module
 from q3e_local.llama import native
 from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
@@ -816,6 +819,53 @@ def test_a_long_text_stops_between_two_layers_when_the_engine_is_closed(
             answer.result(20)
         closed.result(20)
     assert n_layers == 1
+
+
+def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
+    f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was freed while llama.cpp computed with it, which ends the process."""
+    monkeypatch.setattr(contexts_module, "_SHORT_BEFORE_FREEING", 0)
+    order, answers, interrupted = "", list[Any](), threading.Event()
+    layer_done = context_module.PoolingContext._layer_done
+
+    def one_layer(self: Any) -> bool:
+        nonlocal order
+        order += "l"
+        if order == "l":
+            _thread.interrupt_main()
+            assert interrupted.wait(20)
+            answers.append(other.submit(engine.decode, [sequences[9]]))
+            wait_until(lambda: engine._owner.n_waiting > 0)
+        return layer_done(self)
+
+    def free(self: Any) -> None:
+        nonlocal order
+        order += "f"
+
+    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine, ThreadPoolExecutor(1) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(context_module.PoolingContext, "_layer_done", one_layer)
+            patch.setattr(context_module.PoolingContext, "free", free)
+            with pytest.raises(KeyboardInterrupt):
+                engine.decode([sequences[N_CTX]])
+            interrupted.set()
+            engine._owner.do(lambda: None)  # the piece is done
+        assert len(answers[0].result(20)) == 1
+        assert order == "l" * engine.info.n_layer
+
+
+def test_nothing_comes_between_the_layers_on_a_gpu(f32: Path, sequences: dict[int, Ids]) -> None:
+    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine:
+        n_calls = []
+        for on_gpu in (True, False):
+            calls: list[None] = []
+            between = partial(calls.append, None)
+            contexts = contexts_module.Contexts(engine._model, engine.info, engine.settings, 1, True, on_gpu, between)
+            contexts.long(N_CTX, N_CTX).decode([sequences[N_CTX]])
+            contexts.free()
+            n_calls.append(len(calls))
+        assert n_calls == [0, engine.info.n_layer]
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:

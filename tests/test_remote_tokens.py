@@ -120,3 +120,18 @@ def test_a_document_is_cut_into_the_same_chunks_for_a_few_requests(
     assert len(here) > 10
     # A text without a mark cannot be parted: each chunk is counted by itself.
     assert len(asked.requests) <= 12 + (len(here) if name == "unmarked.txt" else 0)
+
+
+def test_words_that_another_thread_forgets_meanwhile_are_counted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokens, "_KNOWN_CHARACTERS", 0)
+
+    def ask(texts: list[str]) -> list[int]:
+        if "these" in texts:
+            counts.count(["another"])
+            counts.count(["thread"])
+        return [n - 1 for n in demo().count_tokens(texts)]
+
+    counts = TokenCounts(ask, demo().engine.added_tokens, 1)
+    assert counts.count(["these words"]) == demo().count_tokens(["these words"])

@@ -22,6 +22,7 @@ from q3e_local import Embedder, EmbedRequest, VectorIndex
 from q3e_local.errors import OptionError
 from q3e_local.remote.connection import Server
 from q3e_local.remote.embedder import RemoteEmbedder
+from q3e_local.request import Embedded
 from q3e_local.search.rebuild import rebuild
 from q3e_local.server.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
@@ -235,7 +236,8 @@ def test_a_server_that_dies_leaves_what_was_done_and_the_run_says_so(monkeypatch
     assert result.exit_code == 1
     said, error = result.stderr.splitlines()
     n_kept = int(said.split()[0])
-    assert said == f"{n_kept} files done and kept; the same command goes on with the others"
+    again = f"q3e-local index many -m demo --db many.q3e --chunk-tokens 40 --server {running.url}"
+    assert said == f"{n_kept} files are done and kept; go on with the others by: {again}"
     assert 0 < n_kept < 600
     assert error.startswith(("Error: no server answers at ", "Error: the connection to "))
     with running_server(models=["demo"]) as running:
@@ -286,6 +288,18 @@ def test_a_remote_embedder_is_a_text_model(url: str) -> None:
     with VectorIndex("own.q3e", demo()) as index:
         assert (index.dim, len(index)) == (128, 2)
         assert [hit.id for hit in index.search("one")] == ids
+
+
+def test_results_of_a_server_are_handed_back_before_a_progress_that_ends_the_call(url: str) -> None:
+    def stop(n_texts: int, n_tokens: int) -> None:
+        raise KeyboardInterrupt
+
+    with RemoteEmbedder(Server(url), "demo") as remote:
+        results = remote.stream(EmbedRequest(["one", "two"]), stop)
+        done = [next(results), next(results)]
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    assert [one.prompt_tokens for one in done if isinstance(one, Embedded)] == demo().count_tokens(["one", "two"])
 
 
 def test_a_server_that_takes_few_texts_at_once_gets_few(asked: list[str]) -> None:

@@ -113,6 +113,31 @@ def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on() -> None:
     assert str(error) == "this batch"
 
 
+def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    beside, answers = Beside(), list[float]()
+    with monkeypatch.context() as patch:
+        patch.setattr(beside.owner, "_submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            beside.owner.batch(beside.batch(1))
+    threading.Thread(target=lambda: answers.append(beside.owner.batch(beside.batch(2))), daemon=True).start()
+    until(lambda: answers)
+    assert answers == [2]
+    assert beside.owner.n_waiting == 0
+    beside.end()
+
+
+def test_the_thread_knows_that_a_batch_is_computed_inside_a_long_text() -> None:
+    beside, inside = Beside(), list[bool]()
+    beside.coming = [lambda: inside.append(beside.owner.is_letting_in)]
+    beside.owner.long(beside.text, 2)
+    beside.owner.batch(lambda: inside.append(beside.owner.is_letting_in))
+    assert inside == [True, False]
+    beside.end()
+
+
 def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits() -> None:
     owner, n_steps = Owner(), []
     working, closing = threading.Event(), threading.Event()
@@ -164,10 +189,11 @@ def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch: pytest.Mo
     class Interrupted:
         n = 0
 
-        def acquire(self) -> None:
+        def acquire(self, timeout: float = -1) -> bool:
             self.n += 1
             if self.n == 2:
                 raise KeyboardInterrupt
+            return True
 
         def release(self) -> None:
             pass

@@ -48,11 +48,12 @@ class Contexts:
         on_gpu: bool,
         between: Callable[[], None],
     ) -> None:
-        """`between` is called between the layers of a long text, and may compute with `batch`."""
+        """`between` is called between the layers of a long text, and may compute with `batch`; not if `on_gpu`."""
         self.counts = Counts()
         self._model, self._info, self._settings = model, info, settings
         self._n_seq_max, self._tap, self._on_gpu = n_seq_max, tap, on_gpu
-        self._between = between
+        # A GPU would have to stop after each layer, to save others a wait for one piece: far less than a second.
+        self._between = None if on_gpu else between
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
         plan = self._batch_plan()

@@ -267,7 +267,8 @@ class LlamaEngine:
         if not self.tap and sum(map(len, sequences)) > self.n_batch:
             return self._decode_apart(sequences)
         contexts = self._living()
-        contexts.passed(long_at_work=self._one_long.is_taken)
+        # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
+        contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
         try:
             vectors = self._tried(contexts.batch, sequences, n_prefix)
         except native.NativeError as error:

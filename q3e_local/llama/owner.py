@@ -32,6 +32,7 @@ class Owner:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.stopping = False
+        self.is_letting_in = False  # a batch is computed between two steps of a long text
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
         self._batches: deque[Callable[[], None]] = deque()
@@ -65,7 +66,7 @@ class Owner:
 
         self._batches.append(run)
         try:
-            self._submit(self._next_batch)  # which is not this one where this one was let in before
+            self._submit(self._through, run)
         except EngineError:
             with suppress(ValueError):
                 self._batches.remove(run)
@@ -85,7 +86,11 @@ class Owner:
         """Between two steps of a long text: compute a batch that waits, if it is its turn. Raises as `go_on`."""
         self.go_on()
         if self._batches and self._clock() - self._resumed >= self._latest_s:
-            self._next_batch()
+            self.is_letting_in = True
+            try:
+                self._next_batch()
+            finally:
+                self.is_letting_in = False
             self._resumed = self._clock()
 
     def go_on(self) -> None:
@@ -112,11 +117,16 @@ class Owner:
 
     # On the thread from here on.
 
+    def _through(self, batch: Callable[[], None]) -> None:
+        """Compute the batches that wait, up to this one, which may have been let in before.
+
+        Ctrl-C may leave a batch in the queue that nobody waits for, so that the first batch there may be another.
+        """
+        while batch in self._batches:
+            self._next_batch()
+
     def _next_batch(self) -> None:
-        try:
-            batch = self._batches.popleft()
-        except IndexError:  # it was let in before
-            return
+        batch = self._batches.popleft()
         began = self._clock()
         batch()
         self._ended = self._clock()
@@ -157,8 +167,9 @@ class InTurn:
             with self._guard:
                 self._line.append(mine)
                 is_first = self._line[0] is mine
-            if not is_first:
-                mine.acquire()
+            # On Windows, Ctrl-C interrupts no wait without an end.
+            while not is_first and not mine.acquire(timeout=_POLL_S):
+                pass
         except BaseException:  # Ctrl-C
             self._leave(mine)
             raise

@@ -141,9 +141,9 @@ class RemoteEmbedder(TextModel):
             first_index += len(texts)
             n_texts += len(results)
             n_tokens += sum(one.prompt_tokens for one in results if isinstance(one, Embedded))
-            if progress is not None:
-                progress(n_texts, n_tokens)
             yield from results
+            if progress is not None:  # an exception that it raises must not take these results along
+                progress(n_texts, n_tokens)
 
     def _window(
         self, texts: list[str], options: dict[str, Any], space: str, first_index: int

@@ -33,22 +33,25 @@ class TokenCounts:
         """The tokens of each text, its end token included."""
         parts = [self._parts(text) for text in texts]
         known = self._remembered()
-        self._learn(dict.fromkeys(part for some in parts for part in some if part not in known))
+        self._learn(known, dict.fromkeys(part for some in parts for part in some if part not in known))
         return [sum(map(known.__getitem__, some)) + 1 for some in parts]
 
     def expect(self, texts: Iterable[str]) -> None:
         """Learn the words of texts that are to be counted, or parts of which are."""
         known = self._remembered()
         parts = (part for text in texts for part in self._parts(text) if len(part) <= _WORD_CHARACTERS)
-        self._learn(dict.fromkeys(part for part in parts if part not in known))
+        self._learn(known, dict.fromkeys(part for part in parts if part not in known))
 
-    def _learn(self, words: Iterable[str]) -> None:
+    def _learn(self, known: dict[str, int], words: Iterable[str]) -> None:
         for some in _windows(words, self._items_max):
-            self._known.update(zip(some, self._ask(some), strict=True))
+            known.update(zip(some, self._ask(some), strict=True))
             self._n_characters += sum(map(len, some))
 
     def _remembered(self) -> dict[str, int]:
-        """The words known so far; none again where they have become too many."""
+        """The words known so far; none again where they have become too many.
+
+        Who counts keeps the answer: another thread may begin again meanwhile.
+        """
         if self._n_characters > _KNOWN_CHARACTERS:
             self._known, self._n_characters = {}, 0
         return self._known
