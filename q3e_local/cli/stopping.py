@@ -134,7 +134,7 @@ def is_work_left() -> bool:
 def _handled(
     numbers: Sequence[int],
     is_to_replace: Callable[[object], bool],
-    handler: Callable[[int, FrameType | None], object],
+    handler: _Handler,
 ) -> Iterator[None]:
     """Put `handler` in the place of some others. Only the main thread may, and only it is interrupted."""
     before = {}
