@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from q3e_local.cli import DONE, SKIPPED, candidates, inputs
 from q3e_local.cli.again import again
 from q3e_local.cli.computing import check_request, computing
-from q3e_local.cli.embed_run import Blank, Run, Tally
+from q3e_local.cli.embed_run import Run, Tally
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE
-from q3e_local.cli.inputs import Layout, Source, layout_options
+from q3e_local.cli.inputs import Blank, Layout, Source, layout_options
 from q3e_local.cli.loading import check_dim, in_use
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import meter
@@ -27,9 +26,6 @@ from q3e_local.prompts import TASKS, Kind
 from q3e_local.request import EmbedRequest
 from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
-
-if TYPE_CHECKING:
-    pass
 
 _SKIPPED_AT_MOST = 100
 _RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
@@ -123,7 +119,7 @@ def embed(
     tell = say if not quiet else _mute
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
-    n_texts = inputs.check(source, True, blank in (None, "error"), skip_errors, tell)
+    n_texts = inputs.check(source, blank, skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
     with (
         stopping_cleanly(),

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli.inputs import Item, Source
+from q3e_local.cli.inputs import Blank, Item, Source
 from q3e_local.cli.inputs.source import Tell
 from q3e_local.cli.inputs.survey import advice
 from q3e_local.cli.outputs import Output
@@ -25,8 +25,6 @@ from q3e_local.request import Embedded, EmbedRequest
 
 if TYPE_CHECKING:
     from q3e_local.remote.embedder import RemoteEmbedder
-
-Blank = Literal["zeros", "skip", "error"]
 
 _NAMED_AT_MOST = 5
 
@@ -95,7 +93,8 @@ class Run:
                 self._tally.skipped[index] = f"{item.id} {result.message}"
                 if self._blank == "zeros":
                     self._write_zeros(index, item)
-                self._show.skipped(item.n_bytes)
+                else:
+                    self._show.skipped(item.n_bytes)
             else:
                 vector, tokens = result.vector, result.prompt_tokens
                 self._out.write(Record(index, item.id, item.text, tokens, result.truncated, vector, item.kept))
@@ -138,10 +137,11 @@ class Run:
             self._tally.n_blank += 1
         else:
             self._tally.skipped[index] = f"{item.id} {item.problem}"
-        self._show.skipped(item.n_bytes)
         if self._blank == "zeros":
             self._given.append((index, item))
             self._write_due_zeros()
+        else:
+            self._show.skipped(item.n_bytes)
 
     def _write_due_zeros(self) -> None:
         """Write the rows of zeros that no text stands before."""
@@ -151,6 +151,7 @@ class Run:
     def _write_zeros(self, index: int, item: Item) -> None:
         zeros = np.zeros(self._dim, np.float32)
         self._out.write(Record(index, item.id, item.text, 0, False, zeros, item.kept, blank=True))
+        self._show.skipped(item.n_bytes, n_there=1)
 
     def _computed(self, n_texts: int, n_tokens: int) -> None:
         self._show.computed(n_texts, n_tokens)
