@@ -38,7 +38,7 @@ class Tally:
     n_done_before: int = 0
     n_cached: int = 0
     n_cached_tokens: int = 0
-    cut: list[str] = field(default_factory=list)  # the first
+    cut: list[str] = field(default_factory=list)  # ids of the first of them
     n_cut: int = 0
     n_blank: int = 0
     skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
@@ -77,9 +77,10 @@ class Run:
         self._show, self._batches, self._tally = show, batches, tally
         self._skip, self._blank = skip, blank
         self._last_done = max(out.done, default=-1)
-        # Not yet written: those at the embedder, and those with a problem for which a row of zeros is due.
+        # Items that are not written yet: the embedder has their texts, or, for an item with a problem, a row of
+        # zeros is due once all items before it are written.
         self._given: deque[tuple[int, Item]] = deque()
-        self._is_read = False  # to its end
+        self._is_read = False  # whether the source was read to its end
         self._failure: InputError | None = None
 
     def go(self, source: Source, tell: Tell) -> None:
@@ -160,7 +161,7 @@ class Run:
 
 
 def _check_same(index: int, item: Item, name: str, digest: str) -> None:
-    """Refuse to go on with an output that is of other texts. Raises OutputError."""
+    """Compare an item with the id and the digest that the output has at its index. Raises OutputError."""
     if item.id != name:
         raise OutputError(
             f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"

@@ -28,7 +28,7 @@ class Survey:
         self._has_all_blank = True
 
     def add(self, item: Item) -> None:
-        """Count one."""
+        """Count an item."""
         self.n_items += 1
         if item.problem is None:
             self.n_texts += 1
