@@ -112,6 +112,7 @@ def test_the_settings_of_the_machine_stand_in_a_group_behind_a_commands_own(
     own, _, of_engine = result.stdout.partition(ENGINE_SECTION)
     engine_options = [one for one in command.params if one.name in ENGINE_PARAMETERS]
     assert bool(of_engine) == bool(engine_options) or words == ("index",)
+    assert re.match(r"(?s).*\nOptions:\n  -", own), "an argument stands in the usage, not among the options"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             wanted, other = (of_engine, own) if parameter in engine_options else (own, of_engine)

@@ -207,7 +207,7 @@ def test_output_to_a_dash_is_stdout():
         (["t.jsonl"], "t.jsonl is embedded as one text; for its records give --jsonl FIELD\n"),
         (
             ["--text", "a", "--task", "code"],
-            "--task code is for queries: documents stand bare; for queries add --as query\n",
+            "--task code is for queries: documents get no instruction; for queries add --as query\n",
         ),
         (["--text", "a", "--task", "sts"], None),
         (["--csv", "a", "t.csv"], None),

@@ -378,7 +378,7 @@ def test_a_run_that_fails_leaves_what_it_wrote_where_it_can_go_on(suffix, tmp_pa
     assert result.stderr.splitlines() == [
         f"2 texts are in {name}; "
         f"go on with: q3e-local embed -m demo --lines -o {name} --resume, given the same input",
-        "Error: stdin:3 is a binary file (NUL at byte 0); or go on without it: --skip-errors",
+        "Error: stdin:3 is a binary file (NUL at byte 0); go on without it: --skip-errors",
     ]
     got = READERS[suffix][1]((tmp_path / name).read_bytes(), np.dtype(np.float32))
     np.testing.assert_array_equal(got, expected(["one", "two"]).vectors)

@@ -135,12 +135,27 @@ def test_ctrl_c_in_a_pipe_leaves_whole_records(many):
     assert ids(whole) == [f"many.txt:{n}" for n in range(1, whole.count(b"\n") + 1)]
 
 
+SAYS_WHEN_IT_READS = """
+import io, os, sys
+from q3e_local.cli import main
+
+class Stdin(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        os.write(1, b"reading\\n")
+        return sys.__stdin__.buffer.raw.readinto(buffer)
+
+sys.stdin = io.TextIOWrapper(io.BufferedReader(Stdin()))
+main(sys.argv[1:])
+"""
+
+
 def test_ctrl_c_while_it_waits_for_stdin():
-    program = "import sys; from q3e_local.cli import main; print('ready', flush=True); main(sys.argv[1:])"
-    arguments = [sys.executable, "-c", program, "embed", "-m", "demo", "--lines"]
+    arguments = [sys.executable, "-c", SAYS_WHEN_IT_READS, "embed", "-m", "demo", "--lines"]
     with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.5)
+        assert process.stdout.readline() == b"reading\n"
         process.send_signal(signal.SIGINT)
         said = process.stderr.read().decode()
     assert (process.returncode, said) == (130, "Interrupted.\n")

@@ -429,7 +429,7 @@ def test_a_job_names_what_fails_and_offers_what_helps(tmp_path):
     write(tmp_path, {"e.csv": "text,n\n,1\n,2\n", "two.csv": "text,n\none,0\n,1\n,2\n"})
     result = run("duplicates", "two.csv", "--csv", "text")
     assert result.stderr == (
-        "Error: 2 of 3 texts are blank: two.csv:3, two.csv:4; or go on without them: --skip-errors\n"
+        "Error: 2 of 3 texts are blank: two.csv:3, two.csv:4; go on without them: --skip-errors\n"
     )
     assert "--skip-errors" not in run("duplicates", "e.csv", "--csv", "text").stderr
 

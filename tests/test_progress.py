@@ -118,13 +118,13 @@ def test_the_texts_of_an_input_are_counted_before_they_are_read(layout, content,
     write(tmp_path, {"in": content})
     source = find(["in"], ["one more"], None, layout)
     said = []
-    assert check(source, True, True, False, said.append) == n_texts + 1 == len(list(source.read(said.append)))
+    assert check(source, None, False, said.append) == n_texts + 1 == len(list(source.read(said.append)))
 
 
 def test_what_can_be_read_only_once_is_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one")))
     for layout in (Layout(), Layout(lines=True)):
-        assert check(find(["-"], [], None, layout), True, True, False, print) is None
+        assert check(find(["-"], [], None, layout), None, False, print) is None
 
 
 # Characters that an encoding lacks.

@@ -211,6 +211,23 @@ def test_the_line_begins_where_resume_does(gates):
         assert screen.lines[0].startswith("4 texts (8 were there already), ")
 
 
+def test_rows_of_zeros_are_counted_as_all_rows_are(gates):
+    write(Path.cwd(), {"z.txt": "\n\n".join(TEXTS[:10])})
+    gates.open("all")
+    arguments = gated("embed", "-m", "demo", "--lines", "z.txt", "--blank", "zeros", "-o", "o.jsonl")
+    subprocess.run([*arguments, "-q"], check=True, env=os.environ | gates.environment)
+    kept = Path("o.jsonl").read_bytes().splitlines(keepends=True)[:7]  # four texts, and three blank ones
+    Path("o.jsonl").write_bytes(b"".join(kept))
+    gates.close("all")
+    gates.open(1)
+    with on_screen([*arguments, "--resume"], 100, 30, gates.environment) as screen:
+        gates.wait_for(2)
+        screen.wait_for("16 of 19 texts")  # a batch of four texts, and the five blank ones around them
+        gates.open("all")
+        assert screen.end() == 0
+        assert "of 10 texts" not in screen.raw.decode()
+
+
 def test_a_terminal_without_braille_gets_another_spinner(gates):
     with on_screen(gated(*TO_FILE), 100, 30,
                    gates.environment | {"PYTHONIOENCODING": "ascii"}) as screen:  # fmt: skip

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from q3e_local.cli import DONE, SKIPPED, candidates, inputs
 from q3e_local.cli.again import again
 from q3e_local.cli.computing import check_request, computing
-from q3e_local.cli.embed_run import Blank, Run, Tally
+from q3e_local.cli.embed_run import Run, Tally
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained, model_option
 from q3e_local.cli.formats import FORMATS, RESUMABLE
-from q3e_local.cli.inputs import Layout, Source, layout_options
+from q3e_local.cli.inputs import Blank, Layout, Source, layout_options
 from q3e_local.cli.loading import check_dim, in_use
 from q3e_local.cli.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.progress import meter
@@ -27,9 +26,6 @@ from q3e_local.prompts import TASKS, Kind
 from q3e_local.request import EmbedRequest
 from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
-
-if TYPE_CHECKING:
-    pass
 
 _SKIPPED_AT_MOST = 100
 _RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
@@ -107,9 +103,11 @@ def embed(
       q3e-local embed --csv text reviews.xlsx --keep label,date -o reviews.parquet
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
-    # A blank line is no text, unless its row is asked for.
+    # With --blank zeros or error a blank line is a text that is blank; else --lines passes over it.
     layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
-    form = choose_format(form, None if output == Path("-") else output)  # a link's own name says it
+    form = choose_format(
+        form, None if output == Path("-") else output
+    )  # before `settle` follows a link: the link's suffix decides
     output = settle(output)
     source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
     check_form(form, layout.keep, blank == "zeros", dtype)
@@ -123,7 +121,7 @@ def embed(
     tell = say if not quiet else _mute
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
-    n_texts = inputs.check(source, True, blank in (None, "error"), skip_errors, tell)
+    n_texts = inputs.check(source, blank, skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
     with (
         stopping_cleanly(),
@@ -140,7 +138,7 @@ def embed(
         with (
             open_output(output, form, about, resume) as out,
             meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
-            # Where nothing is kept, and while a server computes, there is nothing to wait for.
+            # Ctrl-C waits for a batch only where the output keeps its vectors and this process computes it.
             between_batches(output is not None and form in RESUMABLE and not server) as batches,
         ):
             try:
@@ -159,7 +157,7 @@ def embed(
 
 
 def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
-    """After a run that did not end well: how to go on, or that nothing is left of it."""
+    """Say of a run that failed or was interrupted how many texts are kept, and which command continues it."""
     n_kept = len(out.done) + out.n_written
     if not n_kept:
         return ""
@@ -175,7 +173,7 @@ def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
-    """What a person may not have meant."""
+    """Say so where a table or JSON Lines is about to be embedded as one text, which is seldom meant."""
     if quiet or not layout.is_whole:
         return
     for path in source.paths:
@@ -186,9 +184,9 @@ def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
 
 
 def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
-    """The same of a task that leaves the texts as they are."""
+    """Say so where --task changes nothing, because documents get no instruction."""
     if not quiet and request.task is not None and is_plain(about.space):
-        say(f"--task {request.task} is for queries: documents stand bare; for queries add --as query")
+        say(f"--task {request.task} is for queries: documents get no instruction; for queries add --as query")
 
 
 def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
@@ -215,4 +213,4 @@ def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
 
 
 def _mute(line: str) -> None:
-    """What a quiet run says."""
+    """Say nothing: a quiet run takes this for `say`."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli.inputs import Item, Source
+from q3e_local.cli.inputs import Blank, Item, Source
 from q3e_local.cli.inputs.source import Tell
 from q3e_local.cli.inputs.survey import advice
 from q3e_local.cli.outputs import Output
@@ -26,8 +26,6 @@ from q3e_local.request import Embedded, EmbedRequest
 if TYPE_CHECKING:
     from q3e_local.remote.embedder import RemoteEmbedder
 
-Blank = Literal["zeros", "skip", "error"]
-
 _NAMED_AT_MOST = 5
 
 
@@ -40,7 +38,7 @@ class Tally:
     n_done_before: int = 0
     n_cached: int = 0
     n_cached_tokens: int = 0
-    cut: list[str] = field(default_factory=list)  # the first
+    cut: list[str] = field(default_factory=list)  # ids of the first of them
     n_cut: int = 0
     n_blank: int = 0
     skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
@@ -79,9 +77,10 @@ class Run:
         self._show, self._batches, self._tally = show, batches, tally
         self._skip, self._blank = skip, blank
         self._last_done = max(out.done, default=-1)
-        # Not yet written: those at the embedder, and those with a problem for which a row of zeros is due.
+        # Items that are not written yet: the embedder has their texts, or, for an item with a problem, a row of
+        # zeros is due once all items before it are written.
         self._given: deque[tuple[int, Item]] = deque()
-        self._is_read = False  # to its end
+        self._is_read = False  # whether the source was read to its end
         self._failure: InputError | None = None
 
     def go(self, source: Source, tell: Tell) -> None:
@@ -95,7 +94,8 @@ class Run:
                 self._tally.skipped[index] = f"{item.id} {result.message}"
                 if self._blank == "zeros":
                     self._write_zeros(index, item)
-                self._show.skipped(item.n_bytes)
+                else:
+                    self._show.skipped(item.n_bytes)
             else:
                 vector, tokens = result.vector, result.prompt_tokens
                 self._out.write(Record(index, item.id, item.text, tokens, result.truncated, vector, item.kept))
@@ -138,10 +138,11 @@ class Run:
             self._tally.n_blank += 1
         else:
             self._tally.skipped[index] = f"{item.id} {item.problem}"
-        self._show.skipped(item.n_bytes)
         if self._blank == "zeros":
             self._given.append((index, item))
             self._write_due_zeros()
+        else:
+            self._show.skipped(item.n_bytes)
 
     def _write_due_zeros(self) -> None:
         """Write the rows of zeros that no text stands before."""
@@ -151,6 +152,7 @@ class Run:
     def _write_zeros(self, index: int, item: Item) -> None:
         zeros = np.zeros(self._dim, np.float32)
         self._out.write(Record(index, item.id, item.text, 0, False, zeros, item.kept, blank=True))
+        self._show.skipped(item.n_bytes, n_there=1)
 
     def _computed(self, n_texts: int, n_tokens: int) -> None:
         self._show.computed(n_texts, n_tokens)
@@ -159,7 +161,7 @@ class Run:
 
 
 def _check_same(index: int, item: Item, name: str, digest: str) -> None:
-    """Refuse to go on with an output that is of other texts. Raises OutputError."""
+    """Compare an item with the id and the digest that the output has at its index. Raises OutputError."""
     if item.id != name:
         raise OutputError(
             f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"

@@ -107,7 +107,8 @@ class ModelCommand(click.Command):
 def _format(
     title: str, parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    records = [record for one in parameters if (record := one.get_help_record(ctx)) is not None]
+    options = [one for one in parameters if isinstance(one, click.Option)]  # an argument's help is its metavar alone
+    records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
     with formatter.section(title):
         formatter.write_dl(records)
 

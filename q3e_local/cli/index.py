@@ -87,9 +87,10 @@ class _FoldersOrCommand(click.Group):
 def index() -> None:
     """Index folders, so that `search` finds what stands in their files.
 
-    Text, Markdown, reStructuredText, HTML, PDF, DOCX, PPTX, EPUB, notebooks, CSV, JSON Lines and source code. Only
-    what changed since the last time is embedded again, what was deleted goes. Interrupted at any point, the next run
-    goes on. A file may be named too; a folder that has a command's name is ./list.
+    Text, Markdown, reStructuredText, HTML, PDF, DOCX, PPTX, XLSX, ODT, RTF, EPUB, mails, notebooks, CSV, JSON Lines
+    and source code; with LibreOffice also DOC, WPS, PPT and XLS. Only what changed since the last time is embedded
+    again, what was deleted goes. Interrupted at any point, the next run goes on. A file may be named too; a folder
+    that has a command's name is ./list.
 
     \b
       q3e-local index notes papers

@@ -214,10 +214,10 @@ def rebuild(
     name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
     server: str | None, engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
 ) -> int:  # fmt: skip
-    """Embed all chunks of an index again, with another model or dim: for that the files are not needed.
+    """Embed all chunks of an index again, with another model or dim.
 
-    Until it is done the index can be searched as it was. Interrupted, the same command goes on. Only a smaller dim of
-    the same model needs no embedding.
+    The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
+    on. Only a smaller dim of the same model needs no embedding.
     """
     from q3e_local.search.embedding import DOCUMENT_TASK
     from q3e_local.search.rebuild import rebuild as rebuilding

@@ -79,7 +79,7 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
 
 
 def _open(path: Path) -> BinaryIO:
-    """As it is: what --force is to replace goes with the first record."""
+    """Open without truncating: with --force the old content is lost only when the first record is written."""
     stream: BinaryIO = path.open("r+b" if path.exists() else "x+b")
     return stream
 

@@ -30,7 +30,7 @@ _Handler = Callable[[int, FrameType | None], object]
 @contextmanager
 def stopping_cleanly() -> Iterator[None]:
     """Being ended or losing the terminal is like Ctrl-C: half of a file does not stay behind."""
-    # One that is ignored stays so: `nohup` means it.
+    # Leave an ignored signal ignored, as under `nohup`.
     with _handled(_NUMBERS, lambda before: before == signal.SIG_DFL, signal.default_int_handler):
         yield
 
@@ -134,9 +134,12 @@ def is_work_left() -> bool:
 def _handled(
     numbers: Sequence[int],
     is_to_replace: Callable[[object], bool],
-    handler: Callable[[int, FrameType | None], object],
+    handler: _Handler,
 ) -> Iterator[None]:
-    """Put `handler` in the place of some others. Only the main thread may, and only it is interrupted."""
+    """Replace the handlers for which `is_to_replace`, until the block ends.
+
+    Outside the main thread nothing is replaced, because Python lets only the main thread set handlers.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in numbers}

@@ -9,7 +9,7 @@ from q3e_local.cli.inputs.finding import find
 from q3e_local.cli.inputs.layout import STDIN, Layout
 from q3e_local.cli.inputs.options import layout_options
 from q3e_local.cli.inputs.source import Source
-from q3e_local.cli.inputs.survey import Survey, check
+from q3e_local.cli.inputs.survey import Blank, Survey, check
 from q3e_local.reading.records import Item
 
-__all__ = ["STDIN", "Item", "Layout", "Source", "Survey", "check", "find", "layout_options"]
+__all__ = ["STDIN", "Blank", "Item", "Layout", "Source", "Survey", "check", "find", "layout_options"]

@@ -6,10 +6,14 @@ Knows the options that help; nothing of models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from q3e_local.cli.inputs.source import Source, Tell
 from q3e_local.errors import InputError
 from q3e_local.reading.records import Item
+
+Blank = Literal["zeros", "skip", "error"]
+"""What becomes of a blank text: a row of zeros, nothing, or an error."""
 
 _NAMED_AT_MOST = 5
 
@@ -24,7 +28,7 @@ class Survey:
         self._has_all_blank = True
 
     def add(self, item: Item) -> None:
-        """Count one."""
+        """Count an item."""
         self.n_items += 1
         if item.problem is None:
             self.n_texts += 1
@@ -65,12 +69,13 @@ def advice(wrong: Sequence[Item], has_others: bool, has_blank: bool) -> str:
     if "blank" in causes and has_blank and has_others:
         ways.append("leave blank texts out with --blank skip, or embed them as zeros with --blank zeros")
     if has_others and (causes != {"blank"} or not has_blank):
-        ways.append(f"or go on without {'it' if len(wrong) == 1 else 'them'}: --skip-errors")
+        way = f"go on without {'it' if len(wrong) == 1 else 'them'}: --skip-errors"
+        ways.append(f"or {way}" if ways else way)
     return "".join(f"; {way}" for way in ways)
 
 
-def check(source: Source, has_blank: bool, blank_is_wrong: bool, skip: bool, tell: Tell) -> int | None:
-    """Read all records once, before a model is loaded for them. Return how many texts can be embedded.
+def check(source: Source, blank: Blank | None, skip: bool, tell: Tell) -> int | None:
+    """Read all records once, before a model is loaded for them. Return how many rows the output will have.
 
     Files that are one text each are counted and not read. None of what can be read only once, as stdin. With `skip`
     what is wrong is left to the run, which lists it. Raises InputError for what is wrong, for no text at all, and for
@@ -80,7 +85,7 @@ def check(source: Source, has_blank: bool, blank_is_wrong: bool, skip: bool, tel
         return None
     if source.layout.is_whole:
         return len(source.paths) + len(source.texts)
-    survey = Survey(has_blank, blank_is_wrong)
+    survey = Survey(has_blank=True, blank_is_wrong=blank in (None, "error"))
     missing = dict.fromkeys(source.layout.keep if source.layout.jsonl is not None else ())
     for item in source.read(tell):
         survey.add(item)
@@ -93,4 +98,4 @@ def check(source: Source, has_blank: bool, blank_is_wrong: bool, skip: bool, tel
         raise InputError(f"no record has the field {next(iter(missing))!r} to keep")
     if not survey.n_texts and not skip:
         raise InputError("there are no texts in the input: all of them are blank")
-    return survey.n_texts
+    return survey.n_items if blank == "zeros" else survey.n_texts
