@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import xlsxwriter
-from command import demo, embed, expected, records, run, write
+from command import command, demo, embed, expected, records, run, write
 
 TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01\n"
 GBK = "编号;文本;标签\n1;第三季度预算已获批准;好\n2;办公室搬迁;坏\n".encode("gbk")
@@ -355,8 +356,29 @@ def test_going_on_is_offered_where_something_is_left_to_embed(files, arguments, 
     write(tmp_path, files)
     result = embed(*arguments)
     assert (result.exit_code, "--skip-errors" in result.stderr) == (1, is_offered), result.stderr
-    piped = embed(*arguments[:-1], input=files["a"]) if len(files) == 1 else result
-    assert (piped.exit_code, "--skip-errors" in piped.stderr) == (1, is_offered), piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "is_offered"),
+    [
+        ('{"t": 1}\n', ["--jsonl", "t"], True),  # a record may follow
+        ("n,m\n1,2\n", ["--csv", "t"], False),  # no record has the column
+        (b"\xff", [], False),  # all of it is one text
+    ],
+)
+def test_of_a_pipe_going_on_is_offered_where_something_may_follow(text, arguments, is_offered):
+    result = embed(*arguments, input=text)
+    assert (result.exit_code, "--skip-errors" in result.stderr) == (1, is_offered), result.stderr
+
+
+def test_a_wrong_record_of_a_pipe_is_said_while_the_pipe_is_open(tmp_path):
+    """It once waited for the next good record, or the end of the pipe, before it said so."""
+    with subprocess.Popen(command("--jsonl", "t"), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b'{"t": 1}\n')
+        process.stdin.flush()
+        assert process.wait(120) == 1
+        assert b"--skip-errors" in process.stderr.read()
+        process.stdin.close()
 
 
 def test_nothing_is_offered_of_a_table_without_any_text(tmp_path):

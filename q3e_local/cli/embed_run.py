@@ -124,7 +124,7 @@ class Run:
             elif self._skip or self._is_excused(item):
                 self._leave_out(index, item)
             else:
-                has_others = bool(self._tally.n_texts or self._given or self._out.done)
+                has_others = bool(self._tally.n_texts or self._given or self._out.done) or _may_go_on(source, item)
                 has_others = has_others or any(one.problem is None for one in items)
                 self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
                 break
@@ -158,6 +158,11 @@ class Run:
         self._show.computed(n_texts, n_tokens)
         if self._given or not self._is_read:
             self._batches.check()
+
+
+def _may_go_on(source: Source, item: Item) -> bool:
+    """Whether records may follow that nobody should wait for: a pipe may stay open without end."""
+    return None in source.paths and not source.layout.is_whole and item.cause != "file"
 
 
 def _check_same(index: int, item: Item, name: str, digest: str) -> None:
