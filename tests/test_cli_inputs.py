@@ -204,7 +204,7 @@ PROBLEMS = {
     ),
     "JSON null": (
         {"a": '{"text": "one", "n": 1}\n{"text": null, "n": 2}\n{"text": "three", "n": 3}'},
-        ["--jsonl", "text", "--id", "n", "a"], "2 has no field 'text' (a:2)", "3",
+        ["--jsonl", "text", "--id", "n", "a"], "2 field 'text' is null (a:2)", "3",
     ),
     "a JSON number": (
         {"a": '{"text": "one"}\n{"text": 2}\n{"text": "three"}'}, ["--jsonl", "text", "a"],

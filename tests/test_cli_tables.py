@@ -381,6 +381,27 @@ def test_a_wrong_record_of_a_pipe_is_said_while_the_pipe_is_open(tmp_path):
         process.stdin.close()
 
 
+@pytest.mark.parametrize("blank", [(), ("--blank", "zeros"), ("--blank", "skip")])
+def test_a_field_that_no_record_has_is_named_with_those_there_are(blank, tmp_path):
+    write(tmp_path, {"p.jsonl": '{"text": "one", "n": 1}\n{"text": "two", "n": 2}\n'})
+    result = embed("--jsonl", "txt", "p.jsonl", *blank)
+    said = "Error: p.jsonl:1 has no field 'txt'; its fields are text, n; the nearest is 'text'\n"
+    assert (result.exit_code, result.stderr) == (1, said)
+
+
+def test_names_to_keep_are_parted_by_full_width_commas_too(tmp_path):
+    write(tmp_path, {"t.csv": "text,部门,日期\none,市场,1月\n"})
+    result = embed("--csv", "text", "t.csv", "--keep", "部门，日期")
+    assert result.exit_code == 0, result.stderr
+    assert [(one["部门"], one["日期"]) for one in records(result.stdout)] == [("市场", "1月")]
+
+
+def test_a_mail_is_not_embedded_as_its_source(tmp_path):
+    write(tmp_path, {"a.eml": "Subject: plan\n\nthe plan\n"})
+    result = embed("a.eml")
+    assert (result.exit_code, "a.eml is EML, which only q3e-local index reads" in result.stderr) == (1, True)
+
+
 def test_nothing_is_offered_of_a_table_without_any_text(tmp_path):
     write(tmp_path, {"e.csv": "text,n\n,1\n,2\n"})
     result = embed("--csv", "text", "e.csv")

@@ -95,7 +95,8 @@ def embed(
     """Turn texts into embeddings.
 
     A file is one text, unless --lines, --jsonl or --csv says otherwise; a folder is all files in it; - is stdin,
-    which is also read when nothing is named and something is piped in. Text is UTF-8, or what it certainly is.
+    which is also read when nothing is named and something is piped in. Text is UTF-8; UTF-16 and GBK are read where
+    the file leaves no doubt.
 
     \b
       q3e-local embed notes.md report.txt -o vectors.npy

@@ -106,8 +106,12 @@ def cell(value: Any) -> str:
 
 
 def kept_names(given: Sequence[str]) -> tuple[str, ...]:
-    """The names in --keep: parted by commas, in double quotes where a name has a comma. Raises OptionError."""
-    names = [name for each in given for row in csv.reader([each]) for name in row]
+    """The names in --keep: parted by commas, in double quotes where a name has a comma. Raises OptionError.
+
+    A full-width comma parts names too, because it is what a Chinese keyboard gives, unless double quotes are used.
+    """
+    plain = [each if '"' in each else each.replace("\uff0c", ",") for each in given]
+    names = [name for each in plain for row in csv.reader([each]) for name in row]
     for place, name in enumerate(names):
         if not name:
             raise OptionError(f"--keep has an empty name in {', '.join(given)!r}")

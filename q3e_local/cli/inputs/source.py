@@ -24,7 +24,8 @@ Tell = Callable[[str], None]
 Kind = Literal["text", "parquet", "workbook"]
 _KINDS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet", ".xlsx": "workbook", ".xlsm": "workbook"}
 _SHOWN = {"parquet": "Parquet", "workbook": "an Excel workbook"}
-_DOCUMENTS = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "doc", "ppt"}  # kinds of files that hold more than text
+# Kinds of files that hold more than text.
+_DOCUMENTS = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "eml", "doc", "ppt"}
 _TABS = {".tsv", ".tab"}
 _NAMED_AT_MOST = 5
 # How files begin that are no text, and have a reader by another suffix or none.

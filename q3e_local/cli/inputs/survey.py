@@ -26,10 +26,15 @@ class Survey:
         self.n_items = self.n_texts = self.n_wrong = 0
         self._wrong: list[Item] = []  # the first
         self._has_all_blank = True
+        self._absent: Item | None = None  # the first record without the field
+        self._n_absent = 0
 
     def add(self, item: Item) -> None:
         """Count an item."""
         self.n_items += 1
+        if item.cause == "absent":
+            self._absent = self._absent or item
+            self._n_absent += 1
         if item.problem is None:
             self.n_texts += 1
         elif not item.is_blank or self._blank_is_wrong:
@@ -42,6 +47,8 @@ class Survey:
         """What is wrong, if anything is."""
         if not self.n_items:
             return InputError("there are no texts in the input")
+        if self._absent is not None and self._n_absent == self.n_items:  # a mistyped name, whatever --blank says
+            return InputError(f"{self._absent.id} {self._absent.problem}")
         if not self._wrong:
             return None
         return InputError(f"{self._said()}{advice(self._wrong, self.n_texts > 0, self._has_blank)}")

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 _NAMED_AT_MOST = 30
 
-Cause = Literal["blank", "encoding", "record", "file"]
-"""Why an item has no text: it is blank, its bytes are in another encoding, the record or the whole file is wrong."""
+Cause = Literal["blank", "absent", "encoding", "record", "file"]
+"""Why an item has no text: it is blank, the record lacks the field, its bytes are in another encoding, the record is
+wrong, or the whole file."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Item:
     @property
     def is_blank(self) -> bool:
         """Whether nothing is wrong but that there is no text."""
-        return self.cause == "blank"
+        return self.cause in ("blank", "absent")
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ def _wrong(
             return f"has no {wanted.id!r} to take as its id", "record"
         if not is_utf8(name):
             return f"field {wanted.id!r} is not {encoding}", "encoding"
+    if wanted.text not in record:
+        return missing_field(list(record), wanted.text, "field"), "absent"
     if text is None:
-        return f"has no field {wanted.text!r}", "blank"
+        return f"field {wanted.text!r} is null", "blank"
     if not isinstance(text, str):
         return f"field {wanted.text!r} is no text but {type(text).__name__}", "record"
     if not is_utf8(text):
@@ -117,12 +120,17 @@ def missing_column(header: Sequence[str], names: Sequence[str]) -> str | None:
     """Why these are not the names of columns, each of one, if they are not."""
     for name in names:
         if name not in header:
-            known = [column for column in header if column]
-            listed = ", ".join(known[:_NAMED_AT_MOST])
-            more = f" and {len(known) - _NAMED_AT_MOST:,} more" if len(known) > _NAMED_AT_MOST else ""
-            near = get_close_matches(name, known, 1)
-            nearest = f"; the nearest is {near[0]!r}" if near and len(known) > 1 else ""
-            return f"has no column {name!r}; its columns are {listed or 'none'}{more}{nearest}"
+            return missing_field(header, name, "column")
         if header.count(name) > 1:
             return f"has {header.count(name)} columns named {name!r}; give all but one another name"
     return None
+
+
+def missing_field(names: Sequence[str], name: str, what: str) -> str:
+    """The problem of a table without a column, or a record without a field, of this name: `what` says which."""
+    known = [one for one in names if one]
+    listed = ", ".join(known[:_NAMED_AT_MOST])
+    more = f" and {len(known) - _NAMED_AT_MOST:,} more" if len(known) > _NAMED_AT_MOST else ""
+    near = get_close_matches(name, known, 1)
+    nearest = f"; the nearest is {near[0]!r}" if near and len(known) > 1 else ""
+    return f"has no {what} {name!r}; its {what}s are {listed or 'none'}{more}{nearest}"
