@@ -20,6 +20,7 @@ _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
 NAME_GRAMMAR = re.compile(rf"(?:[a-z0-9_][a-z0-9_-]{{0,79}}/)?{_PART}(?::{_PART})?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_A_SHA256 = "a SHA-256 of 64 hex digits"
 
 
 @dataclass(frozen=True)
@@ -219,12 +220,13 @@ def _sizes(table: _Table) -> Sizes:
 
 def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
     if table.has("bundled"):
-        return ModelFile(quantization, table.relative_path("bundled"))
+        digest = table.matching("sha256", _SHA256, _A_SHA256) if table.has("sha256") else None
+        return ModelFile(quantization, table.relative_path("bundled"), sha256=digest)
     repo, revision = source.relative_path("repo"), source.matching("revision", _COMMIT, "a commit of 40 hex digits")
     file, size_bytes = table.relative_path("file"), table.number("size_bytes")
     if table.has("made_from"):
         return ModelFile(quantization, file, repo, revision, size_bytes, made_from=table.text("made_from"))
-    digest = table.matching("sha256", _SHA256, "a SHA-256 of 64 hex digits")
+    digest = table.matching("sha256", _SHA256, _A_SHA256)
     return ModelFile(quantization, file, repo, revision, size_bytes, digest)
 
 

@@ -96,7 +96,8 @@ class Report:
     def summary(self) -> str:
         """The verdict for people, in a line: what was checked, what could not be, and what to do."""
         if self.verdict == "right":
-            return "right"
+            left = ", ".join(check.what for check in self.checks if check.is_ok is None)
+            return "right" if not left else f"right, by the published scores; could not be checked: {left}"
         if self.verdict == "unproved":
             checked = ", ".join(check.what for check in self.checks if check.is_ok)
             left = ", ".join(check.what for check in self.checks if check.is_ok is None)

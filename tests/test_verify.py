@@ -69,7 +69,7 @@ def test_the_demo_model_is_right() -> None:
     assert found["verdict"] == "right"
     assert checks(found) == {
         "pooling": True, "end token": True, "layers": True, "dimension": True, "vocabulary": True, "context": True,
-        "tensor mix q8_0": True, "vectors": True, "SHA-256": None,
+        "tensor mix q8_0": True, "vectors": True, "SHA-256": True,
     }  # fmt: skip
     assert [list(score) for score in found["scores"]] == [
         ["query", "document", "expected", "got", "difference", "tolerance", "ok"]
@@ -106,7 +106,19 @@ def test_a_path_is_not_held_to_the_card_its_name_is_like(tmp_path: Path) -> None
     path = tmp_path / "Qwen3-Embedding-4B-Q8_0.gguf"
     shutil.copyfile(models_folder() / "demo.gguf", path)
     code, found = answer(path)
-    assert (code, checks(found)["SHA-256"]) == (0, None)
+    assert (code, checks(found)["SHA-256"], found["checks"][-1]["detail"].endswith(", demo")) == (0, True, True)
+
+
+def test_a_damaged_copy_with_the_published_scores_is_not_called_right_without_more(tmp_path: Path) -> None:
+    """A byte of a token that no published text has: scores cannot show it, and nobody knows the file's SHA-256."""
+    path = tmp_path / "copy.gguf"
+    data = bytearray((models_folder() / "demo.gguf").read_bytes())
+    data[2_000_000] ^= 1
+    path.write_bytes(data)
+    result = run("verify", path)
+    assert result.exit_code == 0, result.output
+    last = result.stdout.splitlines()[-1]
+    assert last == "right, by the published scores; could not be checked: SHA-256"
 
 
 def test_a_model_that_no_card_knows_passes_with_what_could_be_checked(tiny_gguf: MakeGguf) -> None:
