@@ -12,8 +12,9 @@ from q3e_local import store
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli.asking import is_sure
 from q3e_local.counts import size
-from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, OptionError, UnknownModelError
+from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import resolve
 from q3e_local.space import is_of
@@ -86,16 +87,8 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     if found is None:
         return FAILED
     n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
-    if not yes and n_vectors:
-        try:
-            is_sure = click.confirm(f"{kept.where}: forget {_vectors(n_vectors)}?", err=True)
-        except click.Abort:
-            if sys.stdin.isatty():
-                raise
-            raise OptionError("nobody answered, so nothing was forgotten; give --yes") from None
-        if not is_sure:
-            click.echo("nothing was forgotten", err=True)
-            return DONE
+    if n_vectors and not is_sure(f"{kept.where}: forget {_vectors(n_vectors)}?", yes, "nothing was forgotten"):
+        return DONE
     n_forgotten = kept.clear(is_meant)
     kept.close()
     if n_forgotten is None:

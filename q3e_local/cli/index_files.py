@@ -13,6 +13,7 @@ import click
 
 from q3e_local.cli import DONE, candidates
 from q3e_local.cli.again import again
+from q3e_local.cli.asking import is_sure
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.formats import visible
 from q3e_local.cli.index_options import (
@@ -150,7 +151,7 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
         if below:
             _forget(path, [Path(one) for one in below], yes)
-        elif _is_sure(f"delete {path} {_with_what(path)}?", yes):
+        elif is_sure(f"delete {path} {_with_what(path)}?", yes):
             for one in files_of(path):
                 one.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
@@ -166,7 +167,7 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
         paths = {one for folder in folders for one in below(folder, ordered)}
         if not paths:
             raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
-        if _is_sure(f"{path}: forget {files(len(paths))}?", yes):
+        if is_sure(f"{path}: forget {files(len(paths))}?", yes):
             click.echo(f"forgot {files(database.remove_files(paths))}")
 
 
@@ -299,21 +300,6 @@ def _fields(facts: Facts) -> dict[str, Any]:
         "files": facts.n_files, "chunks": facts.n_chunks, "tokens": facts.n_tokens, "size_bytes": facts.size_bytes,
         "created_at": facts.created_at, "changed_at": facts.changed_at,
     }  # fmt: skip
-
-
-def _is_sure(question: str, yes: bool) -> bool:
-    """Ask; whoever is no person must have given --yes. Raises OptionError."""
-    if yes:
-        return True
-    try:
-        is_sure = click.confirm(question, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise OptionError("nobody answered, so nothing was removed; give --yes") from None
-    if not is_sure:
-        click.echo("nothing was removed", err=True)
-    return is_sure
 
 
 def _date(seconds: float) -> str:

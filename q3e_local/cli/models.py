@@ -14,6 +14,7 @@ from q3e_local import catalog, store
 from q3e_local.aliases import read_aliases
 from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli import DONE, candidates
+from q3e_local.cli.asking import is_sure
 from q3e_local.cli.loading import announce
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
@@ -217,11 +218,9 @@ def rm(name: str, yes: bool) -> int:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
     found = store.removable(name)
     is_ours = found.origin in store.OURS
-    if not yes:
-        what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
-        if not click.confirm(f"{found.name}: {what}?", err=True):
-            click.echo("nothing was removed", err=True)
-            return DONE
+    what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
+    if not is_sure(f"{found.name}: {what}?", yes):
+        return DONE
     store.remove(found.name)
     click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
     return DONE
