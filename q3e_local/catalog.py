@@ -78,7 +78,7 @@ def unknown(name: str, others: Iterable[str] = ()) -> UnknownModelError:
     near = like(name, others)
     meant = f"did you mean {either(near)}? All models" if near else "all models"
     return UnknownModelError(
-        f"there is no model {name!r}; {meant}: q3e-local list --all; or give a path to a .gguf file with -m"
+        f"there is no model {name!r}; {meant}: q3e-local list --all; or give the path of a .gguf file"
     )
 
 

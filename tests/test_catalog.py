@@ -108,7 +108,8 @@ def test_a_name_an_alias_or_a_quantization_resolves_in_any_case(name: str, model
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
 def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> None:
     with pytest.raises(
-        UnknownModelError, match=f"no model {name!r}; .*[Aa]ll models: q3e-local list --all; or give .* -m"
+        UnknownModelError,
+        match=f"no model {name!r}; .*[Aa]ll models: q3e-local list --all; or give the path of a .gguf file",
     ) as found:
         resolve(name)
     assert str(found.value).count("qwen3-embedding:8b") <= 3

@@ -134,3 +134,8 @@ def test_every_command_that_runs_a_model_is_of_this_kind() -> None:
     found = [command for command in commands().values() if {one.name for one in command.params} & ENGINE_PARAMETERS]
     assert len(found) >= 12
     assert all(isinstance(command, ModelCommand) for command in found)
+
+
+@pytest.mark.parametrize("arguments", [("help",), ("help", "embed"), ("help", "index", "list")])
+def test_help_is_a_word_too(arguments):
+    assert run(*arguments).output == run(*arguments[1:], "--help").output != ""

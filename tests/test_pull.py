@@ -144,7 +144,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(world: World) -> None:
     assert result.exit_code == 2
     assert result.stderr == (
         "Error: there is no model 'tiny:2b'; did you mean tiny:1b, tiny:1b-f16 or tiny:1b-q8_0? "
-        "All models: q3e-local list --all; or give a path to a .gguf file with -m\n"
+        "All models: q3e-local list --all; or give the path of a .gguf file\n"
     )
 
 

@@ -82,6 +82,10 @@ q3e-local pull qwen3-embedding:4b (2.5 GB, once), then leave -m demo out.
 
 
 class _Commands(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's, but `help` and `help COMMAND` mean `--help`, as in git and ollama."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 

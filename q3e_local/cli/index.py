@@ -163,10 +163,10 @@ class _Run:
         try:
             self._index(tally, must_load=self._loaded.is_chosen and not is_again)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{_kept(tally)}; go on with the others by: {again()}") from None
+            raise KeyboardInterrupt(f"{_kept(tally)}: {again()}") from None
         except Q3EError:
             if not self._quiet and tally.n_new + tally.n_changed:
-                say(f"{_kept(tally)}; go on with the others by: {again()}")
+                say(f"{_kept(tally)}: {again()}")
             raise
         seconds = time.perf_counter() - self._started
         untold = [one for one in tally.skipped if one not in self._told]
@@ -292,9 +292,11 @@ class _Embedding:
 
 
 def _kept(tally: Tally) -> str:
-    """What a run that ended early has stored."""
+    """What a run that ended early has stored, up to the command that goes on."""
     n_done = tally.n_new + tally.n_changed
-    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept" if n_done else "no file is done yet"
+    if not n_done:
+        return "no file is done yet; begin again with"
+    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept; go on with the others by"
 
 
 def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:

@@ -79,9 +79,10 @@ def locate(model: str, offline: bool, quiet: bool) -> Located:
 def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
     try:
         return do()
-    except ModelNotHereError:
+    except ModelNotHereError as error:
         if offline or is_offline():
-            raise
+            why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
+            raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
     card, file = Names().to_pull(model)
     _check_memory(card, file)
     for line in announce(card, file, "auto"):
