@@ -111,6 +111,8 @@ class TextModel(ABC):
         max_tokens: int | None = None,
     ) -> EmbedResult:
         """Embed one question with its instruction: `vectors` has one row. For several: `embed_queries`."""
+        if not isinstance(text, str):
+            raise OptionError(f"embed_query takes one text, got {type(text).__name__}; for several: embed_queries")
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:

@@ -10,6 +10,7 @@ import json
 import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO
+from unicodedata import east_asian_width
 
 from q3e_local.errors import MissingPackageError
 from q3e_local.jobs.fonts import font_for
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _LABELLED = 60  # points; the labels of more would hide the map
 _IN_LEGEND = 20  # groups
 _HOVER = 400  # characters of a text
-_LABEL = 24  # characters
+_LABEL = 40  # columns of a terminal, where a Chinese character takes two
 _DPI = 150
 _POINTS_PER_INCH = 72
 
@@ -51,7 +52,7 @@ def figure_of(drawn: Map, title: str = "") -> tuple[Figure, str]:
     except ImportError:
         raise MissingPackageError("a PNG", "matplotlib", "analysis") from None
     groups, colours = drawn.group_names, drawn.colours
-    labels = [_plain(text, _LABEL) for text in drawn.texts] if len(drawn.texts) <= _LABELLED else []
+    labels = [_label_of(text) for text in drawn.texts] if len(drawn.texts) <= _LABELLED else []
     font, missing = font_for("".join([title, *labels, *groups[:_IN_LEGEND]]))
     figure = Figure(figsize=(10, 10), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -125,6 +126,16 @@ def _for_script(data: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _label_of(text: str) -> str:
+    """As much of a text as `_LABEL` columns hold."""
+    line, n_columns = shortened(text, _LABEL), 0
+    for place, character in enumerate(line):
+        n_columns += 2 if east_asian_width(character) in "WF" else 1
+        if n_columns > _LABEL:
+            return _plain(line, place - 1)
+    return _plain(line, _LABEL)
 
 
 def _plain(text: str, n_most: int) -> str:

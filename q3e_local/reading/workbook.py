@@ -30,18 +30,18 @@ def read(data: bytes, limits: Limits) -> Document:
 
 
 def _pieces(workbook: Any) -> Iterator[Piece]:
-    for number, name in enumerate(workbooks.sheet_names(workbook), 1):
+    for name in workbooks.sheet_names(workbook):
         rows = _rows(workbook, name)
         first = list(islice(rows, _N_SNIFFED))
         if not first:
             continue
         path = (name,)
-        yield Piece(name, path, number, is_heading=True)
+        yield Piece(name, path, is_heading=True)
         header = _header_row(first)
         names = None if header is None else first[header]
         for at, row in enumerate(chain(first, rows)):
             is_below = header is not None and at > header
-            yield Piece(sentence(names if is_below else None, row), path, number)
+            yield Piece(sentence(names if is_below else None, row), path)
 
 
 def _rows(workbook: Any, name: str) -> Iterator[list[str]]:
