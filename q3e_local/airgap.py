@@ -70,6 +70,10 @@ def take_folder(folder: Path, progress: Progress = lambda n_bytes, total: None) 
     for path in models:
         inspect(path)
         digest = sums[path.name]
+        here = store.shipped(digest)
+        if here is not None:
+            taken.append(here)
+            continue
         target = store.own_folder() / digest[:12] / path.name  # two models may have one file name
         with _writing(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -232,8 +232,9 @@ def import_file(path: Path, name: str | None, on_bytes: Callable[[int], None] = 
     digest = sha256(path, on_bytes)
     of_card = card_name(digest)
     chosen = of_card or _free_name(info, digest) if name is None else _usable_name(name, info, digest, of_card)
-    here = recorded(chosen)
-    if here is not None and here.is_whole and here.origin in OURS:
+    here = shipped(digest) if name is None else None
+    here = here or recorded(chosen)
+    if here is not None and here.is_whole and here.origin in (*OURS, "bundled"):
         return here  # the very same file, and we must not lose sight of ours
     return record(Installed(chosen, path.absolute(), info.size_bytes, "imported", digest))
 
@@ -243,6 +244,15 @@ def adopt(path: Path, digest: str) -> Installed:
     info = inspect(path)
     name = card_name(digest) or _made_name(info, path.name) or _free_name(info, digest)
     return record(Installed(name, path, info.size_bytes, "pulled", digest))
+
+
+def shipped(digest: str) -> Installed | None:
+    """The model that comes with this program and has this checksum, if there is one."""
+    for card in cards().values():
+        for file in card.files.values():
+            if file.repo is None and file.sha256 == digest:
+                return find(card, file)
+    return None
 
 
 def card_name(digest: str) -> str | None:

@@ -16,6 +16,7 @@ from command import listing, records, run
 from world import Q4_K_M, Q8_0, World, digest, origins, rows
 
 from q3e_local import airgap
+from q3e_local.catalog import models_folder
 
 
 @pytest.fixture
@@ -85,7 +86,9 @@ def test_two_models_travel_in_one_folder(world: World, stick: Path, over_there: 
     over_there()
     result = run("import", stick)
     assert result.exit_code == 0, result.stderr
-    assert origins() == {"q3e-local-demo-q8_0-2": "pulled", "tiny:1b-f16": "pulled", "tiny:1b-q8_0": "pulled"}
+    assert origins() == {"tiny:1b-f16": "pulled", "tiny:1b-q8_0": "pulled"}
+    # The demo is everywhere: it needs no second copy, and no second name.
+    assert f"demo is at {models_folder() / 'demo.gguf'}\n" in result.stdout
 
 
 def test_the_checksums_are_in_the_format_of_sha256sum(stick: Path) -> None:
