@@ -220,8 +220,11 @@ def _sizes(table: _Table) -> Sizes:
 
 def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
     if table.has("bundled"):
-        digest = table.matching("sha256", _SHA256, _A_SHA256) if table.has("sha256") else None
-        return ModelFile(quantization, table.relative_path("bundled"), sha256=digest)
+        name = table.relative_path("bundled")
+        if not table.has("sha256"):
+            return ModelFile(quantization, name)
+        digest, size_bytes = table.matching("sha256", _SHA256, _A_SHA256), table.number("size_bytes")
+        return ModelFile(quantization, name, size_bytes=size_bytes, sha256=digest)
     repo, revision = source.relative_path("repo"), source.matching("revision", _COMMIT, "a commit of 40 hex digits")
     file, size_bytes = table.relative_path("file"), table.number("size_bytes")
     if table.has("made_from"):
