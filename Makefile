@@ -14,7 +14,7 @@ demo: $(VENV)/.ready
 	@echo "What else there is, once the environment is active (. $(BIN)/activate): q3e-local"
 
 test: $(VENV)/.ready-dev check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
