@@ -70,5 +70,5 @@ def load(model: str, **options: Any) -> Embedder:
 
 
 if __name__ == "__main__":
-    q3e_local.load = load  # type: ignore[assignment]
+    q3e_local.load = load
     main(sys.argv[1:])

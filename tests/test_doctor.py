@@ -83,7 +83,7 @@ class EndsComputing(WithAvx2):
 
 class FailsLoading(NativeLooks):
     def llama(self) -> list[Finding]:
-        sys.modules["q3e_local.llama.native"] = None  # type: ignore[assignment]
+        sys.modules["q3e_local.llama.native"] = None
         del llama.native
         return super().llama()
 
