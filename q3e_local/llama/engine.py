@@ -22,7 +22,7 @@ from q3e_local import machine, tuned
 from q3e_local.batching import pack
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
-from q3e_local.llama import native, proof
+from q3e_local.llama import kernels, native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
 from q3e_local.llama.owner import InTurn, Owner
@@ -59,6 +59,7 @@ class LlamaEngine:
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
+        self.kernels = kernels.chosen()
         self.info = inspect(path)
         self.tap = self.config.tap
         self.settings = self._settled()
@@ -240,6 +241,7 @@ class LlamaEngine:
         self._contexts = Contexts(
             self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
         )
+        self._explain(f"kernels: {self.kernels.variant or kernels.OFF} ({self.kernels.why})")
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 

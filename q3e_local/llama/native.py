@@ -84,6 +84,22 @@ _ggml.ggml_backend_tensor_get.restype = None
 tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
 
 
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml's, with the ctypes types of its result and its arguments.
+
+    It is looked for behind libllama, which depends on ggml's libraries. A wheel has several files of the same library,
+    and one that is opened by its path may be loaded a second time, with a state of its own.
+    """
+    found = getattr(lib._lib, name)
+    found.restype, found.argtypes = result, arguments
+    return found
+
+
+def address(name: str) -> int:
+    """Where a function of ggml's lies. Raises AttributeError where this build has none of this name."""
+    return int(ctypes.cast(getattr(lib._lib, name), ctypes.c_void_p).value or 0)
+
+
 def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:
     """A copy of a float32 tensor as rows (n, n_columns), wherever it lives; possibly no rows."""
     n_bytes = _ggml.ggml_nbytes(tensor)

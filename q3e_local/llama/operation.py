@@ -1,0 +1,141 @@
+"""One operation of a graph, computed by llama.cpp's CPU backend: for holding kernels to it.
+
+Knows ggml's functions; nothing of models, and nothing of who computes the operation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import c_bool, c_float, c_int, c_int64, c_size_t, c_void_p
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.llama.native import NativeError, function
+
+F32, F16 = 0, 1  # of ggml_type in ggml.h
+
+_ROOM = 1 << 16  # bytes for what a graph of a few tensors needs beside their data
+
+
+class _Parameters(ctypes.Structure):  # ggml_init_params
+    _fields_ = (("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool))
+
+
+_init = function("ggml_init", c_void_p, _Parameters)
+_free = function("ggml_free", None, c_void_p)
+_tensor = function("ggml_new_tensor_4d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64, c_int64)
+_data = function("ggml_get_data", c_void_p, c_void_p)
+_row_bytes = function("ggml_row_size", c_size_t, c_int, c_int64)
+_n_bytes = function("ggml_nbytes", c_size_t, c_void_p)
+_overhead = function("ggml_graph_overhead", c_size_t)
+_permute = function("ggml_permute", c_void_p, c_void_p, c_void_p, c_int, c_int, c_int, c_int)
+_mul_mat = function("ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p)
+_attend = function(
+    "ggml_flash_attn_ext", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float
+)
+_new_graph = function("ggml_new_graph", c_void_p, c_void_p)
+_expand = function("ggml_build_forward_expand", None, c_void_p, c_void_p)
+_compute = function("ggml_graph_compute_with_ctx", c_int, c_void_p, c_void_p, c_int)
+_quantize = function(
+    "ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p
+)
+
+
+def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
+    """The rows (n_rows, depth) as ggml's type of this number: (n_rows, bytes of a row)."""
+    n_rows, depth = weights.shape
+    rows = np.zeros((n_rows, _row_bytes(kind, depth)), np.uint8)
+    plain = np.ascontiguousarray(weights, np.float32)
+    _quantize(kind, plain.ctypes.data, rows.ctypes.data, 0, n_rows, depth, None)
+    return rows
+
+
+def product(
+    weights: NDArray[np.uint8], kind: int, tokens: NDArray[np.float32], n_threads: int = 1
+) -> NDArray[np.float32]:
+    """The tokens (n_tokens, depth) times each row of the weights (n_rows, bytes of a row): (n_tokens, n_rows)."""
+    n_tokens, depth = tokens.shape
+
+    def of(graph: _Graph) -> int:
+        rows = graph.filled(kind, (depth, len(weights)), weights)
+        return int(_mul_mat(graph.context, rows, graph.filled(F32, (depth, n_tokens), tokens)))
+
+    return _computed(of, weights.nbytes + 4 * n_tokens * (depth + len(weights)), (n_tokens, len(weights)), n_threads)
+
+
+def attention(
+    query: NDArray[np.float32],
+    key: NDArray[np.uint8],
+    value: NDArray[np.uint8],
+    kind: int,
+    mask: NDArray[np.float16] | None,
+    scale: float,
+    n_threads: int = 1,
+) -> NDArray[np.float32]:
+    """softmax(scale * query . key + mask) . value, as llama.cpp asks it of flash attention.
+
+    The query is (n_queries, n_heads, width); keys and values are (n_keys, n_key_heads, bytes of a head of this type);
+    the mask is (n_queries, n_keys). The result is (n_queries, n_heads, width).
+    """
+    n_queries, n_heads, width = query.shape
+    n_keys, n_key_heads, _ = key.shape
+
+    def of(graph: _Graph) -> int:
+        asked, *stored = (
+            # Heads lie beside each other in memory, and are the third dimension of the operation.
+            _permute(graph.context, tensor, 0, 2, 1, 3)
+            for tensor in (
+                graph.filled(F32, (width, n_heads, n_queries), query),
+                graph.filled(kind, (width, n_key_heads, n_keys), key),
+                graph.filled(kind, (width, n_key_heads, n_keys), value),
+            )
+        )
+        hidden = None if mask is None else graph.filled(F16, (n_keys, n_queries), mask)
+        return int(_attend(graph.context, asked, *stored, hidden, scale, 0.0, 0.0))
+
+    n_bytes = 2 * query.nbytes + key.nbytes + value.nbytes + (0 if mask is None else mask.nbytes)
+    return _computed(of, n_bytes, query.shape, n_threads)
+
+
+class _Graph:
+    def __init__(self, n_bytes: int) -> None:
+        # The scratch memory of the operation is taken from the same pool; ggml's own needs are below a few rows each.
+        self.context = _init(_Parameters(n_bytes + _ROOM + _overhead(), None, False))
+        if not self.context:
+            raise NativeError(f"ggml gives no {n_bytes} bytes")
+
+    def filled(self, kind: int, shape: tuple[int, ...], data: NDArray[np.generic]) -> int:
+        """A tensor of this type with this content. ggml names the innermost dimension first."""
+        tensor = int(_tensor(self.context, kind, *shape, *[1] * (4 - len(shape))))
+        content = np.ascontiguousarray(data)
+        if _n_bytes(tensor) != content.nbytes:
+            raise NativeError(f"{content.nbytes} bytes do not fill a tensor of {_n_bytes(tensor)}")
+        ctypes.memmove(_data(tensor), content.ctypes.data, content.nbytes)
+        return tensor
+
+
+@contextmanager
+def _graph(n_bytes: int) -> Iterator[_Graph]:
+    graph = _Graph(n_bytes)
+    try:
+        yield graph
+    finally:
+        _free(graph.context)
+
+
+def _computed(
+    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int
+) -> NDArray[np.float32]:
+    with _graph(2 * n_bytes + (64 << 20)) as graph:
+        result = of(graph)
+        nodes = _new_graph(graph.context)
+        _expand(nodes, result)
+        status = _compute(graph.context, nodes, n_threads)
+        if status != 0:
+            raise NativeError(f"ggml_graph_compute_with_ctx answered {status}")
+        found = np.empty(shape, np.float32)
+        ctypes.memmove(found.ctypes.data, _data(result), found.nbytes)
+        return found
