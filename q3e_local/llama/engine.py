@@ -59,7 +59,6 @@ class LlamaEngine:
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
-        self.kernels = kernels.chosen()
         self.info = inspect(path)
         self.tap = self.config.tap
         self.settings = self._settled()
@@ -71,6 +70,7 @@ class LlamaEngine:
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
+            self.kernels = self._owner.do(kernels.chosen)
             self._owner.do(self._load)
         except BaseException:
             self.close()
@@ -241,7 +241,9 @@ class LlamaEngine:
         self._contexts = Contexts(
             self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
         )
-        self._explain(f"kernels: {self.kernels.variant or kernels.OFF} ({self.kernels.why})")
+        self._explain(self.kernels.explained)
+        for hint in self.kernels.faster:
+            self._explain(f"for more speed, {hint}")
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
