@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "product.h"
 #include "tile_words.h"
 
@@ -29,7 +30,7 @@ extern const Variant avx2 = {
     "avx2",
     scratch,
     compute,
-    [](const Attention&, int) -> int64_t { return -1; },
-    [](const Attention&, const Team&) {},
+    attention_scratch<Vector8>,
+    attention<Vector8>,
 };
 }  // namespace q3e
