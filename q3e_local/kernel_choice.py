@@ -41,6 +41,18 @@ class Kernels:
         return {"variant": self.name, "why": self.why, "faster": list(self.faster)}
 
 
+@dataclass(frozen=True)
+class Taken:
+    """Operations that our kernels computed."""
+
+    products: int = 0
+    attentions: int = 0
+
+    def since(self, before: Taken) -> Taken:
+        """What came after `before`."""
+        return Taken(self.products - before.products, self.attentions - before.attentions)
+
+
 def wanted() -> str | None:
     """What $Q3E_KERNELS names: `off`, a variant, or nothing. Raises OptionError for anything else."""
     named = os.environ.get(VARIABLE, "")

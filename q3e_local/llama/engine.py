@@ -22,6 +22,7 @@ from q3e_local import machine, tuned
 from q3e_local.batching import pack
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.kernel_choice import Taken
 from q3e_local.llama import kernels, native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
@@ -128,6 +129,11 @@ class LlamaEngine:
         if self.config.n_gpu_layers is not None:
             return self.config.n_gpu_layers
         return self.info.n_layer + 1 if native.can_offload() else 0
+
+    @property
+    def kernels_taken(self) -> Taken:
+        """The operations that our kernels computed so far, in this process and not for this engine alone."""
+        return kernels.counts()
 
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
@@ -252,7 +258,7 @@ class LlamaEngine:
         settings = self.settings
         facts = (
             self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
-            settings.flash_attention,
+            settings.flash_attention, self.kernels.variant,
         )  # fmt: skip
         is_quick = self.info.size_bytes < _QUICK_BYTES
         if not is_quick and proof.is_known(*facts):

@@ -25,8 +25,9 @@ WEIGHTS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q8_0": 8, "F16": 1, "BF16": 30, 
 KV = {"F16": 1, "BF16": 30, "Q8_0": 8, "F32": 0}
 WIDTHS = (128, 64)  # of a head: of Qwen3-Embedding, and of the demo model
 
-# Of the norm of an output row. Rounding of activations to 8 bits leaves 4e-3; a wrong number leaves more.
-TOLERANCE = 2e-2
+# Of the norm of an output row. Where llama.cpp rounds to 8 bits and a variant does not, products differ by up to 5e-3
+# and attention by up to 1.3e-2. A single wrong number in a row of 72 leaves more than 0.1.
+TOLERANCE = 4e-2
 
 
 class DisagreementError(Exception):

@@ -13,11 +13,11 @@ import platform
 import sys
 import threading
 from ctypes import c_char_p, c_int, c_int64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from q3e_local.endings import REBUILD
-from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, wanted
+from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, Taken, wanted
 from q3e_local.llama import native
 
 logger = logging.getLogger("q3e_local.llama")
@@ -36,17 +36,6 @@ _DOOR = (
 _REINSTALL = "install q3e-local again"
 # What llama.cpp's build says that it uses, beside the variant that runs where the CPU has it.
 _FEATURES = {"avx2": ("AVX2", "AVX2"), "avx512": ("AVX512", "AVX-512")}
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Operations that our kernels computed since the start of the process."""
-
-    products: int
-    attentions: int
-
-    def since(self, before: Counts) -> Counts:
-        return Counts(self.products - before.products, self.attentions - before.attentions)
 
 
 class _DoubtError(Exception):
@@ -108,10 +97,10 @@ class Library:
         if self._lib.q3e_try(variant and variant.encode()) != 0:
             raise _DoubtError(f"{variant} cannot run on this machine")
 
-    def counts(self) -> Counts:
+    def counts(self) -> Taken:
         taken = (c_int64 * 2)()
         self._lib.q3e_counts(taken)
-        return Counts(*taken)
+        return Taken(*taken)
 
 
 _lock = threading.Lock()
@@ -132,9 +121,9 @@ def chosen() -> Kernels:
         return _chosen
 
 
-def counts() -> Counts:
+def counts() -> Taken:
     """What our kernels computed so far in this process."""
-    return _library.counts() if _library else Counts(0, 0)
+    return _library.counts() if _library else Taken()
 
 
 def variants() -> dict[str, str | None]:
@@ -145,16 +134,31 @@ def variants() -> dict[str, str | None]:
         return {}
 
 
-def lacking(runs: dict[str, str | None], features: frozenset[str], variant: str | None) -> str:
-    """What llama.cpp's build leaves unused of this CPU, and what to do; empty where nothing is to be gained."""
+@dataclass(frozen=True)
+class Lack:
+    """What llama.cpp's build leaves unused of this CPU, and what to do."""
+
+    what: str
+    advice: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.advice}, as {self.what}"
+
+
+def lacking(runs: dict[str, str | None], features: frozenset[str], variant: str | None) -> Lack | None:
+    """What a build with these features leaves unused of a CPU that `runs` these variants, if it is worth anything."""
     for name, (feature, called) in _FEATURES.items():
         # What AVX-512 is worth, our kernels have already.
         is_worth_it = name == "avx2" or variant is None
         if is_worth_it and runs.get(name, "not known") is None and feature not in features:
-            ours = "; products and attention are ours and have it, the rest is slow" if variant else ""
-            epoch = " without SOURCE_DATE_EPOCH in the environment" if name == "avx2" else ""
-            return f"llama.cpp was built without {called}, which this CPU has{ours}: build it here{epoch}: {REBUILD}"
-    return ""
+            ours = "; our kernels use it, but compute products and attention alone" if variant else ""
+            epoch = "without SOURCE_DATE_EPOCH in the environment, " if name == "avx2" else ""
+            return Lack(
+                f"llama.cpp was built without {called}, which this CPU has{ours}",
+                f"build llama.cpp on this machine, {epoch}by {REBUILD}",
+            )
+    return None
 
 
 def _choose(name: str | None) -> Kernels:
@@ -166,9 +170,8 @@ def _choose(name: str | None) -> Kernels:
         level = logging.WARNING if doubt.is_wrong else logging.INFO
     if kernels.variant is None:
         logger.log(level, "llama.cpp's own kernels compute here, which are slower than ours: %s", kernels.why)
-    if hint := lacking(variants(), native.features(), kernels.variant):
-        kernels = Kernels(kernels.variant, kernels.why, kernels.is_wrong, (*kernels.faster, hint))
-    return kernels
+    lack = lacking(variants(), native.features(), kernels.variant)
+    return kernels if lack is None else replace(kernels, faster=(*kernels.faster, lack.text))
 
 
 def _opened(name: str | None) -> Kernels:
