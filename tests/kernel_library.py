@@ -128,6 +128,6 @@ def chosen_in(library: Path | str, **variables: str) -> dict[str, Any]:
     """What a program does that finds this library: `chosen`, `taken`, `vectors` of two texts, what it `logged`."""
     done = program(_CHOOSING, library, **variables)
     assert done.returncode == 0, done.stderr
-    # llama.cpp's own lines are of the same logger.
-    logged = [line for line in done.stderr.splitlines() if "kernels" in line]
+    # llama.cpp's own lines are there too, and what --explain shows.
+    logged = [line for line in done.stderr.splitlines() if "kernels" in line and " demo: " not in line]
     return {**json.loads(done.stdout), "logged": logged}

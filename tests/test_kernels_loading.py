@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> Kernels:
         assert engine.kernels is chosen
         assert np.isfinite(engine.decode([[1, 2, 3, engine.eos_id]])).all()
     return chosen
+
+
+@pytest.fixture(scope="module")
+def without() -> dict[str, Any]:
+    """What a program does with Q3E_KERNELS=off."""
+    return chosen_in("", Q3E_KERNELS="off")
 
 
 # What is found
@@ -241,7 +248,7 @@ LIBRARIES = {
 
 @posix
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_the_first_variant_that_is_proved_computes(tmp_path: Path, name: str) -> None:
+def test_the_first_variant_that_is_proved_computes(tmp_path: Path, without: dict[str, Any], name: str) -> None:
     variants, (variant, is_wrong, why) = LIBRARIES[name]
     path = with_variants(tmp_path / "q3e_kernels.so", **variants)
     found = chosen_in(path)
@@ -251,14 +258,14 @@ def test_the_first_variant_that_is_proved_computes(tmp_path: Path, name: str) ->
     assert any(line.startswith("WARNING") for line in found["logged"]) == is_wrong
     # The proof alone is counted: the demo has no float32 weights.
     assert found["taken"]["attentions"] == 0
-    assert np.allclose(found["vectors"], chosen_in("", Q3E_KERNELS="off")["vectors"], atol=1e-6)
+    assert np.allclose(found["vectors"], without["vectors"], atol=1e-6)
 
 
 # What is asked for
 
 
-def test_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = chosen_in("", Q3E_KERNELS="off")
+def test_off(without: dict[str, Any]) -> None:
+    found = without
     assert (found["chosen"]["variant"], found["chosen"]["why"]) == (None, "Q3E_KERNELS=off")
     assert found["chosen"]["faster"][0] == "unset Q3E_KERNELS"
     assert found["taken"] == {"products": 0, "attentions": 0}
