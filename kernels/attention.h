@@ -21,7 +21,7 @@ constexpr int64_t FEWEST_QUERIES = 4;  // below, ggml's own is faster: convertin
 
 template <class V>
 class AttentionTask {
-    using T = Tile<V>;
+    using T = RowTile<V>;
     static constexpr int ROWS = T::ROWS, COLUMNS = T::COLUMNS, STRIP = STRIP_ROWS / ROWS;
     static constexpr int PANEL_CELLS = COLUMNS / CELL;
 
