@@ -14,14 +14,14 @@
 namespace q3e {
 namespace {
 
-constexpr int64_t MOST_ROWS = 240;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
+constexpr int64_t MOST_ROWS = 480;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
 constexpr int64_t MOST_WIDTH = 256;
 constexpr int64_t FEWEST_QUERIES = 4;  // below, ggml's own is faster: converting keys takes longer than using them
 
 template <class V>
 class AttentionTask {
-    using T = Tile<V>;
+    using T = RowTile<V>;
     static constexpr int ROWS = T::ROWS, COLUMNS = T::COLUMNS, STRIP = STRIP_ROWS / ROWS;
     static constexpr int PANEL_CELLS = COLUMNS / CELL;
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from q3e_local.endings import REBUILD
+from q3e_local.errors import OptionError
 from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, Taken, wanted
 from q3e_local.llama import native
 
@@ -132,6 +133,21 @@ def variants() -> dict[str, str | None]:
         return (_library or Library(LIBRARY)).variants()
     except _DoubtError:
         return {}
+
+
+def use(variant: str | None) -> None:
+    """Let this variant compute from now on, or llama.cpp alone: for comparing them. Nothing may compute meanwhile.
+
+    Raises OptionError for a variant that cannot run here.
+    """
+    why = chosen().why
+    if _library is not None:
+        try:
+            _library.use(variant)
+        except _DoubtError as doubt:
+            raise OptionError(str(doubt)) from None
+    elif variant is not None:
+        raise OptionError(f"{variant} cannot be used: {why}")
 
 
 @dataclass(frozen=True)
