@@ -1,7 +1,7 @@
-// The kernels that are compiled in, the fastest first.
+// The kernels that are compiled in, the fastest first: Q3E_VARIANTS, from build.py.
 //
-// To add one: a file of its own that defines a Variant, a line here, a function in cpu.h that says where it runs, and
-// its compiler flags in build.py.
+// To add one: a file of its own that defines a Variant, a function in cpu.h that says where it runs, and a line in
+// build.py with its name and its compiler flags. build.py leaves out what the compiler cannot do.
 #pragma once
 
 #include "cpu.h"
@@ -9,20 +9,15 @@
 
 namespace q3e {
 
-extern const Variant amx, avx512, avxvnni, avx2;
-
 struct Candidate {
     const Variant* variant;
     const char* (*why_not)();  // null: it runs here
 };
 
-#if defined(__x86_64__)
-inline constexpr Candidate candidates[] = {
-    {&amx, why_not_amx},
-    {&avx512, why_not_avx512},
-    {&avxvnni, why_not_avxvnni},
-    {&avx2, why_not_avx2},
-};
-#endif
+#define Q3E_DECLARE(name) extern const Variant name;
+#define Q3E_CANDIDATE(name) {&name, why_not_##name},
+
+Q3E_VARIANTS(Q3E_DECLARE)
+inline constexpr Candidate candidates[] = {Q3E_VARIANTS(Q3E_CANDIDATE)};
 
 }  // namespace q3e

@@ -7,9 +7,9 @@ results were held to llama.cpp's. Knows nothing of models; where anything is ami
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_void_p
@@ -26,7 +26,9 @@ logger = logging.getLogger("q3e_local.llama")
 
 VARIABLE = "Q3E_KERNELS"
 OFF = "off"
-LIBRARY = Path(__file__).with_name("q3e_kernels.dylib" if sys.platform == "darwin" else "q3e_kernels.so")
+LIBRARY = Path(__file__).with_name("q3e_kernels.so")
+# Their sources, where this is a checkout of ours.
+SOURCES = Path(__file__).parents[2] / "kernels"
 
 # The build whose private structures kernels/ggml_layout.h describes.
 _COMMIT, _VERSION = "0c1e570", "0.25.3"
@@ -70,6 +72,7 @@ class _Library:
             self._lib = ctypes.CDLL(str(path))
             for name, result, *arguments in (
                 ("q3e_interface", c_int),
+                ("q3e_sources", c_char_p),
                 ("q3e_variant", c_char_p, c_int),
                 ("q3e_why_not", c_char_p, c_char_p),
                 ("q3e_use", c_int, c_char_p),
@@ -82,6 +85,10 @@ class _Library:
             raise _Doubt(f"{path} cannot be opened: {error}") from None
         if self._lib.q3e_interface() != _INTERFACE:
             raise _Doubt(f"{path} has interface {self._lib.q3e_interface()}, this program needs {_INTERFACE}")
+        if (SOURCES / "door.cpp").is_file() and self._lib.q3e_sources() != _digest():
+            raise _Doubt(
+                f"{path} was compiled from other sources than those in {SOURCES}: run `python3 kernels/build.py`"
+            )
         try:
             self._lib.q3e_open(*(native.address(name) for name in _DOOR))
         except AttributeError as error:
@@ -160,6 +167,13 @@ def _first_sound(library: _Library, names: list[str], why: str) -> Kernels:
         logger.warning("the %s kernels are not used: %s", name, wrong)
         why = f"{name} was not used: {wrong}"
     raise _Doubt(why)
+
+
+def _digest() -> bytes:
+    """The name that kernels/build.py gives the sources as they are now."""
+    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
+    content = b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)
+    return hashlib.sha256(content).hexdigest()[:16].encode()
 
 
 def _same_build() -> None:
