@@ -45,7 +45,7 @@ class BuildError(Exception):
     def sentence(self, again: str) -> str:
         """One line for people: what it means, why, and how to have them; `again` is what tries once more."""
         advice = f". To have them, {self.remedy}, then {again}" if self.remedy else ""
-        return f"Kernels: none, so embedding is slower: {self}{advice}."
+        return f"Kernels: not compiled, and without them embedding is slower: {self}{advice}."
 
 
 class _CompilerError(Exception):
