@@ -23,7 +23,7 @@ PLACE = "q3e_local/llama/q3e_kernels.so"
 _COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
-# The variants, the fastest first: each has a file of its name, which may use the instructions of these flags.
+# The variants: each has a file of its name, which may use the instructions of these flags.
 _X86_64 = {
     "amx": [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
     "avx512": _AVX512,
@@ -118,12 +118,8 @@ def _library(command: list[str], flags: dict[str, list[str]], folder: Path) -> t
         why = next(iter(left_out.values()))
         raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", remedy)
     try:
-        listed = " ".join(f"X({name})" for name in objects)
-        files = [
-            compiled("door", [f"-DQ3E_VARIANTS(X)={listed}", f'-DQ3E_SOURCES="{sources}"']),
-            compiled("cpu", []),
-            *objects.values(),
-        ]
+        without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
+        files = [compiled("door", [*without, f'-DQ3E_SOURCES="{sources}"']), compiled("cpu", []), *objects.values()]
         library = folder / "q3e_kernels.so"
         # No C++ library is needed: as-needed keeps it out of the list of those to load.
         leanly = [] if sys.platform == "darwin" else ["-static-libgcc", "-Wl,--as-needed"]
