@@ -71,33 +71,37 @@ def compiler() -> list[str]:
     raise BuildError("no C++ compiler was found", "install one (for instance the package g++)")
 
 
-def digest() -> str:
-    """A name for the sources as they are now, which the library has compiled in."""
+def digest() -> bytes:
+    """A SHA-256 of the sources as they are now."""
     files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
     content = b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(content).digest()
 
 
 def build(target: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
     """Compile the library and put it at `target`, whole or not at all. Raises BuildError.
 
+    Behind the library, where the system's loader does not look, the file has two SHA-256. One is of the sources: a
+    checkout uses no library of others. One is of all before it: a file that was cut or changed since could end the
+    process that opens it.
+
     Returns the variants that were left out because this compiler cannot do them, and what it said.
     """
+    sources = digest()  # before they are read: whoever edits one meanwhile gets a library that is out of date
     flags, command = variants(), [*compiler(), *extra]
     if sys.platform == "darwin":
         command.append(f"-mmacosx-version-min={MACOS}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             library, left_out = _library(command, flags, Path(folder))
-            _put(library, target)
+            content = library.read_bytes() + sources
+            _put(content + hashlib.sha256(content).digest(), target)
     except OSError as error:
         raise BuildError(str(error), "put that right") from None
     return left_out
 
 
 def _library(command: list[str], flags: dict[str, list[str]], folder: Path) -> tuple[Path, dict[str, str]]:
-    sources = digest()  # before they are read: whoever edits one meanwhile gets a library that is out of date
-
     def compiled(name: str, more: list[str]) -> str:
         output = str(folder / f"{name}.o")
         _run([*command, *_COMMON, *more, "-c", f"{name}.cpp", "-o", output])
@@ -119,7 +123,7 @@ def _library(command: list[str], flags: dict[str, list[str]], folder: Path) -> t
         raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", remedy)
     try:
         without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
-        files = [compiled("door", [*without, f'-DQ3E_SOURCES="{sources}"']), compiled("cpu", []), *objects.values()]
+        files = [compiled("door", without), compiled("cpu", []), *objects.values()]
         library = folder / "q3e_kernels.so"
         # No C++ library is needed: as-needed keeps it out of the list of those to load.
         leanly = [] if sys.platform == "darwin" else ["-static-libgcc", "-Wl,--as-needed"]
@@ -140,11 +144,11 @@ def _first_error(said: _CompilerError | str) -> str:
     return next((line for line in lines if "error" in line), lines[0]).strip()
 
 
-def _put(library: Path, target: Path) -> None:
+def _put(content: bytes, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        shutil.copy(library, beside)
+        beside.write_bytes(content)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)

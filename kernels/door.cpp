@@ -25,10 +25,27 @@ struct Functions {  // of ggml, handed over by Python
     int (*chunk_add)(ggml_threadpool*, int);
 } ggml_functions;
 
-std::atomic<const Variant*> variant{nullptr};  // null: everything is left to ggml
+// Null: everything is left to ggml.
+std::atomic<const Variant*> variant{nullptr};
+// Computes operations of the name below and no other, so that a graph that is computed meanwhile is none of the trial's.
+std::atomic<const Variant*> variant_on_trial{nullptr};
+constexpr char ON_TRIAL[] = "q3e on trial";
+
+const Variant* variant_for(const ggml_tensor* op) {
+    const Variant* tried = variant_on_trial.load();
+    return tried != nullptr && std::strcmp(op->name, ON_TRIAL) == 0 ? tried : variant.load();
+}
 
 enum Count { PRODUCTS, ATTENTIONS, N_COUNTS };
 std::atomic<int64_t> counts[N_COUNTS];
+
+// ggml asks about operations without a number too.
+bool is_empty(const ggml_tensor* tensor) {
+    for (const int64_t n : tensor->ne) {
+        if (n == 0) return true;
+    }
+    return false;
+}
 
 bool is_matrix(const ggml_tensor* tensor) { return tensor->ne[2] == 1 && tensor->ne[3] == 1; }
 
@@ -55,6 +72,7 @@ bool is_plain(const ggml_tensor* tensor) {
 
 bool read_product(const ggml_tensor* op, Product& product) {
     const ggml_tensor *weights = op->src[0], *input = op->src[1];
+    if (is_empty(op) || is_empty(weights)) return false;
     if (!is_plain(weights) || !is_f32(input) || !is_f32(op)) return false;
     if (!is_matrix(weights) || !is_matrix(input) || op->op_params[1] != 0) return false;
     product = {static_cast<Type>(weights->type), static_cast<const uint8_t*>(weights->data), weights->nb[1], weights->ne[1],
@@ -65,6 +83,7 @@ bool read_product(const ggml_tensor* op, Product& product) {
 
 bool read_attention(const ggml_tensor* op, Attention& attention) {
     const ggml_tensor *query = op->src[0], *key = op->src[1], *value = op->src[2], *mask = op->src[3], *sinks = op->src[4];
+    if (is_empty(op) || is_empty(key)) return false;
     float parameters[3];  // the scale, a slope by position, a soft limit
     std::memcpy(parameters, op->op_params, sizeof parameters);
     if (parameters[1] != 0 || parameters[2] != 0 || sinks != nullptr) return false;
@@ -99,7 +118,7 @@ class ProductTraits : public ggml::cpu::tensor_traits {
   public:
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
         Product product;
-        const Variant* kernel = variant.load();
+        const Variant* kernel = variant_for(op);
         const int64_t bytes = kernel && read_product(op, product) ? kernel->product_scratch(product, n_threads) : -1;
         if (bytes < 0) return false;
         size = static_cast<size_t>(bytes) + 64;
@@ -109,7 +128,7 @@ class ProductTraits : public ggml::cpu::tensor_traits {
     bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
         Product product;
         read_product(op, product);
-        variant.load()->product(product, team_of(params));
+        variant_for(op)->product(product, team_of(params));
         if (params->ith == 0) ++counts[PRODUCTS];
         return true;
     }
@@ -119,7 +138,7 @@ class AttentionTraits : public ggml::cpu::tensor_traits {
   public:
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
         Attention attention;
-        const Variant* kernel = variant.load();
+        const Variant* kernel = variant_for(op);
         const int64_t bytes = kernel && read_attention(op, attention) ? kernel->attention_scratch(attention, n_threads) : -1;
         if (bytes < 0) return false;
         size = static_cast<size_t>(bytes) + 64;
@@ -129,7 +148,7 @@ class AttentionTraits : public ggml::cpu::tensor_traits {
     bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
         Attention attention;
         read_attention(op, attention);
-        variant.load()->attention(attention, team_of(params));
+        variant_for(op)->attention(attention, team_of(params));
         if (params->ith == 0) ++counts[ATTENTIONS];
         return true;
     }
@@ -142,7 +161,7 @@ class Entry : public ggml::cpu::extra_buffer_type {
     bool supports_op(void*, const ggml_tensor*) override { return false; }  // it never holds weights
 
     ggml::cpu::tensor_traits* get_tensor_traits(const ggml_tensor* op) override {
-        const Variant* kernel = variant.load();
+        const Variant* kernel = variant_for(op);
         if (kernel == nullptr) return nullptr;
         if (op->op == GGML_OP_MUL_MAT) {
             Product product;
@@ -173,6 +192,13 @@ const q3e::Candidate* candidate(const char* name) {
     return nullptr;
 }
 
+int put(const char* name, std::atomic<const Variant*>& place) {
+    const q3e::Candidate* found = name ? candidate(name) : nullptr;
+    if (name && (!found || found->why_not())) return -1;
+    place = found ? found->variant : nullptr;
+    return 0;
+}
+
 void append(ggml_backend_buffer_types& list, ggml_backend_buffer_type* one) {
     if (list.end == list.end_of_room) {
         const size_t n = list.end - list.begin;
@@ -191,10 +217,7 @@ void append(ggml_backend_buffer_types& list, ggml_backend_buffer_type* one) {
 #define API extern "C" __attribute__((visibility("default")))
 
 // The version of this interface; Python opens no other.
-API int q3e_interface() { return 1; }
-
-// The digest of the sources that this library was compiled from (build.py).
-API const char* q3e_sources() { return Q3E_SOURCES; }
+API int q3e_interface() { return 2; }
 
 // Name of the variant at this place, the fastest first; null behind the last.
 API const char* q3e_variant(int place) {
@@ -226,12 +249,10 @@ API void q3e_open(void* extra_buffer_types, void* barrier, void* chunk_set, void
 
 // Let this variant compute from now on; null leaves everything to ggml. No graph may be computed meanwhile. Returns 0,
 // or -1 when this machine cannot run it.
-API int q3e_use(const char* name) {
-    const q3e::Candidate* found = name ? candidate(name) : nullptr;
-    if (name && (!found || found->why_not())) return -1;
-    variant = found ? found->variant : nullptr;
-    return 0;
-}
+API int q3e_use(const char* name) { return put(name, variant); }
+
+// Let this variant compute the operations that ON_TRIAL names; null ends the trial. Returns as q3e_use.
+API int q3e_try(const char* name) { return put(name, variant_on_trial); }
 
 // How many operations were computed here since the start: products, attentions.
 API void q3e_counts(int64_t* taken) {

@@ -21,6 +21,7 @@ from q3e_local import __version__, machine
 from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.gguf_header import read_header
+from q3e_local.kernel_choice import Taken
 from q3e_local.model_file import inspect
 from q3e_local.tuning import TUNABLE
 
@@ -50,6 +51,7 @@ class Cell:
     texts_per_s: float
     latency_ms: dict[str, float] | None  # p50, p90, p99
     peak_bytes: int
+    kernels: Taken  # what our kernels computed of it
 
 
 def about(embedder: Embedder, path: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
     from q3e_local.llama import native
 
     info, engine = inspect(path), embedder.engine
-    chosen = getattr(engine, "settings", None)
+    chosen, kernels = getattr(engine, "settings", None), getattr(engine, "kernels", None)
     return {
         "machine": {
             "cpu": machine.cpu_name(),
@@ -85,6 +87,7 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
             "n_gpu_layers": getattr(engine, "n_gpu_layers", None),
             "tap": getattr(engine, "tap", None),
         },
+        "kernels": None if kernels is None else kernels.fields(),
     }
 
 
@@ -126,6 +129,7 @@ def _measured(
     """Calls of `n_call` texts until the share is used up."""
     calls: list[float] = []
     done = 0
+    before = _taken(embedder)
     ends = clock() + share_s
     while not calls or clock() + calls[-1] <= ends:
         texts = make(n_call, n_tokens)
@@ -150,7 +154,13 @@ def _measured(
         texts_per_s=n_texts / seconds,
         latency_ms=latency,
         peak_bytes=machine.peak_memory(),
+        kernels=_taken(embedder).since(before),
     )
+
+
+def _taken(embedder: Embedder) -> Taken:
+    taken: Taken = getattr(embedder.engine, "kernels_taken", Taken())
+    return taken
 
 
 class Texts:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from q3e_local import kernel_choice
 from q3e_local.child import Child
 from q3e_local.endings import advice, manner
 from q3e_local.errors import CrashError, Q3EError
@@ -46,6 +47,14 @@ class NativeLooks:
         """Which llama.cpp there is, and what it uses of this machine."""
         return list(_checked("llama.cpp", _llama))
 
+    def kernels(self) -> list[Finding]:
+        """Which kernels compute on the CPU, and what could be faster."""
+        return list(_checked("kernels", _kernels))
+
+    def without_kernels(self) -> None:
+        """Leave our kernels alone from here on. To be called before the first of them computes."""
+        os.environ[kernel_choice.VARIABLE] = kernel_choice.OFF
+
     def demo(self) -> list[Finding]:
         """Whether the demo model gives vectors."""
         return list(_checked("embedding", _demo))
@@ -55,7 +64,10 @@ def examine() -> Iterator[Finding]:
     """Everything there is to see, one after the other; a look that fails is a finding."""
     with Child(NativeLooks) as child:
         yield from _checked("machine", _machine)
-        yield from _checked("llama.cpp", lambda: child.ask("llama"))
+        loaded = list(_checked("llama.cpp", lambda: child.ask("llama")))
+        yield from loaded
+        if all(finding.ok for finding in loaded):
+            yield from _kernels_apart(child)
         yield from _checked("folders", _folders)
         yield from _checked("models", _models)
         yield from _checked("names", _names)
@@ -63,6 +75,17 @@ def examine() -> Iterator[Finding]:
             yield from _checked("embedding", lambda: child.ask("demo"))
         else:
             yield Finding("embedding", "not tried, as llama.cpp cannot be loaded", False, "mend llama.cpp first")
+
+
+def _kernels_apart(child: Child) -> Iterator[Finding]:
+    """The look at our kernels, in a process that they may end; the child does without them then."""
+    try:
+        with Child(NativeLooks) as other:
+            yield from other.ask("kernels")
+    except CrashError as crash:
+        child.ask("without_kernels")
+        text = f"they end the process here, by {manner(crash.exit_code)}"
+        yield Finding("kernels", text, False, f"do without them: {kernel_choice.VARIABLE}={kernel_choice.OFF}")
 
 
 def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -114,8 +137,19 @@ def _llama() -> Iterator[Finding]:
         yield Finding("GPU", "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise")
     else:
         yield Finding("GPU", "this build runs on the CPU alone; the README says how to build for a GPU")
-    features = native.system_info()
-    if platform.machine().lower() in ("x86_64", "amd64") and "AVX2 = 1" not in features:
+
+
+def _kernels() -> Iterator[Finding]:
+    """Which kernels compute on the CPU, and what llama.cpp's build leaves unused of it."""
+    from q3e_local.llama import kernels, native
+
+    chosen, runs, features = kernels.chosen(), kernels.variants(), native.features()
+    lacks = kernels.lacking(runs, features, chosen.variant)
+    faster = "; ".join(hint for hint in chosen.faster if lacks is None or hint != lacks.text)
+    yield Finding("kernels", f"{chosen.name} ({chosen.why})", not chosen.is_wrong, faster)
+    if lacks is not None:
+        yield Finding("CPU", lacks.what, False, lacks.advice)
+    elif not runs and platform.machine().lower() in ("x86_64", "amd64") and "AVX2" not in features:
         yield Finding("CPU", "llama.cpp was built without AVX2", False, "build it on this machine, if the CPU has it")
 
 

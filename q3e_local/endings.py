@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 
-_REBUILD = (
+REBUILD = (
     "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python==0.3.36"
 )
 _REASONS = {
@@ -22,7 +22,7 @@ _ADVICE = {
     "SIGKILL": "close other programs, so that more memory is free",
     "SIGBUS": "see that the disk is there, and pull the model again",
     "SIGILL": (
-        f"build llama.cpp on this machine: {_REBUILD}; if it was built here, put CMAKE_ARGS=-DGGML_NATIVE=OFF before "
+        f"build llama.cpp on this machine: {REBUILD}; if it was built here, put CMAKE_ARGS=-DGGML_NATIVE=OFF before "
         "that command, which leaves out AVX-512 and AMX"
     ),
 }
@@ -51,7 +51,7 @@ def ended(exit_code: int | None) -> str:
 
 def advice(exit_code: int | None) -> str:
     """What a user can do about a process of llama.cpp that ended so."""
-    return _ADVICE.get(_signal(exit_code), f"build llama.cpp again on this machine: {_REBUILD}")
+    return _ADVICE.get(_signal(exit_code), f"build llama.cpp again on this machine: {REBUILD}")
 
 
 def _signal(exit_code: int | None) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import uvicorn
 
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.kernel_choice import Kernels
 from q3e_local.prompts import Kind
 from q3e_local.pull import Step
 from q3e_local.request import Terms
@@ -31,6 +32,7 @@ from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
 N_EMBD, N_CTX, END = 256, 100, 256  # the native size of the demo model, which is really here
+KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
 MODELS = {"demo": None, "demo-query": "query"}
 
 
@@ -137,7 +139,12 @@ class FakeService:
         now = time.time()
         return [
             LoadedModel(
-                name, 12_345, N_CTX, None if (keep or 0) < 0 else now + (300 if keep is None else keep), False
+                name,
+                12_345,
+                N_CTX,
+                None if (keep or 0) < 0 else now + (300 if keep is None else keep),
+                False,
+                KERNELS,
             )
             for name, keep in self.in_memory.items()
         ]

@@ -15,12 +15,14 @@ from fake import FakeEngine
 
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.kernel_choice import Kernels
 
 
 class FaultyEngine(FakeEngine):
     """The fake, which does what a text says: `abort`, `assert`, `deaf`, `raise`, `memory`, `log`, `sleep`, ..."""
 
     n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
+    kernels = Kernels("avx2", "the fastest that this CPU runs")
 
     def decode(
         self,

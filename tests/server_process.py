@@ -24,10 +24,12 @@ import numpy as np
 
 from q3e_local.address import parse
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.kernel_choice import Kernels
 from q3e_local.request import Terms
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 
+KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
 N_EMBD = 64
 N_CTX = 50
 PATIENCE_S = 60.0  # for what takes less than a second on an idle machine
@@ -119,7 +121,7 @@ class EyeService:
         return [bytes([each]) for each in ids]
 
     def loaded(self) -> list[LoadedModel]:
-        return [LoadedModel(name, 1_000_000, N_CTX, time.time() + 300, False) for name in self.names]
+        return [LoadedModel(name, 1_000_000, N_CTX, time.time() + 300, False, KERNELS) for name in self.names]
 
     async def pull(self, name: str, progress: Any) -> None:
         raise UnknownModelError(name)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 from command import demo, run
+from fake import FakeEngine
 
 from q3e_local import bench, machine
 from q3e_local.catalog import models_folder
+from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelFileError
+from q3e_local.kernel_choice import Kernels, Taken
+from q3e_local.llama import kernels
 
 DEMO = models_folder() / "demo.gguf"
 CELLS = [(size, mode) for size in ("short", "medium", "long") for mode in ("single", "batched")]
@@ -73,7 +78,9 @@ def test_json_says_what_was_measured_on_what() -> None:
     result = run("bench", "-m", "demo", "--seconds", 0, "--json", "--threads", 1)
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert list(found) == ["machine", "versions", "model", "settings", "seconds", "complete", "cells"]
+    assert list(found) == ["machine", "versions", "model", "settings", "kernels", "seconds", "complete", "cells"]
+    assert found["kernels"] == kernels.chosen().fields()
+    assert set(found["cells"][0]["kernels"]) == {"products", "attentions"}
     assert found["complete"] is True
     assert [(cell["size"], cell["mode"]) for cell in found["cells"]] == CELLS
     assert list(found["cells"][0]["latency_ms"]) == ["p50", "p90", "p99"]
@@ -83,6 +90,24 @@ def test_json_says_what_was_measured_on_what() -> None:
     assert found["model"]["name"] == "demo"
 
 
+class Counting(FakeEngine):
+    """The fake, with 10 products and an attention of ours in each batch."""
+
+    kernels = Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
+
+    @property
+    def kernels_taken(self) -> Taken:
+        return Taken(10 * self.n_decodes, self.n_decodes)
+
+
+def test_each_cell_counts_what_our_kernels_computed() -> None:
+    engine = Counting(n_ctx_max=4096)
+    cells = list(bench.measure(Embedder(engine, "fake"), lambda n, length: ["a" * (length - 1)] * n, 0))
+    assert all(cell.kernels == Taken(10 * n, n) for cell in cells if (n := cell.kernels.attentions))
+    # The call that makes buffers is in no cell.
+    assert sum(cell.kernels.attentions for cell in cells) == engine.n_decodes - 1
+
+
 def test_people_get_a_table() -> None:
     result = run("bench", "-m", "demo", "--seconds", 0)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -90,6 +115,11 @@ def test_people_get_a_table() -> None:
     assert lines[0] == "demo (q8_0, 3.6 MB)"
     assert lines[1].startswith(machine.cpu_name())
     assert "llama-cpp-python 0.3.36" in lines[1]
+    assert lines[2] == kernels.chosen().explained
+    attentions = re.search(
+        r"^our kernels computed [\d,]+ matrix products and ([\d,]+) attentions of it$", result.stdout, re.M
+    )[1]
+    assert (int(attentions.replace(",", "")) > 0) == (kernels.chosen().variant is not None)
     rows = [line.split("│")[1].split() for line in lines if line.startswith("│")]
     assert rows == [[size] for size, _ in CELLS]
 

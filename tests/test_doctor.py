@@ -21,7 +21,8 @@ from world import World, rows
 from q3e_local import doctor, llama, machine
 from q3e_local.catalog import models_folder
 from q3e_local.doctor import Finding, NativeLooks
-from q3e_local.llama import native
+from q3e_local.kernel_choice import Kernels
+from q3e_local.llama import kernels, native
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ class InThisProcess:
     def __init__(self, make: Callable[[], NativeLooks]) -> None:
         self._looks = make()
 
-    def ask(self, method: str) -> list[Finding]:
+    def ask(self, method: str) -> list[Finding] | None:
         return getattr(self._looks, method)()
 
     def __enter__(self) -> InThisProcess:
@@ -66,6 +67,10 @@ class WithAvx2(NativeLooks):
         native.system_info = lambda: "CPU : AVX2 = 1"
         return super().llama()
 
+    def kernels(self) -> list[Finding]:
+        native.system_info = lambda: "CPU : AVX2 = 1"
+        return super().kernels()
+
 
 class EndsLoading(NativeLooks):
     """A wheel for AVX-512 on a CPU without it ends when it is imported."""
@@ -79,6 +84,18 @@ class EndsComputing(WithAvx2):
     def demo(self) -> list[Finding]:
         os.write(2, b"ggml-cpu.c:1: GGML_ASSERT(tile) failed\n")
         os.abort()
+
+
+class EndsInKernels(WithAvx2):
+    """On a CPU that has less than it says."""
+
+    def kernels(self) -> list[Finding]:
+        os.kill(os.getpid(), signal.SIGILL)
+        return []
+
+    def demo(self) -> list[Finding]:
+        assert kernels.chosen() == Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
+        return super().demo()
 
 
 class FailsLoading(NativeLooks):
@@ -116,7 +133,8 @@ def test_a_sound_machine_has_nothing_wrong(in_a_child: Callable[[type[NativeLook
     assert all(list(finding) == ["what", "text", "ok", "advice"] and finding["ok"] for finding in found)
     texts = {finding["what"]: finding["text"] for finding in found}
     assert set(texts) == {
-        "system", "cores", "memory", "llama.cpp", "GPU", "data", "config", "state", "hub cache", "model", "embedding",
+        "system", "cores", "memory", "llama.cpp", "GPU", "kernels", "data", "config", "state", "hub cache", "model",
+        "embedding",
     }  # fmt: skip
     wanted = "16.0 GB, 8.0 GB available: enough for qwen3-embedding:4b, which needs about 2.8 GB"
     assert texts["memory"] == wanted
@@ -335,11 +353,71 @@ def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "llama-cpp-python==0.3.36" in one["advice"]
 
 
-@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
-def test_a_build_without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ours", [None, "avx2"])
+def test_a_build_without_avx2(monkeypatch: pytest.MonkeyPatch, ours: str | None) -> None:
     monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(kernels, "variants", lambda: {"avx512": "the CPU has no AVX-512", "avx2": None})
+    monkeypatch.setattr(kernels, "chosen", lambda: Kernels(ours, "because"))
+    one = problem()
+    text = "llama.cpp was built without AVX2, which this CPU has"
+    if ours:
+        text += "; our kernels use it, but compute products and attention alone"
+    assert (one["what"], one["text"]) == ("CPU", text)
+    assert one["advice"].startswith(
+        "build llama.cpp on this machine, without SOURCE_DATE_EPOCH in the environment, by"
+    )
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
+def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(kernels, "variants", dict)
     one = problem()
     assert (one["what"], one["text"]) == ("CPU", "llama.cpp was built without AVX2")
+    assert one["advice"] == "build it on this machine, if the CPU has it"
+
+
+def test_a_cpu_without_avx2_needs_no_build_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(kernels, "variants", lambda: {"avx2": "the CPU has no AVX2"})
+    assert findings()[0] == 0
+
+
+def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "system_info", lambda: "CPU : AVX2 = 1")
+    monkeypatch.setattr(kernels, "variants", lambda: {"avx512": None, "avx2": None})
+    monkeypatch.setattr(kernels, "chosen", lambda: Kernels("avx512", "the fastest that this CPU runs"))
+    assert findings()[0] == 0
+    monkeypatch.setattr(kernels, "chosen", lambda: Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",)))
+    assert problem()["text"] == "llama.cpp was built without AVX-512, which this CPU has"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ok"),
+    [
+        (Kernels("avx2", "the fastest that this CPU runs"), True),
+        (Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",)), True),
+        (Kernels(None, "q3e_kernels.so is damaged", True, ("install q3e-local again",)), False),
+    ],
+)
+def test_which_kernels_compute(monkeypatch: pytest.MonkeyPatch, chosen: Kernels, ok: bool) -> None:
+    monkeypatch.setattr(kernels, "chosen", lambda: chosen)
+    monkeypatch.setattr(kernels, "variants", lambda: {"avx2": None})
+    code, found = findings()
+    (one,) = [finding for finding in found if finding["what"] == "kernels"]
+    assert (code, one["ok"]) == (0 if ok else 1, ok)
+    assert one["text"] == f"{chosen.name} ({chosen.why})"
+    assert one["advice"] == "".join(chosen.faster)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_kernels_that_end_their_process_are_a_finding_and_the_rest_does_without_them(
+    in_a_child: Callable[[type[NativeLooks]], None],
+) -> None:
+    in_a_child(EndsInKernels)
+    one = problem()
+    assert (one["what"], one["advice"]) == ("kernels", "do without them: Q3E_KERNELS=off")
+    assert one["text"].startswith("they end the process here, by SIGILL")
 
 
 def test_a_build_for_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

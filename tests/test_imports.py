@@ -20,7 +20,8 @@ PACKAGE = Path(q3e_local.__file__).parent
 # A module may import those of its own room and of the rooms above it in this list.
 FACTS = (
     "address aliases card catalog folders prompts batching vectors space engine gguf_header model_file machine "
-    "checksum counts fitting landing nearest parting plan request tables tuning tuned trials endings child"
+    "checksum counts fitting landing nearest parting plan request tables tuning tuned trials endings child "
+    "kernel_choice"
 )
 ROOMS = [
     ["errors"],

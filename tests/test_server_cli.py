@@ -21,6 +21,7 @@ import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
+from q3e_local import kernel_choice
 from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
@@ -179,7 +180,7 @@ def test_ps_and_stop(url, monkeypatch):
     assert on(url, "--text", "load it").exit_code == 0
     shown = run("ps")
     heading, line = shown.stdout.splitlines()
-    assert heading.split() == ["name", "size", "processor", "context", "until"]
+    assert heading.split() == ["name", "size", "processor", "kernels", "context", "until"]
     assert line.split()[0].startswith("demo")
     assert line.endswith(("in 5 min", "in 300 s"))
     (fields,) = json.loads(run("ps", "--json").stdout)
@@ -462,7 +463,9 @@ def test_a_service_warns_of_what_serve_warns_of(platform):
 
 
 def test_every_variable_of_a_server_is_one_that_a_service_is_asked_about():
-    source = "".join(Path(one.__file__).read_text(encoding="utf-8") for one in (server_settings, choose))
+    source = "".join(
+        Path(one.__file__).read_text(encoding="utf-8") for one in (server_settings, choose, kernel_choice)
+    )
     assert set(re.findall(r'"((?:Q3E|OLLAMA)_[A-Z_]+)"', source)) - {"OLLAMA_VERSION"} == set(SERVER_VARIABLES)
 
 

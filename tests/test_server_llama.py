@@ -197,7 +197,10 @@ def test_tokenizing_that_is_refused(http: httpx.Client, path: str, body: dict[st
 def test_health_and_props(http: httpx.Client, fake: FakeService) -> None:
     # test_basic.py: test_server_start_simple (health), test_server_props
     found = http.get("/v1/health").json()
-    assert found["loaded"] == [{"name": "demo", "size_bytes": 12_345, "n_ctx": 100, "on_gpu": False}]
+    kernels = {"variant": "avx2", "why": "the fastest that this CPU runs", "faster": ["buy a faster one"]}
+    assert found["loaded"] == [
+        {"name": "demo", "size_bytes": 12_345, "n_ctx": 100, "on_gpu": False, "kernels": kernels}
+    ]
     assert (found["status"], found["healthy"]) == ("ok", True)
     props = http.get("/props").json()
     assert (props["model_alias"], props["model_path"], props["eos_token"]) == ("demo", "demo.gguf", "<|endoftext|>")

@@ -432,7 +432,11 @@ def test_the_server_can_log_how_its_process_runs_the_model(
     worker.load()
     worker.close()
     lines = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
-    assert lines[:2] == [f"{path.stem}: n_threads 1 (given)", f"{path.stem}: n_batch 512 (default)"]
+    assert lines[0] == f"{path.stem}: {worker.kernels.explained}"
+    assert lines[1 + len(worker.kernels.faster) :][:2] == [
+        f"{path.stem}: n_threads 1 (given)",
+        f"{path.stem}: n_batch 512 (default)",
+    ]
     assert len(lines) == len(TUNABLE)
 
 

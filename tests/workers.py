@@ -10,12 +10,14 @@ import numpy as np
 from fake import FakeEngine
 
 from q3e_local.errors import EngineError
+from q3e_local.kernel_choice import Kernels
 
 
 class FakeWorker(FakeEngine):
     """The fake engine; `failure` is raised by loading, which waits for `go_on`."""
 
     n_vocab, on_gpu, n_restarts, n_deaths, is_running = 257, False, 0, 0, True
+    kernels = Kernels("avx2", "the fastest that this CPU runs")
 
     def __init__(self, path: Path, n_bytes: int = 100) -> None:
         super().__init__()

@@ -71,6 +71,8 @@ def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
         f"{machine['cpu']}, {machine['cores']} cores, {settings['n_threads']} threads, "
         f"q3e-local {versions['q3e-local']}, llama-cpp-python {versions['llama-cpp-python']}"
     )
+    if kernels := facts["kernels"]:
+        click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
     from rich.console import Console
     from rich.table import Table
 
@@ -94,3 +96,8 @@ def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=_WIDTH)
     console.print(table)
+    if kernels:
+        taken = [sum(getattr(cell.kernels, kind) for cell in cells) for kind in ("products", "attentions")]
+        click.echo("our kernels computed {:,} matrix products and {:,} attentions of it".format(*taken))
+        for hint in kernels["faster"]:
+            click.echo(f"for more speed, {hint}")

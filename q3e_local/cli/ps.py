@@ -34,13 +34,19 @@ def ps(server: str | None, as_json: bool) -> int:
         click.echo("no model is loaded", err=True)
         return DONE
     width = max(4, *(len(model["name"]) for model in found))
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'processor':<9}  {'context':>7}  until")
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'processor':<9}  {'kernels':<7}  {'context':>7}  until")
+    faster: dict[str, None] = {}  # in order, each once
     for model in found:
         on_gpu = model.get("size_vram", 0) > 0
+        kernels = model.get("kernels", {})  # none where it is Ollama that answers
+        faster |= dict.fromkeys(kernels.get("faster", ()))
         click.echo(
             f"{model['name']:<{width}}  {size(model['size']):>9}  {'GPU' if on_gpu else 'CPU':<9}  "
-            f"{model.get('context_length', 0):>7,}  {_until(model.get('expires_at'))}"
+            f"{kernels.get('variant', ''):<7}  {model.get('context_length', 0):>7,}  "
+            f"{_until(model.get('expires_at'))}"
         )
+    for hint in faster:
+        click.echo(f"for more speed, {hint}", err=True)
     return DONE
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SERVER_VARIABLES = (
     "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_INDEXES", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY",
     "Q3E_ORIGINS", "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT",
-    "OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "Q3E_CACHE", "Q3E_CACHE_SIZE",
+    "OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "Q3E_CACHE", "Q3E_CACHE_SIZE", "Q3E_KERNELS",
 )  # fmt: skip
 
 
@@ -79,8 +79,10 @@ def serve(engine: EngineOptions, **options: Any) -> int:
       q3e-local serve --index default --index papers.q3e
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
+    from q3e_local import kernel_choice
     from q3e_local.engine import EngineConfig
 
+    kernel_choice.wanted()  # raises for what no worker could use
     chosen = replace(chosen_settings(options), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)
     # After everything that can fail quickly.

@@ -22,6 +22,7 @@ from q3e_local import machine, tuned
 from q3e_local.batching import pack
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.kernel_choice import Taken
 from q3e_local.llama import kernels, native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
@@ -59,7 +60,6 @@ class LlamaEngine:
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
-        self.kernels = kernels.chosen()
         self.info = inspect(path)
         self.tap = self.config.tap
         self.settings = self._settled()
@@ -71,6 +71,7 @@ class LlamaEngine:
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
+            self.kernels = self._owner.do(kernels.chosen)
             self._owner.do(self._load)
         except BaseException:
             self.close()
@@ -128,6 +129,11 @@ class LlamaEngine:
         if self.config.n_gpu_layers is not None:
             return self.config.n_gpu_layers
         return self.info.n_layer + 1 if native.can_offload() else 0
+
+    @property
+    def kernels_taken(self) -> Taken:
+        """The operations that our kernels computed so far, in this process and not for this engine alone."""
+        return kernels.counts()
 
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
@@ -241,7 +247,9 @@ class LlamaEngine:
         self._contexts = Contexts(
             self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
         )
-        self._explain(f"kernels: {self.kernels.variant or kernels.OFF} ({self.kernels.why})")
+        self._explain(self.kernels.explained)
+        for hint in self.kernels.faster:
+            self._explain(f"for more speed, {hint}")
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
@@ -250,7 +258,7 @@ class LlamaEngine:
         settings = self.settings
         facts = (
             self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
-            settings.flash_attention,
+            settings.flash_attention, self.kernels.variant,
         )  # fmt: skip
         is_quick = self.info.size_bytes < _QUICK_BYTES
         if not is_quick and proof.is_known(*facts):

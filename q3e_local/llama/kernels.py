@@ -9,90 +9,78 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import os
+import platform
+import sys
 import threading
-from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from q3e_local.errors import OptionError
-from q3e_local.llama import native, operation
+from q3e_local.endings import REBUILD
+from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, Taken, wanted
+from q3e_local.llama import native
 
 logger = logging.getLogger("q3e_local.llama")
 
-VARIABLE = "Q3E_KERNELS"
-OFF = "off"
 LIBRARY = Path(__file__).with_name("q3e_kernels.so")
-# Their sources, where this is a checkout of ours.
+# What it was compiled from, where this is a checkout.
 SOURCES = Path(__file__).parents[2] / "kernels"
 
 # The build whose private structures kernels/ggml_layout.h describes.
 _COMMIT, _VERSION = "0c1e570", "0.25.3"
-_INTERFACE = 1
+_INTERFACE = 2
 _DOOR = (
     "_Z39ggml_backend_cpu_get_extra_buffer_typesv",
     "ggml_barrier",
     "ggml_threadpool_chunk_set",
     "ggml_threadpool_chunk_add",
 )
+_REINSTALL = "install q3e-local again"
+_RECOMPILE = "run `python3 kernels/build.py`"
+# What llama.cpp's build says that it uses, beside the variant that runs where the CPU has it.
+_FEATURES = {"avx2": ("AVX2", "AVX2"), "avx512": ("AVX512", "AVX-512")}
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """Who computes on the CPU."""
+class _DoubtError(Exception):
+    """Our kernels cannot be used; the text says why, `faster` what to do about it."""
 
-    variant: str | None  # of ours; None: llama.cpp's own kernels alone
-    why: str  # they, or this variant, and not a faster one
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Operations that our kernels computed since the start of the process."""
-
-    products: int
-    attentions: int
+    def __init__(self, why: str, faster: str = "", *, is_wrong: bool = True) -> None:
+        super().__init__(why)
+        self.faster, self.is_wrong = faster, is_wrong
 
 
-class _Doubt(Exception):
-    """Our kernels cannot be used; the text says why."""
-
-
-class _Library:
-    """The compiled library, open beside llama.cpp. Nothing computes with it until a variant is chosen."""
+class Library:
+    """The compiled library. Nothing computes with it until it is let into llama.cpp and a variant is chosen."""
 
     def __init__(self, path: Path) -> None:
-        _same_build()
-        if not path.is_file():
-            raise _Doubt("they were not compiled when q3e-local was installed: that takes a C++ compiler")
+        _check_file(path)
         try:
             self._lib = ctypes.CDLL(str(path))
             for name, result, *arguments in (
                 ("q3e_interface", c_int),
-                ("q3e_sources", c_char_p),
                 ("q3e_variant", c_char_p, c_int),
                 ("q3e_why_not", c_char_p, c_char_p),
                 ("q3e_use", c_int, c_char_p),
+                ("q3e_try", c_int, c_char_p),
                 ("q3e_counts", None, c_void_p),
                 ("q3e_open", None, c_void_p, c_void_p, c_void_p, c_void_p),
             ):
                 function = getattr(self._lib, name)
                 function.restype, function.argtypes = result, arguments
+                if name == "q3e_interface" and function() != _INTERFACE:
+                    raise _DoubtError(f"{path.name} has interface {function()}, not {_INTERFACE}", _REINSTALL)
         except (OSError, AttributeError) as error:
-            raise _Doubt(f"{path} cannot be opened: {error}") from None
-        if self._lib.q3e_interface() != _INTERFACE:
-            raise _Doubt(f"{path} has interface {self._lib.q3e_interface()}, this program needs {_INTERFACE}")
-        if (SOURCES / "door.cpp").is_file() and self._lib.q3e_sources() != _digest():
-            raise _Doubt(
-                f"{path} was compiled from other sources than those in {SOURCES}: run `python3 kernels/build.py`"
-            )
+            # Where it lies is nobody's business but this machine's: a server says the reason to its clients.
+            said = str(error).replace(str(path), path.name)
+            raise _DoubtError(f"{path.name} cannot be opened: {said}", _REINSTALL) from None
+
+    def let_in(self) -> None:
+        """Have llama.cpp ask this library about each operation."""
+        _check_build()
         try:
             self._lib.q3e_open(*(native.address(name) for name in _DOOR))
         except AttributeError as error:
-            raise _Doubt(f"this llama.cpp does not let them in: {error}") from None
+            raise _DoubtError(f"this llama.cpp does not let them in: {error}", REBUILD) from None
 
     def variants(self) -> dict[str, str | None]:
         """What is compiled in, the fastest first, and why it cannot run here: None where it can."""
@@ -103,128 +91,183 @@ class _Library:
         return found
 
     def use(self, variant: str | None) -> None:
+        """Let this variant compute, or llama.cpp alone. No graph may be computed meanwhile."""
         if self._lib.q3e_use(variant and variant.encode()) != 0:
-            raise _Doubt(f"{variant} cannot run on this machine")
+            raise _DoubtError(f"{variant} cannot run on this machine")
 
-    def counts(self) -> Counts:
+    def attempt(self, variant: str | None) -> None:
+        """Let this variant compute the operations that `operation.ON_TRIAL` names, and no other."""
+        if self._lib.q3e_try(variant and variant.encode()) != 0:
+            raise _DoubtError(f"{variant} cannot run on this machine")
+
+    def counts(self) -> Taken:
         taken = (c_int64 * 2)()
         self._lib.q3e_counts(taken)
-        return Counts(*taken)
+        return Taken(*taken)
 
 
 _lock = threading.Lock()
-_library: _Library | None = None
+_library: Library | None = None  # that llama.cpp asks
 _chosen: Kernels | None = None
 
 
 def chosen() -> Kernels:
-    """Who computes on the CPU, decided once in a process. Raises OptionError for a $Q3E_KERNELS that names nothing."""
+    """Who computes on the CPU, decided once in a process. Raises OptionError for a $Q3E_KERNELS that names nothing.
+
+    A program that computes with llama_cpp itself calls this before: a graph that is at work meanwhile may be computed
+    half by one and half by the other.
+    """
     global _chosen
     with _lock:
         if _chosen is None:
-            _chosen = _choose(os.environ.get(VARIABLE, ""))
+            _chosen = _choose(wanted())
         return _chosen
 
 
-def counts() -> Counts:
+def counts() -> Taken:
     """What our kernels computed so far in this process."""
-    return _library.counts() if _library else Counts(0, 0)
+    return _library.counts() if _library else Taken()
 
 
 def variants() -> dict[str, str | None]:
     """The variants that are compiled in, the fastest first, and why each cannot run here: None where it can."""
-    chosen()
-    return _library.variants() if _library else {}
-
-
-def _choose(wanted: str) -> Kernels:
-    global _library
-    if wanted == OFF:
-        return Kernels(None, f"{VARIABLE}={OFF}")
     try:
-        library = _Library(LIBRARY)
-        _library = library
-        names = library.variants()
-        if wanted and wanted not in names:
-            raise OptionError(f"{VARIABLE} is {OFF} or one of {', '.join(names)}; got {wanted!r}")
-        if wanted and names[wanted] is not None:
-            raise _Doubt(f"{VARIABLE}={wanted}, but {names[wanted]}")
-        fitting = [wanted] if wanted else [name for name, why in names.items() if why is None]
-        if not fitting:
-            raise _Doubt("; ".join(f"{name}: {why}" for name, why in names.items()))
-        return _first_sound(library, fitting, f"{VARIABLE}={wanted}" if wanted else "the fastest that this CPU runs")
-    except _Doubt as doubt:
-        logger.warning("llama.cpp's own kernels compute here, which are slower than ours: %s", doubt)
-        return Kernels(None, str(doubt))
+        return (_library or Library(LIBRARY)).variants()
+    except _DoubtError:
+        return {}
 
 
-def _first_sound(library: _Library, names: list[str], why: str) -> Kernels:
-    for name in names:
-        wrong = _wrong(library, name)
-        if wrong is None:
-            library.use(name)
-            return Kernels(name, why)
-        logger.warning("the %s kernels are not used: %s", name, wrong)
-        why = f"{name} was not used: {wrong}"
-    raise _Doubt(why)
+@dataclass(frozen=True)
+class Lack:
+    """What llama.cpp's build leaves unused of this CPU, and what to do."""
+
+    what: str
+    advice: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.advice}, as {self.what}"
 
 
-def _digest() -> bytes:
-    """The name that kernels/build.py gives the sources as they are now."""
-    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
-    content = b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)
-    return hashlib.sha256(content).hexdigest()[:16].encode()
-
-
-def _same_build() -> None:
-    commit, version = (
-        bytes(native.function(name, c_char_p)()).decode("utf-8", "replace")
-        for name in ("ggml_commit", "ggml_version")
-    )
-    if (commit[: len(_COMMIT)], version) != (_COMMIT, _VERSION):
-        raise _Doubt(f"they were written for ggml {_VERSION} ({_COMMIT}), this llama.cpp has {version} ({commit})")
-
-
-# The proof: small operations, once by llama.cpp's kernels and once by ours.
-
-_Q4_K, _Q6_K = 12, 14
-# Rounding of activations to 8 bits leaves 4e-3 of the norm; a wrong kernel leaves about 1.
-_TOLERANCE = 2e-2
-
-
-def _wrong(library: _Library, variant: str) -> str | None:
-    """What is wrong with the results of a variant; None when they are those of llama.cpp."""
-    for name, compute in _trials():
-        library.use(None)
-        expected = compute()
-        library.use(variant)
-        before = library.counts()
-        found = compute()
-        if library.counts() == before:
-            continue  # it leaves this operation to llama.cpp
-        library.use(None)
-        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-        if not error <= _TOLERANCE:  # NaN too
-            return f"{name} differs by {error:.2g} of its norm from llama.cpp's, at most {_TOLERANCE} is rounding"
+def lacking(runs: dict[str, str | None], features: frozenset[str], variant: str | None) -> Lack | None:
+    """What a build with these features leaves unused of a CPU that `runs` these variants, if it is worth anything."""
+    for name, (feature, called) in _FEATURES.items():
+        # What AVX-512 is worth, our kernels have already.
+        is_worth_it = name == "avx2" or variant is None
+        if is_worth_it and runs.get(name, "not known") is None and feature not in features:
+            ours = "; our kernels use it, but compute products and attention alone" if variant else ""
+            epoch = "without SOURCE_DATE_EPOCH in the environment, " if name == "avx2" else ""
+            return Lack(
+                f"llama.cpp was built without {called}, which this CPU has{ours}",
+                f"build llama.cpp on this machine, {epoch}by {REBUILD}",
+            )
     return None
 
 
-def _trials() -> list[tuple[str, Callable[[], NDArray[np.float32]]]]:
-    random = np.random.default_rng(0)
-    weights = random.standard_normal((96, 512)).astype(np.float32)
-    tokens = random.standard_normal((35, 512)).astype(np.float32)
-    n_heads, n_key_heads, n_keys, width = 4, 2, 96, 128
-    query = random.standard_normal((70, n_heads, width)).astype(np.float32)
-    key, value = random.standard_normal((2, n_keys, n_key_heads, width)).astype(np.float16).view(np.uint8)
-    seen = np.tri(70, n_keys, 20, dtype=bool)
-    mask = np.where(seen, 0, -np.inf).astype(np.float16)
+def _choose(name: str | None) -> Kernels:
+    try:
+        kernels = _opened(name)
+        level = logging.INFO
+    except _DoubtError as doubt:
+        kernels = Kernels(None, str(doubt), doubt.is_wrong, (doubt.faster,) if doubt.faster else ())
+        level = logging.WARNING if doubt.is_wrong else logging.INFO
+    if kernels.variant is None:
+        logger.log(level, "llama.cpp's own kernels compute here, which are slower than ours: %s", kernels.why)
+    lack = lacking(variants(), native.features(), kernels.variant)
+    return kernels if lack is None else replace(kernels, faster=(*kernels.faster, lack.text))
 
-    def product(kind: int) -> Callable[[], NDArray[np.float32]]:
-        rows = operation.quantized(weights, kind)
-        return lambda: operation.product(rows, kind, tokens, n_threads=2)
 
-    return [
-        ("the product with Q4_K weights", product(_Q4_K)),
-        ("the product with Q6_K weights", product(_Q6_K)),
-        ("attention", lambda: operation.attention(query, key, value, operation.F16, mask, width**-0.5, n_threads=2)),
-    ]
+def _opened(name: str | None) -> Kernels:
+    """Opens the library, and lets this variant compute, or the fastest that is sound. Raises _DoubtError."""
+    global _library
+    if name == OFF:
+        raise _DoubtError(f"{VARIABLE}={OFF}", f"unset {VARIABLE}", is_wrong=False)
+    library = Library(LIBRARY)
+    runs = library.variants()
+    if name is None:
+        fitting = [one for one, why in runs.items() if why is None]
+        if not fitting:
+            raise _DoubtError(f"none of them runs here: {list(runs.values())[-1]}", is_wrong=False)
+    elif (why := runs.get(name, "it is not compiled in")) is not None:
+        raise _DoubtError(f"{VARIABLE}={name}, but {why}", f"unset {VARIABLE}")
+    else:
+        fitting = [name]
+    library.let_in()
+    _library = library
+    variant, why = _first_sound(library, fitting)
+    if name is not None:
+        fastest = next(one for one, why_not in runs.items() if why_not is None)
+        faster = () if name == fastest else (f"unset {VARIABLE}: this CPU runs {fastest} too",)
+        return Kernels(variant, f"{VARIABLE}={name}", faster=faster)
+    return Kernels(variant, why or "the fastest that this CPU runs", is_wrong=bool(why))
+
+
+def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
+    """The first variant whose results are llama.cpp's, and what was wrong with a faster one. Raises _DoubtError."""
+    try:
+        from q3e_local.llama import kernel_proof  # which looks for functions of this very build
+    except AttributeError as error:
+        raise _DoubtError(f"they cannot be tried on this llama.cpp: {error}", REBUILD) from None
+    proof, wrong = kernel_proof.Proof(library), ""
+    for name in names:
+        try:
+            n_taken = proof.held(name)
+        except kernel_proof.DisagreementError as error:
+            wrong = wrong or f"{name} is not used: {error}"
+            logger.warning("of our kernels %s is not used: %s", name, error)
+            continue
+        if n_taken:
+            library.use(name)
+            return name, wrong
+    if wrong:
+        raise _DoubtError(wrong)
+    raise _DoubtError(f"{', '.join(names)} takes none of the operations that it was tried on", is_wrong=False)
+
+
+def _check_file(path: Path) -> None:
+    """Raise _DoubtError for a file that is not whole, or out of date.
+
+    The system's loader does not look: it maps the file, and a part that is not there ends the process with SIGBUS
+    when it is touched. So kernels/build.py puts a SHA-256 behind the library,
+    and one of the sources before it: after a `git pull` the numbers of the interface may be the same.
+    """
+    if sys.platform == "win32":
+        raise _DoubtError("the way into llama.cpp that they use is closed on Windows", is_wrong=False)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            raise _DoubtError(f"there are none for a {platform.machine()} CPU", is_wrong=False) from None
+        raise _DoubtError(
+            "they were not compiled when q3e-local was installed",
+            f"install a C++ compiler, such as g++, and {_REINSTALL}",
+            is_wrong=False,
+        ) from None
+    except OSError as error:
+        raise _DoubtError(f"{path.name} cannot be read: {error.strerror}", _REINSTALL) from None
+    n_digest = hashlib.sha256().digest_size
+    if hashlib.sha256(content[:-n_digest]).digest() != content[-n_digest:]:
+        raise _DoubtError(f"{path.name} is damaged, or none that kernels/build.py made", _REINSTALL)
+    if (SOURCES / "door.cpp").is_file() and content[-2 * n_digest : -n_digest] != _digest_of_sources():
+        raise _DoubtError(f"{path.name} was compiled from other sources than those that are here", _RECOMPILE)
+
+
+def _digest_of_sources() -> bytes:
+    """What kernels/build.py puts behind a library that it compiles now."""
+    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
+    return hashlib.sha256(b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)).digest()
+
+
+def _check_build() -> None:
+    """Raise _DoubtError where llama.cpp is not the one whose structures the library reads."""
+    try:
+        commit, version = (
+            bytes(native.function(name, c_char_p)()).decode("utf-8", "replace")
+            for name in ("ggml_commit", "ggml_version")
+        )
+    except AttributeError:
+        commit = version = "none"
+    if (commit[: len(_COMMIT)], version) != (_COMMIT, _VERSION):
+        raise _DoubtError(
+            f"they were written for ggml {_VERSION} ({_COMMIT}), this llama.cpp has {version} ({commit})", REBUILD
+        )

@@ -87,17 +87,18 @@ tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
 def function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml's, with the ctypes types of its result and its arguments.
 
-    It is looked for behind libllama, which depends on ggml's libraries. A wheel has several files of the same library,
-    and one that is opened by its path may be loaded a second time, with a state of its own.
+    It is looked for behind libllama, which depends on ggml's libraries. A wheel has several files of the same
+    library, and one that is opened by its path may be loaded a second time, with a state of its own. Raises
+    AttributeError where this build has none of this name.
     """
-    found = getattr(lib._lib, name)
+    found = lib._lib[name]  # an object of its own: the types of the binding's stay as they are
     found.restype, found.argtypes = result, arguments
     return found
 
 
 def address(name: str) -> int:
     """Where a function of ggml's lies. Raises AttributeError where this build has none of this name."""
-    return int(ctypes.cast(getattr(lib._lib, name), ctypes.c_void_p).value or 0)
+    return int(ctypes.cast(lib._lib[name], ctypes.c_void_p).value or 0)
 
 
 def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:

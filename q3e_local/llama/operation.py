@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import c_bool, c_float, c_int, c_int64, c_size_t, c_void_p
+from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from q3e_local.llama.native import NativeError, function
 
 F32, F16 = 0, 1  # of ggml_type in ggml.h
+ON_TRIAL = "q3e on trial"  # the name of an operation that a variant on trial computes: see kernels/door.cpp
 
 _ROOM = 1 << 16  # bytes for what a graph of a few tensors needs beside their data
 
@@ -26,6 +27,7 @@ class _Parameters(ctypes.Structure):  # ggml_init_params
 
 _init = function("ggml_init", c_void_p, _Parameters)
 _free = function("ggml_free", None, c_void_p)
+_set_name = function("ggml_set_name", c_void_p, c_void_p, c_char_p)
 _tensor = function("ggml_new_tensor_4d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64, c_int64)
 _data = function("ggml_get_data", c_void_p, c_void_p)
 _row_bytes = function("ggml_row_size", c_size_t, c_int, c_int64)
@@ -39,9 +41,7 @@ _attend = function(
 _new_graph = function("ggml_new_graph", c_void_p, c_void_p)
 _expand = function("ggml_build_forward_expand", None, c_void_p, c_void_p)
 _compute = function("ggml_graph_compute_with_ctx", c_int, c_void_p, c_void_p, c_int)
-_quantize = function(
-    "ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p
-)
+_quantize = function("ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)
 
 
 def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
 
 
 def product(
-    weights: NDArray[np.uint8], kind: int, tokens: NDArray[np.float32], n_threads: int = 1
+    weights: NDArray[np.uint8], kind: int, tokens: NDArray[np.float32], n_threads: int = 1, name: str = ""
 ) -> NDArray[np.float32]:
     """The tokens (n_tokens, depth) times each row of the weights (n_rows, bytes of a row): (n_tokens, n_rows)."""
     n_tokens, depth = tokens.shape
@@ -63,7 +63,8 @@ def product(
         rows = graph.filled(kind, (depth, len(weights)), weights)
         return int(_mul_mat(graph.context, rows, graph.filled(F32, (depth, n_tokens), tokens)))
 
-    return _computed(of, weights.nbytes + 4 * n_tokens * (depth + len(weights)), (n_tokens, len(weights)), n_threads)
+    n_bytes = weights.nbytes + 4 * n_tokens * (depth + len(weights))
+    return _computed(of, n_bytes, (n_tokens, len(weights)), n_threads, name)
 
 
 def attention(
@@ -74,6 +75,7 @@ def attention(
     mask: NDArray[np.float16] | None,
     scale: float,
     n_threads: int = 1,
+    name: str = "",
 ) -> NDArray[np.float32]:
     """softmax(scale * query . key + mask) . value, as llama.cpp asks it of flash attention.
 
@@ -97,7 +99,7 @@ def attention(
         return int(_attend(graph.context, asked, *stored, hidden, scale, 0.0, 0.0))
 
     n_bytes = 2 * query.nbytes + key.nbytes + value.nbytes + (0 if mask is None else mask.nbytes)
-    return _computed(of, n_bytes, query.shape, n_threads)
+    return _computed(of, n_bytes, query.shape, n_threads, name)
 
 
 class _Graph:
@@ -127,10 +129,11 @@ def _graph(n_bytes: int) -> Iterator[_Graph]:
 
 
 def _computed(
-    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int
+    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int, name: str
 ) -> NDArray[np.float32]:
     with _graph(2 * n_bytes + (64 << 20)) as graph:
         result = of(graph)
+        _set_name(result, name.encode())
         nodes = _new_graph(graph.context)
         _expand(nodes, result)
         status = _compute(graph.context, nodes, n_threads)

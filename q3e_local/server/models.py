@@ -192,7 +192,11 @@ class Models:
                 left = entry.keep_alive_s if entry.timer is None else entry.timer.when() - clock
                 expires_at = None if entry.for_ever else now + left
                 worker = entry.worker
-                found.append(LoadedModel(entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu))
+                found.append(
+                    LoadedModel(
+                        entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu, worker.kernels
+                    )
+                )
         return sorted(
             found, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
         )

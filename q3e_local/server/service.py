@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from q3e_local.kernel_choice import Kernels
 from q3e_local.prompts import Kind
 from q3e_local.request import Terms
 from q3e_local.vectors import Vectors
@@ -63,6 +64,7 @@ class LoadedModel:
     n_ctx: int
     expires_at: float | None
     on_gpu: bool
+    kernels: Kernels  # of its process
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
+from q3e_local.kernel_choice import Kernels
 from q3e_local.server.liveness import Bounds, Pace, Task
 from q3e_local.server.worker_child import Facts, OpenEngine, ServedEngine, open_llama
 from q3e_local.server.worker_process import NotBegunError, WorkerProcess
@@ -173,6 +174,10 @@ class WorkerEngine:
     @property
     def on_gpu(self) -> bool:
         return self.facts.on_gpu
+
+    @property
+    def kernels(self) -> Kernels:
+        return self.facts.kernels
 
     @property
     def pid(self) -> int | None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from q3e_local.child import crossing, settle_in
 from q3e_local.engine import Engine, EngineConfig
+from q3e_local.kernel_choice import Kernels
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class ServedEngine(Engine, Protocol):
     @property
     def on_gpu(self) -> bool:
         """Whether any of it is on a GPU."""
+
+    @property
+    def kernels(self) -> Kernels:
+        """Who computes what is on the CPU."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
@@ -94,6 +99,7 @@ class Facts:
     n_vocab: int
     n_bytes: int
     on_gpu: bool
+    kernels: Kernels
 
 
 def run(

@@ -192,7 +192,13 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
     @routes.head("/health", include_in_schema=False)
     async def health() -> Response:
         loaded = [
-            {"name": one.name, "size_bytes": one.size_bytes, "n_ctx": one.n_ctx, "on_gpu": one.on_gpu}
+            {
+                "name": one.name,
+                "size_bytes": one.size_bytes,
+                "n_ctx": one.n_ctx,
+                "on_gpu": one.on_gpu,
+                "kernels": one.kernels.fields(),
+            }
             for one in service.loaded()
         ]
         return _json({"status": "ok", "healthy": True, "loaded": loaded})

@@ -235,6 +235,7 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
             "expires_at": rfc3339(expires),
             "size_vram": model.size_bytes if model.on_gpu else 0,
             "context_length": model.n_ctx,
+            "kernels": model.kernels.fields(),  # Ollama has no such field; `q3e-local ps` shows it
         }
         found.append(entry)
     return found

@@ -1,0 +1,110 @@
+"""The proof of a variant of our kernels: small operations, once by llama.cpp's own kernels and once by the variant.
+
+Knows what a kernel may be asked for, and how near rounding leaves two results; nothing of where the library is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from q3e_local.llama import operation
+from q3e_local.llama.native import NativeError
+
+if TYPE_CHECKING:
+    from q3e_local.llama.kernels import Library
+
+# Types of weights, and of keys and values: the code of a kernel differs for each. The first of each is computed by
+# two threads, which wait for each other: long, on a busy machine.
+WEIGHTS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q8_0": 8, "F16": 1, "BF16": 30, "F32": 0}
+KV = {"F16": 1, "BF16": 30, "Q8_0": 8, "F32": 0}
+WIDTHS = (128, 64)  # of a head: of Qwen3-Embedding, and of the demo model
+
+# Of the norm of an output row. Where llama.cpp rounds to 8 bits and a variant does not, products differ by up to 5e-3
+# and attention by up to 1.3e-2. A single wrong number in a row of 72 leaves more than 0.1.
+TOLERANCE = 4e-2
+
+
+class DisagreementError(Exception):
+    """A variant's result is not llama.cpp's; the text says of what and by how much."""
+
+
+@dataclass(frozen=True)
+class _Operation:
+    name: str
+    compute: Callable[[int, str], NDArray[np.float32]]  # by so many threads, under this name
+    n_threads: int
+
+
+class Proof:
+    """Holds variants to llama.cpp's own results. No variant may be in use yet."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._operations = [*_products(), *_attentions()]
+
+    def held(self, variant: str) -> int:
+        """How many of the operations this variant took. Raises DisagreementError where it computed one wrong."""
+        try:
+            self._library.attempt(variant)
+            return sum(self._is_taken(one) for one in self._operations)
+        except NativeError as error:
+            raise DisagreementError(str(error)) from None
+        finally:
+            self._library.attempt(None)
+
+    def _is_taken(self, one: _Operation) -> bool:
+        before = self._library.counts()
+        found = one.compute(one.n_threads, operation.ON_TRIAL)
+        if self._library.counts() == before:
+            return False  # it leaves this operation to llama.cpp
+        expected = one.compute(1, "")
+        error = _worst(found, expected)
+        if not error <= TOLERANCE:  # NaN too
+            raise DisagreementError(
+                f"{one.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
+            )
+        return True
+
+
+def _worst(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """How far the farthest row is, relative to its norm."""
+    norms = np.linalg.norm(expected, axis=-1)
+    return float((np.linalg.norm(found - expected, axis=-1) / norms).max())
+
+
+# Tokens, rows, queries and keys are of numbers that fill no register and no block.
+
+
+def _products() -> list[_Operation]:
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((72, 512)).astype(np.float32)
+    tokens = random.standard_normal((35, 512)).astype(np.float32)
+    return [
+        _Operation(
+            f"the product with {name} weights",
+            partial(operation.product, operation.quantized(weights, kind), kind, tokens),
+            1 if n else 2,
+        )
+        for n, (name, kind) in enumerate(WEIGHTS.items())
+    ]
+
+
+def _attentions() -> list[_Operation]:
+    random = np.random.default_rng(0)
+    n_queries, n_keys, n_heads, n_key_heads = 70, 96, 4, 2
+    mask = np.where(np.tri(n_queries, n_keys, n_keys - n_queries, dtype=bool), 0, -np.inf).astype(np.float16)
+    found = []
+    for width in WIDTHS:
+        query = random.standard_normal((n_queries, n_heads, width)).astype(np.float32)
+        stored = random.standard_normal((2, n_keys * n_key_heads, width)).astype(np.float32)
+        for name, kind in KV.items():
+            key, value = (operation.quantized(one, kind).reshape(n_keys, n_key_heads, -1) for one in stored)
+            compute = partial(operation.attention, query, key, value, kind, mask, width**-0.5)
+            found.append(_Operation(f"attention with heads of {width} and {name} keys", compute, 1 if found else 2))
+    return found
