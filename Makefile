@@ -5,15 +5,18 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
-.PHONY: demo test check format clean
+# pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
+KERNELS := q3e_local/llama/q3e_kernels.so
 
-demo: $(VENV)/.ready
+.PHONY: demo test check format kernels clean
+
+demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
 	@echo "$$ q3e-local embed examples/notes -m demo --format table"
 	@$(BIN)/q3e-local embed examples/notes -m demo --format table
 	@echo "What else there is, once the environment is active (. $(BIN)/activate): q3e-local"
 
-test: $(VENV)/.ready-dev check
+test: $(VENV)/.ready-dev $(KERNELS) check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.ready-dev
@@ -25,8 +28,14 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+kernels: $(VENV)/.ready
+	@$(BIN)/python kernels/build.py
+
+$(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
+	@$(BIN)/python kernels/build.py || true
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

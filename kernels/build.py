@@ -1,6 +1,6 @@
 """Compile the kernels: one shared library, each variant with the compiler flags of its CPU.
 
-Plain Python, for the installer and for people: `python kernels/build.py TARGET`. Knows no package of ours.
+Plain Python, for the installer (hatch_build.py) and for people: `python kernels/build.py`. Knows no package of ours.
 """
 
 from __future__ import annotations
@@ -16,32 +16,48 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).resolve().parent
+# Where a checkout has the library, and from there a wheel.
+PLACE = "q3e_local/llama/q3e_kernels.so"
 
-_COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions"]
+_COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
-# What runs on any CPU of the family, and the variants, each of which may use the instructions of its own.
+# The variants: each has a file of its name, which may use the instructions of these flags.
 _X86_64 = {
-    "door.cpp": [],
-    "cpu.cpp": [],
-    "avx2.cpp": _AVX2,
-    "avxvnni.cpp": [*_AVX2, "-mavxvnni"],
-    "avx512.cpp": _AVX512,
-    "amx.cpp": [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "amx": [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "avx512": _AVX512,
+    "avxvnni": [*_AVX2, "-mavxvnni"],
+    "avx2": _AVX2,
 }
+AGAIN = "run `python3 kernels/build.py`"
+# The oldest macOS that runs on both of its CPUs: the library says it, and so does the name of the wheel.
+MACOS = "11.0"
 
 
 class BuildError(Exception):
-    """The kernels cannot be compiled here; the text says why."""
+    """The kernels cannot be compiled here. The text says why, `remedy` what would help: it may be empty."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+    def sentence(self, again: str) -> str:
+        """One line for people: what it means, why, and how to have them; `again` is what tries once more."""
+        advice = f". To have them, {self.remedy}, then {again}" if self.remedy else ""
+        return f"Kernels: not compiled, and without them embedding is slower: {self}{advice}."
 
 
-def sources() -> dict[str, list[str]]:
-    """The files for this machine's CPU, and the flags of each. Raises BuildError where there are none."""
+class _CompilerError(Exception):
+    """A compiler refused; the text is what it said."""
+
+
+def variants() -> dict[str, list[str]]:
+    """The variants for this machine's kind of CPU, and the flags of each. Raises BuildError where there are none."""
     if sys.platform == "win32":
         raise BuildError("the way into llama.cpp that they use is closed on Windows")
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        raise BuildError(f"there are none for a {platform.machine()} CPU")
+        raise BuildError(f"there are none for a CPU of the kind {platform.machine()}")
     return _X86_64
 
 
@@ -52,46 +68,107 @@ def compiler() -> list[str]:
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name):
             return [name]
-    raise BuildError("no C++ compiler was found (c++, g++, clang++, or what CXX names)")
+    raise BuildError("no C++ compiler was found", "install one (for instance the package g++)")
 
 
-def build(target: Path, extra: tuple[str, ...] = ()) -> None:
+def digest() -> bytes:
+    """A SHA-256 of the sources as they are now."""
+    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
+    content = b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)
+    return hashlib.sha256(content).digest()
+
+
+def build(target: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
     """Compile the library and put it at `target`, whole or not at all. Raises BuildError.
 
-    A SHA-256 of the library stands behind it in the file, where the system's loader does not look: q3e-local opens no
-    file that was cut or changed since, which could end the process.
+    Behind the library, where the system's loader does not look, the file has two SHA-256. One is of the sources: a
+    checkout uses no library of others. One is of all before it: a file that was cut or changed since could end the
+    process that opens it.
+
+    Returns the variants that were left out because this compiler cannot do them, and what it said.
     """
-    files, command = sources(), compiler()
-    with tempfile.TemporaryDirectory() as folder:
+    sources = digest()  # before they are read: whoever edits one meanwhile gets a library that is out of date
+    flags, command = variants(), [*compiler(), *extra]
+    if sys.platform == "darwin":
+        command.append(f"-mmacosx-version-min={MACOS}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library, left_out = _library(command, flags, Path(folder))
+            content = library.read_bytes() + sources
+            _put(content + hashlib.sha256(content).digest(), target)
+    except OSError as error:
+        raise BuildError(str(error), "put that right") from None
+    return left_out
 
-        def compile_one(name: str) -> str:
-            output = str(Path(folder, name).with_suffix(".o"))
-            _run([*command, *_COMMON, *files[name], *extra, "-c", str(SOURCES / name), "-o", output])
-            return output
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, files))
-        library = str(Path(folder, target.name))
-        static = [] if sys.platform == "darwin" else ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
-        _run([*command, "-shared", *static, *extra, *objects, "-o", library])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        content = Path(library).read_bytes()
-        beside.write_bytes(content + hashlib.sha256(content).digest())
-        beside.replace(target)
+def _library(command: list[str], flags: dict[str, list[str]], folder: Path) -> tuple[Path, dict[str, str]]:
+    def compiled(name: str, more: list[str]) -> str:
+        output = str(folder / f"{name}.o")
+        _run([*command, *_COMMON, *more, "-c", f"{name}.cpp", "-o", output])
+        return output
+
+    def variant(name: str) -> str | _CompilerError:
+        try:
+            return compiled(name, flags[name])
+        except _CompilerError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = dict(zip(flags, pool.map(variant, flags), strict=True))
+    objects = {name: result for name, result in results.items() if isinstance(result, str)}
+    left_out = {name: _first_error(result) for name, result in results.items() if not isinstance(result, str)}
+    remedy = "take a newer compiler (CXX may name it)"
+    if not objects:
+        why = next(iter(left_out.values()))
+        raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", remedy)
+    try:
+        without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
+        files = [compiled("door", without), compiled("cpu", []), *objects.values()]
+        library = folder / "q3e_kernels.so"
+        # No C++ library is needed: as-needed keeps it out of the list of those to load.
+        leanly = [] if sys.platform == "darwin" else ["-static-libgcc", "-Wl,--as-needed"]
+        _run([*command, "-shared", *leanly, *files, "-o", str(library)])
+    except _CompilerError as error:
+        raise BuildError(f"{shlex.join(command)} cannot compile them ({_first_error(error)})", remedy) from None
+    return library, left_out
 
 
 def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a compiler
-    except OSError as error:
-        raise BuildError(f"{command[0]} cannot be run: {error}") from None
+    done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        raise BuildError(f"{shlex.join(command)}\n{done.stderr.strip()}")
+        raise _CompilerError(done.stderr.strip() or f"it ended with exit code {done.returncode}")
+
+
+def _first_error(said: _CompilerError | str) -> str:
+    lines = str(said).splitlines()
+    return next((line for line in lines if "error" in line), lines[0]).strip()
+
+
+def _put(content: bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def left_out_sentence(name: str, why: str) -> str:
+    """One line about a variant that `build` left out."""
+    return f"Kernels: without {name}, which this compiler cannot do ({why})."
+
+
+def main() -> None:
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCES.parent / PLACE
+    try:
+        left_out = build(target)
+    except BuildError as error:
+        sys.exit(error.sentence(AGAIN))
+    for name, why in left_out.items():
+        print(left_out_sentence(name, why))
+    print(f"Kernels: compiled for {', '.join(name for name in variants() if name not in left_out)}.")
 
 
 if __name__ == "__main__":
-    try:
-        build(Path(sys.argv[1]))
-    except BuildError as failure:
-        sys.exit(str(failure))
+    main()

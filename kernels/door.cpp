@@ -4,8 +4,8 @@
 // (ggml_cpu_extra_compute_forward in ggml-cpu/traits.cpp). This file puts one more entry on that list. The entry holds
 // no weights; it takes the operations that a kernel wants, and every other operation goes on in ggml.
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
-#include <vector>
 
 #include "ggml_layout.h"
 #include "variants.h"
@@ -19,7 +19,7 @@ using q3e::Variant;
 namespace {
 
 struct Functions {  // of ggml, handed over by Python
-    std::vector<ggml_backend_buffer_type*>& (*extra_buffer_types)();
+    ggml_backend_buffer_types& (*extra_buffer_types)();
     void (*barrier)(ggml_threadpool*);
     void (*chunk_set)(ggml_threadpool*, int);
     int (*chunk_add)(ggml_threadpool*, int);
@@ -199,6 +199,19 @@ int put(const char* name, std::atomic<const Variant*>& place) {
     return 0;
 }
 
+void append(ggml_backend_buffer_types& list, ggml_backend_buffer_type* one) {
+    if (list.end == list.end_of_room) {
+        const size_t n = list.end - list.begin;
+        // From malloc, as `new` has it, because ggml deletes it at the end. What was there before is left where it is: it
+        // is a few bytes, and a thread may be reading them.
+        auto larger = static_cast<ggml_backend_buffer_type**>(std::malloc((2 * n + 4) * sizeof one));
+        if (larger == nullptr) return;
+        if (n != 0) std::memcpy(larger, list.begin, n * sizeof one);
+        list = {larger, larger + n, larger + 2 * n + 4};
+    }
+    *list.end++ = one;
+}
+
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -227,11 +240,11 @@ API void q3e_open(void* extra_buffer_types, void* barrier, void* chunk_set, void
         reinterpret_cast<decltype(ggml_functions.chunk_set)>(chunk_set),
         reinterpret_cast<decltype(ggml_functions.chunk_add)>(chunk_add),
     };
-    auto& list = ggml_functions.extra_buffer_types();
-    for (const ggml_backend_buffer_type* one : list) {
-        if (one == &buffer_type) return;
+    ggml_backend_buffer_types& list = ggml_functions.extra_buffer_types();
+    for (ggml_backend_buffer_type** one = list.begin; one != list.end; ++one) {
+        if (*one == &buffer_type) return;
     }
-    list.push_back(&buffer_type);
+    append(list, &buffer_type);
 }
 
 // Let this variant compute from now on; null leaves everything to ggml. No graph may be computed meanwhile. Returns 0,

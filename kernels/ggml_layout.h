@@ -51,11 +51,21 @@ struct ggml_backend_buffer_type {
     void* context;
 };
 
+// A std::vector<ggml_backend_buffer_type*>, as libstdc++ and libc++ have it. The class itself would make this library need
+// a C++ library, of the version of the compiler or newer, where Python is not sure to find one.
+struct ggml_backend_buffer_types {
+    ggml_backend_buffer_type **begin, **end, **end_of_room;
+};
+
 namespace ggml::cpu {
+
+// Nothing here is made with `new`. The operators keep the destructors, which the virtual tables must have, from asking for
+// the one of a C++ library.
 
 class tensor_traits {
   public:
     virtual ~tensor_traits() {}
+    void operator delete(void*) {}
     virtual bool work_size(int n_threads, const ggml_tensor* op, size_t& size) = 0;
     virtual bool compute_forward(ggml_compute_params* params, ggml_tensor* op) = 0;
 };
@@ -63,6 +73,7 @@ class tensor_traits {
 class extra_buffer_type {
   public:
     virtual ~extra_buffer_type() {}
+    void operator delete(void*) {}
     virtual bool supports_op(void* device, const ggml_tensor* op) = 0;
     virtual tensor_traits* get_tensor_traits(const ggml_tensor* op) = 0;
 };

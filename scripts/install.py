@@ -25,6 +25,8 @@ _PHASES = (
     (re.compile(r"\s*Building (wheel|editable) for (?P<name>[\w.-]+)"), "building {name}"),
     (re.compile(r"Installing collected packages: "), "installing the packages"),
 )
+# What kernels/hatch_build.py says where a compiler cannot do them, in one line for people.
+_KERNELS = re.compile(r"\s*(Kernels: .*)")
 _FILES = re.compile(r"\s*\[\s*(\d+)/(\d+)\]|\s*\[\s*(\d+)%\]")  # of ninja, of make
 
 
@@ -35,6 +37,7 @@ class Progress:
         self._out = out
         self._begin = time.monotonic()
         self._phase, self._part = "starting", ""
+        self.last_words: list[str] = []
 
     def read(self, line: str) -> None:
         """Note what a line says; say it at once where something else begins."""
@@ -46,6 +49,8 @@ class Progress:
                 if before.partition(":")[0] != self._phase.partition(":")[0]:
                     self.say()
                 return
+        if found := _KERNELS.match(line):
+            self.last_words.append(found[1])
         part = _FILES.match(line)
         if part is not None and self._phase == _COMPILES:
             done, total, percent = part.groups()
@@ -78,6 +83,8 @@ def install(command: list[str], log: Path, out: TextIO = sys.stdout, every_s: fl
         lines = log.read_text(encoding="utf-8").splitlines()
         print(*lines[-30:], sep="\n", file=out)
         print(f"pip failed; all it said is in {log}", file=out, flush=True)
+    else:
+        print(*progress.last_words, sep="\n", end="\n" if progress.last_words else "", file=out, flush=True)
     return code
 
 

@@ -70,7 +70,8 @@ def compiled() -> Path:
 
 
 def sealed(path: Path, content: bytes) -> Path:
-    """A file with such a checksum behind its content as kernels/build.py puts there."""
+    """A file with such checksums behind its content as kernels/build.py puts there."""
+    content += build_module().digest()
     path.write_bytes(content + hashlib.sha256(content).digest())
     return path
 
@@ -79,7 +80,7 @@ def with_variants(path: Path, interface: int | None = None, **variants: tuple[st
     """A library whose variants (amx=("wrong", None), ...) compute so, and cannot run for this reason."""
     build = build_module()
     try:
-        build.sources()
+        build.variants()
         compiler = build.compiler()
     except build.BuildError as error:
         pytest.skip(str(error))

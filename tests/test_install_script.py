@@ -88,7 +88,65 @@ def test_a_pip_that_fails_is_shown_and_its_code_is_answered(tmp_path: Path) -> N
     assert shown[-1] == f"pip failed; all it said is in {tmp_path / 'install.log'}"
 
 
-@pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make")
+def test_why_there_are_no_kernels_is_said_last(tmp_path: Path) -> None:
+    said = "Kernels: not compiled, and without them embedding is slower: no C++ compiler was found."
+    lines = [*LINES, f"  {said}", "Installing collected packages: q3e-local"]
+    out = io.StringIO()
+    command = [sys.executable, "-c", PIP.format(lines=lines, end="print('Successfully installed q3e-local')")]
+    assert script().install(command, tmp_path / "install.log", out) == 0
+    shown = out.getvalue().splitlines()
+    assert shown[-1] == said
+    assert sum("Kernels" in line for line in shown) == 1
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make")
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("library", "goal", "compiled"),
+    [
+        ("old", "demo", True),
+        ("new", "demo", False),
+        (None, "demo", False),  # pip has just tried, and its reason was said
+        ("old", "test", True),
+        (None, "test", True),
+        ("new", "kernels", True),  # a compiler may be another
+    ],
+)
+def test_make_compiles_the_kernels_again_when_a_source_is_newer(
+    tmp_path: Path, library: str | None, goal: str, compiled: bool
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    ages = {
+        "pyproject.toml": 1,
+        "constraints.txt": 1,
+        ".venv/.ready": 2,
+        ".venv/.ready-dev": 3,
+        "kernels/door.cpp": 5,
+    }
+    if library:
+        ages["q3e_local/llama/q3e_kernels.so"] = {"old": 4, "new": 6}[library]
+    for name, age in ages.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (age, age))
+    (tmp_path / ".venv" / "bin").mkdir()
+    for name in ("python", "q3e-local", "ruff", "mypy"):
+        program = tmp_path / ".venv" / "bin" / name
+        # Without a compiler build.py fails; the rest goes on.
+        program.write_text(f'#!/bin/sh\necho "ran: {name} $*"\n[ "$1" != kernels/build.py ]\n')
+        program.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    got = subprocess.run(["make", goal], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ran = [line for line in got.stdout.splitlines() if line.startswith("ran: ")]
+    assert ("ran: python kernels/build.py" in ran) is compiled
+    assert (got.returncode == 0) is (goal != "kernels")
+    if goal != "kernels":
+        assert ran[-1].startswith("ran: q3e-local embed" if goal == "demo" else "ran: python -m pytest")
+
+
+@needs_make
 @pytest.mark.parametrize("fails", [False, True])
 def test_make_demo_says_what_it_does_before_it_does_it(tmp_path: Path, fails: bool) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)

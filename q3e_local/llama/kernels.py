@@ -23,7 +23,9 @@ from q3e_local.llama import native
 
 logger = logging.getLogger("q3e_local.llama")
 
-LIBRARY = Path(__file__).with_name("q3e_kernels.dylib" if sys.platform == "darwin" else "q3e_kernels.so")
+LIBRARY = Path(__file__).with_name("q3e_kernels.so")
+# What it was compiled from, where this is a checkout.
+SOURCES = Path(__file__).parents[2] / "kernels"
 
 # The build whose private structures kernels/ggml_layout.h describes.
 _COMMIT, _VERSION = "0c1e570", "0.25.3"
@@ -35,6 +37,7 @@ _DOOR = (
     "ggml_threadpool_chunk_add",
 )
 _REINSTALL = "install q3e-local again"
+_RECOMPILE = "run `python3 kernels/build.py`"
 # What llama.cpp's build says that it uses, beside the variant that runs where the CPU has it.
 _FEATURES = {"avx2": ("AVX2", "AVX2"), "avx512": ("AVX512", "AVX-512")}
 
@@ -238,10 +241,11 @@ def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
 
 
 def _check_file(path: Path) -> None:
-    """Raise _DoubtError for a file that is not whole.
+    """Raise _DoubtError for a file that is not whole, or out of date.
 
     The system's loader does not look: it maps the file, and a part that is not there ends the process with SIGBUS
-    when it is touched. So kernels/build.py puts a SHA-256 behind the library.
+    when it is touched. So kernels/build.py puts a SHA-256 behind the library,
+    and one of the sources before it: after a `git pull` the numbers of the interface may be the same.
     """
     if sys.platform == "win32":
         raise _DoubtError("the way into llama.cpp that they use is closed on Windows", is_wrong=False)
@@ -260,6 +264,14 @@ def _check_file(path: Path) -> None:
     n_digest = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-n_digest]).digest() != content[-n_digest:]:
         raise _DoubtError(f"{path.name} is damaged, or none that kernels/build.py made", _REINSTALL)
+    if (SOURCES / "door.cpp").is_file() and content[-2 * n_digest : -n_digest] != _digest_of_sources():
+        raise _DoubtError(f"{path.name} was compiled from other sources than those that are here", _RECOMPILE)
+
+
+def _digest_of_sources() -> bytes:
+    """What kernels/build.py puts behind a library that it compiles now."""
+    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
+    return hashlib.sha256(b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)).digest()
 
 
 def _check_build() -> None:
