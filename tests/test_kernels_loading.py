@@ -56,7 +56,8 @@ def without() -> dict[str, Any]:
 
 def test_the_compiled_library_is_sound_here() -> None:
     compiled()
-    assert list(kernels.variants()) == list(kernel_choice.VARIANTS)
+    # A compiler may have been unable to do some.
+    assert list(kernels.variants()) == [name for name in kernel_choice.VARIANTS if name in kernels.variants()]
     runs = [name for name, why in kernels.variants().items() if why is None]
     chosen = kernels.chosen()
     assert not chosen.is_wrong
@@ -237,7 +238,7 @@ LIBRARIES = {
     ),
     "all take nothing": (
         {},
-        (None, False, "amx, avx512, avxvnni, avx2 takes none of the operations that it was tried on"),
+        (None, False, "no operation that was tried is one that amx, avx512, avxvnni, avx2 takes"),
     ),
     "none runs": (
         dict.fromkeys(kernel_choice.VARIANTS, (RIGHT, "the CPU has no AVX2")),
@@ -276,7 +277,7 @@ def test_off(without: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", kernel_choice.VARIANTS)
 def test_a_variant_by_its_name(name: str) -> None:
     compiled()
-    why_not = kernels.variants()[name]
+    why_not = kernels.variants().get(name, "it is not compiled in")
     found = chosen_in("", Q3E_KERNELS=name)["chosen"]
     if why_not is None:
         assert (found["variant"], found["why"]) == (name, f"Q3E_KERNELS={name}")

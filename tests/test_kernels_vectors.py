@@ -104,7 +104,7 @@ def computed(
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
     compiled()
-    if (why := kernels.variants()[request.param]) is not None:
+    if (why := kernels.variants().get(request.param, "it is not compiled in")) is not None:
         pytest.skip(why)
     return request.param
 

@@ -26,6 +26,7 @@ from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
 from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
+from q3e_local.llama import kernels
 from q3e_local.remote.connection import server_address
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
@@ -165,6 +166,15 @@ def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
         assert run("ps", "--server", running.url).exit_code == 0
 
 
+def test_a_server_says_which_kernels_its_models_compute_with(real):
+    wanted = kernels.chosen().fields()
+    assert on(real.url, "--text", "load it").exit_code == 0
+    (loaded,) = json.loads(real.ask("GET", "/health")[2])["loaded"]
+    assert loaded["kernels"] == wanted
+    (row,) = run("ps", "--server", real.url).stdout.splitlines()[1:]
+    assert row.split()[4] == wanted["variant"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 def test_a_unix_socket(tmp_path, monkeypatch):
     path = tmp_path / "s"
@@ -182,9 +192,12 @@ def test_ps_and_stop(url, monkeypatch):
     heading, line = shown.stdout.splitlines()
     assert heading.split() == ["name", "size", "processor", "kernels", "context", "until"]
     assert line.split()[0].startswith("demo")
+    assert " CPU        avx2 " in line
+    assert shown.stderr == "for more speed, buy a faster one\n"
     assert line.endswith(("in 5 min", "in 300 s"))
     (fields,) = json.loads(run("ps", "--json").stdout)
     assert fields["name"].startswith("demo")
+    assert fields["kernels"]["why"] == "the fastest that this CPU runs"
     assert run("stop", "demo").stdout == "demo is unloaded\n"
     again = run("stop", "demo")
     assert (again.exit_code, again.stdout) == (0, "demo was not loaded\n")

@@ -237,15 +237,15 @@ def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
             return name, wrong
     if wrong:
         raise _DoubtError(wrong)
-    raise _DoubtError(f"{', '.join(names)} takes none of the operations that it was tried on", is_wrong=False)
+    raise _DoubtError(f"no operation that was tried is one that {', '.join(names)} takes", is_wrong=False)
 
 
 def _check_file(path: Path) -> None:
     """Raise _DoubtError for a file that is not whole, or out of date.
 
     The system's loader does not look: it maps the file, and a part that is not there ends the process with SIGBUS
-    when it is touched. So kernels/build.py puts a SHA-256 behind the library,
-    and one of the sources before it: after a `git pull` the numbers of the interface may be the same.
+    when it is touched. So kernels/build.py puts a SHA-256 behind the library, and one of the sources before it: after
+    a `git pull` the number of the interface may be the same.
     """
     if sys.platform == "win32":
         raise _DoubtError("the way into llama.cpp that they use is closed on Windows", is_wrong=False)
