@@ -273,6 +273,14 @@ def test_off(without: dict[str, Any]) -> None:
     assert not any(line.startswith("WARNING") for line in found["logged"])
 
 
+@pytest.mark.usefixtures("undecided")
+def test_off_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where opening the library ended the process, this helps."""
+    monkeypatch.setenv("Q3E_KERNELS", "off")
+    monkeypatch.setattr(kernels, "Library", lambda path: pytest.fail("it was opened"))
+    assert refused(monkeypatch, kernels.LIBRARY).why == "Q3E_KERNELS=off"
+
+
 @posix
 @pytest.mark.parametrize("name", kernel_choice.VARIANTS)
 def test_a_variant_by_its_name(name: str) -> None:
@@ -310,6 +318,29 @@ def test_another_name_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatc
 
 
 # What lasts
+
+
+_TOGETHER = """
+import threading
+from q3e_local.llama import kernels
+start, found = threading.Barrier(8), []
+def choose():
+    start.wait()
+    found.append(kernels.chosen())
+threads = [threading.Thread(target=choose) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+together = kernels.counts()
+kernels.use(None)
+kernels._chosen = None
+kernels.chosen()
+print(len(set(map(id, found))), together == kernels.counts().since(together))
+"""
+
+
+def test_threads_that_choose_at_once_choose_once() -> None:
+    done = program(_TOGETHER)
+    assert (done.stdout, done.returncode) == ("1 True\n", 0), done.stderr
 
 
 _FORKED = """

@@ -1,7 +1,7 @@
 """Vectors of a K-quant model, with and without our kernels, held to the truth: the same weights in float64.
 
-Two exact ways of computing 8-bit products differ from each other, as a difference of 1e-7 flips a rounding in the next
-layer. So each is compared with the truth, and not with the other.
+Two exact ways of computing 8-bit products differ from each other, as a difference of 1e-7 flips a rounding in the
+next layer. So each is compared with the truth, and not with the other.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _attentions() -> list[_Operation]:
     random = np.random.default_rng(0)
     n_queries, n_keys, n_heads, n_key_heads = 70, 96, 4, 2
     mask = np.where(np.tri(n_queries, n_keys, n_keys - n_queries, dtype=bool), 0, -np.inf).astype(np.float16)
-    found = []
+    found: list[_Operation] = []
     for width in WIDTHS:
         query = random.standard_normal((n_queries, n_heads, width)).astype(np.float32)
         stored = random.standard_normal((2, n_keys * n_key_heads, width)).astype(np.float32)

@@ -189,7 +189,8 @@ def _choose(name: str | None) -> Kernels:
         level = logging.WARNING if doubt.is_wrong else logging.INFO
     if kernels.variant is None:
         logger.log(level, "llama.cpp's own kernels compute here, which are slower than ours: %s", kernels.why)
-    lack = lacking(variants(), native.features(), kernels.variant)
+    # Who switches them off may do it because opening the library ends the process.
+    lack = lacking({} if name == OFF else variants(), native.features(), kernels.variant)
     return kernels if lack is None else replace(kernels, faster=(*kernels.faster, lack.text))
 
 
