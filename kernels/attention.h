@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t MOST_ROWS = 480;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
 constexpr int64_t MOST_WIDTH = 256;
-constexpr int64_t FEWEST_QUERIES = 4;  // below, ggml's own is faster: converting keys takes longer than using them
+constexpr int64_t FEWEST_QUERIES = 2;  // for a single one ggml divides the keys among the threads
 
 template <class V>
 class AttentionTask {
