@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t MOST_ROWS = 480;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
 constexpr int64_t MOST_WIDTH = 256;
-constexpr int64_t FEWEST_QUERIES = 4;  // below, ggml's own is faster: converting keys takes longer than using them
+constexpr int64_t FEWEST_QUERIES = 2;  // for a single one ggml divides the keys among the threads
 
 template <class V>
 class AttentionTask {
@@ -38,7 +38,8 @@ class AttentionTask {
     // Scratch of one thread.
     static int64_t bytes(const Attention& op) {
         const int64_t rows = most_tiles(op) * ROWS, padded = panels(op) * COLUMNS;
-        return 4 * (rows * (op.width + padded + 2 + 2) + BLOCK * (op.width + padded) + STRIP_ROWS * BLOCK) + 64;
+        const int64_t n_floats = rows * (op.width + padded + 2) + BLOCK * (op.width + padded) + STRIP_ROWS * BLOCK;
+        return 4 * n_floats + 8 * (rows + most_tiles(op));
     }
 
     AttentionTask(const Attention& op, const Visibility& visibility, uint8_t* scratch) : op(op), visibility(visibility) {
@@ -50,7 +51,8 @@ class AttentionTask {
         scores = values + BLOCK * padded;
         maximum = scores + STRIP_ROWS * BLOCK;
         sum = maximum + rows;
-        seen = reinterpret_cast<uint64_t*>(sum + rows);
+        query_of = reinterpret_cast<int64_t*>(sum + rows);
+        seen = reinterpret_cast<uint64_t*>(query_of + rows);
     }
 
     // Queries [first, last) of all heads of a key head.
@@ -72,36 +74,41 @@ class AttentionTask {
     }
 
   private:
-    int64_t query_of(int64_t row) const {
-        const int64_t found = first + row / group(op);
-        return found < last ? found : last - 1;  // the rows that fill the last tile see what the last query sees
-    }
-
-    // The queries, multiplied so that scores come out in base 2, and empty sums.
+    // The queries, multiplied so that scores come out in base 2, and empty sums. The rows that fill the last tile repeat
+    // the last query: they see what it sees.
     void read_queries() {
-        const auto factor = V::all(op.scale * LOG2_E), zero = V::all(0);
-        const int64_t n_rows = (last - first) * group(op);
+        const auto factor = V::all(op.scale * LOG2_E);
+        int64_t query = first, member = 0;  // of the group
         for (int64_t row = 0; row < n_tiles * ROWS; ++row) {
-            const int64_t head = key_head * group(op) + row % group(op);
-            const auto* from = reinterpret_cast<const float*>(reinterpret_cast<const char*>(op.query) +
-                                                              query_of(row) * op.query_stride + head * op.query_head_stride);
-            float* to = query + row / ROWS * ROWS * op.width + row % ROWS * CELL;
-            for (int64_t at = 0; at < op.width; at += V::LANES) {
-                const auto numbers = row < n_rows ? V::multiply(V::load(from + at), factor) : zero;
-                V::store(to + at / CELL * T::CELL_FLOATS + at % CELL, numbers);
-            }
+            const auto* from = reinterpret_cast<const char*>(op.query) + query * op.query_stride +
+                               (key_head * group(op) + member) * op.query_head_stride;
+            read_query(reinterpret_cast<const float*>(from), factor, row);
+            query_of[row] = query;
             maximum[row] = -INFINITY;
             sum[row] = 0;
+            if (++member == group(op)) {
+                member = 0;
+                query += query + 1 < last;
+            }
         }
         const int64_t n_floats = n_tiles * ROWS * panels(op) * COLUMNS;
-        for (int64_t at = 0; at < n_floats; at += V::LANES) V::store(output + at, zero);
+        for (int64_t at = 0; at < n_floats; at += V::LANES) V::store(output + at, V::all(0));
+    }
+
+    // The query after the next one is fetched meanwhile: they lie pages apart, and no CPU foresees that.
+    void read_query(const float* from, typename V::Floats factor, int64_t row) {
+        float* to = query + row / ROWS * ROWS * op.width + row % ROWS * CELL;
+        for (int64_t cell = 0; cell < op.width; cell += CELL, to += T::CELL_FLOATS) {
+            __builtin_prefetch(reinterpret_cast<const char*>(from + cell) + 2 * op.query_stride);
+            for (int i = 0; i < CELL; i += V::LANES) V::store(to + i, V::multiply(V::load(from + cell + i), factor));
+        }
     }
 
     // What each tile sees of a block of keys, and the range of cells that some tile sees.
     Range look(int64_t block) {
         uint64_t all = 0;
         for (int64_t tile = 0; tile < n_tiles; ++tile) {
-            seen[tile] = cells(visibility, query_of(tile * ROWS), query_of(tile * ROWS + ROWS - 1) + 1, block);
+            seen[tile] = cells(visibility, query_of[tile * ROWS], query_of[tile * ROWS + ROWS - 1] + 1, block);
             all |= seen[tile];
         }
         return whole_panels(seen_range(all));
@@ -166,7 +173,7 @@ class AttentionTask {
         for (int row = 0; row < ROWS && range.first < range.last; ++row) {
             float& most = maximum[tile * ROWS + row];
             const float old = most;
-            const MaskRow mask = mask_row(op, query_of(tile * ROWS + row), block);
+            const MaskRow mask = mask_row(op, query_of[tile * ROWS + row], block);
             const float found = largest_score<V>(scores + row * CELL, T::CELL_FLOATS, range, seen[tile], mask);
             most = found > old ? found : old;
             before[row] = old - subtrahend(most);
@@ -180,16 +187,20 @@ class AttentionTask {
         }
     }
 
-    // A query that saw nothing gets zeros, as in ggml.
+    // A query that saw nothing gets zeros, as in ggml. Memory is fetched ahead as in read_query.
     void write_output() {
-        const int64_t n_rows = (last - first) * group(op);
-        for (int64_t row = 0; row < n_rows; ++row) {
-            const int64_t head = key_head * group(op) + row % group(op);
-            float* to = op.output + (query_of(row) * op.heads + head) * op.width;
-            const float* from = output + row / ROWS * ROWS * panels(op) * COLUMNS + row % ROWS * CELL;
-            const auto factor = V::all(sum[row] == 0 ? 0 : 1 / sum[row]);
-            for (int64_t at = 0; at < op.width; at += V::LANES) {
-                V::store(to + at, V::multiply(V::load(from + at / CELL * T::CELL_FLOATS + at % CELL), factor));
+        int64_t row = 0;
+        for (int64_t query = first; query < last; ++query) {
+            float* to = op.output + (query * op.heads + key_head * group(op)) * op.width;
+            for (int64_t member = 0; member < group(op); ++member, ++row, to += op.width) {
+                const float* from = output + row / ROWS * ROWS * panels(op) * COLUMNS + row % ROWS * CELL;
+                const auto factor = V::all(sum[row] == 0 ? 0 : 1 / sum[row]);
+                for (int64_t cell = 0; cell < op.width; cell += CELL, from += T::CELL_FLOATS) {
+                    __builtin_prefetch(to + 2 * op.heads * op.width + cell, 1);
+                    for (int i = 0; i < CELL; i += V::LANES) {
+                        V::store(to + cell + i, V::multiply(V::load(from + i), factor));
+                    }
+                }
             }
         }
     }
@@ -200,6 +211,7 @@ class AttentionTask {
     float *keys, *values;      // panels of one block
     float* scores;             // tiles of one strip
     float *maximum, *sum;      // of each row
+    int64_t* query_of;         // each row
     uint64_t* seen;            // of the block, by each tile
     int64_t key_head = 0, first = 0, last = 0, n_tiles = 0;
 };

@@ -29,6 +29,15 @@ inline __m256 load8(const uint8_t* row, int64_t at) {
     }
 }
 
+// Bring the next eight rows near: they may lie pages apart, and no CPU foresees that.
+template <Type TYPE>
+inline void fetch8(const uint8_t* rows, size_t stride, int64_t width) {
+    const int64_t bytes = TYPE == Type::F32 ? 4 * width : TYPE == Type::Q8_0 ? width / 32 * sizeof(BlockQ80) : 2 * width;
+    for (int i = 0; i < 8; ++i, rows += stride) {
+        for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(rows + line);
+    }
+}
+
 inline void transpose8(__m256 (&rows)[8]) {
     __m256 pairs[8], fours[8];
     for (int i = 0; i < 8; i += 2) {
@@ -52,6 +61,7 @@ inline void transpose8(__m256 (&rows)[8]) {
 template <Type TYPE, int COLUMNS>
 void read_keys(const uint8_t* keys, size_t stride, int64_t width, int first, int last, int64_t n_keys, float* panels) {
     for (int key = first; key < last; key += 8) {
+        fetch8<TYPE>(keys + (key + 8) * stride, stride, width);
         float* panel = panels + key / COLUMNS * width * COLUMNS + key % COLUMNS;
         for (int64_t at = 0; at < width; at += 8) {
             __m256 rows[8];
@@ -69,6 +79,7 @@ void read_keys(const uint8_t* keys, size_t stride, int64_t width, int first, int
 template <Type TYPE, int COLUMNS>
 void read_values(const uint8_t* values, size_t stride, int64_t width, int first, int last, int64_t n_keys, float* panels) {
     for (int key = first; key < last; key += 8) {
+        fetch8<TYPE>(values + (key + 8) * stride, stride, width);
         for (int64_t at = 0; at < width; at += 8) {
             float* to = panels + (at / COLUMNS * BLOCK + key) * COLUMNS + at % COLUMNS;
             for (int i = 0; i < 8; ++i) {
