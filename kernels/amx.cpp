@@ -1,11 +1,33 @@
+// Intel CPUs with AMX (Sapphire Rapids, 2023, and later): bfloat16 products in tile registers.
+#include "amx_product.h"
 #include "operation.h"
+#include "variants.h"
 
 namespace q3e {
+namespace {
+
+// To unpack the weights costs the same for any number of tokens; below about this many, int8 products that need
+// no bfloat16 weights are faster.
+constexpr int64_t FEW_TOKENS = 24;
+
+bool are_few(const Product& product) { return product.tokens < FEW_TOKENS; }
+
+int64_t product_scratch(const Product& product, int threads) {
+    return are_few(product) ? avx512.product_scratch(product, threads) : tile_product_scratch(product, threads);
+}
+
+void product(const Product& product, const Team& team) {
+    return are_few(product) ? avx512.product(product, team) : tile_product(product, team);
+}
+
+}  // namespace
+
 extern const Variant amx = {
     "amx",
-    [](const Product&, int) -> int64_t { return -1; },
-    [](const Product&, const Team&) {},
+    product_scratch,
+    product,
     [](const Attention&, int) -> int64_t { return -1; },
     [](const Attention&, const Team&) {},
 };
+
 }  // namespace q3e
