@@ -33,6 +33,10 @@ inline void group_factors(const uint8_t* packed, uint16_t d, uint16_t dmin, floa
     _mm512_storeu_ps(factors, _mm512_mul_ps(unit, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes))));
 }
 
+// Factors are broadcast from memory, which any load does; GCC would keep them in a register and permute it for each,
+// on the one port that all permutations of an Intel CPU share.
+inline void keep_in_memory(float (&factors)[16]) { __asm__("" : "+m"(factors)); }
+
 inline __m512 counting_from(float first) {
     return _mm512_add_ps(_mm512_set1_ps(first),
                          _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -51,6 +55,7 @@ struct UnpackQ4K {
         const auto* block = reinterpret_cast<const BlockQ4K*>(piece);
         alignas(64) float factors[16];
         group_factors(block->scales, block->d, block->dmin, factors);
+        keep_in_memory(factors);
         const __m512 codes = counting_from(0);
         for (int group = 0; group < 8; group += 2, out += 64) {
             const float *scale = factors + group, *min = factors + 8 + group;
@@ -71,6 +76,7 @@ struct UnpackQ5K {
         const auto* block = reinterpret_cast<const BlockQ5K*>(piece);
         alignas(64) float factors[16];
         group_factors(block->scales, block->d, block->dmin, factors);
+        keep_in_memory(factors);
         const __m512 codes = counting_from(0), more_codes = counting_from(16);
         const __m512i low_bits = _mm512_set1_epi16(0x0f);
         __m512i fifth = _mm512_slli_epi16(_mm512_cvtepu8_epi16(load_bytes(block->high)), 4);  // that of the group in bit 4
@@ -103,6 +109,7 @@ struct UnpackQ6K {
         const __m128i whole = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block->scales));
         _mm512_storeu_ps(scales, _mm512_mul_ps(_mm512_set1_ps(_cvtsh_ss(block->d)),
                                                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(whole))));
+        keep_in_memory(scales);
         const __m256i low_bits = _mm256_set1_epi8(0x0f), high_bits = _mm256_set1_epi8(0x30);
         for (int half = 0; half < 2; ++half) {
             const __m256i high = load_bytes(block->high + 32 * half);
