@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "operation.h"
 
 namespace q3e {
@@ -5,7 +6,7 @@ extern const Variant avx2 = {
     "avx2",
     [](const Product&, int) -> int64_t { return -1; },
     [](const Product&, const Team&) {},
-    [](const Attention&, int) -> int64_t { return -1; },
-    [](const Attention&, const Team&) {},
+    attention_scratch<Vector8>,
+    attention<Vector8>,
 };
 }  // namespace q3e

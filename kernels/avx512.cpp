@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "operation.h"
 
 namespace q3e {
@@ -5,7 +6,7 @@ extern const Variant avx512 = {
     "avx512",
     [](const Product&, int) -> int64_t { return -1; },
     [](const Product&, const Team&) {},
-    [](const Attention&, int) -> int64_t { return -1; },
-    [](const Attention&, const Team&) {},
+    attention_scratch<Vector16>,
+    attention<Vector16>,
 };
 }  // namespace q3e
