@@ -1,4 +1,5 @@
 // Intel CPUs with AMX (Sapphire Rapids, 2023, and later): bfloat16 products in tile registers.
+#include "amx_attention.h"
 #include "amx_product.h"
 #include "operation.h"
 #include "variants.h"
@@ -20,14 +21,25 @@ void product(const Product& product, const Team& team) {
     return are_few(product) ? avx512.product(product, team) : tile_product(product, team);
 }
 
+// Tiles of 32 rows are computed for fewer as well.
+bool are_few(const Attention& attention) { return attention.queries * attention.heads < PAIR * attention.key_heads; }
+
+int64_t attention_scratch(const Attention& attention, int threads) {
+    return are_few(attention) ? avx512.attention_scratch(attention, threads) : tile_attention_scratch(attention, threads);
+}
+
+void attention(const Attention& attention, const Team& team) {
+    return are_few(attention) ? avx512.attention(attention, team) : compute_tasks<TileAttention>(attention, team);
+}
+
 }  // namespace
 
 extern const Variant amx = {
     "amx",
     product_scratch,
     product,
-    [](const Attention&, int) -> int64_t { return -1; },
-    [](const Attention&, const Team&) {},
+    attention_scratch,
+    attention,
 };
 
 }  // namespace q3e

@@ -126,7 +126,7 @@ class Window {
     Window(const Product& product, int64_t token, int64_t row) : product_(product), token_(token), row_(row) {
         for (int i = 0; i < 2; ++i) {
             for (int j = 0; j < 2; ++j) {
-                sums_[i][j] = inside(i, j) ? Sums{output(i, j), product.output_stride} : Sums{edge_[i][j], 64};
+                square_.sums[i][j] = inside(i, j) ? Sums{output(i, j), product.output_stride} : Sums{edge_[i][j], 64};
             }
         }
     }
@@ -135,9 +135,9 @@ class Window {
         const bool whole = inside(1, 1);
         if (!whole && !fresh) copy_edges(true);
         if (token_ + SIDE < product_.tokens) {
-            add_products<2>(a, a_next, b, b_next, steps, sums_, fresh);
+            add_products<2>(a, a_next, b, b_next, steps, square_, fresh);
         } else {
-            add_products<1>(a, a_next, b, b_next, steps, sums_, fresh);
+            add_products<1>(a, a_next, b, b_next, steps, square_, fresh);
         }
         if (!whole) copy_edges(false);
     }
@@ -173,7 +173,7 @@ class Window {
 
     const Product& product_;
     int64_t token_, row_;
-    Sums sums_[2][2];
+    Square square_;
     alignas(64) float edge_[2][2][SIDE * SIDE];
 };
 

@@ -42,13 +42,25 @@ class Tiles {
     Tiles& operator=(const Tiles&) = delete;
 };
 
-// One tile of sums in memory
+// A tile of sums in memory
 struct Sums {
     float* at;
     size_t stride;  // bytes from row to row
 };
 
-// sums[i][j] += a[i] * b[j], for the one or two A and two B beside each other; `fresh` sums begin with 0. Tiles of A
+// The sums of two A and two B: [A][B]
+struct Square {
+    Sums sums[2][2];
+};
+
+// One that lies in rows of so many numbers
+inline Square square(float* at, int64_t row_numbers) {
+    const size_t stride = sizeof(float) * row_numbers;
+    float* below = at + SIDE * row_numbers;
+    return {{{{at, stride}, {at + SIDE, stride}}, {{below, stride}, {below + SIDE, stride}}}};
+}
+
+// sums[i][j] += a[i] * b[j] for the one or two A and two B beside each other; `fresh` sums begin with 0. Tiles of A
 // lie behind each other along the depth, each with 16 rows of 32 numbers; tiles of B likewise, each with the numbers
 // 2p and 2p + 1 along the depth of 16 columns in its row p. `*_next`: bytes from the first to the second.
 //
@@ -56,7 +68,8 @@ struct Sums {
 // products. The sums stay in registers over all steps.
 template <int A>
 void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps,
-                  const Sums (&sums)[2][2], bool fresh) {
+                  const Square& square, bool fresh) {
+    const auto& sums = square.sums;
     settle_memory();
     if (fresh) {
         _tile_zero(0);
