@@ -20,13 +20,13 @@ constexpr int64_t FEWEST_QUERIES = 4;  // below, ggml's own is faster: convertin
 
 template <class V>
 class AttentionTask {
-    using T = Tile<V>;
+    using T = RowTile<V>;
     static constexpr int ROWS = T::ROWS, COLUMNS = T::COLUMNS, STRIP = STRIP_ROWS / ROWS;
     static constexpr int PANEL_CELLS = COLUMNS / CELL;
 
   public:
     // 128 keys are converted for so many rows, queries times heads, in 3 % of the time.
-    static constexpr int64_t MOST_ROWS = 240, TILE_ROWS = ROWS;
+    static constexpr int64_t MOST_ROWS = 480, TILE_ROWS = ROWS;
 
     static int64_t group(const Attention& op) { return op.heads / op.key_heads; }
 

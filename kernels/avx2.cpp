@@ -1,11 +1,14 @@
 #include "attention.h"
-#include "operation.h"
+#include "product.h"
+#include "tile_words.h"
 
 namespace q3e {
+
+// Codes of 8 bits leave a word no room for sums, so Q8_0 stays with llama.cpp.
 extern const Variant avx2 = {
     "avx2",
-    [](const Product&, int) -> int64_t { return -1; },
-    [](const Product&, const Team&) {},
+    product_scratch<Words, Type::Q4_K, Type::Q5_K, Type::Q6_K>,
+    compute_product<Words, Type::Q4_K, Type::Q5_K, Type::Q6_K>,
     attention_scratch<Vector8>,
     attention<Vector8>,
 };

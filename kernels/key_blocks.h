@@ -68,10 +68,14 @@ void read_keys(const uint8_t* keys, size_t stride, int64_t width, int first, int
 // each. From `n_keys` on there are none, and zeros are written.
 template <Type TYPE, int COLUMNS>
 void read_values(const uint8_t* values, size_t stride, int64_t width, int first, int last, int64_t n_keys, float* panels) {
-    for (int key = first; key < last; ++key) {
+    for (int key = first; key < last; key += 8) {
         for (int64_t at = 0; at < width; at += 8) {
             float* to = panels + (at / COLUMNS * BLOCK + key) * COLUMNS + at % COLUMNS;
-            _mm256_storeu_ps(to, key < n_keys ? load8<TYPE>(values + key * stride, at) : _mm256_setzero_ps());
+            for (int i = 0; i < 8; ++i) {
+                const bool is_there = key + i < n_keys;
+                const __m256 numbers = is_there ? load8<TYPE>(values + (key + i) * stride, at) : _mm256_setzero_ps();
+                _mm256_storeu_ps(to + i * COLUMNS, numbers);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ namespace q3e {
 namespace {
 
 template <class V>
-struct Tile {
+struct RowTile {
     static constexpr int ROWS = V::ROWS;
     static constexpr int COLUMNS = 2 * V::LANES;       // of a panel
     static constexpr int CELL_FLOATS = ROWS * CELL;    // 16 columns of all rows
@@ -28,7 +28,7 @@ struct Tile {
 // for each row, the product is added to results * factors.
 template <class V, bool ADD>
 inline void multiply(const float* tile, const float* panel, int64_t n_cells, const float* factors, float* results) {
-    using T = Tile<V>;
+    using T = RowTile<V>;
     typename V::Floats sums[T::ROWS][2];
 #pragma GCC unroll 12
     for (int row = 0; row < T::ROWS; ++row) {

@@ -105,3 +105,23 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_gguf: Callable[.
     """A machine with a card for `tiny:1b`, whose files are on two hubs."""
     with world_of(monkeypatch, tmp_path, tiny_gguf) as world:
         yield world
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "variant" in metafunc.fixturenames:
+        from q3e_local.llama import kernels
+
+        metafunc.parametrize("variant", kernels.variants(), indirect=True)
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each variant of our kernels that this machine runs, in use during the test."""
+    from q3e_local.llama import kernels
+
+    name: str = request.param
+    if why := kernels.variants()[name]:
+        pytest.skip(why)
+    kernels.use(name)
+    yield name
+    kernels.use(kernels.chosen().variant)

@@ -130,6 +130,18 @@ def variants() -> dict[str, str | None]:
     return _library.variants() if _library else {}
 
 
+def use(variant: str | None) -> None:
+    """Let this variant compute from now on, or llama.cpp alone: for comparing them. Nothing may compute meanwhile.
+
+    Raises OptionError for a variant that cannot run here.
+    """
+    why = variants().get(variant, "it is not compiled in") if variant else None
+    if why is not None:
+        raise OptionError(f"the {variant} kernels cannot be used: {why}")
+    if _library:
+        _library.use(variant)
+
+
 def _choose(wanted: str) -> Kernels:
     global _library
     if wanted == OFF:

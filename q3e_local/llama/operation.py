@@ -31,6 +31,7 @@ _data = function("ggml_get_data", c_void_p, c_void_p)
 _row_bytes = function("ggml_row_size", c_size_t, c_int, c_int64)
 _n_bytes = function("ggml_nbytes", c_size_t, c_void_p)
 _overhead = function("ggml_graph_overhead", c_size_t)
+_view = function("ggml_view_2d", c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_size_t, c_size_t)
 _permute = function("ggml_permute", c_void_p, c_void_p, c_void_p, c_int, c_int, c_int, c_int)
 _mul_mat = function("ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p)
 _attend = function(
@@ -39,9 +40,7 @@ _attend = function(
 _new_graph = function("ggml_new_graph", c_void_p, c_void_p)
 _expand = function("ggml_build_forward_expand", None, c_void_p, c_void_p)
 _compute = function("ggml_graph_compute_with_ctx", c_int, c_void_p, c_void_p, c_int)
-_quantize = function(
-    "ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p
-)
+_quantize = function("ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)
 
 
 def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
@@ -56,14 +55,23 @@ def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
 def product(
     weights: NDArray[np.uint8], kind: int, tokens: NDArray[np.float32], n_threads: int = 1
 ) -> NDArray[np.float32]:
-    """The tokens (n_tokens, depth) times each row of the weights (n_rows, bytes of a row): (n_tokens, n_rows)."""
+    """The tokens (n_tokens, depth) times each row of the weights (n_rows, bytes of a row): (n_tokens, n_rows).
+
+    Tokens that lie apart in memory do so in the graph too.
+    """
     n_tokens, depth = tokens.shape
+    step = max(depth, tokens.strides[0] // tokens.itemsize)
+    apart = np.zeros((n_tokens, step), np.float32)
+    apart[:, :depth] = tokens
 
     def of(graph: _Graph) -> int:
         rows = graph.filled(kind, (depth, len(weights)), weights)
-        return int(_mul_mat(graph.context, rows, graph.filled(F32, (depth, n_tokens), tokens)))
+        seen = _view(graph.context, graph.filled(F32, (step, n_tokens), apart), depth, n_tokens, 4 * step, 0)
+        return int(_mul_mat(graph.context, rows, seen))
 
-    return _computed(of, weights.nbytes + 4 * n_tokens * (depth + len(weights)), (n_tokens, len(weights)), n_threads)
+    return _computed(
+        of, weights.nbytes + apart.nbytes + 4 * n_tokens * len(weights), (n_tokens, len(weights)), n_threads
+    )
 
 
 def attention(
