@@ -7,9 +7,9 @@
 namespace q3e {
 namespace {
 
-// To unpack the weights costs the same for any number of tokens; below about this many, int8 products that need
-// no bfloat16 weights are faster.
-constexpr int64_t FEW_TOKENS = 24;
+// Fewer tokens than a tile has rows take as long as all of them: int8 products, whose weights are unpacked in less time,
+// are as fast or faster there. (An estimate from counts of instructions, not measured.)
+constexpr int64_t FEW_TOKENS = SIDE;
 
 bool are_few(const Product& product) { return product.tokens < FEW_TOKENS; }
 
