@@ -14,7 +14,6 @@
 namespace q3e {
 namespace {
 
-constexpr int64_t MOST_ROWS = 480;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
 constexpr int64_t MOST_WIDTH = 256;
 constexpr int64_t FEWEST_QUERIES = 2;  // for a single one ggml divides the keys among the threads
@@ -26,6 +25,9 @@ class AttentionTask {
     static constexpr int PANEL_CELLS = COLUMNS / CELL;
 
   public:
+    // 128 keys are converted for so many rows, queries times heads, in 3 % of the time.
+    static constexpr int64_t MOST_ROWS = 480, TILE_ROWS = ROWS;
+
     static int64_t group(const Attention& op) { return op.heads / op.key_heads; }
 
     static int64_t most_tiles(const Attention& op) {
@@ -216,42 +218,18 @@ class AttentionTask {
     int64_t key_head = 0, first = 0, last = 0, n_tiles = 0;
 };
 
-inline int64_t shared_bytes(const Attention& op) {
-    return (visibility_bytes(op) + order_bytes(op) + 63) / 64 * 64;
-}
-
-template <class V>
-int64_t thread_bytes(const Attention& op) {
-    return (AttentionTask<V>::bytes(op) + 63) / 64 * 64;
-}
-
 template <class V>
 int64_t attention_scratch(const Attention& op, int threads) {
     const bool known = op.type == Type::F32 || op.type == Type::F16 || op.type == Type::BF16 || op.type == Type::Q8_0;
     const int64_t unit = op.type == Type::Q8_0 ? 32 : CELL;
     if (!known || op.width < unit || op.width > MOST_WIDTH || op.width % unit != 0) return -1;
     if (op.queries < FEWEST_QUERIES || op.keys < 1 || op.key_heads < 1 || op.heads % op.key_heads != 0) return -1;
-    return shared_bytes(op) + threads * thread_bytes<V>(op);
+    return tasks_scratch<AttentionTask<V>>(op, threads);
 }
 
 template <class V>
 void attention(const Attention& op, const Team& team) {
-    const Tasks tasks = cut(op, team.size, MOST_ROWS, V::ROWS);
-    const Visibility visibility = visibility_at(op, team.scratch);
-    auto* order = reinterpret_cast<int64_t*>(team.scratch + visibility_bytes(op));
-    if (team.rank == 0) team.restart(team.pool, 0);
-    read_visibility(op, visibility, team);
-    team.wait(team.pool);
-    if (team.rank == 0) order_blocks(op, tasks, visibility, order);
-    team.wait(team.pool);
-
-    AttentionTask<V> task(op, visibility, team.scratch + shared_bytes(op) + team.rank * thread_bytes<V>(op));
-    const int64_t n_tasks = tasks.n_blocks * op.key_heads;
-    for (int64_t next; (next = team.take(team.pool, 1)) < n_tasks;) {
-        const int64_t first = order[next / op.key_heads] * tasks.queries;
-        const int64_t last = first + tasks.queries < op.queries ? first + tasks.queries : op.queries;
-        task.compute(next % op.key_heads, first, last);
-    }
+    compute_tasks<AttentionTask<V>>(op, team);
 }
 
 }  // namespace

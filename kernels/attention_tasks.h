@@ -1,6 +1,7 @@
-// How the attention of many queries is cut into tasks: a block of queries of all heads that share a key head.
+// Attention of many queries, cut into tasks for all threads: a block of queries of all heads that share a key head.
 //
-// Knows what the queries see, so that the longest tasks come first; not how a task is computed.
+// Knows what the queries see, so that the longest tasks come first; not how a task is computed. That is in a class with
+// MOST_ROWS, TILE_ROWS (see `cut`), bytes(op) of scratch and compute(key_head, first, last), one object a thread.
 #pragma once
 
 #include "visibility.h"
@@ -44,6 +45,40 @@ inline void order_blocks(const Attention& op, const Tasks& tasks, const Visibili
         int64_t place = block;
         for (; place > 0 && n_seen[order[place - 1]] < n_seen[block]; --place) order[place] = order[place - 1];
         order[place] = block;
+    }
+}
+
+inline int64_t shared_bytes(const Attention& op) {
+    return (visibility_bytes(op) + order_bytes(op) + 63) / 64 * 64;
+}
+
+template <class Task>
+int64_t thread_bytes(const Attention& op) {
+    return (Task::bytes(op) + 63) / 64 * 64;
+}
+
+template <class Task>
+int64_t tasks_scratch(const Attention& op, int threads) {
+    return shared_bytes(op) + threads * thread_bytes<Task>(op);
+}
+
+template <class Task>
+void compute_tasks(const Attention& op, const Team& team) {
+    const Tasks tasks = cut(op, team.size, Task::MOST_ROWS, Task::TILE_ROWS);
+    const Visibility visibility = visibility_at(op, team.scratch);
+    auto* order = reinterpret_cast<int64_t*>(team.scratch + visibility_bytes(op));
+    if (team.rank == 0) team.restart(team.pool, 0);
+    read_visibility(op, visibility, team);
+    team.wait(team.pool);
+    if (team.rank == 0) order_blocks(op, tasks, visibility, order);
+    team.wait(team.pool);
+
+    Task task(op, visibility, team.scratch + shared_bytes(op) + team.rank * thread_bytes<Task>(op));
+    const int64_t n_tasks = tasks.n_blocks * op.key_heads;
+    for (int64_t next; (next = team.take(team.pool, 1)) < n_tasks;) {
+        const int64_t first = order[next / op.key_heads] * tasks.queries;
+        const int64_t last = first + tasks.queries < op.queries ? first + tasks.queries : op.queries;
+        task.compute(next % op.key_heads, first, last);
     }
 }
 
