@@ -102,7 +102,7 @@ def computed(
 
 
 @pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
+def name_of_variant(request: pytest.FixtureRequest) -> str:
     compiled()
     if (why := kernels.variants().get(request.param, "it is not compiled in")) is not None:
         pytest.skip(why)
@@ -122,8 +122,8 @@ def is_no_farther(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return bool(more.mean() <= 3 * more.std(ddof=1) / np.sqrt(len(more)))
 
 
-def test_counts_say_who_computed(computed: Callable[..., Any], variant: str) -> None:
-    _, products, attentions = computed(variant)
+def test_counts_say_who_computed(computed: Callable[..., Any], name_of_variant: str) -> None:
+    _, products, attentions = computed(name_of_variant)
     n_batches = attentions / CONFIG.n_layer
     assert attentions > 0
     # The last layer's feed-forward has a row for each text, which may be too few to take.
@@ -134,9 +134,9 @@ def test_counts_say_who_computed(computed: Callable[..., Any], variant: str) -> 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_no_vector_is_farther_from_the_truth_than_llama_cpps(
-    computed: Callable[..., Any], truth: np.ndarray, variant: str, n_threads: int
+    computed: Callable[..., Any], truth: np.ndarray, name_of_variant: str, n_threads: int
 ) -> None:
-    ours, theirs = (distances(computed(name, n_threads)[0], truth) for name in (variant, "off"))
+    ours, theirs = (distances(computed(name, n_threads)[0], truth) for name in (name_of_variant, "off"))
     assert theirs.max() < 2e-2  # else there is no truth to be held to
     assert is_no_farther(ours, theirs), (ours.mean(), theirs.mean())
     assert ours.max() <= 1.5 * theirs.max()

@@ -143,14 +143,15 @@ def use(variant: str | None) -> None:
 
     Raises OptionError for a variant that cannot run here.
     """
-    why = chosen().why
+    without = chosen().why
+    if _library is None:
+        why: str | None = None if variant is None else without
+    else:
+        why = None if variant is None else _library.variants().get(variant, "it is not compiled in")
+    if why is not None:
+        raise OptionError(f"the {variant} kernels cannot be used: {why}")
     if _library is not None:
-        try:
-            _library.use(variant)
-        except _DoubtError as doubt:
-            raise OptionError(str(doubt)) from None
-    elif variant is not None:
-        raise OptionError(f"{variant} cannot be used: {why}")
+        _library.use(variant)
 
 
 @dataclass(frozen=True)
