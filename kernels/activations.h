@@ -38,58 +38,58 @@ inline __m256i sums_of_16(__m256i bytes) {
     return _mm256_add_epi16(sums, _mm256_shuffle_epi32(sums, 0xb1));
 }
 
-struct Rounded {
-    alignas(32) int32_t quads[QUADS];
-    int32_t halves[SUPER / 16];  // sums_of_16
-    float scales[SUPER / 32];
-};
-
-template <class Format> inline void round_token(const float* numbers, Rounded& token) {
+// One token's part of a block. `halves` becomes sums_of_16 of all its bytes.
+template <class Format, int TOKENS>
+inline void round_token(const float* numbers, Numbers<Format, TOKENS>& block, int t, int32_t* halves) {
     constexpr int GROUP = Format::TOKEN_GROUP;
     for (int begin = 0; begin < SUPER; begin += GROUP) {
         const float most = largest(numbers + begin, GROUP), factor = most > 0 ? 127.0f / most : 0.0f;
-        token.scales[begin / GROUP] = most > 0 ? 1.0f / factor : 0.0f;
+        block.scales[begin / GROUP][t] = most > 0 ? 1.0f / factor : 0.0f;
         for (int k = begin; k < begin + GROUP; k += 32) {
             const __m256i bytes = rounded(numbers + k, factor), sums = sums_of_16(bytes);
-            _mm256_store_si256(reinterpret_cast<__m256i*>(token.quads + k / 4), bytes);
-            token.halves[k / 16] = _mm256_cvtsi256_si32(sums);
-            token.halves[k / 16 + 1] = _mm256_extract_epi32(sums, 4);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.quads[t] + k / 4), bytes);
+            halves[k / 16] = _mm256_cvtsi256_si32(sums);
+            halves[k / 16 + 1] = _mm256_extract_epi32(sums, 4);
         }
     }
 }
 
-// The sum of both halves.
-inline int32_t whole(int32_t halves) { return static_cast<int16_t>(halves) + (halves >> 16); }
+inline int32_t low(int32_t halves) { return static_cast<int16_t>(halves); }
+inline int32_t high(int32_t halves) { return halves >> 16; }
+inline int32_t join(int32_t low, int32_t high) { return (low & 0xffff) | high * 65536; }
+
+// The sum of this many 16 bytes in succession.
+inline int32_t sum_of(const int32_t* halves, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; ++i) sum += low(halves[i]) + high(halves[i]);
+    return sum;
+}
 
 // What Numbers::sums has at this place. HALVES: the micro kernel adds 16-bit halves, so that each starts by itself.
 template <class Format, bool HALVES> inline int32_t sum_at(const int32_t* halves, int place) {
     if constexpr (Format::MINS) {
         static_assert(Format::GROUP == 32);
-        const int32_t* four = halves + 4 * place;
-        return ((whole(four[0]) + whole(four[1])) & 0xffff) | (whole(four[2]) + whole(four[3])) << 16;
+        return join(sum_of(halves + 4 * place, 2), sum_of(halves + 4 * place + 2, 2));
     } else if constexpr (HALVES) {
         static_assert(Format::GROUP == 16);
-        const int32_t one = halves[place];
-        return (-Format::OFFSET * one & 0xffff) | -Format::OFFSET * (one >> 16) << 16;
+        return join(-Format::OFFSET * low(halves[place]), -Format::OFFSET * high(halves[place]));
     } else {
-        int32_t sum = 0;
-        for (int i = 0; i < Format::GROUP / 16; ++i) sum += whole(halves[Format::GROUP / 16 * place + i]);
-        return -Format::OFFSET * sum;
+        constexpr int N = Format::GROUP / 16;
+        return -Format::OFFSET * sum_of(halves + N * place, N);
     }
 }
 
 // All blocks of a tile of up to TOKENS tokens, the first of which begins at `input`; those that are missing become 0.
 template <class Format, int TOKENS, bool HALVES>
 void round_tile(const uint8_t* input, size_t stride, int n_tokens, int n_blocks, Numbers<Format, TOKENS>* tile) {
-    Rounded token = {};
-    for (int t = 0; t < TOKENS; ++t) {
-        if (t == n_tokens) token = {};
+    if (n_tokens < TOKENS) __builtin_memset(tile, 0, n_blocks * sizeof *tile);
+    for (int t = 0; t < n_tokens; ++t) {
+        const float* numbers = reinterpret_cast<const float*>(input + t * stride);
         for (int b = 0; b < n_blocks; ++b) {
-            if (t < n_tokens) round_token<Format>(reinterpret_cast<const float*>(input + t * stride) + SUPER * b, token);
-            for (int q = 0; q < QUADS; ++q) tile[b].quads[q][t] = token.quads[q];
+            int32_t halves[SUPER / 16];
+            round_token(numbers + SUPER * b, tile[b], t, halves);
             constexpr int SUMS = sizeof tile->sums / sizeof tile->sums[0];
-            for (int i = 0; i < SUMS; ++i) tile[b].sums[i][t] = sum_at<Format, HALVES>(token.halves, i);
-            for (int i = 0; i < SUPER / Format::TOKEN_GROUP; ++i) tile[b].scales[i][t] = token.scales[i];
+            for (int i = 0; i < SUMS; ++i) tile[b].sums[i][t] = sum_at<Format, HALVES>(halves, i);
         }
     }
 }

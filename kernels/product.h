@@ -11,7 +11,7 @@ namespace q3e {
 namespace {
 
 // Below this many tokens unpacking costs more than it saves.
-constexpr int64_t MIN_TOKENS = 16;
+constexpr int64_t MIN_TOKENS = 4;
 // A strip of this many blocks fits the first-level cache beside a tile of tokens, and a panel of them the second.
 constexpr int64_t SLAB = 4;
 constexpr int64_t PANEL_ROWS = 64;

@@ -55,7 +55,7 @@ template <class V> struct Dots {
             Int codes[VECTORS];
             for (int v = 0; v < VECTORS; ++v) codes[v] = V::load(strip.codes[q] + LANES * v);
             for (int t = 0; t < TOKENS; ++t) {
-                const Int numbers = V::all(tokens.quads[q][t]);
+                const Int numbers = V::all(tokens.quads[t][q]);
                 for (int v = 0; v < VECTORS; ++v) dot[t][v] = V::dot_bytes(dot[t][v], codes[v], numbers);
             }
         }

@@ -68,9 +68,10 @@ struct Words {
             }
 #pragma GCC unroll 8
             for (int q = begin; q < begin + ADDED; ++q) {
-                const __m256i codes[VECTORS] = {vector(strip.codes[q]), vector(strip.codes[q] + 8)};
+                __m256i codes[VECTORS];
+                for (int v = 0; v < VECTORS; ++v) codes[v] = vector(strip.codes[q] + 8 * v);
                 for (int t = 0; t < TOKENS; ++t) {
-                    const __m256i numbers = _mm256_set1_epi32(tokens.quads[q][t]);
+                    const __m256i numbers = _mm256_set1_epi32(tokens.quads[t][q]);
                     for (int v = 0; v < VECTORS; ++v) {
                         words[t][v] = _mm256_add_epi16(words[t][v], _mm256_maddubs_epi16(codes[v], numbers));
                         keep(words[t][v]);

@@ -54,7 +54,7 @@ template <class Format, int ROWS, class Scale> struct alignas(64) Strip {
 // SUPER numbers of each of TOKENS tokens.
 template <class Format, int TOKENS> struct Numbers {
     static constexpr int GROUPS = SUPER / Format::GROUP;
-    int32_t quads[QUADS][TOKENS];
+    int32_t quads[TOKENS][QUADS];
     // With mins: sums of two groups, as 16-bit halves. With an offset: what the dot product of a group with codes must
     // start at to become that with code - OFFSET.
     int32_t sums[Format::MINS ? GROUPS / 2 : GROUPS][TOKENS];
