@@ -14,7 +14,7 @@
 namespace q3e {
 namespace {
 
-constexpr int64_t MOST_ROWS = 480;    // of a task: queries times heads. 128 keys are converted for them in 3 % of the time.
+constexpr int64_t MOST_ROWS = 480;    // of a task, queries times heads: each of them makes the conversion of keys cheaper
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
 constexpr int64_t MOST_WIDTH = 256;
 constexpr int64_t FEWEST_QUERIES = 2;  // for a single one ggml divides the keys among the threads
