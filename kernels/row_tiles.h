@@ -25,7 +25,8 @@ struct RowTile {
 };
 
 // results = tile * panel, over `n_cells` times 16 columns of the tile, which are rows of the panel. With `factors`, one
-// for each row, the product is added to results * factors.
+// for each row, the product is added to results * factors. All loops over sums are unrolled: an array that is indexed by a
+// variable cannot lie in registers.
 template <class V, bool ADD>
 inline void multiply(const float* tile, const float* panel, int64_t n_cells, const float* factors, float* results) {
     using T = RowTile<V>;
