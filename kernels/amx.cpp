@@ -7,8 +7,8 @@
 namespace q3e {
 namespace {
 
-// Fewer tokens than a tile has rows take as long as all of them: int8 products, whose weights are unpacked in less time,
-// are as fast or faster there. (An estimate from counts of instructions, not measured.)
+// Fewer tokens than a tile has rows take as long as all of them: int8 products, whose weights are unpacked in less
+// time, are as fast or faster there. (An estimate from counts of instructions, not measured.)
 constexpr int64_t FEW_TOKENS = SIDE;
 
 bool are_few(const Product& product) { return product.tokens < FEW_TOKENS; }
@@ -25,7 +25,8 @@ void product(const Product& product, const Team& team) {
 bool are_few(const Attention& attention) { return attention.queries * attention.heads < PAIR * attention.key_heads; }
 
 int64_t attention_scratch(const Attention& attention, int threads) {
-    return are_few(attention) ? avx512.attention_scratch(attention, threads) : tile_attention_scratch(attention, threads);
+    return are_few(attention) ? avx512.attention_scratch(attention, threads)
+                              : tile_attention_scratch(attention, threads);
 }
 
 void attention(const Attention& attention, const Team& team) {

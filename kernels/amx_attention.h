@@ -57,7 +57,8 @@ class TileAttention {
                4 * rows * (op.width + SIDE + 1) + 16 * rows / PAIR;
     }
 
-    TileAttention(const Attention& op, const Visibility& visibility, uint8_t* scratch) : op_(op), visibility_(visibility) {
+    TileAttention(const Attention& op, const Visibility& visibility, uint8_t* scratch)
+        : op_(op), visibility_(visibility) {
         const int64_t rows = most_rows(op);
         query_ = scratch;
         keys_ = query_ + 2 * rows * op.width;
@@ -152,7 +153,8 @@ class TileAttention {
         const int64_t first = range.first / 2, steps = range.last / 2 - first;
         for (int64_t at = 0; at < op_.width; at += 2 * SIDE) {
             add_products<2>(weights_ + first * TILE, side_bytes, values_ + at / SIDE * side_bytes + first * TILE,
-                            side_bytes, steps, square(output_ + pair * PAIR * op_.width + at, op_.width), !begun_[pair]);
+                            side_bytes, steps, square(output_ + pair * PAIR * op_.width + at, op_.width),
+                            !begun_[pair]);
         }
         begun_[pair] = 1;
     }

@@ -177,7 +177,8 @@ class Window {
     alignas(64) float edge_[2][2][SIDE * SIDE];
 };
 
-inline void multiply_panel(const Product& product, const Cut& cut, int64_t panel, const uint8_t* input, uint8_t* tiles) {
+inline void multiply_panel(const Product& product, const Cut& cut, int64_t panel, const uint8_t* input,
+                           uint8_t* tiles) {
     const int64_t first_row = panel * cut.panel_rows, end = smaller(first_row + cut.panel_rows, product.rows);
     const PackRows pack = packer(product.type);
     for (int64_t first = 0; first < cut.steps; first += cut.slab_steps) {
@@ -190,7 +191,8 @@ inline void multiply_panel(const Product& product, const Cut& cut, int64_t panel
             const uint8_t* a = input + band * band_bytes + first * TILE;
             for (int64_t row = first_row; row < end; row += 2 * SIDE) {
                 Window window(product, band * SIDE, row);
-                window.add(a, band_bytes, tiles + (row - first_row) / SIDE * group_bytes, group_bytes, steps, first == 0);
+                const uint8_t* b = tiles + (row - first_row) / SIDE * group_bytes;
+                window.add(a, band_bytes, b, group_bytes, steps, first == 0);
             }
         }
     }

@@ -79,7 +79,8 @@ struct UnpackQ5K {
         keep_in_memory(factors);
         const __m512 codes = counting_from(0), more_codes = counting_from(16);
         const __m512i low_bits = _mm512_set1_epi16(0x0f);
-        __m512i fifth = _mm512_slli_epi16(_mm512_cvtepu8_epi16(load_bytes(block->high)), 4);  // that of the group in bit 4
+        // The fifth bit of the group is in bit 4.
+        __m512i fifth = _mm512_slli_epi16(_mm512_cvtepu8_epi16(load_bytes(block->high)), 4);
         for (int group = 0; group < 8; ++group, out += 32) {
             const float scale = factors[group], min = factors[8 + group];
             const __m512i table = rounded(values(codes, scale, min), values(more_codes, scale, min));
