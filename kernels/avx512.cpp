@@ -1,10 +1,38 @@
-#include "operation.h"
+#include "product.h"
+#include "tile_dots.h"
 
 namespace q3e {
+namespace {
+
+// 512 bits: 12 integer and 12 float sums, 2 vectors of weights and one of a token are 27 of 32 registers.
+struct Vectors {
+    using Int = __m512i;
+    using Float = __m512;
+    static constexpr int TOKENS = 6, VECTORS = 2, LANES = 16;
+
+    static Float zero() { return _mm512_setzero_ps(); }
+    static Int all(int32_t number) { return _mm512_set1_epi32(number); }
+    static Float all(float number) { return _mm512_set1_ps(number); }
+    template <class Lane> static Int load(const Lane* from) { return _mm512_load_si512(from); }
+    static Float load(const float* from) { return _mm512_load_ps(from); }
+    static void store(float* to, Float lanes) { _mm512_store_ps(to, lanes); }
+    static Int dot_bytes(Int sum, Int codes, Int numbers) { return _mm512_dpbusd_epi32(sum, codes, numbers); }
+    static Int dot_words(Int sum, Int a, Int b) { return _mm512_dpwssd_epi32(sum, a, b); }
+    static Float to_float(Int lanes) { return _mm512_cvtepi32_ps(lanes); }
+    static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+    static Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    static Float fma(Float a, Float b, Float sum) { return _mm512_fmadd_ps(a, b, sum); }
+    static Float subtract_product(Float a, Float b, Float from) { return _mm512_fnmadd_ps(a, b, from); }
+};
+
+using Tile = Dots<Vectors>;
+
+}  // namespace
+
 extern const Variant avx512 = {
     "avx512",
-    [](const Product&, int) -> int64_t { return -1; },
-    [](const Product&, const Team&) {},
+    product_scratch<Tile, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::Q8_0>,
+    compute_product<Tile, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::Q8_0>,
     [](const Attention&, int) -> int64_t { return -1; },
     [](const Attention&, const Team&) {},
 };

@@ -21,10 +21,6 @@ constexpr int64_t CACHED_TOKENS = 192;
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline bool is_batch(const Product& product) {
-    return product.tokens >= MIN_TOKENS && product.rows > 0 && product.depth > 0 && product.depth % SUPER == 0;
-}
-
 template <class Tile, class Format> class ProductOf {
     using Codes = Strip<Format, Tile::ROWS, typename Tile::Scale>;
     using Tokens = Numbers<Format, Tile::TOKENS>;
@@ -116,6 +112,22 @@ template <class Tile, class Format> class ProductOf {
         for (int64_t i = team.take(team.pool, 1); i < n_panels; i = team.take(team.pool, 1)) work.compute_panel(i * PANEL_ROWS);
     }
 };
+
+inline bool is_batch(const Product& product) {
+    return product.tokens >= MIN_TOKENS && product.rows > 0 && product.depth > 0 && product.depth % SUPER == 0;
+}
+
+// The functions of a Variant, for weights of these types.
+template <class Tile, Type... TYPES> int64_t product_scratch(const Product& product, int threads) {
+    int64_t bytes = -1;
+    if (!is_batch(product)) return bytes;
+    ((product.type == TYPES ? void(bytes = ProductOf<Tile, Format<TYPES>>::scratch(product, threads)) : void()), ...);
+    return bytes;
+}
+
+template <class Tile, Type... TYPES> void compute_product(const Product& product, const Team& team) {
+    ((product.type == TYPES ? ProductOf<Tile, Format<TYPES>>::compute(product, team) : void()), ...);
+}
 
 }  // namespace
 }  // namespace q3e

@@ -49,6 +49,9 @@ struct Words {
     }
 
   private:
+    // gcc would multiply first and add afterwards, as a tree, and needs twice the registers that there are.
+    static void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
+
     template <class Format>
     static inline void dots(const Strip<Format, ROWS, Scale>& strip, const Numbers<Format, TOKENS>& tokens,
                             __m256i (*total)[VECTORS]) {
@@ -70,6 +73,7 @@ struct Words {
                     const __m256i numbers = _mm256_set1_epi32(tokens.quads[q][t]);
                     for (int v = 0; v < VECTORS; ++v) {
                         words[t][v] = _mm256_add_epi16(words[t][v], _mm256_maddubs_epi16(codes[v], numbers));
+                        keep(words[t][v]);
                     }
                 }
             }
