@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
-.PHONY: demo test check format clean
+.PHONY: demo test check check-kernels format clean
 
 demo: $(VENV)/.ready
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -20,6 +20,10 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# All cases, plain and with the sanitizers: minutes. The tests run a few of them.
+check-kernels:
+	$(PYTHON) kernels/check/run.py
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
