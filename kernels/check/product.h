@@ -170,7 +170,7 @@ inline void check_product(const Variant& variant, const ProductCase& one, Result
 
 // Every edge of every shape on its own, with the others at some other edge, and then random ones.
 inline std::vector<ProductCase> product_cases(Type type, bool quick) {
-    const int64_t piece = piece_of(type).numbers, step = piece == 1 ? 32 : piece;
+    const int64_t piece = piece_of(type).numbers, step = piece == 1 ? 32 : SUPER;
     std::vector<ProductCase> cases;
     const std::vector<int64_t> edges = quick ? std::vector<int64_t>{1, 5, 16, 31, 33, 65}
                                              : std::vector<int64_t>{1,  2,  3,  4,  5,  6,  7,  8,  9,  11, 12, 13,  15,  16,  17,  18, 23,
@@ -184,8 +184,8 @@ inline std::vector<ProductCase> product_cases(Type type, bool quick) {
         cases.push_back({type, 40, 19, blocks * step, 2, 1});
         cases.push_back({type, 64, 32, blocks * 256, 1, 0});
     }
-    if (piece == 1) {
-        for (int64_t depth : {1, 2, 7, 31, 33, 100}) cases.push_back({type, 18, 20, depth, 1, 1});
+    for (int64_t depth : {1, 2, 7, 31, 32, 33, 96, 100, 288, 800}) {
+        if (depth % piece == 0) cases.push_back({type, 18, 20, depth, 1, 1});
     }
     for (Filling filling : {Filling::RANDOM, Filling::LARGEST}) {
         for (Tokens tokens : {Tokens::LARGEST, Tokens::SPARSE}) cases.push_back({type, 37, 21, 768, 3, 2, filling, tokens});
