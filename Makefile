@@ -8,7 +8,7 @@ export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/q3e_kernels.so
 
-.PHONY: demo test check format kernels clean
+.PHONY: demo test check check-kernels format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -23,6 +23,10 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# All cases, plain and with the sanitizers: minutes. The tests run a few of them.
+check-kernels:
+	$(PYTHON) kernels/check/run.py
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
