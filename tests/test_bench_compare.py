@@ -13,32 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from command import demo
-
-from q3e_local.catalog import models_folder
-
-BENCH = Path(__file__).parent.parent / "scripts" / "bench"
-DEMO = models_folder() / "demo.gguf"
+from comparing import BENCH, DEMO, compare, imported_parts, program
 
 
 @pytest.fixture(scope="module", autouse=True)
 def parts() -> Iterator[SimpleNamespace]:
-    """The modules of scripts/bench/comparison, which are no package of ours."""
-    sys.path.insert(0, str(BENCH))
-    names = (
-        "workloads", "results", "report", "server_flags", "contenders", "child", "client", "checkpoint", "batches",
-        "kind", "models", "reference", "roster",
-    )  # fmt: skip
-    yield SimpleNamespace(**{name: importlib.import_module(f"comparison.{name}") for name in names})
-    sys.path.remove(str(BENCH))
-    for name in [name for name in sys.modules if name.split(".")[0] == "comparison"]:
-        del sys.modules[name]
-
-
-def compare(*arguments: object) -> Any:
-    main = runpy.run_path(str(BENCH / "compare.py"))["main"]
-    return CliRunner().invoke(main, [str(one) for one in arguments], catch_exceptions=False)
+    with imported_parts() as found:
+        yield found
 
 
 # Texts and turns
@@ -145,9 +127,12 @@ def test_a_text_fits_the_physical_batch_and_the_context(parts: SimpleNamespace, 
 @pytest.mark.parametrize(
     ("name", "n_ctx", "gigabytes"),
     [
-        ("llama-server", 32_768, 5.2), ("llama-embed", 0, 1.4), ("library", 0, 1.4), ("torch-bf16", 0, 2.3),
+        ("llama-server", 32_768, 5.2),
+        ("llama-embed", 0, 1.4),
+        ("library", 0, 1.4),
+        ("torch-bf16", 0, 2.3),
         ("openvino-int8-f32", 0, 2.9),
-    ],  # fmt: skip
+    ],
 )
 def test_what_a_contender_needs_is_near_what_was_measured(
     parts: SimpleNamespace, name: str, n_ctx: int, gigabytes: float
@@ -234,7 +219,9 @@ def test_a_ratio_is_taken_round_by_round(parts: SimpleNamespace) -> None:
 def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts: SimpleNamespace) -> None:
     lines = parts.report.markdown(measured(parts)).splitlines()
     assert lines[0] == "### 0.6b"
-    ours = "| 4 texts of 128 tokens | **q3e-local, library** | 700 (600 to 800) | 5.47 (4.69 to 6.25) |  | 0.60 GB |  |"
+    ours = (
+        "| 4 texts of 128 tokens | **q3e-local, library** | 700 (600 to 800) | 5.47 (4.69 to 6.25) |  | 0.60 GB |  |"
+    )
     assert f"{ours} 1.00000 |" in lines
     row = "|  | llama-server, defaults | 250 (200 to 300) | 1.95 (1.56 to 2.34) | 3.00 (2.00 to 4.00) |  | 0.99991 |"
     assert f"{row} 0.99960 |" in lines
@@ -327,14 +314,6 @@ def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(
 
 
 # Contenders that die
-
-
-def program(folder: Path, content: str) -> Path:
-    """A program in Python, as `--llama-server` or `--other-python` takes one."""
-    path = folder / "program"
-    path.write_text(f"#!{sys.executable}\n{content}")
-    path.chmod(0o755)
-    return path
 
 
 DIES = "import os, signal, sys\nprint('GGML_ASSERT(tile) failed', file=sys.stderr, flush=True)\n"
