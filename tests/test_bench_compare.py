@@ -470,13 +470,22 @@ def test_the_same_file_again_is_measured_anew_when_asked_to(tmp_path: Path) -> N
     assert [each["run"] for each in found["cells"]["demo/16"]["rounds"]] == [1]
 
 
-def test_whoever_reads_fewer_tokens_fails(parts: SimpleNamespace) -> None:
+def test_whoever_reads_fewer_tokens_or_gives_no_vectors_fails(parts: SimpleNamespace) -> None:
     checked = runpy.run_path(str(BENCH / "compare.py"))["checked"]
     given = parts.workloads.Given(["a"], [[1, 2, 3]], None)
-    good, bad = (parts.contenders.Measured(1.0, 1, n_tokens) for n_tokens in (3, 2))
-    assert checked(good, given) is good
-    with pytest.raises(RuntimeError, match="read 2 tokens where there are 3"):
-        checked(bad, given)
+
+    def measured(n_tokens: int, vectors: Any) -> Any:
+        return parts.contenders.Measured(1.0, 1, n_tokens, np.asarray(vectors))
+
+    good = measured(3, [[1.0, 0.0]])
+    assert checked(good, given, 2) is good
+    for bad, why in (
+        (measured(2, [[1.0, 0.0]]), "read 2 tokens where there are 3"),
+        (measured(3, [[1.0]]), r"the shape \(1, 1\), not \(1, 2\)"),
+        (measured(3, [[1.0, np.nan]]), "not finite"),
+    ):
+        with pytest.raises(RuntimeError, match=why):
+            checked(bad, given, 2)
 
 
 def test_a_child_says_why_it_cannot_run(parts: SimpleNamespace, tmp_path: Path) -> None:

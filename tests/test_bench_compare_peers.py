@@ -89,7 +89,7 @@ class Compiled:
     def __call__(self, inputs):
         ids = inputs["input_ids"]
         assert inputs["attention_mask"].shape == ids.shape and inputs["attention_mask"].all()
-        hidden = np.full((*ids.shape, 2), len(ids), np.float32)
+        hidden = np.full((*ids.shape, int(os.environ.get("WIDTH", "2"))), len(ids), np.float32)
         hidden[..., 1] = ids
         return {"last_hidden_state": hidden}
 
@@ -202,7 +202,7 @@ from pathlib import Path
 
 script = Path(sys.argv[1]).name
 if script == "child.py":
-    os.environ["PYTHONPATH"] = {packages!r}
+    os.environ |= {{"PYTHONPATH": {packages!r}, "WIDTH": "256"}}
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 form = "checkpoint" if script == "checkpoint.py" else sys.argv[2]
 if form == {fails!r}:

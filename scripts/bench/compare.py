@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import psutil
 from comparison import batches, report, results, server_flags
 from comparison.contenders import Cli, Contender, DiedError, InChild, Measured, Server
@@ -274,7 +275,7 @@ class Comparison:
                     if name != "cli":  # a process for each measurement: it is never warm
                         contender.measure(warm, workload)
                 time.sleep(SETTLE_S)
-                measured[name] = one = checked(contender.measure(given, workload), given)
+                measured[name] = one = checked(contender.measure(given, workload), given, model.info.n_embd)
             except NotHereError as error:
                 self.left_out(cell, name, str(error))
                 continue
@@ -349,10 +350,14 @@ class Comparison:
             return
 
 
-def checked(one: Measured, given: Given) -> Measured:
-    """Whoever saw fewer tokens had less to do."""
+def checked(one: Measured, given: Given, n_embd: int) -> Measured:
+    """Whoever saw fewer tokens had less to do, and so had whoever gave no vectors of this model."""
     if one.n_tokens != given.n_tokens:
         raise RuntimeError(f"it read {one.n_tokens} tokens where there are {given.n_tokens}")
+    if one.vectors.shape != (len(given.texts), n_embd):
+        raise RuntimeError(f"its vectors have the shape {one.vectors.shape}, not {(len(given.texts), n_embd)}")
+    if not np.isfinite(one.vectors).all():
+        raise RuntimeError("its vectors are not finite")
     return one
 
 
