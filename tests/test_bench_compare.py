@@ -265,7 +265,7 @@ def test_results_land_whole(parts: SimpleNamespace, tmp_path: Path, monkeypatch:
     parts.results.write(path, {"cells": {}})
     with pytest.raises(TypeError):
         parts.results.write(path, {"cells": object()})
-    assert parts.results.read(path) == {"cells": {}}
+    assert parts.results.read(path) == {"cells": {}, "batches": {}}
 
 
 def test_every_tensor_has_its_name_in_the_checkpoint(parts: SimpleNamespace) -> None:

@@ -25,9 +25,10 @@ import numpy as np
 
 def read(path: Path) -> dict[str, Any]:
     """What was measured before, or nothing yet."""
-    found: dict[str, Any] = {"runs": [], "cells": {}, "best": {}, "batches": {}, "peaks": []}
-    if path.exists():
-        found |= json.loads(path.read_text(encoding="utf-8"))
+    if not path.exists():
+        return {"runs": [], "cells": {}, "best": {}, "batches": {}, "peaks": []}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found.setdefault("batches", {})  # version 0.1.0 had none
     return found
 
 
