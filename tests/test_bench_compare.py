@@ -13,29 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from command import demo
-
-from q3e_local.catalog import models_folder
-
-BENCH = Path(__file__).parent.parent / "scripts" / "bench"
-DEMO = models_folder() / "demo.gguf"
+from comparing import BENCH, DEMO, compare, imported_parts, program
 
 
 @pytest.fixture(scope="module", autouse=True)
 def parts() -> Iterator[SimpleNamespace]:
-    """The modules of scripts/bench/comparison, which are no package of ours."""
-    sys.path.insert(0, str(BENCH))
-    names = ("workloads", "results", "report", "server_flags", "contenders", "child", "client", "checkpoint")
-    yield SimpleNamespace(**{name: importlib.import_module(f"comparison.{name}") for name in names})
-    sys.path.remove(str(BENCH))
-    for name in [name for name in sys.modules if name.split(".")[0] == "comparison"]:
-        del sys.modules[name]
-
-
-def compare(*arguments: object) -> Any:
-    main = runpy.run_path(str(BENCH / "compare.py"))["main"]
-    return CliRunner().invoke(main, [str(one) for one in arguments], catch_exceptions=False)
+    with imported_parts() as found:
+        yield found
 
 
 # Texts and turns
@@ -141,14 +126,29 @@ def test_a_text_fits_the_physical_batch_and_the_context(parts: SimpleNamespace, 
 
 @pytest.mark.parametrize(
     ("name", "n_ctx", "gigabytes"),
-    [("llama-server", 32_768, 5.2), ("llama-embed", 0, 1.4), ("library", 0, 1.4), ("torch-bf16", 0, 2.6)],
+    [
+        ("llama-server", 32_768, 5.2),
+        ("llama-embed", 0, 1.4),
+        ("library", 0, 1.4),
+        ("torch-bf16", 0, 2.3),
+        ("openvino-int8-f32", 0, 2.9),
+    ],
 )
 def test_what_a_contender_needs_is_near_what_was_measured(
     parts: SimpleNamespace, name: str, n_ctx: int, gigabytes: float
 ) -> None:
     """0.6B in Q4_K_M, 128-token texts: llama-server took 5.2 GB, Llama.embed 1.4 GB."""
-    model = SimpleNamespace(size_bytes=396_469_984, n_vocab=151_669, kv_bytes_per_token=114_688)
-    assert parts.contenders.needed(name, model, 128, n_ctx) / 1e9 == pytest.approx(gigabytes, rel=0.05)
+    info = SimpleNamespace(size_bytes=396_469_984, n_vocab=151_669, n_embd=1024, kv_bytes_per_token=114_688)
+    model = SimpleNamespace(info=info, shape={"n_head": 16})
+    assert parts.models.needed(name, model, 128, n_ctx) / 1e9 == pytest.approx(gigabytes, rel=0.05)
+
+
+def test_scores_of_long_texts_count_where_attention_is_no_operation(parts: SimpleNamespace) -> None:
+    info = SimpleNamespace(size_bytes=0, n_vocab=0, n_embd=0)
+    model = SimpleNamespace(info=info, shape={"n_head": 16})
+    scores = 16 * 8192 * 8192 * 4
+    assert parts.models.needed("onnxruntime-int8", model, 8192, 0) == 3 * scores + 10**9
+    assert parts.models.needed("openvino-int8-f32", model, 8192, 0) == 10**9
 
 
 def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,8 @@ def measured(parts: SimpleNamespace) -> dict[str, Any]:
                 "settings": {"library": {"n_batch": 512}, "llama-server": {"command": "llama-server -m x"}},
                 "memory": {"library": {"peak_rss": 600_000_000, "pss": 1}},
                 "cosine": {"library": {"min": 1}, "llama-server": {"min": 0.99991}},
-                "skipped": {"fastembed": "not installed"},
+                "exactness": {"library": {"min": 0.999999}, "llama-server": {"min": 0.9996}},
+                "skipped": {"fastembed": "not installed: | is missing"},
             }
         },
     }  # fmt: skip
@@ -210,7 +211,7 @@ def measured(parts: SimpleNamespace) -> dict[str, Any]:
 def test_a_ratio_is_taken_round_by_round(parts: SimpleNamespace) -> None:
     cell = measured(parts)["cells"]["0.6b/128"]
     assert parts.results.ratios(cell, "llama-server") == [2, 4]
-    assert parts.results.contenders(cell) == ["library", "llama-server"]
+    assert parts.results.contenders(cell) == ["library", "llama-server", "fastembed"]
     cell["rounds"].append({"run": 1, "library": figures(1)})
     assert parts.results.ratios(cell, "llama-server") == [2, 4]
 
@@ -218,12 +219,13 @@ def test_a_ratio_is_taken_round_by_round(parts: SimpleNamespace) -> None:
 def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts: SimpleNamespace) -> None:
     lines = parts.report.markdown(measured(parts)).splitlines()
     assert lines[0] == "### 0.6b"
-    assert (
+    ours = (
         "| 4 texts of 128 tokens | **q3e-local, library** | 700 (600 to 800) | 5.47 (4.69 to 6.25) |  | 0.60 GB |  |"
-        in lines
     )
+    assert f"{ours} 1.00000 |" in lines
     row = "|  | llama-server, defaults | 250 (200 to 300) | 1.95 (1.56 to 2.34) | 3.00 (2.00 to 4.00) |  | 0.99991 |"
-    assert row in lines
+    assert f"{row} 0.99960 |" in lines
+    assert r"|  | fastembed | left out: not installed: \| is missing |  |  |  |  |  |" in lines
     # 2 operations for each weight, 2 for each of 128 tokens before and after in 28 layers of 16 heads of 128.
     cost = 2 * 440_401_920 + 2 * 28 * 16 * 128 * 128
     bound = next(line for line in lines if line.startswith("| 4 texts of 128 tokens | ") and "%" in line)
@@ -231,7 +233,6 @@ def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts: Simple
         bound
         == f"| 4 texts of 128 tokens | {8e11 / cost:,.0f} | {2e12 / cost:,.0f} | 700 | {700 * cost / 2e12:.0%} |"
     )
-    assert "- fastembed: left out: not installed" in lines
     assert "- llama-server, defaults (128): `llama-server -m x`" in lines
     assert "- tried on llama-server for batch, texts/s: `-fa on` 2.0" in lines
     assert lines[-1].endswith("commit abc1234; `python scripts/bench/compare.py`")
@@ -244,11 +245,11 @@ def test_a_plot_is_drawn(parts: SimpleNamespace, tmp_path: Path) -> None:
 
 
 def test_the_worst_cosine_of_all_rounds_is_kept(parts: SimpleNamespace) -> None:
-    cell: dict[str, Any] = {"cosine": {}}
+    cosines: dict[str, Any] = {}
     ours = np.eye(2, dtype=np.float32)
-    parts.results.see_cosines(cell, "a", ours, 3 * ours)
-    parts.results.see_cosines(cell, "a", ours, np.array([[1, 0], [1, 0]], np.float32))
-    assert cell["cosine"]["a"] == {"min": 0.0, "mean": 0.75, "n": 4}
+    parts.results.see_cosines(cosines, "a", ours, 3 * ours)
+    parts.results.see_cosines(cosines, "a", ours, np.array([[1, 0], [1, 0]], np.float32))
+    assert cosines["a"] == {"min": 0.0, "mean": 0.75, "n": 4}
 
 
 def test_a_cell_of_another_model_is_not_added_to(parts: SimpleNamespace) -> None:
@@ -264,7 +265,7 @@ def test_results_land_whole(parts: SimpleNamespace, tmp_path: Path, monkeypatch:
     parts.results.write(path, {"cells": {}})
     with pytest.raises(TypeError):
         parts.results.write(path, {"cells": object()})
-    assert parts.results.read(path) == {"cells": {}}
+    assert parts.results.read(path) == {"cells": {}, "batches": {}}
 
 
 def test_every_tensor_has_its_name_in_the_checkpoint(parts: SimpleNamespace) -> None:
@@ -306,19 +307,13 @@ def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(
     for each in cell["rounds"]:
         assert all(one["tokens"] == 16 * one["texts"] for name, one in each.items() if name != "run")
     assert all(cell["cosine"][name]["min"] > 0.999 for name in ("library", "llama-embed", "cli", "http"))
+    # Of the first round of each run that measured something.
+    assert all(cell["exactness"][name]["min"] > 0.99999 for name in ("library", "llama-embed", "cli", "http"))
     assert all(cell["memory"][name]["peak_rss"] > 1e6 for name in ("library", "llama-embed", "cli", "http"))
     assert "**q3e-local, library**" in (tmp_path / "c.md").read_text()
 
 
 # Contenders that die
-
-
-def program(folder: Path, content: str) -> Path:
-    """A program in Python, as `--llama-server` or `--other-python` takes one."""
-    path = folder / "program"
-    path.write_text(f"#!{sys.executable}\n{content}")
-    path.chmod(0o755)
-    return path
 
 
 DIES = "import os, signal, sys\nprint('GGML_ASSERT(tile) failed', file=sys.stderr, flush=True)\n"
@@ -428,7 +423,7 @@ def test_table_and_plot_show_who_died(parts: SimpleNamespace, tmp_path: Path) ->
     results = measured(parts)
     results["cells"]["0.6b/128"]["died"] = {"llama-embed": SIGILL, "llama-server": "exit code 1: a | b"}
     lines = parts.report.markdown(results).splitlines()
-    assert f"|  | `Llama.embed` | died: {SIGILL} |  |  |  |  |" in lines
+    assert f"|  | `Llama.embed` | died: {SIGILL} |  |  |  |  |  |" in lines
     assert any(r"| llama-server, defaults | 250 (200 to 300); died: exit code 1: a \| b |" in line for line in lines)
     from matplotlib import axes
 
@@ -475,13 +470,22 @@ def test_the_same_file_again_is_measured_anew_when_asked_to(tmp_path: Path) -> N
     assert [each["run"] for each in found["cells"]["demo/16"]["rounds"]] == [1]
 
 
-def test_whoever_reads_fewer_tokens_fails(parts: SimpleNamespace) -> None:
+def test_whoever_reads_fewer_tokens_or_gives_no_vectors_fails(parts: SimpleNamespace) -> None:
     checked = runpy.run_path(str(BENCH / "compare.py"))["checked"]
     given = parts.workloads.Given(["a"], [[1, 2, 3]], None)
-    good, bad = (parts.contenders.Measured(1.0, 1, n_tokens) for n_tokens in (3, 2))
-    assert checked(good, given) is good
-    with pytest.raises(RuntimeError, match="read 2 tokens where there are 3"):
-        checked(bad, given)
+
+    def measured(n_tokens: int, vectors: Any) -> Any:
+        return parts.contenders.Measured(1.0, 1, n_tokens, np.asarray(vectors))
+
+    good = measured(3, [[1.0, 0.0]])
+    assert checked(good, given, 2) is good
+    for bad, why in (
+        (measured(2, [[1.0, 0.0]]), "read 2 tokens where there are 3"),
+        (measured(3, [[1.0]]), r"the shape \(1, 1\), not \(1, 2\)"),
+        (measured(3, [[1.0, np.nan]]), "not finite"),
+    ):
+        with pytest.raises(RuntimeError, match=why):
+            checked(bad, given, 2)
 
 
 def test_a_child_says_why_it_cannot_run(parts: SimpleNamespace, tmp_path: Path) -> None:
@@ -490,6 +494,6 @@ def test_a_child_says_why_it_cannot_run(parts: SimpleNamespace, tmp_path: Path) 
         wrong.start()
     if importlib.util.find_spec("fastembed"):
         return
-    absent = parts.contenders.InChild("fastembed", {"name": "0.6b"}, tmp_path)
-    with pytest.raises(parts.child.NotHereError, match="not installed"):
+    absent = parts.contenders.InChild("fastembed", {"name": "0.6b", "folder": "", "n_threads": 1}, tmp_path)
+    with pytest.raises(parts.kind.NotHereError, match="not installed"):
         absent.start()

@@ -2,11 +2,13 @@
 
 Each round measures all contenders one after the other, whoever goes first in one goes last in the next, and ratios
 are taken round by round: a laptop's speed drifts. Each contender has processes of its own, so that peak memory is its
-own, and its vectors are held to this project's. Every round is kept at once: an interrupted run goes on where it was.
+own. Its vectors are held to this project's, and in a run's first round to a float32 reference of its own weights.
+Every round is kept at once: an interrupted run goes on where it was.
 
     python scripts/bench/compare.py --model synth-0.6b.gguf=0.6b --llama-server PATH --other-python PYTHON
 
-A contender whose process dies is a row that says how, and the others go on.
+PYTHON has what comparison/requirements.txt lists, or less. A contender whose process dies, that is not installed or
+that this machine cannot run, is a row that says so, and the others go on.
 
 Writes OUTPUT (JSON, all raw figures), and beside it a table (.md) and a plot (.png, needs the extra `bench`).
 docs/performance.md says how to build llama-server and the models.
@@ -28,11 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import psutil
-from comparison import report, results, server_flags
-from comparison.child import NotHereError
-from comparison.contenders import Cli, Contender, DiedError, InChild, Measured, Server, needed
-from comparison.workloads import BATCH, WORKLOADS, Given, Rounds, Workload, missing, turn
+from comparison import batches, report, results, server_flags
+from comparison.contenders import Cli, Contender, DiedError, InChild, Measured, Server
+from comparison.kind import NotHereError
+from comparison.models import SPARE_BYTES, Model, converted, needed, require
+from comparison.reference import Reference
+from comparison.roster import LABELS, PEERS, TAKES_NAME, WITHOUT_KERNELS
+from comparison.workloads import WORKLOADS, Given, Rounds, Workload, missing, turn
 
 import q3e_local
 from q3e_local import machine
@@ -40,47 +46,13 @@ from q3e_local.child import Child
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.endings import manner
 from q3e_local.errors import CrashError
-from q3e_local.gguf_header import read_header
-from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.store import locate
 
 ROUNDS_OF_LONGEST = 3  # of 8,192-token texts, minutes each, however many of the others
 SETTLE_S = 0.3  # threads that are done wait busily for a moment
-SPARE_BYTES = 10**9
 BUSY_PERCENT = 10  # of this machine with something else, above which figures are in doubt
 QUICK = 0.05
-
-
-@dataclass(frozen=True)
-class Model:
-    """A file, and what it is called in the table."""
-
-    path: Path
-    name: str
-    info: ModelInfo
-    shape: dict[str, int]
-
-    @classmethod
-    def of(cls, text: str) -> Model:
-        path, _, name = text.partition("=")
-        info, header = inspect(Path(path)), read_header(Path(path))
-        n_weights = sum(
-            tensor.shape[0] * tensor.shape[1]
-            for tensor in header.tensors.values()
-            if len(tensor.shape) == 2 and tensor.name != "token_embd.weight"
-        )
-        shape = {
-            "n_layer": info.n_layer,
-            "n_head": info.n_head,
-            "head_dim": info.head_dim,
-            "n_weights": n_weights,
-        }
-        return cls(Path(path).resolve(), name or Path(path).stem, info, shape)
-
-    @property
-    def scale(self) -> float:
-        """Of a round's texts: large models are slow enough to be measured well on fewer."""
-        return 1.0 if self.shape["n_weights"] < 1e9 else 0.5
+REFERENCE_TOKENS = 1024  # of a round, one text at least, whose vectors are computed in float32
 
 
 @dataclass
@@ -116,20 +88,20 @@ class Comparison:
     def make(self, name: str, model: Model, workload: Workload) -> Contender:
         """A contender for a workload. Raises NotHereError."""
         n_tokens, path = workload.n_tokens, str(model.path)
-        if name == "library":
-            return InChild("library", {"model": path}, self.scratch)
+        variables = {"Q3E_KERNELS": "off"} if name in WITHOUT_KERNELS else {}
+        own = WITHOUT_KERNELS.get(name, name)
+        if own == "library":
+            return InChild("library", {"model": path}, self.scratch, variables=variables)
+        if own == "http":
+            command = [sys.executable, "-m", "q3e_local", "serve", "-m", path, "--keep-alive", "-1", "--no-cache"]
+            named = locate(path).name
+            return Server(command, named, self.scratch, takes_instruction=True, variables=variables)
         if name == "cli":
             return Cli(model.path, self.scratch)
-        if name == "http":
-            command = [sys.executable, "-m", "q3e_local", "serve", "-m", path, "--keep-alive", "-1", "--no-cache"]
-            return Server(command, locate(path).name, self.scratch, takes_instruction=True)
         if name == "llama-embed":
             return InChild("llama_embed", {"model": path, "n_tokens": n_tokens}, self.scratch)
-        if name == "torch-bf16":
-            options = {"checkpoint": str(self.checkpoint(model)), "n_threads": machine.physical_cores()}
-            return InChild("torch_bf16", options, self.scratch, self.other_python)
-        if name == "fastembed":
-            return InChild("fastembed", {"name": model.name}, self.scratch, self.other_python)
+        if name in PEERS:
+            return self.make_peer(name, model, workload)
         if self.llama_server is None:
             raise NotHereError("no --llama-server was given")
         if name == "llama-server":
@@ -138,17 +110,45 @@ class Comparison:
         command = server_flags.best(self.llama_server, model.path, n_tokens, choice)
         return Server(command, model.name, self.scratch)
 
-    def checkpoint(self, model: Model) -> Path:
-        """The same weights for PyTorch, made once."""
-        folder = self.scratch / f"{model.name}-bf16-{model.info.digest[:8]}"
-        if not (folder / "config.json").exists():
-            tell(f"writing {folder} for PyTorch")
-            script = Path(__file__).parent / "comparison" / "checkpoint.py"
-            command = [self.other_python, str(script), str(model.path), str(folder)]
-            made = subprocess.run(command, capture_output=True, text=True)
-            if made.returncode:
-                raise NotHereError(f"no checkpoint: {(made.stderr.splitlines() or ['?'])[-1]}")
-        return folder
+    def make_peer(self, name: str, model: Model, workload: Workload) -> InChild:
+        """A runtime under the other Python. Raises NotHereError where its files cannot be made."""
+        require(needed(name, model, workload.n_tokens, 0))
+        peer = PEERS[name]
+        folder = converted(model, peer.form, self.scratch, self.other_python, lambda line: tell(f"  {line}"))
+        options = {"folder": str(folder), "n_threads": machine.physical_cores(), **peer.options}
+        if name in TAKES_NAME:
+            options["name"] = model.name
+        made = InChild(peer.kind, options, self.scratch, self.other_python, takes_ids=True)
+        made.n_batch = self.best_batch(name, made, model, workload)
+        return made
+
+    def best_batch(self, name: str, made: InChild, model: Model, workload: Workload) -> int:
+        """How many texts a runtime computes at once: tried once and kept, on half of a round's texts."""
+        key = f"{model.name}/{name}/{workload.name}"
+        if key in self.found["batches"]:
+            n_batch: int = self.found["batches"][key]["n_batch"]
+            return n_batch
+        n_texts = max(1, workload.n_texts(model.scale) // 2)
+        choices = batches.candidates(workload.n_tokens, n_texts) if PEERS[name].batches else [1]
+        if self.quick:
+            choices = choices[:1]
+        _, given = texts_for(model, workload, n_texts if choices[1:] else 1, range(-2, -1))
+
+        def speed(n_batch: int) -> float:
+            made.n_batch = n_batch
+            found = max(made.measure(given, workload).figures["texts_per_s"] for _ in range(2))
+            tell(f"  {LABELS[name]}, {n_batch} texts at once: {found:.2f} texts/s")
+            return float(found)
+
+        made.start()  # only its own process knows whether it can
+        try:
+            winner, tried = batches.best(choices, speed)
+        finally:
+            made.stop()
+        if not self.quick:
+            self.found["batches"][key] = {"n_batch": winner, "texts_per_s": tried, "run": self.run}
+            self.save()
+        return winner
 
     def best_flags(self, model: Model, workload: Workload) -> server_flags.Choice:
         """llama-server's best flags for workloads like this one, tried once and kept."""
@@ -216,6 +216,7 @@ class Comparison:
         except DiedError as death:
             self.died(cell, workload.base, str(death))
             return
+        exact = references(model, givens[0], [name for name in left(cell, names) if name in made])
         with ExitStack() as stack:
             running: dict[str, Contender] = {}
             stack.callback(lambda: [one.stop() for one in running.values()])
@@ -224,7 +225,7 @@ class Comparison:
                 if not wanted:
                     break
                 todo = {name: made[name] for name in turn(wanted, number)}
-                self.round(model, workload, cell, todo, running, warm, given)
+                self.round(model, workload, cell, todo, running, warm, given, exact if number == have else {})
 
     def made(self, model: Model, workload: Workload, cell: dict[str, Any], names: list[str]) -> dict[str, Contender]:
         """The contenders that are here; making one may take a while, so none is made between two rounds."""
@@ -232,15 +233,19 @@ class Comparison:
         for name in names:
             try:
                 found[name] = self.make(name, model, workload)
-                if name == "fastembed":  # only its own process knows
-                    found[name].start()
-                    found[name].stop()
             except NotHereError as error:
-                cell["skipped"][name] = str(error)
-                tell(f"  {name}: left out: {error}")
+                self.left_out(cell, name, str(error))
             except DiedError as death:
                 self.died(cell, name, str(death))
+            except RuntimeError as error:
+                self.left_out(cell, name, f"failed: {str(error).splitlines()[0]}")
         return found
+
+    def left_out(self, cell: dict[str, Any], name: str, why: str) -> None:
+        """Keep why a contender was not measured. The next run tries it again."""
+        cell["skipped"][name] = why
+        tell(f"  {name}: left out: {why}")
+        self.save()
 
     def died(self, cell: dict[str, Any], name: str, how: str) -> None:
         """Keep how a contender's process ended. It is left out from then on, until the next run."""
@@ -257,6 +262,7 @@ class Comparison:
         running: dict[str, Contender],
         warm: Given,
         given: Given,
+        exact: dict[bool, Any],
     ) -> None:
         """All of `todo` on the same texts, one after the other; those that fail are left out from then on."""
         measured: dict[str, Measured] = {}
@@ -269,10 +275,9 @@ class Comparison:
                     if name != "cli":  # a process for each measurement: it is never warm
                         contender.measure(warm, workload)
                 time.sleep(SETTLE_S)
-                measured[name] = one = checked(contender.measure(given, workload), given)
+                measured[name] = one = checked(contender.measure(given, workload), given, model.info.n_embd)
             except NotHereError as error:
-                cell["skipped"][name] = str(error)
-                tell(f"  {name}: left out: {error}")
+                self.left_out(cell, name, str(error))
                 continue
             except DiedError as death:
                 self.died(cell, name, str(death))
@@ -282,8 +287,7 @@ class Comparison:
             except RuntimeError as error:
                 if name == workload.base:
                     raise
-                cell["skipped"][name] = f"failed: {str(error).splitlines()[0]}"
-                tell(f"  {name}: FAILED: {error}")
+                self.left_out(cell, name, f"failed: {str(error).splitlines()[0]}")
                 if name in running:
                     running.pop(name).stop()
                 continue
@@ -293,7 +297,9 @@ class Comparison:
         ours = measured.get(workload.base)
         for name, one in measured.items():
             if ours is not None:
-                results.see_cosines(cell, name, ours.vectors, one.vectors)
+                results.see_cosines(cell["cosine"], name, ours.vectors, one.vectors)
+            if (truth := exact.get(name in PEERS)) is not None:
+                results.see_cosines(cell["exactness"], name, truth, one.vectors[: len(truth)])
             cell["settings"][name] = shown_settings(todo[name])
             seen = cell["memory"].setdefault(name, {"peak_rss": 0, "pss": 0})
             for what, n_bytes in asdict(todo[name].memory).items():
@@ -309,13 +315,12 @@ class Comparison:
         elif name == "llama-server-best":
             flags = self.best_flags(model, workload).flags(workload.n_tokens)
             n_ctx = int(flags[flags.index("-c") + 1])
-        n_bytes = needed(name, model.info, workload.n_tokens, n_ctx)
+        n_bytes = needed(name, model, workload.n_tokens, n_ctx)
         waiting = [other for other in running if other != "cli"]
         while machine.available_memory() < n_bytes + SPARE_BYTES and waiting:
             tell(f"  {waiting[0]} makes room")
             running.pop(waiting.pop(0)).stop()
-        if (free := machine.available_memory()) < n_bytes + SPARE_BYTES:
-            raise NotHereError(f"it may need {n_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        require(n_bytes)
 
     def peak(self, model: Model) -> None:
         """The matrix products this CPU can do, now: beside every workload, as its speed drifts."""
@@ -345,10 +350,14 @@ class Comparison:
             return
 
 
-def checked(one: Measured, given: Given) -> Measured:
-    """Whoever saw fewer tokens had less to do."""
+def checked(one: Measured, given: Given, n_embd: int) -> Measured:
+    """Whoever saw fewer tokens had less to do, and so had whoever gave no vectors of this model."""
     if one.n_tokens != given.n_tokens:
         raise RuntimeError(f"it read {one.n_tokens} tokens where there are {given.n_tokens}")
+    if one.vectors.shape != (len(given.texts), n_embd):
+        raise RuntimeError(f"its vectors have the shape {one.vectors.shape}, not {(len(given.texts), n_embd)}")
+    if not np.isfinite(one.vectors).all():
+        raise RuntimeError("its vectors are not finite")
     return one
 
 
@@ -360,6 +369,19 @@ def texts_for(model: Model, workload: Workload, n_texts: int, numbers: range) ->
         except CrashError as crash:
             raise DiedError(f"{manner(crash.exit_code)}, when the texts were made: there are none") from None
         return givens
+
+
+def references(model: Model, given: Given, names: list[str]) -> dict[bool, Any]:
+    """What the first of these texts give in float32, by the file's weights and (True) by those in bf16 of the peers.
+
+    NumPy computes it, in a process that gives its memory back.
+    """
+    n_texts = max(1, REFERENCE_TOKENS // len(given.ids[0]))
+    with Child(Reference, model.path) as child:
+        return {
+            in_bf16: child.ask("vectors", given.ids[:n_texts], in_bf16)
+            for in_bf16 in sorted({name in PEERS for name in names})
+        }
 
 
 def left(cell: dict[str, Any], names: list[str]) -> list[str]:
@@ -406,10 +428,10 @@ def tell(line: str) -> None:
 @click.option("--model", "models", metavar="PATH[=NAME]", multiple=True, help="A model file, and its name.")
 @click.option("--llama-server", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A llama-server.")
 @click.option(
-    "--other-python", default=sys.executable, help="A Python that has torch, transformers and gguf, or fastembed."
+    "--other-python", metavar="PYTHON", default=sys.executable, help="One with comparison/requirements.txt, or less."
 )
 @click.option("--only", "only", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this work.")
-@click.option("--contender", "only_contenders", multiple=True, type=click.Choice(BATCH), help="Only this one.")
+@click.option("--contender", "only_contenders", multiple=True, type=click.Choice(list(LABELS)), help="Only this one.")
 @click.option("--rounds", default=5, show_default=True, help=f"Rounds; at most {ROUNDS_OF_LONGEST} of 8,192 tokens.")
 @click.option("--quick", is_flag=True, help="A round of few texts, no flags tried: does everything work?")
 @click.option("--again", is_flag=True, help="Forget the rounds there are of what is selected.")
@@ -417,10 +439,12 @@ def tell(line: str) -> None:
     "--output", type=click.Path(path_type=Path), default=Path("comparison.json"), show_default=True, help="Results."
 )
 @click.option(
-    "--scratch", type=click.Path(path_type=Path), help="For a checkpoint in bf16 and logs. [default: OUTPUT.scratch]"
+    "--scratch",
+    type=click.Path(path_type=Path),
+    help="For models in other formats and logs. [default: OUTPUT.scratch]",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="[default: OUTPUT with .png]")
-@click.option("--table", type=click.Path(path_type=Path), help="[default: OUTPUT with .md]")
+@click.option("--table", type=click.Path(path_type=Path), help="- prints it. [default: OUTPUT with .md]")
 def main(
     models: tuple[str, ...], llama_server: Path | None, other_python: str, only: tuple[str, ...],
     only_contenders: tuple[str, ...], rounds: int, quick: bool, again: bool, output: Path, scratch: Path | None,
@@ -435,7 +459,10 @@ def main(
         with stopping_cleanly():  # servers must not outlive this process
             measure_all(comparison, [Model.of(text) for text in models], only or tuple(WORKLOADS), again)
     found = results.read(output)
-    (table or output.with_suffix(".md")).write_text(report.markdown(found), encoding="utf-8")
+    if table == Path("-"):
+        click.echo(report.markdown(found), nl=False)
+    else:
+        (table or output.with_suffix(".md")).write_text(report.markdown(found), encoding="utf-8")
     try:
         report.plot(found, plot or output.with_suffix(".png"))
     except ImportError:

@@ -22,14 +22,14 @@ import numpy as np
 import psutil
 
 from comparison import client
-from comparison.child import NotHereError
+from comparison.kind import NotHereError
 from comparison.workloads import Given, Workload
 from q3e_local.endings import manner
-from q3e_local.model_file import ModelInfo
 
 HERE = Path(__file__).parent
 START_S = 600  # 4B takes a while on a slow disk, more where a contender repacks its weights
 ANSWER_S = 1800  # one text of 8,192 tokens takes a slow contender minutes
+OF_LLAMA = ("library", "llama_embed")
 _ENDING_S = 5.0  # how long a process that hung up may take to end
 
 
@@ -121,19 +121,6 @@ def environment() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
-def needed(name: str, model: ModelInfo, n_tokens: int, n_ctx: int) -> int:
-    """Bytes a contender may take for texts of `n_tokens`: one that does not fit must not bring others down.
-
-    All but ours compute a row of the vocabulary for each token of a batch, and keep it a second time.
-    """
-    logits = 2 * max(512, n_tokens) * model.n_vocab * 4
-    if name in ("llama-embed", "llama-server", "llama-server-best"):
-        return 2 * model.size_bytes + n_ctx * model.kv_bytes_per_token + logits
-    if name == "torch-bf16":
-        return 4 * model.size_bytes + 10**9  # Q4_K_M has 4.5 to 5.5 bits a weight, the token table comes on top
-    return model.size_bytes + n_tokens * model.kv_bytes_per_token + 10**9
-
-
 @dataclass
 class InChild:
     """A library in a child process."""
@@ -142,18 +129,26 @@ class InChild:
     options: dict[str, Any]
     scratch: Path
     python: str = sys.executable
+    variables: dict[str, str] = field(default_factory=dict)  # of its environment
+    takes_ids: bool = False
+    n_batch: int = 0  # texts it computes at once; 0: what it likes
     settings: Any = None
     memory: Memory = field(default_factory=Memory)
     _process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         command = [self.python, str(HERE / "child.py")]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=environment(),
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                env=environment() | self.variables,
+            )  # fmt: skip
+        except OSError as error:
+            raise NotHereError(f"{self.python} does not start: {error.strerror}") from None
         try:
             self.settings = self.ask({"kind": self.kind, "options": self.options})["settings"]
+            if self.n_batch:
+                self.settings["texts a call"] = self.n_batch
         except BaseException:
             self.stop()
             raise
@@ -169,7 +164,7 @@ class InChild:
                 process.stdin.flush()
             line = process.stdout.readline()
             if not line.endswith("\n"):
-                raise DiedError(manner(process.wait()))
+                raise DiedError(crashed(process.wait(), is_llama=self.kind in OF_LLAMA))
         answer: dict[str, Any] = json.loads(line)
         if "not_here" in answer:
             raise NotHereError(answer["not_here"])
@@ -180,8 +175,8 @@ class InChild:
     def measure(self, given: Given, workload: Workload) -> Measured:
         vectors = self.scratch / f"{self.kind}-{os.getpid()}.npy"
         request = {"texts": given.texts, "instruction": given.instruction, "vectors": str(vectors)}
-        if self.kind in ("torch_bf16", "fastembed"):
-            request["ids"] = given.ids
+        if self.takes_ids:
+            request |= {"ids": given.ids, "n_batch": self.n_batch}
         answer = self.ask(request)
         assert self._process is not None
         self.memory.see(memory_of(self._process.pid))
@@ -256,6 +251,12 @@ def in_time(process: subprocess.Popen[Any]) -> Iterator[None]:
         timer.cancel()
 
 
+def crashed(exit_code: int, said: str = "", is_llama: bool = False) -> str:
+    """How a process ended. The reasons for most signals are those of llama.cpp, and said of it alone."""
+    how = manner(exit_code)
+    return _with_last(how if is_llama or "llama.cpp" not in how else how.partition(" (")[0], said)
+
+
 def _check(exit_code: int, said: str) -> None:
     if exit_code != 0:
         raise DiedError(_with_last(manner(exit_code), said))
@@ -284,6 +285,7 @@ class Server:
     model: str  # as requests name it
     scratch: Path
     takes_instruction: bool = False
+    variables: dict[str, str] = field(default_factory=dict)  # of its environment
     settings: Any = None
     memory: Memory = field(default_factory=Memory)
     _process: subprocess.Popen[bytes] | None = None
@@ -296,7 +298,9 @@ class Server:
         log = self.scratch / f"{Path(self.command[0]).name}-{self._port}.log"
         with log.open("wb") as output:
             command = [*self.command, "--host", "127.0.0.1", "--port", str(self._port)]
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment() | self.variables
+            )
         try:
             self._wait_until_ready(log)
         except BaseException:

@@ -9,23 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from comparison import results as figures
+from comparison.roster import COLORS, LABELS
 from comparison.workloads import WORKLOADS
 
-LABELS = {
-    "library": "q3e-local, library",
-    "cli": "q3e-local, command",
-    "http": "q3e-local, server",
-    "llama-embed": "`Llama.embed`",
-    "llama-server": "llama-server, defaults",
-    "llama-server-best": "llama-server, best flags",
-    "torch-bf16": "PyTorch bf16",
-    "fastembed": "fastembed",
-}
-COLORS = {
-    "library": "#1b6ca8", "cli": "#5fa8d3", "http": "#9ccbe6", "llama-embed": "#c0c0c0", "llama-server": "#f2a65a",
-    "llama-server-best": "#d1495b", "torch-bf16": "#6a4c93", "fastembed": "#4f772d",
-}  # fmt: skip
 ROWS = list(WORKLOADS)
+_ENDS = {"died": "died", "skipped": "left out"}
 
 
 def title(workload: dict[str, Any], n_texts: int) -> str:
@@ -57,24 +45,23 @@ def models(results: dict[str, Any]) -> list[str]:
 
 
 def cells_of(results: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """This model's cells with a round in them or a death, in the order of the workloads."""
+    """This model's cells with a row in them, in the order of the workloads."""
     cells = (cell for cell in results["cells"].values() if cell["model"] == model)
-    found = [cell for cell in cells if cell["rounds"] or cell.get("died")]
+    found = [cell for cell in cells if figures.contenders(cell)]
     return sorted(found, key=lambda cell: ROWS.index(cell["workload"]["name"]))
 
 
 def _table(cells: list[dict[str, Any]]) -> str:
     lines = [
-        "| work | contender | tokens/s | texts/s | ratio | peak memory | cosine |",
-        "|---|---|---|---|---|---|---|",
+        "| work | contender | tokens/s | texts/s | ratio | peak memory | cosine to ours | cosine to float32 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for cell in cells:
         heading = title(cell["workload"], cell["texts"])
         for name in figures.contenders(cell):
             memory = cell["memory"].get(name, {}).get("peak_rss", 0)
-            cosine = cell["cosine"].get(name)
             is_base = name == cell["base"]
-            speeds = [figures.spread(figures.speeds(cell, name)), _death(cell, name)]
+            speeds = [figures.spread(figures.speeds(cell, name)), _why_not(cell, name)]
             shown = [
                 heading,
                 f"**{LABELS[name]}**" if is_base else LABELS[name],
@@ -82,17 +69,22 @@ def _table(cells: list[dict[str, Any]]) -> str:
                 figures.spread(figures.speeds(cell, name, "texts_per_s"), ",.2f"),
                 "" if is_base else figures.spread(figures.ratios(cell, name), ".2f"),
                 f"{memory / 1e9:.2f} GB" if memory else "",
-                "" if is_base or cosine is None else f"{cosine['min']:.5f}",
+                "" if is_base else _worst(cell["cosine"], name),
+                _worst(cell.get("exactness", {}), name),
             ]
             lines.append("| " + " | ".join(shown) + " |")
             heading = ""
     return "\n".join(lines)
 
 
-def _death(cell: dict[str, Any], name: str) -> str:
-    """How a contender's process ended; empty where it did not by itself."""
-    how = cell.get("died", {}).get(name)
-    return "" if how is None else f"died: {how}".replace("|", "\\|")
+def _worst(cosines: dict[str, Any], name: str) -> str:
+    return f"{cosines[name]['min']:.5f}" if name in cosines else ""
+
+
+def _why_not(cell: dict[str, Any], name: str) -> str:
+    """How a contender's process ended, or why it was left out; empty where neither is so."""
+    said = [f"{what}: {cell[key][name]}" for key, what in _ENDS.items() if name in cell.get(key, {})]
+    return " ".join("; ".join(said).split()).replace("|", "\\|")
 
 
 def _bound(results: dict[str, Any], model: str, cells: list[dict[str, Any]]) -> str:
@@ -127,7 +119,7 @@ def _bound(results: dict[str, Any], model: str, cells: list[dict[str, Any]]) -> 
 
 
 def _notes(results: dict[str, Any], model: str, cells: list[dict[str, Any]]) -> str:
-    """What each contender ran with, and who did not run."""
+    """What each contender ran with, and what was tried."""
     lines = ["Settings:", ""]
     for name in LABELS:
         said: dict[str, list[str]] = {}
@@ -136,12 +128,15 @@ def _notes(results: dict[str, Any], model: str, cells: list[dict[str, Any]]) -> 
                 said.setdefault(_shown(cell["settings"][name]), []).append(cell["workload"]["name"])
         for settings, where in said.items():
             lines.append(f"- {LABELS[name]} ({', '.join(where)}): {settings}")
-    skipped = {(name, reason) for cell in cells for name, reason in cell["skipped"].items()}
-    lines += [f"- {LABELS[name]}: left out: {reason}" for name, reason in sorted(skipped)]
     for key, best in results["best"].items():
         if key.startswith(f"{model}/"):
             tried = "; ".join(f"`{' '.join(one['flags'])}` {one['texts_per_s']:.1f}" for one in best["tries"])
             lines.append(f"- tried on llama-server for {key.partition('/')[2]}, texts/s: {tried}")
+    for key, best in results.get("batches", {}).items():
+        of, name, work = key.rsplit("/", 2)
+        if of == model:
+            tried = "; ".join(f"{n_batch} {speed:.1f}" for n_batch, speed in best["texts_per_s"].items())
+            lines.append(f"- texts a call tried on {LABELS[name]} ({work}), texts/s: {tried}")
     return "\n".join(lines)
 
 

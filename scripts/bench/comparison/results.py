@@ -4,8 +4,10 @@
  "cells": {"0.6b/128": {                 a model and a workload
     "model", "digest", "workload", "texts", "base",
     "rounds": [{"run": 0, "library": {"seconds": ..., "tokens_per_s": ...}, ...}, ...],
-    "settings", "memory", "cosine", "skipped": {contender: why}, "died": {contender: how its process ended}}},
+    "settings", "memory", "cosine" to the base, "exactness": cosine to float32,
+    "skipped": {contender: why}, "died": {contender: how its process ended}}},
  "best": {"0.6b/batch": {"flags": [...], "tries": [...]}},      llama-server's flags, and what was tried
+ "batches": {"0.6b/torch-bf16/128": {"n_batch": ..., "texts_per_s": {n_batch: ...}}},   texts a call, likewise
  "peaks": [{"run": 0, "model": ..., "int8": operations a second, ...}]}
 """
 
@@ -24,8 +26,9 @@ import numpy as np
 def read(path: Path) -> dict[str, Any]:
     """What was measured before, or nothing yet."""
     if not path.exists():
-        return {"runs": [], "cells": {}, "best": {}, "peaks": []}
+        return {"runs": [], "cells": {}, "best": {}, "batches": {}, "peaks": []}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found.setdefault("batches", {})  # version 0.1.0 had none
     return found
 
 
@@ -38,10 +41,9 @@ def write(path: Path, results: dict[str, Any]) -> None:
 
 def cell_of(results: dict[str, Any], key: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The cell of this key, made if there is none. Raises ValueError where it was measured on something else."""
-    cell: dict[str, Any] = results["cells"].setdefault(
-        key, {**facts, "rounds": [], "settings": {}, "memory": {}, "cosine": {}, "skipped": {}, "died": {}}
-    )
-    cell.setdefault("died", {})  # version 0.1.0 had none
+    cell: dict[str, Any] = results["cells"].setdefault(key, {**facts, "rounds": []})
+    for name in ("settings", "memory", "cosine", "exactness", "skipped", "died"):  # version 0.1.0 had not all of them
+        cell.setdefault(name, {})
     for name, value in facts.items():
         if cell[name] != value:
             raise ValueError(
@@ -65,21 +67,24 @@ def speeds(cell: dict[str, Any], contender: str, unit: str = "tokens_per_s") -> 
 
 
 def contenders(cell: dict[str, Any]) -> list[str]:
-    """Those with a figure or that died, the base first, the others in the order of their first round."""
+    """Those with a figure, that died or were left out: the base first, the others by speed, the fastest first."""
     found = dict.fromkeys(name for each in cell["rounds"] for name in each if name != "run")
-    found |= dict.fromkeys(cell.get("died", {}))
-    base = cell["base"]
-    return [name for name in [base, *(name for name in found if name != base)] if name in found]
+    found |= dict.fromkeys(cell.get("died", {})) | dict.fromkeys(cell.get("skipped", {}))
+
+    def place(name: str) -> tuple[bool, float]:
+        return name != cell["base"], -statistics.median(speeds(cell, name) or [0.0])
+
+    return sorted(found, key=place)
 
 
-def see_cosines(cell: dict[str, Any], contender: str, ours: Any, theirs: Any) -> None:
-    """Remember how near a contender's vectors are to the base's, over all rounds: fast and wrong is no result."""
+def see_cosines(cosines_of: dict[str, Any], contender: str, ours: Any, theirs: Any) -> None:
+    """Remember how near a contender's vectors are to others, over all rounds: fast and wrong is no result."""
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = (np.asarray(ours, np.float64) * theirs).sum(axis=1) / np.maximum(norms, 1e-30)
-    old = cell["cosine"].get(contender, {"min": 1.0, "n": 0, "mean": 0.0})
+    old = cosines_of.get(contender, {"min": 1.0, "n": 0, "mean": 0.0})
     n = old["n"] + len(cosines)
     mean = (old["mean"] * old["n"] + float(cosines.sum())) / n
-    cell["cosine"][contender] = {"min": min(old["min"], float(cosines.min())), "mean": mean, "n": n}
+    cosines_of[contender] = {"min": min(old["min"], float(cosines.min())), "mean": mean, "n": n}
 
 
 def operations(shape: dict[str, int], n_tokens: int) -> float:

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import q3e_local
+from comparison.roster import BATCH, BATCH_BASE, CLIENTS, CLIENTS_BASE
 from q3e_local import Embedder
 from q3e_local.bench import Texts
 
 N_PREFIX, N_QUERY = 21, 11  # tokens of `Instruct: ...\nQuery:` and of a query after it, end token included
-
-# Whose speed the others' is held against.
-BATCH_BASE, CLIENTS_BASE = "library", "http"
-BATCH = ("library", "cli", "http", "llama-embed", "llama-server", "llama-server-best", "torch-bf16", "fastembed")
-CLIENTS = ("http", "llama-server", "llama-server-best")
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,16 @@ class Rounds:
         self._path, self._embedder = path, q3e_local.load(path)
 
     def givens(self, workload: Workload, n_texts: int, numbers: range) -> list[Given]:
-        """Texts to warm up with, then those of these rounds. A round's texts are the same in every run."""
+        """Texts to warm up with, then those of these rounds. A round's texts are the same in every run.
+
+        Short texts warm up in batches as large as those that are measured: some runtimes prepare for a shape.
+        """
 
         def maker(number: int) -> Maker:
             return Maker(self._embedder, self._path, zlib.crc32(f"{workload.name}/{number}".encode()))
 
-        warm = maker(-9).given(workload, 2, min(workload.n_tokens, 512))
+        n_warm = max(2, n_texts // 2) if workload.n_tokens <= 512 else 2
+        warm = maker(-9).given(workload, n_warm, min(workload.n_tokens, 512))
         return [warm, *(maker(number).given(workload, n_texts) for number in numbers)]
 
 
