@@ -302,7 +302,7 @@ def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(
     assert "llama-server: left out: no --llama-server was given" in fourth.stderr
     found = json.loads(output.read_text())
     cell = found["cells"]["demo/16"]
-    assert len(found["runs"]) == 2  # the third and the fourth measured nothing
+    assert len(found["runs"]) == 3  # the third had nothing to do, the fourth says who was left out
     assert [each["run"] for each in cell["rounds"]] == [0, 1]
     for each in cell["rounds"]:
         assert all(one["tokens"] == 16 * one["texts"] for name, one in each.items() if name != "run")
