@@ -7,20 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from kernel_library import build_module
 
 ROOT = Path(__file__).parent.parent
 CHECK = ROOT / "kernels" / "check" / "run.py"
-
-sys.path.insert(0, str(ROOT / "kernels"))
-import build  # noqa: E402  (in no package)
 
 
 def compiles(folder: Path, flags: list[str]) -> str | None:
     """Why there is no compiler here that makes a running program with these flags; None when there is one."""
     source, program = folder / "empty.cpp", folder / "empty"
     source.write_text("int main() { return 0; }\n")
+    build = build_module()
     try:
-        build.sources()
+        build.variants()
         command = [*build.compiler(), *flags, str(source), "-o", str(program)]
     except build.BuildError as reason:
         return str(reason)

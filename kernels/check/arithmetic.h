@@ -11,12 +11,16 @@
 
 namespace q3e::check {
 
-// How a product rounds its tokens.
+// What numbers are rounded to before they are multiplied. All sums are floats in the end.
 enum class Rounding {
-    BYTES,     // to 8 bits with a scale per 256 of them (per 32 for weights of Q8_0): so does the reference
-    BFLOAT16,  // and the weights too: so does the reference
-    NONE,
+    BYTES,     // tokens to 8 bits with a scale per 256 of them (per 32 for weights of Q8_0): so does the reference
+    BFLOAT16,  // tokens and weights, and everything in attention
+    FLOAT,     // nothing
 };
+
+inline const char* name_of(Rounding rounding) {
+    return rounding == Rounding::BYTES ? "8 bits" : rounding == Rounding::BFLOAT16 ? "bfloat16" : "float";
+}
 
 // The largest error allowed for one number, and for the root of the mean square of all.
 struct Bound {
@@ -25,22 +29,35 @@ struct Bound {
 
 inline bool is_quantized(Type type) { return type != Type::F32 && type != Type::F16 && type != Type::BF16; }
 
-inline Rounding product_rounding(const char* variant, Type type) {
-    if (std::strcmp(variant, "amx") == 0) return Rounding::BFLOAT16;
-    return is_quantized(type) ? Rounding::BYTES : Rounding::NONE;
+inline bool has_tiles(const char* variant) { return std::strcmp(variant, "amx") == 0; }
+
+// Fewer tokens than a tile has rows are computed as avx512 does.
+inline Rounding product_rounding(const char* variant, const Product& product) {
+    if (has_tiles(variant) && product.tokens >= 16) return Rounding::BFLOAT16;
+    return is_quantized(product.type) ? Rounding::BYTES : Rounding::FLOAT;
 }
 
-// In units of the root of the sum over k of (weight[k] * input[k])^2. A float is off by 2^-24, here once for each group
-// of weights. A weight computed in float may lie just on the other side of the middle between two bfloat16, which are
-// 2^-8 of it apart: rarely, but in the cases of equal weights for a whole group at once.
+// Likewise fewer queries, those of all heads that share a key, than two tiles have rows.
+inline Rounding attention_rounding(const char* variant, const Attention& attention) {
+    const bool fill_tiles = attention.queries * attention.heads >= 32 * attention.key_heads;
+    return has_tiles(variant) && fill_tiles ? Rounding::BFLOAT16 : Rounding::FLOAT;
+}
+
+// In units of how large the sums are on the way: see ProductReference.
+//
+// A float is off by 2^-24 = 6e-8 of itself or less. Products of 8-bit codes are whole numbers and their sums within a
+// group of weights exact; a group, and then a block, adds one rounding or two. Roundings have both signs, so n of them
+// grow as the root of n, and the earlier ones are of smaller sums: the mean of three and the worst of sixteen are room
+// for a depth of 10,000. In bfloat16, numbers lie 2^-7 apart at most, and a weight computed in float may lie just on the
+// other side of the middle between two of them: rarely, but in the cases of equal weights for a whole group at once.
 inline Bound product_bound(Rounding rounding) {
-    return rounding == Rounding::BFLOAT16 ? Bound{8e-3, 2e-4} : Bound{1e-5, 2e-6};
+    return rounding == Rounding::BFLOAT16 ? Bound{8e-3, 2e-4} : Bound{1e-6, 2e-7};
 }
 
 // In units of the root of the mean square of the values that a query attends to, times one more than the size of a
-// score: see reference_attention.
-inline Bound attention_bound(const char* variant) {
-    return std::strcmp(variant, "amx") == 0 ? Bound{8e-3, 2e-3} : Bound{4e-6, 4e-7};
+// score: see AttentionReference.
+inline Bound attention_bound(Rounding rounding) {
+    return rounding == Rounding::BFLOAT16 ? Bound{8e-3, 2e-3} : Bound{4e-6, 4e-7};
 }
 
 }  // namespace q3e::check

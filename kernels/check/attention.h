@@ -192,9 +192,11 @@ inline Attention operation(const AttentionCase& one, const AttentionMemory& memo
 }
 
 // Computes one case with a kernel, and compares.
-inline void check_attention(const Variant& variant, const AttentionCase& one, Result& result) {
+inline void check_attention(const Variant& variant, const AttentionCase& one, Results& results) {
     const AttentionMemory memory(one);
     const Attention attention = operation(one, memory);
+    const Rounding rounding = attention_rounding(variant.name, attention);
+    Result& result = results.of(rounding, attention_bound(rounding));
     const int64_t bytes = variant.attention_scratch(attention, one.threads);
     if (bytes < 0) return result.left();
     result.begin(one.name());

@@ -1,7 +1,8 @@
 // Holds every kernel that this machine can run to double-precision references: check [--quick] [VARIANT...]
 //
-// Links the kernels without the door, so it knows nothing of llama.cpp. Prints a line for each variant and kind of
-// operation, and ends with 1 when a kernel is wrong. In memory between guard pages, so an overrun ends it on the spot.
+// Links the kernels without the door, so it knows nothing of llama.cpp. Prints a line for each variant, kind of
+// operation and arithmetic, and ends with 1 when a kernel is wrong. All memory lies between guard pages, so an overrun
+// ends it on the spot.
 #include <csignal>
 #include <string>
 #include <vector>
@@ -27,12 +28,12 @@ void tell_signal(int number) {
 bool check_products(const Variant& variant, bool quick) {
     bool good = true;
     for (Type type : {Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::Q8_0, Type::F16, Type::BF16}) {
-        Result result(std::string(variant.name) + " product " + name_of(type), product_bound(product_rounding(variant.name, type)));
+        Results results(std::string(variant.name) + " product " + name_of(type));
         for (const ProductCase& one : product_cases(type, quick)) {
             running = std::string(variant.name) + " product: " + one.name();
-            check_product(variant, one, result);
+            check_product(variant, one, results);
         }
-        good &= result.print();
+        good &= results.print();
     }
     return good;
 }
@@ -40,12 +41,12 @@ bool check_products(const Variant& variant, bool quick) {
 bool check_attentions(const Variant& variant, bool quick) {
     bool good = true;
     for (Type type : {Type::F16, Type::BF16, Type::Q8_0, Type::F32}) {
-        Result result(std::string(variant.name) + " attention " + name_of(type), attention_bound(variant.name));
+        Results results(std::string(variant.name) + " attention " + name_of(type));
         for (const AttentionCase& one : attention_cases(type, quick)) {
             running = std::string(variant.name) + " attention: " + one.name();
-            check_attention(variant, one, result);
+            check_attention(variant, one, results);
         }
-        good &= result.print();
+        good &= results.print();
     }
     return good;
 }

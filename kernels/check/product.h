@@ -96,31 +96,37 @@ class ProductReference {
   public:
     ProductReference(const ProductCase& one, const ProductMemory& memory, Rounding rounding)
         : one_(one), memory_(memory), rounding_(rounding), rows_(static_cast<size_t>(one.rows)),
-          values_(rows_ * static_cast<size_t>(one.depth)), squares_(values_.size()), token_(static_cast<size_t>(one.depth)),
-          sums_(rows_), units_(rows_) {
+          values_(rows_ * static_cast<size_t>(one.depth)), sizes_(values_.size()), token_(static_cast<size_t>(one.depth)),
+          sums_(rows_), squares_(rows_), size_sums_(rows_) {
         for (size_t i = 0; i < rows_; ++i) {
             for (size_t k = 0; k < token_.size(); ++k) {
                 const Weight weight = weight_at(one.type, memory.row(static_cast<int64_t>(i)), static_cast<int64_t>(k));
                 values_[k * rows_ + i] = rounding == Rounding::BFLOAT16 ? from_bf16(to_bf16(weight.value)) : weight.value;
-                squares_[k * rows_ + i] = weight.size * weight.size;
+                sizes_[k * rows_ + i] = weight.size;
             }
         }
     }
 
-    // The products of one token with all rows: compared with what the kernel put out.
+    // The products of one token with all rows: compared with what the kernel put out. The unit of an error is how large
+    // a sum is on the way: that of numbers with random signs is as the root of the sum of their squares, and that of
+    // numbers with one sign, the sum itself.
     void compare(int64_t t, Result& result) {
         const int64_t group = one_.type == Type::Q8_0 ? 32 : is_quantized(one_.type) ? 256 : 1;
         round_token(memory_.token(t), one_.depth, rounding_, group, token_.data());
-        std::fill(sums_.begin(), sums_.end(), 0);
-        std::fill(units_.begin(), units_.end(), 0);
+        for (auto* sums : {&sums_, &squares_, &size_sums_}) std::fill(sums->begin(), sums->end(), 0);
         for (size_t k = 0; k < token_.size(); ++k) {
-            const double number = token_[k], square = number * number;
-            for (size_t i = 0; i < rows_; ++i) sums_[i] += values_[k * rows_ + i] * number;
-            for (size_t i = 0; i < rows_; ++i) units_[i] += squares_[k * rows_ + i] * square;
+            const double number = token_[k];
+            for (size_t i = 0; i < rows_; ++i) {
+                const double size = sizes_[k * rows_ + i] * number;
+                sums_[i] += values_[k * rows_ + i] * number;
+                squares_[i] += size * size;
+                size_sums_[i] += size;
+            }
         }
         const float* got = memory_.result(t);
         for (size_t i = 0; i < rows_; ++i) {
-            result.compare(static_cast<double>(got[i]), sums_[i], std::sqrt(units_[i]), "token, row", t, static_cast<int64_t>(i));
+            const double unit = std::sqrt(squares_[i]) + std::fabs(size_sums_[i]);
+            result.compare(static_cast<double>(got[i]), sums_[i], unit, "token, row", t, static_cast<int64_t>(i));
         }
     }
 
@@ -129,7 +135,7 @@ class ProductReference {
     const ProductMemory& memory_;
     const Rounding rounding_;
     const size_t rows_;
-    std::vector<double> values_, squares_, token_, sums_, units_;
+    std::vector<double> values_, sizes_, token_, sums_, squares_, size_sums_;
 };
 
 inline Product operation(const ProductCase& one, const ProductMemory& memory) {
@@ -150,9 +156,11 @@ inline bool gaps_intact(const ProductCase& one, const ProductMemory& memory) {
 }
 
 // Computes one case with a kernel, and compares.
-inline void check_product(const Variant& variant, const ProductCase& one, Result& result) {
+inline void check_product(const Variant& variant, const ProductCase& one, Results& results) {
     const ProductMemory memory(one);
     const Product product = operation(one, memory);
+    const Rounding rounding = product_rounding(variant.name, product);
+    Result& result = results.of(rounding, product_bound(rounding));
     const int64_t bytes = variant.product_scratch(product, one.threads);
     if (bytes < 0) return result.left();
     result.begin(one.name());
@@ -163,7 +171,7 @@ inline void check_product(const Variant& variant, const ProductCase& one, Result
     if (!scratch.intact()) result.fail("wrote beside the scratch memory");
     if (!memory.output.intact()) result.fail("wrote beside the output");
     if (!gaps_intact(one, memory)) result.fail("wrote between two outputs");
-    ProductReference reference(one, memory, product_rounding(variant.name, one.type));
+    ProductReference reference(one, memory, rounding);
     for (int64_t t = 0; t < one.tokens; ++t) reference.compare(t, result);
     result.end();
 }

@@ -1,10 +1,11 @@
-// What became of the cases of one variant and one kind of operation.
+// What became of the cases of one variant and one kind of operation, apart for each arithmetic.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <string>
 
 #include "arithmetic.h"
@@ -61,7 +62,7 @@ class Result {
 
     // Prints one line; returns whether all went well.
     bool print() const {
-        std::printf("%-24s %5lld cases, %4lld left to llama.cpp, worst error %.1e of %.0e, mean %.1e of %.0e%s\n", title_.c_str(),
+        std::printf("%-32s %5lld cases, %4lld left to llama.cpp, worst error %.1e of %.0e, mean %.1e of %.0e%s\n", title_.c_str(),
                     static_cast<long long>(cases_), static_cast<long long>(left_), worst_, bound_.worst, mean_, bound_.mean,
                     failed_ ? (", FAILED " + std::to_string(failed_)).c_str() : "");
         std::fflush(stdout);
@@ -74,6 +75,27 @@ class Result {
     int64_t cases_ = 0, left_ = 0, failed_ = 0, numbers_ = 0;
     double worst_ = 0, mean_ = 0, squares_ = 0;
     bool told_ = false;
+};
+
+class Results {
+  public:
+    explicit Results(std::string title) : title_(std::move(title)) {}
+
+    // Those with this rounding
+    Result& of(Rounding rounding, Bound bound) {
+        return results_.try_emplace(rounding, title_ + ", " + name_of(rounding), bound).first->second;
+    }
+
+    // Prints a line for each; returns whether all went well.
+    bool print() const {
+        bool good = true;
+        for (const auto& [rounding, result] : results_) good &= result.print();
+        return good;
+    }
+
+  private:
+    std::string title_;
+    std::map<Rounding, Result> results_;
 };
 
 }  // namespace q3e::check

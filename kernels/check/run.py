@@ -28,27 +28,39 @@ WAYS = {
 STATIC = ["-O3", "-static"]
 
 
+class CompilerError(Exception):
+    """A compiler refused; the text is the command and what it said."""
+
+
 def compile_check(target: Path, flags: list[str]) -> None:
-    """Compile the kernels without the door, and the check program. Raises build.BuildError."""
-    files = {name: own for name, own in build.sources().items() if name != "door.cpp"}
-    command = [*build.compiler(), "-std=c++17", *flags]
+    """Compile the kernels without the door, and the check program. Raises build.BuildError and CompilerError."""
+    variants, command = build.variants(), [*build.compiler(), "-std=c++17", *flags]
     with tempfile.TemporaryDirectory() as folder:
 
-        def compile_one(name: str, own: list[str]) -> str:
+        def compiled(name: str, more: list[str]) -> str:
             output = str(Path(folder, Path(name).name).with_suffix(".o"))
-            run([*command, *own, "-c", str(HERE.parent / name), "-o", output])
+            run([*command, *more, "-c", str(HERE.parent / name), "-o", output])
             return output
 
+        def variant(name: str) -> str | None:
+            try:
+                return compiled(f"{name}.cpp", variants[name])
+            except CompilerError as error:
+                print(f"{name} left out: {error}", flush=True)
+                return None
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, [*files, "check/check.cpp"], [*files.values(), []]))
-        run([*command, *objects, "-pthread", "-o", str(target)])
+            objects = dict(zip(variants, pool.map(variant, variants), strict=True))
+        without = [f"-DQ3E_WITHOUT_{name.upper()}" for name, file in objects.items() if file is None]
+        files = [compiled("cpu.cpp", without), compiled("check/check.cpp", without), *filter(None, objects.values())]
+        run([*command, *files, "-pthread", "-o", str(target)])
 
 
 def run(command: list[str]) -> None:
-    """Run a compiler. Raises build.BuildError with what it said."""
+    """Run a compiler. Raises CompilerError."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise build.BuildError(f"{' '.join(command)}\n{done.stderr.strip()}")
+        raise CompilerError(f"{' '.join(command)}\n{done.stderr.strip()}")
 
 
 def check(way: str, arguments: list[str]) -> int:
@@ -74,7 +86,7 @@ def main() -> int:
             compile_check(chosen.static, STATIC)
             return 0
         return max([abs(check(way, arguments)) for way in chosen.way or WAYS])
-    except build.BuildError as failure:
+    except (build.BuildError, CompilerError) as failure:
         sys.exit(str(failure))
 
 
