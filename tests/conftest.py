@@ -23,6 +23,9 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 from world import World, world_of
 
+from q3e_local.folders import state_folder
+from q3e_local.llama import kernels
+
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
@@ -39,6 +42,7 @@ def _can_be_interrupted() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _home_of_the_session() -> Iterator[None]:
     home = os.environ["HOME"]
+    kernels.chosen()  # proved once for all tests: that takes a process of its own
     yield
     shutil.rmtree(home, ignore_errors=True)
     if "llama_cpp._utils" in sys.modules:  # the binding leaves them open, which warns when Python ends
@@ -52,10 +56,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
         if name.startswith(("Q3E_", "HF_", "HUGGING", "XDG_")):
             monkeypatch.delenv(name)
+    proved = state_folder() / "proved"
     home = tmp_path / "home"
     cache = home / "hub"
     for name, value in {"HOME": home, "USERPROFILE": home, "HF_HOME": home, "HF_HUB_CACHE": cache}.items():
         monkeypatch.setenv(name, str(value))
+    if proved.is_dir():
+        shutil.copytree(proved, state_folder() / "proved")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # huggingface_hub reads the variables once, when it is imported.
     if "huggingface_hub.constants" in sys.modules:

@@ -21,7 +21,7 @@ from q3e_local.llama import kernels
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 # How a variant of a library of `with_variants` multiplies float32 weights; other operations it leaves to llama.cpp.
-RIGHT, WRONG, NAN, NOTHING = "right", "wrong", "nan", "nothing"
+RIGHT, WRONG, NAN, CRASH, NOTHING = "right", "wrong", "nan", "crash", "nothing"
 
 _STUB = """
 #include <cmath>
@@ -48,6 +48,7 @@ template <Change change> void product(const Product& p, const Team& team) {
 float right(float x, int64_t) { return x; }
 float wrong(float x, int64_t row) { return row == 71 ? 0 : x; }
 float nan(float, int64_t) { return NAN; }
+float crash(float, int64_t) { __builtin_trap(); }
 }
 @VARIANTS@
 }
@@ -125,9 +126,12 @@ def program(code: str, *arguments: object, **variables: str) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
 
 
-def chosen_in(library: Path | str, **variables: str) -> dict[str, Any]:
-    """What a program does that finds this library: `chosen`, `taken`, `vectors` of two texts, what it `logged`."""
-    done = program(_CHOOSING, library, **variables)
+def chosen_in(library: Path | str, before: str = "", **variables: str) -> dict[str, Any]:
+    """What a program does that finds this library: `chosen`, `taken`, `vectors` of two texts, what it `logged`.
+
+    `before`: Python code that it runs first.
+    """
+    done = program(f"{before}\n{_CHOOSING}", library, **variables)
     assert done.returncode == 0, done.stderr
     # llama.cpp's own lines are there too, and what --explain shows.
     logged = [line for line in done.stderr.splitlines() if "kernels" in line and " demo: " not in line]

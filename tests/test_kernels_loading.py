@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import run
-from kernel_library import NAN, NOTHING, RIGHT, WRONG, chosen_in, compiled, program, sealed, with_variants
+from kernel_library import CRASH, NAN, NOTHING, RIGHT, WRONG, chosen_in, compiled, program, sealed, with_variants
 
 from q3e_local import kernel_choice
 from q3e_local.catalog import models_folder
@@ -232,6 +232,10 @@ LIBRARIES = {
         {"amx": (WRONG, None), "avx512": (NOTHING, None), "avxvnni": (NAN, None), "avx2": (RIGHT, None)},
         ("avx2", True, "amx is not used: the product with F32 weights differs from llama.cpp's by "),
     ),
+    "one ends the process": (
+        {"amx": (CRASH, None), "avx512": (RIGHT, None)},
+        ("avx512", True, "amx is not used: the process that tried it was ended by SIG"),
+    ),
     "all are wrong": (
         dict.fromkeys(kernel_choice.VARIANTS, (NAN, None)),
         (None, True, "amx is not used: the product with F32 weights differs from llama.cpp's by nan"),
@@ -248,6 +252,21 @@ LIBRARIES = {
 
 
 @posix
+def test_a_variant_is_proved_once_on_a_machine(tmp_path: Path) -> None:
+    others = dict.fromkeys(("amx", "avx512", "avxvnni"), (RIGHT, "the CPU has none"))
+    path = with_variants(tmp_path / "q3e_kernels.so", **others, avx2=(RIGHT, None))
+    no_python = "import sys; sys.executable = '/nowhere/python'"
+    home = str(tmp_path / "home")
+    assert chosen_in(path, no_python, Q3E_HOME=home)["chosen"]["why"].startswith(
+        "avx2 is not used: it cannot be tried"
+    )
+    assert chosen_in(path, Q3E_HOME=home)["chosen"]["variant"] == "avx2"
+    assert chosen_in(path, no_python, Q3E_HOME=home)["chosen"]["variant"] == "avx2"
+    other = with_variants(tmp_path / "other.so", **others, avx2=(WRONG, None))
+    assert chosen_in(other, Q3E_HOME=home)["chosen"]["variant"] is None
+
+
+@posix
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_the_first_variant_that_is_proved_computes(tmp_path: Path, without: dict[str, Any], name: str) -> None:
     variants, (variant, is_wrong, why) = LIBRARIES[name]
@@ -257,8 +276,8 @@ def test_the_first_variant_that_is_proved_computes(tmp_path: Path, without: dict
     assert found["chosen"]["why"].startswith(why)
     assert bool(found["logged"]) == (variant is None or is_wrong)
     assert any(line.startswith("WARNING") for line in found["logged"]) == is_wrong
-    # The proof alone is counted: the demo has no float32 weights.
-    assert found["taken"]["attentions"] == 0
+    # The proof is of another process, and the demo has no float32 weights.
+    assert found["taken"] == {"products": 0, "attentions": 0}
     assert np.allclose(found["vectors"], without["vectors"], atol=1e-6)
 
 

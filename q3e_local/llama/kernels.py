@@ -16,10 +16,11 @@ from ctypes import c_char_p, c_int, c_int64, c_void_p
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from q3e_local import machine
 from q3e_local.endings import REBUILD
 from q3e_local.errors import OptionError
 from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, Taken, wanted
-from q3e_local.llama import native
+from q3e_local.llama import native, proof
 
 logger = logging.getLogger("q3e_local.llama")
 
@@ -54,7 +55,7 @@ class Library:
     """The compiled library. Nothing computes with it until it is let into llama.cpp and a variant is chosen."""
 
     def __init__(self, path: Path) -> None:
-        _check_file(path)
+        self.path, self.digest = path, _checked_digest(path)
         try:
             self._lib = ctypes.CDLL(str(path))
             for name, result, *arguments in (
@@ -223,27 +224,30 @@ def _opened(name: str | None) -> Kernels:
 def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
     """The first variant whose results are llama.cpp's, and what was wrong with a faster one. Raises _DoubtError."""
     try:
-        from q3e_local.llama import kernel_proof  # which looks for functions of this very build
+        from q3e_local.llama import kernel_proof, kernel_trial  # which look for functions of this very build
     except AttributeError as error:
         raise _DoubtError(f"they cannot be tried on this llama.cpp: {error}", REBUILD) from None
-    proof, wrong = kernel_proof.Proof(library), ""
+    wrong = ""
     for name in names:
+        facts = (library.digest, name, native.build(), sorted(native.features()), machine.cpu_name())
         try:
-            n_taken = proof.held(name)
+            if not proof.is_known(*facts):
+                if not kernel_trial.held(library.path, name):
+                    continue
+                proof.remember(*facts)
         except kernel_proof.DisagreementError as error:
             wrong = wrong or f"{name} is not used: {error}"
             logger.warning("of our kernels %s is not used: %s", name, error)
             continue
-        if n_taken:
-            library.use(name)
-            return name, wrong
+        library.use(name)
+        return name, wrong
     if wrong:
         raise _DoubtError(wrong)
     raise _DoubtError(f"no operation that was tried is one that {', '.join(names)} takes", is_wrong=False)
 
 
-def _check_file(path: Path) -> None:
-    """Raise _DoubtError for a file that is not whole, or out of date.
+def _checked_digest(path: Path) -> str:
+    """The SHA-256 of a library's file. Raises _DoubtError for one that is not whole, or out of date.
 
     The system's loader does not look: it maps the file, and a part that is not there ends the process with SIGBUS
     when it is touched. So kernels/build.py puts a SHA-256 behind the library, and one of the sources before it: after
@@ -268,6 +272,7 @@ def _check_file(path: Path) -> None:
         raise _DoubtError(f"{path.name} is damaged, or none that kernels/build.py made", _REINSTALL)
     if (SOURCES / "door.cpp").is_file() and content[-2 * n_digest : -n_digest] != _digest_of_sources():
         raise _DoubtError(f"{path.name} was compiled from other sources than those that are here", _RECOMPILE)
+    return content[-n_digest:].hex()
 
 
 def _digest_of_sources() -> bytes:

@@ -1,6 +1,7 @@
-"""For which model files the tap was proved on this machine: an empty file for each, named by all it depends on.
+"""What was proved on this machine, the tap of a model file or a variant of our kernels: an empty file for each.
 
-Knows the state folder only. A file that has no content cannot be damaged.
+The name of a file is made of all that the proof depends on. Knows the state folder only. A file that has no content
+cannot be damaged.
 """
 
 from __future__ import annotations
@@ -33,4 +34,4 @@ def remember(*facts: object) -> None:
 
 
 def _mark(facts: tuple[object, ...]) -> Path:
-    return state_folder() / "tap" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    return state_folder() / "proved" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
