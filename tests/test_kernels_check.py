@@ -20,7 +20,7 @@ def compiles(folder: Path, flags: list[str]) -> str | None:
     source, program = folder / "empty.cpp", folder / "empty"
     source.write_text("int main() { return 0; }\n")
     try:
-        build.sources()
+        build.variants()
         command = [*build.compiler(), *flags, str(source), "-o", str(program)]
     except build.BuildError as reason:
         return str(reason)

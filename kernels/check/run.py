@@ -7,11 +7,9 @@ Python; knows no package of ours.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,25 +28,12 @@ STATIC = ["-O3", "-static"]
 
 def compile_check(target: Path, flags: list[str]) -> None:
     """Compile the kernels without the door, and the check program. Raises build.BuildError."""
-    files = {name: own for name, own in build.sources().items() if name != "door.cpp"}
-    command = [*build.compiler(), "-std=c++17", *flags]
+    command = [*build.compiler(), *flags]
     with tempfile.TemporaryDirectory() as folder:
-
-        def compile_one(name: str, own: list[str]) -> str:
-            output = str(Path(folder, Path(name).name).with_suffix(".o"))
-            run([*command, *own, "-c", str(HERE.parent / name), "-o", output])
-            return output
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, [*files, "check/check.cpp"], [*files.values(), []]))
-        run([*command, *objects, "-pthread", "-o", str(target)])
-
-
-def run(command: list[str]) -> None:
-    """Run a compiler. Raises build.BuildError with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise build.BuildError(f"{' '.join(command)}\n{done.stderr.strip()}")
+        objects, left_out = build.compiled(command, ["cpu.cpp", "check/check.cpp"], Path(folder))
+        build.link([*command, *objects, "-pthread"], target)
+    for name, why in left_out.items():
+        print(build.left_out_sentence(name, why))
 
 
 def check(way: str, arguments: list[str]) -> int:
@@ -71,7 +56,7 @@ def main() -> int:
     arguments = [*(["--quick"] if chosen.quick else []), *chosen.variant]
     try:
         if chosen.static:
-            compile_check(chosen.static, STATIC)
+            compile_check(chosen.static.resolve(), STATIC)
             return 0
         return max([abs(check(way, arguments)) for way in chosen.way or WAYS])
     except build.BuildError as failure:
