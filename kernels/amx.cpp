@@ -26,7 +26,7 @@ bool are_few(const Attention& attention) { return attention.queries * attention.
 
 int64_t attention_scratch(const Attention& attention, int threads) {
     return are_few(attention) ? avx512.attention_scratch(attention, threads)
-                              : tile_attention_scratch(attention, threads);
+                              : tasks_scratch<TileAttention>(attention, threads);
 }
 
 void attention(const Attention& attention, const Team& team) {

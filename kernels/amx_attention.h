@@ -10,6 +10,7 @@
 #include "amx_keys.h"
 #include "amx_tiles.h"
 #include "attention_tasks.h"
+#include "integers.h"
 #include "operation.h"
 #include "softmax.h"
 
@@ -18,8 +19,8 @@ namespace {
 
 constexpr int PAIR = 2 * SIDE;  // rows that are computed at once, a row being a query of one head
 
-// 2^x for x <= 0, with a relative error of 3e-6, where bfloat16 rounds by up to 4e-3; 0 below 2^-126, and for -inf. No
-// number stays none.
+// 2^x for x <= 0, with a relative error of 3e-6, where bfloat16 rounds by up to 4e-3; 0 below 2^-126, and for -inf. NaN
+// stays NaN.
 //
 // Adding 1.5 * 2^23 rounds to an integer, which then lies in the lowest bits; with 127 more it is the exponent of its
 // power of two, 0 for -127. The polynomial was found as that of exponential() in softmax.h.
@@ -41,14 +42,9 @@ inline Range whole_steps(Range range) { return {range.first / 2 * 2, (range.last
 
 class TileAttention {
   public:
-    static constexpr int64_t MOST_ROWS = 512, TILE_ROWS = PAIR;  // sums of 256 KB for heads of 128
+    static constexpr int64_t MOST_ROWS = 512, TILE_ROWS = PAIR, WIDTH_UNIT = STEP;  // sums of 256 KB for heads of 128
 
-    static int64_t group(const Attention& op) { return op.heads / op.key_heads; }
-
-    static int64_t most_rows(const Attention& op) {
-        const int64_t queries = MOST_ROWS / group(op) < 1 ? 1 : MOST_ROWS / group(op);
-        return (queries * group(op) + PAIR - 1) / PAIR * PAIR;
-    }
+    static int64_t most_rows(const Attention& op) { return round_up(queries_in(op, MOST_ROWS) * group_of(op), PAIR); }
 
     // Scratch of one thread
     static int64_t bytes(const Attention& op) {
@@ -76,8 +72,8 @@ class TileAttention {
     void compute(int64_t key_head, int64_t first, int64_t last) {
         key_head_ = key_head;
         first_ = first;
-        n_rows_ = (last - first) * group(op_);
-        n_pairs_ = (n_rows_ + PAIR - 1) / PAIR;
+        n_rows_ = (last - first) * group_of(op_);
+        n_pairs_ = divide_up(n_rows_, PAIR);
         read_queries();
         for (int64_t block = 0; block < visibility_.n_blocks; ++block) {
             const Range range = look(block);
@@ -90,9 +86,9 @@ class TileAttention {
 
   private:
     // Rows that fill the last pair see what the last query sees.
-    int64_t query_of(int64_t row) const { return first_ + (row < n_rows_ ? row : n_rows_ - 1) / group(op_); }
+    int64_t query_of(int64_t row) const { return first_ + (row < n_rows_ ? row : n_rows_ - 1) / group_of(op_); }
 
-    int64_t head_of(int64_t row) const { return key_head_ * group(op_) + row % group(op_); }
+    int64_t head_of(int64_t row) const { return key_head_ * group_of(op_) + row % group_of(op_); }
 
     // The queries, multiplied so that scores come out in base 2, as tiles of A: [16 rows][step]; and no sums yet.
     void read_queries() {
@@ -214,15 +210,6 @@ class TileAttention {
     uint64_t *seen_, *begun_;    // by each pair of the block; whether it has seen any block
     int64_t key_head_ = 0, first_ = 0, n_rows_ = 0, n_pairs_ = 0;
 };
-
-constexpr int64_t MOST_WIDTH = 256;
-
-inline int64_t tile_attention_scratch(const Attention& op, int threads) {
-    const bool known = op.type == Type::F32 || op.type == Type::F16 || op.type == Type::BF16 || op.type == Type::Q8_0;
-    if (!known || op.width < STEP || op.width > MOST_WIDTH || op.width % STEP != 0) return -1;
-    if (op.keys < 1 || op.key_heads < 1 || op.heads % op.key_heads != 0) return -1;
-    return tasks_scratch<TileAttention>(op, threads);
-}
 
 }  // namespace
 }  // namespace q3e

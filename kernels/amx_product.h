@@ -6,6 +6,7 @@
 
 #include "amx_tiles.h"
 #include "amx_unpack.h"
+#include "integers.h"
 #include "operation.h"
 
 namespace q3e {
@@ -16,22 +17,18 @@ namespace {
 constexpr int64_t PANEL_ROWS = 256, PANEL_STEPS = 1024 / STEP, SUPER_STEPS = SUPER / STEP;
 constexpr int64_t PANEL_BYTES = PANEL_ROWS / SIDE * PANEL_STEPS * TILE;
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-inline int64_t groups_of(int64_t size, int64_t n) { return (n + size - 1) / size; }
-
 // How a product is cut: tokens into bands of 16, the depth into slabs, the rows into panels, one panel to a task.
 struct Cut {
     int64_t steps, bands, slab_steps, panel_rows, panels;
 };
 
 inline Cut cut(const Product& product, int threads) {
-    const int64_t steps = product.depth / STEP, blocks = groups_of(SUPER_STEPS, steps);
-    const int64_t slabs = groups_of(PANEL_STEPS, steps);
+    const int64_t steps = product.depth / STEP, blocks = divide_up(steps, SUPER_STEPS);
+    const int64_t slabs = divide_up(steps, PANEL_STEPS);
     int64_t panel_rows = PANEL_ROWS;
-    while (panel_rows > 2 * SIDE && groups_of(panel_rows, product.rows) < 2 * threads) panel_rows /= 2;
-    return {steps, groups_of(SIDE, product.tokens), groups_of(slabs, blocks) * SUPER_STEPS, panel_rows,
-            groups_of(panel_rows, product.rows)};
+    while (panel_rows > 2 * SIDE && divide_up(product.rows, panel_rows) < 2 * threads) panel_rows /= 2;
+    return {steps, divide_up(product.tokens, SIDE), divide_up(blocks, slabs) * SUPER_STEPS, panel_rows,
+            divide_up(product.rows, panel_rows)};
 }
 
 inline int64_t input_bytes(const Cut& cut) { return cut.bands * cut.steps * TILE; }
@@ -75,7 +72,7 @@ inline void pack_tokens(const Product& product, int64_t band, int64_t first_step
 
 // All tokens, by all threads of the team
 inline void pack_input(const Product& product, const Cut& cut, const Team& team) {
-    const int64_t blocks = groups_of(SUPER_STEPS, cut.steps);
+    const int64_t blocks = divide_up(cut.steps, SUPER_STEPS);
     for (int64_t i = team.rank; i < cut.bands * blocks; i += team.size) {
         const int64_t band = i / blocks, first = i % blocks * SUPER_STEPS;
         pack_tokens(product, band, first, smaller(SUPER_STEPS, cut.steps - first),

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention_tasks.h"
+#include "integers.h"
 #include "key_blocks.h"
 #include "row_tiles.h"
 #include "softmax.h"
@@ -15,7 +16,6 @@ namespace q3e {
 namespace {
 
 constexpr int STRIP_ROWS = 24;        // that use a panel one after the other, while it is in the first cache
-constexpr int64_t MOST_WIDTH = 256;
 constexpr int64_t FEWEST_QUERIES = 2;  // for a single one ggml divides the keys among the threads
 
 template <class V>
@@ -26,16 +26,11 @@ class AttentionTask {
 
   public:
     // 128 keys are converted for so many rows, queries times heads, in 3 % of the time.
-    static constexpr int64_t MOST_ROWS = 480, TILE_ROWS = ROWS;
+    static constexpr int64_t MOST_ROWS = 480, TILE_ROWS = ROWS, WIDTH_UNIT = CELL;
 
-    static int64_t group(const Attention& op) { return op.heads / op.key_heads; }
+    static int64_t most_tiles(const Attention& op) { return divide_up(queries_in(op, MOST_ROWS) * group_of(op), ROWS); }
 
-    static int64_t most_tiles(const Attention& op) {
-        const int64_t queries = MOST_ROWS / group(op) < 1 ? 1 : MOST_ROWS / group(op);
-        return (queries * group(op) + ROWS - 1) / ROWS;
-    }
-
-    static int64_t panels(const Attention& op) { return (op.width + COLUMNS - 1) / COLUMNS; }
+    static int64_t panels(const Attention& op) { return divide_up(op.width, COLUMNS); }
 
     // Scratch of one thread.
     static int64_t bytes(const Attention& op) {
@@ -62,14 +57,14 @@ class AttentionTask {
         this->key_head = key_head;
         this->first = first;
         this->last = last;
-        n_tiles = ((last - first) * group(op) + ROWS - 1) / ROWS;
+        n_tiles = divide_up((last - first) * group_of(op), ROWS);
         read_queries();
         for (int64_t block = 0; block < visibility.n_blocks; ++block) {
             const Range range = look(block);
             if (range.first == range.last) continue;
             read_block(block, range);
             for (int64_t tile = 0; tile < n_tiles; tile += STRIP) {
-                add_block(block, tile, tile + STRIP < n_tiles ? tile + STRIP : n_tiles);
+                add_block(block, tile, smaller(tile + STRIP, n_tiles));
             }
         }
         write_output();
@@ -83,12 +78,12 @@ class AttentionTask {
         int64_t query = first, member = 0;  // of the group
         for (int64_t row = 0; row < n_tiles * ROWS; ++row) {
             const auto* from = reinterpret_cast<const char*>(op.query) + query * op.query_stride +
-                               (key_head * group(op) + member) * op.query_head_stride;
+                               (key_head * group_of(op) + member) * op.query_head_stride;
             read_query(reinterpret_cast<const float*>(from), factor, row);
             query_of[row] = query;
             maximum[row] = -INFINITY;
             sum[row] = 0;
-            if (++member == group(op)) {
+            if (++member == group_of(op)) {
                 member = 0;
                 query += query + 1 < last;
             }
@@ -117,7 +112,7 @@ class AttentionTask {
     }
 
     static Range whole_panels(Range range) {
-        return {range.first / PANEL_CELLS * PANEL_CELLS, (range.last + PANEL_CELLS - 1) / PANEL_CELLS * PANEL_CELLS};
+        return {range.first / PANEL_CELLS * PANEL_CELLS, static_cast<int>(round_up(range.last, PANEL_CELLS))};
     }
 
     template <Type TYPE>
@@ -193,8 +188,8 @@ class AttentionTask {
     void write_output() {
         int64_t row = 0;
         for (int64_t query = first; query < last; ++query) {
-            float* to = op.output + (query * op.heads + key_head * group(op)) * op.width;
-            for (int64_t member = 0; member < group(op); ++member, ++row, to += op.width) {
+            float* to = op.output + (query * op.heads + key_head * group_of(op)) * op.width;
+            for (int64_t member = 0; member < group_of(op); ++member, ++row, to += op.width) {
                 const float* from = output + row / ROWS * ROWS * panels(op) * COLUMNS + row % ROWS * CELL;
                 const auto factor = V::all(sum[row] == 0 ? 0 : 1 / sum[row]);
                 for (int64_t cell = 0; cell < op.width; cell += CELL, from += T::CELL_FLOATS) {
@@ -220,11 +215,7 @@ class AttentionTask {
 
 template <class V>
 int64_t attention_scratch(const Attention& op, int threads) {
-    const bool known = op.type == Type::F32 || op.type == Type::F16 || op.type == Type::BF16 || op.type == Type::Q8_0;
-    const int64_t unit = op.type == Type::Q8_0 ? 32 : CELL;
-    if (!known || op.width < unit || op.width > MOST_WIDTH || op.width % unit != 0) return -1;
-    if (op.queries < FEWEST_QUERIES || op.keys < 1 || op.key_heads < 1 || op.heads % op.key_heads != 0) return -1;
-    return tasks_scratch<AttentionTask<V>>(op, threads);
+    return op.queries < FEWEST_QUERIES ? -1 : tasks_scratch<AttentionTask<V>>(op, threads);
 }
 
 template <class V>

@@ -1,33 +1,38 @@
 // Attention of many queries, cut into tasks for all threads: a block of queries of all heads that share a key head.
 //
 // Knows what the queries see, so that the longest tasks come first; not how a task is computed. That is in a class with
-// MOST_ROWS, TILE_ROWS (see `cut`), bytes(op) of scratch and compute(key_head, first, last), one object a thread.
+// MOST_ROWS, TILE_ROWS (see `cut`), WIDTH_UNIT (see `can_attend`), bytes(op) of scratch and compute(key_head, first,
+// last), one object a thread.
 #pragma once
 
+#include "integers.h"
 #include "visibility.h"
 
 namespace q3e {
 namespace {
+
+constexpr int64_t MOST_WIDTH = 256;
+
+inline int64_t group_of(const Attention& op) { return op.heads / op.key_heads; }
+
+// Queries of all heads of a group that have at most `most` rows, a row being a query of one head; one query at least.
+inline int64_t queries_in(const Attention& op, int64_t most) { return larger(most / group_of(op), 1); }
 
 struct Tasks {
     int64_t queries;   // of a task; the last of a head may have fewer
     int64_t n_blocks;  // of queries
 };
 
-// At most `most` rows a task, a row being a query of one head; one query is always taken. A row tile has `rows` rows:
-// no task but the last of a head fills a part of one only. Few queries are cut smaller, so that no thread is idle.
+// At most `most` rows a task. A row tile has `rows` rows: no task but the last of a head fills a part of one only. Few
+// queries are cut smaller, so that no thread is idle.
 inline Tasks cut(const Attention& op, int threads, int64_t most, int64_t rows) {
-    const int64_t group = op.heads / op.key_heads;
     int64_t whole = 1;  // queries that fill row tiles
-    while (whole * group % rows != 0) ++whole;
-    const int64_t limit = most / group < 1 ? 1 : most / group;
-    const int64_t wanted = (3 * threads + op.key_heads - 1) / op.key_heads;  // blocks, for 3 tasks a thread
-    int64_t n_blocks = (op.queries + limit - 1) / limit;
-    if (n_blocks < wanted) n_blocks = wanted;
-    int64_t queries = (op.queries + n_blocks - 1) / n_blocks;
-    queries = (queries + whole - 1) / whole * whole;
-    if (queries > limit) queries = limit;
-    return {queries, (op.queries + queries - 1) / queries};
+    while (whole * group_of(op) % rows != 0) ++whole;
+    const int64_t limit = queries_in(op, most);
+    const int64_t wanted = divide_up(3 * threads, op.key_heads);  // blocks, for 3 tasks a thread
+    const int64_t n_blocks = larger(divide_up(op.queries, limit), wanted);
+    const int64_t queries = smaller(round_up(divide_up(op.queries, n_blocks), whole), limit);
+    return {queries, divide_up(op.queries, queries)};
 }
 
 // Bytes of the order of the blocks, and of the counts that it is found with, for however many blocks.
@@ -39,7 +44,7 @@ inline void order_blocks(const Attention& op, const Tasks& tasks, const Visibili
     int64_t* n_seen = order + tasks.n_blocks;
     for (int64_t block = 0; block < tasks.n_blocks; ++block) {
         const int64_t first = block * tasks.queries;
-        const int64_t last = first + tasks.queries < op.queries ? first + tasks.queries : op.queries;
+        const int64_t last = smaller(first + tasks.queries, op.queries);
         n_seen[block] = 0;
         for (int64_t query = first; query < last; ++query) n_seen[block] += visibility.n_seen[query];
         int64_t place = block;
@@ -49,16 +54,26 @@ inline void order_blocks(const Attention& op, const Tasks& tasks, const Visibili
 }
 
 inline int64_t shared_bytes(const Attention& op) {
-    return (visibility_bytes(op) + order_bytes(op) + 63) / 64 * 64;
+    return round_up(visibility_bytes(op) + order_bytes(op), 64);
 }
 
 template <class Task>
 int64_t thread_bytes(const Attention& op) {
-    return (Task::bytes(op) + 63) / 64 * 64;
+    return round_up(Task::bytes(op), 64);
+}
+
+// Whether a task can compute this: heads of whole units of numbers, and of whole blocks where these are quantized.
+template <class Task>
+bool can_attend(const Attention& op) {
+    const bool known = op.type == Type::F32 || op.type == Type::F16 || op.type == Type::BF16 || op.type == Type::Q8_0;
+    const int64_t unit = op.type == Type::Q8_0 ? larger(32, Task::WIDTH_UNIT) : Task::WIDTH_UNIT;
+    return known && op.width >= unit && op.width <= MOST_WIDTH && op.width % unit == 0 && op.keys >= 1 &&
+           op.key_heads >= 1 && op.heads % op.key_heads == 0;
 }
 
 template <class Task>
 int64_t tasks_scratch(const Attention& op, int threads) {
+    if (!can_attend<Task>(op)) return -1;
     return shared_bytes(op) + threads * thread_bytes<Task>(op);
 }
 
@@ -77,7 +92,7 @@ void compute_tasks(const Attention& op, const Team& team) {
     const int64_t n_tasks = tasks.n_blocks * op.key_heads;
     for (int64_t next; (next = team.take(team.pool, 1)) < n_tasks;) {
         const int64_t first = order[next / op.key_heads] * tasks.queries;
-        const int64_t last = first + tasks.queries < op.queries ? first + tasks.queries : op.queries;
+        const int64_t last = smaller(first + tasks.queries, op.queries);
         task.compute(next % op.key_heads, first, last);
     }
 }

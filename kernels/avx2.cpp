@@ -1,3 +1,4 @@
+// CPUs with AVX2, FMA and F16C (Haswell, 2013; Zen, 2017; and later): products of bytes, added as 16-bit words.
 #include "attention.h"
 #include "product.h"
 #include "tile_words.h"

@@ -1,3 +1,4 @@
+// CPUs with AVX-512 VNNI (Ice Lake, 2019; Zen 4, 2022; and later): products of bytes in vectors of 512 bits.
 #include "attention.h"
 #include "product.h"
 #include "tile_dots.h"
@@ -6,24 +7,17 @@ namespace q3e {
 namespace {
 
 // 512 bits: 12 integer and 12 float sums, 2 vectors of weights and one of a token are 27 of 32 registers.
-struct Vectors {
-    using Int = __m512i;
-    using Float = __m512;
-    static constexpr int TOKENS = 6, VECTORS = 2, LANES = 16;
+struct Vectors : Vector16 {
+    using Integers = __m512i;
+    static constexpr int TOKENS = 6, VECTORS = 2;
+    using Vector16::all, Vector16::load;
 
-    static Float zero() { return _mm512_setzero_ps(); }
-    static Int all(int32_t number) { return _mm512_set1_epi32(number); }
-    static Float all(float number) { return _mm512_set1_ps(number); }
-    template <class Lane> static Int load(const Lane* from) { return _mm512_load_si512(from); }
-    static Float load(const float* from) { return _mm512_load_ps(from); }
-    static void store(float* to, Float lanes) { _mm512_store_ps(to, lanes); }
-    static Int dot_bytes(Int sum, Int codes, Int numbers) { return _mm512_dpbusd_epi32(sum, codes, numbers); }
-    static Int dot_words(Int sum, Int a, Int b) { return _mm512_dpwssd_epi32(sum, a, b); }
-    static Float to_float(Int lanes) { return _mm512_cvtepi32_ps(lanes); }
-    static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
-    static Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
-    static Float fma(Float a, Float b, Float sum) { return _mm512_fmadd_ps(a, b, sum); }
-    static Float subtract_product(Float a, Float b, Float from) { return _mm512_fnmadd_ps(a, b, from); }
+    static Integers all(int32_t number) { return _mm512_set1_epi32(number); }
+    template <class Lane> static Integers load(const Lane* from) { return _mm512_load_si512(from); }
+    static Integers dot_bytes(Integers sum, Integers x, Integers y) { return _mm512_dpbusd_epi32(sum, x, y); }
+    static Integers dot_words(Integers sum, Integers x, Integers y) { return _mm512_dpwssd_epi32(sum, x, y); }
+    static Floats to_float(Integers x) { return _mm512_cvtepi32_ps(x); }
+    static Floats subtract_product(Floats x, Floats y, Floats from) { return _mm512_fnmadd_ps(x, y, from); }
 };
 
 using Tile = Dots<Vectors>;

@@ -1,3 +1,4 @@
+// Intel CPUs with AVX-VNNI and without AVX-512 (Alder Lake, 2021, and later): products of bytes in vectors of 256 bits.
 #include "attention.h"
 #include "product.h"
 #include "tile_dots.h"
@@ -6,24 +7,17 @@ namespace q3e {
 namespace {
 
 // 256 bits. With 4 tokens the float sums would not fit the 16 registers.
-struct Vectors {
-    using Int = __m256i;
-    using Float = __m256;
-    static constexpr int TOKENS = 3, VECTORS = 2, LANES = 8;
+struct Vectors : Vector8 {
+    using Integers = __m256i;
+    static constexpr int TOKENS = 3, VECTORS = 2;
+    using Vector8::all, Vector8::load;
 
-    static Float zero() { return _mm256_setzero_ps(); }
-    static Int all(int32_t number) { return _mm256_set1_epi32(number); }
-    static Float all(float number) { return _mm256_set1_ps(number); }
-    template <class Lane> static Int load(const Lane* from) { return _mm256_load_si256(reinterpret_cast<const Int*>(from)); }
-    static Float load(const float* from) { return _mm256_load_ps(from); }
-    static void store(float* to, Float lanes) { _mm256_store_ps(to, lanes); }
-    static Int dot_bytes(Int sum, Int codes, Int numbers) { return _mm256_dpbusd_avx_epi32(sum, codes, numbers); }
-    static Int dot_words(Int sum, Int a, Int b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
-    static Float to_float(Int lanes) { return _mm256_cvtepi32_ps(lanes); }
-    static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
-    static Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
-    static Float fma(Float a, Float b, Float sum) { return _mm256_fmadd_ps(a, b, sum); }
-    static Float subtract_product(Float a, Float b, Float from) { return _mm256_fnmadd_ps(a, b, from); }
+    static Integers all(int32_t number) { return _mm256_set1_epi32(number); }
+    template <class Lane> static Integers load(const Lane* from) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(from)); }
+    static Integers dot_bytes(Integers sum, Integers x, Integers y) { return _mm256_dpbusd_avx_epi32(sum, x, y); }
+    static Integers dot_words(Integers sum, Integers x, Integers y) { return _mm256_dpwssd_avx_epi32(sum, x, y); }
+    static Floats to_float(Integers x) { return _mm256_cvtepi32_ps(x); }
+    static Floats subtract_product(Floats x, Floats y, Floats from) { return _mm256_fnmadd_ps(x, y, from); }
 };
 
 using Tile = Dots<Vectors>;

@@ -20,7 +20,7 @@ SOURCES = Path(__file__).resolve().parent
 # Where a checkout has the library, and from there a wheel.
 PLACE = "q3e_local/llama/q3e_kernels.so"
 
-_COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
+_COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
 # The variants: each has a file of its name, which may use the instructions of these flags.
@@ -31,6 +31,7 @@ _X86_64 = {
     "avx2": _AVX2,
 }
 AGAIN = "run `python3 kernels/build.py`"
+_NEWER = "take a newer compiler (CXX may name it)"
 # The oldest macOS that runs on both of its CPUs: the library says it, and so does the name of the wheel.
 MACOS = "11.0"
 
@@ -62,7 +63,7 @@ def variants() -> dict[str, list[str]]:
 
 
 def compiler() -> list[str]:
-    """The C++ compiler: $CXX, or the first of the usual names. Raises BuildError without one."""
+    """The C++ compiler: $CXX, or the first of the usual names that is there. Raises BuildError without one."""
     if chosen := shlex.split(os.environ.get("CXX", "")):
         return chosen
     for name in ("c++", "g++", "clang++"):
@@ -88,12 +89,17 @@ def build(target: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
     Returns the variants that were left out because this compiler cannot do them, and what it said.
     """
     sources = digest()  # before they are read: whoever edits one meanwhile gets a library that is out of date
-    flags, command = variants(), [*compiler(), *extra]
+    command = [*compiler(), "-O3", *extra]
+    # No C++ library is needed: as-needed keeps it out of the list of those to load.
+    leanly = ["-static-libgcc", "-Wl,--as-needed"]
     if sys.platform == "darwin":
         command.append(f"-mmacosx-version-min={MACOS}")
+        leanly = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            library, left_out = _library(command, flags, Path(folder))
+            objects, left_out = compiled(command, ["door.cpp", "cpu.cpp"], Path(folder))
+            library = Path(folder, "q3e_kernels.so")
+            link([*command, "-shared", *leanly, *objects], library)
             content = library.read_bytes() + sources
             _put(content + hashlib.sha256(content).digest(), target)
     except OSError as error:
@@ -101,36 +107,45 @@ def build(target: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
     return left_out
 
 
-def _library(command: list[str], flags: dict[str, list[str]], folder: Path) -> tuple[Path, dict[str, str]]:
-    def compiled(name: str, more: list[str]) -> str:
-        output = str(folder / f"{name}.o")
-        _run([*command, *_COMMON, *more, "-c", f"{name}.cpp", "-o", output])
+def compiled(command: list[str], others: list[str], folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Compile each variant with its flags, then other sources without any, into `folder`. Raises BuildError.
+
+    Returns the object files, and the variants that this compiler cannot do, with what it said.
+    """
+
+    def compile_one(source: str, flags: list[str]) -> str:
+        output = str(folder / f"{Path(source).stem}.o")
+        _run([*command, *_COMMON, *flags, "-c", source, "-o", output])
         return output
 
-    def variant(name: str) -> str | _CompilerError:
+    def compile_variant(name: str) -> str | _CompilerError:
         try:
-            return compiled(name, flags[name])
+            return compile_one(f"{name}.cpp", flags[name])
         except _CompilerError as error:
             return error
 
+    flags = variants()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = dict(zip(flags, pool.map(variant, flags), strict=True))
-    objects = {name: result for name, result in results.items() if isinstance(result, str)}
+        results = dict(zip(flags, pool.map(compile_variant, flags), strict=True))
+    objects = [result for result in results.values() if isinstance(result, str)]
     left_out = {name: _first_error(result) for name, result in results.items() if not isinstance(result, str)}
-    remedy = "take a newer compiler (CXX may name it)"
     if not objects:
         why = next(iter(left_out.values()))
-        raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", remedy)
+        raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", _NEWER)
+    without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
     try:
-        without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
-        files = [compiled("door", without), compiled("cpu", []), *objects.values()]
-        library = folder / "q3e_kernels.so"
-        # No C++ library is needed: as-needed keeps it out of the list of those to load.
-        leanly = [] if sys.platform == "darwin" else ["-static-libgcc", "-Wl,--as-needed"]
-        _run([*command, "-shared", *leanly, *files, "-o", str(library)])
+        objects += [compile_one(source, without) for source in others]
     except _CompilerError as error:
-        raise BuildError(f"{shlex.join(command)} cannot compile them ({_first_error(error)})", remedy) from None
-    return library, left_out
+        raise BuildError(f"{shlex.join(command)} cannot compile them ({_first_error(error)})", _NEWER) from None
+    return objects, left_out
+
+
+def link(command: list[str], target: Path) -> None:
+    """Link a library or a program. Raises BuildError."""
+    try:
+        _run([*command, "-o", str(target)])
+    except _CompilerError as error:
+        raise BuildError(f"{shlex.join(command[:1])} cannot link them ({_first_error(error)})", _NEWER) from None
 
 
 def _run(command: list[str]) -> None:
@@ -139,7 +154,7 @@ def _run(command: list[str]) -> None:
         raise _CompilerError(done.stderr.strip() or f"it ended with exit code {done.returncode}")
 
 
-def _first_error(said: _CompilerError | str) -> str:
+def _first_error(said: _CompilerError) -> str:
     lines = str(said).splitlines()
     return next((line for line in lines if "error" in line), lines[0]).strip()
 

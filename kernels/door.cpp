@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "blocks.h"
 #include "ggml_layout.h"
 #include "variants.h"
 
@@ -25,9 +26,9 @@ struct Functions {  // of ggml, handed over by Python
     int (*chunk_add)(ggml_threadpool*, int);
 } ggml_functions;
 
-// Null: everything is left to ggml.
+// Computes every operation that it takes. Null: everything is left to ggml.
 std::atomic<const Variant*> variant{nullptr};
-// Computes operations of the name below and no other, so that a graph that is computed meanwhile is none of the trial's.
+// Computes operations of the name below and no other, so that a graph that another thread computes meanwhile is not touched.
 std::atomic<const Variant*> variant_on_trial{nullptr};
 constexpr char ON_TRIAL[] = "q3e on trial";
 
@@ -39,7 +40,7 @@ const Variant* variant_for(const ggml_tensor* op) {
 enum Count { PRODUCTS, ATTENTIONS, N_COUNTS };
 std::atomic<int64_t> counts[N_COUNTS];
 
-// ggml asks about operations without a number too.
+// ggml asks about operations whose tensors have no numbers too.
 bool is_empty(const ggml_tensor* tensor) {
     for (const int64_t n : tensor->ne) {
         if (n == 0) return true;
@@ -57,10 +58,10 @@ size_t piece_bytes(Type type) {
         case Type::F32: return 4;
         case Type::F16: return 2;
         case Type::BF16: return 2;
-        case Type::Q8_0: return 34;
-        case Type::Q4_K: return 144;
-        case Type::Q5_K: return 176;
-        case Type::Q6_K: return 210;
+        case Type::Q8_0: return sizeof(q3e::BlockQ80);
+        case Type::Q4_K: return sizeof(q3e::BlockQ4K);
+        case Type::Q5_K: return sizeof(q3e::BlockQ5K);
+        case Type::Q6_K: return sizeof(q3e::BlockQ6K);
     }
     return 0;
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "activations.h"
+#include "integers.h"
 #include "unpack.h"
 
 namespace q3e {
@@ -17,9 +18,6 @@ constexpr int64_t SLAB = 4;
 constexpr int64_t PANEL_ROWS = 64;
 // Tokens of which a slab stays in the second-level cache while all strips of a panel use it.
 constexpr int64_t CACHED_TOKENS = 192;
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Tile, class Format> class ProductOf {
     using Codes = Strip<Format, Tile::ROWS, typename Tile::Scale>;
@@ -34,31 +32,30 @@ template <class Tile, class Format> class ProductOf {
     Codes* const panel;    // SLAB of each strip; of this thread alone
 
     static int64_t token_bytes(const Product& product) {
-        const int64_t bytes = ceiling(product.tokens, Tile::TOKENS) * (product.depth / SUPER) * sizeof(Tokens);
-        return ceiling(bytes, 64) * 64;
+        return round_up(divide_up(product.tokens, Tile::TOKENS) * (product.depth / SUPER) * sizeof(Tokens), 64);
     }
     static constexpr int64_t PANEL_BYTES = STRIPS * SLAB * sizeof(Codes);
 
     ProductOf(const Product& given, const Team& given_team)
-        : product(given), team(given_team), n_blocks(given.depth / SUPER), n_tiles(ceiling(given.tokens, Tile::TOKENS)),
+        : product(given), team(given_team), n_blocks(given.depth / SUPER), n_tiles(divide_up(given.tokens, Tile::TOKENS)),
           tokens(reinterpret_cast<Tokens*>(given_team.scratch)),
           panel(reinterpret_cast<Codes*>(given_team.scratch + token_bytes(given) + given_team.rank * PANEL_BYTES)) {}
 
     void round_tokens() const {
         for (int64_t tile = team.rank; tile < n_tiles; tile += team.size) {
-            const int64_t first = tile * Tile::TOKENS, n = least(Tile::TOKENS, product.tokens - first);
+            const int64_t first = tile * Tile::TOKENS, n = smaller(Tile::TOKENS, product.tokens - first);
             const uint8_t* input = reinterpret_cast<const uint8_t*>(product.input) + first * product.input_stride;
             round_tile<Format, Tile::TOKENS, Tile::HALVES>(input, product.input_stride, n, n_blocks, tokens + tile * n_blocks);
         }
     }
 
-    // Rows beyond the last are copies of it, whose products nobody stores.
+    // Rows beyond the last are copies of it, whose products are not stored.
     void unpack_panel(int64_t first_row, int64_t n_strips, int64_t first_block, int64_t n) const {
         for (int64_t strip = 0; strip < n_strips; ++strip) {
             for (int lane = 0; lane < Tile::ROWS; lane += 8) {
                 const uint8_t* rows[8];
                 for (int r = 0; r < 8; ++r) {
-                    const int64_t row = least(first_row + strip * Tile::ROWS + lane + r, product.rows - 1);
+                    const int64_t row = smaller(first_row + strip * Tile::ROWS + lane + r, product.rows - 1);
                     rows[r] = product.weights + row * product.weight_stride + first_block * BLOCK_BYTES;
                 }
                 for (int64_t b = 0; b < n; ++b) {
@@ -72,9 +69,9 @@ template <class Tile, class Format> class ProductOf {
     void multiply(int64_t tile, int64_t first_row, const Codes* strip, int64_t first_block, int64_t n) const {
         alignas(64) float sums[Tile::TOKENS][Tile::ROWS] = {};
         Tile::template add<Format>(strip, tokens + tile * n_blocks + first_block, n, sums);
-        const int64_t first_token = tile * Tile::TOKENS, n_rows = least(Tile::ROWS, product.rows - first_row);
+        const int64_t first_token = tile * Tile::TOKENS, n_rows = smaller(Tile::ROWS, product.rows - first_row);
         uint8_t* output = reinterpret_cast<uint8_t*>(product.output) + first_token * product.output_stride;
-        for (int64_t t = 0; t < least(Tile::TOKENS, product.tokens - first_token); ++t) {
+        for (int64_t t = 0; t < smaller(Tile::TOKENS, product.tokens - first_token); ++t) {
             float* to = reinterpret_cast<float*>(output + t * product.output_stride) + first_row;
             if (n_rows == Tile::ROWS) {
                 for (int r = 0; r < Tile::ROWS; ++r) to[r] = sums[t][r] + (first_block ? to[r] : 0.0f);
@@ -85,14 +82,14 @@ template <class Tile, class Format> class ProductOf {
     }
 
     void compute_panel(int64_t first_row) const {
-        const int64_t n_strips = ceiling(least(PANEL_ROWS, product.rows - first_row), Tile::ROWS);
+        const int64_t n_strips = divide_up(smaller(PANEL_ROWS, product.rows - first_row), Tile::ROWS);
         constexpr int64_t CACHED = CACHED_TOKENS / Tile::TOKENS;
         for (int64_t block = 0; block < n_blocks; block += SLAB) {
-            const int64_t n = least(SLAB, n_blocks - block);
+            const int64_t n = smaller(SLAB, n_blocks - block);
             unpack_panel(first_row, n_strips, block, n);
             for (int64_t begin = 0; begin < n_tiles; begin += CACHED) {
                 for (int64_t strip = 0; strip < n_strips; ++strip) {
-                    for (int64_t tile = begin; tile < least(begin + CACHED, n_tiles); ++tile) {
+                    for (int64_t tile = begin; tile < smaller(begin + CACHED, n_tiles); ++tile) {
                         multiply(tile, first_row + strip * Tile::ROWS, panel + strip * SLAB, block, n);
                     }
                 }
@@ -108,7 +105,7 @@ template <class Tile, class Format> class ProductOf {
         if (team.rank == 0) team.restart(team.pool, 0);
         work.round_tokens();
         team.wait(team.pool);
-        const int64_t n_panels = ceiling(product.rows, PANEL_ROWS);
+        const int64_t n_panels = divide_up(product.rows, PANEL_ROWS);
         for (int64_t i = team.take(team.pool, 1); i < n_panels; i = team.take(team.pool, 1)) work.compute_panel(i * PANEL_ROWS);
     }
 };

@@ -16,7 +16,7 @@ namespace {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2^x for x <= 0, with a relative error of 1e-7; 0 below 2^-126, and for -inf. No number stays none.
+// 2^x for x <= 0, with a relative error of 1e-7; 0 below 2^-126, and for -inf. NaN stays NaN.
 //
 // x is split in an integer and a rest of at most 0.5. The polynomial is 1 + x * q(x), so that 2^0 is 1; the coefficients
 // of q give the least maximum of |p(x) / 2^x - 1| on [-0.5, 0.5], 2e-9 before they are rounded to floats, and were found

@@ -1,7 +1,7 @@
 // The product of a tile of tokens with a strip of rows by instructions that add four products of bytes to a 32-bit sum.
 //
-// The same for vectors of 256 and of 512 bits: V has the instructions, and how many tokens and vectors of rows fit its
-// registers. Scales are floats, as a product by an integer scale costs these CPUs twice as much.
+// The same for vectors of 256 and of 512 bits: V adds integers to the floats of vectors.h, and says how many tokens and
+// vectors of rows fit the registers. Scales are floats, as a product by an integer scale costs these CPUs twice as much.
 #pragma once
 
 #include "tiles.h"
@@ -11,8 +11,8 @@ namespace {
 
 template <class V> struct Dots {
     using Scale = float;
-    using Int = typename V::Int;
-    using Float = typename V::Float;
+    using Integers = typename V::Integers;
+    using Floats = typename V::Floats;
     static constexpr int TOKENS = V::TOKENS, VECTORS = V::VECTORS, LANES = V::LANES, ROWS = LANES * VECTORS;
     static constexpr bool HALVES = false;
 
@@ -21,9 +21,9 @@ template <class V> struct Dots {
     static void add(const Strip<Format, ROWS, Scale>* strip, const Numbers<Format, TOKENS>* tokens, int n_blocks,
                     float (*sums)[ROWS]) {
         for (int b = 0; b < n_blocks; ++b) {
-            Float total[TOKENS][VECTORS];
+            Floats total[TOKENS][VECTORS];
             for (int t = 0; t < TOKENS; ++t) {
-                for (int v = 0; v < VECTORS; ++v) total[t][v] = V::zero();
+                for (int v = 0; v < VECTORS; ++v) total[t][v] = V::all(0.0f);
             }
             for (int group = 0; group < SUPER / Format::GROUP; ++group) add_group(strip[b], tokens[b], group, total);
             if constexpr (Format::MINS) subtract_mins(strip[b], tokens[b], total);
@@ -31,7 +31,7 @@ template <class V> struct Dots {
                 for (int v = 0; v < VECTORS; ++v) {
                     float* to = sums[t] + LANES * v;
                     if constexpr (Format::TOKEN_GROUP == SUPER) {
-                        V::store(to, V::fma(total[t][v], V::all(tokens[b].scales[0][t]), V::load(to)));
+                        V::store(to, V::multiply_add(total[t][v], V::all(tokens[b].scales[0][t]), V::load(to)));
                     } else {
                         V::store(to, V::add(total[t][v], V::load(to)));
                     }
@@ -43,8 +43,8 @@ template <class V> struct Dots {
   private:
     template <class Format>
     static inline void add_group(const Strip<Format, ROWS, Scale>& strip, const Numbers<Format, TOKENS>& tokens, int group,
-                                 Float (*total)[VECTORS]) {
-        Int dot[TOKENS][VECTORS];
+                                 Floats (*total)[VECTORS]) {
+        Integers dot[TOKENS][VECTORS];
         for (int t = 0; t < TOKENS; ++t) {
             for (int v = 0; v < VECTORS; ++v) dot[t][v] = V::all(Format::OFFSET ? tokens.sums[group][t] : 0);
         }
@@ -52,30 +52,30 @@ template <class V> struct Dots {
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) {
             const int q = N * group + i;
-            Int codes[VECTORS];
+            Integers codes[VECTORS];
             for (int v = 0; v < VECTORS; ++v) codes[v] = V::load(strip.codes[q] + LANES * v);
             for (int t = 0; t < TOKENS; ++t) {
-                const Int numbers = V::all(tokens.quads[t][q]);
+                const Integers numbers = V::all(tokens.quads[t][q]);
                 for (int v = 0; v < VECTORS; ++v) dot[t][v] = V::dot_bytes(dot[t][v], codes[v], numbers);
             }
         }
         for (int v = 0; v < VECTORS; ++v) {
-            const Float scale = V::load(strip.scales[group] + LANES * v);
+            const Floats scale = V::load(strip.scales[group] + LANES * v);
             for (int t = 0; t < TOKENS; ++t) {
-                Float product = V::to_float(dot[t][v]);
+                Floats product = V::to_float(dot[t][v]);
                 if constexpr (Format::TOKEN_GROUP != SUPER) product = V::multiply(product, V::all(tokens.scales[group][t]));
-                total[t][v] = V::fma(product, scale, total[t][v]);
+                total[t][v] = V::multiply_add(product, scale, total[t][v]);
             }
         }
     }
 
     template <class Format>
     static inline void subtract_mins(const Strip<Format, ROWS, Scale>& strip, const Numbers<Format, TOKENS>& tokens,
-                                     Float (*total)[VECTORS]) {
+                                     Floats (*total)[VECTORS]) {
         for (int v = 0; v < VECTORS; ++v) {
-            const Float dmin = V::load(strip.dmin + LANES * v);
+            const Floats dmin = V::load(strip.dmin + LANES * v);
             for (int t = 0; t < TOKENS; ++t) {
-                Int mins = V::all(0);
+                Integers mins = V::all(0);
                 for (int i = 0; i < SUPER / Format::GROUP / 2; ++i) {
                     mins = V::dot_words(mins, V::load(strip.mins[i] + LANES * v), V::all(tokens.sums[i][t]));
                 }

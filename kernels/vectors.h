@@ -24,7 +24,7 @@ struct Vector8 {
     static Floats subtract(Floats x, Floats y) { return _mm256_sub_ps(x, y); }
     static Floats multiply(Floats x, Floats y) { return _mm256_mul_ps(x, y); }
     static Floats multiply_add(Floats x, Floats y, Floats z) { return _mm256_fmadd_ps(x, y, z); }
-    // `y` where one of them is no number
+    // `y` where one of them is NaN
     static Floats larger(Floats x, Floats y) { return _mm256_max_ps(x, y); }
     static Floats nearest_integer(Floats x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     // 2^n for an integer -127 <= n <= 127; 0 for -127

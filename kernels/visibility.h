@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "integers.h"
 #include "operation.h"
 
 namespace q3e {
@@ -18,7 +19,7 @@ constexpr int BLOCK = 128;  // keys of a block: 8 cells, a byte each in one uint
 constexpr uint16_t HIDDEN = 0xfc00;  // -inf in float16
 
 // The bits of a cell. Those of several cells are combined by "or": nothing is seen without the first bit, and without
-// the second everything is, with no bias. A cell without the first has the second.
+// the second every key is, with no bias. A cell without the first has the second.
 constexpr uint64_t SEEN = 0x0101010101010101, MASKED = 0x0202020202020202;
 
 struct Visibility {
@@ -28,10 +29,10 @@ struct Visibility {
     int64_t row_step;  // from one query to the next in `blocks`
 };
 
-inline int64_t key_blocks(const Attention& op) { return (op.keys + BLOCK - 1) / BLOCK; }
+inline int64_t key_blocks(const Attention& op) { return divide_up(op.keys, BLOCK); }
 
 inline int64_t visibility_bytes(const Attention& op) {
-    return (op.mask ? op.queries : 1) * key_blocks(op) * 8 + (op.queries + 1) / 2 * 8;
+    return (op.mask ? op.queries : 1) * key_blocks(op) * 8 + round_up(op.queries * 4, 8);
 }
 
 // Where it lies in scratch memory; nothing is read or written yet.
@@ -74,7 +75,7 @@ inline void read_visibility(const Attention& op, const Visibility& visibility, c
     for (int64_t query = first; query < last; ++query) {
         const auto* mask = reinterpret_cast<const uint16_t*>(reinterpret_cast<const char*>(op.mask) + query * op.mask_stride);
         if (!op.mask) {
-            visibility.n_seen[query] = static_cast<int32_t>((op.keys + CELL - 1) / CELL);
+            visibility.n_seen[query] = static_cast<int32_t>(divide_up(op.keys, CELL));
             if (query > 0) continue;  // one row serves all
             mask = nullptr;
         }

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from q3e_local.llama import kernels
+from q3e_local.llama import kernel_library
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 # How a variant of a library of `with_variants` multiplies float32 weights; other operations it leaves to llama.cpp.
@@ -65,9 +65,9 @@ def build_module() -> ModuleType:
 
 def compiled() -> Path:
     """The library that q3e-local opens. Skips the test where it was not compiled, or another thing is at fault."""
-    if not kernels.LIBRARY.is_file():
+    if not kernel_library.LIBRARY.is_file():
         pytest.skip("the kernels are not compiled")
-    return kernels.LIBRARY
+    return kernel_library.LIBRARY
 
 
 def sealed(path: Path, content: bytes) -> Path:
@@ -87,7 +87,7 @@ def with_variants(path: Path, interface: int | None = None, **variants: tuple[st
         pytest.skip(str(error))
     door = (SOURCES / "door.cpp").read_text()
     if interface is not None:
-        door = door.replace(f"return {kernels._INTERFACE}; }}", f"return {interface}; }}", 1)
+        door = door.replace(f"return {kernel_library._INTERFACE}; }}", f"return {interface}; }}", 1)
     lines = []
     for name in ("amx", "avx512", "avxvnni", "avx2"):
         how, why = variants.get(name, (NOTHING, None))
@@ -110,9 +110,9 @@ from dataclasses import asdict
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 import q3e_local
-from q3e_local.llama import kernels
+from q3e_local.llama import kernel_library
 if sys.argv[1]:
-    kernels.LIBRARY = Path(sys.argv[1])
+    kernel_library.LIBRARY = Path(sys.argv[1])
 with q3e_local.load("demo") as embedder:
     vectors = embedder.embed_documents(["a text", "another"]).vectors
     chosen, taken = asdict(embedder.engine.kernels), asdict(embedder.engine.kernels_taken)

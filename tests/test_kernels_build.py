@@ -348,8 +348,8 @@ def test_two_builds_at_once_leave_one_whole_library(tmp_path: Path, project: Pat
 
 WHO = """
 from pathlib import Path
-from q3e_local.llama import kernels
-kernels.LIBRARY = Path({!r})
+from q3e_local.llama import kernel_library, kernels
+kernel_library.LIBRARY = Path({!r})
 print(kernels.chosen())
 """
 

@@ -18,7 +18,7 @@ from q3e_local import kernel_choice
 from q3e_local.catalog import models_folder
 from q3e_local.errors import OptionError
 from q3e_local.kernel_choice import Kernels, Taken
-from q3e_local.llama import kernels, native
+from q3e_local.llama import kernel_library, kernels, native
 from q3e_local.llama.engine import LlamaEngine
 
 DEMO = models_folder() / "demo.gguf"
@@ -35,7 +35,7 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> Kernels:
     """What is chosen with this library, which must not be a variant; the program computes all the same."""
-    monkeypatch.setattr(kernels, "LIBRARY", path)
+    monkeypatch.setattr(kernel_library, "LIBRARY", path)
     chosen = kernels.chosen()
     assert chosen.variant is None
     assert kernels.counts() == Taken()
@@ -88,7 +88,7 @@ def test_a_cpu_that_there_are_none_for(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.usefixtures("undecided")
 def test_windows_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.sys, "platform", "win32")
+    monkeypatch.setattr(kernel_library.sys, "platform", "win32")
     chosen = kernels.chosen()
     assert chosen == Kernels(None, "the way into llama.cpp that they use is closed on Windows")
 
@@ -150,7 +150,7 @@ def test_a_damaged_library_is_not_opened(
 ) -> None:
     path = tmp_path / "q3e_kernels.so"
     path.write_bytes(damage(compiled().read_bytes()))
-    monkeypatch.setattr(kernels.ctypes, "CDLL", lambda path: pytest.fail("it was opened"))
+    monkeypatch.setattr(kernel_library.ctypes, "CDLL", lambda path: pytest.fail("it was opened"))
     chosen = refused(monkeypatch, path)
     assert chosen.is_wrong
     assert chosen.why == "q3e_kernels.so is damaged, or none that kernels/build.py made"
@@ -189,14 +189,17 @@ def test_a_library_with_other_functions(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_library_with_another_interface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = with_variants(tmp_path / "q3e_kernels.so", interface=99, avx2=(RIGHT, None))
     chosen = refused(monkeypatch, path)
-    assert (chosen.is_wrong, chosen.why) == (True, f"q3e_kernels.so has interface 99, not {kernels._INTERFACE}")
+    assert (chosen.is_wrong, chosen.why) == (
+        True,
+        f"q3e_kernels.so has interface 99, not {kernel_library._INTERFACE}",
+    )
 
 
 @posix
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
 def test_another_llama_cpp(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setattr(kernels, name, value)
+    monkeypatch.setattr(kernel_library, name, value)
     chosen = refused(monkeypatch, compiled())
     assert chosen.is_wrong
     assert value in chosen.why
@@ -297,7 +300,7 @@ def test_off_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where opening the library ended the process, this helps."""
     monkeypatch.setenv("Q3E_KERNELS", "off")
     monkeypatch.setattr(kernels, "Library", lambda path: pytest.fail("it was opened"))
-    assert refused(monkeypatch, kernels.LIBRARY).why == "Q3E_KERNELS=off"
+    assert refused(monkeypatch, kernel_library.LIBRARY).why == "Q3E_KERNELS=off"
 
 
 @posix
@@ -314,7 +317,7 @@ def test_a_variant_by_its_name(name: str) -> None:
 
 
 @posix
-def test_a_slower_one_is_told_of_the_faster(tmp_path: Path) -> None:
+def test_the_choice_of_a_slower_variant_names_the_faster(tmp_path: Path) -> None:
     path = with_variants(tmp_path / "q3e_kernels.so", avx512=(RIGHT, None), avx2=(RIGHT, None), amx=(RIGHT, "no"))
     found = chosen_in(path, Q3E_KERNELS="avx2")["chosen"]
     assert (found["variant"], found["faster"][0]) == ("avx2", "unset Q3E_KERNELS: this CPU runs avx512 too")

@@ -73,8 +73,8 @@ struct AttentionMemory {
     }
 };
 
-// What is added to the score of query `q` and key `k`. The last keys of a causal, packed or prefix mask belong to
-// nobody, as the unused cells of llama.cpp's cache.
+// What is added to the score of query `q` and key `k`. The last keys of a causal, packed or prefix mask are
+// seen by no query, as the unused cells of llama.cpp's cache.
 inline double mask_value(const AttentionCase& one, int64_t q, int64_t k, Random& random) {
     const int64_t used = one.keys > 64 ? one.keys - 17 : one.keys, place = used - one.queries + q, text = 23;
     const int64_t prefix = used / 4;

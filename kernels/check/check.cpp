@@ -16,7 +16,7 @@ namespace {
 
 std::string running;  // for a signal, which cannot ask
 
-void tell_signal(int number) {
+void print_signal(int number) {
     const char text[] = "\nENDED BY A SIGNAL (an overrun, or an instruction that this CPU lacks) in ";
     ssize_t written = write(STDOUT_FILENO, text, sizeof text - 1);
     written += write(STDOUT_FILENO, running.data(), running.size());
@@ -85,7 +85,7 @@ int main(int n, char** words) {
         }
     }
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) std::signal(number, q3e::check::tell_signal);
+    for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) std::signal(number, q3e::check::print_signal);
 #endif
     return q3e::check::check_all(names, quick);
 }

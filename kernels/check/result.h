@@ -24,7 +24,7 @@ class Result {
         ++cases_;
         squares_ = 0;
         numbers_ = 0;
-        told_ = false;
+        has_failed_ = false;
     }
 
     // One number of the output: where it is, what the reference says, and the unit of its error.
@@ -53,10 +53,10 @@ class Result {
         }
     }
 
-    // Tells the first failure of a case, of the first cases that fail.
+    // Prints the first failure of a case, for the first five cases that fail.
     void fail(const std::string& why) {
-        if (told_) return;
-        told_ = true;
+        if (has_failed_) return;
+        has_failed_ = true;
         if (++failed_ <= 5) std::printf("FAILED %s\n    %s\n    %s\n", title_.c_str(), name_.c_str(), why.c_str());
     }
 
@@ -74,7 +74,7 @@ class Result {
     Bound bound_;
     int64_t cases_ = 0, left_ = 0, failed_ = 0, numbers_ = 0;
     double worst_ = 0, mean_ = 0, squares_ = 0;
-    bool told_ = false;
+    bool has_failed_ = false;
 };
 
 class Results {

@@ -7,11 +7,9 @@ Python; knows no package of ours.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,39 +26,14 @@ WAYS = {
 STATIC = ["-O3", "-static"]
 
 
-class CompilerError(Exception):
-    """A compiler refused; the text is the command and what it said."""
-
-
 def compile_check(target: Path, flags: list[str]) -> None:
-    """Compile the kernels without the door, and the check program. Raises build.BuildError and CompilerError."""
-    variants, command = build.variants(), [*build.compiler(), "-std=c++17", *flags]
+    """Compile the kernels without the door, and the check program. Raises build.BuildError."""
+    command = [*build.compiler(), *flags]
     with tempfile.TemporaryDirectory() as folder:
-
-        def compiled(name: str, more: list[str]) -> str:
-            output = str(Path(folder, Path(name).name).with_suffix(".o"))
-            run([*command, *more, "-c", str(HERE.parent / name), "-o", output])
-            return output
-
-        def variant(name: str) -> str | None:
-            try:
-                return compiled(f"{name}.cpp", variants[name])
-            except CompilerError as error:
-                print(f"{name} left out: {error}", flush=True)
-                return None
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = dict(zip(variants, pool.map(variant, variants), strict=True))
-        without = [f"-DQ3E_WITHOUT_{name.upper()}" for name, file in objects.items() if file is None]
-        files = [compiled("cpu.cpp", without), compiled("check/check.cpp", without), *filter(None, objects.values())]
-        run([*command, *files, "-pthread", "-o", str(target)])
-
-
-def run(command: list[str]) -> None:
-    """Run a compiler. Raises CompilerError."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CompilerError(f"{' '.join(command)}\n{done.stderr.strip()}")
+        objects, left_out = build.compiled(command, ["cpu.cpp", "check/check.cpp"], Path(folder))
+        build.link([*command, *objects, "-pthread"], target)
+    for name, why in left_out.items():
+        print(build.left_out_sentence(name, why))
 
 
 def check(way: str, arguments: list[str]) -> int:
@@ -83,10 +56,10 @@ def main() -> int:
     arguments = [*(["--quick"] if chosen.quick else []), *chosen.variant]
     try:
         if chosen.static:
-            compile_check(chosen.static, STATIC)
+            compile_check(chosen.static.resolve(), STATIC)
             return 0
         return max([abs(check(way, arguments)) for way in chosen.way or WAYS])
-    except (build.BuildError, CompilerError) as failure:
+    except build.BuildError as failure:
         sys.exit(str(failure))
 
 

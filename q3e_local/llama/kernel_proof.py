@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.llama import operation
+from q3e_local.llama.kernel_library import Library
 from q3e_local.llama.native import NativeError
-
-if TYPE_CHECKING:
-    from q3e_local.llama.kernels import Library
 
 # Types of weights, and of keys and values: the code of a kernel differs for each. The first of each is computed by
 # two threads, which wait for each other: long, on a busy machine.

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from q3e_local.endings import ended
+from q3e_local.llama.kernel_library import Library
 from q3e_local.llama.kernel_proof import DisagreementError, Proof
 
 _PATIENCE_S = 60.0  # it takes a second where nothing else wants the CPU
@@ -47,8 +48,6 @@ def held(library: Path, variant: str) -> int:
 
 
 def _held_here(library: Path, variant: str) -> int:
-    from q3e_local.llama.kernels import Library
-
     opened = Library(library)
     opened.let_in()
     return Proof(opened).held(variant)
