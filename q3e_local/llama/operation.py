@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 
 import numpy as np
@@ -17,6 +17,9 @@ from q3e_local.llama.native import NativeError, function
 
 F32, F16 = 0, 1  # of ggml_type in ggml.h
 ON_TRIAL = "q3e on trial"  # the name of an operation that a variant on trial computes: see kernels/door.cpp
+
+Watch = AbstractContextManager[object]  # entered before a computation, left after it: a stopwatch, for instance
+_NOBODY: Watch = nullcontext()
 
 _ROOM = 1 << 16  # bytes for what a graph of a few tensors needs beside their data
 
@@ -55,7 +58,12 @@ def quantized(weights: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
 
 
 def product(
-    weights: NDArray[np.uint8], kind: int, tokens: NDArray[np.float32], n_threads: int = 1, name: str = ""
+    weights: NDArray[np.uint8],
+    kind: int,
+    tokens: NDArray[np.float32],
+    n_threads: int = 1,
+    name: str = "",
+    watch: Watch = _NOBODY,
 ) -> NDArray[np.float32]:
     """The tokens (n_tokens, depth) times each row of the weights (n_rows, bytes of a row): (n_tokens, n_rows).
 
@@ -72,7 +80,7 @@ def product(
         return int(_mul_mat(graph.context, rows, seen))
 
     n_bytes = weights.nbytes + apart.nbytes + 4 * n_tokens * len(weights)
-    return _computed(of, n_bytes, (n_tokens, len(weights)), n_threads, name)
+    return _computed(of, n_bytes, (n_tokens, len(weights)), n_threads, name, watch)
 
 
 def attention(
@@ -84,6 +92,7 @@ def attention(
     scale: float,
     n_threads: int = 1,
     name: str = "",
+    watch: Watch = _NOBODY,
 ) -> NDArray[np.float32]:
     """softmax(scale * query . key + mask) . value, as llama.cpp asks it of flash attention.
 
@@ -107,7 +116,7 @@ def attention(
         return int(_attend(graph.context, asked, *stored, hidden, scale, 0.0, 0.0))
 
     n_bytes = 2 * query.nbytes + key.nbytes + value.nbytes + (0 if mask is None else mask.nbytes)
-    return _computed(of, n_bytes, query.shape, n_threads, name)
+    return _computed(of, n_bytes, query.shape, n_threads, name, watch)
 
 
 class _Graph:
@@ -137,14 +146,15 @@ def _graph(n_bytes: int) -> Iterator[_Graph]:
 
 
 def _computed(
-    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int, name: str
+    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int, name: str, watch: Watch
 ) -> NDArray[np.float32]:
     with _graph(2 * n_bytes + (64 << 20)) as graph:
         result = of(graph)
         _set_name(result, name.encode())
         nodes = _new_graph(graph.context)
         _expand(nodes, result)
-        status = _compute(graph.context, nodes, n_threads)
+        with watch:
+            status = _compute(graph.context, nodes, n_threads)
         if status != 0:
             raise NativeError(f"ggml_graph_compute_with_ctx answered {status}")
         found = np.empty(shape, np.float32)
