@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.batching import N_TILE
 from q3e_local.errors import OptionError
-
-KvType = Literal["f16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,6 @@ class EngineConfig:
     n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
     n_batch: int | None = None  # tokens computed at once; larger ones attend over each other's masked cells
     n_seq_max: int = 64  # texts in one batch; each costs one row of logits (0.6 MB) in llama.cpp's buffers
-    flash_attention: bool | None = None
-    # Of texts longer than a batch:
-    long_flash_attention: bool | None = None
-    long_kv_type: KvType | None = None  # of their keys and values
-    long_batch: int | None = None  # tokens of them computed at once
     tap: bool = True  # read the hidden state before the vocabulary projection
     self_tuning: bool = False  # try other settings in the first batches of real work, and keep what is faster
 
@@ -41,15 +33,12 @@ class EngineConfig:
             "n_gpu_layers": (0, 1_000_000),
             "n_ctx_max": (1, 1_000_000_000),
             "n_batch": (1, 65_536),
-            "long_batch": (N_TILE, 65_536),  # fewer would be added up in f16
             "n_seq_max": (1, 256),  # LLAMA_MAX_SEQ: llama.cpp asserts above it
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise OptionError(f"{name} must be between {low} and {high}, got {value}")
-        if self.long_kv_type not in (None, *get_args(KvType)):
-            raise OptionError(f"long_kv_type must be {' or '.join(get_args(KvType))}, got {self.long_kv_type}")
 
 
 class Engine(Protocol):

@@ -6,10 +6,8 @@ Arithmetic on a ModelInfo: touches neither llama.cpp nor the machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from q3e_local.batching import N_UNSPLIT
-from q3e_local.engine import KvType
 from q3e_local.model_file import ModelInfo
 from q3e_local.tuning import Settings
 
@@ -27,31 +25,29 @@ class ContextPlan:
     n_batch: int
     n_seq_max: int
     tap: bool
-    flash_attention: bool = True
-    kv_type: KvType | Literal["f32"] = "f16"
+    exact: bool = False  # keys and values in f32, and no flash attention
 
     def n_bytes(self, model: ModelInfo) -> int:
         """An upper estimate of what llama.cpp will allocate, checked against its log for all three sizes."""
-        kv = self.n_ctx * model.kv_bytes_per_token * (2 if self.kv_type == "f32" else 1)
+        kv = self.n_ctx * model.kv_bytes_per_token * (2 if self.exact else 1)
         # One row of logits an output, on the host and again in the graph.
         n_outputs = self.n_seq_max if self.tap else self.n_batch
         logits = 2 * n_outputs * model.n_vocab * 4
         activations = self.n_batch * (3 * model.n_ff + 8 * model.n_embd) * 4
         attended = self.n_batch * self.n_ctx
-        # Without flash attention the mask is f32 and the scores too, which are copied where KV are of another type.
-        per_pair = 2 if self.flash_attention else 4 + model.n_head * (4 if self.kv_type == "f32" else 6)
+        # Without flash attention the mask is f32, and so are the scores.
+        per_pair = 4 + 4 * model.n_head if self.exact else 2
         return kv + logits + activations + attended * per_pair
 
 
-def for_batches(n_batch: int, n_seq_max: int, tap: bool, flash_attention: bool) -> ContextPlan:
+def for_batches(n_batch: int, n_seq_max: int, tap: bool) -> ContextPlan:
     """The context an engine begins with: for batches of texts that are no longer than one."""
-    return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, flash_attention)
+    return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap)
 
 
-def for_long(settings: Settings, n_ctx: int, tap: bool) -> ContextPlan:
-    """The context for one text that is longer than a batch, in pieces."""
-    n_batch = min(max(settings.long_batch, N_UNSPLIT), n_ctx)
-    return ContextPlan(n_ctx, n_batch, 1, tap, settings.long_flash_attention, settings.long_kv_type)
+def for_long(n_batch: int, n_ctx: int, tap: bool, *, exact: bool = False) -> ContextPlan:
+    """The context for one text alone, in pieces of `n_batch` tokens, or N_TILE where that is more."""
+    return ContextPlan(n_ctx, min(max(n_batch, N_UNSPLIT), n_ctx), 1, tap, exact)
 
 
 def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, n_ctx: int = 0) -> int:
@@ -59,10 +55,10 @@ def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool
 
     `n_ctx`: the longest text; above a batch it needs a context of its own.
     """
-    plan = for_batches(settings.n_batch, n_seq_max, tap, settings.flash_attention)
+    plan = for_batches(settings.n_batch, n_seq_max, tap)
     n_bytes = model.size_bytes + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
     if n_ctx > settings.n_batch:
-        n_bytes += for_long(settings, padded(n_ctx), tap).n_bytes(model)
+        n_bytes += for_long(settings.n_batch, padded(n_ctx), tap).n_bytes(model)
     return n_bytes
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,30 +20,14 @@ from typing import Protocol
 from q3e_local import machine
 from q3e_local.endings import manner
 from q3e_local.errors import CrashError, NotEnoughMemoryError
-from q3e_local.trials import N_ROUNDS, Race
+from q3e_local.trials import Race
 from q3e_local.tune_child import ModelInChild
 from q3e_local.tuned import Place
-from q3e_local.tuning import (
-    LONG_ATTENTION,
-    TUNABLE,
-    Host,
-    Reason,
-    Settings,
-    Tuned,
-    Value,
-    defaults,
-    other_threads,
-    shown,
-    tried,
-)
+from q3e_local.tuning import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads
 
-LENGTHS = {"short": 16, "medium": 128, "long": 1024, "2,048": 2048, "4,096": 4096}  # tokens of a text
-N_BATCHES = (256, 768, 1024)
+LENGTHS = {"short": 16, "medium": 128}  # tokens of a text
+N_BATCHES = (1024, 2048)  # smaller ones than the default have won nowhere
 N_BATCHES_ON_GPU = (512, 2048, 4096)
-LONG_BATCHES = (256, 512, 1024, 2048)
-_HAS_BF16 = "AVX512_BF16"  # the only CPUs whose products of bf16 llama.cpp is fast with
-_LONG_ROUNDS = 3  # a sample takes seconds, so that fewer tell
-_SLOWER = 2  # long texts than short ones, until they are measured
 _SAMPLE_S = 0.5  # of work of each size, as far as that makes sense
 _SPARE = 1.2  # times the estimate of a budget: speeds differ between settings
 _LEAST, _MOST = 128, 16_384  # tokens
@@ -71,7 +55,7 @@ class Row:
     """One value of one setting: its speeds by size of text, in tokens a second, medians of the rounds."""
 
     setting: str
-    value: Value
+    value: int
     speeds: dict[str, float]
     ratio: float | None  # to the value there was before, median of the rounds; None for that one itself
     n_rounds: int
@@ -140,40 +124,16 @@ class Tuning:
         self._model.use(self._settings)
         self._warm_up()
         if not self._host.on_gpu:
-            self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), self._usual_work())
-        with self._where_there_is_room("flash_attention"):
-            self._try("flash_attention", [False], {**self._usual_work(), "long": self._tokens(2, "long")})
+            work = {size: self._tokens() for size in LENGTHS}
+            self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), work)
         others = N_BATCHES_ON_GPU if self._host.on_gpu else N_BATCHES
-        whole = max(others) * 3 // 4  # of each size: in all one and a half of the largest batch
-        self._try("n_batch", others, {"short": whole, "medium": whole}, together=True)
-        self._try_long()
+        try:
+            self._try("n_batch", others, {"medium": max(others)})  # which the largest batch takes at once
+        except NotEnoughMemoryError as error:
+            self._left_out.append(f"n_batch: {error}")
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
         return Found(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
-
-    def _try_long(self) -> None:
-        """How texts longer than a batch are computed: their attention, then the tokens of a piece."""
-        attentions = [name for name in LONG_ATTENTION if name != "plain bf16" or _HAS_BF16 in self._host.features]
-        if self._host.on_gpu:
-            attentions = attentions[:2]
-        n_values = len(attentions) + len({self._settings.long_batch, *LONG_BATCHES})
-        self._speed /= _SLOWER
-        lengths = {size: LENGTHS[size] for size in ("4,096", "2,048")}
-        if self._clock() + _LONG_ROUNDS * n_values * sum(lengths.values()) / self._speed > self._ends:
-            del lengths["4,096"]
-        works = {size: n for size, n in lengths.items() if min(n, self._model.n_ctx_max) > self._settings.n_batch}
-        if not works:
-            return
-        with self._where_there_is_room("long texts"):
-            self._try("long_attention", attentions, works)
-            self._try("long_batch", LONG_BATCHES, works)
-
-    @contextmanager
-    def _where_there_is_room(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except NotEnoughMemoryError as error:
-            self._left_out.append(f"{what}: {error}")
 
     def _warm_up(self) -> None:
         """The first call makes buffers and reads the weights in; the second one shows about how fast it is."""
@@ -183,33 +143,22 @@ class Tuning:
             self._speed = LENGTHS["medium"] / max(self._clock() - began, 1e-6)
         self._is_cold = False
 
-    def _usual_work(self) -> dict[str, int]:
-        return {size: self._tokens(1, size) for size in ("short", "medium")}
+    def _tokens(self) -> int:
+        """Whole texts that take about `_SAMPLE_S`."""
+        n_tokens = max(_LEAST, min(_MOST, int(_SAMPLE_S * self._speed)))
+        return n_tokens // LENGTHS["medium"] * LENGTHS["medium"]
 
-    def _tokens(self, share: float, size: str) -> int:
-        """Tokens that take about `_SAMPLE_S` times `share`: some whole texts, or a single one that is shorter."""
-        n_tokens = max(_LEAST, min(_MOST, int(share * _SAMPLE_S * self._speed)))
-        return n_tokens if size == "long" else n_tokens // LENGTHS["medium"] * LENGTHS["medium"]
-
-    def _try(
-        self,
-        setting: str,
-        others: Sequence[Value],
-        work: dict[str, int],
-        *,
-        together: bool = False,
-        instead: Value | None = None,
-    ) -> None:
+    def _try(self, setting: str, others: Sequence[int], work: dict[str, int], instead: int | None = None) -> None:
         """Let the values of one setting race, and take the winner.
 
         Where the first of them ends the process, another is raced against; that one comes as `instead`, and is taken
         once it has done the work.
         """
-        first: Value = getattr(self._settings, setting) if instead is None else instead
+        first: int = getattr(self._settings, setting) if instead is None else instead
         others = [other for other in others if other != first]
-        race = Race(first, others, _LONG_ROUNDS if setting.startswith("long") else N_ROUNDS)
-        measured: dict[Value, list[dict[str, float]]] = {}  # by value: a round's speeds by size of text
-        crashes: dict[Value, CrashError] = {}
+        race = Race(first, others)
+        measured: dict[int, list[dict[str, float]]] = {}  # by value: a round's speeds by size of text
+        crashes: dict[int, CrashError] = {}
         while not race.is_over or (instead is not None and not measured):
             order = race.order() or [first]
             n_tokens, n_rounds = sum(work.values()) * len(order), max(1, race.n_rounds_left)
@@ -217,10 +166,8 @@ class Tuning:
                 self._left_out.append(self._what_is_left(setting, order, n_tokens * n_rounds))
                 self._left_out_s += n_tokens * n_rounds / self._speed
                 break
-            self._tell(f"{setting}: {', '.join(shown(value) for value in order)}")
+            self._tell(f"{setting}: {', '.join(map(str, order))}")
             texts = {size: self._texts(n, size) for size, n in work.items()}
-            if together:
-                texts = {"mixed": [text for of_size in texts.values() for text in of_size]}
             for value in order:
                 try:
                     measured.setdefault(value, []).append(self._speeds(setting, value, texts))
@@ -237,18 +184,16 @@ class Tuning:
             self._add_rows(setting, None, {value: measured[value] for value in crashes}, crashes)
             left = [other for other in others if other not in crashes]
             if left:
-                self._try(setting, left[1:], work, together=together, instead=left[0])
+                self._try(setting, left[1:], work, instead=left[0])
             return
         self._add_rows(setting, race, measured, crashes)
         if measured and (race.is_over or instead is not None):
-            self._decided.update(LONG_ATTENTION[str(first)] if setting == "long_attention" else [setting])
-            if race.winner != getattr(self._settings, setting):
-                self._settings = tried(self._settings, setting, race.winner, Reason("tuned", "fastest"))
+            self._decided.add(setting)
+            self._settings = self._settings.changed(setting, race.winner, Reason("tuned", "fastest"))
 
-    def _speeds(self, setting: str, value: Value, texts: dict[str, list[str]]) -> dict[str, float]:
+    def _speeds(self, setting: str, value: int, texts: dict[str, list[str]]) -> dict[str, float]:
         """Of a round, by size of text. Raises CrashError where the process ends with this value."""
-        # As if given: what is measured is not to be replaced for want of memory.
-        self._model.use(tried(self._settings, setting, value, Reason("given", "being measured")))
+        self._model.use(self._settings.changed(setting, value, Reason("given", "being measured")))
         if self._is_cold:
             self._warm_up()
         return {size: self._model.speed(of_size) for size, of_size in texts.items()}
@@ -256,9 +201,9 @@ class Tuning:
     def _add_rows(
         self,
         setting: str,
-        race: Race[Value] | None,
-        measured: dict[Value, list[dict[str, float]]],
-        crashes: dict[Value, CrashError],
+        race: Race[int] | None,
+        measured: dict[int, list[dict[str, float]]],
+        crashes: dict[int, CrashError],
     ) -> None:
         for value, rounds in measured.items():
             sizes = rounds[0] if rounds else ()
@@ -269,14 +214,14 @@ class Tuning:
             ratio = statistics.median(ratios) if ratios else None
             self._rows.append(Row(setting, value, speeds, ratio, len(rounds), is_best, crash))
 
-    def _say_crashes(self, setting: str, crashes: dict[Value, CrashError]) -> None:
+    def _say_crashes(self, setting: str, crashes: dict[int, CrashError]) -> None:
         for value, crash in crashes.items():
             said = f"; its last words: {crash.last_words}" if crash.last_words else ""
             how = manner(crash.exit_code)
-            self._left_out.append(f"{setting}: {shown(value)} ends the process here, by {how}{said}")
+            self._left_out.append(f"{setting}: {value} ends the process here, by {how}{said}")
 
-    def _what_is_left(self, setting: str, order: Sequence[Value], n_tokens: int) -> str:
-        values = ", ".join(shown(value) for value in order)
+    def _what_is_left(self, setting: str, order: Sequence[int], n_tokens: int) -> str:
+        values = ", ".join(map(str, order))
         return f"{setting}: no time to tell {values} apart; it takes about {n_tokens / self._speed:.0f} s more"
 
     def _texts(self, n_tokens: int, size: str) -> list[str]:

@@ -47,9 +47,9 @@ class MeasuredModel:
         """Of the model and of this machine."""
         from q3e_local.llama import native
 
-        features, on_gpu = native.features(), self._engine.on_gpu
-        host = Host(machine.physical_cores(), on_gpu, features)
-        return Facts(host, tuned.here(native.version(), features, on_gpu), self._engine.n_ctx_max)
+        on_gpu = self._engine.on_gpu
+        place = tuned.here(native.version(), native.features(), on_gpu, self._engine.kernels.name)
+        return Facts(Host(machine.physical_cores(), on_gpu), place, self._engine.n_ctx_max)
 
     def use(self, settings: Settings) -> None:
         """Go on with these settings."""

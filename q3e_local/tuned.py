@@ -19,16 +19,13 @@ from typing import Any
 from q3e_local import machine
 from q3e_local.engine import EngineConfig
 from q3e_local.folders import state_folder
+from q3e_local.kernel_choice import OFF
 from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 2  # of the file; a change of Place or Tuned is another
-_GONE = "repack"  # version 0.1.0 kept this setting too
-_TYPES = {
-    "n_threads": int, "n_batch": int, "flash_attention": bool,
-    "long_flash_attention": bool, "long_kv_type": str, "long_batch": int,
-}  # fmt: skip
+_LAYOUT = 3  # of the file; a change of Place or Tuned is another
+_OLD_LAYOUT = 2  # of version 0.1.0, which had no kernels of ours, and more settings
 
 
 @dataclass(frozen=True)
@@ -38,31 +35,30 @@ class Place:
     binding: str  # version of llama-cpp-python
     features: str | None = None  # of the CPU, that its build uses
     on_gpu: bool | None = None
+    kernels: str | None = None  # the variant of ours that computed, or `off`
     cpu: str = ""
     n_cores: int = 0
     n_cpus: int = 0
 
 
-def here(binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None) -> Place:
+def here(
+    binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None, kernels: str | None = None
+) -> Place:
     """This machine, as far as this process may use it."""
     return Place(
         binding,
         None if features is None else " ".join(sorted(features)),
         on_gpu,
+        kernels,
         machine.cpu_name(),
         machine.physical_cores(),
         machine.logical_cpus(),
     )
 
 
-def find(
-    digest: str, binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None
-) -> Tuned | None:
-    """What was found for this model file here; the newest, should there be several. A damaged file is set aside."""
+def find(digest: str, place: Place) -> Tuned | None:
+    """What was found for this model file there; the newest, should there be several. A damaged file is set aside."""
     found = [kept for path in _files(digest) if (kept := _read(path)) is not None]
-    if not found:
-        return None
-    place = here(binding, features, on_gpu)
     return max((tuned for where, tuned in found if _agree(where, place)), key=lambda one: one.day, default=None)
 
 
@@ -71,7 +67,7 @@ def planned(digest: str, config: EngineConfig) -> Settings:
     from importlib.metadata import version  # slow to import, and only a server and `show` need it
 
     host = Host(machine.physical_cores(), on_gpu=bool(config.n_gpu_layers))
-    return settle(config, host, find(digest, version("llama-cpp-python")))
+    return settle(config, host, find(digest, here(version("llama-cpp-python"))))
 
 
 def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> tuple[Path, Tuned]:
@@ -126,22 +122,22 @@ def _agree(one: Place, other: Place) -> bool:
 
 def _check(tuned: Tuned) -> None:
     """Raise ValueError or TypeError for what cannot have been found."""
-    for name, kind in _TYPES.items():
-        value = getattr(tuned, name)
-        if value is not None and type(value) is not kind:
+    values = {name: getattr(tuned, name) for name in TUNABLE}
+    for name, value in values.items():
+        if value is not None and type(value) is not int:
             raise TypeError(f"{name} is {value!r}")
     date.fromisoformat(tuned.day)
-    EngineConfig(**{name: getattr(tuned, name) for name in TUNABLE})
+    EngineConfig(**values)
 
 
 def _read(path: Path) -> tuple[Place, Tuned] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if type(content["layout"]) is int and content["layout"] != _LAYOUT:
+        if type(content["layout"]) is int and content["layout"] not in (_LAYOUT, _OLD_LAYOUT):
             logger.info("%s is of another version of q3e-local, and is not used", path)
             return None
-        found = {name: value for name, value in content["tuned"].items() if name != _GONE}
-        place, tuned = Place(**content["place"]), Tuned(**found)
+        place = Place(**{"kernels": OFF} | content["place"])
+        tuned = Tuned(**{field.name: content["tuned"][field.name] for field in fields(Tuned)})
         _check(tuned)
         return place, tuned
     except FileNotFoundError:

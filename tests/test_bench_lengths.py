@@ -22,39 +22,35 @@ def lengths(*arguments: object) -> Any:
     return CliRunner().invoke(main, [str(one) for one in arguments], catch_exceptions=False)
 
 
-def rounds(output: Path) -> dict[str, dict[str, int]]:
-    """How many there are, by length and label."""
-    cells = json.loads(output.read_text())["lengths"]
-    return {length: {label: len(found) for label, found in cell.items()} for length, cell in cells.items()}
+def rounds(output: Path) -> dict[str, int]:
+    """How many there are, by length."""
+    return {length: len(found) for length, found in json.loads(output.read_text())["lengths"].items()}
 
 
-def test_each_length_is_measured_with_all_settings_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, str]] = []
+def test_each_length_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
     decode = LlamaEngine.decode
 
     def recorded(self: LlamaEngine, sequences: Any, n_prefix: Any = None) -> Any:
-        settings = self.settings
-        seen.extend((len(ids), f"{settings.long_attention} {settings.long_batch}") for ids in sequences)
+        seen.extend(map(len, sequences))
         return decode(self, sequences, n_prefix)
 
     monkeypatch.setattr(LlamaEngine, "decode", recorded)
     output = tmp_path / "lengths.json"
-    asked = ["--model", DEMO, "--rounds", 1, "--with", "plain-bf16-64", "--output", output]
+    asked = ["--model", DEMO, "--rounds", 1, "--output", output]
     result = lengths(*asked, "--lengths", "600,16,99999")
     assert result.exit_code == 0
     assert "99,999 tokens: left out: the model takes" in result.stderr
-    usual = "flash f16 512"
-    assert [one for one in seen if one[0] != 64] == [(16, usual), (600, usual), (600, "plain bf16 64")]
-    assert rounds(output) == {"16": {"chosen": 1}, "600": {"chosen": 1, "plain-bf16-64": 1}}
+    assert [n for n in seen if n != 64] == [16, 600]
+    assert rounds(output) == {"16": 1, "600": 1}
     assert result.stdout == output.with_suffix(".md").read_text()
     table = result.stdout.splitlines()
-    assert table[0] == "| tokens | chosen | plain-bf16-64 |"
+    assert table[0] == "| tokens | tokens/s |"
     assert [line.split(" |")[0] for line in table[2:4]] == ["| 16", "| 600"]
-    assert table[5].startswith("- plain-bf16-64: cosine to chosen 0.99")
     seen.clear()
     assert lengths(*asked, "--lengths", "600,700", "--rounds", 2).exit_code == 0
-    assert [n for n, _ in seen if n != 64] == [600, 600, 700, 700, 700, 700]  # the first round of 600 was there
-    assert rounds(output)["600"] == {"chosen": 2, "plain-bf16-64": 2}
+    assert [n for n in seen if n != 64] == [600, 700, 700]  # the first round of 600 was there
+    assert rounds(output) == {"16": 1, "600": 2, "700": 2}
     assert len(json.loads(output.read_text())["runs"]) == 2
 
 
@@ -68,14 +64,6 @@ def test_a_curve_is_of_one_model_and_is_drawn_anew_without_measuring(tmp_path: P
     output.write_text(json.dumps(content | {"model": {"name": "another", "digest": "00"}}))
     result = lengths("--model", DEMO, "--lengths", "16", "--output", output)
     assert (result.exit_code, "is of another model, another" in result.stderr) == (1, True)
-
-
-@pytest.mark.parametrize("label", ["plain", "plain-f32-512", "flash-f16"])
-def test_settings_that_do_not_exist_are_refused_before_anything_is_measured(label: str, tmp_path: Path) -> None:
-    result = lengths("--model", DEMO, "--with", label, "--output", tmp_path / "lengths.json")
-    assert result.exit_code == 2
-    assert "is not like flash-f16-512" in result.stderr
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def answers(line: str, monkeypatch: pytest.MonkeyPatch, shell: str = "zsh") -> l
     [
         ("em", ["embed"]),
         ("embed --dim", ["--dimensions"]),
-        ("embed --no-fl", ["--no-flash-attention"]),
+        ("embed --ba", ["--batch-tokens"]),
         ("embed --too-long ", ["truncate", "error"]),
         ("embed --format js", ["jsonl", "json"]),
         ("embed -m de", ["demo"]),

@@ -40,7 +40,7 @@ MEANINGS = [
     (["--max-tokens", 32768, "--too-long", "error"], {}),
     (["--threads", 1], {}),
     (["--threads", 2, "--gpu-layers", 0], {}),
-    (["--batch-tokens", 64, "--flash-attention"], {}),
+    (["--batch-tokens", 64], {}),
 ]
 
 
@@ -161,7 +161,16 @@ REFUSED = [
     ([".", "--glob", "/*.md"], "--glob '/*.md' is no pattern: "),
     (["-", "-"], "stdin (-) can be read only once"),
     (["--no-such-option"], "No such option"),
-    (["--repack"], "No such option"),  # of version 0.1.0
+    *(
+        ([option], "No such option")  # of version 0.1.0
+        for option in (
+            "--repack",
+            "--no-flash-attention",
+            "--no-long-flash-attention",
+            "--long-kv-type",
+            "--long-batch-tokens",
+        )
+    ),
     (["-o", "out.txt"], "out.txt does not say its format: end it in .jsonl, .ndjson, .json, "),
     (["-o", "out"], "out does not say its format: "),
     (["--resume"], "--resume needs -o with a .jsonl or .npy file"),
@@ -225,19 +234,10 @@ def test_what_was_probably_not_meant_is_said(arguments, said, tmp_path):
 def test_what_was_chosen_and_why_is_explained_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     for command in (["embed", "--text", "one"], ["bench", "--seconds", 0]):
-        result = run(*command, "-m", "demo", "-q", "--explain", "--batch-tokens", 64, "--no-flash-attention")
+        result = run(*command, "-m", "demo", "-q", "--explain", "--batch-tokens", 64)
         assert result.exit_code == 0
         kernels, *settings = result.stderr.splitlines()
         assert re.fullmatch(r"demo: kernels (off|avx2|avxvnni|avx512|amx) \(.+\)", kernels)
         settings = [line for line in settings if ": for more speed, " not in line]
-        assert settings[:3] == [
-            "demo: n_threads 1 (physical cores)",
-            "demo: n_batch 64 (given)",
-            "demo: flash_attention off (given)",
-        ]
-        assert settings[3:6] == [
-            "demo: long_flash_attention off (as for batches)",
-            "demo: long_kv_type f16 (default)",
-            "demo: long_batch 64 (as for batches)",
-        ]
+        assert settings[:2] == ["demo: n_threads 1 (physical cores)", "demo: n_batch 64 (given)"]
     assert embed("--text", "one", "-q").stderr == ""

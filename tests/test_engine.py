@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ import q3e_local
 from q3e_local import machine, tuned
 from q3e_local.batching import N_UNSPLIT
 from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig, KvType
+from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama import context as context_module
 from q3e_local.llama import contexts as contexts_module
-from q3e_local.llama import native
+from q3e_local.llama import kernels, native
 from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
@@ -126,77 +126,52 @@ def test_a_quantized_model_computes_what_its_own_weights_say(
     assert cosines(vectors, truth).min() >= least
 
 
-@pytest.mark.parametrize("options", [{"flash_attention": False}, {"n_threads": 2}])
+@pytest.mark.parametrize("options", [{"n_batch": 1}, {"n_batch": 64}, {"n_batch": 100}, {"n_threads": 2}])
 def test_a_setting_of_speed_does_not_change_the_vector(
     f32: Path, sequences: dict[int, Ids], expected: dict[int, np.ndarray], options: dict[str, int]
 ) -> None:
     with LlamaEngine(f32, small(**options)) as engine:
-        for n_tokens in (9, 2 * N_BATCH + 1):
+        for n_tokens in (N_BATCH + 1, 9, 2 * N_BATCH + 1, N_CTX, N_CTX - 1):
             assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= 0.9999
 
 
-@pytest.mark.parametrize("long_batch", [64, 100, N_CTX])
-@pytest.mark.parametrize("long_kv_type", ["f16", "bf16"])
-@pytest.mark.parametrize("long_flash_attention", [True, False])
-def test_a_setting_of_long_texts_does_not_change_their_vectors(
-    f32: Path,
-    sequences: dict[int, Ids],
-    expected: dict[int, np.ndarray],
-    long_flash_attention: bool,
-    long_kv_type: KvType,
-    long_batch: int,
-) -> None:
-    config = small(long_flash_attention=long_flash_attention, long_kv_type=long_kv_type, long_batch=long_batch)
-    least = {"f16": 0.9999, "bf16": 0.9998}[long_kv_type]  # bf16 keeps 8 bits of a number, f16 11
-    with LlamaEngine(f32, config) as engine:
-        for n_tokens in (N_BATCH + 1, 9, 2 * N_BATCH + 1, N_CTX, N_CTX - 1):
-            assert cosines(engine.decode([sequences[n_tokens]]), expected[n_tokens][None])[0] >= least
-
-
-def test_long_texts_are_computed_as_their_settings_say_and_batches_as_before(
+def test_a_long_text_is_computed_in_pieces_of_a_batch_by_flash_attention_with_f16(
     f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[dict[str, Any]] = []
-    context = native.Context
-    monkeypatch.setattr(native, "Context", lambda *_, **options: made.append(options) or context(*_, **options))
-    config = small(n_batch=64, long_flash_attention=False, long_kv_type="bf16", long_batch=128)
-    with LlamaEngine(f32, config) as engine:
+    made: list[Any] = []
+    make = native.lib.llama_init_from_model
+
+    def recorded(model: Any, params: Any) -> Any:
+        made.append((params.n_batch, params.flash_attn_type, params.type_k, params.type_v))
+        return make(model, params)
+
+    monkeypatch.setattr(native.lib, "llama_init_from_model", recorded)
+    monkeypatch.setattr(native, "can_offload", lambda: False)
+    with LlamaEngine(f32, small(n_batch=128)) as engine:
         before = engine.counts
         engine.decode([sequences[N_CTX]])
         assert engine.counts == Counts(before.n_decodes + 4, before.n_tokens + N_CTX, 0)
-        for batch, other in ((256, 2), (128, 3)):  # another piece, another context
-            reason = engine.settings.reasons["long_batch"]
-            engine.use(engine.settings.changed("long_batch", batch, reason))
-            engine.use(engine.settings.changed("n_threads", other, reason))
-            engine.decode([sequences[2 * N_BATCH + 1]])
-    shown = [(one["flash_attention"], one["kv_type"], one["n_batch"]) for one in made[-4:]]
-    assert shown == [(True, "f16", 64), (False, "bf16", 128), (False, "bf16", 256), (False, "bf16", 128)]
+    on, f16 = native.lib.LLAMA_FLASH_ATTN_TYPE_ENABLED, native.lib.GGML_TYPE_F16
+    assert made[-2:] == [(128, on, f16, f16)] * 2  # for batches, and for the long text
 
 
-def test_a_text_there_is_no_memory_for_as_tuned_is_computed_in_a_sparing_way(
-    f32: Path,
-    sequences: dict[int, Ids],
-    expected: dict[int, np.ndarray],
+def test_a_text_there_is_no_memory_for_is_computed_in_smaller_pieces(
+    tiny_gguf: MakeGguf,
+    eos_id: int,
+    weights: Weights,
+    config: Config,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    info, place = inspect(f32), tuned.here(native.version(), native.features(), on_gpu=False)
-    tuned.keep(info.digest, place, Tuned(1, 64, True, "2026-11-20", False, "bf16", 512))
-    enough = ContextPlan(N_CTX, 512, 1, tap=True).n_bytes(info)
-    assert enough < ContextPlan(N_CTX, 512, 1, tap=True, flash_attention=False).n_bytes(info)
-    with LlamaEngine(f32) as engine, caplog.at_level(logging.INFO, "q3e_local.settings"):
+    path, text = tiny_gguf("f32"), [*range(1000), *range(100), eos_id]
+    enough = ContextPlan(1280, 512, 1, tap=True).n_bytes(inspect(path))
+    with LlamaEngine(path, small(n_batch=1024)) as engine, caplog.at_level(logging.INFO, "q3e_local.settings"):
         monkeypatch.setattr(machine, "available_memory", lambda: enough)
-        vectors = engine.decode([sequences[N_CTX]])
-    assert cosines(vectors, expected[N_CTX][None])[0] >= 0.9999
+        vectors = engine.decode([text])
+    assert cosines(vectors, oracle.embed(weights, config, text)[None])[0] >= 0.9995
     # The logger that --explain shows.
     said = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
-    assert said[-1:] == [
-        "a text of 512 tokens: long_flash_attention on (for want of memory), long_kv_type f16 (default)"
-    ]
-    with LlamaEngine(f32, EngineConfig(long_flash_attention=False)) as engine:  # what is given stands
-        monkeypatch.setattr(machine, "available_memory", lambda: enough)
-        with pytest.raises(NotEnoughMemoryError, match="a text of 512 tokens needs"):
-            engine.decode([sequences[N_CTX]])
+    assert said[-1:] == ["a text of 1101 tokens: pieces of 512 tokens (for want of memory)"]
 
 
 def test_tokenizing_gives_the_reference_ids_without_the_end_token(engine: LlamaEngine, tokenizer: Tokenizer) -> None:
@@ -516,19 +491,16 @@ def changed(
 
 
 @pytest.mark.parametrize("tap", [True, False])
-@pytest.mark.parametrize("flash_attention", [True, False])
 def test_a_text_without_a_vector_is_named_and_spoils_no_other(
     changed: Callable[..., Path],
     weights: Weights,
     config: Config,
     eos_id: int,
     tap: bool,
-    flash_attention: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one, bad, two = [5, 6, eos_id], [5, BAD, 6, eos_id], [301, 7, 9, eos_id]
-    options = small(tap=tap, flash_attention=flash_attention)
-    with LlamaEngine(changed(broken), options) as engine:
+    with LlamaEngine(changed(broken), small(tap=tap)) as engine:
         assert engine.tap == tap
         with pytest.raises(BadVectorError, match="NaN, infinity or zero") as caught:
             engine.decode([one, bad, two])
@@ -754,7 +726,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
         order += ")"
         return end
 
-    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine, ThreadPoolExecutor(1) as other:
+    with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine, ThreadPoolExecutor(1) as other:
         compute = engine._contexts.batch.decode
 
         def batch(*arguments: Any) -> np.ndarray:
@@ -773,10 +745,10 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
         monkeypatch.setattr(engine._contexts.batch, "decode", batch)
         monkeypatch.setattr(context_module.PoolingContext, "piece", one_piece)
         monkeypatch.setattr(context_module.PoolingContext, "_layer_done", one_layer)
-        long = engine.decode([sequences[N_CTX]])
+        long = engine.decode([sequences[2 * N_BATCH + 1]])
         assert order == "(lb" + "l" * (engine.info.n_layer - 1) + ")"
         assert cosines(answers[0].result(), expected[9][None])[0] >= 0.9999
-        assert cosines(long, expected[N_CTX][None])[0] >= 0.9999
+        assert cosines(long, expected[2 * N_BATCH + 1][None])[0] >= 0.9999
 
 
 def test_slow_pieces_get_smaller_and_the_vector_stays(
@@ -784,7 +756,7 @@ def test_slow_pieces_get_smaller_and_the_vector_stays(
 ) -> None:
     monkeypatch.setattr("q3e_local.llama.stride.STEP_S", 0.0)
     pieces: list[int] = []
-    with LlamaEngine(f32, small(long_batch=128)) as engine:
+    with LlamaEngine(f32, small(n_batch=128)) as engine:
         engine.decode([sequences[N_CTX]], None, pieces.append)
         assert pieces == [128] * 4  # nobody else has come: nothing is gained by smaller ones
         pieces.clear()
@@ -843,12 +815,12 @@ def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
         nonlocal order
         order += "f"
 
-    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine, ThreadPoolExecutor(1) as other:
+    with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine, ThreadPoolExecutor(1) as other:
         with monkeypatch.context() as patch:
             patch.setattr(context_module.PoolingContext, "_layer_done", one_layer)
             patch.setattr(context_module.PoolingContext, "free", free)
             with pytest.raises(KeyboardInterrupt):
-                engine.decode([sequences[N_CTX]])
+                engine.decode([sequences[2 * N_BATCH + 1]])
             interrupted.set()
             engine._owner.do(lambda: None)  # the piece is done
         assert len(answers[0].result(20)) == 1
@@ -856,13 +828,13 @@ def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
 
 
 def test_nothing_comes_between_the_layers_on_a_gpu(f32: Path, sequences: dict[int, Ids]) -> None:
-    with LlamaEngine(f32, small(long_batch=N_CTX)) as engine:
+    with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine:
         n_calls = []
         for on_gpu in (True, False):
             calls: list[None] = []
             between = partial(calls.append, None)
             contexts = contexts_module.Contexts(engine._model, engine.info, engine.settings, 1, True, on_gpu, between)
-            contexts.long(N_CTX, N_CTX).decode([sequences[N_CTX]])
+            contexts.long(N_CTX, N_CTX).decode([sequences[2 * N_BATCH + 1]])
             contexts.free()
             n_calls.append(len(calls))
         assert n_calls == [0, engine.info.n_layer]
@@ -1138,7 +1110,7 @@ def test_other_settings_can_be_used_without_loading_anew(
     with LlamaEngine(f32, small()) as engine:
         engine.decode([sequences[N_CTX]])
         reason = engine.settings.reasons["n_batch"]
-        for name, value in {"n_threads": 2, "n_batch": 8, "flash_attention": False}.items():
+        for name, value in {"n_threads": 2, "n_batch": 8}.items():
             engine.use(engine.settings.changed(name, value, reason))
             assert getattr(engine.settings, name) == value
             for n in (1, 9, N_CTX):
@@ -1147,11 +1119,13 @@ def test_other_settings_can_be_used_without_loading_anew(
 
 def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
     digest = inspect(f32).digest
-    place = tuned.here(native.version(), native.features(), on_gpu=False)
-    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, flash_attention=False, day="2026-11-20"))
+    name = kernels.chosen().name
+    place = tuned.here(native.version(), native.features(), False, name)
+    tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
+    other = replace(place, kernels="avx2" if name == "off" else "off")
+    tuned.keep(digest, other, Tuned(n_threads=3, n_batch=128, day="2026-11-21"))
     with LlamaEngine(f32, EngineConfig()) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 96)
-        assert engine.settings.flash_attention is False
     with LlamaEngine(f32, EngineConfig(n_batch=64)) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 64)
 
@@ -1177,16 +1151,15 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(
         load(one, n_threads=2, n_batch=8)  # of no account
     assert proofs == [one]
     load(other)
-    load(one, flash_attention=False)
-    assert proofs == [one, other, one]
+    assert proofs == [one, other]
     monkeypatch.setattr(native, "build", lambda: "another")
     load(one)
-    assert len(proofs) == 4
+    assert len(proofs) == 3
     (tmp_path / "file").touch()
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))  # where nothing can be written
     load(one)
     load(one)
-    assert len(proofs) == 6
+    assert len(proofs) == 5
 
 
 @pytest.mark.parametrize("quantization", ["f32", "q8_0", "q4_k_m"])

@@ -20,18 +20,21 @@ from q3e_local.tuning import Host, Tuned, settle
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
-BEST = Tuned(
-    n_threads=3, n_batch=768, flash_attention=False, day="2026-11-20",
-    long_flash_attention=False, long_kv_type="bf16", long_batch=1024,
-)  # fmt: skip
+BEST = Tuned(n_threads=3, n_batch=768, day="2026-11-20")
 
 
 def keep(best: Tuned = BEST, **place: object) -> Path:
-    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False), **place), best)[0]
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **place), best)[0]
 
 
-def find(digest: str = DIGEST, binding: str = "0.3.36", features: frozenset[str] | None = FEATURES) -> Tuned | None:
-    return tuned.find(digest, binding, features, on_gpu=False)
+def find(
+    digest: str = DIGEST,
+    binding: str = "0.3.36",
+    features: frozenset[str] | None = FEATURES,
+    on_gpu: bool = False,
+    kernels: str | None = "avx2",
+) -> Tuned | None:
+    return tuned.find(digest, tuned.here(binding, features, on_gpu, kernels))
 
 
 def test_it_is_found_here_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +46,9 @@ def test_it_is_found_here_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> N
     assert find(digest="cd" * 32) is None
     assert find(binding="0.3.37") is None
     assert find(features=FEATURES | {"AVX512"}) is None
-    assert tuned.find(DIGEST, "0.3.36", FEATURES, on_gpu=True) is None
+    assert find(on_gpu=True) is None
+    assert (find(kernels="off"), find(kernels="amx")) == (None, None)
+    assert find(features=None, kernels=None) == BEST  # before llama.cpp is loaded
     for what, other in {"cpu_name": "another CPU", "physical_cores": 77, "logical_cpus": 99}.items():
         with monkeypatch.context() as patched:
             patched.setattr(machine, what, lambda other=other: other)
@@ -62,18 +67,18 @@ def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() ->
 def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place() -> None:
     keep()
     keep(replace(BEST, n_threads=9), cpu="another CPU")
-    none = Tuned(None, None, None, "2026-12-01")
+    none = Tuned(None, None, "2026-12-01")
     keep(replace(none, n_batch=1024))
     assert find() == replace(BEST, n_batch=1024, day="2026-12-01")
-    keep(replace(none, flash_attention=True))
-    assert find() == replace(BEST, n_batch=1024, flash_attention=True, day="2026-12-01")
+    keep(replace(none, n_threads=5))
+    assert find() == Tuned(5, 1024, "2026-12-01")
 
 
 def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
     assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
     keep()
     settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
-    assert (settings.n_threads, settings.n_batch, settings.flash_attention) == (1, 768, False)
+    assert (settings.n_threads, settings.n_batch) == (1, 768)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +91,13 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         b"\xff\xfe",
         b'{"place": {}, "tuned": {}}',
         b'{"layout": 2, "place": {}, "tuned": {}}',
+        b'{"layout": 3, "place": {}, "tuned": {}}',
         b'{"layout": "1"}',
         b'{"layout": true}',
         b'{"place": 3, "tuned": 4}',
         b'{"layout": 2, "place": {"binding": "1"}, "tuned": []}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
-            "n_threads": 0, "n_batch": "512", "n_threads ": 1, "flash_attention": 1, "day": "soon",
-            "long_flash_attention": "off", "long_kv_type": "q8_0", "long_batch": 32,
+            "n_threads": 0, "n_batch": "512", "day": "soon",
         }.items()),
     ],
 )  # fmt: skip
@@ -113,26 +118,41 @@ def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pyte
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("repack", [True, False, None])
-def test_a_file_of_version_0_1_0_is_read_without_its_repacked_weights(
-    repack: bool | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"repack": True, "flash_attention": False},
+        {
+            "flash_attention": None,
+            "long_flash_attention": False,
+            "long_kv_type": "bf16",
+            "long_batch": 1024,
+        },
+        {"repack": None, "flash_attention": True, "long_kv_type": "q8_0"},
+    ],
+)
+def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(
+    gone: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It had no kernels of ours, and settings that are gone."""
     path = keep()
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"tuned": kept["tuned"] | {"repack": repack}}))
-    assert find() == BEST
+    del kept["place"]["kernels"]
+    path.write_text(json.dumps(kept | {"layout": 2, "tuned": kept["tuned"] | gone}))
+    content = path.read_bytes()
+    assert find(kernels="off") == BEST
+    assert find() is None
     assert caplog.text == ""
-    keep(replace(BEST, n_threads=7))
-    assert "repack" not in path.read_text()
+    assert path.read_bytes() == content
 
 
 def test_a_file_of_another_layout_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(tuned, "_LAYOUT", 3)
+        newer.setattr(tuned, "_LAYOUT", 4)
         path = keep()
-    content = json.dumps({"layout": 3, "places": ["of", "another", "kind"]})
+    content = json.dumps({"layout": 4, "places": ["of", "another", "kind"]})
     path.write_text(content)
     assert find() is None
     assert caplog.text == ""
@@ -155,25 +175,17 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]
     path = tiny_gguf("f16")
     info, before = inspect(path), needed_bytes(path, EngineConfig())
     place = tuned.here("0.3.36", FEATURES, False)
-    tuned.keep(info.digest, place, Tuned(1, 1024, flash_attention=True, day="2026-11-20"))
+    tuned.keep(info.digest, place, Tuned(1, 1024, day="2026-11-20"))
     assert needed_bytes(path, EngineConfig()) == needed_bytes(path, EngineConfig(n_batch=1024)) > before
     assert needed_bytes(path, EngineConfig(n_batch=512)) == before
 
 
-def test_memory_is_planned_for_the_attention_of_long_texts(tiny_gguf: Callable[..., Path]) -> None:
-    info = inspect(tiny_gguf("f16"))
+def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf: Callable[..., Path]) -> None:
+    path = tiny_gguf("f16")
 
-    def long_bytes(**options: Any) -> int:
-        settings = settle(EngineConfig(**options), Host(1))
+    def long_bytes(n_batch: int) -> int:
+        info, settings = inspect(path), settle(EngineConfig(n_batch=n_batch), Host(1))
         return plan.needed_bytes(info, settings, 1, True, 4096) - plan.needed_bytes(info, settings, 1, True)
 
-    pairs = 512 * 4096
-    # A mask in f32, the scores in f32 and once more in the type of the values.
-    assert long_bytes(long_flash_attention=False) - long_bytes() == pairs * (2 + 6 * info.n_head)
-    bf16 = long_bytes(long_flash_attention=False, long_kv_type="bf16")
-    assert bf16 == long_bytes(long_flash_attention=False)
-    assert long_bytes(long_batch=1024) - long_bytes() > 2 * pairs
-    settings = settle(EngineConfig(long_flash_attention=False, long_batch=2048), Host(1))
-    assert plan.needed_bytes(info, settings, 1, True) == plan.needed_bytes(
-        info, settle(EngineConfig(), Host(1)), 1, True
-    )
+    # A mask in f16 at least: 2 bytes for each token of a piece with each token of the text.
+    assert long_bytes(1024) - long_bytes(512) > 2 * 512 * 4096

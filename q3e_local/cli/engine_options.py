@@ -31,10 +31,6 @@ class EngineOptions:
     n_threads: int | None
     n_gpu_layers: int | None
     n_batch: int | None
-    flash_attention: bool | None
-    long_flash_attention: bool | None
-    long_kv_type: str | None
-    long_batch: int | None
     explain: bool
 
     @property
@@ -67,22 +63,6 @@ _OPTIONS = (
     click.option(
         "--batch-tokens", "n_batch", type=click.IntRange(32, 65_536),
         help="Tokens computed at once. [default: as tuned, or 512]",
-    ),
-    click.option(
-        "--flash-attention/--no-flash-attention", default=None,
-        help="How attention is computed. [default: as tuned, or flash attention]",
-    ),
-    click.option(
-        "--long-flash-attention/--no-long-flash-attention", default=None,
-        help="The same for texts longer than a batch. [default: as tuned, or as for batches]",
-    ),
-    click.option(
-        "--long-kv-type", type=click.Choice(["f16", "bf16"]),
-        help="Type of their keys and values. [default: as tuned, or f16]",
-    ),
-    click.option(
-        "--long-batch-tokens", "long_batch", type=click.IntRange(64, 65_536),
-        help="Tokens of them computed at once. [default: as tuned, or as for batches]",
     ),
     click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
 )  # fmt: skip

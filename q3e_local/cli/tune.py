@@ -39,11 +39,10 @@ _WIDTH = 100  # of a table that goes to no terminal
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
-    Measures threads, flash attention and the size of a batch in turn, on short and long texts, and then how texts
-    longer than a batch are computed. A setting is changed only where that wins clearly and nearly every time, or
-    where llama.cpp ends the process without the change. Leave the machine alone meanwhile. What is found is kept for
-    this CPU, model file and version of llama.cpp; where there is no time now, what was found before stays. Ctrl-C
-    keeps nothing new.
+    Measures threads, and then the size of a batch. A setting is changed only where that wins clearly and nearly every
+    time, or where llama.cpp ends the process without the change. Leave the machine alone meanwhile. What is found is
+    kept for this CPU, these kernels, this model file and this version of llama.cpp; where there is no time now, what
+    was found before stays. Ctrl-C keeps nothing new.
     """
     if reset:
         return _reset(model)
@@ -104,15 +103,13 @@ def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
 
     from q3e_local.tuning import TUNABLE
 
-    click.echo(f"{model} on {place.cpu}, {place.n_cores} cores, llama-cpp-python {place.binding}")
+    click.echo(
+        f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
+    )
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=_WIDTH)
-    of_long = [row for row in found.rows if row.setting.startswith("long_")]
-    of_batches = [row for row in found.rows if row not in of_long]
-    console.print(_table("tokens a second, by length of the texts", of_batches))
-    if of_long:
-        console.print(_table("the same for texts longer than a batch, by tokens of a text", of_long))
+    console.print(_table("tokens a second, by length of the texts", found.rows))
     for what in found.left_out:
         click.echo(f"left out: {what}")
     if not found.is_anything:
@@ -127,11 +124,9 @@ def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
 def _table(title: str, rows: list[Row]) -> Table:
     from rich.table import Table
 
-    from q3e_local.tuning import shown
-
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
     # On a terminal of 80 columns a column for it would leave no room for the figures.
-    ended = [f"{row.setting} {shown(row.value)} ends the process here" for row in rows if row.crash]
+    ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
     caption = "\n".join(ended) or None
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
     for heading in ("setting", "value"):
@@ -141,7 +136,7 @@ def _table(title: str, rows: list[Row]) -> Table:
     for row in rows:
         table.add_row(
             row.setting,
-            shown(row.value),
+            str(row.value),
             *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
             "" if row.ratio is None else f"{row.ratio:.2f}",
             str(row.n_rounds),
@@ -151,6 +146,4 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    from q3e_local.tuning import shown
-
-    return ", ".join(f"{name} {shown(value)}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

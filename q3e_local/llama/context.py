@@ -73,9 +73,8 @@ class PoolingContext:
                 n_batch=plan.n_batch,
                 n_seq_max=plan.n_seq_max,
                 n_threads=n_threads,
-                flash_attention=plan.flash_attention,
-                kv_type=plan.kv_type,
                 pooling=native.POOLING_NONE if plan.tap else native.POOLING_LAST,
+                exact=plan.exact,
                 eval_callback=self._tap if plan.tap else None,
             )
         except BaseException:
@@ -252,7 +251,7 @@ def _groups(sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> dict
 
 
 def tap_agrees(
-    model: native.Model, info: ModelInfo, flash_attention: bool, n_threads: int, sequences: Sequence[Sequence[int]]
+    model: native.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
 ) -> str | None:
     """Whether the tap gives the vectors of llama.cpp's own pooling; None when it does, else what is wrong.
 
@@ -261,7 +260,7 @@ def tap_agrees(
     n_batch = sum(len(ids) for ids in sequences)
     vectors = []
     for tap in (True, False):
-        plan = ContextPlan(256, n_batch, len(sequences), tap, flash_attention)
+        plan = ContextPlan(256, n_batch, len(sequences), tap)
         try:
             context = PoolingContext(model, info, plan, n_threads)
         except native.NativeError as error:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine
-from q3e_local.batching import N_UNSPLIT
 from q3e_local.errors import EngineError, NotEnoughMemoryError
 from q3e_local.llama import native
 from q3e_local.llama.context import Counts, PoolingContext
 from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan, for_batches, for_long, grown, padded
-from q3e_local.tuning import LONG, Settings, sparing
+from q3e_local.tuning import N_BATCH, Settings
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
@@ -61,12 +60,10 @@ class Contexts:
         self.batch = self._made(plan)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other threads, batches or attention."""
+        """Go on with other threads or batches."""
         before, self._settings = self._settings, settings
         plan = self._batch_plan()
         if plan == self.batch.plan:
-            if any(getattr(before, name) != getattr(settings, name) for name in LONG):
-                self._free_long()
             for context in self._all():
                 context.set_threads(settings.n_threads)
             return
@@ -101,10 +98,8 @@ class Contexts:
     def once_more(self, ids: Sequence[int], go_on: Callable[[], None]) -> NDArray[np.float32]:
         """A vector (n_embd,), alone and with f32 keys and values: f16 may overflow, or a neighbour's NaN spread."""
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
-        n_ctx = padded(len(ids))
-        # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
-        n_piece = min(max(self._settings.n_batch, N_UNSPLIT), n_ctx)
-        plan = ContextPlan(n_ctx, n_piece, 1, self._tap, flash_attention=False, kv_type="f32")
+        # Its attention takes memory for each token of a piece with each token of the text.
+        plan = for_long(min(self._settings.n_batch, N_BATCH), padded(len(ids)), self._tap, exact=True)
         self._afford(plan, _TEXT.format(len(ids)), _SHORTER, 0)
         context = self._made(plan)
         try:
@@ -128,23 +123,19 @@ class Contexts:
         return [self.batch] if self._long is None else [self.batch, self._long]
 
     def _batch_plan(self) -> ContextPlan:
-        settings = self._settings
-        return for_batches(settings.n_batch, self._n_seq_max, self._tap, settings.flash_attention)
+        return for_batches(self._settings.n_batch, self._n_seq_max, self._tap)
 
     def _long_plan(self, n_tokens: int, wanted: int, freed: int) -> ContextPlan:
-        """With room to grow into; or else without; or else with settings that take less."""
-        tight, less = padded(n_tokens), sparing(self._settings)
-        for settings, n_ctx in ((self._settings, wanted), (self._settings, tight)):
-            plan = for_long(settings, n_ctx, self._tap)
+        """With room to grow into; or else without; or else in smaller pieces."""
+        n_batch, tight = self._settings.n_batch, padded(n_tokens)
+        for n_ctx in (wanted, tight):
+            plan = for_long(n_batch, n_ctx, self._tap)
             with suppress(NotEnoughMemoryError):
                 self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
                 return plan
-        plan = for_long(less, tight, self._tap)
+        plan = for_long(min(n_batch, N_BATCH), tight, self._tap)
         self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
-        spared = ", ".join(
-            less.explained(name) for name in LONG if less.reasons[name] != self._settings.reasons[name]
-        )
-        _explaining.info("a text of %d tokens: %s", n_tokens, spared)
+        _explaining.info("a text of %d tokens: pieces of %d tokens (for want of memory)", n_tokens, plan.n_batch)
         return plan
 
     def _made(self, plan: ContextPlan, between: Callable[[], None] | None = None) -> PoolingContext:

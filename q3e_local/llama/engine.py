@@ -62,8 +62,6 @@ class LlamaEngine:
             )
         self.info = inspect(path)
         self.tap = self.config.tap
-        self.settings = self._settled()
-        self._trials = Trials(self.settings.n_threads, self._other_threads())
         self._model: native.Model | None = None
         self._contexts: Contexts | None = None
         self._one_long = InTurn()
@@ -72,6 +70,8 @@ class LlamaEngine:
         self._owner = Owner()
         try:
             self.kernels = self._owner.do(kernels.chosen)
+            self.settings = self._settled()
+            self._trials = Trials(self.settings.n_threads, self._other_threads())
             self._owner.do(self._load)
         except BaseException:
             self.close()
@@ -194,7 +194,7 @@ class LlamaEngine:
             return self._owner.do(self._end_long, context, ids)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other threads, batches or attention. The weights stay as they were loaded."""
+        """Go on with other threads or batches. The weights stay as they were loaded."""
         with self._one_long:  # whose context may go
             self._owner.do(self._use, settings)
 
@@ -217,9 +217,9 @@ class LlamaEngine:
             self._owner.abandon()
 
     def _settled(self) -> Settings:
-        features = native.features()
-        found = tuned.find(self.info.digest, native.version(), features, self.on_gpu)
-        return settle(self.config, Host(machine.physical_cores(), self.on_gpu, features), found)
+        place = tuned.here(native.version(), native.features(), self.on_gpu, self.kernels.name)
+        found = tuned.find(self.info.digest, place)
+        return settle(self.config, Host(machine.physical_cores(), self.on_gpu), found)
 
     def _other_threads(self) -> list[int]:
         """Numbers of threads to try in real work: none where one is given or tuned, or the GPU computes."""
@@ -255,16 +255,15 @@ class LlamaEngine:
 
     def _tap_is_proved(self, model: native.Model) -> bool:
         """Once for a model file, a build of llama.cpp and what else decides it: 4B takes half a second for it."""
-        settings = self.settings
         facts = (
             self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
-            settings.flash_attention, self.kernels.variant,
+            self.kernels.variant,
         )  # fmt: skip
         is_quick = self.info.size_bytes < _QUICK_BYTES
         if not is_quick and proof.is_known(*facts):
             return True
         texts = [[*model.tokenize(text), self.eos_id] for text in (b"one", b"two words")]
-        wrong = tap_agrees(model, self.info, settings.flash_attention, self.n_threads, texts)
+        wrong = tap_agrees(model, self.info, self.n_threads, texts)
         if wrong is not None:
             logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
             return False

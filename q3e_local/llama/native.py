@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger("q3e_local.llama")
 
-KV_TYPES = {"f16": lib.GGML_TYPE_F16, "bf16": 30, "f32": lib.GGML_TYPE_F32}  # 30: of ggml.h, not in the binding
 POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
 
 # asked(tensor) -> wanted? and, when computed, ready(tensor) -> go on?
@@ -228,7 +227,10 @@ class Batch:
 
 
 class Context:
-    """A KV cache and compute buffers for one model. Counts are the caller's to check: llama.cpp asserts."""
+    """A KV cache and compute buffers for one model. Counts are the caller's to check: llama.cpp asserts.
+
+    `exact`: keys and values are f32 and not f16, at the price of slow attention that takes more memory.
+    """
 
     def __init__(
         self,
@@ -238,18 +240,19 @@ class Context:
         n_batch: int,
         n_seq_max: int,
         n_threads: int,
-        flash_attention: bool,
-        kv_type: str,
         pooling: int,
+        exact: bool = False,
         eval_callback: EvalCallback | None = None,
     ) -> None:
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, n_batch, n_batch, n_seq_max
         params.n_threads = params.n_threads_batch = n_threads
-        # On a GPU llama.cpp knows best whether it has the kernel.
-        wanted = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if can_offload() else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.flash_attn_type = wanted if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.type_k = params.type_v = KV_TYPES[kv_type]
+        if exact:
+            # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.type_k = params.type_v = lib.GGML_TYPE_F32
+        elif not can_offload():  # on a GPU llama.cpp knows best whether it has the kernel, and AUTO is its default
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.pooling_type = pooling
         params.embeddings = pooling != POOLING_NONE
         params.kv_unified = True
