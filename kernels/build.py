@@ -131,12 +131,12 @@ def compiled(command: list[str], others: list[str], folder: Path) -> tuple[list[
     left_out = {name: _first_error(result) for name, result in results.items() if not isinstance(result, str)}
     if not objects:
         why = next(iter(left_out.values()))
-        raise BuildError(f"{shlex.join(command)} cannot compile any of them ({why})", _NEWER)
+        raise BuildError(f"{command[0]} cannot compile any of them ({why})", _NEWER)
     without = [f"-DQ3E_WITHOUT_{name.upper()}" for name in left_out]
     try:
         objects += [compile_one(source, without) for source in others]
     except _CompilerError as error:
-        raise BuildError(f"{shlex.join(command)} cannot compile them ({_first_error(error)})", _NEWER) from None
+        raise BuildError(f"{command[0]} cannot compile them ({_first_error(error)})", _NEWER) from None
     return objects, left_out
 
 
@@ -145,7 +145,7 @@ def link(command: list[str], target: Path) -> None:
     try:
         _run([*command, "-o", str(target)])
     except _CompilerError as error:
-        raise BuildError(f"{shlex.join(command[:1])} cannot link them ({_first_error(error)})", _NEWER) from None
+        raise BuildError(f"{command[0]} cannot link them ({_first_error(error)})", _NEWER) from None
 
 
 def _run(command: list[str]) -> None:

@@ -233,7 +233,8 @@ def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path: Path) -> None:
     cell = json.loads(output.read_text())["cells"]["demo/16"]
     measured = {"run", "library", "library-ggml", "openvino-int8-f32", "openvino-int4-bf16"}
     assert [set(each) for each in cell["rounds"]] == [measured]
-    assert cell["settings"]["library-ggml"]["kernels"] == {"variant": None, "why": "Q3E_KERNELS=off"}
+    chosen = cell["settings"]["library-ggml"]["kernels"]
+    assert (chosen["variant"], chosen["why"]) == (None, "Q3E_KERNELS=off")
     assert cell["exactness"]["library-ggml"]["min"] > 0.999
     assert cell["skipped"] == {
         "onnxruntime-int8": "no onnx: exit code 1: ModuleNotFoundError: No module named 'torch'",

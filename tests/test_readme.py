@@ -58,6 +58,13 @@ def roughly(line: str) -> str:
     return re.sub(r"(\\ )*-?\d+\\\.\d+", r"\\s*-?\\d+\\.\\d+", re.escape(line).replace("\\-", "-"))
 
 
+def is_near(line: str, one: str) -> bool:
+    """Whether two lines differ in the last digits of scores alone, as they do between CPUs."""
+    numbers = [[float(number) for number in re.findall(r"-?\d+\.\d{3,}", each)] for each in (line, one)]
+    is_same = re.fullmatch(roughly(line), one) and len(numbers[0]) == len(numbers[1]) > 0
+    return bool(is_same) and all(abs(a - b) <= 0.002 for a, b in zip(*numbers, strict=True))
+
+
 SESSIONS = [(index_before(readme, session[0]), *session, shown) for readme in READMES for session in sessions(readme)]
 SESSIONS += [([], *session, roughly) for session in sessions("docs/jobs.md")]
 SESSIONS += [([], *session, shown) for session in sessions("docs/embed.md")]
@@ -78,8 +85,8 @@ def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tm
     assert result.exit_code == 0, result.output
     got = [line[: int(cut or 10_000)] for line in result.output.splitlines()]
     for line in lines:
-        assert any(re.fullmatch(shown(line), one) for one in got), f"{line!r} is not in the output:\n" + "\n".join(
-            got
+        assert any(re.fullmatch(shown(line), one) or is_near(line, one) for one in got), (
+            f"{line!r} is not in the output:\n" + "\n".join(got)
         )
 
 
