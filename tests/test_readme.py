@@ -60,6 +60,7 @@ def roughly(line: str) -> str:
 
 def is_near(line: str, one: str) -> bool:
     """Whether two lines differ in the last digits of scores alone, as they do between CPUs."""
+    line, one = line.replace("+", ""), one.replace("+", "")
     numbers = [[float(number) for number in re.findall(r"-?\d+\.\d{3,}", each)] for each in (line, one)]
     is_same = re.fullmatch(roughly(line), one) and len(numbers[0]) == len(numbers[1]) > 0
     return bool(is_same) and all(abs(a - b) <= 0.002 for a, b in zip(*numbers, strict=True))
