@@ -28,7 +28,8 @@ def row(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", OF_FOLDERS)
 @pytest.mark.parametrize(("column", "system"), [(0, Unix), (1, MacOS)])
-def test_folders_of_each_system(name: str, column: int, system: type) -> None:
+def test_folders_of_each_system(name: str, column: int, system: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     said = row("data")[column] if row(name)[column] == "the same as data" else row(name)[column]
     assert Path(said).expanduser() == Path(getattr(system("q3e-local", appauthor=False), f"user_{name}_dir"))
 
