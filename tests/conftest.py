@@ -117,7 +117,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_gguf: Callable[.
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "variant" in metafunc.fixturenames and metafunc.module.__name__.startswith("test_kernels_"):
+    if "variant" in metafunc.fixturenames and "kernels" in metafunc.module.__name__:
         from q3e_local.llama import kernels
 
         metafunc.parametrize("variant", kernels.variants(), indirect=True)
