@@ -117,20 +117,19 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_gguf: Callable[.
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "variant" in metafunc.fixturenames and "kernels" in metafunc.module.__name__:
-        from q3e_local.llama import kernels
-
-        metafunc.parametrize("variant", kernels.variants(), indirect=True)
+    """Each variant of our kernels that this machine runs is a test of its own."""
+    if "kernels" not in metafunc.module.__name__:
+        return
+    runs = [name for name, why in kernels.variants().items() if why is None]
+    for fixture in ("variant", "name_of_variant"):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, runs, indirect=fixture == "variant")
 
 
 @pytest.fixture
 def variant(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each variant of our kernels that this machine runs, in use during the test."""
-    from q3e_local.llama import kernels
-
+    """A variant of our kernels, in use during the test."""
     name: str = request.param
-    if why := kernels.variants()[name]:
-        pytest.skip(why)
     kernels.use(name)
     yield name
     kernels.use(kernels.chosen().variant)

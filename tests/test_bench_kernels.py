@@ -46,17 +46,15 @@ def test_each_operation_is_timed_with_and_without_ours(variant: str) -> None:
     assert (taken.products, taken.attentions) == (4, 10)
 
 
+@pytest.mark.usefixtures("variant")
 def test_what_a_variant_leaves_has_no_figures() -> None:
-    if not kernels.chosen().variant:
-        pytest.skip("no kernels run here")
     result = bench("--markdown", "--type", "F32", "--tokens", "16")
     assert result.exit_code == 0, result.output
     assert [row[2] for row in rows(result.stdout)[2:4]] == ["left to llama.cpp"] * 2
 
 
+@pytest.mark.usefixtures("variant")
 def test_without_a_compiler_the_peak_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not kernels.chosen().variant:
-        pytest.skip("no kernels run here")
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = bench("--markdown", "--type", "Q6_K", "--tokens", "16")
     assert result.exit_code == 0, result.output

@@ -18,13 +18,11 @@ import pytest
 import tiny
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from kernel_library import compiled, program
+from kernel_library import program
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 from q3e_local.engine import EngineConfig
-from q3e_local.kernel_choice import VARIANTS
-from q3e_local.llama import kernels
 from q3e_local.llama.engine import LlamaEngine
 
 # Heads as wide as in Qwen3-Embedding, and every depth a multiple of 256, as K-quants have it.
@@ -99,14 +97,6 @@ def computed(
         return found[name, n_threads]
 
     return compute
-
-
-@pytest.fixture(params=VARIANTS)
-def name_of_variant(request: pytest.FixtureRequest) -> str:
-    compiled()
-    if (why := kernels.variants().get(request.param, "it is not compiled in")) is not None:
-        pytest.skip(why)
-    return request.param
 
 
 def distances(vectors: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from comparison import graphs, peak, runtimes
 from comparison.kind import Embed, NotHereError, Started
 
 KINDS: dict[str, Callable[..., Started]] = {
-    "library": runtimes.library,
+    "library": runtimes.ours,
     "llama_embed": runtimes.llama_embed,
     "torch": graphs.torch_model,
     "openvino": graphs.openvino,

@@ -10,7 +10,7 @@ from typing import Any
 from comparison.kind import NotHereError, Started, prompted
 
 
-def library(model: str, **options: Any) -> Started:
+def ours(model: str, **options: Any) -> Started:
     """This project, through `load`."""
     from dataclasses import asdict
 
