@@ -16,8 +16,8 @@ from pathlib import Path
 from q3e_local import store
 from q3e_local.card import ModelCard, read_card
 from q3e_local.catalog import cards
-from q3e_local.checksum import sha256
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
+from q3e_local.files import sha256
 from q3e_local.folders import config_folder
 from q3e_local.model_file import inspect
 from q3e_local.store import Installed

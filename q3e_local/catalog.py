@@ -13,7 +13,7 @@ from pathlib import Path
 from q3e_local.card import ModelCard, ModelFile, read_card
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.folders import config_folder
-from q3e_local.nearest import either, nearest
+from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_MODEL = "qwen3-embedding:4b"
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from q3e_local import convert, download, store
 from q3e_local.card import ModelCard, ModelFile
-from q3e_local.checksum import sha256
 from q3e_local.errors import CardError, OutputError
+from q3e_local.files import sha256
 from q3e_local.folders import state_folder
 from q3e_local.store import Installed
 

@@ -19,7 +19,6 @@ from typing import Literal
 from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.catalog import cards, models_folder, resolve
 from q3e_local.catalog import find as find_card
-from q3e_local.checksum import sha256
 from q3e_local.errors import (
     CardError,
     ModelFileError,
@@ -28,6 +27,7 @@ from q3e_local.errors import (
     OutputError,
     UnknownModelError,
 )
+from q3e_local.files import sha256
 from q3e_local.folders import data_folder
 from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.prompts import Prompts

@@ -15,9 +15,9 @@ import numpy as np
 from q3e_local import store
 from q3e_local.card import ModelCard, ScoreTable
 from q3e_local.catalog import cards
-from q3e_local.checksum import sha256
 from q3e_local.embedder import Embedder
 from q3e_local.errors import BadVectorError, OptionError
+from q3e_local.files import sha256
 from q3e_local.gguf_header import Header, read_header
 from q3e_local.model_file import ModelInfo, inspect
 from q3e_local.request import EmbedRequest

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local.address import parse
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.kernel_choice import Kernels
 from q3e_local.request import Terms
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.wording.address import parse
 
 KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
 N_EMBD = 64

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from q3e_local import address
-from q3e_local.address import Address
 from q3e_local.aliases import Alias, read_aliases
 from q3e_local.errors import OptionError
 from q3e_local.server.settings import (
@@ -14,6 +12,8 @@ from q3e_local.server.settings import (
     keep_alive,
     settings,
 )
+from q3e_local.wording import address
+from q3e_local.wording.address import Address
 
 # ollama: envconfig/config_test.go, TestHost, as far as the reference has it, and what it says beside.
 OLLAMA_HOSTS = {

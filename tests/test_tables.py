@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from q3e_local.tables import html_table, shortened
+from q3e_local.wording.html_table import html_table, shortened
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from q3e_local.address import unquoted
 from q3e_local.cache import SIZE_BYTES, VectorCache
 from q3e_local.cache.outage import logger
 from q3e_local.errors import OptionError
 from q3e_local.folders import cache_folder
+from q3e_local.wording.address import unquoted
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)

@@ -15,7 +15,7 @@ from q3e_local.cli.loading import in_use, load, locate
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.counts import size
+from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.bench import Cell

@@ -13,11 +13,11 @@ from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED, candidates
 from q3e_local.cli.asking import is_sure
-from q3e_local.counts import size
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import resolve
 from q3e_local.space import is_of
+from q3e_local.wording.counts import size
 
 _OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 

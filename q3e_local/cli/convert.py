@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from q3e_local.catalog import cards
-from q3e_local.checksum import sha256
 from q3e_local.cli import candidates
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.cli.stopping import stopping_cleanly
@@ -17,6 +16,7 @@ from q3e_local.cli.terminal import say
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
 from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
+from q3e_local.files import sha256
 from q3e_local.model_file import ModelInfo
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

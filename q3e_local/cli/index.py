@@ -31,9 +31,9 @@ from q3e_local.cli.index_options import (
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
-from q3e_local.counts import size
 from q3e_local.errors import InputError, OptionError, Q3EError
 from q3e_local.search.locate import files_of, locate
+from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

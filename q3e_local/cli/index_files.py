@@ -29,9 +29,9 @@ from q3e_local.cli.index_options import (
 from q3e_local.cli.progress import Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.counts import size
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.search.locate import DEFAULT_NAME, SUFFIX, alone, existing, files_of, locate, names, option_of, strays
+from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts

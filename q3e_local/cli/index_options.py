@@ -18,9 +18,9 @@ from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import check_dim, in_use, load
 from q3e_local.cli.terminal import say
-from q3e_local.counts import counted
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.search.locate import quoted
+from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import IndexSpace

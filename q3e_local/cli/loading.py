@@ -16,7 +16,6 @@ from q3e_local.cli.again import again
 from q3e_local.cli.progress import bar, status
 from q3e_local.cli.stopping import abandon, abandonable
 from q3e_local.cli.terminal import say
-from q3e_local.counts import size
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
 from q3e_local.embedder import Embedder
@@ -25,6 +24,7 @@ from q3e_local.naming import Names, resolve
 from q3e_local.request import DIM_MIN
 from q3e_local.store import Installed, Located
 from q3e_local.text_model import TextModel
+from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.pull import Step

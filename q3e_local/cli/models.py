@@ -19,12 +19,12 @@ from q3e_local.cli.loading import announce
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import size
 from q3e_local.download.origins import is_offline
 from q3e_local.errors import OptionError
 from q3e_local.naming import Names
 from q3e_local.request import Defaults
 from q3e_local.store import Installed
+from q3e_local.wording.counts import size
 
 _CONTEXTS = (512, 2_048, 8_192, 32_768)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from q3e_local.cli.formats import visible
 from q3e_local.cli.terminal import has_screen, live, refresh
-from q3e_local.counts import counted_of, duration, size_of
+from q3e_local.wording.counts import counted_of, duration, size_of
 
 _BYTES_PER_TOKEN = 4  # about, until there are some to go by
 _BAR_WIDTH = (8, 30)  # a shorter one says nothing

@@ -11,8 +11,8 @@ import click
 import orjson
 
 from q3e_local.cli import DONE, FAILED, candidates
-from q3e_local.counts import size
 from q3e_local.errors import ModelNotHereError
+from q3e_local.wording.counts import size
 
 _PATIENCE_S = 300.0  # with a model at work
 _FOREVER_S = 10 * 365 * 86_400  # Ollama says so with a date 292 years ahead

@@ -17,11 +17,11 @@ from typing import Any
 import click
 
 from q3e_local import store
-from q3e_local.address import Address
 from q3e_local.cli import DONE, FAILED, units
 from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.errors import OptionError, OutputError, Q3EError
 from q3e_local.folders import config_folder
+from q3e_local.wording.address import Address
 
 # What decides where models and settings are; the first two are no paths.
 _KEPT = ("HF_HUB_OFFLINE", "HF_ENDPOINT")

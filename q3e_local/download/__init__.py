@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from q3e_local.card import ModelFile
-from q3e_local.checksum import sha256
 from q3e_local.download import origins, verify
 from q3e_local.download.origins import NoAnswerError, Origin, Pin
 from q3e_local.errors import (
@@ -26,6 +25,7 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
+from q3e_local.files import sha256
 
 Source = Literal["auto", "hub", "modelscope"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs.rows import check_texts, unit_rows
-from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors, finish
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import html_table, shortened
 
 _ROWS_OF_A_CHAPTER = 3  # at least, on average, where their number is chosen
 _WORTH = 3.0  # times the scatter of one text

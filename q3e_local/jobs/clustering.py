@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.counts import counted
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.mapping import principal
 from q3e_local.jobs.rows import check_texts, unit_rows
-from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors, finish, scores
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import html_table, shortened
 
 # Numbers of clusters that are tried: few enough to look through, closer together where one more matters.
 _TRIED = (*range(2, 11), 12, 15, 20, 25, 30, 40)

@@ -16,7 +16,7 @@ from q3e_local.errors import MissingPackageError
 from q3e_local.jobs.fonts import font_for
 from q3e_local.jobs.labels import place_labels
 from q3e_local.jobs.mapping import Map
-from q3e_local.tables import shortened
+from q3e_local.wording.html_table import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

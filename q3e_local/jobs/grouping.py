@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.counts import counted
 from q3e_local.jobs.rows import check_texts, check_threshold, unit_rows
-from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors, scores
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import html_table, shortened
 
 _BLOCK = 2048  # rows: 16 MB of scores
 # Reading two rows to compare one pair costs as much as this part of a block's product.

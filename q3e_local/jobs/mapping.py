@@ -14,11 +14,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.counts import counted
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.rows import check_texts, unit_rows
-from q3e_local.tables import shortened
 from q3e_local.vectors import Vectors
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import shortened
 
 Method = Literal["pca", "tsne"]
 METHODS: tuple[Method, ...] = get_args(Method)

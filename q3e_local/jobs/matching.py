@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs.rows import check_texts, check_threshold, clamped, reaches, same_dim, unit_rows
-from q3e_local.tables import html_table
 from q3e_local.vectors import Vectors, scores, top_k
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import html_table
 
 _BLOCK_SCORES = 1 << 22  # of a block: 16 MB
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from q3e_local import address
-from q3e_local.address import Address
 from q3e_local.errors import OptionError, Q3EError
+from q3e_local.wording import address
+from q3e_local.wording.address import Address
 
 _CONNECT_S = 10.0
 _ANSWER_S = 1800.0  # a window of long texts on a slow machine, behind others', and a model to load first

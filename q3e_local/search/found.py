@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from q3e_local.counts import counted
-from q3e_local.tables import html_table, shortened
 from q3e_local.vectors import Vectors
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import html_table, shortened
 
 Mode = Literal["auto", "hybrid", "vectors", "words"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -15,7 +15,6 @@ from types import TracebackType
 
 import numpy as np
 
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
@@ -28,6 +27,7 @@ from q3e_local.search.locate import rebuild_command
 from q3e_local.stream import Progress
 from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
+from q3e_local.wording.counts import counted
 
 __all__ = ["Found", "Hit", "Mode", "VectorIndex", "space_of"]
 

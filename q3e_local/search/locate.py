@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from q3e_local.errors import IndexFileError, OptionError, OutputError
 from q3e_local.folders import data_folder
-from q3e_local.nearest import either, nearest
+from q3e_local.wording.spelling import either, nearest
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import IndexSpace

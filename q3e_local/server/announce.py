@@ -11,11 +11,11 @@ import socket
 import sys
 
 from q3e_local import __version__
-from q3e_local.address import Address
 from q3e_local.server import logs
 from q3e_local.server.indexes import Index, Indexes
 from q3e_local.server.naming import served_as, to_try
 from q3e_local.server.settings import ServerSettings
+from q3e_local.wording.address import Address
 
 
 def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: Indexes) -> None:

@@ -14,11 +14,11 @@ import re
 import socket
 from collections.abc import Iterable
 
-from q3e_local import address
 from q3e_local.server.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
 from q3e_local.server.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
 from q3e_local.server.running import Running
 from q3e_local.server.settings import ServerSettings
+from q3e_local.wording import address
 
 # As Ollama's, beside what the user adds.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - compared, not bound

@@ -14,10 +14,10 @@ from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.model_file import inspect
 from q3e_local.naming import Named, Names
-from q3e_local.nearest import either
 from q3e_local.prompts import Prompts
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Located
+from q3e_local.wording.spelling import either
 
 _SHOWN_AT_MOST = 20
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 from contextlib import closing, suppress
 
-from q3e_local.address import Address
+from q3e_local.wording.address import Address
 
 _ASK_S = 0.5
 

@@ -17,9 +17,9 @@ from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Chapter, Clusters
+from q3e_local.wording.counts import counted
 
 _IN_TABLE = 3
 

@@ -14,8 +14,8 @@ from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inpu
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.progress import counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import counted
 from q3e_local.jobs import Duplicates
+from q3e_local.wording.counts import counted
 
 
 @click.command(cls=ModelCommand)

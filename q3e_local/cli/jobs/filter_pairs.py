@@ -28,12 +28,12 @@ from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import counted
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.landing import landing
 from q3e_local.request import DIM_MIN
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
+from q3e_local.wording.counts import counted
 
 _BINS = 200  # of the scores from -1 to 1
 _QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}

@@ -25,9 +25,9 @@ from q3e_local.cli.inputs import Layout
 from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
+from q3e_local.wording.counts import counted
 
 
 @click.command(cls=ModelCommand)

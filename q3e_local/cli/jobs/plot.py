@@ -15,12 +15,12 @@ from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.counts import counted
 from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
 from q3e_local.jobs.mapping import COLOURS
 from q3e_local.landing import landing
-from q3e_local.tables import shortened
+from q3e_local.wording.counts import counted
+from q3e_local.wording.html_table import shortened
 
 _COLOURS = ("folder", "file", "cluster", "none")
 _FILES_AT_MOST = 20  # that have a colour each without being asked

@@ -22,7 +22,7 @@ from q3e_local.cli.formats import visible
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.errors import OptionError
 from q3e_local.landing import landing
-from q3e_local.tables import shortened
+from q3e_local.wording.html_table import shortened
 
 _WIDTH = 100  # of a table that goes to no terminal
 _TEXT_WIDTH_MIN = 12
