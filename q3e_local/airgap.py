@@ -19,7 +19,7 @@ from q3e_local.catalog import cards
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
 from q3e_local.files import sha256
 from q3e_local.folders import config_folder
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 from q3e_local.store import Installed
 
 SUMS = "SHA256SUMS"

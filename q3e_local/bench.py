@@ -20,9 +20,9 @@ import numpy as np
 from q3e_local import __version__, machine
 from q3e_local.embedder import Embedder
 from q3e_local.errors import ModelFileError
-from q3e_local.gguf_header import read_header
+from q3e_local.gguf.header import read_header
+from q3e_local.gguf.model_file import inspect
 from q3e_local.kernel_choice import Taken
-from q3e_local.model_file import inspect
 from q3e_local.tuning import TUNABLE
 
 SIZES = {"short": 16, "medium": 128, "long": 2048}  # tokens of a text, end token included

@@ -180,7 +180,7 @@ def _folders() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     from q3e_local import fitting, store
-    from q3e_local.model_file import inspect
+    from q3e_local.gguf.model_file import inspect
 
     found = store.installed()
     for one in found:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from q3e_local.download.origins import hub_cache
 from q3e_local.errors import ModelError, ModelFileError
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_file import ModelInfo, inspect
 
 # Where Ollama's installer for Linux lets the service keep its models.
 OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")

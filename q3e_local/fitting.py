@@ -11,7 +11,7 @@ from pathlib import Path
 from q3e_local import catalog, machine, plan
 from q3e_local.card import ModelCard, ModelFile
 from q3e_local.engine import EngineConfig
-from q3e_local.model_file import ModelInfo
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.tuning import Host, settle
 
 # Cards do not state these. All sizes of Qwen3-Embedding have the same KV heads; of the rest these are the largest.

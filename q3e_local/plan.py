@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from q3e_local.batching import N_UNSPLIT
-from q3e_local.model_file import ModelInfo
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.tuning import Settings
 
 # llama.cpp rounds contexts up to this many cells.

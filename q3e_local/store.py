@@ -29,7 +29,7 @@ from q3e_local.errors import (
 )
 from q3e_local.files import sha256
 from q3e_local.folders import data_folder
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.prompts import Prompts
 
 # Whose a file is: ours to delete when we pulled or made it, another's when it was only imported or found.

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from q3e_local.cli import main
 from q3e_local.download import checkpoint, silence
 from q3e_local.download.checkpoint import fetch_checkpoint
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 
 REPO = "someone/Qwen3-Embedding-Tiny"
 

@@ -36,13 +36,13 @@ from q3e_local.batching import N_UNSPLIT
 from q3e_local.embedder import Embedder
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import context as context_module
 from q3e_local.llama import contexts as contexts_module
 from q3e_local.llama import kernels, native
 from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
-from q3e_local.model_file import inspect
 from q3e_local.plan import ContextPlan
 from q3e_local.request import Embedded, EmbedRequest
 from q3e_local.tuning import Reason, Tuned

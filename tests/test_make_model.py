@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 
 SCRIPTS = Path(__file__).parent.parent / "scripts" / "convert"
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from gguf.quants import dequantize
 
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "convert" / "make_synthetic.py"
 

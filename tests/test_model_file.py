@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
-from q3e_local import model_file
 from q3e_local.errors import ModelFileError, WrongModelError
-from q3e_local.gguf_header import TENSOR_TYPES, fingerprint, read_header
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf import model_file
+from q3e_local.gguf.header import TENSOR_TYPES, fingerprint, read_header
+from q3e_local.gguf.model_file import ModelInfo, inspect
 
 MakeGguf = Callable[..., Path]
 SCALAR = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, str: gguf.GGUFValueType.STRING}
@@ -438,7 +438,7 @@ def test_a_huge_broken_header_costs_little_memory(tmp_path: Path, kind: str) -> 
 import tracemalloc
 from pathlib import Path
 from q3e_local.errors import ModelFileError
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 tracemalloc.start()
 try:
     inspect(Path({str(path)!r}))

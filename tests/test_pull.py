@@ -21,7 +21,7 @@ from world import F16, Q4_K_M, Q8_0, REFUSED, World, digest, origins, rows
 
 import q3e_local
 from q3e_local.download import body, silence
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals")
 

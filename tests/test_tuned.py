@@ -14,7 +14,7 @@ import pytest
 from q3e_local import machine, plan, tuned
 from q3e_local.engine import EngineConfig
 from q3e_local.folders import state_folder
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 from q3e_local.server.local_service import needed_bytes
 from q3e_local.tuning import Host, Tuned, settle
 

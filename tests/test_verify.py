@@ -22,8 +22,8 @@ import q3e_local
 from q3e_local import Embedder, store, verify
 from q3e_local.catalog import models_folder
 from q3e_local.errors import OptionError
-from q3e_local.gguf_header import read_header
-from q3e_local.model_file import inspect
+from q3e_local.gguf.header import read_header
+from q3e_local.gguf.model_file import inspect
 
 MakeGguf = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED, candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 from q3e_local.naming import resolve
 from q3e_local.space import is_of
 from q3e_local.wording.counts import size

@@ -17,7 +17,7 @@ from q3e_local.convert import DEFAULT, QUANTIZATIONS
 from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
 from q3e_local.files import sha256
-from q3e_local.model_file import ModelInfo
+from q3e_local.gguf.model_file import ModelInfo
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 

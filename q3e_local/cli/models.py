@@ -142,7 +142,7 @@ def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
     from q3e_local import naming, tuned
     from q3e_local.engine import EngineConfig
-    from q3e_local.model_file import END_TEXT, inspect
+    from q3e_local.gguf.model_file import END_TEXT, inspect
     from q3e_local.plan import needed_bytes
     from q3e_local.request import DIM_MIN
 

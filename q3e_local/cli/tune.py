@@ -48,7 +48,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         return _reset(model)
     from q3e_local import tune as tuning
     from q3e_local import tuned
-    from q3e_local.model_file import inspect
+    from q3e_local.gguf.model_file import inspect
 
     def tell(what: str) -> None:
         if is_shown(quiet):
@@ -81,7 +81,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 def _reset(model: str) -> int:
     from q3e_local import tuned
-    from q3e_local.model_file import inspect
+    from q3e_local.gguf.model_file import inspect
     from q3e_local.naming import resolve
 
     located = resolve(model).located

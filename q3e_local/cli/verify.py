@@ -63,7 +63,7 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
 
 def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
     from q3e_local import store, verify
-    from q3e_local.model_file import inspect
+    from q3e_local.gguf.model_file import inspect
 
     name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
     with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:

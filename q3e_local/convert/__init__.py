@@ -20,8 +20,8 @@ from q3e_local.convert.quantizer import BITS, FILE_TYPES, run_quantizer
 from q3e_local.convert.writer import FILE_TYPES as WRITTEN
 from q3e_local.convert.writer import n_bytes, write_gguf
 from q3e_local.errors import ConversionError, ModelError, NotEnoughDiskError, OptionError, OutputError
-from q3e_local.gguf_header import read_header
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf.header import read_header
+from q3e_local.gguf.model_file import ModelInfo, inspect
 
 QUANTIZATIONS = tuple(FILE_TYPES)
 DEFAULT = "q4_k_m"

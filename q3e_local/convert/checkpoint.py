@@ -15,7 +15,7 @@ from typing import Any
 from q3e_local.convert.shards import REMEDY, StoredTensor, read_json, read_json_value, read_shards
 from q3e_local.convert.vocabulary import Vocabulary, read_vocabulary
 from q3e_local.errors import ConversionError
-from q3e_local.model_file import END_TEXT
+from q3e_local.gguf.model_file import END_TEXT
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from gguf import TokenType
 
 from q3e_local.convert.shards import REMEDY, read_json
 from q3e_local.errors import ConversionError
-from q3e_local.model_file import END_TEXT
+from q3e_local.gguf.model_file import END_TEXT
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.batching import N_PREFIX_MIN, common, end_of_piece, first_place
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import native
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.llama.stride import Stride
-from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.

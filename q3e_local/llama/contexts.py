@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from q3e_local import machine
 from q3e_local.errors import EngineError, NotEnoughMemoryError
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import native
 from q3e_local.llama.context import Counts, PoolingContext
-from q3e_local.model_file import ModelInfo
 from q3e_local.plan import ContextPlan, for_batches, for_long, grown, padded
 from q3e_local.tuning import N_BATCH, Settings
 

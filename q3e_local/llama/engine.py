@@ -22,12 +22,12 @@ from q3e_local import machine, tuned
 from q3e_local.batching import pack
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.gguf.model_file import inspect
 from q3e_local.kernel_choice import Taken
 from q3e_local.llama import kernels, native, proof
 from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
 from q3e_local.llama.contexts import Contexts, gigabytes
 from q3e_local.llama.owner import InTurn, Owner
-from q3e_local.model_file import inspect
 from q3e_local.plan import needed_bytes
 from q3e_local.trials import Trials
 from q3e_local.tuning import TUNABLE, Host, Reason, Settings, other_threads, settle

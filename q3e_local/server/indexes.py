@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from q3e_local import store
 from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Facts, IndexSpace

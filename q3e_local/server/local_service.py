@@ -22,8 +22,8 @@ from q3e_local.batching import prefixes
 from q3e_local.cache.choose import open_cache
 from q3e_local.engine import EngineConfig
 from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
+from q3e_local.gguf.model_file import inspect
 from q3e_local.lookup import finished
-from q3e_local.model_file import inspect
 from q3e_local.naming import Named
 from q3e_local.prompts import Kind
 from q3e_local.request import EmbedRequest, Fitted, Terms, meant

@@ -12,7 +12,7 @@ from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
-from q3e_local.model_file import inspect
+from q3e_local.gguf.model_file import inspect
 from q3e_local.naming import Named, Names
 from q3e_local.prompts import Prompts
 from q3e_local.server.settings import ServerSettings

@@ -19,7 +19,7 @@ from q3e_local.convert import DEFAULT, QUANTIZATIONS, convert
 from q3e_local.download.checkpoint import fetch_checkpoint
 from q3e_local.errors import Q3EError
 from q3e_local.files import sha256
-from q3e_local.model_file import ModelInfo
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.verify import check_scores
 
 

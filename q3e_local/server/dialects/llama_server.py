@@ -22,7 +22,7 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
-from q3e_local.model_file import END_TEXT
+from q3e_local.gguf.model_file import END_TEXT
 from q3e_local.server.dialects import names, ollama_models, openai, tei
 from q3e_local.server.dialects.body import (
     BadRequestError,

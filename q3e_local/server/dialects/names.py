@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 
 from q3e_local import catalog, store
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
-from q3e_local.gguf_header import Header, read_header
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf.header import Header, read_header
+from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Installed

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR
 from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
-from q3e_local.gguf_header import Header
+from q3e_local.gguf.header import Header
 from q3e_local.naming import QUERY_SUFFIX
 from q3e_local.request import DIM_MIN
 from q3e_local.server.dialects import names

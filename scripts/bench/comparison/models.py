@@ -14,8 +14,8 @@ from comparison.contenders import crashed, environment
 from comparison.kind import NotHereError
 from comparison.roster import PEERS
 from q3e_local import machine
-from q3e_local.gguf_header import read_header
-from q3e_local.model_file import ModelInfo, inspect
+from q3e_local.gguf.header import read_header
+from q3e_local.gguf.model_file import ModelInfo, inspect
 
 HERE = Path(__file__).parent
 SPARE_BYTES = 10**9

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from q3e_local.errors import ModelFileError, WrongModelError
-from q3e_local.gguf_header import Header, fingerprint, read_header
+from q3e_local.gguf.header import Header, fingerprint, read_header
 
 logger = logging.getLogger(__name__)
 
