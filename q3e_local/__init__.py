@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from q3e_local.catalog import DEFAULT_MODEL
-    from q3e_local.embedder import Embedder
-    from q3e_local.engine import Engine, EngineConfig
+    from q3e_local.embedding.embedder import Embedder
+    from q3e_local.embedding.engine import Engine, EngineConfig
+    from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
+    from q3e_local.embedding.stream import Progress
     from q3e_local.errors import Q3EError
-    from q3e_local.request import Embedded, EmbedRequest, EmbedResult
     from q3e_local.search.index import VectorIndex
-    from q3e_local.stream import Progress
 
 __version__ = "0.1.0"
 
 # Where each public name lives; loaded when it is first asked for, so that the command line starts quickly.
 _HOMES = {
     "DEFAULT_MODEL": "catalog",
-    "EmbedRequest": "request",
-    "EmbedResult": "request",
-    "Embedded": "request",
-    "Embedder": "embedder",
-    "Engine": "engine",
-    "EngineConfig": "engine",
-    "Progress": "stream",
+    "EmbedRequest": "embedding.request",
+    "EmbedResult": "embedding.request",
+    "Embedded": "embedding.request",
+    "Embedder": "embedding.embedder",
+    "Engine": "embedding.engine",
+    "EngineConfig": "embedding.engine",
+    "Progress": "embedding.stream",
     "Q3EError": "errors",
     "VectorIndex": "search.index",
 }
@@ -73,8 +73,8 @@ def load(
     from q3e_local import naming
     from q3e_local.cache.choose import open_cache
     from q3e_local.catalog import DEFAULT_MODEL
-    from q3e_local.embedder import Embedder
-    from q3e_local.engine import EngineConfig
+    from q3e_local.embedding.embedder import Embedder
+    from q3e_local.embedding.engine import EngineConfig
     from q3e_local.errors import EngineError, OptionError
 
     known = [field.name for field in fields(EngineConfig)]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from q3e_local import __version__, machine
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import inspect

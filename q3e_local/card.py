@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import CardError
-from q3e_local.prompts import Prompts
 
 # Ollama's grammar for a name and a tag, each part up to 80 characters; in front of the name a namespace.
 _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from q3e_local import catalog, machine, plan
 from q3e_local.card import ModelCard, ModelFile
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.tuning import Host, settle
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from q3e_local import catalog, store
 from q3e_local.aliases import Alias, config_file, read_aliases
 from q3e_local.card import ModelCard, ModelFile
+from q3e_local.embedding.request import Defaults
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.request import Defaults
 from q3e_local.store import Located
 
 QUERY_SUFFIX = "-query"

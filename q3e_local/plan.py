@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from q3e_local.batching import N_UNSPLIT
+from q3e_local.embedding.batching import N_UNSPLIT
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.tuning import Settings
 

@@ -19,6 +19,7 @@ from typing import Literal
 from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.catalog import cards, models_folder, resolve
 from q3e_local.catalog import find as find_card
+from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import (
     CardError,
     ModelFileError,
@@ -30,7 +31,6 @@ from q3e_local.errors import (
 from q3e_local.files import sha256
 from q3e_local.folders import data_folder
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.prompts import Prompts
 
 # Whose a file is: ours to delete when we pulled or made it, another's when it was only imported or found.
 Origin = Literal["pulled", "made", "imported", "found", "bundled"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from q3e_local import machine
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.folders import state_folder
 from q3e_local.kernel_choice import OFF
 from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 
 N_BATCH = 512
 # A GPU wants more at once; but a text attends over the masked cells of all others in its batch.

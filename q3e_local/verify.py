@@ -15,12 +15,12 @@ import numpy as np
 from q3e_local import store
 from q3e_local.card import ModelCard, ScoreTable
 from q3e_local.catalog import cards
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import BadVectorError, OptionError
 from q3e_local.files import sha256
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.request import EmbedRequest
 from q3e_local.store import Located
 from q3e_local.vectors import Vectors, finish, scores, top_k
 

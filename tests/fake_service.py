@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 import uvicorn
 
+from q3e_local.embedding.prompts import Kind
+from q3e_local.embedding.request import Terms
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.kernel_choice import Kernels
-from q3e_local.prompts import Kind
 from q3e_local.pull import Step
-from q3e_local.request import Terms
 from q3e_local.server.app import create_app
 from q3e_local.server.indexes import Indexes
 from q3e_local.server.run import RunningService

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fake import FakeEngine
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
 from q3e_local.kernel_choice import Kernels
 

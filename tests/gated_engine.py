@@ -21,7 +21,7 @@ from fake import FakeEngine
 
 import q3e_local
 from q3e_local.cli import main
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 
 GATES = Path(os.environ["GATES"])
 

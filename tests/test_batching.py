@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q3e_local.batching import N_TILE, N_UNSPLIT, end_of_piece, first_place, fit, pack, prefixes
+from q3e_local.embedding.batching import N_TILE, N_UNSPLIT, end_of_piece, first_place, fit, pack, prefixes
 
 END = 9
 

@@ -13,7 +13,7 @@ from fake import FakeEngine
 
 from q3e_local import bench, machine
 from q3e_local.catalog import models_folder
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.kernel_choice import Kernels, Taken
 from q3e_local.llama import kernels

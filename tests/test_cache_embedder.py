@@ -21,12 +21,12 @@ import q3e_local
 from q3e_local.cache import Entry, Key
 from q3e_local.cache.choose import open_cache
 from q3e_local.cache.sqlite import SqliteCache
-from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.embedding.prompts import Prompts
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextError, TextTooLongError
 from q3e_local.folders import cache_folder
-from q3e_local.prompts import Prompts
-from q3e_local.request import EmbedRequest
 from q3e_local.server.local_service import LocalService
 from q3e_local.server.service import ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings, settings

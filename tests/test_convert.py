@@ -32,7 +32,7 @@ from q3e_local import convert as convert_module
 from q3e_local.convert import convert, shards, writer
 from q3e_local.convert.shards import read_file
 from q3e_local.convert.vocabulary import read_vocabulary
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import ConversionError, NotEnoughDiskError, OptionError, OutputError
 from q3e_local.llama.engine import LlamaEngine
 

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
-from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.embedding.prompts import TASKS
+from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import (
     BadVectorError,
     EngineError,
@@ -32,8 +34,6 @@ from q3e_local.errors import (
     TextTooLongError,
 )
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.prompts import TASKS
-from q3e_local.request import Embedded, EmbedRequest
 from q3e_local.space import comparable
 
 RETRIEVAL = "Given a web search query, retrieve relevant passages that answer the query"

@@ -32,9 +32,10 @@ from tokenizers import Tokenizer
 
 import q3e_local
 from q3e_local import machine, tuned
-from q3e_local.batching import N_UNSPLIT
-from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.batching import N_UNSPLIT
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import context as context_module
@@ -44,7 +45,6 @@ from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.plan import ContextPlan
-from q3e_local.request import Embedded, EmbedRequest
 from q3e_local.tuning import Reason, Tuned
 
 N_BATCH, N_CTX = 32, 512
@@ -587,7 +587,7 @@ def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
     script = """
 import sys
 from pathlib import Path
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.llama.context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes

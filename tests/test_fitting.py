@@ -10,7 +10,7 @@ from command import run
 from world import Q8_0, World
 
 from q3e_local import catalog, fitting, machine
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import inspect
 from q3e_local.plan import needed_bytes
 from q3e_local.tuning import Host, settle

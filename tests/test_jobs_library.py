@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local import Embedder, EmbedRequest, jobs
+from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs import grouping, matching
-from q3e_local.prompts import Prompts
 from q3e_local.vectors import finish
 
 

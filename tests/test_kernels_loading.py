@@ -387,7 +387,7 @@ _LOADS = """
 import json, sys
 import psutil
 from pathlib import Path
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.llama.engine import LlamaEngine
 taken, held, vectors = [], [], set()
 ids = list(range(1, 41))

@@ -22,7 +22,7 @@ from kernel_library import program
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.llama.engine import LlamaEngine
 
 # Heads as wide as in Qwen3-Embedding, and every depth a multiple of 256, as K-quants have it.
@@ -62,8 +62,8 @@ _COMPUTING = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from q3e_local.batching import pack
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.batching import pack
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.llama.engine import LlamaEngine
 sequences = json.loads(Path(sys.argv[2]).read_text())
 with LlamaEngine(Path(sys.argv[1]), EngineConfig(n_threads=int(sys.argv[4]))) as engine:

@@ -402,7 +402,7 @@ def test_no_file_that_passes_for_a_model_ends_the_process(small: Path, tmp_path:
     script = """
 import logging, sys
 from pathlib import Path
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, ModelError
 from q3e_local.llama.engine import LlamaEngine
 logging.disable()

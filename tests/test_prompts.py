@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tiny import NOT_SPECIAL, SPECIAL
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.prompts import TASKS, normalizer
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
-from q3e_local.prompts import TASKS, normalizer
-from q3e_local.request import EmbedRequest
 
 # From evaluation/task_prompts.json and qwen3_embedding_model.py of QwenLM/Qwen3-Embedding.
 OFFICIAL = {

@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 from q3e_local import convert as convert_module
 from q3e_local.convert import convert, quantize, quantizer
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import ConversionError, ModelFileError, NotEnoughDiskError, OutputError, WrongModelError
 from q3e_local.llama.engine import LlamaEngine
 

@@ -25,7 +25,7 @@ from faults import open_faulty
 from server_process import running_server
 
 from q3e_local import machine
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.liveness import Bounds, Liveness, Pace, Progress, Task
 from q3e_local.server.local_service import LocalService

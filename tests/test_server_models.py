@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from workers import FakeWorker
 
+from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelFileError
-from q3e_local.prompts import Prompts
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.models import Models
 from q3e_local.store import Located

@@ -21,7 +21,7 @@ from command import PROGRAM
 from server_process import running_server
 
 import q3e_local
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 
 # Newer ones of openai ask for a newer node.
 PACKAGES = ("ollama@0.6.4", "openai@6.30.1")

@@ -21,8 +21,8 @@ from world import World
 
 import q3e_local
 from q3e_local.aliases import Alias
-from q3e_local.embedder import Embedder
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import (
     InvalidTextError,
     ModelFileError,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from workers import FakeWorker
 
-from q3e_local import parting
-from q3e_local.embedder import Embedder
+from q3e_local.embedding import cutting
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import EmbedRequest, Fitted
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.request import EmbedRequest, Fitted
 from q3e_local.server import tokenizing
 from q3e_local.server.models import Model
 from q3e_local.store import locate
@@ -89,7 +89,7 @@ def at_once(model: Model, text: str, **options: Any) -> Fitted:
 def test_the_pieces_of_a_text_have_the_ids_of_the_whole(
     model: Model, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(parting, "PIECE", 7)
+    monkeypatch.setattr(cutting, "PIECE", 7)
     monkeypatch.setattr(tokenizing, "_SLICE", 20)
     chance = random.Random(seed)
     for _ in range(20):
@@ -111,8 +111,8 @@ def test_a_huge_text_is_tokenized_as_far_as_it_is_needed_and_in_pieces(model: Mo
     (found,) = fitted(model, text, truncate=True, max_tokens=4000)
     worker = model.worker
     assert isinstance(worker, Worker)
-    assert max(map(len, worker.texts)) <= 4 * parting.PIECE
-    assert sum(map(len, worker.texts)) <= 8 * parting.PIECE
+    assert max(map(len, worker.texts)) <= 4 * cutting.PIECE
+    assert sum(map(len, worker.texts)) <= 8 * cutting.PIECE
     assert found.truncated
     # The library's own way, on a part that is far longer than what is left.
     assert found == at_once(model, text[:200_000], truncate=True, max_tokens=4000)
@@ -145,7 +145,7 @@ def test_an_endless_text_whose_ids_are_asked_for_is_not_tokenized_to_its_end(
         asyncio.run(tokenizing.whole(model, "words and words " * 100_000))
     worker = model.worker
     assert isinstance(worker, Worker)
-    assert sum(map(len, worker.texts)) < 3 * parting.PIECE
+    assert sum(map(len, worker.texts)) < 3 * cutting.PIECE
 
 
 def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(

@@ -21,7 +21,7 @@ import pytest
 from fake import seen
 from faults import open_faulty, open_tuned
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.server import logs

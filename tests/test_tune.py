@@ -20,7 +20,7 @@ from command import demo, run
 
 from q3e_local import child, machine, tune_child
 from q3e_local.catalog import models_folder
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.folders import state_folder
 from q3e_local.llama import kernels

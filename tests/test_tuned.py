@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from q3e_local import machine, plan, tuned
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.folders import state_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.server.local_service import needed_bytes

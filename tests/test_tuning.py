@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.tuning import TUNABLE, Host, Tuned, other_threads, settle
 
 HERE = Host(4)

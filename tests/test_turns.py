@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from q3e_local.batching import N_TILE
+from q3e_local.embedding.batching import N_TILE
 from q3e_local.errors import EngineError
 from q3e_local.llama.owner import InTurn, Owner
 from q3e_local.llama.stride import STEP_S, Stride

@@ -24,9 +24,9 @@ from q3e_local.cli.loading import check_dim, in_use
 from q3e_local.cli.progress import meter
 from q3e_local.cli.record import text_digest
 from q3e_local.cli.terminal import say
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
-from q3e_local.request import EmbedRequest
 from q3e_local.space import Space, comparable
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted

@@ -12,9 +12,9 @@ from q3e_local.cache.choose import chosen
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import load
 from q3e_local.cli.progress import status
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
-from q3e_local.request import EmbedRequest
 
 if TYPE_CHECKING:
     from q3e_local.remote.embedder import RemoteEmbedder

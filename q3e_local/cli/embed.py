@@ -21,8 +21,8 @@ from q3e_local.cli.progress import meter
 from q3e_local.cli.record import About, check_form, kept_names
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.prompts import TASKS, Kind
-from q3e_local.request import EmbedRequest
+from q3e_local.embedding.prompts import TASKS, Kind
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted

@@ -19,9 +19,9 @@ from q3e_local.cli.outputs import Output
 from q3e_local.cli.progress import Meter
 from q3e_local.cli.record import Record, text_digest
 from q3e_local.cli.stopping import Batches
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import InputError, OutputError, TextError
-from q3e_local.request import Embedded, EmbedRequest
 
 if TYPE_CHECKING:
     from q3e_local.remote.embedder import RemoteEmbedder

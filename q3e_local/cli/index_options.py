@@ -23,8 +23,8 @@ from q3e_local.search.locate import quoted
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
+    from q3e_local.embedding.text_model import TextModel
     from q3e_local.search.database.records import IndexSpace
-    from q3e_local.text_model import TextModel
 
 
 def which_index(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,12 +18,12 @@ from q3e_local.cli.stopping import abandon, abandonable
 from q3e_local.cli.terminal import say
 from q3e_local.download import Source, origins
 from q3e_local.download.origins import is_offline
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import DIM_MIN
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError, Q3EError
 from q3e_local.naming import Names, resolve
-from q3e_local.request import DIM_MIN
 from q3e_local.store import Installed, Located
-from q3e_local.text_model import TextModel
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:

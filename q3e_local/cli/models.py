@@ -20,9 +20,9 @@ from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.download.origins import is_offline
+from q3e_local.embedding.request import Defaults
 from q3e_local.errors import OptionError
 from q3e_local.naming import Names
-from q3e_local.request import Defaults
 from q3e_local.store import Installed
 from q3e_local.wording.counts import size
 
@@ -141,10 +141,10 @@ def _print_json(value: Any) -> None:
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
     from q3e_local import naming, tuned
-    from q3e_local.engine import EngineConfig
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.embedding.request import DIM_MIN
     from q3e_local.gguf.model_file import END_TEXT, inspect
     from q3e_local.plan import needed_bytes
-    from q3e_local.request import DIM_MIN
 
     named, config = naming.resolve(name), EngineConfig()
     found = named.located

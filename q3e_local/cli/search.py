@@ -19,16 +19,16 @@ from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_opt
 from q3e_local.cli.index_options import advice_for, server_option, which_index
 from q3e_local.cli.loading import load
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.embedding.prompts import TASKS
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
-from q3e_local.prompts import TASKS
-from q3e_local.request import EmbedRequest
 from q3e_local.search.locate import existing, option_of
 from q3e_local.search.since import moment
 
 if TYPE_CHECKING:
+    from q3e_local.embedding.text_model import TextModel
     from q3e_local.search.best_sentence import Best
     from q3e_local.search.index import Found, Mode
-    from q3e_local.text_model import TextModel
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:

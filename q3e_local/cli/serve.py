@@ -80,7 +80,7 @@ def serve(engine: EngineOptions, **options: Any) -> int:
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
     from q3e_local import kernel_choice
-    from q3e_local.engine import EngineConfig
+    from q3e_local.embedding.engine import EngineConfig
 
     kernel_choice.wanted()  # raises for what no worker could use
     chosen = replace(chosen_settings(options), explain=engine.explain)

@@ -14,9 +14,9 @@ from q3e_local.cli import DONE, FAILED, candidates, inputs
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.loading import in_use, load
 from q3e_local.cli.progress import bar, meter
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.naming import Names
-from q3e_local.request import EmbedRequest
 
 if TYPE_CHECKING:
     from q3e_local.verify import Report

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
-from q3e_local.request import EmbedRequest
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table, shortened
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.batching import N_PREFIX_MIN, common, end_of_piece, first_place
+from q3e_local.embedding.batching import N_PREFIX_MIN, common, end_of_piece, first_place
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import native
 from q3e_local.llama.prefixes import KeptPrefixes

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine, tuned
-from q3e_local.batching import pack
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.batching import pack
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.kernel_choice import Taken

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.batching import N_PREFIX_MIN, common
+from q3e_local.embedding.batching import N_PREFIX_MIN, common
 from q3e_local.plan import KEPT_BYTES_MAX
 
 State = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from q3e_local.batching import N_TILE
+from q3e_local.embedding.batching import N_TILE
 
 # How long a step may take: other texts can be computed only between two steps.
 STEP_S = 0.5

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from q3e_local.embedding.request import Embedded, EmbedRequest, Terms
+from q3e_local.embedding.stream import Progress
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import (
     InvalidTextError,
     ModelNotHereError,
@@ -24,9 +27,6 @@ from q3e_local.errors import (
 )
 from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.remote.tokens import TokenCounts
-from q3e_local.request import Embedded, EmbedRequest, Terms
-from q3e_local.stream import Progress
-from q3e_local.text_model import TextModel
 
 # A window grows and shrinks so that answers keep coming, and the server always has full batches.
 _WINDOW_S = (1.0, 4.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from q3e_local.parting import Cutter
+from q3e_local.embedding.cutting import Cutter
 
 # Characters of all words that are remembered: some 20 MB of memory.
 _KNOWN_CHARACTERS = 2_000_000

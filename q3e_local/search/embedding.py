@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from q3e_local import stream
+from q3e_local.embedding import stream
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import TextError
-from q3e_local.request import EmbedRequest
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database.records import FileRecord
-from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors
 
 DOCUMENT_TASK = "retrieval"  # the one whose documents stand bare

@@ -15,8 +15,10 @@ from types import TracebackType
 
 import numpy as np
 
+from q3e_local.embedding.request import DIM_MIN, EmbedRequest
+from q3e_local.embedding.stream import Progress
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
-from q3e_local.request import DIM_MIN, EmbedRequest
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, check_ids
@@ -24,8 +26,6 @@ from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
 from q3e_local.search.found import MODES, Found, Hit, Mode
 from q3e_local.search.locate import rebuild_command
-from q3e_local.stream import Progress
-from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 

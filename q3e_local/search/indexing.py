@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from q3e_local import stream
+from q3e_local.embedding import stream
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.reading import read_bytes
 from q3e_local.reading.document import Document
@@ -26,7 +27,6 @@ from q3e_local.search.database import Database
 from q3e_local.search.database.records import FileRecord, IndexSpace
 from q3e_local.search.embedding import FileChunks, Progress, embed_files
 from q3e_local.search.locate import alone, is_there
-from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors
 
 # Counted up when readers or chunks change, so that files are read again.

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.stream import Progress
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
-from q3e_local.request import EmbedRequest
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace, Window
 from q3e_local.search.index import space_of
-from q3e_local.stream import Progress
-from q3e_local.text_model import TextModel
 from q3e_local.vectors import Vectors, finish
 
 # Chunks that are embedded between two writes: a slow model takes minutes for so many.

@@ -14,10 +14,10 @@ from functools import partial
 
 from q3e_local.cache import VectorCache
 from q3e_local.cache.shelf import Shelf
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.lookup import Lookup
+from q3e_local.embedding.request import Embedded, Fitted, Terms
 from q3e_local.errors import BadVectorError
-from q3e_local.lookup import Lookup
-from q3e_local.request import Embedded, Fitted, Terms
 from q3e_local.vectors import Vectors
 
 # Characters of a text that is looked up: normalizing a longer one would hold up everybody.

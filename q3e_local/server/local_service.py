@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from q3e_local import plan, tuned
-from q3e_local.batching import prefixes
 from q3e_local.cache.choose import open_cache
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.batching import prefixes
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.embedding.lookup import finished
+from q3e_local.embedding.prompts import Kind
+from q3e_local.embedding.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.lookup import finished
 from q3e_local.naming import Named
-from q3e_local.prompts import Kind
-from q3e_local.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
 from q3e_local.server.models import Model, Models

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from q3e_local import machine
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelError
 from q3e_local.server.counters import Counters
 from q3e_local.server.errors import QueueFullError, StoppingError

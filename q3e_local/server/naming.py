@@ -11,10 +11,10 @@ import re
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.naming import Named, Names
-from q3e_local.prompts import Prompts
 from q3e_local.server.settings import ServerSettings
 from q3e_local.store import Located
 from q3e_local.wording.spelling import either

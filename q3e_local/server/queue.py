@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from q3e_local.batching import Load
-from q3e_local.engine import Engine
+from q3e_local.embedding.batching import Load
+from q3e_local.embedding.engine import Engine
 from q3e_local.errors import BadVectorError, Q3EError
 from q3e_local.server.counters import Counters
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from q3e_local.embedding.cutting import FAR, PIECE, Cutter
+from q3e_local.embedding.request import Fitted, Terms
 from q3e_local.errors import InvalidTextError, TextTooLongError
-from q3e_local.parting import FAR, PIECE, Cutter
-from q3e_local.request import Fitted, Terms
 from q3e_local.server.models import Model
 
 Inputs = tuple[str | tuple[int, ...], ...]

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.engine import EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
 from q3e_local.kernel_choice import Kernels
 from q3e_local.server.liveness import Bounds, Pace, Task

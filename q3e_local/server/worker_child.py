@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.child import crossing, settle_in
-from q3e_local.engine import Engine, EngineConfig
+from q3e_local.embedding.engine import Engine, EngineConfig
 from q3e_local.kernel_choice import Kernels
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from q3e_local.cache.choose import open_cache
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 
 
 class RandomEngine:

@@ -23,7 +23,7 @@ import click
 import q3e_local
 from q3e_local.bench import Texts, about
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.embedder import Embedder
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import NotEnoughMemoryError
 from q3e_local.llama.engine import LlamaEngine
 

@@ -28,9 +28,9 @@ from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
 from q3e_local.cli.outputs import cannot_write, check_target, settle
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.landing import landing
-from q3e_local.request import DIM_MIN
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted

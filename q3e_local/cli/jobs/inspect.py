@@ -100,7 +100,7 @@ def _of_row(path: Path, row: int) -> _Found:
 
 def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
     from q3e_local import jobs
-    from q3e_local.embedder import Embedder
+    from q3e_local.embedding.embedder import Embedder
 
     embedder = model.embedder()
     for name, text, vector in zip(found.ids, found.texts, found.vectors, strict=True):

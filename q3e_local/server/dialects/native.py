@@ -14,8 +14,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
-from q3e_local.prompts import Kind
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, hold_to_limit, read_fields, shown
 from q3e_local.server.dialects.routes import (

@@ -19,10 +19,10 @@ from starlette.responses import Response
 
 from q3e_local import catalog, store
 from q3e_local.card import NAME_GRAMMAR
+from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf.header import Header
 from q3e_local.naming import QUERY_SUFFIX
-from q3e_local.request import DIM_MIN
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.routes import body_schema

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from q3e_local.embedding.prompts import TASKS, Kind
 from q3e_local.errors import (
     ModelNotHereError,
     OptionError,
@@ -23,7 +24,6 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
-from q3e_local.prompts import TASKS, Kind
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import (
     BadRequestError,

@@ -12,8 +12,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from q3e_local.embedding.prompts import TASKS, Prompts
 from q3e_local.errors import InvalidTextError, OptionError, SpaceMismatchError, TextTooLongError
-from q3e_local.prompts import TASKS, Prompts
 from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import Filters
 from q3e_local.search.found import MODES, Mode, as_record

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
+from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import (
     EngineError,
     ModelNotHereError,
@@ -22,7 +23,6 @@ from q3e_local.errors import (
     TextError,
     UnknownModelError,
 )
-from q3e_local.prompts import Kind
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import (
     BadRequestError,

@@ -12,9 +12,9 @@ from typing import Self
 
 import numpy as np
 
+from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult, Terms
+from q3e_local.embedding.stream import Progress
 from q3e_local.errors import OptionError, TextError
-from q3e_local.request import Embedded, EmbedRequest, EmbedResult, Terms
-from q3e_local.stream import Progress
 
 
 class TextModel(ABC):

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from q3e_local.batching import N_PREFIX_MIN, common, fit
 from q3e_local.cache import VectorCache
 from q3e_local.cache.shelf import Shelf
-from q3e_local.engine import Engine
+from q3e_local.embedding.batching import N_PREFIX_MIN, common, fit
+from q3e_local.embedding.engine import Engine
+from q3e_local.embedding.lookup import Lookup
+from q3e_local.embedding.prompts import Prompts, normalizer
+from q3e_local.embedding.request import DIM_MIN, Defaults, Embedded, EmbedRequest, Fitted, Terms, meant
+from q3e_local.embedding.stream import Progress, TextStream
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InvalidTextError, OptionError, TextError, TextTooLongError
-from q3e_local.lookup import Lookup
-from q3e_local.prompts import Prompts, normalizer
-from q3e_local.request import DIM_MIN, Defaults, Embedded, EmbedRequest, Fitted, Terms, meant
 from q3e_local.space import Space
-from q3e_local.stream import Progress, TextStream
-from q3e_local.text_model import TextModel
 
 
 class Embedder(TextModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass, fields, replace
 
-from q3e_local.prompts import Kind
+from q3e_local.embedding.prompts import Kind
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table, shortened

@@ -15,8 +15,8 @@ import numpy as np
 
 from q3e_local.cache import Entry
 from q3e_local.cache.shelf import Shelf
+from q3e_local.embedding.request import Embedded, Fitted
 from q3e_local.errors import BadVectorError, TextError
-from q3e_local.request import Embedded, Fitted
 from q3e_local.vectors import Vectors, finish
 
 # Characters looked up at once: what is read ahead of a slow input is no more than a batch or two would take, and no

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from q3e_local.batching import pack, prefixes
-from q3e_local.engine import Engine
+from q3e_local.embedding.batching import pack, prefixes
+from q3e_local.embedding.engine import Engine
+from q3e_local.embedding.lookup import Asked, Lookup
+from q3e_local.embedding.request import Embedded, Fitted
 from q3e_local.errors import BadVectorError, TextError
-from q3e_local.lookup import Asked, Lookup
-from q3e_local.request import Embedded, Fitted
 from q3e_local.vectors import Vectors
 
 # Texts are packed this many batches at a time: enough to fill them well, few enough that results keep coming
