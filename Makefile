@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
-KERNELS := q3e_local/llama/q3e_kernels.so
+KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
 .PHONY: demo test check check-kernels format kernels clean
 

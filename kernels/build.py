@@ -18,7 +18,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 # Where a checkout has the library, and from there a wheel.
-PLACE = "q3e_local/llama/q3e_kernels.so"
+PLACE = "q3e_local/llama/kernels/q3e_kernels.so"
 
 _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _AVX2 = ["-mavx2", "-mfma", "-mf16c"]

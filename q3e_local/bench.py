@@ -22,8 +22,8 @@ from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import inspect
-from q3e_local.kernel_choice import Taken
-from q3e_local.tuning import TUNABLE
+from q3e_local.llama.kernels.choice import Taken
+from q3e_local.llama.settings.defaults import TUNABLE
 
 SIZES = {"short": 16, "medium": 128, "long": 2048}  # tokens of a text, end token included
 _BATCH = {"short": 256, "medium": 64, "long": 4}  # texts in a call
@@ -56,7 +56,7 @@ class Cell:
 
 def about(embedder: Embedder, path: Path) -> dict[str, Any]:
     """The machine, the versions, the model and the settings that figures belong to."""
-    from q3e_local.llama import native
+    from q3e_local.llama import binding
 
     info, engine = inspect(path), embedder.engine
     chosen, kernels = getattr(engine, "settings", None), getattr(engine, "kernels", None)
@@ -67,7 +67,7 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
             "cpus": os.cpu_count(),
             "memory_bytes": machine.total_memory(),
             "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-            "features": native.system_info(),
+            "features": binding.system_info(),
         },
         "versions": {
             "q3e-local": __version__,

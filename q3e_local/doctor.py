@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from q3e_local import kernel_choice
-from q3e_local.child import Child
-from q3e_local.endings import advice, manner
 from q3e_local.errors import CrashError, Q3EError
+from q3e_local.llama.child import Child
+from q3e_local.llama.endings import advice, manner
+from q3e_local.llama.kernels import choice
 
 _SPARE_BYTES = 500_000_000  # of a disk: a full one breaks other programs
 
@@ -53,7 +53,7 @@ class NativeLooks:
 
     def without_kernels(self) -> None:
         """Leave our kernels alone from here on. To be called before the first of them computes."""
-        os.environ[kernel_choice.VARIABLE] = kernel_choice.OFF
+        os.environ[choice.VARIABLE] = choice.OFF
 
     def demo(self) -> list[Finding]:
         """Whether the demo model gives vectors."""
@@ -85,7 +85,7 @@ def _kernels_apart(child: Child) -> Iterator[Finding]:
     except CrashError as crash:
         child.ask("without_kernels")
         text = f"they end the process here, by {manner(crash.exit_code)}"
-        yield Finding("kernels", text, False, f"do without them: {kernel_choice.VARIABLE}={kernel_choice.OFF}")
+        yield Finding("kernels", text, False, f"do without them: {choice.VARIABLE}={choice.OFF}")
 
 
 def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -130,10 +130,10 @@ def _memory(total: int, available: int) -> Finding:
 def _llama() -> Iterator[Finding]:
     from importlib.metadata import version
 
-    from q3e_local.llama import native
+    from q3e_local.llama import binding
 
-    yield Finding("llama.cpp", f"llama-cpp-python {version('llama-cpp-python')}: {native.system_info()}")
-    if native.can_offload():
+    yield Finding("llama.cpp", f"llama-cpp-python {version('llama-cpp-python')}: {binding.system_info()}")
+    if binding.can_offload():
         yield Finding("GPU", "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise")
     else:
         yield Finding("GPU", "this build runs on the CPU alone; the README says how to build for a GPU")
@@ -141,10 +141,11 @@ def _llama() -> Iterator[Finding]:
 
 def _kernels() -> Iterator[Finding]:
     """Which kernels compute on the CPU, and what llama.cpp's build leaves unused of it."""
-    from q3e_local.llama import kernels, native
+    from q3e_local.llama import binding
+    from q3e_local.llama.kernels import in_use
 
-    chosen, runs, features = kernels.chosen(), kernels.variants(), native.features()
-    lacks = kernels.lacking(runs, features, chosen.variant)
+    chosen, runs, features = in_use.chosen(), in_use.variants(), binding.features()
+    lacks = in_use.lacking(runs, features, chosen.variant)
     faster = "; ".join(hint for hint in chosen.faster if lacks is None or hint != lacks.text)
     yield Finding("kernels", f"{chosen.name} ({chosen.why})", not chosen.is_wrong, faster)
     if lacks is not None:

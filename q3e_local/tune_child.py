@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import q3e_local
-from q3e_local import machine, tuned
+from q3e_local import machine
 from q3e_local.bench import Texts
-from q3e_local.child import Child
 from q3e_local.errors import CrashError
-from q3e_local.tuned import Place
-from q3e_local.tuning import Host, Settings
+from q3e_local.llama.child import Child
+from q3e_local.llama.settings import kept
+from q3e_local.llama.settings.defaults import Host, Settings
+from q3e_local.llama.settings.kept import Place
 
 if TYPE_CHECKING:
     from q3e_local.llama.engine import LlamaEngine
@@ -45,10 +46,10 @@ class MeasuredModel:
 
     def facts(self) -> Facts:
         """Of the model and of this machine."""
-        from q3e_local.llama import native
+        from q3e_local.llama import binding
 
         on_gpu = self._engine.on_gpu
-        place = tuned.here(native.version(), native.features(), on_gpu, self._engine.kernels.name)
+        place = kept.here(binding.version(), binding.features(), on_gpu, self._engine.kernels.name)
         return Facts(Host(machine.physical_cores(), on_gpu), place, self._engine.n_ctx_max)
 
     def use(self, settings: Settings) -> None:

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from world import World, world_of
 
 from q3e_local.folders import state_folder
-from q3e_local.llama import kernels
+from q3e_local.llama.kernels import in_use
 
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
@@ -42,7 +42,7 @@ def _can_be_interrupted() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _home_of_the_session() -> Iterator[None]:
     home = os.environ["HOME"]
-    kernels.chosen()  # proved once for all tests: that takes a process of its own
+    in_use.chosen()  # proved once for all tests: that takes a process of its own
     yield
     shutil.rmtree(home, ignore_errors=True)
     if "llama_cpp._utils" in sys.modules:  # the binding leaves them open, which warns when Python ends
@@ -120,7 +120,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each variant of our kernels that this machine runs is a test of its own."""
     if "kernels" not in metafunc.module.__name__:
         return
-    runs = [name for name, why in kernels.variants().items() if why is None]
+    runs = [name for name, why in in_use.variants().items() if why is None]
     for fixture in ("variant", "name_of_variant"):
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, runs, indirect=fixture == "variant")
@@ -130,6 +130,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def variant(request: pytest.FixtureRequest) -> Iterator[str]:
     """A variant of our kernels, in use during the test."""
     name: str = request.param
-    kernels.use(name)
+    in_use.use(name)
     yield name
-    kernels.use(kernels.chosen().variant)
+    in_use.use(in_use.chosen().variant)

@@ -15,7 +15,7 @@ from fake import FakeEngine
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
-from q3e_local.kernel_choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels
 
 
 class FaultyEngine(FakeEngine):

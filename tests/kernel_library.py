@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from q3e_local.llama import kernel_library
+from q3e_local.llama.kernels import library as kernel_library
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 # How a variant of a library of `with_variants` multiplies float32 weights; other operations it leaves to llama.cpp.

@@ -24,7 +24,7 @@ import numpy as np
 
 from q3e_local.embedding.request import Terms
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
-from q3e_local.kernel_choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.wording.address import parse

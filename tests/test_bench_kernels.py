@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from q3e_local.llama import kernels, operation
+from q3e_local.llama.kernels import in_use, operation
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench" / "kernels.py"
 
@@ -27,7 +27,7 @@ def rows(output: str) -> list[list[str]]:
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a compiler")
 def test_each_operation_is_timed_with_and_without_ours(variant: str) -> None:
-    before = kernels.counts()
+    before = in_use.counts()
     result = bench("--markdown", "--variant", variant, "--type", "Q4_K", "--tokens", "16,17")
     assert (result.exit_code, result.stderr) == (0, "")
     header, _, *found = rows(result.stdout)
@@ -42,7 +42,7 @@ def test_each_operation_is_timed_with_and_without_ours(variant: str) -> None:
     ]
     assert len(found) == 14
     assert all(row[-1].endswith(" %") for row in found)
-    taken = kernels.counts().since(before)
+    taken = in_use.counts().since(before)
     assert (taken.products, taken.attentions) == (4, 10)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from q3e_local.child import Child
 from q3e_local.errors import BadVectorError, CrashError, EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.llama.child import Child
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -175,7 +175,7 @@ def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path: Path, end: str) -> 
     began, script = tmp_path / "began", tmp_path / "script.py"
     script.write_text(
         "import os, sys, threading, time\nfrom pathlib import Path\nfrom test_child import Adder\n"
-        "from q3e_local.child import Child\n"
+        "from q3e_local.llama.child import Child\n"
         "if __name__ == '__main__':\n"
         "    child = Child(Adder, 0)\n"
         "    print(child.ask('pid'), flush=True)\n"

@@ -21,8 +21,9 @@ from world import World, rows
 from q3e_local import doctor, llama, machine
 from q3e_local.catalog import models_folder
 from q3e_local.doctor import Finding, NativeLooks
-from q3e_local.kernel_choice import Kernels
-from q3e_local.llama import kernels, native
+from q3e_local.llama import binding
+from q3e_local.llama.kernels import in_use
+from q3e_local.llama.kernels.choice import Kernels
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def _roomy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "usable_memory", lambda: int(15e9))
     monkeypatch.setattr(machine, "available_memory", lambda: int(8e9))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(50e9)))
-    monkeypatch.setattr(native, "system_info", lambda: "CPU : AVX2 = 1")
+    monkeypatch.setattr(binding, "system_info", lambda: "CPU : AVX2 = 1")
 
 
 class InThisProcess:
@@ -64,11 +65,11 @@ class WithAvx2(NativeLooks):
     """As on a CPU and with a build that have it, whatever those of the tests do."""
 
     def llama(self) -> list[Finding]:
-        native.system_info = lambda: "CPU : AVX2 = 1"
+        binding.system_info = lambda: "CPU : AVX2 = 1"
         return super().llama()
 
     def kernels(self) -> list[Finding]:
-        native.system_info = lambda: "CPU : AVX2 = 1"
+        binding.system_info = lambda: "CPU : AVX2 = 1"
         return super().kernels()
 
 
@@ -94,13 +95,13 @@ class EndsInKernels(WithAvx2):
         return []
 
     def demo(self) -> list[Finding]:
-        assert kernels.chosen() == Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
+        assert in_use.chosen() == Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
         return super().demo()
 
 
 class FailsLoading(NativeLooks):
     def llama(self) -> list[Finding]:
-        sys.modules["q3e_local.llama.native"] = None
+        sys.modules["q3e_local.llama.binding"] = None
         del llama.native
         return super().llama()
 
@@ -181,7 +182,7 @@ def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child: Callable[[ty
     code, found = findings()
     wrong = [finding for finding in found if not finding["ok"]]
     assert (code, [one["what"] for one in wrong]) == (1, ["llama.cpp", "embedding"])
-    assert all("q3e_local.llama.native" in one["text"] for one in wrong)
+    assert all("q3e_local.llama.binding" in one["text"] for one in wrong)
 
 
 def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
@@ -355,9 +356,9 @@ def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("ours", [None, "avx2"])
 def test_a_build_without_avx2(monkeypatch: pytest.MonkeyPatch, ours: str | None) -> None:
-    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
-    monkeypatch.setattr(kernels, "variants", lambda: {"avx512": "the CPU has no AVX-512", "avx2": None})
-    monkeypatch.setattr(kernels, "chosen", lambda: Kernels(ours, "because"))
+    monkeypatch.setattr(binding, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(in_use, "variants", lambda: {"avx512": "the CPU has no AVX-512", "avx2": None})
+    monkeypatch.setattr(in_use, "chosen", lambda: Kernels(ours, "because"))
     one = problem()
     text = "llama.cpp was built without AVX2, which this CPU has"
     if ours:
@@ -370,25 +371,25 @@ def test_a_build_without_avx2(monkeypatch: pytest.MonkeyPatch, ours: str | None)
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
 def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
-    monkeypatch.setattr(kernels, "variants", dict)
+    monkeypatch.setattr(binding, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(in_use, "variants", dict)
     one = problem()
     assert (one["what"], one["text"]) == ("CPU", "llama.cpp was built without AVX2")
     assert one["advice"] == "build it on this machine, if the CPU has it"
 
 
 def test_a_cpu_without_avx2_needs_no_build_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "system_info", lambda: "CPU : SSE3 = 1")
-    monkeypatch.setattr(kernels, "variants", lambda: {"avx2": "the CPU has no AVX2"})
+    monkeypatch.setattr(binding, "system_info", lambda: "CPU : SSE3 = 1")
+    monkeypatch.setattr(in_use, "variants", lambda: {"avx2": "the CPU has no AVX2"})
     assert findings()[0] == 0
 
 
 def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "system_info", lambda: "CPU : AVX2 = 1")
-    monkeypatch.setattr(kernels, "variants", lambda: {"avx512": None, "avx2": None})
-    monkeypatch.setattr(kernels, "chosen", lambda: Kernels("avx512", "the fastest that this CPU runs"))
+    monkeypatch.setattr(binding, "system_info", lambda: "CPU : AVX2 = 1")
+    monkeypatch.setattr(in_use, "variants", lambda: {"avx512": None, "avx2": None})
+    monkeypatch.setattr(in_use, "chosen", lambda: Kernels("avx512", "the fastest that this CPU runs"))
     assert findings()[0] == 0
-    monkeypatch.setattr(kernels, "chosen", lambda: Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",)))
+    monkeypatch.setattr(in_use, "chosen", lambda: Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",)))
     assert problem()["text"] == "llama.cpp was built without AVX-512, which this CPU has"
 
 
@@ -401,8 +402,8 @@ def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(monkeyp
     ],
 )
 def test_which_kernels_compute(monkeypatch: pytest.MonkeyPatch, chosen: Kernels, ok: bool) -> None:
-    monkeypatch.setattr(kernels, "chosen", lambda: chosen)
-    monkeypatch.setattr(kernels, "variants", lambda: {"avx2": None})
+    monkeypatch.setattr(in_use, "chosen", lambda: chosen)
+    monkeypatch.setattr(in_use, "variants", lambda: {"avx2": None})
     code, found = findings()
     (one,) = [finding for finding in found if finding["what"] == "kernels"]
     assert (code, one["ok"]) == (0 if ok else 1, ok)
@@ -421,7 +422,7 @@ def test_kernels_that_end_their_process_are_a_finding_and_the_rest_does_without_
 
 
 def test_a_build_for_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "can_offload", lambda: True)
+    monkeypatch.setattr(binding, "can_offload", lambda: True)
     _, found = findings()
     assert [one["text"] for one in found if one["what"] == "GPU"] == [
         "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise"

@@ -31,21 +31,23 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 import q3e_local
-from q3e_local import machine, tuned
+from q3e_local import machine
 from q3e_local.embedding.batching import N_UNSPLIT
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import context as context_module
+from q3e_local.llama import binding
 from q3e_local.llama import contexts as contexts_module
-from q3e_local.llama import kernels, native
-from q3e_local.llama.context import Counts, tap_agrees
+from q3e_local.llama import pooling_context as context_module
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.kernels import in_use
+from q3e_local.llama.pooling_context import Counts, tap_agrees
 from q3e_local.llama.prefixes import KeptPrefixes
-from q3e_local.plan import ContextPlan
-from q3e_local.tuning import Reason, Tuned
+from q3e_local.llama.settings import kept as tuned
+from q3e_local.llama.settings.defaults import Reason, Tuned
+from q3e_local.llama.settings.memory import ContextPlan
 
 N_BATCH, N_CTX = 32, 512
 # Tokens of a text, end token included: one, around one and two batches, around the file's context_length.
@@ -139,19 +141,19 @@ def test_a_long_text_is_computed_in_pieces_of_a_batch_by_flash_attention_with_f1
     f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    make = native.lib.llama_init_from_model
+    make = binding.lib.llama_init_from_model
 
     def recorded(model: Any, params: Any) -> Any:
         made.append((params.n_batch, params.flash_attn_type, params.type_k, params.type_v))
         return make(model, params)
 
-    monkeypatch.setattr(native.lib, "llama_init_from_model", recorded)
-    monkeypatch.setattr(native, "can_offload", lambda: False)
+    monkeypatch.setattr(binding.lib, "llama_init_from_model", recorded)
+    monkeypatch.setattr(binding, "can_offload", lambda: False)
     with LlamaEngine(f32, small(n_batch=128)) as engine:
         before = engine.counts
         engine.decode([sequences[N_CTX]])
         assert engine.counts == Counts(before.n_decodes + 4, before.n_tokens + N_CTX, 0)
-    on, f16 = native.lib.LLAMA_FLASH_ATTN_TYPE_ENABLED, native.lib.GGML_TYPE_F16
+    on, f16 = binding.lib.LLAMA_FLASH_ATTN_TYPE_ENABLED, binding.lib.GGML_TYPE_F16
     assert made[-2:] == [(128, on, f16, f16)] * 2  # for batches, and for the long text
 
 
@@ -214,8 +216,8 @@ def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(
     f32: Path, sequences: dict[int, Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bytes] = []
-    name_of = native.tensor_name
-    monkeypatch.setattr(native, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
+    name_of = binding.tensor_name
+    monkeypatch.setattr(binding, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
     with LlamaEngine(f32, small()) as engine:
         asked.clear()
         engine.decode([sequences[9], sequences[2]])
@@ -297,13 +299,13 @@ def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length
     tiny_gguf: MakeGguf, sequences: dict[int, Ids], expected: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    context = native.Context
+    context = binding.Context
 
-    def record(*arguments: object, n_ctx: int, **options: object) -> native.Context:
+    def record(*arguments: object, n_ctx: int, **options: object) -> binding.Context:
         made.append(n_ctx)
         return context(*arguments, n_ctx=n_ctx, **options)
 
-    monkeypatch.setattr(native, "Context", record)
+    monkeypatch.setattr(binding, "Context", record)
     with LlamaEngine(tiny_gguf("f32", context_length=N_CTX), small(tap=False)) as engine:
         assert engine.n_ctx_max == N_CTX
         assert made == [256]
@@ -330,7 +332,7 @@ def test_too_little_memory_is_told_in_numbers_before_anything_is_allocated(
     with LlamaEngine(f32, small()) as engine:
         with monkeypatch.context() as patch:
             patch.setattr(machine, "available_memory", lambda: 10_000)
-            patch.setattr(native, "Context", lambda *_, **__: pytest.fail("a context was made"))
+            patch.setattr(binding, "Context", lambda *_, **__: pytest.fail("a context was made"))
             with pytest.raises(NotEnoughMemoryError, match=r"512 tokens needs 0\.\d\d GB .* 0\.\d\d GB are free"):
                 engine.decode([sequences[N_CTX]])
             assert cosines(engine.decode([sequences[9]]), expected[9][None])[0] >= 0.9999
@@ -356,7 +358,7 @@ def test_weights_larger_than_the_machine_are_refused_before_loading(
     f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
-    monkeypatch.setattr(native, "Model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(binding, "Model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(NotEnoughMemoryError, match=r"needs 0\.0\d GB for its weights, this machine has 0\.01 GB"):
         LlamaEngine(f32, EngineConfig(n_gpu_layers=0))
 
@@ -411,15 +413,15 @@ def test_a_long_text_stops_when_the_engine_is_closed(
 ) -> None:
     engine = LlamaEngine(f32, small())
     pieces, working, closing = [], threading.Event(), threading.Event()
-    decode = native.Context.decode
+    decode = binding.Context.decode
 
-    def slowly(self: native.Context, batch: object) -> None:
+    def slowly(self: binding.Context, batch: object) -> None:
         pieces.append(1)
         working.set()
         closing.wait()
         decode(self, batch)
 
-    monkeypatch.setattr(native.Context, "decode", slowly)
+    monkeypatch.setattr(binding.Context, "decode", slowly)
     with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(engine.decode, [sequences[N_CTX]])
         working.wait()
@@ -568,7 +570,7 @@ def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, 
 import sys
 from pathlib import Path
 from q3e_local.errors import ModelFileError
-from q3e_local.llama.context import Counts, tap_agrees
+from q3e_local.llama.pooling_context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 with LlamaEngine(Path(sys.argv[1])) as engine:
@@ -588,7 +590,7 @@ def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
 import sys
 from pathlib import Path
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.llama.context import Counts, tap_agrees
+from q3e_local.llama.pooling_context import Counts, tap_agrees
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.prefixes import KeptPrefixes
 engine = LlamaEngine(Path(sys.argv[1]), EngineConfig(n_batch=1, n_threads=1))
@@ -659,7 +661,7 @@ def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_on
 
 def test_an_engine_that_nobody_closed_frees_its_memory(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     freed = []
-    monkeypatch.setattr(native.Model, "free", lambda self: freed.append(self))
+    monkeypatch.setattr(binding.Model, "free", lambda self: freed.append(self))
     engine = LlamaEngine(f32, small())
     engine.decode([[5, engine.eos_id]])
     del engine
@@ -670,7 +672,7 @@ def test_an_engine_that_nobody_closed_frees_its_memory(f32: Path, monkeypatch: p
 def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(
     f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "can_offload", lambda: False)
+    monkeypatch.setattr(binding, "can_offload", lambda: False)
     with pytest.raises(OptionError, match="built without a GPU: n_gpu_layers must be 0, got 3"):
         LlamaEngine(f32, EngineConfig(n_gpu_layers=3))
 
@@ -682,8 +684,8 @@ def test_an_option_that_does_not_exist_is_named_with_those_that_do() -> None:
 
 def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "q3e_local.llama.engine")
-    monkeypatch.setitem(sys.modules, "q3e_local.llama.native", None)
-    monkeypatch.delattr("q3e_local.llama.native")
+    monkeypatch.setitem(sys.modules, "q3e_local.llama.binding", None)
+    monkeypatch.delattr("q3e_local.llama.binding")
     with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
         q3e_local.load("demo")
 
@@ -1045,15 +1047,15 @@ def self_tuned(
     f32: Path, monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float], batch: list[Ids], **options: Any
 ) -> tuple[LlamaEngine, list[np.ndarray], FakeClock]:
     """An engine after 20 batches on a machine of 1 core with 2 CPUs."""
-    clock, set_threads = FakeClock(cost), native.Context.set_threads
+    clock, set_threads = FakeClock(cost), binding.Context.set_threads
     monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     monkeypatch.setattr(machine, "logical_cpus", lambda: 2)
 
-    def counted(self: native.Context, n_threads: int) -> None:
+    def counted(self: binding.Context, n_threads: int) -> None:
         clock.n_threads.append(n_threads)
         set_threads(self, n_threads)
 
-    monkeypatch.setattr(native.Context, "set_threads", counted)
+    monkeypatch.setattr(binding.Context, "set_threads", counted)
     config = EngineConfig(**{"n_batch": N_BATCH, "self_tuning": True} | options)
     engine = LlamaEngine(f32, config, clock)
     return engine, [engine.decode(batch) for _ in range(20)], clock
@@ -1119,8 +1121,8 @@ def test_other_settings_can_be_used_without_loading_anew(
 
 def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
     digest = inspect(f32).digest
-    name = kernels.chosen().name
-    place = tuned.here(native.version(), native.features(), False, name)
+    name = in_use.chosen().name
+    place = tuned.here(binding.version(), binding.features(), False, name)
     tuned.keep(digest, place, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
     other = replace(place, kernels="avx2" if name == "off" else "off")
     tuned.keep(digest, other, Tuned(n_threads=3, n_batch=128, day="2026-11-21"))
@@ -1135,7 +1137,7 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(
 ) -> None:
     proofs: list[Path] = []
 
-    def agrees(model: native.Model, info: Any, *rest: Any) -> str | None:
+    def agrees(model: binding.Model, info: Any, *rest: Any) -> str | None:
         proofs.append(info.path)
         return tap_agrees(model, info, *rest)
 
@@ -1152,7 +1154,7 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(
     assert proofs == [one]
     load(other)
     assert proofs == [one, other]
-    monkeypatch.setattr(native, "build", lambda: "another")
+    monkeypatch.setattr(binding, "build", lambda: "another")
     load(one)
     assert len(proofs) == 3
     (tmp_path / "file").touch()
@@ -1166,13 +1168,13 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(
 def test_weights_are_never_repacked(tiny_gguf: MakeGguf, monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
     """Repacked for AMX, by a llama.cpp that gcc 12 compiled, they ended the process with SIGILL."""
     asked: list[bool] = []
-    load = native.lib.llama_model_load_from_file
+    load = binding.lib.llama_model_load_from_file
 
     def loaded(path: bytes, params: Any) -> Any:
         asked.append(params.use_extra_bufts)
         return load(path, params)
 
-    monkeypatch.setattr(native.lib, "llama_model_load_from_file", loaded)
+    monkeypatch.setattr(binding.lib, "llama_model_load_from_file", loaded)
     with LlamaEngine(tiny_gguf(quantization), small()):
         assert asked == [False]
 
@@ -1189,6 +1191,6 @@ def test_a_proof_that_failed_is_not_remembered(f32: Path, monkeypatch: pytest.Mo
 
 
 def test_the_build_has_the_libraries_that_compute() -> None:
-    names = [name for name, size, _ in native.build() if size > 10_000]
+    names = [name for name, size, _ in binding.build() if size > 10_000]
     assert any("llama" in name for name in names)
     assert any("ggml-cpu" in name for name in names)

@@ -126,7 +126,7 @@ def test_make_compiles_the_kernels_again_when_a_source_is_newer(
         "kernels/door.cpp": 5,
     }
     if library:
-        ages["q3e_local/llama/q3e_kernels.so"] = {"old": 4, "new": 6}[library]
+        ages["q3e_local/llama/kernels/q3e_kernels.so"] = {"old": 4, "new": 6}[library]
     for name, age in ages.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from q3e_local.llama import kernels, operation
+from q3e_local.llama.kernels import in_use, operation
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -95,12 +95,12 @@ def check(
         found = operation.attention(query, key, value, TYPES[name], mask, width**-0.5, n_threads)
         return float(np.abs(found - expected).max() / (np.abs(exact_value).max() + 1e-30))
 
-    before = kernels.counts().attentions
+    before = in_use.counts().attentions
     ours = error()
-    assert kernels.counts().attentions - before == (n_queries >= MIN_QUERIES)
-    kernels.use(None)
+    assert in_use.counts().attentions - before == (n_queries >= MIN_QUERIES)
+    in_use.use(None)
     theirs = error()
-    kernels.use(variant)
+    in_use.use(variant)
     if n_queries >= MIN_QUERIES:
         # Scores of this size lose as many digits as they have before the point.
         assert ours <= ROUNDING.get(variant, 2e-6 * max(1, size))

@@ -24,7 +24,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ROOT / "kernels"
-PLACE = "q3e_local/llama/q3e_kernels.so"
+PLACE = "q3e_local/llama/kernels/q3e_kernels.so"
 
 has_kernels = sys.platform != "win32" and platform.machine().lower() in ("x86_64", "amd64")
 COMPILER = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)

@@ -14,12 +14,12 @@ import pytest
 from command import run
 from kernel_library import CRASH, NAN, NOTHING, RIGHT, WRONG, chosen_in, compiled, program, sealed, with_variants
 
-from q3e_local import kernel_choice
 from q3e_local.catalog import models_folder
 from q3e_local.errors import OptionError
-from q3e_local.kernel_choice import Kernels, Taken
-from q3e_local.llama import kernel_library, kernels, native
+from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.kernels import choice, in_use, library
+from q3e_local.llama.kernels.choice import Kernels, Taken
 
 DEMO = models_folder() / "demo.gguf"
 
@@ -29,16 +29,16 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="the door is closed o
 @pytest.fixture
 def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not chosen yet."""
-    monkeypatch.setattr(kernels, "_chosen", None)
-    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(in_use, "_chosen", None)
+    monkeypatch.setattr(in_use, "_library", None)
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> Kernels:
     """What is chosen with this library, which must not be a variant; the program computes all the same."""
-    monkeypatch.setattr(kernel_library, "LIBRARY", path)
-    chosen = kernels.chosen()
+    monkeypatch.setattr(library, "LIBRARY", path)
+    chosen = in_use.chosen()
     assert chosen.variant is None
-    assert kernels.counts() == Taken()
+    assert in_use.counts() == Taken()
     with LlamaEngine(DEMO) as engine:
         assert engine.kernels is chosen
         assert np.isfinite(engine.decode([[1, 2, 3, engine.eos_id]])).all()
@@ -57,9 +57,9 @@ def without() -> dict[str, Any]:
 def test_the_compiled_library_is_sound_here() -> None:
     compiled()
     # A compiler may have been unable to do some.
-    assert list(kernels.variants()) == [name for name in kernel_choice.VARIANTS if name in kernels.variants()]
-    runs = [name for name, why in kernels.variants().items() if why is None]
-    chosen = kernels.chosen()
+    assert list(in_use.variants()) == [name for name in choice.VARIANTS if name in in_use.variants()]
+    runs = [name for name, why in in_use.variants().items() if why is None]
+    chosen = in_use.chosen()
     assert not chosen.is_wrong
     if runs:
         assert (chosen.variant, chosen.why) == (runs[0], "the fastest that this CPU runs")
@@ -88,8 +88,8 @@ def test_a_cpu_that_there_are_none_for(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.usefixtures("undecided")
 def test_windows_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_library.sys, "platform", "win32")
-    chosen = kernels.chosen()
+    monkeypatch.setattr(library.sys, "platform", "win32")
+    chosen = in_use.chosen()
     assert chosen == Kernels(None, "the way into llama.cpp that they use is closed on Windows")
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_library_is_not_opened(
 ) -> None:
     path = tmp_path / "q3e_kernels.so"
     path.write_bytes(damage(compiled().read_bytes()))
-    monkeypatch.setattr(kernel_library.ctypes, "CDLL", lambda path: pytest.fail("it was opened"))
+    monkeypatch.setattr(library.ctypes, "CDLL", lambda path: pytest.fail("it was opened"))
     chosen = refused(monkeypatch, path)
     assert chosen.is_wrong
     assert chosen.why == "q3e_kernels.so is damaged, or none that kernels/build.py made"
@@ -190,14 +190,14 @@ def test_a_library_with_another_interface(monkeypatch: pytest.MonkeyPatch, tmp_p
     path = with_variants(tmp_path / "q3e_kernels.so", interface=99, avx2=(RIGHT, None))
     chosen = refused(monkeypatch, path)
     assert chosen.is_wrong
-    assert chosen.why == f"q3e_kernels.so has interface 99, not {kernel_library._INTERFACE}"
+    assert chosen.why == f"q3e_kernels.so has interface 99, not {library._INTERFACE}"
 
 
 @posix
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
 def test_another_llama_cpp(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setattr(kernel_library, name, value)
+    monkeypatch.setattr(library, name, value)
     chosen = refused(monkeypatch, compiled())
     assert chosen.is_wrong
     assert value in chosen.why
@@ -212,8 +212,8 @@ def test_a_llama_cpp_without_a_function(monkeypatch: pytest.MonkeyPatch, missing
     def without(look: Callable[..., object]) -> Callable[..., object]:
         return lambda name, *types: look("there is no such function" if name == missing else name, *types)
 
-    monkeypatch.setattr(native, "function", without(native.function))
-    monkeypatch.setattr(native, "address", without(native.address))
+    monkeypatch.setattr(binding, "function", without(binding.function))
+    monkeypatch.setattr(binding, "address", without(binding.address))
     assert refused(monkeypatch, compiled()).is_wrong
 
 
@@ -238,7 +238,7 @@ LIBRARIES = {
         ("avx512", True, "amx is not used: the process that tried it was ended by SIG"),
     ),
     "all are wrong": (
-        dict.fromkeys(kernel_choice.VARIANTS, (NAN, None)),
+        dict.fromkeys(choice.VARIANTS, (NAN, None)),
         (None, True, "amx is not used: the product with F32 weights differs from llama.cpp's by nan"),
     ),
     "all take nothing": (
@@ -246,7 +246,7 @@ LIBRARIES = {
         (None, False, "no operation that was tried is one that amx, avx512, avxvnni, avx2 takes"),
     ),
     "none runs": (
-        dict.fromkeys(kernel_choice.VARIANTS, (RIGHT, "the CPU has no AVX2")),
+        dict.fromkeys(choice.VARIANTS, (RIGHT, "the CPU has no AVX2")),
         (None, False, "none of them runs here: the CPU has no AVX2"),
     ),
 }
@@ -297,15 +297,15 @@ def test_off(without: dict[str, Any]) -> None:
 def test_off_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where opening the library ended the process, this helps."""
     monkeypatch.setenv("Q3E_KERNELS", "off")
-    monkeypatch.setattr(kernels, "Library", lambda path: pytest.fail("it was opened"))
-    assert refused(monkeypatch, kernel_library.LIBRARY).why == "Q3E_KERNELS=off"
+    monkeypatch.setattr(in_use, "Library", lambda path: pytest.fail("it was opened"))
+    assert refused(monkeypatch, library.LIBRARY).why == "Q3E_KERNELS=off"
 
 
 @posix
-@pytest.mark.parametrize("name", kernel_choice.VARIANTS)
+@pytest.mark.parametrize("name", choice.VARIANTS)
 def test_a_variant_by_its_name(name: str) -> None:
     compiled()
-    why_not = kernels.variants().get(name, "it is not compiled in")
+    why_not = in_use.variants().get(name, "it is not compiled in")
     found = chosen_in("", Q3E_KERNELS=name)["chosen"]
     if why_not is None:
         assert (found["variant"], found["why"]) == (name, f"Q3E_KERNELS={name}")
@@ -332,7 +332,7 @@ def test_another_name_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatc
         result = run(*command)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.splitlines()[-1] == f"Error: {said}"
-    assert kernels._chosen is None
+    assert in_use._chosen is None
     monkeypatch.setenv("Q3E_KERNELS", "")
     LlamaEngine(DEMO).close()
 
@@ -406,5 +406,5 @@ def test_a_hundred_loads_and_unloads() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["n_vectors"] == 1
-    assert found["taken"] == ([1] if kernels.chosen().variant else [0])
+    assert found["taken"] == ([1] if in_use.chosen().variant else [0])
     assert found["held"][-1] - found["held"][19] < 8e6

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from q3e_local.llama import kernels, operation
+from q3e_local.llama.kernels import in_use, operation
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -51,10 +51,10 @@ def tokens_of(random: np.random.Generator, n_tokens: int, depth: int) -> Floats:
 
 def check(variant: str, name: str, weights: NDArray[np.uint8], tokens: Floats, n_threads: int = 2) -> None:
     """Compute a product; where ours computed it, hold it to the exact one and to the one of the rounded tokens."""
-    before = kernels.counts().products
+    before = in_use.counts().products
     found = operation.product(weights, TYPES[name], tokens, n_threads).astype(np.float64)
     taken = len(tokens) >= MIN_TOKENS and (variant, name) not in LEFT_ALONE
-    assert kernels.counts().products - before == taken
+    assert in_use.counts().products - before == taken
     if not taken:
         return
 
@@ -172,5 +172,5 @@ def test_any_shape(
 
 
 def test_a_variant_that_is_not_there_cannot_be_used() -> None:
-    with pytest.raises(kernels.OptionError, match="no-such kernels cannot be used: it is not compiled in"):
-        kernels.use("no-such")
+    with pytest.raises(in_use.OptionError, match="no-such kernels cannot be used: it is not compiled in"):
+        in_use.use("no-such")

@@ -21,12 +21,11 @@ import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
-from q3e_local import kernel_choice
 from q3e_local.cache import choose
 from q3e_local.catalog import models_folder
 from q3e_local.cli import units
 from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
-from q3e_local.llama import kernels
+from q3e_local.llama.kernels import choice, in_use
 from q3e_local.remote.connection import server_address
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
@@ -167,7 +166,7 @@ def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
 
 
 def test_a_server_says_which_kernels_its_models_compute_with(real):
-    wanted = kernels.chosen().fields()
+    wanted = in_use.chosen().fields()
     assert on(real.url, "--text", "load it").exit_code == 0
     (loaded,) = json.loads(real.ask("GET", "/health")[2])["loaded"]
     assert loaded["kernels"] == wanted
@@ -476,9 +475,7 @@ def test_a_service_warns_of_what_serve_warns_of(platform):
 
 
 def test_every_variable_of_a_server_is_one_that_a_service_is_asked_about():
-    source = "".join(
-        Path(one.__file__).read_text(encoding="utf-8") for one in (server_settings, choose, kernel_choice)
-    )
+    source = "".join(Path(one.__file__).read_text(encoding="utf-8") for one in (server_settings, choose, choice))
     assert set(re.findall(r'"((?:Q3E|OLLAMA)_[A-Z_]+)"', source)) - {"OLLAMA_VERSION"} == set(SERVER_VARIABLES)
 
 

@@ -24,11 +24,11 @@ from faults import open_faulty, open_tuned
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.settings.defaults import TUNABLE
 from q3e_local.server import logs
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.queue import BatchQueue
 from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
-from q3e_local.tuning import TUNABLE
 from q3e_local.vectors import finish
 
 EOS = 256

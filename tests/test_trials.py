@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from q3e_local.trials import N_ROUNDS, Race, Trials
+from q3e_local.llama.settings.trials import N_ROUNDS, Race, Trials
 
 
 def run(ratios: list[float]) -> tuple[str, int]:

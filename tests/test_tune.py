@@ -18,15 +18,16 @@ import psutil
 import pytest
 from command import demo, run
 
-from q3e_local import child, machine, tune_child
+from q3e_local import machine, tune_child
 from q3e_local.catalog import models_folder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.folders import state_folder
-from q3e_local.llama import kernels
+from q3e_local.llama import child
+from q3e_local.llama.kernels import in_use
+from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, settle
 from q3e_local.tune import Found, Tuning
 from q3e_local.tune_child import MeasuredModel, ModelInChild
-from q3e_local.tuning import TUNABLE, Host, Reason, Settings, Tuned, defaults, settle
 
 HOST = Host(n_cores=4)
 N_CPUS = 8
@@ -434,7 +435,7 @@ def test_json_has_all_of_it() -> None:
         "model", "digest", "place", "kept_in", "best", "from_before", "rows", "left_out", "seconds",
     ]  # fmt: skip
     assert found["best"]["n_batch"] == 1024
-    assert found["place"]["kernels"] == kernels.chosen().name
+    assert found["place"]["kernels"] == in_use.chosen().name
     kept = json.loads(Path(found["kept_in"]).read_text())
     assert (kept["tuned"], kept["place"], kept["measured"]) == (found["best"], found["place"], found["rows"])
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from q3e_local import machine, plan, tuned
+from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.folders import state_folder
 from q3e_local.gguf.model_file import inspect
+from q3e_local.llama.settings import kept as tuned
+from q3e_local.llama.settings import memory
+from q3e_local.llama.settings.defaults import Host, Tuned, settle
 from q3e_local.server.local_service import needed_bytes
-from q3e_local.tuning import Host, Tuned, settle
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
@@ -185,7 +187,7 @@ def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf: Calla
 
     def long_bytes(n_batch: int) -> int:
         info, settings = inspect(path), settle(EngineConfig(n_batch=n_batch), Host(1))
-        return plan.needed_bytes(info, settings, 1, True, 4096) - plan.needed_bytes(info, settings, 1, True)
+        return memory.needed_bytes(info, settings, 1, True, 4096) - memory.needed_bytes(info, settings, 1, True)
 
     # A mask in f16 at least: 2 bytes for each token of a piece with each token of the text.
     assert long_bytes(1024) - long_bytes(512) > 2 * 512 * 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.tuning import TUNABLE, Host, Tuned, other_threads, settle
+from q3e_local.llama.settings.defaults import TUNABLE, Host, Tuned, other_threads, settle
 
 HERE = Host(4)
 TUNED = Tuned(n_threads=8, n_batch=768, day="2026-11-20")

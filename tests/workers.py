@@ -10,7 +10,7 @@ import numpy as np
 from fake import FakeEngine
 
 from q3e_local.errors import EngineError
-from q3e_local.kernel_choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels
 
 
 class FakeWorker(FakeEngine):

@@ -140,16 +140,17 @@ def _print_json(value: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
-    from q3e_local import naming, tuned
+    from q3e_local import naming
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.embedding.request import DIM_MIN
     from q3e_local.gguf.model_file import END_TEXT, inspect
-    from q3e_local.plan import needed_bytes
+    from q3e_local.llama.settings import kept
+    from q3e_local.llama.settings.memory import needed_bytes
 
     named, config = naming.resolve(name), EngineConfig()
     found = named.located
     info = inspect(found.path)
-    chosen = tuned.planned(info.digest, config)
+    chosen = kept.planned(info.digest, config)
     recorded = store.recorded(found.name)
     checked = "header"
     if recorded is not None and recorded.path == found.path and recorded.sha256:

@@ -79,10 +79,10 @@ def serve(engine: EngineOptions, **options: Any) -> int:
       q3e-local serve --index default --index papers.q3e
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
-    from q3e_local import kernel_choice
     from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.llama.kernels import choice
 
-    kernel_choice.wanted()  # raises for what no worker could use
+    choice.wanted()  # raises for what no worker could use
     chosen = replace(chosen_settings(options), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)
     # After everything that can fail quickly.

@@ -20,9 +20,9 @@ from q3e_local.errors import OutputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from q3e_local.llama.settings.defaults import Tuned
+    from q3e_local.llama.settings.kept import Place
     from q3e_local.tune import Found, Row
-    from q3e_local.tuned import Place
-    from q3e_local.tuning import Tuned
 
 _WIDTH = 100  # of a table that goes to no terminal
 
@@ -47,8 +47,8 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     if reset:
         return _reset(model)
     from q3e_local import tune as tuning
-    from q3e_local import tuned
     from q3e_local.gguf.model_file import inspect
+    from q3e_local.llama.settings import kept as tuned
 
     def tell(what: str) -> None:
         if is_shown(quiet):
@@ -80,8 +80,8 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 
 def _reset(model: str) -> int:
-    from q3e_local import tuned
     from q3e_local.gguf.model_file import inspect
+    from q3e_local.llama.settings import kept as tuned
     from q3e_local.naming import resolve
 
     located = resolve(model).located
@@ -92,7 +92,7 @@ def _reset(model: str) -> int:
 
 def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
     """What is kept although there was no time for it now."""
-    from q3e_local.tuning import TUNABLE
+    from q3e_local.llama.settings.defaults import TUNABLE
 
     values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
     return {name: value for name, value in values.items() if value is not None}
@@ -101,7 +101,7 @@ def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
 def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
     from rich.console import Console
 
-    from q3e_local.tuning import TUNABLE
+    from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
         f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"

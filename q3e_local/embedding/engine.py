@@ -17,7 +17,7 @@ from q3e_local.errors import OptionError
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How to run the model. None means: chosen for this machine, as `q3e_local.tuning` says."""
+    """How to run the model. None means: chosen for this machine, as `q3e_local.llama.settings.defaults` says."""
 
     n_threads: int | None = None
     n_gpu_layers: int | None = None  # None: all of them when the build can offload, else 0

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from q3e_local import machine
 from q3e_local.errors import EngineError, NotEnoughMemoryError
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama import native
-from q3e_local.llama.context import Counts, PoolingContext
-from q3e_local.plan import ContextPlan, for_batches, for_long, grown, padded
-from q3e_local.tuning import N_BATCH, Settings
+from q3e_local.llama import binding
+from q3e_local.llama.pooling_context import Counts, PoolingContext
+from q3e_local.llama.settings.defaults import N_BATCH, Settings
+from q3e_local.llama.settings.memory import ContextPlan, for_batches, for_long, grown, padded
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
@@ -39,7 +39,7 @@ class Contexts:
 
     def __init__(
         self,
-        model: native.Model,
+        model: binding.Model,
         info: ModelInfo,
         settings: Settings,
         n_seq_max: int,
@@ -104,7 +104,7 @@ class Contexts:
         context = self._made(plan)
         try:
             vector: NDArray[np.float32] = context.decode([ids], go_on=go_on)[0]
-        except native.NativeError as error:
+        except binding.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
         finally:
             context.free()
@@ -141,7 +141,7 @@ class Contexts:
     def _made(self, plan: ContextPlan, between: Callable[[], None] | None = None) -> PoolingContext:
         try:
             return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts, between)
-        except native.NativeError as error:
+        except binding.NativeError as error:
             raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
 
     def _afford(self, plan: ContextPlan, what: str, remedy: str, freed: int) -> None:

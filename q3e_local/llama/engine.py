@@ -18,19 +18,21 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local import machine, tuned
+from q3e_local import machine
 from q3e_local.embedding.batching import pack
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.kernel_choice import Taken
-from q3e_local.llama import kernels, native, proof
-from q3e_local.llama.context import TAPPED, Counts, PoolingContext, tap_agrees
+from q3e_local.llama import binding, proved
 from q3e_local.llama.contexts import Contexts, gigabytes
+from q3e_local.llama.kernels import in_use
+from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.owner import InTurn, Owner
-from q3e_local.plan import needed_bytes
-from q3e_local.trials import Trials
-from q3e_local.tuning import TUNABLE, Host, Reason, Settings, other_threads, settle
+from q3e_local.llama.pooling_context import TAPPED, Counts, PoolingContext, tap_agrees
+from q3e_local.llama.settings import kept
+from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, other_threads, settle
+from q3e_local.llama.settings.memory import needed_bytes
+from q3e_local.llama.settings.trials import Trials
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: shown where that is asked for.
@@ -55,21 +57,21 @@ class LlamaEngine:
     ) -> None:
         self._clock = clock
         self.config = config or EngineConfig()
-        if self.config.n_gpu_layers and not native.can_offload():
+        if self.config.n_gpu_layers and not binding.can_offload():
             raise OptionError(
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
         self.info = inspect(path)
         self.tap = self.config.tap
-        self._model: native.Model | None = None
+        self._model: binding.Model | None = None
         self._contexts: Contexts | None = None
         self._one_long = InTurn()
         self._n_full = 0
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
-            self.kernels = self._owner.do(kernels.chosen)
+            self.kernels = self._owner.do(in_use.chosen)
             self.settings = self._settled()
             self._trials = Trials(self.settings.n_threads, self._other_threads())
             self._owner.do(self._load)
@@ -128,12 +130,12 @@ class LlamaEngine:
         """Layers on the GPU; more than the model has means all of them."""
         if self.config.n_gpu_layers is not None:
             return self.config.n_gpu_layers
-        return self.info.n_layer + 1 if native.can_offload() else 0
+        return self.info.n_layer + 1 if binding.can_offload() else 0
 
     @property
     def kernels_taken(self) -> Taken:
         """The operations that our kernels computed so far, in this process and not for this engine alone."""
-        return kernels.counts()
+        return in_use.counts()
 
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
@@ -217,8 +219,8 @@ class LlamaEngine:
             self._owner.abandon()
 
     def _settled(self) -> Settings:
-        place = tuned.here(native.version(), native.features(), self.on_gpu, self.kernels.name)
-        found = tuned.find(self.info.digest, place)
+        place = kept.here(binding.version(), binding.features(), self.on_gpu, self.kernels.name)
+        found = kept.find(self.info.digest, place)
         return settle(self.config, Host(machine.physical_cores(), self.on_gpu), found)
 
     def _other_threads(self) -> list[int]:
@@ -238,8 +240,8 @@ class LlamaEngine:
                 "take a smaller model or quantization"
             )
         try:
-            self._model = native.Model(os.fsencode(self.info.path), self.n_gpu_layers)
-        except native.NativeError as error:
+            self._model = binding.Model(os.fsencode(self.info.path), self.n_gpu_layers)
+        except binding.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         if self.tap:
             self.tap = self._tap_is_proved(self._model)
@@ -253,14 +255,14 @@ class LlamaEngine:
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
-    def _tap_is_proved(self, model: native.Model) -> bool:
+    def _tap_is_proved(self, model: binding.Model) -> bool:
         """Once for a model file, a build of llama.cpp and what else decides it: 4B takes half a second for it."""
         facts = (
-            self.info.digest, TAPPED, native.build(), sorted(native.features()), self.n_gpu_layers,
+            self.info.digest, TAPPED, binding.build(), sorted(binding.features()), self.n_gpu_layers,
             self.kernels.variant,
         )  # fmt: skip
         is_quick = self.info.size_bytes < _QUICK_BYTES
-        if not is_quick and proof.is_known(*facts):
+        if not is_quick and proved.is_known(*facts):
             return True
         texts = [[*model.tokenize(text), self.eos_id] for text in (b"one", b"two words")]
         wrong = tap_agrees(model, self.info, self.n_threads, texts)
@@ -268,7 +270,7 @@ class LlamaEngine:
             logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
             return False
         if not is_quick:
-            proof.remember(*facts)
+            proved.remember(*facts)
         return True
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
@@ -280,7 +282,7 @@ class LlamaEngine:
         contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
         try:
             vectors = self._tried(contexts.batch, sequences, n_prefix)
-        except native.NativeError as error:
+        except binding.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
         return self._sounded(contexts.batch, vectors, sequences)
 
@@ -332,14 +334,14 @@ class LlamaEngine:
         self._owner.go_on()
         try:
             return context.piece(ids, start, shared=self._owner.is_shared)
-        except native.NativeError as error:
+        except binding.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
 
     def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
         self._owner.go_on()
         try:
             vectors = context.taken(1)
-        except native.NativeError as error:
+        except binding.NativeError as error:
             raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
         return self._sounded(context, vectors, [ids])
 

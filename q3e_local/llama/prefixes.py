@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.embedding.batching import N_PREFIX_MIN, common
-from q3e_local.plan import KEPT_BYTES_MAX
+from q3e_local.llama.settings.memory import KEPT_BYTES_MAX
 
 State = NDArray[np.uint8]
 

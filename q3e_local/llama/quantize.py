@@ -33,14 +33,14 @@ def main(arguments: list[str]) -> int:
     source, target, file_type, n_threads = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    from q3e_local.llama import native
+    from q3e_local.llama import binding
 
-    native.logger.addHandler(_Progress())
-    native.logger.setLevel(logging.DEBUG)
-    native.logger.propagate = False
+    binding.logger.addHandler(_Progress())
+    binding.logger.setLevel(logging.DEBUG)
+    binding.logger.propagate = False
     try:
-        native.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE)
-    except native.NativeError as error:
+        binding.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE)
+    except binding.NativeError as error:
         _say(f"failed {error}")
         return 1
     return 0

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local import plan, tuned
 from q3e_local.cache.choose import open_cache
 from q3e_local.embedding.batching import prefixes
 from q3e_local.embedding.engine import EngineConfig
@@ -26,6 +25,7 @@ from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
 from q3e_local.gguf.model_file import inspect
+from q3e_local.llama.settings import kept, memory
 from q3e_local.naming import Named
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
@@ -240,8 +240,8 @@ class LocalService:
 def needed_bytes(path: Path, config: EngineConfig) -> int:
     """Memory to load this file and to begin with. Raises ModelError for one that cannot run."""
     info = inspect(path)
-    chosen = tuned.planned(info.digest, config)
-    return plan.needed_bytes(info, chosen, config.n_seq_max, config.tap)
+    chosen = kept.planned(info.digest, config)
+    return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 
 
 class _GoneError(Exception):

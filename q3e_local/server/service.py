@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import Terms
-from q3e_local.kernel_choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.vectors import Vectors
 
 

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.child import crossing, settle_in
 from q3e_local.embedding.engine import Engine, EngineConfig
-from q3e_local.kernel_choice import Kernels
+from q3e_local.llama.child import crossing, settle_in
+from q3e_local.llama.kernels.choice import Kernels
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from q3e_local import machine
-from q3e_local.child import SPAWN, exit_code, start_unsignalled
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.endings import ended
 from q3e_local.errors import EngineError, Q3EError
+from q3e_local.llama.child import SPAWN, exit_code, start_unsignalled
+from q3e_local.llama.endings import ended
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.liveness import Bounds, Liveness, Progress, Task
 from q3e_local.server.worker_child import BEGUN, Facts, OpenEngine, Piece, run

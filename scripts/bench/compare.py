@@ -42,10 +42,10 @@ from comparison.workloads import WORKLOADS, Given, Rounds, Workload, missing, tu
 
 import q3e_local
 from q3e_local import machine
-from q3e_local.child import Child
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.endings import manner
 from q3e_local.errors import CrashError
+from q3e_local.llama.child import Child
+from q3e_local.llama.endings import manner
 from q3e_local.store import locate
 
 ROUNDS_OF_LONGEST = 3  # of 8,192-token texts, minutes each, however many of the others

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 import q3e_local
 from q3e_local import machine
-from q3e_local.llama import kernels, operation
-from q3e_local.llama.kernel_proof import WEIGHTS
+from q3e_local.llama.kernels import in_use, operation
+from q3e_local.llama.kernels.proof import WEIGHTS
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 sys.path.insert(0, str(KERNELS))
@@ -168,13 +168,13 @@ def timed(work: Work, variant: str, peak: Peak | None, n_rounds: int) -> Timed:
     for _ in range(n_rounds):
         if peak is not None:
             best.peak = max(best.peak, peak.measure()[work.kind][0])
-        kernels.use(None)
+        in_use.use(None)
         work.compute(watch)
         best.theirs = min(best.theirs, watch.seconds)
-        kernels.use(variant)
-        before = kernels.counts()
+        in_use.use(variant)
+        before = in_use.counts()
         work.compute(watch)
-        if kernels.counts() != before:
+        if in_use.counts() != before:
             best.ours = min(best.ours, watch.seconds)
     return best
 
@@ -224,11 +224,11 @@ def peak_of(variant: str, folder: Path) -> Peak | None:
 def main(
     types: tuple[str, ...], tokens: list[int], variant: str | None, rounds: int, markdown: bool, quick: bool
 ) -> None:
-    chosen = kernels.chosen()
+    chosen = in_use.chosen()
     variant = variant or chosen.variant
     if variant is None:
         raise click.ClickException(f"our kernels do not run here: {chosen.why}")
-    if why := kernels.variants().get(variant, "it is not compiled in"):
+    if why := in_use.variants().get(variant, "it is not compiled in"):
         raise click.ClickException(f"{variant} does not run here: {why}")
     shrunk = QUICK if quick else 1
     shapes = tuple((n_rows // shrunk, 256) for n_rows, _ in SHAPES[:2]) if quick else SHAPES
@@ -236,7 +236,7 @@ def main(
         with tempfile.TemporaryDirectory() as folder, kept_memory():
             print_table(variant, peak_of(variant, Path(folder)), types, tokens, shapes, shrunk, rounds, markdown)
     finally:
-        kernels.use(chosen.variant)
+        in_use.use(chosen.variant)
 
 
 def print_table(

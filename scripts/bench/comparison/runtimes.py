@@ -15,8 +15,8 @@ def ours(model: str, **options: Any) -> Started:
     from dataclasses import asdict
 
     import q3e_local
-    from q3e_local.llama import kernels
-    from q3e_local.tuning import TUNABLE
+    from q3e_local.llama.kernels import in_use
+    from q3e_local.llama.settings.defaults import TUNABLE
 
     embedder = q3e_local.load(model, **options)
 
@@ -29,7 +29,7 @@ def ours(model: str, **options: Any) -> Started:
 
     engine = embedder.engine
     settings = asdict(engine.config) | {name: getattr(engine.settings, name) for name in TUNABLE}
-    return embed, settings | {"kernels": asdict(kernels.chosen())}
+    return embed, settings | {"kernels": asdict(in_use.chosen())}
 
 
 def llama_embed(model: str, n_tokens: int) -> Started:

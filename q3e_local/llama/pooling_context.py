@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from q3e_local.embedding.batching import N_PREFIX_MIN, common, end_of_piece, first_place
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama import native
+from q3e_local.llama import binding
 from q3e_local.llama.prefixes import KeptPrefixes
+from q3e_local.llama.settings.memory import ContextPlan
 from q3e_local.llama.stride import Stride
-from q3e_local.plan import ContextPlan
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 TAPPED = b"result_norm"
@@ -48,7 +48,7 @@ class PoolingContext:
 
     def __init__(
         self,
-        model: native.Model,
+        model: binding.Model,
         info: ModelInfo,
         plan: ContextPlan,
         n_threads: int,
@@ -65,15 +65,15 @@ class PoolingContext:
         self._stopped_by: BaseException | None = None  # what `between` raised
         self._kept = KeptPrefixes()
         self.counts = counts or Counts()
-        self._batch = native.Batch(plan.n_batch, plan.n_seq_max)
+        self._batch = binding.Batch(plan.n_batch, plan.n_seq_max)
         try:
-            self._context = native.Context(
+            self._context = binding.Context(
                 model,
                 n_ctx=plan.n_ctx,
                 n_batch=plan.n_batch,
                 n_seq_max=plan.n_seq_max,
                 n_threads=n_threads,
-                pooling=native.POOLING_NONE if plan.tap else native.POOLING_LAST,
+                pooling=binding.POOLING_NONE if plan.tap else binding.POOLING_LAST,
                 exact=plan.exact,
                 eval_callback=self._tap if plan.tap else None,
             )
@@ -83,11 +83,11 @@ class PoolingContext:
 
     def _tap(self, tensor: int, ask: bool) -> bool:
         if ask:
-            name = native.tensor_name(tensor)
+            name = binding.tensor_name(tensor)
             return name == TAPPED or (self._between is not None and name.startswith(LAYER))
-        if self._between is not None and native.tensor_name(tensor) != TAPPED:
+        if self._between is not None and binding.tensor_name(tensor) != TAPPED:
             return self._layer_done()
-        self._rows.append(native.read_tensor(tensor, self._n_embd))
+        self._rows.append(binding.read_tensor(tensor, self._n_embd))
         return False  # ends the graph: the projection is never computed
 
     def _layer_done(self) -> bool:
@@ -115,7 +115,7 @@ class PoolingContext:
         """
         lengths = [len(ids) for ids in sequences]
         if not all(lengths) or len(sequences) > self.plan.n_seq_max:
-            raise native.NativeError(_too_much(lengths, self.plan))
+            raise binding.NativeError(_too_much(lengths, self.plan))
         if len(sequences) == 1 and lengths[0] > self.plan.n_batch:
             (ids,) = sequences
             at = self.begin(ids)
@@ -127,7 +127,7 @@ class PoolingContext:
         groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
         n_cells = sum(lengths) - sum(len(head) * (len(rows) - 1) for head, rows in groups.items())
         if n_cells > min(self.plan.n_batch, self._context.n_ctx):
-            raise native.NativeError(_too_much(lengths, self.plan))
+            raise binding.NativeError(_too_much(lengths, self.plan))
         self.forget()
         go_on()
         unkept = self._compute(sequences, groups)
@@ -220,7 +220,7 @@ class PoolingContext:
             return np.stack([self._context.pooled(seq_id, self._n_embd) for seq_id in range(n_sequences)])
         vectors = np.concatenate(self._rows) if self._rows else np.empty((0, self._n_embd), np.float32)
         if len(vectors) != n_sequences:
-            raise native.NativeError(f"the tap read {len(vectors)} vectors for {n_sequences} sequences")
+            raise binding.NativeError(f"the tap read {len(vectors)} vectors for {n_sequences} sequences")
         return vectors
 
     def wipe(self) -> None:
@@ -251,7 +251,7 @@ def _groups(sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> dict
 
 
 def tap_agrees(
-    model: native.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
+    model: binding.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
 ) -> str | None:
     """Whether the tap gives the vectors of llama.cpp's own pooling; None when it does, else what is wrong.
 
@@ -263,11 +263,11 @@ def tap_agrees(
         plan = ContextPlan(256, n_batch, len(sequences), tap)
         try:
             context = PoolingContext(model, info, plan, n_threads)
-        except native.NativeError as error:
+        except binding.NativeError as error:
             return f"no {'tapped' if tap else 'pooled'} context: {error}"
         try:
             vectors.append(context.decode(sequences).astype(np.float64))
-        except native.NativeError as error:
+        except binding.NativeError as error:
             return str(error)
         finally:
             context.free()

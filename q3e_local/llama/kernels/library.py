@@ -12,14 +12,14 @@ import sys
 from ctypes import c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
 
-from q3e_local.endings import REBUILD
-from q3e_local.kernel_choice import Taken
-from q3e_local.llama import native
+from q3e_local.llama import binding
+from q3e_local.llama.endings import REBUILD
+from q3e_local.llama.kernels.choice import Taken
 
 # Where kernels/build.py and the wheel put it.
 LIBRARY = Path(__file__).with_name("q3e_kernels.so")
 # What it was compiled from, where this is a checkout.
-SOURCES = Path(__file__).parents[2] / "kernels"
+SOURCES = Path(__file__).parents[3] / "kernels"
 
 # The build whose private structures kernels/ggml_layout.h describes.
 _COMMIT, _VERSION = "0c1e570", "0.25.3"
@@ -71,7 +71,7 @@ class Library:
         """Have llama.cpp ask this library about each operation."""
         _check_build()
         try:
-            self._lib.q3e_open(*(native.address(name) for name in _DOOR))
+            self._lib.q3e_open(*(binding.address(name) for name in _DOOR))
         except AttributeError as error:
             raise DoubtError(f"this llama.cpp does not let them in: {error}", REBUILD) from None
 
@@ -138,7 +138,7 @@ def _check_build() -> None:
     """Raise DoubtError where llama.cpp is not the one whose structures the library reads."""
     try:
         commit, version = (
-            bytes(native.function(name, c_char_p)()).decode("utf-8", "replace")
+            bytes(binding.function(name, c_char_p)()).decode("utf-8", "replace")
             for name in ("ggml_commit", "ggml_version")
         )
     except AttributeError:

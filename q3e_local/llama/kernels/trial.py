@@ -1,6 +1,6 @@
 """The proof of a variant of our kernels in a process of its own: a wrong instruction ends that process alone.
 
-Starts and is that process: `python -m q3e_local.llama.kernel_trial LIBRARY VARIANT`. Does not use multiprocessing,
+Starts and is that process: `python -m q3e_local.llama.kernels.trial LIBRARY VARIANT`. Does not use multiprocessing,
 which would run the main module of the program once more, and which processes of a server may not use.
 """
 
@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from q3e_local.endings import ended
-from q3e_local.llama.kernel_library import Library
-from q3e_local.llama.kernel_proof import DisagreementError, Proof
+from q3e_local.llama.endings import ended
+from q3e_local.llama.kernels.library import Library
+from q3e_local.llama.kernels.proof import DisagreementError, Proof
 
 _PATIENCE_S = 60.0  # it takes a second where nothing else wants the CPU
 _DISAGREES = 3  # exit code

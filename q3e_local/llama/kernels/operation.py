@@ -13,7 +13,7 @@ from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.llama.native import NativeError, function
+from q3e_local.llama.binding import NativeError, function
 
 F32, F16 = 0, 1  # of ggml_type in ggml.h
 ON_TRIAL = "q3e on trial"  # the name of an operation that a variant on trial computes: see kernels/door.cpp

@@ -19,8 +19,8 @@ from typing import Any
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.folders import state_folder
-from q3e_local.kernel_choice import OFF
-from q3e_local.tuning import TUNABLE, Host, Settings, Tuned, settle
+from q3e_local.llama.kernels.choice import OFF
+from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, settle
 
 logger = logging.getLogger(__name__)
 

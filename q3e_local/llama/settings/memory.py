@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from q3e_local.embedding.batching import N_UNSPLIT
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.tuning import Settings
+from q3e_local.llama.settings.defaults import Settings
 
 # llama.cpp rounds contexts up to this many cells.
 N_CTX_STEP = 256

@@ -10,11 +10,12 @@ import threading
 from dataclasses import dataclass, replace
 
 from q3e_local import machine
-from q3e_local.endings import REBUILD
 from q3e_local.errors import OptionError
-from q3e_local.kernel_choice import OFF, VARIABLE, Kernels, Taken, wanted
-from q3e_local.llama import kernel_library, native, proof
-from q3e_local.llama.kernel_library import DoubtError, Library
+from q3e_local.llama import binding, proved
+from q3e_local.llama.endings import REBUILD
+from q3e_local.llama.kernels import library as kernel_library
+from q3e_local.llama.kernels.choice import OFF, VARIABLE, Kernels, Taken, wanted
+from q3e_local.llama.kernels.library import DoubtError, Library
 
 logger = logging.getLogger("q3e_local.llama")
 
@@ -105,7 +106,7 @@ def _choose(name: str | None) -> Kernels:
     if kernels.variant is None:
         logger.log(level, "llama.cpp's own kernels compute here, which are slower than ours: %s", kernels.why)
     # Who switches them off may do it because opening the library ends the process.
-    lack = lacking({} if name == OFF else variants(), native.features(), kernels.variant)
+    lack = lacking({} if name == OFF else variants(), binding.features(), kernels.variant)
     return kernels if lack is None else replace(kernels, faster=(*kernels.faster, lack.text))
 
 
@@ -137,17 +138,18 @@ def _opened(name: str | None) -> Kernels:
 def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
     """The first variant whose results are llama.cpp's, and what was wrong with a faster one. Raises DoubtError."""
     try:
-        from q3e_local.llama import kernel_proof, kernel_trial  # which look for functions of this very build
+        from q3e_local.llama.kernels import proof as kernel_proof  # which look for functions of this very build
+        from q3e_local.llama.kernels import trial
     except AttributeError as error:
         raise DoubtError(f"they cannot be tried on this llama.cpp: {error}", REBUILD) from None
     wrong = ""
     for name in names:
-        facts = (library.digest, name, native.build(), sorted(native.features()), machine.cpu_name())
+        facts = (library.digest, name, binding.build(), sorted(binding.features()), machine.cpu_name())
         try:
-            if not proof.is_known(*facts):
-                if not kernel_trial.held(library.path, name):
+            if not proved.is_known(*facts):
+                if not trial.held(library.path, name):
                     continue
-                proof.remember(*facts)
+                proved.remember(*facts)
         except kernel_proof.DisagreementError as error:
             wrong = wrong or f"{name} is not used: {error}"
             logger.warning("of our kernels %s is not used: %s", name, error)
