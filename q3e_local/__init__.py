@@ -18,19 +18,19 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from q3e_local.catalog import DEFAULT_MODEL
     from q3e_local.embedding.embedder import Embedder
     from q3e_local.embedding.engine import Engine, EngineConfig
     from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
     from q3e_local.embedding.stream import Progress
     from q3e_local.errors import Q3EError
+    from q3e_local.models.catalog import DEFAULT_MODEL
     from q3e_local.search.index import VectorIndex
 
 __version__ = "0.1.0"
 
 # Where each public name lives; loaded when it is first asked for, so that the command line starts quickly.
 _HOMES = {
-    "DEFAULT_MODEL": "catalog",
+    "DEFAULT_MODEL": "models.catalog",
     "EmbedRequest": "embedding.request",
     "EmbedResult": "embedding.request",
     "Embedded": "embedding.request",
@@ -70,12 +70,12 @@ def load(
     Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
     NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
     """
-    from q3e_local import naming
     from q3e_local.cache.choose import open_cache
-    from q3e_local.catalog import DEFAULT_MODEL
     from q3e_local.embedding.embedder import Embedder
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.errors import EngineError, OptionError
+    from q3e_local.models import names
+    from q3e_local.models.catalog import DEFAULT_MODEL
 
     known = [field.name for field in fields(EngineConfig)]
     unknown = [name for name in options if name not in known]
@@ -83,7 +83,7 @@ def load(
         raise OptionError(f"there is no option {unknown[0]!r}; choose from {', '.join(known)}")
     config = EngineConfig(**options)
     kept = open_cache(cache)
-    named = naming.resolve(DEFAULT_MODEL if model is None else model)
+    named = names.resolve(DEFAULT_MODEL if model is None else model)
     found = named.located
     # After everything that can fail quickly: importing llama.cpp takes a while.
     try:

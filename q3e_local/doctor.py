@@ -114,7 +114,7 @@ def _machine() -> Iterator[Finding]:
 
 def _memory(total: int, available: int) -> Finding:
     """Whether the model that `_models` advises to pull can run, and can run now."""
-    from q3e_local import fitting
+    from q3e_local.models import fitting
 
     text = f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available"
     advised, smallest = fitting.recommended(), fitting.smallest()
@@ -155,8 +155,9 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from q3e_local import fitting, folders
-    from q3e_local.download.origins import hub_cache
+    from q3e_local import folders
+    from q3e_local.models import fitting
+    from q3e_local.models.download.origins import hub_cache
 
     places = {
         "data": folders.data_folder(),
@@ -180,10 +181,10 @@ def _folders() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from q3e_local import fitting, store
     from q3e_local.gguf.model_file import inspect
+    from q3e_local.models import fitting, installed
 
-    found = store.installed()
+    found = installed.installed()
     for one in found:
         try:
             info = inspect(one.path)
@@ -191,8 +192,8 @@ def _models() -> Iterator[Finding]:
             yield Finding("model", f"{one.name}: {error}", False, _ADVICE[one.origin].format(one=one))
         else:
             yield Finding("model", f"{one.name}: {info.quantization}, dim {info.n_embd}, header right")
-    for one in store.gone():
-        yield Finding("model", f"{one.name} is gone", False, store.what_is_gone(one))
+    for one in installed.gone():
+        yield Finding("model", f"{one.name} is gone", False, installed.what_is_gone(one))
     if all(one.origin == "bundled" for one in found):
         advised = fitting.recommended()
         advice = "" if advised is None else f"q3e-local pull {advised.name}"
@@ -200,8 +201,8 @@ def _models() -> Iterator[Finding]:
 
 
 def _names() -> Iterator[Finding]:
-    from q3e_local.aliases import config_file, read_aliases
-    from q3e_local.naming import Names
+    from q3e_local.models.names import Names
+    from q3e_local.models.own_names import config_file, read_aliases
 
     aliases = read_aliases()
     for doubt in Names(aliases).check_aliases():
@@ -214,9 +215,9 @@ def _demo() -> Iterator[Finding]:
     import numpy as np
 
     import q3e_local
-    from q3e_local import store
+    from q3e_local.models import installed
 
-    with q3e_local.load(store.locate("demo").path) as embedder:  # a path: whatever is wrong with names
+    with q3e_local.load(installed.locate("demo").path) as embedder:  # a path: whatever is wrong with names
         result = embedder.embed_documents(["a short text", "另一段文字"])
         norms = np.linalg.norm(result.vectors, axis=1)
         works = result.vectors.shape == (2, embedder.n_embd) and bool(np.allclose(norms, 1, atol=1e-5))

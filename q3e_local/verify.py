@@ -12,16 +12,16 @@ from typing import Literal
 
 import numpy as np
 
-from q3e_local import store
-from q3e_local.card import ModelCard, ScoreTable
-from q3e_local.catalog import cards
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import BadVectorError, OptionError
 from q3e_local.files import sha256
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.store import Located
+from q3e_local.models import installed
+from q3e_local.models.card import ModelCard, ScoreTable
+from q3e_local.models.catalog import cards
+from q3e_local.models.installed import Located
 from q3e_local.vectors import Vectors, finish, scores, top_k
 
 # How far a score may be from the published one. Two runtimes of the full-precision model differ by 0.003 in the
@@ -233,12 +233,12 @@ def check_vectors(embedder: Embedder) -> Check:
 
 def check_sum(located: Located, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Check:
     """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
-    recorded = store.recorded(located.name)
+    recorded = installed.recorded(located.name)
     expected = located.file.sha256 if located.file is not None else None
     if expected is None and recorded is not None and recorded.path == located.path:
         expected = recorded.sha256
     digest = sha256(located.path, on_bytes)
-    known_as = store.card_name(digest)
+    known_as = installed.card_name(digest)
     if not expected and known_as is not None:
         return Check(CHECKSUM, True, f"{digest}, {known_as}")
     if not expected:

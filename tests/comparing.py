@@ -13,7 +13,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from q3e_local.catalog import models_folder
+from q3e_local.models.catalog import models_folder
 
 BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 DEMO = models_folder() / "demo.gguf"

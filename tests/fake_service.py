@@ -23,7 +23,7 @@ from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import Terms
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.llama.kernels.choice import Kernels
-from q3e_local.pull import Step
+from q3e_local.models.pull import Step
 from q3e_local.server.app import create_app
 from q3e_local.server.indexes import Indexes
 from q3e_local.server.run import RunningService

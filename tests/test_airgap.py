@@ -15,8 +15,8 @@ import pytest
 from command import listing, records, run
 from world import Q4_K_M, Q8_0, World, digest, origins, rows
 
-from q3e_local import airgap
-from q3e_local.catalog import models_folder
+from q3e_local.models import bundle
+from q3e_local.models.catalog import models_folder
 
 
 @pytest.fixture
@@ -223,4 +223,4 @@ def test_a_file_that_changed_since_it_was_checked_does_not_travel(world: World, 
     result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
     assert result.exit_code == 1
     assert "it is damaged; pull it or copy it again" in result.stderr
-    assert airgap.SUMS not in listing(tmp_path / "stick")
+    assert bundle.SUMS not in listing(tmp_path / "stick")

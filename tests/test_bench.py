@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from q3e_local.catalog import models_folder
+from q3e_local.models.catalog import models_folder
 
 BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 

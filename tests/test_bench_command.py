@@ -12,11 +12,11 @@ from command import demo, run
 from fake import FakeEngine
 
 from q3e_local import bench, machine
-from q3e_local.catalog import models_folder
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.llama.kernels import in_use as kernels
 from q3e_local.llama.kernels.choice import Kernels, Taken
+from q3e_local.models.catalog import models_folder
 
 DEMO = models_folder() / "demo.gguf"
 CELLS = [(size, mode) for size in ("short", "medium", "long") for mode in ("single", "batched")]

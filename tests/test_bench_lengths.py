@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from q3e_local.catalog import models_folder
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.models.catalog import models_folder
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "bench" / "lengths.py"
 DEMO = models_folder() / "demo.gguf"

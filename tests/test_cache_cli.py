@@ -15,8 +15,8 @@ from q3e_local.cache import VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.folders import cache_folder, config_folder
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models.installed import locate
 from q3e_local.space import Space
-from q3e_local.store import locate
 
 
 def demo_space() -> Space:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from q3e_local import catalog
-from q3e_local.catalog import cards, like, models_folder, read_card, resolve
 from q3e_local.errors import CardError, UnknownModelError
+from q3e_local.models import catalog
+from q3e_local.models.catalog import cards, like, models_folder, read_card, resolve
 
 NAMES = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
 

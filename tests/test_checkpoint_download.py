@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 
 from q3e_local.cli import main
-from q3e_local.download import checkpoint, silence
-from q3e_local.download.checkpoint import fetch_checkpoint
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models.download import hub as checkpoint
+from q3e_local.models.download import silence
+from q3e_local.models.download.hub import fetch_checkpoint
 
 REPO = "someone/Qwen3-Embedding-Tiny"
 

@@ -12,8 +12,8 @@ import pytest
 from command import PROGRAM, embed, listing, run, write
 
 import q3e_local
-from q3e_local.catalog import models_folder
 from q3e_local.cli import main
+from q3e_local.models.catalog import models_folder
 
 
 @pytest.fixture(autouse=True)

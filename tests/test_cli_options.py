@@ -10,8 +10,8 @@ import pytest
 from command import demo, embed, expected, records, run, write
 
 from q3e_local import machine
-from q3e_local.catalog import models_folder
 from q3e_local.embedding.prompts import TASKS
+from q3e_local.models.catalog import models_folder
 
 TEXTS = ["What did we decide?", "第三季度预算", "short"]
 

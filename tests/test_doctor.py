@@ -19,11 +19,11 @@ from command import run
 from world import World, rows
 
 from q3e_local import doctor, llama, machine
-from q3e_local.catalog import models_folder
 from q3e_local.doctor import Finding, NativeLooks
 from q3e_local.llama import binding
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.models.catalog import models_folder
 
 
 @pytest.fixture(autouse=True)

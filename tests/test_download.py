@@ -23,9 +23,6 @@ from typing import Any
 import pytest
 from hub import Fault, Hub, serve
 
-from q3e_local import download
-from q3e_local.card import ModelFile
-from q3e_local.download import Transfer, body, origins, silence
 from q3e_local.errors import (
     CardError,
     ChecksumError,
@@ -35,6 +32,9 @@ from q3e_local.errors import (
     NotEnoughDiskError,
 )
 from q3e_local.folders import data_folder, state_folder
+from q3e_local.models import download
+from q3e_local.models.card import ModelFile
+from q3e_local.models.download import Transfer, http, origins, silence
 
 CONTENT = random.Random(1).randbytes(300_000)
 OTHER = random.Random(2).randbytes(300_000)
@@ -55,7 +55,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", REFUSED)
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", REFUSED)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(body, "PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(http, "PAUSES_S", (0.01, 0.01, 0.01))
 
 
 REFUSED = "http://127.0.0.1:9"  # discard: nobody listens
@@ -205,7 +205,7 @@ def test_cut_off_it_goes_on_from_where_it_was(server: Hub, source: Any) -> None:
 def test_a_later_call_goes_on_from_where_this_one_gave_up(
     server: Hub, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "PAUSES_S", ())
+    monkeypatch.setattr(http, "PAUSES_S", ())
     server.faults.append(Fault(cut_after=123_456))
     with pytest.raises(HubUnreachableError):
         download.fetch(FILE, source=source)
@@ -234,7 +234,7 @@ def test_a_server_that_ignores_ranges_and_always_breaks_off_is_given_up(hub: Hub
     hub.always = Fault(cut_after=100_000, ignores_range=True)
     with pytest.raises(HubUnreachableError):
         download.fetch(FILE, source="hub")
-    assert len(hub.contents_asked()) == 1 + len(body.PAUSES_S)
+    assert len(hub.contents_asked()) == 1 + len(http.PAUSES_S)
 
 
 def test_a_partial_larger_than_the_file_is_thrown_away(server: Hub, source: Any) -> None:
@@ -276,7 +276,7 @@ def test_a_server_in_trouble_is_asked_again(server: Hub, source: Any, status: in
 
 def test_a_server_says_how_long_to_wait(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(body, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     hub.faults += [
         Fault(status=503, headers={"Retry-After": "7"}),
         Fault(status=429, headers={"Retry-After": "9999"}),
@@ -384,8 +384,8 @@ def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
     caplog: pytest.LogCaptureFixture,
     request: pytest.FixtureRequest,
 ) -> None:
-    monkeypatch.setattr(body, "READ_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(body, "CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.1)
     match trouble:
         case "refused":
             monkeypatch.setenv("HF_ENDPOINT", REFUSED)
@@ -415,7 +415,7 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.Mon
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/mirror")
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", "http://localhost:9")
     waits: list[float] = []  # who refuses is not asked again
-    monkeypatch.setattr(body, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     with pytest.raises(HubUnreachableError) as caught:
         download.fetch(FILE)
     advice = (
@@ -503,8 +503,8 @@ def test_a_server_that_accepts_and_is_silent_is_told(
     modelscope: Hub, scheme: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Over https it is the handshake that is never answered."""
-    monkeypatch.setattr(body, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(body, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
     request.addfinalizer(listener.close)
     host = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -536,7 +536,7 @@ def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub: Hub) -> Non
 
     assert download.fetch(FILE, progress=progress, source="hub").read_bytes() == CONTENT
     first = next(one for one in told if one.phase == "wait")
-    assert (first.why, first.at_most_s, first.then) == ("nothing more for 0 s", body.READ_TIMEOUT_S, first.source)
+    assert (first.why, first.at_most_s, first.then) == ("nothing more for 0 s", http.READ_TIMEOUT_S, first.source)
     assert 0 < first.n_bytes < len(CONTENT)
 
 
@@ -631,7 +631,7 @@ def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub: Hub) 
 
 def test_finding_loads_no_library_that_costs_time() -> None:
     script = (
-        "import sys; from q3e_local import download; from q3e_local.catalog import cards\n"
+        "import sys; from q3e_local import download; from q3e_local.models.catalog import cards\n"
         "[download.find(file) for card in cards().values() for file in card.files.values()]\n"
         "print(*{'huggingface_hub', 'httpx2', 'filelock'} & set(sys.modules))"
     )
@@ -678,7 +678,7 @@ def test_a_disk_that_fills_up_leaves_what_was_written(hub: Hub, monkeypatch: pyt
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(body, "_sync", full)
+    monkeypatch.setattr(http, "_sync", full)
     with pytest.raises(NotEnoughDiskError, match="No space left"):
         download.fetch(FILE)
     assert partial("hub").exists()
@@ -793,7 +793,7 @@ def test_a_file_without_a_pin_is_not_downloaded(wrong: dict[str, Any]) -> None:
 FETCH = """
 import sys
 from q3e_local import download
-from q3e_local.card import ModelFile
+from q3e_local.models.card import ModelFile
 repo, revision, file, size, sha256, source = sys.argv[1:]
 print(download.fetch(ModelFile("q", file, repo, revision, int(size), sha256), source=source))
 """

@@ -11,7 +11,7 @@ import pytest
 from command import listing, run
 from world import Q8_0, World, digest, origins, rows
 
-from q3e_local import elsewhere
+from q3e_local.models import other_programs
 
 MakeGguf = Callable[..., Path]
 KIND = "application/vnd.ollama.image."
@@ -35,7 +35,7 @@ def add_to_ollama(store: Path, name: str, model: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
-    monkeypatch.setattr(elsewhere, "OLLAMA_SERVICE", tmp_path / "service")
+    monkeypatch.setattr(other_programs, "OLLAMA_SERVICE", tmp_path / "service")
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import pytest
 from command import run
 from world import Q8_0, World
 
-from q3e_local import catalog, fitting, machine
+from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings.defaults import Host, settle
 from q3e_local.llama.settings.memory import needed_bytes
+from q3e_local.models import catalog, fitting
 
 SIZES = ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
 

@@ -41,10 +41,10 @@ ROOMS = [
 # Who may import what is not ours and not Python's.
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
-    "huggingface_hub": {"download"},
-    "httpx2": {"download"},
+    "huggingface_hub": {"models.download"},
+    "httpx2": {"models.download"},
     "redis": {"cache.redis"},
-    "filelock": {"download", "cli.outputs", "cache.sqlite.file", "search.locate"},
+    "filelock": {"models.download", "cli.outputs", "cache.sqlite.file", "search.locate"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},
@@ -147,7 +147,7 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
         "import q3e_local",
         "import q3e_local.cli",
         "from q3e_local.cli import main; main(['--help'], standalone_mode=False)",
-        "import q3e_local.store; q3e_local.store.locate('demo')",
+        "import q3e_local.models.installed; q3e_local.models.installed.locate('demo')",
     ],
 )
 def test_starting_loads_nothing_heavy(what: str) -> None:

@@ -14,12 +14,12 @@ import pytest
 from command import run
 from kernel_library import CRASH, NAN, NOTHING, RIGHT, WRONG, chosen_in, compiled, program, sealed, with_variants
 
-from q3e_local.catalog import models_folder
 from q3e_local.errors import OptionError
 from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.kernels import choice, in_use, library
 from q3e_local.llama.kernels.choice import Kernels, Taken
+from q3e_local.models.catalog import models_folder
 
 DEMO = models_folder() / "demo.gguf"
 

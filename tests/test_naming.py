@@ -13,11 +13,11 @@ from command import expected, records, run, write
 from world import F16, World
 
 import q3e_local
-from q3e_local import naming
-from q3e_local.aliases import Alias
 from q3e_local.embedding.request import Defaults, EmbedRequest, meant
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
-from q3e_local.naming import Names
+from q3e_local.models import names as naming
+from q3e_local.models.names import Names
+from q3e_local.models.own_names import Alias
 from q3e_local.server.naming import ServedNames, served_as, to_try
 from q3e_local.server.settings import ServerSettings
 

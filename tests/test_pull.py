@@ -20,8 +20,8 @@ from hub import Fault
 from world import F16, Q4_K_M, Q8_0, REFUSED, World, digest, origins, rows
 
 import q3e_local
-from q3e_local.download import body, silence
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models.download import http, silence
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals")
 
@@ -84,7 +84,7 @@ def test_without_a_logger_the_word_is_on_stderr(world: World, monkeypatch: pytes
 def test_a_silent_hub_is_told_with_what_else_can_be_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "FIRST_S", 0.05)
     monkeypatch.setattr(silence, "AGAIN_S", 0.05)
-    monkeypatch.setattr(body, "READ_TIMEOUT_S", 3.0)  # within which the other source answers on a busy machine
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 3.0)  # within which the other source answers on a busy machine
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setenv("HF_ENDPOINT", f"http://{host}")

@@ -17,8 +17,8 @@ import pytest
 from command import demo, expected, run, write
 
 from q3e_local import VectorIndex
-from q3e_local.catalog import models_folder
 from q3e_local.cli import hits
+from q3e_local.models.catalog import models_folder
 from q3e_local.search import since
 from q3e_local.search.best_sentence import Best
 

@@ -19,8 +19,6 @@ import ollama
 import pytest
 from fake_service import N_EMBD, FakeService, ask_and_leave, served, vector
 
-from q3e_local import store
-from q3e_local.aliases import Alias
 from q3e_local.errors import (
     BadVectorError,
     EngineError,
@@ -29,11 +27,13 @@ from q3e_local.errors import (
     OptionError,
     Q3EError,
 )
-from q3e_local.pull import Step
+from q3e_local.models import installed
+from q3e_local.models.installed import Installed
+from q3e_local.models.own_names import Alias
+from q3e_local.models.pull import Step
 from q3e_local.server.dialects.keep_alive import NEVER, keep_alive_s
 from q3e_local.server.dialects.names import checked, short_form
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
-from q3e_local.store import Installed
 
 pytest_plugins = ["serving"]
 
@@ -51,10 +51,10 @@ def client(address: str) -> Iterator[ollama.Client]:
 def tiny_model(tiny_gguf: Callable[..., Path]) -> Installed:
     """A model that is ours to delete, under a name of its own."""
     path = tiny_gguf("f16")
-    own = store.own_folder() / "tiny.gguf"
+    own = installed.own_folder() / "tiny.gguf"
     own.parent.mkdir(parents=True)
     own.write_bytes(path.read_bytes())
-    return store.record(Installed("tiny:1b", own, own.stat().st_size, "pulled", "ab" * 32))
+    return installed.record(Installed("tiny:1b", own, own.stat().st_size, "pulled", "ab" * 32))
 
 
 # The real client
@@ -153,7 +153,7 @@ def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) 
     assert demo.details.family == "qwen3"
     assert demo.details.quantization_level == "Q8_0"
     assert demo.details.parameter_size == "3.06M"
-    assert demo.size == store.installed()[0].size_bytes
+    assert demo.size == installed.installed()[0].size_bytes
     assert demo.modified_at <= datetime.now(UTC)
     raw = http.get("/api/tags").json()["models"]
     assert all("expires_at" not in one for one in raw)
@@ -230,7 +230,7 @@ def test_pull_streams_progress(client: ollama.Client, fake: FakeService) -> None
 def test_pulling_what_is_here_is_one_full_line(client: ollama.Client) -> None:
     lines = list(client.pull("demo", stream=True))
     assert [line.status for line in lines][0::4] == ["pulling manifest", "success"]
-    assert lines[1].completed == lines[1].total == store.installed()[0].size_bytes
+    assert lines[1].completed == lines[1].total == installed.installed()[0].size_bytes
 
 
 def test_pull_errors(client: ollama.Client, http: httpx.Client, fake: FakeService) -> None:

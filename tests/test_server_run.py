@@ -24,7 +24,7 @@ from command import PROGRAM
 from server_process import PATIENCE_S, Running, running_server
 
 from q3e_local import __version__
-from q3e_local.catalog import models_folder
+from q3e_local.models.catalog import models_folder
 from q3e_local.server import metrics
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets of POSIX")

@@ -455,9 +455,9 @@ def test_an_index_finds_its_model_under_any_name_it_is_served_by(tmp_path: Path)
 
 
 def demo_file() -> Path:
-    from q3e_local import store
+    from q3e_local.models import installed
 
-    return store.locate("demo").path
+    return installed.locate("demo").path
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from workers import FakeWorker
 from world import World
 
 import q3e_local
-from q3e_local.aliases import Alias
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import (
@@ -31,6 +30,7 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
+from q3e_local.models.own_names import Alias
 from q3e_local.server.errors import QueueFullError, WorkerDiedError
 from q3e_local.server.local_service import LocalService
 from q3e_local.server.service import ServiceRequest as Request
@@ -402,7 +402,7 @@ def test_pulls_that_wait_for_a_silent_hub_leave_threads_to_others(
         began.set()
         assert answers.wait(30)
 
-    monkeypatch.setattr("q3e_local.pull.pull", silent)
+    monkeypatch.setattr("q3e_local.models.pull.pull", silent)
 
     async def scenario(service: LocalService) -> None:
         waiting = [asyncio.ensure_future(service.pull("tiny:1b", lambda step: None)) for _ in range(50)]

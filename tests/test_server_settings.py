@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from q3e_local.aliases import Alias, read_aliases
 from q3e_local.errors import OptionError
+from q3e_local.models.own_names import Alias, read_aliases
 from q3e_local.server.settings import (
     ServerSettings,
     duration_s,

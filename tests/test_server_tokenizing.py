@@ -16,9 +16,9 @@ from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest, Fitted
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.models.installed import locate
 from q3e_local.server import tokenizing
 from q3e_local.server.models import Model
-from q3e_local.store import locate
 
 LETTERS = [
     "word",

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fake_service import FakeService, served
 
-from q3e_local import store
+from q3e_local.models import installed
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"input": "a"},
@@ -79,7 +79,7 @@ def test_where_none_is_named_or_loaded(
 ) -> None:
     path = tiny_gguf("f16")
     for name in here:
-        store.record(store.Installed(name, path, path.stat().st_size, "imported"))
+        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
     with served(FakeService()) as http:
         answer = http.post("/v1/embeddings", json={"input": "a"})
     assert f"'{expected}'" in answer.json()["error"]["message"]  # the fake service knows no such model, and says so
@@ -90,7 +90,7 @@ def test_where_none_is_named_or_loaded(
 def test_a_name_is_asked_for_where_nothing_says_which(tiny_gguf: Callable[..., Path], here: tuple[str, ...]) -> None:
     path = tiny_gguf("f16")
     for name in here:
-        store.record(store.Installed(name, path, path.stat().st_size, "imported"))
+        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
     with served(FakeService()) as http:
         assert ask_all(http) == {404}
         answer = http.post("/v1/embeddings", json={"input": "a"}).json()["error"]

@@ -14,8 +14,8 @@ from command import demo, records, run
 from world import Q8_0, World, digest, origins, rows
 
 from q3e_local import machine
-from q3e_local.catalog import cards, models_folder, resolve, shipped
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models.catalog import cards, models_folder, resolve, shipped
 
 MakeGguf = Callable[..., Path]
 

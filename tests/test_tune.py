@@ -19,13 +19,13 @@ import pytest
 from command import demo, run
 
 from q3e_local import machine, tune_child
-from q3e_local.catalog import models_folder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.folders import state_folder
 from q3e_local.llama import child
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, settle
+from q3e_local.models.catalog import models_folder
 from q3e_local.tune import Found, Tuning
 from q3e_local.tune_child import MeasuredModel, ModelInChild
 

@@ -19,11 +19,12 @@ from tokenizers import Tokenizer
 from world import DOCUMENTS, Q8_0, QUERIES, World, digest, rows
 
 import q3e_local
-from q3e_local import Embedder, store, verify
-from q3e_local.catalog import models_folder
+from q3e_local import Embedder, verify
 from q3e_local.errors import OptionError
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models import installed
+from q3e_local.models.catalog import models_folder
 
 MakeGguf = Callable[..., Path]
 
@@ -198,7 +199,7 @@ def test_vectors_that_cannot_be_right_fail(how: str, is_ok: bool, detail: str) -
 def test_the_library_has_the_same_report(tiny_gguf: MakeGguf) -> None:
     path, read = tiny_gguf("f16"), []
     with q3e_local.load(path) as embedder:
-        report = verify.examine(embedder, store.locate(path), read.append)
+        report = verify.examine(embedder, installed.locate(path), read.append)
     assert (report.is_ok, report.verdict) == (True, "unproved")
     assert report.summary.startswith("nothing wrong with: pooling, ")
     assert read[-1] == path.stat().st_size

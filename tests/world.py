@@ -17,7 +17,7 @@ import pytest
 from command import listing, run
 from hub import Hub, serve
 
-from q3e_local.download import body
+from q3e_local.models.download import http
 
 REFUSED = "http://127.0.0.1:9"  # discard: nobody listens
 REPO, REVISION = "Someone/Tiny-1B-GGUF", "0123456789abcdef0123456789abcdef01234567"
@@ -115,7 +115,7 @@ def world_of(monkeypatch: pytest.MonkeyPatch, folder: Path, gguf: Callable[..., 
     monkeypatch.setenv("Q3E_HOME", str(folder / "q3e"))
     monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "token"))
-    monkeypatch.setattr(body, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(http, "PAUSES_S", (0.01, 0.01))
     with serve() as hub, serve() as modelscope:
         world = World(hub, modelscope, folder / "q3e", folder / "hub", gguf("f16"), gguf("q8_0"))
         for server in (hub, modelscope):

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import click
 import orjson
 
-from q3e_local import store
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import DONE, FAILED, candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.naming import resolve
+from q3e_local.models import installed
+from q3e_local.models.names import resolve
 from q3e_local.space import is_of
 from q3e_local.wording.counts import size
 
@@ -127,7 +127,7 @@ def _digest(model: str) -> str:
 def _names(found: CacheStats) -> dict[str, str]:
     """The name of each space's model, as far as it is on this machine."""
     names = dict.fromkeys((one.space for one in found.spaces), "")
-    for one in store.installed() if names else []:
+    for one in installed.installed() if names else []:
         try:
             digest = inspect(one.path).digest
         except ModelError:  # `list` and `verify` say what is wrong with it

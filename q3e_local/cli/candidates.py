@@ -44,22 +44,22 @@ def _offering(names: Callable[[], Iterable[tuple[str, str]]], files: bool = Fals
 
 def _models() -> Iterable[tuple[str, str]]:
     """Cards, records and names of the user's own."""
-    from q3e_local import catalog, store
-    from q3e_local.aliases import read_aliases
+    from q3e_local.models import catalog, installed
+    from q3e_local.models.own_names import read_aliases
 
     found = {
         card.tag(quantization): f"{quantization}, {file.size_bytes / 1e9:.1f} GB" if file.size_bytes else quantization
         for card in catalog.cards().values()
         for quantization, file in card.files.items()
     }
-    found |= dict.fromkeys(store.recorded_names(), "on this machine")
+    found |= dict.fromkeys(installed.recorded_names(), "on this machine")
     return (found | {name: f"stands for {alias.model}" for name, alias in read_aliases().items()}).items()
 
 
 def _installed() -> Iterable[tuple[str, str]]:
-    from q3e_local import store
+    from q3e_local.models import installed
 
-    return [(one.name, one.origin) for one in store.installed()]
+    return [(one.name, one.origin) for one in installed.installed()]
 
 
 def _indexes() -> Iterable[tuple[str, str]]:

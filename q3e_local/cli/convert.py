@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from q3e_local.catalog import cards
 from q3e_local.cli import candidates
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.cli.stopping import stopping_cleanly
@@ -18,6 +17,7 @@ from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
 from q3e_local.files import sha256
 from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.models.catalog import cards
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -73,7 +73,7 @@ def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
     folder = Path(source).expanduser()
     if folder.exists() or not _REPO_ID.fullmatch(source):
         return folder
-    from q3e_local.download.checkpoint import fetch_checkpoint
+    from q3e_local.models.download.hub import fetch_checkpoint
 
     pinned = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
     revision = next((one.revision for one in pinned if one.repo.lower() == source.lower()), "main")

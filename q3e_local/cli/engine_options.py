@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import candidates
+from q3e_local.models.catalog import DEFAULT_MODEL
 
 _LOGGER = logging.getLogger("q3e_local.settings")
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from q3e_local.cache.choose import chosen
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import candidates
 from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions
 from q3e_local.cli.loading import check_dim, in_use, load
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
+from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.locate import quoted
 from q3e_local.wording.counts import counted
 

@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from q3e_local import store
-from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli.again import again
 from q3e_local.cli.progress import bar, status
 from q3e_local.cli.stopping import abandon, abandonable
 from q3e_local.cli.terminal import say
-from q3e_local.download import Source, origins
-from q3e_local.download.origins import is_offline
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError, Q3EError
-from q3e_local.naming import Names, resolve
-from q3e_local.store import Installed, Located
+from q3e_local.models import installed
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.download import Source, origins
+from q3e_local.models.download.origins import is_offline
+from q3e_local.models.installed import Installed, Located
+from q3e_local.models.names import Names, resolve
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
-    from q3e_local.pull import Step
+    from q3e_local.models.pull import Step
 
 T = TypeVar("T")
 Computing = TypeVar("Computing", bound=TextModel)
@@ -103,7 +103,7 @@ def check_dim(model: str, dim: int | None) -> None:
 
 def _check_memory(card: ModelCard, file: ModelFile) -> None:
     """Refuse to download, unasked, what this machine cannot run. Raises NotEnoughMemoryError."""
-    from q3e_local import fitting
+    from q3e_local.models import fitting
 
     short = fitting.shortage(card, file)
     if short is not None:
@@ -116,7 +116,7 @@ def _check_memory(card: ModelCard, file: ModelFile) -> None:
 
 def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
     """Pull with a bar on stderr."""
-    from q3e_local import pull as pulling
+    from q3e_local.models import pull as pulling
 
     with bar(quiet) as show:
         other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
@@ -138,9 +138,9 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
     """What a pull is going to do, a line a step, and whether memory is too small to run it; none if it is here."""
-    from q3e_local import fitting
+    from q3e_local.models import fitting
 
-    if store.find(card, file) is not None:
+    if installed.find(card, file) is not None:
         return []
     lines = _steps(card, file, source)
     short = fitting.shortage(card, file)
@@ -155,7 +155,7 @@ def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
     if file.made_from is None:
         return [f"Pulling {name}: {_what(file, source)}"]
     origin = card.files[file.made_from]
-    here = store.find(card, origin)
+    here = installed.find(card, origin)
     if here is not None:
         return [f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}"]
     return [

@@ -10,20 +10,20 @@ from typing import Any
 import click
 import orjson
 
-from q3e_local import catalog, store
-from q3e_local.aliases import read_aliases
-from q3e_local.card import ModelCard, ModelFile
 from q3e_local.cli import DONE, candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.loading import announce
 from q3e_local.cli.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.download.origins import is_offline
 from q3e_local.embedding.request import Defaults
 from q3e_local.errors import OptionError
-from q3e_local.naming import Names
-from q3e_local.store import Installed
+from q3e_local.models import catalog, installed
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.download.origins import is_offline
+from q3e_local.models.installed import Installed
+from q3e_local.models.names import Names
+from q3e_local.models.own_names import read_aliases
 from q3e_local.wording.counts import size
 
 _CONTEXTS = (512, 2_048, 8_192, 32_768)
@@ -57,11 +57,11 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
         one = pull_with_bar(card, file, source, offline, keep, quiet)
     click.echo(f"{one.name} is at {one.path}")
     if folder is not None:
-        from q3e_local import airgap
+        from q3e_local.models import bundle
 
         with stopping_cleanly(), bar(quiet) as show:
-            target = airgap.export(one, card, folder, lambda done, total: show("copying", done, total))
-        click.echo(f"copied to {target}, with {airgap.SUMS}")
+            target = bundle.export(one, card, folder, lambda done, total: show("copying", done, total))
+        click.echo(f"copied to {target}, with {bundle.SUMS}")
     return DONE
 
 
@@ -75,7 +75,7 @@ def list_(with_missing: bool, as_json: bool) -> int:
       q3e-local list
       q3e-local list --all
     """
-    found = store.installed()
+    found = installed.installed()
     if with_missing:
         _list_all(found, as_json)
     elif as_json:
@@ -89,14 +89,15 @@ def list_(with_missing: bool, as_json: bool) -> int:
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
-        for one in store.gone():
-            click.echo(f"{one.name} is gone: {store.what_is_gone(one)}", err=True)
+        for one in installed.gone():
+            click.echo(f"{one.name} is gone: {installed.what_is_gone(one)}", err=True)
     return DONE
 
 
 def _list_all(found: list[Installed], as_json: bool) -> None:
     """Every model of a card, and others that are here: a line or an object each."""
-    from q3e_local import fitting, machine
+    from q3e_local import machine
+    from q3e_local.models import fitting
 
     here, usable = {one.name: one for one in found}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
@@ -140,18 +141,18 @@ def _print_json(value: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Show what a model's file says, what was checked, and the memory it needs."""
-    from q3e_local import naming
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.embedding.request import DIM_MIN
     from q3e_local.gguf.model_file import END_TEXT, inspect
     from q3e_local.llama.settings import kept
     from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.models import names
 
-    named, config = naming.resolve(name), EngineConfig()
+    named, config = names.resolve(name), EngineConfig()
     found = named.located
     info = inspect(found.path)
     chosen = kept.planned(info.digest, config)
-    recorded = store.recorded(found.name)
+    recorded = installed.recorded(found.name)
     checked = "header"
     if recorded is not None and recorded.path == found.path and recorded.sha256:
         checked = f"header, SHA-256 {recorded.sha256}"
@@ -217,12 +218,12 @@ def show(name: str, as_json: bool) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> int:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
-    found = store.removable(name)
-    is_ours = found.origin in store.OURS
+    found = installed.removable(name)
+    is_ours = found.origin in installed.OURS
     what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
     if not is_sure(f"{found.name}: {what}?", yes):
         return DONE
-    store.remove(found.name)
+    installed.remove(found.name)
     click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
     return DONE
 
@@ -237,10 +238,10 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
     Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
     its models are checked and copied.
     """
-    from q3e_local import airgap, elsewhere
+    from q3e_local.models import bundle, other_programs
 
     if what is None:
-        found = elsewhere.models_elsewhere()
+        found = other_programs.models_elsewhere()
         if not found:
             click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
         for other in found:
@@ -249,16 +250,18 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
             click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
         return DONE
     path = (
-        elsewhere.ollama_file(what.removeprefix("ollama:")) if what.startswith("ollama:") else Path(what).expanduser()
+        other_programs.ollama_file(what.removeprefix("ollama:"))
+        if what.startswith("ollama:")
+        else Path(what).expanduser()
     )
     with stopping_cleanly(), bar(quiet) as show:
         if path.is_dir():
             if name is not None:
                 raise OptionError("a folder brings its names along; --name is for a file")
-            taken = airgap.take_folder(path, lambda done, total: show("copying", done, total))
+            taken = bundle.take_folder(path, lambda done, total: show("copying", done, total))
         else:
             total = path.stat().st_size if path.exists() else 0
-            taken = [store.import_file(path, name, lambda done: show("checking", done, total))]
+            taken = [installed.import_file(path, name, lambda done: show("checking", done, total))]
     for one in taken:
         click.echo(f"{one.name} is at {one.path}")
         click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cache.choose import chosen
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, candidates
 from q3e_local.cli.computing import on_server
 from q3e_local.cli.engine_options import EngineOptions, ModelCommand, engine_options, explained
@@ -22,6 +21,7 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
+from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.locate import existing, option_of
 from q3e_local.search.since import moment
 

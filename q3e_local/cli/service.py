@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
-from q3e_local import store
 from q3e_local.cli import DONE, FAILED, units
 from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.errors import OptionError, OutputError, Q3EError
 from q3e_local.folders import config_folder
+from q3e_local.models import installed
 from q3e_local.wording.address import Address
 
 # What decides where models and settings are; the first two are no paths.
@@ -186,7 +186,7 @@ def _options(params: dict[str, Any]) -> list[str]:
                 continue
             is_path = (
                 option.name == "unix_socket"
-                or (option.name == "models" and store.path_of(one) is not None)
+                or (option.name == "models" and installed.path_of(one) is not None)
                 or (option.name == "indexes" and path_of(one) is not None)
             )
             written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]

@@ -82,7 +82,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 def _reset(model: str) -> int:
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings import kept as tuned
-    from q3e_local.naming import resolve
+    from q3e_local.models.names import resolve
 
     located = resolve(model).located
     n_files = tuned.forget(inspect(located.path).digest)

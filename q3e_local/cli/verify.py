@@ -9,14 +9,14 @@ import click
 import numpy as np
 import orjson
 
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.cli import DONE, FAILED, candidates, inputs
 from q3e_local.cli.inputs import Layout
 from q3e_local.cli.loading import in_use, load
 from q3e_local.cli.progress import bar, meter
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
-from q3e_local.naming import Names
+from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.names import Names
 
 if TYPE_CHECKING:
     from q3e_local.verify import Report
@@ -62,12 +62,13 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
 
 
 def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
-    from q3e_local import store, verify
+    from q3e_local import verify
     from q3e_local.gguf.model_file import inspect
+    from q3e_local.models import installed
 
     name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
     with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
-        located = store.locate(name)
+        located = installed.locate(name)
         total = located.path.stat().st_size
         report = verify.examine(embedder, located, lambda done: show("checking", done, total))
     return report, {

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from q3e_local.catalog import DEFAULT_MODEL
+from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.announce import key_variable
 from q3e_local.server.naming import to_try
 from q3e_local.server.settings import ServerSettings

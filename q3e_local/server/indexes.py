@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from q3e_local import store
 from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Facts, IndexSpace
@@ -239,8 +239,8 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
     if not space.digest:
         return None
     served, other = ServedNames(settings), ""
-    own = [] if store.path_of(space.model) else [space.model]
-    for name in dict.fromkeys((*own, *map(served_as, settings.models), *(one.name for one in store.installed()))):
+    own = [] if installed.path_of(space.model) else [space.model]
+    for name in dict.fromkeys((*own, *map(served_as, settings.models), *(one.name for one in installed.installed()))):
         with suppress(ModelError, OptionError):
             info = inspect(served.resolve(name).located.path)
             if info.digest == space.digest:

@@ -26,7 +26,7 @@ from q3e_local.embedding.request import EmbedRequest, Fitted, Terms, meant
 from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept, memory
-from q3e_local.naming import Named
+from q3e_local.models.names import Named
 from q3e_local.server import tokenizing
 from q3e_local.server.cached import CachedTexts, Found
 from q3e_local.server.models import Model, Models
@@ -188,7 +188,7 @@ class LocalService:
             progress(step)
 
         def bring() -> None:
-            from q3e_local import pull as pulling  # the network is loaded when it is needed
+            from q3e_local.models import pull as pulling  # the network is loaded when it is needed
 
             with suppress(_GoneError):
                 pulling.pull(*self._names.to_pull(name), progress=report)

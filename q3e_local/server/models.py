@@ -20,12 +20,12 @@ from typing import TypeVar
 from q3e_local import machine
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelError
+from q3e_local.models.installed import Located
 from q3e_local.server.counters import Counters
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.queue import BatchQueue
 from q3e_local.server.service import LoadedModel
 from q3e_local.server.worker import Worker
-from q3e_local.store import Located
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 
-from q3e_local import catalog, store
-from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.naming import Named, Names
+from q3e_local.models import catalog, installed
+from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
+from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.installed import Located
+from q3e_local.models.names import Named, Names
 from q3e_local.server.settings import ServerSettings
-from q3e_local.store import Located
 from q3e_local.wording.spelling import either
 
 _SHOWN_AT_MOST = 20
@@ -33,7 +33,7 @@ class ServedNames:
         self._aliases = settings.aliases
         self._files: dict[str, Located] = {}
         for given, name in zip(settings.models, self._models, strict=True):
-            path = store.path_of(given)
+            path = installed.path_of(given)
             if path is not None:
                 other = self._files.setdefault(name.lower(), Located(name, path, Prompts())).path
                 if other != path:
@@ -80,7 +80,7 @@ class ServedNames:
     def _listed(self) -> str:
         """What is here, in a line: models, files the server was started with, and the user's own names."""
         files = [one.name for one in self._files.values()]
-        found = dict.fromkeys([*files, *(one.name for one in store.installed()), *self._aliases])
+        found = dict.fromkeys([*files, *(one.name for one in installed.installed()), *self._aliases])
         shown = list(found)[:_SHOWN_AT_MOST]
         more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         return ", ".join(shown) + more
@@ -88,7 +88,7 @@ class ServedNames:
 
 def served_as(given: str) -> str:
     """The name that clients use for what a server was started with: a file's is made of its own, without suffix."""
-    path = store.path_of(given)
+    path = installed.path_of(given)
     if path is None:
         return given
     stem = path.name.removesuffix(path.suffix) if path.suffix.lower() == ".gguf" else path.name
@@ -106,7 +106,7 @@ def to_try(settings: ServerSettings) -> str:
     """
     if settings.models:
         return served_as(settings.models[0])
-    here = {one.name: one.origin for one in store.installed()}
+    here = {one.name: one.origin for one in installed.installed()}
     by_user = [name for name, origin in here.items() if origin not in ("found", "bundled")]
     by_user += [name for name, alias in settings.aliases.items() if alias.model.lower() in here]
     by_others = [name for name, origin in here.items() if origin == "found"]

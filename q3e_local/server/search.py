@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
+from q3e_local.models.installed import is_known
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters, IndexSpace
 from q3e_local.search.found import Found, Mode
@@ -17,7 +18,6 @@ from q3e_local.search.locate import option_of
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
-from q3e_local.store import is_known
 from q3e_local.vectors import Vectors
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded

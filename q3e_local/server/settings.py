@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from q3e_local.aliases import Alias, read_aliases
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.errors import OptionError
+from q3e_local.models.own_names import Alias, read_aliases
 from q3e_local.wording import address
 from q3e_local.wording.address import unquoted
 

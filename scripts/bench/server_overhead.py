@@ -29,7 +29,7 @@ import click
 
 import q3e_local
 from q3e_local import Embedder
-from q3e_local.store import locate
+from q3e_local.models.installed import locate
 
 WORDS = "the meeting decided that next quarter budget grows because customers asked for faster search in notes"
 N_CLIENTS = 64

@@ -11,13 +11,13 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path, PurePath
 
-from q3e_local import catalog, store
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.models import catalog, installed
+from q3e_local.models.installed import Installed
 from q3e_local.server.naming import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
-from q3e_local.store import Installed
 
 _LATEST = ":latest"
 
@@ -46,7 +46,7 @@ def checked(name: str, settings: ServerSettings | None = None) -> str:
 
 def without_latest(name: str) -> str:
     """The name that a record has, where a client has put Ollama's usual tag behind it."""
-    is_short = name.lower().endswith(_LATEST) and store.recorded(name) is None
+    is_short = name.lower().endswith(_LATEST) and installed.recorded(name) is None
     return name[: -len(_LATEST)] if is_short else name
 
 
@@ -61,7 +61,7 @@ def here(name: str, settings: ServerSettings) -> Installed:
     Raises UnknownModelError, ModelNotHereError or ModelFileError.
     """
     found = ServedNames(settings).resolve(name).located
-    record = store.recorded(found.name)
+    record = installed.recorded(found.name)
     if record is not None and record.path == found.path:
         return record
     if not found.path.is_file():
@@ -71,10 +71,10 @@ def here(name: str, settings: ServerSettings) -> Installed:
 
 def stored(name: str) -> Installed:
     """The file of this very model, not of a name made of it. Raises UnknownModelError or ModelNotHereError."""
-    found = store.recorded(name)
+    found = installed.recorded(name)
     if found is None:
         card, file = catalog.resolve(name)
-        found = store.find(card, file)
+        found = installed.find(card, file)
     if found is None or not found.is_whole:
         raise ModelNotHereError(f"{name} is not on this machine; get it with: q3e-local pull {name}")
     return found
@@ -82,7 +82,7 @@ def stored(name: str) -> Installed:
 
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     """All models here by name, newest file first; with them the files and names that the server was started with."""
-    found = {one.name: one for one in store.installed()}
+    found = {one.name: one for one in installed.installed()}
     for name in map(served_as, settings.models):
         with suppress(ModelError):
             one = here(name, settings)

@@ -17,18 +17,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from q3e_local import catalog, store
-from q3e_local.card import NAME_GRAMMAR
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf.header import Header
-from q3e_local.naming import QUERY_SUFFIX
+from q3e_local.models import catalog, installed
+from q3e_local.models.card import NAME_GRAMMAR
+from q3e_local.models.installed import Installed
+from q3e_local.models.names import QUERY_SUFFIX
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.routes import body_schema
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
-from q3e_local.store import Installed
 
 Answer = Callable[..., Response]
 
@@ -243,7 +243,7 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
 
 def _removable(name: str) -> Installed:
     try:
-        return store.removable(names.without_latest(name))
+        return installed.removable(names.without_latest(name))
     except (UnknownModelError, ModelNotHereError) as error:
         raise type(error)(f"model '{name}' not found") from None
 
@@ -254,16 +254,16 @@ def _remove(one: Installed) -> None:
         heir = next(
             (
                 other
-                for other in store.installed()
+                for other in installed.installed()
                 if other.path == one.path and other.name != one.name and other.origin == "imported"
             ),
             None,
         )
-        if heir is not None and one.origin in store.OURS:
+        if heir is not None and one.origin in installed.OURS:
             # Forgotten as if it were another's, so that the file stays.
-            store.record(replace(one, origin="imported"))
-            store.record(replace(heir, origin=one.origin))
-        store.remove(one.name)
+            installed.record(replace(one, origin="imported"))
+            installed.record(replace(heir, origin=one.origin))
+        installed.remove(one.name)
 
 
 def _copy(source: str, destination: str, settings: ServerSettings) -> None:
@@ -287,8 +287,8 @@ def _copy(source: str, destination: str, settings: ServerSettings) -> None:
                 f'destination "{destination}" is invalid: it is the name of {card.tag(file.quantization)}',
                 "destination",
             )
-        there = store.recorded(target)
-        if there is not None and there.origin in store.OURS:
+        there = installed.recorded(target)
+        if there is not None and there.origin in installed.OURS:
             raise BadRequestError(f'destination "{destination}" is invalid: it is a model already', "destination")
         if there is None or there.path != one.path:
-            store.record(Installed(target, one.path, one.size_bytes, "imported", one.sha256))
+            installed.record(Installed(target, one.path, one.size_bytes, "imported", one.sha256))

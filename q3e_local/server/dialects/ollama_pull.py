@@ -26,7 +26,7 @@ from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
 if TYPE_CHECKING:  # what pulls is loaded when something is pulled
-    from q3e_local.pull import Step
+    from q3e_local.models.pull import Step
 
 logger = logging.getLogger(__name__)
 

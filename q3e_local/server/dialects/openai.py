@@ -24,6 +24,7 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
+from q3e_local.models.installed import Installed
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import (
     BadRequestError,
@@ -49,7 +50,6 @@ from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
-from q3e_local.store import Installed
 from q3e_local.vectors import to_base64, to_binary, to_int8
 
 # Class, status, type, code: the first that fits. What is none of these is our fault.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-from q3e_local import store
-from q3e_local.catalog import DEFAULT_MODEL
 from q3e_local.errors import ModelNotHereError
+from q3e_local.models import installed as store
+from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import Fields
 from q3e_local.server.dialects.notices import Notices

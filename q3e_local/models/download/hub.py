@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from q3e_local.download import origins
-from q3e_local.download.silence import Silence
 from q3e_local.errors import DownloadError, HubUnreachableError, ModelNotHereError
+from q3e_local.models.download import origins
+from q3e_local.models.download.silence import Silence
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _WELCOME = ("modules.json", "1_Pooling/config.json", "generation_config.json", "chat_template.jinja", "README.md")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from q3e_local.download.origins import hub_cache
 from q3e_local.errors import ModelError, ModelFileError
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.models.download.origins import hub_cache
 
 # Where Ollama's installer for Linux lets the service keep its models.
 OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")

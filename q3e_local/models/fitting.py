@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from q3e_local import catalog, machine
-from q3e_local.card import ModelCard, ModelFile
+from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama.settings import memory as plan
 from q3e_local.llama.settings.defaults import Host, settle
+from q3e_local.models import catalog
+from q3e_local.models.card import ModelCard, ModelFile
 
 # Cards do not state these. All sizes of Qwen3-Embedding have the same KV heads; of the rest these are the largest.
 _N_HEAD, _N_HEAD_KV, _HEAD_DIM = 32, 8, 128

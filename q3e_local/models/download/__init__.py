@@ -15,9 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from q3e_local.card import ModelFile
-from q3e_local.download import origins, verify
-from q3e_local.download.origins import NoAnswerError, Origin, Pin
 from q3e_local.errors import (
     ChecksumError,
     DownloadError,
@@ -26,6 +23,9 @@ from q3e_local.errors import (
     NotEnoughDiskError,
 )
 from q3e_local.files import sha256
+from q3e_local.models.card import ModelFile
+from q3e_local.models.download import origins, verified
+from q3e_local.models.download.origins import NoAnswerError, Origin, Pin
 
 Source = Literal["auto", "hub", "modelscope"]
 
@@ -96,7 +96,7 @@ def find(file: ModelFile) -> Path | None:
     if file.repo is None or file.sha256 is None:
         return None
     pin = origins.pin(file)
-    return next((path for path in origins.places(pin) if verify.has_size(path, pin.size_bytes)), None)
+    return next((path for path in origins.places(pin) if verified.has_size(path, pin.size_bytes)), None)
 
 
 def delete(path: Path) -> None:
@@ -156,9 +156,9 @@ def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
 
 
 def _bring_alone(origin: Origin, pin: Pin, tell: Progress) -> Path:
-    if verify.has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
+    if verified.has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
         return _verified(origin.path, pin, tell)
-    if verify.has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
+    if verified.has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
         _verified(origin.blob, pin, tell)
         return origins.link(origin)
     _check_disk(origin, pin)
@@ -169,12 +169,12 @@ def _bring_alone(origin: Origin, pin: Pin, tell: Progress) -> Path:
         raise
     origin.partial.replace(origin.blob)
     path = origins.link(origin)
-    verify.remember(path, pin)
+    verified.remember(path, pin)
     return path
 
 
 def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
-    from q3e_local.download.body import download  # its HTTP library costs start-up time
+    from q3e_local.models.download.http import download  # its HTTP library costs start-up time
 
     n_have = 0
 
@@ -199,7 +199,7 @@ def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
 
 def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
     try:
-        if verify.is_known(path, pin):
+        if verified.is_known(path, pin):
             return path
         got = sha256(path, lambda n: tell(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
         if got != pin.sha256:
@@ -210,7 +210,7 @@ def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
         raise ChecksumError(
             f"{path} had SHA-256 {got}, the card says {pin.sha256}; it was damaged and is deleted. Pull it again"
         )
-    verify.remember(path, pin)
+    verified.remember(path, pin)
     return path
 
 

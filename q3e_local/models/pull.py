@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from q3e_local import convert, download, store
-from q3e_local.card import ModelCard, ModelFile
+from q3e_local import convert
 from q3e_local.errors import CardError, OutputError
 from q3e_local.files import sha256
 from q3e_local.folders import state_folder
-from q3e_local.store import Installed
+from q3e_local.models import download, installed
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.installed import Installed
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def pull(
     DownloadError, ModelNotHereError when offline, NotEnoughDiskError, or what convert raises.
     """
     if file.made_from is not None:
-        return store.find(card, file) or _make(card, file, source, offline, keep, progress)
+        return installed.find(card, file) or _make(card, file, source, offline, keep, progress)
     return _bring(card, file, source, offline, False, progress)
 
 
@@ -54,15 +55,15 @@ def _bring(
     card: ModelCard, file: ModelFile, source: download.Source, offline: bool, temporary: bool, progress: Progress
 ) -> Installed:
     """The pinned file. What is here already stays what it is, but temporary only if it is wanted as that again."""
-    here = store.find(card, file)
+    here = installed.find(card, file)
     if here is not None and here.origin != "found":
-        return here if temporary or not here.temporary else store.record(replace(here, temporary=False))
+        return here if temporary or not here.temporary else installed.record(replace(here, temporary=False))
     path = _fetch(file, source, offline, progress)
     if here is not None:
         return here  # another program's, and now verified
     assert file.sha256 is not None
     name = card.tag(file.quantization)
-    return store.record(Installed(name, path, file.size_bytes, "pulled", file.sha256, temporary))
+    return installed.record(Installed(name, path, file.size_bytes, "pulled", file.sha256, temporary))
 
 
 def _make(
@@ -77,10 +78,10 @@ def _make(
     name, pinned = card.tag(file.quantization), card.files[file.made_from]
     assert pinned.sha256 is not None
     # Beside what it is made from, or would be: a later version of that has another folder.
-    target = store.own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
+    target = installed.own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
     try:
         with download.alone(state_folder() / "locks" / f"made-{pinned.sha256}.lock", f"making {name}"):
-            here = store.find(card, file)  # another process may have made it while we waited
+            here = installed.find(card, file)  # another process may have made it while we waited
             if here is not None:
                 return here
             origin = _bring(card, pinned, source, offline, not keep, progress)
@@ -96,9 +97,9 @@ def _make(
             )
             size_bytes = target.stat().st_size
             digest = sha256(target, lambda done: progress(Step(f"checksum {target.name}", done, size_bytes)))
-            made = store.record(Installed(name, target, size_bytes, "made", digest))
+            made = installed.record(Installed(name, target, size_bytes, "made", digest))
             if origin.temporary:
-                store.remove(origin.name)
+                installed.remove(origin.name)
             return made
     except OSError as error:
         raise OutputError(

@@ -16,9 +16,6 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from q3e_local.card import NAME_GRAMMAR, ModelCard, ModelFile
-from q3e_local.catalog import cards, models_folder, resolve
-from q3e_local.catalog import find as find_card
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import (
     CardError,
@@ -31,6 +28,9 @@ from q3e_local.errors import (
 from q3e_local.files import sha256
 from q3e_local.folders import data_folder
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
+from q3e_local.models.catalog import cards, models_folder, resolve
+from q3e_local.models.catalog import find as find_card
 
 # Whose a file is: ours to delete when we pulled or made it, another's when it was only imported or found.
 Origin = Literal["pulled", "made", "imported", "found", "bundled"]
@@ -138,7 +138,7 @@ def find(card: ModelCard, file: ModelFile) -> Installed | None:
         return found
     if file.made_from is not None:
         return None
-    from q3e_local import download
+    from q3e_local.models import download
 
     cached = download.find(file)
     if cached is None:
@@ -193,7 +193,7 @@ def remove(name: str) -> Installed:
     found = removable(name)
     try:
         if found.origin in OURS:
-            from q3e_local import download
+            from q3e_local.models import download
 
             download.delete(found.path)
         _record_path(found.name).unlink(missing_ok=True)

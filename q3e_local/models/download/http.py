@@ -15,10 +15,10 @@ from typing import NoReturn
 
 import httpx2
 
-from q3e_local.download import origins, silence
-from q3e_local.download.origins import NoAnswerError, Origin, Pin
-from q3e_local.download.silence import Silence
 from q3e_local.errors import ChecksumError, DownloadError
+from q3e_local.models.download import origins, silence
+from q3e_local.models.download.origins import NoAnswerError, Origin, Pin
+from q3e_local.models.download.silence import Silence
 
 # Waits before the attempts that follow one which brought nothing new.
 PAUSES_S: tuple[float, ...] = (1, 2, 4, 8)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from q3e_local import store
-from q3e_local.card import ModelCard, read_card
-from q3e_local.catalog import cards
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
 from q3e_local.files import sha256
 from q3e_local.folders import config_folder
 from q3e_local.gguf.model_file import inspect
-from q3e_local.store import Installed
+from q3e_local.models import installed
+from q3e_local.models.card import ModelCard, read_card
+from q3e_local.models.catalog import cards
+from q3e_local.models.installed import Installed
 
 SUMS = "SHA256SUMS"
 
@@ -70,15 +70,15 @@ def take_folder(folder: Path, progress: Progress = lambda n_bytes, total: None) 
     for path in models:
         inspect(path)
         digest = sums[path.name]
-        here = store.shipped(digest)
+        here = installed.shipped(digest)
         if here is not None:
             taken.append(here)
             continue
-        target = store.own_folder() / digest[:12] / path.name  # two models may have one file name
+        target = installed.own_folder() / digest[:12] / path.name  # two models may have one file name
         with _writing(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(path, target, digest, progress)
-        taken.append(store.adopt(target, digest))
+        taken.append(installed.adopt(target, digest))
     return taken
 
 

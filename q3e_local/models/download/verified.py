@@ -10,8 +10,8 @@ import logging
 import os
 from pathlib import Path
 
-from q3e_local.download.origins import Pin
 from q3e_local.folders import state_folder
+from q3e_local.models.download.origins import Pin
 
 _log = logging.getLogger(__name__)
 

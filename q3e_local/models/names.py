@@ -10,13 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from q3e_local import catalog, store
-from q3e_local.aliases import Alias, config_file, read_aliases
-from q3e_local.card import ModelCard, ModelFile
 from q3e_local.embedding.request import Defaults
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.store import Located
+from q3e_local.models import catalog, installed
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.installed import Located
+from q3e_local.models.own_names import Alias, config_file, read_aliases
 
 QUERY_SUFFIX = "-query"
 _LATEST = ":latest"  # Ollama's clients add it
@@ -35,7 +35,7 @@ def resolve(name: str | os.PathLike[str]) -> Named:
 
     Raises what Names.resolve does, and OptionError for a config file that is wrong.
     """
-    return Named(store.locate(name), Defaults()) if isinstance(name, os.PathLike) else Names().resolve(name)
+    return Named(installed.locate(name), Defaults()) if isinstance(name, os.PathLike) else Names().resolve(name)
 
 
 class Names:
@@ -55,7 +55,7 @@ class Names:
         model, defaults = self.meaning(name)
         if self._files is not None and model.lower() in self._files:
             return Named(self._files[model.lower()], defaults)
-        return Named(store.locate(model), defaults)
+        return Named(installed.locate(model), defaults)
 
     def meaning(self, name: str) -> tuple[str, Defaults]:
         """The model's own name, and what is done to texts.
@@ -76,7 +76,7 @@ class Names:
                 if defaults.kind == "query":
                     raise OptionError(f"texts under {base!r} are queries already; leave the last {QUERY_SUFFIX} out")
                 return model, replace(defaults, kind="query")
-        raise catalog.unknown(name, (*self._aliases, *store.recorded_names()))
+        raise catalog.unknown(name, (*self._aliases, *installed.recorded_names()))
 
     def to_pull(self, name: str) -> tuple[ModelCard, ModelFile]:
         """The card and file that bring this name here. Raises what `meaning` does, also for what has no card."""
@@ -129,13 +129,13 @@ class Names:
 
     def _is_model(self, name: str) -> bool:
         if self._files is None:
-            if store.path_of(name) is not None:
+            if installed.path_of(name) is not None:
                 return True
         elif name.lower() in self._files:
             return True
         elif name.lower().endswith(".gguf"):
             return False
-        return store.is_known(name)
+        return installed.is_known(name)
 
 
 def _spellings(name: str) -> tuple[str, ...]:

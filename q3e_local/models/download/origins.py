@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from q3e_local.card import ModelFile
 from q3e_local.errors import CardError, DownloadError
 from q3e_local.folders import data_folder, state_folder
+from q3e_local.models.card import ModelFile
 
 _HUB = "https://huggingface.co"
 _MODELSCOPE = "https://www.modelscope.cn"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from q3e_local.card import NAME_GRAMMAR
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import OptionError
 from q3e_local.folders import config_folder
+from q3e_local.models.card import NAME_GRAMMAR
 
 
 @dataclass(frozen=True)

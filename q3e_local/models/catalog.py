@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from q3e_local.card import ModelCard, ModelFile, read_card
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.folders import config_folder
+from q3e_local.models.card import ModelCard, ModelFile, read_card
 from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_MODEL = "qwen3-embedding:4b"
@@ -23,9 +23,9 @@ _HOSTS = ("https://", "www.", "hf.co/", "huggingface.co/", "modelscope.cn/models
 
 def models_folder() -> Path:
     """Where the cards and the demo model are: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    installed = package / "models"
-    return installed if installed.is_dir() else package.parent / "models"
+    here = Path(__file__).parent
+    installed = here / "cards"
+    return installed if installed.is_dir() else here.parents[1] / "models"
 
 
 def cards() -> dict[str, ModelCard]:

@@ -1,0 +1,1 @@
+"""Which models there are, where they are on this machine, and how they come here."""
