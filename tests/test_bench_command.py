@@ -11,7 +11,8 @@ import pytest
 from command import demo, run
 from fake import FakeEngine
 
-from q3e_local import bench, machine
+from q3e_local import machine
+from q3e_local.checks import bench
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.llama.kernels import in_use as kernels

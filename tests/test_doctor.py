@@ -18,8 +18,9 @@ import pytest
 from command import run
 from world import World, rows
 
-from q3e_local import doctor, llama, machine
-from q3e_local.doctor import Finding, NativeLooks
+from q3e_local import llama, machine
+from q3e_local.checks import doctor
+from q3e_local.checks.doctor import Finding, NativeLooks
 from q3e_local.llama import binding
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Kernels
@@ -186,7 +187,9 @@ def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child: Callable[[ty
 
 
 def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
-    script = "import sys; from q3e_local.doctor import examine; list(examine()); print('llama_cpp' in sys.modules)"
+    script = (
+        "import sys; from q3e_local.checks.doctor import examine; list(examine()); print('llama_cpp' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
 

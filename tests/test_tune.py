@@ -18,7 +18,10 @@ import psutil
 import pytest
 from command import demo, run
 
-from q3e_local import machine, tune_child
+from q3e_local import machine
+from q3e_local.checks import tune_child
+from q3e_local.checks.tune import Found, Tuning
+from q3e_local.checks.tune_child import MeasuredModel, ModelInChild
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.folders import state_folder
@@ -26,8 +29,6 @@ from q3e_local.llama import child
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, settle
 from q3e_local.models.catalog import models_folder
-from q3e_local.tune import Found, Tuning
-from q3e_local.tune_child import MeasuredModel, ModelInChild
 
 HOST = Host(n_cores=4)
 N_CPUS = 8

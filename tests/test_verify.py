@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from world import DOCUMENTS, Q8_0, QUERIES, World, digest, rows
 
 import q3e_local
-from q3e_local import Embedder, verify
+from q3e_local import Embedder
+from q3e_local.checks import verify
 from q3e_local.errors import OptionError
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import inspect

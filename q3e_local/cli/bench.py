@@ -1,4 +1,4 @@
-"""`q3e-local bench`: prints what `q3e_local.bench` measures."""
+"""`q3e-local bench`: prints what `q3e_local.checks.bench` measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from q3e_local.cli.terminal import say
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
-    from q3e_local.bench import Cell
+    from q3e_local.checks.bench import Cell
 
 _WIDTH = 100  # of a table that goes to no terminal
 
@@ -39,7 +39,7 @@ def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_j
     single text takes, and the most memory used. Texts are made of the model's own vocabulary, the same in every run.
     Ctrl-C prints what was measured so far.
     """
-    from q3e_local.bench import Texts, about, measure
+    from q3e_local.checks.bench import Texts, about, measure
 
     with stopping_cleanly():
         path = locate(model, offline, quiet).path

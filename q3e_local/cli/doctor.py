@@ -1,4 +1,4 @@
-"""`q3e-local doctor`: prints what `q3e_local.doctor` finds."""
+"""`q3e-local doctor`: prints what `q3e_local.checks.doctor` finds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from q3e_local.cli import DONE, FAILED
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
 def doctor(as_json: bool) -> int:
     """Look at CPU, memory, llama.cpp, folders and models, and embed a short text with the demo model."""
-    from q3e_local.doctor import examine
+    from q3e_local.checks.doctor import examine
 
     findings = []
     for finding in examine():

@@ -1,4 +1,4 @@
-"""`q3e-local tune`: measure, show, and keep what `q3e_local.tune` finds."""
+"""`q3e-local tune`: measure, show, and keep what `q3e_local.checks.tune` finds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from q3e_local.errors import OutputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from q3e_local.checks.tune import Found, Row
     from q3e_local.llama.settings.defaults import Tuned
     from q3e_local.llama.settings.kept import Place
-    from q3e_local.tune import Found, Row
 
 _WIDTH = 100  # of a table that goes to no terminal
 
@@ -46,7 +46,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     """
     if reset:
         return _reset(model)
-    from q3e_local import tune as tuning
+    from q3e_local.checks import tune as tuning
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings import kept as tuned
 

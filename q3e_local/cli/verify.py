@@ -19,7 +19,7 @@ from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.names import Names
 
 if TYPE_CHECKING:
-    from q3e_local.verify import Report
+    from q3e_local.checks.verify import Report
 
 _DIMS = (1024, 256, 64)
 
@@ -62,7 +62,7 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
 
 
 def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
-    from q3e_local import verify
+    from q3e_local.checks import verify
     from q3e_local.gguf.model_file import inspect
     from q3e_local.models import installed
 
@@ -105,7 +105,7 @@ def _read_texts(path: str) -> list[str]:
 
 
 def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bool) -> list[dict[str, Any]]:
-    from q3e_local import verify
+    from q3e_local.checks import verify
 
     both = []
     for model in (name, against):
@@ -161,7 +161,7 @@ def _print(found: dict[str, Any], summary: str) -> None:
         rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
         click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
     click.echo(summary)
-    from q3e_local.verify import CHECKSUM
+    from q3e_local.checks.verify import CHECKSUM
 
     if any(check["what"] == CHECKSUM and check["ok"] is False for check in found["checks"]):
         # subtle: the cache knows the file by a part of it, and would take it for the sound one.

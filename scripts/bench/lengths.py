@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 import q3e_local
-from q3e_local.bench import Texts, about
+from q3e_local.checks.bench import Texts, about
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import NotEnoughMemoryError

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 import q3e_local
+from q3e_local.checks.verify import check_scores
 from q3e_local.cli.progress import bar
 from q3e_local.convert import DEFAULT, QUANTIZATIONS, convert
 from q3e_local.errors import Q3EError
@@ -20,7 +21,6 @@ from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.models.card import ModelCard
 from q3e_local.models.catalog import resolve
 from q3e_local.models.download.hub import fetch_checkpoint
-from q3e_local.verify import check_scores
 
 
 def download(card: ModelCard) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import q3e_local
 from comparison.roster import BATCH, BATCH_BASE, CLIENTS, CLIENTS_BASE
 from q3e_local import Embedder
-from q3e_local.bench import Texts
+from q3e_local.checks.bench import Texts
 
 N_PREFIX, N_QUERY = 21, 11  # tokens of `Instruct: ...\nQuery:` and of a query after it, end token included
 

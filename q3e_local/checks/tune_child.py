@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import q3e_local
 from q3e_local import machine
-from q3e_local.bench import Texts
+from q3e_local.checks.bench import Texts
 from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
