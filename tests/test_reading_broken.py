@@ -178,7 +178,7 @@ def test_the_reason_is_given(tmp_path: Path, case: str) -> None:
 
 
 def test_a_pdf_that_draws_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("q3e_local.reading.pdf._OPERATIONS_OF_PAGE", 100)
+    monkeypatch.setattr("q3e_local.reading.formats.pdf._OPERATIONS_OF_PAGE", 100)
     path = tmp_path / "a.pdf"
     path.write_bytes(made_files.pdf(["short", "\n".join(["line"] * 40)]))
     with pytest.raises(InputError, match=r"^draws more than 100 strokes and letters up to page 2; split it$"):

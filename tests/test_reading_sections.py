@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import InputError
 from q3e_local.reading import Document, read
-from q3e_local.reading.code import blocks
 from q3e_local.reading.document import Section
+from q3e_local.reading.formats.code import blocks
 from q3e_local.reading.lines import document_of
 
 LINES = st.sampled_from([

@@ -26,7 +26,7 @@ __all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read",
 _READERS = {
     "text": "text",
     "markdown": "markdown",
-    "rst": "restructured",
+    "rst": "rst",
     "html": "html",
     "pdf": "pdf",
     "docx": "word",
@@ -37,7 +37,7 @@ _READERS = {
     "eml": "mail",
     "epub": "epub",
     "notebook": "notebook",
-    "csv": "tables",
+    "csv": "csv",
     "jsonl": "json_lines",
     "code": "code",
 }
@@ -69,7 +69,7 @@ def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  
     form = CONVERTED.get(kind, kind)
     if form != kind:
         data = convert(name, data, kind, limits)
-    reader = importlib.import_module(f"q3e_local.reading.{_READERS[form]}")
+    reader = importlib.import_module(f"q3e_local.reading.formats.{_READERS[form]}")
     with parsing(kind):
         document: Document = reader.read(data, limits)
     return replace(document, kind=kind, problems=(*document.problems, *_damage(document, data)))

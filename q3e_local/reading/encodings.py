@@ -12,9 +12,9 @@ import unicodedata
 from dataclasses import dataclass
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import clean
 from q3e_local.reading.east_asian import decoded, east_asian, is_daily, is_utf8_by_accident, share
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import clean
 
 _SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
 _BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it

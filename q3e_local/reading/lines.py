@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from q3e_local.reading.assembling import SECTION_MAX
 from q3e_local.reading.document import Document, Section
-from q3e_local.reading.pieces import SECTION_MAX
 
 # A line that ends so ends a paragraph, where a text has no blank lines between them.
 _ENDS = re.compile(r"[.!?。！？…：:；;][\"'”’」』）)\]]*\s*$")  # noqa: RUF001

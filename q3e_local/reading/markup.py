@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from lxml import etree
 
 from q3e_local.errors import InputError
-from q3e_local.reading.pieces import Outline, Piece
+from q3e_local.reading.assembling import Outline, Piece
 
 Element: TypeAlias = Any  # lxml brings no types
 

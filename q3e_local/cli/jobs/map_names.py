@@ -39,7 +39,7 @@ def plain_texts(found: Collection) -> tuple[str, ...]:
 
 
 def _without_marks(text: str) -> str:
-    from q3e_local.reading.markdown import plain_text
+    from q3e_local.reading.formats.markdown import plain_text
 
     # A text of marks alone, such as a rule, is better than none.
     return plain_text(text).strip() or text

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from q3e_local.reading.assembling import SECTION_MAX
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of
-from q3e_local.reading.pieces import SECTION_MAX
 
 _TAB = 4
 _TITLE_MAX = 120

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from striprtf.striprtf import rtf_to_text
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Piece, assemble
 
 # What stands before an item of a list: a sign of the fonts Symbol and Wingdings, or a bullet.
 _BULLET = re.compile(r"^\s*[\uf000-\uf0ff\u2022\u25cf\u25aa\u00b7]\s*")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pptx
 
+from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Piece, assemble
 from q3e_local.reading.zipped import open_checked
 
 

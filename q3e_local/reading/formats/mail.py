@@ -12,13 +12,13 @@ from email.header import decode_header, make_header
 from email.message import Message
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
-from q3e_local.reading.html import pieces_of
+from q3e_local.reading.formats.html import pieces_of
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import paragraphs
-from q3e_local.reading.pieces import Outline, Piece, assemble
 
 _SHOWN = ("From", "To", "Cc", "Date")
 _DEPTH_MAX = 20  # mails in mails, and parts in parts

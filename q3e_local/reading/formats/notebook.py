@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
+from q3e_local.reading.formats.markdown import blocks
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import sections_of
-from q3e_local.reading.markdown import blocks
-from q3e_local.reading.pieces import Outline, Piece, assemble
 
 
 def read(data: bytes, limits: Limits) -> Document:

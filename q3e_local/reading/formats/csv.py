@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Literal
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.delimiters import is_quoted
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Piece, assemble
 
 _DELIMITERS = ",\t;|"
 _NONE = "\x1f"  # for a file of one column, whose sentences may have commas in them

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 from zipfile import ZipFile
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.markup import Element, blocks, name, parse_html, parse_xml
-from q3e_local.reading.pieces import Outline, Piece, assemble
 from q3e_local.reading.zipped import open_checked
 
 _CHAPTERS = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml"}

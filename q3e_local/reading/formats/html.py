@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.markup import HEADINGS, Element, blocks, has_text, name, parse_html
-from q3e_local.reading.pieces import Outline, Piece, assemble
 
 _HEAD = 4096  # bytes in which a page names its encoding; the standard says 1024, pages differ
 _CHARSET = re.compile(rb"""(?:<meta[^>]+charset|<\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)

@@ -16,10 +16,10 @@ from docx.document import Document as WordDocument
 from docx.oxml.ns import qn
 from docx.oxml.parser import parse_xml
 
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Outline, Piece, assemble
 from q3e_local.reading.zipped import open_checked
 
 _HEADING = re.compile(r"(?:heading|标题|標題|überschrift|titre|見出し|제목)\s*(\d)", re.IGNORECASE)

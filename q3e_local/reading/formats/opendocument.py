@@ -13,10 +13,10 @@ from typing import Any
 import odfdo
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Outline, Piece, assemble
 from q3e_local.reading.zipped import open_checked
 
 _TEXTS = {"application/vnd.oasis.opendocument.text", "application/vnd.oasis.opendocument.text-template"}

@@ -11,12 +11,12 @@ from functools import cache
 
 from markdown_it import MarkdownIt
 
+from q3e_local.reading.assembling import SECTION_MAX, Outline
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of, line_starts
-from q3e_local.reading.pieces import SECTION_MAX, Outline
 
 # What static site generators put before the text: YAML between ---, TOML between +++.
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[^\S\n]*\n(?:.*\n)*?\1[^\S\n]*(?:\n|\Z)")

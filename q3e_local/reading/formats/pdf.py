@@ -16,11 +16,11 @@ from typing import Any
 import pypdf
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import paragraphs
-from q3e_local.reading.pieces import Outline, Piece, assemble
 
 # It complains of flaws that it then repairs. Who asks for logs gets that, stderr does not.
 logging.getLogger("pypdf").addHandler(logging.NullHandler())

@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Piece, assemble
 
 
 def read(data: bytes, limits: Limits) -> Document:

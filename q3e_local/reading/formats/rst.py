@@ -14,12 +14,12 @@ from docutils.parsers.rst import Parser
 from docutils.parsers.rst.states import Inliner
 
 from q3e_local.errors import InputError
+from q3e_local.reading.assembling import Outline
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of
-from q3e_local.reading.pieces import Outline
 
 # Characters docutils ends a line at, and a file's lines do not.
 _NO_LINE_ENDS = str.maketrans(dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))

@@ -11,11 +11,11 @@ from itertools import chain, islice
 from typing import Any
 
 from q3e_local.reading import workbooks
+from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
+from q3e_local.reading.formats.csv import is_header, sentence
 from q3e_local.reading.limits import Limits
-from q3e_local.reading.pieces import Piece, assemble
-from q3e_local.reading.tables import is_header, sentence
 from q3e_local.reading.zipped import open_checked
 
 _N_SNIFFED = 20  # rows among which the header row is looked for: titles and notes often stand above it
