@@ -44,7 +44,7 @@ FOREIGN = {
     "huggingface_hub": {"models.download"},
     "httpx2": {"models.download"},
     "redis": {"cache.redis"},
-    "filelock": {"models.download", "cli.outputs", "cache.sqlite.file", "search.locate"},
+    "filelock": {"models.download", "cli.outputs", "cache.sqlite.file", "search.database.places"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},
@@ -56,7 +56,7 @@ FOREIGN = {
     "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
     "matplotlib": {"jobs.drawing", "jobs.fonts"},
     "apsw": {"search.database"},
-    "watchfiles": {"search.watch"},
+    "watchfiles": {"search.indexing.watch"},
     "sqlite_vec": {"search.database"},
     "charset_normalizer": {"reading.encodings"},
     "markdown_it": {"reading.formats.markdown", "server.docs"},

@@ -12,7 +12,7 @@ from test_server_tokenizing import LETTERS, MARKS, SPECIAL
 from q3e_local.reading import read_bytes
 from q3e_local.remote import tokens
 from q3e_local.remote.tokens import TokenCounts
-from q3e_local.search.chunks import chunks, counted_first
+from q3e_local.search.indexing.chunking import chunks, counted_first
 
 
 class Asked:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import OptionError
 from q3e_local.reading.document import Document, Section
-from q3e_local.search.chunks import chunks
+from q3e_local.search.indexing.chunking import chunks
 from q3e_local.search.sentences import sentences
 
 

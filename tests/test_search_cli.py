@@ -19,7 +19,7 @@ from command import demo, expected, run, write
 from q3e_local import VectorIndex
 from q3e_local.cli import hits
 from q3e_local.models.catalog import models_folder
-from q3e_local.search import since
+from q3e_local.search import dates
 from q3e_local.search.best_sentence import Best
 
 NOTES = {
@@ -552,14 +552,14 @@ def test_export(suffix, own, tmp_path):
 
 def test_dates_as_people_write_them():
     def day(text: str) -> tuple[int, ...]:
-        return since.moment(text).timetuple()[:5]
+        return dates.moment(text).timetuple()[:5]
 
     assert day("2026/11/01") == day("2026-11-01") == (2026, 11, 1, 0, 0)
     assert (day("2019"), day("2026-11")) == ((2019, 1, 1, 0, 0), (2026, 11, 1, 0, 0))
     assert day("2026-11-01t09:30") == (2026, 11, 1, 9, 30)
     yesterday = date.today() - timedelta(days=1)
     assert day("Yesterday") == (yesterday.year, yesterday.month, yesterday.day, 0, 0)
-    ago = datetime.now().astimezone() - since.moment("30min")
+    ago = datetime.now().astimezone() - dates.moment("30min")
     assert round(ago.total_seconds() / 60) == 30
 
 

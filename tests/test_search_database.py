@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError, SpaceMismatchError
 from q3e_local.reading.globs import pattern
-from q3e_local.search import locate
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
+from q3e_local.search.database import places as locate
 from q3e_local.search.database.connection import load_sqlite_vec
 from q3e_local.search.database.pages import page_bytes, stored_bytes
+from q3e_local.search.database.query_words import terms_of
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace, Ranked
-from q3e_local.search.words import terms_of
 from q3e_local.vectors import finish
 
 DIM = 32

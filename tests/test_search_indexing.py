@@ -25,9 +25,9 @@ from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import IndexFileError, InputError, OptionError, SpaceMismatchError
 from q3e_local.reading import Limits
 from q3e_local.search.database import Database
+from q3e_local.search.database.places import alone, existing
 from q3e_local.search.index import space_of
-from q3e_local.search.indexing import Tally, index_folders
-from q3e_local.search.locate import alone, existing
+from q3e_local.search.indexing.folders import Tally, index_folders
 
 
 class World:

@@ -14,9 +14,9 @@ import pytest
 from command import demo
 
 from q3e_local import VectorIndex
-from q3e_local.search.found import Mode
+from q3e_local.search.hits import Mode
 from q3e_local.search.index import space_of
-from q3e_local.search.indexing import Tally, index_folders
+from q3e_local.search.indexing.folders import Tally, index_folders
 
 CORPUS = Path(__file__).parent / "corpus"
 K = 3

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local import VectorIndex
+from q3e_local.search.database.query_words import Term, terms_of
 from q3e_local.search.ranking import fuse, reasons_for_words
-from q3e_local.search.words import Term, terms_of
 
 
 def test_fusing_adds_the_reciprocals_of_ranks() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import Database, words
+from q3e_local.search.database import Database, word_table
+from q3e_local.search.database.query_words import Term, folded, terms_of, tokens
 from q3e_local.search.database.records import Filters, IndexSpace
-from q3e_local.search.words import Term, folded, terms_of, tokens
 
 SPACE = IndexSpace("demo", "ab" * 32, 32)
 
@@ -184,7 +184,7 @@ def test_of_a_query_as_long_as_a_text_not_all_is_looked_up_and_that_is_told(
     assert phrases.n_passed_over == 68
     assert database.counted(terms_of("a-" * 500)).n_passed_over == 1  # a phrase of 500 words
     assert not database.counted(terms_of("the budget")).explained
-    monkeypatch.setattr(words, "_COUNTED_S", -1.0)
+    monkeypatch.setattr(word_table, "_COUNTED_S", -1.0)
     assert database.counted(terms_of("the budget")).n_passed_over == 2
     found = ask(database, Question("the budget", None, 5, "words", False, Filters()))
     assert found.explained == (

@@ -34,7 +34,7 @@ from server_process import running_server
 from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import Q3EError
 from q3e_local.search.database import Database
-from q3e_local.search.rebuild import rebuild
+from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.server import indexes as served_indexes
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.indexes import Indexes

@@ -24,7 +24,7 @@ from q3e_local.errors import (
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, index_file
 from q3e_local.search.database.records import FileRecord
-from q3e_local.search.rebuild import rebuild
+from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.vectors import finish
 
 TEXTS = {

@@ -38,7 +38,7 @@ def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """A JSON object a line."""
     import orjson
 
-    from q3e_local.search.found import as_record
+    from q3e_local.search.hits import as_record
 
     for hit, span in zip(hits, best, strict=True):
         fields = as_record(hit) | {"best": None if span is None else {"start": span.start, "end": span.end}}

@@ -32,14 +32,14 @@ from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
 from q3e_local.errors import InputError, OptionError, Q3EError
-from q3e_local.search.locate import files_of, locate
+from q3e_local.search.database.places import files_of, locate
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from q3e_local.reading import Skipped
-    from q3e_local.search.indexing import Tally
+    from q3e_local.search.indexing.folders import Tally
 
 _NAMED_AT_MOST = 3  # skipped files of each reason
 _FOLDERS = "folders"
@@ -157,7 +157,7 @@ class _Run:
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
-        from q3e_local.search.indexing import Tally
+        from q3e_local.search.indexing.folders import Tally
 
         tally, self._started = Tally(), time.perf_counter()
         try:
@@ -193,7 +193,7 @@ class _Run:
         return DONE
 
     def _watch(self) -> None:
-        from q3e_local.search.watch import watched
+        from q3e_local.search.indexing.watch import watched
 
         is_again = False
         for _ in watched(self._folders, files_of(self._path)):
@@ -208,7 +208,7 @@ class _Run:
             is_again = True
 
     def _index(self, tally: Tally, *, must_load: bool) -> None:
-        from q3e_local.search.indexing import index_folders
+        from q3e_local.search.indexing.folders import index_folders
 
         with ExitStack() as stack:
             embedding = _Embedding(tally, stack, self._quiet)

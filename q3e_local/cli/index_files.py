@@ -30,7 +30,17 @@ from q3e_local.cli.progress import Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.search.locate import DEFAULT_NAME, SUFFIX, alone, existing, files_of, locate, names, option_of, strays
+from q3e_local.search.database.places import (
+    DEFAULT_NAME,
+    SUFFIX,
+    alone,
+    existing,
+    files_of,
+    locate,
+    names,
+    option_of,
+    strays,
+)
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
@@ -159,8 +169,8 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
 
 
 def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
-    from q3e_local.search.changes import below
     from q3e_local.search.database import Database
+    from q3e_local.search.indexing.changes import below
 
     with Database.open(path) as database:
         ordered = sorted(database.files())
@@ -220,8 +230,8 @@ def rebuild(
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
     on. Only a smaller dim of the same model needs no embedding.
     """
-    from q3e_local.search.embedding import DOCUMENT_TASK
-    from q3e_local.search.rebuild import rebuild as rebuilding
+    from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
+    from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))
     loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)

@@ -19,7 +19,7 @@ from q3e_local.cli.loading import check_dim, in_use, load
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
-from q3e_local.search.locate import quoted
+from q3e_local.search.database.places import quoted
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Loaded:
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:
         """The model asked for, else that of the index, and the space of its vectors."""
-        from q3e_local.search.embedding import DOCUMENT_TASK
         from q3e_local.search.index import space_of
+        from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
 
         if self._embedder is None or self._space is None:
             self._embedder = self._opened.enter_context(in_use(self._loaded(index)))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from q3e_local.search.database import Database
+from q3e_local.search.database.query_words import Term, terms_of
 from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
-from q3e_local.search.found import Found, Hit, Mode
+from q3e_local.search.hits import Found, Hit, Mode
 from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
-from q3e_local.search.words import Term, terms_of
 from q3e_local.vectors import Vectors
 
 # What is fused: deep enough that a good hit of one ranking finds its place in the other.

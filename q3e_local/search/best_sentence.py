@@ -14,9 +14,9 @@ import numpy as np
 
 from q3e_local.embedding.request import Embedded
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.search.embedding import document_request
+from q3e_local.search.database.query_words import Term, terms_of, tokens
+from q3e_local.search.indexing.file_vectors import document_request
 from q3e_local.search.sentences import sentences, trimmed
-from q3e_local.search.words import Term, terms_of, tokens
 from q3e_local.vectors import Vectors
 
 # By meaning, in all: under a second for 0.6b on two cores, some four for 4b.

@@ -23,9 +23,9 @@ from q3e_local.search.ask import Question, ask
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
+from q3e_local.search.database.places import rebuild_command
 from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
-from q3e_local.search.found import MODES, Found, Hit, Mode
-from q3e_local.search.locate import rebuild_command
+from q3e_local.search.hits import MODES, Found, Hit, Mode
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from q3e_local.search.words import Term
+from q3e_local.search.database.query_words import Term
 
 # Cormack, Clarke, Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods,
 # SIGIR 2009, where 60 was found and has been kept by everyone since.

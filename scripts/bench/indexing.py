@@ -19,9 +19,9 @@ from pathlib import Path
 import q3e_local
 from q3e_local import Embedder, EmbedRequest
 from q3e_local.search.database import Database
-from q3e_local.search.embedding import counter
 from q3e_local.search.index import space_of
-from q3e_local.search.indexing import Tally, index_folders
+from q3e_local.search.indexing.file_vectors import counter
+from q3e_local.search.indexing.folders import Tally, index_folders
 
 _WORDS = [
     f"{a}{b}{c}"

@@ -29,9 +29,9 @@ import psutil
 
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, nearest
+from q3e_local.search.database.bit_scan import Codes
+from q3e_local.search.database.query_words import terms_of
 from q3e_local.search.database.records import FileRecord, Filters, IndexSpace
-from q3e_local.search.scan import Codes
-from q3e_local.search.words import terms_of
 from q3e_local.vectors import Vectors, finish
 
 N_SUBJECTS, N_CHUNKS = 20, 50  # in a topic, in a subject: a file each topic

@@ -15,7 +15,7 @@ from q3e_local.cli import candidates
 from q3e_local.cli.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
 from q3e_local.cli.inputs import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
-from q3e_local.search.locate import SUFFIX, existing
+from q3e_local.search.database.places import SUFFIX, existing
 
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
 

@@ -20,14 +20,15 @@ import numpy as np
 
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import chunks as chunks_table
-from q3e_local.search.database import codes as codes_table
-from q3e_local.search.database import files as files_table
+from q3e_local.search.database import chunk_table as chunks_table
+from q3e_local.search.database import code_table as codes_table
+from q3e_local.search.database import file_table as files_table
 from q3e_local.search.database import nearest, schema, staging
-from q3e_local.search.database import vectors as vectors_table
-from q3e_local.search.database import words as words_table
+from q3e_local.search.database import vector_table as vectors_table
+from q3e_local.search.database import word_table as words_table
 from q3e_local.search.database.connection import Loader, file_bytes, load_sqlite_vec
 from q3e_local.search.database.index_file import IndexFile
+from q3e_local.search.database.query_words import Term
 from q3e_local.search.database.records import (
     Counted,
     Entry,
@@ -39,7 +40,6 @@ from q3e_local.search.database.records import (
     Rows,
     Window,
 )
-from q3e_local.search.words import Term
 from q3e_local.vectors import Vectors
 
 NO_FILTERS = Filters()

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
-from q3e_local.search.locate import option_of
+from q3e_local.search.database.places import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384

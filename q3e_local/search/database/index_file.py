@@ -15,12 +15,12 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
-from q3e_local.search.database import chunks, codes, schema
+from q3e_local.search.database import chunk_table, code_table, schema
+from q3e_local.search.database.bit_scan import Codes, Rounded
 from q3e_local.search.database.connection import BUSY_S, Connection, Loader, has_bytes
 from q3e_local.search.database.pages import page_bytes
+from q3e_local.search.database.places import rebuild_command
 from q3e_local.search.database.records import IndexSpace
-from q3e_local.search.locate import rebuild_command
-from q3e_local.search.scan import Codes, Rounded
 
 _COMPACT_MS = 2_000  # that readers are waited for: it gets smaller by itself later on
 
@@ -65,8 +65,8 @@ class IndexFile:
         writer = self._write_connection()
         with writer.writing() as connection:
             self._check_space(connection)
-            if writer.has_vec and codes.is_behind(connection):
-                codes.make(connection, self.space.dim)
+            if writer.has_vec and code_table.is_behind(connection):
+                code_table.make(connection, self.space.dim)
             yield connection
             schema.set_meta(connection, changed_at=time.time())
 
@@ -91,14 +91,14 @@ class IndexFile:
         state = self._reader.state
         if self._codes is None or self._codes[0] != state:
             self._codes = None  # before the new ones take their room
-            self._codes = state, codes.load(connection, self.space.dim)
+            self._codes = state, code_table.load(connection, self.space.dim)
         return self._codes[1]
 
     def n_chunks(self, connection: apsw.Connection) -> int:
         """How many there are, counted once for each state of the file; inside `reading`."""
         state = self._reader.state
         if self._n_chunks is None or self._n_chunks[0] != state:
-            self._n_chunks = state, chunks.n_chunks(connection)
+            self._n_chunks = state, chunk_table.n_chunks(connection)
         return self._n_chunks[1]
 
     def compact(self) -> None:
@@ -135,7 +135,7 @@ class IndexFile:
                 if schema.version(connection) == 0:  # nobody was quicker
                     schema.create(connection, space, self._migrations)
                     if maker.has_vec:
-                        codes.make(connection, space.dim)
+                        code_table.make(connection, space.dim)
         finally:
             maker.close()
 

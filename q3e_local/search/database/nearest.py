@@ -12,10 +12,10 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.search.database import chunks, vectors
-from q3e_local.search.database.codes import CODE_BITS_MAX
+from q3e_local.search.database import chunk_table, vector_table
+from q3e_local.search.database.bit_scan import Codes, Rounded
+from q3e_local.search.database.code_table import CODE_BITS_MAX
 from q3e_local.search.database.records import Ranked, Rows
-from q3e_local.search.scan import Codes, Rounded
 from q3e_local.vectors import Vectors
 
 # Of the first ten among a million, 800 by 1,024 bits have 0.9995, 400 have 0.994, and 800 by 512 bits 0.98: measured
@@ -30,8 +30,8 @@ EXACT_ROWS = 4 * SHORTLIST
 
 def exact(connection: apsw.Connection, query: Vectors, k: int, allowed: Rows | None = None) -> Ranked:
     """By the full vectors of all rows, or of those that are allowed."""
-    found, scores = vectors.nearest(vectors.windows(connection, len(query), allowed), query, k)
-    n = chunks.n_chunks(connection) if allowed is None else len(allowed)
+    found, scores = vector_table.nearest(vector_table.windows(connection, len(query), allowed), query, k)
+    n = chunk_table.n_chunks(connection) if allowed is None else len(allowed)
     return _ordered(connection, found, scores, k, (f"exact: compared the full vectors of {_of(n, 'chunk')}",))
 
 
@@ -60,7 +60,7 @@ def two_stage(
         ranked = exact(connection, query, k, allowed)
         why = f"first stage: scanned {scanned} in vain: too many are equally near"
         return replace(ranked, explained=(why, *ranked.explained))
-    found, scores = vectors.nearest(vectors.windows(connection, len(query), np.sort(short)), query, k)
+    found, scores = vector_table.nearest(vector_table.windows(connection, len(query), np.sort(short)), query, k)
     explained = (
         f"first stage: scanned {scanned} for the {len(short):,} nearest",
         f"second stage: ordered those by their full vectors of {len(query)} numbers",
@@ -77,7 +77,7 @@ def _ordered(
     last = scores[order[min(k, len(order)) - 1]] if len(order) else 0.0
     order = order[: int(np.searchsorted(-scores[order], -last, side="right"))]
     if len(np.unique(scores[order])) < len(order):
-        names = chunks.names_of(connection, rows[order])
+        names = chunk_table.names_of(connection, rows[order])
         by_id = sorted(range(len(order)), key=lambda place: (-scores[order[place]], names[place]))
         order = order[by_id]
     return Ranked(rows[order[:k]], scores[order[:k]], explained)

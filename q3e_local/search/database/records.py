@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.words import Term
+from q3e_local.search.database.query_words import Term
 from q3e_local.space import Space
 from q3e_local.vectors import Vectors
 

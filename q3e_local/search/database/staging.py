@@ -11,7 +11,7 @@ from dataclasses import astuple
 
 import apsw
 
-from q3e_local.search.database import chunks, codes, schema, vectors
+from q3e_local.search.database import chunk_table, code_table, schema, vector_table
 from q3e_local.search.database.records import Entry, IndexSpace
 from q3e_local.vectors import Vectors
 
@@ -32,11 +32,11 @@ def begin(connection: apsw.Connection, space: IndexSpace) -> int:
 def missing(connection: apsw.Connection, n: int) -> tuple[Entry, ...]:
     """Some of the chunks that have no staged vector yet. Rows only grow, so they are those after the last."""
     last = connection.execute("SELECT max(id) FROM staged").get
-    return tuple(chunks.after(connection, -1 if last is None else last, n))
+    return tuple(chunk_table.after(connection, -1 if last is None else last, n))
 
 
 def put(connection: apsw.Connection, rows: Sequence[int], some: Vectors) -> None:
-    vectors.insert(connection, rows, some, "staged")
+    vector_table.insert(connection, rows, some, "staged")
 
 
 def switch(connection: apsw.Connection, space: IndexSpace, *, has_vec: bool) -> None:
@@ -46,6 +46,6 @@ def switch(connection: apsw.Connection, space: IndexSpace, *, has_vec: bool) -> 
     connection.execute("DELETE FROM meta WHERE key = ?", (_SPACE,))
     schema.set_space(connection, space)
     if has_vec:
-        codes.make(connection, space.dim)
+        code_table.make(connection, space.dim)
     else:
-        codes.leave_behind(connection)
+        code_table.leave_behind(connection)

@@ -16,8 +16,8 @@ from q3e_local.embedding.prompts import TASKS, Prompts
 from q3e_local.errors import InvalidTextError, OptionError, SpaceMismatchError, TextTooLongError
 from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import Filters
-from q3e_local.search.found import MODES, Mode, as_record
-from q3e_local.search.since import moment
+from q3e_local.search.dates import moment
+from q3e_local.search.hits import MODES, Mode, as_record
 from q3e_local.server.dialects import ollama
 from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
 from q3e_local.server.dialects.ignored import Ignored

@@ -21,12 +21,12 @@ from q3e_local.reading import read_bytes
 from q3e_local.reading.document import Document
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.walk import Found, Skipped
-from q3e_local.search.changes import changes
-from q3e_local.search.chunks import CHUNK_TOKENS, chunks, counted_first
 from q3e_local.search.database import Database
+from q3e_local.search.database.places import alone, is_there
 from q3e_local.search.database.records import FileRecord, IndexSpace
-from q3e_local.search.embedding import FileChunks, Progress, embed_files
-from q3e_local.search.locate import alone, is_there
+from q3e_local.search.indexing.changes import changes
+from q3e_local.search.indexing.chunking import CHUNK_TOKENS, chunks, counted_first
+from q3e_local.search.indexing.file_vectors import FileChunks, Progress, embed_files
 from q3e_local.vectors import Vectors
 
 # Counted up when readers or chunks change, so that files are read again.

@@ -12,9 +12,9 @@ import apsw
 import numpy as np
 
 from q3e_local.search.chunk import Chunk
+from q3e_local.search.database.query_words import Term, tokens
 from q3e_local.search.database.records import Counted, Ranked, Rows
 from q3e_local.search.ranking import COUNTED_MAX
-from q3e_local.search.words import Term, tokens
 
 # How much is looked up of a query that is as long as a text. A phrase of common words is looked for in all chunks
 # that have them, and cannot be stopped on the way: among a million, that takes up to a tenth of a second.

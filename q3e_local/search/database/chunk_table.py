@@ -13,7 +13,7 @@ import apsw
 import numpy as np
 
 from q3e_local.search.chunk import Chunk
-from q3e_local.search.database import files
+from q3e_local.search.database import file_table
 from q3e_local.search.database.records import Entry, Filters, Rows
 
 _SELECT = """
@@ -67,7 +67,7 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     """The rows that the filters, of which there is one, let through; in order."""
-    rows = _in_files(connection, files.matching(connection, filters))
+    rows = _in_files(connection, file_table.matching(connection, filters))
     if filters.path is None:
         select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
         own = [row for (row,) in connection.execute(select, (filters.since,))]

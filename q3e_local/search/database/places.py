@@ -110,7 +110,7 @@ def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
     """
     if wanted.prefix:
         arguments = f"{str(path)!r}, embedder, {wanted.dim}, task=task, instruction=instruction"
-        return f"q3e_local.search.rebuild.rebuild({arguments})"
+        return f"q3e_local.search.indexing.rebuild.rebuild({arguments})"
     command = f"q3e-local index rebuild{option_of(path)}"
     if own.digest != wanted.digest or own.dim == wanted.dim:
         command += f" -m {quoted(wanted.model)}"

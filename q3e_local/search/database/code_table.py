@@ -15,9 +15,9 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.search.database import chunks, schema, vectors
+from q3e_local.search.database import chunk_table, schema, vector_table
+from q3e_local.search.database.bit_scan import Codes, Rounded, all_rounded, code_bits, encode, gathered, rounded
 from q3e_local.search.database.records import Rows
-from q3e_local.search.scan import Codes, Rounded, all_rounded, code_bits, encode, gathered, rounded
 from q3e_local.vectors import Vectors
 
 CODE_BITS_MAX = 1024
@@ -43,7 +43,7 @@ def make(connection: apsw.Connection, dim: int) -> None:
     kind = f"int8[{dim}]" if dim <= ROUNDED_DIM_MAX else f"bit[{bits(dim)}]"
     connection.execute(f"CREATE VIRTUAL TABLE codes USING vec0(code {kind})")
     schema.set_meta(connection, **{_BEHIND: 0})
-    for rows, some in vectors.windows(connection, dim):
+    for rows, some in vector_table.windows(connection, dim):
         insert(connection, rows, some, has_vec=True)
 
 
@@ -71,8 +71,8 @@ def load(connection: apsw.Connection, dim: int) -> Codes | Rounded:
     """All codes, for a scan. Raises CorruptError."""
     found: Iterator[tuple[Rows, NDArray[np.uint8]]]
     if is_behind(connection):
-        found = ((rows, _made(some)) for rows, some in vectors.windows(connection, dim))
-        n = chunks.n_chunks(connection)
+        found = ((rows, _made(some)) for rows, some in vector_table.windows(connection, dim))
+        n = chunk_table.n_chunks(connection)
     else:
         found = _stored(connection, dim)
         taken = (_taken(validity) for (validity,) in connection.execute("SELECT validity FROM codes_chunks"))

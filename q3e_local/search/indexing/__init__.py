@@ -1,0 +1,1 @@
+"""Files into an index: what changed, its chunks, their vectors."""
