@@ -214,8 +214,9 @@ def running_server(
 
 
 def main() -> int:
-    from q3e_local.server import connection, guard, run
+    from q3e_local.server import run
     from q3e_local.server.app import create_app
+    from q3e_local.server.http import connection, guard
     from q3e_local.server.settings import settings
 
     options = json.loads(sys.argv[1])

@@ -59,7 +59,7 @@ FOREIGN = {
     "watchfiles": {"search.indexing.watch"},
     "sqlite_vec": {"search.database"},
     "charset_normalizer": {"reading.encodings"},
-    "markdown_it": {"reading.formats.markdown", "server.docs"},
+    "markdown_it": {"reading.formats.markdown", "server.http.docs"},
     "docutils": {"reading.formats.rst"},
     "lxml": {"reading.markup"},
     "openpyxl": {"reading.workbooks"},
@@ -71,10 +71,10 @@ FOREIGN = {
     "fastapi": {"server"},
     "starlette": {"server"},
     "anyio": {"server"},
-    "uvicorn": {"server.run", "server.connection"},
-    "httptools": {"server.connection"},
+    "uvicorn": {"server.run", "server.http.connection"},
+    "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},
-    "prometheus_client": {"server.metrics"},
+    "prometheus_client": {"server.http.metrics"},
 }
 EVERYWHERE = {"numpy"}
 # Python's own, and yet somebody's.

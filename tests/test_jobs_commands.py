@@ -22,7 +22,7 @@ from fake_service import served
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import FileRecord, IndexSpace
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
 LINES = [

@@ -18,7 +18,7 @@ from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.models import names as naming
 from q3e_local.models.names import Names
 from q3e_local.models.own_names import Alias
-from q3e_local.server.naming import ServedNames, served_as, to_try
+from q3e_local.server.served_names import ServedNames, served_as, to_try
 from q3e_local.server.settings import ServerSettings
 
 CONFIG = """

@@ -17,7 +17,7 @@ from command import expected
 from fake_service import served
 
 from q3e_local.cli import main
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent

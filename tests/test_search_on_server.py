@@ -24,7 +24,7 @@ from q3e_local.errors import OptionError
 from q3e_local.remote.connection import Server
 from q3e_local.remote.embedder import RemoteEmbedder
 from q3e_local.search.indexing.rebuild import rebuild
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
 NOTES = {

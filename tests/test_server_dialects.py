@@ -26,7 +26,7 @@ import q3e_local
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.models.own_names import Alias
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
 LEGAL = "Find the clause that answers"

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from q3e_local.server.guard import Guard
+from q3e_local.server.http.guard import Guard
 from q3e_local.server.settings import ServerSettings
 
 

@@ -27,11 +27,11 @@ from server_process import running_server
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.server.errors import WorkerDiedError
-from q3e_local.server.liveness import Bounds, Liveness, Pace, Progress, Task
-from q3e_local.server.local_service import LocalService
-from q3e_local.server.queue import BatchQueue
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.worker import WorkerEngine
+from q3e_local.server.workers.batch_queue import BatchQueue
+from q3e_local.server.workers.liveness import Bounds, Liveness, Pace, Progress, Task
+from q3e_local.server.workers.worker import WorkerEngine
 
 EOS = FakeEngine.eos_id
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
@@ -306,7 +306,7 @@ def test_a_text_that_hangs_the_worker_fails_alone(worker: WorkerEngine) -> None:
 @posix
 def test_a_worker_that_cannot_be_killed_is_left_behind(worker: WorkerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that hangs in a driver."""
-    monkeypatch.setattr("q3e_local.server.worker_process._ENDING_S", 0.3)
+    monkeypatch.setattr("q3e_local.server.workers.process._ENDING_S", 0.3)
     worker.load()
     assert worker._process is not None
     left = worker._process._process
@@ -410,9 +410,9 @@ from pathlib import Path
 from faults import open_faulty
 from q3e_local.server import run
 from q3e_local.server.app import create_app
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import settings
-from q3e_local.server.worker import WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 def make(settings):
     return LocalService(settings, None, lambda _: WorkerEngine(Path(sys.argv[1]), open_engine=open_faulty))

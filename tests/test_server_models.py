@@ -18,7 +18,7 @@ from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelFileError
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
-from q3e_local.server.models import Models
+from q3e_local.server.workers.loaded_models import Models
 
 A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b", "c"))
 

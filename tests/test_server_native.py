@@ -11,7 +11,7 @@ from command import demo
 from fake_service import served
 
 from q3e_local import EmbedRequest
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
 

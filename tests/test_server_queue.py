@@ -14,7 +14,7 @@ from fake import FakeEngine
 
 from q3e_local.errors import BadVectorError, EngineError
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
-from q3e_local.server.queue import BatchQueue
+from q3e_local.server.workers.batch_queue import BatchQueue
 
 EOS = FakeEngine.eos_id
 

@@ -25,7 +25,7 @@ from server_process import PATIENCE_S, Running, running_server
 
 from q3e_local import __version__
 from q3e_local.models.catalog import models_folder
-from q3e_local.server import metrics
+from q3e_local.server.http import metrics
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets of POSIX")
 

@@ -35,10 +35,10 @@ from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import Q3EError
 from q3e_local.search.database import Database
 from q3e_local.search.indexing.rebuild import rebuild
-from q3e_local.server import indexes as served_indexes
 from q3e_local.server.errors import QueueFullError
-from q3e_local.server.indexes import Indexes
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local import indexes as served_indexes
+from q3e_local.server.local.indexes import Indexes
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.service import ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 

@@ -32,11 +32,11 @@ from q3e_local.errors import (
 )
 from q3e_local.models.own_names import Alias
 from q3e_local.server.errors import QueueFullError, WorkerDiedError
-from q3e_local.server.local_service import LocalService
+from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.service import ServiceRequest as Request
 from q3e_local.server.service import ServiceResult
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.worker import WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 EOS = FakeEngine.eos_id
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"

@@ -17,8 +17,8 @@ from q3e_local.embedding.request import EmbedRequest, Fitted
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.models.installed import locate
-from q3e_local.server import tokenizing
-from q3e_local.server.models import Model
+from q3e_local.server.local import tokenizing
+from q3e_local.server.workers.loaded_models import Model
 
 LETTERS = [
     "word",

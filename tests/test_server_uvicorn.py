@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from q3e_local.server import run
-from q3e_local.server.connection import Connection
+from q3e_local.server.http.connection import Connection
 
 TRIED = ("0.40", "0.54")  # the oldest and the newest
 OURS = {"awaits_request", "raise_failure"}

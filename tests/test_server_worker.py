@@ -25,10 +25,10 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.defaults import TUNABLE
-from q3e_local.server import logs
 from q3e_local.server.errors import WorkerDiedError
-from q3e_local.server.queue import BatchQueue
-from q3e_local.server.worker import RETRY_S, FailedLoads, WorkerEngine
+from q3e_local.server.http import logs
+from q3e_local.server.workers.batch_queue import BatchQueue
+from q3e_local.server.workers.worker import RETRY_S, FailedLoads, WorkerEngine
 from q3e_local.vectors import finish
 
 EOS = 256
@@ -224,7 +224,7 @@ def test_a_process_that_hung_up_but_lives_on_is_replaced(
     worker: WorkerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pipes are gone: asking it once more would report the same process id for ever."""
-    monkeypatch.setattr("q3e_local.server.worker_process._ENDING_S", 0.3)
+    monkeypatch.setattr("q3e_local.server.workers.process._ENDING_S", 0.3)
     worker.load()
     first = worker.pid
     assert first is not None
@@ -390,7 +390,7 @@ def test_the_worker_ends_with_its_server_and_leaves_stdout_alone(path: Path, tmp
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nfrom faults import open_faulty\n"
-        "from q3e_local.server.worker import WorkerEngine\n"
+        "from q3e_local.server.workers.worker import WorkerEngine\n"
         "if __name__ == '__main__':\n"
         f"    worker = WorkerEngine(Path({str(path)!r}), open_engine=open_faulty)\n"
         "    worker.load()\n    print(worker.pid, flush=True)\n"
@@ -410,7 +410,7 @@ def test_the_worker_ends_with_its_server_and_leaves_stdout_alone(path: Path, tmp
 
 
 def test_the_server_imports_no_llama_cpp(path: Path) -> None:
-    code = "import sys, q3e_local.server.local_service; print('llama_cpp' in sys.modules)"
+    code = "import sys, q3e_local.server.local.local_service; print('llama_cpp' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -18,7 +18,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
 from q3e_local.llama.settings.defaults import Host, Tuned, settle
-from q3e_local.server.local_service import needed_bytes
+from q3e_local.server.local.local_service import needed_bytes
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})

@@ -50,7 +50,7 @@ def on_server(
         )
     from q3e_local.remote.connection import Server
     from q3e_local.remote.embedder import RemoteEmbedder
-    from q3e_local.server.naming import served_as
+    from q3e_local.server.served_names import served_as
 
     return RemoteEmbedder(Server(server), served_as(model))
 

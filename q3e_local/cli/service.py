@@ -157,8 +157,8 @@ def _content(options: Sequence[str]) -> str:
     if any(option.split("=", 1)[0] == "--api-key" for option in options):
         raise OptionError(f"others can read a key in this file; {_how_to_set_a_key()}")
     params = serve.make_context("q3e-local serve", list(options)).params
-    from q3e_local.server.indexes import Indexes
-    from q3e_local.server.naming import ServedNames
+    from q3e_local.server.local.indexes import Indexes
+    from q3e_local.server.served_names import ServedNames
 
     # As the service will see it: without the variables of this shell.
     chosen = chosen_settings(params, {})
@@ -173,7 +173,7 @@ def _content(options: Sequence[str]) -> str:
 
 def _options(params: dict[str, Any]) -> list[str]:
     """The options as they were given, with paths that mean the same from every folder."""
-    from q3e_local.server.indexes import path_of
+    from q3e_local.server.local.indexes import path_of
 
     written = []
     for option in serve.params:

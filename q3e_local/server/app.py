@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, native, ollama, openai, search, tei
+from q3e_local.server.dialects import llama_server, ollama, openai, q3e, q3e_search, tei
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.docs import add_docs
-from q3e_local.server.indexes import Indexes
+from q3e_local.server.http.docs import add_docs
+from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
@@ -40,8 +40,8 @@ def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> 
         openai.router(embeddings, settings),
         llama_server.router(service, settings, which, embeddings),
         tei.router(service, settings, which),
-        native.router(service, settings),
-        search.router(service, indexes),
+        q3e.router(service, settings),
+        q3e_search.router(service, indexes),
     ):
         app.include_router(routes)
     add_docs(app, settings)

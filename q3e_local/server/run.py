@@ -17,18 +17,18 @@ from typing import Any, NoReturn, Protocol, cast
 import uvicorn
 
 from q3e_local import __version__
-from q3e_local.server import listen, logs
-from q3e_local.server.announce import address, announce
-from q3e_local.server.asgi import App
-from q3e_local.server.connection import Connection
-from q3e_local.server.guard import Guard
-from q3e_local.server.indexes import Indexes
-from q3e_local.server.metrics import Metrics
-from q3e_local.server.naming import ServedNames, served_as
-from q3e_local.server.preload import Preload
+from q3e_local.server.http import listen, logs
+from q3e_local.server.http.announce import address, announce
+from q3e_local.server.http.asgi import App
+from q3e_local.server.http.connection import Connection
+from q3e_local.server.http.guard import Guard
+from q3e_local.server.http.metrics import Metrics
+from q3e_local.server.http.preload import Preload
+from q3e_local.server.http.signals import Signals
+from q3e_local.server.local.indexes import Indexes
+from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.signals import Signals
 
 STOP_S = 30.0  # what is running may take, once asked to stop
 _KEEP_CONNECTION_S = 75  # longer than clients keep theirs, so that it is not us who close under a request

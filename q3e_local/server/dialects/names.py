@@ -16,7 +16,7 @@ from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models import catalog, installed
 from q3e_local.models.installed import Installed
-from q3e_local.server.naming import ServedNames, served_as
+from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
 
 _LATEST = ":latest"

@@ -21,7 +21,7 @@ from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.ollama_models import NAMED, Answer
 from q3e_local.server.dialects.routes import body_schema, while_connected
-from q3e_local.server.naming import ServedNames
+from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 

@@ -13,7 +13,7 @@ from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import Fields
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.naming import served_as
+from q3e_local.server.served_names import served_as
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 

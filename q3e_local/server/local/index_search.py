@@ -16,7 +16,7 @@ from q3e_local.search.database.places import option_of
 from q3e_local.search.database.records import Filters, IndexSpace
 from q3e_local.search.hits import Found, Mode
 from q3e_local.server.errors import RebuiltError
-from q3e_local.server.indexes import Index
+from q3e_local.server.local.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.vectors import Vectors
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from q3e_local.embedding.cutting import FAR, PIECE, Cutter
 from q3e_local.embedding.request import Fitted, Terms
 from q3e_local.errors import InvalidTextError, TextTooLongError
-from q3e_local.server.models import Model
+from q3e_local.server.workers.loaded_models import Model
 
 Inputs = tuple[str | tuple[int, ...], ...]
 

@@ -24,8 +24,8 @@ from q3e_local.server.dialects.ignored import Ignored
 from q3e_local.server.dialects.keep_alive import keep_alive_s
 from q3e_local.server.dialects.routes import body_schema, result_headers, retry_headers, route_class, while_connected
 from q3e_local.server.errors import IndexUnusableError, RebuiltError, UnknownIndexError
-from q3e_local.server.indexes import Index, Indexes
-from q3e_local.server.search import SearchRequest, SearchResult, search
+from q3e_local.server.local.index_search import SearchRequest, SearchResult, search
+from q3e_local.server.local.indexes import Index, Indexes
 from q3e_local.server.service import Service
 
 K_MAX, K = 100, 5

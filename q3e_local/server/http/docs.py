@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from q3e_local.models.catalog import DEFAULT_MODEL
-from q3e_local.server.announce import key_variable
-from q3e_local.server.naming import to_try
+from q3e_local.server.http.announce import key_variable
+from q3e_local.server.served_names import to_try
 from q3e_local.server.settings import ServerSettings
 
 _EXAMPLES = (DEFAULT_MODEL, "demo")  # the schema's, which is the same on every machine

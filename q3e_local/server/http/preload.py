@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from q3e_local.server import logs
-from q3e_local.server.asgi import App, Receive, Scope, Send
-from q3e_local.server.refusal import OPEN_PATHS
+from q3e_local.server.http import logs
+from q3e_local.server.http.asgi import App, Receive, Scope, Send
+from q3e_local.server.http.refusal import OPEN_PATHS
 from q3e_local.server.service import Service
 
 _RETRY_AFTER_S = b"1"

@@ -11,9 +11,9 @@ import socket
 import sys
 
 from q3e_local import __version__
-from q3e_local.server import logs
-from q3e_local.server.indexes import Index, Indexes
-from q3e_local.server.naming import served_as, to_try
+from q3e_local.server.http import logs
+from q3e_local.server.local.indexes import Index, Indexes
+from q3e_local.server.served_names import served_as, to_try
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.address import Address
 

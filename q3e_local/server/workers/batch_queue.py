@@ -20,9 +20,9 @@ import numpy as np
 from q3e_local.embedding.batching import Load
 from q3e_local.embedding.engine import Engine
 from q3e_local.errors import BadVectorError, Q3EError
-from q3e_local.server.counters import Counters
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
-from q3e_local.server.suspects import Suspects
+from q3e_local.server.workers.counters import Counters
+from q3e_local.server.workers.suspects import Suspects
 from q3e_local.vectors import Vectors
 
 Ids = tuple[int, ...]

@@ -14,9 +14,9 @@ import re
 import socket
 from collections.abc import Iterable
 
-from q3e_local.server.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
-from q3e_local.server.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
-from q3e_local.server.running import Running
+from q3e_local.server.http.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
+from q3e_local.server.http.in_flight import Running
+from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from q3e_local.server.asgi import App, Message, Receive, Scope, Send
+from q3e_local.server.http.asgi import App, Message, Receive, Scope, Send
 
 LOGGER = logging.getLogger("q3e_local.server")
 _ACCESS = LOGGER.getChild("access")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from q3e_local.errors import OptionError
 from q3e_local.server.errors import ServerError
-from q3e_local.server.neighbour import who_listens
+from q3e_local.server.http.neighbour import who_listens
 from q3e_local.server.settings import ServerSettings
 
 _BUSY = {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
 from q3e_local.llama.kernels.choice import Kernels
-from q3e_local.server.liveness import Bounds, Pace, Task
-from q3e_local.server.worker_child import Facts, OpenEngine, ServedEngine, open_llama
-from q3e_local.server.worker_process import NotBegunError, WorkerProcess
+from q3e_local.server.workers.child import Facts, OpenEngine, ServedEngine, open_llama
+from q3e_local.server.workers.liveness import Bounds, Pace, Task
+from q3e_local.server.workers.process import NotBegunError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 

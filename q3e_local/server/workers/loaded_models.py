@@ -21,11 +21,11 @@ from q3e_local import machine
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelError
 from q3e_local.models.installed import Located
-from q3e_local.server.counters import Counters
 from q3e_local.server.errors import QueueFullError, StoppingError
-from q3e_local.server.queue import BatchQueue
 from q3e_local.server.service import LoadedModel
-from q3e_local.server.worker import Worker
+from q3e_local.server.workers.batch_queue import BatchQueue
+from q3e_local.server.workers.counters import Counters
+from q3e_local.server.workers.worker import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from q3e_local.server.asgi import App, Receive, Scope, Send
-from q3e_local.server.logs import Seen
+from q3e_local.server.http.asgi import App, Receive, Scope, Send
+from q3e_local.server.http.logs import Seen
 
 PATH = "/metrics"
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

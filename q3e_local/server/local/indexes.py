@@ -26,7 +26,7 @@ from q3e_local.search.database.places import SUFFIX, existing, names, option_of,
 from q3e_local.search.database.records import Facts, IndexSpace
 from q3e_local.search.hits import Found
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
-from q3e_local.server.naming import ServedNames, served_as
+from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from q3e_local.server.asgi import Headers, Receive, RequestHeaders, Scope, Send
+from q3e_local.server.http.asgi import Headers, Receive, RequestHeaders, Scope, Send
 
 RETRY_AFTER_S = 5
 OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from q3e_local.server.asgi import Headers, Message, Receive, Scope, Send
-from q3e_local.server.refusal import RETRY_AFTER_S, Refusal, answer, error_body
+from q3e_local.server.http.asgi import Headers, Message, Receive, Scope, Send
+from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, answer, error_body
 
 _GIVEN_UP = Refusal(
     503, "the server is stopping, and this request was not finished", "server_error", retry_after_s=RETRY_AFTER_S

@@ -27,13 +27,13 @@ from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept, memory
 from q3e_local.models.names import Named
-from q3e_local.server import tokenizing
-from q3e_local.server.cached import CachedTexts, Found
-from q3e_local.server.models import Model, Models
-from q3e_local.server.naming import ServedNames
+from q3e_local.server.local import tokenizing
+from q3e_local.server.local.cached_texts import CachedTexts, Found
+from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.worker import FailedLoads, Worker, WorkerEngine
+from q3e_local.server.workers.loaded_models import Model, Models
+from q3e_local.server.workers.worker import FailedLoads, Worker, WorkerEngine
 from q3e_local.vectors import Vectors
 
 # Numbers above which cutting and scaling would hold up the event loop.

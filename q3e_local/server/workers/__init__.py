@@ -1,0 +1,1 @@
+"""Models in processes of their own: started, fed with full batches, watched and ended."""
