@@ -12,7 +12,7 @@ import pytest
 from command import PROGRAM, run
 
 from q3e_local.cli import COMPLETE_VARIABLE, main
-from q3e_local.cli.completion import SHELLS
+from q3e_local.cli.commands.completion import SHELLS
 
 NEEDS_BASH = pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
 

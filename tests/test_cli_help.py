@@ -11,7 +11,7 @@ import pytest
 from command import run
 
 from q3e_local.cli import main
-from q3e_local.cli.engine_options import ENGINE_PARAMETERS, ModelCommand
+from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, ModelCommand
 
 ENGINE_SECTION = "How the model runs (chosen for this machine if not given):"
 

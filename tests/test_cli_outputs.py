@@ -22,8 +22,8 @@ import pyarrow.parquet
 import pytest
 from command import PROGRAM, command, embed, expected, listing, records, run, write
 
-from q3e_local.cli.formats import SUFFIXES, About
-from q3e_local.cli.outputs import open_output
+from q3e_local.cli.writing.formats import SUFFIXES, About
+from q3e_local.cli.writing.outputs import open_output
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["What did we decide?", "第三季度预算", "short"]
@@ -298,7 +298,7 @@ def test_an_id_as_long_as_a_book_does_not_hang_the_table(tmp_path):
 
 
 def test_a_clock_that_stands_still_is_no_division_by_zero(monkeypatch):
-    monkeypatch.setattr("q3e_local.cli.embed.time.perf_counter", lambda: 7.0)
+    monkeypatch.setattr("q3e_local.cli.commands.embed.time.perf_counter", lambda: 7.0)
     result = embed(*LAYOUT)
     assert result.exit_code == 0
     assert re.match(r"3 texts, \d+ tokens\n", result.stderr)

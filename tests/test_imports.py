@@ -44,7 +44,7 @@ FOREIGN = {
     "huggingface_hub": {"models.download"},
     "httpx2": {"models.download"},
     "redis": {"cache.redis"},
-    "filelock": {"models.download", "cli.outputs", "cache.sqlite.file", "search.database.places"},
+    "filelock": {"models.download", "cli.writing.outputs", "cache.sqlite.file", "search.database.places"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},

@@ -11,7 +11,7 @@ import pytest
 from command import demo, expected, run, write
 from test_jobs_commands import LINES, objects, scores
 
-from q3e_local.cli import collection
+from q3e_local.cli.jobs import collection
 from q3e_local.folders import data_folder
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database

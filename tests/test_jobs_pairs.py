@@ -12,7 +12,7 @@ from command import expected, listing, run, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q3e_local.cli.jobs.raw_csv import RawCsv
+from q3e_local.cli.texts.raw_csv import RawCsv
 
 HEADER = b'\xef\xbb\xbfid,"zh",en,note\r\n'
 AGREE = [b'1,"the cat","the cat sat",\r\n', b'4,"prices\nfell",prices fell, caf\xe9 \r\n']

@@ -11,9 +11,9 @@ import pytest
 from command import write
 from rich.cells import cell_len
 
-from q3e_local.cli.inputs import Layout, check, find
 from q3e_local.cli.plain_characters import ERRORS, register
 from q3e_local.cli.progress import Meter, Pace, laid_out
+from q3e_local.cli.texts import Layout, check, find
 from q3e_local.wording.counts import counted, counted_of, duration, size, size_of
 
 

@@ -16,7 +16,7 @@ import pytest
 import xlsxwriter
 from command import write
 
-from q3e_local.cli.inputs import Layout, find
+from q3e_local.cli.texts import Layout, find
 from q3e_local.errors import OptionError, Q3EError
 from q3e_local.reading.delimiters import choose
 
@@ -156,7 +156,7 @@ def test_what_is_not_certain_is_not_guessed(raw, said, tmp_path):
 def test_an_encoding_that_is_given_is_taken(encoding, tmp_path):
     text = {"big5": "預算", "shift_jis": "予算が", "cp1251": "Бюджет"}.get(encoding, "价")
     write(tmp_path, {"t.csv": f"id,text\n1,{text}\n".encode(encoding)})
-    from q3e_local.cli.inputs.layout import encoding_of
+    from q3e_local.cli.texts.layout import encoding_of
 
     said = []
     assert read("t.csv", said.append, column="text", encoding=encoding_of(encoding)) == {"t.csv:2": text}

@@ -17,7 +17,7 @@ import pytest
 from command import demo, expected, run, write
 
 from q3e_local import VectorIndex
-from q3e_local.cli import hits
+from q3e_local.cli.commands import hits
 from q3e_local.models.catalog import models_folder
 from q3e_local.search import dates
 from q3e_local.search.best_sentence import Best

@@ -22,11 +22,11 @@ from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
 from q3e_local.cache import choose
-from q3e_local.cli import units
-from q3e_local.cli.serve import SERVER_VARIABLES, chosen_settings, serve
+from q3e_local.cli.commands import units
+from q3e_local.cli.commands.serve import SERVER_VARIABLES, chosen_settings, serve
+from q3e_local.cli.computing.remote.connection import server_address
 from q3e_local.llama.kernels import choice, in_use
 from q3e_local.models.catalog import models_folder
-from q3e_local.remote.connection import server_address
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.server import settings as server_settings

@@ -29,9 +29,9 @@ ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the progr
 # cost an import.
 _GROUPS = {
     "Embed and search": {
-        "embed": ("embed:embed", "Turn texts into embeddings."),
-        "index": ("index:index", "Index folders of files; list, show, rm, export, rebuild."),
-        "search": ("search:search", "Find what stands in the files of an index."),
+        "embed": ("commands.embed:embed", "Turn texts into embeddings."),
+        "index": ("commands.index:index", "Index folders of files; list, show, rm, export, rebuild."),
+        "search": ("commands.search:search", "Find what stands in the files of an index."),
     },
     "Jobs with texts": {
         "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),
@@ -43,27 +43,27 @@ _GROUPS = {
         "plot": ("jobs.plot:plot", "Draw a map of texts."),
     },
     "Models": {
-        "pull": ("models:pull", "Download a model, or make it from a download."),
-        "list": ("models:list_", "List the models on this machine, or all there are."),
-        "show": ("models:show", "Show what a model's file says, and the memory it needs."),
-        "rm": ("models:rm", "Remove a model."),
-        "import": ("models:import_", "Take a model that is on this machine already."),
-        "convert": ("convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
-        "quantize": ("convert:quantize", "Make a smaller GGUF from a larger one."),
-        "verify": ("verify:verify", "Check a model against what its authors published."),
+        "pull": ("commands.models:pull", "Download a model, or make it from a download."),
+        "list": ("commands.models:list_", "List the models on this machine, or all there are."),
+        "show": ("commands.models:show", "Show what a model's file says, and the memory it needs."),
+        "rm": ("commands.models:rm", "Remove a model."),
+        "import": ("commands.models:import_", "Take a model that is on this machine already."),
+        "convert": ("commands.convert:convert", "Make a GGUF from a Hugging Face checkpoint."),
+        "quantize": ("commands.convert:quantize", "Make a smaller GGUF from a larger one."),
+        "verify": ("commands.verify:verify", "Check a model against what its authors published."),
     },
     "Serve": {
-        "serve": ("serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
-        "ps": ("ps:ps", "List the models that a running server has loaded."),
-        "stop": ("ps:stop", "Unload a model from a running server."),
-        "service": ("service:service", "Start the server when you log in."),
+        "serve": ("commands.serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
+        "ps": ("commands.ps:ps", "List the models that a running server has loaded."),
+        "stop": ("commands.ps:stop", "Unload a model from a running server."),
+        "service": ("commands.service:service", "Start the server when you log in."),
     },
     "This machine": {
-        "doctor": ("doctor:doctor", "Look for what is wrong on this machine."),
-        "bench": ("bench:bench", "Measure how fast a model is on this machine."),
-        "tune": ("tune:tune", "Find the fastest settings for a model on this machine."),
-        "cache": ("cache:cache", "Show or forget the vectors that were computed before."),
-        "completion": ("completion:completion", "Print the script that completes commands in a shell."),
+        "doctor": ("commands.doctor:doctor", "Look for what is wrong on this machine."),
+        "bench": ("commands.bench:bench", "Measure how fast a model is on this machine."),
+        "tune": ("commands.tune:tune", "Find the fastest settings for a model on this machine."),
+        "cache": ("commands.cache:cache", "Show or forget the vectors that were computed before."),
+        "completion": ("commands.completion:completion", "Print the script that completes commands in a shell."),
     },
 }
 _COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
@@ -126,7 +126,7 @@ class _Commands(click.Group):
         extra["standalone_mode"] = False
         extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
         if COMPLETE_VARIABLE in os.environ:
-            from q3e_local.cli import completion
+            from q3e_local.cli.commands import completion
 
             completion.register()
         _tell_a_reader_that_is_gone()

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from q3e_local.cli.formats import visible
 from q3e_local.cli.terminal import has_screen, live, refresh
+from q3e_local.cli.writing.formats import visible
 from q3e_local.wording.counts import counted_of, duration, size_of
 
 _BYTES_PER_TOKEN = 4  # about, until there are some to go by

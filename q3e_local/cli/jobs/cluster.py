@@ -10,13 +10,13 @@ from typing import Any
 import click
 import numpy as np
 
-from q3e_local.cli.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.engine_options import ModelCommand
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
 from q3e_local.cli.jobs.extra import need
-from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Chapter, Clusters
 from q3e_local.wording.counts import counted

@@ -18,16 +18,16 @@ import numpy as np
 
 from q3e_local import jobs
 from q3e_local.cli import DONE, candidates
-from q3e_local.cli.collection import Model
-from q3e_local.cli.engine_options import ModelCommand
-from q3e_local.cli.given_vectors import open_npy, row_facts, scaled
-from q3e_local.cli.inputs import STDIN
-from q3e_local.cli.inputs.layout import delimiter_of, encoding_of
-from q3e_local.cli.jobs.asked import Embedding, embedding_options
-from q3e_local.cli.jobs.raw_csv import RawCsv, Row, open_csv
-from q3e_local.cli.outputs import cannot_write, check_target, settle
+from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.jobs.collection import Model
+from q3e_local.cli.jobs.options import Embedding, embedding_options
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.texts import STDIN
+from q3e_local.cli.texts.given_vectors import open_npy, row_facts, scaled
+from q3e_local.cli.texts.layout import delimiter_of, encoding_of
+from q3e_local.cli.texts.raw_csv import RawCsv, Row, open_csv
+from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.landing import landing

@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 
 from q3e_local.cli import DONE
-from q3e_local.cli.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
-from q3e_local.cli.engine_options import ModelCommand
-from q3e_local.cli.formats import visible
-from q3e_local.cli.given_vectors import open_npy, row_facts
-from q3e_local.cli.inputs import Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.jobs.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.texts import Layout
+from q3e_local.cli.texts.given_vectors import open_npy, row_facts
+from q3e_local.cli.writing.formats import visible
 from q3e_local.errors import InputError, OptionError
 from q3e_local.jobs import Inspection, Seen
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from q3e_local.cli.collection import Collection
+from q3e_local.cli.jobs.collection import Collection
 from q3e_local.reading.kinds import kind_of
 
 

@@ -11,7 +11,8 @@ import click
 import numpy as np
 
 from q3e_local.cli import candidates
-from q3e_local.cli.collection import (
+from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.jobs.collection import (
     Collection,
     Model,
     check_comparable,
@@ -20,11 +21,10 @@ from q3e_local.cli.collection import (
     gather,
     tell_skipped,
 )  # fmt: skip
-from q3e_local.cli.engine_options import ModelCommand
-from q3e_local.cli.inputs import Layout
-from q3e_local.cli.jobs.asked import Embedding, Reading, embedding_options, has_vectors, reading_options
-from q3e_local.cli.jobs.report import Report, report_options, short, target, write_report
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.texts import Layout
+from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
 from q3e_local.wording.counts import counted

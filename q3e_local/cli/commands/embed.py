@@ -1,0 +1,224 @@
+"""`q3e-local embed`: inputs to outputs through the library."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from q3e_local.cli import DONE, SKIPPED, candidates
+from q3e_local.cli import texts as inputs
+from q3e_local.cli.again import again
+from q3e_local.cli.computing.engine_options import (
+    EngineOptions,
+    ModelCommand,
+    engine_options,
+    explained,
+    model_option,
+)
+from q3e_local.cli.computing.loading import check_dim, in_use
+from q3e_local.cli.computing.local_or_remote import check_request, computing
+from q3e_local.cli.progress import meter
+from q3e_local.cli.stopping import between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.cli.texts import Blank, Layout, Source, layout_options
+from q3e_local.cli.writing.embed_run import Run, Tally
+from q3e_local.cli.writing.formats import FORMATS, RESUMABLE
+from q3e_local.cli.writing.outputs import Output, check_target, choose_format, open_output, settle
+from q3e_local.cli.writing.record import About, check_form, kept_names
+from q3e_local.embedding.prompts import TASKS, Kind
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.space import is_plain
+from q3e_local.vectors import DTYPES, Dtype
+from q3e_local.wording.counts import counted
+
+_SKIPPED_AT_MOST = 100
+_RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
+_LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
+
+
+@click.command(cls=ModelCommand)
+@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
+@click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
+@layout_options
+@click.option(
+    "--keep", metavar="FIELD,...", multiple=True,
+    help="Fields of --jsonl or columns of --csv that go out with each embedding.",
+)  # fmt: skip
+@click.option(
+    "--blank", type=click.Choice(["zeros", "skip", "error"]),
+    help="A text that is blank: a row of zeros, so that rows keep their numbers; left out; or an error. "
+    "[default: error]",
+)  # fmt: skip
+@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]")
+@model_option
+@click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
+@click.option(
+    "--as", "kind", type=click.Choice(["document", "query"]),
+    help="A query gets the instruction before it. [default: what the model's name says, else document]",
+)  # fmt: skip
+@click.option("--task", type=click.Choice(list(TASKS)), help="A named instruction. [default: retrieval]")
+@click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="A lower limit for a text than the model's own, end token included."
+)
+@click.option(
+    "--too-long", type=click.Choice(["truncate", "error"]), default="truncate", show_default=True,
+    help="What to do with a text above the limit.",
+)  # fmt: skip
+@engine_options
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Form of the numbers.")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMATS)),
+    help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
+)
+@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@click.option(
+    "--cache/--no-cache", "cache", default=None,
+    help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
+)  # fmt: skip
+@click.option(
+    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
+    help="Let this running server compute, such as http://127.0.0.1:11434.",
+)  # fmt: skip
+@click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def embed(
+    inputs_: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
+    glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
+    instruction: str | None, max_tokens: int | None, too_long: str, engine: EngineOptions, dtype: Dtype,
+    form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
+    cache: bool | None, server: str | None, quiet: bool,
+) -> int:  # fmt: skip
+    """Turn texts into embeddings.
+
+    A file is one text, unless --lines, --jsonl or --csv says otherwise; a folder is all files in it; - is stdin,
+    which is also read when nothing is named and something is piped in. Text is UTF-8; UTF-16 and GBK are read where
+    the file leaves no doubt.
+
+    \b
+      q3e-local embed notes.md report.txt -o vectors.npy
+      q3e-local embed --lines questions.txt --as query > queries.jsonl
+      q3e-local embed --csv text reviews.xlsx --keep label,date -o reviews.parquet
+      q3e-local embed --text "What did we decide?" --as query -d 256
+    """
+    # With --blank zeros or error a blank line is a text that is blank; else --lines passes over it.
+    layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
+    form = choose_format(
+        form, None if output == Path("-") else output
+    )  # before `settle` follows a link: the link's suffix decides
+    output = settle(output)
+    source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
+    check_form(form, layout.keep, blank == "zeros", dtype)
+    check_target(output, form, resume, force)
+    if not server:
+        check_dim(model, dimensions)
+
+    _hint_at_records(source, layout, quiet)
+    tally = Tally()
+    n_bytes = source.n_bytes()
+    tell = say if not quiet else _mute
+    if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
+        tell("checking the records before the model is loaded")
+    n_texts = inputs.check(source, blank, skip_errors, tell)
+    kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
+    with (
+        stopping_cleanly(),
+        explained(engine),
+        in_use(computing(model, server, offline, quiet, cache, engine)) as embedder,
+    ):
+        started = time.perf_counter()
+        request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
+        check_request(embedder, request, quiet)
+        about = About(
+            embedder.model, embedder.space(request), embedder.dim(request), dtype, kept_types, blank == "zeros"
+        )
+        _hint_at_task(request, about, quiet)
+        with (
+            open_output(output, form, about, resume) as out,
+            meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
+            # Ctrl-C waits for a batch only where the output keeps its vectors and this process computes it.
+            between_batches(output is not None and form in RESUMABLE and not server) as batches,
+        ):
+            try:
+                Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank).go(
+                    source, tell
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_what_is_kept(source, output, form, out)) from None
+            except Exception:
+                if output is not None and out.n_written:
+                    say(_what_is_kept(source, output, form, out))
+                raise
+        seconds = time.perf_counter() - started
+    _report(about, tally, seconds, quiet)
+    return SKIPPED if tally.skipped else DONE
+
+
+def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
+    """Say of a run that failed or was interrupted how many texts are kept, and which command continues it."""
+    n_kept = len(out.done) + out.n_written
+    if not n_kept:
+        return ""
+    if output is None:
+        done = "1 text was" if n_kept == 1 else f"{n_kept:,} texts were"
+        return f"{done} written; with -o FILE.jsonl or FILE.npy a run can be continued"
+    if form not in RESUMABLE:
+        return f"nothing is kept of {counted(n_kept, 'text')}: only .jsonl and .npy outputs can be resumed"
+    texts = "1 text is" if n_kept == 1 else f"{n_kept:,} texts are"
+    command = again("--resume", without="--force")
+    same = ", given the same input" if None in source.paths else ""
+    return f"{texts} in {output}; go on with: {command}{same}"
+
+
+def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
+    """Say so where a table or JSON Lines is about to be embedded as one text, which is seldom meant."""
+    if quiet or not layout.is_whole:
+        return
+    for path in source.paths:
+        option = _RECORDS.get(path.suffix.lower()) if path is not None else None
+        if option is not None:
+            say(f"{path} is embedded as one text; for its records give {option}")
+            return
+
+
+def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
+    """Say so where --task changes nothing, because documents get no instruction."""
+    if not quiet and request.task is not None and is_plain(about.space):
+        say(f"--task {request.task} is for queries: documents get no instruction; for queries add --as query")
+
+
+def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
+    if not quiet:
+        before = f" ({tally.n_done_before:,} were there already)" if tally.n_done_before else ""
+        cached = f" ({tally.n_cached:,} from the cache)" if tally.n_cached else ""
+        n_computed = tally.n_tokens - tally.n_cached_tokens
+        others = ", the others at" if tally.n_cached else ":"
+        rate = f"{others} {n_computed / seconds:,.0f} tokens/s" if n_computed and seconds else ""
+        taken = f" in {seconds:.1f} s{rate}" if tally.n_tokens and seconds else ""
+        say(f"{counted(tally.n_texts, 'text')}{before}{cached}, {tally.n_tokens:,} tokens{taken}")
+        say(f"model {about.model}, dim {about.dim}, space {about.space}")
+        if tally.n_blank:
+            say(f"{counted(tally.n_blank, 'blank text')} {'embedded as zeros' if about.has_zeros else 'left out'}")
+    if tally.n_cut:
+        more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
+        say(f"{counted(tally.n_cut, 'text')} cut to the limit: {', '.join(tally.cut)}{more}")
+    if tally.skipped:
+        say(f"{len(tally.skipped)} skipped:")
+        for index in sorted(tally.skipped)[:_SKIPPED_AT_MOST]:
+            say(f"  {tally.skipped[index]}")
+        if len(tally.skipped) > _SKIPPED_AT_MOST:
+            say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
+
+
+def _mute(line: str) -> None:
+    """Say nothing: a quiet run takes this for `say`."""

@@ -1,0 +1,163 @@
+"""How hits are shown: text for people, with the best sentence marked, or JSON Lines.
+
+Knows terminals and layouts; nothing of how hits were found.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from q3e_local.cli.commands.index_options import shown
+from q3e_local.cli.writing.formats import visible
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from q3e_local.search.best_sentence import Best
+    from q3e_local.search.index import Hit
+
+# Characters of a passage for people: what is longer is shortened around its best sentence.
+_SHOWN = 600
+_BEFORE_BEST = 160
+_WIDTH = 110  # longer lines are hard to read
+_LONG_LINE_BYTES = 60
+_ENDS_CODE = "{}[](),;:\\"
+_GOES_ON = re.compile(r"(?!\d+[.)]\s)\w")
+# What a line must not be broken in: a word, or a character with the marks that close behind it.
+_UNBROKEN = re.compile(
+    r"(?:[\u2e80-\U0003ffff]|[^\s\u2e80-\U0003ffff]+)[，。；：！？、）」』》】”’…«]*[^\S\n]*\n?|\s"  # noqa: RUF001
+)
+_NOTHING = "\0"  # stands in no text that was read
+
+
+def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
+    """A JSON object a line."""
+    import orjson
+
+    from q3e_local.search.hits import as_record
+
+    for hit, span in zip(hits, best, strict=True):
+        fields = as_record(hit) | {"best": None if span is None else {"start": span.start, "end": span.end}}
+        sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()
+
+
+def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
+    """For people: rank, score and place, then the passage; without a terminal the best sentence stands in »«.
+
+    Where a hit has a lower score than the one after it, each says its places by words and by meaning: the reason.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    indent = len(str(len(hits))) + 2
+    is_explained = all(one.score >= other.score or one.score != one.score for one, other in pairwise(hits))
+    for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
+        score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
+        head = Text.assemble(
+            (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"),
+            ("" if is_explained else f" ({_ranks(hit)})", "dim"), "  ", (_place(hit), "cyan"),
+            ("  " + visible(" > ".join(hit.headings)) if hit.headings else "", "dim"),
+        )  # fmt: skip
+        console.print(head, soft_wrap=True)
+        passage = _passage(hit.text, span, is_plain=not console.is_terminal)
+        for line in passage.divide(_breaks(passage.plain, max(20, min(console.width, _WIDTH) - indent))):
+            line.rstrip()
+            console.print(Text(" " * indent if line.plain else ""), line, sep="", soft_wrap=True)
+        if number < len(hits):
+            console.print()
+
+
+def _ranks(hit: Hit) -> str:
+    """`words 1st, meaning 4th`: its places in the rankings that were fused."""
+    ranks = {"exact words": hit.letters_rank, "words": hit.words_rank, "meaning": hit.vectors_rank}
+    return ", ".join(f"{name} {_ordinal(rank)}" for name, rank in ranks.items() if rank is not None)
+
+
+def _ordinal(n: int) -> str:
+    ending = "th" if 10 < n % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n:,}{ending}"
+
+
+def _place(hit: Hit) -> str:
+    """`notes/a.md:12`, `paper.pdf, page 3`, or the id of a text of no file."""
+    if hit.file is None:
+        return visible(hit.id)
+    name = visible(shown(hit.file))
+    if hit.line is not None:
+        return f"{name}:{hit.line}"
+    return f"{name}, page {hit.page}" if hit.page is not None else name
+
+
+def _passage(text: str, best: Best | None, is_plain: bool) -> Text:
+    from rich.text import Text
+
+    marked = (best.start, best.end) if best is not None else (0, 0)
+    start, end = _window(text, *marked)
+    # The mark may reach out of what is shown.
+    first, last = max(start, marked[0]), max(start, min(end, marked[1]))
+    opening, closing = ("»", "«") if is_plain and best is not None else ("", "")
+    flowing = _flowing(text)
+    parts = (_printable(flowing[some]) for some in (slice(start, first), slice(first, last), slice(last, end)))
+    before, sentence, after = parts
+    return Text.assemble(
+        "…" if start else "",
+        before,
+        opening,
+        (sentence, "bold yellow"),
+        closing,
+        after,
+        "…" if end < len(text) else "",
+    )
+
+
+def _window(text: str, best_start: int, best_end: int) -> tuple[int, int]:
+    """What is shown of a passage: the best sentence and what stands around it."""
+    if len(text) <= _SHOWN:
+        return 0, len(text)
+    start = max(0, min(best_start - _BEFORE_BEST, len(text) - _SHOWN))
+    end = min(len(text), start + _SHOWN)
+    return (text.find(" ", start, best_start) + 1 or start) if start else 0, end
+
+
+def _breaks(text: str, width: int) -> list[int]:
+    """Where lines of this width begin: between words, or between characters of writing without spaces."""
+    from rich.cells import cell_len
+
+    breaks, column = [], 0
+    for piece in _UNBROKEN.finditer(text):
+        n_cells = cell_len(piece[0].rstrip())
+        if column and column + n_cells > width:
+            breaks.append(piece.start())
+            column = 0
+        if piece[0].endswith("\n"):
+            breaks.append(piece.end())
+            column = 0
+        else:
+            column += cell_len(piece[0])
+    return breaks
+
+
+def _flowing(text: str) -> str:
+    """The text with its prose unwrapped, at the same length: it is wrapped anew at the terminal's width.
+
+    A line that is long goes on in the next if that begins with a word; code and lists stay as they are.
+    """
+    lines = text.split("\n")
+    joined = [lines[0]]
+    for before, line in pairwise(lines):
+        goes_on = len(before.encode()) >= _LONG_LINE_BYTES and _GOES_ON.match(line) and before[-1] not in _ENDS_CODE
+        # Chinese goes on without a space.
+        joined += [(_NOTHING if line[0] >= "\u2e80" else " ") if goes_on else "\n", line]
+    return "".join(joined)
+
+
+def _printable(text: str) -> str:
+    """Without what could steer the terminal."""
+    text = text.replace(_NOTHING, "").expandtabs(4)
+    return "\n".join(visible(line) for line in text.split("\n"))

@@ -1,0 +1,327 @@
+"""`q3e-local index FOLDER...`: folders into an index, and the group of the commands about indexes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from q3e_local.cli import DONE, SKIPPED
+from q3e_local.cli.again import again
+from q3e_local.cli.commands import index_files
+from q3e_local.cli.commands.index_options import (
+    Loaded,
+    advice_for,
+    chunks,
+    files,
+    loading_options,
+    model_of_index,
+    say_waiting,
+    shown,
+    which_index,
+)
+from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.progress import meter
+from q3e_local.cli.stopping import between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say, say_over
+from q3e_local.cli.writing.formats import visible
+from q3e_local.errors import InputError, OptionError, Q3EError
+from q3e_local.search.database.places import files_of, locate
+from q3e_local.wording.counts import size
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from q3e_local.reading import Skipped
+    from q3e_local.search.indexing.folders import Tally
+
+_NAMED_AT_MOST = 3  # skipped files of each reason
+_FOLDERS = "folders"
+
+
+class _FoldersOrCommand(click.Group):
+    """`index notes/` is `index folders notes/`; a folder that has a command's name is `./list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            self._check_is_no_mistyped_command(args[0], ctx)
+            args = [_FOLDERS, *args]
+        return super().parse_args(ctx, args)
+
+    def _check_is_no_mistyped_command(self, name: str, ctx: click.Context) -> None:
+        if name.startswith("-") or ctx.resilient_parsing or os.path.lexists(name):
+            return
+        commands = [command for command in self.commands if command != _FOLDERS]
+        error = click.NoSuchCommand(name, f"There is no folder and no command {name!r}.", commands, ctx)
+        if error.possibilities:
+            raise error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """A command or a folder, or an option of `index FOLDER`."""
+        from click.shell_completion import CompletionItem
+
+        folders = self.commands[_FOLDERS]
+        if incomplete.startswith("-"):
+            return folders.shell_complete(click.Context(folders, parent=ctx), incomplete)
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "FOLDER... [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        folders = self.commands[_FOLDERS]
+        assert isinstance(folders, ModelCommand)
+        folders.format_own_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+        folders.format_engine_options(ctx, formatter)
+
+
+@click.group(cls=_FoldersOrCommand)
+def index() -> None:
+    """Index folders, so that `search` finds what stands in their files.
+
+    Text, Markdown, reStructuredText, HTML, PDF, DOCX, PPTX, XLSX, ODT, RTF, EPUB, mails, notebooks, CSV, JSON Lines
+    and source code; with LibreOffice also DOC, WPS, PPT and XLS. Only what changed since the last time is embedded
+    again, what was deleted goes. Interrupted at any point, the next run goes on. A file may be named too; a folder
+    that has a command's name is ./list.
+
+    \b
+      q3e-local index notes papers
+      q3e-local index notes --db notes.q3e --glob '*.md' --watch
+      q3e-local index list
+    """
+
+
+for command in (index_files.list_, index_files.show, index_files.rm, index_files.export, index_files.rebuild):
+    index.add_command(command)
+
+
+@index.command(_FOLDERS, cls=ModelCommand, hidden=True)
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER...")
+@which_index
+@model_of_index
+@click.option(
+    "--glob", "globs", multiple=True, metavar="PATTERN", help="Only such files, as '*.md'; may be repeated."
+)
+@click.option(
+    "--chunk-tokens", type=click.IntRange(32),
+    help="Tokens in a chunk at most, its headings included. [default: as the index has it, or 256]",
+)  # fmt: skip
+@click.option("--watch", is_flag=True, help="Go on, and index what changes, until Ctrl-C.")
+@loading_options
+@engine_options
+@click.option("--json", "as_json", is_flag=True, help="The summary as a JSON object on stdout.")
+@click.option("--verbose", is_flag=True, help="Name every file that was skipped.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
+def folders(
+    folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
+    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, server: str | None, engine: EngineOptions,
+    offline: bool, cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Bring an index up to date with folders, or make it."""
+    path = locate(db, name)
+    if not folders:
+        raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
+    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=quiet)
+    with stopping_cleanly(), explained(engine), advice_for(server), loaded:
+        return run.watching() if watch else run.once()
+
+
+class _Run:
+    """What is done once, or each time that something changed."""
+
+    def __init__(
+        self,
+        path: Path,
+        folders: tuple[Path, ...],
+        globs: tuple[str, ...],
+        chunk_tokens: int | None,
+        loaded: Loaded,
+        *,
+        as_json: bool,
+        verbose: bool,
+        quiet: bool,
+    ) -> None:
+        self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
+        self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
+        self._started = 0.0
+        self._told: set[Skipped] = set()  # of earlier times
+
+    def once(self, *, is_again: bool = False) -> int:
+        """Index, and say what was done; the exit code."""
+        from q3e_local.search.indexing.folders import Tally
+
+        tally, self._started = Tally(), time.perf_counter()
+        try:
+            self._index(tally, must_load=self._loaded.is_chosen and not is_again)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{_kept(tally)}: {again()}") from None
+        except Q3EError:
+            if not self._quiet and tally.n_new + tally.n_changed:
+                say(f"{_kept(tally)}: {again()}")
+            raise
+        seconds = time.perf_counter() - self._started
+        untold = [one for one in tally.skipped if one not in self._told]
+        self._told.update(tally.skipped)
+        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold) + len(tally.missing)):
+            return DONE
+        if self._as_json:
+            self._print_json(tally, seconds)
+        if self._quiet:
+            _report_faults(untold, verbose=self._verbose)
+        else:
+            self._report(tally, seconds, untold)
+        if tally.missing:
+            raise InputError("\n".join(tally.missing))
+        return SKIPPED if tally.n_faults else DONE
+
+    def watching(self) -> int:
+        """The same each time that something changed, until Ctrl-C, which is the way to end it."""
+        try:
+            self._watch()
+        except KeyboardInterrupt as error:
+            if not self._quiet:
+                say_over(str(error) or "no longer watching")
+        return DONE
+
+    def _watch(self) -> None:
+        from q3e_local.search.indexing.watch import watched
+
+        is_again = False
+        for _ in watched(self._folders, files_of(self._path)):
+            try:
+                self.once(is_again=is_again)
+            except InputError as error:
+                if not is_again:
+                    raise
+                say(f"Error: {error}")  # a folder that is gone may come back
+            if not is_again and not self._quiet:
+                say("watching for changes; Ctrl-C ends")
+            is_again = True
+
+    def _index(self, tally: Tally, *, must_load: bool) -> None:
+        from q3e_local.search.indexing.folders import index_folders
+
+        with ExitStack() as stack:
+            embedding = _Embedding(tally, stack, self._quiet)
+
+            def begin(n_files: int, n_bytes: int) -> None:
+                self._started = time.perf_counter()  # without the time to load the model
+                embedding.begin(n_files, n_bytes)
+
+            index_folders(
+                self._path, self._folders, self._loaded, tally, globs=self._globs, chunk_tokens=self._chunk_tokens,
+                must_load=must_load, on_wait=lambda: say_waiting(self._path), on_start=begin,
+                on_file=embedding.on_file, on_batch=embedding.on_batch, progress=embedding.progress,
+            )  # fmt: skip
+
+    def _print_json(self, tally: Tally, seconds: float) -> None:
+        import orjson
+
+        fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
+        skipped = [
+            {"file": _utf8(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
+        ]
+        about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
+        sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+
+    def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
+        counts = {
+            "new": tally.n_new,
+            "changed": tally.n_changed,
+            "unchanged": tally.n_unchanged,
+            "removed": tally.n_removed,
+        }
+        say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
+        if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
+            patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
+            where = ", ".join(visible(shown(str(folder))) for folder in self._folders)
+            say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
+        for note in tally.notes:
+            say(note)
+        if tally.n_chunks:
+            reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
+            rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
+            say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
+        _report_faults(skipped, verbose=self._verbose)
+        _report_expected(skipped, verbose=self._verbose)
+        if tally.n_left_out:
+            stay = (
+                "was left out and stays as it was" if tally.n_left_out == 1 else "were left out and stay as they were"
+            )
+            say(f"{files(tally.n_left_out)} {stay}")
+        from q3e_local.search.database import Database
+
+        with Database.open(self._path) as database:
+            facts = database.facts()
+        holds = f"{files(facts.n_files)}, {chunks(facts.n_chunks)}: {facts.space}, {size(facts.size_bytes)}"
+        say(f"{self._path} holds {holds}")
+
+
+class _Embedding:
+    """Files being embedded: shows how far that is, and lets Ctrl-C stop it between two batches."""
+
+    def __init__(self, tally: Tally, stack: ExitStack, quiet: bool) -> None:
+        self._tally, self._stack, self._quiet = tally, stack, quiet
+        self._n_files = self._n_bytes = self._n_tokens = 0
+
+    def begin(self, n_files: int, n_bytes: int) -> None:
+        self._show = self._stack.enter_context(meter("file", n_files, n_bytes, self._quiet))
+        self._batches = self._stack.enter_context(between_batches())
+
+    def on_file(self, path: Path) -> None:
+        self._batches.check()
+
+    def on_batch(self, n_chunks: int, n_tokens: int) -> None:
+        self._show.computed(n_chunks, n_tokens)
+        self._batches.check()
+
+    def progress(self, n_bytes: int, n_chunks: int, n_tokens: int) -> None:
+        n_files = self._tally.n_new + self._tally.n_changed
+        self._show.kept(n_bytes - self._n_bytes, n_tokens - self._n_tokens, n_files - self._n_files)
+        self._n_files, self._n_bytes, self._n_tokens = n_files, n_bytes, n_tokens
+
+
+def _kept(tally: Tally) -> str:
+    """What a run that ended early has stored, up to the command that goes on."""
+    n_done = tally.n_new + tally.n_changed
+    if not n_done:
+        return "no file is done yet; begin again with"
+    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept; go on with the others by"
+
+
+def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
+    _report_skipped([one for one in skipped if not one.is_expected], verbose=verbose)
+
+
+def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
+    expected = [one for one in skipped if one.is_expected]
+    if verbose:
+        _report_skipped(expected, verbose=True)
+    elif expected:
+        say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
+
+
+def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in skipped:
+        by_reason[one.reason].append(visible(shown(str(one.path))))
+    for reason, names in by_reason.items():
+        some = names if verbose else names[:_NAMED_AT_MOST]
+        more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
+        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
+
+
+def _utf8(path: Path) -> str:
+    """A name for JSON, which has no room for bytes that are no text."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")

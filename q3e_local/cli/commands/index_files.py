@@ -1,0 +1,322 @@
+"""`q3e-local index list|show|rm|export|rebuild`: what is done with an index as a whole."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from q3e_local.cli import DONE, candidates
+from q3e_local.cli.again import again
+from q3e_local.cli.asking import is_sure
+from q3e_local.cli.commands.index_options import (
+    Loaded,
+    advice_for,
+    chunks,
+    files,
+    loading_options,
+    model_of_index,
+    say_waiting,
+    shown,
+)
+from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.progress import Meter, bar, meter
+from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.cli.writing.formats import visible
+from q3e_local.errors import IndexFileError, InputError, OptionError
+from q3e_local.search.database.places import (
+    DEFAULT_NAME,
+    SUFFIX,
+    alone,
+    existing,
+    files_of,
+    locate,
+    names,
+    option_of,
+    strays,
+)
+from q3e_local.wording.counts import size
+
+if TYPE_CHECKING:
+    from q3e_local.search.database.records import Facts
+
+_BYTES_PER_TOKEN = 4  # about, in most languages
+
+
+def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
+    """NAME, or `--name`, or `--db`; the parameters `name` and `db`."""
+    command = click.option(
+        "--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."
+    )(command)
+    command = click.option(
+        "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
+    )(command)
+    return click.argument("name", required=False, shell_complete=candidates.index)(command)
+
+
+def _name(name: str | None, option_name: str | None) -> str | None:
+    if name is not None and option_name is not None:
+        raise OptionError(f"give one name, not {name} and --name {option_name}")
+    return option_name if name is None else name
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(as_json: bool) -> int:
+    """List the indexes that have names."""
+    found: list[tuple[str, Facts | str]] = []
+    for name in names():
+        try:
+            found.append((name, _facts(locate(name=name))))
+        except IndexFileError as error:
+            found.append((name, str(error)))
+    for path in strays():
+        click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
+    if as_json:
+        for name, facts in found:
+            _print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
+        return DONE
+    if not found:
+        click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
+        return DONE
+    width = max(4, *(len(name) for name, _ in found))
+    click.echo(f"{'name':<{width}}  {'files':>8}  {'chunks':>9}  {'size':>9}  {'changed':<16}  model")
+    for name, facts in found:
+        if isinstance(facts, str):
+            click.echo(f"{name:<{width}}  {facts}")
+            continue
+        columns = f"{facts.n_files:>8,}  {facts.n_chunks:>9,}  {size(facts.size_bytes):>9}  {_date(facts.changed_at)}"
+        click.echo(f"{name:<{width}}  {columns}  {visible(facts.space.model)}, dim {facts.space.dim}")
+    return DONE
+
+
+@click.command()
+@_one_index
+@click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> int:
+    """Show what an index holds, and what made its vectors."""
+    from q3e_local.search.database import Database
+
+    with Database.open(existing(db, _name(name, option_name))) as database:
+        facts = database.facts()
+        records = {path: one for path, one in database.files().items() if not one.problem}
+    kinds: dict[str, int] = {}
+    for record in records.values():
+        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    if as_json:
+        fields = {**_fields(facts), "kinds": kinds}
+        if with_files:
+            fields["list"] = [
+                {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
+                for one in records.values()
+            ]
+        _print_json(fields)
+        return DONE
+    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
+    lines = {
+        "file": f"{facts.path}, {size(facts.size_bytes)}",
+        "vectors": str(facts.space),
+        "space": facts.space.name or "your own",
+        "files": f"{facts.n_files:,}" + (f": {of_kinds}" if of_kinds else ""),
+        "chunks": f"{facts.n_chunks:,}, {facts.n_tokens:,} tokens",
+        "codes": f"{facts.code_bits} bits" + ("" if facts.has_codes else ", not stored: sqlite-vec was not there"),
+        "made": _date(facts.created_at),
+        "changed": _date(facts.changed_at),
+    }
+    for what, said in lines.items():
+        click.echo(f"{what:<8} {visible(said)}")
+    if with_files:
+        click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
+        for path, one in sorted(records.items()):
+            click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
+    return DONE
+
+
+@click.command()
+@_one_index
+@click.option(
+    "--below", "below", multiple=True, metavar="FOLDER",
+    help="Only forget the files of this folder, or this file; may be repeated.",
+)  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> int:
+    """Delete an index, or forget some files of it. The files themselves stay."""
+    name = _name(name, option_name)
+    if "" in below:
+        raise OptionError(
+            "--below is empty; give a folder or file, as the index names it: q3e-local index show --files"
+        )
+    if name is None and db is None and not below:
+        raise OptionError(
+            f"say which index to delete, as in: q3e-local index rm {DEFAULT_NAME}; or what to forget, with --below"
+        )
+    path = existing(db, name)
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
+        if below:
+            _forget(path, [Path(one) for one in below], yes)
+        elif is_sure(f"delete {path} {_with_what(path)}?", yes):
+            for one in files_of(path):
+                one.unlink(missing_ok=True)
+            click.echo(f"deleted {path}")
+    return DONE
+
+
+def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
+    from q3e_local.search.database import Database
+    from q3e_local.search.indexing.changes import below
+
+    with Database.open(path) as database:
+        ordered = sorted(database.files())
+        paths = {one for folder in folders for one in below(folder, ordered)}
+        if not paths:
+            raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
+        if is_sure(f"{path}: forget {files(len(paths))}?", yes):
+            click.echo(f"forgot {files(database.remove_files(paths))}")
+
+
+def _with_what(path: Path) -> str:
+    """What goes with it. What cannot be opened any more can be deleted, if its name is that of an index."""
+    try:
+        return f"with {chunks(_facts(path).n_chunks)}"
+    except IndexFileError as error:
+        if path.suffix != SUFFIX or not path.is_file():
+            raise
+        return f"- it cannot be opened: {error} -"
+
+
+@click.command()
+@_one_index
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Its suffix says the format: .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl).",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
+    """Write all chunks with their vectors to a file."""
+    from q3e_local.search import export as exporting
+    from q3e_local.search.database import Database
+
+    path = existing(db, _name(name, option_name))
+    with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
+        total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
+        written = exporting.export(
+            database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
+        )
+    if not quiet:
+        say(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}")
+    return DONE
+
+
+@click.command(cls=ModelCommand)
+@_one_index
+@model_of_index
+@loading_options
+@engine_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def rebuild(
+    name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
+    server: str | None, engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
+) -> int:  # fmt: skip
+    """Embed all chunks of an index again, with another model or dim.
+
+    The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
+    on. Only a smaller dim of the same model needs no embedding.
+    """
+    from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
+    from q3e_local.search.indexing.rebuild import rebuild as rebuilding
+
+    path = existing(db, _name(name, option_name))
+    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
+    started = time.perf_counter()
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), advice_for(server), loaded:
+        facts = _facts(path)
+        if not loaded.is_chosen:
+            raise OptionError(
+                f"{path} holds {facts.space}; say what it is to hold, as in: "
+                f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
+            )
+        embedder, space = loaded(facts.space)
+        with between_batches() as batches:
+            embedding = _Rebuilding(facts, batches)
+            try:
+                with meter("chunk", facts.n_chunks, embedding.n_bytes, quiet) as show:
+                    embedding.show = show
+                    done = rebuilding(
+                        path, embedder, space.dim, task=DOCUMENT_TASK, progress=embedding.progress,
+                        on_batch=embedding.on_batch,
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                n_kept, total = embedding.n_kept, chunks(facts.n_chunks)
+                raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
+    if not quiet:
+        if facts.space.is_same(done.space):
+            say("there is nothing to do: these are its vectors already")
+        if done.n_chunks:
+            how = "cut" if done.was_cut else "embedded again"
+            say(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s")
+        say(f"{path} holds {done.space}")
+        if not done.is_compact:
+            say(f"the room of the old vectors is not free yet: {done.why_not}")
+    return DONE
+
+
+class _Rebuilding:
+    """Chunks being embedded again: shows how far that is, and lets Ctrl-C stop it between two batches."""
+
+    show: Meter
+
+    def __init__(self, facts: Facts, batches: Batches) -> None:
+        self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
+        self.n_bytes = facts.n_tokens * _BYTES_PER_TOKEN
+        self.n_kept = 0
+        self._is_at_work = False
+
+    def progress(self, n_chunks: int, n_total: int) -> None:
+        """So many have their new vectors stored."""
+        n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
+        n_tokens = self._n_tokens * n_more // self._n_chunks
+        if self._is_at_work:
+            self.show.kept(n_tokens * _BYTES_PER_TOKEN, n_tokens, n_more)
+        else:  # by an earlier run
+            self.show.skipped(n_tokens * _BYTES_PER_TOKEN, n_chunks)
+        self._is_at_work = True
+        if n_chunks < n_total:
+            self._batches.check()
+
+    def on_batch(self, n_chunks: int, n_tokens: int) -> None:
+        self._is_at_work = True
+        self.show.computed(n_chunks, n_tokens)
+        self._batches.check()
+
+
+def _facts(path: Path) -> Facts:
+    from q3e_local.search.database import Database
+
+    with Database.open(path) as database:
+        return database.facts()
+
+
+def _fields(facts: Facts) -> dict[str, Any]:
+    return {
+        "path": str(facts.path), "model": facts.space.model, "dim": facts.space.dim, "space": facts.space.name,
+        "files": facts.n_files, "chunks": facts.n_chunks, "tokens": facts.n_tokens, "size_bytes": facts.size_bytes,
+        "created_at": facts.created_at, "changed_at": facts.changed_at,
+    }  # fmt: skip
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,281 @@
+"""`q3e-local pull`, `list`, `show`, `rm` and `import`: the models on this machine."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from q3e_local.cli import DONE, candidates
+from q3e_local.cli.asking import is_sure
+from q3e_local.cli.computing.loading import announce
+from q3e_local.cli.computing.loading import pull as pull_with_bar
+from q3e_local.cli.progress import bar
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.embedding.request import Defaults
+from q3e_local.errors import OptionError
+from q3e_local.models import catalog, installed
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.download.origins import is_offline
+from q3e_local.models.installed import Installed
+from q3e_local.models.names import Names
+from q3e_local.models.own_names import read_aliases
+from q3e_local.wording.counts import size
+
+_CONTEXTS = (512, 2_048, 8_192, 32_768)
+
+
+@click.command()
+@click.argument("name", shell_complete=candidates.model)
+@click.option(
+    "--source", type=click.Choice(["auto", "hub", "modelscope"]), default="auto", show_default=True,
+    help="Where to download from; auto tries the hub, then ModelScope.",
+)  # fmt: skip
+@click.option("--offline", is_flag=True, help="No network: take what is here, or fail.")
+@click.option("--keep", is_flag=True, help="Keep the file that a quantization was made from.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Also copy model, card and checksums here.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None, quiet: bool) -> int:
+    """Download a model, or make it from a download, and check it.
+
+    \b
+      q3e-local pull qwen3-embedding:4b
+      q3e-local pull qwen3-embedding:0.6b --source modelscope
+      q3e-local pull qwen3-embedding:4b --to /media/stick
+
+    --to is for a machine without a network. There: q3e-local import /media/stick
+    """
+    card, file = Names().to_pull(name)
+    if not (quiet or offline or is_offline()):
+        for line in announce(card, file, source):
+            click.echo(line, err=True)
+    with stopping_cleanly():
+        one = pull_with_bar(card, file, source, offline, keep, quiet)
+    click.echo(f"{one.name} is at {one.path}")
+    if folder is not None:
+        from q3e_local.models import bundle
+
+        with stopping_cleanly(), bar(quiet) as show:
+            target = bundle.export(one, card, folder, lambda done, total: show("copying", done, total))
+        click.echo(f"copied to {target}, with {bundle.SUMS}")
+    return DONE
+
+
+@click.command("list")
+@click.option("--all", "with_missing", is_flag=True, help="Also those that can be pulled, and the memory each needs.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+def list_(with_missing: bool, as_json: bool) -> int:
+    """List the models on this machine, or with --all every model that can be had by its name.
+
+    \b
+      q3e-local list
+      q3e-local list --all
+    """
+    found = installed.installed()
+    if with_missing:
+        _list_all(found, as_json)
+    elif as_json:
+        _print_json([_fields(one) for one in found])
+    else:
+        width = max((len(one.name) for one in found), default=4)
+        click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
+        for one in found:
+            click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
+        n_missing = len(_of_cards().keys() - {one.name for one in found})
+        if n_missing:
+            click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
+    if not as_json:
+        for one in installed.gone():
+            click.echo(f"{one.name} is gone: {installed.what_is_gone(one)}", err=True)
+    return DONE
+
+
+def _list_all(found: list[Installed], as_json: bool) -> None:
+    """Every model of a card, and others that are here: a line or an object each."""
+    from q3e_local import machine
+    from q3e_local.models import fitting
+
+    here, usable = {one.name: one for one in found}, machine.usable_memory()
+    rows: list[dict[str, Any]] = []
+    for name, (card, file) in _of_cards().items():
+        one = here.pop(name, None)
+        size_bytes = file.size_bytes if one is None else one.size_bytes
+        memory = fitting.needed_bytes(card, size_bytes)
+        about = (
+            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None} if one is None else _fields(one)
+        )
+        rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
+    rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
+    for row in rows:
+        needed = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
+        where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
+        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {needed:>9}  {where}")
+    own = read_aliases()
+    if own:
+        click.echo(f"names of your own: {', '.join(own)}", err=True)
+
+
+def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
+    return {
+        card.tag(quantization): (card, file)
+        for card in catalog.cards().values()
+        for quantization, file in card.files.items()
+    }
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
+@click.command()
+@click.argument("name", shell_complete=candidates.model_or_file)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, as_json: bool) -> int:
+    """Show what a model's file says, what was checked, and the memory it needs."""
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.embedding.request import DIM_MIN
+    from q3e_local.gguf.model_file import END_TEXT, inspect
+    from q3e_local.llama.settings import kept
+    from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.models import names
+
+    named, config = names.resolve(name), EngineConfig()
+    found = named.located
+    info = inspect(found.path)
+    chosen = kept.planned(info.digest, config)
+    recorded = installed.recorded(found.name)
+    checked = "header"
+    if recorded is not None and recorded.path == found.path and recorded.sha256:
+        checked = f"header, SHA-256 {recorded.sha256}"
+    memory = {
+        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
+        for n_ctx in _CONTEXTS
+        if n_ctx <= info.n_ctx_train
+    }
+    card = found.card
+    facts: dict[str, Any] = {
+        "name": found.name,
+        "title": info.name,
+        "path": str(found.path),
+        "size_bytes": info.size_bytes,
+        "quantization": info.quantization,
+        "parameters": card.sizes.parameters if card else None,
+        "license": card.license if card else None,
+        "n_embd": info.n_embd,
+        "n_layer": info.n_layer,
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx_train,
+        "pooling": "last",
+        "end_token": info.eos_id,
+        "query_prompt": found.prompts.query,
+        "under_this_name": asdict(named.defaults),
+        "digest": info.digest,
+        "checked": checked,
+        "memory_bytes": memory,
+    }
+    if as_json:
+        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+        sys.stdout.buffer.write(orjson.dumps(facts, option=option))
+        return DONE
+    lines = {
+        "name": found.name,
+        "under this name": _meaning(named.defaults),
+        "title": info.name,
+        "path": str(found.path),
+        "size": size(info.size_bytes),
+        "quantization": info.quantization,
+        "parameters": f"{card.sizes.parameters:,}" if card else None,
+        "license": card.license if card else None,
+        "dimension": f"{DIM_MIN} to {info.n_embd:,}",
+        "layers": str(info.n_layer),
+        "vocabulary": f"{info.n_vocab:,} tokens",
+        "context": f"{info.n_ctx_train:,} tokens",
+        "pooling": f"last token, {info.eos_id} {END_TEXT}",
+        "query prompt": found.prompts.query.replace("\n", "\\n"),
+        "instruction": found.prompts.instruction,
+        "fingerprint": info.digest,
+        "checked": checked,
+    }
+    lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
+    width = max(map(len, lines))
+    for label, value in lines.items():
+        if value is not None:
+            click.echo(f"{label:<{width}}  {value}")
+    return DONE
+
+
+@click.command()
+@click.argument("name", shell_complete=candidates.installed_model)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(name: str, yes: bool) -> int:
+    """Remove a model that was pulled or made here; an imported one is only forgotten."""
+    found = installed.removable(name)
+    is_ours = found.origin in installed.OURS
+    what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
+    if not is_sure(f"{found.name}: {what}?", yes):
+        return DONE
+    installed.remove(found.name)
+    click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
+    return DONE
+
+
+@click.command("import")
+@click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False, shell_complete=candidates.file)
+@click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def import_(what: str | None, name: str | None, quiet: bool) -> int:
+    """Take a model that is on this machine already, without a second copy.
+
+    Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
+    its models are checked and copied.
+    """
+    from q3e_local.models import bundle, other_programs
+
+    if what is None:
+        found = other_programs.models_elsewhere()
+        if not found:
+            click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
+        for other in found:
+            click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
+        if found:
+            click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
+        return DONE
+    path = (
+        other_programs.ollama_file(what.removeprefix("ollama:"))
+        if what.startswith("ollama:")
+        else Path(what).expanduser()
+    )
+    with stopping_cleanly(), bar(quiet) as show:
+        if path.is_dir():
+            if name is not None:
+                raise OptionError("a folder brings its names along; --name is for a file")
+            taken = bundle.take_folder(path, lambda done, total: show("copying", done, total))
+        else:
+            total = path.stat().st_size if path.exists() else 0
+            taken = [installed.import_file(path, name, lambda done: show("checking", done, total))]
+    for one in taken:
+        click.echo(f"{one.name} is at {one.path}")
+        click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)
+    return DONE
+
+
+def _meaning(defaults: Defaults) -> str | None:
+    """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
+    if defaults == Defaults():
+        return None
+    own = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
+    given = [f"{name} {value}" for name, value in own.items() if value is not None]
+    return ", ".join(["queries" if defaults.kind == "query" else "documents", *given])
+
+
+def _fields(one: Installed) -> dict[str, Any]:
+    return {"name": one.name, "size_bytes": one.size_bytes, "origin": one.origin, "path": str(one.path)}

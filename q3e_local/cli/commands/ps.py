@@ -1,0 +1,102 @@
+"""`q3e-local ps` and `stop`: what a running server has loaded, and unloading it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import orjson
+
+from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.errors import ModelNotHereError
+from q3e_local.wording.counts import size
+
+_PATIENCE_S = 300.0  # with a model at work
+_FOREVER_S = 10 * 365 * 86_400  # Ollama says so with a date 292 years ahead
+_SERVER = click.option(
+    "--server", metavar="URL", help="[env: Q3E_SERVER, OLLAMA_HOST] [default: http://127.0.0.1:11434]"
+)
+
+
+@click.command()
+@_SERVER
+@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+def ps(server: str | None, as_json: bool) -> int:
+    """List the models that a running server has loaded."""
+    found = _ask(server, "GET", "/api/ps")["models"]
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
+        return DONE
+    if not found:
+        click.echo("no model is loaded", err=True)
+        return DONE
+    width = max(4, *(len(model["name"]) for model in found))
+    click.echo(f"{'name':<{width}}  {'size':>9}  {'processor':<9}  {'kernels':<7}  {'context':>7}  until")
+    faster: dict[str, None] = {}  # in order, each once
+    for model in found:
+        on_gpu = model.get("size_vram", 0) > 0
+        kernels = model.get("kernels", {})  # none where it is Ollama that answers
+        faster |= dict.fromkeys(kernels.get("faster", ()))
+        click.echo(
+            f"{model['name']:<{width}}  {size(model['size']):>9}  {'GPU' if on_gpu else 'CPU':<9}  "
+            f"{kernels.get('variant', ''):<7}  {model.get('context_length', 0):>7,}  "
+            f"{_until(model.get('expires_at'))}"
+        )
+    for hint in faster:
+        click.echo(f"for more speed, {hint}", err=True)
+    return DONE
+
+
+@click.command()
+@click.argument("name", shell_complete=candidates.installed_model)
+@_SERVER
+def stop(name: str, server: str | None) -> int:
+    """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
+    from q3e_local.cli.computing.remote.connection import ServerRefusedError
+
+    until, told = time.monotonic() + _PATIENCE_S, False
+    while True:
+        try:
+            found = _ask(server, "POST", "/q3e/stop", {"model": name})
+        except ServerRefusedError as error:
+            if error.status != 404:
+                raise
+            raise ModelNotHereError(str(error)) from None
+        if found["is_gone"]:
+            click.echo(f"{name} is unloaded" if found["was_loaded"] or told else f"{name} was not loaded")
+            return DONE
+        if time.monotonic() > until:
+            click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)
+            return FAILED
+        if not told:
+            click.echo(f"{name} is at work; waiting until it has finished", err=True)
+            told = True
+
+
+def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    from q3e_local.cli.computing.remote.connection import Server, server_address
+
+    connection = Server(server_address(server))
+    try:
+        return connection.ask(method, path, body)
+    finally:
+        connection.close()
+
+
+def _until(text: Any) -> str:
+    """`in 4 min`, as exact as anyone needs."""
+    try:
+        seconds = (datetime.fromisoformat(str(text)) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return "unknown"
+    if seconds > _FOREVER_S:
+        return "for ever"
+    if seconds <= 0:
+        return "now"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"in {seconds / length:.0f} {unit}"
+    return f"in {seconds:.0f} s"

@@ -1,0 +1,217 @@
+"""`q3e-local search QUESTION`: what an index has to say to it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from q3e_local.cache.choose import chosen
+from q3e_local.cli import DONE, candidates
+from q3e_local.cli.commands.index_options import advice_for, server_option, which_index
+from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.computing.loading import load
+from q3e_local.cli.computing.local_or_remote import on_server
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.embedding.prompts import TASKS
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.errors import ModelError, OptionError
+from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.search.database.places import existing, option_of
+from q3e_local.search.dates import moment
+
+if TYPE_CHECKING:
+    from q3e_local.embedding.text_model import TextModel
+    from q3e_local.search.best_sentence import Best
+    from q3e_local.search.index import Found, Mode
+
+
+def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """What search/since.py takes."""
+    try:
+        return None if value is None else moment(value)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(cls=ModelCommand)
+@click.argument("question", nargs=-1, metavar="QUESTION")
+@which_index
+@click.option(
+    "-m", "--model", shell_complete=candidates.model_or_file,
+    help="The index's model, where it is not found by its name.",
+)  # fmt: skip
+@click.option("-k", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many hits.")
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), help="A named instruction for the question. [default: retrieval]"
+)
+@click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
+@click.option("--path", metavar="GLOB", help="Only in such files, as 'notes/**' or '*.md'; case matters.")
+@click.option(
+    "--since", callback=_since, metavar="DATE",
+    help="Only in files changed since: 2026-11-01, 2026, yesterday, or 30min, 12h, 7d, 2w, 3m (months), 1y ago.",
+)  # fmt: skip
+@click.option(
+    "--min-score", type=click.FloatRange(-1, 1), metavar="SCORE", help="Only hits with such a score or a higher one."
+)
+@click.option("--hybrid", "hybrid", is_flag=True, help="By words and meaning. [default: where words help]")
+@click.option("--vector-only", "vectors", is_flag=True, help="By meaning alone.")
+@click.option("--words-only", "words", is_flag=True, help="By words alone; needs no model.")
+@click.option("--exact", is_flag=True, help="Look at every vector, not at a shortlist.")
+@click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
+@click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
+@click.option(
+    "--cache/--no-cache", "cache", default=None,
+    help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
+)  # fmt: skip
+@server_option
+@engine_options
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+def search(
+    question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
+    instruction: str | None, path: str | None, since: datetime | None, min_score: float | None, hybrid: bool,
+    vectors: bool, words: bool, exact: bool, no_best: bool, as_json: bool, as_text: bool, cache: bool | None,
+    server: str | None, engine: EngineOptions, quiet: bool,
+) -> int:  # fmt: skip
+    """Find what stands in the files of an index, by meaning and by words, in any language.
+
+    On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
+    --explain also says how the search was done.
+
+    \b
+      q3e-local search "What did we decide about the budget?"
+      q3e-local search "error PRJ-2041" --path 'notes/**' --since 30d -k 10
+      q3e-local search 预算 --words-only --db notes.q3e
+    """
+    from q3e_local.cli.commands.hits import print_json, print_text
+    from q3e_local.search.index import VectorIndex
+
+    text = _question(question)
+    if as_json and as_text:
+        raise OptionError("--json and --text exclude each other")
+    mode = _mode(hybrid, vectors, words)
+    if mode == "words" and min_score is not None:
+        raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
+    file = existing(db, name)
+    with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
+        embedder: TextModel | None = None
+        if mode != "words":
+            embedder = _embedder(stack, file, model, quiet, cache, server, engine)
+        index = stack.enter_context(VectorIndex(file, embedder))
+        found = index.search(
+            text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
+        )
+        if min_score is not None:
+            found = replace(found, hits=tuple(hit for hit in found.hits if hit.score >= min_score))
+        best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
+        if engine.explain:
+            for line in (*found.explained, *([how] if how else [])):
+                click.echo(line, err=True)
+        to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
+        if to_people:
+            print_text(found.hits, best)
+        else:
+            print_json(found.hits, best)
+        if not found.hits and not quiet:
+            _say_nothing_found(len(index), path, since, min_score)
+    return DONE
+
+
+def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
+    """How to search. Raises OptionError for two ways at once."""
+    options: dict[Mode, tuple[str, bool]] = {
+        "hybrid": ("--hybrid", hybrid),
+        "vectors": ("--vector-only", vectors),
+        "words": ("--words-only", words),
+    }
+    given = [mode for mode, (_, is_given) in options.items() if is_given]
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(options[mode][0] for mode in given)} exclude each other")
+    return given[0] if given else "auto"
+
+
+def _question(words: tuple[str, ...]) -> str:
+    """The question as given, or from stdin. Raises OptionError for none."""
+    if words in ((), ("-",)):
+        if sys.stdin is None or (not words and sys.stdin.isatty()):
+            raise OptionError('ask something, as in: q3e-local search "what did we decide?"')
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise OptionError(f"the question on stdin is not UTF-8 at byte {error.start}") from None
+    else:
+        text = " ".join(words)
+    if not text.strip():
+        raise OptionError('the question is empty; ask something, as in: q3e-local search "what did we decide?"')
+    return text.strip()
+
+
+def _embedder(
+    stack: ExitStack,
+    file: Path,
+    model: str | None,
+    quiet: bool,
+    cache: bool | None,
+    server: str | None,
+    engine: EngineOptions,
+) -> TextModel:
+    """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
+    from q3e_local.search.database import Database
+
+    with Database.open(file) as database:
+        space = database.space
+    if not space.digest:
+        raise OptionError(
+            f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
+            f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
+        )
+    try:
+        if server:
+            remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
+            remote.check(EmbedRequest((), "query"))
+            return remote
+        return stack.enter_context(
+            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **engine.config)
+        )
+    except ModelError as error:
+        where = "give its name on the server with --model" if server else "say where it is with --model"
+        raise type(error)(
+            f"{file} holds {space}, and that model cannot be used: {error}\n"
+            f"{where}, or search without it: --words-only"
+        ) from None
+
+
+def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list[Best | None], str]:
+    """The best sentence of each hit, and how it was found."""
+    from q3e_local.search.best_sentence import by_vectors, by_words
+
+    best = [by_words(question, hit.text) for hit in found.hits]
+    left = [place for place, one in enumerate(best) if one is None]
+    n_by_words = len(best) - len(left)
+    if left and embedder is not None and found.vector is not None:
+        texts = [found.hits[place].text for place in left]
+        for place, one in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
+            best[place] = one
+    n_by_meaning = sum(best[place] is not None for place in left)
+    none = len(left) - n_by_meaning
+    how = f"best sentences: {n_by_words} by words, {n_by_meaning} by meaning"
+    return best, how + (f", {none} not looked for" if none else "")
+
+
+def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None, min_score: float | None) -> None:
+    if not n_chunks:
+        why = "the index is empty; index a folder that has text in it"
+    elif path is not None or since is not None or min_score is not None:
+        given = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
+        why = (
+            f"nothing was found; look without {' and '.join(name for name, one in given.items() if one is not None)}"
+        )
+    else:
+        why = "nothing was found"
+    click.echo(why, err=True)

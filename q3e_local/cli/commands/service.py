@@ -1,0 +1,233 @@
+"""`q3e-local service`: a user service, so that the server starts with the laptop.
+
+Writes one file and changes nothing else: says which command switches the service on, and leaves it to the user. Looks
+at the options as `serve` will, so that the user learns now what is wrong with them, and not at the next log in.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from q3e_local.cli import DONE, FAILED
+from q3e_local.cli.commands import units
+from q3e_local.cli.commands.serve import SERVER_VARIABLES, chosen_settings, serve
+from q3e_local.errors import OptionError, OutputError, Q3EError
+from q3e_local.folders import config_folder
+from q3e_local.models import installed
+from q3e_local.wording.address import Address
+
+# What decides where models and settings are; the first two are no paths.
+_KEPT = ("HF_HUB_OFFLINE", "HF_ENDPOINT")
+_PATIENCE_S = 5.0  # with a server that is asked whether it is there
+_KEPT_PATHS = (
+    "Q3E_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
+)  # fmt: skip
+
+
+@click.group()
+def service() -> None:
+    """Start the server when you log in: a systemd user unit, or a launchd agent on macOS.
+
+    What comes behind -- are options of `q3e-local serve`. Of this shell's variables it takes over where models are
+    (Q3E_HOME, HF_HOME and the like). Others go into serve.env in the config folder, NAME=VALUE on each line, as the
+    keys it is to ask for: Q3E_API_KEY.
+
+    \b
+      q3e-local service print
+      q3e-local service install -- -m qwen3-embedding:4b --keep-alive 1h
+      q3e-local service status
+    """
+
+
+@service.command("print")
+@click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
+def print_(options: tuple[str, ...]) -> int:
+    """Show the file that install would write."""
+    place, content = units.place(), _content(options)
+    click.echo(f"# {place.path}", err=True)
+    click.echo(content, nl=False)
+    return DONE
+
+
+@service.command()
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
+def install(force: bool, options: tuple[str, ...]) -> int:
+    """Write the file, and say how to switch it on."""
+    place, content = units.place(), _content(options)
+    partial = place.path.with_name(f".{place.path.name}.{os.getpid()}.partial")
+    try:
+        if place.path.exists() and not force and place.path.read_text(encoding="utf-8") != content:
+            raise OutputError(f"{place.path} exists with other content; replace it with --force")
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(place.path)
+    except OSError as error:
+        raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
+    click.echo(f"wrote {place.path}")
+    click.echo("switch it on with:")
+    for line in place.enable:
+        click.echo(f"  {line}")
+    return DONE
+
+
+@service.command()
+def uninstall() -> int:
+    """Remove the file, and say how to switch a running service off."""
+    place = units.place()
+    try:
+        place.path.unlink()
+    except FileNotFoundError:
+        click.echo(f"there is no {place.path}", err=True)
+        return DONE
+    except OSError as error:
+        raise OutputError(f"cannot remove {place.path}: {error.strerror}") from None
+    click.echo(f"removed {place.path}")
+    click.echo("switch the running service off with:")
+    for line in place.disable:
+        click.echo(f"  {line}")
+    return DONE
+
+
+@service.command()
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Where the server answers. [default: as the file says, else as for `q3e-local ps`]",
+)
+def status(server: str | None) -> int:
+    """Say whether the file is there, whether the service runs, and whether its server answers.
+
+    Exits with 0 if the server answers, else with 1.
+    """
+    from q3e_local.cli.computing.remote.connection import (
+        Server,
+        ServerRefusedError,
+        ServerUnreachableError,
+        server_address,
+    )
+
+    place = units.place()
+    try:
+        command = units.command_of(place)
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"cannot read {place.path}: {error}; write it again: q3e-local service install") from None
+    missing = "not there; write it with: q3e-local service install"
+    click.echo(f"file     {place.path}: {missing if command is None else 'there'}")
+    click.echo(f"service  {units.state(place)}")
+    connection = Server(server_address(server or _address(command)), answer_s=_PATIENCE_S, patience_s=0)
+    try:
+        health = connection.ask("GET", "/health")
+        loaded = ", ".join(model["name"] for model in health["loaded"]) or "no model is loaded"
+        said, code = f"{connection.name} answers; {loaded}", DONE
+    except ServerRefusedError as error:
+        is_loading = error.fields.get("status") == "loading model"
+        said = f"{connection.name} answers; it is loading its models" if is_loading else str(error)
+        code = DONE if is_loading else FAILED
+    except ServerUnreachableError as error:
+        said, code = str(error), FAILED
+    finally:
+        connection.close()
+    click.echo(f"server   {said}")
+    if code != DONE and command is not None:
+        click.echo("switch it on, and see what it says, with:", err=True)
+        for line in place.enable:
+            click.echo(f"  {line}", err=True)
+    return code
+
+
+def _address(command: Sequence[str] | None) -> str | None:
+    """Where the server of this command listens, as far as its options say it."""
+    if command is None or "serve" not in command:
+        return None
+    try:
+        options = command[command.index("serve") + 1 :]
+        chosen = chosen_settings(serve.make_context("q3e-local serve", list(options)).params, {})
+    except (Q3EError, click.ClickException):
+        return None  # the server itself refuses them too, and the service manager has its words
+    if chosen.unix_socket is not None:
+        return f"unix:{chosen.unix_socket}"
+    return str(Address(host=chosen.host, port=chosen.port))
+
+
+def _content(options: Sequence[str]) -> str:
+    """The file, and on stderr what it does not have."""
+    if any(option.split("=", 1)[0] == "--api-key" for option in options):
+        raise OptionError(f"others can read a key in this file; {_how_to_set_a_key()}")
+    params = serve.make_context("q3e-local serve", list(options)).params
+    from q3e_local.server.local.indexes import Indexes
+    from q3e_local.server.served_names import ServedNames
+
+    # As the service will see it: without the variables of this shell.
+    chosen = chosen_settings(params, {})
+    for doubt in (*ServedNames(chosen).check(), *chosen.doubts()):
+        click.echo(f"WARNING: {doubt}", err=True)
+    Indexes(chosen).close()
+    _say_what_is_left_out()
+    environment = {name: os.environ[name] for name in _KEPT if os.environ.get(name)}
+    environment |= {name: _absolute(os.environ[name]) for name in _KEPT_PATHS if os.environ.get(name)}
+    return units.content((sys.executable, "-m", "q3e_local", "serve", *_options(params)), environment, _settings())
+
+
+def _options(params: dict[str, Any]) -> list[str]:
+    """The options as they were given, with paths that mean the same from every folder."""
+    from q3e_local.server.local.indexes import path_of
+
+    written = []
+    for option in serve.params:
+        value = params[option.name or ""]
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is None or (one is False and not option.secondary_opts):
+                continue
+            if isinstance(one, bool):
+                written.append(option.opts[0] if one else option.secondary_opts[0])
+                continue
+            is_path = (
+                option.name == "unix_socket"
+                or (option.name == "models" and installed.path_of(one) is not None)
+                or (option.name == "indexes" and path_of(one) is not None)
+            )
+            written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
+    return written
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _settings() -> Path:
+    """Variables for the service alone, which others need not be able to read."""
+    return (config_folder() / "serve.env").absolute()
+
+
+def _how_to_set_a_key() -> str:
+    file = _settings()
+    folder, quoted = shlex.quote(str(file.parent)), shlex.quote(str(file))
+    return (
+        f"write a line Q3E_API_KEY='...' into {file}, which the service reads and nobody else may:\n"
+        f"  mkdir -p {folder} && touch {quoted} && chmod 600 {quoted}"
+    )
+
+
+def _say_what_is_left_out() -> None:
+    """Settings of this shell that the service will not have, and a settings file that others can read."""
+    file = _settings()
+    left_out = [name for name in SERVER_VARIABLES if os.environ.get(name) and name != "Q3E_API_KEY"]
+    if left_out:
+        click.echo(
+            f"not taken over from this shell: {', '.join(left_out)}; give them as options behind --, or write them "
+            f"into {file}",
+            err=True,
+        )
+    if os.environ.get("Q3E_API_KEY") and not file.exists():
+        click.echo(f"not taken over from this shell: Q3E_API_KEY; {_how_to_set_a_key()}", err=True)
+    if file.exists() and os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        click.echo(f"WARNING: others can read {file}; chmod 600 {shlex.quote(str(file))}", err=True)

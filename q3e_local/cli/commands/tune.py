@@ -1,0 +1,149 @@
+"""`q3e-local tune`: measure, show, and keep what `q3e_local.checks.tune` finds."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from q3e_local.cli import DONE
+from q3e_local.cli.computing.engine_options import model_option
+from q3e_local.cli.computing.loading import locate
+from q3e_local.cli.progress import is_shown, status
+from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.terminal import say
+from q3e_local.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from q3e_local.checks.tune import Found, Row
+    from q3e_local.llama.settings.defaults import Tuned
+    from q3e_local.llama.settings.kept import Place
+
+_WIDTH = 100  # of a table that goes to no terminal
+
+
+@click.command()
+@model_option
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=50, show_default=True, help="How long to measure, at most."
+)
+@click.option("--reset", is_flag=True, help="Forget what was found for this model, and measure nothing.")
+@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
+    """Find the settings a model is fastest with on this machine, and use them from now on.
+
+    Measures threads, and then the size of a batch. A setting is changed only where that wins clearly and nearly every
+    time, or where llama.cpp ends the process without the change. Leave the machine alone meanwhile. What is found is
+    kept for this CPU, these kernels, this model file and this version of llama.cpp; where there is no time now, what
+    was found before stays. Ctrl-C keeps nothing new.
+    """
+    if reset:
+        return _reset(model)
+    from q3e_local.checks import tune as tuning
+    from q3e_local.gguf.model_file import inspect
+    from q3e_local.llama.settings import kept as tuned
+
+    def tell(what: str) -> None:
+        if is_shown(quiet):
+            say(what)
+
+    with stopping_cleanly():
+        located = locate(model, offline, quiet)
+        tell(f"loading {located.name}")
+        with status("measuring", quiet, seconds):
+            found, place = tuning.tune(located.path, seconds, tell)
+    digest = inspect(located.path).digest
+    rows = [asdict(row) for row in found.rows]
+    kept, best = None, found.best
+    if found.is_anything:
+        try:
+            file, best = tuned.keep(digest, place, found.best, rows)
+            kept = str(file)
+        except OSError as error:
+            raise OutputError(f"cannot keep what was found: {error}") from None
+    if as_json:
+        about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
+        result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
+        result |= {"rows": rows, "left_out": found.left_out}
+        option = orjson.OPT_APPEND_NEWLINE
+        sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
+    else:
+        _print(located.name, place, found, best)
+    return DONE
+
+
+def _reset(model: str) -> int:
+    from q3e_local.gguf.model_file import inspect
+    from q3e_local.llama.settings import kept as tuned
+    from q3e_local.models.names import resolve
+
+    located = resolve(model).located
+    n_files = tuned.forget(inspect(located.path).digest)
+    click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
+    return DONE
+
+
+def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
+    """What is kept although there was no time for it now."""
+    from q3e_local.llama.settings.defaults import TUNABLE
+
+    values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
+    from rich.console import Console
+
+    from q3e_local.llama.settings.defaults import TUNABLE
+
+    click.echo(
+        f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
+    )
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=_WIDTH)
+    console.print(_table("tokens a second, by length of the texts", found.rows))
+    for what in found.left_out:
+        click.echo(f"left out: {what}")
+    if not found.is_anything:
+        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {found.enough_s} is enough")
+        return
+    values = {name: getattr(found.best, name) for name in TUNABLE}
+    click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
+    if before := _from_before(found, best):
+        click.echo(f"kept from before: {_listed(before)}")
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    from rich.table import Table
+
+    sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
+    # On a terminal of 80 columns a column for it would leave no room for the figures.
+    ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
+    caption = "\n".join(ended) or None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
+    for heading in ("setting", "value"):
+        table.add_column(heading, no_wrap=True)
+    for heading in [*sizes, "ratio", "rounds", ""]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.setting,
+            str(row.value),
+            *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            str(row.n_rounds),
+            "best" if row.is_best else "",
+        )
+    return table
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

@@ -1,0 +1,169 @@
+"""`q3e-local verify`: is a model right, and what does it cost to take another?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import orjson
+
+from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import texts as inputs
+from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.progress import bar, meter
+from q3e_local.cli.texts import Layout
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.names import Names
+
+if TYPE_CHECKING:
+    from q3e_local.checks.verify import Report
+
+_DIMS = (1024, 256, 64)
+
+
+@click.command()
+@click.argument("name", default=DEFAULT_MODEL, shell_complete=candidates.model_or_file)
+@click.option(
+    "--against",
+    metavar="MODEL",
+    shell_complete=candidates.model_or_file,
+    help="Compare with this model on the texts of --texts.",
+)
+@click.option(
+    "--texts", metavar="FILE", shell_complete=candidates.file, help="A file with a text a line, for --against."
+)
+@click.option("--offline", is_flag=True, help="Pull nothing that is missing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(name: str, against: str | None, texts: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
+    """Check a model: header, tensor types, checksum, vectors, and the scores its authors published.
+
+    The last line is "right" only where those scores were compared. For a model without published scores it says what
+    was checked and what could not be.
+
+    With --against, see what another model or quantization changes on texts of your own: how near a text's two vectors
+    are, and how many nearest neighbours stay the same, at full and at cut dims. Exit 1 if a check fails,
+    0 if none does.
+    """
+    if (against is None) != (texts is None):
+        raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
+    read = [] if texts is None else _read_texts(texts)
+    report, found = _check(name, offline, quiet)
+    if against is not None:
+        found["comparison"] = _compare(name, against, read, offline, quiet)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+    else:
+        _print(found, report.summary)
+    return DONE if report.is_ok else FAILED
+
+
+def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
+    from q3e_local.checks import verify
+    from q3e_local.gguf.model_file import inspect
+    from q3e_local.models import installed
+
+    name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
+    with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
+        located = installed.locate(name)
+        total = located.path.stat().st_size
+        report = verify.examine(embedder, located, lambda done: show("checking", done, total))
+    return report, {
+        "model": located.name,
+        "path": str(located.path),
+        "quantization": inspect(located.path).quantization,
+        "ok": report.is_ok,
+        "verdict": report.verdict,
+        "checks": [{"what": check.what, "ok": check.is_ok, "detail": check.detail} for check in report.checks],
+        "scores": [
+            {
+                "query": score.query,
+                "document": score.document,
+                "expected": score.expected,
+                "got": round(score.got, 4),
+                "difference": round(score.got - score.expected, 4),
+                "tolerance": score.tolerance,
+                "ok": score.is_ok,
+            }
+            for score in report.scores
+        ],
+    }
+
+
+def _read_texts(path: str) -> list[str]:
+    read: list[str] = []
+    for item in inputs.find([path], [], None, Layout(lines=True)).read():
+        if item.problem is not None:
+            raise InputError(f"{item.id} {item.problem}")
+        read.append(item.text)
+    if len(read) < 2:
+        raise OptionError(f"comparing neighbours needs at least 2 texts, {path} has {len(read)}")
+    return read
+
+
+def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bool) -> list[dict[str, Any]]:
+    from q3e_local.checks import verify
+
+    both = []
+    for model in (name, against):
+        n_bytes = [len(text.encode("utf-8")) for text in texts]
+        with (
+            in_use(load(model, offline, quiet)) as embedder,
+            meter("text", len(texts), sum(n_bytes), quiet) as show,
+        ):
+            request = EmbedRequest(texts, "document", truncate=True)
+            vectors = []
+            for size, one in zip(n_bytes, embedder.stream(request, show.computed), strict=True):
+                if isinstance(one, TextError):
+                    raise one
+                show.kept(size, one.prompt_tokens, cached=one.cached)
+                vectors.append(one.vector)
+            both.append(np.stack(vectors))
+    ours, theirs = both
+    full = min(ours.shape[1], theirs.shape[1])
+    dims = [full, *(dim for dim in _DIMS if dim < full)]
+    return [
+        {
+            "dim": one.dim,
+            "n_texts": len(texts),
+            "cosine": _spread(one.cosines) if len(one.cosines) else None,
+            "same_nearest": round(one.same_nearest, 4),
+            f"overlap_at_{one.k}": round(one.overlap, 4),
+        }
+        for one in verify.compare(ours, theirs, dims)
+    ]
+
+
+def _spread(cosines: Any) -> dict[str, float]:
+    low, fifth, middle, high = np.quantile(cosines, [0, 0.05, 0.5, 1]).tolist()
+    return {"min": round(low, 5), "p5": round(fifth, 5), "median": round(middle, 5), "max": round(high, 5)}
+
+
+def _print(found: dict[str, Any], summary: str) -> None:
+    marks = {True: "ok  ", False: "FAIL", None: "-   "}
+    click.echo(f"{found['model']} ({found['quantization']}): {found['path']}")
+    for check in found["checks"]:
+        click.echo(f"  {marks[check['ok']]}  {check['what']:<20} {check['detail']}")
+    if found["scores"]:
+        click.echo("  published scores       expected     got   difference  tolerance")
+        for score in found["scores"]:
+            numbers = f"{score['expected']:8.4f} {score['got']:7.4f}   {score['difference']:+10.4f}"
+            click.echo(f"  {marks[score['ok']]}  {score['query'][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
+    else:
+        click.echo("  -     no published scores to compare with")
+    for one in found.get("comparison", []):
+        near = (
+            "" if one["cosine"] is None else "cosine " + ", ".join(f"{k} {v:.4f}" for k, v in one["cosine"].items())
+        )
+        rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
+        click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
+    click.echo(summary)
+    from q3e_local.checks.verify import CHECKSUM
+
+    if any(check["what"] == CHECKSUM and check["ok"] is False for check in found["checks"]):
+        # subtle: the cache knows the file by a part of it, and would take it for the sound one.
+        click.echo(f"forget the vectors it gave: q3e-local cache clear --model {found['model']}")

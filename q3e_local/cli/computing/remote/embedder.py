@@ -1,0 +1,257 @@
+"""Embed on a running q3e-local server: `RemoteEmbedder`, a TextModel that computes nothing.
+
+Knows the server's own routes; leaves HTTP to `connection` and counting tokens to `tokens`.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+from q3e_local.cli.computing.remote.tokens import TokenCounts
+from q3e_local.embedding.request import Embedded, EmbedRequest, Terms
+from q3e_local.embedding.stream import Progress
+from q3e_local.embedding.text_model import TextModel
+from q3e_local.errors import (
+    InvalidTextError,
+    ModelNotHereError,
+    OptionError,
+    Q3EError,
+    TextError,
+    UnknownModelError,
+)
+
+# A window grows and shrinks so that answers keep coming, and the server always has full batches.
+_WINDOW_S = (1.0, 4.0)
+_WINDOW_BYTES = (4_096, 1 << 20)
+_WINDOW_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the server says of its model, and of a request's options."""
+
+    model: str
+    digest: str
+    n_embd: int
+    n_ctx_max: int
+    added_tokens: tuple[str, ...]
+    max_items: int
+    terms: Terms
+
+
+class RemoteEmbedder(TextModel):
+    """A server's model, by the name it has there. Safe to use from several threads; close it when done.
+
+    Its calls raise, besides what Embedder's raise, ModelError, ServerUnreachableError and ServerRefusedError.
+    """
+
+    def __init__(self, server: Server, model: str) -> None:
+        self._server, self._asked = server, model
+        self.model = model
+        self._known: dict[tuple[Any, ...], _Facts] = {}
+        self._counts: TokenCounts | None = None
+
+    def __repr__(self) -> str:
+        return f"<RemoteEmbedder {self.model} on {self._server.name}>"
+
+    @property
+    def loads_as(self) -> str:
+        """The model's full name on the server."""
+        return self._facts().model
+
+    @property
+    def n_embd(self) -> int:
+        return self._facts().n_embd
+
+    @property
+    def n_ctx_max(self) -> int:
+        return self._facts().n_ctx_max
+
+    @property
+    def digest(self) -> str:
+        return self._facts().digest
+
+    def terms(self, request: EmbedRequest) -> Terms:
+        return self._facts(request).terms
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._counter().count(texts)
+
+    def expect_counts(self, texts: Iterable[str]) -> None:
+        """Ask the server for all that is not known of these texts, in as few requests as its limits allow."""
+        self._counter().expect(texts)
+
+    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
+        """One item for each text, in order; a text that cannot be embedded is its TextError.
+
+        Raises OptionError at once.
+        """
+        self.check(request)
+        return self._stream(request, self.space(request), progress)
+
+    def close(self) -> None:
+        """Hang up; the server keeps its model."""
+        self._server.close()
+
+    def _facts(self, request: EmbedRequest = EmbedRequest(())) -> _Facts:  # noqa: B008 (frozen)
+        """What the server says of its model and of these options. Asked for once."""
+        options = _options(request)
+        key = tuple(sorted(options.items()))
+        if key not in self._known:
+            fields = self._ask("/q3e/model", options)
+            with suppress(KeyError, TypeError, ValueError):
+                terms = Terms(fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"])
+                self._known[key] = _Facts(
+                    fields["model"], fields["digest"], fields["n_embd"], fields["n_ctx_max"],
+                    tuple(fields["added_tokens"]), fields["max_items"], terms,
+                )  # fmt: skip
+                self.model = self._known[key].model
+        if key not in self._known:
+            raise self._not_of_this_version()
+        return self._known[key]
+
+    def _counter(self) -> TokenCounts:
+        if self._counts is None:
+            facts = self._facts()
+            self._counts = TokenCounts(self._count, facts.added_tokens, facts.max_items)
+        return self._counts
+
+    def _count(self, texts: list[str]) -> list[int]:
+        """How many tokens each text has, without an end token; as many texts as the server takes at once."""
+        counts = self._ask("/q3e/tokens", {"texts": texts}).get("counts")
+        if not isinstance(counts, list) or len(counts) != len(texts):
+            raise self._not_of_this_version()
+        return counts
+
+    def _stream(self, request: EmbedRequest, space: str, progress: Progress | None) -> Iterator[Embedded | TextError]:
+        options = _options(request)
+        n_texts = n_tokens = first_index = 0
+        n_most = min(_WINDOW_TEXTS, self._facts().max_items)
+        for texts, timing in _windows(request, n_most):
+            results = self._window(texts, options, space, first_index)
+            timing.done()
+            first_index += len(texts)
+            n_texts += len(results)
+            n_tokens += sum(one.prompt_tokens for one in results if isinstance(one, Embedded))
+            yield from results
+            if progress is not None:  # an exception that it raises must not take these results along
+                progress(n_texts, n_tokens)
+
+    def _window(
+        self, texts: list[str], options: dict[str, Any], space: str, first_index: int
+    ) -> list[Embedded | TextError]:
+        """One result for each text: those that fail are left out, and the others asked for again."""
+        failed: dict[int, TextError] = {}
+        for place, text in enumerate(texts):
+            problem = _no_text(text)
+            if problem is not None:
+                failed[place] = InvalidTextError(problem, first_index + place)
+        while True:
+            places = [place for place in range(len(texts)) if place not in failed]
+            if not places:
+                return [failed[place] for place in range(len(texts))]
+            try:
+                results = self._embedded([texts[place] for place in places], options, space)
+            except TextError as error:
+                place = places[error.index]
+                failed[place] = TextError(error.message, first_index + place)
+                continue
+            embedded: dict[int, Embedded | TextError] = dict(zip(places, results, strict=True))
+            return [(embedded | failed)[place] for place in range(len(texts))]
+
+    def _embedded(self, texts: list[str], options: dict[str, Any], space: str) -> list[Embedded]:
+        """All of them. Raises the TextError of the first that fails, and ServerUnreachableError for another space."""
+        fields = self._ask("/q3e/embed", {"texts": texts, **options})
+        if fields.get("space") != space:
+            raise ServerUnreachableError(
+                f"the server's model changed: its vectors were of the space {space}, now of {fields.get('space')}"
+            )
+        with suppress(KeyError, TypeError, ValueError):
+            vectors = np.frombuffer(base64.b64decode(fields["vectors"]), "<f4").astype(np.float32)
+            columns = zip(
+                vectors.reshape(len(texts), fields["dim"]), fields["prompt_tokens"], fields["truncated"], strict=True
+            )
+            return [Embedded(row, int(tokens), bool(truncated)) for row, tokens, truncated in columns]
+        raise self._not_of_this_version()
+
+    def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """The server's answer of its model. Raises its refusal as the error that the library raises here."""
+        try:
+            return self._server.ask("POST", path, {"model": self._asked, **fields})
+        except ServerRefusedError as error:
+            raise _as_local(error, len(fields.get("texts", ()))) from None
+
+    def _not_of_this_version(self) -> ServerUnreachableError:
+        return ServerUnreachableError(f"the server at {self._server.name} is no q3e-local of this version")
+
+
+class _Timing:
+    """How large the next window is."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 4 * _WINDOW_BYTES[0]
+        self.started = 0.0
+
+    def done(self) -> None:
+        seconds = time.monotonic() - self.started
+        if seconds < _WINDOW_S[0]:
+            self.n_bytes = min(self.n_bytes * 2, _WINDOW_BYTES[1])
+        elif seconds > _WINDOW_S[1]:
+            self.n_bytes = max(self.n_bytes // 2, _WINDOW_BYTES[0])
+
+
+def _windows(request: EmbedRequest, n_most: int) -> Iterator[tuple[list[str], _Timing]]:
+    timing = _Timing()
+    window: list[str] = []
+    n_bytes = 0
+    for text in request.texts:
+        window.append(text)
+        n_bytes += len(text.encode("utf-8", "surrogatepass"))
+        if n_bytes >= timing.n_bytes or len(window) >= n_most:
+            timing.started = time.monotonic()
+            yield window, timing
+            window, n_bytes = [], 0
+    if window:
+        timing.started = time.monotonic()
+        yield window, timing
+
+
+def _options(request: EmbedRequest) -> dict[str, Any]:
+    options = {
+        "kind": request.kind,
+        "task": request.task,
+        "instruction": request.instruction,
+        "dim": request.dim,
+        "truncate": request.truncate,
+        "max_tokens": request.max_tokens,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _no_text(text: str) -> str | None:
+    """As Embedder says it: JSON could not carry such a text."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text"
+    return None
+
+
+def _as_local(error: ServerRefusedError, n_texts: int) -> Q3EError:
+    """The error the library would have raised here, so that exit codes are the same."""
+    said, index = error.fields.get("error"), error.fields.get("index")
+    text = said if isinstance(said, str) else str(error)
+    if type(index) is int and 0 <= index < n_texts:
+        return TextError(text, index)
+    if error.status == 404:
+        kind = ModelNotHereError if error.fields.get("is_known") else UnknownModelError
+        return kind(f"the server: {text}")
+    return OptionError(text, str(error.fields.get("option", ""))) if error.status == 400 else error

@@ -1,0 +1,187 @@
+"""`Source`: the files and texts of one command, and the reader of each file by its layout and kind."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from q3e_local.cli.texts.layout import Layout
+from q3e_local.errors import InputError
+from q3e_local.reading.kinds import kinds
+from q3e_local.reading.records import Item, Wanted, delimited, json_lines, lines, parquet, workbook
+from q3e_local.reading.records.item import failed
+from q3e_local.reading.records.transcoding import OpenText, shown
+
+Tell = Callable[[str], None]
+"""Called with a line about how a file is read, where somebody may have expected otherwise."""
+
+Kind = Literal["text", "parquet", "workbook"]
+_KINDS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet", ".xlsx": "workbook", ".xlsm": "workbook"}
+_SHOWN = {"parquet": "Parquet", "workbook": "an Excel workbook"}
+# Kinds of files that hold more than text.
+_DOCUMENTS = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "eml", "doc", "ppt"}
+_TABS = {".tsv", ".tab"}
+_NAMED_AT_MOST = 5
+# How files begin that are no text, and have a reader by another suffix or none.
+_MAGIC = {
+    b"PAR1": "is Parquet; name a file that ends in .parquet",
+    b"PK\x03\x04": "is a zip file, as Excel workbooks are; name a file that ends in .xlsx",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook of 2003 or before; save it as .xlsx",
+}
+
+
+def kind_of(path: Path | None) -> Kind:
+    """What a file is as a table; stdin is text."""
+    return "text" if path is None else _KINDS.get(path.suffix.lower(), "text")
+
+
+def implied_delimiter(path: Path | None) -> str | None:
+    """The delimiter that a file's name tells."""
+    return "\t" if path is not None and path.suffix.lower() in _TABS else None
+
+
+def no_table_of_text(head: bytes) -> str | None:
+    """Why what begins so is not a table of text, if it is something else that holds tables."""
+    return next((problem for magic, problem in _MAGIC.items() if head.startswith(magic)), None)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files and texts of one command, in order. A file that is not stdin can be read more than once."""
+
+    paths: Sequence[Path | None]  # None: stdin
+    texts: Sequence[str]
+    layout: Layout
+    _told: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def n_bytes(self) -> int | None:
+        """Bytes there are to read in all, or None when stdin hides it, or a file that `read` will complain of."""
+        if None in self.paths:
+            return None
+        try:
+            n_bytes = sum(path.stat().st_size for path in self.paths if path is not None)
+        except OSError:
+            return None
+        return n_bytes + sum(len(text.encode("utf-8", "replace")) for text in self.texts)
+
+    @property
+    def can_be_read_twice(self) -> bool:
+        """Whether all inputs are regular files, or texts of the command line."""
+        try:
+            return all(path is not None and stat.S_ISREG(path.stat().st_mode) for path in self.paths)
+        except OSError:
+            return False
+
+    def kept_types(self) -> dict[str, Any]:
+        """The pyarrow type of each kept column; None, for text, unless all inputs are Parquet and agree in it."""
+        if not all(kind_of(path) == "parquet" for path in self.paths) or self.texts:
+            return dict.fromkeys(self.layout.keep)
+        found: dict[str, list[Any]] = {name: [] for name in self.layout.keep}
+        for path in filter(None, self.paths):
+            # A file that cannot be read has no records either, and reading says why.
+            with suppress(OSError, InputError), path.open("rb") as file:
+                for name, kind in parquet.column_types(file, self.layout.keep).items():
+                    found[name].append(kind)
+        return {
+            name: kinds[0] if kinds and kinds.count(kinds[0]) == len(kinds) else None for name, kinds in found.items()
+        }
+
+    def read(self, tell: Tell = lambda line: None) -> Iterator[Item]:
+        """All texts in order. One that cannot be read, or is blank, is an Item with a problem in its place.
+
+        `tell` is called once for each file, however often it is read, that is not read as UTF-8 or of which only a
+        part is read. Raises MissingPackageError where a format needs a package that is not installed.
+        """
+        for item in self._items(tell):
+            if item.problem is None and not item.text.strip():
+                item = replace(item, problem="has no text in it", cause="blank")
+            yield item
+
+    def _items(self, tell: Tell) -> Iterator[Item]:
+        for number, text in enumerate(self.texts, 1):
+            yield Item(f"text:{number}", text, len(text.encode("utf-8", "replace")))
+        for path in self.paths:
+            # A file's name need not be UTF-8, an id must.
+            name = "stdin" if path is None else path.as_posix().encode("utf-8", "replace").decode("utf-8")
+            yield from self._of_file(path, name, partial(self._tell_once, tell, name))
+
+    def _tell_once(self, tell: Tell, name: str, line: str) -> None:
+        if name in self._told:
+            return
+        self._told.add(name)
+        if len(self._told) <= _NAMED_AT_MOST:
+            tell(f"{name}: {line}")
+        elif len(self._told) == _NAMED_AT_MOST + 1:
+            tell("more files like these are not named")
+
+    def _of_file(self, path: Path | None, name: str, tell: Tell) -> Iterator[Item]:
+        problem = None if path is None else self._unreadable(path)
+        if problem is not None:
+            yield failed(name, problem, "file")
+            return
+        try:
+            if path is None:
+                yield from self._read(path, name, sys.stdin.buffer, tell)
+            else:
+                with path.open("rb") as file:
+                    yield from self._read(path, name, file, tell)
+        except OSError as error:
+            yield failed(name, f"cannot be read: {error.strerror or error}", "file")
+        except InputError as error:
+            yield failed(name, str(error), "file")
+
+    def _unreadable(self, path: Path) -> str | None:
+        """Why a file of this suffix has no texts of this layout."""
+        if kinds().get(path.suffix.lower()) in _DOCUMENTS:
+            return (
+                f"is {path.suffix[1:].upper()}, which only q3e-local index reads; the jobs take an index, "
+                "by its .q3e or --index NAME"
+            )
+        kind = kind_of(path)
+        if kind != "text" and self.layout.column is None:
+            return f"is {_SHOWN[kind]}; for its rows give --csv COLUMN"
+        return None
+
+    def _read(self, path: Path | None, name: str, file: BinaryIO, tell: Tell) -> Iterator[Item]:
+        layout, wanted, kind = self.layout, self.layout.wanted, kind_of(path)
+        if path is not None and wanted is not None and kind != "text":
+            n_bytes = path.stat().st_size
+            if kind == "parquet":
+                return parquet.read(name, file, wanted, n_bytes)
+            return workbook.read(
+                name, file, wanted, n_bytes, layout.sheet, lambda line: tell(f"{line}; --sheet names another")
+            )
+        text = OpenText(file, layout.encoding)
+        return self._of_text(text, self._texts(path, name, text, wanted), tell)
+
+    def _of_text(self, text: OpenText, items: Iterator[Item], tell: Tell) -> Iterator[Item]:
+        asked, is_told = self.layout.encoding, False
+        for item in items:
+            if not is_told and text.encoding != (asked or "utf-8"):  # a pipe may show it late
+                is_told = True
+                tell(_read_as(text, asked))
+            yield item if text.ratio == 1 else replace(item, n_bytes=round(item.n_bytes * text.ratio))
+
+    def _texts(self, path: Path | None, name: str, text: OpenText, wanted: Wanted | None) -> Iterator[Item]:
+        if self.layout.lines:
+            return lines.read(name, text, self.layout.blank_lines)
+        if wanted is None:
+            return lines.read_whole(name, text)
+        if self.layout.jsonl is not None:
+            return json_lines.read(name, text, wanted)
+        problem = no_table_of_text(text.head)
+        if problem is not None:
+            return iter([failed(name, problem, "file")])
+        return delimited.read(name, text, wanted, self.layout.delimiter or implied_delimiter(path))
+
+
+def _read_as(text: OpenText, asked: str | None) -> str:
+    if asked is not None:
+        return f"read as {text.shown}, as its byte order mark says, not as {shown(asked)}"
+    return f"read as {text.shown}, not UTF-8; if that is wrong, give --encoding"

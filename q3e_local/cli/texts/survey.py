@@ -1,0 +1,108 @@
+"""`Survey`: what is wrong with the texts of a source, counted and said in one sentence with what to do about it.
+
+Knows the options that help; nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from q3e_local.cli.texts.source import Source, Tell
+from q3e_local.errors import InputError
+from q3e_local.reading.records import Item
+
+Blank = Literal["zeros", "skip", "error"]
+"""What becomes of a blank text: a row of zeros, nothing, or an error."""
+
+_NAMED_AT_MOST = 5
+
+
+class Survey:
+    """Counts of items as they are added. Where `has_blank`, the command has an option --blank."""
+
+    def __init__(self, has_blank: bool = False, blank_is_wrong: bool = True) -> None:
+        self._has_blank, self._blank_is_wrong = has_blank, blank_is_wrong
+        self.n_items = self.n_texts = self.n_wrong = 0
+        self._wrong: list[Item] = []  # the first
+        self._has_all_blank = True
+        self._absent: Item | None = None  # the first record without the field
+        self._n_absent = 0
+
+    def add(self, item: Item) -> None:
+        """Count an item."""
+        self.n_items += 1
+        if item.cause == "absent":
+            self._absent = self._absent or item
+            self._n_absent += 1
+        if item.problem is None:
+            self.n_texts += 1
+        elif not item.is_blank or self._blank_is_wrong:
+            self.n_wrong += 1
+            self._has_all_blank &= item.is_blank
+            if len(self._wrong) < _NAMED_AT_MOST:
+                self._wrong.append(item)
+
+    def error(self) -> InputError | None:
+        """What is wrong, if anything is."""
+        if not self.n_items:
+            return InputError("there are no texts in the input")
+        if self._absent is not None and self._n_absent == self.n_items:  # a mistyped name, whatever --blank says
+            return InputError(f"{self._absent.id} {self._absent.problem}")
+        if not self._wrong:
+            return None
+        return InputError(f"{self._said()}{advice(self._wrong, self.n_texts > 0, self._has_blank)}")
+
+    def _said(self) -> str:
+        first = self._wrong[0]
+        if self.n_wrong == 1:
+            return f"{first.id} {first.problem}"
+        if self._has_all_blank:
+            return f"{self.n_wrong:,} of {self.n_items:,} texts are blank: {self._named(self._wrong)}"
+        others = self._named(self._wrong[1:])
+        return f"{first.id} {first.problem}; {self.n_wrong - 1:,} more of {self.n_items:,} texts fail: {others}"
+
+    def _named(self, items: Sequence[Item]) -> str:
+        n_more = self.n_wrong - len(self._wrong)
+        return ", ".join(item.id for item in items) + (f" and {n_more:,} more" if n_more else "")
+
+
+def advice(wrong: Sequence[Item], has_others: bool, has_blank: bool) -> str:
+    """What to do about items that have no text: nothing of what would leave no text at all."""
+    causes = {item.cause for item in wrong}
+    ways = []
+    if "encoding" in causes:
+        ways.append("name its encoding with --encoding, such as gb18030, utf-16 or cp1252")
+    if "blank" in causes and has_blank and has_others:
+        ways.append("leave blank texts out with --blank skip, or embed them as zeros with --blank zeros")
+    if has_others and (causes != {"blank"} or not has_blank):
+        way = f"go on without {'it' if len(wrong) == 1 else 'them'}: --skip-errors"
+        ways.append(f"or {way}" if ways else way)
+    return "".join(f"; {way}" for way in ways)
+
+
+def check(source: Source, blank: Blank | None, skip: bool, tell: Tell) -> int | None:
+    """Read all records once, before a model is loaded for them. Return how many rows the output will have.
+
+    Files that are one text each are counted and not read. None of what can be read only once, as stdin. With `skip`
+    what is wrong is left to the run, which lists it. Raises InputError for what is wrong, for no text at all, and for
+    a field to keep that no record has.
+    """
+    if not source.can_be_read_twice:
+        return None
+    if source.layout.is_whole:
+        return len(source.paths) + len(source.texts)
+    survey = Survey(has_blank=True, blank_is_wrong=blank in (None, "error"))
+    missing = dict.fromkeys(source.layout.keep if source.layout.jsonl is not None else ())
+    for item in source.read(tell):
+        survey.add(item)
+        for name in item.kept if missing else ():
+            missing.pop(name, None)
+    error = survey.error()
+    if error is not None and (not skip or not survey.n_items):
+        raise error
+    if missing and survey.n_texts:
+        raise InputError(f"no record has the field {next(iter(missing))!r} to keep")
+    if not survey.n_texts and not skip:
+        raise InputError("there are no texts in the input: all of them are blank")
+    return survey.n_items if blank == "zeros" else survey.n_texts

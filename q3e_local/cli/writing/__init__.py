@@ -1,0 +1,1 @@
+"""How results leave a command: formats, files, tables, and the words for numbers."""

@@ -1,0 +1,178 @@
+"""One run of `q3e-local embed`: items in, records out, in the order of the input.
+
+Knows items, results and outputs; nothing of options, files or the terminal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from q3e_local.cli.progress import Meter
+from q3e_local.cli.stopping import Batches
+from q3e_local.cli.texts import Blank, Item, Source
+from q3e_local.cli.texts.source import Tell
+from q3e_local.cli.texts.survey import advice
+from q3e_local.cli.writing.outputs import Output
+from q3e_local.cli.writing.record import Record, text_digest
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.request import Embedded, EmbedRequest
+from q3e_local.errors import InputError, OutputError, TextError
+
+if TYPE_CHECKING:
+    from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
+
+_NAMED_AT_MOST = 5
+
+
+@dataclass
+class Tally:
+    """What a run did, for the lines at its end."""
+
+    n_texts: int = 0
+    n_tokens: int = 0
+    n_done_before: int = 0
+    n_cached: int = 0
+    n_cached_tokens: int = 0
+    cut: list[str] = field(default_factory=list)  # ids of the first of them
+    n_cut: int = 0
+    n_blank: int = 0
+    skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
+
+    def add(self, name: str, result: Embedded) -> None:
+        """Count a text that was embedded."""
+        self.n_texts += 1
+        self.n_tokens += result.prompt_tokens
+        if result.cached:
+            self.n_cached += 1
+            self.n_cached_tokens += result.prompt_tokens
+        if result.truncated:
+            self.n_cut += 1
+            if len(self.cut) < _NAMED_AT_MOST:
+                self.cut.append(name)
+
+
+class Run:
+    """Reads, embeds and writes text by text. Texts that the output has from an earlier run are passed over."""
+
+    def __init__(
+        self,
+        embedder: Embedder | RemoteEmbedder,
+        request: EmbedRequest,
+        out: Output,
+        show: Meter,
+        batches: Batches,
+        tally: Tally,
+        *,
+        dim: int,
+        skip: bool,
+        blank: Blank | None,
+    ) -> None:
+        """With `skip`, texts that fail are listed in the tally; `blank` says what becomes of blank ones."""
+        self._embedder, self._request, self._out, self._dim = embedder, request, out, dim
+        self._show, self._batches, self._tally = show, batches, tally
+        self._skip, self._blank = skip, blank
+        self._last_done = max(out.done, default=-1)
+        # Items that are not written yet: the embedder has their texts, or, for an item with a problem, a row of
+        # zeros is due once all items before it are written.
+        self._given: deque[tuple[int, Item]] = deque()
+        self._is_read = False  # whether the source was read to its end
+        self._failure: InputError | None = None
+
+    def go(self, source: Source, tell: Tell) -> None:
+        """Raises the first error once all texts before it are written, KeyboardInterrupt between two batches."""
+        request = replace(self._request, texts=self._wanted(source, tell))
+        for result in self._embedder.stream(request, self._computed):
+            index, item = self._given.popleft()
+            if isinstance(result, TextError):
+                if not self._skip:
+                    raise InputError(f"{item.id} {result.message}")
+                self._tally.skipped[index] = f"{item.id} {result.message}"
+                if self._blank == "zeros":
+                    self._write_zeros(index, item)
+                else:
+                    self._show.skipped(item.n_bytes)
+            else:
+                vector, tokens = result.vector, result.prompt_tokens
+                self._out.write(Record(index, item.id, item.text, tokens, result.truncated, vector, item.kept))
+                self._tally.add(item.id, result)
+                self._show.kept(item.n_bytes, tokens, cached=result.cached)
+            self._write_due_zeros()
+        if self._failure is not None:
+            raise self._failure
+        if not (self._tally.n_texts or self._tally.n_done_before or self._tally.skipped):
+            why = ": all of them are blank" if self._tally.n_blank else ""
+            raise InputError(f"there are no texts in the input{why}")
+
+    def _wanted(self, source: Source, tell: Tell) -> Iterator[str]:
+        items = self._batches.reading(source.read(tell))
+        for index, item in enumerate(items):
+            if index in self._out.done:
+                _check_same(index, item, *self._out.done[index])
+                self._tally.n_done_before += 1
+                self._show.skipped(item.n_bytes)
+                continue
+            if self._blank == "zeros" and index < self._last_done:
+                raise OutputError(f"the output has no row for {item.id}: it was begun without --blank zeros")
+            if item.problem is None:
+                self._given.append((index, item))
+                yield item.text
+            elif self._skip or self._is_excused(item):
+                self._leave_out(index, item)
+            else:
+                has_others = bool(self._tally.n_texts or self._given or self._out.done) or _may_go_on(source, item)
+                has_others = has_others or any(one.problem is None for one in items)
+                self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
+                break
+        self._is_read = True
+
+    def _is_excused(self, item: Item) -> bool:
+        return item.is_blank and self._blank in ("zeros", "skip")
+
+    def _leave_out(self, index: int, item: Item) -> None:
+        if self._is_excused(item):
+            self._tally.n_blank += 1
+        else:
+            self._tally.skipped[index] = f"{item.id} {item.problem}"
+        if self._blank == "zeros":
+            self._given.append((index, item))
+            self._write_due_zeros()
+        else:
+            self._show.skipped(item.n_bytes)
+
+    def _write_due_zeros(self) -> None:
+        """Write the rows of zeros that no text stands before."""
+        while self._given and self._given[0][1].problem is not None:
+            self._write_zeros(*self._given.popleft())
+
+    def _write_zeros(self, index: int, item: Item) -> None:
+        zeros = np.zeros(self._dim, np.float32)
+        self._out.write(Record(index, item.id, item.text, 0, False, zeros, item.kept, blank=True))
+        self._show.skipped(item.n_bytes, n_there=1)
+
+    def _computed(self, n_texts: int, n_tokens: int) -> None:
+        self._show.computed(n_texts, n_tokens)
+        if self._given or not self._is_read:
+            self._batches.check()
+
+
+def _may_go_on(source: Source, item: Item) -> bool:
+    """Whether records may follow that nobody should wait for: a pipe may stay open without end."""
+    return None in source.paths and not source.layout.is_whole and item.cause != "file"
+
+
+def _check_same(index: int, item: Item, name: str, digest: str) -> None:
+    """Compare an item with the id and the digest that the output has at its index. Raises OutputError."""
+    if item.id != name:
+        raise OutputError(
+            f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"
+        )
+    if (item.problem is None or item.is_blank) and text_digest(item.text) != digest:
+        raise OutputError(
+            f"{item.id} is not the text it was when the output was begun (edited, or another field or column); "
+            "write to a new file"
+        )

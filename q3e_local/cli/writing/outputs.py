@@ -1,0 +1,214 @@
+"""Where embeddings go: stdout, a file that lands whole, or one that grows record by record and can be resumed.
+
+Knows files and what is in one already; leaves the bytes of a record to formats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from q3e_local.cli.stopping import uninterrupted
+from q3e_local.cli.writing import resume
+from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
+from q3e_local.cli.writing.record import About, Record
+from q3e_local.errors import OptionError, OutputError
+from q3e_local.folders import state_folder
+from q3e_local.landing import landing
+
+
+class Output:
+    """An open output. `done` is what a resumed file has already."""
+
+    def __init__(self, writer: Writer, name: str, done: resume.Done | None = None) -> None:
+        self._writer, self._name = writer, name
+        self.done = done or {}
+        self.n_written = 0
+
+    def write(self, record: Record) -> None:
+        """Write one record whole, Ctrl-C or not. Raises OutputError."""
+        try:
+            with uninterrupted():
+                self._writer.write(record)
+                self.n_written += 1
+        except OSError as error:
+            raise cannot_write(self._name, error) from None
+
+    def finish(self) -> None:
+        """Complete the output with what was written."""
+        with uninterrupted():
+            self._writer.finish()
+
+
+def choose_format(asked: str | None, path: Path | None) -> str:
+    """The format asked for, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
+
+    Raises OptionError for a suffix that says nothing, and for binary formats on a terminal.
+    """
+    to_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
+    if asked is not None:
+        if asked in BINARY and to_terminal:
+            raise OptionError(f"{asked} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
+        return asked
+    if path is None:
+        return "table" if to_terminal else "jsonl"
+    if path.suffix.lower() not in SUFFIXES:
+        raise OptionError(f"{path} does not say its format: end it in {', '.join(SUFFIXES)}, or give --format")
+    return SUFFIXES[path.suffix.lower()]
+
+
+def settle(path: Path | None) -> Path | None:
+    """The file to write, None for stdout (`-`): where a link points, so that the link stays. Raises OutputError."""
+    if path is None or path == Path("-"):
+        return None
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"{path} is no regular file; pipe the output there instead")
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us, links in a circle
+        raise cannot_write(str(path), error) from None
+
+
+def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> None:
+    """Refuse what cannot work before the model is loaded. Raises OptionError or OutputError."""
+    if resuming and force:
+        raise OptionError("--resume keeps what is there, --force replaces it: give one of them")
+    if resuming and (path is None or form not in RESUMABLE):
+        raise OptionError(f"--resume needs -o with a {' or '.join('.' + name for name in RESUMABLE)} file")
+    if path is None:
+        if sys.stdout is None:
+            raise OutputError("stdout is closed; write to a file with -o FILE")
+        return
+    try:
+        is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
+        taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
+    except OSError as error:
+        raise cannot_write(str(path), error) from None
+    if is_folder:
+        raise OutputError(f"{path} is a folder; name a file in it")
+    if not has_folder:
+        raise OutputError(f"there is no folder {path.parent} to write {path.name} into")
+    if taken and not resuming and not force:
+        way = (
+            "continue it with --resume, or replace it with --force"
+            if form in RESUMABLE
+            else "replace it with --force"
+        )
+        raise OutputError(f"{path if path.exists() else resume.rows_file(path)} exists; {way}")
+
+
+@contextmanager
+def open_output(path: Path | None, form: str, about: About, resuming: bool) -> Iterator[Output]:
+    """The output for one run. Complete when the block ends well.
+
+    When it does not, a resumable file keeps its whole records, any other file is as if nothing had been
+    written, and stdout has whole records. Raises OutputError when it cannot be written, or not be continued.
+    """
+    name = "to stdout" if path is None else str(path)
+    of_block: OSError | None = None
+    try:
+        with _opened(path, name, form, about, resuming) as output:
+            try:
+                yield output
+            except OSError as error:
+                of_block = error
+                raise
+    except OSError as error:
+        if error is of_block:  # not the output's: that one tells by itself
+            raise
+        raise cannot_write(name, error) from None
+
+
+def cannot_write(name: str, error: Exception) -> OutputError:
+    """What the user is told of it."""
+    return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
+
+
+def _opened(path: Path | None, name: str, form: str, about: About, resuming: bool) -> AbstractContextManager[Output]:
+    if path is None:
+        return _to_stdout(name, form, about)
+    if form in RESUMABLE:
+        return _growing(path, form, about, resuming)
+    return _whole(path, form, about)
+
+
+@contextmanager
+def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
+    if form not in BINARY:
+        output = Output(FORMATS[form](cast(BinaryIO, _Stdout()), about), name)
+        yield output
+        output.finish()
+        return
+    # Binary formats go back to their header, which a pipe cannot.
+    with tempfile.TemporaryFile() as stream:
+        with _finished(FORMATS[form](stream, about), name) as output:
+            yield output
+        stream.seek(0)
+        shutil.copyfileobj(stream, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+class _Stdout:
+    """stdout as it is at each write: while a live line is on the terminal, it is one that this makes way for."""
+
+    def write(self, data: bytes) -> int:
+        return sys.stdout.buffer.write(data)
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
+    with landing(path) as stream, _finished(FORMATS[form](stream, about), str(path)) as output:
+        yield output
+
+
+@contextmanager
+def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Output]:
+    opened = resume.open_npy if form == "npy" else resume.open_jsonl
+    with (
+        _alone(path),
+        opened(path, about, resuming) as (writer, done),
+        _finished(writer, str(path), done) as output,
+    ):
+        yield output
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
+    from filelock import FileLock, Timeout
+
+    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    lock = FileLock(state_folder() / "outputs" / f"{key}.lock")
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{path} is being written by another process; wait for it, or write to a new file"
+        ) from None
+    except OSError:
+        pass  # a home that cannot be written: no reason to refuse an output elsewhere
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _finished(writer: Writer, name: str, done: resume.Done | None = None) -> Iterator[Output]:
+    """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
+    output = Output(writer, name, done)
+    try:
+        yield output
+    finally:
+        output.finish()

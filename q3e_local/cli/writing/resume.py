@@ -1,0 +1,219 @@
+"""Files that grow record by record: opened new, or continued where an earlier run stopped.
+
+Knows how to find the whole records of an interrupted file, and refuses what does not continue it. A `.npy` has
+no room for ids, so its rows are described, a line each, in `FILE.rows.jsonl` beside it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from q3e_local.cli.writing.formats import JsonLines, Npy, Writer
+from q3e_local.cli.writing.record import FIELDS, About, Record, row_fields
+from q3e_local.errors import OutputError
+
+Done = dict[int, tuple[str, str]]
+"""Id and text digest of the texts that a file has, by their index."""
+
+Opened = tuple[Writer, Done]
+
+_BEGINNING = b'{"index":'  # of every line of ours
+
+
+@contextmanager
+def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
+    """A writer at the end of the file's whole records, and what each of them is of.
+
+    Raises OutputError when what is there is of another space or dtype, has other kept fields, or is no output of
+    this command.
+    """
+    continuing = resuming and _has_content(path)
+    try:
+        with _open(path) as stream:
+            done: Done = {}
+            if continuing:
+                done, end = _read_lines(path, stream, about)
+                stream.seek(end)
+                stream.truncate()
+                yield JsonLines(stream, about), done
+            else:
+                with _begun(lambda: JsonLines(stream, about), stream) as writer:
+                    yield writer, done
+    finally:
+        if not _has_content(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
+    """The same for a `.npy` and the lines about its rows."""
+    rows_path = rows_file(path)
+    continuing = resuming and _has_content(path)
+    if continuing and not rows_path.exists():
+        raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
+    try:
+        with _open(rows_path) as rows, _open(path) as stream:
+            done: Done = {}
+            if continuing:
+                done, _ = _read_lines(rows_path, rows, about)
+                # Killed between a row and its line, or before either reached the disk: keep what both have.
+                n_rows = min(_n_rows(path, stream, about), len(done))
+                done = dict(list(done.items())[:n_rows])
+                _keep_lines(rows, n_rows)
+                _keep_rows(stream, about, n_rows)
+                yield _NpyWithRows(Npy(stream, about, n_rows), rows, about), done
+            else:
+                with _begun(lambda: _NpyWithRows(Npy(stream, about), rows, about), rows, stream) as writer:
+                    yield writer, done
+    finally:
+        for each in () if continuing else (rows_path, path):
+            if not _has_content(each):
+                each.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open without truncating: with --force the old content is lost only when the first record is written."""
+    stream: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+    return stream
+
+
+@contextmanager
+def _begun(begin: Callable[[], Writer], *streams: BinaryIO) -> Iterator[Writer]:
+    """A writer onto emptied files. They are emptied with the first record, or when a run ends well without one."""
+    writer = _Begun(begin, streams)
+    yield writer
+    writer.empty()
+
+
+class _Begun:
+    def __init__(self, begin: Callable[[], Writer], streams: Sequence[BinaryIO]) -> None:
+        self._begin, self._streams = begin, streams
+        self._writer: Writer | None = None
+
+    def empty(self) -> None:
+        for stream in self._streams if self._writer is None else ():
+            stream.seek(0)
+            stream.truncate()
+
+    def write(self, record: Record) -> None:
+        if self._writer is None:
+            self.empty()
+            self._writer = self._begin()
+        self._writer.write(record)
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.finish()
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def rows_file(path: Path) -> Path:
+    """Where the ids and token counts of a `.npy` are."""
+    return path.with_name(f"{path.name}.rows.jsonl")
+
+
+class _NpyWithRows:
+    def __init__(self, npy: Npy, rows: BinaryIO, about: About) -> None:
+        self._npy, self._rows, self._about = npy, rows, about
+
+    def write(self, record: Record) -> None:
+        self._npy.write(record)
+        fields = row_fields(record, self._about) | {"row": self._npy.n_rows - 1}
+        self._rows.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+        self._rows.flush()
+
+    def finish(self) -> None:
+        self._npy.finish()
+        self._rows.flush()
+
+
+def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
+    """What every whole line is of, and where the last one ends."""
+    done: Done = {}
+    end = 0
+    for number, line in enumerate(stream, 1):
+        foreign = OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed")
+        if not line.endswith(b"\n"):
+            # Cut off within a record of ours, or a file of somebody else's that must not be cut.
+            if not line.startswith(_BEGINNING[: len(line)]):
+                raise foreign
+            break
+        end += len(line)
+        try:
+            fields = orjson.loads(line)
+            space, dtype = fields["space"], fields.get("dtype", "float32")
+            index, name, digest = fields["index"], fields["id"], fields["text_sha256"]
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise foreign from None
+        _check(path, space, dtype, about)
+        _check_fields(path, fields, about)
+        done[index] = name, digest
+    return done, end
+
+
+def _check(path: Path, space: Any, dtype: Any, about: About) -> None:
+    if space != about.space:
+        raise OutputError(
+            f"cannot continue {path}: it holds vectors of the space {space}, these would be of {about.space} "
+            "(another model file, dim or instruction); write to a new file"
+        )
+    if dtype != about.dtype:
+        raise OutputError(f"cannot continue {path}: it holds {dtype} vectors, not {about.dtype}; write to a new file")
+
+
+def _check_fields(path: Path, fields: dict[str, Any], about: About) -> None:
+    kept = sorted(fields.keys() - FIELDS)
+    if kept != sorted(about.keep):
+        raise OutputError(
+            f"cannot continue {path}: it was begun with {_keep(kept)}, not with {_keep(list(about.keep))}; "
+            "write to a new file"
+        )
+    if fields.get("blank") and not about.has_zeros:
+        raise OutputError(f"cannot continue {path}: it has rows of zeros for blank texts; give --blank zeros")
+
+
+def _keep(names: Sequence[str]) -> str:
+    return f"--keep {','.join(names)}" if names else "no --keep"
+
+
+def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
+    """Whole rows after the header, whatever count it states: that is written last."""
+    row = about.empty()
+    try:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        shape, dtype = (), None
+    if len(shape) != 2 or shape[1] != row.shape[1] or dtype != row.dtype:
+        raise OutputError(f"cannot continue {path}: it is no array of shape (n, {row.shape[1]}) and type {row.dtype}")
+    begin = stream.tell()
+    return (stream.seek(0, io.SEEK_END) - begin) // _row_bytes(about)
+
+
+def _keep_rows(stream: BinaryIO, about: About, n_rows: int) -> None:
+    stream.seek(0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    stream.truncate(stream.tell() + n_rows * _row_bytes(about))
+
+
+def _row_bytes(about: About) -> int:
+    row = about.empty()
+    return int(row.shape[1]) * row.dtype.itemsize
+
+
+def _keep_lines(stream: BinaryIO, n_lines: int) -> None:
+    stream.seek(0)
+    for _ in range(n_lines):
+        stream.readline()
+    stream.truncate(stream.tell())
