@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from q3e_local.llama.endings import advice, ended, manner
+from q3e_local.wording.endings import advice, ended, manner
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from q3e_local.errors import CrashError, Q3EError
 from q3e_local.llama.child import Child
-from q3e_local.llama.endings import advice, manner
 from q3e_local.llama.kernels import choice
+from q3e_local.wording.endings import advice, manner
 
 _SPARE_BYTES = 500_000_000  # of a disk: a full one breaks other programs
 

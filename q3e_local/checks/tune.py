@@ -20,10 +20,10 @@ from typing import Protocol
 from q3e_local import machine
 from q3e_local.checks.tune_child import ModelInChild
 from q3e_local.errors import CrashError, NotEnoughMemoryError
-from q3e_local.llama.endings import manner
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Place
 from q3e_local.llama.settings.trials import Race
+from q3e_local.wording.endings import manner
 
 LENGTHS = {"short": 16, "medium": 128}  # tokens of a text
 N_BATCHES = (1024, 2048)  # smaller ones than the default have won nowhere

@@ -17,7 +17,7 @@ from gguf import LlamaFileType
 from q3e_local import machine
 from q3e_local.errors import ConversionError
 from q3e_local.gguf.header import Header
-from q3e_local.llama.endings import ended
+from q3e_local.wording.endings import ended
 
 FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from q3e_local.errors import CrashError, EngineError, NotEnoughMemoryError, Q3EError
-from q3e_local.llama.endings import ended
+from q3e_local.wording.endings import ended
 
 logger = logging.getLogger(__name__)
 

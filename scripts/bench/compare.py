@@ -45,8 +45,8 @@ from q3e_local import machine
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
-from q3e_local.llama.endings import manner
 from q3e_local.models.installed import locate
+from q3e_local.wording.endings import manner
 
 ROUNDS_OF_LONGEST = 3  # of 8,192-token texts, minutes each, however many of the others
 SETTLE_S = 0.3  # threads that are done wait busily for a moment

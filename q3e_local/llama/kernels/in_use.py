@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from q3e_local import machine
 from q3e_local.errors import OptionError
 from q3e_local.llama import binding, proved
-from q3e_local.llama.endings import REBUILD
 from q3e_local.llama.kernels import library as kernel_library
 from q3e_local.llama.kernels.choice import OFF, VARIABLE, Kernels, Taken, wanted
 from q3e_local.llama.kernels.library import DoubtError, Library
+from q3e_local.wording.endings import REBUILD
 
 logger = logging.getLogger("q3e_local.llama")
 

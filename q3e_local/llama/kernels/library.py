@@ -13,8 +13,8 @@ from ctypes import c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
 
 from q3e_local.llama import binding
-from q3e_local.llama.endings import REBUILD
 from q3e_local.llama.kernels.choice import Taken
+from q3e_local.wording.endings import REBUILD
 
 # Where kernels/build.py and the wheel put it.
 LIBRARY = Path(__file__).with_name("q3e_kernels.so")

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from q3e_local.llama.endings import ended
 from q3e_local.llama.kernels.library import Library
 from q3e_local.llama.kernels.proof import DisagreementError, Proof
+from q3e_local.wording.endings import ended
 
 _PATIENCE_S = 60.0  # it takes a second where nothing else wants the CPU
 _DISAGREES = 3  # exit code

@@ -24,10 +24,10 @@ from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
 from q3e_local.llama.child import SPAWN, exit_code, start_unsignalled
-from q3e_local.llama.endings import ended
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.child import BEGUN, Facts, OpenEngine, Piece, run
 from q3e_local.server.workers.liveness import Bounds, Liveness, Progress, Task
+from q3e_local.wording.endings import ended
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import psutil
 from comparison import client
 from comparison.kind import NotHereError
 from comparison.workloads import Given, Workload
-from q3e_local.llama.endings import manner
+from q3e_local.wording.endings import manner
 
 HERE = Path(__file__).parent
 START_S = 600  # 4B takes a while on a slow disk, more where a contender repacks its weights
