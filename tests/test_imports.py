@@ -21,21 +21,15 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors",
-        "vectors space folders checksum landing files machine counts nearest tables address wording",
-        "reading",
-        "gguf_header model_file gguf",
-        "cache",
-        "prompts batching request engine lookup stream text_model embedder parting embedding",
-        "endings child kernel_choice tuning plan trials tuned llama",
-        "convert",
-        "card catalog aliases fitting download elsewhere store naming pull airgap models",
-        "search",
-        "jobs",
+        "errors vectors space folders files landing machine wording",
+        "gguf cache reading",
+        "embedding convert",
+        "llama",
+        "models search jobs",
         "q3e_local",  # load() joins the parts
-        "verify doctor bench tune tune_child checks",
-        "server",
-        "remote cli __main__",
+        "checks server",
+        "cli",
+        "__main__",
     )
 ]
 # Who may import what is not ours and not Python's.
@@ -119,7 +113,7 @@ def test_every_module_has_a_room() -> None:
 def test_imports_go_one_way(name: str) -> None:
     for other in imports(name):
         if other in MODULES and name.split(".")[0] != other.split(".")[0]:
-            assert room(other) <= room(name), f"{name} imports {other}"
+            assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
 
 
 def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:
