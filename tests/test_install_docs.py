@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 import pytest
+from paths import ROOT
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
 from q3e_local import folders
 from q3e_local.cli import main
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OF_FOLDERS = ("data", "config", "state", "cache")

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ import pytest
 from click.testing import CliRunner
 from command import expected
 from fake_service import served
+from paths import ROOT
 
 from q3e_local.cli import main
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
-ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
 PAGES = (*READMES, "docs/models.md", "docs/models.zh-CN.md")
 

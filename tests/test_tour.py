@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from pathlib import Path
 
 import nbformat
 import pytest
+from paths import ROOT
 
-TOUR = Path(__file__).parent.parent / "examples" / "tour.ipynb"
+TOUR = ROOT / "examples" / "tour.ipynb"
 
 
 def outputs(notebook) -> list[list[tuple[str, str]]]:

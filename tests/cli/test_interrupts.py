@@ -1,0 +1,248 @@
+"""Ctrl-C on a terminal: what is computed is kept, what is said to be kept is there, and a second one never waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import write
+from paths import TESTS
+
+from q3e_local import VectorIndex
+
+if sys.platform == "win32":
+    pytest.skip("no pseudo-terminals", allow_module_level=True)
+
+from screen import Gates, on_screen, wait_until  # it imports what Windows lacks
+
+CTRL_C = b"\x03"
+GATED = [sys.executable, str(TESTS / "gated_engine.py")]
+# 6 ids each: eight to a batch, of which a window fills two.
+TEXTS = [f"line{number:02}" for number in range(60)]
+FINISHING = "finishing this batch; Ctrl-C again ends at once"
+
+
+@pytest.fixture(autouse=True)
+def _texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"my texts.txt": "\n".join(TEXTS)})
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Gates:
+    return Gates(tmp_path / "gates", n_open=2)
+
+
+def gated(*arguments: object) -> list[str]:
+    return [*GATED, *(str(one) for one in arguments)]
+
+
+def n_kept(name: str) -> int:
+    """Whole records in an output, read as its users do."""
+    if name.endswith(".npy"):
+        vectors = np.load(name)
+        assert len(vectors) == len(Path(f"{name}.rows.jsonl").read_text().splitlines())
+        return len(vectors)
+    return len([json.loads(line) for line in Path(name).read_text().splitlines()])
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates):
+    arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name)
+    with on_screen(gated(*arguments), 160, 30, gates.environment) as screen:
+        gates.wait_for(3)
+        screen.wait_for(" of 60 texts")
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        assert screen.process.poll() is None
+        gates.open(3)
+        assert screen.end() == 130
+        first, last = screen.lines
+    assert not gates.has_begun(4)
+    assert first == FINISHING
+    n_texts = n_kept(name)
+    command = f"q3e-local {shlex.join(arguments)} --resume"
+    assert last == f"Interrupted: {n_texts} texts are in {name}; go on with: {command}"
+    assert 16 < n_texts < 60
+    # That command does go on.
+    gates.open("all")
+    environment = os.environ | gates.environment
+    got = subprocess.run(
+        gated(*shlex.split(last.partition("q3e-local ")[2])), capture_output=True, check=True, env=environment
+    )
+    assert got.stderr.decode().startswith(f"{60 - n_texts} texts ({n_texts} were there already), ")
+    assert n_kept(name) == 60
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
+    with on_screen(
+        gated("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name), 160, 30, gates.environment
+    ) as screen:
+        gates.wait_for(3)
+        screen.wait_for(" of 60 texts")
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        screen.press(CTRL_C)
+        assert screen.end() == 130
+        assert screen.lines[0] == FINISHING
+        assert screen.lines[1].startswith(f"Interrupted: {n_kept(name)} texts are in {name}; go on with: ")
+        assert len(screen.lines) == 2
+
+
+def test_when_the_last_batch_was_at_work_all_is_done(gates):
+    write(Path.cwd(), {"few.txt": "\n".join(TEXTS[:8])})
+    gates.close(1)
+    with on_screen(gated("embed", "-m", "demo", "--lines", "few.txt", "-o", "few.csv.npy"), 160, 30,
+                   gates.environment) as screen:  # fmt: skip
+        gates.wait_for(1)
+        screen.wait_for("0 of 8 texts")
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        gates.open("all")
+        assert screen.end() == 0
+        assert [line.split()[0] for line in screen.lines] == ["finishing", "8", "model"]
+    assert n_kept("few.csv.npy") == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["embed", "--lines"], "16 texts were written; with -o FILE.jsonl"),
+        (["embed", "--lines", "-o", "o.csv"], "nothing is kept of 16 texts: only .jsonl"),
+        (["similar"], ""),
+    ],
+)
+def test_where_nothing_can_be_kept_the_first_one_ends_at_once(arguments, said, gates):
+    with on_screen(gated(*arguments, "-m", "demo", "my texts.txt"), 160, 40, gates.environment) as screen:
+        gates.wait_for(3)
+        wait_until(lambda: " of 60 texts" in screen.lines[-1])
+        screen.press(CTRL_C)
+        assert screen.end() == 130
+        assert FINISHING not in screen.text
+        assert screen.lines[-1].startswith(f"Interrupted: {said}" if said else "Interrupted.")
+    assert not Path("o.csv").exists()
+
+
+def test_loading_is_not_waited_for(gates):
+    gates.close("load")
+    with on_screen(gated("embed", "-m", "demo", "my texts.txt"), 100, 30, gates.environment) as screen:
+        gates.wait_for("load")
+        screen.wait_for("loading demo")
+        screen.press(CTRL_C)
+        assert screen.end() == 130
+        assert screen.lines == ["Interrupted."]
+
+
+def test_being_ended_does_not_wait_for_the_batch(gates):
+    with on_screen(gated("embed", "-m", "demo", "--lines", "my texts.txt", "-o", "out.jsonl"), 160, 30,
+                   gates.environment) as screen:  # fmt: skip
+        gates.wait_for(3)
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.end() == 130
+        assert screen.lines[0].startswith(f"Interrupted: {n_kept('out.jsonl')} texts are in out.jsonl; go on with: ")
+
+
+def test_a_pipe_gets_one_line_about_it(gates):
+    arguments = ("embed", "-m", "demo", "--lines", "-", "-o", "out.jsonl")
+    process = subprocess.Popen(
+        gated(*arguments), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | gates.environment, start_new_session=True,
+    )  # fmt: skip
+    with process:
+        process.stdin.write("\n".join(TEXTS).encode())
+        process.stdin.close()
+        gates.wait_for(3)
+        process.send_signal(signal.SIGINT)
+        gates.open(3)
+        said = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert said == (
+        f"Interrupted: {n_kept('out.jsonl')} texts are in out.jsonl; go on with: "
+        f"q3e-local {' '.join(arguments)} --resume, given the same input\n"
+    )
+
+
+# Indexes.
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> None:
+    write(tmp_path, {f"notes/{number:02}.txt": f"line{number:02}" for number in range(60)})
+
+
+INDEX = ("index", "notes", "--db", "n.q3e", "-m", "demo", "--no-cache")
+
+
+def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
+    with on_screen(gated(*INDEX), 160, 30, gates.environment) as screen:
+        gates.wait_for(3)
+        screen.wait_for(" of 60 files")
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        gates.open(3)
+        assert screen.end() == 130
+        with VectorIndex("n.q3e") as index:
+            n_files = index.facts().n_files
+        assert n_files > 0
+        assert screen.lines == [
+            FINISHING,
+            f"Interrupted: {n_files} files are done and kept; go on with the others by: q3e-local {' '.join(INDEX)}",
+        ]
+    assert not gates.has_begun(4)
+
+
+def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
+    with on_screen(gated(*INDEX), 160, 30, gates.environment) as screen:
+        gates.wait_for(3)
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        screen.press(CTRL_C)
+        assert screen.end() == 130
+        with VectorIndex("n.q3e") as index:
+            assert screen.lines[-1].startswith(f"Interrupted: {index.facts().n_files} files are done and kept; ")
+
+
+def test_ctrl_c_is_how_watching_ends(notes, gates):
+    gates.open("all")
+    with on_screen(gated(*INDEX, "--watch"), 160, 30, gates.environment) as screen:
+        screen.wait_for("watching for changes; Ctrl-C ends")
+        screen.press(CTRL_C)
+        assert screen.end() == 0
+        assert screen.lines[-1] == "no longer watching"
+        assert "Interrupted" not in screen.text
+
+
+def test_a_rebuilding_says_what_is_kept_and_goes_on(notes, gates):
+    gates.open("all")
+    environment = os.environ | gates.environment
+    subprocess.run(gated(*INDEX), check=True, env=environment, stderr=subprocess.DEVNULL)
+    write(Path.cwd(), {f"notes/{number:03}.txt": f"more{number:03}" for number in range(40)})
+    subprocess.run(gated(*INDEX), check=True, env=environment, stderr=subprocess.DEVNULL)
+    gates.close("all")
+    rebuild = ("index", "rebuild", "--db", "n.q3e", "-m", "demo", "-d", "64", "--no-cache")
+    environment = gates.environment | {"DIGEST": "another model"}
+    for number in range(1, 9):  # a window of 64 chunks, eight to a batch
+        gates.open(number)
+    gates.forget()
+    with on_screen(gated(*rebuild), 160, 30, environment) as screen:
+        gates.wait_for(9)
+        screen.wait_for("64 of 100 chunks")
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        gates.open(9)
+        assert screen.end() == 130
+        command = f"q3e-local {' '.join(rebuild)}"
+        assert screen.lines[1:] == [f"Interrupted: 64 of 100 chunks are done and kept; go on with: {command}"]
+    gates.close(1)
+    with on_screen(gated(*rebuild), 160, 30, environment) as screen:
+        screen.wait_for("64 of 100 chunks")
+        gates.open("all")
+        assert screen.end() == 0

@@ -1,0 +1,223 @@
+"""What jobs take, and what they say of it: files, lines, ids, indexes, and options that would do nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from command import demo, expected, run, write
+from job_texts import LINES, objects, scores
+
+from q3e_local.cli.jobs import collection
+from q3e_local.folders import data_folder
+from q3e_local.search.chunk import Chunk
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import FileRecord, IndexSpace
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("Q3E_MODEL", "demo")
+    monkeypatch.setenv("Q3E_CACHE", "off")
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def index(path, chunks, file="a/notes.txt"):
+    vectors = expected([chunk.text for chunk in chunks]).vectors
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Database.create(path, IndexSpace("demo", demo().engine.digest, 256)) as database:
+        database.replace_file(FileRecord(file, 1, 1, "d"), chunks, vectors)
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_similar_compares_what_is_in_files_and_says_so(folder):
+    write(folder, {"a.md": LINES[0], "b.md": LINES[1], "home/x": ""})
+    result = run("similar", "a.md", "b.md")
+    assert (result.stdout, "comparing what is in a.md, b.md" in result.stderr) == (f"{scores()[0, 1]:.4f}\n", True)
+    assert "--text" in result.stderr
+    assert "home is a folder too; for the texts in it give --file home" in run("similar", "home", "b.md").stderr
+    words = run("similar", "--text", "a.md", "--text", "b.md")
+    assert float(words.stdout) == pytest.approx(scores(["a.md", "b.md"])[0, 1], abs=1e-4)
+
+
+def test_lines_are_those_of_the_file_whatever_the_ids_are(folder):
+    rows = "".join(f'{{"id": "{name}", "t": "{text}"}}\n' for name, text in zip("abcd", LINES, strict=False))
+    write(folder, {"x.jsonl": rows.replace('"a"', '"talk:7"'), "phrases.txt": LINES[0]})
+    found = objects("match", "x.jsonl", "phrases.txt", "--jsonl", "t", "--id", "id")
+    assert [(one["line"], one["id"]) for one in found] == [(1, "talk:7"), (2, "b"), (3, "c"), (4, "d")]
+    (chapter,) = objects("cluster", "--chapters", "x.jsonl", "--jsonl", "t", "--id", "id", "-k", "1")
+    assert (chapter["first_line"], chapter["last_line"], chapter["first"]) == (1, 4, "talk:7")
+    write(folder, {"x.csv": "id,t\n\n" + "".join(f'talk:7,"{text}\nmore"\n' for text in LINES[:2])})
+    found = objects("match", "x.csv", "phrases.txt", "--csv", "t", "--id", "id")
+    assert [one["line"] for one in found] == [3, 5]
+
+
+def test_whole_files_and_vectors_have_no_lines_and_vectors_are_one_transcript(folder):
+    write(folder, {"n/a.txt": LINES[0], "n/b.txt": LINES[1]})
+    found = objects("cluster", "--chapters", "n")
+    assert [(one["source"], one["first_line"], one["last_line"]) for one in found] == [
+        ("n/a.txt", None, None),
+        ("n/b.txt", None, None),
+    ]
+    assert table(run("cluster", "--chapters", "n", "--format", "csv").stdout)[1]["source"] == "n/b.txt"
+    shown = run("cluster", "--chapters", "n", "--format", "table").stdout.split("\n")[0].split()
+    assert shown == ["chapter", "source", "first", "last", "score", "central"]
+    run("embed", "n", "-o", "x.npy")
+    (one,) = objects("cluster", "--chapters", "x.npy", "-k", "1")
+    assert (one["source"], one["size"], one["first_line"]) == ("x.npy", 2, None)
+
+
+def test_a_chapter_of_an_index_ends_with_the_last_line_of_its_last_chunk(folder):
+    index(folder / "x.q3e", [Chunk(LINES[0], line=1, last_line=4), Chunk(LINES[1], line=5, last_line=9)])
+    (one,) = objects("cluster", "--chapters", "x.q3e", "-k", "1")
+    assert (one["first_line"], one["last_line"]) == (1, 9)
+
+
+def test_phrases_are_the_same_by_their_characters_and_rows_by_their_numbers(folder):
+    np.save("two.npy", expected(LINES[:2]).vectors)
+    write(
+        folder,
+        {
+            "two.npy.rows.jsonl": "".join(
+                f'{{"index":{n},"id":"x","text_sha256":"0","space":"q3e1-{demo().engine.digest[:16]}-256-plain"}}\n'
+                for n in range(2)
+            ),
+            "heard.txt": LINES[0],
+            "cafe.txt": "caf\u00e9\ncafe\u0301\n预算\n",
+        },
+    )
+    (found,) = objects("match", "heard.txt", "two.npy")
+    assert found["second_score"] == pytest.approx(scores()[0, 1], abs=1e-5)
+    result = run("match", "heard.txt", "cafe.txt", "--json")
+    assert "1 phrase there more than once" in result.stderr
+    assert "one of 2 phrases" in result.stderr
+
+
+def test_a_file_of_clusters_has_every_text_and_says_which_are_central(folder):
+    write(folder, {"lines.txt": "\n".join(LINES)})
+    assert run("cluster", "--lines", "lines.txt", "-k", "2", "--central", "1", "-o", "t.csv").exit_code == 0
+    found = table((folder / "t.csv").read_text(encoding="utf-8"))
+    assert sorted(row["text"] for row in found) == sorted(LINES)
+    assert [row["cluster"] for row in found if row["central"]] == ["1", "2"]
+    shown = run("cluster", "--lines", "lines.txt", "-k", "2", "--central", "1", "--format", "table").stdout
+    assert len(shown.splitlines()) == 3
+
+
+def test_the_same_text_matches_at_a_threshold_of_one(folder):
+    texts = [f"{text} {n}" for n in range(40) for text in LINES]
+    write(folder, {"x.txt": "\n".join(texts)})
+    found = objects("match", "x.txt", "x.txt", "--threshold", "1")
+    assert [one["text"] for one in found if one["match"] is None] == []
+    assert max(one["score"] for one in found) <= 1
+    assert max(max(one["scores"]) for one in objects("similar", "--file", "x.txt")) <= 1
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "b.DOCX"])
+@pytest.mark.parametrize("command", ["duplicates", "embed"])
+def test_documents_that_only_an_index_reads_are_named(command, name, folder):
+    write(folder, {f"n/{name}": b"%PDF\xff", "n/c.md": LINES[0], "n/d.md": LINES[0]})
+    result = run(command, "n")
+    assert (result.exit_code, "only q3e-local index reads" in result.stderr) == (1, True)
+    assert "iconv" not in result.stderr
+
+
+def test_inspect_lists_what_it_skips(folder):
+    write(folder, {"bad.txt": b"the cat\nprices \xff\nthe dog\n"})
+    result = run("inspect", "--lines", "bad.txt", "--skip-errors")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (3, 2)
+    assert "1 skipped:\n  bad.txt:2 is not UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["duplicates", "inspect"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--threads", "1"), "--threads is for texts that are embedded now"),
+        (("--explain",), "--explain is for texts that are embedded now"),
+        (("--offline",), "--offline is for texts that are embedded now"),
+        (("-m", "demo"), "--model is for texts that are embedded now"),
+        (("--glob", "*.md"), "x.npy"),
+        (("--jsonl", "t"), "x.npy has vectors"),
+    ],
+)
+def test_options_that_would_do_nothing_to_vectors_are_refused(command, options, said):
+    np.save("x.npy", np.eye(3, 32, dtype=np.float32))
+    result = run(command, "x.npy", *options)
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+def test_how_to_embed_may_be_said_where_one_side_is_embedded(folder):
+    write(folder, {"heard.txt": LINES[0], "phrases.txt": "\n".join(LINES)})
+    run("embed", "--lines", "phrases.txt", "-o", "phrases.npy")
+    result = run("match", "heard.txt", "phrases.npy", "-m", "demo", "--task", "sts", "--no-cache")
+    assert result.exit_code == 0, result.output
+    assert "heard.txt and phrases.npy were embedded with different instructions" in result.stderr
+    assert "different instructions" not in run("match", "heard.txt", "phrases.npy").stderr
+    assert run("match", "phrases.npy", "phrases.npy", "--task", "sts").exit_code == 2
+
+
+def test_a_space_that_is_none_is_refused_in_a_sentence(folder):
+    np.save("x.npy", np.eye(2, 64, dtype=np.float32))
+    row = '{"index":%d,"id":"x","text_sha256":"0","space":"foo"}\n'
+    write(folder, {"x.npy.rows.jsonl": row % 0 + row % 1})
+    result = run("duplicates", "x.npy", "-d", "32")
+    assert (result.exit_code, "names the space 'foo', which is none" in result.stderr) == (1, True)
+
+
+def test_an_index_is_named_as_search_names_it():
+    index(data_folder() / "indexes" / "notes.q3e", [Chunk(text, line=n) for n, text in enumerate(LINES, 1)])
+    (found, _) = objects("duplicates", "--index", "notes", "--threshold", "0.9")
+    assert [member["id"] for member in found["members"]] == ["a/notes.txt:1", "a/notes.txt:2", "a/notes.txt:5"]
+    missing = run("duplicates", "--index", "other")
+    assert (missing.exit_code, "there is no index named other" in missing.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cluster", "--lines", "x.txt", "-k", "9"), "-k must be between 1 and the number of texts, 3, got 9"),
+        (
+            ("cluster", "--chapters", "--lines", "x.txt", "y.txt", "-k", "2"),
+            "-k is for one transcript, there are 2 files",
+        ),
+        (("cluster", "--chapters", "--lines", "x.txt", "-k", "9"), "must be between 1 and that of the texts, 3"),
+        (("plot", "--lines", "x.txt", "--method", "tsne", "-o", "x.html"), "tsne needs at least 4 texts, got 3"),
+        (("duplicates", "x.txt"), "this needs at least 2"),
+    ],
+)
+def test_what_the_number_of_texts_forbids_is_said_before_a_model_is_loaded(arguments, said, folder, monkeypatch):
+    write(folder, {"x.txt": "one\ntwo\nthree\n", "y.txt": "four\n"})
+    monkeypatch.setattr("q3e_local.load", None)
+    result = run(*arguments)
+    assert said in result.stderr
+    assert result.exit_code in (1, 2)
+
+
+def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
+    loaded = []
+    computing = collection.computing
+    monkeypatch.setattr(collection, "computing", lambda *given: loaded.append(given[0]) or computing(*given))
+    write(folder, {"heard.txt": "three\nfour\n", "phrases.txt": "五\n"})
+    assert run("match", "heard.txt", "phrases.txt").exit_code == 0
+    assert loaded == ["demo"]
+
+
+def test_a_text_that_was_cut_is_marked():
+    found = objects("similar", "one two three four five", "one", "--max-tokens", "4", "--json")
+    assert [one["truncated"] for one in found] == [True, False]
+
+
+def test_copies_of_vectors_are_not_called_letters():
+    np.save("x.npy", np.ones((2, 32), np.float32) / np.sqrt(32))
+    result = run("duplicates", "x.npy")
+    assert "1 of the same vector" in result.stderr
+    assert "letter" not in result.stderr
+    assert json.loads(result.stdout)["size"] == 2

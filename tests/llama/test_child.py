@@ -1,0 +1,191 @@
+"""A child process answers calls, and its end is an error of the caller and nothing more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from paths import TESTS
+
+from q3e_local.errors import BadVectorError, CrashError, EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.llama.child import Child
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+class Adder:
+    """Adds to the number it was made with, or does what it is asked to."""
+
+    def __init__(self, start: int) -> None:
+        if start < 0:
+            raise ModelFileError("there is no such number")
+        self._sum = start
+
+    def add(self, number: int) -> int:
+        self._sum += number
+        return self._sum
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def fail(self, kind: str) -> None:
+        raise {
+            "ours": BadVectorError("no vector", 3),
+            "memory": MemoryError(),
+            "a mistake": KeyError("a mistake of ours"),
+        }[kind]
+
+    def end(self, number: int) -> None:
+        os.write(2, b"one\ntwo\n")
+        os.kill(os.getpid(), number)
+
+    def leave(self, code: int) -> None:
+        os._exit(code)
+
+    def log(self) -> None:
+        logging.getLogger("q3e_local.llama.engine").warning("a line from %s", "the child")
+        print("native code prints")  # noqa: T201
+
+    def begin(self, file: str) -> None:
+        Path(file).touch()
+        time.sleep(600)
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that must happen, however busy the machine is."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def adder() -> Iterator[Child]:
+    with Child(Adder, 10) as child:
+        yield child
+
+
+def test_the_object_lives_on_between_calls(adder: Child) -> None:
+    assert [adder.ask("add", 1), adder.ask("add", 2)] == [11, 13]
+    assert adder.ask("pid") != os.getpid()
+
+
+def test_errors_cross_as_they_are_and_the_child_lives_on(adder: Child) -> None:
+    with pytest.raises(BadVectorError, match="text 3: no vector"):
+        adder.ask("fail", "ours")
+    with pytest.raises(NotEnoughMemoryError, match="no memory left"):
+        adder.ask("fail", "memory")
+    with pytest.raises(EngineError, match="KeyError: 'a mistake of ours'"):
+        adder.ask("fail", "a mistake")
+    assert adder.ask("add", 1) == 11
+
+
+def test_what_making_the_object_raises_each_call_raises() -> None:
+    with Child(Adder, -1) as child:
+        for _ in range(2):
+            with pytest.raises(ModelFileError, match="no such number"):
+                child.ask("add", 1)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SIGILL", r"was ended by SIGILL \(this build of llama\.cpp .*\); its last words: one \| two"),
+        ("SIGABRT", r"was ended by SIGABRT \(llama\.cpp stopped itself\)"),
+        ("SIGSEGV", "was ended by SIGSEGV"),
+        ("SIGKILL", "was ended by SIGKILL"),
+    ],
+)
+def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(
+    adder: Child, name: str, said: str
+) -> None:
+    number = getattr(signal, name)
+    with pytest.raises(CrashError, match=said) as crash:
+        adder.ask("end", number)
+    assert (crash.value.exit_code, crash.value.last_words) == (-number, "one | two")
+    assert not adder.is_alive
+    with pytest.raises(CrashError, match=f"was ended by {name}"):
+        adder.ask("add", 1)
+
+
+def test_its_end_by_itself_is_one_too(adder: Child) -> None:
+    assert adder.is_alive
+    with pytest.raises(CrashError, match=r"ended with exit code 7; q3e-local doctor says what to do about it$"):
+        adder.ask("leave", 7)
+
+
+def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(
+    adder: Child, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adder.ask("log")
+    assert caplog.record_tuples == [("q3e_local.llama.engine", logging.WARNING, "a line from the child")]
+    adder.ask("add", 1)
+    assert capfd.readouterr() == ("", "")
+
+
+@posix
+def test_signals_for_the_whole_group_leave_it_at_its_work(adder: Child) -> None:
+    pid = adder.ask("pid")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert adder.ask("add", 1) == 11
+
+
+@posix
+def test_an_interrupted_call_ends_it(adder: Child, tmp_path: Path) -> None:
+    """Otherwise the next call would get the answer to this one."""
+    began = tmp_path / "began"
+
+    def interrupt() -> None:
+        until(began.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pid = adder.ask("pid")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            adder.ask("begin", str(began))
+    assert not adder.is_alive
+    assert not psutil.pid_exists(pid)
+
+
+def test_closing_ends_it_and_twice_is_fine() -> None:
+    threads = set(threading.enumerate())
+    child = Child(Adder, 0)
+    pid = child.ask("pid")
+    child.close()
+    child.close()
+    assert not psutil.pid_exists(pid)
+    assert set(threading.enumerate()) <= threads
+
+
+@posix
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit()", "child.close()"])
+def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path: Path, end: str) -> None:
+    began, script = tmp_path / "began", tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, threading, time\nfrom pathlib import Path\nfrom test_child import Adder\n"
+        "from q3e_local.llama.child import Child\n"
+        "if __name__ == '__main__':\n"
+        "    child = Child(Adder, 0)\n"
+        "    print(child.ask('pid'), flush=True)\n"
+        f"    threading.Thread(target=child.ask, args=('begin', {str(began)!r}), daemon=True).start()\n"
+        f"    while not Path({str(began)!r}).exists():\n        time.sleep(0.01)\n"
+        f"    {end}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
+    until(lambda: not psutil.pid_exists(int(done.stdout)))

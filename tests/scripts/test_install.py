@@ -1,0 +1,182 @@
+"""`make demo` and `scripts/install.py`: whoever waits for llama.cpp to compile sees what is being done."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from paths import ROOT
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "scripts" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PIP = """
+import sys, time
+for line in {lines!r}:
+    print(line, flush=True)
+{end}
+"""
+LINES = [
+    "Using pip 26.0",
+    "Collecting apsw>=3.50 (from q3e-local==0.1.0)",
+    "WARNING: a word of pip's own",
+    "Collecting llama-cpp-python==0.3.36",
+    "  Collecting scikit-build-core",
+    "  Installing collected packages: scikit-build-core",
+    "  Building wheel for llama-cpp-python (pyproject.toml): started",
+    "  [7/140] c++ -o ggml.o",
+]
+
+
+def installed(tmp_path: Path, lines: list[str], end: str, **options: float) -> tuple[int, list[str], str]:
+    """Exit code, the lines that a person sees without their times, and the log, for a pip that says `lines`."""
+    out, log = io.StringIO(), tmp_path / "install.log"
+    code = script().install([sys.executable, "-c", PIP.format(lines=lines, end=end)], log, out, **options)
+    shown = out.getvalue().splitlines()
+    assert all(re.match(r"  \d+:\d\d  ", line) for line in shown) or code
+    return code, [re.sub(r"^  \d+:\d\d  ", "", line) for line in shown], log.read_text()
+
+
+def test_each_phase_is_said_when_it_begins_and_all_of_pips_words_are_kept(tmp_path: Path) -> None:
+    end = "print('Installing collected packages: apsw, llama-cpp-python')"
+    code, shown, log = installed(tmp_path, LINES, end)
+    assert (code, shown) == (
+        0, ["collecting packages: apsw", "compiling llama.cpp", "installing the packages"]
+    )  # fmt: skip
+    assert log.splitlines()[: len(LINES)] == LINES
+
+
+@pytest.mark.parametrize("line", ["  [7/140] c++ -o ggml.o", "  [  5%] Building CXX object ggml.o"])
+def test_while_llama_cpp_compiles_it_is_seen_to_be_alive(tmp_path: Path, line: str) -> None:
+    """Until then the fake pip waits: it goes on once it has been said."""
+    flag = tmp_path / "said"
+    wait = f"import pathlib\nwhile not pathlib.Path({str(flag)!r}).exists():\n    time.sleep(0.01)"
+    part = "step 7 of 140" if "140" in line else "5 %"
+
+    class Screen(io.StringIO):
+        def write(self, text: str) -> int:
+            if part in text:
+                flag.touch()
+            return super().write(text)
+
+    screen = Screen()
+    command = [sys.executable, "-c", PIP.format(lines=[*LINES[:-1], line], end=wait)]
+    assert script().install(command, tmp_path / "log", screen, 0.05) == 0
+    assert f"compiling llama.cpp, {part}\n" in screen.getvalue()
+
+
+def test_a_pip_that_fails_is_shown_and_its_code_is_answered(tmp_path: Path) -> None:
+    code, shown, _ = installed(tmp_path, [*LINES, "error: no C++ compiler"], "sys.exit(3)")
+    assert code == 3
+    assert shown[-2] == "error: no C++ compiler"
+    assert shown[-1] == f"pip failed; all it said is in {tmp_path / 'install.log'}"
+
+
+def test_why_there_are_no_kernels_is_said_last(tmp_path: Path) -> None:
+    said = "Kernels: not compiled, and without them embedding is slower: no C++ compiler was found."
+    lines = [*LINES, f"  {said}", "Installing collected packages: q3e-local"]
+    out = io.StringIO()
+    command = [sys.executable, "-c", PIP.format(lines=lines, end="print('Successfully installed q3e-local')")]
+    assert script().install(command, tmp_path / "install.log", out) == 0
+    shown = out.getvalue().splitlines()
+    assert shown[-1] == said
+    assert sum("Kernels" in line for line in shown) == 1
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make")
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("library", "goal", "compiled"),
+    [
+        ("old", "demo", True),
+        ("new", "demo", False),
+        (None, "demo", False),  # pip has just tried, and its reason was said
+        ("old", "test", True),
+        (None, "test", True),
+        ("new", "kernels", True),  # a compiler may be another
+    ],
+)
+def test_make_compiles_the_kernels_again_when_a_source_is_newer(
+    tmp_path: Path, library: str | None, goal: str, compiled: bool
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    ages = {
+        "pyproject.toml": 1,
+        "constraints.txt": 1,
+        ".venv/.ready": 2,
+        ".venv/.ready-dev": 3,
+        "kernels/door.cpp": 5,
+    }
+    if library:
+        ages["q3e_local/llama/kernels/q3e_kernels.so"] = {"old": 4, "new": 6}[library]
+    for name, age in ages.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (age, age))
+    (tmp_path / ".venv" / "bin").mkdir()
+    for name in ("python", "q3e-local", "ruff", "mypy"):
+        program = tmp_path / ".venv" / "bin" / name
+        # Without a compiler build.py fails; the rest goes on.
+        program.write_text(f'#!/bin/sh\necho "ran: {name} $*"\n[ "$1" != kernels/build.py ]\n')
+        program.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    got = subprocess.run(["make", goal], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ran = [line for line in got.stdout.splitlines() if line.startswith("ran: ")]
+    assert ("ran: python kernels/build.py" in ran) is compiled
+    assert (got.returncode == 0) is (goal != "kernels")
+    if goal != "kernels":
+        assert ran[-1].startswith("ran: q3e-local embed" if goal == "demo" else "ran: python -m pytest")
+
+
+@needs_make
+@pytest.mark.parametrize("fails", [False, True])
+def test_make_demo_says_what_it_does_before_it_does_it(tmp_path: Path, fails: bool) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # Stands for Python: makes an environment whose programs say how they were called.
+    python = programs / "python3"
+    python.write_text(
+        '#!/bin/sh\necho "ran: python $*"\n[ "$1" = --version ] && exit 0\n'
+        f"mkdir -p .venv/bin; for name in python q3e-local; do\n"
+        f"printf '#!/bin/sh\\necho \"ran: %s $*\"\\nexit %s\\n' $name {3 if fails else 0} > .venv/bin/$name\n"
+        "chmod +x .venv/bin/$name; done\n"
+    )
+    python.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    got = subprocess.run(
+        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    lines = got.stdout.splitlines()
+    assert lines[0] == "Making an environment in .venv, with this Python:"
+    assert [line for line in lines if line.startswith("ran: ")][:3] == [
+        "ran: python --version",
+        "ran: python -m venv .venv",
+        "ran: python scripts/install.py --constraint constraints.txt --editable .",
+    ]
+    said = got.stdout[: got.stdout.index("ran: python scripts/install.py")]
+    assert re.search(r"llama.cpp is compiled .*\nabout \d+ minutes on 2 idle cores", said)
+    assert (tmp_path / ".venv" / ".ready").exists() is not fails
+    assert (got.returncode == 0) is not fails
+    if not fails:
+        assert "Embedding examples/notes with the demo model" in lines[-4]
+        assert lines[-2] == "ran: q3e-local embed examples/notes -m demo --format table"

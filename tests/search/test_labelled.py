@@ -1,0 +1,78 @@
+"""Searching finds what it should: a little corpus in two languages, its questions, and where their answers stand.
+
+The demo model sees which words two texts share, so questions share some with their answers; what is held is that
+words and meaning together find no less than either alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from command import demo
+from paths import TESTS
+
+from q3e_local import VectorIndex
+from q3e_local.search.hits import Mode
+from q3e_local.search.index import space_of
+from q3e_local.search.indexing.folders import Tally, index_folders
+
+CORPUS = TESTS / "corpus"
+K = 3
+
+
+class Labelled(NamedTuple):
+    """A question, and the words that only the passage which answers it has."""
+
+    file: str
+    answer: str
+    question: str
+
+
+QUESTIONS = [
+    Labelled(*line.split("\t")) for line in (CORPUS / "questions.tsv").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
+    path = tmp_path_factory.mktemp("labelled") / "corpus.q3e"
+    embedder = demo()
+    index_folders(path, [CORPUS], lambda space: (embedder, space_of(embedder)), Tally(), globs=["*.md"])
+    with VectorIndex(path, embedder) as index:
+        yield index
+
+
+@pytest.fixture(scope="module")
+def missed(index: VectorIndex) -> dict[Mode, list[Labelled]]:
+    """For each mode the questions whose answer is not among the first."""
+    modes: tuple[Mode, ...] = ("auto", "hybrid", "vectors", "words")
+    return {mode: [one for one in QUESTIONS if not has_answer(index, one, mode)] for mode in modes}
+
+
+def has_answer(index: VectorIndex, one: Labelled, mode: Mode) -> bool:
+    hits = index.search(one.question, K, mode=mode).hits
+    return any(Path(hit.file or "").name == one.file and one.answer in " ".join(hit.text.split()) for hit in hits)
+
+
+def test_the_labels_are_sound(index: VectorIndex) -> None:
+    texts = [" ".join(entry.chunk.text.split()) for window in index.entries() for entry in window.entries]
+    assert len(texts) >= 35
+    for one in QUESTIONS:
+        assert sum(one.answer in text for text in texts) == 1, one
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("both", ["auto", "hybrid"])
+@pytest.mark.parametrize("alone", ["vectors", "words"])
+def test_words_and_meaning_find_no_less_than_either(
+    missed: dict[Mode, list[Labelled]], language: str, both: Mode, alone: Mode
+) -> None:
+    n_missed = {mode: sum(one.file.startswith(language) for one in missed[mode]) for mode in (both, alone)}
+    assert n_missed[both] <= n_missed[alone]
+
+
+def test_most_answers_are_among_the_first(missed: dict[Mode, list[Labelled]]) -> None:
+    assert len(missed["auto"]) <= len(QUESTIONS) // 20

@@ -1,0 +1,313 @@
+"""`index` and `search` with `--server`: the index lies here, a running server has the model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import demo, run, write
+from fake import FakeEngine
+from fake_service import served
+from hard_texts import DOCUMENTS
+from server_process import running_server
+
+from q3e_local import Embedder, EmbedRequest, VectorIndex
+from q3e_local.cli.computing.remote.connection import Server
+from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
+from q3e_local.embedding.request import Embedded
+from q3e_local.errors import OptionError
+from q3e_local.search.indexing.rebuild import rebuild
+from q3e_local.server.local.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
+
+NOTES = {
+    "outage.md": "# Outage\n\nThe payment service refused connections at 09:42. The pool was full.\n\n"
+    "## Actions\n\nTomasz moves the report job PRJ-2041 to the replica.",
+    "budget.md": "# 预算\n\n第三季度预算超支百分之六。云服务器费用太高。展会的展台临时加大。",
+    "cat.txt": "The neighbour fed the cat. It was grey and slept all day.",
+    "odd.txt": "cafe\u0301 and <|endoftext|> and <think>\n\n" + "long " * 300,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served(LocalService(ServerSettings(models=("demo",)))) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the notes, which no test changes."""
+    folder = tmp_path_factory.mktemp("notes")
+    write(folder / "notes", NOTES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("Q3E_HOME", str(folder))
+        path = folder / "notes.q3e"
+        assert run("index", folder / "notes", "-m", "demo", "-d", 64, "--db", path, "-q").exit_code == 0
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "home"))
+    for name in ("Q3E_SERVER", "OLLAMA_HOST", "Q3E_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that were asked for."""
+    paths: list[str] = []
+    ask = Server.ask
+
+    def noted(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        paths.append(path)
+        return ask(server, method, path, body)
+
+    monkeypatch.setattr(Server, "ask", noted)
+    return paths
+
+
+def contents(db: str) -> list[dict[str, Any]]:
+    """All chunks of an index with their vectors."""
+    assert run("index", "export", "--db", db, "--to", "all.jsonl", "--force", "-q").exit_code == 0
+    return [json.loads(line) for line in Path("all.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_an_index_made_on_a_server_is_the_one_made_here(url: str, asked: list[str]) -> None:
+    write(Path("notes"), NOTES | {name: text() for name, text in DOCUMENTS.items()})
+    here = run("index", "notes", "-m", "demo", "--db", "here.q3e", "--no-cache")
+    there = run("index", "notes", "-m", "demo", "--db", "there.q3e", "--server", url)
+    assert (here.exit_code, there.exit_code) == (0, 0)
+    assert there.stderr.splitlines()[0] == here.stderr.splitlines()[0] == "files: 9 new"
+    ours, theirs = contents("here.q3e"), contents("there.q3e")
+    assert len(ours) > 30
+    vectors = [np.array([one.pop("embedding") for one in each], np.float32) for each in (ours, theirs)]
+    assert theirs == ours
+    assert np.einsum("ij,ij->i", *vectors).min() > 0.9999
+    shown = [json.loads(run("index", "show", "--json", "--db", db).stdout) for db in ("here.q3e", "there.q3e")]
+    assert shown[0]["space"] == shown[1]["space"]
+    assert {one["model"] for one in shown} == {"demo"}
+    assert shown[0]["tokens"] == shown[1]["tokens"]
+    # The words of all files in a request or two; a text that cannot be parted is counted chunk by chunk.
+    assert asked.count("/q3e/tokens") <= 10 + sum("unmarked" in one["file"] for one in ours)
+    # What was indexed there goes on here, and the other way round.
+    for options in ([], ["--server", url]):
+        assert run("index", "notes", "--db", "there.q3e", *options).stderr.startswith("files: 9 unchanged")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--hybrid",),
+        ("--vector-only", "--exact"),
+        ("--task", "sts"),
+        ("--instruction", "Find it"),
+        ("--no-best",),
+    ],
+)
+def test_a_search_finds_the_same(options: tuple[str, ...], url: str, notes: Path) -> None:
+    for question in ("who looked after the animal?", "PRJ-2041"):
+        asked = ("search", question, "--db", notes, *options)
+        here = [json.loads(line) for line in run(*asked).stdout.splitlines()]
+        result = run(*asked, "--server", url)
+        there = [json.loads(line) for line in result.stdout.splitlines()]
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert [one.pop("score") for one in there] == pytest.approx([one.pop("score") for one in here], abs=1e-4)
+        assert there == here  # the best sentence too
+
+
+def test_the_variable_names_the_server_and_words_alone_need_none(
+    url: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(Path("notes"), NOTES)
+    monkeypatch.setenv("Q3E_SERVER", url)
+    assert run("index", "notes", "-m", "demo", "-q").exit_code == 0
+    assert "/q3e/embed" in asked
+    asked.clear()
+    assert run("search", "cat", "--words-only").exit_code == 0
+    assert run("index", "notes", "-q").exit_code == 0  # nothing changed
+    assert asked == []
+    assert run("search", "cat").exit_code == 0
+    assert "/q3e/embed" in asked
+
+
+def test_explain_says_how_it_was_searched(url: str, notes: Path) -> None:
+    said = run("search", "PRJ-2041", "--db", notes, "--server", url, "--explain").stderr
+    assert "to the letter: 'PRJ-2041'" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--no-cache"], 2, "--cache and --no-cache are for a model in this process"),
+        (["--threads", "2"], 2, "--threads, --explain and their like are for a model in this process"),
+        (["-m", "nobody"], 2, "there is no model 'nobody'"),
+        (["--server", "127.0.0.1:9"], 1, "no server answers at http://127.0.0.1:9; start one with: q3e-local serve"),
+    ],
+)
+def test_what_is_refused(options: list[str], code: int, said: str, url: str, notes: Path) -> None:
+    write(Path("new"), {"new.txt": "new"})
+    before = contents(str(notes))
+    for command in (("index", "new"), ("search", "cat"), ("index", "rebuild", "-d", "32")):
+        result = run(*command, "--db", notes, "--server", url, *options)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    assert contents(str(notes)) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="quotes of another kind")
+def test_an_index_of_another_file_is_refused_and_the_advice_names_the_server(url: str) -> None:
+    with VectorIndex("other.q3e", Embedder(FakeEngine(), "demo"), 64) as index:
+        index.add(["a text about a cat"])
+    refused = run("search", "cat", "--db", "other.q3e", "--server", url)
+    assert refused.exit_code == 1
+    advice = refused.stderr.rstrip().partition("anew with: q3e-local ")[2]
+    assert advice == f"index rebuild --db {Path.cwd()}/other.q3e -m demo -d 64 --server {url}"
+    assert run(*shlex.split(advice), "-q").exit_code == 0
+    (hit,) = run("search", "cat", "--db", "other.q3e", "--server", url).stdout.splitlines()
+    expected = (
+        demo().embed_query("cat", 64).vectors[0] @ demo().embed_documents(["a text about a cat"], 64).vectors[0]
+    )
+    assert json.loads(hit)["score"] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_server_without_the_indexs_model_says_so(url: str, tmp_path: Path, tiny_gguf: Callable[..., Path]) -> None:
+    write(Path("notes"), NOTES)
+    model = tiny_gguf("f16")
+    assert run("index", "notes", "-m", model, "-q").exit_code == 0
+    result = run("search", "cat", "--server", url)
+    assert result.exit_code == 2
+    assert f"holds 256-dim vectors of {model}, and that model cannot be used: the server: " in result.stderr
+    assert "give its name on the server with --model, or search without it: --words-only" in result.stderr
+
+
+def test_a_file_is_found_under_the_name_it_is_served_by(tmp_path: Path, tiny_gguf: Callable[..., Path]) -> None:
+    write(Path("notes"), NOTES)
+    model = tiny_gguf("f16")
+    assert run("index", "notes", "-m", model, "-q").exit_code == 0
+    with served(LocalService(ServerSettings(models=(str(model),))), models=(str(model),)) as client:
+        result = run("search", "cat", "--server", client.base_url)
+        assert (result.exit_code, result.stderr) == (0, "")
+        write(Path("notes"), {"new.txt": "new"})
+        result = run("index", "notes", "--server", client.base_url)
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 1 new, 4 unchanged")
+
+
+# A server that goes away. The fake one counts bytes as tokens, 50 at most in a text.
+
+
+def many(n_files: int) -> None:
+    write(Path("many"), {f"{n:03}.txt": f"file {n:03} has a sentence. It has another too." for n in range(n_files)})
+
+
+def index_many(url: str) -> Any:
+    return run("index", "many", "-m", "demo", "--db", "many.q3e", "--chunk-tokens", 40, "--server", url)
+
+
+def at_the_third_window(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
+    ask, n = Server.ask, 0
+
+    def asked(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        nonlocal n
+        n += path == "/q3e/embed"
+        if n == 3 and path == "/q3e/embed":
+            do()
+        return ask(server, method, path, body)
+
+    monkeypatch.setattr(Server, "ask", asked)
+
+
+def test_a_server_that_dies_leaves_what_was_done_and_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    many(600)
+    with running_server(models=["demo"]) as running, monkeypatch.context() as patch:
+        at_the_third_window(patch, lambda: (running.process.kill(), running.process.wait())[0])
+        result = index_many(running.url)
+    assert result.exit_code == 1
+    said, error = result.stderr.splitlines()
+    n_kept = int(said.split()[0])
+    again = f"q3e-local index many -m demo --db many.q3e --chunk-tokens 40 --server {running.url}"
+    assert said == f"{n_kept} files are done and kept; go on with the others by: {again}"
+    assert 0 < n_kept < 600
+    assert error.startswith(("Error: no server answers at ", "Error: the connection to "))
+    with running_server(models=["demo"]) as running:
+        result = index_many(running.url)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (0, f"files: {600 - n_kept} new, {n_kept} unchanged")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM")
+def test_a_server_that_was_restarted_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    many(600)
+    with ExitStack() as stack:
+        first = stack.enter_context(running_server(models=["demo"]))
+        port = int(first.url.rpartition(":")[2])
+
+        def restart() -> None:
+            first.end()
+            stack.enter_context(running_server(models=["demo"], port=port)).wait_for("try: ")
+
+        at_the_third_window(monkeypatch, restart)
+        result = index_many(first.url)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 600 new")
+
+
+# The library.
+
+
+def test_a_remote_embedder_is_a_text_model(url: str) -> None:
+    texts = ["one", "caf\u00e9 and cafe\u0301", "", "\u4f60\u597d"]
+    with RemoteEmbedder(Server(url), "demo") as remote:
+        assert repr(remote) == f"<RemoteEmbedder demo on {url}>"
+        assert (remote.n_embd, remote.n_ctx_max, remote.digest, remote.loads_as) == (
+            demo().n_embd, demo().n_ctx_max, demo().digest, "demo",
+        )  # fmt: skip
+        assert remote.count_tokens(texts) == demo().count_tokens(texts)
+        for options in ({}, {"kind": "query", "dim": 64}, {"task": "sts", "max_tokens": 20, "truncate": True}):
+            assert remote.terms(EmbedRequest((), **options)) == demo().terms(EmbedRequest((), **options))
+        there, here = remote.embed_queries(texts, 64), demo().embed_queries(texts, 64)
+        np.testing.assert_allclose(there.vectors, here.vectors, atol=1e-5)
+        assert (there.space, there.prompt_tokens) == (here.space, here.prompt_tokens)
+        with pytest.raises(OptionError, match="dim must be between 32 and 256 for demo, got 8"):
+            remote.embed_documents(texts, 8)
+        with VectorIndex("own.q3e", remote, 64) as index:
+            index.add(texts[:2], ids=["a", "b"])
+            assert len(index.search("one")) == 2
+        rebuild("own.q3e", remote, 128)
+        with VectorIndex("own.q3e", remote) as index:
+            ids = [hit.id for hit in index.search("one")]
+    with VectorIndex("own.q3e", demo()) as index:
+        assert (index.dim, len(index)) == (128, 2)
+        assert [hit.id for hit in index.search("one")] == ids
+
+
+def test_results_of_a_server_are_handed_back_before_a_progress_that_ends_the_call(url: str) -> None:
+    def stop(n_texts: int, n_tokens: int) -> None:
+        raise KeyboardInterrupt
+
+    with RemoteEmbedder(Server(url), "demo") as remote:
+        results = remote.stream(EmbedRequest(["one", "two"]), stop)
+        done = [next(results), next(results)]
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    assert [one.prompt_tokens for one in done if isinstance(one, Embedded)] == demo().count_tokens(["one", "two"])
+
+
+def test_a_server_that_takes_few_texts_at_once_gets_few(asked: list[str]) -> None:
+    settings = ServerSettings(models=("demo",), max_items=3)
+    with ExitStack() as stack:
+        client = stack.enter_context(served(LocalService(settings), models=("demo",), max_items=3))
+        remote = stack.enter_context(RemoteEmbedder(Server(str(client.base_url)), "demo"))
+        texts = [f"text number {n}" for n in range(10)]
+        assert remote.embed_documents(texts).prompt_tokens == demo().embed_documents(texts).prompt_tokens
+        assert asked.count("/q3e/embed") == 4
+        assert remote.count_tokens(texts) == demo().count_tokens(texts)
