@@ -19,7 +19,7 @@ BENCH = Path(__file__).parent.parent / "scripts" / "bench"
 DEMO = models_folder() / "demo.gguf"
 MODULES = (
     "workloads", "results", "report", "server_flags", "contenders", "child", "client", "checkpoint", "batches",
-    "kind", "models", "reference", "roster", "convert",
+    "kind", "models", "reference", "roster", "convert", "peak",
 )  # fmt: skip
 
 
