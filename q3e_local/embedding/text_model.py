@@ -1,6 +1,6 @@
 """What turns texts into embeddings, wherever it computes: `TextModel`, and its calls for lists of texts.
 
-Knows requests and results; leaves to its two classes how a text becomes a vector: in this process, or on a server.
+Knows requests and results. Leaves to its two subclasses where texts become vectors: in this process, or on a server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult, Terms
+from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
 from q3e_local.embedding.stream import Progress
 from q3e_local.errors import OptionError, TextError
 
@@ -43,13 +44,6 @@ class TextModel(ABC):
         """The hex digest that names the model's file in vector spaces."""
 
     @abstractmethod
-    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
-        """One item for each text, in order, as they are done; a text that cannot be embedded is its TextError.
-
-        Raises OptionError at once.
-        """
-
-    @abstractmethod
     def terms(self, request: EmbedRequest) -> Terms:
         """The request's options for this model. Raises OptionError."""
 
@@ -59,11 +53,17 @@ class TextModel(ABC):
 
     @abstractmethod
     def expect_counts(self, texts: Iterable[str]) -> None:
-        """Prepare to count the tokens of these texts and of stretches of them, where that is quicker at once."""
+        """Prepare to count the tokens of these texts and of parts of them, where few large counts are quicker."""
 
     @abstractmethod
     def close(self) -> None:
         """Free what the model takes."""
+
+    @abstractmethod
+    def _stream(
+        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+    ) -> Iterator[Embedded | TextError]:
+        """The items of `stream`, for a request whose options come to these terms."""
 
     def embed_documents(
         self,
@@ -76,7 +76,7 @@ class TextModel(ABC):
         max_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed texts as they stand, or with the instruction of a task that puts one before every text.
+        """Embed texts as they stand, or with the instruction of a task that goes before documents too.
 
         `vectors` is float32 (n_texts, dim). `progress(n_texts, n_tokens)` is called after each batch with the counts
         so far. Raises TextError naming the first text that cannot be embedded; `truncate` cuts too-long ones instead.
@@ -94,7 +94,7 @@ class TextModel(ABC):
         max_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed questions, each with its instruction: `vectors` is float32 (n_texts, dim).
+        """Embed queries with their instruction: `vectors` is float32 (n_texts, dim).
 
         `progress` and errors are those of `embed_documents`.
         """
@@ -110,37 +110,50 @@ class TextModel(ABC):
         truncate: bool = False,
         max_tokens: int | None = None,
     ) -> EmbedResult:
-        """Embed one question with its instruction: `vectors` has one row. For several: `embed_queries`."""
+        """Embed a single query with its instruction: `vectors` has one row. For several: `embed_queries`."""
         if not isinstance(text, str):
             raise OptionError(f"embed_query takes one text, got {type(text).__name__}; for several: embed_queries")
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
+    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
+        """One item for each text, in order, as the texts are done; a text that cannot be embedded is its TextError.
+
+        Reads `texts` a window at a time, so memory stays the same however many there are. Raises OptionError at
+        once.
+        """
+        return self._stream(request, self.check(request), progress)
+
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
         """Embed all texts of a request. Raises OptionError, or the TextError of the first text that fails."""
+        terms = self.check(request)
         done: list[Embedded] = []
-        for item in self.stream(request, progress):
+        for item in self._stream(request, terms, progress):
             if isinstance(item, TextError):
                 raise item
             done.append(item)
-        none = np.empty((0, self.dim(request)), np.float32)
+        none = np.empty((0, terms.dim), np.float32)
         return EmbedResult(
             vectors=np.stack([item.vector for item in done]) if done else none,
             prompt_tokens=tuple(item.prompt_tokens for item in done),
             truncated=tuple(item.truncated for item in done),
             model=self.model,
-            space=self.space(request),
+            space=terms.space,
             cached=tuple(item.cached for item in done),
         )
 
-    def check(self, request: EmbedRequest) -> None:
-        """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
+    def check(self, request: EmbedRequest) -> Terms:
+        """The request's options for this model. Reads none of the texts.
+
+        Raises OptionError for what is no request, or asks for what this model cannot do.
+        """
         if not isinstance(request, EmbedRequest):
             raise OptionError(
                 f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
             )
-        self.terms(request)
+        terms = self.terms(request)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
+        return terms
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""

@@ -16,7 +16,8 @@ import numpy as np
 
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.cli.computing.remote.tokens import TokenCounts
-from q3e_local.embedding.request import Embedded, EmbedRequest, Terms
+from q3e_local.embedding.preparing import Terms, check_text
+from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import (
@@ -89,14 +90,6 @@ class RemoteEmbedder(TextModel):
         """Ask the server for all that is not known of these texts, in as few requests as its limits allow."""
         self._counter().expect(texts)
 
-    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
-        """One item for each text, in order; a text that cannot be embedded is its TextError.
-
-        Raises OptionError at once.
-        """
-        self.check(request)
-        return self._stream(request, self.space(request), progress)
-
     def close(self) -> None:
         """Hang up; the server keeps its model."""
         self._server.close()
@@ -131,12 +124,14 @@ class RemoteEmbedder(TextModel):
             raise self._not_of_this_version()
         return counts
 
-    def _stream(self, request: EmbedRequest, space: str, progress: Progress | None) -> Iterator[Embedded | TextError]:
+    def _stream(
+        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+    ) -> Iterator[Embedded | TextError]:
         options = _options(request)
         n_texts = n_tokens = first_index = 0
         n_most = min(_WINDOW_TEXTS, self._facts().max_items)
         for texts, timing in _windows(request, n_most):
-            results = self._window(texts, options, space, first_index)
+            results = self._window(texts, options, terms.space, first_index)
             timing.done()
             first_index += len(texts)
             n_texts += len(results)
@@ -151,9 +146,10 @@ class RemoteEmbedder(TextModel):
         """One result for each text: those that fail are left out, and the others asked for again."""
         failed: dict[int, TextError] = {}
         for place, text in enumerate(texts):
-            problem = _no_text(text)
-            if problem is not None:
-                failed[place] = InvalidTextError(problem, first_index + place)
+            try:  # JSON could not carry such a text
+                check_text(text, first_index + place)
+            except InvalidTextError as error:
+                failed[place] = error
         while True:
             places = [place for place in range(len(texts)) if place not in failed]
             if not places:
@@ -234,15 +230,6 @@ def _options(request: EmbedRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
     }
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _no_text(text: str) -> str | None:
-    """As Embedder says it: JSON could not carry such a text."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text"
-    return None
 
 
 def _as_local(error: ServerRefusedError, n_texts: int) -> Q3EError:
