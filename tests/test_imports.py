@@ -32,6 +32,8 @@ ROOMS = [
         "__main__",
     )
 ]
+# The same inside a wing. "*" is what stands in the wing itself, or in a room that is not named.
+INSIDE = {"search": ["database", "*", "indexing"]}
 # Who may import what is not ours and not Python's.
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
@@ -51,7 +53,6 @@ FOREIGN = {
     "matplotlib": {"jobs.drawing", "jobs.fonts"},
     "apsw": {"search.database"},
     "watchfiles": {"search.indexing.watch"},
-    "sqlite_vec": {"search.database"},
     "charset_normalizer": {"reading.encodings"},
     "markdown_it": {"reading.formats.markdown", "server.http.docs"},
     "docutils": {"reading.formats.rst"},
@@ -116,6 +117,19 @@ def test_imports_go_one_way(name: str) -> None:
             assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in INSIDE])
+def test_imports_inside_a_wing_go_one_way(name: str) -> None:
+    wing, *rest = name.split(".")
+    order = INSIDE[wing]
+
+    def place(parts: list[str]) -> int:
+        return order.index(parts[0] if parts and parts[0] in order else "*")
+
+    for other in imports(name) & MODULES.keys():
+        if other.split(".")[0] == wing:
+            assert place(other.split(".")[1:]) <= place(rest), f"{name} imports {other}"
+
+
 def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:
     native = {"llama_cpp"}
     while more := {name for name in MODULES if name.startswith("llama.") and imports(name) & native} - native:
@@ -158,7 +172,7 @@ def test_starting_loads_nothing_heavy(what: str) -> None:
         "odfdo",
         "striprtf",
     }
-    heavy |= {"apsw", "sqlite_vec", "watchfiles", "sklearn", "matplotlib"}
+    heavy |= {"apsw", "watchfiles", "sklearn", "matplotlib"}
     heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -64,7 +64,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Found:
+class TuneResult:
     """The best settings, how they were found, and what was left out: for want of time or memory, or as it crashes."""
 
     best: Tuned
@@ -84,7 +84,7 @@ class Found:
         return any(getattr(self.best, name) is not None for name in TUNABLE)
 
 
-def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Found, Place]:
+def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[TuneResult, Place]:
     """Load a model in a child process and measure it; and where the result counts.
 
     Raises what loading raises, and CrashError where the process ends with the default settings already.
@@ -117,7 +117,7 @@ class Tuning:
         self._speed = 1.0
         self._is_cold = True
 
-    def run(self, budget_s: float) -> Found:
+    def run(self, budget_s: float) -> TuneResult:
         """Measure for about so long. Raises what the model raises."""
         self._began = self._clock()
         self._ends = self._began + budget_s
@@ -133,7 +133,7 @@ class Tuning:
             self._left_out.append(f"n_batch: {error}")
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
-        return Found(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
+        return TuneResult(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
 
     def _warm_up(self) -> None:
         """The first call makes buffers and reads the weights in; the second one shows about how fast it is."""

@@ -18,9 +18,9 @@ from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.office import CONVERTED, convert
-from q3e_local.reading.walk import Found, Skipped, walk
+from q3e_local.reading.walk import FoundFile, Skipped, walk
 
-__all__ = ["Document", "Found", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
+__all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
 
 # Kind: its module, whose `read` takes a file's bytes.
 _READERS = {

@@ -23,7 +23,7 @@ _MARKS_OF_ENVIRONMENTS = {"pyvenv.cfg", "conda-meta"}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file that can be read, as far as its name and first bytes tell."""
 
     path: Path
@@ -42,7 +42,7 @@ class Skipped:
 
 def walk(
     folders: Sequence[Path], globs: Sequence[str] = (), leave_out: Sequence[Path] = ()
-) -> Iterator[Found | Skipped]:
+) -> Iterator[FoundFile | Skipped]:
     """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
 
     Links are followed within what is named, and told where they lead out of it. A file may be named too, and is then
@@ -72,7 +72,7 @@ class _Walk:
             with suppress(OSError):
                 self._is_new(path.stat())
 
-    def over(self, paths: Sequence[Path]) -> Iterator[Found | Skipped]:
+    def over(self, paths: Sequence[Path]) -> Iterator[FoundFile | Skipped]:
         self._roots = [Path(os.path.realpath(path)) for path in paths]
         for path in paths:
             yield from self._path(path, path, is_named=True)
@@ -80,7 +80,7 @@ class _Walk:
         while self._links:
             yield from self._link(*self._links.pop(0))
 
-    def _link(self, path: Path, base: Path) -> Iterator[Found | Skipped]:
+    def _link(self, path: Path, base: Path) -> Iterator[FoundFile | Skipped]:
         """What a link leads to, if that lies in what was named.
 
         An archive from a stranger may hold a link to a home folder, which nobody meant to be searched.
@@ -92,7 +92,7 @@ class _Walk:
         elif target.is_dir() or (self._matches(path, base) and left_out(path.name) is None):
             yield Skipped(path, "link out of the folder; name its target too, if it is to be read")
 
-    def _path(self, path: Path, base: Path, is_named: bool = False) -> Iterator[Found | Skipped]:
+    def _path(self, path: Path, base: Path, is_named: bool = False) -> Iterator[FoundFile | Skipped]:
         """A file or folder by its path, wherever that leads."""
         try:
             status = path.stat()
@@ -105,7 +105,7 @@ class _Walk:
         elif self._is_new(status):
             yield from self._below(path, base)
 
-    def _below(self, folder: Path, base: Path) -> Iterator[Found | Skipped]:
+    def _below(self, folder: Path, base: Path) -> Iterator[FoundFile | Skipped]:
         waiting = [folder]  # on a list, not on Python's stack: folders may be deep
         while waiting:
             path = waiting.pop()
@@ -125,7 +125,7 @@ class _Walk:
                     yield Skipped(Path(entry.path), _reason(error))
             waiting += reversed(inside)
 
-    def _entry(self, entry: os.DirEntry[str], base: Path, inside: list[Path]) -> Iterator[Found | Skipped]:
+    def _entry(self, entry: os.DirEntry[str], base: Path, inside: list[Path]) -> Iterator[FoundFile | Skipped]:
         if _is_hidden(entry):
             return
         path = Path(entry.path)
@@ -137,7 +137,7 @@ class _Walk:
         elif self._matches(path, base):
             yield from self._file(path, _status(entry))
 
-    def _file(self, path: Path, status: os.stat_result, is_named: bool = False) -> Iterator[Found | Skipped]:
+    def _file(self, path: Path, status: os.stat_result, is_named: bool = False) -> Iterator[FoundFile | Skipped]:
         if not self._is_new(status):
             return
         what = left_out(path.name)
@@ -155,7 +155,7 @@ class _Walk:
         elif not self._is_readable(path):
             yield Skipped(path, "not text", is_expected=not is_named)
         else:
-            yield Found(path, status.st_size, status.st_mtime_ns)
+            yield FoundFile(path, status.st_size, status.st_mtime_ns)
 
     def _is_readable(self, path: Path) -> bool:
         """Whether its name, else its first bytes make it one of our kinds. Raises OSError."""

@@ -1,4 +1,4 @@
-"""Search over one's own texts and files: chunks, the index file, ranking.
+"""Search over the user's texts and files: chunks, the index file, ranking.
 
-Above the embedder and the readers; knows nothing of terminals or HTTP.
+Stands above the embedder and the readers. Knows nothing of terminals or HTTP.
 """

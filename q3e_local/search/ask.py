@@ -1,4 +1,4 @@
-"""One question to a database: by meaning, by words or by both, with an account of what was done.
+"""One question to an index: by meaning, by words or by both, with an account of what was done.
 
 Knows rankings and records; nothing of models (the question comes with its vector) nor of SQL.
 """
@@ -11,20 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import Term, terms_of
 from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
+from q3e_local.search.database.snapshot import Snapshot
 from q3e_local.search.hits import Found, Hit, Mode
 from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
 from q3e_local.vectors import Vectors
 
-# What is fused: deep enough that a good hit of one ranking finds its place in the other.
+# How much of each ranking is fused: deep enough that a good hit of one ranking is in the other too.
 _FUSED_MIN, _FUSED_PER_HIT, _FUSED_MORE_MAX = 50, 4, 1000
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for. Without a vector, words are."""
+    """What is looked for. Without a vector, the search is by words."""
 
     text: str
     vector: Vectors | None
@@ -34,68 +34,63 @@ class Question:
     filters: Filters
 
 
-def ask(database: Database, question: Question) -> Found:
+def ask(state: Snapshot, question: Question) -> Found:
     """The k best, of one state of the index."""
-    with database.snapshot():
-        return _answer(database, question)
-
-
-def _answer(database: Database, question: Question) -> Found:
     explained: list[str] = [*_filtered(question.filters)]
-    counted = database.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
+    counted = state.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
     counts = counted.found
-    mode, why = _chosen(database, question, counts)
+    mode, why = _chosen(state, question, counts)
     explained += [*counted.explained, *([why] if why else [])]
     n = question.k
     if mode == "hybrid":
         n = max(_FUSED_MIN, min(_FUSED_PER_HIT * n, n + _FUSED_MORE_MAX))
     rankings: dict[str, Ranked] = {}
     if mode != "words":
-        assert question.vector is not None  # a mode that needs one was not chosen
-        search = database.exact if question.exact else database.nearest
+        assert question.vector is not None  # without a vector no other mode is chosen
+        search = state.exact if question.exact else state.nearest
         rankings["vectors"] = search(question.vector, n, question.filters)
     if mode != "vectors":
-        rankings["words"] = database.words(counts, n, question.filters)
+        rankings["words"] = state.words(counts, n, question.filters)
     for ranked in rankings.values():
         explained += ranked.explained
     if mode == "hybrid":
-        letters = to_the_letter(counts, database.n_chunks())
+        letters = to_the_letter(counts, state.n_chunks())
         if letters:
-            rankings["letters"] = database.words(letters, n, question.filters)
+            rankings["letters"] = state.words(letters, n, question.filters)
             explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
         explained.append(f"fused the first {n} of {len(rankings)} rankings by reciprocal rank (k = {RRF_K})")
-    hits = _hits(database, question, rankings)
+    hits = _hits(state, question, rankings)
     return Found(hits, mode, tuple(explained), question.vector)
 
 
-def _chosen(database: Database, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
+def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
     """How to search, and why."""
     if question.mode != "auto":
         return question.mode, ""
     if question.vector is None:
         return "words", "auto: words alone, since there is no model"
-    reasons = reasons_for_words(counts, database.n_chunks())
+    reasons = reasons_for_words(counts, state.n_chunks())
     if not reasons:
         return "vectors", "auto: vectors alone, since nothing in the query is exact or rare"
     return "hybrid", f"auto: words too, for {', '.join(reasons[:5])}"
 
 
-def _hits(database: Database, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
+def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
     ranks = {
         name: {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
         for name, ranked in rankings.items()
     }
-    # Of equal sums the first named has the say.
+    # Among equal sums the first of these rankings decides.
     rows = fuse([list(ranks[name]) for name in ("letters", "words", "vectors") if name in ranks])[: question.k]
     scores: dict[int, float] = {}
     if "vectors" in rankings:
         near = rankings["vectors"]
         scores = dict(zip(near.rows.tolist(), near.scores.tolist(), strict=True))
     if question.vector is not None:
-        scores |= database.scores(question.vector, [row for row in rows if row not in scores])
+        scores |= state.scores(question.vector, [row for row in rows if row not in scores])
     return tuple(
         _hit(entry, scores.get(entry.row, math.nan), {name: places.get(entry.row) for name, places in ranks.items()})
-        for entry in database.entries_of(rows)
+        for entry in state.entries_of(rows)
     )
 
 
@@ -109,13 +104,13 @@ def _hit(entry: Entry, score: float, ranks: Mapping[str, int | None]) -> Hit:
 
 
 def _filtered(filters: Filters) -> list[str]:
-    given = [] if filters.path is None else [f"path {filters.path}"]
+    parts = [] if filters.path is None else [f"path {filters.path}"]
     if filters.since is not None:
-        given.append(f"since {_date(filters.since)}")
-    return [f"filters: {', '.join(given)}"] if given else []
+        parts.append(f"since {_date(filters.since)}")
+    return [f"filters: {', '.join(parts)}"] if parts else []
 
 
 def _date(seconds: float) -> str:
-    with suppress(ValueError, OverflowError, OSError):  # a year that has no date
+    with suppress(ValueError, OverflowError, OSError):  # a year that Python has no date for
         return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
     return f"{seconds:g}"

@@ -15,19 +15,19 @@ import numpy as np
 from q3e_local.embedding.request import Embedded
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.search.database.query_words import Term, terms_of, tokens
-from q3e_local.search.indexing.file_vectors import document_request
+from q3e_local.search.documents import document_request
 from q3e_local.search.sentences import sentences, trimmed
 from q3e_local.vectors import Vectors
 
-# By meaning, in all: under a second for 0.6b on two cores, some four for 4b.
+# Tokens embedded for one search: under a second for 0.6b on two cores, about four for 4b.
 TOKENS_MAX = 512
-# Texts whose tokens are asked for at once, where that takes a trip: more seldom fit.
+# Texts whose tokens a server counts in one request: seldom do more fit into the limit above.
 _EXPECTED = 8
-# Short words of languages with spaces are in every sentence.
+# Short words of languages with spaces are in every sentence, and count less.
 _SHORT = 3
 _SHORT_WEIGHT = 0.1
 _LINES_MAX = 4
-_BYTES_MIN = 10  # of words: two in English, three characters of Chinese, which count in two pairs each
+_BYTES_MIN = 10  # of the words in a sentence: two words of English, or three characters of Chinese, in two pairs
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Best:
 
 
 def by_words(query: str, text: str) -> Best | None:
-    """The sentence that shares most with the query; None where none shares a word that tells them apart."""
+    """The sentence that shares most words with the query; None where no shared word tells sentences apart."""
     spans = _candidates(text)
     words = [set(tokens(text[start:end])) for start, end in spans]
     terms = terms_of(query)
@@ -57,14 +57,14 @@ def by_words(query: str, text: str) -> Best | None:
 
 
 def _candidates(text: str) -> list[tuple[int, int]]:
-    """The sentences that say something, if any does: a title or a mark between them is none."""
+    """The sentences of a text without titles and marks between sentences, unless there is nothing else."""
     spans = [part for span in sentences(text) for part in _lines_of_code(text, *span)]
     telling = [span for span in spans if len("".join(tokens(text[slice(*span)])).encode()) >= _BYTES_MIN]
     return telling or spans
 
 
 def _lines_of_code(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A sentence as it is; what goes on for many lines is no sentence, and each of its lines counts."""
+    """The sentence; but each of its lines where it has so many lines that it must be code or a list."""
     lines = text[start:end].splitlines(keepends=True)
     if len(lines) <= _LINES_MAX:
         return [(start, end)]
@@ -73,7 +73,7 @@ def _lines_of_code(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _has(words: set[str], term: Term) -> bool:
-    """Whether a sentence has all words of a term; in what order they stand says little here."""
+    """Whether a sentence has all words of a term, in any order."""
     if term.is_prefix:
         *whole, beginning = term.tokens
         return words.issuperset(whole) and any(word.startswith(beginning) for word in words)
@@ -89,7 +89,7 @@ def _weight(term: Term) -> float:
 def by_vectors(
     embedder: TextModel, query: Vectors, texts: Sequence[str], tokens_max: int = TOKENS_MAX
 ) -> list[Best | None]:
-    """The nearest sentence to the query (dim,) of each text, in one go; None where the tokens do not reach so far."""
+    """The sentence of each text nearest to the query (dim,); None once `tokens_max` tokens are embedded."""
     found: list[Best | None] = []
     wanted: list[tuple[int, tuple[int, int]]] = []
     n_tokens = 0

@@ -1,6 +1,6 @@
 """A time as people write it: a date, a date and a time of day, or how long ago.
 
-Knows text and this machine's time zone; nothing of what the time is for.
+Knows text and this machine's time zone; nothing of what the time is used for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def moment(text: str) -> datetime:
     """`2026-11-01`, `2026/11/01`, `2026-11-01T09:30` (of this machine's zone, where it names none), `2026-11`,
     `2026`, `today`, `yesterday`, or a time ago: `30min`, `12h`, `7d`, `2w`, `3m` (months), `1y`.
 
-    Raises OptionError for anything else, and for no time ago.
+    Raises OptionError for anything else, and for a time ago that is zero.
     """
     text = text.strip()
     with suppress(ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""An index as a file for other programs: JSON Lines, Parquet, or NumPy's vectors with what each row is.
+"""An index as a file for other programs: JSON Lines, Parquet, or vectors for NumPy with a list of their texts.
 
 Knows formats; nothing of models or of how an index is searched.
 """
@@ -20,8 +20,8 @@ from q3e_local.vectors import Vectors
 
 SUFFIXES = (".jsonl", ".npy", ".parquet")
 
-Progress = Callable[[int], None]
-"""Called as `progress(n_chunks)` with how many are written."""
+ExportProgress = Callable[[int], None]
+"""Called as `progress(n_chunks)` with how many chunks are written."""
 
 
 def export(
@@ -29,11 +29,11 @@ def export(
     path: Path,
     *,
     force: bool = False,
-    progress: Progress = lambda n_chunks: None,
+    progress: ExportProgress = lambda n_chunks: None,
 ) -> list[Path]:
-    """Write all chunks with their vectors: the files written, complete or not at all.
+    """Write all chunks with their vectors: the paths of the files, which are written whole or not at all.
 
-    The suffix says the format; beside a .npy stands what its rows are, in NAME.npy.rows.jsonl. Raises OptionError for
+    The suffix says the format. NAME.npy.rows.jsonl beside a .npy lists the text of each row. Raises OptionError for
     another suffix, OutputError where a file exists or cannot be written.
     """
     suffix = path.suffix.lower()
@@ -43,7 +43,7 @@ def export(
     taken = [target for target in targets if target.exists()]
     if taken and not force:
         raise OutputError(f"{taken[0]} exists; replace it with --force")
-    windows = _told(database.entries(), progress)
+    windows = _reported(database.entries(), progress)
     try:
         with ExitStack() as stack:
             streams = [stack.enter_context(landing(target)) for target in reversed(targets)]
@@ -54,12 +54,12 @@ def export(
 
 
 def rows_file(path: Path) -> Path:
-    """What the rows of a .npy are."""
+    """The file that lists the text of each row of a .npy."""
     return path.with_name(f"{path.name}.rows.jsonl")
 
 
 def fields(entry: Entry) -> dict[str, Any]:
-    """A chunk without its vector, as JSON has it."""
+    """The fields of a chunk in JSON, without its vector."""
     chunk = entry.chunk
     return {
         "id": entry.id,
@@ -74,7 +74,7 @@ def fields(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _told(windows: Iterator[Window], progress: Progress) -> Iterator[Window]:
+def _reported(windows: Iterator[Window], progress: ExportProgress) -> Iterator[Window]:
     n_chunks = 0
     for window in windows:
         yield window
@@ -89,7 +89,7 @@ def _jsonl(windows: Iterator[Window], database: Database, stream: BinaryIO) -> N
 
 
 def _npy(windows: Iterator[Window], database: Database, stream: BinaryIO, rows: BinaryIO) -> None:
-    """subtle: NumPy pads the header for the first axis to grow, so that the number of rows fits over it."""
+    """subtle: the header is written twice. NumPy pads it, so that the final number of rows takes no more room."""
     n_rows = 0
     _npy_header(stream, 0, database.space.dim)
     for window in windows:

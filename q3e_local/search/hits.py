@@ -19,12 +19,12 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that was found, and where it stands."""
+    """A chunk that was found, its place in its file, and its places in the rankings."""
 
     id: str
     score: float  # cosine: higher is nearer; not a number where words were searched without a model
     text: str
-    file: str | None = None  # None for a text of one's own
+    file: str | None = None  # None for a text that a program added
     start: int = 0  # characters of the document's text
     end: int = 0
     headings: tuple[str, ...] = ()
@@ -33,9 +33,9 @@ class Hit:
     last_line: int | None = None
     mtime: float = 0.0  # of the file, or when the text was added; seconds since 1970
     indexed_at: float = 0.0
-    vectors_rank: int | None = None  # its place by meaning and its place by words, from 1; None: not among them
-    words_rank: int | None = None
-    letters_rank: int | None = None  # its place by the words that are meant to the letter, which count twice
+    vectors_rank: int | None = None  # its place by meaning, from 1; None: not among the first of this ranking
+    words_rank: int | None = None  # its place by words
+    letters_rank: int | None = None  # its place by words that are meant to the letter; these count twice
 
     def __repr__(self) -> str:
         score = "by words" if self.score != self.score else f"{self.score:.3f}"
@@ -43,7 +43,7 @@ class Hit:
 
 
 def as_record(hit: Hit) -> dict[str, Any]:
-    """A hit as programs get it: from the command line and from the server, by the same names."""
+    """A hit as programs get it, by the same names from the command line and from the server."""
     return {
         "id": hit.id,
         "score": hit.score,
@@ -63,11 +63,11 @@ def as_record(hit: Hit) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Hits, best first; how they were searched for; and what was done, one fact a line."""
+    """Hits, best first, and how they were found."""
 
     hits: tuple[Hit, ...]
-    mode: Mode  # never "auto": what was chosen
-    explained: tuple[str, ...] = ()
+    mode: Mode  # that was used; never "auto"
+    explained: tuple[str, ...] = ()  # what was done, a fact each
     vector: Vectors | None = None  # of the query
 
     def __iter__(self) -> Iterator[Hit]:

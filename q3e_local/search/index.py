@@ -20,16 +20,16 @@ from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.search.ask import Question, ask
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.places import rebuild_command
-from q3e_local.search.database.records import Facts, Filters, IndexSpace, Window
+from q3e_local.search.database.records import Chunk, Facts, Filters, IndexSpace, Window
+from q3e_local.search.documents import space_of
 from q3e_local.search.hits import MODES, Found, Hit, Mode
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 
-__all__ = ["Found", "Hit", "Mode", "VectorIndex", "space_of"]
+__all__ = ["Found", "Hit", "Mode", "VectorIndex"]
 
 K_MAX = 10_000
 DIM_MAX = 65_536  # of vectors of one's own
@@ -44,26 +44,31 @@ class VectorIndex:
             for hit in index.search("what did we decide about the budget?"):
                 print(hit.score, hit.id, hit.text)
 
-    The file is made if it is missing; `dim` is then that of its vectors, and None the model's own. Without an
-    embedder it searches words, or vectors that you bring. `task` and `instruction` are those of the documents, as of
-    Embedder.embed_documents. Raises SpaceMismatchError for a file of another model or dim, or of another instruction
-    than is given, and IndexFileError for one that cannot be used. Without an instruction any file of the model can be
-    searched; `add` wants the one that its texts have.
+    The file is made if it is missing; `dim` is then that of its vectors, and None the model's own. An open Database
+    can stand in place of the path, and is closed with the index. Without an embedder the index searches words, or
+    vectors that you bring. `task` and `instruction` are those of the documents, as of Embedder.embed_documents.
+    Raises SpaceMismatchError for a file of another model, dim or instruction, and IndexFileError for a file that
+    cannot be used. Without an instruction any file of the model can be searched; `add` needs the instruction that the
+    texts of the file have.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Database,
         embedder: TextModel | None = None,
         dim: int | None = None,
         *,
         task: str | None = None,
         instruction: str | None = None,
     ) -> None:
-        self.path = Path(path).expanduser().absolute()
         self.embedder = embedder
         self._task, self._instruction = task, instruction
-        self.database = self._opened(dim)
+        if isinstance(path, Database):
+            self.database = path
+            self._check(path, dim)
+        else:
+            self.database = self._opened(Path(path).expanduser().absolute(), dim)
+        self.path = self.database.path
 
     @property
     def space(self) -> IndexSpace:
@@ -75,7 +80,8 @@ class VectorIndex:
         return self.space.dim
 
     def __len__(self) -> int:
-        return self.database.n_chunks()
+        with self.database.snapshot() as state:
+            return state.n_chunks()
 
     def __repr__(self) -> str:
         try:
@@ -171,7 +177,7 @@ class VectorIndex:
             cut = (f"the query was cut to {embedded.prompt_tokens[0]} tokens",) if embedded.truncated[0] else ()
         elif mode in ("vectors", "hybrid"):
             raise OptionError(f"mode {mode!r} needs a model; give VectorIndex an embedder, or use search_vector")
-        found = ask(self.database, Question(query, vector, _checked(k), mode, exact, filters))
+        found = self._ask(Question(query, vector, _checked(k), mode, exact, filters))
         return Found(found.hits, found.mode, cut + found.explained, vector)
 
     def search_vector(
@@ -185,7 +191,7 @@ class VectorIndex:
     ) -> Found:
         """The k nearest to a vector (dim,) of the index's space, which is scaled to length 1."""
         query = _scaled(np.asarray(vector, np.float32).reshape(1, -1))[0]
-        return ask(self.database, Question("", query, _checked(k), "vectors", exact, _filters(path, since)))
+        return self._ask(Question("", query, _checked(k), "vectors", exact, _filters(path, since)))
 
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """All texts with their vectors, a window at a time."""
@@ -207,45 +213,48 @@ class VectorIndex:
     ) -> None:
         self.close()
 
-    def _opened(self, dim: int | None) -> Database:
-        is_there = has_bytes(self.path)
-        if self.embedder is None:
-            if is_there:
-                return self._of_any_model(dim)
-            if dim is None:
-                raise OptionError(f"{self.path} is not there yet; give a model, or the dim of your own vectors")
-            if type(dim) is not int or not 1 <= dim <= DIM_MAX:
-                raise OptionError(f"dim must be between 1 and {DIM_MAX}, got {dim!r}", "dim")
-            return Database.create(self.path, IndexSpace("", "", dim))
-        if is_there and None in (dim, self._task or self._instruction):
-            with Database.open(self.path) as database:
-                there = database.space
-            # Not a dim that this model cannot make: the file is of another then, and is told so.
-            if dim is None and DIM_MIN <= there.dim <= self.embedder.n_embd:
-                dim = there.dim
-            own = space_of(self.embedder, dim, self._task, self._instruction)
-            if self._task is None and self._instruction is None:  # a question is compared with whatever was embedded
-                own = replace(own, prefix=there.prefix)
-            return Database.create(self.path, own)
-        return Database.create(self.path, space_of(self.embedder, dim, self._task, self._instruction))
+    def _ask(self, question: Question) -> Found:
+        with self.database.snapshot() as state:
+            return ask(state, question)
 
-    def _of_any_model(self, dim: int | None) -> Database:
-        database = Database.open(self.path)
-        if dim is not None and dim != database.space.dim:
+    def _opened(self, path: Path, dim: int | None) -> Database:
+        if not has_bytes(path):
+            return Database.create(path, self._new_space(path, dim))
+        database = Database.open(path)
+        try:
+            self._check(database, dim)
+        except BaseException:
             database.close()
-            raise OptionError(f"{self.path} holds {database.space}, not {dim}-dim ones")
+            raise
         return database
+
+    def _new_space(self, path: Path, dim: int | None) -> IndexSpace:
+        """The space of a file that is made."""
+        if self.embedder is not None:
+            return space_of(self.embedder, dim, self._task, self._instruction)
+        if dim is None:
+            raise OptionError(f"{path} is not there yet; give a model, or the dim of your own vectors")
+        if type(dim) is not int or not 1 <= dim <= DIM_MAX:
+            raise OptionError(f"dim must be between 1 and {DIM_MAX}, got {dim!r}", "dim")
+        return IndexSpace("", "", dim)
+
+    def _check(self, database: Database, dim: int | None) -> None:
+        """Raise SpaceMismatchError or OptionError where the embedder, or this dim, is not of the file's space."""
+        there = database.space
+        if self.embedder is None:
+            if dim is not None and dim != there.dim:
+                raise OptionError(f"{database.path} holds {there}, not {dim}-dim ones")
+            return
+        # A dim that this model cannot make is of another model's file, which the error below names.
+        if dim is None and DIM_MIN <= there.dim <= self.embedder.n_embd:
+            dim = there.dim
+        own = space_of(self.embedder, dim, self._task, self._instruction)
+        if self._task is None and self._instruction is None:  # questions are compared with whatever was embedded
+            own = replace(own, prefix=there.prefix)
+        database.check_holds(own)
 
     def _put(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None) -> list[str]:
         return self.database.put(ids, [Chunk(text, 0, len(text)) for text in texts], vectors)
-
-
-def space_of(
-    embedder: TextModel, dim: int | None = None, task: str | None = None, instruction: str | None = None
-) -> IndexSpace:
-    """The space of documents that this embedder makes. Raises OptionError."""
-    terms = embedder.terms(EmbedRequest((), "document", task, instruction, dim))
-    return IndexSpace(embedder.loads_as, embedder.digest, terms.dim, terms.prefix)
 
 
 def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:

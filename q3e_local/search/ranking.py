@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from q3e_local.search.database.query_words import Term
+from q3e_local.search.database.records import COUNTED_MAX
 
 # Cormack, Clarke, Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods,
 # SIGIR 2009, where 60 was found and has been kept by everyone since.
 RRF_K = 60
 
-# What every fourth chunk has tells them apart too little, however exact it is.
+# A term that every fourth chunk has tells chunks apart too little, however exact it is.
 _COMMON = 4
-# A term found in so many chunks is counted no further: it says little, and each of them costs time.
-COUNTED_MAX = 20_000
-# A word is rare if at most one chunk in this many has it. Rarer than a subject, as common as a name.
+# A word is rare if at most one chunk in so many has it, which is rarer than a subject and as common as a name.
 _RARE = 200
-# Short ones, and those of questions, say nothing by being rare: notes do not ask.
+# Short words, and words of questions, are no names though they are rare: notes seldom ask.
 _WORD_CHARACTERS_MIN = 4
 _OF_QUESTIONS = frozenset(
     """
@@ -36,18 +35,18 @@ _PARTICLES = frozenset(
 
 
 def fuse(rankings: Sequence[Sequence[int]]) -> list[int]:
-    """What stands in any of the rankings, by the sum of 1 / (60 + rank); of equals, what the first has higher."""
+    """The rows of all rankings by the sum of 1 / (60 + rank). Among equal sums, earlier rankings come first."""
     sums: dict[int, float] = {}
     for ranking in rankings:
         for place, row in enumerate(ranking, start=1):
             sums[row] = sums.get(row, 0.0) + 1 / (RRF_K + place)
-    return sorted(sums, key=lambda row: -sums[row])  # stable, and those of the first came first
+    return sorted(sums, key=lambda row: -sums[row])  # stable: rows of earlier rankings are in `sums` first
 
 
 def to_the_letter(counts: Mapping[Term, int], n_chunks: int) -> dict[Term, int]:
-    """The terms of a query that are meant to the letter, found, and not everywhere; none that is part of another.
+    """The terms that are meant to the letter, that are found, but not everywhere, and that are no part of another.
 
-    `counts` says in how many chunks each term is found, without those that are in none.
+    `counts` says in how many chunks each term is found, without terms that are in none.
     """
     most = min(max(1, n_chunks // _COMMON), COUNTED_MAX - 1)
     found = {term: n for term, n in counts.items() if term.exact and n <= most}
@@ -59,17 +58,17 @@ def to_the_letter(counts: Mapping[Term, int], n_chunks: int) -> dict[Term, int]:
 
 
 def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
-    """What in a query is meant to the letter, or rare: there, words find what meaning blurs."""
+    """The parts of a query that are meant to the letter or rare, which words find better than meaning."""
     letters = to_the_letter(counts, n_chunks)
     most = max(1, n_chunks // _RARE)
     rare = {term: n for term, n in counts.items() if n <= most and not term.exact and _is_telling(term)}
-    told = {term.exact: n for term, n in letters.items()}
-    told |= {
+    reasons = {term.exact: n for term, n in letters.items()}
+    reasons |= {
         term.tokens[0]: n
         for term, n in rare.items()
         if not any(term.tokens[0] in letter.tokens for letter in letters)
     }
-    return [f"{word!r} (in {n:,} of {n_chunks:,})" for word, n in told.items()]
+    return [f"{word!r} (in {n:,} of {n_chunks:,})" for word, n in reasons.items()]
 
 
 def _is_telling(term: Term) -> bool:

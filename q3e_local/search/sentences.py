@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 
-# A stop of a script that puts no space behind it, with the quotes, brackets and Markdown's stars that close there; a
-# stop of the others before white space; an empty line; the line of a list that begins.
+# The end of a sentence is, in this order: a stop of a script without spaces, with the quotes, brackets and stars of
+# Markdown that close there; another stop before white space; an empty line; a line before an item of a list.
 _END = re.compile(
     r"(?P<wide>[。！？；｡…।؟۔]+[”’」』）】〉》\"')\]*_]*\s*)"  # noqa: RUF001
     r"|(?P<stop>[.!?]+[\"'”’»)\]*_]*)\s+"  # noqa: RUF001
     r"|\n[ \t]*\n\s*"
     r"|\n(?=[ \t]*(?:[-*+•·]|\d{1,3}[.)、]|[一二三四五六七八九十]{1,3}、)[ \t]*\S)"
 )
-# Words that end in a full stop and yet end no sentence, or seldom; and those that do so before a number.
+# Abbreviations, whose full stop seldom ends a sentence; the second list counts before numbers alone.
 _WORDS = (
     "mr mrs ms dr prof st sr jr vs etc cf al ed eds est dept inc ltd co corp approx e.g i.e a.m p.m u.s u.k u.n "
     "jan feb mar apr jun jul aug sep sept oct nov dec "
@@ -28,7 +28,7 @@ _LONGEST_WORD = 24
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence; together they are the whole text, white space with what is before it."""
+    """Start and end of each sentence, with the white space behind it; together they are the whole text."""
     found = []
     start = 0
     for end in _END.finditer(text):
@@ -63,6 +63,6 @@ def _ends(text: str, start: int, end: re.Match[str]) -> bool:
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The stretch without white space at its ends."""
+    """Start and end of the stretch without white space at its ends."""
     stretch = text[start:end]
     return start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip())

@@ -19,9 +19,9 @@ from pathlib import Path
 import q3e_local
 from q3e_local import Embedder, EmbedRequest
 from q3e_local.search.database import Database
-from q3e_local.search.index import space_of
-from q3e_local.search.indexing.file_vectors import counter
-from q3e_local.search.indexing.folders import Tally, index_folders
+from q3e_local.search.documents import space_of
+from q3e_local.search.indexing.folders import index_folders
+from q3e_local.search.indexing.tally import Tally
 
 _WORDS = [
     f"{a}{b}{c}"
@@ -61,8 +61,7 @@ def overhead(embedder: Embedder, folder: Path, n_files: int, n_rounds: int) -> N
             pass
         alone.append(time.perf_counter() - started)
     one, other = statistics.median(alone), statistics.median(indexed)
-    count = counter(embedder)
-    n_tokens = sum(map(count, texts))
+    n_tokens = sum(embedder.count_tokens(texts))
     print(f"{len(texts)} chunks, {n_tokens:,} tokens of {tally.n_new} files; median of {n_rounds}")
     print(f"  embedding alone  {one:7.2f} s  {n_tokens / one:9,.0f} tokens/s")
     print(f"  indexing         {other:7.2f} s  {n_tokens / other:9,.0f} tokens/s  {100 * (other / one - 1):+.1f} %")

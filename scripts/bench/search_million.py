@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, nearest
 from q3e_local.search.database.bit_scan import Codes
 from q3e_local.search.database.query_words import terms_of
-from q3e_local.search.database.records import FileRecord, Filters, IndexSpace
+from q3e_local.search.database.records import Chunk, FileRecord, Filters, IndexSpace
+from q3e_local.search.database.snapshot import Snapshot
 from q3e_local.vectors import Vectors, finish
 
 N_SUBJECTS, N_CHUNKS = 20, 50  # in a topic, in a subject: a file each topic
@@ -92,23 +92,23 @@ def measure(path: Path) -> None:
     truth = np.load(path.with_suffix(".npz"))
     questions, expected = truth["questions"], truth["nearest"] + 1  # rows count from 1
     before = _rss()
-    with Database.open(path) as database:
+    with Database.open(path) as database, database.snapshot() as state:
         began = time.perf_counter()
-        database.nearest(questions[0], K)
+        state.nearest(questions[0], K)
         print(f"first search, with the codes read: {1000 * (time.perf_counter() - began):.0f} ms")
-        found, times = _timed(questions, lambda question: database.nearest(question, K).rows)
+        found, times = _timed(questions, lambda question: state.nearest(question, K).rows)
         recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, expected, strict=True)])
         _tell("two stages", times)
         print(f"recall@{K} against exact: {recall:.4f} of {len(questions)} questions")
-        print("; ".join(database.nearest(questions[0], K).explained))
+        print("; ".join(state.nearest(questions[0], K).explained))
         for filters in (Filters(path="topic-7.md"), Filters(path="/notes/3/*.md"), Filters(since=10.0)):
-            times = _timed(questions[:20], lambda question, f=filters: database.nearest(question, K, f).rows)[1]
+            times = _timed(questions[:20], lambda question, f=filters: state.nearest(question, K, f).rows)[1]
             _tell(f"path {filters.path}, since {filters.since}", times)
         for query in ("a2710 b1f7", "aa b1", "'a14 b1f b29 c2a'"):
-            counts = database.counted(terms_of(query)).found
-            _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(database, q))[1])
+            counts = state.counted(terms_of(query)).found
+            _tell(f"words {query!r}", _timed(questions[:5], lambda _, q=query: _words(state, q))[1])
             print(f"   found in {list(counts.values())}")
-        found, times = _timed(questions[:3], lambda question: database.exact(question, K).rows)
+        found, times = _timed(questions[:3], lambda question: state.exact(question, K).rows)
         _tell(f"exact, as NumPy: {found == expected[:3].tolist()}", times)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"memory: {_rss():.0f} MB now, {peak:.0f} MB at most, {before:.0f} MB before it was opened (RSS)")
@@ -162,8 +162,8 @@ def _sizes(path: Path) -> dict[str, float]:
     return found
 
 
-def _words(database: Database, query: str) -> np.ndarray:
-    return database.words(database.counted(terms_of(query)).found, K).rows
+def _words(state: Snapshot, query: str) -> np.ndarray:
+    return state.words(state.counted(terms_of(query)).found, K).rows
 
 
 def _timed(

@@ -20,7 +20,7 @@ from command import demo, run
 
 from q3e_local import machine
 from q3e_local.checks import tune_child
-from q3e_local.checks.tune import Found, Tuning
+from q3e_local.checks.tune import TuneResult, Tuning
 from q3e_local.checks.tune_child import MeasuredModel, ModelInChild
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
@@ -71,14 +71,14 @@ class FakeModel:
         return speed
 
 
-def tuned(speed: Speed, budget_s: float = 1000.0, host: Host = HOST) -> tuple[Found, FakeModel]:
+def tuned(speed: Speed, budget_s: float = 1000.0, host: Host = HOST) -> tuple[TuneResult, FakeModel]:
     """What is found, and the model."""
     time = Time()
     model = FakeModel(time, speed)
     return Tuning(model, host, n_cpus=N_CPUS, clock=time).run(budget_s), model
 
 
-def best(found: Found) -> dict[str, Any]:
+def best(found: TuneResult) -> dict[str, Any]:
     """The settings there will be."""
     settings = settle(EngineConfig(), HOST, found.best)
     return {name: getattr(settings, name) for name in TUNABLE}
@@ -218,7 +218,7 @@ class CrashingModel(FakeModel):
 SAID = "SIGABRT (llama.cpp stopped itself); its last words: GGML_ASSERT(false) failed"
 
 
-def crashing(crashes: Crashes, speed: Speed = lambda one: 1000.0) -> tuple[Found, CrashingModel]:
+def crashing(crashes: Crashes, speed: Speed = lambda one: 1000.0) -> tuple[TuneResult, CrashingModel]:
     time = Time()
     model = CrashingModel(time, speed, crashes)
     return Tuning(model, HOST, n_cpus=N_CPUS, clock=time).run(100_000), model
@@ -386,11 +386,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found, _ = tuned(lambda one: 2000.0 if one.n_batch == 1024 else 1000.0)
 
-    def run(self: Tuning, budget_s: float) -> Found:
+    def run(self: Tuning, budget_s: float) -> TuneResult:
         best = replace(found.best, day="2026-11-20")
         if budget_s < 5:  # enough for threads
             best = Tuned(best.n_threads, None, best.day)
-        return Found(best, found.rows, ["n_batch: no room"], budget_s)
+        return TuneResult(best, found.rows, ["n_batch: no room"], budget_s)
 
     monkeypatch.setattr(Tuning, "run", run)
 
@@ -456,7 +456,7 @@ def test_a_real_model_is_tuned_in_no_time() -> None:
 def test_ctrl_c_keeps_nothing_and_ends_the_child(
     monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
 ) -> None:
-    def interrupted(self: Tuning, budget_s: float) -> Found:
+    def interrupted(self: Tuning, budget_s: float) -> TuneResult:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Tuning, "run", interrupted)

@@ -19,8 +19,9 @@ from command import demo, expected, run, write
 from q3e_local import VectorIndex
 from q3e_local.cli.commands import hits
 from q3e_local.models.catalog import models_folder
-from q3e_local.search import dates
+from q3e_local.search import database, dates
 from q3e_local.search.best_sentence import Best
+from q3e_local.search.database import index_file
 
 NOTES = {
     "outage.md": "# Outage\n\nThe payment service refused connections at 09:42. The pool was full.\n\n"
@@ -350,6 +351,14 @@ def test_a_hostile_name_steers_no_terminal(tmp_path):
     assert not set(shown + result.output + run("index", "show", "--files").output) & set("\x1b\x07\u202e")
     (hit,) = found("zebra", "--words-only")
     assert hit["file"].endswith("evil\x1b[31m\n\u202egpj.md")
+
+
+@pytest.mark.parametrize("options", [[], ["--words-only"]])
+def test_a_search_opens_its_index_once(options, indexed, monkeypatch):
+    opened = []
+    monkeypatch.setattr(database, "IndexFile", lambda *given: opened.append(given) or index_file.IndexFile(*given))
+    assert names(found("who fed the cat?", *options))[0] == "cat.txt"
+    assert len(opened) == 1
 
 
 def test_words_alone_need_no_model(indexed, monkeypatch):

@@ -20,9 +20,8 @@ from command import PROGRAM, demo, expected, listing, run, write
 from fake_service import served
 from job_texts import LINES, objects, scores
 
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import FileRecord, IndexSpace
+from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 

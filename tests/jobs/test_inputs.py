@@ -13,9 +13,8 @@ from job_texts import LINES, objects, scores
 
 from q3e_local.cli.jobs import collection
 from q3e_local.folders import data_folder
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import FileRecord, IndexSpace
+from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import pytest
 from command import run
 
 from q3e_local.errors import InputError
-from q3e_local.reading import Found, Skipped, office, read, walk
+from q3e_local.reading import FoundFile, Skipped, office, read, walk
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in for LibreOffice is a script with a #! line")
 
@@ -106,7 +106,7 @@ def test_with_libreoffice_such_files_are_found(tmp_path: Path, stand_in: StandIn
     folder = tmp_path / "notes"
     folder.mkdir()
     paths = [made(folder, name) for name in ("a.doc", "b.ppt", "c.xls")]
-    assert [one.path for one in walk([folder]) if isinstance(one, Found)] == paths
+    assert [one.path for one in walk([folder]) if isinstance(one, FoundFile)] == paths
 
 
 def test_a_document_that_libreoffice_cannot_load_is_refused_with_what_it_said(

@@ -12,13 +12,13 @@ import pytest
 from command import write
 
 from q3e_local.errors import InputError
-from q3e_local.reading import Found, Skipped, walk
+from q3e_local.reading import FoundFile, Skipped, walk
 
 
 def found(folder: Path, *globs: str, paths: list[str] | None = None) -> list[str]:
     """Names below the folder of what was found, in order."""
     given = [folder] if paths is None else [folder / path for path in paths]
-    return [one.path.relative_to(folder).as_posix() for one in walk(given, globs) if isinstance(one, Found)]
+    return [one.path.relative_to(folder).as_posix() for one in walk(given, globs) if isinstance(one, FoundFile)]
 
 
 def skipped(folder: Path) -> dict[str, tuple[str, bool]]:
@@ -36,7 +36,7 @@ def test_files_come_sorted_with_size_and_time(folder: Path) -> None:
     write(folder, {"b.md": "two", "a.txt": "one", "c/d/e.py": "x", "c/a.txt": "y", "Z.rst": "z", "文/记.md": "记"})
     assert found(folder) == ["Z.rst", "a.txt", "b.md", "c/a.txt", "c/d/e.py", "文/记.md"]
     first = next(iter(walk([folder])))
-    assert isinstance(first, Found)
+    assert isinstance(first, FoundFile)
     assert (first.size_bytes, first.mtime_ns) == (1, (folder / "Z.rst").stat().st_mtime_ns)
 
 

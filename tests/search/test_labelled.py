@@ -15,9 +15,10 @@ from command import demo
 from paths import TESTS
 
 from q3e_local import VectorIndex
+from q3e_local.search.documents import space_of
 from q3e_local.search.hits import Mode
-from q3e_local.search.index import space_of
-from q3e_local.search.indexing.folders import Tally, index_folders
+from q3e_local.search.indexing.folders import index_folders
+from q3e_local.search.indexing.tally import Tally
 
 CORPUS = TESTS / "corpus"
 K = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local.search.ask import Question, ask
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, word_table
 from q3e_local.search.database.query_words import Term, folded, terms_of, tokens
-from q3e_local.search.database.records import Filters, IndexSpace
+from q3e_local.search.database.records import Chunk, Counted, Filters, IndexSpace
 
 SPACE = IndexSpace("demo", "ab" * 32, 32)
 
@@ -27,8 +27,14 @@ def index_of(path: Path, *texts: str) -> Database:
 
 
 def found(database: Database, query: str) -> list[int]:
-    ranked = database.words(database.counted(terms_of(query)).found, 10)
-    return [int(entry.id) for entry in database.entries_of(ranked.rows)]
+    with database.snapshot() as state:
+        ranked = state.words(state.counted(terms_of(query)).found, 10)
+        return [int(entry.id) for entry in state.entries_of(ranked.rows)]
+
+
+def counted(database: Database, terms: Sequence[Term]) -> Counted:
+    with database.snapshot() as state:
+        return state.counted(terms)
 
 
 @pytest.mark.parametrize(
@@ -171,22 +177,23 @@ def test_numbers_are_found_whole_however_they_are_written(tmp_path: Path, query:
     with index_of(tmp_path / "a.q3e", *texts, "第3章 和季") as database:
         assert sorted(found(database, query)) == expected
         third, *_ = terms_of("「第3季」")
-        assert database.counted([third]).found == {third: 1}  # not in the third chapter
+        assert counted(database, [third]).found == {third: 1}  # not in the third chapter
 
 
 def test_of_a_query_as_long_as_a_text_not_all_is_looked_up_and_that_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = database.counted(terms_of(" ".join(f"w{n}" for n in range(300)) + " budget"))
+    long = counted(database, terms_of(" ".join(f"w{n}" for n in range(300)) + " budget"))
     assert (long.n_terms, long.n_passed_over) == (301, 45)
     assert long.explained == ("words: 45 of the query's 301 terms were not looked up: too many",)
-    phrases = database.counted(terms_of(" ".join(f'"in march {n}"' for n in range(100)) + " budget"))
+    phrases = counted(database, terms_of(" ".join(f'"in march {n}"' for n in range(100)) + " budget"))
     assert phrases.n_passed_over == 68
-    assert database.counted(terms_of("a-" * 500)).n_passed_over == 1  # a phrase of 500 words
-    assert not database.counted(terms_of("the budget")).explained
+    assert counted(database, terms_of("a-" * 500)).n_passed_over == 1  # a phrase of 500 words
+    assert not counted(database, terms_of("the budget")).explained
     monkeypatch.setattr(word_table, "_COUNTED_S", -1.0)
-    assert database.counted(terms_of("the budget")).n_passed_over == 2
-    found = ask(database, Question("the budget", None, 5, "words", False, Filters()))
+    assert counted(database, terms_of("the budget")).n_passed_over == 2
+    with database.snapshot() as state:
+        found = ask(state, Question("the budget", None, 5, "words", False, Filters()))
     assert found.explained == (
         "words: 2 of the query's 2 terms were not looked up: too many",
         "words: none of those looked up is in the index",
@@ -209,7 +216,7 @@ def test_whatever_stands_in_a_text_is_found_as_a_phrase(database: Database, data
     absent = data.draw(st.permutations(run[start:end]))
     if end - start > 1 and "".join(absent) not in run:
         phrase = terms_of(f"「{''.join(absent)}」")[0]
-        assert phrase not in database.counted([phrase]).found
+        assert phrase not in counted(database, [phrase]).found
 
 
 @given(st.text(max_size=80))
@@ -223,9 +230,10 @@ def test_folding_twice_changes_nothing_and_a_text_has_its_own_words(text: str) -
 
 def test_common_words_are_left_out_where_they_would_cost_much(tmp_path: Path) -> None:
     with index_of(tmp_path / "a.q3e", "rare common", *["common"] * 60) as database:
-        counts = database.counted(terms_of("the common rare missing")).found
+        counts = counted(database, terms_of("the common rare missing")).found
         assert {term.match: n for term, n in counts.items()} == {'"rare"': 1, '"common"': 61}
         large = {Term(("rare",)): 1, Term(("common",)): 100_000}
-        ranked = database.words(large, 5)
+        with database.snapshot() as state:
+            ranked = state.words(large, 5)
         assert len(ranked.rows) == 1
         assert ranked.explained == ("words: ranked the chunks with any of 1 terms by bm25, without 1 common ones",)

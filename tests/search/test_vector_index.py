@@ -21,9 +21,8 @@ from q3e_local.errors import (
     SpaceMismatchError,
     TextTooLongError,
 )  # fmt: skip
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database, index_file
-from q3e_local.search.database.records import FileRecord
+from q3e_local.search.database.records import Chunk, FileRecord
 from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.vectors import finish
 
@@ -200,6 +199,19 @@ def test_without_a_model_words_are_found_and_vectors_that_one_brings(index: Vect
         for wrong in (lambda: other.search("x", mode="hybrid"), lambda: other.add(["x"])):
             with pytest.raises(OptionError, match="embedder"):
                 wrong()
+
+
+def test_an_open_database_can_stand_in_place_of_the_path(index: VectorIndex, tmp_path: Path) -> None:
+    with Database.open(tmp_path / "a.q3e") as database:
+        for wrong in ({"embedder": Embedder(FakeEngine(), "fake")}, {"dim": 32}):
+            with pytest.raises((SpaceMismatchError, OptionError), match="holds 64-dim vectors of demo, not"):
+                VectorIndex(database, **wrong)
+        other = VectorIndex(database, demo())  # an error has not closed it
+        assert (other.path, len(other)) == (index.path, 4)
+        assert [hit.id for hit in other.search("roses", 1)] == ["c"]
+        other.close()
+        with pytest.raises(IndexFileError, match="is closed"):
+            database.files()
 
 
 def test_vectors_of_ones_own_need_no_model_at_all(tmp_path: Path) -> None:

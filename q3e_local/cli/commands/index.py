@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from q3e_local.reading import Skipped
-    from q3e_local.search.indexing.folders import Tally
+    from q3e_local.search.indexing.tally import Tally
 
 _NAMED_AT_MOST = 3  # skipped files of each reason
 _FOLDERS = "folders"
@@ -158,7 +158,7 @@ class _Run:
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
-        from q3e_local.search.indexing.folders import Tally
+        from q3e_local.search.indexing.tally import Tally
 
         tally, self._started = Tally(), time.perf_counter()
         try:

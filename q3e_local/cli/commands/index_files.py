@@ -126,7 +126,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         "space": facts.space.name or "your own",
         "files": f"{facts.n_files:,}" + (f": {of_kinds}" if of_kinds else ""),
         "chunks": f"{facts.n_chunks:,}, {facts.n_tokens:,} tokens",
-        "codes": f"{facts.code_bits} bits" + ("" if facts.has_codes else ", not stored: sqlite-vec was not there"),
+        "codes": f"{facts.code_bits} bits",
         "made": _date(facts.created_at),
         "changed": _date(facts.changed_at),
     }
@@ -230,7 +230,7 @@ def rebuild(
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
     on. Only a smaller dim of the same model needs no embedding.
     """
-    from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
+    from q3e_local.search.documents import DOCUMENT_TASK
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))

@@ -129,8 +129,7 @@ class Loaded:
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:
         """The model asked for, else that of the index, and the space of its vectors."""
-        from q3e_local.search.index import space_of
-        from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
+        from q3e_local.search.documents import DOCUMENT_TASK, space_of
 
         if self._embedder is None or self._space is None:
             self._embedder = self._opened.enter_context(in_use(self._loaded(index)))

@@ -28,11 +28,12 @@ from q3e_local.search.dates import moment
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel
     from q3e_local.search.best_sentence import Best
+    from q3e_local.search.database.records import IndexSpace
     from q3e_local.search.index import Found, Mode
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """What search/since.py takes."""
+    """What search/dates.py takes."""
     try:
         return None if value is None else moment(value)
     except OptionError as error:
@@ -90,6 +91,7 @@ def search(
       q3e-local search 预算 --words-only --db notes.q3e
     """
     from q3e_local.cli.commands.hits import print_json, print_text
+    from q3e_local.search.database import Database
     from q3e_local.search.index import VectorIndex
 
     text = _question(question)
@@ -100,10 +102,11 @@ def search(
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     file = existing(db, name)
     with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
+        database = stack.enter_context(Database.open(file))
         embedder: TextModel | None = None
         if mode != "words":
-            embedder = _embedder(stack, file, model, quiet, cache, server, engine)
-        index = stack.enter_context(VectorIndex(file, embedder))
+            embedder = _embedder(stack, file, database.space, model, quiet, cache, server, engine)
+        index = VectorIndex(database, embedder)
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
         )
@@ -155,6 +158,7 @@ def _question(words: tuple[str, ...]) -> str:
 def _embedder(
     stack: ExitStack,
     file: Path,
+    space: IndexSpace,
     model: str | None,
     quiet: bool,
     cache: bool | None,
@@ -162,10 +166,6 @@ def _embedder(
     engine: EngineOptions,
 ) -> TextModel:
     """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
-    from q3e_local.search.database import Database
-
-    with Database.open(file) as database:
-        space = database.space
     if not space.digest:
         raise OptionError(
             f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "

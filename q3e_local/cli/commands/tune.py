@@ -20,7 +20,7 @@ from q3e_local.errors import OutputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from q3e_local.checks.tune import Found, Row
+    from q3e_local.checks.tune import Row, TuneResult
     from q3e_local.llama.settings.defaults import Tuned
     from q3e_local.llama.settings.kept import Place
 
@@ -90,7 +90,7 @@ def _reset(model: str) -> int:
     return DONE
 
 
-def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
+def _from_before(found: TuneResult, best: Tuned) -> dict[str, Any]:
     """What is kept although there was no time for it now."""
     from q3e_local.llama.settings.defaults import TUNABLE
 
@@ -98,7 +98,7 @@ def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
+def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
     from rich.console import Console
 
     from q3e_local.llama.settings.defaults import TUNABLE

@@ -15,23 +15,24 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.search.database.records import Rows
 from q3e_local.vectors import Vectors, to_binary
 
 WORD_BITS = 64
-# What a step of the scan works on stays in the processor's second cache.
+# Rows of a step, so that its numbers stay in the processor's second cache.
 _STEP = 1 << 14
-_THREADED = 1 << 17  # fewer are done before a second thread has begun
+_THREADED = 1 << 17  # fewer rows are scanned before a second thread has begun
 
-# Of equally near ones at the end of a shortlist, all are on it, up to so many times its length.
+# A shortlist has all rows that are as near as its last row, up to so many times its length.
 _OVERFULL = 4
-_STEPS = 127  # of a rounded number, from 0 to 1
-# How far two scores by rounded vectors of length 1 may be in the wrong order: five times the standard deviation of a
-# difference of two sums whose every number is off by up to half a step, evenly.
+_STEPS = 127  # a rounded number has from 0 to 1
+# How far apart two scores by rounded vectors may be and yet be in the wrong order. Rounding to 8 bits changes each
+# number by at most half a step, so that the difference of two scores has a standard deviation of sqrt(2 / 12) / 127;
+# five standard deviations are safe.
 _ROUNDING = 5 * (2 / 12) ** 0.5 / _STEPS
 
 Bits = NDArray[np.uint8]
 Small = NDArray[np.int8]
-Rows = NDArray[np.int64]
 
 
 def code_bits(dim: int, most: int) -> int:
@@ -62,24 +63,24 @@ class Codes:
         return WORD_BITS * len(self.words)
 
     def distances(self, code: Bits) -> NDArray[np.uint16]:
-        """In how many bits each row's code differs from this one."""
+        """In how many bits the code of each row differs from this code."""
         query = code.view(np.uint64)
         found = np.empty(len(self.rows), np.uint16)
         if len(found) < _THREADED:
             _scan(self.words, query, found)
         else:
             middle = len(found) // 2
-            # NumPy lets others run while it counts.
+            # NumPy lets another thread run while it counts.
             other = _second_thread(os.getpid()).submit(_scan, self.words[:, middle:], query, found[middle:])
             _scan(self.words[:, :middle], query, found[:middle])
             other.result()
         return found
 
     def shortlist(self, query: Vectors, k: int, n: int, allowed: Rows | None = None) -> Rows | None:
-        """The n rows whose codes are nearest, in no order, and those as near as the last of them.
+        """The n rows whose codes are nearest, and all rows as near as the last of them, in no order.
 
-        None where so many are that the codes tell nothing apart. `allowed`, in order, are some of the rows, no fewer
-        than n: the only ones to be found.
+        None where so many rows are equally near that the codes tell nothing apart. Only rows in `allowed` are found,
+        which ascends and has at least n of the rows.
         """
         found = self.distances(encode(query[None], self.bits)[0])
         if allowed is not None:
@@ -94,18 +95,19 @@ class Codes:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Vectors (n, dim) with 8 bits a number: of few numbers, signs say too little."""
+    """Vectors (n, dim) with 8 bits a number, for vectors whose signs are too few to tell them apart."""
 
     rows: Rows  # ascending
     numbers: Small
 
     def shortlist(self, query: Vectors, k: int, n: int, allowed: Rows | None = None) -> Rows | None:
-        """As that of `Codes`, by scores; on it is whatever may be among the first k, for all that rounding hides."""
+        """As `Codes.shortlist`, by scores. All rows are on it that may be among the first k despite the rounding."""
         found, part = np.empty(len(self.rows), np.float32), np.empty((_STEP, len(query)), np.float32)
         for first in range(0, len(found), _STEP):
-            some = self.numbers[first : first + _STEP]
-            np.copyto(part[: len(some)], some)
-            np.matmul(part[: len(some)], query, out=found[first : first + len(some)])
+            rounded_part = self.numbers[first : first + _STEP]
+            n_rows = len(rounded_part)
+            np.copyto(part[:n_rows], rounded_part)
+            np.matmul(part[:n_rows], query, out=found[first : first + n_rows])
         found /= _STEPS
         if allowed is not None:
             found[~np.isin(self.rows, allowed)] = -np.inf
@@ -117,48 +119,46 @@ class Rounded:
         return rows
 
 
-def all_rounded(some: Iterable[tuple[Rows, Small]], n: int, dim: int) -> Rounded:
-    """The rounded vectors (n, dim) of n rows, which come some at a time."""
+def all_rounded(parts: Iterable[tuple[Rows, Small]], n: int, dim: int) -> Rounded:
+    """The rounded vectors (n, dim) of n rows, in parts and in order. Raises ValueError for fewer or more."""
     rows, numbers = np.empty(n, np.int64), np.empty((n, dim), np.int8)
     first = 0
-    for these, small in some:
-        last = first + len(these)
-        rows[first:last], numbers[first:last] = these, small
+    for part_rows, part in parts:
+        last = first + len(part_rows)
+        rows[first:last], numbers[first:last] = part_rows, part
         first = last
-    if np.any(rows[1:] < rows[:-1]):
-        order = np.argsort(rows)
-        rows, numbers = rows[order], numbers[order]
+    if first != n:
+        raise ValueError(f"there are {first} of {n} codes")
     return Rounded(rows, numbers)
 
 
-def gathered(some: Iterable[tuple[Rows, Bits]], n: int, bits: int) -> Codes:
-    """The codes (n, bits / 8) of n rows, which come some at a time, as a scan wants them."""
+def gathered(parts: Iterable[tuple[Rows, Bits]], n: int, bits: int) -> Codes:
+    """The codes (n, bits / 8) of n rows, in parts and in order. Raises ValueError for fewer or more."""
     rows, words = np.empty(n, np.int64), np.empty((bits // WORD_BITS, n), np.uint64)
     first = 0
-    for these, codes in some:
-        last = first + len(these)
-        rows[first:last], words[:, first:last] = these, codes.view(np.uint64).T
+    for part_rows, codes in parts:
+        last = first + len(part_rows)
+        rows[first:last], words[:, first:last] = part_rows, codes.view(np.uint64).T
         first = last
-    if np.any(rows[1:] < rows[:-1]):
-        order = np.argsort(rows)
-        rows, words = rows[order], words[:, order]
+    if first != n:
+        raise ValueError(f"there are {first} of {n} codes")
     return Codes(rows, words)
 
 
 @lru_cache(maxsize=1)
 def _second_thread(process: int) -> ThreadPoolExecutor:
-    """One for all searches; a forked process has none of its parent's threads."""
+    """The thread that all searches of a process share. A forked process has no threads of its parent."""
     return ThreadPoolExecutor(1, thread_name_prefix="scan")
 
 
 def _scan(words: NDArray[np.uint64], query: NDArray[np.uint64], found: NDArray[np.uint16]) -> None:
     differing, n_bits = np.empty(_STEP, np.uint64), np.empty(_STEP, np.uint8)
     for first in range(0, len(found), _STEP):
-        some = words[:, first : first + _STEP]
+        columns = words[:, first : first + _STEP]
         total = found[first : first + _STEP]
         total[:] = 0
         n = len(total)
-        for column, word in zip(some, query, strict=True):
+        for column, word in zip(columns, query, strict=True):
             np.bitwise_xor(column, word, out=differing[:n])
             np.bitwise_count(differing[:n], out=n_bits[:n])
             np.add(total, n_bits[:n], out=total)

@@ -12,9 +12,8 @@ from itertools import count, islice
 import apsw
 import numpy as np
 
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import file_table
-from q3e_local.search.database.records import Entry, Filters, Rows
+from q3e_local.search.database.records import Chunk, Entry, Filters, Rows
 
 _SELECT = """
 SELECT chunks.id, name, chunks.text, "start", "end", headings, page, line, last_line, path, added_at,
@@ -25,7 +24,7 @@ _INSERT = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def next_row(connection: apsw.Connection) -> int:
-    """The number the next chunk gets. One of a chunk that is gone is never given again."""
+    """The number that the next chunk gets. The number of a chunk that is gone is never used again."""
     return 1 + (connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'").get or 0)
 
 
@@ -44,7 +43,7 @@ def insert(
 
 
 def free_names(connection: apsw.Connection, n: int) -> list[str]:
-    """Ids for texts that come without: the numbers of their rows, but for those that are ids already."""
+    """Ids for texts without ids: the numbers of their rows, except numbers that are ids already."""
     numbers = map(str, count(next_row(connection)))
     return list(islice((name for name in numbers if not named(connection, [name])), n))
 
@@ -66,17 +65,17 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 
 def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
-    """The rows that the filters, of which there is one, let through; in order."""
+    """The rows that the filters let through, in order. At least one filter is set."""
     rows = _in_files(connection, file_table.matching(connection, filters))
     if filters.path is None:
         select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
-        own = [row for (row,) in connection.execute(select, (filters.since,))]
-        rows = np.concatenate([rows, np.array(own, np.int64)])
+        of_no_file = [row for (row,) in connection.execute(select, (filters.since,))]
+        rows = np.concatenate([rows, np.array(of_no_file, np.int64)])
     return np.sort(rows)
 
 
 def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
-    """The rows of these files' chunks. They follow one another, since a file's come at once and go at once."""
+    """The rows of these files' chunks. The chunks of a file follow one another, being stored together."""
     select = "SELECT (SELECT min(id) FROM chunks WHERE file = ?1), (SELECT max(id) FROM chunks WHERE file = ?1)"
     spans = connection.executemany(select, ((number,) for number in numbers))
     ranges = [np.arange(first, last + 1) for first, last in spans if first is not None]
@@ -84,16 +83,15 @@ def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
 
 
 def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:
-    """Those of the rows that are there, in the order asked for."""
-    return [
-        _entry(*one) for one in connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(r),) for r in rows))
-    ]
+    """The entries of those rows that are there, in the order of `rows`."""
+    values = connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(row),) for row in rows))
+    return [_entry(*entry) for entry in values]
 
 
 def after(connection: apsw.Connection, row: int, n: int) -> Iterator[Entry]:
     """The next entries in the order of rows."""
-    for one in connection.execute(f"{_SELECT} WHERE chunks.id > ? ORDER BY chunks.id LIMIT ?", (row, n)):
-        yield _entry(*one)
+    for entry in connection.execute(f"{_SELECT} WHERE chunks.id > ? ORDER BY chunks.id LIMIT ?", (row, n)):
+        yield _entry(*entry)
 
 
 def names_of(connection: apsw.Connection, rows: Iterable[int]) -> list[str]:
@@ -103,7 +101,7 @@ def names_of(connection: apsw.Connection, rows: Iterable[int]) -> list[str]:
 
 
 def n_chunks(connection: apsw.Connection) -> int:
-    """Counted in an index: the tables themselves are large."""
+    """How many chunks there are. SQLite counts them in an index, which is small beside the table."""
     return int(connection.execute("SELECT count(*) FROM chunks").get)
 
 

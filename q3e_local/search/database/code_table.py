@@ -1,10 +1,11 @@
-"""The short forms of an index's vectors, which sqlite-vec keeps in its table `codes` and a search scans in memory.
+"""The codes of an index: a short form of each vector, which a search reads into memory and scans.
 
-Of many numbers the signs, of few all numbers with 8 bits each: there, signs are too few to tell vectors apart.
+The code of a long vector has the signs of its first numbers. The code of a short vector has all its numbers with 8
+bits each, because a few signs do not tell vectors apart.
 
-Of 100,000 codes of 1,024 bits sqlite-vec's own search gives the nearest 500 in 57 ms, a scan in memory in 1 ms.
-Knows that table and the vectors it is derived from. Where sqlite-vec cannot be loaded, the codes are read from the
-plain tables below it; what is written meanwhile leaves them behind, and then they are computed from the vectors.
+Knows the table `codes` and the vectors that it is made from. A record of the table is a block: the codes of all rows
+with the same `row // 256`, and for each code a byte that says `row % 256`. All codes are read before a first search,
+and a few blocks are read faster than a record for each row.
 """
 
 from __future__ import annotations
@@ -24,86 +25,99 @@ CODE_BITS_MAX = 1024
 # Up to here 8 bits a number take no more than twice the room of the longest code of signs. Of the first ten among
 # 100,000, a shortlist of 800 by signs has 0.53 at 64 numbers, 0.78 at 128 and 0.95 at 256.
 ROUNDED_DIM_MAX = 256
-_BEHIND = "codes_behind"
+_BLOCK_ROWS = 256  # as many as a byte tells apart
 
-
-def is_behind(connection: apsw.Connection) -> bool:
-    """Whether the table is not there, or lacks what was written without sqlite-vec."""
-    return bool(schema.meta(connection).get(_BEHIND, 1))
+_Bytes = NDArray[np.uint8]
 
 
 def bits(dim: int) -> int:
-    """Of a vector's short form."""
+    """The length of a code for vectors of this dim."""
     return 8 * dim if dim <= ROUNDED_DIM_MAX else code_bits(dim, CODE_BITS_MAX)
 
 
 def make(connection: apsw.Connection, dim: int) -> None:
-    """Make the table anew from the vectors."""
-    connection.execute("DROP TABLE IF EXISTS codes")
-    kind = f"int8[{dim}]" if dim <= ROUNDED_DIM_MAX else f"bit[{bits(dim)}]"
-    connection.execute(f"CREATE VIRTUAL TABLE codes USING vec0(code {kind})")
-    schema.set_meta(connection, **{_BEHIND: 0})
-    for rows, some in vector_table.windows(connection, dim):
-        insert(connection, rows, some, has_vec=True)
+    """Replace all codes by those of the vectors in the index."""
+    connection.execute("DELETE FROM codes")
+    for rows, vectors in vector_table.windows(connection, dim):
+        insert(connection, rows, vectors)
 
 
-def leave_behind(connection: apsw.Connection) -> None:
-    """Note that the table does not have what is written now."""
-    schema.set_meta(connection, **{_BEHIND: 1})
+def insert(connection: apsw.Connection, rows: Iterable[int], vectors: Vectors) -> None:
+    """Add the codes of these vectors. Their rows ascend, and follow all rows that have codes."""
+    codes = _encoded(vectors)
+    for block, places, is_of_block in _by_block(rows):
+        old_places, old_codes = _stored_block(connection, block)
+        _store_block(connection, block, old_places + places.tobytes(), old_codes + codes[is_of_block].tobytes())
 
 
-def insert(connection: apsw.Connection, rows: Iterable[int], some: Vectors, *, has_vec: bool) -> None:
-    """Add the codes of these vectors."""
-    if not has_vec:
-        return leave_behind(connection)
-    read = "vec_int8" if some.shape[1] <= ROUNDED_DIM_MAX else "vec_bit"
-    pairs = ((int(row), code.tobytes()) for row, code in zip(rows, _made(some), strict=True))
-    connection.executemany(f"INSERT INTO codes (rowid, code) VALUES (?, {read}(?))", pairs)  # noqa: S608
-
-
-def remove(connection: apsw.Connection, rows: Iterable[int], *, has_vec: bool) -> None:
-    if not has_vec:
-        return leave_behind(connection)
-    connection.executemany("DELETE FROM codes WHERE rowid = ?", ((row,) for row in rows))
+def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
+    """Remove the codes of these rows, where there are any."""
+    for block, places, _ in _by_block(rows):
+        old_places, old_codes = _stored_block(connection, block)
+        if old_places:
+            numbers, codes = _arrays(old_places, old_codes)
+            kept = ~np.isin(numbers, places)
+            _store_block(connection, block, numbers[kept].tobytes(), codes[kept].tobytes())
 
 
 def load(connection: apsw.Connection, dim: int) -> Codes | Rounded:
     """All codes, for a scan. Raises CorruptError."""
-    found: Iterator[tuple[Rows, NDArray[np.uint8]]]
-    if is_behind(connection):
-        found = ((rows, _made(some)) for rows, some in vector_table.windows(connection, dim))
-        n = chunk_table.n_chunks(connection)
-    else:
-        found = _stored(connection, dim)
-        taken = (_taken(validity) for (validity,) in connection.execute("SELECT validity FROM codes_chunks"))
-        n = sum(int(some.sum()) for some in taken)
+    # An index of an older schema that cannot be written has no such table; its vectors say the same, more slowly.
+    has_table = schema.version(connection) >= schema.WITH_CODES
+    found = _stored(connection, dim) if has_table else _computed(connection, dim)
+    n = chunk_table.n_chunks(connection)
     try:
         if dim <= ROUNDED_DIM_MAX:
-            return all_rounded(((rows, some.view(np.int8)) for rows, some in found), n, dim)
+            return all_rounded(((rows, codes.view(np.int8)) for rows, codes in found), n, dim)
         return gathered(found, n, bits(dim))
-    except (ValueError, IndexError):  # of arrays that do not fit each other
-        raise apsw.CorruptError("the codes are not as many, or not as long, as they should be") from None
+    except ValueError as error:
+        raise apsw.CorruptError(str(error)) from None
 
 
-def _made(some: Vectors) -> NDArray[np.uint8]:
-    dim = some.shape[1]
-    return rounded(some).view(np.uint8) if dim <= ROUNDED_DIM_MAX else encode(some, bits(dim))
+def _encoded(vectors: Vectors) -> _Bytes:
+    """The codes (n, bits / 8) of vectors."""
+    dim = vectors.shape[1]
+    return rounded(vectors).view(np.uint8) if dim <= ROUNDED_DIM_MAX else encode(vectors, bits(dim))
 
 
-def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
-    """What sqlite-vec keeps in its own tables, which is fifty times as fast as to ask it for each row.
-
-    Their layout is that of sqlite-vec 0.1: 1,024 rows in each record, of which a bit says whether they are taken, the
-    first in the lowest bit (sqlite-vec.c, "vec0 virtual table: shadow tables").
-    """
-    select = (
-        "SELECT validity, rowids, vectors FROM codes_chunks "
-        "CROSS JOIN codes_vector_chunks00 AS stored ON stored.rowid = codes_chunks.chunk_id ORDER BY chunk_id"
-    )
-    for validity, rowids, codes in connection.execute(select):
-        taken, rows = _taken(validity), np.frombuffer(rowids, "<i8")
-        yield rows[taken], np.frombuffer(codes, np.uint8).reshape(len(rows), bits(dim) // 8)[taken]
+def _by_block(rows: Iterable[int]) -> Iterator[tuple[int, _Bytes, NDArray[np.bool_]]]:
+    """Each block of these rows, the places of its rows in it, and which of `rows` are of this block."""
+    numbers = np.array(list(rows), np.int64)
+    blocks, places = numbers // _BLOCK_ROWS, (numbers % _BLOCK_ROWS).astype(np.uint8)
+    for block in np.unique(blocks).tolist():
+        is_of_block = blocks == block
+        yield block, places[is_of_block], is_of_block
 
 
-def _taken(validity: bytes) -> NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
+def _stored_block(connection: apsw.Connection, block: int) -> tuple[bytes, bytes]:
+    """Places and codes of a block; nothing of a block that is not there."""
+    found = connection.execute("SELECT places, codes FROM codes WHERE block = ?", (block,)).fetchone()
+    return found or (b"", b"")
+
+
+def _store_block(connection: apsw.Connection, block: int, places: bytes, codes: bytes) -> None:
+    if places:
+        connection.execute("INSERT OR REPLACE INTO codes VALUES (?, ?, ?)", (block, places, codes))
+    else:
+        connection.execute("DELETE FROM codes WHERE block = ?", (block,))
+
+
+def _stored(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, _Bytes]]:
+    """Rows and codes of each block. Raises CorruptError."""
+    for block, places, stored in connection.execute("SELECT block, places, codes FROM codes ORDER BY block"):
+        numbers, codes = _arrays(places, stored)
+        if 8 * codes.shape[1] != bits(dim):
+            raise apsw.CorruptError(f"a code has not {bits(dim)} bits")
+        yield block * _BLOCK_ROWS + numbers.astype(np.int64), codes
+
+
+def _arrays(places: bytes, codes: bytes) -> tuple[_Bytes, _Bytes]:
+    """The places (n) and codes (n, bits / 8) of a stored block. Raises CorruptError."""
+    if not places or len(codes) % len(places):
+        raise apsw.CorruptError("the codes of a block are not as many as its rows")
+    return np.frombuffer(places, np.uint8), np.frombuffer(codes, np.uint8).reshape(len(places), -1)
+
+
+def _computed(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, _Bytes]]:
+    """Rows and codes, made from the vectors."""
+    return ((rows, _encoded(vectors)) for rows, vectors in vector_table.windows(connection, dim))

@@ -1,4 +1,4 @@
-"""Open an index file and keep its transactions: SQLite through apsw, whose own SQLite has FTS5 and takes extensions.
+"""Open an index file and keep its transactions: SQLite through apsw, whose own SQLite has FTS5.
 
 Turns SQLite's errors into ours. Knows nothing of tables.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,10 +19,7 @@ from q3e_local.search.database.places import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384
-_JOURNAL_BYTES = 64 << 20  # what a large transaction leaves beside the file is cut to this
-
-Loader = Callable[[apsw.Connection], None]
-"""Loads sqlite-vec into a connection, or raises."""
+_JOURNAL_BYTES = 64 << 20  # the write-ahead log is cut to this after a large transaction
 
 # Our statements are few and fixed: a sound file refuses none of them.
 _DAMAGED = (
@@ -31,31 +28,19 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def load_sqlite_vec(connection: apsw.Connection) -> None:
-    """Load the extension that the sqlite-vec package brings."""
-    import sqlite_vec
-
-    connection.enable_load_extension(True)
-    try:
-        connection.load_extension(sqlite_vec.loadable_path())
-    finally:
-        connection.enable_load_extension(False)
-
-
 class Connection:
     """One connection, used by one thread at a time: others wait. With `page_bytes` it makes the file if missing."""
 
-    def __init__(self, path: Path, loader: Loader = load_sqlite_vec, page_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, page_bytes: int | None = None) -> None:
         self.path = path
         self.n_openings = 0
-        self._loader = loader
         self._lock = threading.RLock()
         with reported(path):
             self._open(page_bytes)
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
-        """One state of the file for all of the block, and for those within it, whatever others write meanwhile."""
+        """One state of the file for the block and for blocks within it, whatever others write meanwhile."""
         with self._lock, reported(self.path):
             if self._apsw.in_transaction:  # of this thread, which has the lock
                 yield self._apsw
@@ -68,7 +53,7 @@ class Connection:
 
     @property
     def state(self) -> tuple[int, int]:
-        """Another one whenever somebody else has changed the file."""
+        """A value that differs whenever somebody else has changed the file."""
         return self.n_openings, int(self._apsw.pragma("data_version"))
 
     @contextmanager
@@ -79,12 +64,12 @@ class Connection:
 
     @contextmanager
     def alone(self) -> Iterator[apsw.Connection]:
-        """Without a transaction, for what SQLite does in none."""
+        """Without a transaction, for statements that SQLite refuses inside one."""
         with self._lock, reported(self.path):
             yield self._apsw
 
     def to_wal(self) -> None:
-        """Let readers go on while a writer writes. For a file that is known to be ours: it is changed by this."""
+        """Let readers go on while a writer writes. Changes the file, which must be known to be an index."""
         until = time.monotonic() + BUSY_S
         with self.alone() as connection:
             while not connection.readonly("main"):
@@ -106,11 +91,6 @@ class Connection:
     def _open(self, page_bytes: int | None) -> None:
         self._apsw, self._unchanging = _opened(self.path, page_bytes)
         self.n_openings += 1
-        self.has_vec = True
-        try:
-            self._loader(self._apsw)
-        except (apsw.Error, ImportError, OSError, AttributeError):
-            self.has_vec = False  # its codes are then made from the vectors
 
 
 @contextmanager
@@ -172,7 +152,7 @@ def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks
             connection.execute(f"PRAGMA page_size = {page_bytes}")  # a file that was written keeps its own
         if connection.readonly("main"):
             connection, looks = _readable(path, connection)
-        # NORMAL: a power cut may take the last transactions, never the file.
+        # NORMAL: a power cut may lose the last transactions, but never damages the file.
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
         # A file from elsewhere must not make SQLite do what we did not write.
@@ -188,7 +168,8 @@ def _readable(path: Path, connection: apsw.Connection) -> tuple[apsw.Connection,
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except (apsw.CantOpenError, apsw.ReadOnlyError):
-        # WAL wants a file beside it. Without one nobody writes now, and the file alone says it all.
+        # In WAL mode SQLite needs files beside the database. Where there are none, nobody writes, and the file has
+        # everything.
         looks = _looks(path)
         if looks[-1]:
             raise

@@ -1,6 +1,6 @@
 """The files of an index: what each was when it was indexed.
 
-Knows the tables `files`; what belongs to a file is the business of chunks.py.
+Knows the table `files`. The chunks of a file are in chunk_table.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import FileRecord, Filters
 
 _COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at, problem"
-_FAR_NS = 1 << 62  # 146 years before or after 1970: what is farther does not fit into SQLite's numbers
+_FAR_NS = 1 << 62  # 146 years before or after 1970; times farther away do not fit into SQLite's numbers
 
 
 def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
@@ -22,7 +22,7 @@ def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
 
 
 def store(connection: apsw.Connection, record: FileRecord) -> int:
-    """Put or replace a file's record: its number."""
+    """Put or replace the record of a file: its number."""
     values = (
         record.path, record.size_bytes, _stored(record.mtime_ns), record.digest, record.n_tokens, record.kind,
         record.n_chunks, record.indexed_at, record.problem,
@@ -44,7 +44,7 @@ def touch(connection: apsw.Connection, record: FileRecord) -> None:
 
 
 def numbers(connection: apsw.Connection, paths: Iterable[str]) -> list[int]:
-    """The numbers of those that are there."""
+    """The numbers of those paths that are there."""
     return [n for (n,) in connection.executemany("SELECT id FROM files WHERE path = ?", ((path,) for path in paths))]
 
 
@@ -63,7 +63,7 @@ def matching(connection: apsw.Connection, filters: Filters) -> list[int]:
 
 
 def totals(connection: apsw.Connection) -> tuple[int, int]:
-    """How many files that could be read, and tokens in all of them."""
+    """How many files could be read, and how many tokens they have together."""
     ((n_files, n_tokens),) = connection.execute(
         "SELECT count(*), coalesce(sum(n_tokens), 0) FROM files WHERE problem = ''"
     )

@@ -1,6 +1,6 @@
-"""An open index file: its two connections, its schema, its space, and the state that is held in memory.
+"""An open index file: its two connections, its schema, its space, and what is held in memory of one state of it.
 
-Knows when a file may be used; what is read and written is the business of those who ask for a transaction.
+Knows when a file may be used; what is read and written in a transaction is the business of its callers.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ import apsw
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import chunk_table, code_table, schema
 from q3e_local.search.database.bit_scan import Codes, Rounded
-from q3e_local.search.database.connection import BUSY_S, Connection, Loader, has_bytes
+from q3e_local.search.database.connection import BUSY_S, Connection, has_bytes
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.places import rebuild_command
 from q3e_local.search.database.records import IndexSpace
 
-_COMPACT_MS = 2_000  # that readers are waited for: it gets smaller by itself later on
+_COMPACT_MS = 2_000  # to wait for readers: the file gets smaller without us when the last of them has ended
 
 
 class IndexFile:
-    """One thread reads and one writes at a time, neither waiting for the other. Given a space, it makes the file."""
+    """One thread reads and one writes at a time, and neither waits for the other. With a space it makes the file."""
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         space: IndexSpace | None,
-        loader: Loader,
         migrations: Sequence[schema.Migration],
     ) -> None:
         self.path = Path(path).expanduser().absolute()
-        self._loader, self._migrations = loader, migrations
+        self._migrations = migrations
         self._opening = threading.Lock()
         self._writer: Connection | None = None
-        # With the state of the file they are those of.
+        # What is held in memory, each with the state of the file that it is of.
         self._codes: tuple[tuple[int, int], Codes | Rounded] | None = None
         self._n_chunks: tuple[tuple[int, int], int] | None = None
         self._closed = False
         if space is not None and not has_bytes(self.path):
             self._make(space)
-        self._reader = Connection(self.path, loader)
+        self._reader = Connection(self.path)
         try:
-            self.space = self._checked(space)
+            self.space = self._checked()
+            if space is not None:
+                self.check_holds(space)
         except BaseException:
             self.close()
             raise
@@ -61,30 +62,23 @@ class IndexFile:
 
     @contextmanager
     def changing(self) -> Iterator[apsw.Connection]:
-        """A transaction that writes. Codes that were left behind are made before."""
-        writer = self._write_connection()
-        with writer.writing() as connection:
+        """A transaction that writes."""
+        with self._write_connection().writing() as connection:
             self._check_space(connection)
-            if writer.has_vec and code_table.is_behind(connection):
-                code_table.make(connection, self.space.dim)
+            self._migrate(connection)  # of a file that could not be written when it was opened
             yield connection
             schema.set_meta(connection, changed_at=time.time())
 
     @contextmanager
     def reading_alone(self) -> Iterator[apsw.Connection]:
         """As `reading`, for as long as it takes: others go on reading."""
-        own = Connection(self.path, self._loader)
+        own = Connection(self.path)
         try:
             with own.reading() as connection:
                 self._check_space(connection)
                 yield connection
         finally:
             own.close()
-
-    @property
-    def has_vec(self) -> bool:
-        """Whether what is written gets its codes at once."""
-        return self._write_connection().has_vec
 
     def codes(self, connection: apsw.Connection) -> Codes | Rounded:
         """All codes, read once for each state of the file; inside `reading`."""
@@ -100,6 +94,15 @@ class IndexFile:
         if self._n_chunks is None or self._n_chunks[0] != state:
             self._n_chunks = state, chunk_table.n_chunks(connection)
         return self._n_chunks[1]
+
+    def check_holds(self, space: IndexSpace) -> None:
+        """Raise SpaceMismatchError unless the vectors are of this space."""
+        if not self.space.is_same(space):
+            raise SpaceMismatchError(
+                f"{self.path} holds {self.space.beside(space)}, not {space.beside(self.space)}; make a new index, or "
+                "embed all of this one anew with",
+                rebuild_command(self.path, self.space, space),
+            )
 
     def compact(self) -> None:
         """Give free room back to the disk. Raises IndexFileError where others read what was there before."""
@@ -129,33 +132,29 @@ class IndexFile:
 
     def _make(self, space: IndexSpace) -> None:
         """The tables of a new file, or of one whose making was interrupted."""
-        maker = Connection(self.path, self._loader, page_bytes(space.dim))
+        maker = Connection(self.path, page_bytes(space.dim))
         try:
             with maker.writing() as connection:
                 if schema.version(connection) == 0:  # nobody was quicker
                     schema.create(connection, space, self._migrations)
-                    if maker.has_vec:
-                        code_table.make(connection, space.dim)
         finally:
             maker.close()
 
-    def _checked(self, space: IndexSpace | None) -> IndexSpace:
-        """The file's own space, its schema brought to ours."""
+    def _checked(self) -> IndexSpace:
+        """The file's own space, once its schema is the newest."""
         with self._reader.reading() as connection:
             is_newest = schema.check(connection, self._migrations)
+            is_readonly = connection.readonly("main")  # it is searched as it is
         self._reader.to_wal()
-        if not is_newest:
+        if not is_newest and not is_readonly:
             with self._write_connection().writing() as connection:
-                schema.migrate(connection, self._migrations)
+                self._migrate(connection)
         with self._reader.reading() as connection:
-            own = schema.space_of(connection)
-        if space is not None and not own.is_same(space):
-            raise SpaceMismatchError(
-                f"{self.path} holds {own.beside(space)}, not {space.beside(own)}; make a new index, or embed all of "
-                "this one anew with",
-                rebuild_command(self.path, own, space),
-            )
-        return own
+            return schema.space_of(connection)
+
+    def _migrate(self, connection: apsw.Connection) -> None:
+        if not schema.check(connection, self._migrations):
+            schema.migrate(connection, self._migrations)
 
     def _check_space(self, connection: apsw.Connection) -> None:
         """Another process may have replaced the vectors since this one opened the file."""
@@ -168,5 +167,5 @@ class IndexFile:
             if self._closed:
                 raise IndexFileError(f"{self.path} is closed; open it again")
             if self._writer is None:
-                self._writer = Connection(self.path, self._loader)
+                self._writer = Connection(self.path)
             return self._writer

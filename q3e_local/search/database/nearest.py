@@ -1,6 +1,6 @@
-"""The nearest vectors: all of them looked at, or a shortlist by their short forms that the full vectors order.
+"""The nearest vectors: by the full vectors of all rows, or of a shortlist that codes make.
 
-Knows rows, vectors and codes inside one state of the file; nothing of words, nor of who asks.
+Knows rows, vectors and codes of one state of the file; nothing of words, nor of filters.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from q3e_local.search.database.code_table import CODE_BITS_MAX
 from q3e_local.search.database.records import Ranked, Rows
 from q3e_local.vectors import Vectors
 
-# Of the first ten among a million, 800 by 1,024 bits have 0.9995, 400 have 0.994, and 800 by 512 bits 0.98: measured
-# by scripts/bench/search_million.py. Real vectors may be less even than made ones, so it is not the least that does;
-# and by shorter codes it is longer: with n / 1,024 of the numbers by the power of -1.5, which at 257 of them finds
-# 0.99 of the first ten among 100,000.
+# Of the first ten among a million, by scripts/bench/search_million.py:
+#   shortlist  bits of a code  found
+#         400           1,024  0.994
+#         800           1,024  0.9995
+#         800             512  0.98
+# 800 is above what these vectors need, because real vectors may be harder. With fewer bits the list grows by
+# (1,024 / bits) ** 1.5: with codes of 257 bits it then has 0.99 of the first ten among 100,000.
 SHORTLIST = 800
 _SHORTLIST_PER_HIT = 16
-# So few are read as quickly as the codes of all are scanned.
+# The full vectors of so few rows are read as quickly as all codes are scanned.
 EXACT_ROWS = 4 * SHORTLIST
 
 

@@ -6,27 +6,27 @@ Knows SQLite's file format alone: https://sqlite.org/fileformat2.html#b_tree_pag
 from __future__ import annotations
 
 _SIZES = (4096, 8192, 16384, 32768, 65536)
-_CELL_BYTES = 9  # of a row beside its record: where it is, its length, its number
-_HEADER_BYTES = 5  # of the record: what its column is
+_CELL_BYTES = 9  # a row has beside its record: its place, its length, its number
+_HEADER_BYTES = 5  # the record begins with: the type of its column
 
 
 def page_bytes(dim: int) -> int:
-    """The smallest page of which vectors of this dim waste no more than a seventh.
+    """The smallest page in which vectors of this dim waste no more than a seventh of the room.
 
-    Of the usual 4,096 bytes a vector of 512 numbers would waste half. Of larger ones than needed, more is read for
-    each vector and written for each change.
+    In the usual 4,096 bytes a vector of 512 numbers would waste half. In a page that is larger than needed, more is
+    read for each vector and written for each change.
     """
     n_bytes = 4 * dim
     fitting = (size for size in _SIZES if stored_bytes(n_bytes, size) <= n_bytes * 7 / 6)
-    return next(fitting, _SIZES[0])  # with so few numbers, what SQLite adds is more than what is left empty
+    return next(fitting, _SIZES[0])  # of so short vectors SQLite itself takes more room than any page wastes
 
 
 def stored_bytes(n_bytes: int, size: int) -> float:
-    """What a vector of so many bytes takes in a file of pages of this size, with its share of what is left empty."""
+    """The room that a vector of so many bytes takes in pages of this size, with its share of the wasted room."""
     payload = n_bytes + _HEADER_BYTES
     if payload <= size - 35:
         return size / ((size - 8) // (payload + _CELL_BYTES))
-    # Too long for a page: a part of it stays, the rest fills pages of its own.
+    # Too long for a page: SQLite keeps a part in the page and the rest in overflow pages.
     least = (size - 12) * 32 // 255 - 23
     most = least + (payload - least) % (size - 4)
     local = most if most <= size - 35 else least

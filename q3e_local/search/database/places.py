@@ -1,4 +1,4 @@
-"""Where index files are, and who may write one.
+"""Where index files are, and whose turn it is to write one.
 
 Knows names, paths and a lock; nothing of what is in an index.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME = "default"
 SUFFIX = ".q3e"
-_NAMED_AT_MOST = 3  # others, where one is missing
+_NAMED_AT_MOST = 3  # other indexes, where an index is missing
 _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 
 def indexes_folder() -> Path:
-    """Where the indexes are that have names."""
+    """The folder of the indexes that have names."""
     return data_folder() / "indexes"
 
 
 def locate(db: Path | None = None, name: str | None = None) -> Path:
-    """The file of an index: `db` itself, or that of a name; of the default one without either. It need not exist.
+    """The file of an index: `db`, or the file of a name, or of the default index. It need not exist.
 
-    Raises OptionError for both at once, and for what cannot be a name.
+    Raises OptionError for a file and a name at once, and for a name that cannot be.
     """
     if db is not None:
         if name is not None:
@@ -50,7 +50,7 @@ def locate(db: Path | None = None, name: str | None = None) -> Path:
 
 
 def existing(db: Path | None = None, name: str | None = None) -> Path:
-    """The file of an index that is there. Raises IndexFileError, which says how to make one and which there are."""
+    """The file of an index that is there. Raises IndexFileError, which says how to make it and which there are."""
     path = locate(db, name)
     if is_there(path):
         return path
@@ -60,7 +60,7 @@ def existing(db: Path | None = None, name: str | None = None) -> Path:
 
 
 def _others(name: str | None) -> str:
-    """Which indexes may have been meant, or which there are."""
+    """The end of an error about a missing index: which indexes may have been meant, or which there are."""
     found = names()
     near = nearest(name, found) if name is not None else []
     if near:
@@ -71,7 +71,7 @@ def _others(name: str | None) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file. Raises IndexFileError where nobody lets us look."""
+    """Whether there is such a file. Raises IndexFileError where we may not look."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -87,7 +87,7 @@ def names() -> list[str]:
 
 
 def strays() -> list[Path]:
-    """Files among the named indexes whose names are none: copies, and what file managers leave."""
+    """Files among the named indexes that cannot be named: copies, and files that file managers leave."""
     return sorted(path for path in _kept() if not _NAME.fullmatch(path.stem))
 
 
@@ -96,8 +96,8 @@ def _kept() -> Iterator[Path]:
 
 
 def option_of(path: Path) -> str:
-    """What a command line says of this index: ` --name work`, ` --db 'my notes.q3e'`, nothing of the default one."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are named
+    """The option that names this index: ` --name work`, ` --db 'my notes.q3e'`; empty for the default index."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - links are not resolved
     if path.parent != indexes_folder().absolute() or path.suffix != SUFFIX or not _NAME.fullmatch(path.stem):
         return f" --db {quoted(path)}"
     return "" if path.stem == DEFAULT_NAME else f" --name {path.stem}"
@@ -106,7 +106,7 @@ def option_of(path: Path) -> str:
 def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
     """The command that gives an index of one space the vectors of another.
 
-    Where these have an instruction, it is a call from Python: the command line indexes bare texts.
+    For vectors with an instruction it is a call from Python, because the command line indexes bare texts.
     """
     if wanted.prefix:
         arguments = f"{str(path)!r}, embedder, {wanted.dim}, task=task, instruction=instruction"
@@ -114,36 +114,36 @@ def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
     command = f"q3e-local index rebuild{option_of(path)}"
     if own.digest != wanted.digest or own.dim == wanted.dim:
         command += f" -m {quoted(wanted.model)}"
-    # Without it, another model would give vectors of all its numbers.
+    # Without -d, another model would make vectors of all its numbers.
     return command + (f" -d {wanted.dim}" if (own.digest, own.dim) != (wanted.digest, wanted.dim) else "")
 
 
 def quoted(argument: str | Path) -> str:
-    """As this system's command line takes it in one piece."""
+    """The argument, quoted for the command line of this system."""
     text = str(argument)
     return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of an index: itself, and those that SQLite and the lock keep beside it."""
+    """The files of an index: itself, and the files beside it of SQLite and of the lock."""
     return [path, *(Path(f"{path.resolve()}{end}") for end in ("", "-wal", "-shm", "-journal", ".lock"))]
 
 
 @contextmanager
 def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Nobody else changes this index meanwhile. Calls `on_wait` where another does, and waits until it is done.
+    """Keep other runs from changing this index during the block. Calls `on_wait` before it waits for another run.
 
-    Searching needs no lock. Raises OutputError where the folder cannot be written.
+    Searches need no lock. Raises OutputError where the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    file = Path(f"{path.resolve()}.lock")  # one for all names it has by links
+    file = Path(f"{path.resolve()}.lock")  # the same lock for all links to a file
     lock = FileLock(file, mode=0o600)
     is_index = True
     try:
         if path.parent == indexes_folder():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
-        elif not path.parent.is_dir():  # the lock would make it
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else need know what is indexed
+        elif not path.parent.is_dir():  # FileLock would make the folder
             raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
         had_lock = file.exists()
         try:
@@ -155,11 +155,11 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
     try:
         yield
-    except IndexFileError:  # a lock that was here before may be one that others wait for
+    except IndexFileError:  # others may wait for a lock that was here before
         is_index = had_lock
         raise
     finally:
-        with suppress(OSError):  # Windows keeps what is open
-            if not (is_index and path.exists()):  # no index came of it, or it was deleted
+        with suppress(OSError):  # Windows does not delete an open file
+            if not (is_index and path.exists()):  # no index was made, or it was deleted
                 file.unlink(missing_ok=True)
         lock.release()

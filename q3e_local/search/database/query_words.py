@@ -1,6 +1,6 @@
 """Words of a text for the index, and of a query: folded, and cut so that writing without spaces can be found too.
 
-Knows characters, and nothing of SQL: what comes out are letters and digits, which no query language can trip over.
+Knows characters; nothing of SQL. Tokens are letters and digits alone, so that no query language misreads them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import unicodedata
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# Writing that does not put spaces between words, or, as Korean, puts endings to them: found by pairs of characters,
-# as Lucene's CJKAnalyzer does. Han, kana, Hangul, Thai, Lao, Myanmar, Khmer.
+# Scripts without spaces between words, and Korean, which adds endings to words: Han, kana, Hangul, Thai, Lao,
+# Myanmar, Khmer. Such texts are indexed by pairs of characters, as Lucene's CJKAnalyzer does.
 _PAIRED = (
     "\u3005-\u3007\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uac00-\ud7a3\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u1049\u1780-\u17d3\U00020000-\U0003ffff"
 )
-# Accents, and the vowel points of Hebrew and Arabic, which are mostly left out.
+# Accents, and the vowel points of Hebrew and Arabic, which writers mostly leave out.
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]")
 # Indic vowel signs belong to their word, but are no letters to Python.
 _LETTER = f"(?:[^\\W_{_PAIRED}]|[\u0900-\u0963\u0966-\u0dff])"
-# Thousands: 1,250 and 1.250 and 1'250, but neither 12,5 nor 1,250,7.
+# Numbers with thousands separators: 1,250 and 1.250 and 1'250, but neither 12,5 nor 1,250,7.
 _BY = "[.,'\u2019]"
 _GROUPED = f"(?<![0-9]{_BY})[0-9]{{1,3}}(?P<by>{_BY})[0-9]{{3}}(?:(?P=by)[0-9]{{3}})*+(?!{_LETTER}|(?P=by)[0-9])"
 _TOKEN = re.compile(f"[{_PAIRED}]+|{_GROUPED}|{_LETTER}+")
 _THOUSANDS = re.compile(_GROUPED)
-# A number of several runs of digits: 1,250 and 3.5 and 1.2.3, but no part of a name as v1.2.3 and B-3.5 are.
+# A number of several runs of digits: 1,250 and 3.5 and 1.2.3, but not inside names such as v1.2.3 and B-3.5.
 _NUMBER = re.compile(
     f"(?<!{_LETTER})(?<!{_LETTER}[-_./:@#,'\u2019])[0-9]++(?:{_BY}[0-9]++)++(?!{_LETTER}|[-_/:@#]{_LETTER})"
 )
@@ -37,27 +37,27 @@ _QUOTED = re.compile(
 )
 _CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]+\b")
 _CAMEL = re.compile(r"\b\w*[a-z][A-Z]\w*\b")
-_SHOUTED = 4  # so many words in capitals and none in small letters are no abbreviations
+_SHOUTED = 4  # in a query of capitals alone, so many words are no abbreviations
 
-TOKEN_CHARACTERS = 64  # what is longer is no word; its beginning is found
+TOKEN_CHARACTERS = 64  # a longer token is no word, and is cut
 
 
 @dataclass(frozen=True)
 class Term:
-    """Tokens that stand one after the other; `is_prefix`: of the last, the beginning."""
+    """Tokens that stand one after the other. With `is_prefix` the last is only the beginning of a token."""
 
     tokens: tuple[str, ...]
     is_prefix: bool = False
-    exact: str = field(default="", compare=False)  # as the user wrote what is meant to the letter
+    exact: str = field(default="", compare=False)  # as the user wrote it, where it is meant to the letter
 
     @property
     def match(self) -> str:
-        """As FTS5 reads it. Tokens hold no quotes."""
+        """The term in the query language of FTS5. Tokens hold no quotes."""
         return f'"{" ".join(self.tokens)}"{"*" if self.is_prefix else ""}'
 
 
 def folded(text: str) -> str:
-    """Without the differences that a reader does not hear: width, case, accents."""
+    """The text without differences of width, case and accents."""
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
@@ -65,11 +65,11 @@ def folded(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """A text's tokens as they are indexed.
+    """The tokens of a text as they are indexed.
 
-    A run of characters without spaces becomes its pairs, and its last character, so that the beginning of some token
-    is each of its characters: 预算复盘 is 预算 算复 复盘 盘. A number with thousands is found without commas too:
-    1,250 is 1 250 1250.
+    A run of a script without spaces becomes its pairs and its last character, so that each character begins a token:
+    预算复盘 is 预算 算复 复盘 盘. A number with thousands separators is indexed without them too: 1,250 is
+    1 250 1250.
     """
     found: list[str] = []
     for match in _TOKEN.finditer(folded(text)):
@@ -86,15 +86,15 @@ def tokens(text: str) -> list[str]:
 
 
 def terms_of(query: str) -> tuple[Term, ...]:
-    """What a query looks for, each once: what is meant to the letter first, then all of its words.
+    """The terms of a query, each once: first the terms that are meant to the letter, then all words.
 
-    Meant to the letter are quotes, codes, numbers, identifiers and abbreviations.
+    Quotes, codes, numbers, identifiers and abbreviations are meant to the letter.
     """
     query = unicodedata.normalize("NFKC", query)
     terms = [_phrase(match[match.lastindex or 0], is_exact=True) for match in _QUOTED.finditer(query)]
     for match in _NUMBER.finditer(query):
         terms += _number(match[0])
-    query = _NUMBER.sub(" ", query)  # the 250 of 1,250 is none
+    query = _NUMBER.sub(" ", query)  # the 250 of 1,250 is no term
     terms += [_phrase(match[0], is_exact=_is_exact(match[0])) for match in _JOINED.finditer(query)]
     capitals = _CAPITALS.findall(query)
     if len(capitals) < _SHOUTED or query.upper() != query:
@@ -109,19 +109,20 @@ def terms_of(query: str) -> tuple[Term, ...]:
 
 
 def _phrase(text: str, *, is_exact: bool) -> Term:
-    """The tokens that stand in the index, one after the other, wherever this text does."""
+    """The term that the index has wherever a text contains this text."""
     found, runs, exact = tuple(tokens(text)), _runs(text), text.strip() if is_exact else ""
     if not runs or not _IS_PAIRED(runs[-1]):
         return Term(found, exact=exact)
-    if len(runs[-1]) == 1:  # in the index it is the beginning of a pair, if the run goes on
+    if len(runs[-1]) == 1:  # where the run goes on in a text, its token is a pair that begins so
         return Term(found, is_prefix=True, exact=exact)
-    return Term(found[:-1], exact=exact)  # so is the last character of a run, and the pair before says it
+    # The last character of a run stands in the pair before it, so that the pair is enough.
+    return Term(found[:-1], exact=exact)
 
 
 def _number(text: str) -> list[Term]:
-    """What finds a number with separators: all of it, and with thousands however they are written."""
+    """The terms that find a number with separators, however its thousands are written."""
     grouped = _THOUSANDS.fullmatch(text)
-    if grouped and grouped["by"] == ".":  # or it is an address, a version
+    if grouped and grouped["by"] == ".":  # it may be an address or a version as well
         parts = text.split(".")
         return [Term(tuple(parts), exact=text), Term(("".join(parts)[:TOKEN_CHARACTERS],))]
     joined = _THOUSANDS.sub(lambda match: match[0].replace(match["by"], ""), text)
@@ -133,5 +134,5 @@ def _runs(text: str) -> list[str]:
 
 
 def _is_exact(joined: str) -> bool:
-    """Whether it is a name, as `max_tokens` and `B-17` are, rather than words with a hyphen."""
+    """Whether this is a name, as `max_tokens` and `B-17` are, rather than words with a hyphen."""
     return any(each.isdigit() or each in "_:.@#" for each in joined)

@@ -12,42 +12,62 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database.query_words import Term
 from q3e_local.space import Space
 from q3e_local.vectors import Vectors
 
 Rows = NDArray[np.int64]
-"""Numbers of chunks inside the file. They are never used twice, and mean nothing outside."""
+"""Numbers of chunks inside the file. A number is never used twice, and means nothing outside."""
+
+# A term that more chunks have is counted no further: such a term says little, and each of its chunks costs time.
+COUNTED_MAX = 20_000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document: `document.text[start:end] == text`."""
+
+    text: str
+    start: int = 0  # characters of the document's text
+    end: int = 0
+    headings: tuple[str, ...] = ()  # the path above it, outermost first
+    page: int | None = None  # of a PDF, slide of a PPTX, cell of a notebook; from 1
+    line: int | None = None  # first and last line in the file, from 1; None where a file has no lines
+    last_line: int | None = None
+
+    @property
+    def embedded(self) -> str:
+        """What the model sees: the headings ("A > B") on a line of their own, then the text."""
+        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
 
 
 @dataclass(frozen=True)
 class IndexSpace:
-    """What made an index's vectors. An empty digest: the caller's own vectors, of no model we know."""
+    """What made the vectors of an index. An empty digest: vectors of the caller, made by no known model."""
 
     model: str
     digest: str
     dim: int
-    prefix: str = ""  # what stood before each text; empty for bare ones
+    prefix: str = ""  # the instruction before each text; empty for bare texts
 
     @property
     def name(self) -> str:
-        """As vectors, headers and the cache name it; empty for the caller's own."""
+        """The name of this space in vectors, headers and the cache; empty for vectors of the caller."""
         return str(Space(self.digest, self.dim, self.prefix)) if self.digest else ""
 
     def __str__(self) -> str:
-        return self._told(self.model)
+        return self._described(self.model)
 
     def beside(self, other: IndexSpace) -> str:
-        """As `str`, and which file of the model, where only that tells them apart."""
+        """As `str`, with the file of the model where only the file tells the two apart."""
         is_other_file = self.model == other.model and self.digest != other.digest
-        return self._told(f"{self.model} (file {self.digest[:8]})" if is_other_file else self.model)
+        return self._described(f"{self.model} (file {self.digest[:8]})" if is_other_file else self.model)
 
     def is_same(self, other: IndexSpace) -> bool:
         """Whether vectors of both may stand in one file. The model's name may differ, its file may not."""
         return (self.digest, self.dim, self.prefix) == (other.digest, other.dim, other.prefix)
 
-    def _told(self, model: str) -> str:
+    def _described(self, model: str) -> str:
         what = f"{self.dim}-dim vectors of {model if self.digest else 'your own'}"
         return f"{what} with the instruction {self.prefix!r}" if self.prefix else what
 
@@ -72,16 +92,16 @@ class Entry:
     """A chunk in the index."""
 
     row: int
-    id: str  # the caller's own, or `PATH#NUMBER` for the chunks of a file, counted from 0
+    id: str  # that the caller chose, or `PATH#NUMBER` for the chunks of a file, counted from 0
     chunk: Chunk
-    file: str | None  # the path; None for a text of the caller's own
+    file: str | None  # the path; None for a text of the caller
     mtime: float  # of the file, or when the text was added; seconds since 1970
     indexed_at: float
 
 
 @dataclass(frozen=True)
 class Window:
-    """Some of the entries in the order of their rows, with their vectors (n, dim)."""
+    """Entries in the order of their rows, and their vectors (n, dim)."""
 
     entries: tuple[Entry, ...]
     vectors: Vectors
@@ -89,22 +109,25 @@ class Window:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which chunks may be found. All that are given must hold."""
+    """Which chunks may be found. Each filter that is set must hold."""
 
     path: str | None = None  # a glob: see reading/globs.py
-    since: float | None = None  # seconds since 1970: modified (files) or added (one's own texts) then or later
+    since: float | None = None  # seconds since 1970: modified (files) or added (texts of the caller) then or later
 
     def __bool__(self) -> bool:
         return not (self.path is None and self.since is None)
 
 
+NO_FILTERS = Filters()
+
+
 @dataclass(frozen=True)
 class Counted:
-    """In how many chunks the terms of a query are found, the rarest first; those that are in none are left out."""
+    """In how many chunks the terms of a query are found, the rarest first, without terms that are in none."""
 
     found: Mapping[Term, int]
     n_terms: int = 0  # of the query
-    n_passed_over: int = 0  # of these, not looked up
+    n_passed_over: int = 0  # terms that were not looked up
 
     @property
     def explained(self) -> tuple[str, ...]:
@@ -136,4 +159,3 @@ class Facts:
     changed_at: float
     schema: int
     code_bits: int
-    has_codes: bool  # False: made where sqlite-vec could not be loaded; they are computed when needed

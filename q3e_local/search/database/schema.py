@@ -1,6 +1,7 @@
-"""The tables of an index file, and the way from an older schema to this one.
+"""The tables of an index file, the number of their schema, and the facts that are kept of the whole file.
 
-Knows SQL alone: what stands in the tables is the business of the modules beside it.
+Knows SQL alone; what stands in the tables is the business of the modules beside it, and so are the steps from an
+older schema to the next.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from q3e_local.search.database.records import IndexSpace
 
 APPLICATION_ID = 0x71336521  # "q3e!", by which `file` and we know an index
 
-# `vectors` is apart from `chunks` so that a scan of it reads nothing else. `words` keeps no text of its own, and is
-# given tokens: see search/words.py. `ascii` leaves all above ASCII as it is.
+WITH_CODES = 2  # the first schema whose codes are a plain table
+
+# `vectors` is apart from `chunks` so that a scan of the vectors reads nothing else. `words` keeps no text, and gets
+# the tokens of query_words.py; its tokenizer `ascii` leaves all characters above ASCII as they are.
 _SCHEMA_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
 CREATE TABLE files (
@@ -38,9 +41,7 @@ CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, to
 """
 
 Migration = Callable[[apsw.Connection], None]
-
-# The n-th leads from schema n to n + 1. What they do must never change once it was released.
-MIGRATIONS: list[Migration] = []
+"""A step from a schema to the next, in the transaction of its caller."""
 
 
 def newest(migrations: Sequence[Migration]) -> int:

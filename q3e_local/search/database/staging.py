@@ -1,6 +1,7 @@
-"""Vectors of another space, gathered beside the old ones until there is one for each chunk.
+"""Vectors of another space, gathered beside the old vectors until each chunk has one.
 
-The old ones are searched meanwhile; an interrupted gathering goes on where it stopped. Knows tables, no models.
+Searches use the old vectors meanwhile, and an interrupted gathering goes on where it stopped. Knows tables, not
+models.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SPACE = "staged_space"
 
 
 def begin(connection: apsw.Connection, space: IndexSpace) -> int:
-    """Go on gathering vectors of this space, or begin: how many chunks have one. Those of a third are dropped."""
+    """Go on gathering vectors of this space, or begin: how many are there. Drops vectors of a third space."""
     named = json.dumps(astuple(space))
     if schema.meta(connection).get(_SPACE) != named:
         connection.execute("DROP TABLE IF EXISTS staged")
@@ -30,22 +31,19 @@ def begin(connection: apsw.Connection, space: IndexSpace) -> int:
 
 
 def missing(connection: apsw.Connection, n: int) -> tuple[Entry, ...]:
-    """Some of the chunks that have no staged vector yet. Rows only grow, so they are those after the last."""
+    """The next n chunks without a staged vector. Row numbers only grow, so these follow the last staged row."""
     last = connection.execute("SELECT max(id) FROM staged").get
     return tuple(chunk_table.after(connection, -1 if last is None else last, n))
 
 
-def put(connection: apsw.Connection, rows: Sequence[int], some: Vectors) -> None:
-    vector_table.insert(connection, rows, some, "staged")
+def put(connection: apsw.Connection, rows: Sequence[int], vectors: Vectors) -> None:
+    vector_table.insert(connection, rows, vectors, "staged")
 
 
-def switch(connection: apsw.Connection, space: IndexSpace, *, has_vec: bool) -> None:
-    """Put the staged vectors in the place of the old ones, in the caller's transaction."""
+def switch(connection: apsw.Connection, space: IndexSpace) -> None:
+    """Put the staged vectors in place of the old vectors, in the caller's transaction."""
     connection.execute("DELETE FROM staged WHERE id NOT IN (SELECT id FROM chunks)")
     connection.execute("DROP TABLE vectors; ALTER TABLE staged RENAME TO vectors")
     connection.execute("DELETE FROM meta WHERE key = ?", (_SPACE,))
     schema.set_space(connection, space)
-    if has_vec:
-        code_table.make(connection, space.dim)
-    else:
-        code_table.leave_behind(connection)
+    code_table.make(connection, space.dim)

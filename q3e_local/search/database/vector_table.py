@@ -15,7 +15,7 @@ from q3e_local.search.database.records import Rows
 from q3e_local.vectors import Vectors
 
 _WINDOW_BYTES = 16 << 20
-# Two float32 sums of unit vectors differ by less than this, however they are summed.
+# The scores of two unit vectors, summed in float32 in different orders, differ by less than this.
 _NOISE = 1e-5
 
 
@@ -30,13 +30,13 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 
 def of_rows(connection: apsw.Connection, rows: Iterable[int], dim: int) -> tuple[Rows, Vectors]:
-    """Those of the rows that are there, in the order asked for, with their vectors."""
+    """Those of the rows that are there, in the order of `rows`, and their vectors."""
     select = "SELECT id, vector FROM vectors WHERE id = ?"
     return _arrays(connection.executemany(select, ((int(row),) for row in rows)), dim)
 
 
 def windows(connection: apsw.Connection, dim: int, rows: Rows | None = None) -> Iterator[tuple[Rows, Vectors]]:
-    """All vectors, or those of some rows, a few megabytes at a time."""
+    """All vectors, or the vectors of `rows`, a few megabytes at a time."""
     n = max(1, _WINDOW_BYTES // (4 * dim))
     if rows is not None:
         for first in range(0, len(rows), n):
@@ -53,14 +53,14 @@ def windows(connection: apsw.Connection, dim: int, rows: Rows | None = None) -> 
 
 
 def scored(vectors: Vectors, query: Vectors) -> NDArray[np.float64]:
-    """Cosine scores that depend on the two vectors alone, not on their neighbours, to the last bit of float32."""
+    """Cosine scores. To the last bit of float32 a score depends on its two vectors alone, not on their neighbours."""
     exact: NDArray[np.float64] = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     rounded: NDArray[np.float64] = exact.astype(np.float32).astype(np.float64)
     return rounded
 
 
 def nearest(found: Iterable[tuple[Rows, Vectors]], query: Vectors, k: int) -> tuple[Rows, NDArray[np.float64]]:
-    """The k best of all windows, in no order; more of them where the last ones' scores are equal."""
+    """The k best of all windows, in no order; more than k where others score as high as the k-th."""
     best_rows, best = np.empty(0, np.int64), np.empty(0)
     for rows, vectors in found:
         rough = (vectors @ query).astype(np.float64)

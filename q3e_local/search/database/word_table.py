@@ -1,6 +1,6 @@
 """The words of an index in SQLite's FTS5, ranked by bm25.
 
-Knows the table `words` and tokens; how a text becomes tokens is the business of search/words.py.
+Knows the table `words` and tokens; how a text becomes tokens is the business of query_words.py.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import apsw
 import numpy as np
 
-from q3e_local.search.chunk import Chunk
 from q3e_local.search.database.query_words import Term, tokens
-from q3e_local.search.database.records import Counted, Ranked, Rows
-from q3e_local.search.ranking import COUNTED_MAX
+from q3e_local.search.database.records import COUNTED_MAX, Chunk, Counted, Ranked, Rows
 
-# How much is looked up of a query that is as long as a text. A phrase of common words is looked for in all chunks
-# that have them, and cannot be stopped on the way: among a million, that takes up to a tenth of a second.
+# How much of a query is looked up that is as long as a text. SQLite looks for a phrase of common words in all chunks
+# that have these words, and cannot be stopped: among a million chunks that takes up to a tenth of a second.
 _WORDS_COUNTED, _PHRASES_COUNTED = 256, 32
 _PHRASE_TOKENS = 64
 _COUNTED_S = 1.0
@@ -26,7 +24,7 @@ _ROWS_SEARCHED = 60_000
 
 
 def insert(connection: apsw.Connection, rows: Sequence[int], chunks: Sequence[Chunk]) -> None:
-    """Index texts, and the headings above them."""
+    """Index texts and the headings above them."""
     pairs = ((row, " ".join(tokens(chunk.embedded))) for row, chunk in zip(rows, chunks, strict=True))
     connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", pairs)
 
@@ -36,7 +34,7 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 
 def counted(connection: apsw.Connection, terms: Sequence[Term]) -> Counted:
-    """Look terms up, words before phrases: the first of them, for as long as there is time."""
+    """Look terms up, words before phrases, until a limit of number or time is reached."""
     select = f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT {COUNTED_MAX})"  # noqa: S608
     words = [term for term in terms if len(term.tokens) == 1][:_WORDS_COUNTED]
     phrases = [term for term in terms if 1 < len(term.tokens) <= _PHRASE_TOKENS][:_PHRASES_COUNTED]
@@ -51,15 +49,15 @@ def counted(connection: apsw.Connection, terms: Sequence[Term]) -> Counted:
 
 
 def chosen(counts: Mapping[Term, int]) -> list[Term]:
-    """The rarest, as many as a search in a large index has time for; the rarest of all in any case."""
-    some: list[Term] = []
+    """The rarest terms, as many as a search in a large index has time for, and at least one of them."""
+    terms: list[Term] = []
     n_rows = 0
     for term, n in list(counts.items())[:_TERMS_SEARCHED]:
         n_rows += n
-        if some and n_rows > _ROWS_SEARCHED:
+        if terms and n_rows > _ROWS_SEARCHED:
             break
-        some.append(term)
-    return some
+        terms.append(term)
+    return terms
 
 
 def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allowed: Rows | None = None) -> Ranked:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from q3e_local.reading.walk import Found, Skipped, walk
+from q3e_local.reading.walk import FoundFile, Skipped, walk
 from q3e_local.search.database.places import files_of, option_of, quoted
 from q3e_local.search.database.records import FileRecord
 
@@ -21,13 +21,13 @@ from q3e_local.search.database.records import FileRecord
 class Changes:
     """The files of a run. Paths are absolute, with forward slashes, as the index has them."""
 
-    to_read: tuple[Found, ...]  # new, or of another size or time than its record
+    to_read: tuple[FoundFile, ...]  # new, or of another size or time than its record
     n_unchanged: int
     gone: tuple[str, ...]
-    n_left_out: int  # known and still there, and yet no files of this run
+    n_left_out: int  # files that the index has, that are still there, and that this run does not look at
     skipped: tuple[Skipped, ...]
-    has_looked: bool  # at any folder
-    missing: tuple[str, ...]  # why a folder could not be looked at, one for each such
+    has_looked: bool  # whether any folder could be looked at
+    missing: tuple[str, ...]  # why each of the other folders could not
 
 
 def changes(
@@ -35,8 +35,9 @@ def changes(
 ) -> Changes:
     """Look at these folders, or single files. A record whose digest is not of this `recipe` is out of date.
 
-    The index's own files are left out. Only what lies below a folder can be gone. Folders that are missing or, while
-    the index has files of them, empty are passed over, and told: their disk may not be mounted.
+    The files of the index itself are left out. Only a file below one of the folders can be gone. A folder that is
+    missing, or is empty although the index has files of it, is passed over and named, because its disk may not be
+    mounted.
     """
     known, missing = {}, []
     ordered = sorted(records)
@@ -47,24 +48,24 @@ def changes(
             missing.append(problem)
         else:
             known[folder] = paths
-    found: dict[str, Found] = {}
+    found: dict[str, FoundFile] = {}
     skipped: list[Skipped] = []
-    for one in walk(list(known), globs, files_of(index)):
-        if isinstance(one, Found):
-            found[one.path.as_posix()] = one
+    for file in walk(list(known), globs, files_of(index)):
+        if isinstance(file, FoundFile):
+            found[file.path.as_posix()] = file
         else:
-            skipped.append(one)
-    passed_over = {one.path.as_posix() for one in skipped if one.is_expected}
+            skipped.append(file)
+    no_text = {file.path.as_posix() for file in skipped if file.is_expected}
     not_found = {path for paths in known.values() for path in paths if path not in found}
-    gone = {path for path in not_found if path in passed_over}
+    gone = not_found & no_text
     gone |= _gone(not_found - gone, _other_spellings(found, records), found)
     to_read, n_unchanged = [], 0
-    for path, one in found.items():
+    for path, file in found.items():
         record = records.get(path)
-        if not _is_same(one, record, recipe):
-            to_read.append(one)
+        if not _is_same(file, record, recipe):
+            to_read.append(file)
         elif record is not None and record.problem:
-            skipped.append(Skipped(one.path, record.problem))
+            skipped.append(Skipped(file.path, record.problem))
         else:
             n_unchanged += 1
     n_left_out = sum(not records[path].problem for path in not_found - gone)
@@ -73,14 +74,14 @@ def changes(
     )
 
 
-def _is_same(found: Found, record: FileRecord | None, recipe: str) -> bool:
+def _is_same(found: FoundFile, record: FileRecord | None, recipe: str) -> bool:
     if record is None or not record.digest.startswith(recipe):
         return False
     return (record.size_bytes, record.mtime_ns) == (found.size_bytes, found.mtime_ns)
 
 
 def below(folder: Path, ordered: Sequence[str]) -> list[str]:
-    """Of an index's paths, which are sorted, those that are this folder's, or this file."""
+    """The paths below this folder, or of this file, among the sorted paths of an index."""
     name = Path(os.path.abspath(folder)).as_posix().rstrip("/")  # noqa: PTH100
     place = bisect_left(ordered, name)
     itself = [name] if place < len(ordered) and ordered[place] == name else []
@@ -88,31 +89,34 @@ def below(folder: Path, ordered: Sequence[str]) -> list[str]:
     return [*itself, *ordered[bisect_left(ordered, f"{name}/") : bisect_left(ordered, name + after_slash)]]
 
 
-def _gone(not_found: Collection[str], spellings: Collection[str], found: Mapping[str, Found]) -> set[str]:
-    """Those that are there no more, that are no files any more, or that were found by another path.
+def _gone(not_found: Collection[str], spellings: Collection[str], found: Mapping[str, FoundFile]) -> set[str]:
+    """The paths at which there is no file any more, or a file that was found by another path.
 
-    What another pattern, or a folder that is closed to us, left out is none of these.
+    A path stays that another pattern left out, or that lies in a folder we may not read.
     """
     status = {path: _status(path) for path in {*not_found, *spellings}}
     gone = {path for path in not_found if status[path] is None}
-    there = {path: _inode(one) for path, one in status.items() if one is not None and _inode(one)}
+    there = {path: _inode(state) for path, state in status.items() if state is not None and _inode(state)}
     if there:
-        inodes = {_inode(one) for one in map(_status, found) if one is not None}
+        inodes = {_inode(state) for state in map(_status, found) if state is not None}
         gone |= {path for path, inode in there.items() if inode in inodes}
-    gone |= {path for path in not_found if (one := status[path]) and one.st_mode and not stat.S_ISREG(one.st_mode)}
+    for path in not_found:
+        state = status[path]
+        if state is not None and state.st_mode and not stat.S_ISREG(state.st_mode):
+            gone.add(path)
     return gone
 
 
-def _other_spellings(found: Mapping[str, Found], records: Mapping[str, FileRecord]) -> set[str]:
-    """Known paths that are those of found files but for case, which many disks do not tell apart."""
+def _other_spellings(found: Mapping[str, FoundFile], records: Mapping[str, FileRecord]) -> set[str]:
+    """The known paths that differ from found files by case alone, which many disks do not tell apart."""
     folded = {path.casefold() for path in found}
     return {path for path in records if path not in found and path.casefold() in folded}
 
 
 def _status(path: str) -> os.stat_result | None:
-    """None for what is there no more; zeros for what nobody lets us look at."""
+    """None for a path where nothing is any more; zeros for a path that we may not look at."""
     try:
-        return os.stat(path)  # noqa: PTH116 - a text as it came from the index
+        return os.stat(path)  # noqa: PTH116 - the path is a str in the index
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
@@ -124,7 +128,7 @@ def _inode(status: os.stat_result) -> tuple[int, int] | None:
 
 
 def _problem(folder: Path, index: Path, n_known: int) -> str:
-    """Why there is nothing to be seen of a folder or file, and what to do; empty if there is."""
+    """Why a folder or file cannot be looked at, and what to do; empty if it can."""
     what = ""
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)
@@ -138,7 +142,7 @@ def _problem(folder: Path, index: Path, n_known: int) -> str:
         try:
             if not is_folder or not n_known or any(folder.iterdir()):
                 return ""
-        except OSError:  # closed to us: the walk says so
+        except OSError:  # we may not read it, which the walk reports
             return ""
         what = f"{folder} is empty"
     files = "1 file" if n_known == 1 else f"{n_known:,} files"

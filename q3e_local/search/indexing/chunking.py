@@ -1,6 +1,6 @@
 """A document cut into chunks: by its structure, to a budget of tokens.
 
-Is handed a function that counts tokens; knows no model, no file and no database.
+Takes a function that counts tokens; knows no model, no file and no database.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from itertools import groupby, pairwise, zip_longest
 
 from q3e_local.errors import OptionError
 from q3e_local.reading.document import Document, Section
-from q3e_local.search.chunk import Chunk
+from q3e_local.search.database.records import Chunk
 from q3e_local.search.sentences import sentences, trimmed
 
 Count = Callable[[str], int]
 """How many tokens the model sees of a text, end token included."""
 Expect = Callable[[Iterable[str]], None]
-"""Is called with texts that are going to be counted, or stretches of them. Need not read them."""
+"""Is called with texts that are going to be counted, whole or in stretches. It need not read them."""
 
 CHUNK_TOKENS = 256
 CHUNK_TOKENS_MIN = 32  # any character fits, and a heading beside it
 OVERLAP_TOKENS = 32
 
-# What a sentence that is too long is cut into, so that the parts fill chunks well.
+# A sentence that is too long is cut into parts of so many tokens, which fill chunks well.
 _FINE_TOKENS = 16
-# Few texts have more characters a token: what is longer is cut without counting it first.
+# Few texts have more characters a token, so that a longer stretch is cut without counting its tokens.
 _CHARACTERS_PER_TOKEN = 16
-# As good as none have so many tokens: what is shorter is not halved.
+# Hardly any stretch so short has too many tokens, so that none is halved.
 _CHARACTERS_MIN = 8
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What stays together. Those of a group follow on each other, each with the white space behind it."""
+    """A stretch that stays together. Pieces of a group follow on each other, each with the white space behind it."""
 
     start: int
     end: int
@@ -69,9 +69,9 @@ def chunks(
 
 
 def counted_first(document: Document) -> Iterator[str]:
-    """Texts that hold all that `chunks` counts of a document that needs no halving, for those who count ahead.
+    """Texts that hold all that `chunks` counts of a document that needs no halving, for a server to count ahead.
 
-    The whole text; its heading paths; its sentences or lines, which begin and end where the text goes on.
+    The whole text; its heading paths; its sentences or lines, with and without the white space at their ends.
     """
     yield document.text
     for headings in dict.fromkeys(section.headings for section in document.sections):
@@ -99,23 +99,23 @@ class _Cutter:
 
     def groups(self) -> Iterator[tuple[tuple[str, ...], list[_Piece]]]:
         """The pieces that may share chunks, under their heading path."""
-        for (path, _), sections in groupby(_without_said(self._document.sections), _place):
+        for (path, _), sections in groupby(_without_repeated_headings(self._document.sections), _place):
             headings = self._fitting(path)
             pieces = list(self._pieces(list(sections), self._room(headings)))
             if pieces:
                 yield headings, pieces
 
     def packed(self, pieces: list[_Piece], headings: tuple[str, ...]) -> Iterator[list[_Piece]]:
-        """Those of each chunk: as many as fit, and before them what is repeated."""
+        """The pieces of each chunk: repeated pieces, then as many new pieces as fit."""
         room = self._room(headings)
-        first = new = 0  # those from `first` are repeated, those from `new` are not
+        first = new = 0  # pieces from `first` are repeated, pieces from `new` are not
         while new < len(pieces):
             last = new + 1
-            n_tokens = sum(one.n_tokens for one in pieces[first:last])
+            n_tokens = sum(piece.n_tokens for piece in pieces[first:last])
             while last < len(pieces) and n_tokens + pieces[last].n_tokens <= room:
                 n_tokens += pieces[last].n_tokens
                 last += 1
-            # subtle: the tokens of a text are not quite the sum of its parts', so what is embedded is counted.
+            # subtle: a text has not quite as many tokens as its parts together, so the embedded text is counted.
             while not self._fits(pieces[first], pieces[last - 1], headings):
                 if last > new + 1:
                     last -= 1
@@ -128,7 +128,7 @@ class _Cutter:
             first, new = self._repeated(pieces, first, last, room), last
 
     def _repeated(self, pieces: list[_Piece], first: int, last: int, room: int) -> int:
-        """Where the chunk begins whose first new piece is `last`: before it, if a section was cut there."""
+        """Where the chunk begins whose first new piece is `last`: earlier if a section was cut there."""
         if last == len(pieces):
             return last
         n_tokens, section = 0, pieces[last].section
@@ -140,13 +140,13 @@ class _Cutter:
         return last
 
     def _fitting(self, headings: tuple[str, ...]) -> tuple[str, ...]:
-        """The path without its outermost headings, until it takes no more than half of a chunk."""
+        """The heading path, without outermost headings as long as it takes more than half of a chunk."""
         while headings and self._limit - self._room(headings) > self._limit // 2:
             headings = headings[1:]
         return headings
 
     def _room(self, headings: tuple[str, ...]) -> int:
-        """Tokens there are for the text under these headings."""
+        """How many tokens the text under these headings may have."""
         return self._limit - self._count(Chunk("", headings=headings).embedded)
 
     def _fits(self, first: _Piece, last: _Piece, headings: tuple[str, ...]) -> bool:
@@ -154,7 +154,7 @@ class _Cutter:
         return self._count(Chunk(self._text[start:end], headings=headings).embedded) <= self._limit
 
     def _pieces(self, sections: list[Section], room: int) -> Iterator[_Piece]:
-        """Sections that fit whole; of the others sentences or lines; of those that are too long still, parts."""
+        """Sections that fit, else their sentences or lines, else parts of these."""
         ends = [following.start for _, following in pairwise(sections)] + [sections[-1].end]
         for section, section_end in zip(sections, ends, strict=True):
             for start, end, n_tokens in self._whole_or_cut(section.start, section_end, room):
@@ -165,7 +165,7 @@ class _Cutter:
                     yield _Piece(start, end, n_tokens, section)
 
     def _whole_or_cut(self, start: int, end: int, room: int) -> Iterator[tuple[int, int, int | None]]:
-        """The section, or its sentences or lines, with their tokens; None for what is still too long."""
+        """The section, or its sentences or lines, with their tokens; None for a sentence that is too long."""
         n_tokens = self._tokens_within(start, end, room)
         if n_tokens is not None:
             yield start, end, n_tokens
@@ -174,7 +174,7 @@ class _Cutter:
             yield start + first, start + last, self._tokens_within(start + first, start + last, room)
 
     def _tokens_within(self, start: int, end: int, room: int) -> int | None:
-        """How many tokens it has, if there is room for so many."""
+        """How many tokens a stretch has; None where it is too long for the room."""
         if end - start > room * _CHARACTERS_PER_TOKEN:
             return None
         n_tokens = self._tokens(start, end)
@@ -192,7 +192,7 @@ class _Cutter:
         yield from self._parts(middle, end, section)
 
     def _all_halves(self, start: int, end: int) -> Iterator[str]:
-        """What `_parts` may count of a stretch."""
+        """The texts that `_parts` may count of a stretch."""
         if end - start <= _FINE_TOKENS * _CHARACTERS_PER_TOKEN:
             yield self._text[start:end]
         if end - start > _CHARACTERS_MIN:
@@ -215,16 +215,16 @@ class _Cutter:
 
 
 def _cuts(document: Document, start: int, end: int) -> Iterable[tuple[int, int]]:
-    """Sentences of a stretch, or lines of code, by their places in it."""
+    """The sentences of a stretch, or its lines where it is code, by their places in it."""
     text = document.text[start:end]
-    return (one.span() for one in _LINES.finditer(text)) if document.kind == "code" else sentences(text)
+    return (line.span() for line in _LINES.finditer(text)) if document.kind == "code" else sentences(text)
 
 
-def _without_said(sections: Sequence[Section]) -> Iterator[Section]:
-    """All sections but the headings that stand in the path of what follows."""
+def _without_repeated_headings(sections: Sequence[Section]) -> Iterator[Section]:
+    """All sections but headings that stand in the heading path of the next section."""
     for section, following in zip_longest(sections, sections[1:]):
-        is_said = section.is_heading and following is not None
-        if not (is_said and following.headings[: len(section.headings)] == section.headings):
+        is_repeated = section.is_heading and following is not None
+        if not (is_repeated and following.headings[: len(section.headings)] == section.headings):
             yield section
 
 
@@ -233,7 +233,7 @@ def _place(section: Section) -> tuple[tuple[str, ...], int | None]:
 
 
 class _Lines:
-    """Line numbers of places that are asked for in order, so that a text is read through once."""
+    """Line numbers of places in ascending order, so that a text is read through once."""
 
     def __init__(self, document: Document) -> None:
         self._text, self._has_lines = document.text, document.has_lines

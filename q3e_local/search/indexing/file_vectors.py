@@ -1,6 +1,7 @@
-"""Files on their way through the model: their chunks share files, and each comes back when its last one is done.
+"""Files on their way through the model: chunks of several files share batches, and a file is stored when its last
+chunk has a vector.
 
-Knows chunks and the embedder; nothing of where files come from or go.
+Knows chunks and the embedder; nothing of where files come from or are kept.
 """
 
 from __future__ import annotations
@@ -12,22 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from q3e_local.embedding import stream
-from q3e_local.embedding.request import EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import TextError
-from q3e_local.search.chunk import Chunk
-from q3e_local.search.database.records import FileRecord
+from q3e_local.search.database.records import Chunk, FileRecord
+from q3e_local.search.documents import document_request
 from q3e_local.vectors import Vectors
 
-DOCUMENT_TASK = "retrieval"  # the one whose documents stand bare
-
-Progress = Callable[[int, int, int], None]
+IndexProgress = Callable[[int, int, int], None]
 """Called as `progress(n_bytes, n_chunks, n_tokens)` with what is done in all."""
 
 
 @dataclass(eq=False)
 class FileChunks:
-    """A file's chunks, and the vectors they have so far."""
+    """The chunks of a file, and the vectors they have so far."""
 
     chunks: list[Chunk]
     record: FileRecord
@@ -35,8 +33,8 @@ class FileChunks:
     n_tokens: int = 0
     n_embedded_tokens: int = 0
     n_bytes: int = 0  # on the disk
-    n_asked: int = 0  # chunks that the model was given
-    n_waiting: int = 0  # those that are not back yet
+    n_asked: int = 0  # chunks that went to the model
+    n_waiting: int = 0  # chunks whose vectors are not back yet
     problem: str = ""  # why it has no vectors
 
     def __post_init__(self) -> None:
@@ -54,26 +52,21 @@ class FileChunks:
         return np.stack(rows) if rows else np.empty((0, dim), np.float32)
 
 
-def document_request(dim: int | None = None) -> EmbedRequest:
-    """How chunks are embedded: as bare documents, whatever else the model's name says."""
-    return EmbedRequest((), "document", DOCUMENT_TASK, dim=dim)
-
-
 def embed_files(
     files: Iterable[FileChunks],
     embedder: TextModel,
     dim: int,
     store: Callable[[FileChunks], None],
-    progress: Progress = lambda n_bytes, n_chunks, n_tokens: None,
+    progress: IndexProgress = lambda n_bytes, n_chunks, n_tokens: None,
     on_batch: stream.Progress | None = None,
 ) -> None:
     """Store each file as soon as all its chunks have vectors, or a problem. Reads ahead to fill batches.
 
-    `progress` is called after each chunk, when its file is stored if it was the last; `on_batch` as an embedder's
-    `progress`.
+    `progress` is called after each chunk, and after its file is stored if the chunk is the last of it; `on_batch` as
+    the `progress` of an embedder.
     """
     n_bytes, n_tokens = 0.0, 0
-    given: deque[tuple[FileChunks, int]] = deque()  # to the model, and not yet back
+    at_work: deque[tuple[FileChunks, int]] = deque()  # chunks that are with the model, by file and number
 
     def wanted() -> Iterator[str]:
         nonlocal n_bytes
@@ -85,12 +78,12 @@ def embed_files(
                 continue
             file.n_waiting = file.n_asked = len(missing)
             for number in missing:
-                given.append((file, number))
+                at_work.append((file, number))
                 yield file.chunks[number].embedded
 
     results = embedder.stream(replace(document_request(dim), texts=wanted()), on_batch)
     for n_chunks, result in enumerate(results, 1):
-        file, number = given.popleft()
+        file, number = at_work.popleft()
         if isinstance(result, TextError):
             file.problem = file.problem or f"{_where(file.chunks[number])}: {result.message}"
         else:

@@ -15,10 +15,10 @@ from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace, Window
-from q3e_local.search.index import space_of
+from q3e_local.search.documents import space_of
 from q3e_local.vectors import Vectors, finish
 
-# Chunks that are embedded between two writes: a slow model takes minutes for so many.
+# Chunks that are embedded between two writes: a slow model takes minutes for these.
 _WINDOW = 64
 
 
@@ -29,8 +29,8 @@ class Rebuilt:
     space: IndexSpace
     n_chunks: int
     was_cut: bool  # the old vectors were cut, no model ran
-    is_compact: bool  # the room of the old ones was given back to the disk
-    why_not: str = ""  # and what to do about it
+    is_compact: bool  # the room of the old vectors was given back to the disk
+    why_not: str = ""  # why it was not, and what to do
 
 
 def rebuild(
@@ -44,12 +44,12 @@ def rebuild(
     progress: Callable[[int, int], None] | None = None,
     on_batch: Progress | None = None,
 ) -> Rebuilt:
-    """Embed all texts of an index anew, or cut its vectors where only the dim gets smaller.
+    """Embed all texts of an index again, or cut its vectors where only the dim gets smaller.
 
-    The old vectors are searched until the last new one is there. Interrupted, it goes on where it stopped when it is
-    asked for the same; done, it gives back room that it could not before. `progress(n_chunks, n_chunks_in_all)` is
-    called with what is stored: first with what an earlier run did, if it did anything, then after each window;
-    `on_batch(n_chunks, n_tokens)` after each batch within a window, with what this run computed.
+    Searches use the old vectors until the last new vector is there. A call for the same space goes on where an
+    interrupted call stopped, or gives back room that an earlier call could not. `progress(n_chunks,
+    n_chunks_in_all)` is called with what is stored: with what an earlier call did, then after each window;
+    `on_batch(n_chunks, n_tokens)` after each batch within a window, with what this call computed.
     Raises TextError, OptionError, IndexFileError.
     """
     space = space_of(embedder, dim, task, instruction)
@@ -58,7 +58,7 @@ def rebuild(
         if old.is_same(space):
             done = Rebuilt(old, 0, was_cut=False, is_compact=True)
             return _compacted(database, done) if database.has_room() else done
-        n_before = n_tokens_before = 0  # computed by this run, before the window that is at work
+        n_before = n_tokens_before = 0  # computed by this call, before the current window
         was_cut = (old.digest, old.prefix) == (space.digest, space.prefix) and space.dim < old.dim
 
         def vectors_of(window: Window) -> Vectors:
@@ -67,12 +67,12 @@ def rebuild(
             nonlocal n_before, n_tokens_before
             texts = [entry.chunk.embedded for entry in window.entries]
 
-            def told(n_texts: int, n_tokens: int) -> None:
+            def report(n_texts: int, n_tokens: int) -> None:
                 if on_batch is not None and n_texts < len(texts):
                     on_batch(n_before + n_texts, n_tokens_before + n_tokens)
 
             request = EmbedRequest(texts, "document", task, instruction, dim, truncate)
-            result = embedder.embed(request, told)
+            result = embedder.embed(request, report)
             n_before += len(texts)
             n_tokens_before += sum(result.prompt_tokens)
             return result.vectors
@@ -83,7 +83,7 @@ def rebuild(
 
 
 def _compacted(database: Database, done: Rebuilt) -> Rebuilt:
-    """Give the room of the old vectors back."""
+    """Give the room of the old vectors back to the disk."""
     try:
         database.compact()
     except IndexFileError as error:

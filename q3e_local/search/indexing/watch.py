@@ -1,6 +1,6 @@
 """Wait until something changes below folders.
 
-The one place that imports watchfiles; says that something changed, not what: comparing is the business of changes.
+The only place that imports watchfiles. Says that something changed, not what: changes.py compares.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _LISTENING_MS = 500
 
 
 def watched(paths: Sequence[Path], leave_out: Sequence[Path]) -> Iterator[None]:
-    """One item as soon as nothing can be missed any more, then one each time that something changed.
+    """Yield when every change from now on is seen, and then after each change.
 
-    Of folders hidden files do not count; nor do those to `leave_out`. Ends never, but where none of the paths is
-    there. Ctrl-C is a KeyboardInterrupt.
+    Hidden files below folders do not count, nor do the files to `leave_out`. Ends only where none of the paths is
+    there. Raises KeyboardInterrupt at Ctrl-C.
     """
-    # As the system names them, links being followed.
+    # The system names files by their real paths, links being followed.
     ours = {os.path.realpath(path) for path in leave_out}
     real = [os.path.realpath(path) for path in paths if path.exists()]
     folders = [path for path in real if Path(path).is_dir()]
@@ -34,19 +34,19 @@ def watched(paths: Sequence[Path], leave_out: Sequence[Path]) -> Iterator[None]:
     ears = []
     if folders:
         ears.append(_heard(folders, is_below, is_deep=True))
-    if files:  # in their folders: an editor puts another file in the place of the one that it saves
+    if files:  # their folders are watched, because an editor that saves a file may put a new file in its place
         parents = {str(Path(path).parent) for path in files}
         ears.append(_heard(sorted(parents), files.__contains__, is_deep=False))
     for ear in ears:
         next(ear)
     yield
-    while ears:  # in turn: what one hears meanwhile is not lost
+    while ears:  # in turn: an ear keeps what it hears while another is asked
         if sum(next(ear) for ear in ears):
             yield
 
 
 def _heard(folders: Sequence[str], counts: Callable[[str], bool], *, is_deep: bool) -> Iterator[bool]:
-    """Whether anything changed, again and again; the first time when it has begun to listen."""
+    """Whether anything changed, again and again; the first answer comes when it has begun to listen."""
     from watchfiles import watch
 
     for found in watch(

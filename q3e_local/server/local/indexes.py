@@ -57,8 +57,9 @@ class Index:
         database = self._opened()
         try:
             self.made = Made(database.space, _served_model(path, database.space, settings))
-            self.n_chunks_at_start = database.n_chunks()
-            database.prepare()
+            with database.snapshot() as state:
+                self.n_chunks_at_start = state.n_chunks()
+                state.read_codes()
         except BaseException:
             database.close()
             raise
@@ -75,7 +76,8 @@ class Index:
                 raise RebuiltError(f"the index {self.name!r} was rebuilt meanwhile")
             began = time.perf_counter()
             try:
-                return ask(database, question)
+                with database.snapshot() as state:
+                    return ask(state, question)
             finally:
                 self.n_searches += 1
                 self.seconds += time.perf_counter() - began

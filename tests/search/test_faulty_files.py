@@ -1,0 +1,181 @@
+"""Files that cannot be read, or change while they are: each is named, and costs no other file anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import apsw
+import made_files
+import pytest
+from command import write
+from fake import FakeEngine
+from indexed_folder import Held, counts, never
+
+from q3e_local.errors import IndexFileError
+from q3e_local.reading import Limits
+from q3e_local.search.database import Database
+
+
+def test_a_chunk_without_a_vector_costs_its_file_alone(world):
+    write(world.folder, {"a.txt": "fine", "b.md": "# B\n\nfine\n\n# C\n\nhas poison in it", "c.txt": "fine too"})
+    tally = world.index(engine=FakeEngine(bad="poison"))
+    assert world.names == ["a.txt", "c.txt"]
+    (skipped,) = tally.skipped
+    assert (skipped.path.name, tally.n_faults) == ("b.md", 1)
+    assert skipped.reason.startswith("line 7: the fake has no vector")
+
+
+def test_broken_files_of_every_kind_are_passed_over(world):
+    made_files.folder(world.folder)
+    n_good = world.index().n_new
+    assert n_good == len(Held(world.db).files) >= 12
+    for path in list(world.folder.iterdir()):
+        if path.suffix in (".pdf", ".docx", ".pptx", ".epub", ".ipynb"):
+            content = path.read_bytes()
+            write(world.folder, {f"half-{path.name}": content[: len(content) // 2]})
+    write(
+        world.folder,
+        {
+            "secret.pdf": made_files.encrypted_pdf("hidden", "password"),
+            "scan.pdf": made_files.scanned_pdf(),
+            "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+            "things.zip": made_files.zipped({"a.txt": "a"}),
+            "binary.dat": bytes(range(256)),
+        },
+    )
+    (world.folder / "loop").symlink_to(world.folder)
+    tally = world.index()
+    assert counts(tally) == (0, 0, n_good, 0)
+    expected = {one.path.name for one in tally.skipped if one.is_expected}
+    assert expected == {"picture.png", "things.zip", "binary.dat"}
+    faults = {one.path.name: one.reason for one in tally.skipped if not one.is_expected}
+    assert {"secret.pdf", "scan.pdf"} < set(faults)
+    assert all(name.startswith("half-") for name in faults.keys() - {"secret.pdf", "scan.pdf"})
+    assert all(faults.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_a_disk_without_flock_holds_an_index_too(world, monkeypatch):
+    import fcntl
+
+    def missing(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    write(world.folder, {"a.txt": "a"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # filelock's own, of the lock it takes instead
+        assert counts(world.index()) == (1, 0, 0, 0)
+
+
+def test_a_part_that_cannot_be_read_is_told_and_the_rest_is_found(world):
+    write(world.folder, {"log.txt": "第一行没有问题。\n".encode() * 40 + b"\xff\n"})
+    tally = world.index()
+    assert world.names == ["log.txt"]
+    assert [(one.path.name, one.is_expected) for one in tally.skipped] == [("log.txt", False)]
+    assert "byte" in tally.skipped[0].reason
+
+
+def test_a_file_that_is_broken_now_is_no_answer_any_more(world):
+    write(world.folder, {"a.pdf": made_files.pdf(["text of the page"]), "b.txt": "b"})
+    world.index()
+    write(world.folder, {"a.pdf": made_files.encrypted_pdf("text", "password")})
+    tally = world.index()
+    assert (world.names, tally.n_faults, tally.n_removed) == (["b.txt"], 1, 1)
+
+
+def test_a_file_that_cannot_be_opened_keeps_what_it_said(world, monkeypatch):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    write(world.folder, {"a.txt": "changed"})
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    tally = world.index()
+    assert (world.names, [one.reason for one in tally.skipped]) == (["a.txt"], ["cannot be read: Permission denied"])
+
+
+def test_what_was_broken_is_known_to_be_without_a_model(world):
+    write(world.folder, {"a.txt": "a", "scan.pdf": made_files.scanned_pdf(), "gone.pdf": b"%PDF-1.4 nothing"})
+    first = world.index()
+    again = world.index(load=never)
+    assert [(one.path, one.reason) for one in again.skipped] == [(one.path, one.reason) for one in first.skipped]
+    assert (counts(again), again.n_faults, world.names) == ((0, 0, 1, 0), 2, ["a.txt"])
+    with Database.open(world.db) as database:
+        assert database.facts().n_files == 1
+
+    (world.folder / "gone.pdf").unlink()
+    write(world.folder, {"scan.pdf": made_files.pdf(["text of the page"])})
+    tally = world.index()
+    assert (counts(tally), tally.n_faults, world.names) == ((1, 0, 1, 0), 0, ["a.txt", "scan.pdf"])
+
+
+def test_what_is_too_large_or_closed_needs_no_model(world, monkeypatch):
+    write(world.folder, {"a.txt": "a", "b.txt": "b"})
+    world.index()
+    write(world.folder, {"b.txt": "b" * 2000, "new.txt": "n" * 2000, "closed.txt": "closed"})
+    real = Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path.name == "closed.txt":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    tally = world.index(load=never, limits=Limits(size_bytes=1000))
+    assert (counts(tally), world.names) == ((0, 0, 1, 1), ["a.txt"])
+    assert [(one.path.name, one.reason.split(":")[0]) for one in tally.skipped] == [
+        ("b.txt", "is too large"), ("closed.txt", "cannot be read"), ("new.txt", "is too large")
+    ]  # fmt: skip
+
+
+def test_a_file_that_changes_while_it_is_read_is_what_was_read(world, monkeypatch):
+    """Digest and text are of one reading, so that going back to the old text is a change."""
+    write(world.folder, {"a.txt": "first"})
+    real = Path.read_bytes
+
+    def read_and_change(path: Path) -> bytes:
+        data = real(path)
+        path.write_bytes(b"other")
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_and_change)
+        world.index()
+    assert [chunk.text for chunk in Held(world.db).chunks.values()] == ["first"]
+    world.index()
+    assert [chunk.text for chunk in Held(world.db).chunks.values()] == ["other"]
+
+
+def test_a_second_edit_of_equal_size_at_the_same_tick_is_seen(world):
+    write(world.folder, {"a.txt": "first"})
+    status = (world.folder / "a.txt").stat()
+    world.index()
+    write(world.folder, {"a.txt": "later"})
+    os.utime(world.folder / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert counts(world.index()) == (0, 1, 0, 0)
+    assert world.embedded == ["later"]
+
+
+def test_an_index_whose_budget_is_none_is_told(world):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    with apsw.Connection(str(world.db)) as connection:
+        connection.execute("UPDATE meta SET value = 'many' WHERE key = 'chunk_tokens'")
+    with pytest.raises(IndexFileError, match="is damaged: its chunk_tokens are 'many'"):
+        world.index()
+
+
+@pytest.mark.parametrize("year", [1700, 2350])
+def test_a_file_of_another_century(world, year):
+    write(world.folder, {"a.txt": "a"})
+    seconds = (year - 1970) * 31_556_952
+    os.utime(world.folder / "a.txt", (seconds, seconds))
+    assert counts(world.index()) == (1, 0, 0, 0)
+    assert counts(world.index(load=never)) == (0, 0, 1, 0)

@@ -1,0 +1,118 @@
+"""Files that were deleted, moved, left out or out of reach: which of them leave the index, and which stay."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command import write
+from indexed_folder import Held, counts, never
+
+from q3e_local.errors import IndexFileError, InputError
+from q3e_local.search.database.places import existing
+
+
+def test_only_what_lies_below_the_folders_given_can_go(world, tmp_path):
+    other = tmp_path / "notes2"
+    write(world.folder, {"a.txt": "a", "keep.txt": "k"})
+    write(other, {"b.txt": "b"})
+    world.index(world.folder, other)
+    (world.folder / "a.txt").unlink()
+    (other / "b.txt").unlink()
+    write(other, {"c.txt": "c"})
+    assert counts(world.index()) == (0, 0, 1, 1)
+    assert world.names == ["b.txt", "keep.txt"]
+
+
+def test_a_glob_makes_nothing_go_that_is_still_there(world):
+    write(world.folder, {"a.txt": "a", "b.md": "b", "c.txt": "c"})
+    world.index()
+    (world.folder / "c.txt").unlink()
+    assert counts(world.index(globs=["*.md"])) == (0, 0, 1, 1)
+    assert world.names == ["a.txt", "b.md"]
+
+
+def test_what_became_a_picture_goes_and_what_was_named_stays(world):
+    write(world.folder, {"a.txt": "a", "b.dat": "text", ".hidden/c.txt": "c"})
+    world.index(world.folder, world.folder / ".hidden")
+    write(world.folder, {"b.dat": bytes(range(256))})
+    assert counts(world.index()) == (0, 0, 1, 1)
+    assert world.names == ["a.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_folder_whose_disk_is_not_mounted_loses_nothing(world, empty):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+    before = Held(world.db)
+    (world.folder / "a.txt").unlink()
+    if not empty:
+        world.folder.rmdir()
+    with pytest.raises(
+        InputError, match=r"the index has 1 file of it; if its disk is not mounted, mount it"
+    ) as error:
+        world.index(load=never)
+    assert f"q3e-local index rm --db {world.db} --below {world.folder}" in str(error.value)
+    assert Held(world.db) == before
+
+
+def test_a_missing_folder_of_no_index(world, tmp_path):
+    with pytest.raises(InputError, match=r"there is no folder or file .*nowhere$"):
+        world.index(tmp_path / "nowhere", load=never)
+    assert not world.db.exists()
+
+
+def test_what_is_no_file_of_the_run_any_more_goes_or_is_told(world):
+    write(world.folder, {"a.md": "a", "env/b.txt": "b", "Case.txt": "case"})
+    world.index()
+    (world.folder / "a.md").unlink()
+    write(world.folder, {"a.md/inside.txt": "inside", "env/pyvenv.cfg": ""})
+    (world.folder / "Case.txt").rename(world.folder / "case.txt")
+    tally = world.index()
+    # Those that were a.md and Case.txt are gone; env/b.txt stays, and is told.
+    assert (counts(tally), tally.n_left_out) == ((2, 0, 0, 2), 1)
+    assert world.names == ["b.txt", "case.txt", "inside.txt"]
+
+
+def test_a_name_of_other_case_that_is_the_same_file_goes(world):
+    """As on a disk that does not tell case apart; a hard link is one file with two names everywhere."""
+    write(world.folder, {"Notes/a.txt": "a"})
+    world.index(world.folder / "Notes")
+    (world.folder / "notes").mkdir(exist_ok=True)
+    if not (world.folder / "notes" / "a.txt").exists():
+        os.link(world.folder / "Notes" / "a.txt", world.folder / "notes" / "a.txt")
+    world.index(world.folder / "notes")
+    assert [Path(path).parent.name for path in Held(world.db).files] == ["notes"]
+
+
+def test_a_folder_that_is_closed_loses_nothing(world, monkeypatch):
+    write(world.folder, {"a.txt": "a"})
+    world.index()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    tally = world.index(load=never)
+    assert [(one.path, one.reason) for one in tally.skipped] == [
+        (world.folder, "cannot be read: Permission denied")
+    ]  # fmt: skip
+    assert (world.names, tally.n_left_out) == (["a.txt"], 1)
+
+
+def test_an_index_in_a_closed_folder_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(IndexFileError, match=r"a\.q3e cannot be read: Permission denied"):
+        existing(tmp_path / "a.q3e")
+
+
+def test_of_several_folders_one_that_is_missing_stops_no_other(world, tmp_path):
+    write(world.folder, {"a.txt": "a"})
+    tally = world.index(tmp_path / "nowhere", world.folder)
+    assert counts(tally) == (1, 0, 0, 0)
+    assert tally.missing == [f"there is no folder or file {tmp_path / 'nowhere'}"]

@@ -1,0 +1,157 @@
+"""One index, several threads and processes: readers see one state, and a writer that is killed leaves whole files."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+from made_indexes import (
+    SPACE,
+    answers,
+    chunks,
+    everything,
+    ids,
+    n_chunks,
+    nearest,
+    record,
+    stored_codes,
+    texts_of,
+    vectors,
+)
+from paths import TESTS
+
+from q3e_local.search.ask import Question, ask
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Filters, Ranked
+from q3e_local.search.database.snapshot import Snapshot
+
+
+def test_readers_see_one_state_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.q3e"
+    with Database.create(path, SPACE) as database:
+        database.put(None, chunks("alpha", "beta"), vectors(2))
+        before, state = answers(database), everything(database)
+        writer = apsw.Connection(str(path))
+        writer.execute("BEGIN IMMEDIATE; DELETE FROM chunks; DELETE FROM vectors")
+        assert answers(database) == before
+        assert everything(database) == state
+        writer.execute("ROLLBACK")
+        windows = database.entries(1)
+        first = next(windows)
+        database.delete(["1", "2"])
+        assert [entry.id for window in [first, *windows] for entry in window.entries] == ["1", "2"]
+        assert everything(database) == {}
+
+
+def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Database.create(tmp_path / "a.q3e", SPACE) as database, Database.open(tmp_path / "a.q3e") as other:
+
+        def store() -> None:
+            other.replace_file(record("a.md"), chunks(*map(texts_of, range(6))), vectors(6))
+
+        def nearest_and_store(*args: object) -> Ranked:
+            ranked = nearest_alone(*args)
+            store()
+            return ranked
+
+        store()
+        nearest_alone = Snapshot.nearest
+        monkeypatch.setattr(Snapshot, "nearest", nearest_and_store)
+        with database.snapshot() as state:
+            found = ask(state, Question("alpha", vectors(6)[2], 3, "vectors", False, Filters()))
+        assert len(found) == 3
+        assert found.hits[0].id == "a.md#2"
+        with database.snapshot() as state:
+            rows = [entry.row for entry in state.entries_of(range(100))]
+        assert rows == [7, 8, 9, 10, 11, 12]  # of the file that was stored meanwhile
+
+
+def test_threads_write_and_read_one_index(tmp_path: Path) -> None:
+    with Database.create(tmp_path / "a.q3e", SPACE) as database:
+
+        def work(number: int) -> None:
+            for turn in range(8):
+                name = f"{number}-{turn}"
+                database.put([name], chunks(name), vectors(1, number * 100 + turn))
+                assert ids(database, nearest(database, vectors(1, number * 100 + turn)[0], 1)) == [name]
+
+        failed: list[BaseException] = []
+        threads = [threading.Thread(target=_caught(work, failed), args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        assert n_chunks(database) == 32
+
+
+def test_those_who_make_one_index_at_once_share_it(tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+
+    def work(number: int) -> None:
+        with Database.create(tmp_path / "a.q3e", SPACE) as database:
+            database.put([str(number)], chunks("x"), vectors(1, number))
+
+    threads = [threading.Thread(target=_caught(work, failed), args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    with Database.open(tmp_path / "a.q3e") as database:
+        assert sorted(everything(database)) == ["0", "1", "2", "3", "4", "5"]
+
+
+def _caught(work: Callable[[int], None], failed: list[BaseException]) -> Callable[[int], None]:
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failed.append(error)
+
+    return run
+
+
+_WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from made_indexes import *
+with Database.create(sys.argv[1], SPACE) as database:
+    print("ready", flush=True)
+    for turn in range(100_000):
+        n = 1 + turn % 30
+        database.replace_file(record(f"{{turn % 20}}.md", turn), chunks(*map(texts_of, range(n))), vectors(n, turn))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("delay_s", [0.05, 0.31])
+def test_a_writer_that_is_killed_leaves_whole_files(tmp_path: Path, delay_s: float) -> None:
+    path = tmp_path / "a.q3e"
+    script = _WRITER.format(tests=str(TESTS))
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        threading.Event().wait(delay_s)
+        writer.send_signal(signal.SIGKILL)
+    with Database.open(path) as database:
+        found = everything(database)
+        for name, each in database.files().items():
+            turn = each.mtime_ns // 10**9
+            assert each.n_chunks == 1 + turn % 30
+            expected = vectors(each.n_chunks, turn)
+            assert [found.pop(f"{name}#{n}")[3] for n in range(each.n_chunks)] == [v.tobytes() for v in expected]
+        assert not found
+        assert (
+            len(stored_codes(path)) == n_chunks(database) == sum(each.n_chunks for each in database.files().values())
+        )
+        database.replace_file(record("after.md"), chunks("alpha"), vectors(1))
+    assert apsw.Connection(str(path)).execute("PRAGMA integrity_check").get == "ok"
