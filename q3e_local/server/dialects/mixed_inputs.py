@@ -12,8 +12,10 @@ from typing import Any
 from starlette.requests import Request
 
 from q3e_local.errors import TextError
-from q3e_local.server.dialects.body import BadRequestError, Inputs, hold_to_limit, shown, token_ids
+from q3e_local.server.dialects.body import Inputs, hold_to_limit, token_ids
+from q3e_local.server.dialects.fields import shown
 from q3e_local.server.dialects.routes import while_connected
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service
 
 Mixed = list[str | tuple[int, ...]]
@@ -23,7 +25,7 @@ _SHAPES = "a text, a list of token ids, a list of token ids and texts, or an obj
 
 
 def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, ...] | Mixed]:
-    """The inputs in a value: several if it is a list without a number in it, else one. Never empty.
+    """The inputs in a value: several if the value is a list without a number in it, else a single input. Never empty.
 
     `max_items` is the limit of inputs, and of texts and runs of ids in those that mix both. Raises BadRequestError.
     """
@@ -41,7 +43,7 @@ def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, 
 async def as_inputs(
     request: Request, service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]
 ) -> Inputs:
-    """The inputs with each mixed one as token ids, which have no end token in them unless the client sent it.
+    """The inputs, each mixed input as token ids, without an end token unless the client sent one.
 
     subtle: llama-server gives a list that begins with a text the end token behind that text, in the middle of the
     sequence. Here it stands at the end alone, as it does behind token ids.

@@ -1,4 +1,4 @@
-"""Ollama's /api/pull: the service's pull, told in lines of JSON as Ollama tells its own.
+"""Ollama's /api/pull: the service's pull, with its progress in lines of JSON.
 
 Knows the statuses Ollama's clients draw bars for; nothing of where a model comes from.
 """
@@ -12,26 +12,27 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from q3e_local.errors import Q3EError, UnknownModelError
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
-from q3e_local.server.dialects.ollama_models import NAMED, Answer
-from q3e_local.server.dialects.routes import body_schema, while_connected
+from q3e_local.server.dialects.fields import TEXT, Body
+from q3e_local.server.dialects.ollama_models import OLD_NAME, answer, model_name
+from q3e_local.server.dialects.routes import Routes, while_connected
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
-if TYPE_CHECKING:  # what pulls is loaded when something is pulled
+if TYPE_CHECKING:  # the module that pulls is loaded at the first pull
     from q3e_local.models.pull import Step
 
 logger = logging.getLogger(__name__)
 
 NDJSON = "application/x-ndjson"
 _STEP_S = 0.06
+_PULL = Body({"model": TEXT, "stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}, OLD_NAME)
 _NO_MANIFEST = "pull model manifest: file does not exist"
 
 
@@ -39,21 +40,14 @@ class PullError(Q3EError):
     """A pull that failed, in Ollama's words."""
 
 
-def add_route(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
-    """The route, answering JSON with `answer`."""
+def add_route(routes: Routes, service: Service, settings: ServerSettings) -> None:
+    """Add the route to Ollama's."""
 
-    @routes.post(
-        "/api/pull",
-        summary="Bring a model here; lines of JSON tell how far it is",
-        openapi_extra=body_schema(
-            NAMED | {"stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}
-        ),
-    )
+    @routes.post("/api/pull", "Bring a model here; lines of JSON tell how far it is", _PULL)
     async def pull(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
-        given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
-        name = names.checked(given)
-        if stream:
+        fields = await read_fields(request, _PULL, only_first=True)
+        name = names.checked(model_name(fields) or "")
+        if fields.flag("stream"):
             return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
         try:
             await while_connected(request, service.pull(name, lambda step: None))
@@ -92,7 +86,7 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
         yield _line({"error": f"{_NO_MANIFEST}: {error}"})
     except Q3EError as error:
         yield _line({"error": str(error)})
-    except Exception:  # the status is long sent: a last line is all that can be told
+    except Exception:  # the status was sent long ago: only a last line can say it
         logger.exception("pulling %s failed", name)
         yield _line({"error": "internal error; the server's log says more"})
     finally:
@@ -101,7 +95,7 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
 
 
 def _progress(step: Step, digest: str) -> dict[str, Any]:
-    # Clients draw a bar for what has a digest; making a model of a download has none yet.
+    # Clients draw a bar for each digest. A model that is being converted from a download has none yet.
     named = {"status": f"pulling {digest[7:19]}", "digest": digest}
     line = named if step.what.startswith("downloading") else {"status": step.what}
     return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
@@ -112,7 +106,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
-    """What the progress bar of a client is told it is about."""
+    """The digest and the size of the file that a client draws a progress bar for."""
     with suppress(UnknownModelError):
         card, file = ServedNames(settings).to_pull(name)
         pinned = card.files[file.made_from] if file.made_from is not None else file

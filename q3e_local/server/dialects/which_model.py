@@ -11,7 +11,7 @@ from q3e_local.errors import ModelNotHereError
 from q3e_local.models import installed as store
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import Fields
+from q3e_local.server.dialects.fields import Fields
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.served_names import served_as
 from q3e_local.server.service import Service
@@ -25,7 +25,7 @@ class WhichModel:
         self._service, self._settings, self._notices = service, settings, notices
 
     async def of(self, fields: Fields) -> str:
-        """The model that a request names; the server's own if it names none, which the log says once.
+        """The model that a request names, else the server's. The log says once that requests name no model.
 
         Raises BadRequestError for a name that is no text, InvalidNameError, and what `own` raises.
         """
@@ -41,9 +41,9 @@ class WhichModel:
         return (await self._own())[0]
 
     async def _own(self) -> tuple[str, str]:
-        """The first model named at the start, else a loaded one, else the default, else the only one here; and why.
+        """The first model named at the start, else a loaded one, else the default, else the only model here; and why.
 
-        The demo model is never taken unasked: its vectors are for trying commands.
+        The demo model answers by name only: its vectors are for trying commands.
         """
         if self._settings.models:
             return served_as(self._settings.models[0]), "which was named at the start"

@@ -16,11 +16,11 @@ from collections.abc import Iterable
 
 from q3e_local.server.http.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
 from q3e_local.server.http.in_flight import Running
-from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
+from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, Wording, answer
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 
-# As Ollama's, beside what the user adds.
+# Ollama's defaults. The user may add more.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - compared, not bound
 _DEFAULT_ORIGINS = (
     *(f"{scheme}://{host}{port}" for host in _LOCAL_HOSTS for scheme in ("http", "https") for port in ("", ":*")),
@@ -41,20 +41,21 @@ class Guard:
         self,
         app: App,
         settings: ServerSettings,
+        wording: Wording,
         *,
         idle_s: float = _IDLE_S,
         max_held_bytes: int = _MAX_HELD_BYTES,
     ) -> None:
-        self._app = app
+        self._app, self._wording = app, wording
         self._max_body_bytes = settings.max_body_bytes
-        # A page cannot reach a Unix socket; and who listens on all addresses is called by names we cannot know.
+        # A page cannot reach a Unix socket, and clients call a server on all addresses by names that it cannot know.
         self._checks_host = settings.unix_socket is None and not settings.is_public
         self._origins = _Origins((*_DEFAULT_ORIGINS, *settings.origins))
         self._keys = [_digest(key.encode("ascii")) for key in settings.api_keys]
         self._own_name = socket.gethostname().lower()
         self._idle_s, self._max_held_bytes, self._held_bytes = idle_s, max_held_bytes, 0
         self.stopping = False
-        self.running = Running()
+        self.running = Running(wording)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -68,7 +69,7 @@ class Guard:
         cors = self._cors(headers, scope)
         refusal = self._refuse(scope, headers, cors)
         if refusal is not None:
-            await answer(scope, receive, send, refusal, cors or [])
+            await answer(scope, receive, send, refusal, self._wording(scope["path"], refusal), cors or [])
             return
         if scope["method"] == "OPTIONS" and (cors or not headers.first(b"origin")):
             await _preflight(send, headers, cors or [])
@@ -79,7 +80,8 @@ class Guard:
                 if headers.has_body:
                     body = await self._read(headers, receive, held)
                     if isinstance(body, Refusal):
-                        await answer(scope, receive, request.send, body, cors or [])
+                        worded = self._wording(scope["path"], body)
+                        await answer(scope, receive, request.send, body, worded, cors or [])
                         return
                     if body is None:  # the client went away
                         return
@@ -91,7 +93,7 @@ class Guard:
 
     def _refuse(self, scope: Scope, headers: RequestHeaders, cors: Headers | None) -> Refusal | None:
         if self.stopping:
-            return Refusal(503, "the server is stopping", "server_error", retry_after_s=RETRY_AFTER_S)
+            return Refusal(503, "the server is stopping", "unavailable", retry_after_s=RETRY_AFTER_S)
         if len(headers.all(b"host")) > 1:
             return Refusal(400, "the request has more than one Host header")
         if self._checks_host and not self._is_own(headers.first(b"host"), scope):
@@ -108,7 +110,7 @@ class Guard:
             and scope["path"] not in OPEN_PATHS
             and not self._knows(headers)
         ):
-            return Refusal(401, "Invalid API Key", "invalid_request_error", "invalid_api_key")
+            return Refusal(401, "Invalid API Key", "no key")
         return None
 
     def _is_own(self, header: bytes, scope: Scope) -> bool:
@@ -129,7 +131,8 @@ class Guard:
             return []
         text = origin.decode("latin-1")
         host = headers.first(b"host").decode("latin-1")
-        # A page of ours. On a public address a name could have been rebound to us, so it has to be one of ours too.
+        # A page that this server sent. On a public address, a foreign name may have been rebound to this machine, so
+        # the name has to be a name of this machine too.
         if text in (f"http://{host}", f"https://{host}") and self._is_own(host.encode("latin-1"), scope):
             return [(b"vary", b"Origin")]
         if not self._origins.allow(text):
@@ -147,7 +150,7 @@ class Guard:
         found = False
         for candidate in (given.strip(), headers.first(b"x-api-key").strip()):
             digest = _digest(candidate)
-            for key in self._keys:  # all of them, whichever fits: the time tells nothing
+            for key in self._keys:  # every key, so that the time does not say which one fits
                 found |= hmac.compare_digest(digest, key)
         return found
 
@@ -177,7 +180,7 @@ class Guard:
                 return too_large
             if not held.add(len(chunk)):
                 return Refusal(
-                    503, "the server holds too many large requests", "server_error", retry_after_s=RETRY_AFTER_S
+                    503, "the server holds too many large requests", "unavailable", retry_after_s=RETRY_AFTER_S
                 )
             chunks.append(chunk)
             if not message.get("more_body", False):
@@ -185,7 +188,7 @@ class Guard:
 
 
 class _Held:
-    """The bytes of one body, counted with those of all."""
+    """The bytes of a request's body, counted with the bytes of all bodies."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard, self._n_bytes = guard, 0
@@ -229,7 +232,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body as one message, then whatever the connection says: that it is gone."""
+    """The body as one message, then the connection's messages, of which only the end is left."""
     given = False
 
     async def replayed() -> Message:
@@ -257,7 +260,7 @@ async def _preflight(send: Send, headers: RequestHeaders, cors: Headers) -> None
     if headers.first(b"access-control-request-method"):
         answer += [
             (b"access-control-allow-methods", _METHODS),
-            # Whatever the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin is what decides.
+            # Every header that the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin decides.
             (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else b"*"),
             (b"access-control-max-age", b"43200"),
         ]

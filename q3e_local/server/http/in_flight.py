@@ -1,6 +1,7 @@
 """The requests that are being worked on, and their end when there is no more time for them: `Running`.
 
-Knows ASGI and tasks; nothing of who says when it is over.
+uvicorn's timeout_graceful_shutdown cancels tasks too, but then a client gets a bare 500, and the log a traceback.
+Knows ASGI and tasks; nothing of who says when there is no more time.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from q3e_local.server.http.asgi import Headers, Message, Receive, Scope, Send
-from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, answer, error_body
+from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, Wording, answer
 
 _GIVEN_UP = Refusal(
-    503, "the server is stopping, and this request was not finished", "server_error", retry_after_s=RETRY_AFTER_S
+    503, "the server is stopping, and this request was not finished", "unavailable", retry_after_s=RETRY_AFTER_S
 )
 _LINES = b"application/x-ndjson"
 
 
 class Request:
-    """One of them. `is_read` once its body has come; answer it through `send`."""
+    """A request that is being worked on. `is_read` is set once its body has come; its answer goes through `send`."""
 
     def __init__(self, send: Send) -> None:
         self.is_read = False
@@ -29,7 +30,7 @@ class Request:
 
     @property
     def can_be_told(self) -> bool:
-        """Whether an error would still reach the client: nothing was answered yet, or line after line is."""
+        """Whether an error would still reach the client: the answer has not begun, or comes line after line."""
         return not self._begun or self._in_lines
 
     async def send(self, message: Message) -> None:
@@ -40,19 +41,20 @@ class Request:
             self._in_lines = any(each.startswith(_LINES) for each in types)
         await self._send(message)
 
-    async def tell(self, scope: Scope, receive: Receive, cors: Headers) -> None:
-        """Answer that it was given up."""
+    async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: Headers) -> None:
+        """Answer that the request was given up."""
+        body = wording(scope["path"], _GIVEN_UP)
         if not self._begun:
-            await answer(scope, receive, self._send, _GIVEN_UP, cors, is_read=self.is_read)
+            await answer(scope, receive, self._send, _GIVEN_UP, body, cors, is_read=self.is_read)
         else:
-            line = error_body(scope["path"], _GIVEN_UP) + b"\n"
-            await self._send({"type": "http.response.body", "body": line, "more_body": False})
+            await self._send({"type": "http.response.body", "body": body + b"\n", "more_body": False})
 
 
 class Running:
-    """The requests being worked on, each by its own task. `len` is how many."""
+    """The requests that are being worked on, each by a task. `len` counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, wording: Wording) -> None:
+        self._wording = wording
         self._requests: dict[asyncio.Task[object], Request] = {}
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class Running:
 
     @asynccontextmanager
     async def one(self, scope: Scope, receive: Receive, send: Send, cors: Headers) -> AsyncIterator[Request]:
-        """Count the request that the block works on; the block is ended when it is given up."""
+        """Count the request that the block works on. Giving the request up cancels the block."""
         task = asyncio.current_task()
         assert task is not None
         request = self._requests[task] = Request(send)
@@ -70,12 +72,12 @@ class Running:
             if not request.given_up:
                 raise
             task.uncancel()
-            await request.tell(scope, receive, cors)
+            await request.tell(scope, receive, self._wording, cors)
         finally:
             del self._requests[task]
 
     def give_up(self) -> None:
-        """End the work on every request that can still be told so: 503, and when to come back."""
+        """End the work on every request whose client an error still reaches: 503, and when to come back."""
         for task, request in self._requests.items():
             if request.can_be_told and not request.given_up:
                 request.given_up = True
