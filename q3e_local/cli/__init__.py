@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from q3e_local import __version__
+from q3e_local.cli.again import ARGUMENTS
+from q3e_local.cli.candidates import COMPLETE_VARIABLE
+from q3e_local.cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-# A shell sets it that asks what may stand at a place; click makes the name of the program's.
-COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
-DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
-ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 # By what people want to do, for the overview: name, module and function of the command, and its line, which must not
 # cost an import.

@@ -11,7 +11,7 @@ import subprocess
 
 import click
 
-from q3e_local.cli import ARGUMENTS
+ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 _LENGTH_MAX = 300  # a shell may have put a thousand names in the place of one pattern
 

@@ -16,6 +16,9 @@ from q3e_local.errors import Q3EError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+# A shell sets it that asks what may stand at a place; click makes its name of the program's.
+COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
+
 _Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 

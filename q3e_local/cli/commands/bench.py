@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from q3e_local.cli import DONE
 from q3e_local.cli.computing.engine_options import (
     EngineOptions,
     ModelCommand,
@@ -18,6 +17,7 @@ from q3e_local.cli.computing.engine_options import (
     model_option,
 )
 from q3e_local.cli.computing.loading import in_use, load, locate
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say

@@ -10,8 +10,9 @@ import orjson
 
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
-from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
+from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 import orjson
 
-from q3e_local.cli import DONE, FAILED
+from q3e_local.cli.exit_codes import DONE, FAILED
 
 
 @click.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from q3e_local.cli import DONE, SKIPPED, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli import texts as inputs
 from q3e_local.cli.again import again
 from q3e_local.cli.computing.engine_options import (
@@ -20,6 +20,7 @@ from q3e_local.cli.computing.engine_options import (
 )
 from q3e_local.cli.computing.loading import check_dim, in_use
 from q3e_local.cli.computing.local_or_remote import check_request, computing
+from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cli import DONE, SKIPPED
 from q3e_local.cli.again import again
 from q3e_local.cli.commands import index_files
 from q3e_local.cli.commands.index_options import (
@@ -28,6 +27,7 @@ from q3e_local.cli.commands.index_options import (
     which_index,
 )
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over

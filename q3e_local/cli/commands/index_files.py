@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.again import again
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.commands.index_options import (
@@ -25,6 +25,7 @@ from q3e_local.cli.commands.index_options import (
     shown,
 )
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import orjson
 
-from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import candidates
+from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.errors import ModelNotHereError
 from q3e_local.wording.counts import size
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cache.choose import chosen
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.commands.index_options import advice_for, server_option, which_index
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.computing.loading import load
 from q3e_local.cli.computing.local_or_remote import on_server
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from q3e_local.cli import DONE
 from q3e_local.cli.computing.engine_options import model_option
 from q3e_local.cli.computing.loading import locate
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say

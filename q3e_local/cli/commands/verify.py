@@ -9,9 +9,10 @@ import click
 import numpy as np
 import orjson
 
-from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli import texts as inputs
 from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.progress import bar, meter
 from q3e_local.cli.texts import Layout
 from q3e_local.embedding.request import EmbedRequest

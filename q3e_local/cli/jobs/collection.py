@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli import DONE, SKIPPED
 from q3e_local.cli import texts as inputs
 from q3e_local.cli.computing.engine_options import explained
 from q3e_local.cli.computing.loading import check_dim, in_use
 from q3e_local.cli.computing.local_or_remote import check_request, computing
+from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say

@@ -17,8 +17,9 @@ import click
 import numpy as np
 
 from q3e_local import jobs
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collection import Model
 from q3e_local.cli.jobs.options import Embedding, embedding_options
 from q3e_local.cli.progress import Meter, meter

@@ -12,8 +12,8 @@ import click
 import numpy as np
 import orjson
 
-from q3e_local.cli import DONE
 from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
