@@ -21,7 +21,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors vectors space folders files landing machine wording",
+        "errors vectors space folders files machine wording",
         "gguf cache reading",
         "embedding convert",
         "llama",
@@ -38,7 +38,7 @@ FOREIGN = {
     "huggingface_hub": {"models.download"},
     "httpx2": {"models.download"},
     "redis": {"cache.redis"},
-    "filelock": {"models.download", "cli.writing.outputs", "cache.sqlite.file", "search.database.places"},
+    "filelock": {"files"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},

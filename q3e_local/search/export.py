@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.landing import landing
+from q3e_local.files import landing
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, Window
 from q3e_local.vectors import Vectors

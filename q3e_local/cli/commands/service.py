@@ -20,6 +20,7 @@ from q3e_local.cli.commands import units
 from q3e_local.cli.commands.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.errors import OptionError, OutputError, Q3EError
+from q3e_local.files import land
 from q3e_local.folders import config_folder
 from q3e_local.models import installed
 from q3e_local.wording.address import Address
@@ -63,13 +64,10 @@ def print_(options: tuple[str, ...]) -> int:
 def install(force: bool, options: tuple[str, ...]) -> int:
     """Write the file, and say how to switch it on."""
     place, content = units.place(), _content(options)
-    partial = place.path.with_name(f".{place.path.name}.{os.getpid()}.partial")
     try:
         if place.path.exists() and not force and place.path.read_text(encoding="utf-8") != content:
             raise OutputError(f"{place.path} exists with other content; replace it with --force")
-        place.path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(place.path)
+        land(place.path, content)
     except OSError as error:
         raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
     click.echo(f"wrote {place.path}")

@@ -31,7 +31,7 @@ from q3e_local.cli.texts.raw_csv import RawCsv, Row, open_csv
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
-from q3e_local.landing import landing
+from q3e_local.files import landing
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted

@@ -16,9 +16,9 @@ from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, in
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.errors import OptionError
+from q3e_local.files import landing
 from q3e_local.jobs import METHODS, Map, Method
 from q3e_local.jobs.mapping import COLOURS
-from q3e_local.landing import landing
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import shortened
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,8 +20,8 @@ from q3e_local.cli.writing import resume
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
 from q3e_local.cli.writing.record import About, Record
 from q3e_local.errors import OptionError, OutputError
+from q3e_local.files import alone, landing
 from q3e_local.folders import state_folder
-from q3e_local.landing import landing
 
 
 class Output:
@@ -185,23 +185,15 @@ def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Ou
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
-    from filelock import FileLock, Timeout
+
+    def refuse() -> None:
+        raise OutputError(f"{path} is being written by another process; wait for it, or write to a new file")
 
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    lock = FileLock(state_folder() / "outputs" / f"{key}.lock")
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(
-            f"{path} is being written by another process; wait for it, or write to a new file"
-        ) from None
-    except OSError:
-        pass  # a home that cannot be written: no reason to refuse an output elsewhere
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):  # a home that cannot be written is no reason to refuse an output elsewhere
+            stack.enter_context(alone(state_folder() / "outputs" / f"{key}.lock", refuse))
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import orjson
 from q3e_local.cli.writing.formats import visible
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.errors import OptionError
-from q3e_local.landing import landing
+from q3e_local.files import landing
 from q3e_local.wording.html_table import shortened
 
 _WIDTH = 100  # of a table that goes to no terminal
