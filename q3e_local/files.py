@@ -1,4 +1,4 @@
-"""A file that lands whole, a lock against other processes, and the SHA-256 of a file.
+"""A file that lands whole, a lock against other processes, the file beside a `.npy`, and the SHA-256 of a file.
 
 Knows paths and bytes; nothing of what is in the files.
 """
@@ -59,6 +59,11 @@ def alone(
         yield
     finally:
         held.release()
+
+
+def rows_file(path: Path) -> Path:
+    """Where the lines about the rows of a `.npy` are: `NAME.npy.rows.jsonl` beside it."""
+    return path.with_name(f"{path.name}.rows.jsonl")
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> str:

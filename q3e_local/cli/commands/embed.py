@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from q3e_local.cli import candidates
-from q3e_local.cli import texts as inputs
 from q3e_local.cli.again import again
+from q3e_local.cli.commands.embed_run import Run, Tally
 from q3e_local.cli.computing.engine_options import (
     EngineOptions,
     ModelCommand,
@@ -24,8 +24,7 @@ from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import Blank, Layout, Source, layout_options
-from q3e_local.cli.writing.embed_run import Run, Tally
+from q3e_local.cli.texts import Blank, Layout, Source, check, find, layout_options
 from q3e_local.cli.writing.formats import FORMATS, RESUMABLE
 from q3e_local.cli.writing.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.writing.record import About, check_form, kept_names
@@ -41,7 +40,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 
 
 @click.command(cls=ModelCommand)
-@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
+@click.argument("names", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
 @layout_options
 @click.option(
@@ -94,7 +93,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def embed(
-    inputs_: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
+    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
     glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
     instruction: str | None, max_tokens: int | None, too_long: str, engine: EngineOptions, dtype: Dtype,
     form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
@@ -118,7 +117,7 @@ def embed(
         form, None if output == Path("-") else output
     )  # before `settle` follows a link: the link's suffix decides
     output = settle(output)
-    source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
+    source = find(names, texts, glob, layout, leave_out=output)
     check_form(form, layout.keep, blank == "zeros", dtype)
     check_target(output, form, resume, force)
     if not server:
@@ -130,7 +129,7 @@ def embed(
     tell = say if not quiet else _mute
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
-    n_texts = inputs.check(source, blank, skip_errors, tell)
+    n_texts = check(source, blank, skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
     with (
         stopping_cleanly(),

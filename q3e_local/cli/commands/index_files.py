@@ -202,13 +202,13 @@ def _with_what(path: Path) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
     """Write all chunks with their vectors to a file."""
-    from q3e_local.search import export as exporting
     from q3e_local.search.database import Database
+    from q3e_local.search.export import export as write_chunks
 
     path = existing(db, _name(name, option_name))
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
-        written = exporting.export(
+        written = write_chunks(
             database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
         )
     if not quiet:

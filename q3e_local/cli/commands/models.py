@@ -12,8 +12,7 @@ import orjson
 
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
-from q3e_local.cli.computing.loading import announce
-from q3e_local.cli.computing.loading import pull as pull_with_bar
+from q3e_local.cli.computing.loading import announce, pull_with_bar
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly

@@ -46,9 +46,9 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     """
     if reset:
         return _reset(model)
-    from q3e_local.checks import tune as tuning
+    from q3e_local.checks.tune import tune as measured
     from q3e_local.gguf.model_file import inspect
-    from q3e_local.llama.settings import kept as tuned
+    from q3e_local.llama.settings.kept import keep
 
     def tell(what: str) -> None:
         if is_shown(quiet):
@@ -58,13 +58,13 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         located = locate(model, offline, quiet)
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            found, place = tuning.tune(located.path, seconds, tell)
+            found, place = measured(located.path, seconds, tell)
     digest = inspect(located.path).digest
     rows = [asdict(row) for row in found.rows]
     kept, best = None, found.best
     if found.is_anything:
         try:
-            file, best = tuned.keep(digest, place, found.best, rows)
+            file, best = keep(digest, place, found.best, rows)
             kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
@@ -81,11 +81,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 def _reset(model: str) -> int:
     from q3e_local.gguf.model_file import inspect
-    from q3e_local.llama.settings import kept as tuned
+    from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
-    n_files = tuned.forget(inspect(located.path).digest)
+    n_files = forget(inspect(located.path).digest)
     click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
     return DONE
 

@@ -10,11 +10,10 @@ import numpy as np
 import orjson
 
 from q3e_local.cli import candidates
-from q3e_local.cli import texts as inputs
 from q3e_local.cli.computing.loading import in_use, load
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.progress import bar, meter
-from q3e_local.cli.texts import Layout
+from q3e_local.cli.texts import Layout, find
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.models.catalog import DEFAULT_MODEL
@@ -97,7 +96,7 @@ def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any
 
 def _read_texts(path: str) -> list[str]:
     read: list[str] = []
-    for item in inputs.find([path], [], None, Layout(lines=True)).read():
+    for item in find([path], [], None, Layout(lines=True)).read():
         if item.problem is not None:
             raise InputError(f"{item.id} {item.problem}")
         read.append(item.text)

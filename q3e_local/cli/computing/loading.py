@@ -87,7 +87,7 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
     _check_memory(card, file)
     for line in announce(card, file, "auto"):
         say(line)
-    pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
+    pull_with_bar(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
 
 
@@ -114,9 +114,11 @@ def _check_memory(card: ModelCard, file: ModelFile) -> None:
         raise NotEnoughMemoryError(f"{short}; {way_out}; download it all the same: q3e-local pull {short.model.name}")
 
 
-def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
+def pull_with_bar(
+    card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool
+) -> Installed:
     """Pull with a bar on stderr."""
-    from q3e_local.models import pull as pulling
+    from q3e_local.models.pull import pull
 
     with bar(quiet) as show:
         other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
@@ -131,7 +133,7 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
                 advice = ""  # once
 
         try:
-            return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+            return pull(card, file, source=source, offline=offline, keep=keep, progress=report)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"what was downloaded is kept; go on with: {again()}") from None
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.jobs.extra import need
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, report_options, short, target, write_report

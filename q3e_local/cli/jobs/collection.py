@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli import texts as inputs
 from q3e_local.cli.computing.engine_options import explained
 from q3e_local.cli.computing.loading import check_dim, in_use
 from q3e_local.cli.computing.local_or_remote import check_request, computing
@@ -22,7 +21,7 @@ from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import STDIN, Layout, Survey
+from q3e_local.cli.texts import STDIN, Layout, Survey, find
 from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.writing.record import text_digest
 from q3e_local.embedding.embedder import Embedder
@@ -204,7 +203,7 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     With `has_blank` blank texts are left out, and nothing is wrong with them. Say on stderr, unless `quiet`, what is
     read in another encoding than UTF-8.
     """
-    source = inputs.find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
+    source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
     ids: list[str] = []
     texts: list[str] = []
     places: list[Place] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
+from q3e_local.errors import MissingPackageError
 from q3e_local.search.database.places import SUFFIX, existing
 
+_PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
 
 
@@ -148,3 +151,12 @@ def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) 
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def need(module: str, what: str) -> None:
+    """Raise MissingPackageError where the module that `what` takes is not installed.
+
+    For a command to call before texts are embedded, which may take hours.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(what, _PACKAGES[module], "analysis")

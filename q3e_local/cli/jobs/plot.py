@@ -10,9 +10,8 @@ import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.errors import OptionError

@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from q3e_local.cli.writing.resume import rows_file
 from q3e_local.errors import InputError, OptionError
+from q3e_local.files import rows_file
 from q3e_local.space import at_dim, is_space
 from q3e_local.vectors import Vectors, finish
 

@@ -20,7 +20,7 @@ from q3e_local.cli.writing import resume
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
 from q3e_local.cli.writing.record import About, Record
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.files import alone, landing
+from q3e_local.files import alone, landing, rows_file
 from q3e_local.folders import state_folder
 
 
@@ -88,7 +88,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
         return
     try:
         is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
-        taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
+        taken = path.exists() or (form == "npy" and rows_file(path).exists())
     except OSError as error:
         raise cannot_write(str(path), error) from None
     if is_folder:
@@ -101,7 +101,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
             if form in RESUMABLE
             else "replace it with --force"
         )
-        raise OutputError(f"{path if path.exists() else resume.rows_file(path)} exists; {way}")
+        raise OutputError(f"{path if path.exists() else rows_file(path)} exists; {way}")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import orjson
 from q3e_local.cli.writing.formats import JsonLines, Npy, Writer
 from q3e_local.cli.writing.record import FIELDS, About, Record, row_fields
 from q3e_local.errors import OutputError
+from q3e_local.files import rows_file
 
 Done = dict[int, tuple[str, str]]
 """Id and text digest of the texts that a file has, by their index."""
@@ -115,11 +116,6 @@ class _Begun:
 
 def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def rows_file(path: Path) -> Path:
-    """Where the ids and token counts of a `.npy` are."""
-    return path.with_name(f"{path.name}.rows.jsonl")
 
 
 class _NpyWithRows:
