@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import click
-import orjson
 
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.exit_codes import DONE, FAILED
+from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.models.names import resolve
 from q3e_local.space import is_of
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 _OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 
@@ -54,16 +53,13 @@ def stats(as_json: bool) -> int:
         ]
         facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
         facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
-        sys.stdout.buffer.write(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
+        print_json(facts)
         return DONE
     limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
-    click.echo(f"{found.where}: {_vectors(found.n_vectors)}, {size(found.n_bytes)}{limit}")
+    click.echo(f"{found.where}: {counted(found.n_vectors, 'vector')}, {size(found.n_bytes)}{limit}")
     if found.spaces:
-        model, space = max(5, *map(len, names.values())), max(map(len, names))
-        click.echo(f"{'model':<{model}}  {'space':<{space}}  {'vectors':>11}  {'size':>9}")
-        for one in found.spaces:
-            name, n_bytes = names[one.space], size(one.n_bytes)
-            click.echo(f"{name:<{model}}  {one.space:<{space}}  {one.n_vectors:>11,}  {n_bytes:>9}")
+        rows = [(names[one.space], one.space, one.n_vectors, size(one.n_bytes)) for one in found.spaces]
+        print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
     return DONE
 
 
@@ -88,13 +84,15 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     if found is None:
         return FAILED
     n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
-    if n_vectors and not is_sure(f"{kept.where}: forget {_vectors(n_vectors)}?", yes, "nothing was forgotten"):
+    if n_vectors and not is_sure(
+        f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
+    ):
         return DONE
     n_forgotten = kept.clear(is_meant)
     kept.close()
     if n_forgotten is None:
         return FAILED
-    click.echo(f"forgot {_vectors(n_forgotten)}")
+    click.echo(f"forgot {counted(n_forgotten, 'vector')}")
     return DONE
 
 
@@ -135,7 +133,3 @@ def _names(found: CacheStats) -> dict[str, str]:
             continue
         names |= {space: one.name for space in names if is_of(space, digest)}
     return names
-
-
-def _vectors(n_vectors: int) -> str:
-    return "1 vector" if n_vectors == 1 else f"{n_vectors:,} vectors"

@@ -170,14 +170,13 @@ def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -
     if not n_kept:
         return ""
     if output is None:
-        done = "1 text was" if n_kept == 1 else f"{n_kept:,} texts were"
+        done = counted(n_kept, "text was", "texts were")
         return f"{done} written; with -o FILE.jsonl or FILE.npy a run can be continued"
     if form not in RESUMABLE:
         return f"nothing is kept of {counted(n_kept, 'text')}: only .jsonl and .npy outputs can be resumed"
-    texts = "1 text is" if n_kept == 1 else f"{n_kept:,} texts are"
     command = again("--resume", without="--force")
     same = ", given the same input" if None in source.paths else ""
-    return f"{texts} in {output}; go on with: {command}{same}"
+    return f"{counted(n_kept, 'text is', 'texts are')} in {output}; go on with: {command}{same}"
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:

@@ -6,13 +6,11 @@ Knows terminals and layouts; nothing of how hits were found.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from q3e_local.cli.commands.index_options import shown
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_json, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,16 +32,13 @@ _UNBROKEN = re.compile(
 _NOTHING = "\0"  # stands in no text that was read
 
 
-def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
+def print_records(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """A JSON object a line."""
-    import orjson
-
     from q3e_local.search.hits import as_record
 
     for hit, span in zip(hits, best, strict=True):
         fields = as_record(hit) | {"best": None if span is None else {"start": span.start, "end": span.end}}
-        sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+        print_json(fields)
 
 
 def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
@@ -88,7 +83,7 @@ def _place(hit: Hit) -> str:
     """`notes/a.md:12`, `paper.pdf, page 3`, or the id of a text of no file."""
     if hit.file is None:
         return visible(hit.id)
-    name = visible(shown(hit.file))
+    name = visible(from_here(hit.file))
     if hit.line is not None:
         return f"{name}:{hit.line}"
     return f"{name}, page {hit.page}" if hit.page is not None else name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack
@@ -18,12 +17,9 @@ from q3e_local.cli.commands import index_files
 from q3e_local.cli.commands.index_options import (
     Loaded,
     advice_for,
-    chunks,
-    files,
     loading_options,
     model_of_index,
     say_waiting,
-    shown,
     which_index,
 )
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
@@ -31,10 +27,10 @@ from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_json, visible
 from q3e_local.errors import InputError, OptionError, Q3EError
 from q3e_local.search.database.places import files_of, locate
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -225,15 +221,12 @@ class _Run:
             )  # fmt: skip
 
     def _print_json(self, tally: Tally, seconds: float) -> None:
-        import orjson
-
         fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
         skipped = [
             {"file": _utf8(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
         ]
         about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
-        sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.buffer.flush()
+        print_json(about)
 
     def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
         counts = {
@@ -245,7 +238,7 @@ class _Run:
         say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
         if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
             patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
-            where = ", ".join(visible(shown(str(folder))) for folder in self._folders)
+            where = ", ".join(visible(from_here(str(folder))) for folder in self._folders)
             say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
         for note in tally.notes:
             say(note)
@@ -256,16 +249,14 @@ class _Run:
         _report_faults(skipped, verbose=self._verbose)
         _report_expected(skipped, verbose=self._verbose)
         if tally.n_left_out:
-            stay = (
-                "was left out and stays as it was" if tally.n_left_out == 1 else "were left out and stay as they were"
-            )
-            say(f"{files(tally.n_left_out)} {stay}")
+            one, several = "file was left out and stays as it was", "files were left out and stay as they were"
+            say(counted(tally.n_left_out, one, several))
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
             facts = database.facts()
-        holds = f"{files(facts.n_files)}, {chunks(facts.n_chunks)}: {facts.space}, {size(facts.size_bytes)}"
-        say(f"{self._path} holds {holds}")
+        holds = f"{counted(facts.n_files, 'file')}, {counted(facts.n_chunks, 'chunk')}"
+        say(f"{self._path} holds {holds}: {facts.space}, {size(facts.size_bytes)}")
 
 
 class _Embedding:
@@ -297,7 +288,7 @@ def _kept(tally: Tally) -> str:
     n_done = tally.n_new + tally.n_changed
     if not n_done:
         return "no file is done yet; begin again with"
-    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept; go on with the others by"
+    return f"{counted(n_done, 'file is', 'files are')} done and kept; go on with the others by"
 
 
 def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
@@ -309,13 +300,13 @@ def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
     if verbose:
         _report_skipped(expected, verbose=True)
     elif expected:
-        say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
+        say(f"passed over {counted(len(expected), 'file')} that no text was expected in (--verbose)")
 
 
 def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in skipped:
-        by_reason[one.reason].append(visible(shown(str(one.path))))
+        by_reason[one.reason].append(visible(from_here(str(one.path))))
     for reason, names in by_reason.items():
         some = names if verbose else names[:_NAMED_AT_MOST]
         more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""

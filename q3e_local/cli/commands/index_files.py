@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,19 +16,16 @@ from q3e_local.cli.asking import is_sure
 from q3e_local.cli.commands.index_options import (
     Loaded,
     advice_for,
-    chunks,
-    files,
     loading_options,
     model_of_index,
     say_waiting,
-    shown,
 )
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.exit_codes import DONE
-from q3e_local.cli.progress import Meter, bar, meter
+from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.search.database.places import (
     DEFAULT_NAME,
@@ -42,12 +38,10 @@ from q3e_local.search.database.places import (
     option_of,
     strays,
 )
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
-
-_BYTES_PER_TOKEN = 4  # about, in most languages
 
 
 def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,20 +75,21 @@ def list_(as_json: bool) -> int:
         click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
         for name, facts in found:
-            _print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
+            print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
         return DONE
     if not found:
         click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
         return DONE
-    width = max(4, *(len(name) for name, _ in found))
-    click.echo(f"{'name':<{width}}  {'files':>8}  {'chunks':>9}  {'size':>9}  {'changed':<16}  model")
-    for name, facts in found:
-        if isinstance(facts, str):
-            click.echo(f"{name:<{width}}  {facts}")
-            continue
-        columns = f"{facts.n_files:>8,}  {facts.n_chunks:>9,}  {size(facts.size_bytes):>9}  {_date(facts.changed_at)}"
-        click.echo(f"{name:<{width}}  {columns}  {visible(facts.space.model)}, dim {facts.space.dim}")
+    headings = ["name", "files", "chunks", "size", "changed", "model"]
+    print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
     return DONE
+
+
+def _row(name: str, facts: Facts | str) -> list[object]:
+    if isinstance(facts, str):
+        return [name, None, None, None, None, facts]
+    of_model = f"{facts.space.model}, dim {facts.space.dim}"
+    return [name, facts.n_files, facts.n_chunks, size(facts.size_bytes), _date(facts.changed_at), of_model]
 
 
 @click.command()
@@ -118,7 +113,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
                 {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
                 for one in records.values()
             ]
-        _print_json(fields)
+        print_json(fields)
         return DONE
     of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
     lines = {
@@ -131,12 +126,10 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         "made": _date(facts.created_at),
         "changed": _date(facts.changed_at),
     }
-    for what, said in lines.items():
-        click.echo(f"{what:<8} {visible(said)}")
+    print_facts(lines)
     if with_files:
-        click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
-        for path, one in sorted(records.items()):
-            click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
+        rows = [(one.n_chunks, one.n_tokens, from_here(path)) for path, one in sorted(records.items())]
+        print_columns(["chunks", "tokens", "file"], rows)
     return DONE
 
 
@@ -178,14 +171,14 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
         paths = {one for folder in folders for one in below(folder, ordered)}
         if not paths:
             raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
-        if is_sure(f"{path}: forget {files(len(paths))}?", yes):
-            click.echo(f"forgot {files(database.remove_files(paths))}")
+        if is_sure(f"{path}: forget {counted(len(paths), 'file')}?", yes):
+            click.echo(f"forgot {counted(database.remove_files(paths), 'file')}")
 
 
 def _with_what(path: Path) -> str:
     """What goes with it. What cannot be opened any more can be deleted, if its name is that of an index."""
     try:
-        return f"with {chunks(_facts(path).n_chunks)}"
+        return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
         if path.suffix != SUFFIX or not path.is_file():
             raise
@@ -212,7 +205,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
             database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
         )
     if not quiet:
-        say(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}")
+        say(f"{counted(total, 'chunk')}, {database.space}: {', '.join(map(str, written))}")
     return DONE
 
 
@@ -255,14 +248,14 @@ def rebuild(
                         on_batch=embedding.on_batch,
                     )  # fmt: skip
             except KeyboardInterrupt:
-                n_kept, total = embedding.n_kept, chunks(facts.n_chunks)
+                n_kept, total = embedding.n_kept, counted(facts.n_chunks, "chunk")
                 raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
     if not quiet:
         if facts.space.is_same(done.space):
             say("there is nothing to do: these are its vectors already")
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"
-            say(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s")
+            say(f"{counted(done.n_chunks, 'chunk')} {how} in {time.perf_counter() - started:.1f} s")
         say(f"{path} holds {done.space}")
         if not done.is_compact:
             say(f"the room of the old vectors is not free yet: {done.why_not}")
@@ -276,7 +269,7 @@ class _Rebuilding:
 
     def __init__(self, facts: Facts, batches: Batches) -> None:
         self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
-        self.n_bytes = facts.n_tokens * _BYTES_PER_TOKEN
+        self.n_bytes = facts.n_tokens * BYTES_PER_TOKEN
         self.n_kept = 0
         self._is_at_work = False
 
@@ -285,9 +278,9 @@ class _Rebuilding:
         n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
         n_tokens = self._n_tokens * n_more // self._n_chunks
         if self._is_at_work:
-            self.show.kept(n_tokens * _BYTES_PER_TOKEN, n_tokens, n_more)
+            self.show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
         else:  # by an earlier run
-            self.show.skipped(n_tokens * _BYTES_PER_TOKEN, n_chunks)
+            self.show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
         self._is_at_work = True
         if n_chunks < n_total:
             self._batches.check()
@@ -315,9 +308,3 @@ def _fields(facts: Facts) -> dict[str, Any]:
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
-
-
-def _print_json(fields: dict[str, Any]) -> None:
-    import orjson
-
-    sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))

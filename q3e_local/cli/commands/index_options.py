@@ -20,7 +20,6 @@ from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.database.places import quoted
-from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel
@@ -69,26 +68,8 @@ server_option = click.option(
 )  # fmt: skip
 
 
-def shown(path: str) -> str:
-    """A path as the user would name it from here: relative to where they stand, if it is below."""
-    try:
-        return Path(path).relative_to(Path.cwd()).as_posix()
-    except (ValueError, OSError):  # elsewhere; or the folder they stand in is gone
-        return path
-
-
-def files(n_files: int) -> str:
-    """So many files."""
-    return counted(n_files, "file")
-
-
-def chunks(n_chunks: int) -> str:
-    """So many chunks."""
-    return counted(n_chunks, "chunk")
-
-
 def say_waiting(path: Path) -> None:
-    """Another run has the index."""
+    """Say on stderr that another process holds this index and that we wait for it."""
     say(f"another run is at work on {path}; waiting for it to end")
 
 

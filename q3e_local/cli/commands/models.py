@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
@@ -16,6 +14,7 @@ from q3e_local.cli.computing.loading import announce, pull_with_bar
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.writing.show import print_columns, print_facts, print_json
 from q3e_local.embedding.request import Defaults
 from q3e_local.errors import OptionError
 from q3e_local.models import catalog, installed
@@ -79,12 +78,10 @@ def list_(with_missing: bool, as_json: bool) -> int:
     if with_missing:
         _list_all(found, as_json)
     elif as_json:
-        _print_json([_fields(one) for one in found])
+        print_json([_fields(one) for one in found])
     else:
-        width = max((len(one.name) for one in found), default=4)
-        click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
-        for one in found:
-            click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
+        rows = [(one.name, size(one.size_bytes), one.origin, str(one.path)) for one in found]
+        print_columns(["name", "size", "origin", "path"], rows, right=["size"])
         n_missing = len(_of_cards().keys() - {one.name for one in found})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
@@ -111,14 +108,18 @@ def _list_all(found: list[Installed], as_json: bool) -> None:
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
     rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
-    width = max(len(row["name"]) for row in rows)
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
-    for row in rows:
-        needed = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
-        where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
-        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {needed:>9}  {where}")
+    lines = [
+        (
+            row["name"],
+            size(row["size_bytes"]),
+            "" if row["memory_bytes"] is None else size(row["memory_bytes"]),
+            row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory"),
+        )
+        for row in rows
+    ]
+    print_columns(["name", "size", "memory", "on this machine"], lines, right=["size", "memory"])
     own = read_aliases()
     if own:
         click.echo(f"names of your own: {', '.join(own)}", err=True)
@@ -130,10 +131,6 @@ def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
         for card in catalog.cards().values()
         for quantization, file in card.files.items()
     }
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @click.command()
@@ -183,8 +180,7 @@ def show(name: str, as_json: bool) -> int:
         "memory_bytes": memory,
     }
     if as_json:
-        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-        sys.stdout.buffer.write(orjson.dumps(facts, option=option))
+        print_json(facts)
         return DONE
     lines = {
         "name": found.name,
@@ -206,10 +202,7 @@ def show(name: str, as_json: bool) -> int:
         "checked": checked,
     }
     lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
-    width = max(map(len, lines))
-    for label, value in lines.items():
-        if value is not None:
-            click.echo(f"{label:<{width}}  {value}")
+    print_facts(lines)
     return DONE
 
 

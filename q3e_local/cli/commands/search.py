@@ -90,7 +90,7 @@ def search(
       q3e-local search "error PRJ-2041" --path 'notes/**' --since 30d -k 10
       q3e-local search 预算 --words-only --db notes.q3e
     """
-    from q3e_local.cli.commands.hits import print_json, print_text
+    from q3e_local.cli.commands.hits import print_records, print_text
     from q3e_local.search.index import VectorIndex
 
     text = _question(question)
@@ -118,7 +118,7 @@ def search(
         if to_people:
             print_text(found.hits, best)
         else:
-            print_json(found.hits, best)
+            print_records(found.hits, best)
         if not found.hits and not quiet:
             _say_nothing_found(len(index), path, since, min_score)
     return DONE

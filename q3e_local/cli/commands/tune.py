@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from q3e_local.cli.computing.engine_options import model_option
 from q3e_local.cli.computing.loading import locate
@@ -15,16 +13,13 @@ from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
+from q3e_local.cli.writing.show import print_boxed, print_json
 from q3e_local.errors import OutputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from q3e_local.checks.tune import Found, Row
     from q3e_local.llama.settings.defaults import Tuned
     from q3e_local.llama.settings.kept import Place
-
-_WIDTH = 100  # of a table that goes to no terminal
 
 
 @click.command()
@@ -72,8 +67,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
         result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
         result |= {"rows": rows, "left_out": found.left_out}
-        option = orjson.OPT_APPEND_NEWLINE
-        sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
+        print_json(result | {"seconds": found.seconds})
     else:
         _print(located.name, place, found, best)
     return DONE
@@ -99,17 +93,12 @@ def _from_before(found: Found, best: Tuned) -> dict[str, Any]:
 
 
 def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
-    from rich.console import Console
-
     from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
         f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
     )
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=_WIDTH)
-    console.print(_table("tokens a second, by length of the texts", found.rows))
+    _print_rows(found.rows)
     for what in found.left_out:
         click.echo(f"left out: {what}")
     if not found.is_anything:
@@ -121,28 +110,26 @@ def _print(model: str, place: Place, found: Found, best: Tuned) -> None:
         click.echo(f"kept from before: {_listed(before)}")
 
 
-def _table(title: str, rows: list[Row]) -> Table:
-    from rich.table import Table
-
+def _print_rows(rows: list[Row]) -> None:
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
     # On a terminal of 80 columns a column for it would leave no room for the figures.
     ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
-    caption = "\n".join(ended) or None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
-    for heading in ("setting", "value"):
-        table.add_column(heading, no_wrap=True)
-    for heading in [*sizes, "ratio", "rounds", ""]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    cells = [
+        [
             row.setting,
             str(row.value),
             *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
             "" if row.ratio is None else f"{row.ratio:.2f}",
             str(row.n_rounds),
             "best" if row.is_best else "",
-        )
-    return table
+        ]
+        for row in rows
+    ]
+    print_boxed(
+        ["setting", "value", *sizes, "ratio", "rounds", ""], cells, n_left=2,
+        title="tokens a second, by length of the texts", title_justify="left",
+        caption="\n".join(ended) or None, caption_justify="left", padding=(0, 0, 0, 1),
+    )  # fmt: skip
 
 
 def _listed(values: dict[str, Any]) -> str:

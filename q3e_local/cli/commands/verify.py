@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import orjson
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.loading import in_use, load
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.progress import bar, meter
 from q3e_local.cli.texts import Layout, find
+from q3e_local.cli.writing.show import print_json
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.models.catalog import DEFAULT_MODEL
@@ -56,7 +55,7 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     if against is not None:
         found["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+        print_json(found)
     else:
         _print(found, report.summary)
     return DONE if report.is_ok else FAILED

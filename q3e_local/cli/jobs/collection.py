@@ -130,7 +130,7 @@ class Model:
         if not kept:
             raise InputError("no text in the input could be embedded")
         if cut and not self.embedding.quiet:
-            say(f"{'1 text was' if len(cut) == 1 else f'{len(cut):,} texts were'} cut to the limit")
+            say(f"{counted(len(cut), 'text was', 'texts were')} cut to the limit")
         return Collection(
             tuple(read.ids[row] for row in kept),
             tuple(read.texts[row] for row in kept),

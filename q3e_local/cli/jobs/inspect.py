@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import numpy as np
-import orjson
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
@@ -19,7 +18,7 @@ from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, in
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import print_json, visible
 from q3e_local.errors import InputError, OptionError
 from q3e_local.jobs import Inspection, Seen
 
@@ -111,8 +110,7 @@ def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
 
 def _show(found: _Found, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
-        sys.stdout.buffer.write(orjson.dumps(_object(found), option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.buffer.flush()
+        print_json(_object(found))
         return
     click.echo("\n".join(_lines(found)))
 

@@ -18,16 +18,14 @@ import click
 import numpy as np
 import orjson
 
-from q3e_local.cli.writing.formats import visible
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
+from q3e_local.cli.writing.show import PLAIN_WIDTH, columns
 from q3e_local.errors import OptionError
 from q3e_local.files import landing
 from q3e_local.wording.html_table import shortened
 
-_WIDTH = 100  # of a table that goes to no terminal
-_TEXT_WIDTH_MIN = 12
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "table"}
-_PLACES = ("id", "source", "first", "last")  # columns of paths
+_PATHS = ("id", "source", "first", "last")  # columns of a table
 _FORMS = ("table", "jsonl", "csv")
 
 
@@ -125,56 +123,13 @@ def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> No
 
 def _table(report: Report, to_terminal: bool) -> str:
     """The rows as columns that fit the terminal's width: texts are cut, numbers never."""
-    from rich.cells import cell_len  # knows how wide Chinese is
-
-    columns = list(report.columns if report.shown is None else report.shown)
-    places = [list(report.columns).index(column) for column in columns]
-    rows_shown = report.rows if report.is_shown is None else filter(report.is_shown, report.rows)
-    found = [[row[place] for place in places] for row in rows_shown]
-    is_text = [any(isinstance(row[place], str) for row in found) for place in range(len(columns))]
-    rows = [columns, *([_cell(cell) for cell in row] for row in found)]
-    widths = [max(cell_len(row[place]) for row in rows) for place in range(len(columns))]
-    room = (shutil.get_terminal_size((_WIDTH, 24)).columns if to_terminal else _WIDTH) - 2 * (len(columns) - 1)
-    widths = _narrowed(widths, is_text, room)
-    lines = (
-        "  ".join(
-            _fitted(cell, width, text, ends=column in _PLACES)
-            for cell, width, text, column in zip(row, widths, is_text, columns, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-    return "".join(f"{line}\n" for line in lines)
+    headings = list(report.columns if report.shown is None else report.shown)
+    places = [list(report.columns).index(heading) for heading in headings]
+    rows = report.rows if report.is_shown is None else filter(report.is_shown, report.rows)
+    cells = [[_shortened(row[place]) for place in places] for row in rows]
+    width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if to_terminal else PLAIN_WIDTH
+    return "".join(f"{line}\n" for line in columns(headings, cells, width=width, keep_end=_PATHS))
 
 
-def _narrowed(widths: Sequence[int], is_text: Sequence[bool], room: int) -> list[int]:
-    """The widths with those of texts cut to what numbers leave: the widest first, down to the next."""
-    found = list(widths)
-    while sum(found) > room:
-        widest = max((width for width, text in zip(found, is_text, strict=True) if text), default=0)
-        if widest <= _TEXT_WIDTH_MIN:
-            break
-        found[max(place for place, text in enumerate(is_text) if text and found[place] == widest)] -= 1
-    return found
-
-
-def _fitted(cell: str, width: int, is_text: bool, ends: bool) -> str:
-    """The cell in its width. Of an id that is too long the end says most, of a text the beginning."""
-    from rich.cells import cell_len, set_cell_size
-
-    if not is_text:
-        return " " * (width - cell_len(cell)) + cell
-    if cell_len(cell) <= width:
-        return set_cell_size(cell, width)
-    if not ends:
-        return set_cell_size(cell, width - 1) + "…"
-    while cell_len(cell) > width - 1:
-        cell = cell[1:]
-    return set_cell_size("…" + cell, width)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float | np.floating):
-        return f"{value:.4f}"
-    return visible(shortened(value)) if isinstance(value, str) else f"{value:,}"
+def _shortened(value: object) -> object:
+    return shortened(value) if isinstance(value, str) else value
