@@ -32,6 +32,20 @@ ROOMS = [
         "__main__",
     )
 ]
+# The same inside the command line. Progress stands above writing, because its line is made of what writing shows.
+CLI_ROOMS = [
+    names.split()
+    for names in (
+        "exit_codes again candidates plain_characters stdout terminal",
+        "asking stopping",
+        "writing",
+        "progress",
+        "computing",
+        "texts",
+        "commands jobs",
+        "cli",  # finds commands by their names
+    )
+]
 # Who may import what is not ours and not Python's.
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
@@ -99,6 +113,19 @@ def imports(name: str) -> set[str]:
     return {each.removeprefix("q3e_local.") for each in found}
 
 
+def commands() -> dict[str, tuple[str, str]]:
+    """By name: where the command line finds a command, as `module:function`, and its line of help."""
+    for node in ast.parse(MODULES["cli"].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_GROUPS":
+            groups: dict[str, dict[str, tuple[str, str]]] = ast.literal_eval(node.value)
+            return {name: command for group in groups.values() for name, command in group.items()}
+    raise AssertionError("the command line has no table of commands")
+
+
+COMMANDS = commands()
+COMMAND_MODULES = {place.partition(":")[0] for place, _ in COMMANDS.values()}
+
+
 def room(name: str) -> int:
     top = name.split(".")[0]
     (number,) = [number for number, names in enumerate(ROOMS) if top in names]
@@ -114,6 +141,31 @@ def test_imports_go_one_way(name: str) -> None:
     for other in imports(name):
         if other in MODULES and name.split(".")[0] != other.split(".")[0]:
             assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
+
+
+def cli_room(name: str) -> int:
+    top = [*name.split("."), "cli"][1]
+    (number,) = [number for number, names in enumerate(CLI_ROOMS) if top in names]
+    return number
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] == "cli"])
+def test_imports_inside_the_command_line_go_one_way(name: str) -> None:
+    of_cli = {other for other in imports(name) if other in MODULES and other.split(".")[0] == "cli"}
+    if name == "cli":
+        of_cli |= {f"cli.{module}" for module in COMMAND_MODULES}
+    for other in of_cli:
+        is_same_room = other.split(".")[:2] == name.split(".")[:2]
+        assert cli_room(other) < cli_room(name) or is_same_room, f"{name} imports {other}"
+
+
+def test_every_command_is_where_the_command_line_looks_for_it() -> None:
+    for name, (place, _) in COMMANDS.items():
+        module, function = place.split(":")
+        assert f"cli.{module}" in MODULES, name
+        assert module.split(".")[0] in ("commands", "jobs"), name
+        functions = ast.parse(MODULES[f"cli.{module}"].read_text(encoding="utf-8")).body
+        assert function in {each.name for each in functions if isinstance(each, ast.FunctionDef)}, name
 
 
 def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:
