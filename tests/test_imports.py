@@ -36,7 +36,7 @@ ROOMS = [
 CLI_ROOMS = [
     names.split()
     for names in (
-        "exit_codes again candidates plain_characters stdout terminal",
+        "exit_codes again candidates option_groups plain_characters stdout terminal",
         "asking stopping",
         "writing",
         "progress",

@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli.computing.engine_options import (
-    EngineOptions,
-    ModelCommand,
-    engine_options,
-    explained,
-    model_option,
-)
+from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.computing.loading import in_use, load, locate
+from q3e_local.cli.computing.model_options import model_option, offline_option
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
 )
 @engine_options
-@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_json: bool, quiet: bool) -> int:

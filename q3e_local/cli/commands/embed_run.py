@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +18,9 @@ from q3e_local.cli.texts.source import Tell
 from q3e_local.cli.texts.survey import advice
 from q3e_local.cli.writing.outputs import Output
 from q3e_local.cli.writing.record import Record, text_digest
-from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import Embedded, EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OutputError, TextError
-
-if TYPE_CHECKING:
-    from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
 
 _NAMED_AT_MOST = 5
 
@@ -61,7 +57,7 @@ class Run:
 
     def __init__(
         self,
-        embedder: Embedder | RemoteEmbedder,
+        embedder: TextModel,
         request: EmbedRequest,
         out: Output,
         show: Meter,

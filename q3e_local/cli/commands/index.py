@@ -22,8 +22,10 @@ from q3e_local.cli.commands.index_options import (
     say_waiting,
     which_index,
 )
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions
 from q3e_local.cli.exit_codes import DONE, SKIPPED
+from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
@@ -117,18 +119,18 @@ for command in (index_files.list_, index_files.show, index_files.rm, index_files
 @click.option("--json", "as_json", is_flag=True, help="The summary as a JSON object on stdout.")
 @click.option("--verbose", is_flag=True, help="Name every file that was skipped.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
+@as_one(ModelOptions, "options")
 def folders(
-    folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
-    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, server: str | None, engine: EngineOptions,
-    offline: bool, cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
+    folders: tuple[Path, ...], db: Path | None, name: str | None, globs: tuple[str, ...], chunk_tokens: int | None,
+    watch: bool, as_json: bool, verbose: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Bring an index up to date with folders, or make it."""
     path = locate(db, name)
     if not folders:
         raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
-    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=quiet)
-    with stopping_cleanly(), explained(engine), advice_for(server), loaded:
+    loaded = Loaded(options)
+    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=options.quiet)
+    with stopping_cleanly(), advice_for(options.server), loaded:
         return run.watching() if watch else run.once()
 
 

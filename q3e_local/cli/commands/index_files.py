@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,15 @@ from q3e_local.cli.asking import is_sure
 from q3e_local.cli.commands.index_options import (
     Loaded,
     advice_for,
+    db_option,
     loading_options,
     model_of_index,
     say_waiting,
 )
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions, quiet_option
 from q3e_local.cli.exit_codes import DONE
+from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -44,15 +47,11 @@ if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
 
 
-def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
-    """NAME, or `--name`, or `--db`; the parameters `name` and `db`."""
-    command = click.option(
-        "--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."
-    )(command)
-    command = click.option(
-        "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
-    )(command)
-    return click.argument("name", required=False, shell_complete=candidates.index)(command)
+_one_index = group(
+    click.argument("name", required=False, shell_complete=candidates.index),
+    db_option,
+    click.option("--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."),
+)
 
 
 def _name(name: str | None, option_name: str | None) -> str | None:
@@ -192,7 +191,7 @@ def _with_what(path: Path) -> str:
     help="Its suffix says the format: .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl).",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
 def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
     """Write all chunks with their vectors to a file."""
     from q3e_local.search.database import Database
@@ -214,11 +213,9 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @model_of_index
 @loading_options
 @engine_options
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
-def rebuild(
-    name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
-    server: str | None, engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
-) -> int:  # fmt: skip
+@quiet_option
+@as_one(ModelOptions, "options")
+def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> int:
     """Embed all chunks of an index again, with another model or dim.
 
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
@@ -228,9 +225,9 @@ def rebuild(
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
+    loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), advice_for(server), loaded:
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
         facts = _facts(path)
         if not loaded.is_chosen:
             raise OptionError(

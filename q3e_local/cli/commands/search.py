@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
-from q3e_local.cli.commands.index_options import advice_for, server_option, which_index
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
-from q3e_local.cli.computing.loading import load
-from q3e_local.cli.computing.local_or_remote import on_server
+from q3e_local.cli.commands.index_options import advice_for, which_index
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
 from q3e_local.cli.exit_codes import DONE
+from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
@@ -67,18 +66,15 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
-@click.option(
-    "--cache/--no-cache", "cache", default=None,
-    help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
-)  # fmt: skip
+@cache_option
 @server_option
 @engine_options
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@as_one(ModelOptions, "options")
 def search(
-    question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
-    instruction: str | None, path: str | None, since: datetime | None, min_score: float | None, hybrid: bool,
-    vectors: bool, words: bool, exact: bool, no_best: bool, as_json: bool, as_text: bool, cache: bool | None,
-    server: str | None, engine: EngineOptions, quiet: bool,
+    question: tuple[str, ...], db: Path | None, name: str | None, k: int, task: str | None, instruction: str | None,
+    path: str | None, since: datetime | None, min_score: float | None, hybrid: bool, vectors: bool, words: bool,
+    exact: bool, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
@@ -100,10 +96,10 @@ def search(
     if mode == "words" and min_score is not None:
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     file = existing(db, name)
-    with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
+    with stopping_cleanly(), advice_for(options.server), ExitStack() as stack:
         embedder: TextModel | None = None
         if mode != "words":
-            embedder = _embedder(stack, file, model, quiet, cache, server, engine)
+            embedder = _embedder(stack, file, options)
         index = stack.enter_context(VectorIndex(file, embedder))
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
@@ -111,7 +107,7 @@ def search(
         if min_score is not None:
             found = replace(found, hits=tuple(hit for hit in found.hits if hit.score >= min_score))
         best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
-        if engine.explain:
+        if options.engine.explain:
             for line in (*found.explained, *([how] if how else [])):
                 click.echo(line, err=True)
         to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
@@ -119,7 +115,7 @@ def search(
             print_text(found.hits, best)
         else:
             print_records(found.hits, best)
-        if not found.hits and not quiet:
+        if not found.hits and not options.quiet:
             _say_nothing_found(len(index), path, since, min_score)
     return DONE
 
@@ -153,15 +149,7 @@ def _question(words: tuple[str, ...]) -> str:
     return text.strip()
 
 
-def _embedder(
-    stack: ExitStack,
-    file: Path,
-    model: str | None,
-    quiet: bool,
-    cache: bool | None,
-    server: str | None,
-    engine: EngineOptions,
-) -> TextModel:
+def _embedder(stack: ExitStack, file: Path, options: ModelOptions) -> TextModel:
     """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
     from q3e_local.search.database import Database
 
@@ -173,15 +161,12 @@ def _embedder(
             f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
         )
     try:
-        if server:
-            remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
-            remote.check(EmbedRequest((), "query"))
-            return remote
-        return stack.enter_context(
-            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **engine.config)
-        )
+        options = replace(options, model=options.model or space.model, offline=True)
+        embedder = stack.enter_context(options.opened(for_a_question=True))
+        embedder.check(EmbedRequest((), "query"))
+        return embedder
     except ModelError as error:
-        where = "give its name on the server with --model" if server else "say where it is with --model"
+        where = "give its name on the server with --model" if options.server else "say where it is with --model"
         raise type(error)(
             f"{file} holds {space}, and that model cannot be used: {error}\n"
             f"{where}, or search without it: --words-only"

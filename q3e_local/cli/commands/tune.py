@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli.computing.engine_options import model_option
 from q3e_local.cli.computing.loading import locate
+from q3e_local.cli.computing.model_options import model_option, offline_option
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(0), default=50, show_default=True, help="How long to measure, at most."
 )
 @click.option("--reset", is_flag=True, help="Forget what was found for this model, and measure nothing.")
-@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:

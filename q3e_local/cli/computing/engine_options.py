@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from q3e_local.cli import candidates
-from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.cli.option_groups import as_one, group
 
 _LOGGER = logging.getLogger("q3e_local.settings")
-
-
-model_option = click.option(
-    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    shell_complete=candidates.model_or_file,
-    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """What was given; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
 
-    n_threads: int | None
-    n_gpu_layers: int | None
-    n_batch: int | None
-    explain: bool
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None
+    n_batch: int | None = None
+    explain: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -51,7 +42,7 @@ class EngineOptions:
 
 ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
 
-_OPTIONS = (
+engine_options = group(
     click.option(
         "--threads", "n_threads", type=click.IntRange(1, 1024),
         help="CPU threads. [default: as tuned, or this process's physical cores]",
@@ -65,6 +56,7 @@ _OPTIONS = (
         help="Tokens computed at once. [default: as tuned, or 512]",
     ),
     click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
+    as_one(EngineOptions, "engine"),
 )  # fmt: skip
 
 
@@ -91,19 +83,6 @@ def _format(
     records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
     with formatter.section(title):
         formatter.write_dl(records)
-
-
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options, as its parameter `engine`."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        engine = EngineOptions(**{name: options.pop(name) for name in ENGINE_PARAMETERS})
-        return command(*arguments, engine=engine, **options)
-
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
 
 
 @contextmanager

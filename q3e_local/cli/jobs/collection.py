@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli.computing.engine_options import explained
-from q3e_local.cli.computing.loading import check_dim, in_use
-from q3e_local.cli.computing.local_or_remote import check_request, computing
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
@@ -24,15 +21,14 @@ from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import STDIN, Layout, Survey, find
 from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.writing.record import text_digest
-from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.space import Space, comparable
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
-    from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
     from q3e_local.search.database.records import Entry
 
 _NAMED_AT_MOST = 20
@@ -90,18 +86,13 @@ class Model:
             max_tokens=embedding.max_tokens,
         )  # fmt: skip
         self._opened = ExitStack()
-        self._embedder: Embedder | RemoteEmbedder | None = None
+        self._embedder: TextModel | None = None
 
-    def embedder(self) -> Embedder | RemoteEmbedder:
+    def embedder(self) -> TextModel:
         """The model, loaded by the first call. Raises OptionError for what it cannot do."""
         if self._embedder is None:
-            asked = self.embedding
-            if not asked.server:
-                check_dim(asked.model, asked.dim)
-            self._opened.enter_context(explained(asked.engine))
-            model = computing(asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine)
-            embedder = self._opened.enter_context(in_use(model))
-            check_request(embedder, self.request, asked.quiet)
+            embedder = self._opened.enter_context(self.embedding.opened())
+            self.embedding.check(embedder, self.request)
             self._embedder = embedder
         return self._embedder
 

@@ -18,6 +18,7 @@ import click
 import numpy as np
 import orjson
 
+from q3e_local.cli.option_groups import group
 from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
 from q3e_local.cli.writing.show import PLAIN_WIDTH, columns
 from q3e_local.errors import OptionError
@@ -52,21 +53,16 @@ class Target:
     form: str
 
 
-def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the parameters `output`, `form`, `as_json` and `force`, for `target`."""
-    for option in reversed(
-        (
-            click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
-            click.option(
-                "--format", "form", type=click.Choice(_FORMS),
-                help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
-            click.option("--force", is_flag=True, help="Replace the output file if it exists."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+# For `target`.
+report_options = group(
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
+    click.option(
+        "--format", "form", type=click.Choice(_FORMS),
+        help="[default: by the suffix of -o; else a table on a terminal, jsonl in a pipe]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
+    click.option("--force", is_flag=True, help="Replace the output file if it exists."),
+)  # fmt: skip
 
 
 def target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
