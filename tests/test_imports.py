@@ -50,7 +50,7 @@ CLI_ROOMS = [
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
     "huggingface_hub": {"models.download"},
-    "httpx2": {"models.download"},
+    "httpx2": {"models.download", "cli.computing.remote"},
     "redis": {"cache.redis"},
     "filelock": {"files"},
     "gguf": {"convert"},
