@@ -11,6 +11,7 @@ import pytest
 from command import demo, expected, run, write
 from job_texts import LINES, objects, scores
 
+import q3e_local
 from q3e_local.folders import data_folder
 from q3e_local.search.chunk import Chunk
 from q3e_local.search.database import Database

@@ -121,7 +121,7 @@ class Run:
                 self._leave_out(index, item)
             else:
                 has_others = bool(self._tally.n_texts or self._given or self._out.done) or _may_go_on(source, item)
-                has_others = has_others or any(one.problem is None for one in items)
+                has_others = has_others or any(other.problem is None for other in items)
                 self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
                 break
         self._is_read = True

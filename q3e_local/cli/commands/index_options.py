@@ -56,7 +56,7 @@ def say_waiting(path: Path) -> None:
 
 @contextmanager
 def advice_for(server: str | None) -> Iterator[None]:
-    """Within it, what to do about an index of another space is said with the server that has the model."""
+    """Add `--server` to the command that an error within the block advises, where a server has the model."""
     try:
         yield
     except SpaceMismatchError as error:
@@ -66,7 +66,7 @@ def advice_for(server: str | None) -> Iterator[None]:
 
 
 class Loaded:
-    """The model of a command, loaded when it is needed first, and closed at the end of the block."""
+    """The model of a command. The first call loads it, the end of the block closes it."""
 
     def __init__(self, options: ModelOptions) -> None:
         self._options = options
@@ -76,11 +76,11 @@ class Loaded:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the user said anything about the model, which must then be the index's."""
+        """Whether the user named a model or a dim, which must then be the index's."""
         return self._options.model is not None or self._options.dim is not None
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:
-        """The model asked for, else that of the index, and the space of its vectors."""
+        """The model of the options, else the index's, and the space of its vectors."""
         from q3e_local.search.index import space_of
         from q3e_local.search.indexing.file_vectors import DOCUMENT_TASK
 
@@ -95,8 +95,8 @@ class Loaded:
         return self._embedder, self._space
 
     def _loaded(self, index: IndexSpace | None) -> TextModel:
-        own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
-        options = replace(self._options, model=self._options.model or own)
+        default = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
+        options = replace(self._options, model=self._options.model or default)
         try:
             return self._opened.enter_context(options.opened())
         except (UnknownModelError, ModelFileError) as error:

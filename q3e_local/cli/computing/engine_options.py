@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger("q3e_local.settings")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What was given; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
+    """The values of these options; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
 
     n_threads: int | None = None
     n_gpu_layers: int | None = None
@@ -26,17 +26,17 @@ class EngineOptions:
 
     @property
     def config(self) -> dict[str, Any]:
-        """EngineConfig's part of it."""
+        """The values that EngineConfig takes."""
         return {name: value for name, value in vars(self).items() if name != "explain"}
 
     @property
     def is_given(self) -> bool:
-        """Whether any of them was given."""
+        """Whether the user gave any of these options."""
         return self.explain or self.has_settings
 
     @property
     def has_settings(self) -> bool:
-        """Whether any but `explain` was given."""
+        """Whether the user gave any of these options but --explain."""
         return any(value is not None for value in self.config.values())
 
 
@@ -61,33 +61,34 @@ engine_options = group(
 
 
 class ModelCommand(click.Command):
-    """A command with `engine_options`, which stand behind its own options in the help."""
+    """A command whose help shows `engine_options` behind all other options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_own_options(ctx, formatter)
         self.format_engine_options(ctx, formatter)
 
     def format_own_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [one for one in self.get_params(ctx) if one.name not in ENGINE_PARAMETERS]
-        _format("Options", own, ctx, formatter)
+        others = [parameter for parameter in self.get_params(ctx) if parameter.name not in ENGINE_PARAMETERS]
+        _format("Options", others, ctx, formatter)
 
     def format_engine_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        of_engine = [one for one in self.get_params(ctx) if one.name in ENGINE_PARAMETERS]
+        of_engine = [parameter for parameter in self.get_params(ctx) if parameter.name in ENGINE_PARAMETERS]
         _format("How the model runs (chosen for this machine if not given)", of_engine, ctx, formatter)
 
 
 def _format(
     title: str, parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    options = [one for one in parameters if isinstance(one, click.Option)]  # an argument's help is its metavar alone
-    records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
+    # An argument's help is its metavar alone.
+    options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
     with formatter.section(title):
         formatter.write_dl(records)
 
 
 @contextmanager
 def explained(engine: EngineOptions) -> Iterator[None]:
-    """Show what engines say of their settings, if that was asked for."""
+    """With --explain, show on stderr what engines say of their settings while the block runs."""
     if not engine.explain:
         yield
         return

@@ -1,6 +1,6 @@
 """Where embeddings go: stdout, a file that lands whole, or one that grows record by record and can be resumed.
 
-Knows files and what is in one already; leaves the bytes of a record to formats.
+Knows files and what a resumed file holds; leaves the bytes of a record to formats.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Output:
             self._writer.finish()
 
 
-def choose_format(asked: str | None, path: Path | None) -> str:
-    """The format asked for, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
+def choose_format(form: str | None, path: Path | None) -> str:
+    """The format of --format, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
 
     Raises OptionError for a suffix that says nothing, and for binary formats on a terminal.
     """
     to_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
-    if asked is not None:
-        if asked in BINARY and to_terminal:
-            raise OptionError(f"{asked} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
-        return asked
+    if form is not None:
+        if form in BINARY and to_terminal:
+            raise OptionError(f"{form} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
+        return form
     if path is None:
         return "table" if to_terminal else "jsonl"
     if path.suffix.lower() not in SUFFIXES:
@@ -72,7 +72,7 @@ def settle(path: Path | None) -> Path | None:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OutputError(f"{path} is no regular file; pipe the output there instead")
         return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us, links in a circle
+    except (OSError, RuntimeError) as error:  # a name too long, a folder without permission, links in a circle
         raise cannot_write(str(path), error) from None
 
 
@@ -121,13 +121,13 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
                 of_block = error
                 raise
     except OSError as error:
-        if error is of_block:  # not the output's: that one tells by itself
+        if error is of_block:  # an error of the block itself has a sentence elsewhere
             raise
         raise cannot_write(name, error) from None
 
 
 def cannot_write(name: str, error: Exception) -> OutputError:
-    """What the user is told of it."""
+    """The error to raise where writing failed."""
     return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
 
 
@@ -156,7 +156,7 @@ def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
 
 
 class _Stdout:
-    """stdout as it is at each write: while a live line is on the terminal, it is one that this makes way for."""
+    """stdout as it is at each write: a stream that first takes the live line away, while there is a live line."""
 
     def write(self, data: bytes) -> int:
         return sys.stdout.buffer.write(data)
@@ -198,7 +198,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _finished(writer: Writer, name: str, done: resume.Done | None = None) -> Iterator[Output]:
-    """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
+    """An output that is finished before its stream closes, also after an error.
+
+    pyarrow's writer would otherwise write its footer in `__del__`, when the stream is gone.
+    """
     output = Output(writer, name, done)
     try:
         yield output

@@ -1,4 +1,4 @@
-"""How a job's result is written: a table on a terminal, JSON Lines in a pipe, CSV where it is asked for.
+"""How a job's result is written: a table on a terminal, JSON Lines in a pipe, CSV with --format csv.
 
 Knows rows and objects, nothing of what they mean. A file lands whole.
 """

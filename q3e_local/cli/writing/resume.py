@@ -87,7 +87,7 @@ def _open(path: Path) -> BinaryIO:
 
 @contextmanager
 def _begun(begin: Callable[[], Writer], *streams: BinaryIO) -> Iterator[Writer]:
-    """A writer onto emptied files. They are emptied with the first record, or when a run ends well without one."""
+    """A writer that empties the files with its first record, or at the end of a sound run without records."""
     writer = _Begun(begin, streams)
     yield writer
     writer.empty()
@@ -134,7 +134,7 @@ class _NpyWithRows:
 
 
 def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
-    """What every whole line is of, and where the last one ends."""
+    """The index, id and digest in every whole line, and where the last whole line ends."""
     done: Done = {}
     end = 0
     for number, line in enumerate(stream, 1):
@@ -183,7 +183,7 @@ def _keep(names: Sequence[str]) -> str:
 
 
 def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
-    """Whole rows after the header, whatever count it states: that is written last."""
+    """How many whole rows follow the header. The count in the header is written last, so it is not asked."""
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)

@@ -38,10 +38,10 @@ class ServerRefusedError(Q3EError):
         self.status, self.fields = status, fields
 
 
-def server_address(given: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """The address a command talks to: the option's, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
+def server_address(option: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The address a command talks to: that of --server, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
     environ = os.environ if environ is None else environ
-    for text in (given, environ.get("Q3E_SERVER"), environ.get("OLLAMA_HOST")):
+    for text in (option, environ.get("Q3E_SERVER"), environ.get("OLLAMA_HOST")):
         if text and address.unquoted(text):
             return address.unquoted(text)
     return str(Address())
