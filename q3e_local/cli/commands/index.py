@@ -152,7 +152,7 @@ class _Run:
         self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
         self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
         self._started = 0.0
-        self._told: set[Skipped] = set()  # of earlier times
+        self._told: set[Skipped] = set()  # files that earlier runs of --watch named
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
@@ -168,7 +168,7 @@ class _Run:
                 say(f"{_kept(tally)}: {again()}")
             raise
         seconds = time.perf_counter() - self._started
-        untold = [one for one in tally.skipped if one not in self._told]
+        untold = [skipped for skipped in tally.skipped if skipped not in self._told]
         self._told.update(tally.skipped)
         if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold) + len(tally.missing)):
             return DONE
@@ -225,7 +225,7 @@ class _Run:
     def _print_json(self, tally: Tally, seconds: float) -> None:
         fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
         skipped = [
-            {"file": _utf8(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
+            {"file": _utf8(file.path), "reason": file.reason, "expected": file.is_expected} for file in tally.skipped
         ]
         about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
         print_json(about)
@@ -239,7 +239,7 @@ class _Run:
         }
         say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
         if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
-            patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
+            patterns = " or ".join(f"--glob {glob!r}" for glob in self._globs)
             where = ", ".join(visible(from_here(str(folder))) for folder in self._folders)
             say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
         for note in tally.notes:
@@ -251,8 +251,8 @@ class _Run:
         _report_faults(skipped, verbose=self._verbose)
         _report_expected(skipped, verbose=self._verbose)
         if tally.n_left_out:
-            one, several = "file was left out and stays as it was", "files were left out and stay as they were"
-            say(counted(tally.n_left_out, one, several))
+            singular, plural = "file was left out and stays as it was", "files were left out and stay as they were"
+            say(counted(tally.n_left_out, singular, plural))
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
@@ -294,11 +294,11 @@ def _kept(tally: Tally) -> str:
 
 
 def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
-    _report_skipped([one for one in skipped if not one.is_expected], verbose=verbose)
+    _report_skipped([file for file in skipped if not file.is_expected], verbose=verbose)
 
 
 def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
-    expected = [one for one in skipped if one.is_expected]
+    expected = [file for file in skipped if file.is_expected]
     if verbose:
         _report_skipped(expected, verbose=True)
     elif expected:
@@ -307,12 +307,12 @@ def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
 
 def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in skipped:
-        by_reason[one.reason].append(visible(from_here(str(one.path))))
+    for file in skipped:
+        by_reason[file.reason].append(visible(from_here(str(file.path))))
     for reason, names in by_reason.items():
-        some = names if verbose else names[:_NAMED_AT_MOST]
-        more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
-        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
+        named = names if verbose else names[:_NAMED_AT_MOST]
+        more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
+        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(named)}{more}")
 
 
 def _utf8(path: Path) -> str:

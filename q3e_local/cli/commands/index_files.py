@@ -101,7 +101,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
 
     with Database.open(existing(db, _name(name, option_name))) as database:
         facts = database.facts()
-        records = {path: one for path, one in database.files().items() if not one.problem}
+        records = {path: file for path, file in database.files().items() if not file.problem}
     kinds: dict[str, int] = {}
     for record in records.values():
         kinds[record.kind] = kinds.get(record.kind, 0) + 1
@@ -109,8 +109,8 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         fields = {**_fields(facts), "kinds": kinds}
         if with_files:
             fields["list"] = [
-                {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
-                for one in records.values()
+                {"file": file.path, "kind": file.kind, "chunks": file.n_chunks, "tokens": file.n_tokens}
+                for file in records.values()
             ]
         print_json(fields)
         return DONE
@@ -127,7 +127,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     }
     print_facts(lines)
     if with_files:
-        rows = [(one.n_chunks, one.n_tokens, from_here(path)) for path, one in sorted(records.items())]
+        rows = [(file.n_chunks, file.n_tokens, from_here(path)) for path, file in sorted(records.items())]
         print_columns(["chunks", "tokens", "file"], rows)
     return DONE
 
@@ -153,10 +153,10 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
     path = existing(db, name)
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
         if below:
-            _forget(path, [Path(one) for one in below], yes)
+            _forget(path, [Path(folder) for folder in below], yes)
         elif is_sure(f"delete {path} {_with_what(path)}?", yes):
-            for one in files_of(path):
-                one.unlink(missing_ok=True)
+            for file in files_of(path):
+                file.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
     return DONE
 
@@ -167,7 +167,7 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 
     with Database.open(path) as database:
         ordered = sorted(database.files())
-        paths = {one for folder in folders for one in below(folder, ordered)}
+        paths = {file for folder in folders for file in below(folder, ordered)}
         if not paths:
             raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
         if is_sure(f"{path}: forget {counted(len(paths), 'file')}?", yes):
@@ -175,7 +175,7 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 
 
 def _with_what(path: Path) -> str:
-    """What goes with it. What cannot be opened any more can be deleted, if its name is that of an index."""
+    """The chunks that go with a file. A file that cannot be opened is deleted only if its name is an index's."""
     try:
         return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:

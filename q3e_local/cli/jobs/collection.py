@@ -1,6 +1,6 @@
 """What a job works on: texts with their vectors, embedded now, from a `.npy` of `embed`, or from an index.
 
-The one seam between the jobs and where their input lies; knows files, and no job.
+Stands between the jobs and where their input lies: knows files, and no job.
 """
 
 from __future__ import annotations
@@ -164,15 +164,16 @@ def collect(
 
 def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None) -> Texts | Collection:
     """The texts of all inputs, with their vectors where they have some. Raises what reading raises."""
-    given = reading.given
-    if len(given) > 1:
-        raise OptionError(f"{given[0]} and {given[1]} both have vectors; give one of them")
-    if not given:
+    with_vectors = reading.with_vectors
+    if not with_vectors:
         return read_texts(reading, embedding.quiet, leave_out)
-    others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
+    name = with_vectors[0]
+    if len(with_vectors) > 1:
+        raise OptionError(f"{name} and {with_vectors[1]} both have vectors; give one of them")
+    others = replace(reading, names=tuple(other for other in reading.names if other != name))
     if others.glob is not None and not others.names:
-        raise OptionError(f"--glob is for folders, {given[0]} is none")
-    return _GIVEN[Path(given[0]).suffix.lower()](Path(given[0]), others, embedding)
+        raise OptionError(f"--glob is for folders, {name} is none")
+    return _READERS[Path(name).suffix.lower()](Path(name), others, embedding)
 
 
 def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
@@ -182,9 +183,9 @@ def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
 
 def check_used(embedding: Embedding, *readings: Reading) -> None:
     """Raise OptionError for an option that says how to embed where all vectors are there already."""
-    if embedding.given and all(reading.given for reading in readings):
+    if embedding.written and all(reading.with_vectors for reading in readings):
         raise OptionError(
-            f"{readings[0].given[0]} has its vectors already: {embedding.given[0]} is for texts that are embedded now"
+            f"{readings[0].with_vectors[0]} has its vectors already: {embedding.written[0]} is for texts that are embedded now"
         )
 
 
@@ -254,7 +255,7 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
             )
         places = (Place(path.as_posix()),) * len(found.ids)
         return Collection(found.ids, found.ids, found.vectors, places, found.space, has_texts=False)
-    # A blank text has no row, or one that is left out; the digests show whether the others are those of the rows.
+    # Blank texts have no rows, or rows that are left out; the digests show whether all other texts fit their rows.
     read = read_texts(others, embedding.quiet, has_blank=bool(found.digests))
     _check_texts(path, found, read)
     return Collection(read.ids, read.texts, found.vectors, read.places, found.space, read.skipped)
@@ -276,7 +277,7 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
 
     if others.names or others.texts or others.layout != Layout():
         raise OptionError(f"{path} has its texts and their vectors; name it alone")
-    if not path.exists():  # opening it would say how to make one, by a name
+    if not path.exists():  # Database.open would advise a command for an index with a name
         raise InputError(f"there is no file {path}")
     entries: list[Entry] = []
     with Database.open(path) as database:
@@ -285,10 +286,10 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
             raise OptionError(f"--dimensions must be between 1 and {space.dim} for {path}, got {dim}")
         vectors = np.empty((database.facts().n_chunks, dim), np.float32)
         for window in database.entries():
-            # What is indexed meanwhile is left for the next time.
-            some = window.entries[: len(vectors) - len(entries)]
-            vectors[len(entries) : len(entries) + len(some)] = finish(window.vectors[: len(some)], dim)
-            entries += some
+            # Chunks that another process adds meanwhile are left for the next time.
+            added = window.entries[: len(vectors) - len(entries)]
+            vectors[len(entries) : len(entries) + len(added)] = finish(window.vectors[: len(added)], dim)
+            entries += added
     if not entries:
         raise InputError(f"{path} has no texts in it")
     return Collection(
@@ -306,8 +307,8 @@ def _name(entry: Entry) -> str:
     return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
 
 
-# By suffix: what reads files that have vectors already.
-_GIVEN: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
+# By suffix: what reads files that hold vectors already.
+_READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
 
 
 def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
@@ -316,6 +317,6 @@ def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
     there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
     files = [name for name in reading.names if name != STDIN]
     hint = ""
-    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.given:
+    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.with_vectors:
         hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
     raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")

@@ -60,9 +60,9 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
             _check_alone(given, reading, embedding)
             _show(_of_row(Path(given), row or 0), as_json)
             return DONE
-        if reading.given:
+        if reading.with_vectors:
             raise OptionError(
-                f"inspect takes texts or a .npy, not {reading.given[0]}; q3e-local index export makes one"
+                f"inspect takes texts or a .npy, not {reading.with_vectors[0]}; q3e-local index export makes one"
             )
         with Model(embedding) as model:
             texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)

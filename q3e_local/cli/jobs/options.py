@@ -49,16 +49,16 @@ class Reading:
     skip: bool = False
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """The names of what has its vectors already."""
+    def with_vectors(self) -> tuple[str, ...]:
+        """The names of the files that hold vectors already."""
         return tuple(filter(has_vectors, self.names))
 
 
 _OF_TEXTS = ("model", "task", "instruction", "max_tokens", "server", "cache", "offline", *ENGINE_PARAMETERS)
 
 
-def _given() -> tuple[str, ...]:
-    """Of the options that say how texts are embedded, those that the user wrote, as they are written."""
+def _written() -> tuple[str, ...]:
+    """The options on the command line that say how texts are embedded."""
     context = click.get_current_context()
     return tuple(
         parameter.opts[-1]
@@ -69,12 +69,12 @@ def _given() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Embedding(ModelOptions):
-    """How texts become vectors. `given` are the options of it that the user wrote."""
+    """How texts become vectors. `written` are the options among these that stand on the command line."""
 
     task: str | None = None
     instruction: str | None = None
     max_tokens: int | None = None
-    given: tuple[str, ...] = field(default_factory=_given)
+    written: tuple[str, ...] = field(default_factory=_written)
 
 
 _READING = group(
