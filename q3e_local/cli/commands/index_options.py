@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
@@ -65,12 +64,12 @@ def advice_for(server: str | None) -> Iterator[None]:
         raise SpaceMismatchError(error.message, f"{error.command} --server {quoted(server)}") from None
 
 
-class Loaded:
+class Loaded(ExitStack):
     """The model of a command. The first call loads it, the end of the block closes it."""
 
     def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
         self._options = options
-        self._opened = ExitStack()
         self._embedder: TextModel | None = None
         self._space: IndexSpace | None = None
 
@@ -98,18 +97,10 @@ class Loaded:
         default = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
         options = replace(self._options, model=self._options.model or default)
         try:
-            return self._opened.enter_context(options.opened())
+            return self.enter_context(options.opened())
         except (UnknownModelError, ModelFileError) as error:
             if index is None or self._options.model is not None or options.server:
                 raise
             raise type(error)(
                 f"the index holds {index}, and that model cannot be used: {error}\nsay where it is with --model"
             ) from None
-
-    def __enter__(self) -> Loaded:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._opened.__exit__(kind, error, traceback)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,22 +75,22 @@ class Texts:
     skipped: tuple[str, ...]
 
 
-class Model:
-    """The model that the options name, loaded when the first text needs it."""
+class Model(ExitStack):
+    """The model that the options name, loaded when the first text needs it, and closed at the end of the block."""
 
     def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
         self.embedding = embedding
         self.request = EmbedRequest(
             (), None, embedding.task, embedding.instruction, embedding.dim, truncate=True,
             max_tokens=embedding.max_tokens,
         )  # fmt: skip
-        self._opened = ExitStack()
         self._embedder: TextModel | None = None
 
     def embedder(self) -> TextModel:
         """The model, loaded by the first call. Raises OptionError for what it cannot do."""
         if self._embedder is None:
-            embedder = self._opened.enter_context(self.embedding.opened())
+            embedder = self.enter_context(self.embedding.opened())
             self.embedding.check(embedder, self.request)
             self._embedder = embedder
         return self._embedder
@@ -131,14 +130,6 @@ class Model:
             tuple(skipped),
             cut=frozenset(cut),
         )
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._opened.__exit__(kind, error, traceback)
 
 
 def collect(
@@ -184,9 +175,8 @@ def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
 def check_used(embedding: Embedding, *readings: Reading) -> None:
     """Raise OptionError for an option that says how to embed where all vectors are there already."""
     if embedding.written and all(reading.with_vectors for reading in readings):
-        raise OptionError(
-            f"{readings[0].with_vectors[0]} has its vectors already: {embedding.written[0]} is for texts that are embedded now"
-        )
+        name, option = readings[0].with_vectors[0], embedding.written[0]
+        raise OptionError(f"{name} has its vectors already: {option} is for texts that are embedded now")
 
 
 def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:

@@ -5,13 +5,11 @@ Reads, embeds and writes as it goes. Rows come out as they lie in the file, byte
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 import numpy as np
@@ -28,10 +26,9 @@ from q3e_local.cli.texts import STDIN
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.texts.layout import delimiter_of, encoding_of
 from q3e_local.cli.texts.raw_csv import RawCsv, Row, open_csv
-from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
+from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
-from q3e_local.files import landing
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
@@ -120,8 +117,8 @@ def filter_pairs(
         model.embedder()  # before anything is opened, or shown
         given = None if vectors is None else _Given(vectors, model)
         show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
-        kept = stack.enter_context(_stream(path))
-        others = None if dropped_path is None else stack.enter_context(_stream(dropped_path))
+        kept = stack.enter_context(stream_to(path))
+        others = None if dropped_path is None else stack.enter_context(stream_to(dropped_path))
         for stream in (kept, others):
             if stream is not None:
                 stream.write(rows.first(score_column))
@@ -214,20 +211,6 @@ def _score(
             give(waiting.popleft()[1], None, False)
     if given is not None and given.n_rows != tally.n_rows:
         raise InputError(f"the vectors have {given.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
-
-
-@contextmanager
-def _stream(path: Path | None) -> Iterator[BinaryIO]:
-    """stdout, or a file that lands whole. Raises OutputError."""
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        with landing(path) as stream:
-            yield stream
-    except OSError as error:
-        raise cannot_write(str(path), error) from None
 
 
 def _say(tally: _Tally, threshold: float, rows: RawCsv, is_other_encoding: bool) -> None:

@@ -126,6 +126,20 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
         raise cannot_write(name, error) from None
 
 
+@contextmanager
+def stream_to(path: Path | None) -> Iterator[BinaryIO]:
+    """stdout, or a file that lands whole. Raises OutputError."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with landing(path) as stream:
+            yield stream
+    except OSError as error:
+        raise cannot_write(str(path), error) from None
+
+
 def cannot_write(name: str, error: Exception) -> OutputError:
     """The error to raise where writing failed."""
     return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")

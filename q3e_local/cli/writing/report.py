@@ -19,10 +19,9 @@ import numpy as np
 import orjson
 
 from q3e_local.cli.option_groups import group
-from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
+from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.cli.writing.show import PLAIN_WIDTH, columns
 from q3e_local.errors import OptionError
-from q3e_local.files import landing
 from q3e_local.wording.html_table import shortened
 
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "table"}
@@ -83,15 +82,8 @@ def target(output: Path | None, form: str | None, as_json: bool, force: bool) ->
 
 def write_report(report: Report, target: Target) -> None:
     """Write it. Raises OutputError."""
-    if target.path is None:
-        _write(report, target.form, sys.stdout.buffer, to_terminal=sys.stdout.isatty())
-        sys.stdout.buffer.flush()
-        return
-    try:
-        with landing(target.path) as stream:
-            _write(report, target.form, stream, to_terminal=False)
-    except OSError as error:
-        raise cannot_write(str(target.path), error) from None
+    with stream_to(target.path) as stream:
+        _write(report, target.form, stream, to_terminal=target.path is None and sys.stdout.isatty())
 
 
 def short(score: float | None) -> np.float32 | None:
