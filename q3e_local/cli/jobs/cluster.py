@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +14,7 @@ from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tel
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Chapter, Clusters
 from q3e_local.wording.counts import counted
@@ -37,8 +36,7 @@ _IN_TABLE = 3
 @embedding_options
 @report_options
 def cluster(
-    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, output: Path | None,
-    form: str | None, as_json: bool, force: bool,
+    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, writing: ReportOptions
 ) -> int:  # fmt: skip
     """Part texts by theme; each cluster with its size and its most typical texts.
 
@@ -50,7 +48,7 @@ def cluster(
       q3e-local cluster --lines questions.txt --task clustering
       q3e-local cluster --chapters --lines transcript.txt
     """
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly():
         if not chapters:
             need("sklearn", "clustering")

@@ -24,7 +24,7 @@ from q3e_local.cli.jobs.collection import (
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
 from q3e_local.wording.counts import counted
@@ -46,8 +46,7 @@ from q3e_local.wording.counts import counted
 @embedding_options
 @report_options
 def match(
-    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, output: Path | None,
-    form: str | None, as_json: bool, force: bool,
+    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, writing: ReportOptions
 ) -> int:  # fmt: skip
     """Find for each line of TEXTS the nearest line of PHRASES, or none: what speech recognition meant to hear.
 
@@ -65,7 +64,7 @@ def match(
         reading = replace(reading, layout=replace(reading.layout, lines=True))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly():
         with Model(embedding) as model:
             known, found = _both(of_phrases, reading, model, where.path)

@@ -18,7 +18,7 @@ import click
 import numpy as np
 import orjson
 
-from q3e_local.cli.option_groups import group
+from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.cli.writing.show import PLAIN_WIDTH, columns
 from q3e_local.errors import OptionError
@@ -52,7 +52,31 @@ class Target:
     form: str
 
 
-# For `target`.
+@dataclass(frozen=True)
+class ReportOptions:
+    """Where the user wants a report, and in which form."""
+
+    output: Path | None
+    form: str | None
+    as_json: bool
+    force: bool
+
+    def target(self) -> Target:
+        """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
+        if self.as_json and self.form not in (None, "jsonl"):
+            raise OptionError(f"--json is --format jsonl, not {self.form}; give one of them")
+        form = "jsonl" if self.as_json else self.form
+        path = settle(self.output)
+        if form is None and path is not None:
+            if path.suffix.lower() not in _SUFFIXES:
+                raise OptionError(f"{path} does not say its format: end it in .jsonl, .csv or .txt, or give --format")
+            form = _SUFFIXES[path.suffix.lower()]
+        elif form is None:
+            form = "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
+        check_target(path, form, resuming=False, force=self.force)
+        return Target(path, form)
+
+
 report_options = group(
     click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
     click.option(
@@ -61,23 +85,8 @@ report_options = group(
     ),
     click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
     click.option("--force", is_flag=True, help="Replace the output file if it exists."),
+    as_one(ReportOptions, "writing"),
 )  # fmt: skip
-
-
-def target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
-    """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
-    if as_json and form not in (None, "jsonl"):
-        raise OptionError(f"--json is --format jsonl, not {form}; give one of them")
-    form = "jsonl" if as_json else form
-    path = settle(output)
-    if form is None and path is not None:
-        if path.suffix.lower() not in _SUFFIXES:
-            raise OptionError(f"{path} does not say its format: end it in .jsonl, .csv or .txt, or give --format")
-        form = _SUFFIXES[path.suffix.lower()]
-    elif form is None:
-        form = "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
-    check_target(path, form, resuming=False, force=force)
-    return Target(path, form)
 
 
 def write_report(report: Report, target: Target) -> None:
