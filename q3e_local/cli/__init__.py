@@ -144,9 +144,9 @@ class _Commands(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        given = tuple(args)  # parsing takes them out of the list
+        arguments = tuple(args)  # parsing takes them out of the list
         context = super().make_context(info_name, args, parent, **extra)
-        context.meta[ARGUMENTS] = given
+        context.meta[ARGUMENTS] = arguments
         return context
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -48,8 +48,13 @@ def stats(as_json: bool) -> int:
     names = _names(found)
     if as_json:
         spaces = [
-            {"space": one.space, "model": names[one.space], "vectors": one.n_vectors, "size_bytes": one.n_bytes}
-            for one in found.spaces
+            {
+                "space": entry.space,
+                "model": names[entry.space],
+                "vectors": entry.n_vectors,
+                "size_bytes": entry.n_bytes,
+            }
+            for entry in found.spaces
         ]
         facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
         facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
@@ -58,7 +63,7 @@ def stats(as_json: bool) -> int:
     limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
     click.echo(f"{found.where}: {counted(found.n_vectors, 'vector')}, {size(found.n_bytes)}{limit}")
     if found.spaces:
-        rows = [(names[one.space], one.space, one.n_vectors, size(one.n_bytes)) for one in found.spaces]
+        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in found.spaces]
         print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
     return DONE
 
@@ -83,7 +88,7 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     found = kept.stats()
     if found is None:
         return FAILED
-    n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
+    n_vectors = sum(entry.n_vectors for entry in found.spaces if is_meant is None or is_meant(entry.space))
     if n_vectors and not is_sure(
         f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
     ):
@@ -104,7 +109,7 @@ def _open() -> VectorCache | None:
 
 
 def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
-    """Whether a space is one of those that were named; None: all of them. Raises ModelError."""
+    """What says whether a space is to be forgotten; None: every space is. Raises ModelError."""
     if model is None and not spaces:
         return None
     digest = None if model is None else _digest(model)
@@ -125,11 +130,11 @@ def _digest(model: str) -> str:
 
 def _names(found: CacheStats) -> dict[str, str]:
     """The name of each space's model, as far as it is on this machine."""
-    names = dict.fromkeys((one.space for one in found.spaces), "")
-    for one in installed.installed() if names else []:
+    names = dict.fromkeys((entry.space for entry in found.spaces), "")
+    for model in installed.installed() if names else []:
         try:
-            digest = inspect(one.path).digest
+            digest = inspect(model.path).digest
         except ModelError:  # `list` and `verify` say what is wrong with it
             continue
-        names |= {space: one.name for space in names if is_of(space, digest)}
+        names |= {space: model.name for space in names if is_of(space, digest)}
     return names

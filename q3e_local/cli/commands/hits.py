@@ -51,7 +51,7 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     indent = len(str(len(hits))) + 2
-    is_explained = all(one.score >= other.score or one.score != one.score for one, other in pairwise(hits))
+    is_explained = all(hit.score >= after.score or hit.score != hit.score for hit, after in pairwise(hits))
     for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
         score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
         head = Text.assemble(
@@ -98,7 +98,7 @@ def _passage(text: str, best: Best | None, is_plain: bool) -> Text:
     first, last = max(start, marked[0]), max(start, min(end, marked[1]))
     opening, closing = ("»", "«") if is_plain and best is not None else ("", "")
     flowing = _flowing(text)
-    parts = (_printable(flowing[some]) for some in (slice(start, first), slice(first, last), slice(last, end)))
+    parts = (_printable(flowing[a:b]) for a, b in pairwise((start, first, last, end)))
     before, sentence, after = parts
     return Text.assemble(
         "…" if start else "",

@@ -53,13 +53,13 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
         for line in announce(card, file, source):
             click.echo(line, err=True)
     with stopping_cleanly():
-        one = pull_with_bar(card, file, source, offline, keep, quiet)
-    click.echo(f"{one.name} is at {one.path}")
+        model = pull_with_bar(card, file, source, offline, keep, quiet)
+    click.echo(f"{model.name} is at {model.path}")
     if folder is not None:
         from q3e_local.models import bundle
 
         with stopping_cleanly(), bar(quiet) as show:
-            target = bundle.export(one, card, folder, lambda done, total: show("copying", done, total))
+            target = bundle.export(model, card, folder, lambda done, total: show("copying", done, total))
         click.echo(f"copied to {target}, with {bundle.SUMS}")
     return DONE
 
@@ -78,16 +78,16 @@ def list_(with_missing: bool, as_json: bool) -> int:
     if with_missing:
         _list_all(found, as_json)
     elif as_json:
-        print_json([_fields(one) for one in found])
+        print_json([_fields(model) for model in found])
     else:
-        rows = [(one.name, size(one.size_bytes), one.origin, str(one.path)) for one in found]
+        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in found]
         print_columns(["name", "size", "origin", "path"], rows, right=["size"])
-        n_missing = len(_of_cards().keys() - {one.name for one in found})
+        n_missing = len(_of_cards().keys() - {model.name for model in found})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
-        for one in installed.gone():
-            click.echo(f"{one.name} is gone: {installed.what_is_gone(one)}", err=True)
+        for model in installed.gone():
+            click.echo(f"{model.name} is gone: {installed.what_is_gone(model)}", err=True)
     return DONE
 
 
@@ -96,17 +96,19 @@ def _list_all(found: list[Installed], as_json: bool) -> None:
     from q3e_local import machine
     from q3e_local.models import fitting
 
-    here, usable = {one.name: one for one in found}, machine.usable_memory()
+    here, usable = {model.name: model for model in found}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
-        one = here.pop(name, None)
-        size_bytes = file.size_bytes if one is None else one.size_bytes
+        model = here.pop(name, None)
+        size_bytes = file.size_bytes if model is None else model.size_bytes
         memory = fitting.needed_bytes(card, size_bytes)
         about = (
-            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None} if one is None else _fields(one)
+            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None}
+            if model is None
+            else _fields(model)
         )
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
-    rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
+    rows += [{**_fields(model), "memory_bytes": None, "fits": None, "description": None} for model in here.values()]
     if as_json:
         print_json(rows)
         return
@@ -120,9 +122,9 @@ def _list_all(found: list[Installed], as_json: bool) -> None:
         for row in rows
     ]
     print_columns(["name", "size", "memory", "on this machine"], lines, right=["size", "memory"])
-    own = read_aliases()
-    if own:
-        click.echo(f"names of your own: {', '.join(own)}", err=True)
+    aliases = read_aliases()
+    if aliases:
+        click.echo(f"names of your own: {', '.join(aliases)}", err=True)
 
 
 def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
@@ -255,9 +257,9 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
         else:
             total = path.stat().st_size if path.exists() else 0
             taken = [installed.import_file(path, name, lambda done: show("checking", done, total))]
-    for one in taken:
-        click.echo(f"{one.name} is at {one.path}")
-        click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)
+    for model in taken:
+        click.echo(f"{model.name} is at {model.path}")
+        click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)
     return DONE
 
 
@@ -265,10 +267,10 @@ def _meaning(defaults: Defaults) -> str | None:
     """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
     if defaults == Defaults():
         return None
-    own = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
-    given = [f"{name} {value}" for name, value in own.items() if value is not None]
-    return ", ".join(["queries" if defaults.kind == "query" else "documents", *given])
+    values = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
+    changed = [f"{name} {value}" for name, value in values.items() if value is not None]
+    return ", ".join(["queries" if defaults.kind == "query" else "documents", *changed])
 
 
-def _fields(one: Installed) -> dict[str, Any]:
-    return {"name": one.name, "size_bytes": one.size_bytes, "origin": one.origin, "path": str(one.path)}
+def _fields(model: Installed) -> dict[str, Any]:
+    return {"name": model.name, "size_bytes": model.size_bytes, "origin": model.origin, "path": str(model.path)}

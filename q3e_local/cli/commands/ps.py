@@ -58,7 +58,7 @@ def stop(name: str, server: str | None) -> int:
     """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
     from q3e_local.cli.computing.remote.connection import ServerRefusedError
 
-    until, told = time.monotonic() + _PATIENCE_S, False
+    until, is_waiting = time.monotonic() + _PATIENCE_S, False
     while True:
         try:
             found = _ask(server, "POST", "/q3e/stop", {"model": name})
@@ -67,14 +67,14 @@ def stop(name: str, server: str | None) -> int:
                 raise
             raise ModelNotHereError(str(error)) from None
         if found["is_gone"]:
-            click.echo(f"{name} is unloaded" if found["was_loaded"] or told else f"{name} was not loaded")
+            click.echo(f"{name} is unloaded" if found["was_loaded"] or is_waiting else f"{name} was not loaded")
             return DONE
         if time.monotonic() > until:
             click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)
             return FAILED
-        if not told:
+        if not is_waiting:
             click.echo(f"{name} is at work; waiting until it has finished", err=True)
-            told = True
+            is_waiting = True
 
 
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -127,14 +127,14 @@ def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
         "vectors": ("--vector-only", vectors),
         "words": ("--words-only", words),
     }
-    given = [mode for mode, (_, is_given) in options.items() if is_given]
-    if len(given) > 1:
-        raise OptionError(f"{' and '.join(options[mode][0] for mode in given)} exclude each other")
-    return given[0] if given else "auto"
+    wanted = [mode for mode, (_, is_wanted) in options.items() if is_wanted]
+    if len(wanted) > 1:
+        raise OptionError(f"{' and '.join(options[mode][0] for mode in wanted)} exclude each other")
+    return wanted[0] if wanted else "auto"
 
 
 def _question(words: tuple[str, ...]) -> str:
-    """The question as given, or from stdin. Raises OptionError for none."""
+    """The question of the command line, or of stdin. Raises OptionError where there is none."""
     if words in ((), ("-",)):
         if sys.stdin is None or (not words and sys.stdin.isatty()):
             raise OptionError('ask something, as in: q3e-local search "what did we decide?"')
@@ -178,12 +178,12 @@ def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list
     from q3e_local.search.best_sentence import by_vectors, by_words
 
     best = [by_words(question, hit.text) for hit in found.hits]
-    left = [place for place, one in enumerate(best) if one is None]
+    left = [place for place, sentence in enumerate(best) if sentence is None]
     n_by_words = len(best) - len(left)
     if left and embedder is not None and found.vector is not None:
         texts = [found.hits[place].text for place in left]
-        for place, one in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
-            best[place] = one
+        for place, sentence in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
+            best[place] = sentence
     n_by_meaning = sum(best[place] is not None for place in left)
     none = len(left) - n_by_meaning
     how = f"best sentences: {n_by_words} by words, {n_by_meaning} by meaning"
@@ -194,10 +194,9 @@ def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None, 
     if not n_chunks:
         why = "the index is empty; index a folder that has text in it"
     elif path is not None or since is not None or min_score is not None:
-        given = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
-        why = (
-            f"nothing was found; look without {' and '.join(name for name, one in given.items() if one is not None)}"
-        )
+        filters = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
+        used = [option for option, value in filters.items() if value is not None]
+        why = f"nothing was found; look without {' and '.join(used)}"
     else:
         why = "nothing was found"
     click.echo(why, err=True)

@@ -176,24 +176,24 @@ def _content(options: Sequence[str]) -> str:
 
 
 def _options(params: dict[str, Any]) -> list[str]:
-    """The options as they were given, with paths that mean the same from every folder."""
+    """The options as they stand on the command line, with paths that mean the same from every folder."""
     from q3e_local.server.local.indexes import path_of
 
     written = []
     for option in serve.params:
         value = params[option.name or ""]
-        for one in value if isinstance(value, tuple) else (value,):
-            if one is None or (one is False and not option.secondary_opts):
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is None or (each is False and not option.secondary_opts):
                 continue
-            if isinstance(one, bool):
-                written.append(option.opts[0] if one else option.secondary_opts[0])
+            if isinstance(each, bool):
+                written.append(option.opts[0] if each else option.secondary_opts[0])
                 continue
             is_path = (
                 option.name == "unix_socket"
-                or (option.name == "models" and installed.path_of(one) is not None)
-                or (option.name == "indexes" and path_of(one) is not None)
+                or (option.name == "models" and installed.path_of(each) is not None)
+                or (option.name == "indexes" and path_of(each) is not None)
             )
-            written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
+            written += [option.opts[0], _absolute(str(each)) if is_path else str(each)]
     return written
 
 

@@ -115,7 +115,7 @@ def filter_pairs(
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
         model.embedder()  # before anything is opened, or shown
-        given = None if vectors is None else _Given(vectors, model)
+        npy = None if vectors is None else _NpyRows(vectors, model)
         show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(stream_to(path))
         others = None if dropped_path is None else stack.enter_context(stream_to(dropped_path))
@@ -129,13 +129,13 @@ def filter_pairs(
             if stream is not None:
                 stream.write(rows.written(row, score, score_column is not None))
 
-        _score(rows, given, model, threshold, tally, show, give)
+        _score(rows, npy, model, threshold, tally, show, give)
     if not embedding.quiet:
         _say(tally, threshold, rows, rows.opened.encoding != (given_encoding or "utf-8"))
     return DONE
 
 
-class _Given:
+class _NpyRows:
     """The vectors that rows of the CSV are compared with, read as they are needed. Raises what cannot be compared."""
 
     def __init__(self, path: Path, model: Model) -> None:
@@ -165,7 +165,7 @@ class _Given:
 
 
 def _score(
-    rows: RawCsv, given: _Given | None, model: Model, threshold: float, tally: _Tally, show: Meter,
+    rows: RawCsv, npy: _NpyRows | None, model: Model, threshold: float, tally: _Tally, show: Meter,
     give: Callable[[Row, float | None, bool], None],
 ) -> None:  # fmt: skip
     """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
@@ -174,7 +174,7 @@ def _score(
     def wanted() -> Iterator[str]:
         for row in rows.rows():
             texts = rows.texts(row)
-            has_texts = all(text.strip() for text in texts) and (given is None or tally.n_rows not in given.blank)
+            has_texts = all(text.strip() for text in texts) and (npy is None or tally.n_rows not in npy.blank)
             tally.n_without_text += not has_texts
             if not has_texts:
                 show.skipped(row.n_bytes)
@@ -193,24 +193,24 @@ def _score(
         if first is None:
             break
         number, row, _ = waiting.popleft()
-        found = [first] if given is not None else [first, next(results)]
+        found = [first] if npy is not None else [first, next(results)]
         embedded = []
-        for one in found:
-            if isinstance(one, TextError):
-                raise InputError(f"{rows.name}:{row.line} {one.message}")
-            embedded.append(one)
-        tally.n_cut += any(one.truncated for one in embedded)
-        other = embedded[1].vector[np.newaxis] if given is None else given.vector(number)
+        for result in found:
+            if isinstance(result, TextError):
+                raise InputError(f"{rows.name}:{row.line} {result.message}")
+            embedded.append(result)
+        tally.n_cut += any(result.truncated for result in embedded)
+        other = embedded[1].vector[np.newaxis] if npy is None else npy.vector(number)
         pair = jobs.filter_pairs(embedded[0].vector[np.newaxis], other, threshold)
         score = float(pair.scores[0])
         tally.score(score)
         give(row, score, bool(pair.kept[0]))
-        is_cached = all(one.cached for one in embedded)
-        show.kept(row.n_bytes, sum(one.prompt_tokens for one in embedded), cached=is_cached)
+        is_cached = all(result.cached for result in embedded)
+        show.kept(row.n_bytes, sum(result.prompt_tokens for result in embedded), cached=is_cached)
         while waiting and not waiting[0][2]:
             give(waiting.popleft()[1], None, False)
-    if given is not None and given.n_rows != tally.n_rows:
-        raise InputError(f"the vectors have {given.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
+    if npy is not None and npy.n_rows != tally.n_rows:
+        raise InputError(f"the vectors have {npy.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
 
 
 def _say(tally: _Tally, threshold: float, rows: RawCsv, is_other_encoding: bool) -> None:

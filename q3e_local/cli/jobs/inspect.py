@@ -52,13 +52,13 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
       q3e-local inspect --text "预算获得批准"
       q3e-local inspect vectors.npy --row 3
     """
-    given = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
-    if given is None and row is not None:
+    npy = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
+    if npy is None and row is not None:
         raise OptionError("--row is for a .npy")
     with stopping_cleanly():
-        if given is not None:
-            _check_alone(given, reading, embedding)
-            _show(_of_row(Path(given), row or 0), as_json)
+        if npy is not None:
+            _check_alone(npy, reading, embedding)
+            _show(_of_row(Path(npy), row or 0), as_json)
             return DONE
         if reading.with_vectors:
             raise OptionError(
@@ -72,14 +72,14 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
     return texts.code
 
 
-def _check_alone(given: str, reading: Reading, embedding: Embedding) -> None:
+def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
     """Raise OptionError for what says nothing about a row that lies in a file."""
     if len(reading.names) > 1 or reading.texts:
-        raise OptionError(f"inspect {given} by itself: there is no model in it")
+        raise OptionError(f"inspect {npy} by itself: there is no model in it")
     if embedding.dim is not None:
-        raise OptionError(f"inspect shows a row of {given} as it is: leave out --dimensions")
+        raise OptionError(f"inspect shows a row of {npy} as it is: leave out --dimensions")
     if reading.layout != Layout() or reading.glob is not None:
-        raise OptionError(f"{given} has vectors: leave out --lines and the like")
+        raise OptionError(f"{npy} has vectors: leave out --lines and the like")
     check_used(embedding, reading)
 
 

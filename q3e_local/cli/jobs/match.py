@@ -89,13 +89,13 @@ def _both(
     """Phrases and texts, both read before the model is loaded: an input that cannot be read is said at once."""
     both = of_phrases, reading
     check_used(model.embedding, *both)
-    read = [gather(one, model.embedding, leave_out) for one in both]
-    known, found = (embedded(one, model, asked.skip) for one, asked in zip(read, both, strict=True))
+    read = [gather(source, model.embedding, leave_out) for source in both]
+    known, found = (embedded(texts, model, source.skip) for texts, source in zip(read, both, strict=True))
     return known, found
 
 
 def _once(known: Collection, quiet: bool) -> Collection:
-    """The phrases, each once: a second one of the same would leave no margin to the first."""
+    """The phrases without repetitions: the margin between two equal phrases would always be 0."""
     from q3e_local.jobs import first_of_each
 
     n = len(known.texts)
@@ -145,5 +145,5 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
     places = range(3, matches.nearest.shape[1] + 1) if top > 2 else ()
     more = [f"{name} {place}" for place in places for name in ("match", "score")]
     columns = ["line", "id", "text", "match", "score", "second", "second score", "margin", *more]
-    place = "line" if all(one.line is not None for one in found.places) else "id"
+    place = "line" if all(place.line is not None for place in found.places) else "id"
     return Report(objects(), columns, rows(), shown=[place, "score", "margin", "text", "match", "second"])

@@ -108,7 +108,7 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
             parted = jobs.cluster(found.vectors, k)
         except OptionError as error:
             raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
-        central = [shortened(texts[one.rows[0]], 60) for one in parted.clusters]
+        central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
     sources = [place.source for place in found.places]
     folders = folder_names(sources)
