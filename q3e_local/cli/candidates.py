@@ -1,4 +1,4 @@
-"""What a shell is offered for a value: names of models and of indexes, and files.
+"""What a shell is offered for a value: names of models and of indexes, and files; and how a shell asks for it.
 
 For click's `shell_complete`. Completing must be quick and cannot show an error: where names cannot be read, nothing
 is offered, and the command itself says why.
