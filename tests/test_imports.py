@@ -21,7 +21,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors vectors space folders files landing machine wording",
+        "errors vectors space folders files machine wording",
         "gguf cache reading",
         "embedding convert",
         "llama",
@@ -34,6 +34,18 @@ ROOMS = [
 ]
 # The same inside a wing. "*" is what stands in the wing itself, or in a room that is not named.
 INSIDE = {
+    # Progress stands above writing, because its line is made of what writing shows. The wing itself finds commands by
+    # their names.
+    "cli": [
+        "exit_codes again candidates option_groups plain_characters stdout terminal",
+        "asking stopping",
+        "writing",
+        "progress",
+        "computing",
+        "texts",
+        "commands jobs",
+        "*",
+    ],
     "search": ["database", "*", "indexing"],
     "server": ["errors settings", "service served_names", "workers", "local", "dialects http", "app", "run *"],
 }
@@ -41,9 +53,9 @@ INSIDE = {
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
     "huggingface_hub": {"models.download"},
-    "httpx2": {"models.download"},
+    "httpx2": {"models.download", "cli.computing.remote"},
     "redis": {"cache.redis"},
-    "filelock": {"models.download", "cli.writing.outputs", "cache.sqlite.file", "search.database.places"},
+    "filelock": {"files"},
     "gguf": {"convert"},
     "psutil": {"machine"},
     "platformdirs": {"folders"},
@@ -101,6 +113,19 @@ def imports(name: str) -> set[str]:
     return {each.removeprefix("q3e_local.") for each in found}
 
 
+def commands() -> dict[str, tuple[str, str]]:
+    """By name: where the command line finds a command, as `module:function`, and its line of help."""
+    for node in ast.parse(MODULES["cli"].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_GROUPS":
+            groups: dict[str, dict[str, tuple[str, str]]] = ast.literal_eval(node.value)
+            return {name: command for group in groups.values() for name, command in group.items()}
+    raise AssertionError("the command line has no table of commands")
+
+
+COMMANDS = commands()
+COMMAND_MODULES = {place.partition(":")[0] for place, _ in COMMANDS.values()}
+
+
 def room(name: str) -> int:
     top = name.split(".")[0]
     (number,) = [number for number, names in enumerate(ROOMS) if top in names]
@@ -133,6 +158,15 @@ def test_imports_inside_a_wing_go_one_way(name: str) -> None:
         if other.split(".")[0] == wing:
             there, here = place(other.split(".")[1:]), place(rest)
             assert there[0] < here[0] or there == here, f"{name} imports {other}"
+
+
+def test_every_command_is_where_the_command_line_looks_for_it() -> None:
+    for name, (place, _) in COMMANDS.items():
+        module, function = place.split(":")
+        assert f"cli.{module}" in MODULES, name
+        assert module.split(".")[0] in ("commands", "jobs"), name
+        functions = ast.parse(MODULES[f"cli.{module}"].read_text(encoding="utf-8")).body
+        assert function in {each.name for each in functions if isinstance(each, ast.FunctionDef)}, name
 
 
 def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:

@@ -6,24 +6,24 @@ skipped, 130 interrupted. Commands are loaded when they are called, so that `--h
 
 from __future__ import annotations
 
-import errno
 import importlib
-import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from q3e_local import __version__
+from q3e_local.cli import plain_characters, stdout, terminal
+from q3e_local.cli.again import ARGUMENTS
+from q3e_local.cli.candidates import COMPLETE_VARIABLE
+from q3e_local.cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
+from q3e_local.cli.stopping import is_work_left
+from q3e_local.errors import OptionError, OutputError, Q3EError, UnknownModelError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-# A shell sets it that asks what may stand at a place; click makes the name of the program's.
-COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
-DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
-ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 # By what people want to do, for the overview: name, module and function of the command, and its line, which must not
 # cost an import.
@@ -129,24 +129,24 @@ class _Commands(click.Group):
             from q3e_local.cli.commands import completion
 
             completion.register()
-        _tell_a_reader_that_is_gone()
+        stdout.mark_own_errors()
         _tolerate_narrow_consoles()
         try:
             code = super().main(*args, **extra)
-            if sys.stdout is not None:  # None: closed, or a program without a console
-                sys.stdout.flush()
+            stdout.flush()
         except BaseException as error:
             code = _exit_code(error)
-        _drop_what_cannot_be_written()
+            with suppress(stdout.ReaderGoneError, OutputError):  # said already
+                stdout.flush()
         _leave_work_that_was_abandoned(code)
         sys.exit(code if isinstance(code, int) else DONE)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        given = tuple(args)  # parsing takes them out of the list
+        arguments = tuple(args)  # parsing takes them out of the list
         context = super().make_context(info_name, args, parent, **extra)
-        context.meta[ARGUMENTS] = given
+        context.meta[ARGUMENTS] = arguments
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -158,13 +158,9 @@ class _Commands(click.Group):
 
 def _exit_code(error: BaseException) -> int:
     """Tell the user and choose the code; raises what is a fault of ours."""
-    from q3e_local.errors import OptionError, Q3EError, UnknownModelError
-
-    if isinstance(error, _ReaderGoneError):
+    if isinstance(error, stdout.ReaderGoneError):
         return DONE
     if isinstance(error, _InterruptedError):
-        from q3e_local.cli import terminal
-
         terminal.say_over(f"Interrupted: {error}" if str(error) else "Interrupted.")
         return INTERRUPTED
     if isinstance(error, click.Abort | KeyboardInterrupt):  # at a question, which has no end of its line yet
@@ -183,54 +179,8 @@ class _InterruptedError(Exception):
     """Ctrl-C; its text says what is kept, and how to go on."""
 
 
-class _ReaderGoneError(Exception):
-    """Whoever read our stdout does so no more: `| head` is no failure. A broken pipe to anyone else is one."""
-
-
-class _Pipe(io.FileIO):
-    """stdout where it is not a terminal."""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if _is_broken(error):
-                raise _ReaderGoneError from None
-            from q3e_local.errors import OutputError
-
-            raise OutputError(f"cannot write to stdout: {error.strerror}") from None
-
-
-def _is_broken(error: OSError, on_windows: bool = os.name == "nt") -> bool:
-    """Whether writing failed because nobody reads; to Windows the argument is invalid then."""
-    return isinstance(error, BrokenPipeError) or (on_windows and error.errno == errno.EINVAL)
-
-
-def _tell_a_reader_that_is_gone() -> None:
-    """Write stdout so that only its own broken pipe is a _ReaderGoneError. Terminals and tests' stdout stay."""
-    old = sys.stdout
-    if old is None or old is not sys.__stdout__ or not isinstance(old, io.TextIOWrapper) or old.isatty():
-        return
-    old.flush()
-    stream = io.BufferedWriter(_Pipe(old.fileno(), "wb", closefd=False))
-    sys.stdout = io.TextIOWrapper(stream, old.encoding, line_buffering=old.line_buffering)
-
-
-def _drop_what_cannot_be_written() -> None:
-    """Told already, and Python would complain once more when it flushes stdout at exit."""
-    from q3e_local.errors import OutputError
-
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (_ReaderGoneError, OutputError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _leave_work_that_was_abandoned(code: object) -> None:
     """End at once where Ctrl-C left a batch, or a load, that nothing can stop: Python would wait for it."""
-    from q3e_local.cli.stopping import is_work_left
-
     if is_work_left():
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -240,8 +190,6 @@ def _leave_work_that_was_abandoned(code: object) -> None:
 
 def _tolerate_narrow_consoles() -> None:
     """A console that cannot show a character shows a plain one instead of failing."""
-    from q3e_local.cli import plain_characters
-
     plain_characters.register()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

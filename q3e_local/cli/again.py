@@ -1,4 +1,4 @@
-"""The command to run next, as it can be typed: the one that was given, with an option more or less.
+"""The command to run next, as it can be typed: the command of this run, with an option more or less.
 
 Knows the shell's quotes, and nothing of what commands do.
 """
@@ -11,15 +11,15 @@ import subprocess
 
 import click
 
-from q3e_local.cli import ARGUMENTS
+ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
 
 _LENGTH_MAX = 300  # a shell may have put a thousand names in the place of one pattern
 
 
 def again(*more: str, without: str | None = None) -> str:
     """This command with other options; in words where it is too long for a line."""
-    given = click.get_current_context().meta[ARGUMENTS]
-    kept = [argument for argument in given if argument != without]
+    arguments = click.get_current_context().meta[ARGUMENTS]
+    kept = [argument for argument in arguments if argument != without]
     more = tuple(option for option in more if option not in kept)
     line = _joined(["q3e-local", *_with(kept, more)])
     if len(line) <= _LENGTH_MAX and not {"\n", "\r"} & set(line):

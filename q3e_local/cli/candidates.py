@@ -1,4 +1,4 @@
-"""What a shell is offered for a value: names of models and of indexes, and files.
+"""What a shell is offered for a value: names of models and of indexes, and files; and how a shell asks for it.
 
 For click's `shell_complete`. Completing must be quick and cannot show an error: where names cannot be read, nothing
 is offered, and the command itself says why.
@@ -15,6 +15,9 @@ from q3e_local.errors import Q3EError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+# A shell sets it that asks what may stand at a place; click makes its name of the program's.
+COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
 
 _Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 

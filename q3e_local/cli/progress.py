@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from q3e_local.cli.terminal import has_screen, live, refresh
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import visible
 from q3e_local.wording.counts import counted_of, duration, size_of
 
-_BYTES_PER_TOKEN = 4  # about, until there are some to go by
+BYTES_PER_TOKEN = 4  # about, in most languages
 _BAR_WIDTH = (8, 30)  # a shorter one says nothing
 _SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
 _BARS = ("━─", "#-")
@@ -118,7 +118,7 @@ class Meter:
 
     def _update(self) -> None:
         n_computed = max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
-        per_token = self._n_bytes_kept / self._n_tokens_kept if self._n_tokens_kept else _BYTES_PER_TOKEN
+        per_token = self._n_bytes_kept / self._n_tokens_kept if self._n_tokens_kept else BYTES_PER_TOKEN
         self._pace.worked(n_computed * per_token)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
-from q3e_local.files import sha256
+from q3e_local.files import land, landing, sha256
 from q3e_local.folders import config_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
@@ -110,21 +110,16 @@ def _copy(source: Path, target: Path, expected: str, progress: Progress) -> str:
             f"{target.name} needs {needed / 1e9:.2f} GB in {target.parent}, which has {free / 1e9:.2f} GB free"
         )
     digest, n_bytes = hashlib.sha256(), 0
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with source.open("rb") as reading, partial.open("wb") as writing:
-            while piece := reading.read(4 << 20):
-                digest.update(piece)
-                writing.write(piece)
-                n_bytes += len(piece)
-                progress(n_bytes, needed)
+    with source.open("rb") as reading, landing(target) as writing:
+        while piece := reading.read(4 << 20):
+            digest.update(piece)
+            writing.write(piece)
+            n_bytes += len(piece)
+            progress(n_bytes, needed)
         if expected and digest.hexdigest() != expected:
             raise ModelFileError(
                 f"{source} has SHA-256 {digest.hexdigest()}, not {expected}: it is damaged; pull it or copy it again"
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
@@ -148,9 +143,7 @@ def _file_name(model: str) -> str:
 def _write_sums(folder: Path, new: dict[str, str]) -> None:
     """In the format of `sha256sum -c`; what is there of other files stays."""
     sums = (_read_sums(folder) if (folder / SUMS).exists() else {}) | new
-    partial = folder / f"{SUMS}.partial"
-    partial.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8", newline="\n")
-    partial.replace(folder / SUMS)
+    land(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from q3e_local.errors import (
     OutputError,
     UnknownModelError,
 )
-from q3e_local.files import sha256
+from q3e_local.files import land, sha256
 from q3e_local.folders import data_folder
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
@@ -175,11 +175,8 @@ def recorded_names() -> list[str]:
 def record(one: Installed) -> Installed:
     """Remember a file, replacing what was recorded under its name."""
     path = _record_path(one.name)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(one) | {"path": str(one.path.absolute())}, indent=1), encoding="utf-8")
-        partial.replace(path)
+        land(path, json.dumps(asdict(one) | {"path": str(one.path.absolute())}, indent=1))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with Q3E_HOME") from None
     return one

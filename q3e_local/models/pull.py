@@ -80,7 +80,7 @@ def _make(
     # Beside what it is made from, or would be: a later version of that has another folder.
     target = installed.own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
     try:
-        with download.alone(state_folder() / "locks" / f"made-{pinned.sha256}.lock", f"making {name}"):
+        with download.turn(state_folder() / "locks" / f"made-{pinned.sha256}.lock", f"making {name}"):
             here = installed.find(card, file)  # another process may have made it while we waited
             if here is not None:
                 return here

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.landing import landing
+from q3e_local.files import landing, rows_file
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, Window
 from q3e_local.vectors import Vectors
@@ -51,11 +51,6 @@ def export(
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     return targets
-
-
-def rows_file(path: Path) -> Path:
-    """The file that lists the text of each row of a .npy."""
-    return path.with_name(f"{path.name}.rows.jsonl")
 
 
 def fields(entry: Entry) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def counted(n: int, what: str) -> str:
-    """`1 text`, `2,000 texts`: of nouns that take an s."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+def counted(n: int, what: str, plural: str = "") -> str:
+    """`1 text`, `2,000 texts`; `plural` is the word for several where it is not `what` and an s."""
+    return f"{n:,} {what if n == 1 else plural or what + 's'}"
 
 
 def counted_of(n: int, n_total: int | None, what: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from command import PROGRAM, run
 
-from q3e_local.cli import COMPLETE_VARIABLE, main
+from q3e_local.cli import main
+from q3e_local.cli.candidates import COMPLETE_VARIABLE
 from q3e_local.cli.commands.completion import SHELLS
 
 NEEDS_BASH = pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")

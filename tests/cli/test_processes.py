@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from command import PROGRAM, command, embed, expected, ids, listing, records, run, write
 
-from q3e_local import cli
+from q3e_local.cli.stdout import is_reader_gone
 from q3e_local.cli.stopping import stopping_cleanly, uninterrupted
 
 if sys.platform == "win32":
@@ -271,9 +271,9 @@ def test_only_a_broken_stdout_ends_well(tmp_path):
 
 
 def test_what_windows_makes_of_a_broken_pipe_is_one_too():
-    assert cli._is_broken(OSError(errno.EINVAL, "Invalid argument"), on_windows=True)
-    assert not cli._is_broken(OSError(errno.EINVAL, "Invalid argument"), on_windows=False)
-    assert not cli._is_broken(OSError(errno.ENOSPC, "No space left on device"), on_windows=True)
+    assert is_reader_gone(OSError(errno.EINVAL, "Invalid argument"), on_windows=True)
+    assert not is_reader_gone(OSError(errno.EINVAL, "Invalid argument"), on_windows=False)
+    assert not is_reader_gone(OSError(errno.ENOSPC, "No space left on device"), on_windows=True)
 
 
 def test_records_come_while_the_input_still_runs():

@@ -11,7 +11,7 @@ import pytest
 from command import demo, expected, run, write
 from job_texts import LINES, objects, scores
 
-from q3e_local.cli.jobs import collection
+import q3e_local
 from q3e_local.folders import data_folder
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
@@ -202,8 +202,8 @@ def test_what_the_number_of_texts_forbids_is_said_before_a_model_is_loaded(argum
 
 def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
     loaded = []
-    computing = collection.computing
-    monkeypatch.setattr(collection, "computing", lambda *given: loaded.append(given[0]) or computing(*given))
+    load = q3e_local.load
+    monkeypatch.setattr("q3e_local.load", lambda model, **given: loaded.append(model) or load(model, **given))
     write(folder, {"heard.txt": "three\nfour\n", "phrases.txt": "五\n"})
     assert run("match", "heard.txt", "phrases.txt").exit_code == 0
     assert loaded == ["demo"]

@@ -9,12 +9,11 @@ import glob
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from q3e_local.cache.sqlite import table
+from q3e_local.files import alone
 
 BUSY_S = 2.0
 _WAL_BYTES = 16 << 20
@@ -108,9 +107,9 @@ class CacheFile:
                 n_bytes += Path(f"{self.path}{end}").stat().st_size
         return n_bytes
 
-    def _alone(self) -> FileLock:
-        """Held while a file is begun or set aside, so that nobody opens half of it."""
-        return FileLock(f"{self.path}.lock", timeout=BUSY_S)
+    def _alone(self) -> AbstractContextManager[None]:
+        """The lock for beginning a file or setting it aside, so that nobody opens half of it."""
+        return alone(Path(f"{self.path}.lock"), wait_s=BUSY_S)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
-from q3e_local.cli import DONE
-from q3e_local.cli.computing.engine_options import (
-    EngineOptions,
-    ModelCommand,
-    engine_options,
-    explained,
-    model_option,
-)
+from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.computing.loading import in_use, load, locate
+from q3e_local.cli.computing.model_options import model_option, offline_option
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
+from q3e_local.cli.writing.show import print_boxed, print_json
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.checks.bench import Cell
-
-_WIDTH = 100  # of a table that goes to no terminal
 
 
 @click.command(cls=ModelCommand)
@@ -35,7 +27,7 @@ _WIDTH = 100  # of a table that goes to no terminal
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
 )
 @engine_options
-@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_json: bool, quiet: bool) -> int:
@@ -63,8 +55,8 @@ def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_j
         finally:
             # Ctrl-C too: what was measured is good for what it says.
             if as_json:
-                found = {**facts, "seconds": seconds, "complete": is_whole, "cells": [asdict(cell) for cell in cells]}
-                sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
+                results = [asdict(cell) for cell in cells]
+                print_json({**facts, "seconds": seconds, "complete": is_whole, "cells": results})
             else:
                 _print(facts, cells)
     return DONE
@@ -79,31 +71,23 @@ def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
     )
     if kernels := facts["kernels"]:
         click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for heading in ("texts", "tokens", "in a call"):
-        table.add_column(heading, justify="left" if heading == "texts" else "right", no_wrap=True)
-    for heading in ("tokens/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "peak memory"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for cell in cells:
-        latency = cell.latency_ms or {}
-        table.add_row(
-            cell.size,
-            f"{cell.tokens_per_text:,}",
-            f"{cell.texts_per_call:,}",
-            f"{cell.tokens_per_s:,.0f}",
-            f"{cell.texts_per_s:,.2f}",
-            *(f"{latency[name]:,.1f}" if name in latency else "" for name in ("p50", "p90", "p99")),
-            size(cell.peak_bytes),
-        )
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=_WIDTH)
-    console.print(table)
+    headings = ["texts", "tokens", "in a call", "tokens/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "peak memory"]
+    print_boxed(headings, map(_row, cells), n_left=1)
     if kernels:
         taken = [sum(getattr(cell.kernels, kind) for cell in cells) for kind in ("products", "attentions")]
         click.echo("our kernels computed {:,} matrix products and {:,} attentions of it".format(*taken))
         for hint in kernels["faster"]:
             click.echo(f"for more speed, {hint}")
+
+
+def _row(cell: Cell) -> list[str]:
+    latency = cell.latency_ms or {}
+    return [
+        cell.size,
+        f"{cell.tokens_per_text:,}",
+        f"{cell.texts_per_call:,}",
+        f"{cell.tokens_per_s:,.0f}",
+        f"{cell.texts_per_s:,.2f}",
+        *(f"{latency[name]:,.1f}" if name in latency else "" for name in ("p50", "p90", "p99")),
+        size(cell.peak_bytes),
+    ]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import click
-import orjson
 
 from q3e_local.cache import CacheStats, VectorCache
 from q3e_local.cache.choose import chosen, open_cache
-from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
+from q3e_local.cli.exit_codes import DONE, FAILED
+from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.models.names import resolve
 from q3e_local.space import is_of
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 _OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 
@@ -48,21 +48,23 @@ def stats(as_json: bool) -> int:
     names = _names(found)
     if as_json:
         spaces = [
-            {"space": one.space, "model": names[one.space], "vectors": one.n_vectors, "size_bytes": one.n_bytes}
-            for one in found.spaces
+            {
+                "space": entry.space,
+                "model": names[entry.space],
+                "vectors": entry.n_vectors,
+                "size_bytes": entry.n_bytes,
+            }
+            for entry in found.spaces
         ]
         facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
         facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
-        sys.stdout.buffer.write(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
+        print_json(facts)
         return DONE
     limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
-    click.echo(f"{found.where}: {_vectors(found.n_vectors)}, {size(found.n_bytes)}{limit}")
+    click.echo(f"{found.where}: {counted(found.n_vectors, 'vector')}, {size(found.n_bytes)}{limit}")
     if found.spaces:
-        model, space = max(5, *map(len, names.values())), max(map(len, names))
-        click.echo(f"{'model':<{model}}  {'space':<{space}}  {'vectors':>11}  {'size':>9}")
-        for one in found.spaces:
-            name, n_bytes = names[one.space], size(one.n_bytes)
-            click.echo(f"{name:<{model}}  {one.space:<{space}}  {one.n_vectors:>11,}  {n_bytes:>9}")
+        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in found.spaces]
+        print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
     return DONE
 
 
@@ -86,14 +88,16 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     found = kept.stats()
     if found is None:
         return FAILED
-    n_vectors = sum(one.n_vectors for one in found.spaces if is_meant is None or is_meant(one.space))
-    if n_vectors and not is_sure(f"{kept.where}: forget {_vectors(n_vectors)}?", yes, "nothing was forgotten"):
+    n_vectors = sum(entry.n_vectors for entry in found.spaces if is_meant is None or is_meant(entry.space))
+    if n_vectors and not is_sure(
+        f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
+    ):
         return DONE
     n_forgotten = kept.clear(is_meant)
     kept.close()
     if n_forgotten is None:
         return FAILED
-    click.echo(f"forgot {_vectors(n_forgotten)}")
+    click.echo(f"forgot {counted(n_forgotten, 'vector')}")
     return DONE
 
 
@@ -105,7 +109,7 @@ def _open() -> VectorCache | None:
 
 
 def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
-    """Whether a space is one of those that were named; None: all of them. Raises ModelError."""
+    """What says whether a space is to be forgotten; None: every space is. Raises ModelError."""
     if model is None and not spaces:
         return None
     digest = None if model is None else _digest(model)
@@ -126,15 +130,11 @@ def _digest(model: str) -> str:
 
 def _names(found: CacheStats) -> dict[str, str]:
     """The name of each space's model, as far as it is on this machine."""
-    names = dict.fromkeys((one.space for one in found.spaces), "")
-    for one in installed.installed() if names else []:
+    names = dict.fromkeys((entry.space for entry in found.spaces), "")
+    for model in installed.installed() if names else []:
         try:
-            digest = inspect(one.path).digest
+            digest = inspect(model.path).digest
         except ModelError:  # `list` and `verify` say what is wrong with it
             continue
-        names |= {space: one.name for space in names if is_of(space, digest)}
+        names |= {space: model.name for space in names if is_of(space, digest)}
     return names
-
-
-def _vectors(n_vectors: int) -> str:
-    return "1 vector" if n_vectors == 1 else f"{n_vectors:,} vectors"

@@ -21,7 +21,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from q3e_local.cli import COMPLETE_VARIABLE, DONE
+from q3e_local.cli.candidates import COMPLETE_VARIABLE
+from q3e_local.cli.exit_codes import DONE
 
 # macOS has bash 3.2: no compopt, no `complete -o nosort`.
 _BASH = """\
@@ -107,7 +108,6 @@ def completion(shell: str) -> int:
 
     Then open a new shell. In zsh the line stands behind compinit: autoload -Uz compinit && compinit.
     """
-    from q3e_local.cli import main
-
-    click.echo(SHELLS[shell](main, {}, "q3e-local", COMPLETE_VARIABLE).source(), nl=False)
+    program = click.get_current_context().find_root().command
+    click.echo(SHELLS[shell](program, {}, "q3e-local", COMPLETE_VARIABLE).source(), nl=False)
     return DONE

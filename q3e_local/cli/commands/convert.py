@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from q3e_local.cli import candidates
+from q3e_local.cli.computing.model_options import quiet_option
 from q3e_local.cli.progress import Bar, bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -32,7 +33,7 @@ _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 @click.option("--name", metavar="TEXT", help="The model's name in the file. [default: made of the folder's name]")
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--offline", is_flag=True, help="Download nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
 def convert(
     source: str, output: Path, quantization: str, name: str | None, force: bool, offline: bool, quiet: bool
 ) -> None:
@@ -55,7 +56,7 @@ def convert(
 @click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("quantization", metavar="TYPE", type=click.Choice(QUANTIZATIONS))
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
 def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: bool) -> None:
     """Make a smaller GGUF from an f16, bf16 or f32 one. TYPE is q4_k_m, q5_k_m, q6_k, q8_0, f16, bf16 or f32.
 

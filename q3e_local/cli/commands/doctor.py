@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 
 import click
-import orjson
 
-from q3e_local.cli import DONE, FAILED
+from q3e_local.cli.exit_codes import DONE, FAILED
+from q3e_local.cli.writing.show import print_json
 
 
 @click.command()
@@ -25,5 +24,5 @@ def doctor(as_json: bool) -> int:
             if finding.advice:
                 click.echo(f"{'':<16} -> {finding.advice}")
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps([asdict(one) for one in findings], option=orjson.OPT_APPEND_NEWLINE))
+        print_json([asdict(one) for one in findings])
     return DONE if all(finding.ok for finding in findings) else FAILED

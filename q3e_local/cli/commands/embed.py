@@ -8,23 +8,26 @@ from pathlib import Path
 
 import click
 
-from q3e_local.cli import DONE, SKIPPED, candidates
-from q3e_local.cli import texts as inputs
+from q3e_local.cli import candidates
 from q3e_local.cli.again import again
-from q3e_local.cli.computing.engine_options import (
-    EngineOptions,
-    ModelCommand,
-    engine_options,
-    explained,
+from q3e_local.cli.commands.embed_run import Run, Tally
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import (
+    ModelOptions,
+    cache_option,
+    dimensions_option,
+    max_tokens_option,
     model_option,
+    offline_option,
+    quiet_option,
+    server_option,
 )
-from q3e_local.cli.computing.loading import check_dim, in_use
-from q3e_local.cli.computing.local_or_remote import check_request, computing
+from q3e_local.cli.exit_codes import DONE, SKIPPED
+from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import Blank, Layout, Source, layout_options
-from q3e_local.cli.writing.embed_run import Run, Tally
+from q3e_local.cli.texts import Blank, Layout, Source, check, find, layout_options
 from q3e_local.cli.writing.formats import FORMATS, RESUMABLE
 from q3e_local.cli.writing.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.writing.record import About, check_form, kept_names
@@ -40,7 +43,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 
 
 @click.command(cls=ModelCommand)
-@click.argument("inputs_", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
+@click.argument("names", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
 @layout_options
 @click.option(
@@ -54,16 +57,14 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 )  # fmt: skip
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]")
 @model_option
-@click.option("-d", "--dimensions", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]")
+@dimensions_option
 @click.option(
     "--as", "kind", type=click.Choice(["document", "query"]),
     help="A query gets the instruction before it. [default: what the model's name says, else document]",
 )  # fmt: skip
 @click.option("--task", type=click.Choice(list(TASKS)), help="A named instruction. [default: retrieval]")
 @click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English.")
-@click.option(
-    "--max-tokens", type=click.IntRange(1), help="A lower limit for a text than the model's own, end token included."
-)
+@max_tokens_option
 @click.option(
     "--too-long", type=click.Choice(["truncate", "error"]), default="truncate", show_default=True,
     help="What to do with a text above the limit.",
@@ -81,23 +82,17 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
     help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
 )
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
-@click.option(
-    "--cache/--no-cache", "cache", default=None,
-    help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
-)  # fmt: skip
-@click.option(
-    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
-    help="Let this running server compute, such as http://127.0.0.1:11434.",
-)  # fmt: skip
+@offline_option
+@cache_option
+@server_option
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
+@as_one(ModelOptions, "options")
 def embed(
-    inputs_: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
-    glob: str | None, model: str, dimensions: int | None, kind: Kind | None, task: str | None,
-    instruction: str | None, max_tokens: int | None, too_long: str, engine: EngineOptions, dtype: Dtype,
-    form: str | None, output: Path | None, resume: bool, force: bool, skip_errors: bool, offline: bool,
-    cache: bool | None, server: str | None, quiet: bool,
+    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
+    glob: str | None, kind: Kind | None, task: str | None, instruction: str | None, max_tokens: int | None,
+    too_long: str, dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool,
+    skip_errors: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
 
@@ -113,32 +108,27 @@ def embed(
     """
     # With --blank zeros or error a blank line is a text that is blank; else --lines passes over it.
     layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
-    form = choose_format(
-        form, None if output == Path("-") else output
-    )  # before `settle` follows a link: the link's suffix decides
+    # Before `settle` follows a link: the link's suffix decides.
+    form = choose_format(form, None if output == Path("-") else output)
     output = settle(output)
-    source = inputs.find(inputs_, texts, glob, layout, leave_out=output)
+    source = find(names, texts, glob, layout, leave_out=output)
     check_form(form, layout.keep, blank == "zeros", dtype)
     check_target(output, form, resume, force)
-    if not server:
-        check_dim(model, dimensions)
+    options.check_dim()
 
+    quiet = options.quiet
     _hint_at_records(source, layout, quiet)
     tally = Tally()
     n_bytes = source.n_bytes()
     tell = say if not quiet else _mute
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
-    n_texts = inputs.check(source, blank, skip_errors, tell)
+    n_texts = check(source, blank, skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
-    with (
-        stopping_cleanly(),
-        explained(engine),
-        in_use(computing(model, server, offline, quiet, cache, engine)) as embedder,
-    ):
+    with stopping_cleanly(), options.opened() as embedder:
         started = time.perf_counter()
-        request = EmbedRequest((), kind, task, instruction, dimensions, too_long == "truncate", max_tokens)
-        check_request(embedder, request, quiet)
+        request = EmbedRequest((), kind, task, instruction, options.dim, too_long == "truncate", max_tokens)
+        options.check(embedder, request)
         about = About(
             embedder.model, embedder.space(request), embedder.dim(request), dtype, kept_types, blank == "zeros"
         )
@@ -147,7 +137,7 @@ def embed(
             open_output(output, form, about, resume) as out,
             meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
             # Ctrl-C waits for a batch only where the output keeps its vectors and this process computes it.
-            between_batches(output is not None and form in RESUMABLE and not server) as batches,
+            between_batches(output is not None and form in RESUMABLE and not options.server) as batches,
         ):
             try:
                 Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank).go(
@@ -170,14 +160,13 @@ def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -
     if not n_kept:
         return ""
     if output is None:
-        done = "1 text was" if n_kept == 1 else f"{n_kept:,} texts were"
+        done = counted(n_kept, "text was", "texts were")
         return f"{done} written; with -o FILE.jsonl or FILE.npy a run can be continued"
     if form not in RESUMABLE:
         return f"nothing is kept of {counted(n_kept, 'text')}: only .jsonl and .npy outputs can be resumed"
-    texts = "1 text is" if n_kept == 1 else f"{n_kept:,} texts are"
     command = again("--resume", without="--force")
     same = ", given the same input" if None in source.paths else ""
-    return f"{texts} in {output}; go on with: {command}{same}"
+    return f"{counted(n_kept, 'text is', 'texts are')} in {output}; go on with: {command}{same}"
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:

@@ -6,13 +6,11 @@ Knows terminals and layouts; nothing of how hits were found.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from q3e_local.cli.commands.index_options import shown
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_json, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,16 +32,13 @@ _UNBROKEN = re.compile(
 _NOTHING = "\0"  # stands in no text that was read
 
 
-def print_json(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
+def print_records(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """A JSON object a line."""
-    import orjson
-
     from q3e_local.search.hits import as_record
 
     for hit, span in zip(hits, best, strict=True):
         fields = as_record(hit) | {"best": None if span is None else {"start": span.start, "end": span.end}}
-        sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+        print_json(fields)
 
 
 def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
@@ -56,7 +51,7 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     indent = len(str(len(hits))) + 2
-    is_explained = all(one.score >= other.score or one.score != one.score for one, other in pairwise(hits))
+    is_explained = all(hit.score >= after.score or hit.score != hit.score for hit, after in pairwise(hits))
     for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
         score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
         head = Text.assemble(
@@ -88,7 +83,7 @@ def _place(hit: Hit) -> str:
     """`notes/a.md:12`, `paper.pdf, page 3`, or the id of a text of no file."""
     if hit.file is None:
         return visible(hit.id)
-    name = visible(shown(hit.file))
+    name = visible(from_here(hit.file))
     if hit.line is not None:
         return f"{name}:{hit.line}"
     return f"{name}, page {hit.page}" if hit.page is not None else name
@@ -103,7 +98,7 @@ def _passage(text: str, best: Best | None, is_plain: bool) -> Text:
     first, last = max(start, marked[0]), max(start, min(end, marked[1]))
     opening, closing = ("»", "«") if is_plain and best is not None else ("", "")
     flowing = _flowing(text)
-    parts = (_printable(flowing[some]) for some in (slice(start, first), slice(first, last), slice(last, end)))
+    parts = (_printable(flowing[a:b]) for a, b in pairwise((start, first, last, end)))
     before, sentence, after = parts
     return Text.assemble(
         "…" if start else "",

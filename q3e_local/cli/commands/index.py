@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack
@@ -13,28 +12,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cli import DONE, SKIPPED
 from q3e_local.cli.again import again
 from q3e_local.cli.commands import index_files
 from q3e_local.cli.commands.index_options import (
     Loaded,
     advice_for,
-    chunks,
-    files,
     loading_options,
     model_of_index,
     say_waiting,
-    shown,
     which_index,
 )
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions
+from q3e_local.cli.exit_codes import DONE, SKIPPED
+from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_json, visible
 from q3e_local.errors import InputError, OptionError, Q3EError
 from q3e_local.search.database.places import files_of, locate
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -121,18 +119,18 @@ for command in (index_files.list_, index_files.show, index_files.rm, index_files
 @click.option("--json", "as_json", is_flag=True, help="The summary as a JSON object on stdout.")
 @click.option("--verbose", is_flag=True, help="Name every file that was skipped.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
+@as_one(ModelOptions, "options")
 def folders(
-    folders: tuple[Path, ...], db: Path | None, name: str | None, model: str | None, dimensions: int | None,
-    globs: tuple[str, ...], chunk_tokens: int | None, watch: bool, server: str | None, engine: EngineOptions,
-    offline: bool, cache: bool | None, as_json: bool, verbose: bool, quiet: bool,
+    folders: tuple[Path, ...], db: Path | None, name: str | None, globs: tuple[str, ...], chunk_tokens: int | None,
+    watch: bool, as_json: bool, verbose: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Bring an index up to date with folders, or make it."""
     path = locate(db, name)
     if not folders:
         raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
-    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=quiet)
-    with stopping_cleanly(), explained(engine), advice_for(server), loaded:
+    loaded = Loaded(options)
+    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=options.quiet)
+    with stopping_cleanly(), advice_for(options.server), loaded:
         return run.watching() if watch else run.once()
 
 
@@ -154,7 +152,7 @@ class _Run:
         self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
         self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
         self._started = 0.0
-        self._told: set[Skipped] = set()  # of earlier times
+        self._told: set[Skipped] = set()  # files that earlier runs of --watch named
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
@@ -170,7 +168,7 @@ class _Run:
                 say(f"{_kept(tally)}: {again()}")
             raise
         seconds = time.perf_counter() - self._started
-        untold = [one for one in tally.skipped if one not in self._told]
+        untold = [skipped for skipped in tally.skipped if skipped not in self._told]
         self._told.update(tally.skipped)
         if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold) + len(tally.missing)):
             return DONE
@@ -225,15 +223,12 @@ class _Run:
             )  # fmt: skip
 
     def _print_json(self, tally: Tally, seconds: float) -> None:
-        import orjson
-
         fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
         skipped = [
-            {"file": _utf8(one.path), "reason": one.reason, "expected": one.is_expected} for one in tally.skipped
+            {"file": _utf8(file.path), "reason": file.reason, "expected": file.is_expected} for file in tally.skipped
         ]
         about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
-        sys.stdout.buffer.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.buffer.flush()
+        print_json(about)
 
     def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
         counts = {
@@ -244,8 +239,8 @@ class _Run:
         }
         say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
         if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
-            patterns = " or ".join(f"--glob {one!r}" for one in self._globs)
-            where = ", ".join(visible(shown(str(folder))) for folder in self._folders)
+            patterns = " or ".join(f"--glob {glob!r}" for glob in self._globs)
+            where = ", ".join(visible(from_here(str(folder))) for folder in self._folders)
             say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
         for note in tally.notes:
             say(note)
@@ -256,16 +251,14 @@ class _Run:
         _report_faults(skipped, verbose=self._verbose)
         _report_expected(skipped, verbose=self._verbose)
         if tally.n_left_out:
-            stay = (
-                "was left out and stays as it was" if tally.n_left_out == 1 else "were left out and stay as they were"
-            )
-            say(f"{files(tally.n_left_out)} {stay}")
+            singular, plural = "file was left out and stays as it was", "files were left out and stay as they were"
+            say(counted(tally.n_left_out, singular, plural))
         from q3e_local.search.database import Database
 
         with Database.open(self._path) as database:
             facts = database.facts()
-        holds = f"{files(facts.n_files)}, {chunks(facts.n_chunks)}: {facts.space}, {size(facts.size_bytes)}"
-        say(f"{self._path} holds {holds}")
+        holds = f"{counted(facts.n_files, 'file')}, {counted(facts.n_chunks, 'chunk')}"
+        say(f"{self._path} holds {holds}: {facts.space}, {size(facts.size_bytes)}")
 
 
 class _Embedding:
@@ -297,29 +290,29 @@ def _kept(tally: Tally) -> str:
     n_done = tally.n_new + tally.n_changed
     if not n_done:
         return "no file is done yet; begin again with"
-    return f"{files(n_done)} {'is' if n_done == 1 else 'are'} done and kept; go on with the others by"
+    return f"{counted(n_done, 'file is', 'files are')} done and kept; go on with the others by"
 
 
 def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
-    _report_skipped([one for one in skipped if not one.is_expected], verbose=verbose)
+    _report_skipped([file for file in skipped if not file.is_expected], verbose=verbose)
 
 
 def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
-    expected = [one for one in skipped if one.is_expected]
+    expected = [file for file in skipped if file.is_expected]
     if verbose:
         _report_skipped(expected, verbose=True)
     elif expected:
-        say(f"passed over {files(len(expected))} that no text was expected in (--verbose)")
+        say(f"passed over {counted(len(expected), 'file')} that no text was expected in (--verbose)")
 
 
 def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in skipped:
-        by_reason[one.reason].append(visible(shown(str(one.path))))
+    for file in skipped:
+        by_reason[file.reason].append(visible(from_here(str(file.path))))
     for reason, names in by_reason.items():
-        some = names if verbose else names[:_NAMED_AT_MOST]
-        more = f" and {len(names) - len(some):,} more (--verbose)" if len(names) > len(some) else ""
-        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(some)}{more}")
+        named = names if verbose else names[:_NAMED_AT_MOST]
+        more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
+        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(named)}{more}")
 
 
 def _utf8(path: Path) -> str:

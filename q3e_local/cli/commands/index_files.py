@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.again import again
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.commands.index_options import (
     Loaded,
     advice_for,
-    chunks,
-    files,
+    db_option,
     loading_options,
     model_of_index,
     say_waiting,
-    shown,
 )
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
-from q3e_local.cli.progress import Meter, bar, meter
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions, quiet_option
+from q3e_local.cli.exit_codes import DONE
+from q3e_local.cli.option_groups import as_one, group
+from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.search.database.places import (
     DEFAULT_NAME,
@@ -41,23 +41,17 @@ from q3e_local.search.database.places import (
     option_of,
     strays,
 )
-from q3e_local.wording.counts import size
+from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
 
-_BYTES_PER_TOKEN = 4  # about, in most languages
 
-
-def _one_index(command: Callable[..., Any]) -> Callable[..., Any]:
-    """NAME, or `--name`, or `--db`; the parameters `name` and `db`."""
-    command = click.option(
-        "--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."
-    )(command)
-    command = click.option(
-        "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
-    )(command)
-    return click.argument("name", required=False, shell_complete=candidates.index)(command)
+_one_index = group(
+    click.argument("name", required=False, shell_complete=candidates.index),
+    db_option,
+    click.option("--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."),
+)
 
 
 def _name(name: str | None, option_name: str | None) -> str | None:
@@ -80,20 +74,21 @@ def list_(as_json: bool) -> int:
         click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
         for name, facts in found:
-            _print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
+            print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
         return DONE
     if not found:
         click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
         return DONE
-    width = max(4, *(len(name) for name, _ in found))
-    click.echo(f"{'name':<{width}}  {'files':>8}  {'chunks':>9}  {'size':>9}  {'changed':<16}  model")
-    for name, facts in found:
-        if isinstance(facts, str):
-            click.echo(f"{name:<{width}}  {facts}")
-            continue
-        columns = f"{facts.n_files:>8,}  {facts.n_chunks:>9,}  {size(facts.size_bytes):>9}  {_date(facts.changed_at)}"
-        click.echo(f"{name:<{width}}  {columns}  {visible(facts.space.model)}, dim {facts.space.dim}")
+    headings = ["name", "files", "chunks", "size", "changed", "model"]
+    print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
     return DONE
+
+
+def _row(name: str, facts: Facts | str) -> list[object]:
+    if isinstance(facts, str):
+        return [name, None, None, None, None, facts]
+    of_model = f"{facts.space.model}, dim {facts.space.dim}"
+    return [name, facts.n_files, facts.n_chunks, size(facts.size_bytes), _date(facts.changed_at), of_model]
 
 
 @click.command()
@@ -106,7 +101,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
 
     with Database.open(existing(db, _name(name, option_name))) as database:
         facts = database.facts()
-        records = {path: one for path, one in database.files().items() if not one.problem}
+        records = {path: file for path, file in database.files().items() if not file.problem}
     kinds: dict[str, int] = {}
     for record in records.values():
         kinds[record.kind] = kinds.get(record.kind, 0) + 1
@@ -114,10 +109,10 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         fields = {**_fields(facts), "kinds": kinds}
         if with_files:
             fields["list"] = [
-                {"file": one.path, "kind": one.kind, "chunks": one.n_chunks, "tokens": one.n_tokens}
-                for one in records.values()
+                {"file": file.path, "kind": file.kind, "chunks": file.n_chunks, "tokens": file.n_tokens}
+                for file in records.values()
             ]
-        _print_json(fields)
+        print_json(fields)
         return DONE
     of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
     lines = {
@@ -130,12 +125,10 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
         "made": _date(facts.created_at),
         "changed": _date(facts.changed_at),
     }
-    for what, said in lines.items():
-        click.echo(f"{what:<8} {visible(said)}")
+    print_facts(lines)
     if with_files:
-        click.echo(f"{'chunks':>8}  {'tokens':>10}  file")
-        for path, one in sorted(records.items()):
-            click.echo(f"{one.n_chunks:>8,}  {one.n_tokens:>10,}  {visible(shown(path))}")
+        rows = [(file.n_chunks, file.n_tokens, from_here(path)) for path, file in sorted(records.items())]
+        print_columns(["chunks", "tokens", "file"], rows)
     return DONE
 
 
@@ -160,10 +153,10 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
     path = existing(db, name)
     with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
         if below:
-            _forget(path, [Path(one) for one in below], yes)
+            _forget(path, [Path(folder) for folder in below], yes)
         elif is_sure(f"delete {path} {_with_what(path)}?", yes):
-            for one in files_of(path):
-                one.unlink(missing_ok=True)
+            for file in files_of(path):
+                file.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
     return DONE
 
@@ -174,17 +167,17 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 
     with Database.open(path) as database:
         ordered = sorted(database.files())
-        paths = {one for folder in folders for one in below(folder, ordered)}
+        paths = {file for folder in folders for file in below(folder, ordered)}
         if not paths:
             raise InputError(f"{path} has no files below {', '.join(map(str, folders))}")
-        if is_sure(f"{path}: forget {files(len(paths))}?", yes):
-            click.echo(f"forgot {files(database.remove_files(paths))}")
+        if is_sure(f"{path}: forget {counted(len(paths), 'file')}?", yes):
+            click.echo(f"forgot {counted(database.remove_files(paths), 'file')}")
 
 
 def _with_what(path: Path) -> str:
-    """What goes with it. What cannot be opened any more can be deleted, if its name is that of an index."""
+    """The chunks that go with a file. A file that cannot be opened is deleted only if its name is an index's."""
     try:
-        return f"with {chunks(_facts(path).n_chunks)}"
+        return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
         if path.suffix != SUFFIX or not path.is_file():
             raise
@@ -198,20 +191,20 @@ def _with_what(path: Path) -> str:
     help="Its suffix says the format: .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl).",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@quiet_option
 def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
     """Write all chunks with their vectors to a file."""
-    from q3e_local.search import export as exporting
     from q3e_local.search.database import Database
+    from q3e_local.search.export import export as write_chunks
 
     path = existing(db, _name(name, option_name))
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
-        written = exporting.export(
+        written = write_chunks(
             database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
         )
     if not quiet:
-        say(f"{chunks(total)}, {database.space}: {', '.join(map(str, written))}")
+        say(f"{counted(total, 'chunk')}, {database.space}: {', '.join(map(str, written))}")
     return DONE
 
 
@@ -220,11 +213,9 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @model_of_index
 @loading_options
 @engine_options
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
-def rebuild(
-    name: str | None, option_name: str | None, db: Path | None, model: str | None, dimensions: int | None,
-    server: str | None, engine: EngineOptions, offline: bool, cache: bool | None, quiet: bool,
-) -> int:  # fmt: skip
+@quiet_option
+@as_one(ModelOptions, "options")
+def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> int:
     """Embed all chunks of an index again, with another model or dim.
 
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
@@ -234,9 +225,9 @@ def rebuild(
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
     path = existing(db, _name(name, option_name))
-    loaded = Loaded(model, dimensions, offline, quiet, cache, engine, server)
+    loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), explained(engine), advice_for(server), loaded:
+    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
         facts = _facts(path)
         if not loaded.is_chosen:
             raise OptionError(
@@ -254,14 +245,14 @@ def rebuild(
                         on_batch=embedding.on_batch,
                     )  # fmt: skip
             except KeyboardInterrupt:
-                n_kept, total = embedding.n_kept, chunks(facts.n_chunks)
+                n_kept, total = embedding.n_kept, counted(facts.n_chunks, "chunk")
                 raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
     if not quiet:
         if facts.space.is_same(done.space):
             say("there is nothing to do: these are its vectors already")
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"
-            say(f"{chunks(done.n_chunks)} {how} in {time.perf_counter() - started:.1f} s")
+            say(f"{counted(done.n_chunks, 'chunk')} {how} in {time.perf_counter() - started:.1f} s")
         say(f"{path} holds {done.space}")
         if not done.is_compact:
             say(f"the room of the old vectors is not free yet: {done.why_not}")
@@ -275,7 +266,7 @@ class _Rebuilding:
 
     def __init__(self, facts: Facts, batches: Batches) -> None:
         self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
-        self.n_bytes = facts.n_tokens * _BYTES_PER_TOKEN
+        self.n_bytes = facts.n_tokens * BYTES_PER_TOKEN
         self.n_kept = 0
         self._is_at_work = False
 
@@ -284,9 +275,9 @@ class _Rebuilding:
         n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
         n_tokens = self._n_tokens * n_more // self._n_chunks
         if self._is_at_work:
-            self.show.kept(n_tokens * _BYTES_PER_TOKEN, n_tokens, n_more)
+            self.show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
         else:  # by an earlier run
-            self.show.skipped(n_tokens * _BYTES_PER_TOKEN, n_chunks)
+            self.show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
         self._is_at_work = True
         if n_chunks < n_total:
             self._batches.check()
@@ -314,9 +305,3 @@ def _fields(facts: Facts) -> dict[str, Any]:
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
-
-
-def _print_json(fields: dict[str, Any]) -> None:
-    import orjson
-
-    sys.stdout.buffer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))

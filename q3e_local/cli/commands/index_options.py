@@ -3,98 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.engine_options import EngineOptions
-from q3e_local.cli.computing.loading import check_dim, in_use, load
-from q3e_local.cli.computing.local_or_remote import on_server
+from q3e_local.cli.computing.model_options import ModelOptions, cache_option, offline_option, server_option
+from q3e_local.cli.option_groups import group
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.database.places import quoted
-from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel
     from q3e_local.search.database.records import IndexSpace
 
 
-def which_index(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--db` and `--name`."""
-    command = click.option(
-        "--name",
-        metavar="NAME",
-        shell_complete=candidates.index,
+db_option = click.option(
+    "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
+)
+which_index = group(
+    db_option,
+    click.option(
+        "--name", metavar="NAME", shell_complete=candidates.index,
         help="An index in the data folder. [default: default]",
-    )(command)
-    return click.option(
-        "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="An index in a file anywhere."
-    )(command)
-
-
-def model_of_index(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--model` and `--dimensions`."""
-    command = click.option(
-        "-d", "--dimensions", type=int,
-        help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
-    )(command)  # fmt: skip
-    return click.option(
+    ),
+)  # fmt: skip
+model_of_index = group(
+    click.option(
         "-m", "--model", shell_complete=candidates.model_or_file,
         help="A model's name, a path to a .gguf file, or demo. "
         f"[default: the index's own; of a new one Q3E_MODEL, or {DEFAULT_MODEL}]",
-    )(command)  # fmt: skip
-
-
-def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--server`, `--offline` and `--cache`."""
-    command = click.option(
-        "--cache/--no-cache", "cache", default=None,
-        help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
-    )(command)  # fmt: skip
-    command = click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")(command)
-    return server_option(command)
-
-
-server_option = click.option(
-    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
-    help="Let this running server compute, such as http://127.0.0.1:11434; the index stays here.",
+    ),
+    click.option(
+        "-d", "--dimensions", "dim", type=int,
+        help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
+    ),
 )  # fmt: skip
-
-
-def shown(path: str) -> str:
-    """A path as the user would name it from here: relative to where they stand, if it is below."""
-    try:
-        return Path(path).relative_to(Path.cwd()).as_posix()
-    except (ValueError, OSError):  # elsewhere; or the folder they stand in is gone
-        return path
-
-
-def files(n_files: int) -> str:
-    """So many files."""
-    return counted(n_files, "file")
-
-
-def chunks(n_chunks: int) -> str:
-    """So many chunks."""
-    return counted(n_chunks, "chunk")
+loading_options = group(server_option, offline_option, cache_option)
 
 
 def say_waiting(path: Path) -> None:
-    """Another run has the index."""
+    """Say on stderr that another process holds this index and that we wait for it."""
     say(f"another run is at work on {path}; waiting for it to end")
 
 
 @contextmanager
 def advice_for(server: str | None) -> Iterator[None]:
-    """Within it, what to do about an index of another space is said with the server that has the model."""
+    """Add `--server` to the command that an error within the block advises, where a server has the model."""
     try:
         yield
     except SpaceMismatchError as error:
@@ -103,38 +64,28 @@ def advice_for(server: str | None) -> Iterator[None]:
         raise SpaceMismatchError(error.message, f"{error.command} --server {quoted(server)}") from None
 
 
-class Loaded:
-    """The model of a command, loaded when it is needed first, and closed at the end of the block."""
+class Loaded(ExitStack):
+    """The model of a command. The first call loads it, the end of the block closes it."""
 
-    def __init__(
-        self,
-        model: str | None,
-        dim: int | None,
-        offline: bool,
-        quiet: bool,
-        cache: bool | None,
-        engine: EngineOptions,
-        server: str | None,
-    ) -> None:
-        self._model, self._dim, self._server = model, dim, server
-        self._offline, self._quiet, self._cache, self._engine = offline, quiet, cache, engine
-        self._opened = ExitStack()
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        self._options = options
         self._embedder: TextModel | None = None
         self._space: IndexSpace | None = None
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the user said anything about the model, which must then be the index's."""
-        return self._model is not None or self._dim is not None
+        """Whether the user named a model or a dim, which must then be the index's."""
+        return self._options.model is not None or self._options.dim is not None
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:
-        """The model asked for, else that of the index, and the space of its vectors."""
+        """The model of the options, else the index's, and the space of its vectors."""
         from q3e_local.search.documents import DOCUMENT_TASK, space_of
 
         if self._embedder is None or self._space is None:
-            self._embedder = self._opened.enter_context(in_use(self._loaded(index)))
-            is_same_model = index is not None and index.digest == self._embedder.digest
-            dim = index.dim if index is not None and is_same_model and self._dim is None else self._dim
+            self._embedder, dim = self._loaded(index), self._options.dim
+            if index is not None and dim is None and index.digest == self._embedder.digest:
+                dim = index.dim
             try:
                 self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
             except OptionError as error:
@@ -142,25 +93,13 @@ class Loaded:
         return self._embedder, self._space
 
     def _loaded(self, index: IndexSpace | None) -> TextModel:
-        own = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
-        model = self._model or own
-        if self._server:
-            return on_server(model, self._server, self._cache, self._engine)
-        check_dim(model, self._dim)
-        settings = {**self._engine.config, "self_tuning": True}
+        default = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
+        options = replace(self._options, model=self._options.model or default)
         try:
-            return load(model, self._offline, self._quiet, cache=chosen(self._cache), **settings)
+            return self.enter_context(options.opened())
         except (UnknownModelError, ModelFileError) as error:
-            if index is None or self._model is not None:
+            if index is None or self._options.model is not None or options.server:
                 raise
             raise type(error)(
                 f"the index holds {index}, and that model cannot be used: {error}\nsay where it is with --model"
             ) from None
-
-    def __enter__(self) -> Loaded:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._opened.__exit__(kind, error, traceback)

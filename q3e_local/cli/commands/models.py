@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
-from q3e_local.cli.computing.loading import announce
-from q3e_local.cli.computing.loading import pull as pull_with_bar
+from q3e_local.cli.computing.loading import announce, pull_with_bar
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.writing.show import print_columns, print_facts, print_json
 from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import OptionError
 from q3e_local.models import catalog, installed
@@ -54,13 +53,13 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
         for line in announce(card, file, source):
             click.echo(line, err=True)
     with stopping_cleanly():
-        one = pull_with_bar(card, file, source, offline, keep, quiet)
-    click.echo(f"{one.name} is at {one.path}")
+        model = pull_with_bar(card, file, source, offline, keep, quiet)
+    click.echo(f"{model.name} is at {model.path}")
     if folder is not None:
         from q3e_local.models import bundle
 
         with stopping_cleanly(), bar(quiet) as show:
-            target = bundle.export(one, card, folder, lambda done, total: show("copying", done, total))
+            target = bundle.export(model, card, folder, lambda done, total: show("copying", done, total))
         click.echo(f"copied to {target}, with {bundle.SUMS}")
     return DONE
 
@@ -79,18 +78,16 @@ def list_(with_missing: bool, as_json: bool) -> int:
     if with_missing:
         _list_all(found, as_json)
     elif as_json:
-        _print_json([_fields(one) for one in found])
+        print_json([_fields(model) for model in found])
     else:
-        width = max((len(one.name) for one in found), default=4)
-        click.echo(f"{'name':<{width}}  {'size':>9}  {'origin':<8}  path")
-        for one in found:
-            click.echo(f"{one.name:<{width}}  {size(one.size_bytes):>9}  {one.origin:<8}  {one.path}")
-        n_missing = len(_of_cards().keys() - {one.name for one in found})
+        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in found]
+        print_columns(["name", "size", "origin", "path"], rows, right=["size"])
+        n_missing = len(_of_cards().keys() - {model.name for model in found})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
-        for one in installed.gone():
-            click.echo(f"{one.name} is gone: {installed.what_is_gone(one)}", err=True)
+        for model in installed.gone():
+            click.echo(f"{model.name} is gone: {installed.what_is_gone(model)}", err=True)
     return DONE
 
 
@@ -99,29 +96,35 @@ def _list_all(found: list[Installed], as_json: bool) -> None:
     from q3e_local import machine
     from q3e_local.models import fitting
 
-    here, usable = {one.name: one for one in found}, machine.usable_memory()
+    here, usable = {model.name: model for model in found}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
-        one = here.pop(name, None)
-        size_bytes = file.size_bytes if one is None else one.size_bytes
+        model = here.pop(name, None)
+        size_bytes = file.size_bytes if model is None else model.size_bytes
         memory = fitting.needed_bytes(card, size_bytes)
         about = (
-            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None} if one is None else _fields(one)
+            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None}
+            if model is None
+            else _fields(model)
         )
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
-    rows += [{**_fields(one), "memory_bytes": None, "fits": None, "description": None} for one in here.values()]
+    rows += [{**_fields(model), "memory_bytes": None, "fits": None, "description": None} for model in here.values()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
-    width = max(len(row["name"]) for row in rows)
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'memory':>9}  on this machine")
-    for row in rows:
-        needed = "" if row["memory_bytes"] is None else size(row["memory_bytes"])
-        where = row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory")
-        click.echo(f"{row['name']:<{width}}  {size(row['size_bytes']):>9}  {needed:>9}  {where}")
-    own = read_aliases()
-    if own:
-        click.echo(f"names of your own: {', '.join(own)}", err=True)
+    lines = [
+        (
+            row["name"],
+            size(row["size_bytes"]),
+            "" if row["memory_bytes"] is None else size(row["memory_bytes"]),
+            row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory"),
+        )
+        for row in rows
+    ]
+    print_columns(["name", "size", "memory", "on this machine"], lines, right=["size", "memory"])
+    aliases = read_aliases()
+    if aliases:
+        click.echo(f"names of your own: {', '.join(aliases)}", err=True)
 
 
 def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
@@ -130,10 +133,6 @@ def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
         for card in catalog.cards().values()
         for quantization, file in card.files.items()
     }
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @click.command()
@@ -183,8 +182,7 @@ def show(name: str, as_json: bool) -> int:
         "memory_bytes": memory,
     }
     if as_json:
-        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-        sys.stdout.buffer.write(orjson.dumps(facts, option=option))
+        print_json(facts)
         return DONE
     lines = {
         "name": found.name,
@@ -206,10 +204,7 @@ def show(name: str, as_json: bool) -> int:
         "checked": checked,
     }
     lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
-    width = max(map(len, lines))
-    for label, value in lines.items():
-        if value is not None:
-            click.echo(f"{label:<{width}}  {value}")
+    print_facts(lines)
     return DONE
 
 
@@ -262,9 +257,9 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
         else:
             total = path.stat().st_size if path.exists() else 0
             taken = [installed.import_file(path, name, lambda done: show("checking", done, total))]
-    for one in taken:
-        click.echo(f"{one.name} is at {one.path}")
-        click.echo(f"Use it with -m {one.name}; check it with: q3e-local verify {one.name}", err=True)
+    for model in taken:
+        click.echo(f"{model.name} is at {model.path}")
+        click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)
     return DONE
 
 
@@ -272,10 +267,10 @@ def _meaning(defaults: Defaults) -> str | None:
     """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
     if defaults == Defaults():
         return None
-    own = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
-    given = [f"{name} {value}" for name, value in own.items() if value is not None]
-    return ", ".join(["queries" if defaults.kind == "query" else "documents", *given])
+    values = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
+    changed = [f"{name} {value}" for name, value in values.items() if value is not None]
+    return ", ".join(["queries" if defaults.kind == "query" else "documents", *changed])
 
 
-def _fields(one: Installed) -> dict[str, Any]:
-    return {"name": one.name, "size_bytes": one.size_bytes, "origin": one.origin, "path": str(one.path)}
+def _fields(model: Installed) -> dict[str, Any]:
+    return {"name": model.name, "size_bytes": model.size_bytes, "origin": model.origin, "path": str(model.path)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-import orjson
 
-from q3e_local.cli import DONE, FAILED, candidates
+from q3e_local.cli import candidates
+from q3e_local.cli.exit_codes import DONE, FAILED
+from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelNotHereError
 from q3e_local.wording.counts import size
 
@@ -28,24 +28,25 @@ def ps(server: str | None, as_json: bool) -> int:
     """List the models that a running server has loaded."""
     found = _ask(server, "GET", "/api/ps")["models"]
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
+        print_json(found)
         return DONE
     if not found:
         click.echo("no model is loaded", err=True)
         return DONE
-    width = max(4, *(len(model["name"]) for model in found))
-    click.echo(f"{'name':<{width}}  {'size':>9}  {'processor':<9}  {'kernels':<7}  {'context':>7}  until")
-    faster: dict[str, None] = {}  # in order, each once
-    for model in found:
-        on_gpu = model.get("size_vram", 0) > 0
-        kernels = model.get("kernels", {})  # none where it is Ollama that answers
-        faster |= dict.fromkeys(kernels.get("faster", ()))
-        click.echo(
-            f"{model['name']:<{width}}  {size(model['size']):>9}  {'GPU' if on_gpu else 'CPU':<9}  "
-            f"{kernels.get('variant', ''):<7}  {model.get('context_length', 0):>7,}  "
-            f"{_until(model.get('expires_at'))}"
+    kernels = [model.get("kernels", {}) for model in found]  # empty where it is Ollama that answers
+    rows = [
+        (
+            model["name"],
+            size(model["size"]),
+            "GPU" if model.get("size_vram", 0) > 0 else "CPU",
+            of_model.get("variant", ""),
+            model.get("context_length", 0),
+            _until(model.get("expires_at")),
         )
-    for hint in faster:
+        for model, of_model in zip(found, kernels, strict=True)
+    ]
+    print_columns(["name", "size", "processor", "kernels", "context", "until"], rows, right=["size"])
+    for hint in dict.fromkeys(hint for of_model in kernels for hint in of_model.get("faster", ())):
         click.echo(f"for more speed, {hint}", err=True)
     return DONE
 
@@ -57,7 +58,7 @@ def stop(name: str, server: str | None) -> int:
     """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
     from q3e_local.cli.computing.remote.connection import ServerRefusedError
 
-    until, told = time.monotonic() + _PATIENCE_S, False
+    until, is_waiting = time.monotonic() + _PATIENCE_S, False
     while True:
         try:
             found = _ask(server, "POST", "/q3e/stop", {"model": name})
@@ -66,14 +67,14 @@ def stop(name: str, server: str | None) -> int:
                 raise
             raise ModelNotHereError(str(error)) from None
         if found["is_gone"]:
-            click.echo(f"{name} is unloaded" if found["was_loaded"] or told else f"{name} was not loaded")
+            click.echo(f"{name} is unloaded" if found["was_loaded"] or is_waiting else f"{name} was not loaded")
             return DONE
         if time.monotonic() > until:
             click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)
             return FAILED
-        if not told:
+        if not is_waiting:
             click.echo(f"{name} is at work; waiting until it has finished", err=True)
-            told = True
+            is_waiting = True
 
 
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:

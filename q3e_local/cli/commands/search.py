@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from q3e_local.cache.choose import chosen
-from q3e_local.cli import DONE, candidates
-from q3e_local.cli.commands.index_options import advice_for, server_option, which_index
-from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
-from q3e_local.cli.computing.loading import load
-from q3e_local.cli.computing.local_or_remote import on_server
+from q3e_local.cli import candidates
+from q3e_local.cli.commands.index_options import advice_for, which_index
+from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
+from q3e_local.cli.exit_codes import DONE
+from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
@@ -67,18 +67,15 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
-@click.option(
-    "--cache/--no-cache", "cache", default=None,
-    help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
-)  # fmt: skip
+@cache_option
 @server_option
 @engine_options
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@as_one(ModelOptions, "options")
 def search(
-    question: tuple[str, ...], db: Path | None, name: str | None, model: str | None, k: int, task: str | None,
-    instruction: str | None, path: str | None, since: datetime | None, min_score: float | None, hybrid: bool,
-    vectors: bool, words: bool, exact: bool, no_best: bool, as_json: bool, as_text: bool, cache: bool | None,
-    server: str | None, engine: EngineOptions, quiet: bool,
+    question: tuple[str, ...], db: Path | None, name: str | None, k: int, task: str | None, instruction: str | None,
+    path: str | None, since: datetime | None, min_score: float | None, hybrid: bool, vectors: bool, words: bool,
+    exact: bool, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
@@ -90,7 +87,7 @@ def search(
       q3e-local search "error PRJ-2041" --path 'notes/**' --since 30d -k 10
       q3e-local search 预算 --words-only --db notes.q3e
     """
-    from q3e_local.cli.commands.hits import print_json, print_text
+    from q3e_local.cli.commands.hits import print_records, print_text
     from q3e_local.search.database import Database
     from q3e_local.search.index import VectorIndex
 
@@ -101,11 +98,11 @@ def search(
     if mode == "words" and min_score is not None:
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     file = existing(db, name)
-    with stopping_cleanly(), explained(engine), advice_for(server), ExitStack() as stack:
+    with stopping_cleanly(), advice_for(options.server), ExitStack() as stack:
         database = stack.enter_context(Database.open(file))
         embedder: TextModel | None = None
         if mode != "words":
-            embedder = _embedder(stack, file, database.space, model, quiet, cache, server, engine)
+            embedder = _embedder(stack, file, database.space, options)
         index = VectorIndex(database, embedder)
         found = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
@@ -113,15 +110,15 @@ def search(
         if min_score is not None:
             found = replace(found, hits=tuple(hit for hit in found.hits if hit.score >= min_score))
         best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
-        if engine.explain:
+        if options.engine.explain:
             for line in (*found.explained, *([how] if how else [])):
                 click.echo(line, err=True)
         to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
         if to_people:
             print_text(found.hits, best)
         else:
-            print_json(found.hits, best)
-        if not found.hits and not quiet:
+            print_records(found.hits, best)
+        if not found.hits and not options.quiet:
             _say_nothing_found(len(index), path, since, min_score)
     return DONE
 
@@ -133,14 +130,14 @@ def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
         "vectors": ("--vector-only", vectors),
         "words": ("--words-only", words),
     }
-    given = [mode for mode, (_, is_given) in options.items() if is_given]
-    if len(given) > 1:
-        raise OptionError(f"{' and '.join(options[mode][0] for mode in given)} exclude each other")
-    return given[0] if given else "auto"
+    wanted = [mode for mode, (_, is_wanted) in options.items() if is_wanted]
+    if len(wanted) > 1:
+        raise OptionError(f"{' and '.join(options[mode][0] for mode in wanted)} exclude each other")
+    return wanted[0] if wanted else "auto"
 
 
 def _question(words: tuple[str, ...]) -> str:
-    """The question as given, or from stdin. Raises OptionError for none."""
+    """The question of the command line, or of stdin. Raises OptionError where there is none."""
     if words in ((), ("-",)):
         if sys.stdin is None or (not words and sys.stdin.isatty()):
             raise OptionError('ask something, as in: q3e-local search "what did we decide?"')
@@ -155,16 +152,7 @@ def _question(words: tuple[str, ...]) -> str:
     return text.strip()
 
 
-def _embedder(
-    stack: ExitStack,
-    file: Path,
-    space: IndexSpace,
-    model: str | None,
-    quiet: bool,
-    cache: bool | None,
-    server: str | None,
-    engine: EngineOptions,
-) -> TextModel:
+def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOptions) -> TextModel:
     """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
     if not space.digest:
         raise OptionError(
@@ -172,15 +160,12 @@ def _embedder(
             f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
         )
     try:
-        if server:
-            remote = stack.enter_context(on_server(model or space.model, server, cache, engine, may_explain=True))
-            remote.check(EmbedRequest((), "query"))
-            return remote
-        return stack.enter_context(
-            load(model or space.model, offline=True, quiet=quiet, cache=chosen(cache), **engine.config)
-        )
+        options = replace(options, model=options.model or space.model, offline=True)
+        embedder = stack.enter_context(options.opened(for_a_question=True))
+        embedder.check(EmbedRequest((), "query"))
+        return embedder
     except ModelError as error:
-        where = "give its name on the server with --model" if server else "say where it is with --model"
+        where = "give its name on the server with --model" if options.server else "say where it is with --model"
         raise type(error)(
             f"{file} holds {space}, and that model cannot be used: {error}\n"
             f"{where}, or search without it: --words-only"
@@ -192,12 +177,12 @@ def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list
     from q3e_local.search.best_sentence import by_vectors, by_words
 
     best = [by_words(question, hit.text) for hit in found.hits]
-    left = [place for place, one in enumerate(best) if one is None]
+    left = [place for place, sentence in enumerate(best) if sentence is None]
     n_by_words = len(best) - len(left)
     if left and embedder is not None and found.vector is not None:
         texts = [found.hits[place].text for place in left]
-        for place, one in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
-            best[place] = one
+        for place, sentence in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
+            best[place] = sentence
     n_by_meaning = sum(best[place] is not None for place in left)
     none = len(left) - n_by_meaning
     how = f"best sentences: {n_by_words} by words, {n_by_meaning} by meaning"
@@ -208,10 +193,9 @@ def _say_nothing_found(n_chunks: int, path: str | None, since: datetime | None, 
     if not n_chunks:
         why = "the index is empty; index a folder that has text in it"
     elif path is not None or since is not None or min_score is not None:
-        given = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
-        why = (
-            f"nothing was found; look without {' and '.join(name for name, one in given.items() if one is not None)}"
-        )
+        filters = {"--path, in which case matters": path, "--since": since, "--min-score": min_score}
+        used = [option for option, value in filters.items() if value is not None]
+        why = f"nothing was found; look without {' and '.join(used)}"
     else:
         why = "nothing was found"
     click.echo(why, err=True)

@@ -12,6 +12,7 @@ import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, EngineOptions, ModelCommand, engine_options
+from q3e_local.cli.computing.model_options import cache_option
 from q3e_local.errors import OptionError
 
 if TYPE_CHECKING:
@@ -57,10 +58,7 @@ SERVER_VARIABLES = (
     "--max-body-bytes", type=int, metavar="BYTES",
     help="Size of one request. [env: Q3E_MAX_BODY_BYTES] [default: 33554432]",
 )  # fmt: skip
-@click.option(
-    "--cache/--no-cache", "cache", default=None,
-    help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
-)  # fmt: skip
+@cache_option
 @click.option(
     "--unix-socket", type=click.Path(path_type=Path), help="Listen on this socket instead. [env: Q3E_UNIX_SOCKET]"
 )

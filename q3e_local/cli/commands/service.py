@@ -16,10 +16,11 @@ from typing import Any
 
 import click
 
-from q3e_local.cli import DONE, FAILED
 from q3e_local.cli.commands import units
 from q3e_local.cli.commands.serve import SERVER_VARIABLES, chosen_settings, serve
+from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.errors import OptionError, OutputError, Q3EError
+from q3e_local.files import land
 from q3e_local.folders import config_folder
 from q3e_local.models import installed
 from q3e_local.wording.address import Address
@@ -63,13 +64,10 @@ def print_(options: tuple[str, ...]) -> int:
 def install(force: bool, options: tuple[str, ...]) -> int:
     """Write the file, and say how to switch it on."""
     place, content = units.place(), _content(options)
-    partial = place.path.with_name(f".{place.path.name}.{os.getpid()}.partial")
     try:
         if place.path.exists() and not force and place.path.read_text(encoding="utf-8") != content:
             raise OutputError(f"{place.path} exists with other content; replace it with --force")
-        place.path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(place.path)
+        land(place.path, content)
     except OSError as error:
         raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
     click.echo(f"wrote {place.path}")
@@ -178,24 +176,24 @@ def _content(options: Sequence[str]) -> str:
 
 
 def _options(params: dict[str, Any]) -> list[str]:
-    """The options as they were given, with paths that mean the same from every folder."""
+    """The options as they stand on the command line, with paths that mean the same from every folder."""
     from q3e_local.server.local.indexes import path_of
 
     written = []
     for option in serve.params:
         value = params[option.name or ""]
-        for one in value if isinstance(value, tuple) else (value,):
-            if one is None or (one is False and not option.secondary_opts):
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is None or (each is False and not option.secondary_opts):
                 continue
-            if isinstance(one, bool):
-                written.append(option.opts[0] if one else option.secondary_opts[0])
+            if isinstance(each, bool):
+                written.append(option.opts[0] if each else option.secondary_opts[0])
                 continue
             is_path = (
                 option.name == "unix_socket"
-                or (option.name == "models" and installed.path_of(one) is not None)
-                or (option.name == "indexes" and path_of(one) is not None)
+                or (option.name == "models" and installed.path_of(each) is not None)
+                or (option.name == "indexes" and path_of(each) is not None)
             )
-            written += [option.opts[0], _absolute(str(one)) if is_path else str(one)]
+            written += [option.opts[0], _absolute(str(each)) if is_path else str(each)]
     return written
 
 

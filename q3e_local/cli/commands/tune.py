@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
-from q3e_local.cli import DONE
-from q3e_local.cli.computing.engine_options import model_option
 from q3e_local.cli.computing.loading import locate
+from q3e_local.cli.computing.model_options import model_option, offline_option
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
+from q3e_local.cli.writing.show import print_boxed, print_json
 from q3e_local.errors import OutputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from q3e_local.checks.tune import Row, TuneResult
     from q3e_local.llama.settings.defaults import Tuned
     from q3e_local.llama.settings.kept import Place
-
-_WIDTH = 100  # of a table that goes to no terminal
 
 
 @click.command()
@@ -33,7 +28,7 @@ _WIDTH = 100  # of a table that goes to no terminal
     "--seconds", type=click.FloatRange(0), default=50, show_default=True, help="How long to measure, at most."
 )
 @click.option("--reset", is_flag=True, help="Forget what was found for this model, and measure nothing.")
-@click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
@@ -46,9 +41,9 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     """
     if reset:
         return _reset(model)
-    from q3e_local.checks import tune as tuning
+    from q3e_local.checks.tune import tune as measured
     from q3e_local.gguf.model_file import inspect
-    from q3e_local.llama.settings import kept as tuned
+    from q3e_local.llama.settings.kept import keep
 
     def tell(what: str) -> None:
         if is_shown(quiet):
@@ -58,13 +53,13 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         located = locate(model, offline, quiet)
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            found, place = tuning.tune(located.path, seconds, tell)
+            found, place = measured(located.path, seconds, tell)
     digest = inspect(located.path).digest
     rows = [asdict(row) for row in found.rows]
     kept, best = None, found.best
     if found.is_anything:
         try:
-            file, best = tuned.keep(digest, place, found.best, rows)
+            file, best = keep(digest, place, found.best, rows)
             kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
@@ -72,8 +67,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
         result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
         result |= {"rows": rows, "left_out": found.left_out}
-        option = orjson.OPT_APPEND_NEWLINE
-        sys.stdout.buffer.write(orjson.dumps(result | {"seconds": found.seconds}, option=option))
+        print_json(result | {"seconds": found.seconds})
     else:
         _print(located.name, place, found, best)
     return DONE
@@ -81,11 +75,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 def _reset(model: str) -> int:
     from q3e_local.gguf.model_file import inspect
-    from q3e_local.llama.settings import kept as tuned
+    from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
-    n_files = tuned.forget(inspect(located.path).digest)
+    n_files = forget(inspect(located.path).digest)
     click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
     return DONE
 
@@ -99,17 +93,12 @@ def _from_before(found: TuneResult, best: Tuned) -> dict[str, Any]:
 
 
 def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
-    from rich.console import Console
-
     from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
         f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
     )
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=_WIDTH)
-    console.print(_table("tokens a second, by length of the texts", found.rows))
+    _print_rows(found.rows)
     for what in found.left_out:
         click.echo(f"left out: {what}")
     if not found.is_anything:
@@ -121,28 +110,26 @@ def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
         click.echo(f"kept from before: {_listed(before)}")
 
 
-def _table(title: str, rows: list[Row]) -> Table:
-    from rich.table import Table
-
+def _print_rows(rows: list[Row]) -> None:
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
     # On a terminal of 80 columns a column for it would leave no room for the figures.
     ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
-    caption = "\n".join(ended) or None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
-    for heading in ("setting", "value"):
-        table.add_column(heading, no_wrap=True)
-    for heading in [*sizes, "ratio", "rounds", ""]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    cells = [
+        [
             row.setting,
             str(row.value),
             *(f"{row.speeds[size]:,.0f}" if size in row.speeds else "" for size in sizes),
             "" if row.ratio is None else f"{row.ratio:.2f}",
             str(row.n_rounds),
             "best" if row.is_best else "",
-        )
-    return table
+        ]
+        for row in rows
+    ]
+    print_boxed(
+        ["setting", "value", *sizes, "ratio", "rounds", ""], cells, n_left=2,
+        title="tokens a second, by length of the texts", title_justify="left",
+        caption="\n".join(ended) or None, caption_justify="left", padding=(0, 0, 0, 1),
+    )  # fmt: skip
 
 
 def _listed(values: dict[str, Any]) -> str:

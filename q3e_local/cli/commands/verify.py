@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import orjson
 
-from q3e_local.cli import DONE, FAILED, candidates
-from q3e_local.cli import texts as inputs
+from q3e_local.cli import candidates
 from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.progress import bar, meter
-from q3e_local.cli.texts import Layout
+from q3e_local.cli.texts import Layout, find
+from q3e_local.cli.writing.show import print_json
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.models.catalog import DEFAULT_MODEL
@@ -56,7 +55,7 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     if against is not None:
         found["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+        print_json(found)
     else:
         _print(found, report.summary)
     return DONE if report.is_ok else FAILED
@@ -96,7 +95,7 @@ def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any
 
 def _read_texts(path: str) -> list[str]:
     read: list[str] = []
-    for item in inputs.find([path], [], None, Layout(lines=True)).read():
+    for item in find([path], [], None, Layout(lines=True)).read():
         if item.problem is not None:
             raise InputError(f"{item.id} {item.problem}")
         read.append(item.text)
@@ -117,24 +116,24 @@ def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bo
         ):
             request = EmbedRequest(texts, "document", truncate=True)
             vectors = []
-            for size, one in zip(n_bytes, embedder.stream(request, show.computed), strict=True):
-                if isinstance(one, TextError):
-                    raise one
-                show.kept(size, one.prompt_tokens, cached=one.cached)
-                vectors.append(one.vector)
+            for size, result in zip(n_bytes, embedder.stream(request, show.computed), strict=True):
+                if isinstance(result, TextError):
+                    raise result
+                show.kept(size, result.prompt_tokens, cached=result.cached)
+                vectors.append(result.vector)
             both.append(np.stack(vectors))
     ours, theirs = both
     full = min(ours.shape[1], theirs.shape[1])
     dims = [full, *(dim for dim in _DIMS if dim < full)]
     return [
         {
-            "dim": one.dim,
+            "dim": compared.dim,
             "n_texts": len(texts),
-            "cosine": _spread(one.cosines) if len(one.cosines) else None,
-            "same_nearest": round(one.same_nearest, 4),
-            f"overlap_at_{one.k}": round(one.overlap, 4),
+            "cosine": _spread(compared.cosines) if len(compared.cosines) else None,
+            "same_nearest": round(compared.same_nearest, 4),
+            f"overlap_at_{compared.k}": round(compared.overlap, 4),
         }
-        for one in verify.compare(ours, theirs, dims)
+        for compared in verify.compare(ours, theirs, dims)
     ]
 
 
@@ -155,12 +154,13 @@ def _print(found: dict[str, Any], summary: str) -> None:
             click.echo(f"  {marks[score['ok']]}  {score['query'][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
     else:
         click.echo("  -     no published scores to compare with")
-    for one in found.get("comparison", []):
-        near = (
-            "" if one["cosine"] is None else "cosine " + ", ".join(f"{k} {v:.4f}" for k, v in one["cosine"].items())
+    for facts in found.get("comparison", []):
+        spread = (facts["cosine"] or {}).items()
+        near = "cosine " + ", ".join(f"{name} {value:.4f}" for name, value in spread) + "; " if spread else ""
+        rest = ", ".join(
+            f"{name} {value:.3f}" for name, value in facts.items() if name.startswith(("same", "overlap"))
         )
-        rest = ", ".join(f"{key} {value:.3f}" for key, value in one.items() if key.startswith(("same", "overlap")))
-        click.echo(f"  dim {one['dim']}: {near + '; ' if near else ''}{rest} ({one['n_texts']} texts)")
+        click.echo(f"  dim {facts['dim']}: {near}{rest} ({facts['n_texts']} texts)")
     click.echo(summary)
     from q3e_local.checks.verify import CHECKSUM
 

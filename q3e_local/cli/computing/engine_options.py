@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from q3e_local.cli import candidates
-from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.cli.option_groups import as_one, group
 
 _LOGGER = logging.getLogger("q3e_local.settings")
 
 
-model_option = click.option(
-    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    shell_complete=candidates.model_or_file,
-    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class EngineOptions:
-    """What was given; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
+    """The values of these options; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
 
-    n_threads: int | None
-    n_gpu_layers: int | None
-    n_batch: int | None
-    explain: bool
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None
+    n_batch: int | None = None
+    explain: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
-        """EngineConfig's part of it."""
+        """The values that EngineConfig takes."""
         return {name: value for name, value in vars(self).items() if name != "explain"}
 
     @property
     def is_given(self) -> bool:
-        """Whether any of them was given."""
+        """Whether the user gave any of these options."""
         return self.explain or self.has_settings
 
     @property
     def has_settings(self) -> bool:
-        """Whether any but `explain` was given."""
+        """Whether the user gave any of these options but --explain."""
         return any(value is not None for value in self.config.values())
 
 
 ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
 
-_OPTIONS = (
+engine_options = group(
     click.option(
         "--threads", "n_threads", type=click.IntRange(1, 1024),
         help="CPU threads. [default: as tuned, or this process's physical cores]",
@@ -65,50 +56,39 @@ _OPTIONS = (
         help="Tokens computed at once. [default: as tuned, or 512]",
     ),
     click.option("--explain", is_flag=True, help="Say on stderr what was chosen for this machine, and why."),
+    as_one(EngineOptions, "engine"),
 )  # fmt: skip
 
 
 class ModelCommand(click.Command):
-    """A command with `engine_options`, which stand behind its own options in the help."""
+    """A command whose help shows `engine_options` behind all other options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_own_options(ctx, formatter)
         self.format_engine_options(ctx, formatter)
 
     def format_own_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [one for one in self.get_params(ctx) if one.name not in ENGINE_PARAMETERS]
-        _format("Options", own, ctx, formatter)
+        others = [parameter for parameter in self.get_params(ctx) if parameter.name not in ENGINE_PARAMETERS]
+        _format("Options", others, ctx, formatter)
 
     def format_engine_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        of_engine = [one for one in self.get_params(ctx) if one.name in ENGINE_PARAMETERS]
+        of_engine = [parameter for parameter in self.get_params(ctx) if parameter.name in ENGINE_PARAMETERS]
         _format("How the model runs (chosen for this machine if not given)", of_engine, ctx, formatter)
 
 
 def _format(
     title: str, parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    options = [one for one in parameters if isinstance(one, click.Option)]  # an argument's help is its metavar alone
-    records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
+    # An argument's help is its metavar alone.
+    options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
     with formatter.section(title):
         formatter.write_dl(records)
 
 
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options, as its parameter `engine`."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        engine = EngineOptions(**{name: options.pop(name) for name in ENGINE_PARAMETERS})
-        return command(*arguments, engine=engine, **options)
-
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
-
-
 @contextmanager
 def explained(engine: EngineOptions) -> Iterator[None]:
-    """Show what engines say of their settings, if that was asked for."""
+    """With --explain, show on stderr what engines say of their settings while the block runs."""
     if not engine.explain:
         yield
         return

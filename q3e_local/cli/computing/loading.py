@@ -1,7 +1,7 @@
 """Load a model for a command, pulling it first when it is missing.
 
-The one place where a command downloads without being asked to; says what, from where and how large, even when it is
-to be quiet.
+The only place where a command downloads although the user did not ask for it. Says what is downloaded, from where
+and how large it is, even with --quiet.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
 
 @contextmanager
 def in_use(embedder: Computing) -> Iterator[Computing]:
-    """Close it when the block ends; after Ctrl-C without waiting for a batch that is at work."""
+    """Close a model when the block ends; after Ctrl-C without waiting for a batch that is at work."""
     try:
         yield embedder
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
     _check_memory(card, file)
     for line in announce(card, file, "auto"):
         say(line)
-    pull(card, file, "auto", offline=False, keep=False, quiet=quiet)
+    pull_with_bar(card, file, "auto", offline=False, keep=False, quiet=quiet)
     return do()
 
 
@@ -95,7 +95,7 @@ def check_dim(model: str, dim: int | None) -> None:
     """Refuse, before any download, a number of dimensions that the model's card rules out. Raises OptionError."""
     if dim is None:
         return
-    with suppress(ModelError):  # a model without a card: its file says it when it is loaded
+    with suppress(ModelError):  # a model without a card: loading its file shows the sizes
         n_embd = Names().to_pull(model)[0].sizes.n_embd
         if not DIM_MIN <= dim <= n_embd:
             raise OptionError(f"--dimensions must be between {DIM_MIN} and {n_embd} for {model}, got {dim}")
@@ -107,16 +107,17 @@ def _check_memory(card: ModelCard, file: ModelFile) -> None:
 
     short = fitting.shortage(card, file)
     if short is not None:
-        one = short.instead
-        way_out = (
-            "only the demo model fits: -m demo" if one is None else f"take one that fits: -m {one.name}, {one.memory}"
-        )
+        way_out = "only the demo model fits: -m demo"
+        if short.instead is not None:
+            way_out = f"take one that fits: -m {short.instead.name}, {short.instead.memory}"
         raise NotEnoughMemoryError(f"{short}; {way_out}; download it all the same: q3e-local pull {short.model.name}")
 
 
-def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool) -> Installed:
+def pull_with_bar(
+    card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, quiet: bool
+) -> Installed:
     """Pull with a bar on stderr."""
-    from q3e_local.models import pull as pulling
+    from q3e_local.models.pull import pull
 
     with bar(quiet) as show:
         other_way = "try --source hub" if source == "modelscope" else origins.mirror_advice()
@@ -131,13 +132,13 @@ def pull(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: 
                 advice = ""  # once
 
         try:
-            return pulling.pull(card, file, source=source, offline=offline, keep=keep, progress=report)
+            return pull(card, file, source=source, offline=offline, keep=keep, progress=report)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"what was downloaded is kept; go on with: {again()}") from None
 
 
 def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    """What a pull is going to do, a line a step, and whether memory is too small to run it; none if it is here."""
+    """The steps of a pull, a line each, and a warning where memory is too small. Empty if the model is here."""
     from q3e_local.models import fitting
 
     if installed.find(card, file) is not None:
@@ -145,8 +146,9 @@ def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
     lines = _steps(card, file, source)
     short = fitting.shortage(card, file)
     if short is not None:
-        one = short.instead
-        lines.append(str(short) if one is None else f"{short}; one that fits: {one.name}, {one.memory}")
+        smaller = short.instead
+        fits = "" if smaller is None else f"; one that fits: {smaller.name}, {smaller.memory}"
+        lines.append(f"{short}{fits}")
     return lines
 
 

@@ -1,1 +1,1 @@
-"""The commands for jobs with vectors, a module each; and what they share: options, and how results are written."""
+"""The commands for jobs with vectors, a module each; `options` and `collection` are what they share."""

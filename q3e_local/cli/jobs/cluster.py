@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,11 +11,10 @@ import numpy as np
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.jobs.extra import need
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Chapter, Clusters
 from q3e_local.wording.counts import counted
@@ -38,8 +36,7 @@ _IN_TABLE = 3
 @embedding_options
 @report_options
 def cluster(
-    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, output: Path | None,
-    form: str | None, as_json: bool, force: bool,
+    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, writing: ReportOptions
 ) -> int:  # fmt: skip
     """Part texts by theme; each cluster with its size and its most typical texts.
 
@@ -51,7 +48,7 @@ def cluster(
       q3e-local cluster --lines questions.txt --task clustering
       q3e-local cluster --chapters --lines transcript.txt
     """
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly():
         if not chapters:
             need("sklearn", "clustering")
@@ -91,26 +88,26 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
     parted, cut = jobs.cluster(found.vectors, k, found.texts, show), found.is_cut
 
     def objects() -> Iterator[dict[str, Any]]:
-        for number, one in enumerate(parted.clusters, 1):
+        for number, group in enumerate(parted.clusters, 1):
             yield {
                 "cluster": number,
-                "size": len(one.rows),
-                "score": short(float(np.mean(one.scores))),
+                "size": len(group.rows),
+                "score": short(float(np.mean(group.scores))),
                 "central": [
                     {"id": found.ids[row], "text": found.texts[row], "score": short(score)}
-                    for row, score in zip(one.rows[:n_central], one.scores, strict=False)
+                    for row, score in zip(group.rows[:n_central], group.scores, strict=False)
                 ],
                 "members": [
                     {"id": found.ids[row], "text": found.texts[row], "score": short(score), "truncated": cut(row)}
-                    for row, score in sorted(zip(one.rows, one.scores, strict=True))
+                    for row, score in sorted(zip(group.rows, group.scores, strict=True))
                 ],
             }
 
     def rows() -> Iterator[list[object]]:
-        for number, one in enumerate(parted.clusters, 1):
-            for place, (row, score) in enumerate(zip(one.rows, one.scores, strict=True)):
+        for number, group in enumerate(parted.clusters, 1):
+            for place, (row, score) in enumerate(zip(group.rows, group.scores, strict=True)):
                 central = "*" if place < n_central else ""
-                yield [number, len(one.rows), central, short(score), found.ids[row], found.texts[row]]
+                yield [number, len(group.rows), central, short(score), found.ids[row], found.texts[row]]
 
     line = f"{counted(len(parted.clusters), 'cluster')} of {counted(len(found.ids), 'text')}{_chosen(parted)}"
     columns = ["cluster", "size", "central", "score", "id", "text"]
@@ -125,7 +122,7 @@ def _chosen(parted: Clusters) -> str:
 
 
 def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report, str]:
-    """Those of each file: a chapter does not go on in the next one."""
+    """The chapters of each file by itself: no chapter goes on in the next file."""
     from q3e_local import jobs
 
     of_source: dict[str, list[int]] = {}
@@ -134,29 +131,39 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
     parted: list[tuple[str, Chapter]] = []
     for source, members in of_source.items():
         rows = np.array(members)
-        for one in jobs.chapters(found.vectors[rows], k).chapters:
-            central = tuple(int(rows[row]) for row in one.central)
-            parted.append((source, Chapter(int(rows[one.first]), int(rows[one.last]), central, one.score)))
+        for chapter in jobs.chapters(found.vectors[rows], k).chapters:
+            central = tuple(int(rows[row]) for row in chapter.central)
+            parted.append(
+                (source, Chapter(int(rows[chapter.first]), int(rows[chapter.last]), central, chapter.score))
+            )
 
     def objects() -> Iterator[dict[str, Any]]:
-        for number, (source, one) in enumerate(parted, 1):
+        for number, (source, chapter) in enumerate(parted, 1):
             yield {
                 "chapter": number,
                 "source": source,
-                "first_line": found.places[one.first].line,
-                "last_line": found.places[one.last].last_line,
-                "first": found.ids[one.first],
-                "last": found.ids[one.last],
-                "size": len(one.central),
-                "score": short(one.score),
-                "central": [{"id": found.ids[row], "text": found.texts[row]} for row in one.central[:n_central]],
+                "first_line": found.places[chapter.first].line,
+                "last_line": found.places[chapter.last].last_line,
+                "first": found.ids[chapter.first],
+                "last": found.ids[chapter.last],
+                "size": len(chapter.central),
+                "score": short(chapter.score),
+                "central": [{"id": found.ids[row], "text": found.texts[row]} for row in chapter.central[:n_central]],
             }
 
     def rows_of() -> Iterator[list[object]]:
-        for number, (source, one) in enumerate(parted, 1):
-            lines = found.places[one.first].line, found.places[one.last].last_line
-            central = " · ".join(found.texts[row] for row in one.central[:n_central])
-            yield [number, source, *lines, found.ids[one.first], found.ids[one.last], short(one.score), central]
+        for number, (source, chapter) in enumerate(parted, 1):
+            lines = found.places[chapter.first].line, found.places[chapter.last].last_line
+            central = " · ".join(found.texts[row] for row in chapter.central[:n_central])
+            yield [
+                number,
+                source,
+                *lines,
+                found.ids[chapter.first],
+                found.ids[chapter.last],
+                short(chapter.score),
+                central,
+            ]
 
     line = f"{counted(len(parted), 'chapter')} of {counted(len(found.ids), 'text')}"
     columns = ["chapter", "source", "from line", "to line", "first", "last", "score", "central"]

@@ -1,6 +1,6 @@
 """What a job works on: texts with their vectors, embedded now, from a `.npy` of `embed`, or from an index.
 
-The one seam between the jobs and where their input lies; knows files, and no job.
+Stands between the jobs and where their input lies: knows files, and no job.
 """
 
 from __future__ import annotations
@@ -9,31 +9,25 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cli import DONE, SKIPPED
-from q3e_local.cli import texts as inputs
-from q3e_local.cli.computing.engine_options import explained
-from q3e_local.cli.computing.loading import check_dim, in_use
-from q3e_local.cli.computing.local_or_remote import check_request, computing
+from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import STDIN, Layout, Survey
+from q3e_local.cli.texts import STDIN, Layout, Survey, find
 from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.writing.record import text_digest
-from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.space import Space, comparable
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
-    from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
     from q3e_local.search.database.records import Entry
 
 _NAMED_AT_MOST = 20
@@ -81,28 +75,23 @@ class Texts:
     skipped: tuple[str, ...]
 
 
-class Model:
-    """The model that the options name, loaded when the first text needs it."""
+class Model(ExitStack):
+    """The model that the options name, loaded when the first text needs it, and closed at the end of the block."""
 
     def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
         self.embedding = embedding
         self.request = EmbedRequest(
             (), None, embedding.task, embedding.instruction, embedding.dim, truncate=True,
             max_tokens=embedding.max_tokens,
         )  # fmt: skip
-        self._opened = ExitStack()
-        self._embedder: Embedder | RemoteEmbedder | None = None
+        self._embedder: TextModel | None = None
 
-    def embedder(self) -> Embedder | RemoteEmbedder:
+    def embedder(self) -> TextModel:
         """The model, loaded by the first call. Raises OptionError for what it cannot do."""
         if self._embedder is None:
-            asked = self.embedding
-            if not asked.server:
-                check_dim(asked.model, asked.dim)
-            self._opened.enter_context(explained(asked.engine))
-            model = computing(asked.model, asked.server, asked.offline, asked.quiet, asked.cache, asked.engine)
-            embedder = self._opened.enter_context(in_use(model))
-            check_request(embedder, self.request, asked.quiet)
+            embedder = self.enter_context(self.embedding.opened())
+            self.embedding.check(embedder, self.request)
             self._embedder = embedder
         return self._embedder
 
@@ -131,7 +120,7 @@ class Model:
         if not kept:
             raise InputError("no text in the input could be embedded")
         if cut and not self.embedding.quiet:
-            say(f"{'1 text was' if len(cut) == 1 else f'{len(cut):,} texts were'} cut to the limit")
+            say(f"{counted(len(cut), 'text was', 'texts were')} cut to the limit")
         return Collection(
             tuple(read.ids[row] for row in kept),
             tuple(read.texts[row] for row in kept),
@@ -141,14 +130,6 @@ class Model:
             tuple(skipped),
             cut=frozenset(cut),
         )
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._opened.__exit__(kind, error, traceback)
 
 
 def collect(
@@ -174,15 +155,16 @@ def collect(
 
 def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None) -> Texts | Collection:
     """The texts of all inputs, with their vectors where they have some. Raises what reading raises."""
-    given = reading.given
-    if len(given) > 1:
-        raise OptionError(f"{given[0]} and {given[1]} both have vectors; give one of them")
-    if not given:
+    with_vectors = reading.with_vectors
+    if not with_vectors:
         return read_texts(reading, embedding.quiet, leave_out)
-    others = replace(reading, names=tuple(name for name in reading.names if name != given[0]))
+    name = with_vectors[0]
+    if len(with_vectors) > 1:
+        raise OptionError(f"{name} and {with_vectors[1]} both have vectors; give one of them")
+    others = replace(reading, names=tuple(other for other in reading.names if other != name))
     if others.glob is not None and not others.names:
-        raise OptionError(f"--glob is for folders, {given[0]} is none")
-    return _GIVEN[Path(given[0]).suffix.lower()](Path(given[0]), others, embedding)
+        raise OptionError(f"--glob is for folders, {name} is none")
+    return _READERS[Path(name).suffix.lower()](Path(name), others, embedding)
 
 
 def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
@@ -192,10 +174,9 @@ def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
 
 def check_used(embedding: Embedding, *readings: Reading) -> None:
     """Raise OptionError for an option that says how to embed where all vectors are there already."""
-    if embedding.given and all(reading.given for reading in readings):
-        raise OptionError(
-            f"{readings[0].given[0]} has its vectors already: {embedding.given[0]} is for texts that are embedded now"
-        )
+    if embedding.written and all(reading.with_vectors for reading in readings):
+        name, option = readings[0].with_vectors[0], embedding.written[0]
+        raise OptionError(f"{name} has its vectors already: {option} is for texts that are embedded now")
 
 
 def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:
@@ -204,7 +185,7 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     With `has_blank` blank texts are left out, and nothing is wrong with them. Say on stderr, unless `quiet`, what is
     read in another encoding than UTF-8.
     """
-    source = inputs.find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
+    source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
     ids: list[str] = []
     texts: list[str] = []
     places: list[Place] = []
@@ -264,7 +245,7 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
             )
         places = (Place(path.as_posix()),) * len(found.ids)
         return Collection(found.ids, found.ids, found.vectors, places, found.space, has_texts=False)
-    # A blank text has no row, or one that is left out; the digests show whether the others are those of the rows.
+    # Blank texts have no rows, or rows that are left out; the digests show whether all other texts fit their rows.
     read = read_texts(others, embedding.quiet, has_blank=bool(found.digests))
     _check_texts(path, found, read)
     return Collection(read.ids, read.texts, found.vectors, read.places, found.space, read.skipped)
@@ -286,7 +267,7 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
 
     if others.names or others.texts or others.layout != Layout():
         raise OptionError(f"{path} has its texts and their vectors; name it alone")
-    if not path.exists():  # opening it would say how to make one, by a name
+    if not path.exists():  # Database.open would advise a command for an index with a name
         raise InputError(f"there is no file {path}")
     entries: list[Entry] = []
     with Database.open(path) as database:
@@ -295,10 +276,10 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
             raise OptionError(f"--dimensions must be between 1 and {space.dim} for {path}, got {dim}")
         vectors = np.empty((database.facts().n_chunks, dim), np.float32)
         for window in database.entries():
-            # What is indexed meanwhile is left for the next time.
-            some = window.entries[: len(vectors) - len(entries)]
-            vectors[len(entries) : len(entries) + len(some)] = finish(window.vectors[: len(some)], dim)
-            entries += some
+            # Chunks that another process adds meanwhile are left for the next time.
+            added = window.entries[: len(vectors) - len(entries)]
+            vectors[len(entries) : len(entries) + len(added)] = finish(window.vectors[: len(added)], dim)
+            entries += added
     if not entries:
         raise InputError(f"{path} has no texts in it")
     return Collection(
@@ -316,8 +297,8 @@ def _name(entry: Entry) -> str:
     return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
 
 
-# By suffix: what reads files that have vectors already.
-_GIVEN: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
+# By suffix: what reads files that hold vectors already.
+_READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
 
 
 def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
@@ -326,6 +307,6 @@ def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
     there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
     files = [name for name in reading.names if name != STDIN]
     hint = ""
-    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.given:
+    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.with_vectors:
         hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
     raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")

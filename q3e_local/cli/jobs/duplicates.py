@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from q3e_local.cli.jobs.collection import Collection, Model, collect, tell_skipp
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.progress import counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.jobs import Duplicates
 from q3e_local.wording.counts import counted
 
@@ -27,10 +26,7 @@ from q3e_local.wording.counts import counted
 @reading_options
 @embedding_options
 @report_options
-def duplicates(
-    threshold: float, reading: Reading, embedding: Embedding, output: Path | None, form: str | None, as_json: bool,
-    force: bool,
-) -> int:  # fmt: skip
+def duplicates(threshold: float, reading: Reading, embedding: Embedding, writing: ReportOptions) -> int:
     """Find groups of near-duplicates. Texts that are the same to the letter are found without comparing vectors.
 
     A text is in a group if it is near to any other in it, so the lowest score inside a group stands beside it. Kept
@@ -44,7 +40,7 @@ def duplicates(
     """
     from q3e_local import jobs
 
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly():
         with Model(embedding) as model:
             found = collect(reading, model, n_min=2, leave_out=where.path)

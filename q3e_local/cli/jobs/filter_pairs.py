@@ -5,20 +5,19 @@ Reads, embeds and writes as it goes. Rows come out as they lie in the file, byte
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 import numpy as np
 
 from q3e_local import jobs
-from q3e_local.cli import DONE, candidates
+from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collection import Model
 from q3e_local.cli.jobs.options import Embedding, embedding_options
 from q3e_local.cli.progress import Meter, meter
@@ -27,10 +26,9 @@ from q3e_local.cli.texts import STDIN
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.texts.layout import delimiter_of, encoding_of
 from q3e_local.cli.texts.raw_csv import RawCsv, Row, open_csv
-from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
+from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
-from q3e_local.landing import landing
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
@@ -117,10 +115,10 @@ def filter_pairs(
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
         model.embedder()  # before anything is opened, or shown
-        given = None if vectors is None else _Given(vectors, model)
+        npy = None if vectors is None else _NpyRows(vectors, model)
         show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
-        kept = stack.enter_context(_stream(path))
-        others = None if dropped_path is None else stack.enter_context(_stream(dropped_path))
+        kept = stack.enter_context(stream_to(path))
+        others = None if dropped_path is None else stack.enter_context(stream_to(dropped_path))
         for stream in (kept, others):
             if stream is not None:
                 stream.write(rows.first(score_column))
@@ -131,13 +129,13 @@ def filter_pairs(
             if stream is not None:
                 stream.write(rows.written(row, score, score_column is not None))
 
-        _score(rows, given, model, threshold, tally, show, give)
+        _score(rows, npy, model, threshold, tally, show, give)
     if not embedding.quiet:
         _say(tally, threshold, rows, rows.opened.encoding != (given_encoding or "utf-8"))
     return DONE
 
 
-class _Given:
+class _NpyRows:
     """The vectors that rows of the CSV are compared with, read as they are needed. Raises what cannot be compared."""
 
     def __init__(self, path: Path, model: Model) -> None:
@@ -167,7 +165,7 @@ class _Given:
 
 
 def _score(
-    rows: RawCsv, given: _Given | None, model: Model, threshold: float, tally: _Tally, show: Meter,
+    rows: RawCsv, npy: _NpyRows | None, model: Model, threshold: float, tally: _Tally, show: Meter,
     give: Callable[[Row, float | None, bool], None],
 ) -> None:  # fmt: skip
     """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
@@ -176,7 +174,7 @@ def _score(
     def wanted() -> Iterator[str]:
         for row in rows.rows():
             texts = rows.texts(row)
-            has_texts = all(text.strip() for text in texts) and (given is None or tally.n_rows not in given.blank)
+            has_texts = all(text.strip() for text in texts) and (npy is None or tally.n_rows not in npy.blank)
             tally.n_without_text += not has_texts
             if not has_texts:
                 show.skipped(row.n_bytes)
@@ -195,38 +193,24 @@ def _score(
         if first is None:
             break
         number, row, _ = waiting.popleft()
-        found = [first] if given is not None else [first, next(results)]
+        found = [first] if npy is not None else [first, next(results)]
         embedded = []
-        for one in found:
-            if isinstance(one, TextError):
-                raise InputError(f"{rows.name}:{row.line} {one.message}")
-            embedded.append(one)
-        tally.n_cut += any(one.truncated for one in embedded)
-        other = embedded[1].vector[np.newaxis] if given is None else given.vector(number)
+        for result in found:
+            if isinstance(result, TextError):
+                raise InputError(f"{rows.name}:{row.line} {result.message}")
+            embedded.append(result)
+        tally.n_cut += any(result.truncated for result in embedded)
+        other = embedded[1].vector[np.newaxis] if npy is None else npy.vector(number)
         pair = jobs.filter_pairs(embedded[0].vector[np.newaxis], other, threshold)
         score = float(pair.scores[0])
         tally.score(score)
         give(row, score, bool(pair.kept[0]))
-        is_cached = all(one.cached for one in embedded)
-        show.kept(row.n_bytes, sum(one.prompt_tokens for one in embedded), cached=is_cached)
+        is_cached = all(result.cached for result in embedded)
+        show.kept(row.n_bytes, sum(result.prompt_tokens for result in embedded), cached=is_cached)
         while waiting and not waiting[0][2]:
             give(waiting.popleft()[1], None, False)
-    if given is not None and given.n_rows != tally.n_rows:
-        raise InputError(f"the vectors have {given.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
-
-
-@contextmanager
-def _stream(path: Path | None) -> Iterator[BinaryIO]:
-    """stdout, or a file that lands whole. Raises OutputError."""
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        with landing(path) as stream:
-            yield stream
-    except OSError as error:
-        raise cannot_write(str(path), error) from None
+    if npy is not None and npy.n_rows != tally.n_rows:
+        raise InputError(f"the vectors have {npy.n_rows:,} rows, {rows.name} has {tally.n_rows:,}")
 
 
 def _say(tally: _Tally, threshold: float, rows: RawCsv, is_other_encoding: bool) -> None:

@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 import numpy as np
-import orjson
 
-from q3e_local.cli import DONE
 from q3e_local.cli.computing.engine_options import ModelCommand
+from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts
-from q3e_local.cli.writing.formats import visible
+from q3e_local.cli.writing.show import print_json, visible
 from q3e_local.errors import InputError, OptionError
 from q3e_local.jobs import Inspection, Seen
 
@@ -53,17 +52,17 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
       q3e-local inspect --text "预算获得批准"
       q3e-local inspect vectors.npy --row 3
     """
-    given = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
-    if given is None and row is not None:
+    npy = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
+    if npy is None and row is not None:
         raise OptionError("--row is for a .npy")
     with stopping_cleanly():
-        if given is not None:
-            _check_alone(given, reading, embedding)
-            _show(_of_row(Path(given), row or 0), as_json)
+        if npy is not None:
+            _check_alone(npy, reading, embedding)
+            _show(_of_row(Path(npy), row or 0), as_json)
             return DONE
-        if reading.given:
+        if reading.with_vectors:
             raise OptionError(
-                f"inspect takes texts or a .npy, not {reading.given[0]}; q3e-local index export makes one"
+                f"inspect takes texts or a .npy, not {reading.with_vectors[0]}; q3e-local index export makes one"
             )
         with Model(embedding) as model:
             texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)
@@ -73,14 +72,14 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
     return texts.code
 
 
-def _check_alone(given: str, reading: Reading, embedding: Embedding) -> None:
+def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
     """Raise OptionError for what says nothing about a row that lies in a file."""
     if len(reading.names) > 1 or reading.texts:
-        raise OptionError(f"inspect {given} by itself: there is no model in it")
+        raise OptionError(f"inspect {npy} by itself: there is no model in it")
     if embedding.dim is not None:
-        raise OptionError(f"inspect shows a row of {given} as it is: leave out --dimensions")
+        raise OptionError(f"inspect shows a row of {npy} as it is: leave out --dimensions")
     if reading.layout != Layout() or reading.glob is not None:
-        raise OptionError(f"{given} has vectors: leave out --lines and the like")
+        raise OptionError(f"{npy} has vectors: leave out --lines and the like")
     check_used(embedding, reading)
 
 
@@ -111,8 +110,7 @@ def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
 
 def _show(found: _Found, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
-        sys.stdout.buffer.write(orjson.dumps(_object(found), option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.buffer.flush()
+        print_json(_object(found))
         return
     click.echo("\n".join(_lines(found)))
 

@@ -24,7 +24,7 @@ from q3e_local.cli.jobs.collection import (
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.errors import OptionError
 from q3e_local.jobs import Matches
 from q3e_local.wording.counts import counted
@@ -46,8 +46,7 @@ from q3e_local.wording.counts import counted
 @embedding_options
 @report_options
 def match(
-    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, output: Path | None,
-    form: str | None, as_json: bool, force: bool,
+    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, writing: ReportOptions
 ) -> int:  # fmt: skip
     """Find for each line of TEXTS the nearest line of PHRASES, or none: what speech recognition meant to hear.
 
@@ -65,7 +64,7 @@ def match(
         reading = replace(reading, layout=replace(reading.layout, lines=True))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly():
         with Model(embedding) as model:
             known, found = _both(of_phrases, reading, model, where.path)
@@ -90,13 +89,13 @@ def _both(
     """Phrases and texts, both read before the model is loaded: an input that cannot be read is said at once."""
     both = of_phrases, reading
     check_used(model.embedding, *both)
-    read = [gather(one, model.embedding, leave_out) for one in both]
-    known, found = (embedded(one, model, asked.skip) for one, asked in zip(read, both, strict=True))
+    read = [gather(source, model.embedding, leave_out) for source in both]
+    known, found = (embedded(texts, model, source.skip) for texts, source in zip(read, both, strict=True))
     return known, found
 
 
 def _once(known: Collection, quiet: bool) -> Collection:
-    """The phrases, each once: a second one of the same would leave no margin to the first."""
+    """The phrases without repetitions: the margin between two equal phrases would always be 0."""
     from q3e_local.jobs import first_of_each
 
     n = len(known.texts)
@@ -146,5 +145,5 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
     places = range(3, matches.nearest.shape[1] + 1) if top > 2 else ()
     more = [f"{name} {place}" for place in places for name in ("match", "score")]
     columns = ["line", "id", "text", "match", "score", "second", "second score", "margin", *more]
-    place = "line" if all(one.line is not None for one in found.places) else "id"
+    place = "line" if all(place.line is not None for place in found.places) else "id"
     return Report(objects(), columns, rows(), shown=[place, "score", "margin", "text", "match", "second"])

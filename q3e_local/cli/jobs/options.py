@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,24 @@ import click
 from click.core import ParameterSource
 
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, EngineOptions, engine_options, model_option
+from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, engine_options
+from q3e_local.cli.computing.model_options import (
+    ModelOptions,
+    cache_option,
+    dimensions_option,
+    max_tokens_option,
+    model_option,
+    offline_option,
+    quiet_option,
+    server_option,
+)
+from q3e_local.cli.option_groups import Command, Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
+from q3e_local.errors import MissingPackageError
 from q3e_local.search.database.places import SUFFIX, existing
 
+_PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]
 
 
@@ -36,29 +49,35 @@ class Reading:
     skip: bool = False
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """The names of what has its vectors already."""
+    def with_vectors(self) -> tuple[str, ...]:
+        """The names of the files that hold vectors already."""
         return tuple(filter(has_vectors, self.names))
 
 
+_OF_TEXTS = ("model", "task", "instruction", "max_tokens", "server", "cache", "offline", *ENGINE_PARAMETERS)
+
+
+def _written() -> tuple[str, ...]:
+    """The options on the command line that say how texts are embedded."""
+    context = click.get_current_context()
+    return tuple(
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in _OF_TEXTS and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
+    )
+
+
 @dataclass(frozen=True)
-class Embedding:
-    """How texts become vectors. `given` are the options of it that the user wrote."""
+class Embedding(ModelOptions):
+    """How texts become vectors. `written` are the options among these that stand on the command line."""
 
-    model: str
-    dim: int | None
-    task: str | None
-    instruction: str | None
-    max_tokens: int | None
-    engine: EngineOptions
-    offline: bool
-    cache: bool | None
-    server: str | None
-    quiet: bool
-    given: tuple[str, ...]
+    task: str | None = None
+    instruction: str | None = None
+    max_tokens: int | None = None
+    written: tuple[str, ...] = field(default_factory=_written)
 
 
-_READING = (
+_READING = group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="This text too; may be repeated."),
     layout_options,
     click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]"),
@@ -73,37 +92,27 @@ _READING = (
     click.option("--skip-errors", "skip", is_flag=True, help="Go on without a text that fails, list it, and exit 3."),
 )
 
-_EMBEDDING = (
+embedding_options = group(
     model_option,
-    click.option(
-        "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"
-    ),
+    dimensions_option,
     click.option("--task", type=click.Choice(SYMMETRIC), help="A named instruction for every text. [default: none]"),
     click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English."),
-    click.option(
-        "--max-tokens", type=click.IntRange(1), help="Cut texts at fewer tokens than the model's own limit."
-    ),
+    max_tokens_option,
     engine_options,
-    click.option("--offline", is_flag=True, help="Pull nothing if the model is missing."),
-    click.option(
-        "--cache/--no-cache", "cache", default=None,
-        help="Keep vectors for the next time, and use those kept. [env: Q3E_CACHE] [default: cache]",
-    ),
-    click.option(
-        "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL", help="Let this running server compute."
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="No progress and no summary."),
-)  # fmt: skip
-
-_Command = Callable[..., Any]
+    offline_option,
+    cache_option,
+    server_option,
+    quiet_option,
+    as_one(Embedding, "embedding"),
+)
 
 
-def inputs_argument(metavar: str = "[FILE|FOLDER|-]...") -> Callable[[_Command], _Command]:
+def inputs_argument(metavar: str = "[FILE|FOLDER|-]...") -> Decorator:
     """The argument whose names `reading_options` reads."""
     return click.argument("names", metavar=metavar, nargs=-1, shell_complete=candidates.file)
 
 
-def reading_options(command: _Command) -> _Command:
+def reading_options(command: Command) -> Command:
     """Give a command with an `inputs_argument` the parameter `reading`."""
 
     @functools.wraps(command)
@@ -115,36 +124,13 @@ def reading_options(command: _Command) -> _Command:
         reading = Reading(names, layout, texts, glob, skip)
         return command(*arguments, reading=reading, **options)
 
-    return _with(_READING, wrapped)
+    return _READING(wrapped)
 
 
-def embedding_options(command: _Command) -> _Command:
-    """Give a command the parameter `embedding`."""
+def need(module: str, what: str) -> None:
+    """Raise MissingPackageError where the module that `what` takes is not installed.
 
-    @functools.wraps(command)
-    def wrapped(
-        *arguments: Any, model: str, dim: int | None, task: str | None, instruction: str | None,
-        max_tokens: int | None, engine: EngineOptions, offline: bool, cache: bool | None, server: str | None,
-        quiet: bool, **options: Any,
-    ) -> Any:  # fmt: skip
-        given = tuple(_given(("model", "task", "instruction", "max_tokens", "server", "cache", "offline")))
-        given += tuple(_given(ENGINE_PARAMETERS))
-        embedding = Embedding(model, dim, task, instruction, max_tokens, engine, offline, cache, server, quiet, given)
-        return command(*arguments, embedding=embedding, **options)
-
-    return _with(_EMBEDDING, wrapped)
-
-
-def _given(names: Collection[str]) -> Iterator[str]:
-    """The options among these that the user wrote, as they are written."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name in names and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            yield parameter.opts[-1]
-
-
-def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    For a command to call before texts are embedded, which may take hours.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(what, _PACKAGES[module], "analysis")

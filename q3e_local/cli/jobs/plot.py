@@ -10,15 +10,13 @@ import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.jobs.extra import need
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.outputs import cannot_write, check_target, settle
+from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.errors import OptionError
 from q3e_local.jobs import METHODS, Map, Method
 from q3e_local.jobs.mapping import COLOURS
-from q3e_local.landing import landing
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import shortened
 
@@ -110,7 +108,7 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
             parted = jobs.cluster(found.vectors, k)
         except OptionError as error:
             raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
-        central = [shortened(texts[one.rows[0]], 60) for one in parted.clusters]
+        central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
     sources = [place.source for place in found.places]
     folders = folder_names(sources)
@@ -135,11 +133,8 @@ def _write(drawn: Map, path: Path, form: str, title: str) -> str:
     """Write the picture or the page. Returns the characters that no font has. Raises OutputError."""
     from q3e_local import jobs
 
-    try:
-        with landing(path) as stream:
-            if form == ".png":
-                return jobs.write_png(drawn, stream, title)
-            stream.write(jobs.html_page(drawn, title).encode("utf-8"))
-            return ""
-    except OSError as error:
-        raise cannot_write(str(path), error) from None
+    with stream_to(path) as stream:
+        if form == ".png":
+            return jobs.write_png(drawn, stream, title)
+        stream.write(jobs.html_page(drawn, title).encode("utf-8"))
+        return ""

@@ -17,7 +17,7 @@ from q3e_local.cli.jobs.collection import Collection, Model, collect, tell_skipp
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN
-from q3e_local.cli.writing.report import Report, report_options, short, target, write_report
+from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
 from q3e_local.errors import OptionError
 
 
@@ -30,10 +30,7 @@ from q3e_local.errors import OptionError
 @reading_options
 @embedding_options
 @report_options
-def similar(
-    words: tuple[str, ...], reading: Reading, embedding: Embedding, output: Path | None, form: str | None,
-    as_json: bool, force: bool,
-) -> int:  # fmt: skip
+def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writing: ReportOptions) -> int:
     """Compare texts: the score of two, a matrix of more. 1 is the same, 0 has nothing in common.
 
     A TEXT that is the path of a file stands for what is in it; --text takes words as they are.
@@ -55,11 +52,11 @@ def similar(
     reading = replace(reading, texts=texts, names=(*files, *reading.names) or _stdin(texts))
     if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout.is_whole:
         reading = replace(reading, layout=replace(reading.layout, lines=True))
-    where = target(output, form, as_json, force)
+    where = writing.target()
     with stopping_cleanly(), Model(embedding) as model:
         found = collect(reading, model, 2, where.path, lambda read: jobs.check_matrix(len(read.ids)))
     scores = jobs.similar(found.vectors, found.texts).scores
-    if len(found.ids) == 2 and where.path is None and form is None and not as_json:
+    if len(found.ids) == 2 and where.path is None and writing.form is None and not writing.as_json:
         click.echo(f"{float(scores[0, 1]):.4f}")
     else:
         write_report(_report(found, scores), where)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from q3e_local.cli.texts.layout import STDIN, Layout
 from q3e_local.cli.texts.source import Source, kind_of
-from q3e_local.cli.writing.resume import rows_file
 from q3e_local.errors import InputError, OptionError
+from q3e_local.files import rows_file
 from q3e_local.reading.globs import pattern
 
 

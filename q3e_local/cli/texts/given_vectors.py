@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from q3e_local.cli.writing.resume import rows_file
 from q3e_local.errors import InputError, OptionError
+from q3e_local.files import rows_file
 from q3e_local.space import at_dim, is_space
 from q3e_local.vectors import Vectors, finish
+from q3e_local.wording.counts import counted
 
 _BLOCK = 8192  # rows scaled at a time
 _NEARLY_ONE = 1e-2
@@ -77,8 +78,7 @@ def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
             f"rows of {path} have lengths from {shortest:.3g} to {longest:.3g}; they are scaled to 1", err=True
         )
     if blank and not quiet:
-        texts = "1 blank text" if len(blank) == 1 else f"{len(blank):,} blank texts"
-        click.echo(f"{path} has zeros for {texts}, left out here", err=True)
+        click.echo(f"{path} has zeros for {counted(len(blank), 'blank text')}, left out here", err=True)
     ids = tuple(f"row {row}" if facts is None else facts.ids[row] for row in rows)
     return GivenVectors(vectors, ids, () if facts is None else tuple(facts.digests[row] for row in rows), space)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import click
 
+from q3e_local.cli.option_groups import Command, group
 from q3e_local.cli.texts.layout import Layout, delimiter_of, encoding_of
 
-_OPTIONS = (
+_OPTIONS = group(
     click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text."),
     click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD."),
     click.option(
@@ -30,7 +30,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def layout_options(command: Command) -> Command:
     """Give a command the parameter `layout`."""
 
     @functools.wraps(command)
@@ -46,6 +46,4 @@ def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )  # fmt: skip
         return command(*arguments, layout=layout, **options)
 
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+    return _OPTIONS(wrapped)

@@ -1,1 +1,1 @@
-"""How results leave a command: formats, files, tables, and the words for numbers."""
+"""How results leave a command: formats of embeddings, files that grow or land, reports, and what people see."""

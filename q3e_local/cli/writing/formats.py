@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from q3e_local.cli.writing.record import About, Record, cell, row_fields
+from q3e_local.cli.writing.show import PLAIN_WIDTH, fitted, visible
 from q3e_local.errors import OptionError
 from q3e_local.vectors import to_base64
 
@@ -227,9 +228,6 @@ class Parquet:
         return [None if value is None else cell(value) for value in values] if kind is None else values
 
 
-# What moves the cursor or colours, and what turns the order of letters around.
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " ")
-
 # Columns of a table behind id and text, which share the room that is left; those from the right go first.
 _TABLE_WIDTHS = {"tokens": 9, "dim": 4, "norm": 6, "first values": 23}
 _TABLE_ROOM = 24  # at least, for id and text
@@ -239,11 +237,11 @@ class Table:
     """For people: a line a text with tokens, dim, norm and the first numbers, fitted to the terminal's width."""
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
-        from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
+        from rich.cells import set_cell_size  # knows how wide Chinese is
 
-        self._stream, self._fit, self._width = stream, set_cell_size, cell_len
+        self._stream, self._fit = stream, set_cell_size
         # A narrow terminal has room for fewer columns.
-        width = min(shutil.get_terminal_size((100, 24)).columns, 140)
+        width = min(shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns, 140)
         self._columns = list(_TABLE_WIDTHS)
         while width - self._fixed_width() < _TABLE_ROOM and len(self._columns) > 1:
             self._columns.pop()
@@ -275,21 +273,8 @@ class Table:
             cells[column] if column == "first values" else f"{cells[column]:>{_TABLE_WIDTHS[column]}}"
             for column in self._columns
         )  # fmt: skip
-        line = " ".join((self._ending(name), self._fit(text, self._text_width), *aligned))
+        line = " ".join((fitted(name, self._id_width, keep_end=True), self._fit(text, self._text_width), *aligned))
         self._stream.write(line.rstrip().encode("utf-8") + b"\n")
-
-    def _ending(self, name: str) -> str:
-        """Of a long path the end says most. Characters first: measuring a whole book would take minutes."""
-        n_most = 4 * self._id_width  # more than fit, were some of no width
-        shortened = name if len(name) <= n_most else "…" + name[-n_most:]
-        while self._width(shortened) > self._id_width:
-            shortened = "…" + shortened[2:]
-        return self._fit(shortened, self._id_width)
-
-
-def visible(text: str) -> str:
-    """Without the control characters that a text could steer the reader's terminal with."""
-    return text.translate(_CONTROLS)
 
 
 FORMATS: dict[str, Callable[[BinaryIO, About], Writer]] = {

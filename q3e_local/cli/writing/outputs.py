@@ -1,6 +1,6 @@
 """Where embeddings go: stdout, a file that lands whole, or one that grows record by record and can be resumed.
 
-Knows files and what is in one already; leaves the bytes of a record to formats.
+Knows files and what a resumed file holds; leaves the bytes of a record to formats.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,8 +20,8 @@ from q3e_local.cli.writing import resume
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
 from q3e_local.cli.writing.record import About, Record
 from q3e_local.errors import OptionError, OutputError
+from q3e_local.files import alone, landing, rows_file
 from q3e_local.folders import state_folder
-from q3e_local.landing import landing
 
 
 class Output:
@@ -47,16 +47,16 @@ class Output:
             self._writer.finish()
 
 
-def choose_format(asked: str | None, path: Path | None) -> str:
-    """The format asked for, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
+def choose_format(form: str | None, path: Path | None) -> str:
+    """The format of --format, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
 
     Raises OptionError for a suffix that says nothing, and for binary formats on a terminal.
     """
     to_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
-    if asked is not None:
-        if asked in BINARY and to_terminal:
-            raise OptionError(f"{asked} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
-        return asked
+    if form is not None:
+        if form in BINARY and to_terminal:
+            raise OptionError(f"{form} is binary and would spoil the terminal; write it with -o FILE, or pipe it")
+        return form
     if path is None:
         return "table" if to_terminal else "jsonl"
     if path.suffix.lower() not in SUFFIXES:
@@ -72,7 +72,7 @@ def settle(path: Path | None) -> Path | None:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OutputError(f"{path} is no regular file; pipe the output there instead")
         return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed to us, links in a circle
+    except (OSError, RuntimeError) as error:  # a name too long, a folder without permission, links in a circle
         raise cannot_write(str(path), error) from None
 
 
@@ -88,7 +88,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
         return
     try:
         is_folder, has_folder = path.is_dir(), path.absolute().parent.is_dir()
-        taken = path.exists() or (form == "npy" and resume.rows_file(path).exists())
+        taken = path.exists() or (form == "npy" and rows_file(path).exists())
     except OSError as error:
         raise cannot_write(str(path), error) from None
     if is_folder:
@@ -101,7 +101,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
             if form in RESUMABLE
             else "replace it with --force"
         )
-        raise OutputError(f"{path if path.exists() else resume.rows_file(path)} exists; {way}")
+        raise OutputError(f"{path if path.exists() else rows_file(path)} exists; {way}")
 
 
 @contextmanager
@@ -121,13 +121,27 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
                 of_block = error
                 raise
     except OSError as error:
-        if error is of_block:  # not the output's: that one tells by itself
+        if error is of_block:  # an error of the block itself has a sentence elsewhere
             raise
         raise cannot_write(name, error) from None
 
 
+@contextmanager
+def stream_to(path: Path | None) -> Iterator[BinaryIO]:
+    """stdout, or a file that lands whole. Raises OutputError."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with landing(path) as stream:
+            yield stream
+    except OSError as error:
+        raise cannot_write(str(path), error) from None
+
+
 def cannot_write(name: str, error: Exception) -> OutputError:
-    """What the user is told of it."""
+    """The error to raise where writing failed."""
     return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
 
 
@@ -156,7 +170,7 @@ def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
 
 
 class _Stdout:
-    """stdout as it is at each write: while a live line is on the terminal, it is one that this makes way for."""
+    """stdout as it is at each write: a stream that first takes the live line away, while there is a live line."""
 
     def write(self, data: bytes) -> int:
         return sys.stdout.buffer.write(data)
@@ -185,28 +199,23 @@ def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Ou
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
-    from filelock import FileLock, Timeout
+
+    def refuse() -> None:
+        raise OutputError(f"{path} is being written by another process; wait for it, or write to a new file")
 
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    lock = FileLock(state_folder() / "outputs" / f"{key}.lock")
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(
-            f"{path} is being written by another process; wait for it, or write to a new file"
-        ) from None
-    except OSError:
-        pass  # a home that cannot be written: no reason to refuse an output elsewhere
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):  # a home that cannot be written is no reason to refuse an output elsewhere
+            stack.enter_context(alone(state_folder() / "outputs" / f"{key}.lock", refuse))
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def _finished(writer: Writer, name: str, done: resume.Done | None = None) -> Iterator[Output]:
-    """An output that is finished while its stream is still open, whatever happens: Parquet's would do so later."""
+    """An output that is finished before its stream closes, also after an error.
+
+    pyarrow's writer would otherwise write its footer in `__del__`, when the stream is gone.
+    """
     output = Output(writer, name, done)
     try:
         yield output

@@ -32,7 +32,7 @@ _ZEROS = ("jsonl", "csv", "npy", "parquet")
 
 @dataclass(frozen=True)
 class Record:
-    """One embedded text as it goes out. `vector` float32 (dim,); the format turns it into the dtype asked for.
+    """One embedded text as it goes out. `vector` float32 (dim,); the format turns it into the dtype of --dtype.
 
     `blank`: there was no text, and the vector is zeros. `kept` are values of the fields that go out with it.
     """
@@ -93,7 +93,7 @@ def row_fields(record: Record, about: About) -> dict[str, Any]:
 
 
 def text_digest(text: str) -> str:
-    """What tells a text that was embedded from one that took its place: 16 digits of its SHA-256."""
+    """16 digits of a text's SHA-256, by which a run that continues sees that a text was changed."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
@@ -105,16 +105,16 @@ def cell(value: Any) -> str:
     return found if isinstance(found, str) else orjson.dumps(found).decode("utf-8")
 
 
-def kept_names(given: Sequence[str]) -> tuple[str, ...]:
+def kept_names(options: Sequence[str]) -> tuple[str, ...]:
     """The names in --keep: parted by commas, in double quotes where a name has a comma. Raises OptionError.
 
     A full-width comma parts names too, because it is what a Chinese keyboard gives, unless double quotes are used.
     """
-    plain = [each if '"' in each else each.replace("\uff0c", ",") for each in given]
+    plain = [each if '"' in each else each.replace("\uff0c", ",") for each in options]
     names = [name for each in plain for row in csv.reader([each]) for name in row]
     for place, name in enumerate(names):
         if not name:
-            raise OptionError(f"--keep has an empty name in {', '.join(given)!r}")
+            raise OptionError(f"--keep has an empty name in {', '.join(options)!r}")
         if name in names[:place]:
             raise OptionError(f"--keep names {name!r} twice")
         if name in FIELDS or _NUMBER.fullmatch(name):

@@ -18,6 +18,7 @@ import orjson
 from q3e_local.cli.writing.formats import JsonLines, Npy, Writer
 from q3e_local.cli.writing.record import FIELDS, About, Record, row_fields
 from q3e_local.errors import OutputError
+from q3e_local.files import rows_file
 
 Done = dict[int, tuple[str, str]]
 """Id and text digest of the texts that a file has, by their index."""
@@ -86,7 +87,7 @@ def _open(path: Path) -> BinaryIO:
 
 @contextmanager
 def _begun(begin: Callable[[], Writer], *streams: BinaryIO) -> Iterator[Writer]:
-    """A writer onto emptied files. They are emptied with the first record, or when a run ends well without one."""
+    """A writer that empties the files with its first record, or at the end of a sound run without records."""
     writer = _Begun(begin, streams)
     yield writer
     writer.empty()
@@ -117,11 +118,6 @@ def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def rows_file(path: Path) -> Path:
-    """Where the ids and token counts of a `.npy` are."""
-    return path.with_name(f"{path.name}.rows.jsonl")
-
-
 class _NpyWithRows:
     def __init__(self, npy: Npy, rows: BinaryIO, about: About) -> None:
         self._npy, self._rows, self._about = npy, rows, about
@@ -138,7 +134,7 @@ class _NpyWithRows:
 
 
 def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
-    """What every whole line is of, and where the last one ends."""
+    """The index, id and digest in every whole line, and where the last whole line ends."""
     done: Done = {}
     end = 0
     for number, line in enumerate(stream, 1):
@@ -187,7 +183,7 @@ def _keep(names: Sequence[str]) -> str:
 
 
 def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
-    """Whole rows after the header, whatever count it states: that is written last."""
+    """How many whole rows follow the header. The count in the header is written last, so it is not asked."""
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)

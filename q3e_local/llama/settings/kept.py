@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
+from q3e_local.files import land
 from q3e_local.folders import state_folder
 from q3e_local.llama.kernels.choice import OFF
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, settle
@@ -80,14 +80,8 @@ def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, A
     if before is not None:
         values = {name: getattr(before[1], name) for name in TUNABLE if getattr(tuned, name) is None}
         tuned = replace(tuned, **values)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     content = {"layout": _LAYOUT, "place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    land(path, json.dumps(content, indent=1))
     return path, tuned
 
 

@@ -9,8 +9,8 @@ import errno
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
-from q3e_local.files import sha256
+from q3e_local.files import alone, sha256
 from q3e_local.models.card import ModelFile
 from q3e_local.models.download import origins, verified
 from q3e_local.models.download.origins import NoAnswerError, Origin, Pin
@@ -104,22 +104,9 @@ def delete(path: Path) -> None:
     origins.delete(path, even_if_shared=False)
 
 
-@contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock against other processes. One that has to wait is told that another is `what`."""
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, mode=0o664)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("another process is %s; waiting for it", what)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def turn(lock: Path, what: str) -> AbstractContextManager[None]:
+    """The lock against other processes that do the same work; logs that another is `what`, where one has it."""
+    return alone(lock, lambda: _log.warning("another process is %s; waiting for it", what), mode=0o664)
 
 
 def _in_turn(progress: Progress | None) -> Progress:
@@ -144,7 +131,7 @@ def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
     try:
         origin.blob.parent.mkdir(parents=True, exist_ok=True)
         # For the hub it is the cache's own lock, so that other programs keep out too.
-        with alone(origin.lock, f"downloading {pin.file}"):
+        with turn(origin.lock, f"downloading {pin.file}"):
             return _bring_alone(origin, pin, tell)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

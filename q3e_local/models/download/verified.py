@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
+from q3e_local.files import land
 from q3e_local.folders import state_folder
 from q3e_local.models.download.origins import Pin
 
@@ -36,11 +36,8 @@ def is_known(path: Path, pin: Pin) -> bool:
 def remember(path: Path, pin: Pin) -> None:
     """Note that this file was checked. Where that cannot be written, it is checked again the next time."""
     note = _note(pin)
-    partial = note.with_name(f"{note.name}.{os.getpid()}.partial")
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(_identity(path)), encoding="utf-8")
-        partial.replace(note)
+        land(note, json.dumps(_identity(path)))
     except OSError as error:
         _log.info("cannot write %s: %s", note, error)
 

@@ -10,10 +10,11 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from q3e_local import files
 from q3e_local.errors import IndexFileError, OptionError, OutputError
 from q3e_local.folders import data_folder
 from q3e_local.wording.spelling import either, nearest
@@ -135,31 +136,24 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
 
     Searches need no lock. Raises OutputError where the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    file = Path(f"{path.resolve()}.lock")  # the same lock for all links to a file
-    lock = FileLock(file, mode=0o600)
+    file = Path(f"{path.resolve()}.lock")  # one for all names it has by links
     is_index = True
-    try:
-        if path.parent == indexes_folder():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else need know what is indexed
-        elif not path.parent.is_dir():  # FileLock would make the folder
-            raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
-        had_lock = file.exists()
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait()
-            lock.acquire()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
-    try:
-        yield
-    except IndexFileError:  # others may wait for a lock that was here before
-        is_index = had_lock
-        raise
-    finally:
-        with suppress(OSError):  # Windows does not delete an open file
-            if not (is_index and path.exists()):  # no index was made, or it was deleted
-                file.unlink(missing_ok=True)
-        lock.release()
+            if path.parent == indexes_folder():
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
+            elif not path.parent.is_dir():  # the lock would make it
+                raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
+            had_lock = file.exists()
+            stack.enter_context(files.alone(file, on_wait, mode=0o600))
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
+        try:
+            yield
+        except IndexFileError:  # a lock that was here before may be one that others wait for
+            is_index = had_lock
+            raise
+        finally:
+            with suppress(OSError):  # Windows keeps what is open
+                if not (is_index and path.exists()):  # no index came of it, or it was deleted
+                    file.unlink(missing_ok=True)

@@ -5,14 +5,16 @@ Knows addresses, keys and HTTP as far as this server speaks it; nothing of texts
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+
+import httpx2
 
 from q3e_local.errors import OptionError, Q3EError
 from q3e_local.wording import address
@@ -36,10 +38,10 @@ class ServerRefusedError(Q3EError):
         self.status, self.fields = status, fields
 
 
-def server_address(given: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """The address a command talks to: the option's, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
+def server_address(option: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The address a command talks to: that of --server, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
     environ = os.environ if environ is None else environ
-    for text in (given, environ.get("Q3E_SERVER"), environ.get("OLLAMA_HOST")):
+    for text in (option, environ.get("Q3E_SERVER"), environ.get("OLLAMA_HOST")):
         if text and address.unquoted(text):
             return address.unquoted(text)
     return str(Address())
@@ -49,26 +51,36 @@ class Server:
     """A connection that is kept, and used by one thread at a time.
 
     Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket, a number alone a port of this machine.
+    Raises OptionError for what is no address.
     """
 
     def __init__(
         self, text: str, api_key: str | None = None, *, answer_s: float = _ANSWER_S, patience_s: float = _PATIENCE_S
     ) -> None:
-        self.name = text
-        self._answer_s, self._patience_s = answer_s, patience_s
-        self._unix = text.removeprefix("unix:") if text.startswith("unix:") else None
+        unix = text.removeprefix("unix:") if text.startswith("unix:") else None
         # A number alone would be an IP address of one number, which nobody means.
         spelled = f":{text}" if text.isascii() and text.isdigit() else text
-        self._address = Address() if self._unix else address.parse(spelled).to_connect()
+        self._address = Address(host="localhost") if unix is not None else address.parse(spelled).to_connect()
         if self._address.scheme not in ("http", "https"):
             raise OptionError(f"a server's address is one of http or https, or unix:PATH, got {text!r}")
-        if self._unix is None:
-            self.name = str(self._address)
+        if unix is not None and not hasattr(socket, "AF_UNIX"):
+            raise OptionError("Unix sockets are not supported on this system")
+        self.name = text if unix is not None else str(self._address)
+        self._patience_s = patience_s
         key = os.environ.get("Q3E_API_KEY", "").partition(",")[0].strip() if api_key is None else api_key
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
-        self._connection: http.client.HTTPConnection | None = None
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            self._client = httpx2.Client(
+                base_url=str(self._address),
+                headers=httpx2.Headers(headers, encoding="latin-1"),
+                timeout=httpx2.Timeout(answer_s, connect=_CONNECT_S),
+                transport=httpx2.HTTPTransport(verify=_certificates(self._address.scheme), uds=unix),
+                trust_env=False,  # no variable names a proxy: texts go where the address says
+            )
+        except httpx2.InvalidURL:
+            raise OptionError(self._no_such_host()) from None
+        self._is_kept = False  # a connection from an earlier request
         self._lock = threading.Lock()
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
@@ -80,62 +92,45 @@ class Server:
         waited = 0.0
         while True:
             with self._lock:
-                status, headers, content = self._once(method, path, data)
-            if status not in (429, 503) or waited >= self._patience_s:
-                break
-            pause = _retry_after_s(headers)
+                answer = self._once(method, path, data)
+            if answer.status_code not in (429, 503) or waited >= self._patience_s:
+                return self._read(path, answer.status_code, answer.content)
+            pause = _retry_after_s(answer.headers.get("Retry-After", ""))
             time.sleep(pause)
             waited += pause
-        return self._read(path, status, content)
 
     def close(self) -> None:
         """Hang up."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._client.close()
 
-    def _once(self, method: str, path: str, data: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
-        for is_last in (False, True):
-            was_open = self._connection is not None
-            try:
-                connection = self._connected()
-                connection.request(method, self._address.path + path, data, self._headers)
-                answer = connection.getresponse()
-                return answer.status, answer.headers, answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                # A connection that was kept may have ended meanwhile; a new one that fails says something.
-                if is_last or not was_open or isinstance(error, TimeoutError):
-                    raise ServerUnreachableError(self._why(error)) from None
-        raise AssertionError("unreachable")
+    def _once(self, method: str, path: str, data: bytes | None) -> httpx2.Response:
+        was_kept, self._is_kept = self._is_kept, False
+        try:
+            answer = self._client.request(method, path, content=data)
+        except httpx2.RequestError as error:
+            # A connection that was kept may have ended meanwhile; a new one that fails says something.
+            if was_kept and not isinstance(error, httpx2.TimeoutException):
+                return self._once(method, path, data)
+            raise ServerUnreachableError(self._why(error)) from None
+        self._is_kept = True
+        return answer
 
-    def _connected(self) -> http.client.HTTPConnection:
-        if self._connection is None:
-            connection: http.client.HTTPConnection
-            if self._unix is not None:
-                connection = _UnixConnection(self._unix, timeout=_CONNECT_S)
-            elif self._address.scheme == "https":
-                connection = http.client.HTTPSConnection(self._address.host, self._address.port, timeout=_CONNECT_S)
-            else:
-                connection = http.client.HTTPConnection(self._address.host, self._address.port, timeout=_CONNECT_S)
-            connection.connect()
-            connection.sock.settimeout(self._answer_s)
-            if self._unix is None:
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection = connection
-        return self._connection
-
-    def _why(self, error: Exception) -> str:
-        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+    def _why(self, error: httpx2.RequestError) -> str:
+        cause = _first_cause(error)
+        if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
             return f"no server answers at {self.name}; start one with: q3e-local serve"
-        if isinstance(error, socket.gaierror):
-            return f"there is no host {self._address.host!r}; is the server's address right?"
-        if isinstance(error, TimeoutError):
+        if isinstance(cause, socket.gaierror):
+            return self._no_such_host()
+        if isinstance(error, httpx2.TimeoutException):
             return f"the server at {self.name} does not answer in time"
-        if isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.RemoteDisconnected):
+        # Where a connection ended, the transport says so itself; what is no HTTP, the parser below it.
+        if isinstance(error, httpx2.RemoteProtocolError) and cause is not error.__cause__:
             return f"what answers at {self.name} is no HTTP server"
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
         return f"the connection to {self.name} failed: {reason}"
+
+    def _no_such_host(self) -> str:
+        return f"there is no host {self._address.host!r}; is the server's address right?"
 
     def _read(self, path: str, status: int, content: bytes) -> dict[str, Any]:
         try:
@@ -155,19 +150,16 @@ class Server:
         raise ServerRefusedError(message, status, fields if isinstance(fields, dict) else {})
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        if not hasattr(socket, "AF_UNIX"):
-            raise OptionError("Unix sockets are not supported on this system")
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+def _certificates(scheme: str) -> ssl.SSLContext:
+    """The system's, to which a company may have added an authority. Without TLS none: loading them is slow."""
+    return ssl.create_default_context() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _retry_after_s(headers: http.client.HTTPMessage) -> float:
-    text = headers.get("Retry-After", "")
+def _first_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _retry_after_s(text: str) -> float:
     return min(60.0, max(0.1, float(text))) if text.replace(".", "", 1).isdigit() else _PAUSE_S

@@ -95,7 +95,7 @@ class RemoteEmbedder(TextModel):
         self._server.close()
 
     def _facts(self, request: EmbedRequest = EmbedRequest(())) -> _Facts:  # noqa: B008 (frozen)
-        """What the server says of its model and of these options. Asked for once."""
+        """What the server says of its model and of these options. Each is asked for once."""
         options = _options(request)
         key = tuple(sorted(options.items()))
         if key not in self._known:
@@ -135,7 +135,7 @@ class RemoteEmbedder(TextModel):
             timing.done()
             first_index += len(texts)
             n_texts += len(results)
-            n_tokens += sum(one.prompt_tokens for one in results if isinstance(one, Embedded))
+            n_tokens += sum(result.prompt_tokens for result in results if isinstance(result, Embedded))
             yield from results
             if progress is not None:  # an exception that it raises must not take these results along
                 progress(n_texts, n_tokens)
@@ -143,7 +143,7 @@ class RemoteEmbedder(TextModel):
     def _window(
         self, texts: list[str], options: dict[str, Any], space: str, first_index: int
     ) -> list[Embedded | TextError]:
-        """One result for each text: those that fail are left out, and the others asked for again."""
+        """One result for each text. After a text that fails, the others are sent again without it."""
         failed: dict[int, TextError] = {}
         for place, text in enumerate(texts):
             try:  # JSON could not carry such a text

@@ -1,4 +1,4 @@
-"""How many tokens texts have, by asking a tokenizer that is far away as seldom as can be: `TokenCounts`.
+"""How many tokens texts have, with as few requests to a distant tokenizer as possible: `TokenCounts`.
 
 Parts texts into words, whose counts are remembered. Knows nothing of servers: a function counts for it.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from q3e_local.embedding.cutting import Cutter
 
-# Characters of all words that are remembered: some 20 MB of memory.
+# Characters of all words that are remembered: about 20 MB of memory.
 _KNOWN_CHARACTERS = 2_000_000
 _REQUEST_BYTES = 256 << 10
 # A part that is longer is no word: only a stretch of it is ever counted, and that is another text.
@@ -33,8 +33,8 @@ class TokenCounts:
         """The tokens of each text, its end token included."""
         parts = [self._parts(text) for text in texts]
         known = self._remembered()
-        self._learn(known, dict.fromkeys(part for some in parts for part in some if part not in known))
-        return [sum(map(known.__getitem__, some)) + 1 for some in parts]
+        self._learn(known, dict.fromkeys(part for of_text in parts for part in of_text if part not in known))
+        return [sum(map(known.__getitem__, of_text)) + 1 for of_text in parts]
 
     def expect(self, texts: Iterable[str]) -> None:
         """Learn the words of texts that are to be counted, or parts of which are."""
@@ -43,9 +43,9 @@ class TokenCounts:
         self._learn(known, dict.fromkeys(part for part in parts if part not in known))
 
     def _learn(self, known: dict[str, int], words: Iterable[str]) -> None:
-        for some in _windows(words, self._items_max):
-            known.update(zip(some, self._ask(some), strict=True))
-            self._n_characters += sum(map(len, some))
+        for window in _windows(words, self._items_max):
+            known.update(zip(window, self._ask(window), strict=True))
+            self._n_characters += sum(map(len, window))
 
     def _remembered(self) -> dict[str, int]:
         """The words known so far; none again where they have become too many.

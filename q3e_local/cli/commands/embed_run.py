@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +18,9 @@ from q3e_local.cli.texts.source import Tell
 from q3e_local.cli.texts.survey import advice
 from q3e_local.cli.writing.outputs import Output
 from q3e_local.cli.writing.record import Record, text_digest
-from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import Embedded, EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OutputError, TextError
-
-if TYPE_CHECKING:
-    from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
 
 _NAMED_AT_MOST = 5
 
@@ -61,7 +57,7 @@ class Run:
 
     def __init__(
         self,
-        embedder: Embedder | RemoteEmbedder,
+        embedder: TextModel,
         request: EmbedRequest,
         out: Output,
         show: Meter,
@@ -125,7 +121,7 @@ class Run:
                 self._leave_out(index, item)
             else:
                 has_others = bool(self._tally.n_texts or self._given or self._out.done) or _may_go_on(source, item)
-                has_others = has_others or any(one.problem is None for one in items)
+                has_others = has_others or any(other.problem is None for other in items)
                 self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
                 break
         self._is_read = True

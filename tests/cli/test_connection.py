@@ -1,0 +1,86 @@
+"""The connection to a running server: what is said of addresses and answers that are of no use, and no proxies."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+Answering = Callable[..., str]
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """Start a listener that answers its first connections with these bytes, one after the other, and hangs up.
+
+    None in place of bytes is no answer, until the test ends. Gives its address.
+    """
+    with ExitStack() as stack:
+        over = threading.Event()
+
+        def start(*answers: bytes | None) -> str:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def answer() -> None:
+                for content in answers:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(65_536)
+                        if content is None:
+                            over.wait(30)
+                        else:
+                            connection.sendall(content)
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            stack.callback(thread.join, 30)
+            stack.callback(over.set)
+            return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "the connection to {} failed: "),
+        (b"no HTTP at all\r\n\r\n", "what answers at {} is no HTTP server"),
+        (None, "the server at {} does not answer in time"),
+        (b"HTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
+    ],
+)
+def test_what_answers_and_is_of_no_use(answer: bytes | None, said: str, answering: Answering) -> None:
+    address = answering(answer)
+    with pytest.raises(ServerUnreachableError) as raised:
+        Server(address, answer_s=0.5).ask("GET", "/a")
+    assert str(raised.value).startswith(said.format(address))
+
+
+def test_a_refusal_has_the_servers_words_and_status(answering: Answering) -> None:
+    address = answering(b'HTTP/1.1 400 x\r\nContent-Length: 16\r\n\r\n{"error": "too"}')
+    with pytest.raises(ServerRefusedError, match=f"{address}: too") as raised:
+        Server(address).ask("POST", "/a", {})
+    assert raised.value.status == 400
+
+
+def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering: Answering) -> None:
+    server = Server(answering(ANSWER, ANSWER))
+    assert [server.ask("GET", "/a"), server.ask("GET", "/a")] == [{"a": 1}] * 2
+    server.close()
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with pytest.raises(ServerUnreachableError, match=r"there is no host 'nobody\.invalid'; is the server's address"):
+        Server("nobody.invalid").ask("GET", "/a")
+
+
+def test_no_variable_sends_texts_to_a_proxy(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert Server(answering(ANSWER)).ask("GET", "/a") == {"a": 1}
