@@ -47,7 +47,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
 	@echo "about 5 minutes on 2 idle cores; pip keeps what was compiled for the next time."
-	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable .
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable ".[all]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
