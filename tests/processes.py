@@ -23,18 +23,14 @@ MARKER = "process"
 
 # Names that start processes, whatever module they are taken from.
 STARTERS = {
-    "subprocess",
-    "multiprocessing",
-    "Popen",
-    "SPAWN",
-    "Child",
-    "ModelInChild",
-    "WorkerEngine",
-    "WorkerProcess",
-}
+    "subprocess", "multiprocessing", "Popen", "SPAWN", "Child", "ModelInChild", "WorkerEngine", "WorkerProcess",
+    "quantize",
+}  # fmt: skip
+# A function that names both puts a server around models, which run in processes of their own.
+SERVED_MODELS = {"served", "LocalService"}
 
 # Files whose tests call commands of the program that start processes.
-FILES: set[str] = set()
+FILES = {"scripts/test_session.py"}
 
 _reaches: dict[object, bool] = {}
 
@@ -62,11 +58,15 @@ def _reaches_starter(used: object) -> bool:
         return _reaches[used]
     _reaches[used] = False  # for functions that call each other
     _reaches[used] = any(
-        not STARTERS.isdisjoint(names) or any(map(_reaches_starter, _helpers(function, names)))
+        _has_starter(names) or any(map(_reaches_starter, _helpers(function, names)))
         for function in _functions(used)
         if (names := set(_names(function.__code__)))
     )
     return _reaches[used]
+
+
+def _has_starter(names: set[str]) -> bool:
+    return not STARTERS.isdisjoint(names) or names >= SERVED_MODELS
 
 
 def _inside(used: Any) -> Any:
