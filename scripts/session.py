@@ -26,7 +26,7 @@ COMMANDS = (
     "q3e-local index examples/notes -m demo",
     'q3e-local search "why could customers not finish checkout?" -k 1 --text',
     'q3e-local search "办公室什么时候搬？" -k 1 --text',
-    'q3e-local similar "the budget was approved" "approved was the budget"',
+    'q3e-local similar "the budget was approved" "the budget was not approved" -m demo',
 )
 
 
@@ -37,9 +37,11 @@ def lines(command: str, home: Path) -> list[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("Q3E_", "XDG_", "HF_"))}
     environment = kept | {"HOME": str(home), "USERPROFILE": str(home), "COLUMNS": str(WIDTH), "PYTHONUTF8": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "q3e_local", *arguments], cwd=ROOT, env=environment, check=True, text=True,
+        [sys.executable, "-m", "q3e_local", *arguments], cwd=ROOT, env=environment, text=True,
         encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{command}: {done.stdout}")
     return done.stdout.replace(str(home), "~").splitlines()
 
 

@@ -25,7 +25,9 @@ def output(tmp_path, monkeypatch, capsys):
     def lines(name: str, *arguments: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         capsys.readouterr()
-        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        runpy.run_path(
+            str(ROOT / "examples" / name), run_name="example"
+        )  # a model process would run `__main__` again
         return capsys.readouterr().out.splitlines()
 
     return lines

@@ -58,8 +58,8 @@ def test_each_extra_has_a_row_with_its_packages() -> None:
     extras = {
         name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev")
     }
-    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.+) \| (.*) \|$", PAGE, re.MULTILINE)}
+    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.+) \|(.*)\|$", PAGE, re.MULTILINE)}
     assert set(rows) == set(extras)
     for name, (_, packages) in rows.items():
         needed = [re.split(r"[\[>]", one)[0] for one in extras[name]]
-        assert sorted(filter(None, packages.split(", "))) == (sorted(needed) if name != "all" else [])
+        assert sorted(filter(None, packages.strip().split(", "))) == (sorted(needed) if name != "all" else [])

@@ -36,7 +36,7 @@ def exists(name: str) -> bool:
     return (PACKAGE / name).exists() or (ROOT / name).exists()
 
 
-@pytest.mark.parametrize("name", of_tree())
+@pytest.mark.parametrize("name", list(of_tree()))
 def test_the_tree_is_that_of_the_package(name: str) -> None:
     path = PACKAGE / name
     assert path.is_dir() if name.endswith("/") else path.is_file()

@@ -75,7 +75,8 @@ def test_old_documents_need_the_package_of_what_they_are_converted_to(
 ) -> None:
     path = tmp_path / "letter.doc"
     path.write_bytes(b"\xd0\xcf\x11\xe0")
-    monkeypatch.setattr("q3e_local.reading.walk.program", lambda: Path("soffice"))
+    module = sys.modules["q3e_local.reading.walk"]  # the name in the package is the function
+    monkeypatch.setattr(module, "program", lambda: Path("soffice"))
     assert [type(one) for one in walk([path])] == [Found]
     hide(monkeypatch, "docx")
     assert list(walk([path])) == [Skipped(path, "reading Word documents needs python-docx" + INSTALL)]
