@@ -21,12 +21,11 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "session.svg"
-WIDTH = 100
+WIDTH = 100  # of what commands wrap; a line that does not wrap may be longer
 COMMANDS = (
     "q3e-local index examples/notes -m demo",
     'q3e-local search "why could customers not finish checkout?" -k 1 --text',
     'q3e-local search "办公室什么时候搬？" -k 1 --text',
-    'q3e-local similar "the budget was approved" "the budget was not approved" -m demo',
 )
 
 
@@ -47,7 +46,7 @@ def lines(command: str, home: Path) -> list[str]:
 
 def draw(picture: Path) -> None:
     """Run the commands, and write the picture of what they print."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    console = Console(record=True, width=WIDTH + 4, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))

@@ -77,9 +77,9 @@ def test_what_contributing_names_is_there(name: str) -> None:
     [
         ("q3e_local/reading/kinds.py", ["_SUFFIXES", "_DOCUMENTS", "_LEFT_OUT"]),
         ("q3e_local/reading/__init__.py", ["_READERS"]),
-        ("q3e_local/server/dialects/routes.py", ["embedded", "json_response", "result_headers", "route_class"]),
-        ("q3e_local/server/app.py", ["create_app"]),
-        ("q3e_local/server/http/refusal.py", ["error_body"]),
+        ("q3e_local/server/dialects/routes.py", ["Routes", "embedded", "json_response", "result_headers"]),
+        ("q3e_local/server/dialects/tei.py", ["routes", "failure_object", "read_fields"]),
+        ("q3e_local/server/app.py", ["create_app", "_failure_object", "_no_route"]),
         ("q3e_local/cli/__init__.py", ["_GROUPS"]),
         ("q3e_local/jobs/rows.py", ["unit_rows", "check_texts"]),
         ("q3e_local/cli/jobs/duplicates.py", ["inputs_argument", "collect", "write_report", "report_options"]),
