@@ -8,7 +8,7 @@ export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test check check-kernels format kernels clean
+.PHONY: demo test quick one check check-kernels format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -18,6 +18,15 @@ demo: $(VENV)/.ready $(wildcard $(KERNELS))
 
 test: $(VENV)/.ready-dev $(KERNELS) check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The tests that start no process: under a minute on 2 cores.
+quick: $(VENV)/.ready-dev $(KERNELS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not process"
+
+# One file, folder or test: make one T=tests/search/test_ranking.py
+one: $(VENV)/.ready-dev $(KERNELS)
+	@test -n "$(T)" || { echo "say which, as in: make one T=tests/search/test_ranking.py"; exit 2; }
+	$(BIN)/python -m pytest $(T)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
@@ -47,7 +56,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
 	@echo "about 5 minutes on 2 idle cores; pip keeps what was compiled for the next time."
-	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable .
+	@$(BIN)/python scripts/install.py --constraint constraints.txt --editable ".[all]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -1,6 +1,6 @@
 """`pip install` that says how far it is: for the Makefile, and for people without make.
 
-    python scripts/install.py --constraint constraints.txt --editable .
+    python scripts/install.py --constraint constraints.txt --editable ".[all]"
 
 Everything pip says goes to install.log in the environment; what went wrong is shown from there. Arguments are pip's.
 """

@@ -16,6 +16,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Fixtures that outlive a test, and what they start, must not find the developer's home either.
 os.environ["HOME"] = os.environ["USERPROFILE"] = tempfile.mkdtemp(prefix="q3e-tests-")
 
+import processes
 import pytest
 import tiny
 from hypothesis import settings
@@ -29,6 +30,27 @@ from q3e_local.llama.kernels import in_use
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    processes.mark(items)
+
+
+@pytest.fixture(scope="session")
+def _guard() -> processes.Guard:
+    return processes.Guard()
+
+
+@pytest.fixture(autouse=True)
+def _starts_no_process(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[None]:
+    """In `make quick`, a test that starts a process fails: tests/processes.py did not see that it would."""
+    if pytestconfig.option.markexpr != f"not {processes.MARKER}":
+        yield
+        return
+    guard: processes.Guard = request.getfixturevalue("_guard")
+    n_before = len(guard.started)
+    yield
+    assert not guard.started[n_before:], "it starts a process; tests/processes.py has to know"
 
 
 @pytest.fixture(scope="session", autouse=True)

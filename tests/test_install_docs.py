@@ -52,3 +52,14 @@ def test_extras_and_commands_there_are() -> None:
     assert named <= set(PROJECT["optional-dependencies"])
     commands = set(re.findall(r"^(?:\S+/)?q3e-local ([a-z]+)", PAGE, re.MULTILINE))
     assert {"service", "list", "rm", "cache", "doctor"} <= commands <= set(main.list_commands(click.Context(main)))
+
+
+def test_each_extra_has_a_row_with_its_packages() -> None:
+    extras = {
+        name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev")
+    }
+    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.+) \|(.*)\|$", PAGE, re.MULTILINE)}
+    assert set(rows) == set(extras)
+    for name, (_, packages) in rows.items():
+        needed = [re.split(r"[\[>]", one)[0] for one in extras[name]]
+        assert sorted(filter(None, packages.strip().split(", "))) == (sorted(needed) if name != "all" else [])

@@ -162,9 +162,29 @@ def test_both_readmes_have_the_same_lines_for_clients() -> None:
         assert blocks("README.md", language) == blocks("README.zh-CN.md", language)
 
 
-def test_make_demo_runs_the_command_the_readme_shows():
+def test_make_demo_runs_a_command_that_the_readme_shows():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert f"$(BIN)/{sessions('README.md')[0][0]}\n" in makefile
+    (by_make,) = re.findall(r"^\t@\$\(BIN\)/(q3e-local .+)$", makefile, re.MULTILINE)
+    assert by_make in [command for command, _ in sessions("README.md")]
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_first_screen_installs_indexes_asks_and_serves(readme):
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    first = text.partition("\n## ")[0]
+    places = [
+        first.index(part)
+        for part in (
+            'pip install "q3e-local[all]"',
+            "$ q3e-local index ",
+            "$ q3e-local search ",
+            "q3e-local serve",
+            "curl ",
+        )
+    ]
+    assert places == sorted(places)
+    assert len(re.findall(r"^- \*\*", first[places[-1] :], re.MULTILINE)) == 5
+    assert '--editable ".[all]"' in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("readme", READMES)

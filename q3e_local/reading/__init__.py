@@ -1,7 +1,7 @@
 """Files to text with structure: `read` one, `walk` the folders they are in.
 
 Knows nothing of models, vectors or indexes. Each kind has a module of its own, loaded when the first file of it
-comes; each foreign parser has one owner among them.
+comes; each foreign parser has one owner among them. Most of these parsers come with the extra `documents`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from q3e_local.errors import InputError
+from q3e_local.reading import extras
 from q3e_local.reading.document import Document, Section
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
@@ -47,7 +48,7 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
     """A file's text and sections; of an empty text none. Never stops at half of a file.
 
     Raises InputError, whatever is wrong: encrypted, scanned, broken, not text, above a limit. Its text is the reason
-    alone, without the file's name.
+    alone, without the file's name. Raises MissingPackageError where the extra `documents` has to be installed first.
     """
     try:
         status = path.stat()
@@ -67,6 +68,7 @@ def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  
     if kind is None:
         raise InputError("is not text")
     form = CONVERTED.get(kind, kind)
+    extras.need(form)
     if form != kind:
         data = convert(name, data, kind, limits)
     reader = importlib.import_module(f"q3e_local.reading.formats.{_READERS[form]}")

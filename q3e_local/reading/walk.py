@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from q3e_local.errors import InputError
+from q3e_local.reading import extras
 from q3e_local.reading.globs import pattern
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
 from q3e_local.reading.office import CONVERTED, program, without_program
@@ -65,6 +66,8 @@ class _Walk:
         self._from_root = [pattern(glob, any_case=True) for glob in rooted]
         self._known = kinds()
         self._can_convert = program() is not None
+        # Looked up once: a search of sys.path for each file would take longer than the walk.
+        self._without_package = {kind: str(error) for kind in extras.KINDS if (error := extras.missing(kind))}
         self._seen: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, Path]] = []  # each with the folder that was walked
         self._roots: list[Path] = []  # what was named, as it really lies
@@ -152,6 +155,8 @@ class _Walk:
             yield Skipped(path, f"no reader for {suffix}")
         elif (kind := kind_of(path.name)) in CONVERTED and not self._can_convert:
             yield Skipped(path, without_program(path.suffix.lower(), kind))
+        elif (form := CONVERTED.get(kind or "", kind)) in self._without_package:
+            yield Skipped(path, self._without_package[form])
         elif not self._is_readable(path):
             yield Skipped(path, "not text", is_expected=not is_named)
         else:

@@ -1,6 +1,7 @@
 """Sheets of an Excel workbook (.xlsx, .xlsm), row by row; the only module that imports openpyxl.
 
-Knows cells and what Excel shows of them; nothing of headers or of what the rows are for.
+Knows cells and what Excel shows of them; nothing of headers or of what the rows are for. openpyxl is imported when a
+workbook is opened: `embed` loads this module for every input, and openpyxl is in an extra.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any, BinaryIO
 
-import openpyxl
-
 from q3e_local.errors import InputError
+from q3e_local.reading import extras
 from q3e_local.reading.failures import parsing
 
 WHAT = "an Excel workbook"
@@ -30,7 +30,10 @@ class CellError(str):
 
 @contextmanager
 def open_workbook(file: BinaryIO) -> Iterator[Any]:
-    """The workbook in an open file, to be read from front to back. Raises InputError."""
+    """The workbook in an open file, to be read from front to back. Raises InputError, MissingPackageError."""
+    extras.need("xlsx")
+    import openpyxl
+
     is_compound = file.read(len(_COMPOUND_FILE)) == _COMPOUND_FILE
     file.seek(0)
     if is_compound:

@@ -171,7 +171,7 @@ def test_make_demo_says_what_it_does_before_it_does_it(tmp_path: Path, fails: bo
     assert [line for line in lines if line.startswith("ran: ")][:3] == [
         "ran: python --version",
         "ran: python -m venv .venv",
-        "ran: python scripts/install.py --constraint constraints.txt --editable .",
+        "ran: python scripts/install.py --constraint constraints.txt --editable .[all]",
     ]
     said = got.stdout[: got.stdout.index("ran: python scripts/install.py")]
     assert re.search(r"llama.cpp is compiled .*\nabout \d+ minutes on 2 idle cores", said)

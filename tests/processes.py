@@ -1,0 +1,125 @@
+"""Which tests start processes: they get the marker `process`, and `make quick` leaves them out.
+
+A test starts a process where its code, a fixture that it uses, or a helper in tests/ that one of these calls names a
+module or a class that starts processes. Commands of the program that start processes cannot be seen in the code of a
+test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks the marker
+fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing.process
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+from paths import TESTS
+
+MARKER = "process"
+
+# Names that start processes, whatever module they are taken from.
+STARTERS = {
+    "subprocess", "multiprocessing", "Popen", "SPAWN", "Child", "ModelInChild", "WorkerEngine", "WorkerProcess",
+    "quantize",
+}  # fmt: skip
+# A function that names both puts a server around models, which run in processes of their own.
+SERVED_MODELS = {"served", "LocalService"}
+
+# Files whose tests call commands of the program that start processes.
+FILES = {"scripts/test_session.py"}
+
+_reaches: dict[object, bool] = {}
+
+
+def mark(items: list[pytest.Item]) -> None:
+    """Put the marker on the tests that start processes."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _starts_processes(item):
+            item.add_marker(MARKER)
+
+
+def _starts_processes(item: pytest.Function) -> bool:
+    if item.path.relative_to(TESTS).as_posix() in FILES:
+        return True
+    fixtures = [
+        found.func for name in item.fixturenames for found in item._fixtureinfo.name2fixturedefs.get(name, ())
+    ]
+    return any(_reaches_starter(function) for function in (item.function, *fixtures))
+
+
+def _reaches_starter(used: object) -> bool:
+    """Whether the code of a function or class of the tests names a starter, or calls another that does."""
+    used = _inside(used)
+    if used in _reaches:
+        return _reaches[used]
+    _reaches[used] = False  # for functions that call each other
+    _reaches[used] = any(
+        _has_starter(names) or any(map(_reaches_starter, _helpers(function, names)))
+        for function in _functions(used)
+        if (names := set(_names(function.__code__)))
+    )
+    return _reaches[used]
+
+
+def _has_starter(names: set[str]) -> bool:
+    return not STARTERS.isdisjoint(names) or names >= SERVED_MODELS
+
+
+def _inside(used: Any) -> Any:
+    """The function that decorators, hypothesis among them, have wrapped."""
+    used = getattr(getattr(used, "hypothesis", None), "inner_test", used)
+    return inspect.unwrap(used) if callable(used) else used
+
+
+def _functions(used: Any) -> list[FunctionType]:
+    """The function itself, or the methods of a class."""
+    if isinstance(used, type):
+        return [found for each in vars(used).values() if isinstance(found := _inside(each), FunctionType)]
+    return [used] if isinstance(used, FunctionType) else []
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Every name in the code of a function and of the functions in it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _helpers(function: FunctionType, names: set[str]) -> Iterator[object]:
+    """What of the tests' own code these names are, in the function's module or in a module that is named too."""
+    own = function.__globals__
+    modules = [own[name].__dict__ for name in names if isinstance(own.get(name), ModuleType)]
+    for space in (own, *modules):
+        for name in names:
+            found = _inside(space.get(name))
+            if isinstance(found, type | FunctionType) and _is_of_tests(found):
+                yield found
+
+
+def _is_of_tests(found: type | FunctionType) -> bool:
+    path = getattr(sys.modules.get(found.__module__), "__file__", None)
+    return path is not None and Path(path).is_relative_to(TESTS)
+
+
+class Guard:
+    """Notes each process that is started, so that a test without the marker cannot start one unseen."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        sys.addaudithook(self._hear)
+        start = multiprocessing.process.BaseProcess.start
+
+        def noted(process: multiprocessing.process.BaseProcess) -> None:
+            self.started.append(f"multiprocessing: {process.name}")
+            start(process)
+
+        multiprocessing.process.BaseProcess.start = noted  # type: ignore[method-assign]
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen":
+            self.started.append(f"subprocess: {arguments[1]}")
