@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import numpy as np
 import pytest
 from command import embed, expected, run, write
@@ -322,9 +322,8 @@ def test_a_damaged_cache_costs_a_warning_and_no_vector(monkeypatch, tmp_path, ca
         assert rows(np.load("out.npy")) == wanted
         assert ("2 from the cache" in result.stderr) == (n_kept == 2)
     assert caplog.text.count("is damaged") == 1
-    connection = sqlite3.connect(folder / "vectors.sqlite")
+    connection = apsw.Connection(str(folder / "vectors.sqlite"))
     connection.execute("UPDATE entry SET record = zeroblob(length(record))")
-    connection.commit()
     connection.close()
     assert embed("--text", "one", "--text", "two", "-o", "out.npy", "--force").exit_code == 0
     assert rows(np.load("out.npy")) == wanted

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from paths import TESTS
 from vectors_for_caches import SPACE, entry, is_same, item, key
@@ -183,7 +183,7 @@ def test_an_empty_file_becomes_a_cache(opened, path, caplog):
 
 
 def sql(path: Path, *statements: str) -> None:
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = apsw.Connection(str(path))
     for statement in statements:
         connection.execute(statement)
     connection.close()
@@ -261,7 +261,7 @@ def test_a_row_that_is_not_what_was_put_is_a_miss_and_is_replaced(opened, path, 
     cache = opened()
     put(cache)
     cache.close()
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = apsw.Connection(str(path))
     (place,) = connection.execute("SELECT key FROM entry WHERE space = ? LIMIT 1", (str(SPACE),)).fetchone()
     connection.execute(statement, {"k": place, "s": str(SPACE)})
     connection.close()
@@ -394,7 +394,7 @@ def test_a_locked_file_is_read_and_written_again_later(opened, path, caplog, clo
     monkeypatch.setattr(file, "BUSY_S", 0.05)
     cache = opened()
     put(cache)
-    other = sqlite3.connect(path, isolation_level=None)
+    other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     for number in range(3):
         cache.put_many([item(f"new {number}")])
@@ -515,7 +515,7 @@ def sound_rows(cache: SqliteCache, n_texts: int) -> int:
 
 
 def is_sound(path: Path) -> bool:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     answer = connection.execute("PRAGMA integrity_check").fetchall()
     connection.close()
     return answer == [("ok",)]

@@ -1,4 +1,4 @@
-"""The cache in an SQLite file: `SqliteCache`. This folder is the only place that imports sqlite3.
+"""The cache in an SQLite file: `SqliteCache`.
 
 Several processes may use one file. Knows records as bytes; nothing of texts or models.
 """
@@ -6,13 +6,15 @@ Several processes may use one file. Knows records as bytes; nothing of texts or 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
+
+from q3e_local import sqlite
 from q3e_local.cache import SIZE_BYTES, CacheStats, Entry, Key, SpaceStats
 from q3e_local.cache.outage import Outage, Work, logger
 from q3e_local.cache.record import from_record, name_of, to_record
@@ -23,15 +25,10 @@ _REST_S = 30.0
 _TOUCH_S = 600  # how exactly the last use of a vector is known: reading a fresh one writes nothing
 _TOUCHED_MAX = 4096
 
-# SQLite's primary result codes, by what they mean for us.
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-_UNWRITABLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
-# Our statements are few and fixed: a sound file refuses none of them.
-_DAMAGED = {
-    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT,
-    sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERNAL,
-    sqlite3.SQLITE_EMPTY, sqlite3.SQLITE_SCHEMA,
-}  # fmt: skip
+# By what an error means for the cache. Damage is sqlite.DAMAGE, and what only a damaged or foreign file brings up.
+_DAMAGE = (*sqlite.DAMAGE, apsw.SchemaChangeError, apsw.TooBigError, DamagedError)
+_BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
+_UNWRITABLE = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
 
 T = TypeVar("T")
 
@@ -74,7 +71,7 @@ class SqliteCache:
             found.append(entry)
             if entry is None and record is not None:
                 self._tell_of_a_row()
-            elif entry is not None and not (isinstance(used, int) and now - _TOUCH_S <= used <= now):
+            elif entry is not None and not (used is not None and now - _TOUCH_S <= used <= now):
                 stale.add(place)
         with self._lock:
             self._touched |= stale
@@ -92,7 +89,7 @@ class SqliteCache:
             if record is not None:
                 rows.append((_place(name), spaces[key.space], now, record))
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: apsw.Connection) -> None:
             table.write(connection, rows, self.size_bytes, now)
             self._touch(connection)
 
@@ -107,7 +104,7 @@ class SqliteCache:
         if counts is None:
             return None
         return CacheStats(
-            self.where, tuple(SpaceStats(*one) for one in counts), self._file.n_bytes(), self.size_bytes
+            self.where, tuple(SpaceStats(*one) for one in counts), sqlite.n_bytes(self.path), self.size_bytes
         )
 
     def clear(self, chosen: Callable[[str], bool] | None = None) -> int | None:
@@ -132,7 +129,7 @@ class SqliteCache:
             self._closed = True
             self._file.disconnect()
 
-    def _attempt(self, work: Work, do: Callable[[sqlite3.Connection], T]) -> T | None:
+    def _attempt(self, work: Work, do: Callable[[apsw.Connection], T]) -> T | None:
         """What `do` gives, or None after telling why not."""
         self._leave_the_parent()
         with self._lock:
@@ -140,7 +137,7 @@ class SqliteCache:
                 return None
             try:
                 result = do(self._file.connection())
-            except sqlite3.Error as error:
+            except (apsw.Error, DamagedError) as error:
                 self._failed(work, error)
             except NotOursError as error:
                 self._give_up(str(error))
@@ -151,18 +148,17 @@ class SqliteCache:
                 return result
         return None
 
-    def _failed(self, work: Work, error: sqlite3.Error) -> None:
-        code = getattr(error, "sqlite_errorcode", -1) & 0xFF
-        if code in _DAMAGED or isinstance(error, DamagedError):
+    def _failed(self, work: Work, error: Exception) -> None:
+        if isinstance(error, _DAMAGE):
             self._set_aside(error)
-        elif code in _BUSY:
+        elif isinstance(error, _BUSY):
             self._outage.begin(f"{self.path} is locked by another program", work)
-        elif code in _UNWRITABLE and work == "write":
+        elif isinstance(error, _UNWRITABLE) and work == "write":
             self._outage.begin(f"cannot write {self.path}: {error}", work)  # it can still be read
         else:
             self._give_up(f"cannot use {self.path}: {error}")
 
-    def _clear(self, connection: sqlite3.Connection) -> int:
+    def _clear(self, connection: apsw.Connection) -> int:
         n_vectors = sum(n_vectors for _, n_vectors, _ in table.count(connection))
         try:
             self._file.remove()  # works on a full disk too, where SQLite has no room to delete in
@@ -174,7 +170,7 @@ class SqliteCache:
         self._file.disconnect()
         self._outage.begin(reason, "read", "write")
 
-    def _set_aside(self, error: sqlite3.Error) -> None:
+    def _set_aside(self, error: Exception) -> None:
         if self._set_aside_once:  # a disk that fails, not a file: do not fill it with damaged ones
             self._give_up(f"{self.path} is damaged again ({error})")
             return
@@ -187,7 +183,7 @@ class SqliteCache:
             self._set_aside_once = True
             logger.warning("%s is damaged (%s); it is now %s, and a new one is begun", self.path, error, aside.name)
 
-    def _touch(self, connection: sqlite3.Connection) -> None:
+    def _touch(self, connection: apsw.Connection) -> None:
         """Write when vectors were last used. If it fails that is forgotten: it matters little."""
         touched, self._touched = sorted(self._touched), set()
         if touched:

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import glob
 import os
-import sqlite3
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+import apsw
+
+from q3e_local import sqlite
 from q3e_local.cache.sqlite import table
 from q3e_local.files import alone
 
 BUSY_S = 2.0
 _WAL_BYTES = 16 << 20
 _ASIDE = ".damaged-"
-_ENDS = ("", "-wal", "-shm")  # of the names of its files
 
 # Connections of a parent process: in a child they must be neither used nor closed.
-_inherited: list[sqlite3.Connection] = []
+_inherited: list[apsw.Connection] = []
 
 
-class DamagedError(sqlite3.Error):
+class DamagedError(Exception):
     """Damage that SQLite does not see."""
 
 
@@ -37,32 +38,31 @@ class CacheFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection: sqlite3.Connection | None = None
+        self._connection: apsw.Connection | None = None
         self._opened: tuple[int, int] | None = None  # which file the connection is to
         self._process = os.getpid()
 
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> apsw.Connection:
         """To what is at the path now: the file is made, and opened anew after it was deleted or set aside.
 
-        Raises sqlite3.Error, OSError and NotOursError.
+        Raises apsw.Error, OSError, DamagedError and NotOursError.
         """
         if self._connection is None or self._opened != _file_at(self.path):
             self.disconnect()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
-                # For this user alone: nobody else need learn which texts were embedded.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                with suppress(FileExistsError):
+                    sqlite.create(self.path)
                 self._opened = _file_at(self.path)
-                self._connection = sqlite3.connect(
-                    self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-                )
+                self._connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+                self._connection.set_busy_timeout(round(BUSY_S * 1000))
                 _prepare(self._connection, self.path)
         return self._connection
 
     def disconnect(self) -> None:
         """Close the connection if there is one."""
         if self._connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(apsw.Error):
                 self._connection.close()
             self._connection = None
 
@@ -79,8 +79,8 @@ class CacheFile:
         """Delete the file and what belongs to it. Raises OSError."""
         self.disconnect()
         with self._alone():
-            for end in _ENDS:
-                Path(f"{self.path}{end}").unlink(missing_ok=True)
+            for suffix in sqlite.SUFFIXES:
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     def remove_damaged(self) -> None:
         """Delete the damaged ones that were set aside. Raises OSError."""
@@ -94,29 +94,19 @@ class CacheFile:
         with self._alone():
             if self._opened != _file_at(self.path):
                 return None
-            for end in _ENDS:
+            for suffix in sqlite.SUFFIXES:
                 with suppress(FileNotFoundError):
-                    Path(f"{self.path}{end}").rename(f"{aside}{end}")
+                    Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
         return aside
-
-    def n_bytes(self) -> int:
-        """What it takes on the disk."""
-        n_bytes = 0
-        for end in _ENDS:
-            with suppress(FileNotFoundError):  # another process may delete or rename it at any time
-                n_bytes += Path(f"{self.path}{end}").stat().st_size
-        return n_bytes
 
     def _alone(self) -> AbstractContextManager[None]:
         """The lock for beginning a file or setting it aside, so that nobody opens half of it."""
         return alone(Path(f"{self.path}.lock"), wait_s=BUSY_S)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: apsw.Connection, path: Path) -> None:
     """Make the tables of a new file; look whether an old one is of this program and version."""
-    connection.text_factory = bytes  # a damaged text must not fail to decode
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
+    sqlite.harden(connection)
     application_id, schema = table.pragma(connection, "application_id"), table.pragma(connection, "user_version")
     names = table.names(connection)
     is_ours = application_id == table.APPLICATION_ID

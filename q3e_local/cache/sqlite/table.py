@@ -5,9 +5,11 @@ Knows places (64-bit keys), spaces as text and records as bytes; neither files n
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+
+import apsw
+
+from q3e_local.sqlite import transaction
 
 APPLICATION_ID = 0x71336576  # "q3ev"
 SCHEMA = 1
@@ -28,7 +30,7 @@ Row = tuple[int, str, int, bytes]
 """Place, space, second of the last use, record."""
 
 
-def make(connection: sqlite3.Connection) -> None:
+def make(connection: apsw.Connection) -> None:
     """Make the tables in an empty file."""
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -40,22 +42,28 @@ def make(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def names(connection: sqlite3.Connection) -> set[str]:
-    """Of all tables and indexes."""
-    return {text(name) for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+def names(connection: apsw.Connection) -> set[str]:
+    """The names of all tables and indexes."""
+    # As bytes: in a damaged file a name may be no UTF-8.
+    select = "SELECT CAST(name AS BLOB) FROM sqlite_master"
+    return {name.decode("utf-8", "replace") for (name,) in connection.execute(select)}
 
 
-def rows(connection: sqlite3.Connection, places: list[int]) -> dict[int, tuple[object, object]]:
-    """When it was used and its record, by place, as far as they are there. A damaged row may hold anything."""
-    found: dict[int, tuple[object, object]] = {}
-    for some in _some(places):
-        select = f"SELECT key, used, record FROM entry WHERE key IN ({_marks(some)})"  # noqa: S608 (question marks)
-        for place, used, record in connection.execute(select, some):
+def rows(connection: apsw.Connection, places: list[int]) -> dict[int, tuple[int | None, bytes]]:
+    """The second of the last use and the record, by place, as far as rows are there.
+
+    A damaged row may hold values of any type: a `used` that is no integer is None, a record becomes bytes.
+    """
+    found: dict[int, tuple[int | None, bytes]] = {}
+    for part in _parts(places):
+        columns = "key, iif(typeof(used) = 'integer', used, NULL), CAST(record AS BLOB)"
+        select = f"SELECT {columns} FROM entry WHERE key IN ({_marks(part)})"  # noqa: S608 (question marks)
+        for place, used, record in connection.execute(select, part):
             found[place] = (used, record)
     return found
 
 
-def write(connection: sqlite3.Connection, new: list[Row], size_bytes: int, now: int) -> None:
+def write(connection: apsw.Connection, new: list[Row], size_bytes: int, now: int) -> None:
     """Add rows, or replace those of the same places, and keep the file below `size_bytes`."""
     for first in range(0, len(new), _ROWS_WRITTEN):
         with transaction(connection):
@@ -65,61 +73,48 @@ def write(connection: sqlite3.Connection, new: list[Row], size_bytes: int, now: 
         # Free pages are used again; those above the limit go back to the disk.
         n_above = pragma(connection, "page_count") - size_bytes // PAGE_BYTES
         if n_above > 0:
-            # It answers a row without columns for each page, of which `execute` would take the first only.
-            connection.executescript(f"PRAGMA incremental_vacuum({min(n_above, _PAGES_GIVEN_BACK)})")
+            # SQLite frees one page for each row of the answer that is read.
+            connection.execute(f"PRAGMA incremental_vacuum({min(n_above, _PAGES_GIVEN_BACK)})").fetchall()
 
 
-def touch(connection: sqlite3.Connection, places: list[int], now: int) -> None:
+def touch(connection: apsw.Connection, places: list[int], now: int) -> None:
     """These were used now."""
     with transaction(connection):
-        for some in _some(places):
-            update = f"UPDATE entry SET used = ? WHERE key IN ({_marks(some)})"  # noqa: S608 (question marks)
-            connection.execute(update, (now, *some))
+        for part in _parts(places):
+            update = f"UPDATE entry SET used = ? WHERE key IN ({_marks(part)})"  # noqa: S608 (question marks)
+            connection.execute(update, (now, *part))
 
 
-def count(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
+def count(connection: apsw.Connection) -> list[tuple[str, int, int]]:
     """Space, number of vectors, bytes of their records."""
-    select = "SELECT space, count(*), sum(length(record)) FROM entry GROUP BY space"
-    return [(text(space), n_vectors, n_bytes or 0) for space, n_vectors, n_bytes in connection.execute(select)]
+    select = "SELECT CAST(space AS BLOB), count(*), sum(length(record)) FROM entry GROUP BY space"
+    return [
+        (space.decode("utf-8", "replace"), n_vectors, n_bytes or 0)
+        for space, n_vectors, n_bytes in connection.execute(select)
+    ]
 
 
-def forget(connection: sqlite3.Connection, chosen: Callable[[str], bool]) -> int:
+def forget(connection: apsw.Connection, chosen: Callable[[str], bool]) -> int:
     """Delete the vectors of the chosen spaces, and give all that is free back to the disk."""
     with transaction(connection):
-        spaces = [space for (space,) in connection.execute("SELECT DISTINCT space FROM entry")]
-        picked = [(space,) for space in spaces if chosen(text(space))]
-        # Compared as bytes: a damaged space may be no text.
-        n_vectors = connection.executemany("DELETE FROM entry WHERE CAST(space AS BLOB) = ?", picked).rowcount
+        # As bytes: in a damaged row the space may be no UTF-8.
+        spaces = [space for (space,) in connection.execute("SELECT DISTINCT CAST(space AS BLOB) FROM entry")]
+        n_before = connection.total_changes()
+        for space in spaces:
+            if chosen(space.decode("utf-8", "replace")):
+                connection.execute("DELETE FROM entry WHERE CAST(space AS BLOB) = ?", (space,))
+        n_vectors = connection.total_changes() - n_before
     connection.execute("VACUUM")  # many times faster than to give back page by page
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return max(0, n_vectors)
+    return n_vectors
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block or nothing; other writers wait from its beginning."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # after some errors SQLite has rolled back already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def pragma(connection: sqlite3.Connection, name: str) -> int:
+def pragma(connection: apsw.Connection, name: str) -> int:
     """The number a pragma stands at."""
-    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
-    return int(value)
+    return int(connection.pragma(name))
 
 
-def text(value: object) -> str:
-    """A column that may be damaged, for people."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _evict(connection: sqlite3.Connection, size_bytes: int, now: int) -> None:
+def _evict(connection: apsw.Connection, size_bytes: int, now: int) -> None:
     """Delete the longest unused until the rest is well below the limit."""
     if _used_bytes(connection) <= size_bytes:
         return
@@ -127,16 +122,17 @@ def _evict(connection: sqlite3.Connection, size_bytes: int, now: int) -> None:
     connection.execute("UPDATE entry SET used = ? WHERE used > ?", (now, now))
     n_deleted = _ROWS_EVICTED
     while n_deleted and _used_bytes(connection) > _KEPT * size_bytes:
-        n_deleted = connection.execute(
+        connection.execute(
             "DELETE FROM entry WHERE key IN (SELECT key FROM entry ORDER BY used LIMIT ?)", (_ROWS_EVICTED,)
-        ).rowcount
+        )
+        n_deleted = connection.changes()
 
 
-def _used_bytes(connection: sqlite3.Connection) -> int:
+def _used_bytes(connection: apsw.Connection) -> int:
     return (pragma(connection, "page_count") - pragma(connection, "freelist_count")) * PAGE_BYTES
 
 
-def _some(places: list[int]) -> Iterator[list[int]]:
+def _parts(places: list[int]) -> Iterator[list[int]]:
     for first in range(0, len(places), _ROWS_READ):
         yield places[first : first + _ROWS_READ]
 

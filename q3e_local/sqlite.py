@@ -1,0 +1,59 @@
+"""SQLite through apsw, as the cache and the search index both use it: transactions, files, and what damage is.
+
+apsw brings its own SQLite, which has FTS5 and takes extensions; that of many Pythons does neither. Knows no table of
+theirs. Importing this module loads SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apsw
+
+# What SQLite keeps under a database's name: the database, its write-ahead log, and the index of that log.
+# https://sqlite.org/fileformat2.html#the_write_ahead_log
+SUFFIXES = ("", "-wal", "-shm")
+
+# The statements of this program are few and fixed: a sound file refuses none of them.
+DAMAGE = (
+    apsw.ConstraintError, apsw.CorruptError, apsw.EmptyError, apsw.FormatError, apsw.InternalError,
+    apsw.MismatchError, apsw.NotADBError, apsw.SQLError,
+)  # fmt: skip
+
+
+def create(path: Path) -> None:
+    """Make an empty file for this user alone, as it will tell which texts were embedded. Raises FileExistsError.
+
+    SQLite gives the files beside a database the rights of the database.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@contextmanager
+def transaction(connection: apsw.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Do all of the block or nothing. With the default `begin`, other writers wait from the start of the block."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(apsw.Error):  # SQLite rolls back by itself after a full disk, for instance
+            connection.execute("ROLLBACK")
+        raise
+
+
+def n_bytes(path: Path) -> int:
+    """Bytes on the disk, the files beside the database included; those that vanish meanwhile do not count."""
+    total = 0
+    for suffix in SUFFIXES:
+        with suppress(OSError):
+            total += Path(f"{path}{suffix}").stat().st_size
+    return total
+
+
+def harden(connection: apsw.Connection) -> None:
+    """Have SQLite run nothing that a file's schema asks for, and check the cells of each page that it reads."""
+    connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
