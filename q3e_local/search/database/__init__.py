@@ -18,6 +18,7 @@ from types import TracebackType
 import apsw
 import numpy as np
 
+from q3e_local import sqlite
 from q3e_local.errors import IndexFileError, InvalidTextError, OptionError
 from q3e_local.search.database import (
     chunk_table,
@@ -28,7 +29,6 @@ from q3e_local.search.database import (
     vector_table,
     word_table,
 )
-from q3e_local.search.database.connection import file_bytes
 from q3e_local.search.database.index_file import IndexFile
 from q3e_local.search.database.migrations import MIGRATIONS
 from q3e_local.search.database.records import Chunk, Facts, FileRecord, IndexSpace, Window
@@ -224,7 +224,7 @@ class Database:
                 n_files=n_files,
                 n_chunks=chunk_table.n_chunks(connection),
                 n_tokens=n_tokens,
-                size_bytes=file_bytes(self.path),
+                size_bytes=sqlite.n_bytes(self.path),
                 created_at=created_at,
                 changed_at=changed_at,
                 schema=schema.version(connection),

@@ -5,7 +5,6 @@ Turns SQLite's errors into ours. Knows nothing of tables.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,18 +13,13 @@ from pathlib import Path
 
 import apsw
 
+from q3e_local import sqlite
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
 from q3e_local.search.database.places import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384
 _JOURNAL_BYTES = 64 << 20  # the write-ahead log is cut to this after a large transaction
-
-# Our statements are few and fixed: a sound file refuses none of them.
-_DAMAGED = (
-    apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.FormatError, apsw.ConstraintError, apsw.MismatchError,
-    apsw.InternalError, apsw.EmptyError,
-)  # fmt: skip
 
 
 class Connection:
@@ -48,7 +42,7 @@ class Connection:
             if self._unchanging is not None and self._unchanging != _looks(self.path):
                 self._apsw.close()
                 self._open(None)
-            with _transaction(self._apsw, "BEGIN"):
+            with sqlite.transaction(self._apsw, "BEGIN"):
                 yield self._apsw
 
     @property
@@ -59,7 +53,7 @@ class Connection:
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:
         """All of the block or nothing; other writers wait from its beginning."""
-        with self._lock, reported(self.path), _transaction(self._apsw, "BEGIN IMMEDIATE"):
+        with self._lock, reported(self.path), sqlite.transaction(self._apsw):
             yield self._apsw
 
     @contextmanager
@@ -110,23 +104,11 @@ def reported(path: Path) -> Iterator[None]:
         raise IndexFileError(f"{path} cannot be written; check the rights of the file and of its folder") from None
     except (apsw.CantOpenError, apsw.IOError, OSError) as error:
         raise IndexFileError(f"{path} cannot be used: {error}") from None
-    except _DAMAGED as error:
+    except sqlite.DAMAGE as error:
         raise IndexFileError(
             f"{path} is damaged or not an index ({error}); move it away and index again with: "
             f"q3e-local index FOLDER{option_of(path)}"
         ) from error
-
-
-@contextmanager
-def _transaction(connection: apsw.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(apsw.Error):  # after some errors SQLite has rolled back already
-            connection.execute("ROLLBACK")
-        raise
 
 
 _Looks = tuple[int, int, int, bool]
@@ -143,7 +125,7 @@ def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks
     if page_bytes is not None:
         # For this user alone, as SQLite makes what is beside it: in it are texts of files that others may not read.
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            sqlite.create(path)
     looks = None
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
@@ -156,7 +138,7 @@ def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks
         connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
         # A file from elsewhere must not make SQLite do what we did not write.
-        connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+        sqlite.harden(connection)
     except BaseException:
         connection.close()
         raise
@@ -189,12 +171,3 @@ def has_bytes(path: Path) -> bool:
     """Whether there is a file that something was written to. Raises IndexFileError where that cannot be seen."""
     with reported(path):
         return path.exists() and path.stat().st_size > 0
-
-
-def file_bytes(path: Path) -> int:
-    """What the index takes on the disk, with what SQLite keeps beside it."""
-    total = 0
-    for name in (path, f"{path}-wal", f"{path}-shm"):
-        with suppress(OSError):
-            total += os.stat(name).st_size  # noqa: PTH116 (a name may be a str)
-    return total
