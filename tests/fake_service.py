@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 import uvicorn
 
+from q3e_local.embedding.preparing import Terms
 from q3e_local.embedding.prompts import Kind
-from q3e_local.embedding.request import Terms
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.models.pull import Step

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local.embedding.request import Terms
+from q3e_local.embedding.preparing import Terms
 from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.errors import QueueFullError

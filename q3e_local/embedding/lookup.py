@@ -1,104 +1,128 @@
-"""Texts on their way to the engine, with what is known of them already: `Lookup`.
+"""Ready texts of one request, each with its result where a cache has it: `Lookup`.
 
-Readies texts, a window at a time where a cache is asked, and puts aside what needs no computing. Knows no ids and
-no engine.
+Knows which entry of a cache is right for which limit. Knows no ids and no engine, nor where a cache keeps things.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
-from q3e_local.cache import Entry
-from q3e_local.cache.shelf import Shelf
-from q3e_local.embedding.request import Embedded, Fitted
+from q3e_local.cache import Entry, Key, VectorCache
+from q3e_local.embedding.preparing import Fitted, Preparation
+from q3e_local.embedding.request import Embedded
 from q3e_local.errors import BadVectorError, TextError
 from q3e_local.vectors import Vectors, finish
 
-# Characters looked up at once: what is read ahead of a slow input is no more than a batch or two would take, and no
-# more than was given out already while everything is found.
-_AHEAD = (1_024, 65_536)
+# Characters looked up at once: few at first, so that a slow input is not held up; twice as many each time, up to the
+# most, while the cache has every text.
+_CHARACTERS_FIRST = 1_024
+_CHARACTERS_MAX = 65_536
 _WINDOW_TEXTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A text of the call. What has a `known` result is not computed."""
+class ReadyText:
+    """A text of a request, prompted and normalized. A text with a `known` result is not computed."""
 
     place: int
-    text: str  # as it is tokenized
-    digest: bytes  # of that text
-    known: Embedded | TextError | None
+    text: str
+    digest: bytes  # SHA-256 of `text`
+    known: Embedded | TextError | None = None
+
+
+def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> Iterator[ReadyText]:
+    """Texts with their places, prompted and normalized. The result of what is no text is its InvalidTextError."""
+    for place, text in texts:
+        try:
+            ready = preparation.ready(text, place)
+        except TextError as error:
+            yield ReadyText(place, "", b"", error)
+        else:
+            yield ReadyText(place, ready, hashlib.sha256(ready.encode("utf-8")).digest())
 
 
 def finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
-    """Cut and scaled rows, and an error with its row for each that is cut to zeros: those have no direction."""
+    """Cut and scaled rows, and an error with its row for each that is cut to zeros: such a row has no direction."""
     vectors = finish(pooled, dim)
     what = f"the first {dim} numbers of its vector are all 0; raise dim"
     return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
 
 
 class Lookup:
-    """Readies the texts of one call with `ready`, which may raise a TextError. Without a shelf nothing is known."""
+    """A cache as one request sees it. Without a cache nothing is known and nothing is kept."""
 
-    def __init__(self, ready: Callable[[str, int], str], dim: int, shelf: Shelf | None = None) -> None:
-        self._ready, self._dim, self._shelf = ready, dim, shelf
+    def __init__(self, preparation: Preparation, cache: VectorCache | None) -> None:
+        self._terms, self._space, self._cache = preparation.terms, preparation.full_space, cache
 
-    def all(self, texts: Iterable[str]) -> list[Asked]:
-        """All of them, which are here already, in few questions."""
-        return [one for window in self.windows(texts, (_AHEAD[1], _AHEAD[1])) for one in window]
+    def all(self, texts: Iterator[ReadyText]) -> list[ReadyText]:
+        """All texts, with their results where the cache has them. For texts that need not be waited for."""
+        return list(self.as_they_come(texts, _CHARACTERS_MAX))
 
-    def windows(self, texts: Iterable[str], ahead: tuple[int, int] = _AHEAD) -> Iterator[list[Asked]]:
-        """All texts in order, as they come; one by one where there is no cache to ask."""
-        numbered = enumerate(texts)
-        n_characters = ahead[0]
-        while window := list(self._window(numbered, n_characters)):
-            window = self._looked_up(window)
-            yield window
-            all_known = all(one.known is not None for one in window)
-            n_characters = min(2 * n_characters, ahead[1]) if all_known else ahead[0]
+    def as_they_come(
+        self, texts: Iterator[ReadyText], n_characters_first: int = _CHARACTERS_FIRST
+    ) -> Iterator[ReadyText]:
+        """All texts in order, with their results where the cache has them. Reads ahead of a slow input a little."""
+        if self._cache is None:
+            yield from texts
+            return
+        n_characters = n_characters_first
+        while window := _next_window(texts, n_characters):
+            window = self._found(self._cache, window)
+            yield from window
+            all_known = all(text.known is not None for text in window)
+            n_characters = min(2 * n_characters, _CHARACTERS_MAX) if all_known else n_characters_first
 
-    def keep(self, pooled: Vectors, texts: Iterable[tuple[bytes, Fitted]]) -> None:
-        """Tell the cache what the model answered to the texts of these digests."""
-        if self._shelf is not None:
-            rows = zip(pooled, texts, strict=True)
-            self._shelf.keep((digest, Entry(row, len(one.ids), one.truncated)) for row, (digest, one) in rows)
+    def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]]) -> None:
+        """Put into the cache what the model answered to the texts of these digests."""
+        if self._cache is None:
+            return
+        items = []
+        for row, (digest, fitted) in zip(pooled, texts, strict=True):
+            cut_at = self._terms.limit if fitted.truncated else None
+            items.append((Key(self._space, digest, cut_at), Entry(row, len(fitted.ids), fitted.truncated)))
+        self._cache.put_many(items)
 
-    def vectors(self, pooled: Vectors) -> list[Vectors | BadVectorError]:
-        """Cut and scaled rows; one of zeros is an error that has no place yet."""
-        vectors, bad = finished(pooled, self._dim)
-        return [bad.get(row, vector) for row, vector in enumerate(vectors)]
-
-    def _window(self, numbered: Iterator[tuple[int, str]], n_characters: int) -> Iterator[Asked]:
-        n_left = n_characters
-        for place, text in islice(numbered, 1 if self._shelf is None else _WINDOW_TEXTS):
-            try:
-                ready = self._ready(text, place)
-            except TextError as error:
-                yield Asked(place, "", b"", error)
-                continue
-            yield Asked(place, ready, hashlib.sha256(ready.encode("utf-8")).digest(), None)
-            n_left -= len(ready)
-            if n_left <= 0:
-                return
-
-    def _looked_up(self, window: list[Asked]) -> list[Asked]:
-        if self._shelf is None:
-            return window
-        asked = [row for row, one in enumerate(window) if one.known is None]
-        entries = self._shelf.find([(window[row].digest, window[row].text) for row in asked])
-        hits = [(row, entry) for row, entry in zip(asked, entries, strict=True) if entry is not None]
+    def _found(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
+        """The texts of a window, with the results of those that the cache has."""
+        unknown = [row for row, text in enumerate(window) if text.known is None]
+        entries = self._entries(cache, [window[row] for row in unknown])
+        hits = [(row, entry) for row, entry in zip(unknown, entries, strict=True) if entry is not None]
         if hits:
-            vectors = self.vectors(np.stack([entry.pooled for _, entry in hits]))
-            for (row, entry), vector in zip(hits, vectors, strict=True):
-                one = window[row]
-                if isinstance(vector, BadVectorError):
-                    known: Embedded | TextError = BadVectorError(vector.message, one.place)
+            vectors, bad = finished(np.stack([entry.pooled for _, entry in hits]), self._terms.dim)
+            for number, (row, entry) in enumerate(hits):
+                known: Embedded | BadVectorError
+                if number in bad:
+                    known = BadVectorError(bad[number].message, window[row].place)
                 else:
-                    known = Embedded(vector, entry.prompt_tokens, entry.truncated, cached=True)
-                window[row] = Asked(one.place, one.text, one.digest, known)
+                    known = Embedded(vectors[number], entry.prompt_tokens, entry.truncated, cached=True)
+                window[row] = replace(window[row], known=known)
         return window
+
+    def _entries(self, cache: VectorCache, texts: list[ReadyText]) -> list[Entry | None]:
+        """What the cache has of each text: the whole, or what was cut to this request's limit."""
+        limit = self._terms.limit
+        keys = [Key(self._space, text.digest) for text in texts]
+        # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
+        may_be_cut = [row for row, text in enumerate(texts) if self._terms.truncate and 4 * len(text.text) >= limit]
+        keys += [Key(self._space, texts[row].digest, limit) for row in may_be_cut]
+        entries = cache.get_many(keys)
+        found = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
+        for row, entry in zip(may_be_cut, entries[len(texts) :], strict=True):
+            found[row] = found[row] or entry
+        return found
+
+
+def _next_window(texts: Iterator[ReadyText], n_characters: int) -> list[ReadyText]:
+    """The next texts, until they have so many characters; none after the last."""
+    window: list[ReadyText] = []
+    for text in islice(texts, _WINDOW_TEXTS):
+        window.append(text)
+        n_characters -= len(text.text)
+        if n_characters <= 0:
+            break
+    return window

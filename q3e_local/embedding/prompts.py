@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from q3e_local.errors import OptionError
@@ -74,7 +75,8 @@ class Prompts:
         return self.query.removesuffix("{text}").replace("{instruction}", instruction)
 
 
-def normalizer(added_tokens: Iterable[str]) -> Callable[[str], str]:
+@lru_cache(maxsize=8)  # models in use at the same time
+def normalizer(added_tokens: tuple[str, ...]) -> Callable[[str], str]:
     """Unicode NFC as the reference tokenizer applies it, which llama.cpp does not.
 
     subtle: the reference finds added tokens such as `<think>` first and normalizes what lies between them, so a

@@ -1,12 +1,12 @@
-"""What is asked of a model, what its name adds to that, and what comes back: frozen records.
+"""What a caller asks of a model, and what comes back: frozen records.
 
-Knows kinds of text and errors; nothing of engines, nor of where names come from.
+Knows kinds of text; nothing of models, nor of what a request comes to for any of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from q3e_local.embedding.prompts import Kind
 from q3e_local.vectors import Vectors
@@ -35,30 +35,6 @@ class EmbedRequest:
         options = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name != "texts")
         given = (f", {name}={shortened(repr(value), 80)}" for name, value in options if value not in (None, False))
         return f"EmbedRequest({texts}{''.join(given)})"
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a name such as `qwen3-embedding:4b-query` asks for. What a request says comes before it."""
-
-    kind: Kind = "document"
-    task: str | None = None
-    instruction: str | None = None
-    dim: int | None = None
-
-
-def meant(request: EmbedRequest, defaults: Defaults) -> EmbedRequest:
-    """The request with what its model's name says where it says nothing itself.
-
-    A task or an instruction replaces the name's. One that asks for documents does not get an instruction that the
-    name has for queries; of a task, the task itself says whether documents get it.
-    """
-    kind = defaults.kind if request.kind is None else request.kind
-    task, instruction = request.task, request.instruction
-    if task is None and instruction is None:
-        task, instruction = defaults.task, defaults.instruction if kind == defaults.kind else None
-    dim = defaults.dim if request.dim is None else request.dim
-    return replace(request, kind=kind, task=task, instruction=instruction, dim=dim)
 
 
 @dataclass(frozen=True)
@@ -104,23 +80,3 @@ class EmbedResult:
         n_rows, dim = self.vectors.shape
         n_tokens = sum(self.prompt_tokens)
         return f"{counted(n_rows, 'vector')} of {dim} numbers, {counted(n_tokens, 'token')}, {self.model}"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a request comes to for one model: its options checked, and what goes before each text."""
-
-    prefix: str
-    dim: int
-    limit: int  # tokens of a text, end token included
-    truncate: bool
-    space: str
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A text's ids as they are decoded, end token last, and whether they were cut."""
-
-    ids: list[int]
-    truncated: bool
-    n_prefix: int = 0  # ids of the instruction before it, which other texts begin with too

@@ -1,6 +1,6 @@
 """What turns texts into embeddings, wherever it computes: `TextModel`, and its calls for lists of texts.
 
-Knows requests and results; leaves to its two classes how a text becomes a vector: in this process, or on a server.
+Knows requests and results. Leaves to its two subclasses where texts become vectors: in this process, or on a server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult, Terms
+from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
 from q3e_local.embedding.stream import Progress
 from q3e_local.errors import OptionError, TextError
 
@@ -43,13 +44,6 @@ class TextModel(ABC):
         """The hex digest that names the model's file in vector spaces."""
 
     @abstractmethod
-    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
-        """One item for each text, in order, as they are done; a text that cannot be embedded is its TextError.
-
-        Raises OptionError at once.
-        """
-
-    @abstractmethod
     def terms(self, request: EmbedRequest) -> Terms:
         """The request's options for this model. Raises OptionError."""
 
@@ -64,6 +58,12 @@ class TextModel(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free what the model takes."""
+
+    @abstractmethod
+    def _stream(
+        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+    ) -> Iterator[Embedded | TextError]:
+        """The items of `stream`, for a request whose options come to these terms."""
 
     def embed_documents(
         self,
@@ -115,32 +115,45 @@ class TextModel(ABC):
             raise OptionError(f"embed_query takes one text, got {type(text).__name__}; for several: embed_queries")
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
+    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
+        """One item for each text, in order, as the texts are done; a text that cannot be embedded is its TextError.
+
+        Reads `texts` a window at a time, so memory stays the same however many there are. Raises OptionError at
+        once.
+        """
+        return self._stream(request, self.check(request), progress)
+
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
         """Embed all texts of a request. Raises OptionError, or the TextError of the first text that fails."""
+        terms = self.check(request)
         done: list[Embedded] = []
-        for item in self.stream(request, progress):
+        for item in self._stream(request, terms, progress):
             if isinstance(item, TextError):
                 raise item
             done.append(item)
-        none = np.empty((0, self.dim(request)), np.float32)
+        none = np.empty((0, terms.dim), np.float32)
         return EmbedResult(
             vectors=np.stack([item.vector for item in done]) if done else none,
             prompt_tokens=tuple(item.prompt_tokens for item in done),
             truncated=tuple(item.truncated for item in done),
             model=self.model,
-            space=self.space(request),
+            space=terms.space,
             cached=tuple(item.cached for item in done),
         )
 
-    def check(self, request: EmbedRequest) -> None:
-        """Raise OptionError for what this model cannot do, before anything is begun. Reads none of the texts."""
+    def check(self, request: EmbedRequest) -> Terms:
+        """The request's options for this model. Reads none of the texts.
+
+        Raises OptionError for what is no request, or asks for what this model cannot do.
+        """
         if not isinstance(request, EmbedRequest):
             raise OptionError(
                 f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
             )
-        self.terms(request)
+        terms = self.terms(request)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
+        return terms
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""

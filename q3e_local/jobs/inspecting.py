@@ -1,6 +1,6 @@
 """What a vector is like, and what the model saw of a text.
 
-Knows vectors, and an Embedder as far as it prepares a text; computes no vector itself.
+Knows vectors, and how an Embedder prepares a text and tokenizes it; computes no vector.
 """
 
 from __future__ import annotations
@@ -91,18 +91,18 @@ def inspect(vector: NDArray[np.float32], n_bins: int = N_BINS) -> Inspection:
 
 def seen(embedder: Embedder, text: str, request: EmbedRequest) -> Seen:
     """What the model sees of a text when it is embedded as `request` says. Raises TextError."""
-    terms = embedder.terms(replace(request, texts=()))
-    readied = embedder.readied(text, 0, terms)
-    ids = embedder.engine.tokenize(readied)
-    fitted = embedder.fitted(ids, 0, terms)
+    preparation = embedder.prepare(replace(request, texts=()))
+    ready = preparation.ready(text, 0)
+    ids = embedder.engine.tokenize(ready)
+    fitted = preparation.fit(ids, 0)
     pieces = embedder.engine.pieces(fitted.ids)
-    tokens = tuple(Token(one, _written(piece)) for one, piece in zip(fitted.ids, pieces, strict=True))
-    return Seen(readied, tokens, len(ids) + 1 - len(fitted.ids), embedder.normalized(text) != text)
+    tokens = tuple(Token(id_, _written(piece)) for id_, piece in zip(fitted.ids, pieces, strict=True))
+    return Seen(ready, tokens, len(ids) + 1 - len(fitted.ids), embedder.normalized(text) != text)
 
 
 def _written(piece: bytes) -> str:
-    """As llama.cpp writes the bytes of its vocabularies."""
+    """A token's bytes as text; bytes of a part of a character as llama.cpp writes them in its vocabularies."""
     return "".join(
-        f"<0x{ord(one) - 0xDC00:02X}>" if "\udc80" <= one <= "\udcff" else one
-        for one in piece.decode("utf-8", "surrogateescape")
+        f"<0x{ord(character) - 0xDC00:02X}>" if "\udc80" <= character <= "\udcff" else character
+        for character in piece.decode("utf-8", "surrogateescape")
     )

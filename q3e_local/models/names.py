@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from q3e_local.embedding.request import Defaults
+from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import catalog, installed

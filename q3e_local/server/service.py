@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from q3e_local.embedding.preparing import Terms
 from q3e_local.embedding.prompts import Kind
-from q3e_local.embedding.request import Terms
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.vectors import Vectors
 

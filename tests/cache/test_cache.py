@@ -11,17 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake import FakeEngine
 from resp import fake_redis, real_redis
 from vectors_for_caches import SPACE, entry, is_same, item, key
 
 from q3e_local.cache import Entry, VectorCache
 from q3e_local.cache.choose import chosen, open_cache, size_bytes
 from q3e_local.cache.redis import RedisCache
-from q3e_local.cache.shelf import Shelf
 from q3e_local.cache.sqlite import SqliteCache
-from q3e_local.errors import OptionError
+from q3e_local.embedding.lookup import Lookup, ReadyText
+from q3e_local.embedding.preparing import Fitted, Preparation, Terms
+from q3e_local.embedding.request import Embedded
+from q3e_local.errors import OptionError, TextError
 from q3e_local.folders import cache_folder
 from q3e_local.space import Space
+from q3e_local.vectors import finish
 
 GIB = 1 << 30
 
@@ -180,26 +184,42 @@ def test_threads_share_one_cache(make, caplog):
     assert not caplog.records
 
 
-# What a shelf makes of it: limits and cutting.
+# What a request with a limit makes of it, which may let its texts be cut.
 
 
-def asked(*texts: str) -> list[tuple[bytes, str]]:
-    return [(key(text).text_sha256, text) for text in texts]
+def lookup(cache: VectorCache, limit: int, truncate: bool) -> Lookup:
+    return Lookup(Preparation(FakeEngine(), Terms("", 64, limit, truncate, "")), cache)
 
 
-def keep(shelf: Shelf, text: str, kept: Entry) -> None:
-    shelf.keep([(key(text).text_sha256, kept)])
+def keep(lookup: Lookup, text: str, kept: Entry) -> None:
+    lookup.keep(
+        kept.pooled.reshape(1, -1), [(key(text).text_sha256, Fitted([0] * kept.prompt_tokens, kept.truncated))]
+    )
 
 
-def test_a_shelf_finds_what_it_kept(make):
-    shelf = Shelf(make(), SPACE, 100, truncate=True)
-    assert shelf.find([]) == []
+def found(lookup: Lookup, *texts: str) -> list[Embedded | TextError | None]:
+    ready = (ReadyText(place, text, key(text).text_sha256) for place, text in enumerate(texts))
+    return [text.known for text in lookup.all(ready)]
+
+
+def is_of(known: Embedded | TextError | None, kept: Entry) -> bool:
+    """Whether it is what the kept entry comes to at its full dim, to the last bit."""
+    return (
+        isinstance(known, Embedded)
+        and known.vector.tobytes() == finish(kept.pooled.reshape(1, -1)).tobytes()
+        and (known.prompt_tokens, known.truncated, known.cached) == (kept.prompt_tokens, kept.truncated, True)
+    )
+
+
+def test_a_request_finds_what_it_kept(make):
+    request = lookup(make(), 100, truncate=True)
+    assert found(request) == []
     for text in ("a", "b", "预算"):
-        keep(shelf, text, entry(text))
-    got = shelf.find(asked("预算", "c", "a", "a"))
+        keep(request, text, entry(text))
+    got = found(request, "预算", "c", "a", "a")
     assert [one is not None for one in got] == [True, False, True, True]
-    assert is_same(got[0], entry("预算"))
-    assert is_same(got[3], entry("a"))
+    assert is_of(got[0], entry("预算"))
+    assert is_of(got[3], entry("a"))
 
 
 # A text of 10 bytes and 9 tokens, kept whole, or cut at 5; by whom it may be served.
@@ -215,19 +235,19 @@ def test_a_shelf_finds_what_it_kept(make):
 def test_an_entry_serves_only_requests_it_is_right_for(make, kept_at, limit, truncate, served):
     cache, text = make(), "0123456789"
     kept = Entry(entry(text, kept_at).pooled, 9 if kept_at is None else kept_at, kept_at is not None)
-    keep(Shelf(cache, SPACE, kept_at or 1000, truncate=kept_at is not None), text, kept)
-    (got,) = Shelf(cache, SPACE, limit, truncate).find(asked(text))
-    assert is_same(got, kept) if served else got is None
+    keep(lookup(cache, kept_at or 1000, truncate=kept_at is not None), text, kept)
+    (got,) = found(lookup(cache, limit, truncate), text)
+    assert is_of(got, kept) if served else got is None
 
 
 def test_a_cut_text_and_the_whole_do_not_replace_each_other(make):
     cache, text = make(), "x" * 50
-    whole, short = Shelf(cache, SPACE, 1000, True), Shelf(cache, SPACE, 5, True)
+    whole, short = lookup(cache, 1000, True), lookup(cache, 5, True)
     keep(whole, text, Entry(entry(text).pooled, 40))
     keep(short, text, entry(text, 5))
-    assert is_same(whole.find(asked(text))[0], Entry(entry(text).pooled, 40))
-    assert is_same(short.find(asked(text))[0], entry(text, 5))
-    assert Shelf(cache, SPACE, 5, False).find(asked(text)) == [None]
+    assert is_of(found(whole, text)[0], Entry(entry(text).pooled, 40))
+    assert is_of(found(short, text)[0], entry(text, 5))
+    assert found(lookup(cache, 5, False), text) == [None]
 
 
 # SQLite alone: what it writes, what leaves first, how large it grows.

@@ -355,7 +355,7 @@ def serve(*requests: ServiceRequest, make: Any = FakeWorker, cache: str = "on") 
                     answers.append(await service.embed(request))
                 except TextError as error:
                     answers.append(error)
-                service._cached._keeping.submit(lambda: None).result()  # what was computed is kept
+                service._keeping.submit(lambda: None).result()  # what was computed is kept
             return answers, service.counters()
         finally:
             await service.close()

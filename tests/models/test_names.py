@@ -13,7 +13,8 @@ from command import expected, records, run, write
 from world import F16, World
 
 import q3e_local
-from q3e_local.embedding.request import Defaults, EmbedRequest, meant
+from q3e_local.embedding.preparing import Defaults
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.models import names as naming
 from q3e_local.models.names import Names
@@ -242,10 +243,10 @@ def test_an_alias_of_a_model_that_is_only_not_here_yet() -> None:
 def test_what_a_request_says_comes_before_what_the_name_says() -> None:
     legal = Defaults("query", instruction="Find the clause", dim=64)
     bare = EmbedRequest(())
-    assert meant(bare, Defaults()) == EmbedRequest((), "document")
-    assert meant(bare, legal) == EmbedRequest((), "query", None, "Find the clause", 64)
-    assert meant(EmbedRequest((), task="code"), legal) == EmbedRequest((), "query", "code", None, 64)
-    assert meant(EmbedRequest((), "document", dim=32), legal) == EmbedRequest((), "document", dim=32)
+    assert Defaults().fill(bare) == EmbedRequest((), "document")
+    assert legal.fill(bare) == EmbedRequest((), "query", None, "Find the clause", 64)
+    assert legal.fill(EmbedRequest((), task="code")) == EmbedRequest((), "query", "code", None, 64)
+    assert legal.fill(EmbedRequest((), "document", dim=32)) == EmbedRequest((), "document", dim=32)
 
 
 def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(

@@ -16,7 +16,7 @@ from q3e_local.cli.computing.loading import announce
 from q3e_local.cli.computing.loading import pull as pull_with_bar
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.embedding.request import Defaults
+from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import OptionError
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import ModelCard, ModelFile

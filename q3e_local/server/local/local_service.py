@@ -1,15 +1,15 @@
 """`Service` on this machine: names to models, texts to ids, batches to vectors.
 
-The one embed path of all dialects; it computes what the library's Embedder does, with a queue in place of its loop.
+All dialects embed through `LocalService.embed`. It takes the steps of the library's `TextStream.run`, but its batches
+are made by a queue, which merges the texts of all requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,15 +20,14 @@ import numpy as np
 from q3e_local.cache.choose import open_cache
 from q3e_local.embedding.batching import prefixes
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.embedding.lookup import finished
+from q3e_local.embedding.lookup import Lookup, ReadyText, finished, ready_texts
+from q3e_local.embedding.preparing import Fitted, Preparation
 from q3e_local.embedding.prompts import Kind
-from q3e_local.embedding.request import EmbedRequest, Fitted, Terms, meant
-from q3e_local.errors import BadVectorError, ModelError, OptionError, TextError
+from q3e_local.embedding.request import Embedded, EmbedRequest
+from q3e_local.errors import BadVectorError, InvalidTextError, ModelError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept, memory
-from q3e_local.models.names import Named
 from q3e_local.server.local import tokenizing
-from q3e_local.server.local.cached_texts import CachedTexts, Found
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
@@ -38,6 +37,8 @@ from q3e_local.vectors import Vectors
 
 # Numbers above which cutting and scaling would hold up the event loop.
 _LARGE = 1_000_000
+# Characters of a text that is looked up in the cache: normalizing a longer text would hold up all requests.
+_LOOKED_UP_MAX = 1_000_000
 _CLOSE_S = 5.0
 _PULLS_MAX = 4  # at once; others wait
 
@@ -53,7 +54,10 @@ class LocalService:
     ) -> None:
         engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
         self._names = ServedNames(settings)
-        self._cached = CachedTexts(open_cache(settings.cache))
+        self._cache = open_cache(settings.cache)
+        # No request waits until its vectors are in the cache.
+        self._keeping = ThreadPoolExecutor(1, thread_name_prefix="q3e-cache")
+        self._n_cached_texts = 0  # that were not computed
         # Apart from the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
@@ -74,26 +78,29 @@ class LocalService:
         named = await asyncio.to_thread(self._names.resolve, request.model)
         async with self._models.use(named.located, request.keep_alive_s) as model:
             load_s = time.perf_counter() - began
-            terms = model.embedder.terms(_asked(request, named, model))
-            found = await self._cached.find(model.embedder, request.inputs, terms)
-            places = [place for place in range(len(request.inputs)) if place not in found.known]
+            preparation = model.prepare(_options(request, model), named.defaults)
+            lookup = Lookup(preparation, self._cache)
+            texts = await self._looked_up(preparation, lookup, request.inputs)
+            known = {place: text.known for place, text in texts.items() if isinstance(text.known, Embedded)}
+            places = [place for place in range(len(request.inputs)) if place not in known]
             model.queue.check(len(places))
-            pooled, fitted = await self._computed(model, request.inputs, places, terms)
-        self._cached.keep(found, places, pooled, fitted)
-        if pooled.size > _LARGE:
-            computed, bad = await asyncio.to_thread(finished, pooled, terms.dim)
-        else:
-            computed, bad = finished(pooled, terms.dim)
+            fitted = await tokenizing.fitted(model, preparation, [(place, request.inputs[place]) for place in places])
+            pooled = await self._decoded(model, places, fitted, preparation.terms.dim)
+        rows = [row for row, place in enumerate(places) if place in texts]
+        if rows:
+            keys = [(texts[places[row]].digest, fitted[row]) for row in rows]
+            self._keeping.submit(lookup.keep, pooled[rows], keys)
+        computed, bad = await _finished(pooled, preparation.terms.dim)
         if bad:
             row = min(bad)
             raise BadVectorError(bad[row].message, places[row])
-        vectors, counts = _merged(found, places, computed, fitted)
+        vectors, counts = _merged(known, places, computed, fitted)
         return ServiceResult(
             vectors=vectors,
             prompt_tokens=tuple(n_tokens for n_tokens, _ in counts),
             truncated=tuple(truncated for _, truncated in counts),
             model=model.name,
-            space=terms.space,
+            space=preparation.terms.space,
             load_s=load_s,
             total_s=time.perf_counter() - began,
         )
@@ -105,7 +112,7 @@ class LocalService:
             worker = model.worker
             return Described(
                 model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens),
-                model.embedder.terms(_asked(request, named, model)),
+                model.prepare(_options(request, model), named.defaults).terms,
             )  # fmt: skip
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
@@ -141,8 +148,7 @@ class LocalService:
         """
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
-            wanted = ServiceRequest(model, (), kind=kind)
-            prefix = "" if kind is None else used.embedder.terms(_asked(wanted, named, used)).prefix
+            prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), named.defaults).terms.prefix
             ids = await tokenizing.whole(used, text, prefix)
             return [*ids, used.worker.eos_id] if add_end_token else ids
 
@@ -205,7 +211,7 @@ class LocalService:
             "n_batches": sum(each.batches for each in of_all),
             "n_computed_texts": sum(each.texts for each in of_all),
             "n_computed_tokens": sum(each.tokens for each in of_all),
-            "n_cached_texts": self._cached.n_texts,
+            "n_cached_texts": self._n_cached_texts,
             "n_shared_texts": sum(each.shared for each in of_all),
             "n_failed_texts": sum(each.failed for each in of_all),
             "n_refused": sum(each.refused for each in of_all),
@@ -219,22 +225,35 @@ class LocalService:
     async def close(self, timeout_s: float = _CLOSE_S) -> None:
         """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
         await self._models.close(timeout_s)
-        await self._cached.close()
+        await asyncio.to_thread(self._keeping.shutdown)
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.close)
 
-    async def _computed(
-        self, model: Model, inputs: tokenizing.Inputs, places: list[int], terms: Terms
-    ) -> tuple[Vectors, list[Fitted]]:
-        """What the model answers to the inputs at these places, at its own dim if the cache will have it."""
+    async def _looked_up(
+        self, preparation: Preparation, lookup: Lookup, inputs: Sequence[tokenizing.Input]
+    ) -> Mapping[int, ReadyText]:
+        """The inputs that a cache may have, by their places: none without a cache.
+
+        Raises BadVectorError for a text whose vector is cut to zeros. Leaves what is no text to the tokenizing.
+        """
+        if self._cache is None:
+            return {}
+        texts = [(n, text) for n, text in enumerate(inputs) if isinstance(text, str) and len(text) <= _LOOKED_UP_MAX]
+        found = await asyncio.to_thread(lookup.all, ready_texts(preparation, texts))
+        for text in found:
+            if isinstance(text.known, BadVectorError):
+                raise text.known
+        self._n_cached_texts += sum(isinstance(text.known, Embedded) for text in found)
+        return {text.place: text for text in found if not isinstance(text.known, InvalidTextError)}
+
+    async def _decoded(self, model: Model, places: list[int], fitted: list[Fitted], dim: int) -> Vectors:
+        """What the model answers to the inputs at these places, at the model's own dim if a cache will have it."""
+        ids, n_shared = [text.ids for text in fitted], [text.n_prefix for text in fitted]
+        n_prefix = await asyncio.to_thread(prefixes, ids, n_shared) if len(ids) > 1 else n_shared
         try:
-            fitted = await tokenizing.fitted(model, tuple(inputs[place] for place in places), terms)
-            ids, known = [one.ids for one in fitted], [one.n_prefix for one in fitted]
-            n_prefix = await asyncio.to_thread(prefixes, ids, known) if len(ids) > 1 else known
-            pooled = await model.queue.decode(ids, None if self._cached.is_on else terms.dim, n_prefix)
-        except TextError as error:
-            of_input = copy.copy(error)
-            of_input.index = places[error.index]
-            raise of_input from None
-        return pooled, fitted
+            return await model.queue.decode(ids, dim if self._cache is None else None, n_prefix)
+        except BadVectorError as error:
+            raise BadVectorError(error.message, places[error.index]) from None
 
 
 def needed_bytes(path: Path, config: EngineConfig) -> int:
@@ -248,31 +267,27 @@ class _GoneError(Exception):
     """Nobody waits for this pull any more."""
 
 
+async def _finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
+    """Cut and scaled rows, as `finished`; on a thread where they are many."""
+    return await asyncio.to_thread(finished, pooled, dim) if pooled.size > _LARGE else finished(pooled, dim)
+
+
 def _merged(
-    found: Found, places: list[int], computed: Vectors, fitted: list[Fitted]
+    known: Mapping[int, Embedded], places: list[int], computed: Vectors, fitted: list[Fitted]
 ) -> tuple[Vectors, list[tuple[int, bool]]]:
     """All vectors, with their token counts and whether they were cut, in the order of the inputs."""
-    counts = {place: (len(one.ids), one.truncated) for place, one in zip(places, fitted, strict=True)}
+    counts = {place: (len(text.ids), text.truncated) for place, text in zip(places, fitted, strict=True)}
     vectors = computed
-    if found.known:
-        vectors = np.empty((len(places) + len(found.known), computed.shape[1]), np.float32)
+    if known:
+        vectors = np.empty((len(places) + len(known), computed.shape[1]), np.float32)
         vectors[places] = computed
-        for place, one in found.known.items():
-            vectors[place] = one.vector
-            counts[place] = (one.prompt_tokens, one.truncated)
+        for place, embedded in known.items():
+            vectors[place] = embedded.vector
+            counts[place] = (embedded.prompt_tokens, embedded.truncated)
     return vectors, [counts[place] for place in range(len(counts))]
 
 
-def _asked(request: ServiceRequest, named: Named, model: Model) -> EmbedRequest:
-    """The request, and what the name says where the request says nothing."""
-    limit = model.worker.n_ctx_max
-    asked = EmbedRequest(
-        texts=(),
-        kind=request.kind,
-        task=request.task,
-        instruction=request.instruction,
-        dim=request.dim,
-        truncate=request.truncate,
-        max_tokens=None if request.max_tokens is None else min(request.max_tokens, limit),
-    )
-    return meant(asked, named.defaults)
+def _options(request: ServiceRequest, model: Model) -> EmbedRequest:
+    """The request as the library has it, without its inputs."""
+    limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
+    return EmbedRequest((), request.kind, request.task, request.instruction, request.dim, request.truncate, limit)

@@ -1,19 +1,22 @@
 """A request's inputs to the ids that are decoded, and ids to text, never so much at once that other requests wait.
 
-Knows texts, terms and a model's tokenizer; nothing of batches. Each step runs on the model's thread and then lets the
-steps of other requests in.
+Knows inputs, what a request does to them, and a model's tokenizer; nothing of batches. Each step runs on the model's
+thread and then lets the steps of other requests in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from q3e_local.embedding.cutting import FAR, PIECE, Cutter
-from q3e_local.embedding.request import Fitted, Terms
+from q3e_local.embedding.preparing import Fitted, Preparation, Terms, check_text
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.server.workers.loaded_models import Model
 
-Inputs = tuple[str | tuple[int, ...], ...]
+Input = str | tuple[int, ...]
+"""A text, or token ids."""
+SomeInput = TypeVar("SomeInput", bound=Input)
 
 # Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
 _SLICE = 100_000
@@ -28,18 +31,18 @@ _IDS_AT_ONCE = 1 << 14
 _SEAM = 16
 
 
-async def fitted(model: Model, inputs: Inputs, terms: Terms) -> list[Fitted]:
-    """What is decoded for each input. Raises TextError with its place.
+async def fitted(model: Model, preparation: Preparation, inputs: Sequence[tuple[int, Input]]) -> list[Fitted]:
+    """What is decoded for each input. Inputs come with their places in the request. Raises TextError.
 
-    Of a huge text no more is tokenized than `terms.limit` needs, whether it is cut there or refused.
+    Of a huge text no more is tokenized than the request's limit needs, whether the text is cut there or refused.
     """
-    _hold_ids_to_limit(inputs, terms, model.worker.eos_id)
+    _hold_ids_to_limit(inputs, preparation.terms, model.worker.eos_id)
     done: list[Fitted] = []
-    for first, some in _slices(inputs, len(terms.prefix)):
-        if _is_huge(some[0]):
-            done.append(await _huge(model, some[0], first, terms))
+    for part in _parts(inputs, len(preparation.terms.prefix)):
+        if _is_huge(part[0][1]):
+            done.append(await _huge(model, preparation, *part[0]))
         else:
-            done += await model.call(_ids, model, some, first, terms)
+            done += await model.call(_fitted_part, model, preparation, part)
     return done
 
 
@@ -48,7 +51,7 @@ async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
 
     Raises InvalidTextError, for more than TOKENS_MAX of them too.
     """
-    await model.call(model.embedder.check_text, text, 0)
+    await model.call(check_text, text, 0)
     ids, _ = await _in_pieces(model, prefix + text, None)
     return ids
 
@@ -56,14 +59,15 @@ async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
 async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
     """How many ids each text has, without an instruction and an end token. Raises TextError with its place."""
     found: list[int] = []
-    for first, some in _slices(texts, 0):
-        if _is_huge(some[0]):
+    for part in _parts(list(enumerate(texts)), 0):
+        place, text = part[0]
+        if _is_huge(text):
             try:
-                found.append(len(await whole(model, texts[first])))
+                found.append(len(await whole(model, text)))
             except InvalidTextError as error:
-                raise InvalidTextError(error.message, first) from None
+                raise InvalidTextError(error.message, place) from None
         else:
-            found += await model.call(_lengths, model, texts[first : first + len(some)], first)
+            found += await model.call(_lengths, model, part)
     return found
 
 
@@ -97,79 +101,77 @@ def _next_text(model: Model, ids: list[int], start: int) -> tuple[int, str]:
     return end, model.worker.detokenize(ids[start:end])
 
 
-def _hold_ids_to_limit(inputs: Inputs, terms: Terms, eos_id: int) -> None:
+def _hold_ids_to_limit(inputs: Sequence[tuple[int, Input]], terms: Terms, eos_id: int) -> None:
     """Refuse ids that are too many, before anything is tokenized."""
     if terms.truncate:
         return
-    for place, one in enumerate(inputs):
-        if not isinstance(one, str):
-            n_tokens = len(one) + (one[-1:] != (eos_id,))
+    for place, ids in inputs:
+        if not isinstance(ids, str):
+            n_tokens = len(ids) + (ids[-1:] != (eos_id,))
             if n_tokens > terms.limit:
                 raise TextTooLongError(
                     f"has {n_tokens} tokens, the limit is {terms.limit}; truncate it or split it", place
                 )
 
 
-def _is_huge(one: str | tuple[int, ...]) -> bool:
-    return isinstance(one, str) and len(one) > _SLICE
+def _is_huge(item: Input) -> bool:
+    return isinstance(item, str) and len(item) > _SLICE
 
 
-def _slices(inputs: Inputs, n_prefix: int) -> Iterator[tuple[int, Inputs]]:
-    """The inputs in runs of about _SLICE characters, a huge one by itself, each with the place of its first.
-
-    `n_prefix` characters come before each.
-    """
+def _parts(inputs: Sequence[tuple[int, SomeInput]], n_prefix: int) -> Iterator[Sequence[tuple[int, SomeInput]]]:
+    """The inputs in runs of about _SLICE characters, a huge text alone. `n_prefix` characters come before each."""
     first = size = 0
-    for place, one in enumerate(inputs):
-        if _is_huge(one) and first < place:
-            yield first, inputs[first:place]
-            first, size = place, 0
-        size += n_prefix + len(one)
+    for row, (_, item) in enumerate(inputs):
+        if _is_huge(item) and first < row:
+            yield inputs[first:row]
+            first, size = row, 0
+        size += n_prefix + len(item)
         if size >= _SLICE:
-            yield first, inputs[first : place + 1]
-            first, size = place + 1, 0
+            yield inputs[first : row + 1]
+            first, size = row + 1, 0
     if first < len(inputs):
-        yield first, inputs[first:]
+        yield inputs[first:]
 
 
-def _ids(model: Model, inputs: Inputs, first: int, terms: Terms) -> list[Fitted]:
-    """What is decoded for each input; the inputs begin at place `first`. Runs on a thread."""
-    embedder, worker = model.embedder, model.worker
-    # The instruction first: one trip to the worker for all.
-    texts = [embedder.readied("", 0, terms)] if terms.prefix else []
-    texts += [embedder.readied(one, first + place, terms) for place, one in enumerate(inputs) if isinstance(one, str)]
+def _fitted_part(model: Model, preparation: Preparation, inputs: Sequence[tuple[int, Input]]) -> list[Fitted]:
+    """What is decoded for each input, tokenized in one trip to the worker. Runs on a thread."""
+    worker = model.worker
+    # The prompt alone comes first: `fit` needs its ids.
+    texts = [preparation.ready("", 0)] if preparation.terms.prefix else []
+    texts += [preparation.ready(item, place) for place, item in inputs if isinstance(item, str)]
     of_texts = iter(worker.tokenize_all(texts) if texts else [])
-    prefix = next(of_texts) if terms.prefix else []
+    prefix_ids = next(of_texts) if preparation.terms.prefix else []
     fitted = []
-    for place, one in enumerate(inputs, first):
-        if isinstance(one, str):
+    for place, item in inputs:
+        if isinstance(item, str):
             ids = next(of_texts)
         else:
-            wrong = foreign(one, worker.n_vocab)
+            wrong = foreign(item, worker.n_vocab)
             if wrong is not None:
                 raise InvalidTextError(f"token id {wrong} is not in the vocabulary of {worker.n_vocab}", place)
-            ids = [*prefix, *(one[:-1] if one and one[-1] == worker.eos_id else one)]
-        fitted.append(embedder.fitted(ids, place, terms, prefix))
+            ids = [*prefix_ids, *(item[:-1] if item and item[-1] == worker.eos_id else item)]
+        fitted.append(preparation.fit(ids, place, prefix_ids))
     return fitted
 
 
-def _lengths(model: Model, texts: tuple[str, ...], first: int) -> list[int]:
-    """How many ids each text has; the texts begin at place `first`. Runs on a thread."""
-    for place, text in enumerate(texts, first):
-        model.embedder.check_text(text, place)
-    return [len(ids) for ids in model.worker.tokenize_all([model.embedder.normalized(text) for text in texts])]
+def _lengths(model: Model, texts: Sequence[tuple[int, str]]) -> list[int]:
+    """How many ids each text has. Runs on a thread."""
+    for place, text in texts:
+        check_text(text, place)
+    return [len(ids) for ids in model.worker.tokenize_all([model.normalized(text) for _, text in texts])]
 
 
-async def _huge(model: Model, text: str | tuple[int, ...], place: int, terms: Terms) -> Fitted:
+async def _huge(model: Model, preparation: Preparation, place: int, text: Input) -> Fitted:
     assert isinstance(text, str)
-    await model.call(model.embedder.check_text, text, place)
+    terms = preparation.terms
+    await model.call(check_text, text, place)
     ids, is_all = await _in_pieces(model, terms.prefix + text, terms.limit)
     if not is_all and not terms.truncate:
         raise TextTooLongError(
             f"has more than {len(ids)} tokens, the limit is {terms.limit}; truncate it or split it", place
         )
-    prefix = await model.call(_tokenized, model, terms.prefix) if terms.prefix else []
-    return model.embedder.fitted(ids, place, terms, prefix)
+    prefix_ids = await model.call(_tokenized, model, terms.prefix) if terms.prefix else []
+    return preparation.fit(ids, place, prefix_ids)
 
 
 async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[int], bool]:
@@ -184,8 +186,8 @@ async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[i
             raise InvalidTextError(f"has more than {TOKENS_MAX} tokens; split it")
         end = cutter.end(text, start)
         if end is None and limit is not None:
-            some, is_all = await _of_run(model, text, start, limit - len(ids))
-            return ids + some, is_all
+            ids_of_run, is_all = await _of_run(model, text, start, limit - len(ids))
+            return ids + ids_of_run, is_all
         if end is None:
             raise InvalidTextError(
                 f"has {FAR} characters in a row without a space or a mark where it could be parted"
@@ -208,4 +210,4 @@ async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[lis
 
 
 def _tokenized(model: Model, text: str) -> list[int]:
-    return model.worker.tokenize(model.embedder.normalized(text))
+    return model.worker.tokenize(model.normalized(text))

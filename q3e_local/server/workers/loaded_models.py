@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from q3e_local import machine
-from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.preparing import Defaults, Preparation, resolve
+from q3e_local.embedding.prompts import Prompts, normalizer
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
@@ -42,12 +44,20 @@ class Model:
 
     name: str
     worker: Worker
-    embedder: Embedder
+    prompts: Prompts
     queue: BatchQueue
     # The thread ends when the model is unloaded and nobody holds this record any more.
     _words: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
     )
+
+    def prepare(self, request: EmbedRequest, defaults: Defaults) -> Preparation:
+        """What a request does to a text before this model decodes it. Raises OptionError."""
+        return Preparation(self.worker, resolve(request, self.worker, self.name, self.prompts, defaults))
+
+    def normalized(self, text: str) -> str:
+        """NFC as the reference tokenizer applies it."""
+        return normalizer(self.worker.added_tokens)(text)
 
     async def call(self, work: Callable[..., Answer], *arguments: object) -> Answer:
         """Run work that has the worker tokenize, or write text, on a thread that belongs to this model.
@@ -282,8 +292,8 @@ class Models:
         why = f"it was unloaded before ({before})" if before else "its first use"
         logger.info("loaded %s in %.2f s: %s", entry.name, time.monotonic() - began, why)
         counters = self.counters.setdefault(entry.name, Counters())
-        embedder = Embedder(entry.worker, entry.name, entry.located.prompts)
-        return Model(entry.name, entry.worker, embedder, BatchQueue(entry.worker, self._n_waiting_max, counters))
+        queue = BatchQueue(entry.worker, self._n_waiting_max, counters)
+        return Model(entry.name, entry.worker, entry.located.prompts, queue)
 
     async def _make_room(self, entry: _Entry) -> None:
         """Unload models that rest, the longest unused first, until there is room for this one."""

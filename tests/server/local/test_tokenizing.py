@@ -13,8 +13,9 @@ from hard_texts import LETTERS, MARKS, SPECIAL
 from workers import FakeWorker
 
 from q3e_local.embedding import cutting
-from q3e_local.embedding.embedder import Embedder
-from q3e_local.embedding.request import EmbedRequest, Fitted
+from q3e_local.embedding.preparing import Defaults, Fitted, Preparation
+from q3e_local.embedding.prompts import Prompts
+from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.models.installed import locate
@@ -53,19 +54,22 @@ def engine() -> Iterator[LlamaEngine]:
 def model(engine: LlamaEngine) -> Model:
     worker = Worker(engine)
     queue: Any = None
-    return Model("demo", worker, Embedder(worker, "demo"), queue)
+    return Model("demo", worker, Prompts(), queue)
 
 
-def fitted(model: Model, *texts: str, **options: Any) -> list[Fitted]:
-    terms = model.embedder.terms(EmbedRequest((), **options))
-    return asyncio.run(tokenizing.fitted(model, texts, terms))
+def prepared(model: Model, **options: Any) -> Preparation:
+    return model.prepare(EmbedRequest((), **options), Defaults())
+
+
+def fitted(model: Model, *inputs: str | tuple[int, ...], **options: Any) -> list[Fitted]:
+    return asyncio.run(tokenizing.fitted(model, prepared(model, **options), list(enumerate(inputs))))
 
 
 def at_once(model: Model, text: str, **options: Any) -> Fitted:
     """As the library does it."""
-    terms = model.embedder.terms(EmbedRequest((), **options))
-    prefix = model.worker.tokenize(terms.prefix)
-    return model.embedder.fitted(model.worker.tokenize(model.embedder.readied(text, 0, terms)), 0, terms, prefix)
+    preparation = prepared(model, **options)
+    prefix_ids = model.worker.tokenize(preparation.terms.prefix)
+    return preparation.fit(model.worker.tokenize(preparation.ready(text, 0)), 0, prefix_ids)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -151,9 +155,8 @@ def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(
 
 
 def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(model: Model) -> None:
-    terms = model.embedder.terms(EmbedRequest((), max_tokens=100))
     with pytest.raises(TextTooLongError, match="text 2: has 101 tokens, the limit is 100; truncate it"):
-        asyncio.run(tokenizing.fitted(model, ("a", (*(1,) * 99, model.worker.eos_id), (1,) * 100), terms))
+        fitted(model, "a", (*(1,) * 99, model.worker.eos_id), (1,) * 100, max_tokens=100)
     worker = model.worker
     assert isinstance(worker, Worker)
     assert worker.texts == []
@@ -164,19 +167,19 @@ def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(mo
 @pytest.mark.parametrize("kind", ["document", "query"])
 def test_token_ids_are_cut_as_a_text_is(model: Model, n_ids: int, with_end: bool, kind: Any) -> None:
     worker = model.worker
-    terms = model.embedder.terms(EmbedRequest((), kind, truncate=True, max_tokens=100))
+    options = {"kind": kind, "truncate": True, "max_tokens": 100}
     given = tuple(range(300, 300 + n_ids))
-    (found,) = asyncio.run(tokenizing.fitted(model, ((*given, worker.eos_id) if with_end else given,), terms))
-    ids = [*(worker.tokenize(terms.prefix) if terms.prefix else []), *given]
+    (found,) = fitted(model, (*given, worker.eos_id) if with_end else given, **options)
+    prefix = prepared(model, **options).terms.prefix
+    ids = [*(worker.tokenize(prefix) if prefix else []), *given]
     assert found.ids == [*ids[:99], worker.eos_id]
     assert found.truncated == (len(ids) > 99)
 
 
 @pytest.mark.parametrize("bad", [-1, 10**6])
 def test_a_token_id_that_no_vocabulary_has_is_found_where_it_is_cut_too(model: Model, bad: int) -> None:
-    terms = model.embedder.terms(EmbedRequest((), truncate=True, max_tokens=100))
     with pytest.raises(InvalidTextError, match=f"text 1: token id {bad} is not in the vocabulary"):
-        asyncio.run(tokenizing.fitted(model, ("a", (*(5,) * 200, bad, 7)), terms))
+        fitted(model, "a", (*(5,) * 200, bad, 7), truncate=True, max_tokens=100)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -16,7 +16,8 @@ import numpy as np
 
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.cli.computing.remote.tokens import TokenCounts
-from q3e_local.embedding.request import Embedded, EmbedRequest, Terms
+from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import (
@@ -89,14 +90,6 @@ class RemoteEmbedder(TextModel):
         """Ask the server for all that is not known of these texts, in as few requests as its limits allow."""
         self._counter().expect(texts)
 
-    def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
-        """One item for each text, in order; a text that cannot be embedded is its TextError.
-
-        Raises OptionError at once.
-        """
-        self.check(request)
-        return self._stream(request, self.space(request), progress)
-
     def close(self) -> None:
         """Hang up; the server keeps its model."""
         self._server.close()
@@ -131,12 +124,14 @@ class RemoteEmbedder(TextModel):
             raise self._not_of_this_version()
         return counts
 
-    def _stream(self, request: EmbedRequest, space: str, progress: Progress | None) -> Iterator[Embedded | TextError]:
+    def _stream(
+        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+    ) -> Iterator[Embedded | TextError]:
         options = _options(request)
         n_texts = n_tokens = first_index = 0
         n_most = min(_WINDOW_TEXTS, self._facts().max_items)
         for texts, timing in _windows(request, n_most):
-            results = self._window(texts, options, space, first_index)
+            results = self._window(texts, options, terms.space, first_index)
             timing.done()
             first_index += len(texts)
             n_texts += len(results)
