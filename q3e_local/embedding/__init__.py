@@ -1,1 +1,1 @@
-"""Texts to vectors, given any engine: requests, prompts, batches, and the `Embedder` that joins them."""
+"""Texts to vectors on any engine: requests, preparations, batches, and the `Embedder` that joins them."""

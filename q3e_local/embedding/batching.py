@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# A shorter prefix is computed again faster than it is looked after.
+# To compute a shorter prefix again costs less than to keep it.
 N_PREFIX_MIN = 8
-# Queries that llama.cpp's flash attention for CPUs takes as one tile, with sums in f32 (GGML_FA_TILE_Q).
+# Rows of queries that llama.cpp's flash attention for CPUs computes as a tile, with sums in f32 (GGML_FA_TILE_Q).
 N_TILE = 64
 # The most tokens that cannot be split into two pieces of N_TILE tokens or more.
 N_UNSPLIT = 2 * N_TILE - 1
@@ -29,29 +29,29 @@ def fit(ids: list[int], limit: int, eos_id: int) -> tuple[list[int], bool]:
 
 
 def prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] | None = None) -> list[int]:
-    """For each sequence, how many of its first ids are worth computing once for it and others.
+    """For each sequence, how many of its first ids are worth computing once for several sequences.
 
-    `known` are the lengths that are known to return, such as an instruction's. Among the sequences themselves,
-    those that begin alike are put into groups, so that much is saved; a beginning below N_PREFIX_MIN is no gain.
-    The last id of a sequence is never part of its prefix.
+    `known` are the lengths of beginnings that later calls bring again, such as an instruction's. Sequences that begin
+    alike are put into groups, so that much is saved; a beginning below N_PREFIX_MIN is no gain. The last id of a
+    sequence is never part of its prefix.
     """
-    found = [0] * len(sequences) if known is None else list(known)
+    n_prefix = [0] * len(sequences) if known is None else list(known)
     # subtle: sorted() does not let another thread run, and compares bytes 50 times as fast as ids. Big-endian bytes
     # are in the order of the ids.
     order = sorted(range(len(sequences)), key=lambda row: np.asarray(sequences[row], ">u4").tobytes())
     group, n_common = order[:1], 0
     for row in order[1:]:
         n_alike = common(sequences[group[-1]], sequences[row])
-        # Joining may shorten what the group has in common; it must still save more than before.
+        # A row that joins may shorten what the group has in common; the group must still save more than before.
         n_joined = min(n_common, n_alike) if len(group) > 1 else n_alike
         if n_joined >= N_PREFIX_MIN and n_joined * len(group) > n_common * (len(group) - 1):
             group.append(row)
             n_common = n_joined
         else:
-            _share(found, group, n_common)
+            _share(n_prefix, group, n_common)
             group, n_common = [row], 0
-    _share(found, group, n_common)
-    return found
+    _share(n_prefix, group, n_common)
+    return n_prefix
 
 
 def common(ids: Sequence[int], others: Sequence[int]) -> int:
@@ -61,10 +61,10 @@ def common(ids: Sequence[int], others: Sequence[int]) -> int:
 
 
 def first_place(n_there: int, n_ids: int) -> int:
-    """The first place of a sequence to compute, `n_there` of its ids being computed already.
+    """The first place of a sequence to compute, where `n_there` of its ids are computed already.
 
-    At least the last N_TILE ids are computed again: a piece of few tokens after many is slow, and llama.cpp adds it
-    up in f16.
+    At least the last N_TILE ids are computed again: a piece of few tokens after many is slow, and llama.cpp adds its
+    numbers up in f16.
     """
     return max(0, min(n_there, n_ids - N_TILE))
 
@@ -72,9 +72,9 @@ def first_place(n_there: int, n_ids: int) -> int:
 def end_of_piece(start: int, n_ids: int, n_max: int) -> int:
     """Where the piece ends that begins at `start` and has at most `n_max` tokens, which are N_TILE or more.
 
-    The pieces of a sequence are about equally long. A piece that others follow is made of whole tiles, because
-    flash attention computes an incomplete tile at the price of a whole one. No piece has fewer than N_TILE tokens,
-    unless the sequence has, so up to N_UNSPLIT tokens at the end are one piece whatever `n_max` is.
+    The pieces of a sequence are about equally long. All pieces but the last are made of whole tiles, because flash
+    attention computes an incomplete tile at the price of a whole tile. No piece has fewer than N_TILE tokens, unless
+    the sequence has, so up to N_UNSPLIT tokens at the end are a single piece whatever `n_max` is.
     """
     n_left = n_ids - start
     n_pieces = -(-n_left // n_max)
@@ -84,16 +84,16 @@ def end_of_piece(start: int, n_ids: int, n_max: int) -> int:
     return start + N_TILE * min(n_tiles, n_max // N_TILE, n_left // N_TILE - 1)
 
 
-def _share(found: list[int], group: list[int], n_common: int) -> None:
-    """Note a group's prefix, where it is worth more than the one that is known."""
+def _share(n_prefix: list[int], group: list[int], n_common: int) -> None:
+    """Write a group's common length over the prefixes of its rows that are shorter by N_PREFIX_MIN or more."""
     if len(group) > 1:
         for row in group:
-            if n_common >= found[row] + N_PREFIX_MIN:
-                found[row] = n_common
+            if n_common >= n_prefix[row] + N_PREFIX_MIN:
+                n_prefix[row] = n_common
 
 
 class Load:
-    """What a batch has in it so far: `n_cells` of the cache, a prefix that sequences share counted once."""
+    """What a batch holds so far: `n_cells` of the key-value cache; a prefix that sequences share counts once."""
 
     def __init__(self) -> None:
         self.n_cells = 0
@@ -101,7 +101,7 @@ class Load:
         self._prefixes: set[tuple[int, ...]] = set()
 
     def cost(self, n_ids: int, prefix: tuple[int, ...]) -> int:
-        """The cells that one more sequence takes, `prefix` being its beginning."""
+        """The cells that a further sequence of this many ids takes, if it begins with `prefix`."""
         return n_ids - len(prefix) if prefix in self._prefixes else n_ids
 
     def add(self, n_ids: int, prefix: tuple[int, ...]) -> None:
@@ -116,10 +116,10 @@ def pack(
 ) -> Iterator[tuple[list[int], int]]:
     """Group rows into batches of at most `n_batch` cells and `n_seq_max` sequences.
 
-    Yields lists of row numbers and their cells; every row appears exactly once. Longest first, each where it costs
-    least, so that batches are full and sequences with one prefix come together. A row longer than `n_batch` is a
-    batch of its own, and those that begin alike follow each other: the engine takes them in pieces, and goes on
-    from where the next one differs.
+    Yields lists of row numbers and their cells; every row appears exactly once. Rows are placed longest first, each
+    where it costs least, so that batches are full and sequences with the same prefix come together. A row longer than
+    `n_batch` is a batch alone. Long rows that begin alike follow each other: the engine computes them in pieces, and
+    the next row only from where it differs.
     """
     heads = [tuple(ids[:n]) for ids, n in zip(sequences, n_prefix, strict=True)]
     rows = range(len(sequences))

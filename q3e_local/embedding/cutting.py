@@ -10,22 +10,22 @@ import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 
-PIECE = 50_000  # characters: some 15 ms
-FAR = 8 * PIECE  # how far behind that a place is looked for
+PIECE = 50_000  # characters: about 15 ms
+FAR = 8 * PIECE  # characters behind a piece among which a place to cut is looked for
 
-# subtle: no rule of the pre-tokenizer goes on from a letter or digit to one of these, and none looks back. None of
-# them joins what is before it when the text is normalized. Behind ASCII: Chinese and Japanese marks.
+# subtle: no rule of the pre-tokenizer goes on from a letter or digit to such a character, and no rule looks back. No
+# such character joins the character before it when a text is normalized. Behind ASCII: Chinese and Japanese marks.
 _PARTING = " \t\n!\"#$%&'()*+,-./:;=?@[\\]^`{|}~" + "\u3002\uff0c\u3001\uff1b\uff1a\uff01\uff1f"
 
 
 class Cutter:
-    """Finds those places in texts of a model with these added tokens, which must stay whole."""
+    """Finds where texts may be parted, for a model with these added tokens, which must stay whole."""
 
     def __init__(self, added_tokens: Iterable[str]) -> None:
         parting = "".join(sorted(set(_PARTING) - set("".join(added_tokens))))
         self._place = re.compile(rf"(?<=[^\W_])[{re.escape(parting)}]")
-        # subtle: a run of white space is one token up to its last line feed, and so are the line feeds behind marks:
-        # what follows begins a token, if it is no white space.
+        # subtle: a run of white space is a single token up to its last line feed, and so are the line feeds behind
+        # marks: the next character begins a token, if it is no white space.
         marks = re.escape("".join(sorted(set(parting) - set(" \t\n"))))
         self._any_place = re.compile(
             rf"(?P<behind_word>(?<=[^\W_])[{re.escape(parting)}])|(?P<line>(?<=\n)[^\W_])|(?<=\n)[{marks}]"
@@ -42,7 +42,7 @@ class Cutter:
         return len(text) if earliest + FAR >= len(text) else None
 
     def parts(self, text: str) -> list[str]:
-        """The text in pieces as small as they can be: few words, most of them in any other text too."""
+        """The text in the smallest pieces that it can be parted into: most are a word or two, which texts share."""
         places = [0]
         for found in self._any_place.finditer(text):
             place, kind = found.start(), found.lastgroup
@@ -53,7 +53,7 @@ class Cutter:
 
 
 def _is_plain(character: str) -> bool:
-    """A letter or digit in every version of Unicode, that stays one when it is normalized."""
+    """Whether it is a letter or digit in every version of Unicode, and stays the same when it is normalized."""
     if character < "\x80":
         return character.isalnum()
     kind = unicodedata.ucd_3_2_0.category(character)[0]

@@ -22,8 +22,8 @@ class EngineConfig:
     n_threads: int | None = None
     n_gpu_layers: int | None = None  # None: all of them when the build can offload, else 0
     n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
-    n_batch: int | None = None  # tokens computed at once; larger ones attend over each other's masked cells
-    n_seq_max: int = 64  # texts in one batch; each costs one row of logits (0.6 MB) in llama.cpp's buffers
+    n_batch: int | None = None  # tokens computed at once; a large batch computes attention between texts in vain
+    n_seq_max: int = 64  # texts in a batch; each costs a row of logits (0.6 MB) in llama.cpp's buffers
     tap: bool = True  # read the hidden state before the vocabulary projection
     self_tuning: bool = False  # try other settings in the first batches of real work, and keep what is faster
 
@@ -58,11 +58,11 @@ class Engine(Protocol):
 
     @property
     def n_batch(self) -> int:
-        """Tokens that are best given to one `decode`."""
+        """Tokens that a `decode` computes best at once. May change while the engine works."""
 
     @property
     def n_seq_max(self) -> int:
-        """Sequences one `decode` takes."""
+        """The most sequences of a `decode`."""
 
     @property
     def eos_id(self) -> int:
@@ -70,7 +70,7 @@ class Engine(Protocol):
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
-        """Texts the tokenizer takes as one token before anything else: special tokens, `<think>` and the like."""
+        """Texts that are a single token wherever they stand: special tokens, `<think>` and the like."""
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of a text that is already normalized, without the end token; special-token text is parsed."""
@@ -81,12 +81,13 @@ class Engine(Protocol):
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
-        """Pooled vectors (n, n_embd), one for each sequence of ids, which ends with the end token.
+        """Pooled vectors (n, n_embd): a row for each sequence of ids, whose last id is the end token.
 
-        `n_prefix` says for each sequence how many of its first ids others begin with too, in this call or in later
-        ones: an engine may compute them once. It changes no vector, and each prefix counts once against `n_batch`.
-        Every row is finite and not zero. Raises BadVectorError with the place in `sequences` where the model
-        cannot give one, NotEnoughMemoryError before allocating, EngineError when llama.cpp fails.
+        `n_prefix` says for each sequence how many of its first ids other sequences begin with too, of this call or of
+        a later call: an engine may compute them once. `n_prefix` changes no vector, and a shared prefix counts once
+        against `n_batch`. Every row is finite and not zero. Raises BadVectorError with the place in `sequences` of a
+        sequence that the model has no vector for, NotEnoughMemoryError before allocating, EngineError when llama.cpp
+        fails.
         """
 
     def close(self) -> None:

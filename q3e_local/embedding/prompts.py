@@ -21,8 +21,8 @@ Kind = Literal["document", "query"]
 class Task:
     """An instruction, and whether documents get it too.
 
-    Retrieval is asymmetric: the question carries the instruction, the passage stands bare. Where texts are
-    compared with their like, the official evaluation puts the same instruction before every text.
+    Retrieval is asymmetric: a query gets the instruction, a document stands bare. Where texts are compared with
+    texts of the same kind, the official evaluation puts the same instruction before every text.
     """
 
     instruction: str
@@ -30,8 +30,8 @@ class Task:
 
 
 # The texts of QwenLM/Qwen3-Embedding evaluation/task_prompts.json and qwen3_embedding_model.py, word for word
-# ("retrieval code" is theirs). Classification and clustering have one text per data set there; these are the
-# ones that name no particular set.
+# ("retrieval code" is theirs). Classification and clustering have a text for each data set there; the two texts here
+# name no particular set.
 TASKS = {
     "retrieval": Task("Given a web search query, retrieve relevant passages that answer the query", False),
     "code": Task("Given a question about coding, retrieval code or passage that can solve user's question", False),
@@ -53,7 +53,7 @@ class Prompts:
     def prefix(self, kind: Kind, task: str | None = None, instruction: str | None = None) -> str:
         """What goes before a text of this kind: empty for a bare text.
 
-        A free `instruction` is used as it stands: for a query by right, for a document because it was asked for.
+        A free `instruction` goes before documents too: nobody gives an instruction that is not to be used.
         Raises OptionError for an unknown kind or task, an empty instruction, or both a task and an instruction.
         """
         if kind not in ("document", "query"):
@@ -79,8 +79,8 @@ class Prompts:
 def normalizer(added_tokens: tuple[str, ...]) -> Callable[[str], str]:
     """Unicode NFC as the reference tokenizer applies it, which llama.cpp does not.
 
-    subtle: the reference finds added tokens such as `<think>` first and normalizes what lies between them, so a
-    mark after one (U+0338, which composes with `>`) must not reach into it.
+    subtle: the reference finds added tokens such as `<think>` first and normalizes what lies between them, so a mark
+    after an added token (U+0338, which composes with `>`) must not change that token.
     """
     added = "|".join(re.escape(token) for token in sorted(added_tokens, key=len, reverse=True))
     if not added:

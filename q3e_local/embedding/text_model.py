@@ -53,7 +53,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def expect_counts(self, texts: Iterable[str]) -> None:
-        """Prepare to count the tokens of these texts and of stretches of them, where that is quicker at once."""
+        """Prepare to count the tokens of these texts and of parts of them, where few large counts are quicker."""
 
     @abstractmethod
     def close(self) -> None:
@@ -76,7 +76,7 @@ class TextModel(ABC):
         max_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed texts as they stand, or with the instruction of a task that puts one before every text.
+        """Embed texts as they stand, or with the instruction of a task that goes before documents too.
 
         `vectors` is float32 (n_texts, dim). `progress(n_texts, n_tokens)` is called after each batch with the counts
         so far. Raises TextError naming the first text that cannot be embedded; `truncate` cuts too-long ones instead.
@@ -94,7 +94,7 @@ class TextModel(ABC):
         max_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> EmbedResult:
-        """Embed questions, each with its instruction: `vectors` is float32 (n_texts, dim).
+        """Embed queries with their instruction: `vectors` is float32 (n_texts, dim).
 
         `progress` and errors are those of `embed_documents`.
         """
@@ -110,7 +110,7 @@ class TextModel(ABC):
         truncate: bool = False,
         max_tokens: int | None = None,
     ) -> EmbedResult:
-        """Embed one question with its instruction: `vectors` has one row. For several: `embed_queries`."""
+        """Embed a single query with its instruction: `vectors` has one row. For several: `embed_queries`."""
         if not isinstance(text, str):
             raise OptionError(f"embed_query takes one text, got {type(text).__name__}; for several: embed_queries")
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))

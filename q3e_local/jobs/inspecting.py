@@ -21,7 +21,7 @@ N_BINS = 16
 
 @dataclass(frozen=True)
 class Inspection:
-    """Facts of one vector. `counts` are how many of its numbers lie between each two of `edges`."""
+    """Facts of a vector. `counts` says how many of its numbers lie between each two neighbours of `edges`."""
 
     dim: int
     norm: float
@@ -43,7 +43,7 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Token:
-    """One token: its id, and the text it stands for, with the bytes of a part of a character as `<0xE9>`."""
+    """A token: its id, and the text that it stands for, with the bytes of a part of a character as `<0xE9>`."""
 
     id: int
     piece: str
@@ -55,7 +55,7 @@ class Seen:
 
     text: str
     tokens: tuple[Token, ...]
-    n_left_out: int  # tokens that did not fit, where it was cut
+    n_left_out: int  # tokens behind the cut
     is_renormalized: bool  # normalizing to NFC changed its characters
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Seen:
 
 
 def inspect(vector: NDArray[np.float32], n_bins: int = N_BINS) -> Inspection:
-    """The facts of one vector (dim,), of whatever length it is."""
+    """The facts of a vector (dim,), of whatever length the vector is."""
     if not isinstance(vector, np.ndarray) or vector.ndim != 1 or not vector.size or vector.dtype.kind != "f":
         got = f"{vector.dtype} of shape {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__
         raise OptionError(f"inspect takes one vector of floats (dim,), got {got}")

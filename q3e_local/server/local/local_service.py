@@ -122,7 +122,7 @@ class LocalService:
             pass
 
     async def unload(self, model: str) -> None:
-        """Free a model's memory, at once or when the last request that uses it ends; that is not waited for."""
+        """Free a model's memory, at once or when the last request that uses it ends. Does not wait for that end."""
         try:
             name = (await asyncio.to_thread(self._names.resolve, model)).located.name
         except ModelError:  # its file may be gone while it is still in memory
@@ -153,13 +153,13 @@ class LocalService:
             return [*ids, used.worker.eos_id] if add_end_token else ids
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
-        """How many ids `tokenize` gives for each text, the end token left out. Raises TextError with its place."""
+        """How many ids `tokenize` gives for each text without an end token. Raises TextError with its place."""
         named = await asyncio.to_thread(self._names.resolve, model)
         async with self._models.use(named.located) as used:
             return await tokenizing.counts(used, texts)
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
-        """The text of these ids, special tokens written out. Raises OptionError for an id the model has not."""
+        """The text of these ids, special tokens written out. Raises OptionError for an id that no token has."""
         async with self._of_vocabulary(model, ids) as used:
             return await tokenizing.text_of(used, ids)
 
@@ -257,7 +257,7 @@ class LocalService:
 
 
 def needed_bytes(path: Path, config: EngineConfig) -> int:
-    """Memory to load this file and to begin with. Raises ModelError for one that cannot run."""
+    """Memory to load this file and to begin with. Raises ModelError for a file that cannot run."""
     info = inspect(path)
     chosen = kept.planned(info.digest, config)
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)

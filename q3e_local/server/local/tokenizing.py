@@ -18,16 +18,16 @@ Input = str | tuple[int, ...]
 """A text, or token ids."""
 SomeInput = TypeVar("SomeInput", bound=Input)
 
-# Characters tokenized in one go: about 20 ms. A text that is longer goes in pieces.
+# Characters tokenized at once: about 20 ms. A longer text is tokenized in pieces.
 _SLICE = 100_000
 # The most tokens of a text whose ids or count a request asks for: the ids are about 6 MB of JSON.
 TOKENS_MAX = 1 << 20
 # The last tokens before a cut inside a word differ from those of the uncut text, so this many are left out.
 _UNSURE = 1_000
 
-# Token ids whose text is written in one go: about 10 ms.
+# Token ids whose text is written at once: about 10 ms.
 _IDS_AT_ONCE = 1 << 14
-# The ids behind those that are looked at for the beginning of a character.
+# The next ids, among which the beginning of a character is looked for.
 _SEAM = 16
 
 
@@ -49,7 +49,7 @@ async def fitted(model: Model, preparation: Preparation, inputs: Sequence[tuple[
 async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
     """All ids of a text with this prefix before it, without the end token.
 
-    Raises InvalidTextError, for more than TOKENS_MAX of them too.
+    Raises InvalidTextError, also for more than TOKENS_MAX ids.
     """
     await model.call(check_text, text, 0)
     ids, _ = await _in_pieces(model, prefix + text, None)
@@ -58,17 +58,17 @@ async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
 
 async def counts(model: Model, texts: tuple[str, ...]) -> list[int]:
     """How many ids each text has, without an instruction and an end token. Raises TextError with its place."""
-    found: list[int] = []
+    n_ids: list[int] = []
     for part in _parts(list(enumerate(texts)), 0):
         place, text = part[0]
         if _is_huge(text):
             try:
-                found.append(len(await whole(model, text)))
+                n_ids.append(len(await whole(model, text)))
             except InvalidTextError as error:
                 raise InvalidTextError(error.message, place) from None
         else:
-            found += await model.call(_lengths, model, part)
-    return found
+            n_ids += await model.call(_lengths, model, part)
+    return n_ids
 
 
 async def text_of(model: Model, ids: list[int]) -> str:
@@ -95,7 +95,7 @@ def _next_text(model: Model, ids: list[int], start: int) -> tuple[int, str]:
     """
     end = start + _IDS_AT_ONCE
     behind = ids[end : end + _SEAM]
-    # subtle: after so many bytes that only continue a character none of them belongs to one, so any end is right.
+    # subtle: no character has so many bytes. Where all of the next ids only continue a character, any end is right.
     begins = (place for place, piece in enumerate(model.worker.pieces(behind)) if piece and piece[0] & 0xC0 != 0x80)
     end += next(begins, len(behind)) if behind else 0
     return end, model.worker.detokenize(ids[start:end])
@@ -175,7 +175,7 @@ async def _huge(model: Model, preparation: Preparation, place: int, text: Input)
 
 
 async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[int], bool]:
-    """The ids, at least `limit` of them where there are so many, and whether they are all."""
+    """The ids of a text, and whether they are all. With a limit, stops once there are that many ids."""
     cutter = Cutter(model.worker.added_tokens)
     ids: list[int] = []
     start = 0
@@ -198,7 +198,7 @@ async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[i
 
 
 async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[list[int], bool]:
-    """The first `needed` ids or more of the text from `start`, which cannot be parted near there."""
+    """The first `needed` ids or more of the text from `start`, where nothing can be parted; whether they are all."""
     size = max(PIECE, 2 * needed)
     while True:
         ids = await model.call(_tokenized, model, text[start : start + size])

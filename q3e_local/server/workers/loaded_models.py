@@ -1,7 +1,7 @@
 """Which models are in memory, and for how long: `Models`.
 
-Loads on first use, unloads after keep_alive or to make room for another. Knows workers as something to load and
-close; nothing of what is asked of them, nor of names.
+Loads a model on its first use, unloads it after keep_alive or to make room for another model. Knows how to load and
+close workers, and which prompts their models have; nothing of the names of clients.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Model:
     worker: Worker
     prompts: Prompts
     queue: BatchQueue
-    # The thread ends when the model is unloaded and nobody holds this record any more.
+    # The thread ends when the model is unloaded and no request holds this record any more.
     _words: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
     )
@@ -70,7 +70,7 @@ class Model:
 
 @dataclass(eq=False)
 class _Entry:
-    """A model in memory or on its way there. While it is used it has no timer."""
+    """A model in memory or on its way there. A model in use has no timer."""
 
     located: Located
     worker: Worker
@@ -97,7 +97,7 @@ class _Entry:
 
 
 class Models:
-    """The models of a server. All calls on its event loop."""
+    """The models of a server. Call everything on the server's event loop."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Models:
         self._closing: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._stopping = False
-        self.counters: dict[str, Counters] = {}  # by model; they outlive its unloading
+        self.counters: dict[str, Counters] = {}  # by model; kept when the model is unloaded
         self.n_loads = 0
         self._n_restarts = self._n_deaths = 0  # of workers that are gone
         self._unloaded: dict[str, str] = {}  # why, by model
@@ -127,20 +127,20 @@ class Models:
 
     @property
     def n_deaths(self) -> int:
-        """How often a worker's process ended without having been asked to."""
+        """How often a worker's process ended although nobody had closed the worker."""
         return self._n_deaths + sum(entry.worker.n_deaths for entry in self._entries.values())
 
     @asynccontextmanager
     async def use(self, located: Located, keep_alive_s: float | None = None) -> AsyncIterator[Model]:
         """The model, loaded if need be, and kept at least until the block ends.
 
-        `keep_alive_s` sticks to the loaded model; None leaves what it has. Raises what loading raises, and
-        QueueFullError when models at work take all the room, or too many wait for this one.
+        `keep_alive_s` holds from now on; None leaves the model's as it is. Raises what loading raises, and
+        QueueFullError when models at work take all the room, or too many requests wait for this model.
         """
         if self._stopping:
             raise StoppingError("the server is shutting down")
         entry = self._entry(located)
-        if not entry.loading.done() and entry.n_users >= self._n_waiting_max:  # these are not in its queue yet
+        if not entry.loading.done() and entry.n_users >= self._n_waiting_max:  # they are not in the model's queue yet
             raise QueueFullError(f"{entry.n_users} requests wait for {entry.name} already; try again in 1 s", 1)
         if keep_alive_s is not None:
             entry.keep_alive_s = keep_alive_s
@@ -149,10 +149,10 @@ class Models:
             entry.timer = None
         entry.n_users += 1
         try:
-            # One that goes away leaves the load to those that wait with it.
+            # A request that is cancelled does not stop the load: others may wait for it.
             yield await asyncio.shield(entry.loading)
         except ModelError:
-            self._forget(entry)  # its file is broken or another one now: the next request looks again
+            self._forget(entry)  # its file is broken, or another file now: the next request looks again
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -164,7 +164,7 @@ class Models:
             self._rest(entry)
 
     async def unload(self, name: str) -> None:
-        """Free its memory: now, or when the last request that uses it ends, in which case this does not wait."""
+        """Free a model's memory. A model in use is freed when its last request ends; this call does not wait then."""
         entry = self._entries.get(name)
         if entry is None:
             return
@@ -173,46 +173,46 @@ class Models:
             await asyncio.shield(self._close(entry, "as asked"))
 
     def has(self, name: str) -> bool:
-        """Whether it is in memory, or on its way there."""
+        """Whether a model is in memory, or on its way there."""
         return name in self._entries
 
     async def gone(self, name: str, wait_s: float) -> bool:
-        """Wait until a model that is being unloaded is out of memory; whether it is, by then."""
+        """Wait, at most `wait_s`, until a model that is being unloaded is out of memory; whether it is."""
         entry = self._entries.get(name)
         until = time.monotonic() + wait_s
         while entry is not None and self._entries.get(name) is entry:
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(_LOOK_S)
-        # It is forgotten as soon as nobody uses it, and its process ends a moment later.
+        # `_entries` loses a model as soon as no request uses it, and the model's process ends a moment later.
         closing = {task for task in self._closing if task.get_name() == _unloading(name)}
         if closing:
             await asyncio.wait(closing, timeout=max(0.0, until - time.monotonic()))
         return not closing & self._closing
 
     def loaded(self) -> list[LoadedModel]:
-        """Longest remaining time first; a model in use has all of its time left.
+        """The models in memory, longest remaining time first; a model in use has all of its time left.
 
-        One whose process has died is not among them until it is loaded again.
+        A model whose process has died is missing until it is loaded again.
         """
         now, clock = time.time(), asyncio.get_running_loop().time()
-        found = []
+        models = []
         for entry in self._entries.values():
             if entry.is_loaded and entry.worker.is_running:
                 left = entry.keep_alive_s if entry.timer is None else entry.timer.when() - clock
                 expires_at = None if entry.for_ever else now + left
                 worker = entry.worker
-                found.append(
+                models.append(
                     LoadedModel(
                         entry.name, worker.n_bytes, worker.n_ctx_max, expires_at, worker.on_gpu, worker.kernels
                     )
                 )
         return sorted(
-            found, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
+            models, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
         )
 
     async def close(self, timeout_s: float) -> None:
-        """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
+        """Finish what takes at most `timeout_s`, refuse the rest, and free all memory."""
         self._stopping = True
         for entry in list(self._entries.values()):
             self._close(entry, "the server stops", timeout_s)
@@ -237,7 +237,7 @@ class Models:
             del self._entries[entry.name]
 
     def _rest(self, entry: _Entry) -> None:
-        """Start the timer when nobody uses it any more."""
+        """Start a model's timer when no request uses the model any more."""
         if entry.n_users or entry.closing:
             return
         loop = asyncio.get_running_loop()
@@ -251,7 +251,7 @@ class Models:
             entry.timer = loop.call_later(entry.keep_alive_s, self._close, entry, why)
 
     def _close(self, entry: _Entry, why: str, timeout_s: float = 0.0) -> asyncio.Task[None]:
-        """Begin to unload it; a request that comes now loads it anew."""
+        """Begin to unload a model; a request that comes now loads the model again."""
         self._forget(entry)
         if entry.timer is not None:
             entry.timer.cancel()
@@ -267,7 +267,7 @@ class Models:
         if entry.is_loaded:
             await entry.loading.result().queue.close(timeout_s)
         await asyncio.to_thread(entry.worker.close)
-        entry.loading.cancel()  # where it still waits for its turn; closing ended it otherwise
+        entry.loading.cancel()  # of a load that waits for its turn; closing the worker ended any other load
         await asyncio.wait([entry.loading])
         if entry.is_loaded:
             await entry.loading.result().queue.close(0)
@@ -296,19 +296,19 @@ class Models:
         return Model(entry.name, entry.worker, entry.located.prompts, queue)
 
     async def _make_room(self, entry: _Entry) -> None:
-        """Unload models that rest, the longest unused first, until there is room for this one."""
+        """Unload models that no request uses, the longest unused first, until there is room for this model."""
         while True:
             if self._closing:
                 await asyncio.wait(self._closing)
                 continue
-            others = [one for one in self._entries.values() if one.takes_room]
+            others = [other for other in self._entries.values() if other.takes_room]
             # Mapped weights count as available to the system, although their owners need them.
-            free = self._available() - sum(one.n_bytes for one in others)
-            # Alone it may try: what cannot work at all, the engine itself says.
+            free = self._available() - sum(other.n_bytes for other in others)
+            # A model alone may always try: the engine says itself what cannot work at all.
             if not others or (len(others) < self._max_loaded and entry.n_bytes <= free):
                 return
-            resting = [one for one in others if one.n_users == 0]
-            if not resting:
+            unused = [other for other in others if other.n_users == 0]
+            if not unused:
                 why = (
                     f"{len(others)} models are in memory, and --max-loaded is {self._max_loaded}"
                     if len(others) >= self._max_loaded
@@ -318,7 +318,7 @@ class Models:
                     f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
                     _RETRY_S,
                 )
-            longest_unused = min(resting, key=lambda one: (one.worker.is_running, one.used_at))
+            longest_unused = min(unused, key=lambda other: (other.worker.is_running, other.used_at))
             self._close(longest_unused, f"to make room for {entry.name}")
 
 
