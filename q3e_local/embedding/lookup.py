@@ -79,7 +79,7 @@ class Lookup:
 
     def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]]) -> None:
         """Put into the cache what the model answered to the texts of these digests."""
-        if self._cache is None:
+        if self._cache is None or not texts:
             return
         items = []
         for row, (digest, fitted) in zip(pooled, texts, strict=True):

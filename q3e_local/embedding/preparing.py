@@ -1,7 +1,9 @@
 """What one request does to each text on its way into one model: `Preparation`.
 
-Checks a request's options against a model and holds what the options come to: prompt, limit, dim, vector space.
-Makes texts ready to be tokenized, and token ids ready to be decoded. Tokenizes and decodes nothing.
+    EmbedRequest, Defaults of the model's name -> resolve() -> Terms: prompt, dim, limit, space
+    Terms -> Preparation: a text -> ready to be tokenized; its ids -> Fitted, ready to be decoded
+
+Checks options against a model; tokenizes and decodes nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +67,13 @@ def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts,
     """A request's options for the model of this engine, which errors call `model`. Raises OptionError."""
     filled = defaults.fill(request)
     assert filled.kind is not None  # `fill` leaves no kind open
-    dim, limit = _dim(request, filled, engine.n_embd, model), _limit(request, engine.n_ctx_max, model)
+    dim, limit = engine.n_embd, engine.n_ctx_max
+    if filled.dim is not None:
+        # A dim of the model's name is no option of the caller's.
+        what, option = ("the name's dim", "") if request.dim is None else ("dim", "dim")
+        dim = _within(filled.dim, DIM_MIN, dim, model, what, option)
+    if request.max_tokens is not None:
+        limit = _within(request.max_tokens, 1, limit, model, "max_tokens", "max_tokens")
     prefix = prompts.prefix(filled.kind, filled.task, filled.instruction)
     return Terms(prefix, dim, limit, request.truncate, str(Space(engine.digest, dim, prefix)))
 
@@ -111,21 +119,8 @@ def check_text(text: str, index: int) -> None:
         ) from None
 
 
-def _dim(request: EmbedRequest, filled: EmbedRequest, n_embd: int, model: str) -> int:
-    dim = filled.dim
-    if dim is None:
-        return n_embd
-    if type(dim) is not int or not DIM_MIN <= dim <= n_embd:
-        # A dim of the model's name is no option of the caller's.
-        what, option = ("the name's dim", "") if request.dim is None else ("dim", "dim")
-        raise OptionError(f"{what} must be between {DIM_MIN} and {n_embd} for {model}, got {dim!r}", option)
-    return dim
-
-
-def _limit(request: EmbedRequest, n_ctx_max: int, model: str) -> int:
-    limit = request.max_tokens
-    if limit is None:
-        return n_ctx_max
-    if type(limit) is not int or not 1 <= limit <= n_ctx_max:
-        raise OptionError(f"max_tokens must be between 1 and {n_ctx_max} for {model}, got {limit!r}", "max_tokens")
-    return limit
+def _within(value: object, low: int, high: int, model: str, what: str, option: str) -> int:
+    """The value, if it is a number between these limits. Raises OptionError."""
+    if type(value) is not int or not low <= value <= high:
+        raise OptionError(f"{what} must be between {low} and {high} for {model}, got {value!r}", option)
+    return value

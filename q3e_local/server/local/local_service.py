@@ -124,22 +124,27 @@ class LocalService:
     async def unload(self, model: str) -> None:
         """Free a model's memory, at once or when the last request that uses it ends. Does not wait for that end."""
         try:
-            name = (await asyncio.to_thread(self._names.resolve, model)).located.name
-        except ModelError:  # its file may be gone while it is still in memory
-            name = model.strip().lower()
+            name = await self._full_name(model)
+        except ModelError:  # what is no model takes no memory
+            return
         await self._models.unload(name)
 
     async def stop(self, model: str, wait_s: float) -> Stopped:
         """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
-        try:
-            name = (await asyncio.to_thread(self._names.resolve, model)).located.name
-        except ModelError:  # its file may be gone while it is still in memory
-            name = model.strip().lower()
-            if not self._models.has(name):
-                raise
+        name = await self._full_name(model)
         was_loaded = self._models.has(name)
         await self._models.unload(name)
         return Stopped(name, was_loaded, await self._models.gone(name, wait_s))
+
+    async def _full_name(self, model: str) -> str:
+        """The name of a model that is here, or still in memory although its file is gone. Raises ModelError."""
+        try:
+            return (await asyncio.to_thread(self._names.resolve, model)).located.name
+        except ModelError:
+            name = model.strip().lower()
+            if not self._models.has(name):
+                raise
+            return name
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
         """Ids as the model sees them: normalized, special-token text parsed.

@@ -16,7 +16,7 @@ import numpy as np
 
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.cli.computing.remote.tokens import TokenCounts
-from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.preparing import Terms, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
@@ -146,9 +146,10 @@ class RemoteEmbedder(TextModel):
         """One result for each text: those that fail are left out, and the others asked for again."""
         failed: dict[int, TextError] = {}
         for place, text in enumerate(texts):
-            problem = _no_text(text)
-            if problem is not None:
-                failed[place] = InvalidTextError(problem, first_index + place)
+            try:  # JSON could not carry such a text
+                check_text(text, first_index + place)
+            except InvalidTextError as error:
+                failed[place] = error
         while True:
             places = [place for place in range(len(texts)) if place not in failed]
             if not places:
@@ -229,15 +230,6 @@ def _options(request: EmbedRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
     }
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _no_text(text: str) -> str | None:
-    """As Embedder says it: JSON could not carry such a text."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"character {error.start} is the lone surrogate {text[error.start]!r}, which is no text"
-    return None
 
 
 def _as_local(error: ServerRefusedError, n_texts: int) -> Q3EError:
