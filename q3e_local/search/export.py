@@ -54,7 +54,7 @@ def export(
 
 
 def rows_file(path: Path) -> Path:
-    """The file that lists the text of each row of a .npy."""
+    """What the rows of a .npy are."""
     return path.with_name(f"{path.name}.rows.jsonl")
 
 

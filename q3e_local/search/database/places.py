@@ -131,19 +131,19 @@ def files_of(path: Path) -> list[Path]:
 
 @contextmanager
 def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep other runs from changing this index during the block. Calls `on_wait` before it waits for another run.
+    """Nobody else changes this index meanwhile. Calls `on_wait` where another does, and waits until it is done.
 
-    Searches need no lock. Raises OutputError where the folder cannot be written.
+    Searching needs no lock. Raises OutputError where the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    file = Path(f"{path.resolve()}.lock")  # the same lock for all links to a file
+    file = Path(f"{path.resolve()}.lock")  # one for all names it has by links
     lock = FileLock(file, mode=0o600)
     is_index = True
     try:
         if path.parent == indexes_folder():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else need know what is indexed
-        elif not path.parent.is_dir():  # FileLock would make the folder
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
+        elif not path.parent.is_dir():  # the lock would make it
             raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
         had_lock = file.exists()
         try:
@@ -155,11 +155,11 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another with --db") from None
     try:
         yield
-    except IndexFileError:  # others may wait for a lock that was here before
+    except IndexFileError:  # a lock that was here before may be one that others wait for
         is_index = had_lock
         raise
     finally:
-        with suppress(OSError):  # Windows does not delete an open file
-            if not (is_index and path.exists()):  # no index was made, or it was deleted
+        with suppress(OSError):  # Windows keeps what is open
+            if not (is_index and path.exists()):  # no index came of it, or it was deleted
                 file.unlink(missing_ok=True)
         lock.release()
