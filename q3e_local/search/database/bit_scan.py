@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,29 +121,27 @@ class Rounded:
 
 
 def all_rounded(parts: Iterable[tuple[Rows, Small]], n: int, dim: int) -> Rounded:
-    """The rounded vectors (n, dim) of n rows, in parts and in order. Raises ValueError for fewer or more."""
-    rows, numbers = np.empty(n, np.int64), np.empty((n, dim), np.int8)
-    first = 0
-    for part_rows, part in parts:
-        last = first + len(part_rows)
-        rows[first:last], numbers[first:last] = part_rows, part
-        first = last
-    if first != n:
-        raise ValueError(f"there are {first} of {n} codes")
-    return Rounded(rows, numbers)
+    """The rounded vectors (n, dim) of n rows, which come in parts. Raises ValueError for fewer or more rows."""
+    numbers = np.empty((n, dim), np.int8)
+    return Rounded(_filled(parts, numbers), numbers)
 
 
 def gathered(parts: Iterable[tuple[Rows, Bits]], n: int, bits: int) -> Codes:
-    """The codes (n, bits / 8) of n rows, in parts and in order. Raises ValueError for fewer or more."""
-    rows, words = np.empty(n, np.int64), np.empty((bits // WORD_BITS, n), np.uint64)
-    first = 0
-    for part_rows, codes in parts:
+    """The codes (n, bits / 8) of n rows, which come in parts. Raises ValueError for fewer or more rows."""
+    words = np.empty((bits // WORD_BITS, n), np.uint64)
+    return Codes(_filled(((rows, codes.view(np.uint64)) for rows, codes in parts), words.T), words)
+
+
+def _filled(parts: Iterable[tuple[Rows, NDArray[Any]]], target: NDArray[Any]) -> Rows:
+    """Copy the parts one after the other into `target` (n, width): the rows of all. Raises ValueError."""
+    rows, first = np.empty(len(target), np.int64), 0
+    for part_rows, part in parts:
         last = first + len(part_rows)
-        rows[first:last], words[:, first:last] = part_rows, codes.view(np.uint64).T
+        rows[first:last], target[first:last] = part_rows, part
         first = last
-    if first != n:
-        raise ValueError(f"there are {first} of {n} codes")
-    return Codes(rows, words)
+    if first != len(target):
+        raise ValueError(f"there are {first} of {len(target)} codes")
+    return rows
 
 
 @lru_cache(maxsize=1)
