@@ -19,9 +19,9 @@ demo: $(VENV)/.ready $(wildcard $(KERNELS))
 test: $(VENV)/.ready-dev $(KERNELS) check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# The tests that start no process: under a minute on 2 cores.
+# The tests that start no process, but for the slowest files: tests/processes.py says which.
 quick: $(VENV)/.ready-dev $(KERNELS)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not process"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not process and not slow"
 
 # One file, folder or test: make one T=tests/search/test_ranking.py
 one: $(VENV)/.ready-dev $(KERNELS)

@@ -1,9 +1,9 @@
-"""Which tests start processes: they get the marker `process`, and `make quick` leaves them out.
+"""What `make quick` leaves out: tests that start processes, and files whose tests take long.
 
 A test starts a process where its code, a fixture that it uses, or a helper in tests/ that one of these calls names a
 module or a class that starts processes. Commands of the program that start processes cannot be seen in the code of a
 test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks the marker
-fails.
+fails. Files with 4 s of CPU time or more are listed as slow.
 """
 
 from __future__ import annotations
@@ -19,31 +19,89 @@ from typing import Any
 import pytest
 from paths import TESTS
 
-MARKER = "process"
+QUICK = "not process and not slow"  # what `make quick` says to pytest
 
 # Names that start processes, whatever module they are taken from.
 STARTERS = {
     "subprocess", "multiprocessing", "Popen", "SPAWN", "Child", "ModelInChild", "WorkerEngine", "WorkerProcess",
-    "quantize",
+    "LocalService", "quantize",
 }  # fmt: skip
-# A function that names both puts a server around models, which run in processes of their own.
-SERVED_MODELS = {"served", "LocalService"}
+# Small programs that libraries ask about the machine, once: they cost nothing.
+_HARMLESS = ("lscpu", "uname")
 
-# Files whose tests call commands of the program that start processes.
-FILES = {"scripts/test_session.py"}
+# Files whose tests call commands or scripts that start processes.
+FILES = {
+    "checks/test_bench.py",
+    "checks/test_doctor.py",
+    "checks/test_tune.py",
+    "cli/test_serve.py",
+    "convert/test_quantize.py",
+    "llama/kernels/test_build.py",
+    "reading/test_office.py",
+    "scripts/test_bench_kernels.py",
+    "scripts/test_compare_peers.py",
+    "scripts/test_install.py",
+    "scripts/test_session.py",
+    "server/local/test_service.py",
+    "test_readme.py",
+    "test_tour.py",
+}
+
+# Files that take 4 s of CPU time or more without any process.
+SLOW = {
+    "cache/test_embedder.py",
+    "cache/test_faults.py",
+    "cache/test_redis.py",
+    "cli/test_bench.py",
+    "cli/test_inputs.py",
+    "cli/test_options.py",
+    "cli/test_outputs.py",
+    "cli/test_resume.py",
+    "cli/test_search.py",
+    "cli/test_tables.py",
+    "convert/test_convert.py",
+    "jobs/test_pairs.py",
+    "jobs/test_plot.py",
+    "models/test_demo.py",
+    "models/test_download.py",
+    "reading/test_broken.py",
+    "reading/test_sections.py",
+    "scripts/test_compare.py",
+    "search/test_chunking.py",
+    "search/test_database.py",
+    "search/test_indexing.py",
+    "search/test_labelled.py",
+    "search/test_query_words.py",
+    "search/test_ranking.py",
+    "search/test_vector_index.py",
+    "server/dialects/test_large_bodies.py",
+    "server/local/test_tokenizing.py",
+    "server/test_bodies.py",
+}
 
 _reaches: dict[object, bool] = {}
 
 
 def mark(items: list[pytest.Item]) -> None:
-    """Put the marker on the tests that start processes."""
+    """Put the markers `process` and `slow` on the tests that they are meant for."""
     for item in items:
+        if _name(item.path) in SLOW:
+            item.add_marker("slow")
         if isinstance(item, pytest.Function) and _starts_processes(item):
-            item.add_marker(MARKER)
+            item.add_marker("process")
+
+
+def is_left_out(path: Path) -> bool:
+    """Whether `make quick` need not even import this file."""
+    return _name(path) in FILES | SLOW
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(TESTS).as_posix()
 
 
 def _starts_processes(item: pytest.Function) -> bool:
-    if item.path.relative_to(TESTS).as_posix() in FILES:
+    if _name(item.path) in FILES:
         return True
     fixtures = [
         found.func for name in item.fixturenames for found in item._fixtureinfo.name2fixturedefs.get(name, ())
@@ -58,15 +116,11 @@ def _reaches_starter(used: object) -> bool:
         return _reaches[used]
     _reaches[used] = False  # for functions that call each other
     _reaches[used] = any(
-        _has_starter(names) or any(map(_reaches_starter, _helpers(function, names)))
+        not STARTERS.isdisjoint(names) or any(map(_reaches_starter, _helpers(function, names)))
         for function in _functions(used)
         if (names := set(_names(function.__code__)))
     )
     return _reaches[used]
-
-
-def _has_starter(names: set[str]) -> bool:
-    return not STARTERS.isdisjoint(names) or names >= SERVED_MODELS
 
 
 def _inside(used: Any) -> Any:
@@ -121,5 +175,5 @@ class Guard:
         multiprocessing.process.BaseProcess.start = noted  # type: ignore[method-assign]
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen":
+        if event == "subprocess.Popen" and not str(arguments[1][0]).endswith(_HARMLESS):
             self.started.append(f"subprocess: {arguments[1]}")

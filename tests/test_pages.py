@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 
 import pytest
 import yaml
-from paths import ROOT
+from paths import ROOT, TESTS
+from processes import FILES, QUICK, SLOW
 from test_imports import ROOMS
 
 PACKAGE = ROOT / "q3e_local"
@@ -121,3 +122,13 @@ def test_forms_ask_for_what_doctor_prints(name: str) -> None:
     assert "q3e-local doctor" in fields["doctor"]["attributes"]["label"]
     is_needed = fields["doctor"].get("validations", {}).get("required", False)
     assert is_needed is (name == "bug.yml")
+
+
+@pytest.mark.parametrize("name", sorted(FILES | SLOW))
+def test_what_make_quick_leaves_out_is_there(name: str) -> None:
+    assert (TESTS / name).is_file()
+
+
+def test_make_quick_says_what_the_tests_wait_for() -> None:
+    """With other words, no test would be held to start no process."""
+    assert f'-m "{QUICK}"' in (ROOT / "Makefile").read_text(encoding="utf-8")
