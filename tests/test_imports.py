@@ -62,9 +62,7 @@ FOREIGN = {
     "pptx": {"reading.formats.slides"},
     "odfdo": {"reading.formats.opendocument"},
     "striprtf": {"reading.formats.rich_text"},
-    "fastapi": {"server"},
-    "starlette": {"server"},
-    "anyio": {"server"},
+    "starlette": {"server.app", "server.dialects", "server.http.docs"},
     "uvicorn": {"server.run", "server.http.connection"},
     "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},
@@ -159,7 +157,7 @@ def test_starting_loads_nothing_heavy(what: str) -> None:
         "striprtf",
     }
     heavy |= {"apsw", "sqlite_vec", "watchfiles", "sklearn", "matplotlib"}
-    heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client", "uvloop"}
+    heavy |= {"starlette", "uvicorn", "prometheus_client", "uvloop"}
     if "cli" not in what:
         heavy |= {"click", "rich"}
     script = f"import sys\n{what}\nprint(*sys.modules, file=sys.stderr)"

@@ -1,21 +1,26 @@
-"""The application: all dialects' routes, and an answer in the right shape for a path or a method there is not.
+"""The application: all dialects' routes, and an answer in the right shape where no route answers.
 
-Knows which dialect a path belongs to; nothing of models. Limits, keys and logs are put around it by others.
+Knows which dialect a path belongs to; nothing of models. Limits, keys and logs are put around it by `run`.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, ollama, openai, q3e, q3e_search, tei
+from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, tei
+from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.dialects.routes import json_response
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.http.docs import add_docs
+from q3e_local.server.http.docs import docs_routes
+from q3e_local.server.http.refusal import Refusal
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -28,25 +33,37 @@ _DESCRIPTION = (
 )
 
 
-def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> FastAPI:
+def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> Starlette:
     """All routes on one service and on the indexes that are open."""
-    # The usual pages load their scripts from another server; add_docs has one that needs no network.
-    app = FastAPI(title="q3e-local", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
-    notices = Notices()
+    notices, unknown = Notices(), Notices()
     which = WhichModel(service, settings, notices)
     embeddings = openai.Embeddings(service, settings, which, notices)
-    for routes in (
-        ollama.router(service, settings),
-        openai.router(embeddings, settings),
-        llama_server.router(service, settings, which, embeddings),
-        tei.router(service, settings, which),
-        q3e.router(service, settings),
-        q3e_search.router(service, indexes),
-    ):
-        app.include_router(routes)
-    add_docs(app, settings)
-    app.add_exception_handler(HTTPException, _no_route)
-    return app
+    dialects = (
+        ollama.routes(service, settings, unknown),
+        openai.routes(embeddings, settings, unknown),
+        llama_server.routes(service, settings, which, embeddings),
+        tei.routes(service, settings, which),
+        q3e.routes(service, settings),
+        q3e_search.routes(service, indexes, unknown),
+    )
+    routes = [route for dialect in dialects for route in dialect.all]
+    document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
+    return Starlette(
+        routes=[*routes, *docs_routes(document, settings)], exception_handlers={HTTPException: _no_route}
+    )
+
+
+def refusal_body(path: str, refusal: Refusal) -> bytes:
+    """The error of a request that was turned away before its route, as clients of this path read it."""
+    return orjson.dumps(_failure_object(path, Failure(refusal.kind, refusal.status, refusal.message)))
+
+
+def _failure_object(path: str, failure: Failure) -> dict[str, Any]:
+    if path in llama_server.PATHS:
+        return llama_server.failure_object(failure)
+    if path in tei.PATHS:
+        return tei.failure_object(failure)
+    return openai.failure_object(failure) if path.startswith("/v1/") else ollama.failure_object(failure)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -56,7 +73,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     wrong_method = error.status_code == 405
     if request.url.path.startswith("/v1/"):
         message = f"{request.method} {request.url.path} is not served here; /docs lists what is"
-        kind, code = "invalid_request_error", "method_not_allowed" if wrong_method else "unknown_url"
-        return openai.error_response(error.status_code, message, kind, None, code, headers)
+        code = "method_not_allowed" if wrong_method else "unknown_url"
+        found = openai.error_object(message, "invalid_request_error", None, code)
+        return json_response(found, error.status_code, headers)
     text = "405 method not allowed" if wrong_method else "404 page not found"
     return PlainTextResponse(text, error.status_code, headers)

@@ -1,7 +1,14 @@
 """What can go wrong between a request and the engine, beyond the library's own errors.
 
+Knows nothing of HTTP statuses: server/dialects/failures.py has those.
+
 Q3EError
 └── ServerError
+    ├── BadRequestError     the request is not one that its route can answer; `field` names the part
+    │   ├── MissingBodyError  the route needs a body, and none came
+    │   └── EmptyInputError   there is nothing to embed
+    ├── NotServedError      a server for embeddings has no answer on this route
+    ├── ClientGoneError     the client closed the connection before it had its answer
     ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
     ├── WorkerDiedError     the model's process ended while it worked on this request
     ├── StoppingError       the server is shutting down
@@ -17,6 +24,30 @@ from q3e_local.errors import Q3EError
 
 class ServerError(Q3EError):
     """Base of what only a server meets."""
+
+
+class BadRequestError(ServerError):
+    """The request is not one that its route can answer; `field` names the part, where there is one."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class MissingBodyError(BadRequestError):
+    """The route needs a body, and none came."""
+
+
+class EmptyInputError(BadRequestError):
+    """There is nothing to embed."""
+
+
+class NotServedError(ServerError):
+    """A server for embeddings has no answer on this route."""
+
+
+class ClientGoneError(ServerError):
+    """The client closed the connection before it had its answer."""
 
 
 class QueueFullError(ServerError):

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol, cast
 import uvicorn
 
 from q3e_local import __version__
+from q3e_local.server.app import refusal_body
 from q3e_local.server.http import listen, logs
 from q3e_local.server.http.announce import address, announce
 from q3e_local.server.http.asgi import App
@@ -90,7 +91,7 @@ async def _serve(
     """Whether all that ran came to its end."""
     service = make_service(settings)
     metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
-    guard = Guard(preload.route(metrics.route(make_app(service, settings, indexes))), settings)
+    guard = Guard(preload.route(metrics.route(make_app(service, settings, indexes))), settings, refusal_body)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
 
     async def begin() -> None:

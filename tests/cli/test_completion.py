@@ -100,7 +100,7 @@ def test_completing_loads_nothing_heavy(line: str) -> None:
         "from q3e_local.cli import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'llama_cpp', 'huggingface_hub', 'httpx2', 'rich', 'psutil', 'apsw', 'sqlite3', 'fastapi'}\n"
+        "heavy = {'llama_cpp', 'huggingface_hub', 'httpx2', 'rich', 'psutil', 'apsw', 'sqlite3', 'starlette'}\n"
         f"heavy |= {{'numpy', 'orjson'}} if {line.endswith('em')} else set()\n"
         "print(*heavy & set(sys.modules), file=sys.stderr)\n"
     )

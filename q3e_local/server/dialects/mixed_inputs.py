@@ -12,8 +12,10 @@ from typing import Any
 from starlette.requests import Request
 
 from q3e_local.errors import TextError
-from q3e_local.server.dialects.body import BadRequestError, Inputs, hold_to_limit, shown, token_ids
+from q3e_local.server.dialects.body import Inputs, hold_to_limit, token_ids
+from q3e_local.server.dialects.fields import shown
 from q3e_local.server.dialects.routes import while_connected
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service
 
 Mixed = list[str | tuple[int, ...]]

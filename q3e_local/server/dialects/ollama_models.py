@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,74 +23,67 @@ from q3e_local.models.card import NAME_GRAMMAR
 from q3e_local.models.installed import Installed
 from q3e_local.models.names import QUERY_SUFFIX
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
-from q3e_local.server.dialects.routes import body_schema
+from q3e_local.server.dialects.body import read_fields
+from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
+from q3e_local.server.dialects.routes import Routes, json_response
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
-
-Answer = Callable[..., Response]
 
 _FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
 _changing = threading.Lock()  # copies and deletes: one must not lose sight of a file the other needs
 
-NAMED = {"model": {"type": "string"}}
+OLD_NAME: dict[str, Schema] = {"name": TEXT}  # what old clients say for `model`
+NAMED = Body({"model": TEXT}, ("model",), {"model": "demo"}, OLD_NAME)
+_SHOW = Body({"model": TEXT, "verbose": FLAG}, ("model",), {"model": "demo"}, OLD_NAME)
+_DELETE = Body({"model": TEXT}, ("model",), {"model": "no-such-model"}, OLD_NAME)
+_COPY = Body(
+    {"source": TEXT, "destination": TEXT}, ("source", "destination"), {"source": "demo", "destination": "my-model"}
+)
 
 
-def add_routes(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
-    """The routes, answering JSON with `answer`."""
+def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> None:
+    """Add the routes to Ollama's."""
 
-    @routes.get("/api/tags", summary="The models on this machine")
-    @routes.head("/api/tags", include_in_schema=False)
-    async def tags() -> Response:
+    @routes.get("/api/tags", "The models on this machine")
+    async def tags(request: Request) -> Response:
         return answer({"models": await asyncio.to_thread(listed_models, settings)})
 
-    @routes.post(
-        "/api/show",
-        summary="What is known of a model",
-        openapi_extra=body_schema(NAMED | {"verbose": {"type": "boolean"}}, ("model",), {"model": "demo"}),
-    )
+    @routes.post("/api/show", "What is known of a model", _SHOW)
     async def show(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
-        name, verbose = _required(fields, settings), fields.flag("verbose", False)
+        fields = await read_fields(request, _SHOW, only_first=True)
+        name, verbose = _required(fields, settings), fields.flag("verbose")
         try:
             return answer(await asyncio.to_thread(_show, name, verbose, settings))
         except (UnknownModelError, ModelNotHereError) as error:
-            raise type(error)(f"model '{_given(fields)}' not found{hint_of(error)}") from None
+            raise type(error)(f"model '{model_name(fields)}' not found{hint_of(error)}") from None
 
-    @routes.get("/api/ps", summary="The models in memory")
-    @routes.head("/api/ps", include_in_schema=False)
-    async def ps() -> Response:
+    @routes.get("/api/ps", "The models in memory")
+    async def ps(request: Request) -> Response:
         return answer({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
-    @routes.delete(
-        "/api/delete",
-        summary="Remove a model from this machine",
-        openapi_extra=body_schema(NAMED, ("model",), {"model": "no-such-model"}),
-    )
+    @routes.add(("DELETE",), "/api/delete", "Remove a model from this machine", _DELETE)
     async def delete(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
+        fields = await read_fields(request, _DELETE, only_first=True)
         try:
             name = _required(fields, settings)
         except names.InvalidNameError:
-            raise BadRequestError(f'name "{_given(fields)}" is invalid', "model") from None
+            raise BadRequestError(f'name "{model_name(fields)}" is invalid', "model") from None
         one = await asyncio.to_thread(_removable, name)
         await service.unload(one.name)
         await asyncio.to_thread(_remove, one)
         return Response()
 
-    @routes.post(
-        "/api/copy",
-        summary="Give a model another name",
-        openapi_extra=body_schema(
-            {"source": {"type": "string"}, "destination": {"type": "string"}},
-            ("source", "destination"),
-            {"source": "demo", "destination": "my-model"},
-        ),
-    )
+    @routes.post("/api/copy", "Give a model another name", _COPY)
     async def copy(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
+        fields = await read_fields(request, _COPY, only_first=True)
         await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON with the content type that Ollama gives."""
+    return json_response(value, status, headers, "application/json; charset=utf-8")
 
 
 async def known(name: str, settings: ServerSettings) -> Installed:
@@ -126,13 +117,13 @@ def rfc3339(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
 
 
-def _given(fields: Fields) -> str | None:
+def model_name(fields: Fields) -> str | None:
     """The name as it was sent. Old clients say `name`."""
     return fields.text("model") or fields.text("name")
 
 
 def _required(fields: Fields, settings: ServerSettings) -> str:
-    name = _given(fields)
+    name = model_name(fields)
     if not name:
         raise BadRequestError("model is required", "model")
     return names.checked(name, settings)

@@ -12,15 +12,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from q3e_local.errors import Q3EError, UnknownModelError
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
-from q3e_local.server.dialects.ollama_models import NAMED, Answer
-from q3e_local.server.dialects.routes import body_schema, while_connected
+from q3e_local.server.dialects.fields import TEXT, Body
+from q3e_local.server.dialects.ollama_models import OLD_NAME, answer, model_name
+from q3e_local.server.dialects.routes import Routes, while_connected
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 NDJSON = "application/x-ndjson"
 _STEP_S = 0.06
+_PULL = Body({"model": TEXT, "stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}, OLD_NAME)
 _NO_MANIFEST = "pull model manifest: file does not exist"
 
 
@@ -39,21 +40,14 @@ class PullError(Q3EError):
     """A pull that failed, in Ollama's words."""
 
 
-def add_route(routes: APIRouter, service: Service, settings: ServerSettings, answer: Answer) -> None:
-    """The route, answering JSON with `answer`."""
+def add_route(routes: Routes, service: Service, settings: ServerSettings) -> None:
+    """Add the route to Ollama's."""
 
-    @routes.post(
-        "/api/pull",
-        summary="Bring a model here; lines of JSON tell how far it is",
-        openapi_extra=body_schema(
-            NAMED | {"stream": {"type": "boolean", "default": True}}, ("model",), {"model": "demo"}
-        ),
-    )
+    @routes.post("/api/pull", "Bring a model here; lines of JSON tell how far it is", _PULL)
     async def pull(request: Request) -> Response:
-        fields = await read_fields(request, only_first=True)
-        given, stream = fields.text("model") or fields.text("name") or "", fields.flag("stream", True)
-        name = names.checked(given)
-        if stream:
+        fields = await read_fields(request, _PULL, only_first=True)
+        name = names.checked(model_name(fields) or "")
+        if fields.flag("stream"):
             return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
         try:
             await while_connected(request, service.pull(name, lambda step: None))

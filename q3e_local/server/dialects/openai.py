@@ -9,80 +9,57 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import TASKS, Kind
-from q3e_local.errors import (
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    TextError,
-    TextTooLongError,
-    UnknownModelError,
-)
+from q3e_local.errors import TextError
 from q3e_local.models.installed import Installed
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import (
-    BadRequestError,
-    Fields,
-    read_fields,
-)
-from q3e_local.server.dialects.ignored import Ignored
+from q3e_local.server.dialects.body import read_fields
+from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.fields import Body, Fields, Schema
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.routes import (
-    ClientGoneError,
-    NotServedError,
-    body_schema,
-    embedded,
-    json_response,
-    result_headers,
-    retry_headers,
-    route_class,
-    rows,
-    truncated,
-)
+from q3e_local.server.dialects.routes import Routes, embedded, json_response, result_headers, rows, truncated
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import to_base64, to_binary, to_int8
 
-# Class, status, type, code: the first that fits. What is none of these is our fault.
-_ERRORS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
-    (TextTooLongError, 400, "invalid_request_error", "context_length_exceeded"),
-    (TextError, 400, "invalid_request_error", None),
-    (BadRequestError, 400, "invalid_request_error", None),
-    (names.InvalidNameError, 404, "invalid_request_error", "model_not_found"),
-    (OptionError, 400, "invalid_request_error", None),
-    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
-    (ModelNotHereError, 404, "invalid_request_error", "model_not_found"),
-    (NotServedError, 501, "invalid_request_error", None),
-    (QueueFullError, 429, "rate_limit_error", "rate_limit_exceeded"),
-    (StoppingError, 503, "service_unavailable", None),
-    (ClientGoneError, 499, "invalid_request_error", None),
-    (Q3EError, 500, "server_error", None),
-)
+# OpenAI's `type` of an error, where it is not `invalid_request_error`, and its `code`, where there is one.
+_TYPES = {
+    "queue full": "rate_limit_error",
+    "stopping": "service_unavailable",
+    "engine": "server_error",
+    "internal": "server_error",
+    "unavailable": "server_error",
+    "forbidden": "forbidden",
+}
+_NO_MODEL = "model_not_found"
+_CODES = {
+    "text too long": "context_length_exceeded",
+    "model name": _NO_MODEL,
+    "no model": _NO_MODEL,
+    "queue full": "rate_limit_exceeded",
+    "no key": "invalid_api_key",
+}
 
 _FORMS = ("float", "int8", "binary")
 
-_EMBED_SCHEMA = {
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_FIELDS: dict[str, Schema] = {
     "input": {
         "description": "A text, a list of texts, the token ids of one text, or a list of token id lists; and what "
         'llama-server takes: ids and texts mixed, `{"prompt_string": ...}`, `{"content": [...]}`',
         "oneOf": [
             {"type": "string"},
             {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-            {
-                "type": "array",
-                "items": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-                "minItems": 1,
-            },
+            _IDS,
+            {"type": "array", "items": _IDS, "minItems": 1},
             {"type": "object"},
         ],
     },
@@ -106,6 +83,7 @@ _EMBED_SCHEMA = {
     },
     "pooling_method": {"type": "string", "enum": ["last"]},
 }
+EMBED = Body(_FIELDS, ("input",), {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256})
 
 
 class Embeddings:
@@ -120,7 +98,7 @@ class Embeddings:
         Raises BadRequestError, InvalidNameError, and what Service.embed raises.
         """
         mixed = read_mixed(fields.raw("input"), "input", self._settings.max_items)
-        forms, encoding = _forms(fields), fields.choice("encoding_format", ("float", "base64"), "float")
+        forms, encoding = _forms(fields), fields.choice("encoding_format")
         model = await self._which.of(fields)
         wanted = _wanted(fields, model)
         inputs = await as_inputs(request, self._service, model, mixed)
@@ -135,95 +113,76 @@ class Embeddings:
         return await _answer(result, fields.text("model") or result.model, forms, encoding)
 
 
-def router(embeddings: Embeddings, settings: ServerSettings) -> APIRouter:
-    """The routes under /v1."""
-    routes = APIRouter(route_class=route_class(failure), tags=["OpenAI"])
-    example = {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256}
-    ignored = Ignored()
+def routes(embeddings: Embeddings, settings: ServerSettings, unknown: Notices) -> Routes:
+    """The routes under /v1. `unknown` logs the fields that they do not have."""
+    routes = Routes("OpenAI", answer_failure)
 
-    @routes.post(
-        "/v1/embeddings",
-        summary="Embed texts or token ids",
-        openapi_extra=body_schema(_EMBED_SCHEMA, ("input",), example),
-    )
+    @routes.post("/v1/embeddings", "Embed texts or token ids", EMBED)
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request, max_items={"input": settings.max_items})
-        ignored.tell(fields, "/v1/embeddings", _EMBED_SCHEMA)
+        fields = await read_fields(request, EMBED, max_items={"input": settings.max_items})
+        fields.log_unknown("/v1/embeddings", unknown)
         return await embeddings.answer(request, fields)
 
-    @routes.get("/v1/models", summary="The models on this machine")
-    async def models() -> Response:
+    @routes.get("/v1/models", "The models on this machine")
+    async def models(request: Request) -> Response:
         found = await asyncio.to_thread(names.listed, settings)
         return json_response(
             {"object": "list", "data": [model_object(names.short_form(name), one) for name, one in found]}
         )
 
-    @routes.get("/v1/models/{model:path}", summary="One model")
-    async def model(model: str) -> Response:
-        one = await asyncio.to_thread(names.here, names.checked(model, settings), settings)
-        return json_response(model_object(model, one))
+    @routes.get("/v1/models/{model:path}", "One model")
+    async def model(request: Request) -> Response:
+        name = request.path_params["model"]
+        one = await asyncio.to_thread(names.here, names.checked(name, settings), settings)
+        return json_response(model_object(name, one))
 
     return routes
 
 
 def _wanted(fields: Fields, model: str) -> ServiceRequest:
     """The service's request with all that OpenAI's fields and ours say, but for the inputs."""
-    kind: Kind | None = None
-    if fields.has("input_type"):
-        kind = "query" if fields.choice("input_type", ("query", "document"), "document") == "query" else "document"
-    instruction, task = fields.text("instruction"), fields.text("task")
+    instruction = fields.text("instruction")
     if instruction is not None and not instruction.strip():
         raise BadRequestError("instruction is empty; leave it out to get the default", "instruction")
-    if task is not None and task not in TASKS:
-        raise BadRequestError(f"unknown task; choose from {', '.join(TASKS)}, or give an instruction", "task")
+    task = fields.choice("task", f"unknown task; choose from {', '.join(TASKS)}, or give an instruction")
     if task is not None and instruction is not None:
         raise BadRequestError("give a task or an instruction, not both", "instruction")
-    pooling = fields.text("pooling_method")
-    if pooling not in (None, "last"):
-        raise BadRequestError(
-            "pooling_method must be 'last': this model was trained to put a text's meaning into its last token, so "
-            "every other pooling gives wrong vectors",
-            "pooling_method",
-        )
-    dim = fields.integer("dimensions")
-    if dim is not None and dim < 1:
-        raise BadRequestError(f"dimensions must be 1 or more, got {dim}", "dimensions")
+    fields.choice(
+        "pooling_method",
+        "pooling_method must be 'last': this model was trained to put a text's meaning into its last token, so "
+        "every other pooling gives wrong vectors",
+    )
     return ServiceRequest(
         model,
         (),
-        kind=kind,
+        kind=cast(Kind | None, fields.choice("input_type")),
         task=task,
         instruction=instruction,
-        dim=dim,
-        truncate=fields.flag("truncate", True),
+        dim=fields.integer("dimensions"),
+        truncate=fields.flag("truncate"),
     )
 
 
-def failure(request: Request, error: Exception) -> Response:
-    """OpenAI's error object for an exception."""
-    status, kind, code = next((row[1:] for row in _ERRORS if isinstance(error, row[0])), (500, "server_error", None))
-    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-    param = None
-    if isinstance(error, BadRequestError):
-        param = error.field
-    elif isinstance(error, TextError):
+def answer_failure(failure: Failure) -> Response:
+    """OpenAI's error object for a failure."""
+    return json_response(failure_object(failure), _status(failure), failure.headers)
+
+
+def failure_object(failure: Failure) -> dict[str, Any]:
+    """The same, as a value."""
+    code, param = _CODES.get(failure.kind), None
+    if isinstance(failure.error, BadRequestError):
+        param = failure.error.field
+    elif isinstance(failure.error, TextError):
         param = "input"
-    elif code == "model_not_found":
+    elif code == _NO_MODEL:
         param = "model"
-    return error_response(status, message, kind, param, code, retry_headers(error))
+    return error_object(failure.message, _TYPES.get(failure.kind, "invalid_request_error"), param, code)
 
 
-def error_response(
-    status: int,
-    message: str,
-    kind: str,
-    param: str | None = None,
-    code: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
+def error_object(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
     """OpenAI's error object, all four keys present."""
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return json_response({"error": error}, status, headers)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def model_object(name: str, one: Installed) -> dict[str, Any]:
@@ -245,7 +204,11 @@ def _forms(fields: Fields) -> tuple[str, ...]:
     return tuple(dict.fromkeys(forms))
 
 
-async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str) -> Response:
+def _status(failure: Failure) -> int:
+    return 404 if failure.kind == "model name" else failure.status
+
+
+async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str | None) -> Response:
     n_tokens = sum(result.prompt_tokens)
     embeddings: list[Any]
     if forms:

@@ -8,71 +8,49 @@ was loaded, and is really gone.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import Kind
-from q3e_local.errors import ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
+from q3e_local.errors import ModelNotHereError, OptionError, TextError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import BadRequestError, Fields, hold_to_limit, read_fields, shown
-from q3e_local.server.dialects.routes import (
-    ClientGoneError,
-    body_schema,
-    json_response,
-    result_headers,
-    retry_headers,
-    route_class,
-    while_connected,
-)
-from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.dialects.body import hold_to_limit, read_fields
+from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
+from q3e_local.server.dialects.routes import Routes, json_response, result_headers, while_connected
+from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import to_base64
 
-_STATUSES: tuple[tuple[type[Exception], int], ...] = (
-    (TextError, 400),
-    (BadRequestError, 400),
-    (UnknownModelError, 404),
-    (ModelNotHereError, 404),
-    (OptionError, 400),
-    (QueueFullError, 429),
-    (StoppingError, 503),
-    (ClientGoneError, 499),
-)
 _WAIT_S = 5.0  # for a model at work; who wants to wait longer asks again
-_KINDS: dict[str, Kind] = {"query": "query", "document": "document"}
-_OPTIONS: dict[str, Any] = {
-    "model": {"type": "string"},
-    "kind": {"type": "string", "enum": list(_KINDS)},
-    "task": {"type": "string"},
-    "instruction": {"type": "string"},
-    "dim": {"type": "integer", "minimum": 32},
+# The limits of a model's numbers are the model's, which the service knows.
+_OPTIONS: dict[str, Schema] = {
+    "model": TEXT,
+    "kind": {"type": "string", "enum": ["query", "document"]},
+    "task": TEXT,
+    "instruction": TEXT,
+    "dim": {"type": "integer"},
     "truncate": {"type": "boolean", "default": True},
-    "max_tokens": {"type": "integer", "minimum": 1},
+    "max_tokens": {"type": "integer"},
 }
-_TEXTS: dict[str, Any] = {
-    "model": {"type": "string"},
-    "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-}
+_TEXTS: dict[str, Schema] = {"model": TEXT, "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1}}
+_EMBED = Body(_TEXTS | _OPTIONS, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]})
+_DESCRIBE = Body(_OPTIONS, ("model",), {"model": "qwen3-embedding:4b", "kind": "query"})
+_TOKENS = Body(_TEXTS, ("model", "texts"), {"model": "demo", "texts": ["a text"]})
+_STOP = Body({"model": TEXT}, ("model",), {"model": "demo"})
 
 
-def router(service: Service, settings: ServerSettings) -> APIRouter:
+def routes(service: Service, settings: ServerSettings) -> Routes:
     """The routes under /q3e."""
-    routes = APIRouter(route_class=route_class(failure), tags=["q3e-local"])
+    routes = Routes("q3e-local", answer_failure)
     max_items = {"texts": settings.max_items}
 
-    @routes.post(
-        "/q3e/embed",
-        summary="Embed texts, as `q3e-local embed --server` does",
-        openapi_extra=body_schema(
-            _TEXTS | _OPTIONS, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]}
-        ),
-    )
+    @routes.post("/q3e/embed", "Embed texts, as `q3e-local embed --server` does", _EMBED)
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request, max_items=max_items)
+        fields = await read_fields(request, _EMBED, max_items=max_items)
         wanted = _wanted(fields, _texts(fields, settings), settings)
         result = await while_connected(request, service.embed(wanted))
         answer = {
@@ -85,35 +63,25 @@ def router(service: Service, settings: ServerSettings) -> APIRouter:
         }
         return json_response(answer, headers=result_headers(result))
 
-    @routes.post(
-        "/q3e/model",
-        summary="Describe a model, and what the options of an embedding come to for it",
-        openapi_extra=body_schema(_OPTIONS, ("model",), {"model": "qwen3-embedding:4b", "kind": "query"}),
-    )
+    @routes.post("/q3e/model", "Describe a model, and what the options of an embedding come to for it", _DESCRIBE)
     async def describe(request: Request) -> Response:
-        wanted = _wanted(await read_fields(request), (), settings)
+        wanted = _wanted(await read_fields(request, _DESCRIBE), (), settings)
         described = await while_connected(request, service.describe(wanted))
         facts = asdict(described)
         terms = facts.pop("terms")
         return json_response({**facts, **terms, "max_items": settings.max_items})
 
-    @routes.post(
-        "/q3e/tokens",
-        summary="Count the tokens of texts as they stand, end token left out",
-        openapi_extra=body_schema(_TEXTS, ("model", "texts"), {"model": "demo", "texts": ["a text"]}),
-    )
+    @routes.post("/q3e/tokens", "Count the tokens of texts as they stand, end token left out", _TOKENS)
     async def count_tokens(request: Request) -> Response:
-        fields = await read_fields(request, max_items=max_items)
+        fields = await read_fields(request, _TOKENS, max_items=max_items)
         model, texts = _model(fields, settings), _texts(fields, settings)
         return json_response({"counts": await while_connected(request, service.count_tokens(model, texts))})
 
     @routes.post(
-        "/q3e/stop",
-        summary="Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does",
-        openapi_extra=body_schema({"model": {"type": "string"}}, ("model",), {"model": "demo"}),
+        "/q3e/stop", "Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does", _STOP
     )
     async def stop(request: Request) -> Response:
-        model = _model(await read_fields(request))
+        model = _model(await read_fields(request, _STOP))
         stopped = await while_connected(request, service.stop(model, _WAIT_S))
         return json_response(asdict(stopped))
 
@@ -142,24 +110,22 @@ def _wanted(fields: Fields, texts: tuple[str, ...], settings: ServerSettings) ->
     return ServiceRequest(
         _model(fields, settings),
         texts,
-        kind=_KINDS[fields.choice("kind", tuple(_KINDS), "document")] if fields.has("kind") else None,
+        kind=cast(Kind | None, fields.choice("kind")),
         task=fields.text("task"),
         instruction=fields.text("instruction"),
         dim=fields.integer("dim"),
-        truncate=fields.flag("truncate", True),
+        truncate=fields.flag("truncate"),
         max_tokens=fields.integer("max_tokens"),
     )
 
 
-def failure(request: Request, error: Exception) -> Response:
-    """`error`, and what `q3e-local embed` needs to say it as the library would: `index` where it is one text's."""
-    status = next((status for of_class, status in _STATUSES if isinstance(error, of_class)), 500)
-    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-    body: dict[str, Any] = {"error": message}
-    if isinstance(error, TextError):
-        body = {"error": error.message, "index": error.index}
-    elif isinstance(error, OptionError):
-        body["option"] = error.option
-    elif isinstance(error, ModelNotHereError):
+def answer_failure(failure: Failure) -> Response:
+    """`error`, and what `q3e-local embed` needs to say it as the library would: `index` where one text has failed."""
+    body: dict[str, Any] = {"error": failure.message}
+    if isinstance(failure.error, TextError):
+        body = {"error": failure.error.message, "index": failure.error.index}
+    elif isinstance(failure.error, OptionError):
+        body["option"] = failure.error.option
+    elif isinstance(failure.error, ModelNotHereError):
         body["is_known"] = True
-    return json_response(body, status, headers=retry_headers(error))
+    return json_response(body, failure.status, failure.headers)

@@ -8,22 +8,23 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import TASKS, Prompts
-from q3e_local.errors import InvalidTextError, OptionError, SpaceMismatchError, TextTooLongError
+from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError
 from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import Filters
 from q3e_local.search.dates import moment
 from q3e_local.search.hits import MODES, Mode, as_record
 from q3e_local.server.dialects import ollama
-from q3e_local.server.dialects.body import BadRequestError, Fields, read_fields
-from q3e_local.server.dialects.ignored import Ignored
-from q3e_local.server.dialects.keep_alive import keep_alive_s
-from q3e_local.server.dialects.routes import body_schema, result_headers, retry_headers, route_class, while_connected
-from q3e_local.server.errors import IndexUnusableError, RebuiltError, UnknownIndexError
+from q3e_local.server.dialects.body import read_fields
+from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
+from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.dialects.ollama_models import answer
+from q3e_local.server.dialects.routes import Routes, result_headers, while_connected
+from q3e_local.server.errors import BadRequestError, IndexUnusableError
 from q3e_local.server.local.index_search import SearchRequest, SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
 from q3e_local.server.service import Service
@@ -33,14 +34,7 @@ K_MAX, K = 100, 5
 QUERY_CHARACTERS_MAX = 20_000
 _GLOB_CHARACTERS_MAX = 1_000
 
-# Beside those of the other routes under /api.
-_STATUSES: tuple[tuple[type[Exception], int], ...] = (
-    (UnknownIndexError, 404),
-    (SpaceMismatchError, 409),
-    (IndexUnusableError, 503),
-    (RebuiltError, 503),
-)
-_SCHEMA: dict[str, Any] = {
+_FIELDS: dict[str, Schema] = {
     "query": {"type": "string", "minLength": 1, "maxLength": QUERY_CHARACTERS_MAX},
     "index": {"type": "string", "description": "A name as in /api/indexes; needed where there are several"},
     "k": {"type": "integer", "minimum": 1, "maximum": K_MAX, "default": K},
@@ -55,72 +49,65 @@ _SCHEMA: dict[str, Any] = {
     "since": {"type": "string", "description": "Only what changed since: 2026-11-01, or 12h, 7d, 2w, 3m, 1y ago"},
     "task": {"type": "string", "enum": list(TASKS), "description": "A named instruction for the query"},
     "instruction": {"type": "string", "description": "An instruction of your own instead"},
-    "keep_alive": ollama.KEEP_ALIVE,
+    "keep_alive": KEEP_ALIVE,
     "text": {"type": "boolean", "default": True, "description": "Whether hits come with their passages"},
 }
 
 
-def router(service: Service, indexes: Indexes) -> APIRouter:
-    """/api/search and /api/indexes."""
-    routes = APIRouter(route_class=route_class(failure), tags=["Search"])
-    ignored = Ignored()
+def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
+    """/api/search and /api/indexes. `unknown` logs the fields that they do not have."""
+    routes = Routes("Search", answer_failure)
     example = {"query": "What did we decide about the budget?", "index": next(iter(indexes.names), "default")}
+    body = Body(_FIELDS, ("query",), example)
+    # /openapi.json shows the route only where there is something to search.
+    summary = "Find passages in an index that the server was started with" if indexes.names else ""
 
-    @routes.post(
-        "/api/search",
-        summary="Find passages in an index that the server was started with",
-        openapi_extra=body_schema(_SCHEMA, ("query",), example),
-        include_in_schema=bool(indexes.names),
-    )
+    @routes.post("/api/search", summary, body)
     async def find(request: Request) -> Response:
-        fields = await read_fields(request)
-        ignored.tell(fields, "/api/search", _SCHEMA)
+        fields = await read_fields(request, body)
+        fields.log_unknown("/api/search", unknown)
         index = indexes.get(fields.text("index"))
-        wanted, with_text = _request(fields), fields.flag("text", True)
+        wanted, with_text = _request(fields), fields.flag("text")
         result = await while_connected(request, search(service, index, wanted))
-        return ollama.answer(_body(index, result, with_text), headers=_headers(result))
+        return answer(_body(index, result, with_text), headers=_headers(result))
 
-    @routes.get("/api/indexes", summary="The indexes that /api/search knows, and what is in them")
-    async def listed() -> Response:
-        return ollama.answer({"indexes": await asyncio.gather(*map(_described, indexes))})
+    @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
+    async def listed(request: Request) -> Response:
+        return answer({"indexes": await asyncio.gather(*map(_described, indexes))})
 
     return routes
 
 
-def failure(request: Request, error: Exception) -> Response:
-    """Ollama's error object for an exception."""
-    for of_class, status in _STATUSES:
-        if isinstance(error, of_class):
-            return ollama.answer({"error": str(error)}, status, retry_headers(error))
-    if isinstance(error, (TextTooLongError, InvalidTextError)):  # it is the only text
-        return ollama.answer({"error": f"query {error.message}"}, 400)
-    return ollama.failure(request, error)
+def answer_failure(failure: Failure) -> Response:
+    """Ollama's error object for a failure."""
+    if isinstance(failure.error, (TextTooLongError, InvalidTextError)):  # the query is the only text
+        return answer({"error": f"query {failure.error.message}"}, failure.status)
+    return ollama.answer_failure(failure)
 
 
 def _request(fields: Fields) -> SearchRequest:
-    query = fields.content("query")
+    query = fields.text("query")
     if query is None or not query.strip():
         raise BadRequestError("query is required, a text", "query")
-    k = fields.integer("k")
-    if k is not None and not 1 <= k <= K_MAX:
-        raise BadRequestError(f"k must be between 1 and {K_MAX}, got {k}", "k")
-    task, instruction, path = fields.text("task"), fields.text("instruction"), fields.text("path")
+    k, task, instruction, path = (
+        fields.integer("k"),
+        fields.text("task"),
+        fields.text("instruction"),
+        fields.text("path"),
+    )
     # What is wrong is said in every mode, and before a model is loaded.
     Prompts().prefix("query", task, instruction)
-    for name, text, limit in (("query", query, QUERY_CHARACTERS_MAX), ("path", path, _GLOB_CHARACTERS_MAX)):
-        if text is not None and len(text) > limit:
-            raise BadRequestError(f"{name} has {len(text)} characters, the limit is {limit}", name)
     if path is not None:
         pattern(path)
     return SearchRequest(
         query,
         K if k is None else k,
-        cast(Mode, fields.choice("mode", MODES, "auto")),
-        fields.flag("exact", False),
+        cast(Mode, fields.choice("mode")),
+        fields.flag("exact"),
         Filters(path, _since(fields.text("since"))),
         task,
         instruction,
-        keep_alive_s(fields.raw("keep_alive")),
+        fields.keep_alive_s(),
     )
 
 

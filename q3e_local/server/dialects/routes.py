@@ -1,4 +1,4 @@
-"""What every dialect's routes share: errors told in its own shape, results with their headers, clients that leave.
+"""What every dialect's routes share: errors in its shape, results with their headers, clients that leave.
 
 Knows HTTP, and no dialect's JSON.
 """
@@ -7,69 +7,79 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from typing import Any, TypeVar
 
 import orjson
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from q3e_local.errors import OptionError, Q3EError
-from q3e_local.server.dialects.body import BadRequestError
-from q3e_local.server.errors import QueueFullError, StoppingError
+from q3e_local.server.dialects.failures import Failure, failure_of
+from q3e_local.server.dialects.fields import Body
+from q3e_local.server.dialects.openapi import DocumentedRoute
+from q3e_local.server.errors import BadRequestError, ClientGoneError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-Failure = Callable[[Request, Exception], Response]
-"""A dialect's one mapping from an exception to a response."""
+Handler = Callable[[Request], Awaitable[Response]]
+Wording = Callable[[Failure], Response]
+"""How a dialect answers a request that failed."""
 
 JSON = "application/json"
-_RETRY_STOPPING_S = 5
 # Some clients take header lines of 8 KiB at most; the body has all of them where the dialect has room.
 _MAX_TRUNCATED = 4_000
-_NUMBERS = 100_000  # written in one go: some 3 ms
-_MAX_PIECES = 1 << 18  # tokens whose pieces one answer tells: some 20 MB
-_PIECES_AT_ONCE = 1 << 14  # whoever tokenizes waits for them: some 50 ms
+_NUMBERS = 100_000  # written in one go: about 3 ms
+_MAX_PIECES = 1 << 18  # tokens whose pieces one answer tells: about 20 MB
+_PIECES_AT_ONCE = 1 << 14  # whoever tokenizes waits for them: about 50 ms
 
 
-class ClientGoneError(Q3EError):
-    """The client closed the connection; nobody reads the answer."""
+class Routes:
+    """A dialect's routes. Every error of a handler is answered by `wording`, an unforeseen error too."""
+
+    def __init__(self, dialect: str, wording: Wording) -> None:
+        self.all: list[DocumentedRoute] = []
+        self._dialect, self._wording = dialect, wording
+
+    def get(self, path: str, summary: str = "") -> Callable[[Handler], Handler]:
+        """Serve GET and HEAD with the handler below. /openapi.json leaves out what has no summary."""
+        return self.add(("GET",), path, summary)
+
+    def post(self, path: str, summary: str = "", body: Body | None = None) -> Callable[[Handler], Handler]:
+        """Serve POST with the handler below, which reads `body`."""
+        return self.add(("POST",), path, summary, body)
+
+    def add(
+        self, methods: tuple[str, ...], path: str, summary: str = "", body: Body | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Serve these methods with the handler below."""
+
+        def added(handler: Handler) -> Handler:
+            @wraps(handler)
+            async def answered(request: Request) -> Response:
+                return await answer_or_fail(self._wording, request, handler(request))
+
+            self.all.append(DocumentedRoute(path, answered, methods, self._dialect, summary, body))
+            return handler
+
+        return added
 
 
-class NotServedError(Q3EError):
-    """A route of the dialect that a server for embeddings has no answer to."""
-
-
-def route_class(failure: Failure) -> type[APIRoute]:
-    """Routes whose errors are told by `failure`, those nobody foresaw too."""
-
-    class Route(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handler = super().get_route_handler()
-
-            async def answer(request: Request) -> Response:
-                return await told_by(failure, request, handler(request))
-
-            return answer
-
-    return Route
-
-
-async def told_by(failure: Failure, request: Request, work: Awaitable[Response]) -> Response:
-    """The response, or what `failure` makes of an error, those nobody foresaw too."""
+async def answer_or_fail(wording: Wording, request: Request, work: Awaitable[Response]) -> Response:
+    """The response, or what `wording` makes of an error, an unforeseen error too."""
     try:
         return await work
     except ClientDisconnect:
-        return failure(request, ClientGoneError("request canceled"))
+        return wording(failure_of(ClientGoneError("request canceled")))
     except Q3EError as error:
-        return failure(request, error)
+        return wording(failure_of(error))
     except Exception as error:
         logger.exception("%s %s failed", request.method, request.url.path)
-        return failure(request, error)
+        return wording(failure_of(error))
 
 
 async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
@@ -147,24 +157,6 @@ async def rows(vectors: Vectors) -> list[orjson.Fragment]:
         some = vectors[first : first + n_rows]
         written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in some]
     return written
-
-
-def retry_headers(error: Exception) -> dict[str, str]:
-    """When to come back, for errors that pass."""
-    if isinstance(error, QueueFullError):
-        return {"retry-after": str(max(1, error.retry_after_s))}
-    return {"retry-after": str(_RETRY_STOPPING_S)} if isinstance(error, StoppingError) else {}
-
-
-def body_schema(properties: dict[str, Any], required: tuple[str, ...] = (), example: Any = None) -> dict[str, Any]:
-    """What /openapi.json says of a route's body, which the route reads itself."""
-    schema: dict[str, Any] = {"type": "object", "properties": properties}
-    if required:
-        schema["required"] = list(required)
-    content: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        content["example"] = example
-    return {"requestBody": {"required": True, "content": {JSON: content}}}
 
 
 async def pieces(service: Service, model: str, ids: list[int], n_before: int = 0) -> list[bytes]:

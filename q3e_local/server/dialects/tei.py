@@ -7,144 +7,114 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
 from q3e_local.embedding.prompts import Kind
-from q3e_local.errors import (
-    EngineError,
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    TextError,
-    UnknownModelError,
-)
+from q3e_local.errors import TextError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import (
-    BadRequestError,
-    EmptyInputError,
-    Fields,
-    Inputs,
-    MissingBodyError,
-    hold_to_limit,
-    read_fields,
-    read_inputs,
-    shown,
-    token_ids,
-)
+from q3e_local.server.dialects.body import Inputs, hold_to_limit, read_fields, read_inputs, token_ids
+from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
 from q3e_local.server.dialects.routes import (
-    ClientGoneError,
-    body_schema,
+    Routes,
     embedded,
     json_response,
     pieces,
     result_headers,
-    retry_headers,
-    route_class,
     rows,
     while_connected,
 )
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
+from q3e_local.server.errors import BadRequestError, EmptyInputError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import scores
 
-# Class, status, kind: the first that fits. What is none of these is our fault.
-_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (EmptyInputError, 400, "Empty"),
-    (MissingBodyError, 400, "Validation"),
-    (TextError, 422, "Validation"),
-    (BadRequestError, 422, "Validation"),
-    (OptionError, 422, "Validation"),
-    (UnknownModelError, 404, "Validation"),
-    (ModelNotHereError, 404, "Validation"),
-    (QueueFullError, 429, "Overloaded"),
-    (StoppingError, 503, "Unhealthy"),
-    (ClientGoneError, 499, "Validation"),
-    (WorkerDiedError, 500, "Backend"),
-    (EngineError, 500, "Backend"),
-)
+# The routes whose errors have TEI's shape, also where a request is turned away before them.
+PATHS = ("/embed", "/similarity", "/info", "/decode", "/embed_all")
 
-# Qwen3-Embedding's own prompt names: a query gets the instruction, a document nothing.
-_PROMPTS: dict[str, Kind] = {"query": "query", "document": "document"}
+# Failures that TEI answers with 422.
+_UNPROCESSABLE = ("text too long", "text", "request", "model name")
+# TEI's `error_type` by status, where it is not `Validation`.
+_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
+
 # Every special token of this family is written so.
 _SPECIAL = re.compile(rb"<\|[a-z_]+\|>")
 
-PROMPT_NAME = {"type": "string", "enum": list(_PROMPTS), "description": "What the model gets before each text"}
+# Qwen3-Embedding's own prompt names: a query gets the instruction, a document nothing.
+_PROMPTS = ("query", "document")
+PROMPT_NAME: Schema = {
+    "type": "string",
+    "enum": list(_PROMPTS),
+    "description": "What the model gets before each text",
+}
 _TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_HOW = {
+_HOW: dict[str, Schema] = {
     "truncate": {"type": "boolean", "default": True},
     "truncation_direction": {"type": "string", "enum": ["Right"]},
     "prompt_name": PROMPT_NAME,
 }
-_EMBED_SCHEMA = {
-    "inputs": {
-        "oneOf": [
-            {"type": "string", "minLength": 1},
-            _TEXTS,
-            _IDS,
-        ]
+_EMBED = Body(
+    {
+        "inputs": {"oneOf": [{"type": "string", "minLength": 1}, _TEXTS, _IDS]},
+        "normalize": {"type": "boolean", "enum": [True]},
+        "dimensions": {"type": "integer", "minimum": 1},
+        "model": {"type": "string", "description": "Not TEI's: a name as in `/v1/models`; else the server's own"},
+        **_HOW,
     },
-    "normalize": {"type": "boolean", "enum": [True]},
-    "dimensions": {"type": "integer", "minimum": 1},
-    "model": {"type": "string", "description": "Not TEI's: a name as in `/v1/models`; else the server's own"},
-    **_HOW,
-}
-_DECODE_SCHEMA = {
-    "ids": {"oneOf": [_IDS, {"type": "array", "items": _IDS, "minItems": 1}]},
-    "skip_special_tokens": {"type": "boolean", "default": True},
-    "model": {"type": "string"},
-}
-_SIMILARITY_SCHEMA = {
-    "inputs": {
-        "type": "object",
-        "properties": {"source_sentence": {"type": "string", "minLength": 1}, "sentences": _TEXTS},
-        "required": ["source_sentence", "sentences"],
+    ("inputs",),
+    {"inputs": ["a text", "another"]},
+)
+_DECODE = Body(
+    {
+        "ids": {"oneOf": [_IDS, {"type": "array", "items": _IDS, "minItems": 1}]},
+        "skip_special_tokens": {"type": "boolean", "default": True},
+        "model": TEXT,
     },
-    "parameters": {"type": "object", "properties": _HOW},
-    "model": {"type": "string"},
-}
+    ("ids",),
+    {"ids": [[9707, 1879], [9707]]},
+)
+_SIMILARITY = Body(
+    {
+        "inputs": {
+            "type": "object",
+            "properties": {"source_sentence": {"type": "string", "minLength": 1}, "sentences": _TEXTS},
+            "required": ["source_sentence", "sentences"],
+        },
+        "parameters": {"type": "object", "properties": _HOW},
+        "model": TEXT,
+    },
+    ("inputs",),
+    {"inputs": {"source_sentence": "a text", "sentences": ["another", "a third"]}},
+)
 
 
-def router(service: Service, settings: ServerSettings, which: WhichModel) -> APIRouter:
+def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Routes:
     """The routes at the root that TEI's clients use."""
-    routes = APIRouter(route_class=route_class(failure), tags=["Text Embeddings Inference"])
+    routes = Routes("Text Embeddings Inference", answer_failure)
 
-    @routes.post("/", include_in_schema=False)
-    @routes.post(
-        "/embed",
-        summary="Embed; a bare list of vectors",
-        openapi_extra=body_schema(_EMBED_SCHEMA, ("inputs",), {"inputs": ["a text", "another"]}),
-    )
+    @routes.post("/")
+    @routes.post("/embed", "Embed; a bare list of vectors", _EMBED)
     async def embed(request: Request) -> Response:
-        fields = await read_fields(request, max_items={"inputs": settings.max_items})
+        fields = await read_fields(request, _EMBED, max_items={"inputs": settings.max_items})
         if not fields.has("inputs"):
             raise BadRequestError("missing field `inputs`", "inputs")
         inputs = read_inputs(fields.raw("inputs"), "inputs", settings.max_items)
-        if not fields.flag("normalize", True):
+        if fields.has("normalize") and not fields.flag("normalize"):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
         dim = fields.integer("dimensions")
         result = await _result(request, service, settings, which, fields, fields, inputs, dim)
         return json_response(await rows(result.vectors), headers=result_headers(result))
 
-    @routes.post(
-        "/similarity",
-        summary="Cosine similarities of one text to others",
-        openapi_extra=body_schema(
-            _SIMILARITY_SCHEMA,
-            ("inputs",),
-            {"inputs": {"source_sentence": "a text", "sentences": ["another", "a third"]}},
-        ),
-    )
+    @routes.post("/similarity", "Cosine similarities of one text to others", _SIMILARITY)
     async def similarity(request: Request) -> Response:
         # One item is the text that the others are compared with.
-        fields = await read_fields(request, max_items={"sentences": settings.max_items - 1})
+        fields = await read_fields(request, _SIMILARITY, max_items={"sentences": settings.max_items - 1})
         given = fields.object("inputs")
         source, sentences = given.content("source_sentence"), given.items("sentences")
         if not source or not sentences or "" in sentences:
@@ -156,13 +126,9 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
         found = scores(result.vectors[:1], result.vectors[1:])[0]
         return json_response(found, headers=result_headers(result))
 
-    @routes.post(
-        "/decode",
-        summary="The texts of token ids",
-        openapi_extra=body_schema(_DECODE_SCHEMA, ("ids",), {"ids": [[9707, 1879], [9707]]}),
-    )
+    @routes.post("/decode", "The texts of token ids", _DECODE)
     async def decode(request: Request) -> Response:
-        fields = await read_fields(request, max_items={"ids": settings.max_items})
+        fields = await read_fields(request, _DECODE, max_items={"ids": settings.max_items})
         given = fields.items("ids")
         if not given:
             raise EmptyInputError("`ids` cannot be empty", "ids")
@@ -171,11 +137,11 @@ def router(service: Service, settings: ServerSettings, which: WhichModel) -> API
             runs = [token_ids(ids, "ids") for ids in given]
         else:
             runs = [token_ids(given, "ids")]
-        model, skips = await which.of(fields), fields.flag("skip_special_tokens", True)
+        model, skips = await which.of(fields), fields.flag("skip_special_tokens")
         return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
 
-    @routes.get("/info", summary="The model that answers where none is named, and the limits")
-    async def info() -> Response:
+    @routes.get("/info", "The model that answers where none is named, and the limits")
+    async def info(request: Request) -> Response:
         name = await which.own()
         one = await asyncio.to_thread(names.here, name, settings)
         found = await asyncio.to_thread(names.described, one)
@@ -217,7 +183,7 @@ async def tokenize(
         raise EmptyInputError("`inputs` cannot be empty", "inputs")
     kind = _kind(fields)
     model = await which.of(fields)
-    add_end = fields.flag("add_special_tokens", True)
+    add_end = fields.flag("add_special_tokens")
     answer: list[list[dict[str, Any]]] = []
     n_tokens = 0
     for place, text in enumerate(texts):
@@ -241,14 +207,19 @@ async def _decoded(request: Request, service: Service, model: str, ids: list[int
     return await while_connected(request, service.detokenize(model, ids)) if ids else ""
 
 
-def failure(request: Request, error: Exception) -> Response:
-    """TEI's two fields for an exception."""
-    found = next(((status, kind) for of_class, status, kind in _ERRORS if isinstance(error, of_class)), None)
-    status, kind = found or (500, "Backend")
-    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-    if isinstance(error, TextError):
+def answer_failure(failure: Failure) -> Response:
+    """TEI's two fields for a failure."""
+    status = 422 if failure.kind in _UNPROCESSABLE else failure.status
+    return json_response(failure_object(failure), status, failure.headers)
+
+
+def failure_object(failure: Failure) -> dict[str, Any]:
+    """The same, as a value."""
+    message = failure.message
+    if isinstance(failure.error, TextError):
         message = f"Input validation error: {message}"
-    return json_response({"error": message, "error_type": kind}, status, retry_headers(error))
+    kind = "Empty" if failure.kind == "empty input" else _TYPES.get(failure.status, "Validation")
+    return {"error": message, "error_type": kind}
 
 
 async def _result(
@@ -263,33 +234,22 @@ async def _result(
 ) -> ServiceResult:
     """Embed, with `how` saying what is done to the texts."""
     hold_to_limit(len(inputs), settings.max_items, "inputs")
-    if dim is not None and dim < 1:
-        raise BadRequestError(f"dimensions must be 1 or more, got {dim}", "dimensions")
-    if how.choice("truncation_direction", ("left", "right"), "right") == "left":
-        raise BadRequestError(
-            "truncation_direction must be Right: texts are cut at their end", "truncation_direction"
-        )
+    how.choice("truncation_direction", "truncation_direction must be Right: texts are cut at their end")
     kind = _kind(how)
     wanted = ServiceRequest(
         await which.of(fields),
         tuple(inputs),
         kind=kind,
         dim=dim,
-        truncate=how.flag("truncate", True),
+        truncate=how.flag("truncate"),
     )
     return await embedded(request, service, wanted)
 
 
 def _kind(how: Fields) -> Kind | None:
     """What `prompt_name` makes of the texts; None where it is left out."""
-    name = how.text("prompt_name")
-    if name is None:
-        return None
-    if name not in _PROMPTS:
-        raise BadRequestError(
-            f"prompt_name {shown(name)} is unknown; there are {', '.join(_PROMPTS)}", how.name("prompt_name")
-        )
-    return _PROMPTS[name]
+    unknown = f"prompt_name {shown(how.raw('prompt_name'))} is unknown; there are {', '.join(_PROMPTS)}"
+    return cast(Kind | None, how.choice("prompt_name", unknown))
 
 
 def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:

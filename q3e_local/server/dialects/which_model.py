@@ -11,7 +11,7 @@ from q3e_local.errors import ModelNotHereError
 from q3e_local.models import installed as store
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import Fields
+from q3e_local.server.dialects.fields import Fields
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.served_names import served_as
 from q3e_local.server.service import Service

@@ -1,6 +1,7 @@
-"""A page that lists the routes, from /openapi.json's own content, with lines to try them on this very server.
+"""/openapi.json, and a page that lists its routes, with lines to try them on this very server.
 
-It needs no network and runs no script. The schema's texts are Markdown. Knows OpenAPI; nothing of what the routes do.
+The page needs no network and runs no script. The document's texts are Markdown. Knows OpenAPI; nothing of what the
+routes do.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from html import escape
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.server.http.announce import key_variable
@@ -33,14 +34,18 @@ _STYLE = (
 )
 
 
-def add_docs(app: FastAPI, settings: ServerSettings) -> None:
-    """Serve the page at /docs."""
+def docs_routes(document: dict[str, Any], settings: ServerSettings) -> list[Route]:
+    """Serve the document at /openapi.json and the page at /docs."""
 
-    @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         model = await asyncio.to_thread(to_try, settings)
         # The address that reached this page reaches the routes too.
-        return HTMLResponse(_page(app.openapi(), _Here(_curl(settings), str(request.base_url).rstrip("/"), model)))
+        return HTMLResponse(_page(document, _Here(_curl(settings), str(request.base_url).rstrip("/"), model)))
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document)
+
+    return [Route("/openapi.json", openapi), Route("/docs", docs)]
 
 
 @dataclass(frozen=True)

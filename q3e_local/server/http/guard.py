@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from q3e_local.server.http.asgi import App, Headers, Message, Receive, RequestHeaders, Scope, Send
 from q3e_local.server.http.in_flight import Running
-from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, answer
+from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, Wording, answer
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 
@@ -41,11 +41,12 @@ class Guard:
         self,
         app: App,
         settings: ServerSettings,
+        wording: Wording,
         *,
         idle_s: float = _IDLE_S,
         max_held_bytes: int = _MAX_HELD_BYTES,
     ) -> None:
-        self._app = app
+        self._app, self._wording = app, wording
         self._max_body_bytes = settings.max_body_bytes
         # A page cannot reach a Unix socket; and who listens on all addresses is called by names we cannot know.
         self._checks_host = settings.unix_socket is None and not settings.is_public
@@ -54,7 +55,7 @@ class Guard:
         self._own_name = socket.gethostname().lower()
         self._idle_s, self._max_held_bytes, self._held_bytes = idle_s, max_held_bytes, 0
         self.stopping = False
-        self.running = Running()
+        self.running = Running(wording)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -68,7 +69,7 @@ class Guard:
         cors = self._cors(headers, scope)
         refusal = self._refuse(scope, headers, cors)
         if refusal is not None:
-            await answer(scope, receive, send, refusal, cors or [])
+            await answer(scope, receive, send, refusal, self._wording(scope["path"], refusal), cors or [])
             return
         if scope["method"] == "OPTIONS" and (cors or not headers.first(b"origin")):
             await _preflight(send, headers, cors or [])
@@ -79,7 +80,8 @@ class Guard:
                 if headers.has_body:
                     body = await self._read(headers, receive, held)
                     if isinstance(body, Refusal):
-                        await answer(scope, receive, request.send, body, cors or [])
+                        worded = self._wording(scope["path"], body)
+                        await answer(scope, receive, request.send, body, worded, cors or [])
                         return
                     if body is None:  # the client went away
                         return
@@ -91,7 +93,7 @@ class Guard:
 
     def _refuse(self, scope: Scope, headers: RequestHeaders, cors: Headers | None) -> Refusal | None:
         if self.stopping:
-            return Refusal(503, "the server is stopping", "server_error", retry_after_s=RETRY_AFTER_S)
+            return Refusal(503, "the server is stopping", "unavailable", retry_after_s=RETRY_AFTER_S)
         if len(headers.all(b"host")) > 1:
             return Refusal(400, "the request has more than one Host header")
         if self._checks_host and not self._is_own(headers.first(b"host"), scope):
@@ -108,7 +110,7 @@ class Guard:
             and scope["path"] not in OPEN_PATHS
             and not self._knows(headers)
         ):
-            return Refusal(401, "Invalid API Key", "invalid_request_error", "invalid_api_key")
+            return Refusal(401, "Invalid API Key", "no key")
         return None
 
     def _is_own(self, header: bytes, scope: Scope) -> bool:
@@ -177,7 +179,7 @@ class Guard:
                 return too_large
             if not held.add(len(chunk)):
                 return Refusal(
-                    503, "the server holds too many large requests", "server_error", retry_after_s=RETRY_AFTER_S
+                    503, "the server holds too many large requests", "unavailable", retry_after_s=RETRY_AFTER_S
                 )
             chunks.append(chunk)
             if not message.get("more_body", False):

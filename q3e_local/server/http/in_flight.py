@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from q3e_local.server.http.asgi import Headers, Message, Receive, Scope, Send
-from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, answer, error_body
+from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, Wording, answer
 
 _GIVEN_UP = Refusal(
-    503, "the server is stopping, and this request was not finished", "server_error", retry_after_s=RETRY_AFTER_S
+    503, "the server is stopping, and this request was not finished", "unavailable", retry_after_s=RETRY_AFTER_S
 )
 _LINES = b"application/x-ndjson"
 
@@ -40,19 +40,20 @@ class Request:
             self._in_lines = any(each.startswith(_LINES) for each in types)
         await self._send(message)
 
-    async def tell(self, scope: Scope, receive: Receive, cors: Headers) -> None:
+    async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: Headers) -> None:
         """Answer that it was given up."""
+        body = wording(scope["path"], _GIVEN_UP)
         if not self._begun:
-            await answer(scope, receive, self._send, _GIVEN_UP, cors, is_read=self.is_read)
+            await answer(scope, receive, self._send, _GIVEN_UP, body, cors, is_read=self.is_read)
         else:
-            line = error_body(scope["path"], _GIVEN_UP) + b"\n"
-            await self._send({"type": "http.response.body", "body": line, "more_body": False})
+            await self._send({"type": "http.response.body", "body": body + b"\n", "more_body": False})
 
 
 class Running:
     """The requests being worked on, each by its own task. `len` is how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, wording: Wording) -> None:
+        self._wording = wording
         self._requests: dict[asyncio.Task[object], Request] = {}
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class Running:
             if not request.given_up:
                 raise
             task.uncancel()
-            await request.tell(scope, receive, cors)
+            await request.tell(scope, receive, self._wording, cors)
         finally:
             del self._requests[task]
 

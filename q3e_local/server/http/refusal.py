@@ -1,14 +1,14 @@
-"""Answers that no route has a part in, in the shape that clients of the path read.
+"""Answers that no route has a part in: how a refusal is sent so that it reaches a client that is still sending.
 
-Knows HTTP and which family of errors a path belongs to; nothing of why a request is refused.
+Knows HTTP; nothing of why a request is refused, nor of the shape in which clients of the path read an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from q3e_local.server.http.asgi import Headers, Receive, RequestHeaders, Scope, Send
 
@@ -24,46 +24,18 @@ class Refusal:
 
     status: int
     message: str
-    type: str = "invalid_request_error"
-    code: str | None = None
+    kind: Literal["refused", "forbidden", "no key", "unavailable"] = "refused"
     retry_after_s: int | None = None
 
 
-def error_body(path: str, refusal: Refusal) -> bytes:
-    """The error as clients of this path read it: Ollama's text, OpenAI's object, TEI's two fields, llama-server's."""
-    error: Any
-    if path.startswith("/v1/") and path not in OPEN_PATHS:
-        error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
-        return _json({"error": error})
-    if path in ("/embed", "/similarity", "/info", "/decode", "/embed_all"):
-        kind = {429: "Overloaded", 503: "Unhealthy"}.get(refusal.status, "Validation")
-        return _json({"error": refusal.message, "error_type": kind})
-    if path in (
-        "/embedding",
-        "/embeddings",
-        "/tokenize",
-        "/detokenize",
-        "/props",
-        "/models",
-        "/health",
-        "/v1/health",
-    ):
-        kind = {401: "authentication_error", 403: "permission_error", 503: "unavailable_error"}.get(
-            refusal.status, "invalid_request_error"
-        )
-        return _json({"error": {"code": refusal.status, "message": refusal.message, "type": kind}})
-    return _json({"error": refusal.message})
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+Wording = Callable[[str, Refusal], bytes]
+"""A refusal as clients of a path read it: a JSON value in their dialect's shape."""
 
 
 async def answer(
-    scope: Scope, receive: Receive, send: Send, refusal: Refusal, cors: Headers, *, is_read: bool = False
+    scope: Scope, receive: Receive, send: Send, refusal: Refusal, body: bytes, cors: Headers, *, is_read: bool = False
 ) -> None:
-    """Send the refusal. With `is_read` the request's body has come whole already."""
-    body = error_body(scope["path"], refusal)
+    """Send the refusal with this body. With `is_read` the request's body has come whole already."""
     headers: Headers = [
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", str(len(body)).encode("ascii")),

@@ -18,8 +18,10 @@ import pytest
 from fake_service import FakeService
 
 from q3e_local.server.dialects import body, routes
-from q3e_local.server.dialects.body import LARGE, VALUES_MAX, BadRequestError, Fields
-from q3e_local.server.dialects.ignored import Ignored
+from q3e_local.server.dialects.body import LARGE, VALUES_MAX
+from q3e_local.server.dialects.fields import Body, Fields
+from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.errors import BadRequestError
 
 pytest_plugins = ["serving"]
 
@@ -240,7 +242,8 @@ def test_fields_that_are_ignored_are_not_all_walked(caplog: pytest.LogCaptureFix
                 yield key
 
     with caplog.at_level(logging.WARNING):
-        Ignored().tell(Fields(Walked((f"f{number}", 1) for number in range(100_000))), "/x", {"input": {}})
+        many = Walked((f"f{number}", 1) for number in range(100_000))
+        Fields(many, Body({"input": {}})).log_unknown("/x", Notices())
     assert len(caplog.records) == 100
     assert len(walked) <= 101
 

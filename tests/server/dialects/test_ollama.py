@@ -31,7 +31,7 @@ from q3e_local.models import installed
 from q3e_local.models.installed import Installed
 from q3e_local.models.own_names import Alias
 from q3e_local.models.pull import Step
-from q3e_local.server.dialects.keep_alive import NEVER, keep_alive_s
+from q3e_local.server.dialects.fields import NEVER, keep_alive_s
 from q3e_local.server.dialects.names import checked, short_form
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 

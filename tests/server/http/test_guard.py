@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from q3e_local.server.app import refusal_body
 from q3e_local.server.http.guard import Guard
 from q3e_local.server.settings import ServerSettings
 
@@ -42,7 +43,7 @@ class Answer:
 
 def guard(app=None, **options):
     inner = {name: options.pop(name) for name in ("idle_s", "max_held_bytes") if name in options}
-    return Guard(app or App(), ServerSettings(**options), **inner)
+    return Guard(app or App(), ServerSettings(**options), refusal_body, **inner)
 
 
 def ask(guard, path="/api/embed", method="POST", body=(b"{}",), host="127.0.0.1:11434", headers=(), announce=True):

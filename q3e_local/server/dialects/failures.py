@@ -1,0 +1,115 @@
+"""The one table from an error to what went wrong, an HTTP status and when to come back: `failure_of`.
+
+Knows every error that a route may raise, and no dialect's JSON: each dialect words a `Failure` in its own shape, and
+says another status where its original does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from q3e_local.errors import (
+    EngineError,
+    ModelNotHereError,
+    OptionError,
+    Q3EError,
+    SpaceMismatchError,
+    TextError,
+    TextTooLongError,
+    UnknownModelError,
+)
+from q3e_local.server.dialects.names import InvalidNameError
+from q3e_local.server.errors import (
+    BadRequestError,
+    ClientGoneError,
+    EmptyInputError,
+    IndexUnusableError,
+    MissingBodyError,
+    NotServedError,
+    QueueFullError,
+    RebuiltError,
+    StoppingError,
+    UnknownIndexError,
+    WorkerDiedError,
+)
+
+Kind = Literal[
+    "text too long",
+    "text",
+    "empty input",
+    "no body",
+    "request",
+    "model name",
+    "no model",
+    "no index",
+    "other model",
+    "not served",
+    "queue full",
+    "stopping",
+    "index",
+    "client gone",
+    "engine",
+    "internal",
+    # Of requests that are turned away before a route sees them.
+    "refused",
+    "forbidden",
+    "no key",
+    "unavailable",
+]
+
+# The first row that fits counts.
+_TABLE: tuple[tuple[type[Exception], Kind, int], ...] = (
+    (TextTooLongError, "text too long", 400),
+    (TextError, "text", 400),
+    (EmptyInputError, "empty input", 400),
+    (MissingBodyError, "no body", 400),
+    (BadRequestError, "request", 400),
+    (InvalidNameError, "model name", 400),
+    (OptionError, "request", 400),
+    (UnknownModelError, "no model", 404),
+    (ModelNotHereError, "no model", 404),
+    (UnknownIndexError, "no index", 404),
+    (SpaceMismatchError, "other model", 409),
+    (QueueFullError, "queue full", 429),
+    (ClientGoneError, "client gone", 499),
+    (NotServedError, "not served", 501),
+    (StoppingError, "stopping", 503),
+    (IndexUnusableError, "index", 503),
+    (RebuiltError, "index", 503),
+    (WorkerDiedError, "engine", 500),
+    (EngineError, "engine", 500),
+)
+_RETRY_STOPPING_S = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a dialect tells of an error. `message` names nothing of this program's insides.
+
+    `error` is None for a request that was turned away before a route saw it.
+    """
+
+    kind: Kind
+    status: int
+    message: str
+    retry_after_s: int | None = None
+    error: Exception | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back, for an error that passes."""
+        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+
+
+def failure_of(error: Exception) -> Failure:
+    """What went wrong. An error that the table does not have is this program's own fault."""
+    kind, status = next((row[1:] for row in _TABLE if isinstance(error, row[0])), ("internal", 500))
+    message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
+    return Failure(kind, status, message, _retry_after_s(error), error)
+
+
+def _retry_after_s(error: Exception) -> int | None:
+    if isinstance(error, QueueFullError):
+        return max(1, error.retry_after_s)
+    return _RETRY_STOPPING_S if isinstance(error, StoppingError) else None

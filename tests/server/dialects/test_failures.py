@@ -1,0 +1,125 @@
+"""What every dialect answers to each error: the statuses are those of the originals, as their clients know them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from q3e_local.errors import (
+    BadVectorError,
+    EngineError,
+    InvalidTextError,
+    ModelFileError,
+    ModelNotHereError,
+    NotEnoughMemoryError,
+    OptionError,
+    Q3EError,
+    SpaceMismatchError,
+    TextTooLongError,
+    UnknownModelError,
+)
+from q3e_local.server.dialects import llama_server, ollama, openai, q3e, q3e_search, tei
+from q3e_local.server.dialects.failures import failure_of
+from q3e_local.server.dialects.names import InvalidNameError
+from q3e_local.server.errors import (
+    BadRequestError,
+    ClientGoneError,
+    EmptyInputError,
+    IndexUnusableError,
+    MissingBodyError,
+    NotServedError,
+    QueueFullError,
+    RebuiltError,
+    StoppingError,
+    UnknownIndexError,
+    WorkerDiedError,
+)
+
+DIALECTS: tuple[Any, ...] = (openai, ollama, tei, llama_server, q3e)
+
+# An error, and its status in OpenAI's dialect, Ollama's, TEI's, llama-server's and our own.
+STATUSES: list[tuple[Exception, tuple[int, int, int, int, int]]] = [
+    (TextTooLongError("too long", 0), (400, 400, 422, 400, 400)),
+    (InvalidTextError("no text", 0), (400, 400, 422, 400, 400)),
+    (BadVectorError("NaN", 0), (400, 400, 422, 400, 400)),
+    (EmptyInputError("empty", "input"), (400, 400, 400, 400, 400)),
+    (MissingBodyError("none"), (400, 400, 400, 400, 400)),
+    (BadRequestError("wrong", "input"), (400, 400, 422, 400, 400)),
+    (OptionError("wrong"), (400, 400, 422, 400, 400)),
+    (InvalidNameError("no name"), (404, 400, 422, 404, 400)),
+    (UnknownModelError("unknown"), (404, 404, 404, 404, 404)),
+    (ModelNotHereError("not here"), (404, 404, 404, 404, 404)),
+    (QueueFullError("full", 7), (429, 503, 429, 429, 429)),
+    (ClientGoneError("gone"), (499, 499, 499, 499, 499)),
+    (WorkerDiedError("died"), (500, 500, 500, 500, 500)),
+    (EngineError("failed"), (500, 500, 500, 500, 500)),
+    (ModelFileError("broken"), (500, 500, 500, 500, 500)),
+    (NotEnoughMemoryError("large"), (500, 500, 500, 500, 500)),
+    (Q3EError("else"), (500, 500, 500, 500, 500)),
+    (ZeroDivisionError("secret"), (500, 500, 500, 500, 500)),
+    (NotServedError("not served"), (501, 501, 501, 501, 501)),
+    (StoppingError("stopping"), (503, 503, 503, 503, 503)),
+]
+
+
+@pytest.mark.parametrize(("error", "statuses"), STATUSES, ids=lambda each: type(each).__name__)
+def test_every_error_has_its_status_in_every_dialect(error: Exception, statuses: tuple[int, ...]) -> None:
+    answers = [dialect.answer_failure(failure_of(error)) for dialect in DIALECTS]
+    assert tuple(answer.status_code for answer in answers) == statuses
+    retry = {QueueFullError: "7", StoppingError: "5"}.get(type(error))
+    for answer in answers:
+        assert answer.headers.get("retry-after") == retry
+        said = "internal error" if isinstance(error, ZeroDivisionError) else error.args[0]
+        assert said in answer.body.decode()
+        assert "secret" not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UnknownIndexError("none"), 404, "none"),
+        (SpaceMismatchError("of another model"), 409, "of another model"),
+        (IndexUnusableError("damaged"), 503, "damaged"),
+        (RebuiltError("rebuilt"), 503, "rebuilt"),
+        (TextTooLongError("is too long", 0), 400, "query is too long"),
+        (UnknownModelError("unknown"), 404, "unknown"),
+        (QueueFullError("full", 7), 503, "server busy, please try again.  maximum pending requests exceeded: full"),
+    ],
+)
+def test_a_search_has_ollamas_errors_and_those_of_an_index(error: Exception, status: int, said: str) -> None:
+    answer = q3e_search.answer_failure(failure_of(error))
+    assert (answer.status_code, orjson.loads(answer.body)) == (status, {"error": said})
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code", "param"),
+    [
+        (TextTooLongError("too long", 0), "invalid_request_error", "context_length_exceeded", "input"),
+        (BadRequestError("wrong", "task"), "invalid_request_error", None, "task"),
+        (UnknownModelError("unknown"), "invalid_request_error", "model_not_found", "model"),
+        (QueueFullError("full", 7), "rate_limit_error", "rate_limit_exceeded", None),
+        (StoppingError("stopping"), "service_unavailable", None, None),
+        (WorkerDiedError("died"), "server_error", None, None),
+    ],
+)
+def test_openais_error_object(error: Exception, kind: str, code: str | None, param: str | None) -> None:
+    found = openai.failure_object(failure_of(error))["error"]
+    assert found == {"message": str(error), "type": kind, "param": param, "code": code}
+
+
+def test_the_kinds_of_tei_and_of_llama_server() -> None:
+    kinds = {
+        EmptyInputError("x"): ("Empty", "invalid_request_error"),
+        BadRequestError("x"): ("Validation", "invalid_request_error"),
+        TextTooLongError("x", 0): ("Validation", "exceed_context_size_error"),
+        UnknownModelError("x"): ("Validation", "not_found_error"),
+        QueueFullError("x", 1): ("Overloaded", "unavailable_error"),
+        StoppingError("x"): ("Unhealthy", "unavailable_error"),
+        EngineError("x"): ("Backend", "server_error"),
+    }
+    for error, (of_tei, of_llama_server) in kinds.items():
+        failure = failure_of(error)
+        assert tei.failure_object(failure)["error_type"] == of_tei
+        assert llama_server.failure_object(failure)["error"]["type"] == of_llama_server
