@@ -215,7 +215,6 @@ def running_server(
 
 def main() -> int:
     from q3e_local.server import run
-    from q3e_local.server.app import create_app
     from q3e_local.server.http import connection, guard
     from q3e_local.server.settings import settings
 
@@ -227,7 +226,7 @@ def main() -> int:
     for name in ("gate", "load_gate", "load_error"):
         setattr(EyeService, name, options.pop(name, ""))
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
-    return run.serve(settings(options | lists, config=Path("none")), EyeService, create_app, stop_s)
+    return run.serve(settings(options | lists, config=Path("none")), EyeService, stop_s)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One server from its start to its end: sockets, uvicorn, and an end that answers what it cannot finish.
 
-Knows uvicorn; what is served comes from the app and the service.
+Knows uvicorn's server, whose steps it calls and does not override; what is served comes from the app and the service.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol, cast
 
 import uvicorn
 
 from q3e_local import __version__
-from q3e_local.server.app import refusal_body
+from q3e_local.server.app import create_app, refusal_body
 from q3e_local.server.http import listen, logs
 from q3e_local.server.http.announce import address, announce
 from q3e_local.server.http.asgi import App
@@ -31,16 +31,16 @@ from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
-STOP_S = 30.0  # what is running may take, once asked to stop
-_KEEP_CONNECTION_S = 75  # longer than clients keep theirs, so that it is not us who close under a request
-_CLOSE_S = 10.0
+STOP_S = 30.0  # for the requests that run when the server is asked to stop
+_KEEP_CONNECTION_S = 75  # longer than clients keep connections, so that no client's next request meets a closed one
+_CLOSE_S = 10.0  # for the service
 _MAX_FILES = 8192
 
-# At the end, in this order.
+# The steps of the end, in this order, and how long each may take.
 _TELL_S = 1.0  # requests that were given up get their answer
 _LAST_S = 0.5  # a connection that was accepted may still bring its request
-_FLUSH_S = 5.0  # clients take what is on its way to them
-_AT_ONCE_S = 0.5  # each of these, when asked to stop a second time
+_FLUSH_S = 5  # clients take what is on its way to them
+_AT_ONCE_S = 0.5  # each of these steps, when the server is asked to stop a second time
 
 
 class RunningService(Service, Protocol):
@@ -51,10 +51,9 @@ class RunningService(Service, Protocol):
 
 
 Make = Callable[[ServerSettings], RunningService]
-MakeApp = Callable[[Service, ServerSettings, Indexes], App]
 
 
-def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_s: float = STOP_S) -> int:
+def serve(settings: ServerSettings, make_service: Make, stop_s: float = STOP_S) -> int:
     """Serve until a signal, and answer the exit code 0.
 
     A second signal, or work that was not finished in time, ends the process right here, with 130 or 143 after a
@@ -70,7 +69,7 @@ def serve(settings: ServerSettings, make_service: Make, make_app: MakeApp, stop_
         sockets = listen.listen(settings)
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                is_done = runner.run(_serve(settings, sockets, indexes, make_service, make_app, stop_s, signals))
+                is_done = runner.run(_serve(settings, sockets, indexes, make_service, stop_s, signals))
                 if not is_done:
                     listen.close(sockets, settings.unix_socket)
                     _leave(signals.exit_code)
@@ -84,14 +83,14 @@ async def _serve(
     sockets: list[socket.socket],
     indexes: Indexes,
     make_service: Make,
-    make_app: MakeApp,
     stop_s: float,
     signals: Signals,
 ) -> bool:
     """Whether all that ran came to its end."""
     service = make_service(settings)
     metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
-    guard = Guard(preload.route(metrics.route(make_app(service, settings, indexes))), settings, refusal_body)
+    app = create_app(service, settings, indexes)
+    guard = Guard(preload.route(metrics.route(app)), settings, refusal_body)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
 
     async def begin() -> None:
@@ -100,17 +99,16 @@ async def _serve(
         await preload.load()
         announce(settings, sockets, indexes)
 
-    server = _Server(_config(watched), guard, signals, stop_s, begin)
+    serving = _Serving(_config(watched), guard, signals, stop_s)
     try:
-        await server.serve(sockets)
+        await serving.run(sockets, begin)
     finally:
         # Bounded: a worker that does not end must not keep us from it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_AT_ONCE_S if signals.insisted else _CLOSE_S):
                 await service.close()
-    server.raise_failure()
     logs.LOGGER.info("stopped")
-    return server.finished_all and not signals.insisted
+    return serving.finished_all and not signals.insisted
 
 
 def _leave(code: int) -> NoReturn:
@@ -121,61 +119,44 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, with a start and an end of our own.
+class _Serving:
+    """A uvicorn server, from its first connection to its last.
 
-    It listens, then begins. At the end new requests are told to come back while those that run are finished.
+    uvicorn's `startup`, `main_loop` and `shutdown` do what they do. Its `serve` is not used, because it takes the
+    signals, and because it closes the listening sockets first: a client that comes while requests are finished would
+    find nobody there instead of being told to come back.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        guard: Guard,
-        signals: Signals,
-        stop_s: float,
-        begin: Callable[[], Awaitable[None]],
-    ) -> None:
-        super().__init__(config)
-        self.finished_all = True
-        self._guard, self._signals, self._stop_s, self._begin = guard, signals, stop_s, begin
-        self._beginning: asyncio.Future[None] | None = None
-        signals.on_signal = self._heed
-        self._heed()  # one may have come before
+    def __init__(self, config: uvicorn.Config, guard: Guard, signals: Signals, stop_s: float) -> None:
+        self.finished_all = True  # until a request has to be given up
+        self._config, self._server = config, uvicorn.Server(config)
+        self._guard, self._signals, self._stop_s = guard, signals, stop_s
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to us."""
-        yield
+    async def run(self, sockets: list[socket.socket], begin: Callable[[], Awaitable[None]]) -> None:
+        """Listen, begin, and serve until a signal. Raises what `begin` raises, once everything is closed."""
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets)
+        beginning = asyncio.ensure_future(begin())
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then begin; a beginning that fails is the end."""
-        await super().startup(sockets)
-        self._beginning = asyncio.ensure_future(self._begin())
-        self._beginning.add_done_callback(lambda _: self._heed())
+        def heed() -> None:
+            """Stop at a signal, or when the beginning failed."""
+            self._server.should_exit = self._signals.asked or _failed(beginning)
+            self._server.force_exit = self._signals.insisted
 
-    def raise_failure(self) -> None:
-        """Raise what the beginning raised, if it failed."""
-        if self._has_failed:
-            assert self._beginning is not None
-            self._beginning.result()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what runs while new requests are refused, then close."""
+        self._signals.on_signal = heed
+        beginning.add_done_callback(lambda _: heed())
+        heed()  # a signal may have come before
+        await self._server.main_loop()
         self._guard.stopping = True
-        if self._beginning is not None:
-            self._beginning.cancel()
+        beginning.cancel()
         await self._finish()
-        await self._stop_listening(sockets or [])
-        # What was accepted, and whose request is on its way, is refused too and not left without an answer.
-        await self._until(lambda: not any(one.awaits_request for one in self._connections), _LAST_S)
-        for one in self._connections:
-            one.shutdown()
-        await self._until(lambda: not self._connections, _FLUSH_S)
-        for one in self._connections:
-            one.transport.abort()
-        await super().shutdown(sockets)
+        await self._close(sockets)
+        if _failed(beginning):
+            beginning.result()
 
     async def _finish(self) -> None:
+        """Wait for the requests that run, while new ones are refused; give up those that take too long."""
         running = self._guard.running
         if running:
             what = "1 request" if len(running) == 1 else f"{len(running)} requests"
@@ -189,11 +170,21 @@ class _Server(uvicorn.Server):
             running.give_up()
             await self._until(lambda: not running, _TELL_S)
 
+    async def _close(self, sockets: list[socket.socket]) -> None:
+        await self._stop_listening(sockets)
+        # A request that is on its way is refused too: uvicorn's shutdown would close its connection unanswered.
+        await self._until(lambda: not any(one.awaits_request for one in self._connections()), _LAST_S)
+        closing = asyncio.ensure_future(self._server.shutdown(sockets))
+        await self._until(closing.done, _FLUSH_S)
+        for one in self._connections():
+            one.transport.abort()  # the client does not take its answer, and uvicorn would only cancel tasks
+        await closing
+
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         # subtle: the loop gives up its listeners a turn later than it accepts for the last time, and whoever connects
-        # between the two would be reset. So these stay open until all are in.
+        # between the two would be reset. So copies of the sockets stay open until all are in.
         kept = [one.dup() for one in sockets]
-        for listener in self.servers:
+        for listener in self._server.servers:
             listener.close()
         for one in sockets:
             one.close()
@@ -205,7 +196,11 @@ class _Server(uvicorn.Server):
                 await loop.connect_accepted_socket(self._connection, client)
 
     def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+        """What uvicorn makes of a client that it accepts."""
+        return Connection(config=self._config, server_state=self._server.server_state, app_state={})
+
+    def _connections(self) -> list[Connection]:
+        return cast(list[Connection], list(self._server.server_state.connections))
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
         """Wait for this, but not longer; what came in by now is looked at in any case."""
@@ -216,18 +211,9 @@ class _Server(uvicorn.Server):
                 break
             await asyncio.sleep(0.02)
 
-    @property
-    def _connections(self) -> list[Connection]:
-        return cast(list[Connection], list(self.server_state.connections))
 
-    @property
-    def _has_failed(self) -> bool:
-        done = self._beginning
-        return done is not None and done.done() and not done.cancelled() and done.exception() is not None
-
-    def _heed(self) -> None:
-        self.should_exit = self._signals.asked or self._has_failed
-        self.force_exit = self._signals.insisted
+def _failed(beginning: asyncio.Future[None]) -> bool:
+    return beginning.done() and not beginning.cancelled() and beginning.exception() is not None
 
 
 def _config(app: App) -> uvicorn.Config:
@@ -235,14 +221,14 @@ def _config(app: App) -> uvicorn.Config:
         cast(Any, app),
         http=Connection,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         headers=[("server", f"q3e-local/{__version__}")],
         proxy_headers=False,
         timeout_keep_alive=_KEEP_CONNECTION_S,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=_FLUSH_S + 1,
     )
 
 

@@ -86,11 +86,10 @@ def serve(engine: EngineOptions, **options: Any) -> int:
     chosen = replace(chosen_settings(options), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)
     # After everything that can fail quickly.
-    from q3e_local.server.app import create_app
     from q3e_local.server.local.local_service import LocalService
     from q3e_local.server.run import serve as run
 
-    return run(chosen, partial(LocalService, config=config), create_app)
+    return run(chosen, partial(LocalService, config=config))
 
 
 def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> ServerSettings:

@@ -1,6 +1,7 @@
-"""One client's connection: uvicorn's, with limits that it does not have.
+"""One client's connection: uvicorn's, with limits that uvicorn does not have.
 
-Knows uvicorn's protocol class and its timers; nothing of what is asked or answered.
+Every method that is overridden is a callback of asyncio's Protocol or of httptools' parser. Knows these two, and
+uvicorn's class by its `transport` and `loop`; nothing of what is asked or answered.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from typing import cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+# uvicorn's timeout_keep_alive begins after an answer: a client that sends no headers would be waited for for ever.
 _HEADERS_S = 20.0
+# uvicorn's limit is for h11 alone, and httptools has none: headers without end would fill the memory.
 _MAX_HEADER_BYTES = 64 * 1024
-_STALLED_S = 30.0  # a client that takes nothing of its answer
+# uvicorn waits for ever for a client that takes nothing of its answer, which stays in memory meanwhile.
+_STALLED_S = 30.0
 
 
 class Connection(HttpToolsProtocol):
-    """Has limits of time and room for headers, and of time for an answer that nobody takes."""
+    """uvicorn's, with a limit of time and of bytes for headers, and of time for an answer that nobody takes."""
 
     _waiting: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None

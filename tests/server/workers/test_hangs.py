@@ -410,7 +410,6 @@ import sys
 from pathlib import Path
 from faults import open_faulty
 from q3e_local.server import run
-from q3e_local.server.app import create_app
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import settings
 from q3e_local.server.workers.worker import WorkerEngine
@@ -420,7 +419,7 @@ def make(settings):
 
 if __name__ == "__main__":
     chosen = settings({"port": 0, "models": ("demo",), "cache": None}, config=Path("none"))
-    sys.exit(run.serve(chosen, make, create_app, stop_s=0.5))
+    sys.exit(run.serve(chosen, make, stop_s=0.5))
 """
 
 
