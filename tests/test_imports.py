@@ -32,6 +32,19 @@ ROOMS = [
         "__main__",
     )
 ]
+# Inside server/, a module or room may import those of the rows above it, and a room's modules each other.
+SERVER = [
+    names.split()
+    for names in (
+        "errors settings",
+        "service served_names",
+        "workers",
+        "local",
+        "dialects http",
+        "app",
+        "run",
+    )
+]
 # Who may import what is not ours and not Python's.
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
@@ -112,6 +125,18 @@ def test_imports_go_one_way(name: str) -> None:
     for other in imports(name):
         if other in MODULES and name.split(".")[0] != other.split(".")[0]:
             assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
+
+
+def server_row(name: str) -> int:
+    (number,) = [number for number, names in enumerate(SERVER) if name.split(".")[1] in names]
+    return number
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("server.")])
+def test_imports_inside_the_server_go_one_way(name: str) -> None:
+    for other in imports(name):
+        if other.startswith("server.") and name.split(".")[1] != other.split(".")[1]:
+            assert server_row(other) < server_row(name), f"{name} imports {other}"
 
 
 def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:
