@@ -61,7 +61,7 @@ def serve(settings: ServerSettings, make_service: Make, stop_s: float = STOP_S) 
     and what loading `settings.models` raises.
     """
     logs.set_up(settings.log_format, settings.explain)
-    # What nobody knows, is not here or cannot run is told before anything starts.
+    # A model that is unknown, is not here or cannot run is reported before anything starts.
     for doubt in (*ServedNames(settings).check(), *settings.doubts()):
         logs.LOGGER.warning(doubt)
     _allow_many_connections()
@@ -86,7 +86,7 @@ async def _serve(
     stop_s: float,
     signals: Signals,
 ) -> bool:
-    """Whether all that ran came to its end."""
+    """Serve to the end. Answers whether every request that ran was finished."""
     service = make_service(settings)
     metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
     app = create_app(service, settings, indexes)
@@ -103,7 +103,7 @@ async def _serve(
     try:
         await serving.run(sockets, begin)
     finally:
-        # Bounded: a worker that does not end must not keep us from it.
+        # Bounded, because a worker that does not end must not keep the server from its end.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_AT_ONCE_S if signals.insisted else _CLOSE_S):
                 await service.close()
@@ -112,7 +112,7 @@ async def _serve(
 
 
 def _leave(code: int) -> NoReturn:
-    """End without waiting for threads that still work on what nobody waits for."""
+    """End the process without waiting for threads whose results nobody needs any more."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -181,8 +181,8 @@ class _Serving:
         await closing
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        # subtle: the loop gives up its listeners a turn later than it accepts for the last time, and whoever connects
-        # between the two would be reset. So copies of the sockets stay open until all are in.
+        # subtle: the loop gives up its listeners a turn later than it accepts for the last time, and a client that
+        # connects between the two would be reset. So copies of the sockets stay open until all clients are taken.
         kept = [one.dup() for one in sockets]
         for listener in self._server.servers:
             listener.close()
@@ -203,7 +203,7 @@ class _Serving:
         return cast(list[Connection], list(self._server.server_state.connections))
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
-        """Wait for this, but not longer; what came in by now is looked at in any case."""
+        """Wait until this is true, but not longer. The loop has a turn before, to take in what has already come."""
         began = time.monotonic()
         await asyncio.sleep(0.01)
         while not true():
@@ -227,13 +227,14 @@ def _config(app: App) -> uvicorn.Config:
         server_header=False,
         headers=[("server", f"q3e-local/{__version__}")],
         proxy_headers=False,
+        # limit_concurrency stays off: it counts idle connections too, and its 503 has no dialect's shape.
         timeout_keep_alive=_KEEP_CONNECTION_S,
         timeout_graceful_shutdown=_FLUSH_S + 1,
     )
 
 
 def _allow_many_connections() -> None:
-    """Raise our own limit of open files, which is 256 on some systems, as far as we may."""
+    """Raise this process's limit of open files, which is 256 on macOS, as far as the system lets it."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -27,7 +27,8 @@ _MAX_INT = 2**31
 LARGE = 1 << 18
 # orjson holds the interpreter's lock until it is done, which takes about 60 ms for so many values.
 VALUES_MAX = 1 << 20
-# One thread: several large bodies at once would need the memory of all, and be parsed one by one all the same.
+# One thread: several large bodies at once would need the memory of all of them, and the interpreter's lock would have
+# them parsed one by one all the same.
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="q3e-body")
 
 
@@ -36,9 +37,11 @@ async def read_fields(
 ) -> Fields:
     """The fields of the request's object. The Content-Type is not looked at: `curl -d` calls everything a form.
 
-    With `only_first`, what follows the first value is not looked at either, as in Ollama. `max_items` says how many
-    items the lists of some fields may have, so that a large body with more is refused before it is parsed; those of a
-    small one are left to `hold_to_limit`. Numbers are the token ids of one text, and no items.
+    With `only_first`, bytes behind the first JSON value are ignored, as in Ollama. `max_items` says how many items
+    the lists of these fields may have, so that a large body with more is refused before it is parsed; the route holds
+    a small body to the limit with `hold_to_limit`. Numbers are the token ids of one text, and no items.
+
+    Raises MissingBodyError, and BadRequestError for a body that is no JSON object or too large.
     """
     text = await request.body()
     if not text or text.isspace():
@@ -92,9 +95,9 @@ def _hold_to_limits(counts: Counts, max_items: Mapping[str, int]) -> None:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Keep the garbage collector from walking again and again over what a parser builds, which is no garbage.
+    """Keep the garbage collector from walking again and again over the parser's values, which are no garbage.
 
-    Only the parser's one thread does this, so no two of them cross.
+    Only the parser's thread switches the collector off and on, so no two switches cross.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -106,8 +109,8 @@ def _without_collections() -> Iterator[None]:
 
 
 def token_ids(value: list[Any], field: str) -> tuple[int, ...]:
-    """A list of ids as one input."""
-    # A million ids are checked in 15 ms at once, and in 80 ms one by one, which finds the wrong one.
+    """A list of token ids as an input of its ids. Raises BadRequestError for anything else in the list."""
+    # The check of the whole list takes 15 ms for a million ids; the loop takes 80 ms, and finds the wrong id.
     if set(map(type, value)) == {int} and min(value) >= 0 and max(value) < _MAX_INT:
         return tuple(value)
     for token_id in value:
@@ -121,7 +124,10 @@ def token_ids(value: list[Any], field: str) -> tuple[int, ...]:
 
 
 def read_inputs(value: Any, field: str, max_items: int) -> Inputs:
-    """One text, one list of ids, or a list of either kind: OpenAI's `input` and TEI's `inputs`. Never empty."""
+    """The inputs in TEI's `inputs`: a text, a list of ids, or a list of either kind. Never empty.
+
+    Raises EmptyInputError for an empty list, text or list of ids, and BadRequestError for anything else.
+    """
     if isinstance(value, str):
         inputs: Inputs = [value]
     elif not isinstance(value, list):

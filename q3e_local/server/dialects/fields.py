@@ -22,7 +22,7 @@ from q3e_local.server.settings import duration_s
 Schema = Mapping[str, Any]
 
 NEVER = -1.0  # as ServiceRequest.keep_alive_s has it: never unload
-# A Go duration is 64 bits of nanoseconds, about 292 years. A longer one means for ever.
+# A Go duration is 64 bits of nanoseconds, about 292 years. A longer time means for ever.
 _KEEP_ALIVE_MAX_S = 2**63 / 1e9
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}

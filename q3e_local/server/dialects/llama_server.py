@@ -1,6 +1,6 @@
 """llama-server's routes, where they do not collide with another dialect's.
 
-Knows llama-server's JSON; hands what is OpenAI's or TEI's by its fields to those.
+Knows llama-server's JSON; a request with the fields of OpenAI or TEI goes to the module of that dialect.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _DETOKENIZE = Body(
 
 
 def routes(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> Routes:
-    """The routes at the root that llama-server's clients use. `embeddings` answers what is OpenAI's."""
+    """The routes at the root that llama-server's clients use. `embeddings` answers requests in OpenAI's form."""
     routes = Routes("llama-server", answer_failure)
     max_items = dict.fromkeys(("content", "input"), settings.max_items)
 
@@ -176,7 +176,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
 
 
 def answer_failure(failure: Failure) -> Response:
-    """llama-server's error object for a failure; TEI's for one of the field that only TEI's clients send here."""
+    """llama-server's error object for a failure; TEI's where the field is wrong that only TEI's clients send."""
     if isinstance(failure.error, BadRequestError) and failure.error.field == "inputs":
         return tei.answer_failure(failure)
     found = failure_object(failure)

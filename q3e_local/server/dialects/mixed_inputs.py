@@ -25,7 +25,7 @@ _SHAPES = "a text, a list of token ids, a list of token ids and texts, or an obj
 
 
 def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, ...] | Mixed]:
-    """The inputs in a value: several if it is a list without a number in it, else one. Never empty.
+    """The inputs in a value: several if the value is a list without a number in it, else a single input. Never empty.
 
     `max_items` is the limit of inputs, and of texts and runs of ids in those that mix both. Raises BadRequestError.
     """
@@ -43,7 +43,7 @@ def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, 
 async def as_inputs(
     request: Request, service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]
 ) -> Inputs:
-    """The inputs with each mixed one as token ids, which have no end token in them unless the client sent it.
+    """The inputs, each mixed input as token ids, without an end token unless the client sent one.
 
     subtle: llama-server gives a list that begins with a text the end token behind that text, in the middle of the
     sequence. Here it stands at the end alone, as it does behind token ids.

@@ -1,6 +1,6 @@
 """Model names on the wire: Ollama's grammar, the short form with a tag, and what is here under a name.
 
-Knows the store and what files say of themselves; what a name means is naming's to say.
+Knows the store and the headers of model files; models/names.py says what a name means.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def short_form(name: str) -> str:
 
 
 def here(name: str, settings: ServerSettings) -> Installed:
-    """The file a name means, which may be one for queries, or of the user's own.
+    """The file that a name means: a model's, a name for queries, an alias or an imported file.
 
     Raises UnknownModelError, ModelNotHereError or ModelFileError.
     """

@@ -1,4 +1,4 @@
-"""Ollama's embedding routes, its errors, and what it has that a server for embeddings has not.
+"""Ollama's embedding routes, the words of its errors, and a refusal for its routes that generate text.
 
 Knows Ollama's JSON; leaves the models on this machine to ollama_models and ollama_pull.
 """
@@ -184,7 +184,7 @@ def failure_object(failure: Failure) -> dict[str, Any]:
 
 
 def _inputs(value: Any, max_items: int) -> list[str]:
-    """The texts; none for what means: only load the model."""
+    """The texts. No text, or an empty one, asks to load the model only."""
     if value is None or value == "":
         return []
     if isinstance(value, str):
@@ -209,7 +209,7 @@ def _max_tokens(fields: Fields, truncate: bool) -> int | None:
 
 @contextmanager
 def _naming(given: str) -> Iterator[None]:
-    """Say that a model is not here in Ollama's words, with the name as it was given."""
+    """Say in Ollama's words that a model is not here, with the name as the client sent it."""
     try:
         yield
     except (UnknownModelError, ModelNotHereError) as error:

@@ -31,7 +31,7 @@ from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
 
 _FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
-_changing = threading.Lock()  # copies and deletes: one must not lose sight of a file the other needs
+_changing = threading.Lock()  # a copy must not record a file that a delete is removing
 
 OLD_NAME: dict[str, Schema] = {"name": TEXT}  # what old clients say for `model`
 NAMED = Body({"model": TEXT}, ("model",), {"model": "demo"}, OLD_NAME)
@@ -108,12 +108,12 @@ async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | Non
 
 
 def hint_of(error: ModelError) -> str:
-    """Which models there are, to put behind Ollama's own words for one that is not."""
+    """Which models there are, as the end of Ollama's sentence about a model that is not here."""
     return f"; {error.hint}" if isinstance(error, UnknownModelError) and error.hint else ""
 
 
 def rfc3339(moment: datetime | None = None) -> str:
-    """A time with fractions and offset; now, where none is given."""
+    """A moment with fractions of a second and an offset; by default the present."""
     return (moment or datetime.now(UTC)).astimezone().isoformat(timespec="microseconds")
 
 
@@ -133,7 +133,7 @@ def listed_models(settings: ServerSettings) -> list[dict[str, Any]]:
     """Ollama's list of the models on this machine, newest file first."""
     found = []
     for name, one in names.listed(settings):
-        with suppress(Q3EError, OSError):  # a file that cannot be read is told of by show, and by q3e-local list
+        with suppress(Q3EError, OSError):  # show, and q3e-local list, say that a file cannot be read
             found.append(_listed(name, one))
     return found
 
@@ -190,7 +190,7 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
         "capabilities": ["embedding"],
         "modified_at": _modified(one),
     }
-    with suppress(UnknownModelError):  # a file of the user's own has no card
+    with suppress(UnknownModelError):  # a file that the user imported has no card
         found["license"] = catalog.resolve(one.name)[0].license
     return found
 
@@ -240,7 +240,7 @@ def _removable(name: str) -> Installed:
 
 
 def _remove(one: Installed) -> None:
-    """Remove a model; a file of ours that has another name here goes on to that one."""
+    """Remove a model. A file that this program downloaded, and that has a second name here, stays under that name."""
     with _changing:
         heir = next(
             (
@@ -251,7 +251,7 @@ def _remove(one: Installed) -> None:
             None,
         )
         if heir is not None and one.origin in installed.OURS:
-            # Forgotten as if it were another's, so that the file stays.
+            # The store deletes no file of an imported model.
             installed.record(replace(one, origin="imported"))
             installed.record(replace(heir, origin=one.origin))
         installed.remove(one.name)

@@ -1,4 +1,4 @@
-"""Ollama's /api/pull: the service's pull, told in lines of JSON as Ollama tells its own.
+"""Ollama's /api/pull: the service's pull, with its progress in lines of JSON.
 
 Knows the statuses Ollama's clients draw bars for; nothing of where a model comes from.
 """
@@ -25,7 +25,7 @@ from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
-if TYPE_CHECKING:  # what pulls is loaded when something is pulled
+if TYPE_CHECKING:  # the module that pulls is loaded at the first pull
     from q3e_local.models.pull import Step
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
         yield _line({"error": f"{_NO_MANIFEST}: {error}"})
     except Q3EError as error:
         yield _line({"error": str(error)})
-    except Exception:  # the status is long sent: a last line is all that can be told
+    except Exception:  # the status was sent long ago: only a last line can say it
         logger.exception("pulling %s failed", name)
         yield _line({"error": "internal error; the server's log says more"})
     finally:
@@ -95,7 +95,7 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
 
 
 def _progress(step: Step, digest: str) -> dict[str, Any]:
-    # Clients draw a bar for what has a digest; making a model of a download has none yet.
+    # Clients draw a bar for each digest. A model that is being converted from a download has none yet.
     named = {"status": f"pulling {digest[7:19]}", "digest": digest}
     line = named if step.what.startswith("downloading") else {"status": step.what}
     return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
@@ -106,7 +106,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
-    """What the progress bar of a client is told it is about."""
+    """The digest and the size of the file that a client draws a progress bar for."""
     with suppress(UnknownModelError):
         card, file = ServedNames(settings).to_pull(name)
         pinned = card.files[file.made_from] if file.made_from is not None else file

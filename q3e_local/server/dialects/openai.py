@@ -93,7 +93,7 @@ class Embeddings:
         self._service, self._settings, self._which, self._notices = service, settings, which, notices
 
     async def answer(self, request: Request, fields: Fields) -> Response:
-        """Embed what a request's fields ask for. `model` in the answer is the name as it came, or the model's own.
+        """Embed the inputs of a request. `model` in the answer is the name that the client sent, else the model's.
 
         Raises BadRequestError, InvalidNameError, and what Service.embed raises.
         """
@@ -140,7 +140,7 @@ def routes(embeddings: Embeddings, settings: ServerSettings, unknown: Notices) -
 
 
 def _wanted(fields: Fields, model: str) -> ServiceRequest:
-    """The service's request with all that OpenAI's fields and ours say, but for the inputs."""
+    """The service's request, with every field of OpenAI's and of ours but the inputs."""
     instruction = fields.text("instruction")
     if instruction is not None and not instruction.strip():
         raise BadRequestError("instruction is empty; leave it out to get the default", "instruction")

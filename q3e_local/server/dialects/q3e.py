@@ -1,8 +1,8 @@
-"""Our own routes, for commands with `--server` and `stop`: what the command line needs that no other dialect has.
+"""Routes under /q3e for the command line, which needs more than any other dialect has.
 
-What a model is and makes of options; how many tokens texts have; of each embedding its tokens and whether its text
-was cut, which text failed, vectors as they are in memory: base64 of little-endian float32 rows. And whether a model
-was loaded, and is really gone.
+`/q3e/embed` answers vectors as they are in memory (base64 of little-endian float32 rows), the tokens of each text and
+whether the text was cut, and which text failed. `/q3e/model` describes a model and what options come to for it,
+`/q3e/tokens` counts tokens, and `/q3e/stop` says whether a model was loaded and has left the memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import to_base64
 
-_WAIT_S = 5.0  # for a model at work; who wants to wait longer asks again
+_WAIT_S = 5.0  # for a model at work; a client that wants to wait longer sends the request again
 # The limits of a model's numbers are the model's, which the service knows.
 _OPTIONS: dict[str, Schema] = {
     "model": TEXT,
@@ -120,7 +120,7 @@ def _wanted(fields: Fields, texts: tuple[str, ...], settings: ServerSettings) ->
 
 
 def answer_failure(failure: Failure) -> Response:
-    """`error`, and what `q3e-local embed` needs to say it as the library would: `index` where one text has failed."""
+    """`error`, with the parts from which `q3e-local embed --server` makes the library's error again."""
     body: dict[str, Any] = {"error": failure.message}
     if isinstance(failure.error, TextError):
         body = {"error": failure.error.message, "index": failure.error.index}

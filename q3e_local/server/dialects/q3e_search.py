@@ -1,4 +1,4 @@
-"""Our own routes over indexes, under /api: what `q3e-local search --json` finds, for programs.
+"""/api/search and /api/indexes: the results of `q3e-local search --json`, for programs.
 
 Knows their JSON, with errors as the other routes under /api have them; nothing of how a search is done.
 """
@@ -30,7 +30,8 @@ from q3e_local.server.local.indexes import Index, Indexes
 from q3e_local.server.service import Service
 
 K_MAX, K = 100, 5
-# Words have no context that bounds them. As long as any question, and looked up in milliseconds.
+# A search by words has no context length that bounds the query. This is longer than any question, and is looked up
+# in milliseconds.
 QUERY_CHARACTERS_MAX = 20_000
 _GLOB_CHARACTERS_MAX = 1_000
 
@@ -95,7 +96,7 @@ def _request(fields: Fields) -> SearchRequest:
         fields.text("instruction"),
         fields.text("path"),
     )
-    # What is wrong is said in every mode, and before a model is loaded.
+    # A wrong task is refused in every mode, and before a model is loaded.
     Prompts().prefix("query", task, instruction)
     if path is not None:
         pattern(path)
@@ -134,7 +135,7 @@ def _body(index: Index, result: SearchResult, with_text: bool) -> dict[str, Any]
 
 
 def _headers(result: SearchResult) -> dict[str, str]:
-    """Those of an embedding answer, as the query was embedded; but for the space, which is that of the hits."""
+    """The headers of an embedding answer, because the query was embedded; the space is that of the hits."""
     space = {"x-q3e-space": result.space.name} if result.space.name else {}
     return (result_headers(result.embedded) if result.embedded else {}) | space
 

@@ -171,7 +171,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
 async def tokenize(
     request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
 ) -> Response:
-    """TEI's answer of /tokenize: the tokens of each text, and of the prompt before it, with what they are."""
+    """TEI's answer of /tokenize: each token of each text, and of the prompt before the text."""
     given = fields.raw("inputs")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list):
@@ -232,7 +232,7 @@ async def _result(
     inputs: Inputs,
     dim: int | None,
 ) -> ServiceResult:
-    """Embed, with `how` saying what is done to the texts."""
+    """Embed. `how` are the fields that say how: truncation and prompt."""
     hold_to_limit(len(inputs), settings.max_items, "inputs")
     how.choice("truncation_direction", "truncation_direction must be Right: texts are cut at their end")
     kind = _kind(how)
@@ -257,7 +257,7 @@ def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
 
 
 def _token(token_id: int, piece: bytes) -> dict[str, Any]:
-    # Where a token stands in the text is not known: the text was normalized before.
+    # The place of a token in the text is not known, because the text was normalized before.
     text, special = piece.decode("utf-8", "replace"), _is_special(piece)
     return {"id": token_id, "text": text, "special": special, "start": None, "stop": None}
 

@@ -25,7 +25,7 @@ class WhichModel:
         self._service, self._settings, self._notices = service, settings, notices
 
     async def of(self, fields: Fields) -> str:
-        """The model that a request names; the server's own if it names none, which the log says once.
+        """The model that a request names, else the server's. The log says once that requests name no model.
 
         Raises BadRequestError for a name that is no text, InvalidNameError, and what `own` raises.
         """
@@ -41,9 +41,9 @@ class WhichModel:
         return (await self._own())[0]
 
     async def _own(self) -> tuple[str, str]:
-        """The first model named at the start, else a loaded one, else the default, else the only one here; and why.
+        """The first model named at the start, else a loaded one, else the default, else the only model here; and why.
 
-        The demo model is never taken unasked: its vectors are for trying commands.
+        The demo model answers by name only: its vectors are for trying commands.
         """
         if self._settings.models:
             return served_as(self._settings.models[0]), "which was named at the start"

@@ -40,7 +40,7 @@ def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: In
         logs.LOGGER.info("listening", extra={"fields": fields})
     else:
         for line in lines:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what a person waits for
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - a person waits for these lines
     if settings.is_public and not settings.api_keys:
         logs.LOGGER.warning(
             "every machine that reaches %s may use this server%s; ask for a key with --api-key or Q3E_API_KEY",
@@ -50,7 +50,7 @@ def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: In
 
 
 def address(settings: ServerSettings, sockets: list[socket.socket]) -> str:
-    """Where these sockets are, as a client is told."""
+    """The address that clients reach these sockets by."""
     if settings.unix_socket is not None:
         return f"unix:{settings.unix_socket}"
     return str(Address("http", settings.host or "0.0.0.0", _port(settings, sockets)))  # noqa: S104 - shown

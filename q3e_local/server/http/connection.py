@@ -77,7 +77,7 @@ class Connection(HttpToolsProtocol):
             self._stall = None
 
     def _abort_when_stalled(self, before: int) -> None:
-        # Closing would first send what is left, which a client that takes nothing holds up for ever.
+        # `close` would first send the rest of the answer, and a client that takes nothing would hold it up for ever.
         if self.transport.get_write_buffer_size() == before:
             self.transport.abort()
         else:

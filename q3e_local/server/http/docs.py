@@ -39,7 +39,7 @@ def docs_routes(document: dict[str, Any], settings: ServerSettings) -> list[Rout
 
     async def docs(request: Request) -> Response:
         model = await asyncio.to_thread(to_try, settings)
-        # The address that reached this page reaches the routes too.
+        # The address in the request for this page reaches the routes too.
         return HTMLResponse(_page(document, _Here(_curl(settings), str(request.base_url).rstrip("/"), model)))
 
     async def openapi(request: Request) -> Response:
@@ -112,7 +112,7 @@ def _field(name: str, schema: dict[str, Any], is_required: bool, inline: Callabl
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """What a value may be, in words, with Markdown around those that are written as they stand."""
+    """What a value may be, in words; values that a client writes as they stand are Markdown code."""
     if "enum" in schema:
         return ", ".join(f"`{one if isinstance(one, str) else orjson.dumps(one).decode()}`" for one in schema["enum"])
     if "oneOf" in schema:
@@ -123,7 +123,7 @@ def _kind(schema: dict[str, Any]) -> str:
 
 
 def _served(example: dict[str, Any], properties: dict[str, Any], model: str) -> dict[str, Any]:
-    """The example with a model that is here. One that is named so that nothing happens to any stays."""
+    """The example with a model that is here. The name `no-such-model`, of a route that deletes, stays."""
     shown = {"model": model, **example} if "model" in properties else dict(example)
     return {
         key: model if key in ("model", "source") and value in _EXAMPLES else value for key, value in shown.items()

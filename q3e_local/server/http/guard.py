@@ -20,7 +20,7 @@ from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, Refusal, Wo
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 
-# As Ollama's, beside what the user adds.
+# Ollama's defaults. The user may add more.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - compared, not bound
 _DEFAULT_ORIGINS = (
     *(f"{scheme}://{host}{port}" for host in _LOCAL_HOSTS for scheme in ("http", "https") for port in ("", ":*")),
@@ -48,7 +48,7 @@ class Guard:
     ) -> None:
         self._app, self._wording = app, wording
         self._max_body_bytes = settings.max_body_bytes
-        # A page cannot reach a Unix socket; and who listens on all addresses is called by names we cannot know.
+        # A page cannot reach a Unix socket, and clients call a server on all addresses by names that it cannot know.
         self._checks_host = settings.unix_socket is None and not settings.is_public
         self._origins = _Origins((*_DEFAULT_ORIGINS, *settings.origins))
         self._keys = [_digest(key.encode("ascii")) for key in settings.api_keys]
@@ -131,7 +131,8 @@ class Guard:
             return []
         text = origin.decode("latin-1")
         host = headers.first(b"host").decode("latin-1")
-        # A page of ours. On a public address a name could have been rebound to us, so it has to be one of ours too.
+        # A page that this server sent. On a public address, a foreign name may have been rebound to this machine, so
+        # the name has to be a name of this machine too.
         if text in (f"http://{host}", f"https://{host}") and self._is_own(host.encode("latin-1"), scope):
             return [(b"vary", b"Origin")]
         if not self._origins.allow(text):
@@ -149,7 +150,7 @@ class Guard:
         found = False
         for candidate in (given.strip(), headers.first(b"x-api-key").strip()):
             digest = _digest(candidate)
-            for key in self._keys:  # all of them, whichever fits: the time tells nothing
+            for key in self._keys:  # every key, so that the time does not say which one fits
                 found |= hmac.compare_digest(digest, key)
         return found
 
@@ -187,7 +188,7 @@ class Guard:
 
 
 class _Held:
-    """The bytes of one body, counted with those of all."""
+    """The bytes of a request's body, counted with the bytes of all bodies."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard, self._n_bytes = guard, 0
@@ -231,7 +232,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body as one message, then whatever the connection says: that it is gone."""
+    """The body as one message, then the connection's messages, of which only the end is left."""
     given = False
 
     async def replayed() -> Message:
@@ -259,7 +260,7 @@ async def _preflight(send: Send, headers: RequestHeaders, cors: Headers) -> None
     if headers.first(b"access-control-request-method"):
         answer += [
             (b"access-control-allow-methods", _METHODS),
-            # Whatever the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin is what decides.
+            # Every header that the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin decides.
             (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else b"*"),
             (b"access-control-max-age", b"43200"),
         ]

@@ -1,6 +1,7 @@
 """The requests that are being worked on, and their end when there is no more time for them: `Running`.
 
-Knows ASGI and tasks; nothing of who says when it is over.
+uvicorn's timeout_graceful_shutdown cancels tasks too, but then a client gets a bare 500, and the log a traceback.
+Knows ASGI and tasks; nothing of who says when there is no more time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _LINES = b"application/x-ndjson"
 
 
 class Request:
-    """One of them. `is_read` once its body has come; answer it through `send`."""
+    """A request that is being worked on. `is_read` is set once its body has come; its answer goes through `send`."""
 
     def __init__(self, send: Send) -> None:
         self.is_read = False
@@ -29,7 +30,7 @@ class Request:
 
     @property
     def can_be_told(self) -> bool:
-        """Whether an error would still reach the client: nothing was answered yet, or line after line is."""
+        """Whether an error would still reach the client: the answer has not begun, or comes line after line."""
         return not self._begun or self._in_lines
 
     async def send(self, message: Message) -> None:
@@ -41,7 +42,7 @@ class Request:
         await self._send(message)
 
     async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: Headers) -> None:
-        """Answer that it was given up."""
+        """Answer that the request was given up."""
         body = wording(scope["path"], _GIVEN_UP)
         if not self._begun:
             await answer(scope, receive, self._send, _GIVEN_UP, body, cors, is_read=self.is_read)
@@ -50,7 +51,7 @@ class Request:
 
 
 class Running:
-    """The requests being worked on, each by its own task. `len` is how many."""
+    """The requests that are being worked on, each by a task. `len` counts them."""
 
     def __init__(self, wording: Wording) -> None:
         self._wording = wording
@@ -61,7 +62,7 @@ class Running:
 
     @asynccontextmanager
     async def one(self, scope: Scope, receive: Receive, send: Send, cors: Headers) -> AsyncIterator[Request]:
-        """Count the request that the block works on; the block is ended when it is given up."""
+        """Count the request that the block works on. Giving the request up cancels the block."""
         task = asyncio.current_task()
         assert task is not None
         request = self._requests[task] = Request(send)
@@ -76,7 +77,7 @@ class Running:
             del self._requests[task]
 
     def give_up(self) -> None:
-        """End the work on every request that can still be told so: 503, and when to come back."""
+        """End the work on every request whose client an error still reaches: 503, and when to come back."""
         for task, request in self._requests.items():
             if request.can_be_told and not request.given_up:
                 request.given_up = True

@@ -54,7 +54,7 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
 
 
 def close_taking(sockets: list[socket.socket]) -> list[socket.socket]:
-    """Close them, and answer the connections that had been made and not accepted: those would be reset."""
+    """Close the sockets, and return the connections that no one had accepted yet, which closing would reset."""
     taken = []
     for one in sockets:
         with suppress(OSError):  # nobody waits any more
@@ -65,7 +65,7 @@ def close_taking(sockets: list[socket.socket]) -> list[socket.socket]:
 
 
 def close(sockets: list[socket.socket], unix_socket: Path | None) -> None:
-    """Close them, and take the Unix socket's file away if it is still ours."""
+    """Close the sockets, and remove the Unix socket's file."""
     for one in sockets:
         one.close()
     if unix_socket is not None:
@@ -76,7 +76,7 @@ def _all_addresses(port: int) -> socket.socket:
     try:
         if socket.has_dualstack_ipv6():
             return _bound(socket.AF_INET6, ("::", port), dual=True)
-        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - asked for
+        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - the user wants all addresses
     except OSError as error:
         raise _refused(error, _ALL, port) from None
 
@@ -85,7 +85,7 @@ def _bound(family: int, where: tuple[object, ...], dual: bool = False) -> socket
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # A server that was just stopped must not keep the next one from its port.
+            # The port of a server that has just stopped is free for the next server at once.
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -133,7 +133,10 @@ def _unix(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Take away what a killed server left; leave a living one's, and every other file."""
+    """Remove the socket file of a server that was killed.
+
+    Raises ListenError for the socket of a server that runs, and for a file that is no socket.
+    """
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -43,7 +43,7 @@ class Seen:
 
 
 class Watch:
-    """The app, with every request told to `observers` once it is over."""
+    """The app. Every `observer` is called with each request once it is over."""
 
     def __init__(self, app: App, observers: Sequence[Callable[[Seen], None]]) -> None:
         self._app, self._observers = app, tuple(observers)
@@ -112,7 +112,7 @@ def set_up(form: str, explain: bool = False) -> None:
         logger.setLevel(level)
         logger.propagate = False
     logging.getLogger("q3e_local.settings").setLevel(logging.INFO if explain else logging.WARNING)
-    # llama.cpp's own remarks on what is meant to be so.
+    # llama.cpp remarks on settings that are meant to be so.
     logging.getLogger("q3e_local.llama").setLevel(logging.WARNING)
 
 

@@ -38,7 +38,7 @@ _GAUGES = {"n_queued": ("q3e_queue_length", "Requests that wait.")}
 
 
 class Metrics:
-    """What is counted for one server: what is observed, and what its service and others count themselves."""
+    """The counters of a server: of the requests that it observes, and those that its service and `others` keep."""
 
     def __init__(self, service: Any, *others: Any) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -63,7 +63,7 @@ class Metrics:
             self._tokens.inc(seen.n_tokens)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def route(self, app: App) -> App:
@@ -87,7 +87,7 @@ class _Route:
 
 
 class _ServiceCollector:
-    """Reads the service when it is asked. A service that does not count something has no such metric."""
+    """Reads the service at each scrape. A service that lacks a counter has no such metric."""
 
     def __init__(self, service: Any, *others: Any) -> None:
         self._service, self._others = service, others

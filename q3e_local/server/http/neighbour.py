@@ -1,6 +1,6 @@
-"""Who has the port that we wanted: one short question over HTTP.
+"""Which program has the port that a server wants: one short request over HTTP.
 
-Knows how two programs answer at their root; nothing of sockets that are ours.
+Knows how q3e-local and Ollama answer at their root; nothing of listening.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def who_listens(host: str, port: int) -> str | None:
     with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/", headers={"Connection": "close"})
         answer = connection.getresponse()
-        # Ours has a name in every answer, one that asks for a key too.
+        # A q3e-local server says its name in every answer, in a refusal without a key too.
         if answer.getheader("server", "").startswith("q3e-local/"):
             return "q3e-local"
         if answer.read(100).startswith(b"Ollama is running"):

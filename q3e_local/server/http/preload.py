@@ -1,4 +1,4 @@
-"""The models that a server was told to load at its start, and `/health` until they are there.
+"""The models that a server loads at its start, and `/health` until they are in memory.
 
 Knows the service's `load` and what llama-server answers while it loads; nothing of how models are loaded.
 """
@@ -17,13 +17,13 @@ _RETRY_AFTER_S = b"1"
 
 
 class Preload:
-    """Loads `models` one after the other. Requests that need them meanwhile wait for the load, as for any other."""
+    """Loads `models` one after the other. A request that needs one of them meanwhile waits for the load."""
 
     def __init__(self, service: Service, models: Sequence[str]) -> None:
         self._service, self._left = service, list(models)
 
     async def load(self) -> None:
-        """Load them all. Raises what loading the first that fails raises."""
+        """Load all models. Raises what Service.load raises for the first model that fails."""
         while self._left:
             logs.LOGGER.info("loading %s, asked for at the start", self._left[0])
             await self._service.load(self._left[0], None)

@@ -48,5 +48,5 @@ class Signals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)
         if len(self._received) > 2:
-            os._exit(self.exit_code)  # the workers end by themselves when nobody is at the other end of their pipes
+            os._exit(self.exit_code)  # a worker ends by itself when nobody is at the other end of its pipe
         self.on_signal()
