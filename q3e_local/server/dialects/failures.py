@@ -34,7 +34,7 @@ from q3e_local.server.errors import (
     WorkerDiedError,
 )
 
-Kind = Literal[
+FailureKind = Literal[
     "text too long",
     "text",
     "empty input",
@@ -59,7 +59,7 @@ Kind = Literal[
 ]
 
 # The first row that fits counts.
-_TABLE: tuple[tuple[type[Exception], Kind, int], ...] = (
+_TABLE: tuple[tuple[type[Exception], FailureKind, int], ...] = (
     (TextTooLongError, "text too long", 400),
     (TextError, "text", 400),
     (EmptyInputError, "empty input", 400),
@@ -90,7 +90,7 @@ class Failure:
     `error` is None for a request that was turned away before a route saw it.
     """
 
-    kind: Kind
+    kind: FailureKind
     status: int
     message: str
     retry_after_s: int | None = None

@@ -145,7 +145,16 @@ class Fields:
 
         None: leave it as it is; 0: unload afterwards; NEVER: do not unload.
         """
-        return keep_alive_s(self.raw(key))
+        value, seconds = self.raw(key), None
+        if value is None:
+            return None
+        if isinstance(value, str):
+            seconds = duration_s(value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            seconds = float(value)
+        if seconds is None:
+            raise self._wrong(key, f"{self.name(key)} must be seconds or a duration such as 10m, 1h30m, 0 or -1s")
+        return seconds if 0 <= seconds <= _KEEP_ALIVE_MAX_S else NEVER
 
     def log_unknown(self, path: str, notices: Notices) -> None:
         """Log once each field that the route at `path` does not have: a misspelt name is found in the log."""
@@ -167,20 +176,6 @@ class Fields:
 
     def _wrong(self, key: str, message: str) -> BadRequestError:
         return BadRequestError(message, self.name(key))
-
-
-def keep_alive_s(value: Any) -> float | None:
-    """The seconds of a `keep_alive` as it came: None, 0, NEVER or more. Raises BadRequestError for anything else."""
-    if value is None:
-        return None
-    seconds = None
-    if isinstance(value, str):
-        seconds = duration_s(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-    if seconds is None:
-        raise BadRequestError("keep_alive must be seconds or a duration such as 10m, 1h30m, 0 or -1s", "keep_alive")
-    return seconds if 0 <= seconds <= _KEEP_ALIVE_MAX_S else NEVER
 
 
 def field_name(name: str) -> str:

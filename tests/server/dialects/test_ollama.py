@@ -31,7 +31,7 @@ from q3e_local.models import installed
 from q3e_local.models.installed import Installed
 from q3e_local.models.own_names import Alias
 from q3e_local.models.pull import Step
-from q3e_local.server.dialects.fields import NEVER, keep_alive_s
+from q3e_local.server.dialects.fields import KEEP_ALIVE, NEVER, Body, Fields
 from q3e_local.server.dialects.names import checked, short_form
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 
@@ -496,6 +496,10 @@ def test_a_file_the_server_was_started_with_has_a_name(tiny_gguf: Callable[..., 
 
 
 # Values
+
+
+def keep_alive_s(value: object) -> float | None:
+    return Fields({"keep_alive": value}, Body({"keep_alive": KEEP_ALIVE})).keep_alive_s()
 
 
 @pytest.mark.parametrize(

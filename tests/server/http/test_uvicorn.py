@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from q3e_local.server.http.connection import Connection
 
-TRIED = ("0.32", "0.54")  # the oldest and the newest
+TRIED = ("0.32.1", "0.54")  # the oldest and the newest
 # httptools.HttpRequestParser calls these of the object that it is made with.
 OF_THE_PARSER = {"on_message_begin", "on_url", "on_header", "on_headers_complete"}
 
