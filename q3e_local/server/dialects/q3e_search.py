@@ -90,16 +90,13 @@ def _request(fields: Fields) -> SearchRequest:
     query = fields.text("query")
     if query is None or not query.strip():
         raise BadRequestError("query is required, a text", "query")
-    k, task, instruction, path = (
-        fields.integer("k"),
-        fields.text("task"),
-        fields.text("instruction"),
-        fields.text("path"),
-    )
+    k = fields.integer("k")
+    task, instruction = fields.text("task"), fields.text("instruction")
     # A wrong task is refused in every mode, and before a model is loaded.
     Prompts().prefix("query", task, instruction)
+    path = fields.text("path")
     if path is not None:
-        pattern(path)
+        pattern(path)  # raises OptionError for a wrong pattern, before a model is loaded
     return SearchRequest(
         query,
         K if k is None else k,
