@@ -122,9 +122,9 @@ def _leave(code: int) -> NoReturn:
 class _Serving:
     """A uvicorn server, from its first connection to its last.
 
-    uvicorn's `startup`, `main_loop` and `shutdown` do what they do. Its `serve` is not used, because it takes the
-    signals, and because it closes the listening sockets first: a client that comes while requests are finished would
-    find nobody there instead of being told to come back.
+    uvicorn's `startup`, `main_loop` and `shutdown` are called as they are. uvicorn's `serve` is not, because `serve`
+    takes the signals, and closes the listening sockets first: a client that comes while requests are finished would
+    be refused its connection, where here it gets a 503 that says when to come back.
     """
 
     def __init__(self, config: uvicorn.Config, guard: Guard, signals: Signals, stop_s: float) -> None:
@@ -173,21 +173,21 @@ class _Serving:
     async def _close(self, sockets: list[socket.socket]) -> None:
         await self._stop_listening(sockets)
         # A request that is on its way is refused too: uvicorn's shutdown would close its connection unanswered.
-        await self._until(lambda: not any(one.awaits_request for one in self._connections()), _LAST_S)
+        await self._until(lambda: not any(each.awaits_request for each in self._connections()), _LAST_S)
         closing = asyncio.ensure_future(self._server.shutdown(sockets))
         await self._until(closing.done, _FLUSH_S)
-        for one in self._connections():
-            one.transport.abort()  # the client does not take its answer, and uvicorn would only cancel tasks
+        for connection in self._connections():
+            connection.transport.abort()  # the client does not take its answer, and uvicorn would only cancel tasks
         await closing
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         # subtle: the loop gives up its listeners a turn later than it accepts for the last time, and a client that
         # connects between the two would be reset. So copies of the sockets stay open until all clients are taken.
-        kept = [one.dup() for one in sockets]
+        kept = [each.dup() for each in sockets]
         for listener in self._server.servers:
             listener.close()
-        for one in sockets:
-            one.close()
+        for each in sockets:
+            each.close()
         await asyncio.sleep(0.01)
         loop = asyncio.get_running_loop()
         for client in listen.close_taking(kept):
