@@ -46,7 +46,7 @@ INSIDE = {
         "commands jobs",
         "*",
     ],
-    "search": ["database", "*", "indexing"],
+    "search": ["places", "database", "*", "indexing"],
     "server": ["errors settings", "service served_names", "workers", "local", "dialects http", "app", "run *"],
 }
 # Who may import what is not ours and not Python's.

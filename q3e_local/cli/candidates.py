@@ -66,7 +66,7 @@ def _installed() -> Iterable[tuple[str, str]]:
 
 
 def _indexes() -> Iterable[tuple[str, str]]:
-    from q3e_local.search.database.places import names
+    from q3e_local.search.places import names
 
     return [(name, "index") for name in names()]
 

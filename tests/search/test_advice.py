@@ -16,7 +16,7 @@ from command import run, write
 import q3e_local
 from q3e_local import DEFAULT_MODEL, VectorIndex
 from q3e_local.errors import SpaceMismatchError
-from q3e_local.search.database.places import quoted
+from q3e_local.search.places import quoted
 
 NOTES = {"cat.txt": "The neighbour fed the cat. It was grey.", "plan.txt": "We plant beans in May."}
 

@@ -10,7 +10,7 @@ from command import write
 from indexed_folder import Held, counts, never
 
 from q3e_local.errors import IndexFileError, InputError
-from q3e_local.search.database.places import existing
+from q3e_local.search.places import existing
 
 
 def test_only_what_lies_below_the_folders_given_can_go(world, tmp_path):

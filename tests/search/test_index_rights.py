@@ -11,8 +11,8 @@ import pytest
 from made_indexes import SPACE, chunks, vectors
 from paths import TESTS
 
+from q3e_local.search import places as locate
 from q3e_local.search.database import Database
-from q3e_local.search.database import places as locate
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")

@@ -16,10 +16,10 @@ from indexed_folder import Held, counts, many
 import q3e_local
 from q3e_local import VectorIndex
 from q3e_local.errors import IndexFileError, OptionError
-from q3e_local.search.database.places import alone
 from q3e_local.search.documents import space_of
 from q3e_local.search.indexing.folders import index_folders
 from q3e_local.search.indexing.tally import Tally
+from q3e_local.search.places import alone
 
 
 @pytest.mark.parametrize("n_before", [1, 5, 16])

@@ -31,7 +31,7 @@ from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say, say_over
 from q3e_local.cli.writing.show import from_here, print_json, visible
 from q3e_local.errors import InputError, OptionError, Q3EError
-from q3e_local.search.database.places import files_of, locate
+from q3e_local.search.places import files_of, locate
 from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:

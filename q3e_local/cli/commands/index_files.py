@@ -30,7 +30,7 @@ from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.search.database.places import (
+from q3e_local.search.places import (
     DEFAULT_NAME,
     SUFFIX,
     alone,

@@ -17,7 +17,7 @@ from q3e_local.cli.option_groups import group
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
-from q3e_local.search.database.places import quoted
+from q3e_local.search.places import quoted
 
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel

@@ -22,8 +22,8 @@ from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.models.catalog import DEFAULT_MODEL
-from q3e_local.search.database.places import existing, option_of
 from q3e_local.search.dates import moment
+from q3e_local.search.places import existing, option_of
 
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel

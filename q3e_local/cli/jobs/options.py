@@ -27,7 +27,7 @@ from q3e_local.cli.option_groups import Command, Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import MissingPackageError
-from q3e_local.search.database.places import SUFFIX, existing
+from q3e_local.search.places import SUFFIX, existing
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 SYMMETRIC = [name for name, task in TASKS.items() if task.symmetric]

@@ -15,7 +15,7 @@ import apsw
 
 from q3e_local import sqlite
 from q3e_local.errors import IndexFileError, NotEnoughDiskError
-from q3e_local.search.database.places import option_of
+from q3e_local.search.places import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384

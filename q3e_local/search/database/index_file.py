@@ -19,7 +19,7 @@ from q3e_local.search.database import chunk_table, code_table, schema
 from q3e_local.search.database.bit_scan import Codes, Rounded
 from q3e_local.search.database.connection import BUSY_S, Connection, has_bytes
 from q3e_local.search.database.pages import page_bytes
-from q3e_local.search.database.places import rebuild_command
+from q3e_local.search.database.rebuilding import rebuild_command
 from q3e_local.search.database.records import IndexSpace
 
 _COMPACT_MS = 2_000  # to wait for readers: the file gets smaller without us when the last of them has ended

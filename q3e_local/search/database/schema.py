@@ -13,8 +13,8 @@ from pathlib import Path
 import apsw
 
 from q3e_local.errors import IndexFileError
-from q3e_local.search.database.places import option_of
 from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.places import option_of
 
 APPLICATION_ID = 0x71336521  # "q3e!", by which `file` and we know an index
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from q3e_local.reading.walk import FoundFile, Skipped, walk
-from q3e_local.search.database.places import files_of, option_of, quoted
 from q3e_local.search.database.records import FileRecord
+from q3e_local.search.places import files_of, option_of, quoted
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import IndexFileError, InputError, OptionError
 from q3e_local.reading.limits import Limits
 from q3e_local.search.database import Database
-from q3e_local.search.database.places import alone, is_there
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.indexing.changes import changes
 from q3e_local.search.indexing.chunking import CHUNK_TOKENS
 from q3e_local.search.indexing.file_reader import FileReader, recipe_of, still_to_read
 from q3e_local.search.indexing.file_vectors import IndexProgress, embed_files
 from q3e_local.search.indexing.tally import Tally
+from q3e_local.search.places import alone, is_there
 
 Load = Callable[[IndexSpace | None], tuple[TextModel, IndexSpace]]
 """Answers a model and the space of what it embeds. Is called with the space of the index, or None for a new one."""

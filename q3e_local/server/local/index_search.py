@@ -12,9 +12,9 @@ from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.models.installed import is_known
 from q3e_local.search.ask import Question
-from q3e_local.search.database.places import option_of
 from q3e_local.search.database.records import Filters, IndexSpace
 from q3e_local.search.hits import Found, Mode
+from q3e_local.search.places import option_of
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult

@@ -22,9 +22,9 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
-from q3e_local.search.database.places import SUFFIX, existing, names, option_of, quoted
 from q3e_local.search.database.records import Facts, IndexSpace
 from q3e_local.search.hits import Found
+from q3e_local.search.places import SUFFIX, existing, names, option_of, quoted
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
 from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings

@@ -12,15 +12,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from q3e_local import files
 from q3e_local.errors import IndexFileError, OptionError, OutputError
 from q3e_local.folders import data_folder
 from q3e_local.wording.spelling import either, nearest
-
-if TYPE_CHECKING:
-    from q3e_local.search.database.records import IndexSpace
 
 DEFAULT_NAME = "default"
 SUFFIX = ".q3e"
@@ -102,21 +98,6 @@ def option_of(path: Path) -> str:
     if path.parent != indexes_folder().absolute() or path.suffix != SUFFIX or not _NAME.fullmatch(path.stem):
         return f" --db {quoted(path)}"
     return "" if path.stem == DEFAULT_NAME else f" --name {path.stem}"
-
-
-def rebuild_command(path: Path, own: IndexSpace, wanted: IndexSpace) -> str:
-    """The command that gives an index of one space the vectors of another.
-
-    For vectors with an instruction it is a call from Python, because the command line indexes bare texts.
-    """
-    if wanted.prefix:
-        arguments = f"{str(path)!r}, embedder, {wanted.dim}, task=task, instruction=instruction"
-        return f"q3e_local.search.indexing.rebuild.rebuild({arguments})"
-    command = f"q3e-local index rebuild{option_of(path)}"
-    if own.digest != wanted.digest or own.dim == wanted.dim:
-        command += f" -m {quoted(wanted.model)}"
-    # Without -d, another model would make vectors of all its numbers.
-    return command + (f" -d {wanted.dim}" if (own.digest, own.dim) != (wanted.digest, wanted.dim) else "")
 
 
 def quoted(argument: str | Path) -> str:
