@@ -274,7 +274,12 @@ def opened(tmp_path, clock) -> Iterator[Callable[..., SqliteCache]]:
 def statements(cache: SqliteCache) -> list[str]:
     """What SQLite is asked from now on; the list grows."""
     seen: list[str] = []
-    cache._file.connection().set_trace_callback(lambda sql: seen.append(sql.split()[0]))
+
+    def see(cursor: object, sql: str, values: object) -> bool:
+        seen.append(sql.split()[0])
+        return True
+
+    cache._file.connection().exec_trace = see
     return seen
 
 
