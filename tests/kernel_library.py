@@ -117,9 +117,9 @@ from dataclasses import asdict
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 import q3e_local
-from q3e_local.llama import kernel_library
+from q3e_local.llama.kernels import library
 if sys.argv[1]:
-    kernel_library.LIBRARY = Path(sys.argv[1])
+    library.LIBRARY = Path(sys.argv[1])
 with q3e_local.load("demo") as embedder:
     vectors = embedder.embed_documents(["a text", "another"]).vectors
     chosen, taken = asdict(embedder.engine.kernels), asdict(embedder.engine.kernels_taken)

@@ -103,7 +103,7 @@ class EndsInKernels(WithAvx2):
 class FailsLoading(NativeLooks):
     def llama(self) -> list[Finding]:
         sys.modules["q3e_local.llama.binding"] = None
-        del llama.native
+        del llama.binding
         return super().llama()
 
 

@@ -631,7 +631,7 @@ def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub: Hub) 
 
 def test_finding_loads_no_library_that_costs_time() -> None:
     script = (
-        "import sys; from q3e_local import download; from q3e_local.models.catalog import cards\n"
+        "import sys; from q3e_local.models import download; from q3e_local.models.catalog import cards\n"
         "[download.find(file) for card in cards().values() for file in card.files.values()]\n"
         "print(*{'huggingface_hub', 'httpx2', 'filelock'} & set(sys.modules))"
     )
@@ -792,7 +792,7 @@ def test_a_file_without_a_pin_is_not_downloaded(wrong: dict[str, Any]) -> None:
 
 FETCH = """
 import sys
-from q3e_local import download
+from q3e_local.models import download
 from q3e_local.models.card import ModelFile
 repo, revision, file, size, sha256, source = sys.argv[1:]
 print(download.fetch(ModelFile("q", file, repo, revision, int(size), sha256), source=source))

@@ -348,9 +348,9 @@ def test_two_builds_at_once_leave_one_whole_library(tmp_path: Path, project: Pat
 
 WHO = """
 from pathlib import Path
-from q3e_local.llama import kernel_library, kernels
-kernel_library.LIBRARY = Path({!r})
-print(kernels.chosen())
+from q3e_local.llama.kernels import in_use, library
+library.LIBRARY = Path({!r})
+print(in_use.chosen())
 """
 
 
