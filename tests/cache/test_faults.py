@@ -468,9 +468,22 @@ def test_a_file_that_another_process_took_away_is_begun_anew(opened, path, caplo
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
-def test_a_file_that_goes_while_it_is_measured_counts_nothing(path, monkeypatch):
-    monkeypatch.setattr(Path, "exists", lambda self: True)  # it was there a moment ago
-    assert file.CacheFile(path).n_bytes() == 0
+def test_a_file_that_goes_while_it_is_measured_counts_nothing(opened, path, monkeypatch):
+    cache = opened()
+    put(cache)
+    beside = Path(f"{path}-wal")
+    n_bytes = path.stat().st_size + beside.stat().st_size + Path(f"{path}-shm").stat().st_size
+    assert cache.stats().n_bytes == n_bytes
+    stat = Path.stat
+
+    def gone(self, **options):
+        if self == beside:
+            raise FileNotFoundError(self)
+        return stat(self, **options)
+
+    n_beside = stat(beside).st_size
+    monkeypatch.setattr(Path, "stat", gone)
+    assert cache.stats().n_bytes == n_bytes - n_beside
 
 
 def test_of_two_that_find_the_damage_only_the_first_sets_the_file_aside(opened, path):
