@@ -71,8 +71,9 @@ def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
     )
     if kernels := facts["kernels"]:
         click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
-    headings = ["texts", "tokens", "in a call", "tokens/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "peak memory"]
-    print_boxed(headings, map(_row, cells), n_left=1)
+    # Long headings take two lines, so that a terminal of 80 columns has room for all figures.
+    headings = ["texts", "tokens", "in a\ncall", "tokens/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "peak\nmemory"]
+    print_boxed(headings, map(_row, cells), n_left=1, padding=(0, 0, 0, 1))
     if kernels:
         taken = [sum(getattr(cell.kernels, kind) for cell in cells) for kind in ("products", "attentions")]
         click.echo("our kernels computed {:,} matrix products and {:,} attentions of it".format(*taken))
