@@ -3,7 +3,7 @@
 A test starts a process where its code, a fixture that it uses, or a helper in tests/ that one of these calls names a
 module or a class that starts processes. Commands of the program that start processes cannot be seen in the code of a
 test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks the marker
-fails. Files with 4 s of CPU time or more are listed as slow.
+fails. Files and tests with 4 s of CPU time or more are listed as slow.
 """
 
 from __future__ import annotations
@@ -27,28 +27,34 @@ STARTERS = {
     "LocalService", "quantize",
 }  # fmt: skip
 # Small programs that libraries ask about the machine, once: they cost nothing.
-_HARMLESS = ("lscpu", "uname")
+_HARMLESS = ("lscpu", "uname", "fc-list")
 
-# Files whose tests call commands or scripts that start processes.
+# Files, and single tests, that call commands or scripts that start processes.
 FILES = {
     "checks/test_bench.py",
     "checks/test_doctor.py",
     "checks/test_tune.py",
+    "cli/test_help.py::test_what_it_says_to_start_with_works_on_a_machine_with_nothing",
     "cli/test_serve.py",
     "convert/test_quantize.py",
     "llama/kernels/test_build.py",
+    "models/test_hub.py::test_a_mirror_may_be_given_without_a_scheme",
+    "models/test_names.py::test_what_measures_a_model_knows_it_by_all_its_names",
     "reading/test_office.py",
     "scripts/test_bench_kernels.py",
+    "scripts/test_bench_lengths.py",
     "scripts/test_compare_peers.py",
     "scripts/test_install.py",
+    "scripts/test_make_model.py::test_it_prints_the_lines_of_the_card",
     "scripts/test_session.py",
     "server/local/test_service.py",
     "test_readme.py",
     "test_tour.py",
 }
 
-# Files that take 4 s of CPU time or more without any process.
+# Files, and single tests, that take 4 s of CPU time or more without any process.
 SLOW = {
+    "cache/test_cache.py",
     "cache/test_embedder.py",
     "cache/test_faults.py",
     "cache/test_redis.py",
@@ -65,8 +71,10 @@ SLOW = {
     "models/test_demo.py",
     "models/test_download.py",
     "reading/test_broken.py",
+    "reading/test_records.py::test_chinese_far_behind_the_beginning_of_a_file_is_found",
     "reading/test_sections.py",
     "scripts/test_compare.py",
+    "scripts/test_make_synthetic.py",
     "search/test_chunking.py",
     "search/test_database.py",
     "search/test_indexing.py",
@@ -74,6 +82,7 @@ SLOW = {
     "search/test_query_words.py",
     "search/test_ranking.py",
     "search/test_vector_index.py",
+    "server/dialects/test_counting.py",
     "server/dialects/test_large_bodies.py",
     "server/local/test_tokenizing.py",
     "server/test_bodies.py",
@@ -85,7 +94,7 @@ _reaches: dict[object, bool] = {}
 def mark(items: list[pytest.Item]) -> None:
     """Put the markers `process` and `slow` on the tests that they are meant for."""
     for item in items:
-        if _name(item.path) in SLOW:
+        if not SLOW.isdisjoint(_names_of(item)):
             item.add_marker("slow")
         if isinstance(item, pytest.Function) and _starts_processes(item):
             item.add_marker("process")
@@ -100,8 +109,13 @@ def _name(path: Path) -> str:
     return path.relative_to(TESTS).as_posix()
 
 
+def _names_of(item: pytest.Item) -> tuple[str, str]:
+    """The file of a test, and the test without its parameters."""
+    return _name(item.path), f"{_name(item.path)}::{item.name.partition('[')[0]}"
+
+
 def _starts_processes(item: pytest.Function) -> bool:
-    if _name(item.path) in FILES:
+    if not FILES.isdisjoint(_names_of(item)):
         return True
     fixtures = [
         found.func for name in item.fixturenames for found in item._fixtureinfo.name2fixturedefs.get(name, ())
