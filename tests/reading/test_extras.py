@@ -14,7 +14,7 @@ from command import run
 from paths import ROOT
 
 from q3e_local.errors import MissingPackageError
-from q3e_local.reading import Found, Skipped, extras, kinds, office, read, walk
+from q3e_local.reading import FoundFile, Skipped, extras, kinds, office, read, walk
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 INSTALL = "; install it with: pip install 'q3e-local[documents]'"
@@ -77,7 +77,7 @@ def test_old_documents_need_the_package_of_what_they_are_converted_to(
     path.write_bytes(b"\xd0\xcf\x11\xe0")
     module = sys.modules["q3e_local.reading.walk"]  # the name in the package is the function
     monkeypatch.setattr(module, "program", lambda: Path("soffice"))
-    assert [type(one) for one in walk([path])] == [Found]
+    assert [type(one) for one in walk([path])] == [FoundFile]
     hide(monkeypatch, "docx")
     assert list(walk([path])) == [Skipped(path, "reading Word documents needs python-docx" + INSTALL)]
 
@@ -88,7 +88,7 @@ def test_text_markdown_and_code_need_no_extra(name: str, tmp_path: Path, monkeyp
     path.write_bytes(made_files.FILES[name]())
     hide(monkeypatch, *(module for module, _ in WITHOUT.values()))
     assert read(path).text
-    assert [one.path for one in walk([path]) if isinstance(one, Found)] == [path]
+    assert [one.path for one in walk([path]) if isinstance(one, FoundFile)] == [path]
 
 
 def test_index_skips_such_files_with_the_sentence_and_keeps_what_it_has_of_them(
