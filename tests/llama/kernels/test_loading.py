@@ -342,19 +342,19 @@ def test_another_name_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatc
 
 _TOGETHER = """
 import threading
-from q3e_local.llama import kernels
+from q3e_local.llama.kernels import in_use
 start, found = threading.Barrier(8), []
 def choose():
     start.wait()
-    found.append(kernels.chosen())
+    found.append(in_use.chosen())
 threads = [threading.Thread(target=choose) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-together = kernels.counts()
-kernels.use(None)
-kernels._chosen = None
-kernels.chosen()
-print(len(set(map(id, found))), together == kernels.counts().since(together))
+together = in_use.counts()
+in_use.use(None)
+in_use._chosen = None
+in_use.chosen()
+print(len(set(map(id, found))), together == in_use.counts().since(together))
 """
 
 
