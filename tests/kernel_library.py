@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from q3e_local.llama.kernels import library as kernel_library
+from q3e_local.llama.kernels import compiled as kernel_library
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 # How a variant of a library of `with_variants` multiplies float32 weights; other operations it leaves to llama.cpp.
@@ -117,9 +117,9 @@ from dataclasses import asdict
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 import q3e_local
-from q3e_local.llama.kernels import library
+from q3e_local.llama.kernels import compiled
 if sys.argv[1]:
-    library.LIBRARY = Path(sys.argv[1])
+    compiled.LIBRARY = Path(sys.argv[1])
 with q3e_local.load("demo") as embedder:
     vectors = embedder.embed_documents(["a text", "another"]).vectors
     chosen, taken = asdict(embedder.engine.kernels), asdict(embedder.engine.kernels_taken)

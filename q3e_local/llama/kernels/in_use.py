@@ -1,6 +1,6 @@
 """Which kernels compute on the CPU in this process: a variant of ours that is proved sound, or llama.cpp's own.
 
-Chooses once, and says why. Knows nothing of models, nor of what is in the library's file (kernel_library.py).
+Chooses once, and says why. Knows nothing of models, nor of what is in the library's file (compiled.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from q3e_local import machine
 from q3e_local.errors import OptionError
 from q3e_local.llama import binding, proved
-from q3e_local.llama.kernels import library as kernel_library
+from q3e_local.llama.kernels import compiled as kernel_library
 from q3e_local.llama.kernels.choice import OFF, VARIABLE, Kernels, Taken, wanted
-from q3e_local.llama.kernels.library import DoubtError, Library
+from q3e_local.llama.kernels.compiled import DoubtError, Library
 from q3e_local.wording.endings import REBUILD
 
 logger = logging.getLogger("q3e_local.llama")

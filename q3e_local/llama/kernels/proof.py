@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from q3e_local.llama.binding import NativeError
 from q3e_local.llama.kernels import operation
-from q3e_local.llama.kernels.library import Library
+from q3e_local.llama.kernels.compiled import Library
 
 # Types of weights, and of keys and values: the code of a kernel differs for each. The first of each is computed by
 # two threads, which wait for each other: long, on a busy machine.

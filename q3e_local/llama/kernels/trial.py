@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from q3e_local.llama.kernels.library import Library
+from q3e_local.llama.kernels.compiled import Library
 from q3e_local.llama.kernels.proof import DisagreementError, Proof
 from q3e_local.wording.endings import ended
 

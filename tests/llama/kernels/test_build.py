@@ -348,8 +348,8 @@ def test_two_builds_at_once_leave_one_whole_library(tmp_path: Path, project: Pat
 
 WHO = """
 from pathlib import Path
-from q3e_local.llama.kernels import in_use, library
-library.LIBRARY = Path({!r})
+from q3e_local.llama.kernels import compiled, in_use
+compiled.LIBRARY = Path({!r})
 print(in_use.chosen())
 """
 

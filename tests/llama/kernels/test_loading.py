@@ -17,7 +17,8 @@ from kernel_library import CRASH, NAN, NOTHING, RIGHT, WRONG, chosen_in, compile
 from q3e_local.errors import OptionError
 from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.llama.kernels import choice, in_use, library
+from q3e_local.llama.kernels import choice, in_use
+from q3e_local.llama.kernels import compiled as library
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.models.catalog import models_folder
 
