@@ -1,6 +1,6 @@
 """The native contexts of one model: one for batches, and one for texts longer than a batch, made when such come.
 
-Knows sizes and memory; leaves threads to the engine and the reading of vectors to context.
+Knows sizes and memory; leaves threads to engine.py and the reading of vectors to pooling_context.py.
 """
 
 from __future__ import annotations

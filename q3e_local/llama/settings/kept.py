@@ -1,6 +1,6 @@
 """What `q3e-local tune` found fastest, kept in the state folder: a file for each model, machine and llama.cpp.
 
-Knows files; what the settings mean is `tuning`'s, and how they are found `tune`'s.
+Knows files; what the settings mean is in defaults.py, and how they are measured in checks/tune.py.
 """
 
 from __future__ import annotations

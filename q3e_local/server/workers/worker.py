@@ -1,7 +1,7 @@
 """An engine in a process of its own: `WorkerEngine`.
 
 A native crash or an out-of-memory kill ends that process and not the server, and unloading gives all its memory
-back. Knows processes, pipes and the Engine protocol; leaves the child's side to worker_child.
+back. Knows processes, pipes and the Engine protocol; leaves the child's side to child.py.
 """
 
 from __future__ import annotations
