@@ -1,7 +1,7 @@
 """`Engine` on llama.cpp: a model file that was checked, and the one thread that calls llama.cpp.
 
-Knows threads and failures; leaves the calls of C functions to binding.py, contexts and their memory to contexts.py, and
-the reading of vectors to pooling_context.py.
+Knows threads and failures; leaves the calls of C functions to binding.py, contexts and their memory to contexts.py,
+and the reading of vectors to pooling_context.py.
 """
 
 from __future__ import annotations
