@@ -175,7 +175,7 @@ def test_closing_ends_it_and_twice_is_fine() -> None:
 def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path: Path, end: str) -> None:
     began, script = tmp_path / "began", tmp_path / "script.py"
     script.write_text(
-        "import os, sys, threading, time\nfrom pathlib import Path\nfrom test_child import Adder\n"
+        "import os, sys, threading, time\nfrom pathlib import Path\nfrom llama.test_child import Adder\n"
         "from q3e_local.llama.child import Child\n"
         "if __name__ == '__main__':\n"
         "    child = Child(Adder, 0)\n"

@@ -203,7 +203,7 @@ def test_a_wheel_has_a_library_of_now_and_names_the_oldest_system_it_runs_on(
 ) -> None:
     tag, content = wheel(project, tmp_path)
     assert content[PLACE] == quick_library.read_bytes()
-    assert {"q3e_local/models/demo.gguf", "q3e_local/__init__.py"} <= set(content)
+    assert {"q3e_local/models/cards/demo.gguf", "q3e_local/__init__.py"} <= set(content)
     assert [name for name in content if name.startswith("kernels")] == []
     needed = re.findall(r"Name: GLIBC_2\.(\d+)", said_by_readelf(quick_library, "--version-info"))
     if needed:
