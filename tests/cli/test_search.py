@@ -593,3 +593,10 @@ def test_a_passage_flows_and_is_shortened_around_the_best(text, best, shown):
     if shown is None:
         shown = text.replace("\n", "" if text[0] > "z" else " ")
     assert got == (text if shown is ... else shown)
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_model_that_was_named_and_cannot_be_used_is_the_one_that_is_blamed() -> None:
+    result = run("search", "cat", "-m", "nope")
+    assert result.exit_code == 2
+    assert "vectors of demo, and the model nope cannot be used: there is no model 'nope'" in result.stderr
