@@ -186,7 +186,7 @@ class Guard:
             self.started.append(f"multiprocessing: {process.name}")
             start(process)
 
-        multiprocessing.process.BaseProcess.start = noted  # type: ignore[method-assign]
+        multiprocessing.process.BaseProcess.start = noted
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "subprocess.Popen" and not str(arguments[1][0]).endswith(_HARMLESS):

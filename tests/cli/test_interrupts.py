@@ -18,7 +18,7 @@ from paths import TESTS
 from q3e_local import VectorIndex
 
 if sys.platform == "win32":
-    pytest.skip("no pseudo-terminals", allow_module_level=True)
+    pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
 
 from screen import Gates, on_screen, wait_until  # it imports what Windows lacks
 

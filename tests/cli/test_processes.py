@@ -22,7 +22,7 @@ from q3e_local.cli.stdout import is_reader_gone
 from q3e_local.cli.stopping import stopping_cleanly, uninterrupted
 
 if sys.platform == "win32":
-    pytest.skip("POSIX signals and terminals", allow_module_level=True)  # SIGHUP has no name there
+    pytest.skip("Windows has no SIGHUP and no terminals of POSIX", allow_module_level=True)
 
 N_MANY = 200_000
 

@@ -16,7 +16,7 @@ from hub import Fault
 from paths import TESTS
 
 if sys.platform == "win32":
-    pytest.skip("no pseudo-terminals", allow_module_level=True)
+    pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
 
 from screen import Gates, on_screen, wait_until  # it imports what Windows lacks
 

@@ -30,9 +30,8 @@ def test_an_index_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.Monkey
         )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
-def test_who_may_only_read_sees_what_the_owner_wrote_since() -> None:
-    script = f"""
+# The beginning of a program that opens an index as a user who may only read it.
+_AS_A_READER = f"""
 import os, sys
 sys.path.insert(0, {str(TESTS)!r})
 from made_indexes import *
@@ -40,7 +39,13 @@ from q3e_local.errors import IndexFileError
 query = vectors(1)[0]
 if os.getuid() == 0:  # whom rights do not bind
     os.setuid(65534)
-with Database.open(sys.argv[1]) as database:
+with Database.open(sys.argv[1]) as database:"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
+def test_who_may_only_read_sees_what_the_owner_wrote_since() -> None:
+    script = f"""
+{_AS_A_READER}
     for _ in range(3):
         print(ids(database, nearest(database, query, 5)), n_chunks(database), flush=True)
         sys.stdin.readline()
@@ -71,14 +76,7 @@ with Database.open(sys.argv[1]) as database:
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
 def test_a_read_only_index_can_be_searched_and_says_so_when_written() -> None:
     script = f"""
-import os, sys, urllib.parse
-sys.path.insert(0, {str(TESTS)!r})
-from made_indexes import *
-from q3e_local.errors import IndexFileError
-query = vectors(1)[0]
-if os.getuid() == 0:  # whom rights do not bind
-    os.setuid(65534)
-with Database.open(sys.argv[1]) as database:
+{_AS_A_READER}
     print(ids(database, nearest(database, query, 1)))
     try:
         database.delete(["a"])

@@ -13,7 +13,7 @@ import pytest
 from command import PROGRAM, run, write
 
 if sys.platform == "win32":
-    pytest.skip("Ctrl-C of another process", allow_module_level=True)
+    pytest.skip("Windows sends Ctrl-C to no single process", allow_module_level=True)
 
 
 class Watching:

@@ -70,10 +70,7 @@ def install(force: bool, options: tuple[str, ...]) -> int:
         land(place.path, content)
     except OSError as error:
         raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
-    click.echo(f"wrote {place.path}")
-    click.echo("switch it on with:")
-    for line in place.enable:
-        click.echo(f"  {line}")
+    click.echo("\n  ".join((f"wrote {place.path}\nswitch it on with:", *place.enable)))
     return DONE
 
 
@@ -88,10 +85,7 @@ def uninstall() -> int:
         return DONE
     except OSError as error:
         raise OutputError(f"cannot remove {place.path}: {error.strerror}") from None
-    click.echo(f"removed {place.path}")
-    click.echo("switch the running service off with:")
-    for line in place.disable:
-        click.echo(f"  {line}")
+    click.echo("\n  ".join((f"removed {place.path}\nswitch the running service off with:", *place.disable)))
     return DONE
 
 

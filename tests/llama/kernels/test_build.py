@@ -128,8 +128,8 @@ def said_of_kernels(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def said_by_readelf(path: Path, *options: str) -> str:
-    if shutil.which("readelf") is None:
-        pytest.skip("needs readelf")
+    if sys.platform == "darwin":
+        pytest.skip("macOS has no ELF files")
     return subprocess.run(["readelf", "--wide", *options, path], capture_output=True, text=True, check=True).stdout
 
 
