@@ -1,6 +1,7 @@
-"""A file that lands whole, a lock against other processes, the file beside a `.npy`, and the SHA-256 of a file.
+"""Where the program keeps its files, how a file lands whole, a lock against other processes, and a file's SHA-256.
 
-Knows paths and bytes; nothing of what is in the files.
+Knows paths and bytes; nothing of what is in the files. The folders are the platform's, or all below `Q3E_HOME`; a
+function that names a folder does not create it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
+
+_APP = "q3e-local"
+
+
+def data_folder() -> Path:
+    """Models made or downloaded here, and where imported ones lie."""
+    return _below_home("data") or platformdirs.user_data_path(_APP, appauthor=False)
+
+
+def config_folder() -> Path:
+    """What the user writes: model cards, names (`config.toml`), a service's keys (`serve.env`)."""
+    return _below_home("config") or platformdirs.user_config_path(_APP, appauthor=False)
+
+
+def state_folder() -> Path:
+    """What can be found out again (which files were checked, what was tuned, what llama.cpp can do), and locks."""
+    return _below_home("state") or platformdirs.user_state_path(_APP, appauthor=False)
+
+
+def cache_folder() -> Path:
+    """Vectors that were computed before. It may be deleted at any time."""
+    return _below_home("cache") or platformdirs.user_cache_path(_APP, appauthor=False)
+
+
+def _below_home(name: str) -> Path | None:
+    home = os.environ.get("Q3E_HOME")
+    return Path(home).expanduser() / name if home else None
 
 
 @contextmanager

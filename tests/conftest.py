@@ -24,7 +24,7 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 from world import World, world_of
 
-from q3e_local.folders import state_folder
+from q3e_local.files import state_folder
 from q3e_local.llama.kernels import in_use
 
 # The same examples on every machine and in every run; nothing is written beside the code.

@@ -21,7 +21,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors vectors space folders files machine sqlite wording",
+        "errors vectors space files machine sqlite wording",
         "gguf cache reading",
         "embedding convert",
         "llama",
@@ -58,7 +58,7 @@ FOREIGN = {
     "filelock": {"files"},
     "gguf": {"convert"},
     "psutil": {"machine"},
-    "platformdirs": {"folders"},
+    "platformdirs": {"files"},
     "click": {"cli"},
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},

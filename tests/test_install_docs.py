@@ -12,7 +12,7 @@ from paths import ROOT
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
-from q3e_local import folders
+from q3e_local import files
 from q3e_local.cli import main
 
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def test_folders_of_each_system(name: str, column: int, system: type, monkeypatc
 @pytest.mark.parametrize("name", OF_FOLDERS)
 def test_folders_below_q3e_home(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
-    found = getattr(folders, f"{name}_folder")()
+    found = getattr(files, f"{name}_folder")()
     assert row(name)[3].replace("$Q3E_HOME", str(tmp_path)) == str(found)
 
 

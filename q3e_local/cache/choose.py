@@ -13,7 +13,7 @@ from pathlib import Path
 from q3e_local.cache import SIZE_BYTES, VectorCache
 from q3e_local.cache.outage import logger
 from q3e_local.errors import OptionError
-from q3e_local.folders import cache_folder
+from q3e_local.files import cache_folder
 from q3e_local.wording.address import unquoted
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")

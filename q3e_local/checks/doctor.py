@@ -155,14 +155,14 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from q3e_local import folders
+    from q3e_local import files
     from q3e_local.models import fitting
     from q3e_local.models.download.origins import hub_cache
 
     places = {
-        "data": folders.data_folder(),
-        "config": folders.config_folder(),
-        "state": folders.state_folder(),
+        "data": files.data_folder(),
+        "config": files.config_folder(),
+        "state": files.state_folder(),
         "hub cache": hub_cache(),
     }
     advised = fitting.recommended() or fitting.smallest()

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from types import TracebackType
 from typing import TypeVar
 
 from q3e_local.errors import EngineError
@@ -174,9 +173,7 @@ class InTurn:
             self._leave(mine)
             raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._leave(self._line[0])
 
     def _leave(self, mine: threading.Lock) -> None:

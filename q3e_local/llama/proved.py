@@ -10,7 +10,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from q3e_local.folders import state_folder
+from q3e_local.files import state_folder
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
-from q3e_local.files import land, landing, sha256
-from q3e_local.folders import config_folder
+from q3e_local.files import config_folder, land, landing, sha256
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, read_card

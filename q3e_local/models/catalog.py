@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from q3e_local.errors import CardError, UnknownModelError
-from q3e_local.folders import config_folder
+from q3e_local.files import config_folder
 from q3e_local.models.card import ModelCard, ModelFile, read_card
 from q3e_local.wording.spelling import either, nearest
 

@@ -25,8 +25,7 @@ from q3e_local.errors import (
     OutputError,
     UnknownModelError,
 )
-from q3e_local.files import land, sha256
-from q3e_local.folders import data_folder
+from q3e_local.files import data_folder, land, sha256
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.catalog import cards, models_folder, resolve

@@ -15,7 +15,7 @@ from typing import Any
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import OptionError
-from q3e_local.folders import config_folder
+from q3e_local.files import config_folder
 from q3e_local.models.card import NAME_GRAMMAR
 
 

@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from q3e_local import convert
 from q3e_local.errors import CardError, OutputError
-from q3e_local.files import sha256
-from q3e_local.folders import state_folder
+from q3e_local.files import sha256, state_folder
 from q3e_local.models import download, installed
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.installed import Installed

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from q3e_local import files
 from q3e_local.errors import IndexFileError, OptionError, OutputError
-from q3e_local.folders import data_folder
+from q3e_local.files import data_folder
 from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_NAME = "default"

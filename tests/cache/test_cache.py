@@ -23,7 +23,7 @@ from q3e_local.embedding.lookup import Lookup, ReadyText
 from q3e_local.embedding.preparing import Fitted, Preparation, Terms
 from q3e_local.embedding.request import Embedded
 from q3e_local.errors import OptionError, TextError
-from q3e_local.folders import cache_folder
+from q3e_local.files import cache_folder
 from q3e_local.space import Space
 from q3e_local.vectors import finish
 

@@ -26,7 +26,7 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextError, TextTooLongError
-from q3e_local.folders import cache_folder
+from q3e_local.files import cache_folder
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.service import ServiceRequest, ServiceResult
 from q3e_local.server.settings import ServerSettings, settings

@@ -24,7 +24,7 @@ from q3e_local.checks.tune import TuneResult, Tuning
 from q3e_local.checks.tune_child import MeasuredModel, ModelInChild
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import CrashError, NotEnoughMemoryError
-from q3e_local.folders import state_folder
+from q3e_local.files import state_folder
 from q3e_local.llama import child
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, settle

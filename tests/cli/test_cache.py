@@ -14,7 +14,7 @@ from vectors_for_caches import SPACE, item, key
 
 from q3e_local.cache import VectorCache
 from q3e_local.cache.choose import chosen, open_cache
-from q3e_local.folders import cache_folder, config_folder
+from q3e_local.files import cache_folder, config_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models.installed import locate
 from q3e_local.space import Space

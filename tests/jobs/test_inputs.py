@@ -12,7 +12,7 @@ from command import demo, expected, run, write
 from job_texts import LINES, objects, scores
 
 import q3e_local
-from q3e_local.folders import data_folder
+from q3e_local.files import data_folder
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
 

@@ -31,7 +31,7 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
-from q3e_local.folders import data_folder, state_folder
+from q3e_local.files import data_folder, state_folder
 from q3e_local.models import download
 from q3e_local.models.card import ModelFile
 from q3e_local.models.download import Transfer, http, origins, silence

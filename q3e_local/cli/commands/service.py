@@ -20,8 +20,7 @@ from q3e_local.cli.commands import units
 from q3e_local.cli.commands.serve import SERVER_VARIABLES, chosen_settings, serve
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.errors import OptionError, OutputError, Q3EError
-from q3e_local.files import land
-from q3e_local.folders import config_folder
+from q3e_local.files import config_folder, land
 from q3e_local.models import installed
 from q3e_local.wording.address import Address
 

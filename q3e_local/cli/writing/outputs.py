@@ -20,8 +20,7 @@ from q3e_local.cli.writing import resume
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
 from q3e_local.cli.writing.record import About, Record
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.files import alone, landing, rows_file
-from q3e_local.folders import state_folder
+from q3e_local.files import alone, landing, rows_file, state_folder
 
 
 class Output:

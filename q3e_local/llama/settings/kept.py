@@ -17,8 +17,7 @@ from typing import Any
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.files import land
-from q3e_local.folders import state_folder
+from q3e_local.files import land, state_folder
 from q3e_local.llama.kernels.choice import OFF
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, settle
 

@@ -17,7 +17,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from q3e_local.errors import CardError, DownloadError
-from q3e_local.folders import data_folder, state_folder
+from q3e_local.files import data_folder, state_folder
 from q3e_local.models.card import ModelFile
 
 _HUB = "https://huggingface.co"

@@ -9,8 +9,7 @@ import json
 import logging
 from pathlib import Path
 
-from q3e_local.files import land
-from q3e_local.folders import state_folder
+from q3e_local.files import land, state_folder
 from q3e_local.models.download.origins import Pin
 
 _log = logging.getLogger(__name__)

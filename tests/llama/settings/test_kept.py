@@ -13,7 +13,7 @@ import pytest
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.folders import state_folder
+from q3e_local.files import state_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
