@@ -21,7 +21,7 @@ from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
-from q3e_local.search.database.rebuilding import rebuild_command
+from q3e_local.search.database.index_file import rebuild_command
 from q3e_local.search.database.records import Chunk, Facts, Filters, IndexSpace, Window
 from q3e_local.search.documents import space_of
 from q3e_local.search.hits import MODES, Found, Hit, Mode

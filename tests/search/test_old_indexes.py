@@ -25,8 +25,7 @@ from made_indexes import (
 from paths import TESTS
 
 from q3e_local.errors import IndexFileError
-from q3e_local.search.database import Database, chunk_table, file_table, schema, vector_table, word_table
-from q3e_local.search.database.migrations import MIGRATIONS
+from q3e_local.search.database import Database, chunk_table, file_table, migrations, schema, vector_table, word_table
 from q3e_local.search.database.records import IndexSpace
 
 N = 5000  # so many that a search needs the codes
@@ -51,7 +50,7 @@ def write_as_0_1_0(path: Path, dim: int, *, has_codes: bool = True) -> None:
     connection, stored = with_sqlite_vec(path), vectors(N, dim=dim)
     connection.execute("PRAGMA journal_mode = WAL")
     with connection:
-        schema.create(connection, IndexSpace("demo", "ab" * 32, dim), [])
+        schema.create(connection, IndexSpace("demo", "ab" * 32, dim))
         file = file_table.store(connection, record("notes.md"))
         texts = chunks(*map(texts_of, range(N)))
         rows = chunk_table.insert(connection, [f"notes.md#{n}" for n in range(N)], texts, file, 0.0)
@@ -129,7 +128,7 @@ with Database.open(sys.argv[1]) as database:
     assert "cannot be written" in answer.stdout
 
 
-def test_an_older_schema_is_brought_up_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_an_older_schema_is_brought_up_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.q3e"
     with Database.create(path, SPACE) as database:
         database.put(["a"], chunks("alpha"), vectors(1))
@@ -141,13 +140,17 @@ def test_an_older_schema_is_brought_up_whole_or_not_at_all(tmp_path: Path) -> No
     def fail(connection: apsw.Connection) -> None:
         connection.execute("DROP TABLE chunks; SELECT nonsense FROM nowhere")
 
-    with pytest.raises(IndexFileError):
-        Database(path, migrations=[*MIGRATIONS, add, fail])
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, add, fail])
+        with pytest.raises(IndexFileError):
+            Database.open(path)
     with Database.open(path) as database:
         assert database.facts().schema == 2
-    with Database(path, migrations=[*MIGRATIONS, add]) as database:
-        assert (database.facts().schema, everything(database)) == (3, before)
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, add])
+        with Database.open(path) as database:
+            assert (database.facts().schema, everything(database)) == (3, before)
+        with Database.create(tmp_path / "new.q3e", SPACE) as database:
+            assert database.facts().schema == 3
     with pytest.raises(IndexFileError, match="schema 3"):
         Database.open(path)
-    with Database(tmp_path / "new.q3e", SPACE, migrations=[*MIGRATIONS, add]) as database:
-        assert database.facts().schema == 3

@@ -21,7 +21,8 @@ from q3e_local.errors import (
     SpaceMismatchError,
     TextTooLongError,
 )  # fmt: skip
-from q3e_local.search.database import Database, index_file
+from q3e_local.search import database as databases
+from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk, FileRecord
 from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.vectors import finish
@@ -305,7 +306,7 @@ def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(tmp_path: Path) -> N
 
 def test_room_that_is_not_free_yet_is_told_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.q3e"
-    monkeypatch.setattr(index_file, "_COMPACT_MS", 1)
+    monkeypatch.setattr(databases, "_COMPACT_MS", 1)
     with VectorIndex(path, demo(), 128) as index:
         index.add([f"text {number}" for number in range(1500)])
         size = index.facts().size_bytes
