@@ -33,7 +33,7 @@ class Changes:
 def changes(
     index: Path, folders: Sequence[Path], globs: Sequence[str], records: Mapping[str, FileRecord], recipe: str
 ) -> Changes:
-    """Look at these folders, or single files. A record whose digest is not of this `recipe` is out of date.
+    """Look at these folders, or single files. A record of another `recipe` is out of date.
 
     The files of the index itself are left out. Only a file below one of the folders can be gone. A folder that is
     missing, or is empty although the index has files of it, is passed over and named, because its disk may not be
@@ -75,9 +75,9 @@ def changes(
 
 
 def _is_same(found: FoundFile, record: FileRecord | None, recipe: str) -> bool:
-    if record is None or not record.digest.startswith(recipe):
+    if record is None:
         return False
-    return (record.size_bytes, record.mtime_ns) == (found.size_bytes, found.mtime_ns)
+    return (record.recipe, record.size_bytes, record.mtime_ns) == (recipe, found.size_bytes, found.mtime_ns)
 
 
 def below(folder: Path, ordered: Sequence[str]) -> list[str]:

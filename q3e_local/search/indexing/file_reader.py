@@ -37,8 +37,8 @@ _AHEAD_FILES, _AHEAD_BYTES = 32, 1 << 20
 
 
 def recipe_of(budget: int) -> str:
-    """What the digest of a record begins with: how the file was cut."""
-    return f"{_VERSION}:{budget}:"
+    """How files are read and cut, as their records have it."""
+    return f"{_VERSION}:{budget}"
 
 
 def still_to_read(
@@ -58,10 +58,10 @@ def still_to_read(
         try:
             limits.check_size(file.size_bytes)
             with file.path.open("rb") as stream:
-                if record is None or not may_be_same or not record.digest.startswith(recipe):
+                if record is None or not may_be_same or record.recipe != recipe:
                     left.append(file)
                     continue
-                digest = recipe + hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError:  # deleted since the walk, which the next run sees
             continue
         except OSError as error:
@@ -153,8 +153,8 @@ class FileReader:
             except InputError as error:
                 self._drop(file.path.as_posix(), str(error))
                 continue
-            digest = recipe_of(self._budget) + hashlib.sha256(data).hexdigest()
-            record = FileRecord(file.path.as_posix(), _recorded_size(file, now), file.mtime_ns, digest)
+            digest, recipe = hashlib.sha256(data).hexdigest(), recipe_of(self._budget)
+            record = FileRecord(file.path.as_posix(), _recorded_size(file, now), file.mtime_ns, digest, recipe=recipe)
             try:
                 document = read_bytes(file.path.name, data, self._limits)
             except InputError as error:
