@@ -177,7 +177,7 @@ class VectorIndex:
         elif mode in ("vectors", "hybrid"):
             raise OptionError(f"mode {mode!r} needs a model; give VectorIndex an embedder, or use search_vector")
         found = self._ask(Question(query, vector, _checked(k), mode, exact, filters))
-        return Found(found.hits, found.mode, cut + found.explained, vector)
+        return replace(found, explained=cut + found.explained)
 
     def search_vector(
         self,
@@ -275,18 +275,13 @@ def _checked(k: int) -> int:
     return k
 
 
-def _seconds(since: datetime | date | float | None) -> float | None:
-    """Since 1970; a day begins at midnight here."""
-    if isinstance(since, datetime):
-        return since.timestamp()
-    if isinstance(since, date):
-        return datetime.combine(since, time.min).timestamp()
-    if since is not None and not (isinstance(since, int | float) and math.isfinite(since)):
-        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
-    return since
-
-
 def _filters(path: str | None, since: datetime | date | float | None) -> Filters:
     if path is not None and not isinstance(path, str):
         raise OptionError(f"path must be a glob in a str, such as '*.md' or 'notes/**', got {path!r}")
-    return Filters(path, _seconds(since))
+    if isinstance(since, date) and not isinstance(since, datetime):
+        since = datetime.combine(since, time.min)  # a day begins at midnight here
+    if isinstance(since, datetime):
+        since = since.timestamp()
+    if since is not None and not (isinstance(since, int | float) and math.isfinite(since)):
+        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
+    return Filters(path, since)

@@ -11,7 +11,6 @@ Writes OUTPUT (JSON, all raw figures), and beside it a table (.md) and a plot (.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from q3e_local.checks.bench import Texts, about
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import NotEnoughMemoryError
+from q3e_local.files import land
 from q3e_local.llama.engine import LlamaEngine
 
 LENGTHS = "128,512,1024,2048,4096,8192,16384,32768"
@@ -68,7 +68,7 @@ class Measured:
             seconds = time.perf_counter() - began
             run = len(self.found["runs"]) - 1
             rounds.append({"run": run, "seconds": seconds, "tokens_per_s": length / seconds})
-            write(self.output, self.found)
+            land(self.output, json.dumps(self.found, indent=1))
             tell(f"  {length:,} tokens: {length / seconds:,.1f} tokens/s")
 
 
@@ -78,13 +78,6 @@ def read(path: Path) -> dict[str, Any]:
         return {"runs": [], "lengths": {}}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def write(path: Path, found: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(path)
 
 
 def curve(found: dict[str, Any]) -> dict[int, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.search.database import chunk_table, schema, vector_table
-from q3e_local.search.database.bit_scan import Codes, Rounded, all_rounded, code_bits, encode, gathered, rounded
+from q3e_local.search.database.bit_scan import WORD_BITS, Codes, Rounded, code_bits, encode, fill, rounded
 from q3e_local.search.database.records import Rows
 from q3e_local.vectors import Vectors
 
@@ -68,8 +68,10 @@ def load(connection: apsw.Connection, dim: int) -> Codes | Rounded:
     n = chunk_table.n_chunks(connection)
     try:
         if dim <= ROUNDED_DIM_MAX:
-            return all_rounded(((rows, codes.view(np.int8)) for rows, codes in found), n, dim)
-        return gathered(found, n, bits(dim))
+            numbers = np.empty((n, dim), np.int8)
+            return Rounded(fill(numbers, found), numbers)
+        words = np.empty((bits(dim) // WORD_BITS, n), np.uint64)
+        return Codes(fill(words.T, found), words)
     except ValueError as error:
         raise apsw.CorruptError(str(error)) from None
 

@@ -179,7 +179,7 @@ class FileReader:
         reused = [chunk for chunk, vector in zip(cut, vectors, strict=True) if vector is not None]
         self._tally.n_reused += len(reused)
         n_tokens = sum(self._embedder.count_tokens([chunk.embedded for chunk in reused]))
-        return FileChunks(cut, record, vectors, n_tokens, n_bytes=read.n_bytes)
+        return FileChunks(record, cut, vectors, n_tokens, read.n_bytes)
 
     def _n_tokens(self, text: str) -> int:
         return self._embedder.count_tokens([text])[0]
