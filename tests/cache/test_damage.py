@@ -1,80 +1,26 @@
-"""A cache's file that is damaged, locked, full, another program's or gone: a right vector or none, one warning."""
+"""Bytes of a cache's file that are damaged, or another's: a right vector or none, and one warning."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
-from paths import TESTS
-from vectors_for_caches import SPACE, entry, is_same, item, key
+from closed import closed
+from vectors_for_caches import SPACE, Filling, item, warnings
 
-from q3e_local.cache import Entry
 from q3e_local.cache.sqlite import SqliteCache, file, table
 from q3e_local.space import Space
 
 BIG = Space("ef" * 32, 1024)  # its records take overflow pages
-TEXTS = [f"text {number}" for number in range(60)]
-
-
-@pytest.fixture
-def clock() -> list[float]:
-    return [1_000_000.0]
-
-
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "cache" / "v.sqlite"
-
-
-@pytest.fixture
-def opened(path, clock) -> Iterator[Callable[[], SqliteCache]]:
-    caches: list[SqliteCache] = []
-
-    def make() -> SqliteCache:
-        caches.append(SqliteCache(path, now=lambda: clock[0], monotonic=lambda: clock[0]))
-        return caches[-1]
-
-    yield make
-    for cache in caches:
-        cache.close()
-
-
-def put(cache: SqliteCache) -> None:
-    cache.put_many([item(text) for text in TEXTS])
-    cache.put_many([item(text, space=BIG) for text in TEXTS])
-
-
-def n_right(cache: SqliteCache) -> int:
-    """How many of the vectors are there. Fails the test when one is another than it must be."""
-    n_found = 0
-    for space in (SPACE, BIG):
-        for text, got in zip(TEXTS, cache.get_many([key(text, space=space) for text in TEXTS]), strict=True):
-            assert got is None or is_same(got, entry(text, space=space))
-            n_found += got is not None
-    return n_found
-
-
-ALL = 2 * len(TEXTS)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+TEXTS = Filling(60, (SPACE, BIG))
+ALL = len(TEXTS)
 
 
 def aside(path: Path) -> list[Path]:
-    return sorted(one for one in path.parent.glob("*.damaged-*") if not one.name.endswith(("-wal", "-shm")))
+    return sorted(file for file in path.parent.glob("*.damaged-*") if not file.name.endswith(("-wal", "-shm")))
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +28,29 @@ def sound(tmp_path_factory) -> dict[str, bytes]:
     """The bytes of a cache: `db` is closed; `live` and `wal` are it before, with its newest rows in the second."""
     path = tmp_path_factory.mktemp("sound") / "v.sqlite"
     cache = SqliteCache(path)
-    cache.put_many([item(text) for text in TEXTS])
+    Filling(60).put(cache)
     cache.close()
     cache = SqliteCache(path)
-    for text in TEXTS:
-        cache.put_many([item(text, space=BIG)])
+    for number in range(60):
+        cache.put_many([item(f"text {number}", space=BIG)])
     found = {"live": path.read_bytes(), "wal": Path(f"{path}-wal").read_bytes()}
     cache.close()
     return found | {"db": path.read_bytes()}
+
+
+@pytest.fixture
+def filled(opened, path) -> Path:
+    """The file of a cache that has all texts."""
+    cache = opened()
+    TEXTS.put(cache)
+    cache.close()
+    return path
+
+
+def sql(path: Path, statement: str, **values: object) -> None:
+    with apsw.Connection(str(path)) as connection:
+        connection.execute(statement, values)
+    connection.close()
 
 
 def changed(random: random.Random, content: bytes) -> bytes:
@@ -120,17 +81,16 @@ def test_whatever_bytes_are_damaged_a_vector_is_right_or_absent(sound, part, ope
             Path(f"{path}-wal").write_bytes(content)
         caplog.clear()
         cache = opened()
-        n_found.append(n_right(cache))
+        n_found.append(TEXTS.n_right(cache))
         chance.choice((cache.stats, cache.clear, lambda: None))()
-        put(cache)
-        n_right(cache)
+        TEXTS.put(cache)
+        TEXTS.n_right(cache)
         cache.close()
         assert len(aside(path)) <= 1
-        if aside(path):
-            n_aside += 1
-            assert sum("is damaged" in line for line in warnings(caplog)) >= 1
+        n_aside += len(aside(path))
+        assert any("is damaged" in line for line in warnings(caplog)) or not aside(path)
         cache = opened()
-        n_right(cache)
+        TEXTS.n_right(cache)
         cache.close()
     # The loop has met all cases: little lost, much lost, and a file that was set aside.
     assert min(n_found) < ALL / 2 + 10 < ALL - 10 < max(n_found)
@@ -147,95 +107,85 @@ STRANGE = {
 }
 
 
+def is_begun_anew(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixture) -> Path:
+    """Whether a file that is damaged was set aside, which was said once: where it is now."""
+    TEXTS.n_right(cache)
+    TEXTS.put(cache)  # what is put while the damage is found is not kept
+    TEXTS.put(cache)
+    assert TEXTS.n_right(cache) == ALL
+    (kept,) = aside(path)
+    (line,) = warnings(caplog)
+    assert str(path) in line
+    assert kept.name in line
+    return kept
+
+
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
-def test_what_is_no_database_is_set_aside_whole_and_told_once(content, opened, path, caplog):
+def test_what_is_no_database_is_set_aside_whole(content, opened, path, caplog):
     path.parent.mkdir()
     path.write_bytes(content)
-    cache = opened()
-    assert n_right(cache) == 0
-    put(cache)
-    assert n_right(cache) == ALL
-    (kept,) = aside(path)
-    assert kept.read_bytes() == content
-    assert len(warnings(caplog)) == 1
-    assert str(path) in caplog.text
-    assert kept.name in caplog.text
+    assert is_begun_anew(opened(), path, caplog).read_bytes() == content
 
 
 @pytest.mark.parametrize("n_bytes", [100, 1000, 4096, 5000, 40_960, 100_000])
 def test_a_truncated_file_is_set_aside(sound, n_bytes, opened, path, caplog):
     path.parent.mkdir()
     path.write_bytes(sound["db"][:n_bytes])
-    cache = opened()
-    n_right(cache)
-    put(cache)
-    assert n_right(cache) == ALL
-    assert [one.stat().st_size >= n_bytes for one in aside(path)] == [True]
-    assert len(warnings(caplog)) == 1
-
-
-def test_an_empty_file_becomes_a_cache(opened, path, caplog):
-    path.parent.mkdir()
-    path.touch()
-    put(opened())
-    assert n_right(opened()) == ALL
-    assert not warnings(caplog)
-
-
-def sql(path: Path, *statements: str) -> None:
-    connection = apsw.Connection(str(path))
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
-
-
-def untouched(cache: SqliteCache, path: Path) -> None:
-    """The cache stands aside and leaves the file as it is."""
-    before = path.read_bytes()
-    assert n_right(cache) == 0
-    put(cache)
-    assert n_right(cache) == 0
-    assert cache.stats() is cache.clear() is None
-    cache.close()
-    assert path.read_bytes() == before
-    assert not aside(path)
-
-
-def test_a_newer_schema_is_left_alone(opened, path, caplog):
-    cache = opened()
-    put(cache)
-    cache.close()
-    sql(path, f"PRAGMA user_version = {table.SCHEMA + 1}")
-    untouched(opened(), path)
-    (line,) = warnings(caplog)
-    advice = "update this one, or give Q3E_CACHE another path"
-    assert line == f"{path} is of a newer q3e-local; {advice}; going on without the cache"
-
-
-def test_a_database_of_another_program_is_left_alone(opened, path, caplog):
-    path.parent.mkdir()
-    sql(path, "CREATE TABLE entry (text)", "INSERT INTO entry VALUES ('mine')")
-    untouched(opened(), path)
-    (line,) = warnings(caplog)
-    advice = "give Q3E_CACHE another path"
-    assert line == f"{path} is a database of another program; {advice}; going on without the cache"
+    assert is_begun_anew(opened(), path, caplog).stat().st_size >= n_bytes
 
 
 @pytest.mark.parametrize(
     "statement",
     ["PRAGMA application_id = 7", "PRAGMA user_version = 0", "ALTER TABLE entry DROP COLUMN space"],
 )
-def test_a_cache_with_a_wrong_header_or_schema_is_set_aside(opened, path, caplog, statement):
-    cache = opened()
-    put(cache)
+def test_a_cache_with_a_wrong_header_or_schema_is_set_aside(opened, filled, caplog, statement):
+    sql(filled, statement)
+    is_begun_anew(opened(), filled, caplog)
+
+
+def test_an_empty_file_becomes_a_cache(opened, path, caplog):
+    path.parent.mkdir()
+    path.touch()
+    TEXTS.put(opened())
+    assert TEXTS.n_right(opened()) == ALL
+    assert not warnings(caplog)
+
+
+def is_left_alone(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """Whether the cache leaves the file as it is, and says so once: the line."""
+    before = path.read_bytes()
+    for _ in range(2):
+        assert TEXTS.n_right(cache) == 0
+        TEXTS.put(cache)
+    assert cache.stats() is cache.clear() is None
     cache.close()
-    sql(path, statement)
-    cache = opened()
-    n_right(cache)
-    put(cache)  # what is put while the damage is found is not kept
-    put(cache)
-    assert n_right(cache) == ALL
-    assert len(aside(path)) == len(warnings(caplog)) == 1
+    assert path.read_bytes() == before
+    assert not aside(path)
+    (line,) = warnings(caplog)
+    return line.removeprefix(f"{path} ")
+
+
+def test_a_newer_schema_is_left_alone(opened, filled, caplog):
+    sql(filled, f"PRAGMA user_version = {table.SCHEMA + 1}")
+    assert is_left_alone(opened(), filled, caplog) == (
+        "is of a newer q3e-local; update this one, or give Q3E_CACHE another path; going on without the cache"
+    )
+
+
+def test_a_database_of_another_program_is_left_alone(opened, path, caplog):
+    path.parent.mkdir()
+    sql(path, "CREATE TABLE entry (text)")
+    assert is_left_alone(opened(), path, caplog) == (
+        "is a database of another program; give Q3E_CACHE another path; going on without the cache"
+    )
+
+
+def test_a_damaged_file_that_cannot_be_renamed_stays(opened, path, caplog, monkeypatch):
+    path.parent.mkdir()
+    path.write_bytes(STRANGE["prose"])
+    monkeypatch.setattr(Path, "rename", closed)
+    line = is_left_alone(opened(), path, caplog)
+    assert "cannot be renamed: Permission denied; going on without the cache" in line
 
 
 ROW = "UPDATE entry SET record = {} WHERE key = :k"
@@ -257,33 +207,26 @@ ROW = "UPDATE entry SET record = {} WHERE key = :k"
         "DELETE FROM entry WHERE key = :k",
     ],
 )
-def test_a_row_that_is_not_what_was_put_is_a_miss_and_is_replaced(opened, path, caplog, statement):
+def test_a_row_that_is_not_what_was_put_is_a_miss_and_is_replaced(opened, filled, caplog, statement):
+    with apsw.Connection(str(filled)) as connection:
+        place = connection.execute("SELECT key FROM entry WHERE space = ? LIMIT 1", (str(SPACE),)).get
+    sql(filled, statement, k=place, s=str(SPACE))
     cache = opened()
-    put(cache)
-    cache.close()
-    connection = apsw.Connection(str(path))
-    (place,) = connection.execute("SELECT key FROM entry WHERE space = ? LIMIT 1", (str(SPACE),)).fetchone()
-    connection.execute(statement, {"k": place, "s": str(SPACE)})
-    connection.close()
-    cache = opened()
-    assert n_right(cache) == n_right(cache) == ALL - 1
-    if "DELETE" not in statement:
-        assert warnings(caplog) == [f"{path} has a damaged vector, which is computed anew"]
-    put(cache)
-    assert n_right(cache) == ALL
-    assert not aside(path)
+    assert TEXTS.n_right(cache) == TEXTS.n_right(cache) == ALL - 1
+    said = [] if "DELETE" in statement else [f"{filled} has a damaged vector, which is computed anew"]
+    assert warnings(caplog) == said
+    TEXTS.put(cache)
+    assert TEXTS.n_right(cache) == ALL
+    assert not aside(filled)
 
 
 @pytest.mark.parametrize("used", ["'soon'", "x'ff'", "1e300", "-5", "9223372036854775807"])
-def test_a_damaged_time_costs_no_vector(opened, path, used, clock):
-    cache = opened()
-    put(cache)
-    cache.close()
-    sql(path, f"UPDATE entry SET used = {used}")
-    cache = opened()
-    assert n_right(cache) == ALL
-    cache.close()
-    assert n_right(opened()) == ALL
+def test_a_damaged_time_costs_no_vector(opened, filled, used):
+    sql(filled, f"UPDATE entry SET used = {used}")
+    for _ in range(2):
+        cache = opened()
+        assert TEXTS.n_right(cache) == ALL
+        cache.close()
 
 
 def test_damage_that_comes_again_is_not_set_aside_again(opened, path, caplog, clock, monkeypatch):
@@ -291,321 +234,33 @@ def test_damage_that_comes_again_is_not_set_aside_again(opened, path, caplog, cl
         raise file.DamagedError("a failing disk")
 
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     monkeypatch.setattr(table, "rows", fail)
     for _ in range(5):
-        assert n_right(cache) == 0
-        put(cache)
+        assert TEXTS.n_right(cache) == 0
+        TEXTS.put(cache)
         clock[0] += 100
     assert len(aside(path)) == 1
     assert len(warnings(caplog)) == 2
 
 
-def test_a_damaged_file_that_cannot_be_renamed_stays(opened, path, caplog, monkeypatch):
-    def refuse(self: Path, target: object) -> None:
-        raise PermissionError(13, "Permission denied")
+def test_of_two_that_find_the_damage_only_the_first_sets_the_file_aside(path):
+    first, second = file.CacheFile(path), file.CacheFile(path)
+    first.connection()
+    second.connection()
+    assert first.set_aside() is not None
+    first.connection()  # to a new file
+    assert second.set_aside() is None
+    assert len(aside(path)) == 1
+    first.disconnect()
 
+
+def test_clearing_all_takes_damaged_files_with_it_that_were_set_aside(opened, path):
     path.parent.mkdir()
     path.write_bytes(STRANGE["prose"])
-    monkeypatch.setattr(Path, "rename", refuse)
-    untouched(opened(), path)
-    (line,) = warnings(caplog)
-    assert "cannot be renamed: Permission denied; going on without the cache" in line
-
-
-def blocked(path: Path, how: str) -> None:
-    if how == "its folder is a file":
-        path.parent.write_text("in the way")
-    else:
-        path.mkdir(parents=True)
-
-
-@pytest.mark.parametrize("how", ["its folder is a file", "it is a folder"])
-def test_a_path_that_cannot_be_a_file_is_told_once(opened, path, caplog, how):
-    blocked(path, how)
+    (other := path.parent / "other.sqlite.damaged-1").touch()
     cache = opened()
-    for _ in range(3):
-        assert n_right(cache) == 0
-        put(cache)
-    (line,) = warnings(caplog)
-    assert str(path) in line
-    assert line.endswith("; going on without the cache")
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is closed to this user")
-@pytest.mark.parametrize("closed", ["folder", "file"])
-def test_a_place_that_may_not_be_written_is_told_once(opened, path, caplog, closed):
-    cache = opened()
-    put(cache)
-    cache.close()
-    (path.parent if closed == "folder" else path).chmod(0o500)
-    cache = opened()
-    n_right(cache)
-    put(cache)
-    path.parent.chmod(0o700)
-    assert len(warnings(caplog)) == 1
-
-
-@pytest.mark.parametrize("pragma", ["query_only = ON", "max_page_count = 1"], ids=["read-only", "full"])
-def test_a_full_or_read_only_disk_is_told_once_and_is_still_read(opened, path, caplog, clock, pragma):
-    cache = opened()
-    put(cache)
-    cache._file.connection().execute(f"PRAGMA {pragma}").fetchall()
-    for number in range(4):
-        cache.put_many([item(f"new {number} {each}", space=BIG) for each in range(300)])
-        assert n_right(cache) == ALL
-        clock[0] += 100
-    (line,) = warnings(caplog)
-    assert line.startswith(f"cannot write {path}: ")
-    cache._file.connection().execute("PRAGMA query_only = OFF")
-    cache._file.connection().execute("PRAGMA max_page_count = 1000000").fetchall()
-    cache.put_many([item("new")])
-    assert is_same(cache.get_many([key("new")])[0], entry("new"))
-
-
-FULL_DISK = """
-import resource, signal, sys
-sys.path.insert(0, {tests!r})
-from vectors_for_caches import entry, is_same, item, key
-from q3e_local.cache.sqlite import SqliteCache
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-cache = SqliteCache({path!r})
-cache.put_many([item("before")])
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-for number in range(20):
-    cache.put_many([item(f"{{number}} {{each}}") for each in range(100)])
-    assert is_same(cache.get_many([key("before")])[0], entry("before"))
-cache.close()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_file_that_may_grow_no_further_costs_nothing_but_the_new_vectors(opened, path):
-    path.parent.mkdir()
-    program = FULL_DISK.format(tests=str(TESTS), path=str(path))
-    got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
-    assert got.stderr.count("going on without the cache") == 1, got.stderr
-    assert is_same(opened().get_many([key("before")])[0], entry("before"))
-    assert not aside(path)
-
-
-def test_a_locked_file_is_read_and_written_again_later(opened, path, caplog, clock, monkeypatch):
-    monkeypatch.setattr(file, "BUSY_S", 0.05)
-    cache = opened()
-    put(cache)
-    other = apsw.Connection(str(path))
-    other.execute("BEGIN IMMEDIATE")
-    for number in range(3):
-        cache.put_many([item(f"new {number}")])
-        assert n_right(cache) == ALL
-        clock[0] += 100
-    assert warnings(caplog) == [f"{path} is locked by another program; going on without the cache"]
-    other.execute("ROLLBACK")
-    other.close()
-    cache.put_many([item("later")])
-    assert is_same(opened().get_many([key("later")])[0], entry("later"))
-    assert len(warnings(caplog)) == 1
-
-
-def test_while_it_rests_nothing_is_tried(opened, path, clock, monkeypatch):
-    blocked(path, "it is a folder")
-    tries: list[object] = []
-    connection = file.CacheFile.connection
-    monkeypatch.setattr(file.CacheFile, "connection", lambda self: tries.append(self) or connection(self))
-    cache = opened()
-    for _ in range(10):
-        n_right(cache)
-        put(cache)
-    assert len(tries) == 1
-    clock[0] += 31
-    n_right(cache)
-    assert len(tries) == 2
-
-
-def test_a_full_disk_can_be_cleared(opened, path, caplog, clock):
-    cache = opened()
-    put(cache)
-    cache._file.connection().execute("PRAGMA max_page_count = 1").fetchall()
-    put(cache)
-    clock[0] += 31
-    assert cache.clear() == ALL
-    assert not path.exists()
-    put(cache)
-    assert n_right(cache) == ALL
-
-
-def test_a_file_that_another_process_has_open_is_cleared_where_it_cannot_be_deleted(opened, path, monkeypatch):
-    def refuse(self: Path, missing_ok: bool = False) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    cache, other = opened(), opened()
-    put(cache)
-    assert n_right(other) == ALL
-    monkeypatch.setattr(Path, "unlink", refuse)
-    assert cache.clear() == ALL
-    assert n_right(cache) == n_right(other) == 0
-    put(other)
-    assert n_right(cache) == ALL
-
-
-@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
-@pytest.mark.parametrize("how", ["deleted", "set aside"])
-def test_a_file_that_another_process_took_away_is_begun_anew(opened, path, caplog, how):
-    cache = opened()
-    put(cache)
-    if how == "deleted":
-        for one in path.parent.iterdir():
-            one.unlink()
-    else:
-        other = file.CacheFile(path)
-        other.connection()
-        other.set_aside()
-    assert n_right(cache) == 0
-    put(cache)
-    assert n_right(cache) == n_right(opened()) == ALL
-    assert not warnings(caplog)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
-def test_a_file_that_goes_while_it_is_measured_counts_nothing(opened, path, monkeypatch):
-    cache = opened()
-    put(cache)
-    beside = Path(f"{path}-wal")
-    n_bytes = path.stat().st_size + beside.stat().st_size + Path(f"{path}-shm").stat().st_size
-    assert cache.stats().n_bytes == n_bytes
-    stat = Path.stat
-
-    def gone(self, **options):
-        if self == beside:
-            raise FileNotFoundError(self)
-        return stat(self, **options)
-
-    n_beside = stat(beside).st_size
-    monkeypatch.setattr(Path, "stat", gone)
-    assert cache.stats().n_bytes == n_bytes - n_beside
-
-
-def test_of_two_that_find_the_damage_only_the_first_sets_the_file_aside(opened, path):
-    first, second = opened(), opened()
-    put(first)
-    assert n_right(second) == ALL
-    first._set_aside(file.DamagedError("found by both"))
-    put(first)
-    second._set_aside(file.DamagedError("found by both"))
-    assert len(aside(path)) == 1
-    assert n_right(first) == n_right(second) == ALL
-
-
-# Several processes.
-
-WRITER = """
-import sys
-sys.path.insert(0, {tests!r})
-from vectors_for_caches import item
-from q3e_local.cache.sqlite import SqliteCache
-cache = SqliteCache({path!r}, {size})
-for turn in range({turns}):
-    names = [f"text {{number}}" for number in range(turn * 40, turn * 40 + 40)]
-    cache.put_many([item(name) for name in names])
-    print(turn, flush=True)
-cache.close()
-"""
-
-
-def writer(path: Path, size: int = 1 << 30, turns: int = 1_000_000) -> subprocess.Popen[str]:
-    program = WRITER.format(tests=str(TESTS), path=str(path), size=size, turns=turns)
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def sound_rows(cache: SqliteCache, n_texts: int) -> int:
-    texts = [f"text {number}" for number in range(n_texts)]
-    got: list[Entry | None] = cache.get_many([key(text) for text in texts])
-    assert all(one is None or is_same(one, entry(text)) for text, one in zip(texts, got, strict=True))
-    return sum(one is not None for one in got)
-
-
-def is_sound(path: Path) -> bool:
-    connection = apsw.Connection(str(path))
-    answer = connection.execute("PRAGMA integrity_check").fetchall()
-    connection.close()
-    return answer == [("ok",)]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_a_writer_that_is_killed_leaves_a_sound_file(opened, path, caplog):
-    n_before = 0
-    for turn in range(8):
-        process = writer(path)
-        assert process.stdout is not None
-        for _ in range(3 + 4 * turn):
-            line = process.stdout.readline()
-        process.kill()
-        process.communicate()
-        cache = opened()
-        n_rows = sound_rows(cache, 4000)
-        assert n_rows >= max(n_before, 40 * (int(line) + 1)), "what was written before is there"
-        n_before = n_rows
-        cache.close()
-        assert is_sound(path)
-    assert not warnings(caplog)
-    assert not aside(path)
-
-
-@pytest.mark.parametrize("size", [1 << 30, 1_000_000], ids=["roomy", "evicting"])
-def test_processes_that_write_at_once_lose_nothing(opened, path, caplog, size):
-    processes = [writer(path, size, turns=30) for _ in range(3)]
-    for process in processes:
-        _, talk = process.communicate()
-        assert (process.returncode, talk) == (0, "")
-    n_rows = sound_rows(opened(), 1200)
-    assert n_rows == 1200 if size > 1_000_000 else 0 < n_rows <= 1200
-    opened().close()
-    assert is_sound(path)
-    assert not warnings(caplog)
-
-
-def test_processes_that_begin_a_file_at_once_begin_one(path):
-    processes = [writer(path, turns=1) for _ in range(4)]
-    for process in processes:
-        _, talk = process.communicate()
-        assert (process.returncode, talk) == (0, "")
-    assert not aside(path)
-
-
-def _in_a_child(cache: SqliteCache, answer: Any) -> None:
-    right = n_right(cache)
-    cache.put_many([item("of the child")])
-    cache.close()
-    answer.put(right)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are not forked there")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_a_connection_of_its_own(opened, path):
-    cache = opened()
-    put(cache)
-    context = multiprocessing.get_context("fork")
-    answer = context.Queue()
-    with cache._lock:  # another thread is at work just now
-        child = context.Process(target=_in_a_child, args=(cache, answer))
-        child.start()
-        assert answer.get(timeout=60) == ALL
-        child.join()
-    assert n_right(cache) == ALL
-    assert is_same(cache.get_many([key("of the child")])[0], entry("of the child"))
-    cache.close()
-    assert is_sound(path)
-
-
-def test_threads_that_close_it_disturb_nobody(opened):
-    cache = opened()
-    put(cache)
-    threads = [threading.Thread(target=one) for one in (cache.close, lambda: n_right(cache), lambda: put(cache)) * 4]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert n_right(opened()) == ALL
+    TEXTS.put(cache)
+    assert len(aside(path)) == 2
+    assert cache.clear() is not None
+    assert aside(path) == [other]
