@@ -76,8 +76,8 @@ def products(names: tuple[str, ...], n_tokens: list[int], shapes: tuple[tuple[in
     for name in names:
         for n_rows, depth in shapes:
             # Some rows again and again: quantizing takes longer than a product, and no speed depends on the numbers.
-            some = operation.quantized(random.standard_normal((16, depth), np.float32), WEIGHTS[name])
-            weights = np.resize(some, (n_rows, some.shape[1]))
+            few = operation.quantized(random.standard_normal((16, depth), np.float32), WEIGHTS[name])
+            weights = np.resize(few, (n_rows, few.shape[1]))
             for n in n_tokens:
                 tokens = random.standard_normal((n, depth), np.float32)
                 yield Work(
@@ -201,9 +201,10 @@ def shown(cells: list[str], markdown: bool) -> str:
 
 
 def numbers(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
-    if not all(one.isdecimal() and int(one) for one in value.split(",")):
+    parts = value.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not like 128,512: tokens of a product, with commas between")
-    return [int(one) for one in value.split(",")]
+    return [int(part) for part in parts]
 
 
 def peak_of(variant: str, folder: Path) -> Peak | None:

@@ -32,11 +32,11 @@ ONCE = 8192  # tokens of a text from which on a single round tells enough, minut
 
 
 def numbers(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
-    """Lengths as they are given, in order."""
-    found = value.replace(" ", "").split(",")
-    if not all(one.isdecimal() and int(one) for one in found):
+    """The lengths of an option, in order."""
+    parts = value.replace(" ", "").split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not like {LENGTHS}: tokens of a text, with commas between")
-    return sorted({int(one) for one in found})
+    return sorted({int(part) for part in parts})
 
 
 class Measured:
@@ -84,7 +84,7 @@ def curve(found: dict[str, Any]) -> dict[int, float]:
     """The median speeds by length, in order."""
     rounds = sorted((int(length), of_length) for length, of_length in found["lengths"].items())
     return {
-        length: statistics.median(one["tokens_per_s"] for one in of_length)
+        length: statistics.median(measured["tokens_per_s"] for measured in of_length)
         for length, of_length in rounds
         if of_length
     }

@@ -125,11 +125,11 @@ def sweep(path: Path) -> None:
     with Database.open(path) as database, database.snapshot() as state:
         codes = database._file.codes(state._connection)
         for bits in (256, 512, 1024):
-            some = Codes(codes.rows, codes.words[: bits // 64])
-            _, times = _timed(questions[:40], lambda q, c=some: c.shortlist(q, K, 800))
+            cut = Codes(codes.rows, codes.words[: bits // 64])
+            _, times = _timed(questions[:40], lambda q, c=cut: c.shortlist(q, K, 800))
             _tell(f"scan of {bits} bits", times)
             for n in (100, 200, 400, 800, 1600):
-                short = [some.shortlist(q, K, n).tolist() for q in questions]
+                short = [cut.shortlist(q, K, n).tolist() for q in questions]
                 recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(short, expected, strict=True)])
                 print(f"   shortlist {n:>5}  recall@{K} {recall:.4f}", flush=True)
         for n in (200, 400, 800, 1600):
