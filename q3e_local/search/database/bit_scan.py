@@ -36,11 +36,6 @@ Bits = NDArray[np.uint8]
 Small = NDArray[np.int8]
 
 
-def code_bits(dim: int, most: int) -> int:
-    """Bits of a code for vectors of this dim."""
-    return -(-min(dim, most) // WORD_BITS) * WORD_BITS
-
-
 def encode(vectors: Vectors, bits: int) -> Bits:
     """Codes (n, bits / 8)."""
     packed = to_binary(vectors[:, :bits])

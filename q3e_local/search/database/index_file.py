@@ -73,7 +73,7 @@ class IndexFile:
         state = self._reader.state
         if self._codes is None or self._codes[0] != state:
             self._codes = None  # before the new ones take their room
-            self._codes = state, code_table.load(connection, self.space.dim)
+            self._codes = state, code_table.load(connection, self.space.dim, self.n_chunks(connection))
         return self._codes[1]
 
     def n_chunks(self, connection: apsw.Connection) -> int:
