@@ -50,7 +50,7 @@ def free_names(connection: apsw.Connection, n: int) -> list[str]:
 
 
 def named(connection: apsw.Connection, names: Iterable[str]) -> dict[str, tuple[int, int | None]]:
-    """Row and file of each of these ids that is there."""
+    """Row and file of each of these ids that the index has."""
     select = "SELECT name, id, file FROM chunks WHERE name = ?"
     return {name: (row, file) for name, row, file in connection.executemany(select, ((name,) for name in names))}
 
@@ -67,7 +67,7 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     """The rows that the filters let through, in order. At least one filter is set."""
-    rows = _in_files(connection, file_table.matching(connection, filters))
+    rows = _rows_in_files(connection, file_table.matching(connection, filters))
     if filters.path is None:
         select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
         of_no_file = [row for (row,) in connection.execute(select, (filters.since,))]
@@ -75,7 +75,7 @@ def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     return np.sort(rows)
 
 
-def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
+def _rows_in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
     """The rows of these files' chunks. The chunks of a file follow one another, being stored together."""
     select = "SELECT (SELECT min(id) FROM chunks WHERE file = ?1), (SELECT max(id) FROM chunks WHERE file = ?1)"
     spans = connection.executemany(select, ((number,) for number in numbers))
