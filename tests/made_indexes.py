@@ -1,4 +1,4 @@
-"""Index files for tests: vectors, chunks and records that are made, and what an index holds and answers.
+"""Index files for tests: vectors, chunks and records that are made, what an index holds and answers, and to whom.
 
 Expected answers come from NumPy over the vectors that were put in.
 """

@@ -94,8 +94,10 @@ def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -
             file=entry.file,
             mtime=entry.mtime,
             indexed_at=entry.indexed_at,
+            vectors_rank=ranks.get("vectors", {}).get(entry.row),
+            words_rank=ranks.get("words", {}).get(entry.row),
+            letters_rank=ranks.get("letters", {}).get(entry.row),
             **vars(entry.chunk),
-            **{f"{name}_rank": places.get(entry.row) for name, places in ranks.items()},
         )
         for entry in state.entries_of(rows)
     )

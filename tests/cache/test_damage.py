@@ -71,7 +71,7 @@ def changed(random: random.Random, content: bytes) -> bytes:
 @pytest.mark.parametrize("part", ["db", "wal"])
 def test_whatever_bytes_are_damaged_a_vector_is_right_or_absent(sound, part, opened, path, caplog):
     n_found, n_aside = [], 0
-    for seed in range(80):
+    for seed in range(40):
         shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir()
         chance = random.Random(f"{part} {seed}")

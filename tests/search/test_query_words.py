@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_indexes import SPACE, by_words, chunks, ids, vectors
 
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database, word_table
 from q3e_local.search.database.query_words import Term, folded, terms_of, tokens
-from q3e_local.search.database.records import Chunk, Counted, Filters, IndexSpace
-
-SPACE = IndexSpace("demo", "ab" * 32, 32)
+from q3e_local.search.database.records import Counted, Filters
 
 
 def index_of(path: Path, *texts: str) -> Database:
     database = Database.create(path, SPACE)
-    vectors = np.zeros((len(texts), 32), np.float32)
-    vectors[:, 0] = 1
-    database.put([str(n) for n in range(len(texts))], [Chunk(text, 0, len(text)) for text in texts], vectors)
+    database.put([str(n) for n in range(len(texts))], chunks(*texts), vectors(len(texts)))
     return database
 
 
 def found(database: Database, query: str) -> list[int]:
-    with database.snapshot() as state:
-        ranked = state.words(state.counted(terms_of(query)).found, 10)
-        return [int(entry.id) for entry in state.entries_of(ranked.rows)]
+    return [int(name) for name in ids(database, by_words(database, query, 10))]
 
 
 def counted(database: Database, terms: Sequence[Term]) -> Counted:

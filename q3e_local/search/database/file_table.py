@@ -27,7 +27,7 @@ def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
     found = {}
     for path, size_bytes, mtime_ns, stored, *others in connection.execute(_SELECT):
         recipe, _, digest = stored.rpartition(":")
-        found[path] = FileRecord(path, size_bytes, mtime_ns, digest, *others, recipe)
+        found[path] = FileRecord(path, size_bytes, mtime_ns, digest, *others, recipe=recipe)
     return found
 
 
