@@ -76,12 +76,11 @@ def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> 
 
 
 def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
-    ranks = {
-        name: {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
-        for name, ranked in rankings.items()
-    }
-    # Among equal sums the first of these rankings decides.
-    rows = fuse([list(ranks[name]) for name in ("letters", "words", "vectors") if name in ranks])[: question.k]
+    # In this order, because among equal sums the first ranking decides.
+    ranks: dict[str, dict[int, int]] = {"letters": {}, "words": {}, "vectors": {}}
+    for name, ranked in rankings.items():
+        ranks[name] = {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
+    rows = fuse([list(places) for places in ranks.values()])[: question.k]
     scores: dict[int, float] = {}
     if near := rankings.get("vectors"):
         scores = dict(zip(near.rows.tolist(), near.scores.tolist(), strict=True))
@@ -94,9 +93,9 @@ def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -
             file=entry.file,
             mtime=entry.mtime,
             indexed_at=entry.indexed_at,
-            vectors_rank=ranks.get("vectors", {}).get(entry.row),
-            words_rank=ranks.get("words", {}).get(entry.row),
-            letters_rank=ranks.get("letters", {}).get(entry.row),
+            vectors_rank=ranks["vectors"].get(entry.row),
+            words_rank=ranks["words"].get(entry.row),
+            letters_rank=ranks["letters"].get(entry.row),
             **vars(entry.chunk),
         )
         for entry in state.entries_of(rows)

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -235,21 +236,19 @@ def main(
     shapes = tuple((n_rows // shrunk, 256) for n_rows, _ in SHAPES[:2]) if quick else SHAPES
     try:
         with tempfile.TemporaryDirectory() as folder, kept_memory():
-            print_table(variant, peak_of(variant, Path(folder)), types, tokens, shapes, shrunk, rounds, markdown)
+            peak = peak_of(variant, Path(folder))
+            print_conditions(variant, peak, rounds)
+            header = ["operation", "llama.cpp ms", f"{variant} ms", "ratio", "GOPS", *(["of peak"] if peak else [])]
+            click.echo(shown(header, markdown))
+            if markdown:
+                click.echo(f"|{'---|' * len(header)}")
+            for work in chain(products(types, tokens, shapes), attentions(shrunk)):
+                click.echo(shown(timed(work, variant, peak, rounds).cells(work, peak is not None), markdown))
     finally:
         in_use.use(chosen.variant)
 
 
-def print_table(
-    variant: str,
-    peak: Peak | None,
-    types: tuple[str, ...],
-    tokens: list[int],
-    shapes: tuple[tuple[int, int], ...],
-    shrunk: int,
-    n_rounds: int,
-    markdown: bool,
-) -> None:
+def print_conditions(variant: str, peak: Peak | None, n_rounds: int) -> None:
     versions = f"q3e-local {q3e_local.__version__}, llama-cpp-python {version('llama-cpp-python')}"
     click.echo(f"{machine.cpu_name()}, {platform.system()}; {versions}; {datetime.now(UTC).date()}")
     click.echo(f"{variant}, one thread, CPU time, best of {n_rounds} rounds in turn; GOPS are of {variant}")
@@ -257,13 +256,6 @@ def print_table(
         loops = [f"{kind} {speed:.1f} GOPS ({how})" for kind, (speed, how) in peak.measure().items()]
         click.echo(f"Loops over registers: {'; '.join(loops)}")
     click.echo()
-    header = ["operation", "llama.cpp ms", f"{variant} ms", "ratio", "GOPS", *(["of peak"] if peak else [])]
-    click.echo(shown(header, markdown))
-    if markdown:
-        click.echo(f"|{'---|' * len(header)}")
-    for works in (products(types, tokens, shapes), attentions(shrunk)):
-        for work in works:
-            click.echo(shown(timed(work, variant, peak, n_rounds).cells(work, peak is not None), markdown))
 
 
 if __name__ == "__main__":
