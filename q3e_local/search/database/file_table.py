@@ -25,9 +25,10 @@ _FAR_NS = 1 << 62  # 146 years before or after 1970; times farther away do not f
 def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
     """By path."""
     found = {}
-    for path, size_bytes, mtime_ns, stored, *others in connection.execute(_SELECT):
-        recipe, _, digest = stored.rpartition(":")
-        found[path] = FileRecord(path, size_bytes, mtime_ns, digest, *others, recipe=recipe)
+    for row in connection.execute(_SELECT):
+        record = FileRecord(*row)
+        recipe, _, digest = record.digest.rpartition(":")
+        found[record.path] = replace(record, digest=digest, recipe=recipe)
     return found
 
 
