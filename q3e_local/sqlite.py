@@ -17,7 +17,7 @@ import apsw
 # https://sqlite.org/fileformat2.html#the_write_ahead_log
 SUFFIXES = ("", "-wal", "-shm")
 
-# The statements of this program are few and fixed: a sound file refuses none of them.
+# Errors that mean damage: a sound file refuses none of the few and fixed statements of this program.
 DAMAGE = (
     apsw.ConstraintError, apsw.CorruptError, apsw.EmptyError, apsw.FormatError, apsw.InternalError,
     apsw.MismatchError, apsw.NotADBError, apsw.SQLError,
@@ -25,7 +25,7 @@ DAMAGE = (
 
 
 def create(path: Path) -> None:
-    """Make an empty file for this user alone, as it will tell which texts were embedded. Raises FileExistsError.
+    """Make an empty file for this user alone, because it will show which texts were embedded. Raises FileExistsError.
 
     SQLite gives the files beside a database the rights of the database.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,3 +44,12 @@ def program(folder: Path, content: str) -> Path:
     path.write_text(f"#!{sys.executable}\n{content}")
     path.chmod(0o755)
     return path
+
+
+def quick(output: Path, *arguments: object, only: Sequence[str] = ("16",), contenders: Sequence[str] = ()) -> Any:
+    """A quick comparison of the demo model, or of a `--model` among the arguments, that must end well."""
+    model = () if "--model" in arguments else ("--model", f"{DEMO}=demo")
+    chosen = [f"--only={name}" for name in only] + [f"--contender={name}" for name in contenders]
+    result = compare(*model, "--quick", "--output", output, *chosen, *arguments)
+    assert result.exit_code == 0, result.output
+    return result

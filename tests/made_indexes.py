@@ -1,14 +1,20 @@
-"""Index files for tests: vectors, chunks and records that are made, and what an index holds and answers.
+"""Index files for tests: vectors, chunks and records that are made, what an index holds and answers, and to whom.
 
 Expected answers come from NumPy over the vectors that were put in.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 import numpy as np
+from paths import TESTS
 
 from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import terms_of
@@ -109,3 +115,43 @@ def stored_codes(path: Path) -> dict[int, bytes]:
                 assert 256 * block + place not in found
                 found[256 * block + place] = codes[number * n_bytes : (number + 1) * n_bytes]
     return found
+
+
+# The beginning of a program that opens an index as a user who may only read it.
+_AS_A_READER = f"""
+import os, sys
+sys.path.insert(0, {str(TESTS)!r})
+from made_indexes import *
+from q3e_local.errors import IndexFileError
+vectors(1)  # NumPy loads the rest of itself, which the user may not read
+if os.getuid() == 0:  # whom rights do not bind
+    os.setuid(65534)
+with Database.open(sys.argv[1]) as database:
+"""
+
+
+@contextmanager
+def reader(path: Path, block: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of a user who may only read the index; it runs a block of code with the open `database`."""
+    lines = "".join(f"    {line}\n" for line in block.strip().splitlines())
+    command = [sys.executable, "-c", _AS_A_READER + lines, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
+def said_by_a_reader(make: Callable[[Path], object], block: str) -> list[str]:
+    """What a block of code prints for a user who may write neither the index nor its folder."""
+    with tempfile.TemporaryDirectory() as name:  # the folders of pytest are closed to others
+        folder, path = Path(name), Path(name) / "a.q3e"
+        make(path)
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        try:
+            with reader(path, block) as process:
+                said, errors = process.communicate()
+        finally:
+            folder.chmod(0o755)
+    assert process.returncode == 0, errors
+    return said.splitlines()

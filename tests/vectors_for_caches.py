@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from q3e_local.cache import Entry, Key
+from q3e_local.cache import Entry, Key, VectorCache
 from q3e_local.space import Space
+
+if TYPE_CHECKING:  # programs of tests do without it
+    import pytest
 
 SPACE = Space("ab" * 32, 64)
 
@@ -36,3 +42,29 @@ def is_same(got: Entry | None, wanted: Entry) -> bool:
         and got.pooled.tobytes() == wanted.pooled.tobytes()
         and (got.prompt_tokens, got.truncated) == (wanted.prompt_tokens, wanted.truncated)
     )
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Texts that a test puts into a cache, in each of some spaces, and looks for."""
+
+    n_texts: int
+    spaces: tuple[Space, ...] = (SPACE,)
+
+    def __len__(self) -> int:
+        return self.n_texts * len(self.spaces)
+
+    def put(self, cache: VectorCache) -> None:
+        for space in self.spaces:
+            cache.put_many([item(f"text {number}", space=space) for number in range(self.n_texts)])
+
+    def n_right(self, cache: VectorCache) -> int:
+        """How many of the vectors are there. Fails the test when one is another than it must be."""
+        items = [item(f"text {number}", space=space) for space in self.spaces for number in range(self.n_texts)]
+        found = cache.get_many([key for key, _ in items])
+        assert all(got is None or is_same(got, wanted) for got, (_, wanted) in zip(found, items, strict=True))
+        return sum(got is not None for got in found)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -22,7 +22,7 @@ class Key:
 
     space: Space  # at the model's own dim: all others are cut from it
     text_sha256: bytes  # of the text as it is tokenized: prompted and normalized
-    cut_at: int | None = None  # the limit in tokens that it was cut to; None: it is whole
+    cut_at: int | None = None  # the limit in tokens that the text was cut to; None for a whole text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class SpaceStats:
-    """What a cache has of one vector space."""
+    """How much a cache has of one vector space."""
 
     space: str
     n_vectors: int
@@ -48,36 +48,36 @@ class SpaceStats:
 
 @dataclass(frozen=True)
 class CacheStats:
-    """What a cache has. `n_bytes` is what it takes, of `limit_bytes` at most; None: its server's business."""
+    """How much a cache has in all."""
 
     where: str
     spaces: tuple[SpaceStats, ...]
     n_bytes: int
-    limit_bytes: int | None
+    limit_bytes: int | None  # None for a server, which has a limit of its own
 
     @property
     def n_vectors(self) -> int:
-        return sum(one.n_vectors for one in self.spaces)
+        return sum(stats.n_vectors for stats in self.spaces)
 
 
 class VectorCache(Protocol):
-    """Safe to use from several threads. What goes wrong is a logged warning, once, and work goes on without it."""
+    """Safe to use from several threads. What goes wrong is one warning in the log, and work goes on without it."""
 
     @property
     def where(self) -> str:
         """Its path, or its address without a password."""
 
     def get_many(self, keys: Sequence[Key]) -> list[Entry | None]:
-        """One for each key, None where it has none."""
+        """The entry of each key, None where the cache has none."""
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
+        """Keep entries, but for vectors that are not finite, all zeros or not of their space's dim."""
 
     def stats(self) -> CacheStats | None:
-        """What it has; None when it cannot be read, which was logged."""
+        """How much it has; None where it cannot be read, which was logged."""
 
     def clear(self, chosen: Callable[[str], bool] | None = None) -> int | None:
-        """Forget all, or the vectors of the chosen spaces: how many; None if it cannot be done, which was logged."""
+        """Forget all vectors, or those of the chosen spaces: how many. None where it cannot, which was logged."""
 
     def close(self) -> None:
         """Write what is left to write. A closed cache has nothing and takes nothing."""

@@ -26,7 +26,7 @@ Setting = bool | str | os.PathLike[str] | None
 def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> VectorCache | None:
     """The cache: True or "on" is the usual file, a `redis://` address a server, other text a path, False none.
 
-    `Q3E_CACHE_SIZE` bounds a file. Nothing is opened yet. Raises OptionError for what cannot be meant.
+    `Q3E_CACHE_SIZE` bounds a file. Nothing is opened yet. Raises OptionError for a text that means none of these.
     """
     text = unquoted(os.fspath(setting)) if isinstance(setting, str | os.PathLike) else str(bool(setting))
     if not text:
@@ -57,7 +57,7 @@ def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> Ve
 
 
 def chosen(flag: bool | None, environ: Mapping[str, str] | None = None) -> str:
-    """The setting of a command: off or on by its flag, which place by `Q3E_CACHE`, on without either."""
+    """The setting of a command: its flag says on or off, `Q3E_CACHE` says where. On without either."""
     variable = unquoted((os.environ if environ is None else environ).get("Q3E_CACHE", "")) or "on"
     if flag is None:
         return variable
@@ -71,10 +71,10 @@ def size_bytes(environ: Mapping[str, str]) -> int:
     text = unquoted(environ.get("Q3E_CACHE_SIZE", ""))
     if not text:
         return SIZE_BYTES
-    found = _SIZE.fullmatch(text)
-    if found is None:
+    match = _SIZE.fullmatch(text)
+    if match is None:
         raise OptionError(f"Q3E_CACHE_SIZE must be a size such as 500MB or 2GB, got {text!r}")
-    number, unit, binary = found.groups()
+    number, unit, binary = match.groups()
     n_bytes = int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
     if not _SIZE_MIN <= n_bytes <= 1 << 50:
         raise OptionError(f"Q3E_CACHE_SIZE must be 1MB to 1024TiB, got {text}; to do without: Q3E_CACHE=off")

@@ -1,4 +1,4 @@
-"""One entry as bytes, and back: what SQLite and Redis both keep.
+"""Entries as bytes, and back: what SQLite and Redis both keep.
 
 A record is a checksum, the token count and the float32 numbers. The checksum is keyed with the entry's name, so bytes
 that were damaged, or that belong to another text, model or limit, are no entry at all.
@@ -7,6 +7,7 @@ that were damaged, or that belong to another text, model or limit, are no entry 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -26,21 +27,39 @@ def name_of(key: Key) -> bytes:
     return hashlib.sha256(_space_name(key.space) + key.text_sha256 + cut_at).digest()
 
 
-def to_record(key: Key, name: bytes, entry: Entry) -> bytes | None:
-    """The entry's bytes; None for one that must not be kept."""
+def to_records(items: Sequence[tuple[Key, Entry]]) -> Iterator[tuple[Key, bytes, bytes]]:
+    """Key, name and record of each entry that may be kept."""
+    for key, entry in items:
+        if _may_be_kept(key, entry):
+            name = name_of(key)
+            body = entry.prompt_tokens.to_bytes(4, "little") + entry.pooled.astype("<f4", copy=False).tobytes()
+            yield key, name, _checksum(name, body) + body
+
+
+def to_entries(
+    keys: Sequence[Key], names: Sequence[bytes], records: Sequence[object], on_damage: Callable[[], None]
+) -> list[Entry | None]:
+    """The entry of each record that is its key's, whole and unchanged. Calls `on_damage` for any other record."""
+    entries = []
+    for key, name, record in zip(keys, names, records, strict=True):
+        entries.append(None if record is None else _entry(key, name, record))
+        if record is not None and entries[-1] is None:
+            on_damage()
+    return entries
+
+
+def _may_be_kept(key: Key, entry: Entry) -> bool:
     pooled = entry.pooled
-    if pooled.dtype != np.float32 or pooled.shape != (key.space.dim,):
-        return None
-    if not (np.isfinite(pooled).all() and pooled.any()):
-        return None
-    if not 0 < entry.prompt_tokens <= _TOKENS_MAX or entry.truncated != (key.cut_at is not None):
-        return None
-    body = entry.prompt_tokens.to_bytes(4, "little") + pooled.astype("<f4", copy=False).tobytes()
-    return _checksum(name, body) + body
+    return (
+        pooled.dtype == np.float32
+        and pooled.shape == (key.space.dim,)
+        and bool(np.isfinite(pooled).all() and pooled.any())
+        and 0 < entry.prompt_tokens <= _TOKENS_MAX
+        and entry.truncated == (key.cut_at is not None)
+    )
 
 
-def from_record(key: Key, name: bytes, record: object) -> Entry | None:
-    """The entry of these bytes; None if they are not this key's, whole and unchanged."""
+def _entry(key: Key, name: bytes, record: object) -> Entry | None:
     if not isinstance(record, bytes) or len(record) != _HEAD + 4 * key.space.dim:
         return None
     if record[:_CHECK] != _checksum(name, memoryview(record)[_CHECK:]):

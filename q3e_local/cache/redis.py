@@ -6,14 +6,16 @@ What leaves first when the server is full is the server's setting. Knows records
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from q3e_local.cache import CacheStats, Entry, Key, SpaceStats
-from q3e_local.cache.outage import Outage, Work, logger
-from q3e_local.cache.record import from_record, name_of, to_record
+from q3e_local.cache.outage import Outage, Work
+from q3e_local.cache.record import name_of, to_entries, to_records
 from q3e_local.errors import OptionError
 
 try:
@@ -38,7 +40,7 @@ class RedisCache:
         try:
             parts = urlsplit(url)
             host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-            self._address = f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
+            self.where = f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
             # One more try where a connection that rested was closed by the server; none where it is slow.
             retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
             self._client = redis.Redis.from_url(
@@ -47,61 +49,41 @@ class RedisCache:
         except (ValueError, TypeError) as error:
             raise OptionError(f"the cache's address must be redis://host:port/db: {error}") from None
         self._outage = Outage(_REST_S, monotonic)
-        self._warned_of_a_record = self._closed = False
-
-    @property
-    def where(self) -> str:
-        return self._address
+        self._closed = False
 
     def get_many(self, keys: Sequence[Key]) -> list[Entry | None]:
-        """One for each key, None where it has none."""
         names = [name_of(key) for key in keys]
-        found: list[Entry | None] = [None] * len(keys)
-        places = _places(keys, names)
-        records = self._attempt("read", lambda: self._read(places)) or []
-        for index, record in enumerate(records):
-            if record is None:
-                continue
-            found[index] = from_record(keys[index], names[index], record)
-            if found[index] is None and not self._warned_of_a_record:
-                self._warned_of_a_record = True
-                logger.warning("%s has a damaged vector, which is computed anew", self._address)
-        return found
+        places = [_place(key, name) for key, name in zip(keys, names, strict=True)]
+        records = self._attempt("read", lambda: self._read(places)) or [None] * len(keys)
+        return to_entries(keys, names, records, lambda: self._outage.say_damaged(self.where))
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
-        keys = [key for key, _ in items]
-        names = [name_of(key) for key in keys]
-        records = [to_record(key, name, entry) for (key, entry), name in zip(items, names, strict=True)]
-        pairs = zip(_places(keys, names), records, strict=True)
-        sound = [(place, record) for place, record in pairs if record is not None]
-        if sound:
-            self._attempt("write", lambda: self._write(sound))
+        records = [(_place(key, name), record) for key, name, record in to_records(items)]
+        if records:
+            self._attempt("write", lambda: self._write(records))
 
     def stats(self) -> CacheStats | None:
-        """What it has; None when it cannot be read, which was logged. Looks at every key of the server."""
-        counts: dict[str, list[int]] = {}
+        """How much it has, by a look at every key of the server; None where it cannot be read, which was logged."""
 
         def count() -> CacheStats:
-            for places in self._all():
+            n_vectors: Counter[str] = Counter()
+            n_bytes: Counter[str] = Counter()
+            for places in self._places():
                 pipeline = self._client.pipeline(transaction=False)
                 for place in places:
                     pipeline.strlen(place)
-                for place, n_bytes in zip(places, pipeline.execute(), strict=True):
-                    one = counts.setdefault(_space_of(place), [0, 0])
-                    one[0] += n_bytes > 0
-                    one[1] += n_bytes
-            spaces = tuple(SpaceStats(space, *one) for space, one in sorted(counts.items()))
-            return CacheStats(self._address, spaces, sum(one.n_bytes for one in spaces), None)
+                for place, length in zip(places, pipeline.execute(), strict=True):
+                    n_vectors[_space_of(place)] += length > 0
+                    n_bytes[_space_of(place)] += length
+            spaces = tuple(SpaceStats(space, n, n_bytes[space]) for space, n in sorted(n_vectors.items()))
+            return CacheStats(self.where, spaces, n_bytes.total(), limit_bytes=None)
 
         return self._attempt("read", count)
 
     def clear(self, chosen: Callable[[str], bool] | None = None) -> int | None:
-        """Forget all, or the vectors of the chosen spaces: how many; None if it cannot be done, which was logged."""
-
         def forget() -> int:
             n_vectors = 0
-            for places in self._all():
+            for places in self._places():
                 picked = [place for place in places if chosen is None or chosen(_space_of(place))]
                 if picked:
                     n_vectors += int(self._client.unlink(*picked))
@@ -110,21 +92,20 @@ class RedisCache:
         return self._attempt("write", forget)
 
     def close(self) -> None:
-        """A closed cache has nothing and takes nothing."""
         self._closed = True
         with suppress(redis.RedisError, OSError):
             self._client.close()
 
     def _attempt(self, work: Work, do: Callable[[], T]) -> T | None:
-        """What `do` gives, or None after telling why not."""
+        """What `do` gives, or None after saying why not."""
         if self._closed or self._outage.rests(work):
             return None
         try:
             result = do()
         except redis.ResponseError as error:  # it answers: no memory left, a replica, no permission
-            self._outage.begin(f"{self._address} refuses: {error}", work)
+            self._outage.begin(f"{self.where} refuses: {error}", work)
         except (redis.RedisError, OSError, ValueError) as error:  # ValueError: what answers speaks no Redis
-            self._outage.begin(f"cannot use the cache at {self._address}: {error}", "read", "write")
+            self._outage.begin(f"cannot use the cache at {self.where}: {error}", "read", "write")
         else:
             self._outage.end(work)
             return result
@@ -134,8 +115,11 @@ class RedisCache:
         pipeline = self._client.pipeline(transaction=False)
         for first in range(0, len(places), _KEYS_AT_ONCE):
             pipeline.mget(places[first : first + _KEYS_AT_ONCE])
-        answers = pipeline.execute()
-        records = [record for answer in answers for record in _listed(answer)]
+        records: list[Any] = []
+        for answer in pipeline.execute():
+            if not isinstance(answer, list):
+                raise ValueError(f"it answered {type(answer).__name__} where values were asked for")  # noqa: TRY004
+            records += answer
         if len(records) != len(places):
             raise ValueError(f"it answered {len(records)} values for {len(places)} keys")
         return records
@@ -146,31 +130,27 @@ class RedisCache:
             pipeline.mset(dict(pairs[first : first + _KEYS_AT_ONCE]))
         pipeline.execute()
 
-    def _all(self) -> Iterator[list[bytes]]:
-        """The keys of this program, some at a time; those that come twice are dropped."""
+    def _places(self) -> Iterator[list[bytes]]:
+        """The keys of this program, each once, a part at a time."""
         seen: set[bytes] = set()
-        some: list[bytes] = []
+        part: list[bytes] = []
         for place in self._client.scan_iter(match=f"{_PREFIX}*", count=1000):
             if place not in seen:
                 seen.add(place)
-                some.append(place)
-            if len(some) == _KEYS_AT_ONCE:
-                yield some
-                some = []
-        if some:
-            yield some
+                part.append(place)
+            if len(part) == _KEYS_AT_ONCE:
+                yield part
+                part = []
+        if part:
+            yield part
 
 
-def _places(keys: Sequence[Key], names: list[bytes]) -> list[str]:
-    spaces = {space: str(space) for space in {key.space for key in keys}}
-    return [f"{_PREFIX}{spaces[key.space]}:{name.hex()}" for key, name in zip(keys, names, strict=True)]
+def _place(key: Key, name: bytes) -> str:
+    return f"{_PREFIX}{_written(key.space)}:{name.hex()}"
+
+
+_written = lru_cache(maxsize=256)(str)  # of a space, which every key has
 
 
 def _space_of(place: bytes) -> str:
     return place.decode("utf-8", "replace").removeprefix(_PREFIX).rpartition(":")[0]
-
-
-def _listed(answer: Any) -> list[Any]:
-    if not isinstance(answer, list):
-        raise ValueError(f"it answered {type(answer).__name__} where values were asked for")  # noqa: TRY004
-    return answer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from q3e_local.search.database.query_words import Term, terms_of
-from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
+from q3e_local.search.database.records import Counted, Filters, Ranked
 from q3e_local.search.database.snapshot import Snapshot
 from q3e_local.search.hits import Found, Hit, Mode
 from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
@@ -76,31 +76,30 @@ def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> 
 
 
 def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
-    ranks = {
-        name: {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
-        for name, ranked in rankings.items()
-    }
-    # Among equal sums the first of these rankings decides.
-    rows = fuse([list(ranks[name]) for name in ("letters", "words", "vectors") if name in ranks])[: question.k]
+    # In this order, because among equal sums the first ranking decides.
+    ranks: dict[str, dict[int, int]] = {"letters": {}, "words": {}, "vectors": {}}
+    for name, ranked in rankings.items():
+        ranks[name] = {row: place for place, row in enumerate(ranked.rows.tolist(), start=1)}
+    rows = fuse([list(places) for places in ranks.values()])[: question.k]
     scores: dict[int, float] = {}
-    if "vectors" in rankings:
-        near = rankings["vectors"]
+    if near := rankings.get("vectors"):
         scores = dict(zip(near.rows.tolist(), near.scores.tolist(), strict=True))
     if question.vector is not None:
         scores |= state.scores(question.vector, [row for row in rows if row not in scores])
     return tuple(
-        _hit(entry, scores.get(entry.row, math.nan), {name: places.get(entry.row) for name, places in ranks.items()})
+        Hit(
+            entry.id,
+            scores.get(entry.row, math.nan),
+            file=entry.file,
+            mtime=entry.mtime,
+            indexed_at=entry.indexed_at,
+            vectors_rank=ranks["vectors"].get(entry.row),
+            words_rank=ranks["words"].get(entry.row),
+            letters_rank=ranks["letters"].get(entry.row),
+            **vars(entry.chunk),
+        )
         for entry in state.entries_of(rows)
     )
-
-
-def _hit(entry: Entry, score: float, ranks: Mapping[str, int | None]) -> Hit:
-    chunk = entry.chunk
-    return Hit(
-        entry.id, score, chunk.text, entry.file, chunk.start, chunk.end, chunk.headings, chunk.page, chunk.line,
-        chunk.last_line, entry.mtime, entry.indexed_at, ranks.get("vectors"), ranks.get("words"),
-        ranks.get("letters"),
-    )  # fmt: skip
 
 
 def _filtered(filters: Filters) -> list[str]:

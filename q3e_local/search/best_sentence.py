@@ -42,15 +42,11 @@ def by_words(query: str, text: str) -> Best | None:
     """The sentence that shares most words with the query; None where no shared word tells sentences apart."""
     spans = _candidates(text)
     words = [set(tokens(text[start:end])) for start, end in spans]
-    terms = terms_of(query)
-    weights = []
-    for sentence in words:
-        weight = 0.0
-        for term in terms:
-            if _has(sentence, term):
-                n_with = sum(_has(other, term) for other in words)
-                weight += _weight(term) * math.log(1 + len(words) / n_with)
-        weights.append(weight)
+    weights = [0.0] * len(spans)
+    for term in terms_of(query):
+        having = [number for number, sentence in enumerate(words) if _has(sentence, term)]
+        for number in having:
+            weights[number] += _weight(term) * math.log(1 + len(words) / len(having))
     if not weights or max(weights) < _SHORT_WEIGHT * 3:
         return None
     return Best(*trimmed(text, *spans[weights.index(max(weights))]))

@@ -15,13 +15,10 @@ import numpy as np
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.files import landing, rows_file
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import Entry, Window
-from q3e_local.vectors import Vectors
+from q3e_local.search.database.records import Entry, IndexSpace, Window
 
 SUFFIXES = (".jsonl", ".npy", ".parquet")
-
-ExportProgress = Callable[[int], None]
-"""Called as `progress(n_chunks)` with how many chunks are written."""
+_OF_CHUNK = ("text", "headings", "page", "line", "last_line", "start", "end")
 
 
 def export(
@@ -29,12 +26,13 @@ def export(
     path: Path,
     *,
     force: bool = False,
-    progress: ExportProgress = lambda n_chunks: None,
+    progress: Callable[[int], None] = lambda n_chunks: None,
 ) -> list[Path]:
     """Write all chunks with their vectors: the paths of the files, which are written whole or not at all.
 
-    The suffix says the format. NAME.npy.rows.jsonl beside a .npy lists the text of each row. Raises OptionError for
-    another suffix, OutputError where a file exists or cannot be written.
+    The suffix says the format. NAME.npy.rows.jsonl beside a .npy lists the text of each row. `progress` is called
+    with how many chunks are written. Raises OptionError for another suffix, OutputError where a file exists or cannot
+    be written.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -47,29 +45,18 @@ def export(
     try:
         with ExitStack() as stack:
             streams = [stack.enter_context(landing(target)) for target in reversed(targets)]
-            _WRITERS[suffix](windows, database, *reversed(streams))
+            _WRITERS[suffix](windows, database.space, *reversed(streams))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     return targets
 
 
-def fields(entry: Entry) -> dict[str, Any]:
-    """The fields of a chunk in JSON, without its vector."""
-    chunk = entry.chunk
-    return {
-        "id": entry.id,
-        "file": entry.file,
-        "text": chunk.text,
-        "headings": list(chunk.headings),
-        "page": chunk.page,
-        "line": chunk.line,
-        "last_line": chunk.last_line,
-        "start": chunk.start,
-        "end": chunk.end,
-    }
+def _fields(entry: Entry) -> dict[str, Any]:
+    """The fields of a chunk without its vector, by their names in every format."""
+    return {"id": entry.id, "file": entry.file} | {name: getattr(entry.chunk, name) for name in _OF_CHUNK}
 
 
-def _reported(windows: Iterator[Window], progress: ExportProgress) -> Iterator[Window]:
+def _reported(windows: Iterator[Window], progress: Callable[[int], None]) -> Iterator[Window]:
     n_chunks = 0
     for window in windows:
         yield window
@@ -77,23 +64,23 @@ def _reported(windows: Iterator[Window], progress: ExportProgress) -> Iterator[W
         progress(n_chunks)
 
 
-def _jsonl(windows: Iterator[Window], database: Database, stream: BinaryIO) -> None:
+def _jsonl(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO) -> None:
     for window in windows:
         for entry, vector in zip(window.entries, window.vectors, strict=True):
-            stream.write(_line(fields(entry) | {"embedding": vector}))
+            stream.write(_line(_fields(entry) | {"embedding": vector}))
 
 
-def _npy(windows: Iterator[Window], database: Database, stream: BinaryIO, rows: BinaryIO) -> None:
+def _npy(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO, rows: BinaryIO) -> None:
     """subtle: the header is written twice. NumPy pads it, so that the final number of rows takes no more room."""
     n_rows = 0
-    _npy_header(stream, 0, database.space.dim)
+    _npy_header(stream, 0, space.dim)
     for window in windows:
         stream.write(window.vectors.astype("<f4", copy=False).tobytes())
         for entry in window.entries:
-            rows.write(_line({"row": n_rows, **fields(entry)}))
+            rows.write(_line({"row": n_rows, **_fields(entry)}))
             n_rows += 1
     stream.seek(0)
-    _npy_header(stream, n_rows, database.space.dim)
+    _npy_header(stream, n_rows, space.dim)
 
 
 def _npy_header(stream: BinaryIO, n_rows: int, dim: int) -> None:
@@ -101,35 +88,23 @@ def _npy_header(stream: BinaryIO, n_rows: int, dim: int) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _parquet(windows: Iterator[Window], database: Database, stream: BinaryIO) -> None:
+def _parquet(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
-    space = database.space
     string, int64 = pyarrow.string(), pyarrow.int64()
-    columns = {
-        "id": string, "file": string, "text": string, "headings": pyarrow.list_(string), "page": int64,
-        "line": int64, "last_line": int64, "start": int64, "end": int64,
-        "embedding": pyarrow.list_(pyarrow.float32(), space.dim),
-    }  # fmt: skip
+    kinds = {"id": string, "file": string, "text": string, "headings": pyarrow.list_(string)}
+    texts = pyarrow.schema([(name, kinds.get(name, int64)) for name in ("id", "file", *_OF_CHUNK)])
+    embedding = pyarrow.field("embedding", pyarrow.list_(pyarrow.float32(), space.dim))
     metadata = {"model": space.model, "space": space.name, "dtype": "float32"}
-    schema = pyarrow.schema(list(columns.items()), metadata=metadata)
-    with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
+    with pyarrow.parquet.ParquetWriter(stream, texts.append(embedding).with_metadata(metadata)) as writer:
         for window in windows:
-            rows = [fields(entry) for entry in window.entries]
-            arrays = [
-                pyarrow.array([row[name] for row in rows], kind)
-                for name, kind in columns.items()
-                if name != "embedding"
-            ]
-            arrays.append(_fixed(pyarrow, window.vectors))
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-
-
-def _fixed(pyarrow: Any, vectors: Vectors) -> Any:
-    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.reshape(-1)), vectors.shape[1])
+            rows = pyarrow.Table.from_pylist([_fields(entry) for entry in window.entries], schema=texts)
+            numbers = pyarrow.array(window.vectors.reshape(-1))
+            vectors = pyarrow.FixedSizeListArray.from_arrays(numbers, space.dim)
+            writer.write_table(rows.append_column(embedding, vectors))
 
 
 _WRITERS: dict[str, Callable[..., None]] = {".jsonl": _jsonl, ".npy": _npy, ".parquet": _parquet}

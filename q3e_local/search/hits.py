@@ -42,23 +42,15 @@ class Hit:
         return f"<Hit {score} {self.id}: {shortened(self.text, 60)!r}>"
 
 
+_RECORD = (
+    "id", "score", "text", "file", "line", "last_line", "page", "headings", "start", "end", "words_rank",
+    "letters_rank", "vectors_rank",
+)  # fmt: skip
+
+
 def as_record(hit: Hit) -> dict[str, Any]:
     """A hit as programs get it, by the same names from the command line and from the server."""
-    return {
-        "id": hit.id,
-        "score": hit.score,
-        "text": hit.text,
-        "file": hit.file,
-        "line": hit.line,
-        "last_line": hit.last_line,
-        "page": hit.page,
-        "headings": hit.headings,
-        "start": hit.start,
-        "end": hit.end,
-        "words_rank": hit.words_rank,
-        "letters_rank": hit.letters_rank,
-        "vectors_rank": hit.vectors_rank,
-    }
+    return {name: getattr(hit, name) for name in _RECORD}
 
 
 @dataclass(frozen=True, eq=False)

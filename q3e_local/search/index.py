@@ -21,7 +21,7 @@ from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database, check_ids
 from q3e_local.search.database.connection import has_bytes
-from q3e_local.search.database.rebuilding import rebuild_command
+from q3e_local.search.database.index_file import rebuild_command
 from q3e_local.search.database.records import Chunk, Facts, Filters, IndexSpace, Window
 from q3e_local.search.documents import space_of
 from q3e_local.search.hits import MODES, Found, Hit, Mode
@@ -31,7 +31,7 @@ from q3e_local.wording.counts import counted
 __all__ = ["Found", "Hit", "Mode", "VectorIndex"]
 
 K_MAX = 10_000
-DIM_MAX = 65_536  # of vectors of one's own
+DIM_MAX = 65_536  # of vectors that no known model made
 _BATCH = 512  # texts of one transaction
 
 
@@ -99,16 +99,16 @@ class VectorIndex:
     ) -> list[str]:
         """Embed and store texts: their ids. An id that is there already gets the new text; without ids, they are new.
 
-        Stored some hundreds at a time: after an error, the texts before it are there. Raises TextError, OptionError.
+        Stored by hundreds: after an error, the texts before it are there. Raises TextError, OptionError.
         """
         if self.embedder is None:
             raise OptionError("without an embedder no text can be added; give VectorIndex one, or use add_vectors")
-        own = space_of(self.embedder, self.dim, self._task, self._instruction)
-        if not own.is_same(self.space):
+        space = space_of(self.embedder, self.dim, self._task, self._instruction)
+        if not space.is_same(self.space):
             raise SpaceMismatchError(
-                f"{self.path} holds {self.space.beside(own)}, and would get {own.beside(self.space)}; give "
+                f"{self.path} holds {self.space.beside(space)}, and would get {space.beside(self.space)}; give "
                 "VectorIndex the task or instruction of its texts, or embed all anew with",
-                rebuild_command(self.path, self.space, own),
+                rebuild_command(self.path, self.space, space),
             )
         texts = _listed(texts, ids)
         request = EmbedRequest(texts, "document", self._task, self._instruction, self.dim, truncate)
@@ -135,10 +135,10 @@ class VectorIndex:
     def add_vectors(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None = None) -> list[str]:
         """Store texts with vectors (n, dim) of your own, which are scaled to length 1: their ids, as `add`."""
         texts = _listed(texts, ids)
-        given = np.asarray(vectors, np.float32)
-        if given.shape != (len(texts), self.dim):
-            raise OptionError(f"vectors must have shape {(len(texts), self.dim)}, got {given.shape}")
-        return self._put(texts, _scaled(given), ids)
+        rows = np.asarray(vectors, np.float32)
+        if rows.shape != (len(texts), self.dim):
+            raise OptionError(f"vectors must have shape {(len(texts), self.dim)}, got {rows.shape}")
+        return self._put(texts, _scaled(rows), ids)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Forget texts by id: how many there were."""
@@ -177,7 +177,7 @@ class VectorIndex:
         elif mode in ("vectors", "hybrid"):
             raise OptionError(f"mode {mode!r} needs a model; give VectorIndex an embedder, or use search_vector")
         found = self._ask(Question(query, vector, _checked(k), mode, exact, filters))
-        return Found(found.hits, found.mode, cut + found.explained, vector)
+        return replace(found, explained=cut + found.explained)
 
     def search_vector(
         self,
@@ -237,18 +237,18 @@ class VectorIndex:
 
     def _check(self, database: Database, dim: int | None) -> None:
         """Raise SpaceMismatchError or OptionError where the embedder, or this dim, is not of the file's space."""
-        there = database.space
+        held = database.space
         if self.embedder is None:
-            if dim is not None and dim != there.dim:
-                raise OptionError(f"{database.path} holds {there}, not {dim}-dim ones")
+            if dim is not None and dim != held.dim:
+                raise OptionError(f"{database.path} holds {held}, not {dim}-dim ones")
             return
         # A dim that this model cannot make is of another model's file, which the error below names.
-        if dim is None and DIM_MIN <= there.dim <= self.embedder.n_embd:
-            dim = there.dim
-        own = space_of(self.embedder, dim, self._task, self._instruction)
+        if dim is None and DIM_MIN <= held.dim <= self.embedder.n_embd:
+            dim = held.dim
+        space = space_of(self.embedder, dim, self._task, self._instruction)
         if self._task is None and self._instruction is None:  # questions are compared with whatever was embedded
-            own = replace(own, prefix=there.prefix)
-        database.check_holds(own)
+            space = replace(space, prefix=held.prefix)
+        database.check_holds(space)
 
     def _put(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None) -> list[str]:
         return self.database.put(ids, [Chunk(text, 0, len(text)) for text in texts], vectors)
@@ -263,10 +263,10 @@ def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:
     return texts
 
 
-def _scaled(given: Vectors) -> Vectors:
-    if not np.isfinite(given).all() or not given.any(axis=1).all():
+def _scaled(vectors: Vectors) -> Vectors:
+    if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
         raise OptionError("a vector is all zeros, or holds what is no number")
-    return finish(given)
+    return finish(vectors)
 
 
 def _checked(k: int) -> int:
@@ -275,18 +275,13 @@ def _checked(k: int) -> int:
     return k
 
 
-def _seconds(since: datetime | date | float | None) -> float | None:
-    """Since 1970; a day begins at midnight here."""
-    if isinstance(since, datetime):
-        return since.timestamp()
-    if isinstance(since, date):
-        return datetime.combine(since, time.min).timestamp()
-    if since is not None and not (isinstance(since, int | float) and math.isfinite(since)):
-        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
-    return since
-
-
 def _filters(path: str | None, since: datetime | date | float | None) -> Filters:
     if path is not None and not isinstance(path, str):
         raise OptionError(f"path must be a glob in a str, such as '*.md' or 'notes/**', got {path!r}")
-    return Filters(path, _seconds(since))
+    if isinstance(since, date) and not isinstance(since, datetime):
+        since = datetime.combine(since, time.min)  # a day begins at midnight here
+    if isinstance(since, datetime):
+        since = since.timestamp()
+    if since is not None and not (isinstance(since, int | float) and math.isfinite(since)):
+        raise OptionError(f"since must be a date, a datetime or seconds since 1970, got {since!r}")
+    return Filters(path, since)

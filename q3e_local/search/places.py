@@ -1,6 +1,6 @@
-"""Where index files are, and whose turn it is to write one.
+"""Where index files are, and a lock for the run that writes one.
 
-Knows names, paths and a lock; nothing of what is in an index.
+Knows names and paths; nothing of what is in an index.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_NAME = "default"
 SUFFIX = ".q3e"
-_NAMED_AT_MOST = 3  # other indexes, where an index is missing
+_NAMED_AT_MOST = 3  # indexes, in the error about a missing index
 _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 
@@ -53,10 +53,10 @@ def existing(db: Path | None = None, name: str | None = None) -> Path:
         return path
     what = f"there is no index {path}" if db is not None else f"there is no index named {name or DEFAULT_NAME}"
     option = f" --db {quoted(db)}" if db is not None else f" --name {name}" if name is not None else ""
-    raise IndexFileError(f"{what}; make it with: q3e-local index FOLDER{option}{_others(name)}")
+    raise IndexFileError(f"{what}; make it with: q3e-local index FOLDER{option}{_alternatives(name)}")
 
 
-def _others(name: str | None) -> str:
+def _alternatives(name: str | None) -> str:
     """The end of an error about a missing index: which indexes may have been meant, or which there are."""
     found = names()
     near = nearest(name, found) if name is not None else []
@@ -80,15 +80,15 @@ def is_there(path: Path) -> bool:
 
 def names() -> list[str]:
     """The indexes that have names."""
-    return sorted(path.stem for path in _kept() if _NAME.fullmatch(path.stem))
+    return sorted(path.stem for path in _index_files() if _NAME.fullmatch(path.stem))
 
 
 def strays() -> list[Path]:
     """Files among the named indexes that cannot be named: copies, and files that file managers leave."""
-    return sorted(path for path in _kept() if not _NAME.fullmatch(path.stem))
+    return sorted(path for path in _index_files() if not _NAME.fullmatch(path.stem))
 
 
-def _kept() -> Iterator[Path]:
+def _index_files() -> Iterator[Path]:
     return indexes_folder().glob(f"*{SUFFIX}")
 
 
@@ -122,7 +122,7 @@ def alone(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[No
     with ExitStack() as stack:
         try:
             if path.parent == indexes_folder():
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # no one else need know what is indexed
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else need know what is indexed
             elif not path.parent.is_dir():  # the lock would make it
                 raise OutputError(f"there is no folder {path.parent} to keep {path.name} in")
             had_lock = file.exists()

@@ -4,7 +4,7 @@
     python scripts/bench/indexing.py -m demo --texts 2000               # where the model costs next to nothing
 
 Embeds the same chunks alone and by way of an index, in turn, with a model that was loaded before; then indexes many
-small files, and looks at them again, for which no model is asked.
+small files, and looks at them again, for which no model is options.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ def overhead(embedder: Embedder, folder: Path, n_files: int, n_rounds: int) -> N
         for _ in embedder.stream(EmbedRequest(texts, "document")):
             pass
         alone.append(time.perf_counter() - started)
-    one, other = statistics.median(alone), statistics.median(indexed)
+    alone_s, indexed_s = statistics.median(alone), statistics.median(indexed)
     n_tokens = sum(embedder.count_tokens(texts))
     print(f"{len(texts)} chunks, {n_tokens:,} tokens of {tally.n_new} files; median of {n_rounds}")
-    print(f"  embedding alone  {one:7.2f} s  {n_tokens / one:9,.0f} tokens/s")
-    print(f"  indexing         {other:7.2f} s  {n_tokens / other:9,.0f} tokens/s  {100 * (other / one - 1):+.1f} %")
+    print(f"  embedding alone  {alone_s:7.2f} s  {n_tokens / alone_s:9,.0f} tokens/s")
+    more = 100 * (indexed_s / alone_s - 1)
+    print(f"  indexing         {indexed_s:7.2f} s  {n_tokens / indexed_s:9,.0f} tokens/s  {more:+.1f} %")
 
 
 def unchanged(folder: Path, n_files: int) -> None:
@@ -83,9 +84,9 @@ if __name__ == "__main__":
     parser.add_argument("--texts", type=int, default=60, help="files of 300 words to embed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=10_000, help="small files to recognize")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        with q3e_local.load(asked.model) as embedder:
-            overhead(embedder, Path(name), asked.texts, asked.rounds)
-        if asked.files:
-            unchanged(Path(name), asked.files)
+        with q3e_local.load(options.model) as embedder:
+            overhead(embedder, Path(name), options.texts, options.rounds)
+        if options.files:
+            unchanged(Path(name), options.files)

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -76,8 +77,8 @@ def products(names: tuple[str, ...], n_tokens: list[int], shapes: tuple[tuple[in
     for name in names:
         for n_rows, depth in shapes:
             # Some rows again and again: quantizing takes longer than a product, and no speed depends on the numbers.
-            some = operation.quantized(random.standard_normal((16, depth), np.float32), WEIGHTS[name])
-            weights = np.resize(some, (n_rows, some.shape[1]))
+            few = operation.quantized(random.standard_normal((16, depth), np.float32), WEIGHTS[name])
+            weights = np.resize(few, (n_rows, few.shape[1]))
             for n in n_tokens:
                 tokens = random.standard_normal((n, depth), np.float32)
                 yield Work(
@@ -201,9 +202,10 @@ def shown(cells: list[str], markdown: bool) -> str:
 
 
 def numbers(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
-    if not all(one.isdecimal() and int(one) for one in value.split(",")):
+    parts = value.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not like 128,512: tokens of a product, with commas between")
-    return [int(one) for one in value.split(",")]
+    return [int(part) for part in parts]
 
 
 def peak_of(variant: str, folder: Path) -> Peak | None:
@@ -234,21 +236,19 @@ def main(
     shapes = tuple((n_rows // shrunk, 256) for n_rows, _ in SHAPES[:2]) if quick else SHAPES
     try:
         with tempfile.TemporaryDirectory() as folder, kept_memory():
-            print_table(variant, peak_of(variant, Path(folder)), types, tokens, shapes, shrunk, rounds, markdown)
+            peak = peak_of(variant, Path(folder))
+            print_conditions(variant, peak, rounds)
+            header = ["operation", "llama.cpp ms", f"{variant} ms", "ratio", "GOPS", *(["of peak"] if peak else [])]
+            click.echo(shown(header, markdown))
+            if markdown:
+                click.echo(f"|{'---|' * len(header)}")
+            for work in chain(products(types, tokens, shapes), attentions(shrunk)):
+                click.echo(shown(timed(work, variant, peak, rounds).cells(work, peak is not None), markdown))
     finally:
         in_use.use(chosen.variant)
 
 
-def print_table(
-    variant: str,
-    peak: Peak | None,
-    types: tuple[str, ...],
-    tokens: list[int],
-    shapes: tuple[tuple[int, int], ...],
-    shrunk: int,
-    n_rounds: int,
-    markdown: bool,
-) -> None:
+def print_conditions(variant: str, peak: Peak | None, n_rounds: int) -> None:
     versions = f"q3e-local {q3e_local.__version__}, llama-cpp-python {version('llama-cpp-python')}"
     click.echo(f"{machine.cpu_name()}, {platform.system()}; {versions}; {datetime.now(UTC).date()}")
     click.echo(f"{variant}, one thread, CPU time, best of {n_rounds} rounds in turn; GOPS are of {variant}")
@@ -256,13 +256,6 @@ def print_table(
         loops = [f"{kind} {speed:.1f} GOPS ({how})" for kind, (speed, how) in peak.measure().items()]
         click.echo(f"Loops over registers: {'; '.join(loops)}")
     click.echo()
-    header = ["operation", "llama.cpp ms", f"{variant} ms", "ratio", "GOPS", *(["of peak"] if peak else [])]
-    click.echo(shown(header, markdown))
-    if markdown:
-        click.echo(f"|{'---|' * len(header)}")
-    for works in (products(types, tokens, shapes), attentions(shrunk)):
-        for work in works:
-            click.echo(shown(timed(work, variant, peak, n_rounds).cells(work, peak is not None), markdown))
 
 
 if __name__ == "__main__":

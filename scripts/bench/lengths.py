@@ -11,7 +11,6 @@ Writes OUTPUT (JSON, all raw figures), and beside it a table (.md) and a plot (.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from q3e_local.checks.bench import Texts, about
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import NotEnoughMemoryError
+from q3e_local.files import land
 from q3e_local.llama.engine import LlamaEngine
 
 LENGTHS = "128,512,1024,2048,4096,8192,16384,32768"
@@ -32,11 +32,11 @@ ONCE = 8192  # tokens of a text from which on a single round tells enough, minut
 
 
 def numbers(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
-    """Lengths as they are given, in order."""
-    found = value.replace(" ", "").split(",")
-    if not all(one.isdecimal() and int(one) for one in found):
+    """The lengths of an option, in order."""
+    parts = value.replace(" ", "").split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not like {LENGTHS}: tokens of a text, with commas between")
-    return sorted({int(one) for one in found})
+    return sorted({int(part) for part in parts})
 
 
 class Measured:
@@ -68,7 +68,7 @@ class Measured:
             seconds = time.perf_counter() - began
             run = len(self.found["runs"]) - 1
             rounds.append({"run": run, "seconds": seconds, "tokens_per_s": length / seconds})
-            write(self.output, self.found)
+            land(self.output, json.dumps(self.found, indent=1))
             tell(f"  {length:,} tokens: {length / seconds:,.1f} tokens/s")
 
 
@@ -80,18 +80,11 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(path)
-
-
 def curve(found: dict[str, Any]) -> dict[int, float]:
     """The median speeds by length, in order."""
     rounds = sorted((int(length), of_length) for length, of_length in found["lengths"].items())
     return {
-        length: statistics.median(one["tokens_per_s"] for one in of_length)
+        length: statistics.median(measured["tokens_per_s"] for measured in of_length)
         for length, of_length in rounds
         if of_length
     }

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from q3e_local.search.database import Database, nearest
+from q3e_local.search.database import Database, snapshot
 from q3e_local.search.database.bit_scan import Codes
 from q3e_local.search.database.query_words import terms_of
 from q3e_local.search.database.records import Chunk, FileRecord, Filters, IndexSpace
@@ -122,19 +122,19 @@ def sweep(path: Path) -> None:
     """Recall and time by bits of a code and length of the shortlist."""
     truth = np.load(path.with_suffix(".npz"))
     questions, expected = truth["questions"], truth["nearest"] + 1
-    with Database.open(path) as database, database._file.reading() as connection:
-        codes = database._file.codes(connection)
+    with Database.open(path) as database, database.snapshot() as state:
+        codes = database._file.codes(state._connection)
         for bits in (256, 512, 1024):
-            some = Codes(codes.rows, codes.words[: bits // 64])
-            _, times = _timed(questions[:40], lambda q, c=some: c.shortlist(q, K, 800))
+            cut = Codes(codes.rows, codes.words[: bits // 64])
+            _, times = _timed(questions[:40], lambda q, c=cut: c.shortlist(q, K, 800))
             _tell(f"scan of {bits} bits", times)
             for n in (100, 200, 400, 800, 1600):
-                short = [some.shortlist(q, K, n).tolist() for q in questions]
+                short = [cut.shortlist(q, K, n).tolist() for q in questions]
                 recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(short, expected, strict=True)])
                 print(f"   shortlist {n:>5}  recall@{K} {recall:.4f}", flush=True)
         for n in (200, 400, 800, 1600):
-            nearest.SHORTLIST = n
-            times = _timed(questions[:100], lambda q: nearest.two_stage(connection, lambda: codes, q, K).rows)[1]
+            snapshot.SHORTLIST = n
+            times = _timed(questions[:100], lambda q: state.nearest(q, K).rows)[1]
             _tell(f"search with a shortlist of {n}", times)
 
 

@@ -195,9 +195,9 @@ def main(model: Path | None, requests: int, texts: int, words: int, rounds: int,
         return
     found = throughputs(model, texts, words, rounds)
     click.echo(f"{model.name}: {texts} texts, {found[0][2]} tokens, {rounds} rounds in turn")
-    click.echo(f"  {N_CLIENTS} clients   {spread([one[0] for one in found], 'texts/s')}")
-    click.echo(f"  library      {spread([one[1] for one in found], 'texts/s')}")
-    click.echo(f"  ratio        {spread([one[0] / one[1] for one in found], '')}")
+    click.echo(f"  {N_CLIENTS} clients   {spread([clients for clients, _, _ in found], 'texts/s')}")
+    click.echo(f"  library      {spread([library for _, library, _ in found], 'texts/s')}")
+    click.echo(f"  ratio        {spread([clients / library for clients, library, _ in found], '')}")
 
 
 if __name__ == "__main__":

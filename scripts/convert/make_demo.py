@@ -176,23 +176,23 @@ def diagonal(value: float) -> np.ndarray:
 
 def tensors(embeddings: np.ndarray) -> dict[str, np.ndarray]:
     """All tensors of the model, in the order of a converted checkpoint."""
-    one = np.ones(N_EMBD, np.float32)
+    ones = np.ones(N_EMBD, np.float32)
     zero = np.zeros((N_EMBD, N_EMBD), np.float32)
     head_norm = np.ones(HEAD_DIM, np.float32)
     return {
         "token_embd.weight": embeddings,
-        "blk.0.attn_norm.weight": one,
+        "blk.0.attn_norm.weight": ones,
         "blk.0.ffn_down.weight": zero,
         "blk.0.ffn_gate.weight": zero,
         "blk.0.ffn_up.weight": zero,
-        "blk.0.ffn_norm.weight": one,
+        "blk.0.ffn_norm.weight": ones,
         "blk.0.attn_k_norm.weight": head_norm,
         "blk.0.attn_k.weight": zero,
         "blk.0.attn_output.weight": diagonal(127 / 2),
         "blk.0.attn_q_norm.weight": head_norm,
         "blk.0.attn_q.weight": zero,
         "blk.0.attn_v.weight": diagonal(127 / 128),
-        "output_norm.weight": np.append(one[1:], np.float32(0)),
+        "output_norm.weight": np.append(ones[1:], np.float32(0)),
     }
 
 

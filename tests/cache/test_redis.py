@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 from resp import FakeRedis, fake_redis, real_redis
-from vectors_for_caches import SPACE, entry, is_same, item, key
+from vectors_for_caches import SPACE, Filling, entry, is_same, item, key, warnings
 
 from q3e_local.cache import redis as cache_redis
 from q3e_local.cache.redis import RedisCache
 
-TEXTS = [f"text {number}" for number in range(600)]  # more than one MGET takes
-
-
-@pytest.fixture
-def clock() -> list[float]:
-    return [1000.0]
+TEXTS = Filling(600)  # more than one MGET takes
 
 
 @pytest.fixture
@@ -31,30 +26,12 @@ def server() -> Iterator[FakeRedis]:
 @pytest.fixture
 def opened(clock, server, monkeypatch) -> Iterator[Callable[..., RedisCache]]:
     monkeypatch.setattr(cache_redis, "_ANSWER_S", 0.2)
-    caches: list[RedisCache] = []
+    with ExitStack() as stack:
 
-    def make(url: str | None = None) -> RedisCache:
-        caches.append(RedisCache(url or server.url, monotonic=lambda: clock[0]))
-        return caches[-1]
+        def make(url: str = server.url) -> RedisCache:
+            return stack.enter_context(closing(RedisCache(url, monotonic=lambda: clock[0])))
 
-    yield make
-    for cache in caches:
-        cache.close()
-
-
-def put(cache: RedisCache) -> None:
-    cache.put_many([item(text) for text in TEXTS])
-
-
-def n_right(cache: RedisCache) -> int:
-    """How many of the vectors are there. Fails the test when one is another than it must be."""
-    got = cache.get_many([key(text) for text in TEXTS])
-    assert all(one is None or is_same(one, entry(text)) for text, one in zip(TEXTS, got, strict=True))
-    return sum(one is not None for one in got)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        yield make
 
 
 FAULTS = ["silent", "half", "hangs up", "http", "few", "wrong type", "password"]
@@ -63,74 +40,74 @@ FAULTS = ["silent", "half", "hangs up", "http", "few", "wrong type", "password"]
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_told_once_and_costs_vectors_only_until_it_is_over(fault, opened, server, clock, caplog):
     cache = opened()
-    put(cache)
-    assert n_right(cache) == len(TEXTS)
+    TEXTS.put(cache)
+    assert TEXTS.n_right(cache) == len(TEXTS)
     server.fault = fault
     for _ in range(4):
-        assert n_right(cache) == 0
-        put(cache)
+        assert TEXTS.n_right(cache) == 0
+        TEXTS.put(cache)
         clock[0] += 11  # it is tried again, and again in vain
     (line,) = warnings(caplog)
     assert line.startswith(("cannot use the cache at redis://127.0.0.1:", "redis://127.0.0.1:"))
     assert line.endswith("; going on without the cache")
     server.fault = None
-    assert n_right(cache) == len(TEXTS)
-    put(cache)
+    assert TEXTS.n_right(cache) == len(TEXTS)
+    TEXTS.put(cache)
     assert len(warnings(caplog)) == 1
 
 
 def test_while_it_rests_nothing_is_sent(opened, server, clock):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     server.fault = "hangs up"
-    n_right(cache)
+    TEXTS.n_right(cache)
     n_sent = len(server.commands)
     for _ in range(10):
-        n_right(cache)
-        put(cache)
+        TEXTS.n_right(cache)
+        TEXTS.put(cache)
     assert len(server.commands) == n_sent
     clock[0] += 11
-    n_right(cache)
+    TEXTS.n_right(cache)
     assert len(server.commands) > n_sent
 
 
 def test_a_window_of_texts_is_one_round_trip(opened, server):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     assert server.commands.count("MSET") == 3
     del server.commands[:]
-    assert n_right(cache) == len(TEXTS)
+    assert TEXTS.n_right(cache) == len(TEXTS)
     assert server.commands == ["MGET"] * 3
 
 
 def test_values_that_belong_to_others_are_none(opened, server, caplog):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     server.fault = "swapped"
-    assert n_right(cache) == 0
+    assert TEXTS.n_right(cache) == 0
     (line,) = warnings(caplog)
     assert line == f"redis://127.0.0.1:{server.port}/0 has a damaged vector, which is computed anew"
 
 
 def test_damaged_values_are_none_and_their_neighbours_are_right(opened, server):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     for number, place in enumerate(server.data):
         value = bytearray(server.data[place])
         value[(number * 37) % len(value)] ^= 1 << (number % 8)
         server.data[place] = bytes(value[: len(value) - (number % 3 == 0)]) if number % 2 else server.data[place]
-    assert n_right(cache) == len(TEXTS) // 2
-    put(cache)
-    assert n_right(cache) == len(TEXTS)
+    assert TEXTS.n_right(cache) == len(TEXTS) // 2
+    TEXTS.put(cache)
+    assert TEXTS.n_right(cache) == len(TEXTS)
 
 
 def test_a_full_server_is_told_once_and_is_still_read(opened, server, clock, caplog):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     server.fault = "full"
     for _ in range(3):
         cache.put_many([item("new")])
-        assert n_right(cache) == len(TEXTS)
+        assert TEXTS.n_right(cache) == len(TEXTS)
         clock[0] += 11
     (line,) = warnings(caplog)
     assert "maxmemory" in line
@@ -140,34 +117,34 @@ def test_a_full_server_is_told_once_and_is_still_read(opened, server, clock, cap
 
 
 def test_nobody_listens_and_later_somebody_does(opened, server, clock, caplog):
-    put(opened())
+    TEXTS.put(opened())
     server.stop()
     cache = opened()
     for _ in range(3):
-        assert n_right(cache) == 0
-        put(cache)
+        assert TEXTS.n_right(cache) == 0
+        TEXTS.put(cache)
         assert cache.stats() is cache.clear() is None
     assert len(warnings(caplog)) == 1
     server.start()
-    assert n_right(cache) == 0
+    assert TEXTS.n_right(cache) == 0
     clock[0] += 11
-    assert n_right(cache) == len(TEXTS)
+    assert TEXTS.n_right(cache) == len(TEXTS)
 
 
 def test_a_connection_that_rested_too_long_is_made_anew_without_a_word(opened, server, caplog):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     server.stop()
     for connection in cache._client.connection_pool._available_connections:
         connection._sock.shutdown(socket.SHUT_RDWR)  # as a server does after its timeout
     server.start()
-    assert n_right(cache) == len(TEXTS)
+    assert TEXTS.n_right(cache) == len(TEXTS)
     assert not warnings(caplog)
 
 
 def test_a_host_that_does_not_exist(opened, caplog):
     cache = opened("redis://user:secret@nowhere.invalid/0")
-    assert n_right(cache) == 0
+    assert TEXTS.n_right(cache) == 0
     (line,) = warnings(caplog)
     assert "redis://nowhere.invalid:6379/0" in line
     assert "secret" not in line
@@ -176,7 +153,7 @@ def test_a_host_that_does_not_exist(opened, caplog):
 def test_other_keys_of_the_server_are_left_alone(opened, server):
     server.data |= {b"mine": b"1", b"q3e-vectors:2:future": b"2"}
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     assert cache.stats().n_vectors == len(TEXTS)
     assert {one.space for one in cache.stats().spaces} == {str(SPACE)}
     assert cache.clear() == len(TEXTS)
@@ -186,20 +163,20 @@ def test_other_keys_of_the_server_are_left_alone(opened, server):
 def test_a_real_server_that_is_killed_and_comes_again(opened, clock, caplog):
     with real_redis() as (port, process):
         cache = opened(f"redis://127.0.0.1:{port}/0")
-        put(cache)
-        assert n_right(cache) == len(TEXTS)
+        TEXTS.put(cache)
+        assert TEXTS.n_right(cache) == len(TEXTS)
         process.kill()
         process.wait()
         for _ in range(3):
-            assert n_right(cache) == 0
-            put(cache)
+            assert TEXTS.n_right(cache) == 0
+            TEXTS.put(cache)
     (line,) = warnings(caplog)
     assert line.startswith(f"cannot use the cache at redis://127.0.0.1:{port}/0: ")
     clock[0] += 11
     with real_redis(port=port):
-        assert n_right(cache) == 0
-        put(cache)
-        assert n_right(cache) == len(TEXTS)
+        assert TEXTS.n_right(cache) == 0
+        TEXTS.put(cache)
+        assert TEXTS.n_right(cache) == len(TEXTS)
     assert len(warnings(caplog)) == 1
 
 
@@ -210,8 +187,8 @@ def test_a_real_server_with_little_memory(opened, clock, caplog, policy):
         for turn in range(15):
             cache.put_many([item(f"{turn} {number}") for number in range(600)])
             clock[0] += 11
-        put(cache)
-        found = n_right(cache)
+        TEXTS.put(cache)
+        found = TEXTS.n_right(cache)
         assert cache.stats().n_vectors > 0
     if policy == "allkeys-lru":
         assert found > 0
@@ -225,11 +202,11 @@ def test_a_real_server_with_little_memory(opened, clock, caplog, policy):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_a_connection_of_its_own(opened, server):
     cache = opened()
-    put(cache)
+    TEXTS.put(cache)
     n_before = server.n_connections
     child = os.fork()
     if child == 0:
-        os._exit(0 if n_right(cache) == len(TEXTS) else 1)
+        os._exit(0 if TEXTS.n_right(cache) == len(TEXTS) else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert server.n_connections == n_before + 1
-    assert n_right(cache) == len(TEXTS)
+    assert TEXTS.n_right(cache) == len(TEXTS)

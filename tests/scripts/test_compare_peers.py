@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +13,10 @@ import numpy as np
 import oracle
 import pytest
 from checkpoints import rounded
-from comparing import DEMO, compare, imported_parts, program
+from comparing import compare, program, quick
 from oracle import Config, Weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def parts() -> Iterator[SimpleNamespace]:
-    with imported_parts() as found:
-        yield found
+pytestmark = pytest.mark.usefixtures("parts")
 
 
 # The reference
@@ -227,9 +223,7 @@ def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path: Path) -> None:
     output = tmp_path / "c.json"
     python = other_python(tmp_path, "onnx", "ModuleNotFoundError: No module named 'torch'")
     names = ("openvino-int8-f32", "openvino-int4-bf16", "onnxruntime-int8", "library-ggml", "torch-f32")
-    arguments = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--only", "16", "--other-python", python)
-    result = compare(*arguments, *(f"--contender={name}" for name in names))
-    assert result.exit_code == 0, result.output
+    quick(output, "--other-python", python, contenders=names)
     cell = json.loads(output.read_text())["cells"]["demo/16"]
     measured = {"run", "library", "library-ggml", "openvino-int8-f32", "openvino-int4-bf16"}
     assert [set(each) for each in cell["rounds"]] == [measured]
@@ -250,10 +244,8 @@ def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path: Path) -> None:
 @posix
 def test_what_does_not_fit_is_not_even_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "c.json"
-    python = other_python(tmp_path)
     monkeypatch.setattr("q3e_local.machine.available_memory", lambda: 10**9)
-    arguments = ("--model", f"{DEMO}=demo", "--quick", "--output", output, "--only", "16", "--other-python", python)
-    assert compare(*arguments, "--contender", "openvino-int8-f32").exit_code == 0
+    quick(output, "--other-python", other_python(tmp_path), contenders=["openvino-int8-f32"])
     cell = json.loads(output.read_text())["cells"]["demo/16"]
     assert "GB, 1.0 GB are free" in cell["skipped"]["openvino-int8-f32"]
     assert not list((tmp_path / "c.scratch").glob("*openvino*"))

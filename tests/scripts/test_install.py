@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from paths import ROOT
 
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "scripts" / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
+install = runpy.run_path(str(ROOT / "scripts" / "install.py"))["install"]
 PIP = """
 import sys, time
 for line in {lines!r}:
@@ -46,7 +36,7 @@ LINES = [
 def installed(tmp_path: Path, lines: list[str], end: str, **options: float) -> tuple[int, list[str], str]:
     """Exit code, the lines that a person sees without their times, and the log, for a pip that says `lines`."""
     out, log = io.StringIO(), tmp_path / "install.log"
-    code = script().install([sys.executable, "-c", PIP.format(lines=lines, end=end)], log, out, **options)
+    code = install([sys.executable, "-c", PIP.format(lines=lines, end=end)], log, out, **options)
     shown = out.getvalue().splitlines()
     assert all(re.match(r"  \d+:\d\d  ", line) for line in shown) or code
     return code, [re.sub(r"^  \d+:\d\d  ", "", line) for line in shown], log.read_text()
@@ -76,7 +66,7 @@ def test_while_llama_cpp_compiles_it_is_seen_to_be_alive(tmp_path: Path, line: s
 
     screen = Screen()
     command = [sys.executable, "-c", PIP.format(lines=[*LINES[:-1], line], end=wait)]
-    assert script().install(command, tmp_path / "log", screen, 0.05) == 0
+    assert install(command, tmp_path / "log", screen, 0.05) == 0
     assert f"compiling llama.cpp, {part}\n" in screen.getvalue()
 
 
@@ -92,7 +82,7 @@ def test_why_there_are_no_kernels_is_said_last(tmp_path: Path) -> None:
     lines = [*LINES, f"  {said}", "Installing collected packages: q3e-local"]
     out = io.StringIO()
     command = [sys.executable, "-c", PIP.format(lines=lines, end="print('Successfully installed q3e-local')")]
-    assert script().install(command, tmp_path / "install.log", out) == 0
+    assert install(command, tmp_path / "install.log", out) == 0
     shown = out.getvalue().splitlines()
     assert shown[-1] == said
     assert sum("Kernels" in line for line in shown) == 1

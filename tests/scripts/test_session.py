@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import re
+import runpy
 from pathlib import Path
-from types import ModuleType
 
 from paths import ROOT
 
 PICTURE = ROOT / "docs" / "session.svg"
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("session", ROOT / "scripts" / "session.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def lines(picture: Path) -> list[str]:
@@ -32,11 +22,11 @@ def lines(picture: Path) -> list[str]:
 
 
 def test_the_picture_shows_what_the_commands_print(tmp_path: Path) -> None:
-    session = script()
-    session.draw(tmp_path / "session.svg")
+    session = runpy.run_path(str(ROOT / "scripts" / "session.py"))
+    session["draw"](tmp_path / "session.svg")
     assert lines(tmp_path / "session.svg") == lines(PICTURE)
     asked = [line[2:] for line in lines(PICTURE) if line.startswith("$ ")]
-    assert asked == [re.sub(r"\d+", "#", command) for command in session.COMMANDS]
+    assert asked == [re.sub(r"\d+", "#", command) for command in session["COMMANDS"]]
 
 
 def test_the_picture_needs_no_network() -> None:

@@ -33,15 +33,14 @@ ADVICE = re.compile(r"anew with: q3e-local (.*)$")
 
 @pytest.mark.skipif(sys.platform == "win32", reason="quotes of another kind")
 @pytest.mark.parametrize(
-    ("made_with", "asked_with", "dim"),
+    ("made_with", "asked_with", "dim", "where"),
     [
-        (["-m", "demo"], ["-m", "my models/tiny one.gguf"], 256),
-        (["-m", "demo", "-d", 64], ["-m", "my models/tiny one.gguf"], 64),
-        (["-m", "my models/tiny one.gguf", "-d", 64], ["-m", "demo"], 64),
-        (["-m", "my models/tiny one.gguf"], ["-m", "my models/other.gguf"], 256),
+        (["-m", "demo"], ["-m", "my models/tiny one.gguf"], 256, []),
+        (["-m", "demo", "-d", 64], ["-m", "my models/tiny one.gguf"], 64, ["--name", "work"]),
+        (["-m", "my models/tiny one.gguf", "-d", 64], ["-m", "demo"], 64, ["--db", "my notes.q3e"]),
+        (["-m", "my models/tiny one.gguf"], ["-m", "my models/other.gguf"], 256, []),
     ],
 )
-@pytest.mark.parametrize("where", [[], ["--name", "work"], ["--db", "my notes.q3e"]], ids=["default", "name", "db"])
 def test_the_advice_for_an_index_of_another_model_is_a_command_that_works(
     made_with, asked_with, dim, where, tmp_path, tiny_gguf
 ):

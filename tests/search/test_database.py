@@ -35,13 +35,13 @@ def change_at_random(
     for step in range(n):
         name = f"notes/{choose.randrange(8)}.md"
         text_id = f"id-{choose.randrange(12)}"
-        some = choose.randrange(0, 5)
-        made += some
-        new = chunks(*(texts_of(made + each) for each in range(some)))
+        n_new = choose.randrange(0, 5)
+        made += n_new
+        new = chunks(*(texts_of(made + each) for each in range(n_new)))
         match choose.choice(["file", "file", "texts", "remove", "delete"]):
             case "file":
-                database.replace_file(record(name, step), new, vectors(some, 1000 + step))
-                expected[name] = (new, vectors(some, 1000 + step), name)
+                database.replace_file(record(name, step), new, vectors(n_new, 1000 + step))
+                expected[name] = (new, vectors(n_new, 1000 + step), name)
             case "texts":
                 database.put([text_id], chunks(texts_of(made)), vectors(1, 5000 + step))
                 expected[text_id] = (chunks(texts_of(made)), vectors(1, 5000 + step), None)
@@ -57,15 +57,15 @@ def test_an_index_that_changed_a_lot_equals_one_built_anew(tmp_path: Path, seed:
     with Database(tmp_path / "old.q3e", SPACE) as old, Database(tmp_path / "new.q3e", SPACE) as new:
         expected = change_at_random(old, seed)
         times = {path: each.mtime_ns / 1e9 for path, each in old.files().items()}
-        for name, (some, of_chunks, path) in expected.items():
+        for name, (texts, of_texts, path) in expected.items():
             if path is None:
-                new.put([name], some, of_chunks)
+                new.put([name], texts, of_texts)
             else:
-                new.replace_file(record(path, times[path]), some, of_chunks)
+                new.replace_file(record(path, times[path]), texts, of_texts)
         assert everything(old) == everything(new)
         assert answers(old) == answers(new)
         assert {path: each.n_chunks for path, each in old.files().items()} == {
-            name: len(some) for name, (some, _, path) in expected.items() if path
+            name: len(texts) for name, (texts, _, path) in expected.items() if path
         }
         rounded = {row: np.rint(vector * 127).astype(np.int8) for row, vector in vectors_by_row(old).items()}
     assert stored_codes(tmp_path / "old.q3e") == {row: numbers.tobytes() for row, numbers in rounded.items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 import made_files
 import pytest
+from closed import closed
 from command import write
 from fake import FakeEngine
 from indexed_folder import Held, counts, never
@@ -92,11 +93,7 @@ def test_a_file_that_cannot_be_opened_keeps_what_it_said(world, monkeypatch):
     write(world.folder, {"a.txt": "a"})
     world.index()
     write(world.folder, {"a.txt": "changed"})
-
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_bytes", closed)
     tally = world.index()
     assert (world.names, [one.reason for one in tally.skipped]) == (["a.txt"], ["cannot be read: Permission denied"])
 
@@ -121,13 +118,9 @@ def test_what_is_too_large_or_closed_needs_no_model(world, monkeypatch):
     world.index()
     write(world.folder, {"b.txt": "b" * 2000, "new.txt": "n" * 2000, "closed.txt": "closed"})
     real = Path.open
-
-    def refuse(path: Path, *arguments: object, **options: object) -> object:
-        if path.name == "closed.txt":
-            raise PermissionError(13, "Permission denied")
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(
+        Path, "open", lambda path, *mode: (closed if path.name == "closed.txt" else real)(path, *mode)
+    )
     tally = world.index(load=never, limits=Limits(size_bytes=1000))
     assert (counts(tally), world.names) == ((0, 0, 1, 1), ["a.txt"])
     assert [(one.path.name, one.reason.split(":")[0]) for one in tally.skipped] == [

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from closed import closed
 from command import write
 from indexed_folder import Held, counts, never
 
@@ -89,12 +90,8 @@ def test_a_name_of_other_case_that_is_the_same_file_goes(world):
 def test_a_folder_that_is_closed_loses_nothing(world, monkeypatch):
     write(world.folder, {"a.txt": "a"})
     world.index()
-
-    def refuse(path: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "iterdir", closed)
+    monkeypatch.setattr(os, "scandir", closed)
     tally = world.index(load=never)
     assert [(one.path, one.reason) for one in tally.skipped] == [
         (world.folder, "cannot be read: Permission denied")
@@ -103,10 +100,7 @@ def test_a_folder_that_is_closed_loses_nothing(world, monkeypatch):
 
 
 def test_an_index_in_a_closed_folder_is_told(tmp_path, monkeypatch):
-    def refuse(path: Path, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "stat", closed)
     with pytest.raises(IndexFileError, match=r"a\.q3e cannot be read: Permission denied"):
         existing(tmp_path / "a.q3e")
 

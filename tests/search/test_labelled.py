@@ -77,3 +77,15 @@ def test_words_and_meaning_find_no_less_than_either(
 
 def test_most_answers_are_among_the_first(missed: dict[Mode, list[Labelled]]) -> None:
     assert len(missed["auto"]) <= len(QUESTIONS) // 20
+
+
+def test_a_hit_says_its_places_and_has_its_cosine_whoever_found_it(index: VectorIndex) -> None:
+    question = QUESTIONS[0].question
+    found = {mode: index.search(question, 100, mode=mode).hits for mode in ("hybrid", "vectors", "words")}
+    order = {mode: [hit.id for hit in found[mode]] for mode in found}
+    cosines = {hit.id: hit.score for hit in found["vectors"]}
+    assert set(order["hybrid"]) == set(order["vectors"]) > set(order["words"])
+    for hit in found["hybrid"]:
+        assert hit.vectors_rank == order["vectors"].index(hit.id) + 1
+        assert hit.words_rank == (order["words"].index(hit.id) + 1 if hit.id in order["words"] else None)
+    assert all(hit.score == cosines[hit.id] for hit in (*found["hybrid"], *found["words"]))

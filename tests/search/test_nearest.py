@@ -104,8 +104,8 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> Filed:
     stored, places = vectors(4200, 11), []
     for number in range(40):
         path = f"/home/me/{'notes' if number % 4 else 'papers'}/{number}.{'md' if number % 3 else 'txt'}"
-        some = stored[number * 100 : number * 100 + 100]
-        database.replace_file(record(path, 1000 + number), chunks(*map(str, range(100))), some)
+        of_file = stored[number * 100 : number * 100 + 100]
+        database.replace_file(record(path, 1000 + number), chunks(*map(str, range(100))), of_file)
         places += [(f"{path}#{each}", path, 1000.0 + number) for each in range(100)]
     own = database.put(None, chunks(*(str(each % 100) for each in range(200))), stored[4000:])
     places += [(name, None, 9e12) for name in own]

@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_indexes import SPACE, by_words, chunks, ids, vectors
 
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database, word_table
 from q3e_local.search.database.query_words import Term, folded, terms_of, tokens
-from q3e_local.search.database.records import Chunk, Counted, Filters, IndexSpace
-
-SPACE = IndexSpace("demo", "ab" * 32, 32)
+from q3e_local.search.database.records import Counted, Filters
 
 
 def index_of(path: Path, *texts: str) -> Database:
     database = Database.create(path, SPACE)
-    vectors = np.zeros((len(texts), 32), np.float32)
-    vectors[:, 0] = 1
-    database.put([str(n) for n in range(len(texts))], [Chunk(text, 0, len(text)) for text in texts], vectors)
+    database.put([str(n) for n in range(len(texts))], chunks(*texts), vectors(len(texts)))
     return database
 
 
 def found(database: Database, query: str) -> list[int]:
-    with database.snapshot() as state:
-        ranked = state.words(state.counted(terms_of(query)).found, 10)
-        return [int(entry.id) for entry in state.entries_of(ranked.rows)]
+    return [int(name) for name in ids(database, by_words(database, query, 10))]
 
 
 def counted(database: Database, terms: Sequence[Term]) -> Counted:
@@ -42,6 +36,8 @@ def counted(database: Database, terms: Sequence[Term]) -> Counted:
     [
         ("1,250 or 1.250.000, 12,50", ["1", "250", "1250", "or", "1", "250", "000", "1250000", "12", "50"]),
         ("1,250km 1,2504 租1,250元", ["1", "250km", "1", "2504", "租", "1", "250", "1250", "元"]),
+        ("1'250 1’250.000", ["1", "250", "1250", "1", "250", "1250", "000"]),
+        ("12,5 1,250,7", ["12", "5", "1", "250", "7"]),
         ("Hello, World! it's 3.5", ["hello", "world", "it", "s", "3", "5"]),
         ("第三季度预算复盘", ["第三", "三季", "季度", "度预", "预算", "算复", "复盘", "盘"]),
         ("用GPT-4写 猫", ["用", "gpt", "4", "写", "猫"]),
@@ -74,11 +70,14 @@ def test_tokens(text: str, expected: list[str]) -> None:
         ("租金1,234,567.50元", ['"1234567 50"', '"租金"', '"元"*'], ["1,234,567.50"]),
         ("1.250 or 1'250", ['"1 250"', '"1250"', '"or"'], ["1.250"]),
         ("version 1.2.3", ['"1 2 3"', '"version"'], ["1.2.3"]),
+        ("B-3.5 12,5%", ['"12 5"', '"b 3 5"', '"b"', '"3"', '"5"'], ["12,5", "B-3.5", "3", "5"]),
         ("2019,2020 v1.2", ['"2019 2020"', '"v1 2"', '"v1"', '"2"'], ["2019,2020", "v1.2", "v1", "2"]),
         ('"annual report" now', ['"annual report"', '"annual"', '"report"', '"now"'], ["annual report"]),
         ("「预算复盘」", ['"预算 算复 复盘"', '"预算"', '"算复"', '"复盘"'], ["预算复盘"]),
+        ("“a b” «c d»", ['"a b"', '"c d"', '"a"', '"b"', '"c"', '"d"'], ["a b", "c d"]),
         ("PRJ-2041", ['"prj 2041"', '"prj"', '"2041"'], ["PRJ-2041", "PRJ", "2041"]),
         ("state-of-the-art", ['"state of the art"', '"state"', '"of"', '"the"', '"art"'], []),
+        ("foo::bar x@y", ['"foo bar"', '"x y"', '"foo"', '"bar"', '"x"', '"y"'], ["foo::bar", "x@y"]),
         ("use max_tokens", ['"max tokens"', '"use"', '"max"', '"tokens"'], ["max_tokens"]),
         ("VectorIndex", ['"vectorindex"'], ["VectorIndex"]),
         ("the SLA of 2024", ['"sla"', '"the"', '"of"', '"2024"'], ["SLA", "2024"]),

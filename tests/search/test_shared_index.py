@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -16,9 +16,7 @@ from made_indexes import (
     answers,
     chunks,
     everything,
-    ids,
     n_chunks,
-    nearest,
     record,
     stored_codes,
     texts_of,
@@ -74,50 +72,15 @@ def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
         assert rows == [7, 8, 9, 10, 11, 12]  # of the file that was stored meanwhile
 
 
-def test_threads_write_and_read_one_index(tmp_path: Path) -> None:
-    with Database.create(tmp_path / "a.q3e", SPACE) as database:
-
-        def work(number: int) -> None:
-            for turn in range(8):
-                name = f"{number}-{turn}"
-                database.put([name], chunks(name), vectors(1, number * 100 + turn))
-                assert ids(database, nearest(database, vectors(1, number * 100 + turn)[0], 1)) == [name]
-
-        failed: list[BaseException] = []
-        threads = [threading.Thread(target=_caught(work, failed), args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failed
-        assert n_chunks(database) == 32
-
-
 def test_those_who_make_one_index_at_once_share_it(tmp_path: Path) -> None:
-    failed: list[BaseException] = []
-
     def work(number: int) -> None:
         with Database.create(tmp_path / "a.q3e", SPACE) as database:
             database.put([str(number)], chunks("x"), vectors(1, number))
 
-    threads = [threading.Thread(target=_caught(work, failed), args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
     with Database.open(tmp_path / "a.q3e") as database:
         assert sorted(everything(database)) == ["0", "1", "2", "3", "4", "5"]
-
-
-def _caught(work: Callable[[int], None], failed: list[BaseException]) -> Callable[[int], None]:
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failed.append(error)
-
-    return run
 
 
 _WRITER = """
@@ -140,7 +103,7 @@ def test_a_writer_that_is_killed_leaves_whole_files(tmp_path: Path, delay_s: flo
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
-        threading.Event().wait(delay_s)
+        time.sleep(delay_s)
         writer.send_signal(signal.SIGKILL)
     with Database.open(path) as database:
         found = everything(database)

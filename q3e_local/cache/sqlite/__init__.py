@@ -17,7 +17,7 @@ import apsw
 from q3e_local import sqlite
 from q3e_local.cache import SIZE_BYTES, CacheStats, Entry, Key, SpaceStats
 from q3e_local.cache.outage import Outage, Work, logger
-from q3e_local.cache.record import from_record, name_of, to_record
+from q3e_local.cache.record import name_of, to_entries, to_records
 from q3e_local.cache.sqlite import table
 from q3e_local.cache.sqlite.file import CacheFile, DamagedError, NotOursError
 
@@ -48,46 +48,23 @@ class SqliteCache:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = Path(path).expanduser().absolute()
-        self.size_bytes = size_bytes
+        self.where, self.size_bytes = str(self.path), size_bytes
         self._file, self._lock = CacheFile(self.path), threading.Lock()
         self._now, self._outage = now, Outage(_REST_S, monotonic)
         self._touched: set[int] = set()
-        self._told_of_a_row = self._set_aside_once = self._closed = False
-
-    @property
-    def where(self) -> str:
-        return str(self.path)
+        self._set_aside_once = self._closed = False
 
     def get_many(self, keys: Sequence[Key]) -> list[Entry | None]:
-        """One for each key, None where it has none."""
         names = [name_of(key) for key in keys]
         places = [_place(name) for name in names]
-        rows = self._attempt("read", lambda connection: table.rows(connection, places)) or {}
-        found: list[Entry | None] = []
-        now, stale = int(self._now()), set()
-        for key, name, place in zip(keys, names, places, strict=True):
-            used, record = rows.get(place, (now, None))
-            entry = None if record is None else from_record(key, name, record)
-            found.append(entry)
-            if entry is None and record is not None:
-                self._tell_of_a_row()
-            elif entry is not None and not (used is not None and now - _TOUCH_S <= used <= now):
-                stale.add(place)
-        with self._lock:
-            self._touched |= stale
+        records = self._attempt("read", lambda connection: self._read(connection, places)) or [None] * len(keys)
         if len(self._touched) >= _TOUCHED_MAX:
             self._attempt("write", self._touch)
-        return found
+        return to_entries(keys, names, records, lambda: self._outage.say_damaged(self.where))
 
     def put_many(self, items: Sequence[tuple[Key, Entry]]) -> None:
-        """Remember these. What is not finite, all zeros or not of its space's dim is left out."""
         now, spaces = int(self._now()), {space: str(space) for space in {key.space for key, _ in items}}
-        rows: list[table.Row] = []
-        for key, entry in items:
-            name = name_of(key)
-            record = to_record(key, name, entry)
-            if record is not None:
-                rows.append((_place(name), spaces[key.space], now, record))
+        rows = [(_place(name), spaces[key.space], now, record) for key, name, record in to_records(items)]
 
         def write(connection: apsw.Connection) -> None:
             table.write(connection, rows, self.size_bytes, now)
@@ -97,18 +74,15 @@ class SqliteCache:
             self._attempt("write", write)
 
     def stats(self) -> CacheStats | None:
-        """What it has; None when it cannot be read, which was logged."""
         if not self.path.exists():
             return CacheStats(self.where, (), 0, self.size_bytes)
         counts = self._attempt("read", table.count)
         if counts is None:
             return None
-        return CacheStats(
-            self.where, tuple(SpaceStats(*one) for one in counts), sqlite.n_bytes(self.path), self.size_bytes
-        )
+        spaces = tuple(SpaceStats(*count) for count in counts)
+        return CacheStats(self.where, spaces, sqlite.n_bytes(self.path), self.size_bytes)
 
     def clear(self, chosen: Callable[[str], bool] | None = None) -> int | None:
-        """Forget all, or the vectors of the chosen spaces: how many; None if it cannot be done, which was logged."""
         if chosen is None:
             try:
                 self._file.remove_damaged()
@@ -121,7 +95,6 @@ class SqliteCache:
         return self._attempt("write", lambda connection: table.forget(connection, chosen))
 
     def close(self) -> None:
-        """Write what is left to write. A closed cache has nothing and takes nothing."""
         if self._touched:
             self._attempt("write", self._touch)
         self._leave_the_parent()
@@ -130,33 +103,30 @@ class SqliteCache:
             self._file.disconnect()
 
     def _attempt(self, work: Work, do: Callable[[apsw.Connection], T]) -> T | None:
-        """What `do` gives, or None after telling why not."""
+        """What `do` gives, or None after saying why not."""
         self._leave_the_parent()
         with self._lock:
             if self._closed or self._outage.rests(work):
                 return None
             try:
                 result = do(self._file.connection())
-            except (apsw.Error, DamagedError) as error:
-                self._failed(work, error)
+            except _DAMAGE as error:
+                self._set_aside(error)
+            except _BUSY:
+                self._outage.begin(f"{self.path} is locked by another program", work)
             except NotOursError as error:
                 self._give_up(str(error))
             except OSError as error:
                 self._give_up(f"cannot use {self.path}: {error.strerror or error}")
+            except apsw.Error as error:
+                if work == "write" and isinstance(error, _UNWRITABLE):
+                    self._outage.begin(f"cannot write {self.path}: {error}", work)  # it can still be read
+                else:
+                    self._give_up(f"cannot use {self.path}: {error}")
             else:
                 self._outage.end(work)
                 return result
         return None
-
-    def _failed(self, work: Work, error: Exception) -> None:
-        if isinstance(error, _DAMAGE):
-            self._set_aside(error)
-        elif isinstance(error, _BUSY):
-            self._outage.begin(f"{self.path} is locked by another program", work)
-        elif isinstance(error, _UNWRITABLE) and work == "write":
-            self._outage.begin(f"cannot write {self.path}: {error}", work)  # it can still be read
-        else:
-            self._give_up(f"cannot use {self.path}: {error}")
 
     def _clear(self, connection: apsw.Connection) -> int:
         n_vectors = sum(n_vectors for _, n_vectors, _ in table.count(connection))
@@ -183,16 +153,18 @@ class SqliteCache:
             self._set_aside_once = True
             logger.warning("%s is damaged (%s); it is now %s, and a new one is begun", self.path, error, aside.name)
 
+    def _read(self, connection: apsw.Connection, places: list[int]) -> list[bytes | None]:
+        """The record at each place. Notes which were not used for a while."""
+        rows, now = table.rows(connection, places), int(self._now())
+        fresh = range(now - _TOUCH_S, now + 1)
+        self._touched |= {place for place, (used, _) in rows.items() if used not in fresh}
+        return [rows.get(place, (now, None))[1] for place in places]
+
     def _touch(self, connection: apsw.Connection) -> None:
-        """Write when vectors were last used. If it fails that is forgotten: it matters little."""
+        """Write when vectors were last used. What a failure loses matters little."""
         touched, self._touched = sorted(self._touched), set()
         if touched:
             table.touch(connection, touched, int(self._now()))
-
-    def _tell_of_a_row(self) -> None:
-        if not self._told_of_a_row:
-            self._told_of_a_row = True
-            logger.warning("%s has a damaged vector, which is computed anew", self.path)
 
     def _leave_the_parent(self) -> None:
         if self._file.leave_the_parent():

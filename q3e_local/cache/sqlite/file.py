@@ -1,4 +1,4 @@
-"""The file of a cache: open it, notice that it is another one now, and set it aside when it is damaged.
+"""The file of a cache: open it, notice that another file has its name now, and set it aside when it is damaged.
 
 Knows files, processes and what a header says; nothing of vectors.
 """
@@ -34,7 +34,7 @@ class NotOursError(Exception):
 
 
 class CacheFile:
-    """One connection at a time to the file at `path`. Its owner lets one thread in at once."""
+    """One connection at a time to the file at `path`, for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class CacheFile:
         self._process = os.getpid()
 
     def connection(self) -> apsw.Connection:
-        """To what is at the path now: the file is made, and opened anew after it was deleted or set aside.
+        """A connection to the file that is at the path now. Makes a missing file.
 
         Raises apsw.Error, OSError, DamagedError and NotOursError.
         """
@@ -67,7 +67,7 @@ class CacheFile:
             self._connection = None
 
     def leave_the_parent(self) -> bool:
-        """Whether this process was forked from the one that used it last; then its connection is dropped."""
+        """Drop the connection if this process was forked from the process that opened it: whether it was."""
         if self._process == os.getpid():
             return False
         if self._connection is not None:
@@ -83,12 +83,12 @@ class CacheFile:
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     def remove_damaged(self) -> None:
-        """Delete the damaged ones that were set aside. Raises OSError."""
+        """Delete the damaged files that were set aside. Raises OSError."""
         for aside in self.path.parent.glob(f"{glob.escape(self.path.name)}{_ASIDE}*"):
             aside.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
-        """Rename the damaged file and what belongs to it; None if another process has. Raises OSError."""
+        """Rename the damaged file and what belongs to it; None if another process did it first. Raises OSError."""
         self.disconnect()
         aside = self.path.with_name(f"{self.path.name}{_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         with self._alone():
@@ -105,7 +105,7 @@ class CacheFile:
 
 
 def _prepare(connection: apsw.Connection, path: Path) -> None:
-    """Make the tables of a new file; look whether an old one is of this program and version."""
+    """Make the tables of a new file, or check that an old file is of this program and version."""
     sqlite.harden(connection)
     application_id, schema = table.pragma(connection, "application_id"), table.pragma(connection, "user_version")
     names = table.names(connection)

@@ -1,4 +1,4 @@
-"""The statements: what is asked of a cache's table, on an open connection.
+"""The statements on the table of a cache, for an open connection.
 
 Knows places (64-bit keys), spaces as text and records as bytes; neither files nor what goes wrong with them.
 """
@@ -78,7 +78,7 @@ def write(connection: apsw.Connection, new: list[Row], size_bytes: int, now: int
 
 
 def touch(connection: apsw.Connection, places: list[int], now: int) -> None:
-    """These were used now."""
+    """Note that these places were used now."""
     with transaction(connection):
         for part in _parts(places):
             update = f"UPDATE entry SET used = ? WHERE key IN ({_marks(part)})"  # noqa: S608 (question marks)
@@ -110,7 +110,7 @@ def forget(connection: apsw.Connection, chosen: Callable[[str], bool]) -> int:
 
 
 def pragma(connection: apsw.Connection, name: str) -> int:
-    """The number a pragma stands at."""
+    """The value of a pragma that is a number."""
     return int(connection.pragma(name))
 
 
@@ -118,7 +118,7 @@ def _evict(connection: apsw.Connection, size_bytes: int, now: int) -> None:
     """Delete the longest unused until the rest is well below the limit."""
     if _used_bytes(connection) <= size_bytes:
         return
-    # Used in the future means that the clock was wrong, then or now; they are no better than the newest.
+    # A time in the future means that the clock was wrong, then or now. Such rows count as just used.
     connection.execute("UPDATE entry SET used = ? WHERE used > ?", (now, now))
     n_deleted = _ROWS_EVICTED
     while n_deleted and _used_bytes(connection) > _KEPT * size_bytes:

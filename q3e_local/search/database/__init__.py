@@ -28,13 +28,14 @@ from q3e_local.search.database import (
     vector_table,
     word_table,
 )
+from q3e_local.search.database.connection import BUSY_S
 from q3e_local.search.database.index_file import IndexFile
-from q3e_local.search.database.migrations import MIGRATIONS
-from q3e_local.search.database.records import Chunk, Facts, FileRecord, IndexSpace, Window
+from q3e_local.search.database.records import Chunk, Entry, Facts, FileRecord, IndexSpace, Window
 from q3e_local.search.database.snapshot import Snapshot
 from q3e_local.vectors import Vectors
 
 _LENGTH_ERROR = 1e-3  # how far from 1 the length of a vector may be
+_COMPACT_MS = 2_000  # to wait for readers: the file gets smaller without us when the last of them has ended
 
 
 class Database:
@@ -44,14 +45,8 @@ class Database:
     the other. What searches is `snapshot`.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        space: IndexSpace | None = None,
-        *,
-        migrations: Sequence[schema.Migration] = MIGRATIONS,
-    ) -> None:
-        self._file = IndexFile(path, space, migrations)
+    def __init__(self, path: str | os.PathLike[str], space: IndexSpace | None = None) -> None:
+        self._file = IndexFile(path, space)
 
     @property
     def path(self) -> Path:
@@ -157,23 +152,21 @@ class Database:
         """The chunks of a file and their vectors; none where the index has no such file."""
         with self._file.reading() as connection:
             rows = chunk_table.of_files(connection, file_table.numbers(connection, [path]))
-            found = tuple(chunk_table.entries(connection, rows))
-            return Window(found, vector_table.of_rows(connection, rows, self.space.dim)[1])
+            return self._window(connection, chunk_table.entries(connection, rows))
 
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """All entries in the order of rows, a window at a time, of one state, whatever is written meanwhile."""
         with self._file.reading_alone() as connection:
             last = -1
-            while found := tuple(chunk_table.after(connection, last, n_window)):
+            while found := chunk_table.after(connection, last, n_window):
                 last = found[-1].row
-                rows = [entry.row for entry in found]
-                yield Window(found, vector_table.of_rows(connection, rows, self.space.dim)[1])
+                yield self._window(connection, found)
 
     def replace_vectors(
         self,
         space: IndexSpace,
         vectors_of: Callable[[Window], Vectors],
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] = lambda n_vectors: None,
         n_window: int = 512,
     ) -> None:
         """Give every chunk a vector of another space; searches meanwhile find the old vectors until all are replaced.
@@ -184,21 +177,19 @@ class Database:
         """
         with self._file.changing() as connection:
             n_done = staging.begin(connection, space)
-        if progress is not None and n_done:
+        if n_done:
             progress(n_done)
         while True:
             with self._file.changing() as connection:  # others may add chunks until the switch
-                if not (todo := staging.missing(connection, n_window)):
+                if not (missing := staging.missing(connection, n_window)):
                     staging.switch(connection, space)
                     break
-                rows = [entry.row for entry in todo]
-                window = Window(todo, vector_table.of_rows(connection, rows, self.space.dim)[1])
+                window = self._window(connection, missing)
             vectors = vectors_of(window)
             with self._file.changing() as connection:
-                staging.put(connection, rows, vectors)
-            n_done += len(rows)
-            if progress is not None:
-                progress(n_done)
+                vector_table.insert(connection, [entry.row for entry in missing], vectors, staging.TABLE)
+            n_done += len(missing)
+            progress(n_done)
         self._file.space = space
 
     def compact(self) -> None:
@@ -206,11 +197,22 @@ class Database:
 
         Raises NotEnoughDiskError, and IndexFileError where another process reads: the room is free once it is done.
         """
-        self._file.compact()
+        with self._file.writer().alone() as connection:
+            connection.execute("VACUUM")
+            connection.set_busy_timeout(_COMPACT_MS)
+            try:
+                ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.set_busy_timeout(round(BUSY_S * 1000))
+        if is_busy:
+            raise IndexFileError(
+                f"another process reads {self.path}; it gets smaller when that one ends or nothing reads it any more"
+            )
 
     def has_room(self) -> bool:
-        """Whether `compact` would make the file a good deal smaller."""
-        return self._file.has_room()
+        """Whether `compact` would make the file a good deal smaller, as after its vectors were replaced."""
+        with self._file.reading() as connection:
+            return bool(connection.pragma("freelist_count") > connection.pragma("page_count") // 10)
 
     def facts(self) -> Facts:
         """What is in it."""
@@ -239,6 +241,10 @@ class Database:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _window(self, connection: apsw.Connection, entries: tuple[Entry, ...]) -> Window:
+        rows = [entry.row for entry in entries]
+        return Window(entries, vector_table.of_rows(connection, rows, self.space.dim)[1])
 
     def _insert(
         self, connection: apsw.Connection, names: Sequence[str], chunks: Sequence[Chunk], vectors: Vectors,

@@ -36,11 +36,6 @@ Bits = NDArray[np.uint8]
 Small = NDArray[np.int8]
 
 
-def code_bits(dim: int, most: int) -> int:
-    """Bits of a code for vectors of this dim."""
-    return -(-min(dim, most) // WORD_BITS) * WORD_BITS
-
-
 def encode(vectors: Vectors, bits: int) -> Bits:
     """Codes (n, bits / 8)."""
     packed = to_binary(vectors[:, :bits])
@@ -120,24 +115,12 @@ class Rounded:
         return rows
 
 
-def all_rounded(parts: Iterable[tuple[Rows, Small]], n: int, dim: int) -> Rounded:
-    """The rounded vectors (n, dim) of n rows, which come in parts. Raises ValueError for fewer or more rows."""
-    numbers = np.empty((n, dim), np.int8)
-    return Rounded(_filled(parts, numbers), numbers)
-
-
-def gathered(parts: Iterable[tuple[Rows, Bits]], n: int, bits: int) -> Codes:
-    """The codes (n, bits / 8) of n rows, which come in parts. Raises ValueError for fewer or more rows."""
-    words = np.empty((bits // WORD_BITS, n), np.uint64)
-    return Codes(_filled(((rows, codes.view(np.uint64)) for rows, codes in parts), words.T), words)
-
-
-def _filled(parts: Iterable[tuple[Rows, NDArray[Any]]], target: NDArray[Any]) -> Rows:
-    """Copy the parts one after the other into `target` (n, width): the rows of all. Raises ValueError."""
+def fill(target: NDArray[Any], parts: Iterable[tuple[Rows, Bits]]) -> Rows:
+    """Copy codes, which come in parts, into `target` (n, width): their rows. Raises ValueError unless they are n."""
     rows, first = np.empty(len(target), np.int64), 0
     for part_rows, part in parts:
         last = first + len(part_rows)
-        rows[first:last], target[first:last] = part_rows, part
+        rows[first:last], target[first:last] = part_rows, part.view(target.dtype)
         first = last
     if first != len(target):
         raise ValueError(f"there are {first} of {len(target)} codes")

@@ -6,8 +6,9 @@ Knows the table `chunks`; neither vectors nor words.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count, islice
+from typing import Any
 
 import apsw
 import numpy as np
@@ -16,8 +17,8 @@ from q3e_local.search.database import file_table
 from q3e_local.search.database.records import Chunk, Entry, Filters, Rows
 
 _SELECT = """
-SELECT chunks.id, name, chunks.text, "start", "end", headings, page, line, last_line, path, added_at,
-       coalesce(mtime_ns / 1e9, added_at)
+SELECT chunks.id, name, path, coalesce(mtime_ns / 1e9, added_at), added_at,
+       chunks.text, "start", "end", headings, page, line, last_line
 FROM chunks LEFT JOIN files ON files.id = chunks.file
 """
 _INSERT = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -49,7 +50,7 @@ def free_names(connection: apsw.Connection, n: int) -> list[str]:
 
 
 def named(connection: apsw.Connection, names: Iterable[str]) -> dict[str, tuple[int, int | None]]:
-    """Row and file of each of these ids that is there."""
+    """Row and file of each of these ids that the index has."""
     select = "SELECT name, id, file FROM chunks WHERE name = ?"
     return {name: (row, file) for name, row, file in connection.executemany(select, ((name,) for name in names))}
 
@@ -66,7 +67,7 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     """The rows that the filters let through, in order. At least one filter is set."""
-    rows = _in_files(connection, file_table.matching(connection, filters))
+    rows = _rows_in_files(connection, file_table.matching(connection, filters))
     if filters.path is None:
         select = "SELECT id FROM chunks WHERE file IS NULL AND added_at >= ?"
         of_no_file = [row for (row,) in connection.execute(select, (filters.since,))]
@@ -74,7 +75,7 @@ def allowed(connection: apsw.Connection, filters: Filters) -> Rows:
     return np.sort(rows)
 
 
-def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
+def _rows_in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
     """The rows of these files' chunks. The chunks of a file follow one another, being stored together."""
     select = "SELECT (SELECT min(id) FROM chunks WHERE file = ?1), (SELECT max(id) FROM chunks WHERE file = ?1)"
     spans = connection.executemany(select, ((number,) for number in numbers))
@@ -82,16 +83,16 @@ def _in_files(connection: apsw.Connection, numbers: Iterable[int]) -> Rows:
     return np.concatenate(ranges) if ranges else np.empty(0, np.int64)
 
 
-def entries(connection: apsw.Connection, rows: Iterable[int]) -> list[Entry]:
+def entries(connection: apsw.Connection, rows: Iterable[int]) -> tuple[Entry, ...]:
     """The entries of those rows that are there, in the order of `rows`."""
     values = connection.executemany(f"{_SELECT} WHERE chunks.id = ?", ((int(row),) for row in rows))
-    return [_entry(*entry) for entry in values]
+    return tuple(map(_entry, values))
 
 
-def after(connection: apsw.Connection, row: int, n: int) -> Iterator[Entry]:
-    """The next entries in the order of rows."""
-    for entry in connection.execute(f"{_SELECT} WHERE chunks.id > ? ORDER BY chunks.id LIMIT ?", (row, n)):
-        yield _entry(*entry)
+def after(connection: apsw.Connection, row: int, n: int) -> tuple[Entry, ...]:
+    """The next n entries in the order of rows."""
+    values = connection.execute(f"{_SELECT} WHERE chunks.id > ? ORDER BY chunks.id LIMIT ?", (row, n))
+    return tuple(map(_entry, values))
 
 
 def names_of(connection: apsw.Connection, rows: Iterable[int]) -> list[str]:
@@ -105,13 +106,10 @@ def n_chunks(connection: apsw.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM chunks").get)
 
 
-def _entry(
-    row: int, name: str, text: str, start: int, end: int, headings: str, page: int | None, line: int | None,
-    last_line: int | None, path: str | None, added_at: float, mtime: float,
-) -> Entry:  # fmt: skip
+def _entry(values: tuple[Any, ...]) -> Entry:
+    row, name, path, mtime, added_at, text, start, end, headings, *places = values
     try:
         path_above = tuple(map(str, json.loads(headings)))
     except (ValueError, TypeError):
         raise apsw.CorruptError(f"the headings of {name!r} cannot be read") from None
-    chunk = Chunk(text, start, end, path_above, page, line, last_line)
-    return Entry(row, name, chunk, path, mtime, added_at)
+    return Entry(row, name, Chunk(text, start, end, path_above, *places), path, mtime, added_at)

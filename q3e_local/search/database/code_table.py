@@ -16,8 +16,8 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.search.database import chunk_table, schema, vector_table
-from q3e_local.search.database.bit_scan import Codes, Rounded, all_rounded, code_bits, encode, gathered, rounded
+from q3e_local.search.database import schema, vector_table
+from q3e_local.search.database.bit_scan import WORD_BITS, Codes, Rounded, encode, fill, rounded
 from q3e_local.search.database.records import Rows
 from q3e_local.vectors import Vectors
 
@@ -32,7 +32,7 @@ _Bytes = NDArray[np.uint8]
 
 def bits(dim: int) -> int:
     """The length of a code for vectors of this dim."""
-    return 8 * dim if dim <= ROUNDED_DIM_MAX else code_bits(dim, CODE_BITS_MAX)
+    return 8 * dim if dim <= ROUNDED_DIM_MAX else -(-min(dim, CODE_BITS_MAX) // WORD_BITS) * WORD_BITS
 
 
 def make(connection: apsw.Connection, dim: int) -> None:
@@ -60,16 +60,17 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
             _store_block(connection, block, numbers[kept].tobytes(), codes[kept].tobytes())
 
 
-def load(connection: apsw.Connection, dim: int) -> Codes | Rounded:
-    """All codes, for a scan. Raises CorruptError."""
+def load(connection: apsw.Connection, dim: int, n: int) -> Codes | Rounded:
+    """The codes of all n chunks, for a scan. Raises CorruptError."""
     # An index of an older schema that cannot be written has no such table; its vectors say the same, more slowly.
     has_table = schema.version(connection) >= schema.WITH_CODES
     found = _stored(connection, dim) if has_table else _computed(connection, dim)
-    n = chunk_table.n_chunks(connection)
     try:
         if dim <= ROUNDED_DIM_MAX:
-            return all_rounded(((rows, codes.view(np.int8)) for rows, codes in found), n, dim)
-        return gathered(found, n, bits(dim))
+            numbers = np.empty((n, dim), np.int8)
+            return Rounded(fill(numbers, found), numbers)
+        words = np.empty((bits(dim) // WORD_BITS, n), np.uint64)
+        return Codes(fill(words.T, found), words)
     except ValueError as error:
         raise apsw.CorruptError(str(error)) from None
 

@@ -115,7 +115,7 @@ _Looks = tuple[int, int, int, bool]
 
 
 def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks | None]:
-    """A connection; and how the file looked, where SQLite was told that it never changes."""
+    """A connection; and how the file looked, where the connection takes it for a file that never changes."""
     if path.is_dir():
         raise IndexFileError(f"{path} is a folder, not an index")
     if page_bytes is None and not path.is_file():
@@ -146,7 +146,7 @@ def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks
 
 
 def _readable(path: Path, connection: apsw.Connection) -> tuple[apsw.Connection, _Looks | None]:
-    """A connection that reads a file which cannot be written, on a read-only medium too."""
+    """A connection that reads a file which cannot be written, also on a read-only medium."""
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except (apsw.CantOpenError, apsw.ReadOnlyError):
@@ -163,8 +163,8 @@ def _readable(path: Path, connection: apsw.Connection) -> tuple[apsw.Connection,
 
 def _looks(path: Path) -> _Looks:
     """Which file it is, its size and time, and whether somebody has it open who may write."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, Path(f"{path}-wal").exists()
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, Path(f"{path}-wal").exists()
 
 
 def has_bytes(path: Path) -> bool:

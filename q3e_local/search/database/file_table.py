@@ -6,34 +6,37 @@ Knows the table `files`. The chunks of a file are in chunk_table.py.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import apsw
 
 from q3e_local.reading.globs import pattern
 from q3e_local.search.database.records import FileRecord, Filters
 
-_COLUMNS = "path, size_bytes, mtime_ns, digest, n_tokens, kind, n_chunks, indexed_at, problem"
+_COLUMNS = ("path", "size_bytes", "mtime_ns", "digest", "n_tokens", "kind", "n_chunks", "indexed_at", "problem")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM files"  # noqa: S608
+_STORE = (
+    f"INSERT INTO files ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    f"ON CONFLICT (path) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS)} RETURNING id"
+)
 _FAR_NS = 1 << 62  # 146 years before or after 1970; times farther away do not fit into SQLite's numbers
 
 
 def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
     """By path."""
-    return {row[0]: FileRecord(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM files")}  # noqa: S608
+    found = {}
+    for row in connection.execute(_SELECT):
+        record = FileRecord(*row)
+        recipe, _, digest = record.digest.rpartition(":")
+        found[record.path] = replace(record, digest=digest, recipe=recipe)
+    return found
 
 
 def store(connection: apsw.Connection, record: FileRecord) -> int:
     """Put or replace the record of a file: its number."""
-    values = (
-        record.path, record.size_bytes, _stored(record.mtime_ns), record.digest, record.n_tokens, record.kind,
-        record.n_chunks, record.indexed_at, record.problem,
-    )  # fmt: skip
-    number: int = connection.execute(
-        f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "  # noqa: S608
-        "size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, digest = excluded.digest, "
-        "n_tokens = excluded.n_tokens, kind = excluded.kind, n_chunks = excluded.n_chunks, "
-        "indexed_at = excluded.indexed_at, problem = excluded.problem RETURNING id",
-        values,
-    ).get
+    digest = f"{record.recipe}:{record.digest}" if record.recipe else record.digest
+    stored = replace(record, mtime_ns=_stored(record.mtime_ns), digest=digest)
+    number: int = connection.execute(_STORE, [getattr(stored, name) for name in _COLUMNS]).get
     return number
 
 

@@ -8,34 +8,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
-from q3e_local.search.database import chunk_table, code_table, schema
+from q3e_local.search.database import chunk_table, code_table, migrations, schema
 from q3e_local.search.database.bit_scan import Codes, Rounded
-from q3e_local.search.database.connection import BUSY_S, Connection, has_bytes
+from q3e_local.search.database.connection import Connection, has_bytes
 from q3e_local.search.database.pages import page_bytes
-from q3e_local.search.database.rebuilding import rebuild_command
 from q3e_local.search.database.records import IndexSpace
-
-_COMPACT_MS = 2_000  # to wait for readers: the file gets smaller without us when the last of them has ended
+from q3e_local.search.places import option_of, quoted
 
 
 class IndexFile:
     """One thread reads and one writes at a time, and neither waits for the other. With a space it makes the file."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        space: IndexSpace | None,
-        migrations: Sequence[schema.Migration],
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], space: IndexSpace | None) -> None:
         self.path = Path(path).expanduser().absolute()
-        self._migrations = migrations
         self._opening = threading.Lock()
         self._writer: Connection | None = None
         # What is held in memory, each with the state of the file that it is of.
@@ -63,29 +55,25 @@ class IndexFile:
     @contextmanager
     def changing(self) -> Iterator[apsw.Connection]:
         """A transaction that writes."""
-        with self._write_connection().writing() as connection:
+        with self.writer().writing() as connection:
             self._check_space(connection)
-            self._migrate(connection)  # of a file that could not be written when it was opened
+            migrations.migrate(connection)  # of a file that could not be written when it was opened
             yield connection
             schema.set_meta(connection, changed_at=time.time())
 
     @contextmanager
     def reading_alone(self) -> Iterator[apsw.Connection]:
         """As `reading`, for as long as it takes: others go on reading."""
-        own = Connection(self.path)
-        try:
-            with own.reading() as connection:
-                self._check_space(connection)
-                yield connection
-        finally:
-            own.close()
+        with closing(Connection(self.path)) as reader, reader.reading() as connection:
+            self._check_space(connection)
+            yield connection
 
     def codes(self, connection: apsw.Connection) -> Codes | Rounded:
         """All codes, read once for each state of the file; inside `reading`."""
         state = self._reader.state
         if self._codes is None or self._codes[0] != state:
             self._codes = None  # before the new ones take their room
-            self._codes = state, code_table.load(connection, self.space.dim)
+            self._codes = state, code_table.load(connection, self.space.dim, self.n_chunks(connection))
         return self._codes[1]
 
     def n_chunks(self, connection: apsw.Connection) -> int:
@@ -104,24 +92,14 @@ class IndexFile:
                 rebuild_command(self.path, self.space, space),
             )
 
-    def compact(self) -> None:
-        """Give free room back to the disk. Raises IndexFileError where others read what was there before."""
-        with self._write_connection().alone() as connection:
-            connection.execute("VACUUM")
-            connection.set_busy_timeout(_COMPACT_MS)
-            try:
-                ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection.set_busy_timeout(round(BUSY_S * 1000))
-        if is_busy:
-            raise IndexFileError(
-                f"another process reads {self.path}; it gets smaller when that one ends or nothing reads it any more"
-            )
-
-    def has_room(self) -> bool:
-        """Whether a good part of the file is free, as after its vectors were replaced."""
-        with self.reading() as connection:
-            return bool(connection.pragma("freelist_count") > connection.pragma("page_count") // 10)
+    def writer(self) -> Connection:
+        """The connection that writes, opened when it is first needed. Raises IndexFileError after `close`."""
+        with self._opening:
+            if self._closed:
+                raise IndexFileError(f"{self.path} is closed; open it again")
+            if self._writer is None:
+                self._writer = Connection(self.path)
+            return self._writer
 
     def close(self) -> None:
         """Twice is fine."""
@@ -132,40 +110,41 @@ class IndexFile:
 
     def _make(self, space: IndexSpace) -> None:
         """The tables of a new file, or of one whose making was interrupted."""
-        maker = Connection(self.path, page_bytes(space.dim))
-        try:
-            with maker.writing() as connection:
-                if schema.version(connection) == 0:  # nobody was quicker
-                    schema.create(connection, space, self._migrations)
-        finally:
-            maker.close()
+        with closing(Connection(self.path, page_bytes(space.dim))) as maker, maker.writing() as connection:
+            if schema.version(connection) == 0:  # nobody was quicker
+                schema.create(connection, space)
+                migrations.migrate(connection)
 
     def _checked(self) -> IndexSpace:
         """The file's own space, once its schema is the newest."""
         with self._reader.reading() as connection:
-            is_newest = schema.check(connection, self._migrations)
+            is_newest = migrations.is_newest(connection)
             is_readonly = connection.readonly("main")  # it is searched as it is
         self._reader.to_wal()
         if not is_newest and not is_readonly:
-            with self._write_connection().writing() as connection:
-                self._migrate(connection)
+            with self.writer().writing() as connection:
+                migrations.migrate(connection)
         with self._reader.reading() as connection:
             return schema.space_of(connection)
 
-    def _migrate(self, connection: apsw.Connection) -> None:
-        if not schema.check(connection, self._migrations):
-            schema.migrate(connection, self._migrations)
-
     def _check_space(self, connection: apsw.Connection) -> None:
         """Another process may have replaced the vectors since this one opened the file."""
-        own = schema.space_of(connection)
-        if not own.is_same(self.space):
-            raise SpaceMismatchError(f"{self.path} was rebuilt: it holds {own.beside(self.space)} now; open it again")
+        held = schema.space_of(connection)
+        if not held.is_same(self.space):
+            now = held.beside(self.space)
+            raise SpaceMismatchError(f"{self.path} was rebuilt: it holds {now} now; open it again")
 
-    def _write_connection(self) -> Connection:
-        with self._opening:
-            if self._closed:
-                raise IndexFileError(f"{self.path} is closed; open it again")
-            if self._writer is None:
-                self._writer = Connection(self.path)
-            return self._writer
+
+def rebuild_command(path: Path, held: IndexSpace, wanted: IndexSpace) -> str:
+    """The command that gives an index of one space the vectors of another.
+
+    For vectors with an instruction it is a call from Python, because the command line indexes bare texts.
+    """
+    if wanted.prefix:
+        arguments = f"{str(path)!r}, embedder, {wanted.dim}, task=task, instruction=instruction"
+        return f"q3e_local.search.indexing.rebuild.rebuild({arguments})"
+    command = f"q3e-local index rebuild{option_of(path)}"
+    if held.digest != wanted.digest or held.dim == wanted.dim:
+        command += f" -m {quoted(wanted.model)}"
+    # Without -d, another model would make vectors of all its numbers.
+    return command + (f" -d {wanted.dim}" if (held.digest, held.dim) != (wanted.digest, wanted.dim) else "")

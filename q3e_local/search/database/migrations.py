@@ -5,12 +5,18 @@ Knows what older versions wrote. Once it was released, a step must not change wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import apsw
 
+from q3e_local.errors import IndexFileError
 from q3e_local.search.database import code_table, schema
+from q3e_local.search.places import option_of
+
+Migration = Callable[[apsw.Connection], None]
+"""A step from a schema to the next, in the transaction of its caller."""
 
 
 class _Vec0:
@@ -43,4 +49,25 @@ def _codes_without_sqlite_vec(connection: apsw.Connection) -> None:
 
 
 # The n-th leads from schema n to n + 1.
-MIGRATIONS: Sequence[schema.Migration] = (_codes_without_sqlite_vec,)
+MIGRATIONS: Sequence[Migration] = (_codes_without_sqlite_vec,)
+
+
+def is_newest(connection: apsw.Connection) -> bool:
+    """Whether the file has the newest schema. Raises IndexFileError for a newer schema, or a file without tables."""
+    number, newest, path = schema.version(connection), 1 + len(MIGRATIONS), connection.db_filename("main")
+    if number == 0:
+        raise IndexFileError(f"{path} is empty; make an index with: q3e-local index FOLDER{option_of(Path(path))}")
+    if number > newest:
+        raise IndexFileError(
+            f"{path} has schema {number}, this version of q3e-local knows up to {newest}; "
+            "use a newer q3e-local, or index again into another file"
+        )
+    return number == newest
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring an older file to the newest schema, in the caller's transaction. Raises IndexFileError as `is_newest`."""
+    while not is_newest(connection):
+        number = schema.version(connection)
+        MIGRATIONS[number - 1](connection)
+        connection.execute(f"PRAGMA user_version = {number + 1}")

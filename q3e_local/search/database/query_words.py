@@ -20,17 +20,17 @@ _PAIRED = (
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]")
 # Indic vowel signs belong to their word, but are no letters to Python.
 _LETTER = f"(?:[^\\W_{_PAIRED}]|[\u0900-\u0963\u0966-\u0dff])"
-# Numbers with thousands separators: 1,250 and 1.250 and 1'250, but neither 12,5 nor 1,250,7.
+# Numbers with thousands separators. For examples of each pattern see tests/search/test_query_words.py.
 _BY = "[.,'\u2019]"
 _GROUPED = f"(?<![0-9]{_BY})[0-9]{{1,3}}(?P<by>{_BY})[0-9]{{3}}(?:(?P=by)[0-9]{{3}})*+(?!{_LETTER}|(?P=by)[0-9])"
 _TOKEN = re.compile(f"[{_PAIRED}]+|{_GROUPED}|{_LETTER}+")
 _THOUSANDS = re.compile(_GROUPED)
-# A number of several runs of digits: 1,250 and 3.5 and 1.2.3, but not inside names such as v1.2.3 and B-3.5.
+# Numbers of several runs of digits, but not inside names.
 _NUMBER = re.compile(
     f"(?<!{_LETTER})(?<!{_LETTER}[-_./:@#,'\u2019])[0-9]++(?:{_BY}[0-9]++)++(?!{_LETTER}|[-_/:@#]{_LETTER})"
 )
 _IS_PAIRED = re.compile(f"[{_PAIRED}]").match
-# Words that belong together: PRJ-2041, max_tokens, 3.5, foo::bar, a/b.
+# Words that belong together.
 _JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
 _QUOTED = re.compile(
     '"([^"]{1,200})"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»'

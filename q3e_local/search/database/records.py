@@ -79,12 +79,13 @@ class FileRecord:
     path: str  # as found, with forward slashes
     size_bytes: int
     mtime_ns: int
-    digest: str
+    digest: str  # SHA-256 of its bytes
     n_tokens: int = 0
     kind: str = ""
     n_chunks: int = 0  # filled in by the database when the file is stored, as is the next
     indexed_at: float = 0.0  # seconds since 1970
     problem: str = ""  # why it could not be read: it has no chunks then
+    recipe: str = ""  # how it was read and cut; by another recipe, the same bytes may have other chunks
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ older schema to the next.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import apsw
 
 from q3e_local.errors import IndexFileError
 from q3e_local.search.database.records import IndexSpace
-from q3e_local.search.places import option_of
 
 APPLICATION_ID = 0x71336521  # "q3e!", by which `file` and we know an index
 
@@ -40,13 +37,6 @@ CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT;
 CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, tokenize='ascii');
 """
 
-Migration = Callable[[apsw.Connection], None]
-"""A step from a schema to the next, in the transaction of its caller."""
-
-
-def newest(migrations: Sequence[Migration]) -> int:
-    return 1 + len(migrations)
-
 
 def version(connection: apsw.Connection) -> int:
     """The file's schema; 0 for a file that holds nothing yet. Raises IndexFileError for what is no index of ours."""
@@ -59,33 +49,12 @@ def version(connection: apsw.Connection) -> int:
     return number
 
 
-def create(connection: apsw.Connection, space: IndexSpace, migrations: Sequence[Migration]) -> None:
-    """Make the tables of an empty file; in the caller's transaction."""
+def create(connection: apsw.Connection, space: IndexSpace) -> None:
+    """Make the tables of schema 1 in an empty file; in the caller's transaction."""
     connection.execute(_SCHEMA_1)
     set_space(connection, space)
     set_meta(connection, created_at=time.time(), changed_at=time.time())
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
-    migrate(connection, migrations)
-
-
-def migrate(connection: apsw.Connection, migrations: Sequence[Migration]) -> None:
-    """Bring an older file to the newest schema; in the caller's transaction."""
-    for number in range(version(connection), newest(migrations)):
-        migrations[number - 1](connection)
-        connection.execute(f"PRAGMA user_version = {number + 1}")
-
-
-def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> bool:
-    """Whether the schema is the newest. Raises IndexFileError for a newer one, or a file without tables."""
-    number, path = version(connection), connection.db_filename("main")
-    if number == 0:
-        raise IndexFileError(f"{path} is empty; make an index with: q3e-local index FOLDER{option_of(Path(path))}")
-    if number > newest(migrations):
-        raise IndexFileError(
-            f"{path} has schema {number}, this version of q3e-local knows up to {newest(migrations)}; "
-            "use a newer q3e-local, or index again into another file"
-        )
-    return number == newest(migrations)
 
 
 def meta(connection: apsw.Connection) -> dict[str, str | int | float]:

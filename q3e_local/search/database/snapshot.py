@@ -1,21 +1,36 @@
 """What an index answers at one moment: `Snapshot`, the reading half of `Database`.
 
-Knows which table answers what; nothing of how rankings are joined, nor of what changes a file.
+Knows how the nearest vectors are found, and which table answers what else; nothing of how rankings are joined, nor of
+what changes a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import apsw
 import numpy as np
 
 from q3e_local.errors import OptionError
-from q3e_local.search.database import chunk_table, nearest, vector_table, word_table
+from q3e_local.search.database import chunk_table, vector_table, word_table
+from q3e_local.search.database.bit_scan import Codes, Rounded
+from q3e_local.search.database.code_table import CODE_BITS_MAX, ROUNDED_DIM_MAX
 from q3e_local.search.database.index_file import IndexFile
 from q3e_local.search.database.query_words import Term
 from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Ranked, Rows
 from q3e_local.vectors import Vectors
+from q3e_local.wording.counts import counted
+
+# Of the first ten among a million, by scripts/bench/search_million.py:
+#   shortlist  bits of a code  found
+#         400           1,024  0.994
+#         800           1,024  0.9995
+#         800             512  0.98
+# 800 is above what these vectors need, because real vectors may be harder. With fewer bits the list grows by
+# (1,024 / bits) ** 1.5: with codes of 257 bits it then has 0.99 of the first ten among 100,000.
+SHORTLIST = 800
+_SHORTLIST_PER_HIT = 16
 
 
 class Snapshot:
@@ -30,12 +45,31 @@ class Snapshot:
 
     def exact(self, vector: Vectors, k: int, filters: Filters = NO_FILTERS) -> Ranked:
         """The k nearest by full vectors: all of them are compared, some megabytes at a time."""
-        return nearest.exact(self._connection, self._query(vector), k, self._allowed(filters))
+        return self._exact(self._query(vector), k, self._allowed(filters))
 
     def nearest(self, vector: Vectors, k: int, filters: Filters = NO_FILTERS) -> Ranked:
-        """The k nearest in two stages: a shortlist by codes, put in order by full vectors."""
+        """The k nearest in two stages: a shortlist by codes, put in order by full vectors.
+
+        One stage, by full vectors, where there are few of them or where the codes tell too few of them apart.
+        """
         query, allowed = self._query(vector), self._allowed(filters)
-        return nearest.two_stage(self._connection, lambda: self._file.codes(self._connection), query, k, allowed)
+        n_short = max(SHORTLIST, _SHORTLIST_PER_HIT * k)
+        if len(query) > ROUNDED_DIM_MAX:
+            n_short = max(n_short, round(SHORTLIST * (CODE_BITS_MAX / min(len(query), CODE_BITS_MAX)) ** 1.5))
+        # As many full vectors are read as quickly as all codes are scanned.
+        if (self.n_chunks() if allowed is None else len(allowed)) <= max(4 * SHORTLIST, n_short):
+            return self._exact(query, k, allowed)
+        codes = self._file.codes(self._connection)
+        short = codes.shortlist(query, k, n_short, allowed)
+        if short is None:
+            ranked = self._exact(query, k, allowed)
+            why = f"first stage: scanned {_described(codes, len(query))} in vain: too many are equally near"
+            return replace(ranked, explained=(why, *ranked.explained))
+        explained = (
+            f"first stage: scanned {_described(codes, len(query))} for the {len(short):,} nearest",
+            f"second stage: ordered those by their full vectors of {len(query)} numbers",
+        )
+        return self._compared(query, k, np.sort(short), explained)
 
     def scores(self, vector: Vectors, rows: Iterable[int]) -> dict[int, float]:
         """The cosine score of each of these rows that is there."""
@@ -50,13 +84,27 @@ class Snapshot:
         """The k best chunks that have any of the terms, by bm25. The counts are those of `counted`."""
         return word_table.search(self._connection, counts, k, self._allowed(filters))
 
-    def entries_of(self, rows: Iterable[int]) -> list[Entry]:
+    def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]:
         """The entries of these rows, in their order, without rows that are gone."""
         return chunk_table.entries(self._connection, rows)
 
     def read_codes(self) -> None:
         """Hold in memory what searches by vectors need, so that the first search need not read it."""
         self._file.codes(self._connection)
+
+    def _exact(self, query: Vectors, k: int, allowed: Rows | None) -> Ranked:
+        n = self.n_chunks() if allowed is None else len(allowed)
+        return self._compared(query, k, allowed, (f"exact: compared the full vectors of {counted(n, 'chunk')}",))
+
+    def _compared(self, query: Vectors, k: int, allowed: Rows | None, explained: tuple[str, ...]) -> Ranked:
+        """The k nearest of these rows or of all, best first; equal scores in the order of their ids."""
+        windows = vector_table.windows(self._connection, len(query), allowed)
+        rows, scores = vector_table.nearest(windows, query, k)
+        order = np.argsort(-scores, kind="stable")
+        if len(np.unique(scores)) < len(scores):
+            names = chunk_table.names_of(self._connection, rows)
+            order = np.array(sorted(range(len(rows)), key=lambda place: (-scores[place], names[place])), np.intp)
+        return Ranked(rows[order[:k]], scores[order[:k]], explained)
 
     def _allowed(self, filters: Filters) -> Rows | None:
         return chunk_table.allowed(self._connection, filters) if filters else None
@@ -69,3 +117,12 @@ class Snapshot:
                 f"{self._file.space}"
             )
         return query
+
+
+def _described(codes: Codes | Rounded, dim: int) -> str:
+    """What the first stage scans."""
+    chunks = counted(len(codes.rows), "chunk")
+    if isinstance(codes, Rounded):
+        return f"the vectors of {chunks}, rounded to 8 bits a number,"
+    part = f"the first {codes.bits}" if codes.bits < dim else f"all {dim}"
+    return f"{codes.bits}-bit codes of {chunks} (of {part} numbers)"

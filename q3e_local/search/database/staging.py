@@ -7,15 +7,14 @@ models.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import astuple
 
 import apsw
 
-from q3e_local.search.database import chunk_table, code_table, schema, vector_table
+from q3e_local.search.database import chunk_table, code_table, schema
 from q3e_local.search.database.records import Entry, IndexSpace
-from q3e_local.vectors import Vectors
 
+TABLE = "staged"
 _SPACE = "staged_space"
 
 
@@ -33,11 +32,7 @@ def begin(connection: apsw.Connection, space: IndexSpace) -> int:
 def missing(connection: apsw.Connection, n: int) -> tuple[Entry, ...]:
     """The next n chunks without a staged vector. Row numbers only grow, so these follow the last staged row."""
     last = connection.execute("SELECT max(id) FROM staged").get
-    return tuple(chunk_table.after(connection, -1 if last is None else last, n))
-
-
-def put(connection: apsw.Connection, rows: Sequence[int], vectors: Vectors) -> None:
-    vector_table.insert(connection, rows, vectors, "staged")
+    return chunk_table.after(connection, -1 if last is None else last, n)
 
 
 def switch(connection: apsw.Connection, space: IndexSpace) -> None:

@@ -6,7 +6,8 @@ Knows the table `words` and tokens; how a text becomes tokens is the business of
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import apsw
 import numpy as np
@@ -48,7 +49,23 @@ def counted(connection: apsw.Connection, terms: Sequence[Term]) -> Counted:
     return Counted({term: found[term] for term in in_order}, len(terms), len(terms) - len(found))
 
 
-def chosen(counts: Mapping[Term, int]) -> list[Term]:
+def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allowed: Rows | None = None) -> Ranked:
+    """The k best rows that have any of the terms, best first, with bm25 (its sign turned: higher is better)."""
+    terms = _affordable(counts)
+    if not terms:
+        return Ranked(np.empty(0, np.int64), np.empty(0), ("words: none of those looked up is in the index",))
+    passes = None if allowed is None else set(allowed.tolist())
+    match = " OR ".join(term.match for term in terms)
+    select = "SELECT rowid, bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
+    found = connection.execute(select, (match, k if passes is None else -1))  # -1: no limit
+    best = list(islice(((row, -score) for row, score in found if passes is None or row in passes), k))
+    left_out = f", without {len(counts) - len(terms)} common ones" if len(terms) < len(counts) else ""
+    explained = f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"
+    rows, scores = np.array([row for row, _ in best], np.int64), np.array([score for _, score in best], np.float64)
+    return Ranked(rows, scores, (explained,))
+
+
+def _affordable(counts: Mapping[Term, int]) -> list[Term]:
     """The rarest terms, as many as a search in a large index has time for, and at least one of them."""
     terms: list[Term] = []
     n_rows = 0
@@ -58,31 +75,3 @@ def chosen(counts: Mapping[Term, int]) -> list[Term]:
             break
         terms.append(term)
     return terms
-
-
-def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allowed: Rows | None = None) -> Ranked:
-    """The k best rows that have any of the terms, best first, with bm25 (its sign turned: higher is better)."""
-    terms = chosen(counts)
-    passes = None if allowed is None else set(allowed.tolist())
-    rows: list[int] = []
-    scores: list[float] = []
-    for row, score in _ranked(connection, terms, k if passes is None else -1):
-        if passes is None or row in passes:
-            rows.append(row)
-            scores.append(-score)
-        if len(rows) >= k:
-            break
-    left_out = f", without {len(counts) - len(terms)} common ones" if len(terms) < len(counts) else ""
-    explained = f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"
-    if not terms:
-        explained = "words: none of those looked up is in the index"
-    return Ranked(np.array(rows, np.int64), np.array(scores, np.float64), (explained,))
-
-
-def _ranked(connection: apsw.Connection, terms: Sequence[Term], limit: int) -> Iterator[tuple[int, float]]:
-    """Rows with bm25, where lower is better; a limit of -1 is none."""
-    if not terms:
-        return
-    match = " OR ".join(term.match for term in terms)
-    select = "SELECT rowid, bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
-    yield from connection.execute(select, (match, limit))

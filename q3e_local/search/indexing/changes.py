@@ -33,7 +33,7 @@ class Changes:
 def changes(
     index: Path, folders: Sequence[Path], globs: Sequence[str], records: Mapping[str, FileRecord], recipe: str
 ) -> Changes:
-    """Look at these folders, or single files. A record whose digest is not of this `recipe` is out of date.
+    """Look at these folders, or single files. A record of another `recipe` is out of date.
 
     The files of the index itself are left out. Only a file below one of the folders can be gone. A folder that is
     missing, or is empty although the index has files of it, is passed over and named, because its disk may not be
@@ -61,10 +61,10 @@ def changes(
     gone |= _gone(not_found - gone, _other_spellings(found, records), found)
     to_read, n_unchanged = [], 0
     for path, file in found.items():
-        record = records.get(path)
-        if not _is_same(file, record, recipe):
+        record, current = records.get(path), (recipe, file.size_bytes, file.mtime_ns)
+        if record is None or (record.recipe, record.size_bytes, record.mtime_ns) != current:
             to_read.append(file)
-        elif record is not None and record.problem:
+        elif record.problem:
             skipped.append(Skipped(file.path, record.problem))
         else:
             n_unchanged += 1
@@ -72,12 +72,6 @@ def changes(
     return Changes(
         tuple(to_read), n_unchanged, tuple(sorted(gone)), n_left_out, tuple(skipped), bool(known), tuple(missing)
     )
-
-
-def _is_same(found: FoundFile, record: FileRecord | None, recipe: str) -> bool:
-    if record is None or not record.digest.startswith(recipe):
-        return False
-    return (record.size_bytes, record.mtime_ns) == (found.size_bytes, found.mtime_ns)
 
 
 def below(folder: Path, ordered: Sequence[str]) -> list[str]:
@@ -95,15 +89,11 @@ def _gone(not_found: Collection[str], spellings: Collection[str], found: Mapping
     A path stays that another pattern left out, or that lies in a folder we may not read.
     """
     status = {path: _status(path) for path in {*not_found, *spellings}}
-    gone = {path for path in not_found if status[path] is None}
+    gone = {path for path in not_found if _is_no_file(status[path])}
     there = {path: _inode(state) for path, state in status.items() if state is not None and _inode(state)}
     if there:
         inodes = {_inode(state) for state in map(_status, found) if state is not None}
         gone |= {path for path, inode in there.items() if inode in inodes}
-    for path in not_found:
-        state = status[path]
-        if state is not None and state.st_mode and not stat.S_ISREG(state.st_mode):
-            gone.add(path)
     return gone
 
 
@@ -121,6 +111,10 @@ def _status(path: str) -> os.stat_result | None:
         return None
     except OSError:
         return os.stat_result([0] * 10)
+
+
+def _is_no_file(status: os.stat_result | None) -> bool:
+    return status is None or bool(status.st_mode and not stat.S_ISREG(status.st_mode))
 
 
 def _inode(status: os.stat_result) -> tuple[int, int] | None:

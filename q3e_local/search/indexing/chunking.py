@@ -6,6 +6,7 @@ Takes a function that counts tokens; knows no model, no file and no database.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
@@ -60,9 +61,9 @@ def chunks(
     if n_tokens < CHUNK_TOKENS_MIN:
         raise OptionError(f"a chunk must have {CHUNK_TOKENS_MIN} tokens or more, got {n_tokens}")
     cutter = _Cutter(document, count, n_tokens, overlap, expect)
-    lines = _Lines(document)
+    line_ends = [end.start() for end in re.finditer("\n", document.text)]
     return [
-        _chunk(document.text, pieces, headings, lines)
+        _chunk(document, pieces, headings, line_ends)
         for headings, group in cutter.groups()
         for pieces in cutter.packed(group, headings)
     ]
@@ -82,11 +83,16 @@ def counted_first(document: Document) -> Iterator[str]:
             yield from (sentence, sentence.strip())
 
 
-def _chunk(text: str, pieces: Sequence[_Piece], headings: tuple[str, ...], lines: _Lines) -> Chunk:
-    start, end = trimmed(text, pieces[0].start, pieces[-1].end)
+def _chunk(
+    document: Document, pieces: Sequence[_Piece], headings: tuple[str, ...], line_ends: Sequence[int]
+) -> Chunk:
+    start, end = trimmed(document.text, pieces[0].start, pieces[-1].end)
     first, last = pieces[0].section, pieces[-1].section
-    line, last_line = lines.of(start, end, first, last)
-    return Chunk(text[start:end], start, end, headings, first.page, line, last_line)
+    line, last_line = first.line, last.line
+    if document.has_lines and line is not None:
+        line += bisect_left(line_ends, start) - bisect_left(line_ends, first.start)
+        last_line = line + bisect_left(line_ends, end) - bisect_left(line_ends, start)
+    return Chunk(document.text[start:end], start, end, headings, first.page, line, last_line)
 
 
 class _Cutter:
@@ -230,22 +236,3 @@ def _without_repeated_headings(sections: Sequence[Section]) -> Iterator[Section]
 
 def _place(section: Section) -> tuple[tuple[str, ...], int | None]:
     return section.headings, section.page
-
-
-class _Lines:
-    """Line numbers of places in ascending order, so that a text is read through once."""
-
-    def __init__(self, document: Document) -> None:
-        self._text, self._has_lines = document.text, document.has_lines
-        self._section: Section | None = None
-        self._place, self._line = 0, 1
-
-    def of(self, start: int, end: int, first: Section, last: Section) -> tuple[int | None, int | None]:
-        """First and last line of the stretch that begins in one section and ends in another."""
-        if not self._has_lines or first.line is None:
-            return first.line, last.line
-        if self._section is not first:
-            self._section, self._place, self._line = first, first.start, first.line
-        self._line += self._text.count("\n", self._place, start)
-        self._place = start
-        return self._line, self._line + self._text.count("\n", start, end)

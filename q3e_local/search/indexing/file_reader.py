@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError
+from q3e_local.files import sha256
 from q3e_local.reading import read_bytes
 from q3e_local.reading.document import Document
 from q3e_local.reading.limits import Limits
@@ -36,54 +38,12 @@ _NO_SIZE = -1
 _AHEAD_FILES, _AHEAD_BYTES = 32, 1 << 20
 
 
+T = TypeVar("T")
+
+
 def recipe_of(budget: int) -> str:
-    """What the digest of a record begins with: how the file was cut."""
-    return f"{_VERSION}:{budget}:"
-
-
-def still_to_read(
-    files: Sequence[FoundFile],
-    database: Database,
-    records: Mapping[str, FileRecord],
-    recipe: str,
-    limits: Limits,
-    tally: Tally,
-) -> list[FoundFile]:
-    """The files that a model is needed for. The others are in the tally: same content, closed, or too large."""
-    left = []
-    for file in files:
-        record = records.get(file.path.as_posix())
-        may_be_same = record is not None and record.size_bytes in (file.size_bytes, _NO_SIZE)
-        now = time.time_ns()
-        try:
-            limits.check_size(file.size_bytes)
-            with file.path.open("rb") as stream:
-                if record is None or not may_be_same or not record.digest.startswith(recipe):
-                    left.append(file)
-                    continue
-                digest = recipe + hashlib.file_digest(stream, "sha256").hexdigest()
-        except FileNotFoundError:  # deleted since the walk, which the next run sees
-            continue
-        except OSError as error:
-            tally.skipped.append(Skipped(file.path, _unreadable(error)))
-            continue
-        except InputError as error:
-            if record is not None:
-                database.remove_files([record.path])
-                tally.n_removed += not record.problem
-            tally.skipped.append(Skipped(file.path, str(error)))
-            continue
-        if record.digest != digest:
-            left.append(file)
-            continue
-        size = _recorded_size(file, now)
-        if (size, file.mtime_ns) != (record.size_bytes, record.mtime_ns):
-            database.touch_file(replace(record, size_bytes=size, mtime_ns=file.mtime_ns))
-        if record.problem:
-            tally.skipped.append(Skipped(file.path, record.problem))
-        else:
-            tally.n_unchanged += 1
-    return left
+    """How files are read and cut, as their records have it."""
+    return f"{_VERSION}:{budget}"
 
 
 @dataclass(frozen=True)
@@ -99,19 +59,38 @@ class FileReader:
     """Reads and cuts the files of one run, and stores each when its chunks have vectors."""
 
     def __init__(
-        self,
-        database: Database,
-        records: Mapping[str, FileRecord],
-        embedder: TextModel,
-        budget: int,
-        limits: Limits,
-        tally: Tally,
+        self, database: Database, records: Mapping[str, FileRecord], budget: int, limits: Limits, tally: Tally
     ) -> None:
-        self._database, self._records, self._embedder = database, records, embedder
+        self._database, self._records = database, records
         self._budget, self._limits, self._tally = budget, limits, tally
         self._by_digest = {record.digest: record for record in records.values() if not record.problem}
 
-    def cut(self, files: Sequence[FoundFile], on_file: Callable[[Path], None]) -> Iterator[FileChunks]:
+    def needing_a_model(self, files: Sequence[FoundFile]) -> list[FoundFile]:
+        """The files that need a model. The others are in the tally: unchanged, closed, too large."""
+        left, recipe = [], recipe_of(self._budget)
+        for file in files:
+            record, now = self._records.get(file.path.as_posix()), time.time_ns()
+            alike = ((recipe, file.size_bytes), (recipe, _NO_SIZE))
+            if record is not None and (record.recipe, record.size_bytes) not in alike:
+                record = None
+            digest = self._opened(file, _opens if record is None else sha256)
+            if digest is None:
+                continue
+            if record is None or record.digest != digest:
+                left.append(file)
+                continue
+            size = _recorded_size(file, now)
+            if (size, file.mtime_ns) != (record.size_bytes, record.mtime_ns):
+                self._database.touch_file(replace(record, size_bytes=size, mtime_ns=file.mtime_ns))
+            if record.problem:
+                self._tally.skipped.append(Skipped(file.path, record.problem))
+            else:
+                self._tally.n_unchanged += 1
+        return left
+
+    def cut(
+        self, files: Sequence[FoundFile], embedder: TextModel, on_file: Callable[[Path], None]
+    ) -> Iterator[FileChunks]:
         """The chunks of each file that can be read. The other files are in the tally."""
         group: list[_Read] = []
         n_bytes = 0
@@ -119,9 +98,9 @@ class FileReader:
             group.append(read)
             n_bytes += read.n_bytes
             if len(group) == _AHEAD_FILES or n_bytes >= _AHEAD_BYTES:
-                yield from self._cut_all(group)
+                yield from self._cut_all(group, embedder)
                 group, n_bytes = [], 0
-        yield from self._cut_all(group)
+        yield from self._cut_all(group, embedder)
 
     def store(self, file: FileChunks) -> None:
         """Put a file into the index in place of what the index had of it."""
@@ -142,19 +121,11 @@ class FileReader:
         for file in files:
             on_file(file.path)
             now = time.time_ns()
-            try:
-                self._limits.check_size(file.size_bytes)
-                data = file.path.read_bytes()
-            except FileNotFoundError:  # deleted since the walk, which the next run sees
+            data = self._opened(file, Path.read_bytes)
+            if data is None:
                 continue
-            except OSError as error:  # the index keeps what it has of the file, which may be readable again
-                self._tally.skipped.append(Skipped(file.path, _unreadable(error)))
-                continue
-            except InputError as error:
-                self._drop(file.path.as_posix(), str(error))
-                continue
-            digest = recipe_of(self._budget) + hashlib.sha256(data).hexdigest()
-            record = FileRecord(file.path.as_posix(), _recorded_size(file, now), file.mtime_ns, digest)
+            digest, recipe = hashlib.sha256(data).hexdigest(), recipe_of(self._budget)
+            record = FileRecord(file.path.as_posix(), _recorded_size(file, now), file.mtime_ns, digest, recipe=recipe)
             try:
                 document = read_bytes(file.path.name, data, self._limits)
             except InputError as error:
@@ -164,25 +135,35 @@ class FileReader:
             self._tally.skipped += [Skipped(file.path, problem) for problem in document.problems]
             yield _Read(replace(record, kind=document.kind), document, len(data))
 
-    def _cut_all(self, group: Sequence[_Read]) -> Iterator[FileChunks]:
-        """Cut files whose tokens are counted ahead together."""
-        self._embedder.expect_counts(text for read in group for text in counted_first(read.document))
+    def _opened(self, file: FoundFile, read: Callable[[Path], T]) -> T | None:
+        """What `read` makes of a file; None for a file that is too large, gone or closed to us."""
+        try:
+            self._limits.check_size(file.size_bytes)
+            return read(file.path)
+        except FileNotFoundError:  # deleted since the walk, which the next run sees
+            pass
+        except OSError as error:  # the index keeps what it has of the file, which may be readable again
+            self._tally.skipped.append(Skipped(file.path, f"cannot be read: {error.strerror or error}"))
+        except InputError as error:
+            self._drop(file.path.as_posix(), str(error))
+        return None
+
+    def _cut_all(self, group: Sequence[_Read], embedder: TextModel) -> Iterator[FileChunks]:
+        """The chunks of files, whose tokens are counted together, with the vectors that the index has already."""
+        embedder.expect_counts(text for read in group for text in counted_first(read.document))
+
+        def n_tokens(text: str) -> int:
+            return embedder.count_tokens([text])[0]
+
         for read in group:
-            yield self._cut(read)
-
-    def _cut(self, read: _Read) -> FileChunks:
-        """The chunks of a file, with the vectors that the index has of the same texts."""
-        record = read.record
-        cut = chunks(read.document, self._n_tokens, self._budget, expect=self._embedder.expect_counts)
-        known = self._known_vectors(self._records.get(record.path), self._by_digest.get(record.digest))
-        vectors = [known.get(chunk.embedded) for chunk in cut]
-        reused = [chunk for chunk, vector in zip(cut, vectors, strict=True) if vector is not None]
-        self._tally.n_reused += len(reused)
-        n_tokens = sum(self._embedder.count_tokens([chunk.embedded for chunk in reused]))
-        return FileChunks(cut, record, vectors, n_tokens, n_bytes=read.n_bytes)
-
-    def _n_tokens(self, text: str) -> int:
-        return self._embedder.count_tokens([text])[0]
+            record = read.record
+            cut = chunks(read.document, n_tokens, self._budget, expect=embedder.expect_counts)
+            known = self._known_vectors(self._records.get(record.path), self._by_digest.get(record.digest))
+            vectors = [known.get(chunk.embedded) for chunk in cut]
+            reused = [chunk for chunk, vector in zip(cut, vectors, strict=True) if vector is not None]
+            self._tally.n_reused += len(reused)
+            n_known = sum(embedder.count_tokens([chunk.embedded for chunk in reused]))
+            yield FileChunks(record, cut, vectors, n_known, read.n_bytes)
 
     def _known_vectors(self, *records: FileRecord | None) -> dict[str, Vectors]:
         """Vectors by text: of what a file was before, and of a file of the same content that was moved or copied."""
@@ -212,8 +193,10 @@ class FileReader:
         return record is not None and not record.problem
 
 
-def _unreadable(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or error}"
+def _opens(path: Path) -> str:
+    """Raises OSError for a file that cannot be opened."""
+    path.open("rb").close()
+    return ""
 
 
 def _recorded_size(file: FoundFile, read_at_ns: int) -> int:

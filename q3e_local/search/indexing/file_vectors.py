@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,23 +27,15 @@ IndexProgress = Callable[[int, int, int], None]
 class FileChunks:
     """The chunks of a file, and the vectors they have so far."""
 
-    chunks: list[Chunk]
     record: FileRecord
-    vectors: list[Vectors | None] = field(default_factory=list)
-    n_tokens: int = 0
+    chunks: list[Chunk]
+    vectors: list[Vectors | None]  # of each chunk; None until the model has computed it
+    n_tokens: int  # of the chunks with vectors
+    n_bytes: int  # on the disk
     n_embedded_tokens: int = 0
-    n_bytes: int = 0  # on the disk
-    n_asked: int = 0  # chunks that went to the model
-    n_waiting: int = 0  # chunks whose vectors are not back yet
+    n_sent: int = 0  # chunks that went to the model
+    n_waiting: int = 0  # of these, chunks whose vectors are not back yet
     problem: str = ""  # why it has no vectors
-
-    def __post_init__(self) -> None:
-        self.vectors = self.vectors or [None] * len(self.chunks)
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the chunks that have no vector."""
-        return [number for number, vector in enumerate(self.vectors) if vector is None]
 
     def stacked(self, dim: int) -> Vectors:
         """All vectors, (n_chunks, dim)."""
@@ -57,8 +49,8 @@ def embed_files(
     embedder: TextModel,
     dim: int,
     store: Callable[[FileChunks], None],
-    progress: IndexProgress = lambda n_bytes, n_chunks, n_tokens: None,
-    on_batch: stream.Progress | None = None,
+    progress: IndexProgress,
+    on_batch: stream.Progress | None,
 ) -> None:
     """Store each file as soon as all its chunks have vectors, or a problem. Reads ahead to fill batches.
 
@@ -71,12 +63,12 @@ def embed_files(
     def wanted() -> Iterator[str]:
         nonlocal n_bytes
         for file in files:
-            missing = file.missing
+            missing = [number for number, vector in enumerate(file.vectors) if vector is None]
             if not missing:
                 n_bytes += file.n_bytes
                 store(file)
                 continue
-            file.n_waiting = file.n_asked = len(missing)
+            file.n_waiting = file.n_sent = len(missing)
             for number in missing:
                 at_work.append((file, number))
                 yield file.chunks[number].embedded
@@ -91,7 +83,7 @@ def embed_files(
             file.n_tokens += result.prompt_tokens
             file.n_embedded_tokens += result.prompt_tokens
             n_tokens += result.prompt_tokens
-        n_bytes += file.n_bytes / file.n_asked
+        n_bytes += file.n_bytes / file.n_sent
         file.n_waiting -= 1
         if not file.n_waiting:
             store(file)

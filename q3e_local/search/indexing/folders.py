@@ -17,7 +17,7 @@ from q3e_local.search.database import Database
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.indexing.changes import changes
 from q3e_local.search.indexing.chunking import CHUNK_TOKENS
-from q3e_local.search.indexing.file_reader import FileReader, recipe_of, still_to_read
+from q3e_local.search.indexing.file_reader import FileReader, recipe_of
 from q3e_local.search.indexing.file_vectors import IndexProgress, embed_files
 from q3e_local.search.indexing.tally import Tally
 from q3e_local.search.places import alone, is_there
@@ -70,7 +70,8 @@ def index_folders(
         tally.skipped += found.skipped
         to_read = list(found.to_read)
         if database is not None:
-            to_read = still_to_read(to_read, database, records, recipe_of(budget), limits, tally)
+            reader = FileReader(database, records, budget, limits, tally)
+            to_read = reader.needing_a_model(to_read)
         if database is None or to_read or must_load:
             n_bytes = sum(file.size_bytes for file in to_read)
             embedder, space = load(None if database is None else database.space)
@@ -79,6 +80,7 @@ def index_folders(
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             if database is None:
                 database = stack.enter_context(closing(Database.create(path, space)))
+                reader = FileReader(database, records, budget, limits, tally)
             database.check_holds(space)
             if budget != kept:
                 database.set_chunk_tokens(budget)
@@ -88,8 +90,7 @@ def index_folders(
                     "anew when they are indexed next"
                 )
             on_start(len(to_read), n_bytes)
-            reader = FileReader(database, records, embedder, budget, limits, tally)
-            to_embed = reader.cut(to_read, on_file)
+            to_embed = reader.cut(to_read, embedder, on_file)
             embed_files(to_embed, embedder, space.dim, reader.store, progress, on_batch)
         if found.gone:
             database.remove_files(found.gone)
