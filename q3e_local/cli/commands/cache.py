@@ -1,4 +1,4 @@
-"""`q3e-local cache`: how many vectors are kept of what, and forgetting them."""
+"""`q3e-local cache`: show how many vectors of which model are kept, and forget them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from q3e_local.models.names import resolve
 from q3e_local.space import is_of
 from q3e_local.wording.counts import counted, size
 
-_OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
+_HOW_ELSE = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 
 
 @click.group()
@@ -81,7 +81,7 @@ def stats(as_json: bool) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     """Forget vectors: all of them, or those of a model or a space."""
-    is_meant = _meant(model, spaces)
+    is_meant = _condition(model, spaces)
     kept = _open()
     if kept is None:
         return DONE
@@ -108,8 +108,8 @@ def _open() -> VectorCache | None:
     return kept
 
 
-def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
-    """What says whether a space is to be forgotten; None: every space is. Raises ModelError."""
+def _condition(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """Is called with a space, and says whether to forget it; None: forget every space. Raises ModelError."""
     if model is None and not spaces:
         return None
     digest = None if model is None else _digest(model)
@@ -117,24 +117,24 @@ def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] 
 
 
 def _digest(model: str) -> str:
-    """The fingerprint of a model's file. Raises ModelError, which says how to do without the file."""
+    """The fingerprint of a model's file. Raises ModelError, which says how to go on without the file."""
     try:
         return inspect(resolve(model).located.path).digest
     except UnknownModelError as error:
-        raise UnknownModelError(f"{error}; {_OF_REMOVED}") from None
+        raise UnknownModelError(f"{error}; {_HOW_ELSE}") from None
     except ModelNotHereError:
-        raise ModelNotHereError(f"{model} is not on this machine; {_OF_REMOVED}") from None
+        raise ModelNotHereError(f"{model} is not on this machine; {_HOW_ELSE}") from None
     except ModelFileError as error:
-        raise ModelFileError(f"{error}; {_OF_REMOVED}") from None
+        raise ModelFileError(f"{error}; {_HOW_ELSE}") from None
 
 
 def _names(found: CacheStats) -> dict[str, str]:
-    """The name of each space's model, as far as it is on this machine."""
+    """The name of each space's model; empty for a model that is not on this machine."""
     names = dict.fromkeys((entry.space for entry in found.spaces), "")
     for model in installed.installed() if names else []:
         try:
             digest = inspect(model.path).digest
-        except ModelError:  # `list` and `verify` say what is wrong with it
+        except ModelError:  # `verify` says what is wrong with the file
             continue
         names |= {space: model.name for space in names if is_of(space, digest)}
     return names

@@ -1,4 +1,4 @@
-"""`q3e-local convert` and `q3e-local quantize`: models out of checkpoints and out of larger models."""
+"""`q3e-local convert` and `q3e-local quantize`: models from checkpoints, and from larger models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def convert(
       q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
     """
     with stopping_cleanly():
-        folder = checkpoint_folder(source, offline, quiet)
+        folder = _checkpoint_folder(source, offline, quiet)
     with stopping_cleanly(), bar(quiet) as show:
         started = time.monotonic()
         info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
@@ -69,24 +69,22 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
         _report(info, quantization, time.monotonic() - started, show, quiet)
 
 
-def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
-    """The folder a user means; a repository's is downloaded, at the revision its card pins. Raises DownloadError."""
+def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
+    """The folder of a checkpoint, or of a download at the revision that a card pins. Raises DownloadError."""
     folder = Path(source).expanduser()
     if folder.exists() or not _REPO_ID.fullmatch(source):
         return folder
     from q3e_local.models.download.hub import fetch_checkpoint
 
-    pinned = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
-    revision = next((one.revision for one in pinned if one.repo.lower() == source.lower()), "main")
-    if not quiet:
-        say(f"Taking {source} at {revision} from the hub, unless it is here")
+    def tell(line: str) -> None:
+        if not quiet:
+            say(line)
+
+    checkpoints = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
+    revision = next((pinned.revision for pinned in checkpoints if pinned.repo.lower() == source.lower()), "main")
+    tell(f"Taking {source} at {revision} from the hub, unless it is here")
     with bar(quiet) as show:
-
-        def waited(line: str) -> None:
-            if not quiet:
-                say(line)
-
-        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=waited)
+        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=tell)
 
 
 def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:

@@ -1,8 +1,9 @@
-"""`q3e-local index list|show|rm|export|rebuild`: what is done with an index as a whole."""
+"""`q3e-local index list|show|rm|export|rebuild`: the commands for an index as a whole."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,6 @@ from q3e_local.cli.commands.index_options import (
 )
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, quiet_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
@@ -62,7 +62,7 @@ def _name(name: str | None, option_name: str | None) -> str | None:
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(as_json: bool) -> int:
+def list_(as_json: bool) -> None:
     """List the indexes that have names."""
     found: list[tuple[str, Facts | str]] = []
     for name in names():
@@ -75,13 +75,11 @@ def list_(as_json: bool) -> int:
     if as_json:
         for name, facts in found:
             print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
-        return DONE
-    if not found:
+    elif found:
+        headings = ["name", "files", "chunks", "size", "changed", "model"]
+        print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
+    else:
         click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
-        return DONE
-    headings = ["name", "files", "chunks", "size", "changed", "model"]
-    print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
-    return DONE
 
 
 def _row(name: str, facts: Facts | str) -> list[object]:
@@ -95,16 +93,14 @@ def _row(name: str, facts: Facts | str) -> list[object]:
 @_one_index
 @click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> int:
+def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> None:
     """Show what an index holds, and what made its vectors."""
     from q3e_local.search.database import Database
 
     with Database.open(existing(db, _name(name, option_name))) as database:
         facts = database.facts()
         records = {path: file for path, file in database.files().items() if not file.problem}
-    kinds: dict[str, int] = {}
-    for record in records.values():
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    kinds = Counter(record.kind for record in records.values())
     if as_json:
         fields = {**_fields(facts), "kinds": kinds}
         if with_files:
@@ -113,8 +109,8 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
                 for file in records.values()
             ]
         print_json(fields)
-        return DONE
-    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
+        return
+    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
     lines = {
         "file": f"{facts.path}, {size(facts.size_bytes)}",
         "vectors": str(facts.space),
@@ -129,7 +125,6 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     if with_files:
         rows = [(file.n_chunks, file.n_tokens, from_here(path)) for path, file in sorted(records.items())]
         print_columns(["chunks", "tokens", "file"], rows)
-    return DONE
 
 
 @click.command()
@@ -139,7 +134,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     help="Only forget the files of this folder, or this file; may be repeated.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> int:
+def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> None:
     """Delete an index, or forget some files of it. The files themselves stay."""
     name = _name(name, option_name)
     if "" in below:
@@ -158,7 +153,6 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
             for file in files_of(path):
                 file.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
-    return DONE
 
 
 def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
@@ -175,7 +169,7 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 
 
 def _with_what(path: Path) -> str:
-    """The chunks that go with a file. A file that cannot be opened is deleted only if its name is an index's."""
+    """What is deleted with an index, for the question. Raises IndexFileError for a file that seems to be no index."""
     try:
         return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
@@ -192,7 +186,7 @@ def _with_what(path: Path) -> str:
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @quiet_option
-def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
+def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> None:
     """Write all chunks with their vectors to a file."""
     from q3e_local.search.database import Database
     from q3e_local.search.export import export as write_chunks
@@ -205,7 +199,6 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
         )
     if not quiet:
         say(f"{counted(total, 'chunk')}, {database.space}: {', '.join(map(str, written))}")
-    return DONE
 
 
 @click.command(cls=ModelCommand)
@@ -215,7 +208,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @engine_options
 @quiet_option
 @as_one(ModelOptions, "options")
-def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> int:
+def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> None:
     """Embed all chunks of an index again, with another model or dim.
 
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
@@ -256,11 +249,10 @@ def rebuild(name: str | None, option_name: str | None, db: Path | None, options:
         say(f"{path} holds {done.space}")
         if not done.is_compact:
             say(f"the room of the old vectors is not free yet: {done.why_not}")
-    return DONE
 
 
 class _Rebuilding:
-    """Chunks being embedded again: shows how far that is, and lets Ctrl-C stop it between two batches."""
+    """The embedding of chunks again: shows how far it is, and lets Ctrl-C stop it between two batches."""
 
     show: Meter
 
@@ -271,7 +263,7 @@ class _Rebuilding:
         self._is_at_work = False
 
     def progress(self, n_chunks: int, n_total: int) -> None:
-        """So many have their new vectors stored."""
+        """Count the chunks whose new vectors are stored."""
         n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
         n_tokens = self._n_tokens * n_more // self._n_chunks
         if self._is_at_work:

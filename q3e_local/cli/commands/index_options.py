@@ -1,4 +1,4 @@
-"""What the commands about indexes share: the options that say which index and which model, and loading that model."""
+"""What the commands about indexes share: the options for which index and which model, and loading that model."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def advice_for(server: str | None) -> Iterator[None]:
 
 
 class Loaded(ExitStack):
-    """The model of a command. The first call loads it, the end of the block closes it."""
+    """The model of a command: the first call loads it, the end of the block closes it."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Loaded(ExitStack):
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the user named a model or a dim, which must then be the index's."""
+        """Whether the user gave a model or a dim, which the index must then have."""
         return self._options.model is not None or self._options.dim is not None
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:

@@ -1,4 +1,4 @@
-"""`q3e-local search QUESTION`: what an index has to say to it."""
+"""`q3e-local search QUESTION`: find what an index says about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from q3e_local.cli import candidates
 from q3e_local.cli.commands.index_options import advice_for, which_index
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """What search/dates.py takes."""
+    """The date or age that an option gives, as search/dates.py reads it."""
     try:
         return None if value is None else moment(value)
     except OptionError as error:
@@ -76,7 +75,7 @@ def search(
     question: tuple[str, ...], db: Path | None, name: str | None, k: int, task: str | None, instruction: str | None,
     path: str | None, since: datetime | None, min_score: float | None, hybrid: bool, vectors: bool, words: bool,
     exact: bool, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
     On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
@@ -120,11 +119,10 @@ def search(
             print_records(found.hits, best)
         if not found.hits and not options.quiet:
             _say_nothing_found(len(index), path, since, min_score)
-    return DONE
 
 
 def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
-    """How to search. Raises OptionError for two ways at once."""
+    """The mode that the options choose. Raises OptionError for two at once."""
     options: dict[Mode, tuple[str, bool]] = {
         "hybrid": ("--hybrid", hybrid),
         "vectors": ("--vector-only", vectors),
@@ -153,7 +151,7 @@ def _question(words: tuple[str, ...]) -> str:
 
 
 def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOptions) -> TextModel:
-    """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
+    """The index's model, closed with the stack. Nothing is pulled: only the model that made the index will do."""
     if not space.digest:
         raise OptionError(
             f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
@@ -173,7 +171,7 @@ def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOpt
 
 
 def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list[Best | None], str]:
-    """The best sentence of each hit, and how it was found."""
+    """The best sentence of each hit, and a line that says how they were found."""
     from q3e_local.search.best_sentence import by_vectors, by_words
 
     best = [by_words(question, hit.text) for hit in found.hits]

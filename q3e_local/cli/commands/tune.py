@@ -9,7 +9,6 @@ import click
 
 from q3e_local.cli.computing.loading import locate
 from q3e_local.cli.computing.model_options import model_option, offline_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
+def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> None:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
     Measures threads, and then the size of a batch. A setting is changed only where that wins clearly and nearly every
@@ -40,7 +39,8 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     was found before stays. Ctrl-C keeps nothing new.
     """
     if reset:
-        return _reset(model)
+        _reset(model)
+        return
     from q3e_local.checks.tune import tune as measured
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import keep
@@ -64,28 +64,26 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
-        result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
-        result |= {"rows": rows, "left_out": found.left_out}
-        print_json(result | {"seconds": found.seconds})
+        result: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
+        result |= {"best": asdict(found.best), "from_before": _from_before(found, best)}
+        result |= {"rows": rows, "left_out": found.left_out, "seconds": found.seconds}
+        print_json(result)
     else:
         _print(located.name, place, found, best)
-    return DONE
 
 
-def _reset(model: str) -> int:
+def _reset(model: str) -> None:
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
     n_files = forget(inspect(located.path).digest)
-    click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
-    return DONE
+    say(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}")
 
 
 def _from_before(found: TuneResult, best: Tuned) -> dict[str, Any]:
-    """What is kept although there was no time for it now."""
+    """The settings that are kept from an earlier run, as this one had no time for them."""
     from q3e_local.llama.settings.defaults import TUNABLE
 
     values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
@@ -112,7 +110,7 @@ def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
 
 def _print_rows(rows: list[Row]) -> None:
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
-    # On a terminal of 80 columns a column for it would leave no room for the figures.
+    # In the caption: on a terminal of 80 columns, a column for it would leave no room for the figures.
     ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
     cells = [
         [

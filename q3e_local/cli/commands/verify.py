@@ -66,7 +66,7 @@ def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any
     from q3e_local.gguf.model_file import inspect
     from q3e_local.models import installed
 
-    name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
+    name = Names().meaning(name)[0]  # an alias adds an instruction or a dim; the model itself is checked
     with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
         located = installed.locate(name)
         total = located.path.stat().st_size
@@ -165,5 +165,5 @@ def _print(found: dict[str, Any], summary: str) -> None:
     from q3e_local.checks.verify import CHECKSUM
 
     if any(check["what"] == CHECKSUM and check["ok"] is False for check in found["checks"]):
-        # subtle: the cache knows the file by a part of it, and would take it for the sound one.
+        # subtle: the cache knows a file by a part of it, and would take this one for the sound one.
         click.echo(f"forget the vectors it gave: q3e-local cache clear --model {found['model']}")
