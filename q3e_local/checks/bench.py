@@ -142,8 +142,8 @@ def _measured(
     seconds, n_texts = sum(calls), n_call * len(calls)
     latency = None
     if mode == "single":
-        found = np.quantile(calls, [0.5, 0.9, 0.99]) * 1000
-        latency = dict(zip(("p50", "p90", "p99"), found.tolist(), strict=True))
+        quantiles = np.quantile(calls, [0.5, 0.9, 0.99]) * 1000
+        latency = dict(zip(("p50", "p90", "p99"), quantiles.tolist(), strict=True))
     return Cell(
         size=size,
         mode=mode,

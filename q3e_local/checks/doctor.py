@@ -48,7 +48,7 @@ class NativeLooks:
         return list(_checked("llama.cpp", _llama))
 
     def kernels(self) -> list[Finding]:
-        """Which kernels compute on the CPU, and what could be faster."""
+        """Which kernels compute on the CPU, and what of it llama.cpp's build leaves unused."""
         return list(_checked("kernels", _kernels))
 
     def without_kernels(self) -> None:
@@ -103,10 +103,8 @@ def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
 def _machine() -> Iterator[Finding]:
     from q3e_local import machine
 
-    yield Finding(
-        "system",
-        f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}",
-    )
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    yield Finding("system", f"{system}, Python {platform.python_version()}")
     n_cores = machine.physical_cores()
     yield Finding("cores", f"{n_cores} physical cores for this process, {os.cpu_count()} CPUs in the machine")
     yield _memory(machine.total_memory(), machine.available_memory())
@@ -140,7 +138,6 @@ def _llama() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    """Which kernels compute on the CPU, and what of it llama.cpp's build leaves unused."""
     from q3e_local.llama import binding
     from q3e_local.llama.kernels import in_use
 

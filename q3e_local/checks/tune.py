@@ -27,7 +27,7 @@ from q3e_local.wording.endings import manner
 LENGTHS = {"short": 16, "medium": 128}  # tokens of a text
 _N_BATCHES = (1024, 2048)  # batches smaller than the default have won nowhere
 _N_BATCHES_ON_GPU = (512, 2048, 4096)
-_SAMPLE_S = 0.5  # about how long the texts of a size take in a round
+_SAMPLE_S = 0.5  # about how long the texts of a size are to take in a round
 _SAMPLE_TOKENS = (128, 16_384)  # at least and at most
 _SPARE = 1.2  # factor on the estimate of a budget, since speeds differ between settings
 
@@ -95,18 +95,18 @@ class Tuning:
         self._rows: list[Row] = []
         self._left_out: list[str] = []
         self._left_out_s = 0.0
-        self._began = self._ends = clock()
-        self._speed = 1.0
-        self._is_cold = True
+        self._ends, self._speed, self._is_cold = 0.0, 1.0, True
 
     def run(self, budget_s: float) -> TuneResult:
         """Measure for about so long. Raises what the model raises."""
-        self._began = self._clock()
-        self._ends = self._began + budget_s
+        began = self._clock()
+        self._ends = began + budget_s
         self._model.use(self._settings)
         self._warm_up()
         if not self._host.on_gpu:
-            work = {size: self._tokens() for size in LENGTHS}
+            least, most = _SAMPLE_TOKENS
+            n_tokens = max(least, min(most, int(_SAMPLE_S * self._speed)))
+            work = dict.fromkeys(LENGTHS, n_tokens // LENGTHS["medium"] * LENGTHS["medium"])  # whole texts
             self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), work)
         others = _N_BATCHES_ON_GPU if self._host.on_gpu else _N_BATCHES
         try:
@@ -115,7 +115,7 @@ class Tuning:
             self._left_out.append(f"n_batch: {error}")
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
-        return TuneResult(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
+        return TuneResult(best, self._rows, self._left_out, self._clock() - began, self._left_out_s)
 
     def _warm_up(self) -> None:
         """Let the first call make buffers and read the weights, and estimate the speed by the second."""
@@ -124,12 +124,6 @@ class Tuning:
             self._model.speed(self._model.make(1, LENGTHS["medium"]))
             self._speed = LENGTHS["medium"] / max(self._clock() - began, 1e-6)
         self._is_cold = False
-
-    def _tokens(self) -> int:
-        """The tokens of whole texts that take about `_SAMPLE_S`."""
-        least, most = _SAMPLE_TOKENS
-        n_tokens = max(least, min(most, int(_SAMPLE_S * self._speed)))
-        return n_tokens // LENGTHS["medium"] * LENGTHS["medium"]
 
     def _try(self, setting: str, others: Sequence[int], work: dict[str, int], instead: int | None = None) -> None:
         """Let the values of a setting race, and use the winner from now on.

@@ -14,7 +14,7 @@ import numpy as np
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
-from q3e_local.errors import BadVectorError, OptionError
+from q3e_local.errors import BadVectorError
 from q3e_local.files import sha256
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
@@ -260,14 +260,8 @@ def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> li
 
 
 def compare(one: Vectors, other: Vectors, dims: Sequence[int], k: int = 10) -> list[Comparison]:
-    """Compare two models' full-size embeddings of the same texts, (n, n_embd) each, at each of `dims`.
-
-    Raises OptionError for fewer than two texts.
-    """
-    n_texts = len(one)
-    if n_texts < 2:
-        raise OptionError(f"comparing neighbours needs at least 2 texts, got {n_texts}")
-    k = min(k, n_texts - 1)
+    """Compare two models' full-size embeddings of at least two texts, (n, n_embd) each, at each of `dims`."""
+    k = min(k, len(one) - 1)
     comparisons = []
     for dim in dims:
         left, right = finish(one, dim), finish(other, dim)

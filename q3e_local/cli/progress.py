@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from q3e_local.cli.terminal import has_screen, live, refresh
+from q3e_local.cli.terminal import Line, has_screen, live, refresh
 from q3e_local.cli.writing.show import visible
 from q3e_local.wording.counts import counted_of, duration, size_of
 
@@ -242,10 +242,5 @@ def _showable(choice: tuple[str, str]) -> str:
     return choice[0]
 
 
-@contextmanager
-def _shown(line: Callable[[int], str], quiet: bool) -> Iterator[None]:
-    if not is_shown(quiet):
-        yield
-        return
-    with live(line):
-        yield
+def _shown(line: Line, quiet: bool) -> AbstractContextManager[None]:
+    return nullcontext() if quiet else live(line)

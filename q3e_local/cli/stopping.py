@@ -61,12 +61,12 @@ class Batches:
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self._is_pressed = False
         self._is_reading = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
-        if self.is_asked:
+        if self._is_pressed:
             raise KeyboardInterrupt
 
     def reading(self, items: Iterable[T]) -> Iterator[T]:
@@ -84,9 +84,9 @@ class Batches:
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked or self._is_reading:
+        if self._is_pressed or self._is_reading:
             raise KeyboardInterrupt
-        self.is_asked = True
+        self._is_pressed = True
         terminal.answer(_FINISHING)
 
 

@@ -41,11 +41,11 @@ def stats(as_json: bool) -> int:
     kept = _open()
     if kept is None:
         return DONE
-    found = kept.stats()
+    stored = kept.stats()
     kept.close()
-    if found is None:
+    if stored is None:
         return FAILED
-    names = _names(found)
+    names = _names(stored)
     if as_json:
         spaces = [
             {
@@ -54,16 +54,16 @@ def stats(as_json: bool) -> int:
                 "vectors": entry.n_vectors,
                 "size_bytes": entry.n_bytes,
             }
-            for entry in found.spaces
+            for entry in stored.spaces
         ]
-        facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
-        facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
+        facts = {"where": stored.where, "vectors": stored.n_vectors, "size_bytes": stored.n_bytes}
+        facts |= {"limit_bytes": stored.limit_bytes, "spaces": spaces}
         print_json(facts)
         return DONE
-    limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
-    click.echo(f"{found.where}: {counted(found.n_vectors, 'vector')}, {size(found.n_bytes)}{limit}")
-    if found.spaces:
-        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in found.spaces]
+    limit = "" if stored.limit_bytes is None else f" of at most {size(stored.limit_bytes)}"
+    click.echo(f"{stored.where}: {counted(stored.n_vectors, 'vector')}, {size(stored.n_bytes)}{limit}")
+    if stored.spaces:
+        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in stored.spaces]
         print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
     return DONE
 
@@ -85,10 +85,10 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     kept = _open()
     if kept is None:
         return DONE
-    found = kept.stats()
-    if found is None:
+    stored = kept.stats()
+    if stored is None:
         return FAILED
-    n_vectors = sum(entry.n_vectors for entry in found.spaces if is_meant is None or is_meant(entry.space))
+    n_vectors = sum(entry.n_vectors for entry in stored.spaces if is_meant is None or is_meant(entry.space))
     if n_vectors and not is_sure(
         f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
     ):
@@ -128,9 +128,9 @@ def _digest(model: str) -> str:
         raise ModelFileError(f"{error}; {_HOW_ELSE}") from None
 
 
-def _names(found: CacheStats) -> dict[str, str]:
+def _names(stored: CacheStats) -> dict[str, str]:
     """The name of each space's model; empty for a model that is not on this machine."""
-    names = dict.fromkeys((entry.space for entry in found.spaces), "")
+    names = dict.fromkeys((entry.space for entry in stored.spaces), "")
     for model in installed.installed() if names else []:
         try:
             digest = inspect(model.path).digest

@@ -46,10 +46,10 @@ class _WithOption(ShellComplete):
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         option, is_given, _ = incomplete.partition("=")
-        found = super().get_completions(args, incomplete)
+        items = super().get_completions(args, incomplete)
         if not (is_given and option.startswith("--")):
-            return found
-        values = [item for item in found if item.type == "plain"]
+            return items
+        values = [item for item in items if item.type == "plain"]
         return [CompletionItem(f"{option}={item.value}", item.type, item.help) for item in values]
 
 

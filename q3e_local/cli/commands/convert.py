@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.model_options import quiet_option
-from q3e_local.cli.progress import Bar, bar
+from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
@@ -45,10 +47,8 @@ def convert(
     """
     with stopping_cleanly():
         folder = _checkpoint_folder(source, offline, quiet)
-    with stopping_cleanly(), bar(quiet) as show:
-        started = time.monotonic()
-        info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
-        _report(info, quantization, time.monotonic() - started, show, quiet)
+    make = partial(convert_checkpoint, folder, output, quantization, name=name, force=force)
+    _make(make, quantization, quiet)
 
 
 @click.command()
@@ -63,10 +63,7 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
     \b
       q3e-local quantize Qwen3-Embedding-4B-f16.gguf 4B-Q6_K.gguf q6_k
     """
-    with stopping_cleanly(), bar(quiet) as show:
-        started = time.monotonic()
-        info = quantize_gguf(source, output, quantization, progress=show, force=force)
-        _report(info, quantization, time.monotonic() - started, show, quiet)
+    _make(partial(quantize_gguf, source, output, quantization, force=force), quantization, quiet)
 
 
 def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
@@ -87,11 +84,13 @@ def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
         return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=tell)
 
 
-def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:
-    if quiet:
-        return
-    digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
-    say(
-        f"{info.path}: {info.name}, {quantization.upper()}, {info.size_bytes:,} bytes in {seconds:.0f} s\n"
-        f"sha256 {digest}"
-    )
+def _make(make: Callable[..., ModelInfo], quantization: str, quiet: bool) -> None:
+    """Make a model file with a bar, and say what it is, how long that took, and its checksum."""
+    with stopping_cleanly(), bar(quiet) as show:
+        started = time.monotonic()
+        info = make(progress=show)
+        seconds = time.monotonic() - started
+        if not quiet:
+            digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
+            what = f"{info.name}, {quantization.upper()}, {info.size_bytes:,} bytes"
+            say(f"{info.path}: {what} in {seconds:.0f} s\nsha256 {digest}")

@@ -64,20 +64,20 @@ def _name(name: str | None, option_name: str | None) -> str | None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(as_json: bool) -> None:
     """List the indexes that have names."""
-    found: list[tuple[str, Facts | str]] = []
+    indexes: list[tuple[str, Facts | str]] = []
     for name in names():
         try:
-            found.append((name, _facts(locate(name=name))))
+            indexes.append((name, _facts(locate(name=name))))
         except IndexFileError as error:
-            found.append((name, str(error)))
+            indexes.append((name, str(error)))
     for path in strays():
         click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
-        for name, facts in found:
+        for name, facts in indexes:
             print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
-    elif found:
+    elif indexes:
         headings = ["name", "files", "chunks", "size", "changed", "model"]
-        print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
+        print_columns(headings, [_row(name, facts) for name, facts in indexes], right=["size"])
     else:
         click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
 

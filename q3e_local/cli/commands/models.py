@@ -71,15 +71,15 @@ def list_(with_missing: bool, as_json: bool) -> None:
       q3e-local list
       q3e-local list --all
     """
-    found = installed.installed()
+    models = installed.installed()
     if with_missing:
-        _list_all(found, as_json)
+        _list_all(models, as_json)
     elif as_json:
-        print_json([_fields(model) for model in found])
+        print_json([_fields(model) for model in models])
     else:
-        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in found]
+        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in models]
         print_columns(["name", "size", "origin", "path"], rows, right=["size"])
-        n_missing = len(_of_cards().keys() - {model.name for model in found})
+        n_missing = len(_of_cards().keys() - {model.name for model in models})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
@@ -87,12 +87,12 @@ def list_(with_missing: bool, as_json: bool) -> None:
             click.echo(f"{model.name} is gone: {installed.what_is_gone(model)}", err=True)
 
 
-def _list_all(found: list[Installed], as_json: bool) -> None:
+def _list_all(models: list[Installed], as_json: bool) -> None:
     """Print a line or an object for each model that has a card or is here."""
     from q3e_local import machine
     from q3e_local.models import fitting
 
-    here, usable = {model.name: model for model in found}, machine.usable_memory()
+    here, usable = {model.name: model for model in models}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
         model = here.pop(name, None)
@@ -141,23 +141,23 @@ def show(name: str, as_json: bool) -> None:
     from q3e_local.models import names
 
     named, config = names.resolve(name), EngineConfig()
-    found = named.located
-    info = inspect(found.path)
+    located = named.located
+    info = inspect(located.path)
     chosen = kept.planned(info.digest, config)
-    recorded = installed.recorded(found.name)
+    recorded = installed.recorded(located.name)
     checked = "header"
-    if recorded is not None and recorded.path == found.path and recorded.sha256:
+    if recorded is not None and recorded.path == located.path and recorded.sha256:
         checked = f"header, SHA-256 {recorded.sha256}"
     memory = {
         n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
         for n_ctx in _CONTEXTS
         if n_ctx <= info.n_ctx_train
     }
-    card = found.card
+    card = located.card
     facts: dict[str, Any] = {
-        "name": found.name,
+        "name": located.name,
         "title": info.name,
-        "path": str(found.path),
+        "path": str(located.path),
         "size_bytes": info.size_bytes,
         "quantization": info.quantization,
         "parameters": card.sizes.parameters if card else None,
@@ -168,7 +168,7 @@ def show(name: str, as_json: bool) -> None:
         "n_ctx": info.n_ctx_train,
         "pooling": "last",
         "end_token": info.eos_id,
-        "query_prompt": found.prompts.query,
+        "query_prompt": located.prompts.query,
         "under_this_name": asdict(named.defaults),
         "digest": info.digest,
         "checked": checked,
@@ -178,10 +178,10 @@ def show(name: str, as_json: bool) -> None:
         print_json(facts)
         return
     lines = {
-        "name": found.name,
+        "name": located.name,
         "under this name": _meaning(named.defaults),
         "title": info.name,
-        "path": str(found.path),
+        "path": str(located.path),
         "size": size(info.size_bytes),
         "quantization": info.quantization,
         "parameters": f"{card.sizes.parameters:,}" if card else None,
@@ -191,8 +191,8 @@ def show(name: str, as_json: bool) -> None:
         "vocabulary": f"{info.n_vocab:,} tokens",
         "context": f"{info.n_ctx_train:,} tokens",
         "pooling": f"last token, {info.eos_id} {END_TEXT}",
-        "query prompt": found.prompts.query.replace("\n", "\\n"),
-        "instruction": found.prompts.instruction,
+        "query prompt": located.prompts.query.replace("\n", "\\n"),
+        "instruction": located.prompts.instruction,
         "fingerprint": info.digest,
         "checked": checked,
     }
@@ -205,12 +205,12 @@ def show(name: str, as_json: bool) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> None:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
-    found = installed.removable(name)
-    is_ours = found.origin in installed.OURS
-    what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
-    if is_sure(f"{found.name}: {what}?", yes):
-        installed.remove(found.name)
-        click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
+    model = installed.removable(name)
+    is_ours = model.origin in installed.OURS
+    what = f"delete {model.path} ({size(model.size_bytes)})" if is_ours else f"forget it, and leave {model.path}"
+    if is_sure(f"{model.name}: {what}?", yes):
+        installed.remove(model.name)
+        click.echo(f"removed {model.name}" if is_ours else f"forgot {model.name}; its file stays: {model.path}")
 
 
 @click.command("import")
@@ -226,12 +226,12 @@ def import_(what: str | None, name: str | None, quiet: bool) -> None:
     from q3e_local.models import bundle, other_programs
 
     if what is None:
-        found = other_programs.models_elsewhere()
-        if not found:
+        others = other_programs.models_elsewhere()
+        if not others:
             click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
-        for other in found:
+        for other in others:
             click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
-        if found:
+        if others:
             click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
         return
     of_ollama = what.startswith("ollama:")

@@ -27,14 +27,14 @@ _SERVER = click.option(
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
 def ps(server: str | None, as_json: bool) -> None:
     """List the models that a running server has loaded."""
-    found = _ask(server, "GET", "/api/ps")["models"]
+    models = _ask(server, "GET", "/api/ps")["models"]
     if as_json:
-        print_json(found)
+        print_json(models)
         return
-    if not found:
+    if not models:
         click.echo("no model is loaded", err=True)
         return
-    kernels = [model.get("kernels", {}) for model in found]  # empty where Ollama answers
+    kernels = [model.get("kernels", {}) for model in models]  # empty where Ollama answers
     rows = [
         (
             model["name"],
@@ -44,7 +44,7 @@ def ps(server: str | None, as_json: bool) -> None:
             model.get("context_length", 0),
             _until(model.get("expires_at")),
         )
-        for model, of_model in zip(found, kernels, strict=True)
+        for model, of_model in zip(models, kernels, strict=True)
     ]
     print_columns(["name", "size", "processor", "kernels", "context", "until"], rows, right=["size"])
     for hint in dict.fromkeys(hint for of_model in kernels for hint in of_model.get("faster", ())):
@@ -61,13 +61,13 @@ def stop(name: str, server: str | None) -> int:
     until, is_waiting = time.monotonic() + _PATIENCE_S, False
     while True:
         try:
-            found = _ask(server, "POST", "/q3e/stop", {"model": name})
+            answer = _ask(server, "POST", "/q3e/stop", {"model": name})
         except ServerRefusedError as error:
             if error.status != 404:
                 raise
             raise ModelNotHereError(str(error)) from None
-        if found["is_gone"]:
-            click.echo(f"{name} is unloaded" if found["was_loaded"] or is_waiting else f"{name} was not loaded")
+        if answer["is_gone"]:
+            click.echo(f"{name} is unloaded" if answer["was_loaded"] or is_waiting else f"{name} was not loaded")
             return DONE
         if time.monotonic() > until:
             click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)

@@ -28,7 +28,7 @@ SERVER_VARIABLES = (
 
 @click.command(cls=ModelCommand)
 @click.option("--host", help="The address to listen on. [env: Q3E_HOST, OLLAMA_HOST] [default: 127.0.0.1]")
-@click.option("--port", type=int, help="0 is any free one. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
+@click.option("--port", type=int, help="0 is any free port. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
 @click.option(
     "-m", "--model", "models", metavar="MODEL", multiple=True, shell_complete=candidates.model_or_file,
     help="Load this model at the start; may be repeated. Others load on first use. [env: Q3E_MODELS]",

@@ -53,23 +53,23 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         located = locate(model, offline, quiet)
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            found, place = measured(located.path, seconds, tell)
+            result, place = measured(located.path, seconds, tell)
     digest = inspect(located.path).digest
-    rows = [asdict(row) for row in found.rows]
-    kept, best = None, found.best
-    if found.is_anything:
+    rows = [asdict(row) for row in result.rows]
+    kept, best = None, result.best
+    if result.is_anything:
         try:
-            file, best = keep(digest, place, found.best, rows)
+            file, best = keep(digest, place, result.best, rows)
             kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        result: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
-        result |= {"best": asdict(found.best), "from_before": _from_before(found, best)}
-        result |= {"rows": rows, "left_out": found.left_out, "seconds": found.seconds}
-        print_json(result)
+        facts: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
+        facts |= {"best": asdict(result.best), "from_before": _from_before(result, best)}
+        facts |= {"rows": rows, "left_out": result.left_out, "seconds": result.seconds}
+        print_json(facts)
     else:
-        _print(located.name, place, found, best)
+        _print(located.name, place, result, best)
 
 
 def _reset(model: str) -> None:
@@ -82,29 +82,29 @@ def _reset(model: str) -> None:
     say(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}")
 
 
-def _from_before(found: TuneResult, best: Tuned) -> dict[str, Any]:
+def _from_before(result: TuneResult, best: Tuned) -> dict[str, Any]:
     """The settings that are kept from an earlier run, as this one had no time for them."""
     from q3e_local.llama.settings.defaults import TUNABLE
 
-    values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
+    values = {name: getattr(best, name) for name in TUNABLE if getattr(result.best, name) is None}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
+def _print(model: str, place: Place, result: TuneResult, best: Tuned) -> None:
     from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
         f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
     )
-    _print_rows(found.rows)
-    for what in found.left_out:
+    _print_rows(result.rows)
+    for what in result.left_out:
         click.echo(f"left out: {what}")
-    if not found.is_anything:
-        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {found.enough_s} is enough")
+    if not result.is_anything:
+        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {result.enough_s} is enough")
         return
-    values = {name: getattr(found.best, name) for name in TUNABLE}
-    click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
-    if before := _from_before(found, best):
+    values = {name: getattr(result.best, name) for name in TUNABLE}
+    click.echo(f"kept after {result.seconds:.0f} s: {_listed(values)}")
+    if before := _from_before(result, best):
         click.echo(f"kept from before: {_listed(before)}")
 
 

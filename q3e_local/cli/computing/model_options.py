@@ -31,7 +31,7 @@ dimensions_option = click.option(
     "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"
 )
 max_tokens_option = click.option(
-    "--max-tokens", type=click.IntRange(1), help="A lower limit for a text than the model's own, end token included."
+    "--max-tokens", type=click.IntRange(1), help="Most tokens of a text, end token included. [default: the model's]"
 )
 offline_option = click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 cache_option = click.option(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +99,15 @@ class RemoteEmbedder(TextModel):
         key = tuple(sorted(options.items()))
         if key not in self._known:
             fields = self._ask("/q3e/model", options)
-            with suppress(KeyError, TypeError, ValueError):
+            try:
                 terms = Terms(fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"])
                 self._known[key] = _Facts(
                     fields["model"], fields["digest"], fields["n_embd"], fields["n_ctx_max"],
                     tuple(fields["added_tokens"]), fields["max_items"], terms,
                 )  # fmt: skip
-                self.model = self._known[key].model
-        if key not in self._known:
-            raise self._not_of_this_version()
+            except (KeyError, TypeError, ValueError):
+                raise self._not_of_this_version() from None
+            self.model = self._known[key].model
         return self._known[key]
 
     def _counter(self) -> TokenCounts:
@@ -174,13 +173,14 @@ class RemoteEmbedder(TextModel):
             raise ServerUnreachableError(
                 f"the server's model changed: its vectors were of the space {space}, now of {fields.get('space')}"
             )
-        with suppress(KeyError, TypeError, ValueError):
+        try:
             vectors = np.frombuffer(base64.b64decode(fields["vectors"]), "<f4").astype(np.float32)
             columns = zip(
                 vectors.reshape(len(texts), fields["dim"]), fields["prompt_tokens"], fields["truncated"], strict=True
             )
             return [Embedded(row, int(tokens), bool(truncated)) for row, tokens, truncated in columns]
-        raise self._not_of_this_version()
+        except (KeyError, TypeError, ValueError):
+            raise self._not_of_this_version() from None
 
     def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
         """The server's answer for its model. Raises a refusal as the error that the library raises here."""
