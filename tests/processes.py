@@ -32,8 +32,8 @@ _HARMLESS = ("lscpu", "uname", "fc-list")
 # Files, and single tests, that call commands or scripts that start processes.
 FILES = {
     "checks/test_bench.py",
-    "checks/test_doctor.py",
-    "checks/test_tune.py",
+    "checks/test_doctor_native.py",
+    "checks/test_tune_command.py",
     "cli/test_help.py::test_what_it_says_to_start_with_works_on_a_machine_with_nothing",
     "cli/test_on_server.py",
     "cli/test_serve.py",

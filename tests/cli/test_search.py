@@ -129,13 +129,12 @@ def test_any_question_is_only_a_question(question, mode, indexed):
     assert len(found("cat", "-k", 10)) == 5
 
 
-@pytest.mark.parametrize("arguments", [["-"], []])
-def test_the_question_from_stdin(arguments, indexed):
-    assert names(found("-k", 1, *arguments, input="who fed the cat?\n")) == ["cat.txt"]
-
-
-def test_a_question_may_be_several_words(indexed):
-    assert names(found("who", "fed", "the", "cat?", "-k", 1)) == ["cat.txt"]
+@pytest.mark.parametrize(
+    ("words", "stdin"),
+    [(["-"], "who fed the cat?\n"), ([], "who fed the cat?\n"), (["who", "fed", "the", "cat?"], "")],
+)
+def test_a_question_may_come_from_stdin_or_be_several_words(words, stdin, indexed):
+    assert names(found("-k", 1, *words, input=stdin)) == ["cat.txt"]
 
 
 def test_dates_as_people_write_them():
@@ -181,8 +180,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path):
     assert names(found("who fed the cat?", "--db", "moved.q3e", "-m", "demo", "-k", 1)) == ["cat.txt"]
 
 
-@pytest.mark.usefixtures("indexed")
-def test_a_model_that_was_named_and_cannot_be_used_is_the_one_that_is_blamed() -> None:
+def test_a_model_that_was_named_and_cannot_be_used_is_the_one_that_is_blamed(indexed):
     result = run("search", "cat", "-m", "nope")
     assert result.exit_code == 2
     assert "vectors of demo, and the model nope cannot be used: there is no model 'nope'" in result.stderr
