@@ -76,21 +76,18 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
         return tuning.run(budget_s), model.facts.place
 
 
+@dataclass
 class Tuning:
     """The tuning of a model. Calls `tell` with what it measures next."""
 
-    def __init__(
-        self,
-        model: ModelInChild,
-        host: Host,
-        *,
-        n_cpus: int,
-        clock: Callable[[], float] = time.perf_counter,
-        tell: Callable[[str], None] = lambda what: None,
-    ) -> None:
-        self._model, self._host, self._n_cpus = model, host, n_cpus
-        self._clock, self._tell = clock, tell
-        self._settings = defaults(host)
+    model: ModelInChild
+    host: Host
+    n_cpus: int
+    clock: Callable[[], float] = time.perf_counter
+    tell: Callable[[str], None] = lambda what: None
+
+    def __post_init__(self) -> None:
+        self._settings = defaults(self.host)
         self._decided: set[str] = set()
         self._rows: list[Row] = []
         self._left_out: list[str] = []
@@ -99,30 +96,30 @@ class Tuning:
 
     def run(self, budget_s: float) -> TuneResult:
         """Measure for about so long. Raises what the model raises."""
-        began = self._clock()
+        began = self.clock()
         self._ends = began + budget_s
-        self._model.use(self._settings)
+        self.model.use(self._settings)
         self._warm_up()
-        if not self._host.on_gpu:
+        if not self.host.on_gpu:
             least, most = _SAMPLE_TOKENS
             n_tokens = max(least, min(most, int(_SAMPLE_S * self._speed)))
             work = dict.fromkeys(LENGTHS, n_tokens // LENGTHS["medium"] * LENGTHS["medium"])  # whole texts
-            self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), work)
-        others = _N_BATCHES_ON_GPU if self._host.on_gpu else _N_BATCHES
+            self._try("n_threads", other_threads(self.host.n_cores, self.n_cpus), work)
+        others = _N_BATCHES_ON_GPU if self.host.on_gpu else _N_BATCHES
         try:
             self._try("n_batch", others, {"medium": max(others)})  # as much as the largest batch takes at once
         except NotEnoughMemoryError as error:
             self._left_out.append(f"n_batch: {error}")
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
-        return TuneResult(best, self._rows, self._left_out, self._clock() - began, self._left_out_s)
+        return TuneResult(best, self._rows, self._left_out, self.clock() - began, self._left_out_s)
 
     def _warm_up(self) -> None:
         """Let the first call make buffers and read the weights, and estimate the speed by the second."""
         for _ in range(2):
-            began = self._clock()
-            self._model.speed(self._model.make(1, LENGTHS["medium"]))
-            self._speed = LENGTHS["medium"] / max(self._clock() - began, 1e-6)
+            began = self.clock()
+            self.model.speed(self.model.make(1, LENGTHS["medium"]))
+            self._speed = LENGTHS["medium"] / max(self.clock() - began, 1e-6)
         self._is_cold = False
 
     def _try(self, setting: str, others: Sequence[int], work: dict[str, int], instead: int | None = None) -> None:
@@ -139,13 +136,13 @@ class Tuning:
         while not race.is_over or (instead is not None and not measured):
             order = race.order() or [first]
             n_tokens, n_rounds = sum(work.values()) * len(order), max(1, race.n_rounds_left)
-            if self._clock() + n_tokens / self._speed > self._ends:
+            if self.clock() + n_tokens / self._speed > self._ends:
                 values, more_s = ", ".join(map(str, order)), n_tokens * n_rounds / self._speed
                 why = f"no time to tell {values} apart; it takes about {more_s:.0f} s more"
                 self._left_out.append(f"{setting}: {why}")
                 self._left_out_s += more_s
                 break
-            self._tell(f"{setting}: {', '.join(map(str, order))}")
+            self.tell(f"{setting}: {', '.join(map(str, order))}")
             texts = {size: self._texts(n, size) for size, n in work.items()}
             for value in order:
                 try:
@@ -172,10 +169,10 @@ class Tuning:
 
     def _speeds(self, setting: str, value: int, texts: dict[str, list[str]]) -> dict[str, float]:
         """A value's speeds in a round, by size of text. Raises CrashError where it ends the process."""
-        self._model.use(self._settings.changed(setting, value, Reason("given", "being measured")))
+        self.model.use(self._settings.changed(setting, value, Reason("given", "being measured")))
         if self._is_cold:
             self._warm_up()
-        return {size: self._model.speed(of_size) for size, of_size in texts.items()}
+        return {size: self.model.speed(of_size) for size, of_size in texts.items()}
 
     def _add_rows(
         self,
@@ -200,8 +197,8 @@ class Tuning:
             self._left_out.append(f"{setting}: {value} ends the process here, by {how}{said}")
 
     def _texts(self, n_tokens: int, size: str) -> list[str]:
-        length = min(n_tokens, LENGTHS[size], self._model.n_ctx_max)
-        return self._model.make(max(1, n_tokens // length), length)
+        length = min(n_tokens, LENGTHS[size])
+        return self.model.make(max(1, n_tokens // length), length)
 
 
 def _mean(speeds: dict[str, float]) -> float:

@@ -30,7 +30,6 @@ class Facts:
 
     host: Host
     place: Place
-    n_ctx_max: int
 
 
 class MeasuredModel:
@@ -46,7 +45,7 @@ class MeasuredModel:
 
         on_gpu = self._engine.on_gpu
         place = kept.here(binding.version(), binding.features(), on_gpu, self._engine.kernels.name)
-        return Facts(Host(machine.physical_cores(), on_gpu), place, self._engine.n_ctx_max)
+        return Facts(Host(machine.physical_cores(), on_gpu), place)
 
     def use(self, settings: Settings) -> None:
         self._engine.use(settings)
@@ -76,11 +75,6 @@ class ModelInChild:
         """The facts about the model and this machine."""
         facts: Facts = self._ask("facts")
         return facts
-
-    @property
-    def n_ctx_max(self) -> int:
-        """Tokens of the longest text, end token included."""
-        return self.facts.n_ctx_max
 
     def use(self, settings: Settings) -> None:
         """Go on with these settings."""

@@ -120,12 +120,10 @@ def _digest(model: str) -> str:
     """The fingerprint of a model's file. Raises ModelError, which says how to go on without the file."""
     try:
         return inspect(resolve(model).located.path).digest
-    except UnknownModelError as error:
-        raise UnknownModelError(f"{error}; {_HOW_ELSE}") from None
     except ModelNotHereError:
         raise ModelNotHereError(f"{model} is not on this machine; {_HOW_ELSE}") from None
-    except ModelFileError as error:
-        raise ModelFileError(f"{error}; {_HOW_ELSE}") from None
+    except (UnknownModelError, ModelFileError) as error:
+        raise type(error)(f"{error}; {_HOW_ELSE}") from None
 
 
 def _names(stored: CacheStats) -> dict[str, str]:

@@ -73,10 +73,7 @@ def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
         return folder
     from q3e_local.models.download.hub import fetch_checkpoint
 
-    def tell(line: str) -> None:
-        if not quiet:
-            say(line)
-
+    tell = (lambda line: None) if quiet else say
     checkpoints = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
     revision = next((pinned.revision for pinned in checkpoints if pinned.repo.lower() == source.lower()), "main")
     tell(f"Taking {source} at {revision} from the hub, unless it is here")

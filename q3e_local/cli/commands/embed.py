@@ -14,13 +14,11 @@ from q3e_local.cli.commands.embed_run import Run, Tally
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import (
     ModelOptions,
-    cache_option,
     dimensions_option,
+    loading_options,
     max_tokens_option,
     model_option,
-    offline_option,
     quiet_option,
-    server_option,
 )
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
@@ -82,9 +80,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
     help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
 )
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@offline_option
-@cache_option
-@server_option
+@loading_options
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
 @quiet_option
 @as_one(ModelOptions, "options")
@@ -120,11 +116,7 @@ def embed(
     _hint_at_records(source, layout, quiet)
     tally = Tally()
     n_bytes = source.n_bytes()
-
-    def tell(line: str) -> None:
-        if not quiet:
-            say(line)
-
+    tell = (lambda line: None) if quiet else say
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
     n_texts = check(source, blank, skip_errors, tell)

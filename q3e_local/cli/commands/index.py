@@ -14,16 +14,9 @@ import click
 
 from q3e_local.cli.again import again
 from q3e_local.cli.commands import index_files
-from q3e_local.cli.commands.index_options import (
-    Loaded,
-    advice_for,
-    loading_options,
-    model_of_index,
-    say_waiting,
-    which_index,
-)
+from q3e_local.cli.commands.index_options import Loaded, advice_for, model_of_index, say_waiting, which_index
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
-from q3e_local.cli.computing.model_options import ModelOptions
+from q3e_local.cli.computing.model_options import ModelOptions, loading_options
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.progress import meter

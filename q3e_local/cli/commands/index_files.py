@@ -14,33 +14,16 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.again import again
 from q3e_local.cli.asking import is_sure
-from q3e_local.cli.commands.index_options import (
-    Loaded,
-    advice_for,
-    db_option,
-    loading_options,
-    model_of_index,
-    say_waiting,
-)
+from q3e_local.cli.commands.index_options import Loaded, advice_for, db_option, model_of_index, say_waiting
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
-from q3e_local.cli.computing.model_options import ModelOptions, quiet_option
+from q3e_local.cli.computing.model_options import ModelOptions, loading_options, quiet_option
 from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.search.places import (
-    DEFAULT_NAME,
-    SUFFIX,
-    alone,
-    existing,
-    files_of,
-    locate,
-    names,
-    option_of,
-    strays,
-)
+from q3e_local.search import places
 from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
@@ -65,12 +48,12 @@ def _name(name: str | None, option_name: str | None) -> str | None:
 def list_(as_json: bool) -> None:
     """List the indexes that have names."""
     indexes: list[tuple[str, Facts | str]] = []
-    for name in names():
+    for name in places.names():
         try:
-            indexes.append((name, _facts(locate(name=name))))
+            indexes.append((name, _facts(places.locate(name=name))))
         except IndexFileError as error:
             indexes.append((name, str(error)))
-    for path in strays():
+    for path in places.strays():
         click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
         for name, facts in indexes:
@@ -97,7 +80,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     """Show what an index holds, and what made its vectors."""
     from q3e_local.search.database import Database
 
-    with Database.open(existing(db, _name(name, option_name))) as database:
+    with Database.open(places.existing(db, _name(name, option_name))) as database:
         facts = database.facts()
         records = {path: file for path, file in database.files().items() if not file.problem}
     kinds = Counter(record.kind for record in records.values())
@@ -142,15 +125,14 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
             "--below is empty; give a folder or file, as the index names it: q3e-local index show --files"
         )
     if name is None and db is None and not below:
-        raise OptionError(
-            f"say which index to delete, as in: q3e-local index rm {DEFAULT_NAME}; or what to forget, with --below"
-        )
-    path = existing(db, name)
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
+        example = f"q3e-local index rm {places.DEFAULT_NAME}"
+        raise OptionError(f"say which index to delete, as in: {example}; or what to forget, with --below")
+    path = places.existing(db, name)
+    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)):
         if below:
             _forget(path, [Path(folder) for folder in below], yes)
         elif is_sure(f"delete {path} {_with_what(path)}?", yes):
-            for file in files_of(path):
+            for file in places.files_of(path):
                 file.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
 
@@ -173,7 +155,7 @@ def _with_what(path: Path) -> str:
     try:
         return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
-        if path.suffix != SUFFIX or not path.is_file():
+        if path.suffix != places.SUFFIX or not path.is_file():
             raise
         return f"- it cannot be opened: {error} -"
 
@@ -191,7 +173,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
     from q3e_local.search.database import Database
     from q3e_local.search.export import export as write_chunks
 
-    path = existing(db, _name(name, option_name))
+    path = places.existing(db, _name(name, option_name))
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
         written = write_chunks(
@@ -217,15 +199,15 @@ def rebuild(name: str | None, option_name: str | None, db: Path | None, options:
     from q3e_local.search.documents import DOCUMENT_TASK
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
-    path = existing(db, _name(name, option_name))
+    path = places.existing(db, _name(name, option_name))
     loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
+    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
         facts = _facts(path)
         if not loaded.is_chosen:
             raise OptionError(
                 f"{path} holds {facts.space}; say what it is to hold, as in: "
-                f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
+                f"q3e-local index rebuild{places.option_of(path)} -m MODEL, or -d DIM"
             )
         embedder, space = loaded(facts.space)
         with between_batches() as batches:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.model_options import ModelOptions, cache_option, offline_option, server_option
+from q3e_local.cli.computing.model_options import ModelOptions
 from q3e_local.cli.option_groups import group
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
@@ -45,7 +45,6 @@ model_of_index = group(
         help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
     ),
 )  # fmt: skip
-loading_options = group(server_option, offline_option, cache_option)
 
 
 def say_waiting(path: Path) -> None:

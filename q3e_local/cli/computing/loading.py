@@ -125,27 +125,19 @@ def announce(card: ModelCard, file: ModelFile, source: Source) -> None:
 
     if installed.find(card, file) is not None:
         return
-    for line in _steps(card, file, source):
-        say(line)
+    name, origin = card.tag(file.quantization), card.files[file.made_from] if file.made_from else None
+    if origin is None:
+        say(f"Pulling {name}: {_download(file, source)}")
+    elif (here := installed.find(card, origin)) is not None:
+        say(f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}")
+    else:
+        say(f"Pulling {name}, in two steps:")
+        say(f"  1. download {_download(origin, source)}")
+        say(f"  2. quantize it here to {file.quantization}, about {size(file.size_bytes)}")
     short = fitting.shortage(card, file)
     if short is not None:
         smaller = short.instead
         say(f"{short}" if smaller is None else f"{short}; one that fits: {smaller.name}, {smaller.memory}")
-
-
-def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    name = card.tag(file.quantization)
-    if file.made_from is None:
-        return [f"Pulling {name}: {_download(file, source)}"]
-    origin = card.files[file.made_from]
-    here = installed.find(card, origin)
-    if here is not None:
-        return [f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}"]
-    return [
-        f"Pulling {name}, in two steps:",
-        f"  1. download {_download(origin, source)}",
-        f"  2. quantize it here to {file.quantization}, about {size(file.size_bytes)}",
-    ]
 
 
 def _download(file: ModelFile, source: Source) -> str:

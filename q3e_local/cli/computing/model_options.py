@@ -15,6 +15,7 @@ from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import EngineOptions, explained
 from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.option_groups import group
 from q3e_local.cli.progress import status
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
@@ -42,6 +43,7 @@ server_option = click.option(
     "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
     help="Let this running server compute, such as http://127.0.0.1:11434; files and indexes stay here.",
 )  # fmt: skip
+loading_options = group(offline_option, cache_option, server_option)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 
 

@@ -19,14 +19,7 @@ from q3e_local.embedding.preparing import Terms, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import (
-    InvalidTextError,
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    TextError,
-    UnknownModelError,
-)
+from q3e_local.errors import InvalidTextError, ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
 
 # A window, the texts of one request, grows and shrinks so that answers keep coming and batches stay full.
 _WINDOW_S = (1.0, 4.0)
