@@ -139,9 +139,7 @@ class Gates:
     def __init__(self, folder: Path, n_open: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self.open("load")
-        for number in range(1, n_open + 1):
-            self.open(number)
+        self.open("load", *range(1, n_open + 1))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -171,9 +169,10 @@ class Gates:
         self.open("all")
         assert screen.end() == 0
 
-    def open(self, gate: int | str) -> None:
-        """Let the batch of this number be computed, or `all` of them, or the model be loaded."""
-        (self._folder / f"open-{gate}").touch()
+    def open(self, *gates: int | str) -> None:
+        """Let the batches of these numbers be computed, or `all` of them, or the model be loaded."""
+        for gate in gates:
+            (self._folder / f"open-{gate}").touch()
 
     def close(self, gate: int | str) -> None:
         (self._folder / f"open-{gate}").unlink()

@@ -34,8 +34,6 @@ class Time:
 class FakeModel:
     """A model as fast as `speed` says of its settings, in tokens a second; a text is as many tokens as bytes."""
 
-    n_ctx_max = 4096
-
     def __init__(self, time: Time, speed: Speed) -> None:
         self._time, self._speed = time, speed
         self._numbers = itertools.count()

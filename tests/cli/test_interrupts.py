@@ -8,7 +8,10 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,10 +41,17 @@ def gates(tmp_path: Path) -> Gates:
     return Gates(tmp_path / "gates", n_open=2)
 
 
-def press_and_wait(screen: Screen) -> None:
-    """Press Ctrl-C while a batch is at work."""
-    screen.press(CTRL_C)
-    screen.wait_for(FINISHING)
+@contextmanager
+def interrupted(
+    gates: Gates, *arguments: str, gate: int = 3, shows: str = " of 60 texts", **more: Any
+) -> Iterator[Screen]:
+    """A command on a terminal, once Ctrl-C was pressed while the batch behind `gate` was at work."""
+    with gates.on_screen(*arguments, columns=160, **more) as screen:
+        gates.wait_for(gate)
+        screen.wait_for(shows)
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        yield screen
 
 
 def n_kept(name: str) -> int:
@@ -56,10 +66,7 @@ def n_kept(name: str) -> int:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates):
     arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name)
-    with gates.on_screen(*arguments, columns=160) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 texts")
-        press_and_wait(screen)
+    with interrupted(gates, *arguments) as screen:
         assert screen.process.poll() is None
         gates.open(3)
         assert screen.end() == 130
@@ -78,10 +85,7 @@ def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates)
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
-    with gates.on_screen("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name, columns=160) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 texts")
-        press_and_wait(screen)
+    with interrupted(gates, "embed", "-m", "demo", "--lines", "my texts.txt", "-o", name) as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
         assert screen.lines[0] == FINISHING
@@ -92,10 +96,8 @@ def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
 def test_when_the_last_batch_was_at_work_all_is_done(gates):
     write(Path.cwd(), {"few.txt": "\n".join(TEXTS[:8])})
     gates.close(1)
-    with gates.on_screen("embed", "-m", "demo", "--lines", "few.txt", "-o", "few.csv.npy", columns=160) as screen:
-        gates.wait_for(1)
-        screen.wait_for("0 of 8 texts")
-        press_and_wait(screen)
+    arguments = ("embed", "-m", "demo", "--lines", "few.txt", "-o", "few.csv.npy")
+    with interrupted(gates, *arguments, gate=1, shows="0 of 8 texts") as screen:
         gates.finish(screen)
         assert [line.split()[0] for line in screen.lines] == ["finishing", "8", "model"]
     assert n_kept("few.csv.npy") == 8
@@ -171,10 +173,7 @@ INDEX = ("index", "notes", "--db", "n.q3e", "-m", "demo", "--no-cache")
 
 
 def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
-    with gates.on_screen(*INDEX, columns=160) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 files")
-        press_and_wait(screen)
+    with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         gates.open(3)
         assert screen.end() == 130
         with VectorIndex("n.q3e") as index:
@@ -188,9 +187,7 @@ def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
 
 
 def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
-    with gates.on_screen(*INDEX, columns=160) as screen:
-        gates.wait_for(3)
-        press_and_wait(screen)
+    with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
         with VectorIndex("n.q3e") as index:
@@ -212,13 +209,9 @@ def test_a_rebuilding_says_what_is_kept_and_goes_on(notes, gates):
     gates.run(*INDEX)
     rebuild = ("index", "rebuild", "--db", "n.q3e", "-m", "demo", "-d", "64", "--no-cache")
     another = {"DIGEST": "another model"}
-    for number in range(1, 9):  # a window of 64 chunks, eight to a batch
-        gates.open(number)
+    gates.open(*range(1, 9))  # a window of 64 chunks, eight to a batch
     gates.forget()
-    with gates.on_screen(*rebuild, columns=160, more=another) as screen:
-        gates.wait_for(9)
-        screen.wait_for("64 of 100 chunks")
-        press_and_wait(screen)
+    with interrupted(gates, *rebuild, gate=9, shows="64 of 100 chunks", more=another) as screen:
         gates.open(9)
         assert screen.end() == 130
         command = f"q3e-local {' '.join(rebuild)}"

@@ -250,7 +250,7 @@ def test_people_are_told_the_ranks_where_the_scores_do_not_explain_the_order(tmp
      (112, "112th"), (1003, "1,003rd")],
 )  # fmt: skip
 def test_places_are_said_as_people_say_them(n, said):
-    assert hits._ordinal(n) == said
+    assert hits._ordinal(n) == said  # a hit of rank 1,003 would need as many chunks
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_places_are_said_as_people_say_them(n, said):
 )
 def test_a_passage_flows_and_is_shortened_around_the_best(text, best, shown):
     span = None if best is None else Best(*best)
-    got = hits._passage(text, span, is_plain=True).plain
+    got = hits._passage(text, span, is_plain=True).plain  # indexing would cut and clean such texts first
     if shown is None:
         shown = text.replace("\n", "" if text[0] > "z" else " ")
     assert got == (text if shown is ... else shown)

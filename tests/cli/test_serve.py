@@ -63,8 +63,12 @@ def platform(monkeypatch, tmp_path):
     return become
 
 
-def test_a_systemd_unit_is_printed_installed_and_removed(platform, tmp_path, monkeypatch):
+@pytest.fixture
+def linux(platform):
     platform("linux")
+
+
+def test_a_systemd_unit_is_printed_installed_and_removed(linux, tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", "/a home/100%$")
     options = ("--", "-m", "demo", "--keep-alive", "-1")
     printed = run("service", "print", *options)
@@ -124,8 +128,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="services of Linux and macOS"
 
 
 @POSIX
-def test_the_status_of_a_service_that_runs(platform, manager, tmp_path):
-    platform("linux")
+def test_the_status_of_a_service_that_runs(linux, manager, tmp_path):
     asked = manager("systemctl", "active")
     with running_server(models=["demo"]) as running:
         running.wait_for("try: ")
@@ -139,8 +142,7 @@ def test_the_status_of_a_service_that_runs(platform, manager, tmp_path):
 
 
 @POSIX
-def test_the_status_of_a_service_that_is_not_there(platform, manager, tmp_path, monkeypatch):
-    platform("linux")
+def test_the_status_of_a_service_that_is_not_there(linux, manager, tmp_path, monkeypatch):
     manager("systemctl", "inactive", 3)
     result = run("service", "status", "--server", NOBODY)
     assert (result.exit_code, result.stderr) == (1, "")
@@ -194,8 +196,7 @@ def test_a_service_on_windows_is_answered_with_what_to_do(platform):
     ],
 )
 @pytest.mark.parametrize("command", ["print", "install"])
-def test_a_service_with_options_that_cannot_be(command, options, said, platform, tmp_path):
-    platform("linux")
+def test_a_service_with_options_that_cannot_be(command, options, said, linux, tmp_path):
     result = run("service", command, "--", *options)
     assert result.exit_code in (1, 2)
     assert said in result.stderr
@@ -203,8 +204,7 @@ def test_a_service_with_options_that_cannot_be(command, options, said, platform,
     assert not (tmp_path / ".config").exists()
 
 
-def test_a_service_has_paths_that_mean_the_same_from_everywhere(platform, tmp_path, monkeypatch):
-    platform("linux")
+def test_a_service_has_paths_that_mean_the_same_from_everywhere(linux, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(models_folder() / "demo.gguf", tmp_path / "own one.gguf")
     monkeypatch.setenv("Q3E_HOME", "here")
@@ -221,8 +221,7 @@ def test_a_service_has_paths_that_mean_the_same_from_everywhere(platform, tmp_pa
     assert f"EnvironmentFile=-{tmp_path}/here/config/serve.env\n" in printed
 
 
-def test_a_service_says_which_settings_of_this_shell_it_has_not(platform, tmp_path, monkeypatch):
-    platform("linux")
+def test_a_service_says_which_settings_of_this_shell_it_has_not(linux, tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
     assert "not taken over" not in run("service", "print").stderr
     for name, value in {"OLLAMA_HOST": "1.2.3.4:5", "Q3E_KEEP_ALIVE": "banana", "Q3E_API_KEY": "secret"}.items():
@@ -254,13 +253,11 @@ def test_a_service_says_which_settings_of_this_shell_it_has_not(platform, tmp_pa
         ("--no-cache", "--no-cache"),
     ],
 )
-def test_a_service_serves_with_the_options_it_was_given(platform, given, written):
-    platform("linux")
+def test_a_service_serves_with_the_options_it_was_given(linux, given, written):
     assert f" serve {written}\n" in run("service", "print", "--", *given.split()).stdout
 
 
-def test_a_service_warns_of_what_serve_warns_of(platform):
-    platform("linux")
+def test_a_service_warns_of_what_serve_warns_of(linux):
     said = run("service", "print", "--", "-m", "demo", "--keep-alive", "0").stderr
     assert "WARNING: keep_alive 0 unloads what --model" in said
 

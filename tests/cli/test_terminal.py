@@ -42,8 +42,7 @@ def test_the_table_is_not_torn_by_the_live_line(columns, rows, gates):
     arguments = ("embed", "-m", "demo", "--lines", "a.txt")
     with gates.on_screen(*arguments, columns=columns, rows=rows) as screen:
         screen.wait_for("0 of 12 texts")
-        gates.open(1)
-        gates.open(2)
+        gates.open(1, 2)
         wait_until(lambda: any(line.startswith("a.txt:1 ") for line in screen.lines))
         wait_until(lambda: " of 12 texts" in screen.lines[-1])
         gates.finish(screen)
@@ -87,8 +86,7 @@ def test_what_others_print_is_on_lines_of_its_own(gates):
 
 def test_a_pipe_gets_the_rows_while_the_live_line_stays(gates):
     with gates.on_screen("embed", "-m", "demo", "--lines", "a.txt", stdout=subprocess.PIPE) as screen:
-        gates.open(1)
-        gates.open(2)
+        gates.open(1, 2)
         first = screen.process.stdout.readline()
         screen.wait_for(" of 12 texts")
         assert len(screen.lines) == 1
@@ -103,8 +101,7 @@ def test_a_window_made_narrower_keeps_no_remains(gates):
     with gates.on_screen(*TO_FILE, columns=120) as screen:
         screen.wait_for("0 of 12 texts")
         screen.resize(50, 30)
-        gates.open(1)
-        gates.open(2)
+        gates.open(1, 2)
         screen.wait_for("8 of 12 texts")
         assert len(screen.lines) == 1
         gates.finish(screen)
@@ -168,8 +165,7 @@ def test_index_counts_files(gates, tmp_path):
     write(tmp_path, {f"notes/{number}.txt": f"note number {number} " * 3 for number in range(6)})
     with gates.on_screen("index", "notes", "--db", "n.q3e", "-m", "demo", "--no-cache") as screen:
         screen.wait_for("0 of 6 files")
-        gates.open(1)
-        gates.open(2)
+        gates.open(1, 2)
         screen.wait_for(" left")
         gates.finish(screen)
         assert [line.split()[0] for line in screen.lines] == ["files:", "chunks:", "n.q3e"]
