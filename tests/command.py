@@ -6,6 +6,8 @@ Expected vectors come from the library and from NumPy, never from the command it
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -35,6 +37,18 @@ def embed(*arguments: object, input: str | bytes | None = None) -> Result:
 def command(*arguments: object) -> list[str]:
     """The same as a command for subprocess."""
     return [*PROGRAM, "embed", "-m", "demo", *(str(one) for one in arguments)]
+
+
+def loaded_by(*arguments: str, **variables: str) -> set[str]:
+    """The modules that are loaded when `q3e-local ARGUMENTS` ends, in a process with these variables too."""
+    program = (
+        "import sys; from q3e_local.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    words = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | variables)
+    return set(done.stderr.splitlines()[-1].split())
 
 
 def records(output: str | bytes) -> list[dict[str, Any]]:

@@ -32,9 +32,10 @@ _HARMLESS = ("lscpu", "uname", "fc-list")
 # Files, and single tests, that call commands or scripts that start processes.
 FILES = {
     "checks/test_bench.py",
-    "checks/test_doctor.py",
-    "checks/test_tune.py",
+    "checks/test_doctor_native.py",
+    "checks/test_tune_command.py",
     "cli/test_help.py::test_what_it_says_to_start_with_works_on_a_machine_with_nothing",
+    "cli/test_on_server.py",
     "cli/test_serve.py",
     "convert/test_quantize.py",
     "llama/kernels/test_build.py",
@@ -60,6 +61,7 @@ SLOW = {
     "cache/test_file.py",
     "cache/test_redis.py",
     "cli/test_bench.py",
+    "cli/test_index.py",
     "cli/test_inputs.py",
     "cli/test_options.py",
     "cli/test_outputs.py",

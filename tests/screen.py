@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyte
+from paths import TESTS
 
 _PATIENCE_S = 60
 # So that keys of the terminal that is stdin are signals to the command.
@@ -127,23 +128,51 @@ def wait_until(condition: Callable[[], bool], why: Callable[[], str] = lambda: "
         time.sleep(0.01)
 
 
+def gated(*arguments: object) -> list[str]:
+    """`q3e-local ARGUMENTS` on the gated engine, as a command for subprocess."""
+    return [sys.executable, str(TESTS / "gated_engine.py"), *map(str, arguments)]
+
+
 class Gates:
     """Where `gated_engine` waits before each batch, and before it is loaded: a file each."""
 
     def __init__(self, folder: Path, n_open: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self.open("load")
-        for number in range(1, n_open + 1):
-            self.open(number)
+        self.open("load", *range(1, n_open + 1))
 
     @property
     def environment(self) -> dict[str, str]:
         return {"GATES": str(self._folder)}
 
-    def open(self, gate: int | str) -> None:
-        """Let the batch of this number be computed, or `all` of them, or the model be loaded."""
-        (self._folder / f"open-{gate}").touch()
+    def on_screen(
+        self,
+        *arguments: object,
+        columns: int = 100,
+        rows: int = 30,
+        more: dict[str, str] | None = None,
+        **streams: Any,
+    ) -> AbstractContextManager[Screen]:
+        """`q3e-local ARGUMENTS` on the gated engine, on a terminal; `more` are variables of the environment."""
+        return on_screen(gated(*arguments), columns, rows, self.environment | (more or {}), **streams)
+
+    def run(self, *arguments: object, more: dict[str, str] | None = None) -> str:
+        """What `q3e-local ARGUMENTS` says on stderr, with all gates open. Closes them again."""
+        self.open("all")
+        environment = os.environ | self.environment | (more or {})
+        done = subprocess.run(gated(*arguments), capture_output=True, check=True, env=environment)
+        self.close("all")
+        return done.stderr.decode()
+
+    def finish(self, screen: Screen) -> None:
+        """Let all batches be computed, and wait until the command ends well."""
+        self.open("all")
+        assert screen.end() == 0
+
+    def open(self, *gates: int | str) -> None:
+        """Let the batches of these numbers be computed, or `all` of them, or the model be loaded."""
+        for gate in gates:
+            (self._folder / f"open-{gate}").touch()
 
     def close(self, gate: int | str) -> None:
         (self._folder / f"open-{gate}").unlink()

@@ -1,6 +1,6 @@
 """How fast a model is on this machine: short, medium and long texts, one at a time and many in a call.
 
-Measures an Embedder it is handed and says what it was measured on. Prints nothing; knows no other runtime.
+Measures an Embedder, and says what it was measured on. Prints nothing; knows no other runtime.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -25,20 +25,23 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.settings.defaults import TUNABLE
 
+if TYPE_CHECKING:
+    from q3e_local.llama.engine import LlamaEngine
+
 SIZES = {"short": 16, "medium": 128, "long": 2048}  # tokens of a text, end token included
 _BATCH = {"short": 256, "medium": 64, "long": 4}  # texts in a call
-_GAIN = {"short": 4, "medium": 2, "long": 1}  # how much faster a text may be in such a call than alone
+_GAIN = {"short": 4, "medium": 2, "long": 1}  # how much faster a text may be in a call of many than alone
 _LEAST = 64  # tokens of a long text, however slow the machine
 _N_WORDS = 2000
 
 Mode = Literal["single", "batched"]
 MakeTexts = Callable[[int, int], list[str]]
-"""`make(n_texts, n_tokens)`: texts of exactly so many tokens, end token included, none given before."""
+"""`make(n_texts, n_tokens)`: texts of exactly so many tokens, end token included, which no earlier call made."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One size of text in one mode. Latencies are those of a single text; memory is the process's peak so far."""
+    """A size of text in a mode. Latencies are those of a single text; memory is the process's peak so far."""
 
     size: str
     mode: Mode
@@ -58,8 +61,7 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
     """The machine, the versions, the model and the settings that figures belong to."""
     from q3e_local.llama import binding
 
-    info, engine = inspect(path), embedder.engine
-    chosen, kernels = getattr(engine, "settings", None), getattr(engine, "kernels", None)
+    info, engine = inspect(path), _engine(embedder)
     return {
         "machine": {
             "cpu": machine.cpu_name(),
@@ -82,22 +84,22 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
             "digest": info.digest,
         },
         "settings": {
-            **({name: getattr(chosen, name) for name in TUNABLE} if chosen is not None else {}),
+            **{name: getattr(engine.settings, name) for name in TUNABLE},
             "n_seq_max": engine.n_seq_max,
-            "n_gpu_layers": getattr(engine, "n_gpu_layers", None),
-            "tap": getattr(engine, "tap", None),
+            "n_gpu_layers": engine.n_gpu_layers,
+            "tap": engine.tap,
         },
-        "kernels": None if kernels is None else kernels.fields(),
+        "kernels": engine.kernels.fields(),
     }
 
 
 def measure(
     embedder: Embedder, make: MakeTexts, budget_s: float, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[Cell]:
-    """A cell for each size and mode, in about `budget_s` in all, as they are done.
+    """Yield a cell for each size and mode as it is done, in about `budget_s` in all.
 
-    A cell does one call at least; where its share of the budget allows no 2,048-token text, long ones are shorter,
-    and calls have fewer texts.
+    Each cell makes at least one call. Where its share of the budget is too small, long texts are shorter, and calls
+    have fewer texts.
     """
     embedder.embed_documents(make(2, SIZES["short"]))  # the first call makes buffers
     ends = clock() + budget_s
@@ -129,7 +131,7 @@ def _measured(
     """Calls of `n_call` texts until the share is used up."""
     calls: list[float] = []
     done = 0
-    before = _taken(embedder)
+    before = _engine(embedder).kernels_taken
     ends = clock() + share_s
     while not calls or clock() + calls[-1] <= ends:
         texts = make(n_call, n_tokens)
@@ -140,8 +142,8 @@ def _measured(
     seconds, n_texts = sum(calls), n_call * len(calls)
     latency = None
     if mode == "single":
-        found = np.quantile(calls, [0.5, 0.9, 0.99]) * 1000
-        latency = dict(zip(("p50", "p90", "p99"), found.tolist(), strict=True))
+        quantiles = np.quantile(calls, [0.5, 0.9, 0.99]) * 1000
+        latency = dict(zip(("p50", "p90", "p99"), quantiles.tolist(), strict=True))
     return Cell(
         size=size,
         mode=mode,
@@ -154,13 +156,12 @@ def _measured(
         texts_per_s=n_texts / seconds,
         latency_ms=latency,
         peak_bytes=machine.peak_memory(),
-        kernels=_taken(embedder).since(before),
+        kernels=_engine(embedder).kernels_taken.since(before),
     )
 
 
-def _taken(embedder: Embedder) -> Taken:
-    taken: Taken = getattr(embedder.engine, "kernels_taken", Taken())
-    return taken
+def _engine(embedder: Embedder) -> LlamaEngine:
+    return cast("LlamaEngine", embedder.engine)  # models in this process have no other
 
 
 class Texts:
@@ -168,14 +169,13 @@ class Texts:
 
     def __init__(self, path: Path, tokenize: Callable[[str], list[int]], seed: int = 0) -> None:
         self._tokenize, self._random = tokenize, random.Random(seed)  # noqa: S311
-        words = list(_words(path))
-        self._words = {word: len(tokenize(f" {word}")) for word in words}
-        # Where a space is a token of its own, a word costs two: a stop takes the one that is left.
-        self._one = [word for word in words if self._words[word] == 1]
+        words = _words(path)
+        self._n_tokens = {word: len(tokenize(f" {word}")) for word in words}
         self._first = [word for word in words if len(tokenize(word)) == 1]
+        # Where a space is a token by itself, a word costs two: a full stop takes a single one that is left.
+        self._others = [word for word in words if self._n_tokens[word] == 1] or words
         if not self._first:
             raise ModelFileError(f"{path} has no vocabulary to make texts of")
-        self._all = words
 
     def __call__(self, n_texts: int, n_tokens: int, *, spaced: bool = False) -> list[str]:
         """Texts of `n_tokens`, end token included; `spaced` ones begin with a space, to go after a prompt."""
@@ -187,12 +187,11 @@ class Texts:
         if not spaced and left:
             pieces.append(self._random.choice(self._first))
             left -= 1
-        pool = self._one or self._all
         while left > 0:
-            word = self._random.choice(pool)
-            if self._words[word] <= left:
+            word = self._random.choice(self._others)
+            if self._n_tokens[word] <= left:
                 pieces.append(f" {word}")
-                left -= self._words[word]
+                left -= self._n_tokens[word]
             elif left == 1:
                 pieces.append(".")
                 left = 0
@@ -202,15 +201,14 @@ class Texts:
         return text
 
 
-def _words(path: Path) -> Iterator[str]:
-    """Some words of lower-case letters, those that are tokens with their space before all others."""
+def _words(path: Path) -> list[str]:
+    """Words of lower-case letters; those alone that are also tokens with a space before them, if there are any."""
     tokens = read_header(path).tokens
     spaced: list[str] = []
     bare: list[str] = []
-    for token_id in range(len(tokens)):
-        text = tokens[token_id]
+    for text in map(tokens.__getitem__, range(len(tokens))):
         word = text.removeprefix("Ġ")  # how byte-level BPE writes a space
         if len(word) >= 3 and word.isascii() and word.isalpha() and word.islower():
             (bare if text == word else spaced).append(word)
     both = set(bare)
-    yield from ([word for word in spaced if word in both] or bare)[:_N_WORDS]
+    return ([word for word in spaced if word in both] or bare)[:_N_WORDS]

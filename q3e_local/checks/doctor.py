@@ -1,7 +1,7 @@
 """What this machine offers, what is wrong with it, and what to do about each problem.
 
-Looks at everything from above: machine, llama.cpp, folders, models. Changes nothing and prints nothing. llama.cpp is
-loaded and computes in a child process: a build that does not fit this CPU ends that process, and is a finding.
+Looks at the machine, llama.cpp, folders and models. Changes nothing and prints nothing. llama.cpp is loaded and
+computes in a child process: a build that does not fit this CPU ends that process, which is a finding.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from q3e_local.llama.child import Child
 from q3e_local.llama.kernels import choice
 from q3e_local.wording.endings import advice, manner
 
-_SPARE_BYTES = 500_000_000  # of a disk: a full one breaks other programs
+_SPARE_BYTES = 500_000_000  # to stay free beside a model: a full disk breaks other programs
 
-# What to do about a model whose file is broken, by whose it is.
-_REMOVE = "remove it and pull it again: q3e-local rm {one.name}"
+# What to do about a model whose file is broken, by its origin.
+_REMOVE = "remove it and pull it again: q3e-local rm {model.name}"
 _ADVICE = {
     "pulled": _REMOVE,
     "made": _REMOVE,
-    "imported": "mend {one.path}, or forget it: q3e-local rm {one.name}",
-    "found": "delete {one.path}, which another program put there, and pull it: q3e-local pull {one.name}",
+    "imported": "mend {model.path}, or forget it: q3e-local rm {model.name}",
+    "found": "delete {model.path}, which another program put there, and pull it: q3e-local pull {model.name}",
     "bundled": "reinstall q3e-local",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and the advice where it is not well."""
+    """What a look found, and what to do where it is not well."""
 
     what: str
     text: str
@@ -41,18 +41,18 @@ class Finding:
 
 
 class NativeLooks:
-    """The looks that run native code, for a child process."""
+    """The looks that run native code, to be made in a child process."""
 
     def llama(self) -> list[Finding]:
         """Which llama.cpp there is, and what it uses of this machine."""
         return list(_checked("llama.cpp", _llama))
 
     def kernels(self) -> list[Finding]:
-        """Which kernels compute on the CPU, and what could be faster."""
+        """Which kernels compute on the CPU, and what of it llama.cpp's build leaves unused."""
         return list(_checked("kernels", _kernels))
 
     def without_kernels(self) -> None:
-        """Leave our kernels alone from here on. To be called before the first of them computes."""
+        """Go on without our kernels. To be called before any of them computes."""
         os.environ[choice.VARIABLE] = choice.OFF
 
     def demo(self) -> list[Finding]:
@@ -61,7 +61,7 @@ class NativeLooks:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything there is to see, one after the other; a look that fails is a finding."""
+    """Yield all findings, one after the other; a look that fails is a finding too."""
     with Child(NativeLooks) as child:
         yield from _checked("machine", _machine)
         loaded = list(_checked("llama.cpp", lambda: child.ask("llama")))
@@ -78,7 +78,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _kernels_apart(child: Child) -> Iterator[Finding]:
-    """The look at our kernels, in a process that they may end; the child does without them then."""
+    """Look at our kernels in another process, which they may end; `child` goes on without them then."""
     try:
         with Child(NativeLooks) as other:
             yield from other.ask("kernels")
@@ -89,7 +89,7 @@ def _kernels_apart(child: Child) -> Iterator[Finding]:
 
 
 def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a look finds, and where it fails, that."""
+    """Yield the findings of a look, and its failure as a finding."""
     try:
         yield from look()
     except CrashError as crash:
@@ -103,10 +103,8 @@ def _checked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
 def _machine() -> Iterator[Finding]:
     from q3e_local import machine
 
-    yield Finding(
-        "system",
-        f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}",
-    )
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    yield Finding("system", f"{system}, Python {platform.python_version()}")
     n_cores = machine.physical_cores()
     yield Finding("cores", f"{n_cores} physical cores for this process, {os.cpu_count()} CPUs in the machine")
     yield _memory(machine.total_memory(), machine.available_memory())
@@ -140,7 +138,6 @@ def _llama() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    """Which kernels compute on the CPU, and what llama.cpp's build leaves unused of it."""
     from q3e_local.llama import binding
     from q3e_local.llama.kernels import in_use
 
@@ -184,17 +181,17 @@ def _models() -> Iterator[Finding]:
     from q3e_local.gguf.model_file import inspect
     from q3e_local.models import fitting, installed
 
-    found = installed.installed()
-    for one in found:
+    models = installed.installed()
+    for model in models:
         try:
-            info = inspect(one.path)
+            info = inspect(model.path)
         except Q3EError as error:
-            yield Finding("model", f"{one.name}: {error}", False, _ADVICE[one.origin].format(one=one))
+            yield Finding("model", f"{model.name}: {error}", False, _ADVICE[model.origin].format(model=model))
         else:
-            yield Finding("model", f"{one.name}: {info.quantization}, dim {info.n_embd}, header right")
-    for one in installed.gone():
-        yield Finding("model", f"{one.name} is gone", False, installed.what_is_gone(one))
-    if all(one.origin == "bundled" for one in found):
+            yield Finding("model", f"{model.name}: {info.quantization}, dim {info.n_embd}, header right")
+    for model in installed.gone():
+        yield Finding("model", f"{model.name} is gone", False, installed.what_is_gone(model))
+    if all(model.origin == "bundled" for model in models):
         advised = fitting.recommended()
         advice = "" if advised is None else f"q3e-local pull {advised.name}"
         yield Finding("model", "only the demo model is here", True, advice)
@@ -217,7 +214,7 @@ def _demo() -> Iterator[Finding]:
     import q3e_local
     from q3e_local.models import installed
 
-    with q3e_local.load(installed.locate("demo").path) as embedder:  # a path: whatever is wrong with names
+    with q3e_local.load(installed.locate("demo").path) as embedder:  # a path works whatever is wrong with names
         result = embedder.embed_documents(["a short text", "另一段文字"])
         norms = np.linalg.norm(result.vectors, axis=1)
         works = result.vectors.shape == (2, embedder.n_embd) and bool(np.allclose(norms, 1, atol=1e-5))

@@ -1,8 +1,8 @@
 """Find the settings with which a model is fastest on this machine, by measuring them in turn.
 
-One setting after the other, what promises most first: each of its values does the same work in every round, and a
-race decides. A value with which llama.cpp ends the process is left out, and the rest goes on. Is given a model and a
-clock; prints and keeps nothing.
+The setting that promises most comes first. All values of a setting do the same work in each round, and a race
+decides. A value that makes llama.cpp end the process is left out, and the rest goes on. Takes a model and a clock;
+prints and keeps nothing.
 """
 
 from __future__ import annotations
@@ -15,67 +15,49 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
 from q3e_local import machine
 from q3e_local.checks.tune_child import ModelInChild
 from q3e_local.errors import CrashError, NotEnoughMemoryError
-from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, Tuned, defaults, other_threads
+from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Place
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 
 LENGTHS = {"short": 16, "medium": 128}  # tokens of a text
-N_BATCHES = (1024, 2048)  # smaller ones than the default have won nowhere
-N_BATCHES_ON_GPU = (512, 2048, 4096)
-_SAMPLE_S = 0.5  # of work of each size, as far as that makes sense
-_SPARE = 1.2  # times the estimate of a budget: speeds differ between settings
-_LEAST, _MOST = 128, 16_384  # tokens
-
-
-class Model(Protocol):
-    """A loaded model that can run with one set of settings after another. Each call may raise CrashError."""
-
-    @property
-    def n_ctx_max(self) -> int:
-        """Tokens of the longest text, end token included."""
-
-    def use(self, settings: Settings) -> None:
-        """Go on with these settings."""
-
-    def make(self, n_texts: int, n_tokens: int) -> list[str]:
-        """Texts of exactly so many tokens, none given before."""
-
-    def speed(self, texts: list[str]) -> float:
-        """Embed the texts: tokens a second."""
+_N_BATCHES = (1024, 2048)  # batches smaller than the default have won nowhere
+_N_BATCHES_ON_GPU = (512, 2048, 4096)
+_SAMPLE_S = 0.5  # about how long the texts of a size are to take in a round
+_SAMPLE_TOKENS = (128, 16_384)  # at least and at most
+_SPARE = 1.2  # factor on the estimate of a budget, since speeds differ between settings
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value of one setting: its speeds by size of text, in tokens a second, medians of the rounds."""
+    """A value of a setting: its speeds by size of text, in tokens a second, as medians of the rounds."""
 
     setting: str
     value: int
     speeds: dict[str, float]
-    ratio: float | None  # to the value there was before, median of the rounds; None for that one itself
+    ratio: float | None  # to the speed of the value used so far, median of the rounds; None for that value
     n_rounds: int
     is_best: bool
-    crash: str | None = None  # how the process ended with it, where it did
+    crash: str | None = None  # how the process ended with it, if it did
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The best settings, how they were found, and what was left out: for want of time or memory, or as it crashes."""
+    """The best settings, how they were found, and what was left out for lack of time or memory, or after a crash."""
 
     best: Tuned
     rows: list[Row]
     left_out: list[str]
     seconds: float
-    left_out_s: float = 0.0  # how long about it would have taken to decide what there was no time for
+    left_out_s: float = 0.0  # about how much more time the settings need that there was no time for
 
     @property
     def enough_s(self) -> int:
-        """A budget that is about enough for everything, in tens of seconds."""
+        """A budget in seconds that is about enough for all settings, in tens."""
         return math.ceil((self.seconds + self.left_out_s) * _SPARE / 10) * 10
 
     @property
@@ -85,74 +67,66 @@ class TuneResult:
 
 
 def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[TuneResult, Place]:
-    """Load a model in a child process and measure it; and where the result counts.
+    """Load a model in a child process and measure it: the result, and where it counts.
 
-    Raises what loading raises, and CrashError where the process ends with the default settings already.
+    Raises what loading raises, and CrashError where the default settings end the process already.
     """
     with closing(ModelInChild(path)) as model:
         tuning = Tuning(model, model.facts.host, n_cpus=machine.logical_cpus(), tell=tell)
         return tuning.run(budget_s), model.facts.place
 
 
+@dataclass
 class Tuning:
-    """One model's tuning. `tell` hears what is being measured."""
+    """The tuning of a model. Calls `tell` with what it measures next."""
 
-    def __init__(
-        self,
-        model: Model,
-        host: Host,
-        *,
-        n_cpus: int,
-        clock: Callable[[], float] = time.perf_counter,
-        tell: Callable[[str], None] = lambda what: None,
-    ) -> None:
-        self._model, self._host, self._n_cpus = model, host, n_cpus
-        self._clock, self._tell = clock, tell
-        self._settings = defaults(host)
+    model: ModelInChild
+    host: Host
+    n_cpus: int
+    clock: Callable[[], float] = time.perf_counter
+    tell: Callable[[str], None] = lambda what: None
+
+    def __post_init__(self) -> None:
+        self._settings = defaults(self.host)
         self._decided: set[str] = set()
         self._rows: list[Row] = []
         self._left_out: list[str] = []
         self._left_out_s = 0.0
-        self._began = self._ends = clock()
-        self._speed = 1.0
-        self._is_cold = True
+        self._ends, self._speed, self._is_cold = 0.0, 1.0, True
 
     def run(self, budget_s: float) -> TuneResult:
         """Measure for about so long. Raises what the model raises."""
-        self._began = self._clock()
-        self._ends = self._began + budget_s
-        self._model.use(self._settings)
+        began = self.clock()
+        self._ends = began + budget_s
+        self.model.use(self._settings)
         self._warm_up()
-        if not self._host.on_gpu:
-            work = {size: self._tokens() for size in LENGTHS}
-            self._try("n_threads", other_threads(self._host.n_cores, self._n_cpus), work)
-        others = N_BATCHES_ON_GPU if self._host.on_gpu else N_BATCHES
+        if not self.host.on_gpu:
+            least, most = _SAMPLE_TOKENS
+            n_tokens = max(least, min(most, int(_SAMPLE_S * self._speed)))
+            work = dict.fromkeys(LENGTHS, n_tokens // LENGTHS["medium"] * LENGTHS["medium"])  # whole texts
+            self._try("n_threads", other_threads(self.host.n_cores, self.n_cpus), work)
+        others = _N_BATCHES_ON_GPU if self.host.on_gpu else _N_BATCHES
         try:
-            self._try("n_batch", others, {"medium": max(others)})  # which the largest batch takes at once
+            self._try("n_batch", others, {"medium": max(others)})  # as much as the largest batch takes at once
         except NotEnoughMemoryError as error:
             self._left_out.append(f"n_batch: {error}")
         values = {name: getattr(self._settings, name) if name in self._decided else None for name in TUNABLE}
         best = Tuned(**values, day=date.today().isoformat())
-        return TuneResult(best, self._rows, self._left_out, self._clock() - self._began, self._left_out_s)
+        return TuneResult(best, self._rows, self._left_out, self.clock() - began, self._left_out_s)
 
     def _warm_up(self) -> None:
-        """The first call makes buffers and reads the weights in; the second one shows about how fast it is."""
+        """Let the first call make buffers and read the weights, and estimate the speed by the second."""
         for _ in range(2):
-            began = self._clock()
-            self._model.speed(self._model.make(1, LENGTHS["medium"]))
-            self._speed = LENGTHS["medium"] / max(self._clock() - began, 1e-6)
+            began = self.clock()
+            self.model.speed(self.model.make(1, LENGTHS["medium"]))
+            self._speed = LENGTHS["medium"] / max(self.clock() - began, 1e-6)
         self._is_cold = False
 
-    def _tokens(self) -> int:
-        """Whole texts that take about `_SAMPLE_S`."""
-        n_tokens = max(_LEAST, min(_MOST, int(_SAMPLE_S * self._speed)))
-        return n_tokens // LENGTHS["medium"] * LENGTHS["medium"]
-
     def _try(self, setting: str, others: Sequence[int], work: dict[str, int], instead: int | None = None) -> None:
-        """Let the values of one setting race, and take the winner.
+        """Let the values of a setting race, and use the winner from now on.
 
-        Where the first of them ends the process, another is raced against; that one comes as `instead`, and is taken
-        once it has done the work.
+        Where the present value ends the process, the others race against `instead`, which counts as tried once it has
+        done the work.
         """
         first: int = getattr(self._settings, setting) if instead is None else instead
         others = [other for other in others if other != first]
@@ -162,11 +136,13 @@ class Tuning:
         while not race.is_over or (instead is not None and not measured):
             order = race.order() or [first]
             n_tokens, n_rounds = sum(work.values()) * len(order), max(1, race.n_rounds_left)
-            if self._clock() + n_tokens / self._speed > self._ends:
-                self._left_out.append(self._what_is_left(setting, order, n_tokens * n_rounds))
-                self._left_out_s += n_tokens * n_rounds / self._speed
+            if self.clock() + n_tokens / self._speed > self._ends:
+                values, more_s = ", ".join(map(str, order)), n_tokens * n_rounds / self._speed
+                why = f"no time to tell {values} apart; it takes about {more_s:.0f} s more"
+                self._left_out.append(f"{setting}: {why}")
+                self._left_out_s += more_s
                 break
-            self._tell(f"{setting}: {', '.join(map(str, order))}")
+            self.tell(f"{setting}: {', '.join(map(str, order))}")
             texts = {size: self._texts(n, size) for size, n in work.items()}
             for value in order:
                 try:
@@ -192,11 +168,11 @@ class Tuning:
             self._settings = self._settings.changed(setting, race.winner, Reason("tuned", "fastest"))
 
     def _speeds(self, setting: str, value: int, texts: dict[str, list[str]]) -> dict[str, float]:
-        """Of a round, by size of text. Raises CrashError where the process ends with this value."""
-        self._model.use(self._settings.changed(setting, value, Reason("given", "being measured")))
+        """A value's speeds in a round, by size of text. Raises CrashError where it ends the process."""
+        self.model.use(self._settings.changed(setting, value, Reason("given", "being measured")))
         if self._is_cold:
             self._warm_up()
-        return {size: self._model.speed(of_size) for size, of_size in texts.items()}
+        return {size: self.model.speed(of_size) for size, of_size in texts.items()}
 
     def _add_rows(
         self,
@@ -207,7 +183,7 @@ class Tuning:
     ) -> None:
         for value, rounds in measured.items():
             sizes = rounds[0] if rounds else ()
-            speeds = {size: statistics.median(one[size] for one in rounds) for size in sizes}
+            speeds = {size: statistics.median(speed[size] for speed in rounds) for size in sizes}
             ratios = race.ratios.get(value) if race is not None else None
             crash = manner(crashes[value].exit_code) if value in crashes else None
             is_best = race is not None and value == race.winner
@@ -220,13 +196,9 @@ class Tuning:
             how = manner(crash.exit_code)
             self._left_out.append(f"{setting}: {value} ends the process here, by {how}{said}")
 
-    def _what_is_left(self, setting: str, order: Sequence[int], n_tokens: int) -> str:
-        values = ", ".join(map(str, order))
-        return f"{setting}: no time to tell {values} apart; it takes about {n_tokens / self._speed:.0f} s more"
-
     def _texts(self, n_tokens: int, size: str) -> list[str]:
-        length = min(n_tokens, LENGTHS[size], self._model.n_ctx_max)
-        return self._model.make(max(1, n_tokens // length), length)
+        length = min(n_tokens, LENGTHS[size])
+        return self.model.make(max(1, n_tokens // length), length)
 
 
 def _mean(speeds: dict[str, float]) -> float:

@@ -1,6 +1,6 @@
-"""The model that `q3e-local tune` measures, in a child process: what it tries may make llama.cpp end that process.
+"""The model that `q3e-local tune` measures, in a child process, which some settings may make llama.cpp end.
 
-`MeasuredModel` lives in the child, where the clock is; `ModelInChild` is its other end.
+`MeasuredModel` is in the child, where the clock is; `ModelInChild` is its other end.
 """
 
 from __future__ import annotations
@@ -26,49 +26,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What stays the same whatever is tried. `place` is where the result counts."""
+    """What no setting changes. `place` is where the result counts."""
 
     host: Host
     place: Place
-    n_ctx_max: int
 
 
 class MeasuredModel:
-    """A loaded model and texts for it. `seed` decides the texts. Raises what loading raises."""
+    """A loaded model and texts for it, which `seed` decides. Raises what loading raises."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self._embedder = q3e_local.load(path)
-        self._texts = Texts(path, self._embedder.engine.tokenize, seed)
-
-    @property
-    def _engine(self) -> LlamaEngine:
-        return cast("LlamaEngine", self._embedder.engine)  # what `load` makes
+        self._engine = cast("LlamaEngine", self._embedder.engine)  # `load` makes no other
+        self._texts = Texts(path, self._engine.tokenize, seed)
 
     def facts(self) -> Facts:
-        """Of the model and of this machine."""
         from q3e_local.llama import binding
 
         on_gpu = self._engine.on_gpu
         place = kept.here(binding.version(), binding.features(), on_gpu, self._engine.kernels.name)
-        return Facts(Host(machine.physical_cores(), on_gpu), place, self._engine.n_ctx_max)
+        return Facts(Host(machine.physical_cores(), on_gpu), place)
 
     def use(self, settings: Settings) -> None:
-        """Go on with these settings."""
         self._engine.use(settings)
 
     def make(self, n_texts: int, n_tokens: int) -> list[str]:
-        """Texts of exactly so many tokens, none given before."""
         return self._texts(n_texts, n_tokens)
 
     def speed(self, texts: list[str]) -> float:
-        """Tokens a second."""
         began = time.perf_counter()
         result = self._embedder.embed_documents(texts)
         return sum(result.prompt_tokens) / max(time.perf_counter() - began, 1e-9)
 
 
 class ModelInChild:
-    """A MeasuredModel in a child process, which the first call starts, and the first one after a CrashError again."""
+    """A MeasuredModel in a child process. A call that finds no process, the first or one after a crash, starts one.
+
+    Each call may raise CrashError.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,27 +72,26 @@ class ModelInChild:
 
     @cached_property
     def facts(self) -> Facts:
-        """Of the model and of this machine."""
+        """The facts about the model and this machine."""
         facts: Facts = self._ask("facts")
         return facts
 
-    @property
-    def n_ctx_max(self) -> int:
-        return self.facts.n_ctx_max
-
     def use(self, settings: Settings) -> None:
+        """Go on with these settings."""
         self._ask("use", settings)
 
     def make(self, n_texts: int, n_tokens: int) -> list[str]:
+        """Make texts of exactly so many tokens, which no earlier call made."""
         texts: list[str] = self._ask("make", n_texts, n_tokens)
         return texts
 
     def speed(self, texts: list[str]) -> float:
+        """Embed the texts, and return tokens a second."""
         speed: float = self._ask("speed", texts)
         return speed
 
     def close(self) -> None:
-        """End the child. A call after it starts another."""
+        """End the child."""
         if self._child is not None:
             self._child.close()
             self._child = None

@@ -1,7 +1,7 @@
-"""Is a model right? Its header, tensor mix, checksum and vectors, its scores against the published ones, and its
-neighbours against another model's.
+"""Is a model right? Checks its header, tensor mix, checksum and vectors, compares its scores with the published ones,
+and its neighbours with another model's.
 
-Knows what a right model looks like; is handed embedders and prints nothing.
+Knows what a right model looks like; takes embedders and prints nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
-from q3e_local.errors import BadVectorError, OptionError
+from q3e_local.errors import BadVectorError
 from q3e_local.files import sha256
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
@@ -25,14 +25,14 @@ from q3e_local.models.installed import Located
 from q3e_local.vectors import Vectors, finish, scores, top_k
 
 # How far a score may be from the published one. Two runtimes of the full-precision model differ by 0.003 in the
-# model's own README; what quantization adds is not published: these are our bounds. A lost end token or a wrong
-# pooling moves scores by more than 0.1.
+# model's own README; how much quantization adds is not published, so these bounds are ours. A lost end token or a
+# wrong pooling moves scores by more than 0.1.
 TOLERANCES = {"f32": 0.005, "f16": 0.005, "bf16": 0.01, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.03, "q4_k_m": 0.05}
 LOOSEST = 0.06
 
 CHECKSUM = "SHA-256"
-# Rounding alone makes 0.9996 of a text's vectors alone and in a batch (random weights in Q4_K_M); a neighbour that
-# leaks into them moves them by far more. No two of these texts are as near.
+# The least cosine of a text's vectors alone and in a batch. Rounding alone makes 0.9996 (random weights in Q4_K_M); a
+# neighbour that leaks into a vector moves it by far more. No two of these texts are as near.
 _SAME = 0.999
 _TEXTS = (
     "The capital of China is Beijing.",
@@ -45,7 +45,7 @@ Verdict = Literal["right", "unproved", "wrong"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: `is_ok` None means there was nothing to hold it to."""
+    """A check and its result; `is_ok` is None where there was nothing to compare with."""
 
     what: str
     is_ok: bool | None
@@ -71,7 +71,7 @@ class Score:
 class Report:
     """What was checked of a model. `scores` are empty where none are published for it.
 
-    `card` is the name of the model whose sizes and scores it was held to, and `is_named` whether the file is known to
+    `card` is the name of the model whose sizes and scores were expected, and `is_named` whether the file is known to
     be of that model, and does not only have its sizes.
     """
 
@@ -94,13 +94,12 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The verdict for people, in a line: what was checked, what could not be, and what to do."""
+        """A line for people: the verdict, what was checked, what could not be, and what to do."""
+        left = ", ".join(check.what for check in self.checks if check.is_ok is None)
         if self.verdict == "right":
-            left = ", ".join(check.what for check in self.checks if check.is_ok is None)
             return "right" if not left else f"right, by the published scores; could not be checked: {left}"
         if self.verdict == "unproved":
             checked = ", ".join(check.what for check in self.checks if check.is_ok)
-            left = ", ".join(check.what for check in self.checks if check.is_ok is None)
             return (
                 f"nothing wrong with: {checked}; could not be checked: {f'{left}, and ' if left else ''}whether the "
                 "vectors are right, since no scores are published for this model"
@@ -129,7 +128,7 @@ class Comparison:
 
 
 def examine(embedder: Embedder, located: Located, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Report:
-    """Check all that can be checked of a model. Reads the whole file, and calls `on_bytes` with the bytes read.
+    """Check all that can be checked of a model. Reads the whole file; calls `on_bytes` with the bytes read so far.
 
     Raises ModelError for a file that cannot be read.
     """
@@ -146,7 +145,7 @@ def examine(embedder: Embedder, located: Located, on_bytes: Callable[[int], None
 
 
 def card_of(info: ModelInfo) -> ModelCard | None:
-    """The card whose sizes this file has; the shipped one before a user's, which may be of a model trained on."""
+    """The card with the sizes of this file. A shipped card wins: a user's may be of a model trained further."""
     for card in reversed(cards().values()):
         sizes = card.sizes
         if (sizes.n_layer, sizes.n_embd, sizes.n_vocab) == (info.n_layer, info.n_embd, info.n_vocab):
@@ -155,7 +154,7 @@ def card_of(info: ModelInfo) -> ModelCard | None:
 
 
 def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> list[Check]:
-    """What the header says against the card. Pooling and end token were judged before there was a ModelInfo."""
+    """Compare the header with the card. `inspect` refuses a wrong pooling or end token, so both are right here."""
     checks = [
         Check("pooling", True, "last token"),
         Check("end token", True, f"{info.eos_id} <|endoftext|>"),
@@ -174,7 +173,7 @@ def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> lis
 
 
 def check_tensor_mix(header: Header, info: ModelInfo) -> Check:
-    """The type of every weight matrix against the recipe of the quantization that the file names."""
+    """Compare the type of every weight matrix with the recipe of the quantization that the file names."""
     expected = tensor_mix(info.quantization, info.n_layer)
     what = f"tensor mix {info.quantization}"
     if expected is None:
@@ -213,7 +212,7 @@ def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
 
 
 def check_vectors(embedder: Embedder) -> Check:
-    """Whether texts have vectors, different texts different ones, and a text the same alone and in a batch."""
+    """Whether vectors are finite, differ between texts, and are the same for a text alone and in a batch."""
     what = "vectors"
     try:
         together = embedder.embed_documents(_TEXTS).vectors
@@ -232,25 +231,23 @@ def check_vectors(embedder: Embedder) -> Check:
 
 
 def check_sum(located: Located, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Check:
-    """The whole file against the card's SHA-256, or against the one recorded when it was made or imported."""
-    recorded = installed.recorded(located.name)
-    expected = located.file.sha256 if located.file is not None else None
-    if expected is None and recorded is not None and recorded.path == located.path:
-        expected = recorded.sha256
+    """Compare the file's SHA-256 with the card's, or with that of the time when it was made or imported."""
     digest = sha256(located.path, on_bytes)
-    known_as = installed.card_name(digest)
-    if not expected and known_as is not None:
-        return Check(CHECKSUM, True, f"{digest}, {known_as}")
-    if not expected:
-        return Check(CHECKSUM, None, f"{digest}, nothing to hold it to")
-    if located.file is None or located.file.sha256 is None:
-        same = digest == expected
+    published = located.file.sha256 if located.file is not None else None
+    if published:
+        return Check(CHECKSUM, digest == published, digest if digest == published else f"{digest}, not {published}")
+    recorded = installed.recorded(located.name)
+    if recorded is not None and recorded.path == located.path and recorded.sha256:
+        same = digest == recorded.sha256
         return Check(CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
-    return Check(CHECKSUM, digest == expected, digest if digest == expected else f"{digest}, not {expected}")
+    known_as = installed.card_name(digest)
+    if known_as is not None:
+        return Check(CHECKSUM, True, f"{digest}, {known_as}")
+    return Check(CHECKSUM, None, f"{digest}, nothing to hold it to")
 
 
 def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> list[Score]:
-    """The published example through the whole pipeline."""
+    """Embed the texts of the published example, and compare the scores."""
     queries = embedder.embed(EmbedRequest(table.queries, kind="query")).vectors
     documents = embedder.embed(EmbedRequest(table.documents, kind="document")).vectors
     got = scores(queries, documents)
@@ -263,15 +260,9 @@ def check_scores(embedder: Embedder, table: ScoreTable, quantization: str) -> li
 
 
 def compare(one: Vectors, other: Vectors, dims: Sequence[int], k: int = 10) -> list[Comparison]:
-    """Two models' full-size embeddings of the same texts, (n, n_embd) each, compared at each of `dims`.
-
-    Raises OptionError for fewer than two texts.
-    """
-    n_texts = len(one)
-    if n_texts < 2:
-        raise OptionError(f"comparing neighbours needs at least 2 texts, got {n_texts}")
-    k = min(k, n_texts - 1)
-    found = []
+    """Compare two models' full-size embeddings of at least two texts, (n, n_embd) each, at each of `dims`."""
+    k = min(k, len(one) - 1)
+    comparisons = []
     for dim in dims:
         left, right = finish(one, dim), finish(other, dim)
         nearest_left, nearest_right = (_neighbours(vectors, k) for vectors in (left, right))
@@ -279,7 +270,7 @@ def compare(one: Vectors, other: Vectors, dims: Sequence[int], k: int = 10) -> l
             len(set(a) & set(b)) / k for a, b in zip(nearest_left.tolist(), nearest_right.tolist(), strict=True)
         ]
         same_size = one.shape[1] == other.shape[1]
-        found.append(
+        comparisons.append(
             Comparison(
                 dim=dim,
                 cosines=(left * right).sum(axis=1) if same_size else np.empty(0, np.float32),
@@ -288,14 +279,14 @@ def compare(one: Vectors, other: Vectors, dims: Sequence[int], k: int = 10) -> l
                 overlap=float(np.mean(shared)),
             )
         )
-    return found
+    return comparisons
 
 
 def _neighbours(vectors: Vectors, k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
-    """Column numbers of the `k` nearest other texts of each, (n, k), a block of rows at a time."""
+    """The numbers of each text's `k` nearest others, (n, k)."""
     rows = []
     for start in range(0, len(vectors), 1024):
         block = scores(vectors[start : start + 1024], vectors)
-        block[np.arange(len(block)), np.arange(start, start + len(block))] = -2  # not its own neighbour
+        block[np.arange(len(block)), np.arange(start, start + len(block))] = -2  # no text is its own neighbour
         rows.append(top_k(block, k)[0])
     return np.concatenate(rows)

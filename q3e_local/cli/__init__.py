@@ -25,8 +25,8 @@ from q3e_local.errors import OptionError, OutputError, Q3EError, UnknownModelErr
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# By what people want to do, for the overview: name, module and function of the command, and its line, which must not
-# cost an import.
+# By what people want to do, as in the overview: name, module and function of the command, and the line that describes
+# it, which stands here because the overview must not import every command.
 _GROUPS = {
     "Embed and search": {
         "embed": ("commands.embed:embed", "Turn texts into embeddings."),
@@ -84,6 +84,7 @@ q3e-local pull qwen3-embedding:4b (2.5 GB, once), then leave -m demo out.
 class _Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's, but `help` and `help COMMAND` mean `--help`, as in git and ollama."""
+        ctx.meta[ARGUMENTS] = tuple(args)  # click takes them out of the list
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -99,7 +100,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, which knows no names to suggest: those of this group are not loaded."""
+        """As click's, which suggests only names of commands that are loaded."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
@@ -112,7 +113,7 @@ class _Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), line) for name, (_, line) in group.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """As click's, without loading every command for its line."""
+        """As click's, which would load every command for its line."""
         from click.shell_completion import CompletionItem
 
         names = [
@@ -121,7 +122,7 @@ class _Commands(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """As click's, but it always exits, and knows our errors."""
+        """As click's, but it always exits, and turns our errors into exit codes."""
         extra["prog_name"] = extra.get("prog_name") or "q3e-local"
         extra["standalone_mode"] = False
         extra["windows_expand_args"] = False  # a text may hold $HOME and *; inputs expands patterns itself
@@ -136,34 +137,28 @@ class _Commands(click.Group):
             stdout.flush()
         except BaseException as error:
             code = _exit_code(error)
-            with suppress(stdout.ReaderGoneError, OutputError):  # said already
+            with suppress(stdout.ReaderGoneError, OutputError):  # the error above is the one to report
                 stdout.flush()
-        _leave_work_that_was_abandoned(code)
-        sys.exit(code if isinstance(code, int) else DONE)
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        arguments = tuple(args)  # parsing takes them out of the list
-        context = super().make_context(info_name, args, parent, **extra)
-        context.meta[ARGUMENTS] = arguments
-        return context
+        code = code if isinstance(code, int) else DONE
+        if is_work_left():  # Python would wait for a batch, or a load, that Ctrl-C left behind
+            os._exit(code)
+        sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:  # click would begin a line of its own
+        except KeyboardInterrupt as error:  # click would print an empty line
             raise _InterruptedError(str(error)) from None
 
 
 def _exit_code(error: BaseException) -> int:
-    """Tell the user and choose the code; raises what is a fault of ours."""
+    """Tell the user about an error, and return its code. Raises an error that is a bug of ours."""
     if isinstance(error, stdout.ReaderGoneError):
         return DONE
     if isinstance(error, _InterruptedError):
         terminal.say_over(f"Interrupted: {error}" if str(error) else "Interrupted.")
         return INTERRUPTED
-    if isinstance(error, click.Abort | KeyboardInterrupt):  # at a question, which has no end of its line yet
+    if isinstance(error, click.Abort | KeyboardInterrupt):  # at a question, whose line has no end yet
         click.echo("\nInterrupted.", err=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException):
@@ -176,20 +171,11 @@ def _exit_code(error: BaseException) -> int:
 
 
 class _InterruptedError(Exception):
-    """Ctrl-C; its text says what is kept, and how to go on."""
-
-
-def _leave_work_that_was_abandoned(code: object) -> None:
-    """End at once where Ctrl-C left a batch, or a load, that nothing can stop: Python would wait for it."""
-    if is_work_left():
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(code if isinstance(code, int) else DONE)
+    """Ctrl-C; the text says what is kept, and how to go on."""
 
 
 def _tolerate_narrow_consoles() -> None:
-    """A console that cannot show a character shows a plain one instead of failing."""
+    """Have a console show a plain character in place of one that it cannot show, instead of failing."""
     plain_characters.register()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

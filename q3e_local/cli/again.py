@@ -1,4 +1,4 @@
-"""The command to run next, as it can be typed: the command of this run, with an option more or less.
+"""The command to run next, ready to be typed: the command of this run, with an option more or less.
 
 Knows the shell's quotes, and nothing of what commands do.
 """
@@ -11,7 +11,7 @@ import subprocess
 
 import click
 
-ARGUMENTS = "q3e-arguments"  # in a context's meta: what stands behind the program's name
+ARGUMENTS = "q3e-arguments"  # key in a context's meta, of the words behind the program's name
 
 _LENGTH_MAX = 300  # a shell may have put a thousand names in the place of one pattern
 
@@ -21,17 +21,9 @@ def again(*more: str, without: str | None = None) -> str:
     arguments = click.get_current_context().meta[ARGUMENTS]
     kept = [argument for argument in arguments if argument != without]
     more = tuple(option for option in more if option not in kept)
-    line = _joined(["q3e-local", *_with(kept, more)])
+    end = kept.index("--") if "--" in kept else len(kept)  # behind `--` no word is an option
+    words = ["q3e-local", *kept[:end], *more, *kept[end:]]
+    line = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
     if len(line) <= _LENGTH_MAX and not {"\n", "\r"} & set(line):
         return line
     return f"the same command and {' '.join(more)}" if more else "the same command"
-
-
-def _with(arguments: list[str], more: tuple[str, ...]) -> list[str]:
-    """Options stand before `--`, behind which all are names."""
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-    return [*arguments[:place], *more, *arguments[place:]]
-
-
-def _joined(words: list[str]) -> str:
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

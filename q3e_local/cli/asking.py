@@ -11,7 +11,7 @@ from q3e_local.errors import OptionError
 
 
 def is_sure(question: str, yes: bool, stays: str = "nothing was removed") -> bool:
-    """Whether to go on: with --yes at once, else as a person answers; `stays` is said after a no.
+    """Whether to go on: with --yes without a question, else as the user answers. After a no, print `stays`.
 
     Raises OptionError where nobody is there to answer.
     """

@@ -1,9 +1,9 @@
-"""What the exit code of the program says. Knows numbers alone, so that every command can import it."""
+"""The exit codes of the program. A command that returns none has done all: DONE."""
 
 from __future__ import annotations
 
 DONE = 0
 FAILED = 1
 USAGE = 2  # the options or arguments are wrong; click exits with it too
-SKIPPED = 3  # all is done but for inputs that were left out
-INTERRUPTED = 130  # as shells say it of Ctrl-C: 128 and the number of SIGINT
+SKIPPED = 3  # done, but some inputs were left out
+INTERRUPTED = 130  # as shells report Ctrl-C: 128 plus the number of SIGINT

@@ -1,4 +1,4 @@
-"""Options that several commands have in common, and their values as one parameter of the command.
+"""Options that several commands share, and their values as one parameter of the command.
 
 Knows click's decorators; nothing of what the options mean.
 """
@@ -15,7 +15,7 @@ Decorator = Callable[[Command], Command]
 
 
 def group(*decorators: Decorator) -> Decorator:
-    """All of these; the help shows their options in this order."""
+    """Apply all decorators; the help shows their options in this order."""
 
     def decorated(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -26,7 +26,7 @@ def group(*decorators: Decorator) -> Decorator:
 
 
 def as_one(kind: type[Any], parameter: str) -> Decorator:
-    """Hand the options that are fields of a dataclass to the command as one object of it."""
+    """Pass the options that are fields of the dataclass `kind` to the command as one object."""
     names = {field.name for field in fields(kind)}
 
     def decorated(command: Command) -> Command:

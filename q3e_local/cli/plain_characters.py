@@ -1,4 +1,4 @@
-"""Plain characters for those that a console or a pipe has no bytes for: `>>` for `»` in GBK, `?` where none fits."""
+"""Plain characters in place of those that an encoding lacks: `>>` for `»` in GBK, `?` where none fits."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    return "".join(plain(character) for character in lacking), error.end
+    return "".join(map(_plain, lacking)), error.end
 
 
-def plain(character: str) -> str:
-    """ASCII that stands for a character."""
+def _plain(character: str) -> str:
+    """ASCII in place of a character."""
     if character in _PLAIN:
         return _PLAIN[character]
-    # é is e and an accent, a full-width A is an A, an odd space a space.
+    # é becomes e and an accent, a full-width A an A, an odd space a space.
     parts = unicodedata.normalize("NFKD", character)
     letters = "".join(_PLAIN.get(part, part) for part in parts if not unicodedata.combining(part))
     return letters if letters and letters.isascii() else "?"

@@ -1,6 +1,6 @@
-"""What the live line says of work that goes on: how far it is, how fast, and how long it will take.
+"""What the live line says about work: how far it is, how fast, and how long it will take.
 
-Arithmetic and words; leaves the screen to terminal. Nothing is shown where stderr is no terminal, or to be quiet.
+Arithmetic and words; leaves the screen to `terminal`. Shows nothing where stderr is no terminal, or with --quiet.
 """
 
 from __future__ import annotations
@@ -8,24 +8,27 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from q3e_local.cli.terminal import has_screen, live, refresh
+from q3e_local.cli.terminal import Line, has_screen, live, refresh
 from q3e_local.cli.writing.show import visible
 from q3e_local.wording.counts import counted_of, duration, size_of
 
 BYTES_PER_TOKEN = 4  # about, in most languages
-_BAR_WIDTH = (8, 30)  # a shorter one says nothing
+_BAR_WIDTH = (8, 30)  # at least and at most: a shorter bar is too coarse to read
 _SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
 _BARS = ("━─", "#-")
-_PATIENCE_S = 2  # before a line says how long it has been there, where it is not known how long it will be
+_PATIENCE_S = 2  # before a line without an estimate says how long it has taken
 
 Clock = Callable[[], float]
+Counter = Callable[[int, int], None]
+"""`count(n_done, n_total)`"""
+Bar = Callable[[str, int, int], None]
+"""`show(what, done, total)`, in bytes"""
 
 
 class Pace:
-    """How far work is, and how long the rest takes at the speed so far, from the very first piece on."""
+    """How far work is, and how long the rest takes at the speed so far; known after the first piece."""
 
     def __init__(self, total: float | None, clock: Clock = time.monotonic) -> None:
         self.total = total
@@ -35,22 +38,22 @@ class Pace:
 
     @property
     def fraction(self) -> float | None:
-        """Of all, what is done; None where it is not known how much there is."""
+        """The share that is done; None where the total is not known."""
         return min(1.0, (self._skipped + self._worked) / self.total) if self.total else None
 
     def skip(self, amount: float) -> None:
-        """So much of the total needs no work, such as what an earlier run did."""
+        """Count a part of the total that needs no work, such as what an earlier run did."""
         self._skipped += amount
         if not self._worked:
             self._began = self._clock()
 
     def worked(self, amount: float) -> None:
-        """So much is done by work, in all."""
+        """Set how much was done by work, in all."""
         if amount != self._worked:
             self._worked, self._at = amount, self._clock()
 
     def per_s(self, amount: float) -> float | None:
-        """The rate at which `amount` was done by the work so far."""
+        """The rate at which the work so far did `amount`."""
         seconds = self._at - self._began
         return amount / seconds if seconds > 0 else None
 
@@ -60,7 +63,7 @@ class Pace:
         return self._clock() - self._began
 
     def left_s(self) -> float | None:
-        """Seconds until all is done, counting down between two pieces; None before the first one."""
+        """Seconds until all is done, counting down between two pieces; None before the first piece."""
         speed = self.per_s(self._worked)
         if not self.total or not speed:
             return None
@@ -69,10 +72,10 @@ class Pace:
 
 
 class Meter:
-    """Embeddings being computed: counts what is kept, and takes the time that is left from what is computed.
+    """Embeddings being computed: counts what is kept, and estimates the time left from what is computed.
 
-    A slow model computes for half a minute before the first text is kept: the tokens of a batch are worth about so
-    many bytes of input as those of the texts before.
+    A slow model computes for half a minute before the first text is kept, so computed tokens count too: as many bytes
+    of input for each as the texts so far had.
     """
 
     def __init__(
@@ -85,13 +88,13 @@ class Meter:
         self._n_bytes_skipped = self._n_tokens_cached = self._n_tokens_done = 0
 
     def skipped(self, n_bytes: int, n_there: int = 0) -> None:
-        """Input that needs no computing was passed over; so many more of it are kept already."""
+        """Count input that needs no computing; `n_there` more texts of it are kept already."""
         self._n_done += n_there
         self._n_bytes_skipped += n_bytes
         self._pace.skip(n_bytes)
 
     def kept(self, n_bytes: int, n_tokens: int, n: int = 1, *, cached: bool = False) -> None:
-        """One more is kept, or `n` more."""
+        """Count `n` texts more as kept."""
         self._n_done += n
         if cached:
             self._n_tokens_cached += n_tokens
@@ -102,7 +105,7 @@ class Meter:
             self._update()
 
     def computed(self, n_texts: int, n_tokens: int) -> None:
-        """So many tokens are done in all, kept or not yet; called after each batch, as a stream's `progress`."""
+        """Set how many tokens are done in all, kept or not; called after each batch, as a stream's `progress`."""
         self._n_tokens_done = n_tokens
         self._update()
 
@@ -112,36 +115,33 @@ class Meter:
         if self._n_total is None and self._n_bytes is not None:
             n_read = min(self._n_bytes, self._n_bytes_skipped + self._n_bytes_kept)
             head = f"{head}, {size_of(n_read, self._n_bytes)}"
-        n_computed = max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
-        rate = self._pace.per_s(n_computed) if n_computed else None
+        rate = self._pace.per_s(self._n_computed) if self._n_computed else None
         return laid_out(width, head, self._pace, f"{rate:,.0f} tokens/s" if rate else "")
 
+    @property
+    def _n_computed(self) -> int:
+        """Tokens that were computed, not taken from a cache."""
+        return max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
+
     def _update(self) -> None:
-        n_computed = max(self._n_tokens_kept, self._n_tokens_done - self._n_tokens_cached)
         per_token = self._n_bytes_kept / self._n_tokens_kept if self._n_tokens_kept else BYTES_PER_TOKEN
-        self._pace.worked(n_computed * per_token)
+        self._pace.worked(self._n_computed * per_token)
 
 
 @contextmanager
 def meter(what: str, n_total: int | None, n_bytes: int | None, quiet: bool, n_there: int = 0) -> Iterator[Meter]:
-    """A meter for `n_total` texts, or whatever they are, of `n_bytes` of input; None where that is not known.
+    """Show a meter for `n_total` texts, or what `what` names, of `n_bytes` of input; None where that is not known.
 
-    `n_there` of them are kept already, by an earlier run.
+    An earlier run has kept `n_there` of them.
     """
     shown = Meter(what, n_total, n_bytes, n_there)
     with _shown(shown.line, quiet):
         yield shown
 
 
-class Counter(Protocol):
-    """Is called with how much is done, of how much there is."""
-
-    def __call__(self, n_done: int, n_total: int) -> None: ...
-
-
 @contextmanager
 def counter(what: str, quiet: bool) -> Iterator[Counter]:
-    """A bar for work that is counted."""
+    """Show a bar for work that is counted."""
     pace = Pace(None)
 
     def count(n_done: int, n_total: int) -> None:
@@ -152,15 +152,9 @@ def counter(what: str, quiet: bool) -> Iterator[Counter]:
         yield count
 
 
-class Bar(Protocol):
-    """Is called with what is being done and how far it is, in bytes."""
-
-    def __call__(self, what: str, done: int, total: int) -> None: ...
-
-
 @contextmanager
 def bar(quiet: bool) -> Iterator[Bar]:
-    """A bar for the steps of a pull or a conversion, one after the other."""
+    """Show a bar for each step of a pull or a conversion in turn."""
     step: _Step | None = None
 
     def update(what: str, done: int, total: int) -> None:
@@ -175,7 +169,7 @@ def bar(quiet: bool) -> Iterator[Bar]:
 
 
 class _Step:
-    """Bytes of one step. What was there when it began, as half of a download, was not done by it."""
+    """The bytes of one step. Those that were there when it began, such as half a download, need no work."""
 
     def __init__(self, what: str, done: int, total: int) -> None:
         self.what, self._first, self._done = what, done, done
@@ -183,7 +177,7 @@ class _Step:
         self._pace.skip(done)
 
     def update(self, done: int, total: int) -> None:
-        if done < self._done:  # it began again
+        if done < self._done:  # the step began again
             self._first, self._pace = 0, Pace(total)
         self._done, self._pace.total = done, total
         self._pace.worked(done - self._first)
@@ -199,7 +193,7 @@ class _Step:
 
 @contextmanager
 def status(what: str, quiet: bool = False, about_s: float | None = None) -> Iterator[None]:
-    """Say what is being waited for, and for how long already; of `about_s` seconds where that is known."""
+    """Show what the command waits for, and for how long already, or how long of `about_s` seconds is left."""
     pace = Pace(about_s)
 
     def line(width: int) -> str:
@@ -212,42 +206,31 @@ def status(what: str, quiet: bool = False, about_s: float | None = None) -> Iter
 
 
 def is_shown(quiet: bool) -> bool:
-    """Whether anybody sees the live line, so that counting for it is worth the while."""
+    """Whether anybody sees the live line."""
     return not quiet and has_screen()
 
 
 def laid_out(width: int, head: str, pace: Pace, rate: str = "") -> str:
-    """One line: what it is, a bar, how fast, and the time that is left, or went by; as much of that as fits."""
+    """A line with what is done, a bar, how fast it goes, and the time that is left or went by; as much as fits."""
     from rich.cells import cell_len, set_cell_size  # know how wide Chinese is
 
-    fraction, when = pace.fraction, _when(pace)
-    head = f"{_spinner()} {visible(head)}".rstrip()
+    fraction, left_s, when = pace.fraction, pace.left_s(), ""
+    if left_s is not None:
+        when = f"{duration(left_s)} left"
+    elif pace.elapsed_s >= _PATIENCE_S:
+        when = duration(pace.elapsed_s)
+    frames = _showable(_SPINNERS)
+    head = f"{frames[int(time.monotonic() * 10) % len(frames)]} {visible(head)}".rstrip()
     for tail in (", ".join(filter(None, (rate, when))), when, ""):
         room = width - cell_len(head) - (cell_len(tail) + 2 if tail else 0)
         if room >= 0:
             break
     n_bar = min(_BAR_WIDTH[1], room - 1)
     if fraction is not None and n_bar >= _BAR_WIDTH[0]:
-        head = f"{head} {_drawn(fraction, n_bar)}"
+        parts, n_done = _showable(_BARS), round(fraction * n_bar)
+        head = f"{head} {parts[0] * n_done}{parts[1] * (n_bar - n_done)}"
     line = f"{head}  {tail}" if tail else head
     return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)).rstrip() + "…"
-
-
-def _when(pace: Pace) -> str:
-    left, elapsed = pace.left_s(), pace.elapsed_s
-    if left is not None:
-        return f"{duration(left)} left"
-    return duration(elapsed) if elapsed >= _PATIENCE_S else ""
-
-
-def _drawn(fraction: float, width: int) -> str:
-    bar, n_done = _showable(_BARS), round(fraction * width)
-    return bar[0] * n_done + bar[1] * (width - n_done)
-
-
-def _spinner() -> str:
-    frames = _showable(_SPINNERS)
-    return frames[int(time.monotonic() * 10) % len(frames)]
 
 
 def _showable(choice: tuple[str, str]) -> str:
@@ -259,10 +242,5 @@ def _showable(choice: tuple[str, str]) -> str:
     return choice[0]
 
 
-@contextmanager
-def _shown(line: Callable[[int], str], quiet: bool) -> Iterator[None]:
-    if not is_shown(quiet):
-        yield
-        return
-    with live(line):
-        yield
+def _shown(line: Line, quiet: bool) -> AbstractContextManager[None]:
+    return nullcontext() if quiet else live(line)

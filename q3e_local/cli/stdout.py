@@ -1,4 +1,4 @@
-"""stdout where it is a pipe or a file: a reader that has gone is no failure, a full disk is one sentence.
+"""stdout as a pipe or a file: a reader that has gone is no failure, a full disk is one sentence.
 
 Knows the errors of writing; nothing of what is written.
 """
@@ -15,11 +15,11 @@ from q3e_local.errors import OutputError
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads our stdout any more, as behind `| head`. A pipe to anything else that breaks is a failure."""
+    """Nobody reads our stdout any more, as behind `| head`. Any other pipe that breaks is a failure."""
 
 
 def mark_own_errors() -> None:
-    """Replace stdout by a stream whose errors say that they are stdout's. Terminals and the stdout of tests stay."""
+    """Replace stdout by a stream whose errors show that they are stdout's, unless it is a terminal or a test's."""
     old = sys.stdout
     if old is None or old is not sys.__stdout__ or not isinstance(old, io.TextIOWrapper) or old.isatty():
         return
@@ -29,13 +29,13 @@ def mark_own_errors() -> None:
 
 
 def flush() -> None:
-    """Write what is still in memory. Raises ReaderGoneError or OutputError."""
+    """Write what is still in stdout's buffer. Raises ReaderGoneError or OutputError."""
     if sys.stdout is not None:  # None: closed, or a program without a console
         sys.stdout.flush()
 
 
 def is_reader_gone(error: OSError, on_windows: bool = os.name == "nt") -> bool:
-    """Whether writing failed because nobody reads. Windows then says that the argument is invalid."""
+    """Whether writing failed because nobody reads, which Windows reports as an invalid argument."""
     return isinstance(error, BrokenPipeError) or (on_windows and error.errno == errno.EINVAL)
 
 
@@ -43,7 +43,7 @@ class _Stdout(io.FileIO):
     _has_failed = False
 
     def write(self, data: Any, /) -> int:
-        if self._has_failed:  # Python flushes at exit, and would complain once more
+        if self._has_failed:  # Python flushes again at exit, and would complain again
             return len(data)
         try:
             return super().write(data)

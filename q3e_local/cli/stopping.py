@@ -1,4 +1,4 @@
-"""Ctrl-C, being ended and losing the terminal: all three stop a command in the same clean way, between records.
+"""Ctrl-C, SIGTERM and the loss of the terminal: all three stop a command in the same clean way, between records.
 
 Knows signals and threads, nothing of what is being stopped.
 """
@@ -20,7 +20,7 @@ _FINISHING = "finishing this batch; Ctrl-C again ends at once"
 
 _MOMENT_S = 0.3
 _POLL_S = 0.2
-_NATIVE = "q3e-native"  # the name of threads with work that nothing can stop
+_NATIVE = "q3e-native"  # name of the threads whose work nothing can stop
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _Handler = Callable[[int, FrameType | None], object]
 
 @contextmanager
 def stopping_cleanly() -> Iterator[None]:
-    """Being ended or losing the terminal is like Ctrl-C: half of a file does not stay behind."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that no half of a file stays behind."""
     # Leave an ignored signal ignored, as under `nohup`.
     with _handled(_NUMBERS, lambda before: before == signal.SIG_DFL, signal.default_int_handler):
         yield
@@ -37,7 +37,7 @@ def stopping_cleanly() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold what stops the command back until the block is done; a second signal comes through at once."""
+    """Hold a signal back until the block is done; a second one comes through at once."""
     held: list[tuple[int, FrameType | None]] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
@@ -54,23 +54,23 @@ def uninterrupted() -> Iterator[None]:
 
 
 class Batches:
-    """Work that is stopped between two batches, so that what is computed is kept.
+    """Work that stops between two batches, so that what is computed is kept.
 
-    Ctrl-C is held back while a batch is at work, once, and a line says so; while input is read it stops at once. So
-    does a second one.
+    The first Ctrl-C waits for the batch that is being computed, and a line says so. While input is read, Ctrl-C stops
+    at once, and so does a second one.
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self._is_pressed = False
         self._is_reading = False
 
     def check(self) -> None:
-        """Stop here if that was asked for. Raises KeyboardInterrupt."""
-        if self.is_asked:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._is_pressed:
             raise KeyboardInterrupt
 
     def reading(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; while one is waited for, nothing is at work."""
+        """Yield the items. While it waits for the next one, no batch is at work."""
         iterator = iter(items)
         while True:
             self._is_reading = True
@@ -84,17 +84,17 @@ class Batches:
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked or self._is_reading:
+        if self._is_pressed or self._is_reading:
             raise KeyboardInterrupt
-        self.is_asked = True
+        self._is_pressed = True
         terminal.answer(_FINISHING)
 
 
 @contextmanager
 def between_batches(has_to_keep: bool = True) -> Iterator[Batches]:
-    """Stop this block between batches where it keeps what is computed, else at once.
+    """Let Ctrl-C stop this block between batches where it `has_to_keep` what is computed, else at once.
 
-    Only Ctrl-C waits for a batch: who ends a program by other means does not wait.
+    Other signals do not wait for a batch: whoever sends them does not wait either.
     """
     batches = Batches()
     with _handled([signal.SIGINT] if has_to_keep else [], callable, batches._handle):
@@ -102,7 +102,7 @@ def between_batches(has_to_keep: bool = True) -> Iterator[Batches]:
 
 
 def abandonable(work: Callable[[], T]) -> T:
-    """What `work` returns, or raises. Ctrl-C does not wait for it."""
+    """Return what `work` returns, or raise what it raises. Ctrl-C does not wait for it."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -114,36 +114,30 @@ def abandonable(work: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, name=_NATIVE, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(_POLL_S)  # on Windows no wait without an end is interrupted
+        thread.join(_POLL_S)  # on Windows, Ctrl-C does not interrupt a wait without a timeout
     return future.result()
 
 
 def abandon(close: Callable[[], object]) -> None:
-    """Close what may be at work, but wait for a moment only."""
+    """Close what may still compute, but wait only a moment for that."""
     thread = threading.Thread(target=close, name=_NATIVE, daemon=True)
     thread.start()
     thread.join(_MOMENT_S)
 
 
 def is_work_left() -> bool:
-    """Whether there is work that was abandoned and goes on: Python would wait for its end before it exits."""
+    """Whether abandoned work still goes on: Python would wait for it before it exits."""
     return any(thread.name == _NATIVE for thread in threading.enumerate())
 
 
 @contextmanager
-def _handled(
-    numbers: Sequence[int],
-    is_to_replace: Callable[[object], bool],
-    handler: _Handler,
-) -> Iterator[None]:
+def _handled(numbers: Sequence[int], is_to_replace: Callable[[object], bool], handler: _Handler) -> Iterator[None]:
     """Replace the handlers for which `is_to_replace`, until the block ends.
 
     Outside the main thread nothing is replaced, because Python lets only the main thread set handlers.
     """
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in numbers}
-    replaced = {number: old for number, old in before.items() if is_to_replace(old)}
+    numbers = numbers if threading.current_thread() is threading.main_thread() else ()
+    replaced = {number: old for number in numbers if is_to_replace(old := signal.getsignal(number))}
     for number in replaced:
         signal.signal(number, handler)
     try:

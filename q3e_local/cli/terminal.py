@@ -1,7 +1,7 @@
 """The terminal that a command talks to: lines that stay, and one live line below them that says what is going on.
 
-The one owner of the screen while a live line is there: whatever Python writes to stdout or stderr, the live line is
-taken away first and drawn again below. Knows terminals and threads; nothing of what the lines say.
+Owns the screen while there is a live line: before Python writes anything to stdout or stderr, the live line is taken
+away, and it is drawn again below. Knows terminals and threads; nothing of what the lines say.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, TextIO
 import click
 
 _TICK_S = 0.1
-_COLUMNS = 80  # of a terminal that does not say how wide it is
+_COLUMNS = 80  # where a terminal does not say how wide it is
 
 Line = Callable[[int], str]
-"""What the live line says now, in at most so many columns; nothing is drawn while it is empty."""
+"""Is called with the columns there are, and returns the text of the live line; an empty text is not drawn."""
 
 
 def say(line: str) -> None:
@@ -31,12 +31,12 @@ def say(line: str) -> None:
 
 
 def say_over(line: str) -> None:
-    """Write a line to stderr, over the `^C` that a terminal shows of a key."""
+    """Write a line to stderr, over the `^C` that a terminal shows when the key is pressed."""
     say(f"{_erasing(sys.stderr)}{line}" if has_screen() else line)
 
 
 def answer(line: str) -> None:
-    """Say a line at once to whoever pressed a key; for signal handlers, which must not wait for a lock."""
+    """Show a line at once after a key was pressed; for signal handlers, which must not wait for a lock."""
     if not has_screen():
         return
     if _screen is not None and _screen.is_alive:
@@ -59,7 +59,7 @@ def refresh() -> None:
 
 @contextmanager
 def live(line: Line) -> Iterator[None]:
-    """Keep a line at the bottom of the screen until the block ends. Of several, the innermost is shown."""
+    """Keep a line at the bottom of the screen until the block ends. The line of the innermost block is shown."""
     global _screen
     if not has_screen():
         yield
@@ -86,9 +86,9 @@ class _Screen:
         self._lock = threading.RLock()
         self._lines: list[Line] = []
         self._is_drawn = False
-        self._ends_line = True  # what was written last: below half a line, as a question, nothing is drawn
+        self._ends_line = True  # whether the last output did: a question waits in its line, which must stay
         self._written_at = float("-inf")
-        self._guards: list[TextIO] = []  # who has the buffer of one of them keeps all open
+        self._guards: list[TextIO] = []  # kept: a collected one would close its buffer, which others may have
         self._thread: threading.Thread | None = None
 
     @property
@@ -115,7 +115,7 @@ class _Screen:
             self._thread.join()
         finally:
             self._thread = None
-            with suppress(OSError, ValueError):  # a terminal that is gone
+            with suppress(OSError, ValueError):  # the terminal is gone
                 sys.stderr.flush()
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -125,7 +125,7 @@ class _Screen:
 
     @contextmanager
     def cleared(self) -> Iterator[None]:
-        """Nobody else writes meanwhile, and the cursor is where it was before the live line was drawn."""
+        """Hold others back, and put the cursor where it was before the live line was drawn."""
         with self._lock:
             if self._is_drawn:
                 self._is_drawn = False
@@ -133,10 +133,13 @@ class _Screen:
             yield
             self._written_at = time.monotonic()
 
-    def wrote(self, data: bytes | memoryview) -> None:
-        """Note what was written, inside `cleared`."""
-        if len(data):
-            self._ends_line = bytes(data[-1:]) == b"\n"
+    def write(self, stream: BinaryIO, data: memoryview) -> None:
+        """Write the output of others."""
+        with self.cleared():
+            stream.write(data)
+            stream.flush()
+            if len(data):
+                self._ends_line = bytes(data[-1:]) == b"\n"
 
     def _guarded(self, stream: TextIO) -> TextIO:
         buffer = io.BufferedWriter(_Guarded(stream.buffer, self))
@@ -145,7 +148,7 @@ class _Screen:
         return guard
 
     def _draw_again_and_again(self) -> None:
-        with suppress(OSError, ValueError):  # the terminal is gone: whoever writes next is told
+        with suppress(OSError, ValueError):  # the terminal is gone: whoever writes next gets the error
             self._draw()
             while True:
                 try:
@@ -157,7 +160,7 @@ class _Screen:
                 if news:
                     with self.cleared():
                         self._write(news + os.linesep)
-                # While others write, rows of a table above all, a line that comes and goes would only flicker.
+                # While others write, such as the rows of a table, a line that comes and goes would only flicker.
                 if self._ends_line and time.monotonic() - self._written_at >= _TICK_S / 2:
                     self._draw()
 
@@ -165,12 +168,12 @@ class _Screen:
         with self._lock:
             if not self._lines or not self._ends_line or not _is_in_foreground(self._stderr):
                 return
-            width = _columns(self._stderr) - 1  # in the last column some terminals go on to the next row
+            width = _columns(self._stderr) - 1  # after the last column some terminals go to the next row
             line = self._lines[-1](width)
             if not line:
                 return
-            # The cursor goes back to the first column: where a window that is made narrower wraps the line, all of
-            # it lies behind the cursor, and erasing from there leaves nothing.
+            # The cursor goes back to the first column: if a narrower window wraps the line, all of it is still behind
+            # the cursor, and erasing from there leaves nothing.
             if self._erase == _ERASE:
                 self._write(f"\r{line}\x1b[J\r")
             else:
@@ -183,16 +186,13 @@ class _Screen:
 
 
 class _Guarded(io.RawIOBase):
-    """A stream onto the terminal that the live line makes way for."""
+    """A stream to the terminal, which the live line makes way for."""
 
     def __init__(self, stream: BinaryIO, screen: _Screen) -> None:
         self._stream, self._screen = stream, screen
 
     def write(self, data: Any, /) -> int:
-        with self._screen.cleared():
-            self._stream.write(data)
-            self._stream.flush()
-            self._screen.wrote(data)
+        self._screen.write(self._stream, data)
         return len(data)
 
     def writable(self) -> bool:
@@ -210,26 +210,22 @@ _ERASE = "\r\x1b[J"  # from the first column to the end of the screen
 
 
 def _erasing(stream: TextIO) -> str:
-    """What takes a line away that the cursor is in."""
-    if os.name != "nt" or _understands_escapes(stream):
-        return _ERASE
-    return "\r" + " " * (_columns(stream) - 1) + "\r"
+    """What to write to take away the line that the cursor is in."""
+    if os.name == "nt":
+        from rich.console import Console
 
-
-def _understands_escapes(stream: TextIO) -> bool:
-    """Whether a console of Windows does: the older ones print escape sequences as they are."""
-    from rich.console import Console
-
-    return not Console(file=stream).legacy_windows
+        if Console(file=stream).legacy_windows:  # prints escape sequences as they are
+            return "\r" + " " * (_columns(stream) - 1) + "\r"
+    return _ERASE
 
 
 def _is_in_foreground(stream: TextIO) -> bool:
-    """Whether the terminal is this command's at the moment, and not that of the shell, as behind `&` or `bg`."""
+    """Whether this command has the terminal, and not the shell, as after `&` or `bg`."""
     if sys.platform == "win32":
         return True
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except OSError:  # it is not the terminal that this process was started from
+    except OSError:  # not the terminal that this process was started from
         return True
 
 

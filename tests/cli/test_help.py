@@ -30,14 +30,10 @@ def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> dict[tup
 # The name alone
 
 
-def test_the_name_alone_says_what_to_start_with_and_every_command() -> None:
-    result = run()
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
+def test_the_name_alone_says_what_to_start_with() -> None:
+    lines = run().stdout.splitlines()
     assert lines[0].startswith("q3e-local: Qwen3-Embedding on this machine.")
     assert lines[2] == "Start with:"
-    for name in main.list_commands(click.Context(main)):
-        assert [line for line in lines if line.startswith(f"  {name} ")], name
     assert max(map(len, lines)) < 80
 
 
@@ -58,10 +54,15 @@ def test_what_it_says_to_start_with_works_on_a_machine_with_nothing(
     assert "qwen3-embedding:4b (2.5 GB" in named
 
 
-def test_the_overview_has_groups() -> None:
-    for arguments in ([], ["--help"]):
-        titles = [line for line in run(*arguments).stdout.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-        assert titles[-5:] == ["Embed and search:", "Jobs with texts:", "Models:", "Serve:", "This machine:"]
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_overview_has_every_command_in_groups(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    for name in main.list_commands(click.Context(main)):
+        assert [line for line in lines if line.startswith(f"  {name} ")], name
+    titles = [line for line in lines if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert titles[-5:] == ["Embed and search:", "Jobs with texts:", "Models:", "Serve:", "This machine:"]
 
 
 # Mistyped
@@ -107,7 +108,8 @@ def test_the_settings_of_the_machine_stand_in_a_group_behind_a_commands_own(
     monkeypatch.setenv("COLUMNS", "80")
     command = commands()[words]
     result = run(*words, "--help")
-    assert result.exit_code == 0
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert run(*words, "-h").stdout == result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     own, _, of_engine = result.stdout.partition(ENGINE_SECTION)
     engine_options = [one for one in command.params if one.name in ENGINE_PARAMETERS]
@@ -115,6 +117,7 @@ def test_the_settings_of_the_machine_stand_in_a_group_behind_a_commands_own(
     assert re.match(r"(?s).*\nOptions:\n  -", own), "an argument stands in the usage, not among the options"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.opts
             wanted, other = (of_engine, own) if parameter in engine_options else (own, of_engine)
             assert re.search(rf"^  .*{re.escape(parameter.opts[-1])}\b", wanted, re.M), parameter.opts
             assert not re.search(rf"^  {re.escape(parameter.opts[-1])}\b", other, re.M), parameter.opts
@@ -130,7 +133,7 @@ def test_index_shows_its_options_then_its_commands_then_the_machines() -> None:
 
 
 def test_every_command_that_runs_a_model_is_of_this_kind() -> None:
-    """Without it the nine settings would stand between the command's own options again."""
+    """Without it the settings of the machine would stand between the command's own options."""
     found = [command for command in commands().values() if {one.name for one in command.params} & ENGINE_PARAMETERS]
     assert len(found) >= 12
     assert all(isinstance(command, ModelCommand) for command in found)

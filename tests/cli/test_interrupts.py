@@ -8,22 +8,23 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command import write
-from paths import TESTS
 
 from q3e_local import VectorIndex
 
 if sys.platform == "win32":
     pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
 
-from screen import Gates, on_screen, wait_until  # it imports what Windows lacks
+from screen import Gates, Screen, gated, wait_until  # it imports what Windows lacks
 
 CTRL_C = b"\x03"
-GATED = [sys.executable, str(TESTS / "gated_engine.py")]
 # 6 ids each: eight to a batch, of which a window fills two.
 TEXTS = [f"line{number:02}" for number in range(60)]
 FINISHING = "finishing this batch; Ctrl-C again ends at once"
@@ -40,8 +41,17 @@ def gates(tmp_path: Path) -> Gates:
     return Gates(tmp_path / "gates", n_open=2)
 
 
-def gated(*arguments: object) -> list[str]:
-    return [*GATED, *(str(one) for one in arguments)]
+@contextmanager
+def interrupted(
+    gates: Gates, *arguments: str, gate: int = 3, shows: str = " of 60 texts", **more: Any
+) -> Iterator[Screen]:
+    """A command on a terminal, once Ctrl-C was pressed while the batch behind `gate` was at work."""
+    with gates.on_screen(*arguments, columns=160, **more) as screen:
+        gates.wait_for(gate)
+        screen.wait_for(shows)
+        screen.press(CTRL_C)
+        screen.wait_for(FINISHING)
+        yield screen
 
 
 def n_kept(name: str) -> int:
@@ -56,11 +66,7 @@ def n_kept(name: str) -> int:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates):
     arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name)
-    with on_screen(gated(*arguments), 160, 30, gates.environment) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 texts")
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
+    with interrupted(gates, *arguments) as screen:
         assert screen.process.poll() is None
         gates.open(3)
         assert screen.end() == 130
@@ -72,24 +78,14 @@ def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates)
     assert last == f"Interrupted: {n_texts} texts are in {name}; go on with: {command}"
     assert 16 < n_texts < 60
     # That command does go on.
-    gates.open("all")
-    environment = os.environ | gates.environment
-    got = subprocess.run(
-        gated(*shlex.split(last.partition("q3e-local ")[2])), capture_output=True, check=True, env=environment
-    )
-    assert got.stderr.decode().startswith(f"{60 - n_texts} texts ({n_texts} were there already), ")
+    said = gates.run(*shlex.split(last.partition("q3e-local ")[2]))
+    assert said.startswith(f"{60 - n_texts} texts ({n_texts} were there already), ")
     assert n_kept(name) == 60
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
-    with on_screen(
-        gated("embed", "-m", "demo", "--lines", "my texts.txt", "-o", name), 160, 30, gates.environment
-    ) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 texts")
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
+    with interrupted(gates, "embed", "-m", "demo", "--lines", "my texts.txt", "-o", name) as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
         assert screen.lines[0] == FINISHING
@@ -100,14 +96,9 @@ def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
 def test_when_the_last_batch_was_at_work_all_is_done(gates):
     write(Path.cwd(), {"few.txt": "\n".join(TEXTS[:8])})
     gates.close(1)
-    with on_screen(gated("embed", "-m", "demo", "--lines", "few.txt", "-o", "few.csv.npy"), 160, 30,
-                   gates.environment) as screen:  # fmt: skip
-        gates.wait_for(1)
-        screen.wait_for("0 of 8 texts")
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
-        gates.open("all")
-        assert screen.end() == 0
+    arguments = ("embed", "-m", "demo", "--lines", "few.txt", "-o", "few.csv.npy")
+    with interrupted(gates, *arguments, gate=1, shows="0 of 8 texts") as screen:
+        gates.finish(screen)
         assert [line.split()[0] for line in screen.lines] == ["finishing", "8", "model"]
     assert n_kept("few.csv.npy") == 8
 
@@ -121,7 +112,7 @@ def test_when_the_last_batch_was_at_work_all_is_done(gates):
     ],
 )
 def test_where_nothing_can_be_kept_the_first_one_ends_at_once(arguments, said, gates):
-    with on_screen(gated(*arguments, "-m", "demo", "my texts.txt"), 160, 40, gates.environment) as screen:
+    with gates.on_screen(*arguments, "-m", "demo", "my texts.txt", columns=160) as screen:
         gates.wait_for(3)
         wait_until(lambda: " of 60 texts" in screen.lines[-1])
         screen.press(CTRL_C)
@@ -133,7 +124,7 @@ def test_where_nothing_can_be_kept_the_first_one_ends_at_once(arguments, said, g
 
 def test_loading_is_not_waited_for(gates):
     gates.close("load")
-    with on_screen(gated("embed", "-m", "demo", "my texts.txt"), 100, 30, gates.environment) as screen:
+    with gates.on_screen("embed", "-m", "demo", "my texts.txt") as screen:
         gates.wait_for("load")
         screen.wait_for("loading demo")
         screen.press(CTRL_C)
@@ -142,8 +133,8 @@ def test_loading_is_not_waited_for(gates):
 
 
 def test_being_ended_does_not_wait_for_the_batch(gates):
-    with on_screen(gated("embed", "-m", "demo", "--lines", "my texts.txt", "-o", "out.jsonl"), 160, 30,
-                   gates.environment) as screen:  # fmt: skip
+    arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", "out.jsonl")
+    with gates.on_screen(*arguments, columns=160) as screen:
         gates.wait_for(3)
         screen.process.send_signal(signal.SIGTERM)
         assert screen.end() == 130
@@ -182,11 +173,7 @@ INDEX = ("index", "notes", "--db", "n.q3e", "-m", "demo", "--no-cache")
 
 
 def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
-    with on_screen(gated(*INDEX), 160, 30, gates.environment) as screen:
-        gates.wait_for(3)
-        screen.wait_for(" of 60 files")
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
+    with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         gates.open(3)
         assert screen.end() == 130
         with VectorIndex("n.q3e") as index:
@@ -200,10 +187,7 @@ def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
 
 
 def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
-    with on_screen(gated(*INDEX), 160, 30, gates.environment) as screen:
-        gates.wait_for(3)
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
+    with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
         with VectorIndex("n.q3e") as index:
@@ -212,7 +196,7 @@ def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
 
 def test_ctrl_c_is_how_watching_ends(notes, gates):
     gates.open("all")
-    with on_screen(gated(*INDEX, "--watch"), 160, 30, gates.environment) as screen:
+    with gates.on_screen(*INDEX, "--watch") as screen:
         screen.wait_for("watching for changes; Ctrl-C ends")
         screen.press(CTRL_C)
         assert screen.end() == 0
@@ -221,28 +205,18 @@ def test_ctrl_c_is_how_watching_ends(notes, gates):
 
 
 def test_a_rebuilding_says_what_is_kept_and_goes_on(notes, gates):
-    gates.open("all")
-    environment = os.environ | gates.environment
-    subprocess.run(gated(*INDEX), check=True, env=environment, stderr=subprocess.DEVNULL)
     write(Path.cwd(), {f"notes/{number:03}.txt": f"more{number:03}" for number in range(40)})
-    subprocess.run(gated(*INDEX), check=True, env=environment, stderr=subprocess.DEVNULL)
-    gates.close("all")
+    gates.run(*INDEX)
     rebuild = ("index", "rebuild", "--db", "n.q3e", "-m", "demo", "-d", "64", "--no-cache")
-    environment = gates.environment | {"DIGEST": "another model"}
-    for number in range(1, 9):  # a window of 64 chunks, eight to a batch
-        gates.open(number)
+    another = {"DIGEST": "another model"}
+    gates.open(*range(1, 9))  # a window of 64 chunks, eight to a batch
     gates.forget()
-    with on_screen(gated(*rebuild), 160, 30, environment) as screen:
-        gates.wait_for(9)
-        screen.wait_for("64 of 100 chunks")
-        screen.press(CTRL_C)
-        screen.wait_for(FINISHING)
+    with interrupted(gates, *rebuild, gate=9, shows="64 of 100 chunks", more=another) as screen:
         gates.open(9)
         assert screen.end() == 130
         command = f"q3e-local {' '.join(rebuild)}"
         assert screen.lines[1:] == [f"Interrupted: 64 of 100 chunks are done and kept; go on with: {command}"]
     gates.close(1)
-    with on_screen(gated(*rebuild), 160, 30, environment) as screen:
+    with gates.on_screen(*rebuild, columns=160, more=another) as screen:
         screen.wait_for("64 of 100 chunks")
-        gates.open("all")
-        assert screen.end() == 0
+        gates.finish(screen)

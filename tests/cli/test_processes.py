@@ -1,4 +1,4 @@
-"""`q3e-local embed` as a real process: Ctrl-C, kill, pipes that close, terminals, closed streams, memory."""
+"""`q3e-local embed` as a real process: Ctrl-C, kill, pipes that close, closed streams, memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import contextlib
 import errno
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,8 @@ from q3e_local.cli.stopping import stopping_cleanly, uninterrupted
 
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGHUP and no terminals of POSIX", allow_module_level=True)
+
+from screen import wait_until  # it imports what Windows lacks
 
 N_MANY = 200_000
 
@@ -49,13 +49,6 @@ def started(arguments: list[str], **streams: object) -> Iterator[subprocess.Pope
             process.wait(30)
     finally:
         process.kill()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.005)
 
 
 def size(path: str) -> int:
@@ -177,7 +170,7 @@ def test_an_interrupt_waits_until_the_record_is_written(number):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with stopping_cleanly(), uninterrupted():
@@ -243,17 +236,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(form, many):
     assert (process.returncode, said) == (0, b"")
 
 
-@pytest.mark.parametrize("form", ["npy", "jsonl"])
-def test_a_reader_that_reads_nothing_is_no_error(form, tmp_path):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "-m", "demo", "--lines", "a.txt", "-q", "--format", "npy"],
+        ["embed", "-m", "demo", "--lines", "a.txt", "-q", "--format", "jsonl"],
+        ["embed", "--help"], ["--help"], ["list", "--json"],
+    ],
+)  # fmt: skip
+def test_a_reader_that_reads_nothing_is_no_error(arguments, tmp_path):
     write(tmp_path, {"a.txt": "one\n" * 500})
-    with started(command("--lines", "a.txt", "-q", "--format", form), stdout=subprocess.PIPE) as process:
-        process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
-
-
-@pytest.mark.parametrize("arguments", [["embed", "--help"], ["--help"], ["list", "--json"]])
-def test_help_into_a_pipe_that_closes(arguments):
     with started([*PROGRAM, *arguments], stdout=subprocess.PIPE) as process:
         process.stdout.close()
         said = process.stderr.read()
@@ -335,76 +327,6 @@ def test_streams_that_are_closed(redirection, arguments, code, said):
     line = f"{' '.join(command())} {arguments} {redirection}"
     got = subprocess.run(line, shell=True, capture_output=True, check=False)
     assert (got.returncode, got.stdout, got.stderr.decode()) == (code, b"", said)
-
-
-# Terminals.
-
-
-def on_a_terminal(arguments: list[str], stdout_too: bool = True) -> tuple[int, str, bytes]:
-    """Exit code, what the terminal showed, and what a pipe got where stdout is one. 100 columns, stdin open."""
-    import pty
-    import termios
-
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 100))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    process = subprocess.Popen(
-        arguments, stdin=theirs, stdout=theirs if stdout_too else subprocess.PIPE, stderr=theirs,
-        env=environment | {"TERM": "xterm"},
-    )  # fmt: skip
-    os.close(theirs)
-    shown, piped = b"", b""
-    with process:
-        sources = [ours] + ([] if stdout_too else [process.stdout.fileno()])
-        while sources:
-            for source in select.select(sources, [], [])[0]:
-                try:
-                    part = os.read(source, 1 << 16)
-                except OSError:  # Linux's way to say that nobody has the terminal open
-                    part = b""
-                if not part:
-                    sources.remove(source)
-                elif source == ours:
-                    shown += part
-                else:
-                    piped += part
-    os.close(ours)
-    return process.returncode, shown.decode("utf-8"), piped
-
-
-def test_on_a_terminal_it_is_a_table(tmp_path):
-    write(tmp_path, {"a.txt": "第三季度预算\nshort"})
-    code, shown, _ = on_a_terminal(command("--lines", "a.txt", "-q"))
-    assert code == 0
-    header, first, second = shown.splitlines()
-    assert header.split()[:2] == ["id", "text"]
-    assert "第三季度预算" in first
-    assert second.startswith("a.txt:2 ")
-
-
-@pytest.mark.parametrize("form", ["npy", "parquet"])
-def test_binary_formats_are_kept_from_a_terminal(form):
-    code, shown, _ = on_a_terminal(command("--text", "one", "--format", form))
-    assert code == 2
-    assert shown == f"Error: {form} is binary and would spoil the terminal; write it with -o FILE, or pipe it\r\n"
-
-
-def test_nothing_to_embed_on_a_terminal():
-    code, shown, _ = on_a_terminal(command())
-    assert code == 2
-    assert shown == "Error: nothing to embed: name files or folders, give --text, or pipe text in\r\n"
-
-
-def test_progress_is_shown_beside_the_data_and_wiped_away(tmp_path):
-    write(tmp_path, {"a.txt": "some words\n" * 600})
-    code, shown, piped = on_a_terminal(command("--lines", "a.txt", "-d", 32), stdout_too=False)
-    assert code == 0
-    assert " tokens/s" in shown
-    assert "texts, " in shown
-    assert "600 texts, " in shown.splitlines()[-2]
-    assert len(records(piped)) == 600
-    code, shown, piped = on_a_terminal(command("--text", "one", "-q"), stdout_too=False)
-    assert (code, shown) == (0, "")
 
 
 # Memory.

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from q3e_local.cli.plain_characters import ERRORS, register
 from q3e_local.cli.progress import Meter, Pace, laid_out
 from q3e_local.cli.texts import Layout, check, find
-from q3e_local.wording.counts import counted, counted_of, duration, size, size_of
+from q3e_local.wording.counts import counted_of, duration, size, size_of
 
 
 class Clock:
@@ -98,7 +98,6 @@ def test_a_line_is_never_wider_than_the_terminal(width):
 
 
 def test_numbers_for_people():
-    assert (counted(0, "text"), counted(1, "text"), counted(2000, "text")) == ("0 texts", "1 text", "2,000 texts")
     assert (counted_of(0, 1, "file"), counted_of(5, None, "file")) == ("0 of 1 file", "5 files")
     assert (size(2_497_000_000), size_of(5e8, 25e8)) == ("2.50 GB", "0.50 of 2.50 GB")
     assert [duration(seconds) for seconds in (0, 9.4, 65, 3723)] == ["0:00", "0:09", "1:05", "1:02:03"]

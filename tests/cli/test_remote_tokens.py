@@ -67,7 +67,7 @@ def test_a_word_is_asked_for_once_and_as_many_at_once_as_the_server_takes(asked:
 
 
 def test_requests_are_bounded_by_their_size_too(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_REQUEST_BYTES", 100)
+    monkeypatch.setattr(tokens, "_REQUEST_BYTES", 100)  # 256 kB of words would take long to count
     counts = TokenCounts(asked, (), 2048)
     texts = ["x" * 70, "y" * 70, "z" * 70, "w"]
     assert counts.count(texts) == demo().count_tokens(texts)
@@ -75,12 +75,12 @@ def test_requests_are_bounded_by_their_size_too(asked: Asked, monkeypatch: pytes
 
 
 def test_what_is_remembered_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_KNOWN_CHARACTERS", 100)
+    monkeypatch.setattr(tokens, "_KNOWN_CHARACTERS", 100)  # two million would take long to count
     counts = TokenCounts(asked, (), 2048)
     texts = [f"{word} {word} again" for word in map(str, range(1000))]
     for text in texts:
         assert counts.count([text]) == demo().count_tokens([text])
-    assert len(counts._known) < 100
+    assert len(counts._known) < 100  # what is remembered shows in memory alone
 
 
 def test_a_stretch_without_a_place_to_part_at_is_not_asked_for_until_it_is_counted(
@@ -109,7 +109,7 @@ def test_a_document_is_cut_into_the_same_chunks_for_a_few_requests(
 def test_words_that_another_thread_forgets_meanwhile_are_counted_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tokens, "_KNOWN_CHARACTERS", 0)
+    monkeypatch.setattr(tokens, "_KNOWN_CHARACTERS", 0)  # each look forgets all words
 
     def ask(texts: list[str]) -> list[int]:
         if "these" in texts:

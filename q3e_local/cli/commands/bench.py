@@ -10,7 +10,6 @@ import click
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.computing.loading import in_use, load, locate
 from q3e_local.cli.computing.model_options import model_option, offline_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_json: bool, quiet: bool) -> int:
+def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_json: bool, quiet: bool) -> None:
     """Measure how fast a model is on this machine.
 
     Texts of about 16, 128 and 2,048 tokens, one at a time and many in a call: tokens and texts a second, how long a
@@ -53,13 +52,12 @@ def bench(model: str, seconds: float, engine: EngineOptions, offline: bool, as_j
                         say(f"{cell.size} texts, {cell.mode}: {cell.tokens_per_s:,.0f} tokens/s")
             is_whole = True
         finally:
-            # Ctrl-C too: what was measured is good for what it says.
+            # After Ctrl-C too: each cell is right by itself.
             if as_json:
                 results = [asdict(cell) for cell in cells]
                 print_json({**facts, "seconds": seconds, "complete": is_whole, "cells": results})
             else:
                 _print(facts, cells)
-    return DONE
 
 
 def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
@@ -69,16 +67,15 @@ def _print(facts: dict[str, Any], cells: list[Cell]) -> None:
         f"{machine['cpu']}, {machine['cores']} cores, {settings['n_threads']} threads, "
         f"q3e-local {versions['q3e-local']}, llama-cpp-python {versions['llama-cpp-python']}"
     )
-    if kernels := facts["kernels"]:
-        click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
+    kernels = facts["kernels"]
+    click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
     # Long headings take two lines, so that a terminal of 80 columns has room for all figures.
     headings = ["texts", "tokens", "in a\ncall", "tokens/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "peak\nmemory"]
     print_boxed(headings, map(_row, cells), n_left=1, padding=(0, 0, 0, 1))
-    if kernels:
-        taken = [sum(getattr(cell.kernels, kind) for cell in cells) for kind in ("products", "attentions")]
-        click.echo("our kernels computed {:,} matrix products and {:,} attentions of it".format(*taken))
-        for hint in kernels["faster"]:
-            click.echo(f"for more speed, {hint}")
+    taken = [sum(getattr(cell.kernels, kind) for cell in cells) for kind in ("products", "attentions")]
+    click.echo("our kernels computed {:,} matrix products and {:,} attentions of it".format(*taken))
+    for hint in kernels["faster"]:
+        click.echo(f"for more speed, {hint}")
 
 
 def _row(cell: Cell) -> list[str]:

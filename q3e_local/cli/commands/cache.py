@@ -1,4 +1,4 @@
-"""`q3e-local cache`: how many vectors are kept of what, and forgetting them."""
+"""`q3e-local cache`: show how many vectors of which model are kept, and forget them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from q3e_local.models.names import resolve
 from q3e_local.space import is_of
 from q3e_local.wording.counts import counted, size
 
-_OF_REMOVED = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
+_HOW_ELSE = "vectors of a model that was removed can be named by --space, as q3e-local cache stats shows it"
 
 
 @click.group()
@@ -41,11 +41,11 @@ def stats(as_json: bool) -> int:
     kept = _open()
     if kept is None:
         return DONE
-    found = kept.stats()
+    stored = kept.stats()
     kept.close()
-    if found is None:
+    if stored is None:
         return FAILED
-    names = _names(found)
+    names = _names(stored)
     if as_json:
         spaces = [
             {
@@ -54,16 +54,16 @@ def stats(as_json: bool) -> int:
                 "vectors": entry.n_vectors,
                 "size_bytes": entry.n_bytes,
             }
-            for entry in found.spaces
+            for entry in stored.spaces
         ]
-        facts = {"where": found.where, "vectors": found.n_vectors, "size_bytes": found.n_bytes}
-        facts |= {"limit_bytes": found.limit_bytes, "spaces": spaces}
+        facts = {"where": stored.where, "vectors": stored.n_vectors, "size_bytes": stored.n_bytes}
+        facts |= {"limit_bytes": stored.limit_bytes, "spaces": spaces}
         print_json(facts)
         return DONE
-    limit = "" if found.limit_bytes is None else f" of at most {size(found.limit_bytes)}"
-    click.echo(f"{found.where}: {counted(found.n_vectors, 'vector')}, {size(found.n_bytes)}{limit}")
-    if found.spaces:
-        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in found.spaces]
+    limit = "" if stored.limit_bytes is None else f" of at most {size(stored.limit_bytes)}"
+    click.echo(f"{stored.where}: {counted(stored.n_vectors, 'vector')}, {size(stored.n_bytes)}{limit}")
+    if stored.spaces:
+        rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in stored.spaces]
         print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
     return DONE
 
@@ -81,14 +81,14 @@ def stats(as_json: bool) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     """Forget vectors: all of them, or those of a model or a space."""
-    is_meant = _meant(model, spaces)
+    is_meant = _condition(model, spaces)
     kept = _open()
     if kept is None:
         return DONE
-    found = kept.stats()
-    if found is None:
+    stored = kept.stats()
+    if stored is None:
         return FAILED
-    n_vectors = sum(entry.n_vectors for entry in found.spaces if is_meant is None or is_meant(entry.space))
+    n_vectors = sum(entry.n_vectors for entry in stored.spaces if is_meant is None or is_meant(entry.space))
     if n_vectors and not is_sure(
         f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
     ):
@@ -108,8 +108,8 @@ def _open() -> VectorCache | None:
     return kept
 
 
-def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
-    """What says whether a space is to be forgotten; None: every space is. Raises ModelError."""
+def _condition(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """Is called with a space, and says whether to forget it; None: forget every space. Raises ModelError."""
     if model is None and not spaces:
         return None
     digest = None if model is None else _digest(model)
@@ -117,24 +117,22 @@ def _meant(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] 
 
 
 def _digest(model: str) -> str:
-    """The fingerprint of a model's file. Raises ModelError, which says how to do without the file."""
+    """The fingerprint of a model's file. Raises ModelError, which says how to go on without the file."""
     try:
         return inspect(resolve(model).located.path).digest
-    except UnknownModelError as error:
-        raise UnknownModelError(f"{error}; {_OF_REMOVED}") from None
     except ModelNotHereError:
-        raise ModelNotHereError(f"{model} is not on this machine; {_OF_REMOVED}") from None
-    except ModelFileError as error:
-        raise ModelFileError(f"{error}; {_OF_REMOVED}") from None
+        raise ModelNotHereError(f"{model} is not on this machine; {_HOW_ELSE}") from None
+    except (UnknownModelError, ModelFileError) as error:
+        raise type(error)(f"{error}; {_HOW_ELSE}") from None
 
 
-def _names(found: CacheStats) -> dict[str, str]:
-    """The name of each space's model, as far as it is on this machine."""
-    names = dict.fromkeys((entry.space for entry in found.spaces), "")
+def _names(stored: CacheStats) -> dict[str, str]:
+    """The name of each space's model; empty for a model that is not on this machine."""
+    names = dict.fromkeys((entry.space for entry in stored.spaces), "")
     for model in installed.installed() if names else []:
         try:
             digest = inspect(model.path).digest
-        except ModelError:  # `list` and `verify` say what is wrong with it
+        except ModelError:  # `verify` says what is wrong with the file
             continue
         names |= {space: model.name for space in names if is_of(space, digest)}
     return names

@@ -1,7 +1,7 @@
 """`q3e-local completion SHELL`: the script by which a shell completes commands, options, models and indexes.
 
-click has the scripts of zsh, fish and PowerShell, and finds what may stand at a place. bash has a script here, since
-bash takes `qwen3-embedding:4b` for three words.
+click has the scripts for zsh, fish and PowerShell, and finds what may stand at a place. The script for bash is here,
+because bash takes `qwen3-embedding:4b` for three words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from click.shell_completion import (
 )
 
 from q3e_local.cli.candidates import COMPLETE_VARIABLE
-from q3e_local.cli.exit_codes import DONE
 
 # macOS has bash 3.2: no compopt, no `complete -o nosort`.
 _BASH = """\
@@ -43,18 +42,19 @@ complete -o nosort -F %(complete_func)s %(prog_name)s 2>/dev/null ||
 
 
 class _WithOption(ShellComplete):
-    """click answers `--model=qw` with `qwen3-embedding:4b`, which a shell would put in the place of both."""
+    """Answers `--model=qw` with `--model=qwen3-embedding:4b`: click's bare value would replace the option too."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         option, is_given, _ = incomplete.partition("=")
-        found = super().get_completions(args, incomplete)
+        items = super().get_completions(args, incomplete)
         if not (is_given and option.startswith("--")):
-            return found
-        return [CompletionItem(f"{option}={one.value}", one.type, one.help) for one in found if one.type == "plain"]
+            return items
+        values = [item for item in items if item.type == "plain"]
+        return [CompletionItem(f"{option}={item.value}", item.type, item.help) for item in values]
 
 
 class Bash(_WithOption, BashComplete):
-    """Values are answered without what stands before the part that bash takes for the last word."""
+    """Leaves out of a value what bash takes for the words before its last one."""
 
     source_template = _BASH
 
@@ -74,30 +74,23 @@ class Bash(_WithOption, BashComplete):
         return f"{item.type},{str(item.value).removeprefix(self._before_last)}"
 
 
-class Zsh(_WithOption, ZshComplete):
-    """click's."""
-
-
-class Fish(_WithOption, FishComplete):
-    """click's."""
-
-
-class PowerShell(_WithOption, PowerShellComplete):
-    """click's."""
-
-
-SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": Fish, "powershell": PowerShell}
+SHELLS: dict[str, type[ShellComplete]] = {
+    "bash": Bash,
+    "zsh": type("Zsh", (_WithOption, ZshComplete), {}),
+    "fish": type("Fish", (_WithOption, FishComplete), {}),
+    "powershell": type("PowerShell", (_WithOption, PowerShellComplete), {}),
+}
 
 
 def register() -> None:
-    """Have click answer the shells by these."""
+    """Have click answer the shells with the classes of this module."""
     for name, shell in SHELLS.items():
         add_completion_class(shell, name)
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(list(SHELLS)))
-def completion(shell: str) -> int:
+def completion(shell: str) -> None:
     """Print the script by which a shell completes commands, options, models and indexes. Once, in your shell:
 
     \b
@@ -110,4 +103,3 @@ def completion(shell: str) -> int:
     """
     program = click.get_current_context().find_root().command
     click.echo(SHELLS[shell](program, {}, "q3e-local", COMPLETE_VARIABLE).source(), nl=False)
-    return DONE

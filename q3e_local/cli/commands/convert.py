@@ -1,16 +1,18 @@
-"""`q3e-local convert` and `q3e-local quantize`: models out of checkpoints and out of larger models."""
+"""`q3e-local convert` and `q3e-local quantize`: models from checkpoints, and from larger models."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.model_options import quiet_option
-from q3e_local.cli.progress import Bar, bar
+from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.convert import DEFAULT, QUANTIZATIONS
@@ -44,11 +46,9 @@ def convert(
       q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
     """
     with stopping_cleanly():
-        folder = checkpoint_folder(source, offline, quiet)
-    with stopping_cleanly(), bar(quiet) as show:
-        started = time.monotonic()
-        info = convert_checkpoint(folder, output, quantization, name=name, progress=show, force=force)
-        _report(info, quantization, time.monotonic() - started, show, quiet)
+        folder = _checkpoint_folder(source, offline, quiet)
+    make = partial(convert_checkpoint, folder, output, quantization, name=name, force=force)
+    _make(make, quantization, quiet)
 
 
 @click.command()
@@ -63,37 +63,31 @@ def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: 
     \b
       q3e-local quantize Qwen3-Embedding-4B-f16.gguf 4B-Q6_K.gguf q6_k
     """
-    with stopping_cleanly(), bar(quiet) as show:
-        started = time.monotonic()
-        info = quantize_gguf(source, output, quantization, progress=show, force=force)
-        _report(info, quantization, time.monotonic() - started, show, quiet)
+    _make(partial(quantize_gguf, source, output, quantization, force=force), quantization, quiet)
 
 
-def checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
-    """The folder a user means; a repository's is downloaded, at the revision its card pins. Raises DownloadError."""
+def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:
+    """The folder of a checkpoint, or of a download at the revision that a card pins. Raises DownloadError."""
     folder = Path(source).expanduser()
     if folder.exists() or not _REPO_ID.fullmatch(source):
         return folder
     from q3e_local.models.download.hub import fetch_checkpoint
 
-    pinned = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
-    revision = next((one.revision for one in pinned if one.repo.lower() == source.lower()), "main")
-    if not quiet:
-        say(f"Taking {source} at {revision} from the hub, unless it is here")
+    tell = (lambda line: None) if quiet else say
+    checkpoints = (card.checkpoint for card in cards().values() if card.checkpoint is not None)
+    revision = next((pinned.revision for pinned in checkpoints if pinned.repo.lower() == source.lower()), "main")
+    tell(f"Taking {source} at {revision} from the hub, unless it is here")
     with bar(quiet) as show:
-
-        def waited(line: str) -> None:
-            if not quiet:
-                say(line)
-
-        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=waited)
+        return fetch_checkpoint(source, revision, offline=offline, progress=show, on_wait=tell)
 
 
-def _report(info: ModelInfo, quantization: str, seconds: float, show: Bar, quiet: bool) -> None:
-    if quiet:
-        return
-    digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
-    say(
-        f"{info.path}: {info.name}, {quantization.upper()}, {info.size_bytes:,} bytes in {seconds:.0f} s\n"
-        f"sha256 {digest}"
-    )
+def _make(make: Callable[..., ModelInfo], quantization: str, quiet: bool) -> None:
+    """Make a model file with a bar, and say what it is, how long that took, and its checksum."""
+    with stopping_cleanly(), bar(quiet) as show:
+        started = time.monotonic()
+        info = make(progress=show)
+        seconds = time.monotonic() - started
+        if not quiet:
+            digest = sha256(info.path, lambda done: show("checksum", done, info.size_bytes))
+            what = f"{info.name}, {quantization.upper()}, {info.size_bytes:,} bytes"
+            say(f"{info.path}: {what} in {seconds:.0f} s\nsha256 {digest}")

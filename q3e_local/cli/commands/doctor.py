@@ -24,5 +24,5 @@ def doctor(as_json: bool) -> int:
             if finding.advice:
                 click.echo(f"{'':<16} -> {finding.advice}")
     if as_json:
-        print_json([asdict(one) for one in findings])
+        print_json([asdict(finding) for finding in findings])
     return DONE if all(finding.ok for finding in findings) else FAILED

@@ -14,13 +14,11 @@ from q3e_local.cli.commands.embed_run import Run, Tally
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import (
     ModelOptions,
-    cache_option,
     dimensions_option,
+    loading_options,
     max_tokens_option,
     model_option,
-    offline_option,
     quiet_option,
-    server_option,
 )
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
@@ -38,7 +36,7 @@ from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
 
 _SKIPPED_AT_MOST = 100
-_RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
+_RECORDS = {".csv": "--csv COLUMN", ".tsv": "--csv COLUMN", ".jsonl": "--jsonl FIELD", ".ndjson": "--jsonl FIELD"}
 _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 
 
@@ -82,9 +80,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
     help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
 )
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@offline_option
-@cache_option
-@server_option
+@loading_options
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
 @quiet_option
 @as_one(ModelOptions, "options")
@@ -106,9 +102,9 @@ def embed(
       q3e-local embed --csv text reviews.xlsx --keep label,date -o reviews.parquet
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
-    # With --blank zeros or error a blank line is a text that is blank; else --lines passes over it.
+    # With --blank zeros or error a blank line is a blank text; else --lines passes over it.
     layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
-    # Before `settle` follows a link: the link's suffix decides.
+    # The suffix of a link decides, not that of the file behind it, to which `settle` leads.
     form = choose_format(form, None if output == Path("-") else output)
     output = settle(output)
     source = find(names, texts, glob, layout, leave_out=output)
@@ -120,7 +116,7 @@ def embed(
     _hint_at_records(source, layout, quiet)
     tally = Tally()
     n_bytes = source.n_bytes()
-    tell = say if not quiet else _mute
+    tell = (lambda line: None) if quiet else say
     if n_bytes is not None and n_bytes > _LARGE_BYTES and not layout.is_whole:
         tell("checking the records before the model is loaded")
     n_texts = check(source, blank, skip_errors, tell)
@@ -140,9 +136,8 @@ def embed(
             between_batches(output is not None and form in RESUMABLE and not options.server) as batches,
         ):
             try:
-                Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank).go(
-                    source, tell
-                )
+                run = Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank)
+                run.go(source, tell)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_what_is_kept(source, output, form, out)) from None
             except Exception:
@@ -155,7 +150,7 @@ def embed(
 
 
 def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
-    """Say of a run that failed or was interrupted how many texts are kept, and which command continues it."""
+    """How many texts are kept of a run that failed or was interrupted, and which command continues it."""
     n_kept = len(out.done) + out.n_written
     if not n_kept:
         return ""
@@ -170,14 +165,10 @@ def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -
 
 
 def _hint_at_records(source: Source, layout: Layout, quiet: bool) -> None:
-    """Say so where a table or JSON Lines is about to be embedded as one text, which is seldom meant."""
-    if quiet or not layout.is_whole:
-        return
-    for path in source.paths:
-        option = _RECORDS.get(path.suffix.lower()) if path is not None else None
-        if option is not None:
-            say(f"{path} is embedded as one text; for its records give {option}")
-            return
+    """Say so where a table or JSON Lines is embedded as one text, which is seldom meant."""
+    paths = [path for path in source.paths if path is not None and path.suffix.lower() in _RECORDS]
+    if paths and layout.is_whole and not quiet:
+        say(f"{paths[0]} is embedded as one text; for its records give {_RECORDS[paths[0].suffix.lower()]}")
 
 
 def _hint_at_task(request: EmbedRequest, about: About, quiet: bool) -> None:
@@ -207,7 +198,3 @@ def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
             say(f"  {tally.skipped[index]}")
         if len(tally.skipped) > _SKIPPED_AT_MOST:
             say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
-
-
-def _mute(line: str) -> None:
-    """Say nothing: a quiet run takes this for `say`."""

@@ -34,8 +34,8 @@ class Tally:
     n_done_before: int = 0
     n_cached: int = 0
     n_cached_tokens: int = 0
-    cut: list[str] = field(default_factory=list)  # ids of the first of them
     n_cut: int = 0
+    cut: list[str] = field(default_factory=list)  # ids of the first texts that were cut
     n_blank: int = 0
     skipped: dict[int, str] = field(default_factory=dict)  # by index: reading runs ahead of embedding
 
@@ -52,112 +52,107 @@ class Tally:
                 self.cut.append(name)
 
 
+@dataclass
 class Run:
-    """Reads, embeds and writes text by text. Texts that the output has from an earlier run are passed over."""
+    """Reads, embeds and writes text by text. Passes over texts that the output has from an earlier run."""
 
-    def __init__(
-        self,
-        embedder: TextModel,
-        request: EmbedRequest,
-        out: Output,
-        show: Meter,
-        batches: Batches,
-        tally: Tally,
-        *,
-        dim: int,
-        skip: bool,
-        blank: Blank | None,
-    ) -> None:
-        """With `skip`, texts that fail are listed in the tally; `blank` says what becomes of blank ones."""
-        self._embedder, self._request, self._out, self._dim = embedder, request, out, dim
-        self._show, self._batches, self._tally = show, batches, tally
-        self._skip, self._blank = skip, blank
-        self._last_done = max(out.done, default=-1)
-        # Items that are not written yet: the embedder has their texts, or, for an item with a problem, a row of
-        # zeros is due once all items before it are written.
-        self._given: deque[tuple[int, Item]] = deque()
+    embedder: TextModel
+    request: EmbedRequest
+    out: Output
+    show: Meter
+    batches: Batches
+    tally: Tally
+    dim: int
+    skip: bool  # whether texts that fail are listed in the tally, and do not end the run
+    blank: Blank | None  # what becomes of blank texts
+
+    def __post_init__(self) -> None:
+        self._last_done = max(self.out.done, default=-1)
+        # Items that are not written yet: the embedder has their texts, or they have a problem and get a row of zeros
+        # once all items before them are written.
+        self._waiting: deque[tuple[int, Item]] = deque()
         self._is_read = False  # whether the source was read to its end
         self._failure: InputError | None = None
 
     def go(self, source: Source, tell: Tell) -> None:
         """Raises the first error once all texts before it are written, KeyboardInterrupt between two batches."""
-        request = replace(self._request, texts=self._wanted(source, tell))
-        for result in self._embedder.stream(request, self._computed):
-            index, item = self._given.popleft()
+        request = replace(self.request, texts=self._wanted(source, tell))
+        for result in self.embedder.stream(request, self._computed):
+            index, item = self._waiting.popleft()
             if isinstance(result, TextError):
-                if not self._skip:
+                if not self.skip:
                     raise InputError(f"{item.id} {result.message}")
-                self._tally.skipped[index] = f"{item.id} {result.message}"
-                if self._blank == "zeros":
+                self.tally.skipped[index] = f"{item.id} {result.message}"
+                if self.blank == "zeros":
                     self._write_zeros(index, item)
                 else:
-                    self._show.skipped(item.n_bytes)
+                    self.show.skipped(item.n_bytes)
             else:
                 vector, tokens = result.vector, result.prompt_tokens
-                self._out.write(Record(index, item.id, item.text, tokens, result.truncated, vector, item.kept))
-                self._tally.add(item.id, result)
-                self._show.kept(item.n_bytes, tokens, cached=result.cached)
+                self.out.write(Record(index, item.id, item.text, tokens, result.truncated, vector, item.kept))
+                self.tally.add(item.id, result)
+                self.show.kept(item.n_bytes, tokens, cached=result.cached)
             self._write_due_zeros()
         if self._failure is not None:
             raise self._failure
-        if not (self._tally.n_texts or self._tally.n_done_before or self._tally.skipped):
-            why = ": all of them are blank" if self._tally.n_blank else ""
+        if not (self.tally.n_texts or self.tally.n_done_before or self.tally.skipped):
+            why = ": all of them are blank" if self.tally.n_blank else ""
             raise InputError(f"there are no texts in the input{why}")
 
     def _wanted(self, source: Source, tell: Tell) -> Iterator[str]:
-        items = self._batches.reading(source.read(tell))
+        items = self.batches.reading(source.read(tell))
         for index, item in enumerate(items):
-            if index in self._out.done:
-                _check_same(index, item, *self._out.done[index])
-                self._tally.n_done_before += 1
-                self._show.skipped(item.n_bytes)
+            if index in self.out.done:
+                _check_same(index, item, *self.out.done[index])
+                self.tally.n_done_before += 1
+                self.show.skipped(item.n_bytes)
                 continue
-            if self._blank == "zeros" and index < self._last_done:
+            if self.blank == "zeros" and index < self._last_done:
                 raise OutputError(f"the output has no row for {item.id}: it was begun without --blank zeros")
             if item.problem is None:
-                self._given.append((index, item))
+                self._waiting.append((index, item))
                 yield item.text
-            elif self._skip or self._is_excused(item):
+            elif self.skip or self._is_excused(item):
                 self._leave_out(index, item)
             else:
-                has_others = bool(self._tally.n_texts or self._given or self._out.done) or _may_go_on(source, item)
+                has_others = bool(self.tally.n_texts or self._waiting or self.out.done) or _may_go_on(source, item)
                 has_others = has_others or any(other.problem is None for other in items)
                 self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
                 break
         self._is_read = True
 
     def _is_excused(self, item: Item) -> bool:
-        return item.is_blank and self._blank in ("zeros", "skip")
+        return item.is_blank and self.blank in ("zeros", "skip")
 
     def _leave_out(self, index: int, item: Item) -> None:
         if self._is_excused(item):
-            self._tally.n_blank += 1
+            self.tally.n_blank += 1
         else:
-            self._tally.skipped[index] = f"{item.id} {item.problem}"
-        if self._blank == "zeros":
-            self._given.append((index, item))
+            self.tally.skipped[index] = f"{item.id} {item.problem}"
+        if self.blank == "zeros":
+            self._waiting.append((index, item))
             self._write_due_zeros()
         else:
-            self._show.skipped(item.n_bytes)
+            self.show.skipped(item.n_bytes)
 
     def _write_due_zeros(self) -> None:
         """Write the rows of zeros that no text stands before."""
-        while self._given and self._given[0][1].problem is not None:
-            self._write_zeros(*self._given.popleft())
+        while self._waiting and self._waiting[0][1].problem is not None:
+            self._write_zeros(*self._waiting.popleft())
 
     def _write_zeros(self, index: int, item: Item) -> None:
-        zeros = np.zeros(self._dim, np.float32)
-        self._out.write(Record(index, item.id, item.text, 0, False, zeros, item.kept, blank=True))
-        self._show.skipped(item.n_bytes, n_there=1)
+        zeros = np.zeros(self.dim, np.float32)
+        self.out.write(Record(index, item.id, item.text, 0, False, zeros, item.kept, blank=True))
+        self.show.skipped(item.n_bytes, n_there=1)
 
     def _computed(self, n_texts: int, n_tokens: int) -> None:
-        self._show.computed(n_texts, n_tokens)
-        if self._given or not self._is_read:
-            self._batches.check()
+        self.show.computed(n_texts, n_tokens)
+        if self._waiting or not self._is_read:
+            self.batches.check()
 
 
 def _may_go_on(source: Source, item: Item) -> bool:
-    """Whether records may follow that nobody should wait for: a pipe may stay open without end."""
+    """Whether more records may come through a pipe, which nobody should wait for: it may stay open without end."""
     return None in source.paths and not source.layout.is_whole and item.cause != "file"
 
 

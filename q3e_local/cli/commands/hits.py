@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from q3e_local.search.best_sentence import Best
     from q3e_local.search.index import Hit
 
-# Characters of a passage for people: what is longer is shortened around its best sentence.
+# Characters of a passage in text for people: a longer one is shortened around its best sentence.
 _SHOWN = 600
 _BEFORE_BEST = 160
 _WIDTH = 110  # longer lines are hard to read
 _LONG_LINE_BYTES = 60
 _ENDS_CODE = "{}[](),;:\\"
 _GOES_ON = re.compile(r"(?!\d+[.)]\s)\w")
-# What a line must not be broken in: a word, or a character with the marks that close behind it.
+# A piece that no line break may split: a word, or a character with the closing marks after it.
 _UNBROKEN = re.compile(
     r"(?:[\u2e80-\U0003ffff]|[^\s\u2e80-\U0003ffff]+)[，。；：！？、）」』》】”’…«]*[^\S\n]*\n?|\s"  # noqa: RUF001
 )
-_NOTHING = "\0"  # stands in no text that was read
+_NOTHING = "\0"  # a character that no text has
 
 
 def print_records(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
-    """A JSON object a line."""
+    """Print a JSON object a line."""
     from q3e_local.search.hits import as_record
 
     for hit, span in zip(hits, best, strict=True):
@@ -42,9 +42,9 @@ def print_records(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 
 
 def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
-    """For people: rank, score and place, then the passage; without a terminal the best sentence stands in »«.
+    """Print rank, score and place of each hit, then the passage; off a terminal the best sentence stands in »«.
 
-    Where a hit has a lower score than the one after it, each says its places by words and by meaning: the reason.
+    Where a hit has a lower score than the next, each hit also says its ranks by words and by meaning, as the reason.
     """
     from rich.console import Console
     from rich.text import Text
@@ -69,7 +69,7 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 
 
 def _ranks(hit: Hit) -> str:
-    """`words 1st, meaning 4th`: its places in the rankings that were fused."""
+    """The ranks of a hit in the rankings that were fused: `words 1st, meaning 4th`."""
     ranks = {"exact words": hit.letters_rank, "words": hit.words_rank, "meaning": hit.vectors_rank}
     return ", ".join(f"{name} {_ordinal(rank)}" for name, rank in ranks.items() if rank is not None)
 
@@ -80,7 +80,7 @@ def _ordinal(n: int) -> str:
 
 
 def _place(hit: Hit) -> str:
-    """`notes/a.md:12`, `paper.pdf, page 3`, or the id of a text of no file."""
+    """`notes/a.md:12`, `paper.pdf, page 3`, or the id of a text that is from no file."""
     if hit.file is None:
         return visible(hit.id)
     name = visible(from_here(hit.file))
@@ -94,25 +94,17 @@ def _passage(text: str, best: Best | None, is_plain: bool) -> Text:
 
     marked = (best.start, best.end) if best is not None else (0, 0)
     start, end = _window(text, *marked)
-    # The mark may reach out of what is shown.
+    # A part of the mark may lie outside of what is shown.
     first, last = max(start, marked[0]), max(start, min(end, marked[1]))
     opening, closing = ("»", "«") if is_plain and best is not None else ("", "")
     flowing = _flowing(text)
-    parts = (_printable(flowing[a:b]) for a, b in pairwise((start, first, last, end)))
-    before, sentence, after = parts
-    return Text.assemble(
-        "…" if start else "",
-        before,
-        opening,
-        (sentence, "bold yellow"),
-        closing,
-        after,
-        "…" if end < len(text) else "",
-    )
+    before, sentence, after = (_printable(flowing[a:b]) for a, b in pairwise((start, first, last, end)))
+    before, after = ("…" if start else "") + before, after + ("…" if end < len(text) else "")
+    return Text.assemble(before, opening, (sentence, "bold yellow"), closing, after)
 
 
 def _window(text: str, best_start: int, best_end: int) -> tuple[int, int]:
-    """What is shown of a passage: the best sentence and what stands around it."""
+    """Where the shown part of a passage begins and ends: the best sentence, and text around it."""
     if len(text) <= _SHOWN:
         return 0, len(text)
     start = max(0, min(best_start - _BEFORE_BEST, len(text) - _SHOWN))
@@ -121,7 +113,7 @@ def _window(text: str, best_start: int, best_end: int) -> tuple[int, int]:
 
 
 def _breaks(text: str, width: int) -> list[int]:
-    """Where lines of this width begin: between words, or between characters of writing without spaces."""
+    """Where lines of this width begin: between words, or between characters where writing has no spaces."""
     from rich.cells import cell_len
 
     breaks, column = [], 0
@@ -139,9 +131,9 @@ def _breaks(text: str, width: int) -> list[int]:
 
 
 def _flowing(text: str) -> str:
-    """The text with its prose unwrapped, at the same length: it is wrapped anew at the terminal's width.
+    """The text with its prose unwrapped and its length kept, so that it can be wrapped at the terminal's width.
 
-    A line that is long goes on in the next if that begins with a word; code and lists stay as they are.
+    A long line goes on in the next line if that begins with a word; code and lists stay as they are.
     """
     lines = text.split("\n")
     joined = [lines[0]]
@@ -153,6 +145,6 @@ def _flowing(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without what could steer the terminal."""
+    """The text without characters that could steer the terminal."""
     text = text.replace(_NOTHING, "").expandtabs(4)
     return "\n".join(visible(line) for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""`q3e-local index FOLDER...`: folders into an index, and the group of the commands about indexes."""
+"""`q3e-local index FOLDER...`: bring folders into an index; and the group of all commands about indexes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,9 @@ import click
 
 from q3e_local.cli.again import again
 from q3e_local.cli.commands import index_files
-from q3e_local.cli.commands.index_options import (
-    Loaded,
-    advice_for,
-    loading_options,
-    model_of_index,
-    say_waiting,
-    which_index,
-)
+from q3e_local.cli.commands.index_options import Loaded, advice_for, model_of_index, say_waiting, which_index
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
-from q3e_local.cli.computing.model_options import ModelOptions
+from q3e_local.cli.computing.model_options import ModelOptions, loading_options
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.progress import meter
@@ -129,65 +122,58 @@ def folders(
     if not folders:
         raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
     loaded = Loaded(options)
-    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json=as_json, verbose=verbose, quiet=options.quiet)
+    run = _Run(path, folders, globs, chunk_tokens, loaded, as_json, verbose, options.quiet)
     with stopping_cleanly(), advice_for(options.server), loaded:
         return run.watching() if watch else run.once()
 
 
+@dataclass
 class _Run:
     """What is done once, or each time that something changed."""
 
-    def __init__(
-        self,
-        path: Path,
-        folders: tuple[Path, ...],
-        globs: tuple[str, ...],
-        chunk_tokens: int | None,
-        loaded: Loaded,
-        *,
-        as_json: bool,
-        verbose: bool,
-        quiet: bool,
-    ) -> None:
-        self._path, self._folders, self._globs, self._chunk_tokens = path, folders, globs, chunk_tokens
-        self._loaded, self._as_json, self._verbose, self._quiet = loaded, as_json, verbose, quiet
-        self._started = 0.0
-        self._told: set[Skipped] = set()  # files that earlier runs of --watch named
+    path: Path
+    folders: tuple[Path, ...]
+    globs: tuple[str, ...]
+    chunk_tokens: int | None
+    loaded: Loaded
+    as_json: bool
+    verbose: bool
+    quiet: bool
+    named: set[Skipped] = field(default_factory=set)  # files that an earlier run of --watch said it skipped
 
     def once(self, *, is_again: bool = False) -> int:
         """Index, and say what was done; the exit code."""
         from q3e_local.search.indexing.tally import Tally
 
-        tally, self._started = Tally(), time.perf_counter()
+        tally = Tally()
         try:
-            self._index(tally, must_load=self._loaded.is_chosen and not is_again)
+            seconds = self._index(tally, must_load=self.loaded.is_chosen and not is_again)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{_kept(tally)}: {again()}") from None
+            raise KeyboardInterrupt(_kept(tally)) from None
         except Q3EError:
-            if not self._quiet and tally.n_new + tally.n_changed:
-                say(f"{_kept(tally)}: {again()}")
+            if not self.quiet and tally.n_new + tally.n_changed:
+                say(_kept(tally))
             raise
-        seconds = time.perf_counter() - self._started
-        untold = [skipped for skipped in tally.skipped if skipped not in self._told]
-        self._told.update(tally.skipped)
-        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(untold) + len(tally.missing)):
+        skipped = [file for file in tally.skipped if file not in self.named]
+        self.named.update(tally.skipped)
+        if is_again and not (tally.n_new + tally.n_changed + tally.n_removed + len(skipped) + len(tally.missing)):
             return DONE
-        if self._as_json:
+        if self.as_json:
             self._print_json(tally, seconds)
-        if self._quiet:
-            _report_faults(untold, verbose=self._verbose)
+        if self.quiet:
+            self._say_skipped(skipped)
         else:
-            self._report(tally, seconds, untold)
+            self._report(tally, seconds, skipped)
         if tally.missing:
             raise InputError("\n".join(tally.missing))
         return SKIPPED if tally.n_faults else DONE
 
     def watching(self) -> int:
-        """The same each time that something changed, until Ctrl-C, which is the way to end it."""
+        """Index each time that something changed, until Ctrl-C ends it; the exit code."""
         try:
             self._watch()
         except KeyboardInterrupt as error:
-            if not self._quiet:
+            if not self.quiet:
                 say_over(str(error) or "no longer watching")
         return DONE
 
@@ -195,52 +181,43 @@ class _Run:
         from q3e_local.search.indexing.watch import watched
 
         is_again = False
-        for _ in watched(self._folders, files_of(self._path)):
+        for _ in watched(self.folders, files_of(self.path)):
             try:
                 self.once(is_again=is_again)
             except InputError as error:
                 if not is_again:
                     raise
                 say(f"Error: {error}")  # a folder that is gone may come back
-            if not is_again and not self._quiet:
+            if not is_again and not self.quiet:
                 say("watching for changes; Ctrl-C ends")
             is_again = True
 
-    def _index(self, tally: Tally, *, must_load: bool) -> None:
+    def _index(self, tally: Tally, *, must_load: bool) -> float:
+        """Index, and return how many seconds that took, without loading the model."""
         from q3e_local.search.indexing.folders import index_folders
 
         with ExitStack() as stack:
-            embedding = _Embedding(tally, stack, self._quiet)
-
-            def begin(n_files: int, n_bytes: int) -> None:
-                self._started = time.perf_counter()  # without the time to load the model
-                embedding.begin(n_files, n_bytes)
-
+            embedding = _Embedding(tally, stack, self.quiet)
             index_folders(
-                self._path, self._folders, self._loaded, tally, globs=self._globs, chunk_tokens=self._chunk_tokens,
-                must_load=must_load, on_wait=lambda: say_waiting(self._path), on_start=begin,
+                self.path, self.folders, self.loaded, tally, globs=self.globs, chunk_tokens=self.chunk_tokens,
+                must_load=must_load, on_wait=lambda: say_waiting(self.path), on_start=embedding.begin,
                 on_file=embedding.on_file, on_batch=embedding.on_batch, progress=embedding.progress,
             )  # fmt: skip
+            return time.perf_counter() - embedding.began
 
     def _print_json(self, tally: Tally, seconds: float) -> None:
         fields = {name.removeprefix("n_"): value for name, value in asdict(tally).items()}
         skipped = [
             {"file": _utf8(file.path), "reason": file.reason, "expected": file.is_expected} for file in tally.skipped
         ]
-        about = {"index": _utf8(self._path), **fields, "seconds": round(seconds, 3), "skipped": skipped}
-        print_json(about)
+        print_json({"index": _utf8(self.path), **fields, "seconds": round(seconds, 3), "skipped": skipped})
 
     def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
-        counts = {
-            "new": tally.n_new,
-            "changed": tally.n_changed,
-            "unchanged": tally.n_unchanged,
-            "removed": tally.n_removed,
-        }
+        counts = {what: getattr(tally, f"n_{what}") for what in ("new", "changed", "unchanged", "removed")}
         say(f"files: {', '.join(f'{n:,} {what}' for what, n in counts.items() if n) or 'none'}")
         if not (sum(counts.values()) + len(tally.skipped) + len(tally.missing)):
-            patterns = " or ".join(f"--glob {glob!r}" for glob in self._globs)
-            where = ", ".join(visible(from_here(str(folder))) for folder in self._folders)
+            patterns = " or ".join(f"--glob {glob!r}" for glob in self.globs)
+            where = ", ".join(visible(from_here(str(folder))) for folder in self.folders)
             say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
         for note in tally.notes:
             say(note)
@@ -248,27 +225,44 @@ class _Run:
             reused = f" ({tally.n_reused:,} had their vectors)" if tally.n_reused else ""
             rate = f" in {seconds:.1f} s: {tally.n_tokens / seconds:,.0f} tokens/s" if tally.n_tokens else ""
             say(f"chunks: {tally.n_chunks:,}{reused}, {tally.n_tokens:,} tokens{rate}")
-        _report_faults(skipped, verbose=self._verbose)
-        _report_expected(skipped, verbose=self._verbose)
+        self._say_skipped(skipped)
         if tally.n_left_out:
             singular, plural = "file was left out and stays as it was", "files were left out and stay as they were"
             say(counted(tally.n_left_out, singular, plural))
         from q3e_local.search.database import Database
 
-        with Database.open(self._path) as database:
+        with Database.open(self.path) as database:
             facts = database.facts()
         holds = f"{counted(facts.n_files, 'file')}, {counted(facts.n_chunks, 'chunk')}"
-        say(f"{self._path} holds {holds}: {facts.space}, {size(facts.size_bytes)}")
+        say(f"{self.path} holds {holds}: {facts.space}, {size(facts.size_bytes)}")
+
+    def _say_skipped(self, skipped: list[Skipped]) -> None:
+        """Say which files could not be read and why; of files without text say how many, or all with --verbose."""
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        n_expected = 0
+        for file in sorted(skipped, key=lambda file: file.is_expected):
+            if file.is_expected and (self.quiet or not self.verbose):
+                n_expected += 1
+            else:
+                by_reason[file.reason].append(visible(from_here(str(file.path))))
+        for reason, names in by_reason.items():
+            named = names if self.verbose else names[:_NAMED_AT_MOST]
+            more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
+            say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(named)}{more}")
+        if n_expected and not self.quiet:
+            say(f"passed over {counted(n_expected, 'file')} that no text was expected in (--verbose)")
 
 
 class _Embedding:
-    """Files being embedded: shows how far that is, and lets Ctrl-C stop it between two batches."""
+    """The embedding of files: shows how far it is, and lets Ctrl-C stop it between two batches."""
 
     def __init__(self, tally: Tally, stack: ExitStack, quiet: bool) -> None:
         self._tally, self._stack, self._quiet = tally, stack, quiet
         self._n_files = self._n_bytes = self._n_tokens = 0
+        self.began = time.perf_counter()
 
     def begin(self, n_files: int, n_bytes: int) -> None:
+        self.began = time.perf_counter()  # again, once the model is loaded
         self._show = self._stack.enter_context(meter("file", n_files, n_bytes, self._quiet))
         self._batches = self._stack.enter_context(between_batches())
 
@@ -286,35 +280,13 @@ class _Embedding:
 
 
 def _kept(tally: Tally) -> str:
-    """What a run that ended early has stored, up to the command that goes on."""
+    """What a run that ended early has stored, and the command that goes on."""
     n_done = tally.n_new + tally.n_changed
     if not n_done:
-        return "no file is done yet; begin again with"
-    return f"{counted(n_done, 'file is', 'files are')} done and kept; go on with the others by"
-
-
-def _report_faults(skipped: list[Skipped], *, verbose: bool) -> None:
-    _report_skipped([file for file in skipped if not file.is_expected], verbose=verbose)
-
-
-def _report_expected(skipped: list[Skipped], *, verbose: bool) -> None:
-    expected = [file for file in skipped if file.is_expected]
-    if verbose:
-        _report_skipped(expected, verbose=True)
-    elif expected:
-        say(f"passed over {counted(len(expected), 'file')} that no text was expected in (--verbose)")
-
-
-def _report_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for file in skipped:
-        by_reason[file.reason].append(visible(from_here(str(file.path))))
-    for reason, names in by_reason.items():
-        named = names if verbose else names[:_NAMED_AT_MOST]
-        more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
-        say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(named)}{more}")
+        return f"no file is done yet; begin again with: {again()}"
+    return f"{counted(n_done, 'file is', 'files are')} done and kept; go on with the others by: {again()}"
 
 
 def _utf8(path: Path) -> str:
-    """A name for JSON, which has no room for bytes that are no text."""
+    """A path for JSON, with ? in place of bytes that are no text."""
     return str(path).encode("utf-8", "replace").decode("utf-8")

@@ -1,8 +1,9 @@
-"""`q3e-local index list|show|rm|export|rebuild`: what is done with an index as a whole."""
+"""`q3e-local index list|show|rm|export|rebuild`: the commands for an index as a whole."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,34 +14,16 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.again import again
 from q3e_local.cli.asking import is_sure
-from q3e_local.cli.commands.index_options import (
-    Loaded,
-    advice_for,
-    db_option,
-    loading_options,
-    model_of_index,
-    say_waiting,
-)
+from q3e_local.cli.commands.index_options import Loaded, advice_for, db_option, model_of_index, say_waiting
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
-from q3e_local.cli.computing.model_options import ModelOptions, quiet_option
-from q3e_local.cli.exit_codes import DONE
+from q3e_local.cli.computing.model_options import ModelOptions, loading_options, quiet_option
 from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
 from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
-from q3e_local.search.places import (
-    DEFAULT_NAME,
-    SUFFIX,
-    alone,
-    existing,
-    files_of,
-    locate,
-    names,
-    option_of,
-    strays,
-)
+from q3e_local.search import places
 from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
@@ -62,26 +45,24 @@ def _name(name: str | None, option_name: str | None) -> str | None:
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(as_json: bool) -> int:
+def list_(as_json: bool) -> None:
     """List the indexes that have names."""
-    found: list[tuple[str, Facts | str]] = []
-    for name in names():
+    indexes: list[tuple[str, Facts | str]] = []
+    for name in places.names():
         try:
-            found.append((name, _facts(locate(name=name))))
+            indexes.append((name, _facts(places.locate(name=name))))
         except IndexFileError as error:
-            found.append((name, str(error)))
-    for path in strays():
+            indexes.append((name, str(error)))
+    for path in places.strays():
         click.echo(f"{visible(str(path))} is left out: its name is none of an index; open it with --db", err=True)
     if as_json:
-        for name, facts in found:
+        for name, facts in indexes:
             print_json({"name": name, **({"error": facts} if isinstance(facts, str) else _fields(facts))})
-        return DONE
-    if not found:
+    elif indexes:
+        headings = ["name", "files", "chunks", "size", "changed", "model"]
+        print_columns(headings, [_row(name, facts) for name, facts in indexes], right=["size"])
+    else:
         click.echo("there is no index yet; make one with: q3e-local index FOLDER", err=True)
-        return DONE
-    headings = ["name", "files", "chunks", "size", "changed", "model"]
-    print_columns(headings, [_row(name, facts) for name, facts in found], right=["size"])
-    return DONE
 
 
 def _row(name: str, facts: Facts | str) -> list[object]:
@@ -95,16 +76,14 @@ def _row(name: str, facts: Facts | str) -> list[object]:
 @_one_index
 @click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> int:
+def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> None:
     """Show what an index holds, and what made its vectors."""
     from q3e_local.search.database import Database
 
-    with Database.open(existing(db, _name(name, option_name))) as database:
+    with Database.open(places.existing(db, _name(name, option_name))) as database:
         facts = database.facts()
         records = {path: file for path, file in database.files().items() if not file.problem}
-    kinds: dict[str, int] = {}
-    for record in records.values():
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    kinds = Counter(record.kind for record in records.values())
     if as_json:
         fields = {**_fields(facts), "kinds": kinds}
         if with_files:
@@ -113,8 +92,8 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
                 for file in records.values()
             ]
         print_json(fields)
-        return DONE
-    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda each: -each[1]))
+        return
+    of_kinds = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
     lines = {
         "file": f"{facts.path}, {size(facts.size_bytes)}",
         "vectors": str(facts.space),
@@ -129,7 +108,6 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     if with_files:
         rows = [(file.n_chunks, file.n_tokens, from_here(path)) for path, file in sorted(records.items())]
         print_columns(["chunks", "tokens", "file"], rows)
-    return DONE
 
 
 @click.command()
@@ -139,7 +117,7 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     help="Only forget the files of this folder, or this file; may be repeated.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> int:
+def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> None:
     """Delete an index, or forget some files of it. The files themselves stay."""
     name = _name(name, option_name)
     if "" in below:
@@ -147,18 +125,16 @@ def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[
             "--below is empty; give a folder or file, as the index names it: q3e-local index show --files"
         )
     if name is None and db is None and not below:
-        raise OptionError(
-            f"say which index to delete, as in: q3e-local index rm {DEFAULT_NAME}; or what to forget, with --below"
-        )
-    path = existing(db, name)
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)):
+        example = f"q3e-local index rm {places.DEFAULT_NAME}"
+        raise OptionError(f"say which index to delete, as in: {example}; or what to forget, with --below")
+    path = places.existing(db, name)
+    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)):
         if below:
             _forget(path, [Path(folder) for folder in below], yes)
         elif is_sure(f"delete {path} {_with_what(path)}?", yes):
-            for file in files_of(path):
+            for file in places.files_of(path):
                 file.unlink(missing_ok=True)
             click.echo(f"deleted {path}")
-    return DONE
 
 
 def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
@@ -175,11 +151,11 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 
 
 def _with_what(path: Path) -> str:
-    """The chunks that go with a file. A file that cannot be opened is deleted only if its name is an index's."""
+    """What is deleted with an index, for the question. Raises IndexFileError for a file that seems to be no index."""
     try:
         return f"with {counted(_facts(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
-        if path.suffix != SUFFIX or not path.is_file():
+        if path.suffix != places.SUFFIX or not path.is_file():
             raise
         return f"- it cannot be opened: {error} -"
 
@@ -192,12 +168,12 @@ def _with_what(path: Path) -> str:
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @quiet_option
-def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> int:
+def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> None:
     """Write all chunks with their vectors to a file."""
     from q3e_local.search.database import Database
     from q3e_local.search.export import export as write_chunks
 
-    path = existing(db, _name(name, option_name))
+    path = places.existing(db, _name(name, option_name))
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
         written = write_chunks(
@@ -205,7 +181,6 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
         )
     if not quiet:
         say(f"{counted(total, 'chunk')}, {database.space}: {', '.join(map(str, written))}")
-    return DONE
 
 
 @click.command(cls=ModelCommand)
@@ -215,7 +190,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @engine_options
 @quiet_option
 @as_one(ModelOptions, "options")
-def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> int:
+def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> None:
     """Embed all chunks of an index again, with another model or dim.
 
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
@@ -224,15 +199,15 @@ def rebuild(name: str | None, option_name: str | None, db: Path | None, options:
     from q3e_local.search.documents import DOCUMENT_TASK
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
-    path = existing(db, _name(name, option_name))
+    path = places.existing(db, _name(name, option_name))
     loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
-    with stopping_cleanly(), alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
+    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
         facts = _facts(path)
         if not loaded.is_chosen:
             raise OptionError(
                 f"{path} holds {facts.space}; say what it is to hold, as in: "
-                f"q3e-local index rebuild{option_of(path)} -m MODEL, or -d DIM"
+                f"q3e-local index rebuild{places.option_of(path)} -m MODEL, or -d DIM"
             )
         embedder, space = loaded(facts.space)
         with between_batches() as batches:
@@ -256,11 +231,10 @@ def rebuild(name: str | None, option_name: str | None, db: Path | None, options:
         say(f"{path} holds {done.space}")
         if not done.is_compact:
             say(f"the room of the old vectors is not free yet: {done.why_not}")
-    return DONE
 
 
 class _Rebuilding:
-    """Chunks being embedded again: shows how far that is, and lets Ctrl-C stop it between two batches."""
+    """The embedding of chunks again: shows how far it is, and lets Ctrl-C stop it between two batches."""
 
     show: Meter
 
@@ -271,7 +245,7 @@ class _Rebuilding:
         self._is_at_work = False
 
     def progress(self, n_chunks: int, n_total: int) -> None:
-        """So many have their new vectors stored."""
+        """Count the chunks whose new vectors are stored."""
         n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
         n_tokens = self._n_tokens * n_more // self._n_chunks
         if self._is_at_work:

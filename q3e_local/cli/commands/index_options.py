@@ -1,4 +1,4 @@
-"""What the commands about indexes share: the options that say which index and which model, and loading that model."""
+"""What the commands about indexes share: the options for which index and which model, and loading that model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.model_options import ModelOptions, cache_option, offline_option, server_option
+from q3e_local.cli.computing.model_options import ModelOptions
 from q3e_local.cli.option_groups import group
 from q3e_local.cli.terminal import say
 from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
@@ -45,7 +45,6 @@ model_of_index = group(
         help="Numbers in a vector, 32 up to the model's own. [default: as the index has it, or all]",
     ),
 )  # fmt: skip
-loading_options = group(server_option, offline_option, cache_option)
 
 
 def say_waiting(path: Path) -> None:
@@ -65,7 +64,7 @@ def advice_for(server: str | None) -> Iterator[None]:
 
 
 class Loaded(ExitStack):
-    """The model of a command. The first call loads it, the end of the block closes it."""
+    """The model of a command: the first call loads it, the end of the block closes it."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ class Loaded(ExitStack):
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the user named a model or a dim, which must then be the index's."""
+        """Whether the user gave a model or a dim, which the index must then have."""
         return self._options.model is not None or self._options.dim is not None
 
     def __call__(self, index: IndexSpace | None) -> tuple[TextModel, IndexSpace]:

@@ -11,7 +11,6 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.computing.loading import announce, pull_with_bar
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.show import print_columns, print_facts, print_json
@@ -38,7 +37,7 @@ _CONTEXTS = (512, 2_048, 8_192, 32_768)
 @click.option("--keep", is_flag=True, help="Keep the file that a quantization was made from.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Also copy model, card and checksums here.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None, quiet: bool) -> int:
+def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None, quiet: bool) -> None:
     """Download a model, or make it from a download, and check it.
 
     \b
@@ -50,8 +49,7 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
     """
     card, file = Names().to_pull(name)
     if not (quiet or offline or is_offline()):
-        for line in announce(card, file, source):
-            click.echo(line, err=True)
+        announce(card, file, source)
     with stopping_cleanly():
         model = pull_with_bar(card, file, source, offline, keep, quiet)
     click.echo(f"{model.name} is at {model.path}")
@@ -61,52 +59,47 @@ def pull(name: str, source: Any, offline: bool, keep: bool, folder: Path | None,
         with stopping_cleanly(), bar(quiet) as show:
             target = bundle.export(model, card, folder, lambda done, total: show("copying", done, total))
         click.echo(f"copied to {target}, with {bundle.SUMS}")
-    return DONE
 
 
 @click.command("list")
 @click.option("--all", "with_missing", is_flag=True, help="Also those that can be pulled, and the memory each needs.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
-def list_(with_missing: bool, as_json: bool) -> int:
+def list_(with_missing: bool, as_json: bool) -> None:
     """List the models on this machine, or with --all every model that can be had by its name.
 
     \b
       q3e-local list
       q3e-local list --all
     """
-    found = installed.installed()
+    models = installed.installed()
     if with_missing:
-        _list_all(found, as_json)
+        _list_all(models, as_json)
     elif as_json:
-        print_json([_fields(model) for model in found])
+        print_json([_fields(model) for model in models])
     else:
-        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in found]
+        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in models]
         print_columns(["name", "size", "origin", "path"], rows, right=["size"])
-        n_missing = len(_of_cards().keys() - {model.name for model in found})
+        n_missing = len(_of_cards().keys() - {model.name for model in models})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
         for model in installed.gone():
             click.echo(f"{model.name} is gone: {installed.what_is_gone(model)}", err=True)
-    return DONE
 
 
-def _list_all(found: list[Installed], as_json: bool) -> None:
-    """Every model of a card, and others that are here: a line or an object each."""
+def _list_all(models: list[Installed], as_json: bool) -> None:
+    """Print a line or an object for each model that has a card or is here."""
     from q3e_local import machine
     from q3e_local.models import fitting
 
-    here, usable = {model.name: model for model in found}, machine.usable_memory()
+    here, usable = {model.name: model for model in models}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
         model = here.pop(name, None)
         size_bytes = file.size_bytes if model is None else model.size_bytes
         memory = fitting.needed_bytes(card, size_bytes)
-        about = (
-            {"name": name, "size_bytes": size_bytes, "origin": None, "path": None}
-            if model is None
-            else _fields(model)
-        )
+        about: dict[str, Any] = {"name": name, "size_bytes": size_bytes, "origin": None, "path": None}
+        about |= {} if model is None else _fields(model)
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
     rows += [{**_fields(model), "memory_bytes": None, "fits": None, "description": None} for model in here.values()]
     if as_json:
@@ -138,7 +131,7 @@ def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
 @click.command()
 @click.argument("name", shell_complete=candidates.model_or_file)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str, as_json: bool) -> int:
+def show(name: str, as_json: bool) -> None:
     """Show what a model's file says, what was checked, and the memory it needs."""
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.embedding.request import DIM_MIN
@@ -148,23 +141,23 @@ def show(name: str, as_json: bool) -> int:
     from q3e_local.models import names
 
     named, config = names.resolve(name), EngineConfig()
-    found = named.located
-    info = inspect(found.path)
+    located = named.located
+    info = inspect(located.path)
     chosen = kept.planned(info.digest, config)
-    recorded = installed.recorded(found.name)
+    recorded = installed.recorded(located.name)
     checked = "header"
-    if recorded is not None and recorded.path == found.path and recorded.sha256:
+    if recorded is not None and recorded.path == located.path and recorded.sha256:
         checked = f"header, SHA-256 {recorded.sha256}"
     memory = {
         n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
         for n_ctx in _CONTEXTS
         if n_ctx <= info.n_ctx_train
     }
-    card = found.card
+    card = located.card
     facts: dict[str, Any] = {
-        "name": found.name,
+        "name": located.name,
         "title": info.name,
-        "path": str(found.path),
+        "path": str(located.path),
         "size_bytes": info.size_bytes,
         "quantization": info.quantization,
         "parameters": card.sizes.parameters if card else None,
@@ -175,7 +168,7 @@ def show(name: str, as_json: bool) -> int:
         "n_ctx": info.n_ctx_train,
         "pooling": "last",
         "end_token": info.eos_id,
-        "query_prompt": found.prompts.query,
+        "query_prompt": located.prompts.query,
         "under_this_name": asdict(named.defaults),
         "digest": info.digest,
         "checked": checked,
@@ -183,12 +176,12 @@ def show(name: str, as_json: bool) -> int:
     }
     if as_json:
         print_json(facts)
-        return DONE
+        return
     lines = {
-        "name": found.name,
+        "name": located.name,
         "under this name": _meaning(named.defaults),
         "title": info.name,
-        "path": str(found.path),
+        "path": str(located.path),
         "size": size(info.size_bytes),
         "quantization": info.quantization,
         "parameters": f"{card.sizes.parameters:,}" if card else None,
@@ -198,36 +191,33 @@ def show(name: str, as_json: bool) -> int:
         "vocabulary": f"{info.n_vocab:,} tokens",
         "context": f"{info.n_ctx_train:,} tokens",
         "pooling": f"last token, {info.eos_id} {END_TEXT}",
-        "query prompt": found.prompts.query.replace("\n", "\\n"),
-        "instruction": found.prompts.instruction,
+        "query prompt": located.prompts.query.replace("\n", "\\n"),
+        "instruction": located.prompts.instruction,
         "fingerprint": info.digest,
         "checked": checked,
     }
     lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
     print_facts(lines)
-    return DONE
 
 
 @click.command()
 @click.argument("name", shell_complete=candidates.installed_model)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(name: str, yes: bool) -> int:
+def rm(name: str, yes: bool) -> None:
     """Remove a model that was pulled or made here; an imported one is only forgotten."""
-    found = installed.removable(name)
-    is_ours = found.origin in installed.OURS
-    what = f"delete {found.path} ({size(found.size_bytes)})" if is_ours else f"forget it, and leave {found.path}"
-    if not is_sure(f"{found.name}: {what}?", yes):
-        return DONE
-    installed.remove(found.name)
-    click.echo(f"removed {found.name}" if is_ours else f"forgot {found.name}; its file stays: {found.path}")
-    return DONE
+    model = installed.removable(name)
+    is_ours = model.origin in installed.OURS
+    what = f"delete {model.path} ({size(model.size_bytes)})" if is_ours else f"forget it, and leave {model.path}"
+    if is_sure(f"{model.name}: {what}?", yes):
+        installed.remove(model.name)
+        click.echo(f"removed {model.name}" if is_ours else f"forgot {model.name}; its file stays: {model.path}")
 
 
 @click.command("import")
 @click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False, shell_complete=candidates.file)
 @click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def import_(what: str | None, name: str | None, quiet: bool) -> int:
+def import_(what: str | None, name: str | None, quiet: bool) -> None:
     """Take a model that is on this machine already, without a second copy.
 
     Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
@@ -236,19 +226,16 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
     from q3e_local.models import bundle, other_programs
 
     if what is None:
-        found = other_programs.models_elsewhere()
-        if not found:
+        others = other_programs.models_elsewhere()
+        if not others:
             click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
-        for other in found:
+        for other in others:
             click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
-        if found:
+        if others:
             click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
-        return DONE
-    path = (
-        other_programs.ollama_file(what.removeprefix("ollama:"))
-        if what.startswith("ollama:")
-        else Path(what).expanduser()
-    )
+        return
+    of_ollama = what.startswith("ollama:")
+    path = other_programs.ollama_file(what.removeprefix("ollama:")) if of_ollama else Path(what).expanduser()
     with stopping_cleanly(), bar(quiet) as show:
         if path.is_dir():
             if name is not None:
@@ -260,7 +247,6 @@ def import_(what: str | None, name: str | None, quiet: bool) -> int:
     for model in taken:
         click.echo(f"{model.name} is at {model.path}")
         click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)
-    return DONE
 
 
 def _meaning(defaults: Defaults) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,8 @@ from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelNotHereError
 from q3e_local.wording.counts import size
 
-_PATIENCE_S = 300.0  # with a model at work
-_FOREVER_S = 10 * 365 * 86_400  # Ollama says so with a date 292 years ahead
+_PATIENCE_S = 300.0  # with a model that computes
+_FOREVER_S = 10 * 365 * 86_400  # Ollama's date for it is 292 years ahead
 _SERVER = click.option(
     "--server", metavar="URL", help="[env: Q3E_SERVER, OLLAMA_HOST] [default: http://127.0.0.1:11434]"
 )
@@ -24,16 +25,16 @@ _SERVER = click.option(
 @click.command()
 @_SERVER
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
-def ps(server: str | None, as_json: bool) -> int:
+def ps(server: str | None, as_json: bool) -> None:
     """List the models that a running server has loaded."""
-    found = _ask(server, "GET", "/api/ps")["models"]
+    models = _ask(server, "GET", "/api/ps")["models"]
     if as_json:
-        print_json(found)
-        return DONE
-    if not found:
+        print_json(models)
+        return
+    if not models:
         click.echo("no model is loaded", err=True)
-        return DONE
-    kernels = [model.get("kernels", {}) for model in found]  # empty where it is Ollama that answers
+        return
+    kernels = [model.get("kernels", {}) for model in models]  # empty where Ollama answers
     rows = [
         (
             model["name"],
@@ -43,31 +44,30 @@ def ps(server: str | None, as_json: bool) -> int:
             model.get("context_length", 0),
             _until(model.get("expires_at")),
         )
-        for model, of_model in zip(found, kernels, strict=True)
+        for model, of_model in zip(models, kernels, strict=True)
     ]
     print_columns(["name", "size", "processor", "kernels", "context", "until"], rows, right=["size"])
     for hint in dict.fromkeys(hint for of_model in kernels for hint in of_model.get("faster", ())):
         click.echo(f"for more speed, {hint}", err=True)
-    return DONE
 
 
 @click.command()
 @click.argument("name", shell_complete=candidates.installed_model)
 @_SERVER
 def stop(name: str, server: str | None) -> int:
-    """Unload a model from a running server. It finishes what it is at first, and the server goes on."""
+    """Unload a model from a running server. It finishes its work first, and the server goes on."""
     from q3e_local.cli.computing.remote.connection import ServerRefusedError
 
     until, is_waiting = time.monotonic() + _PATIENCE_S, False
     while True:
         try:
-            found = _ask(server, "POST", "/q3e/stop", {"model": name})
+            answer = _ask(server, "POST", "/q3e/stop", {"model": name})
         except ServerRefusedError as error:
             if error.status != 404:
                 raise
             raise ModelNotHereError(str(error)) from None
-        if found["is_gone"]:
-            click.echo(f"{name} is unloaded" if found["was_loaded"] or is_waiting else f"{name} was not loaded")
+        if answer["is_gone"]:
+            click.echo(f"{name} is unloaded" if answer["was_loaded"] or is_waiting else f"{name} was not loaded")
             return DONE
         if time.monotonic() > until:
             click.echo(f"Error: {name} is still at work; it is unloaded once it has finished", err=True)
@@ -80,15 +80,12 @@ def stop(name: str, server: str | None) -> int:
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
     from q3e_local.cli.computing.remote.connection import Server, server_address
 
-    connection = Server(server_address(server))
-    try:
+    with closing(Server(server_address(server))) as connection:
         return connection.ask(method, path, body)
-    finally:
-        connection.close()
 
 
 def _until(text: Any) -> str:
-    """`in 4 min`, as exact as anyone needs."""
+    """The time until an unloading, such as `in 4 min`."""
     try:
         seconds = (datetime.fromisoformat(str(text)) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""`q3e-local search QUESTION`: what an index has to say to it."""
+"""`q3e-local search QUESTION`: find what an index says about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from q3e_local.cli import candidates
 from q3e_local.cli.commands.index_options import advice_for, which_index
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.prompts import TASKS
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """What search/dates.py takes."""
+    """The date or age that an option gives, as search/dates.py reads it."""
     try:
         return None if value is None else moment(value)
     except OptionError as error:
@@ -58,7 +57,7 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="Only in files changed since: 2026-11-01, 2026, yesterday, or 30min, 12h, 7d, 2w, 3m (months), 1y ago.",
 )  # fmt: skip
 @click.option(
-    "--min-score", type=click.FloatRange(-1, 1), metavar="SCORE", help="Only hits with such a score or a higher one."
+    "--min-score", type=click.FloatRange(-1, 1), metavar="SCORE", help="Only hits with this score or a higher one."
 )
 @click.option("--hybrid", "hybrid", is_flag=True, help="By words and meaning. [default: where words help]")
 @click.option("--vector-only", "vectors", is_flag=True, help="By meaning alone.")
@@ -76,7 +75,7 @@ def search(
     question: tuple[str, ...], db: Path | None, name: str | None, k: int, task: str | None, instruction: str | None,
     path: str | None, since: datetime | None, min_score: float | None, hybrid: bool, vectors: bool, words: bool,
     exact: bool, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
     On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
@@ -104,36 +103,31 @@ def search(
         if mode != "words":
             embedder = _embedder(stack, file, database.space, options)
         index = VectorIndex(database, embedder)
-        found = index.search(
+        result = index.search(
             text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
         )
         if min_score is not None:
-            found = replace(found, hits=tuple(hit for hit in found.hits if hit.score >= min_score))
-        best, how = ([None] * len(found.hits), "") if no_best else _best(text, found, embedder)
+            result = replace(result, hits=tuple(hit for hit in result.hits if hit.score >= min_score))
+        best, how = ([None] * len(result.hits), "") if no_best else _best(text, result, embedder)
         if options.engine.explain:
-            for line in (*found.explained, *([how] if how else [])):
+            for line in (*result.explained, *([how] if how else [])):
                 click.echo(line, err=True)
         to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
         if to_people:
-            print_text(found.hits, best)
+            print_text(result.hits, best)
         else:
-            print_records(found.hits, best)
-        if not found.hits and not options.quiet:
+            print_records(result.hits, best)
+        if not result.hits and not options.quiet:
             _say_nothing_found(len(index), path, since, min_score)
-    return DONE
 
 
 def _mode(hybrid: bool, vectors: bool, words: bool) -> Mode:
-    """How to search. Raises OptionError for two ways at once."""
-    options: dict[Mode, tuple[str, bool]] = {
-        "hybrid": ("--hybrid", hybrid),
-        "vectors": ("--vector-only", vectors),
-        "words": ("--words-only", words),
-    }
-    wanted = [mode for mode, (_, is_wanted) in options.items() if is_wanted]
-    if len(wanted) > 1:
-        raise OptionError(f"{' and '.join(options[mode][0] for mode in wanted)} exclude each other")
-    return wanted[0] if wanted else "auto"
+    """The mode that the options choose. Raises OptionError for two at once."""
+    modes: dict[str, Mode] = {"--hybrid": "hybrid", "--vector-only": "vectors", "--words-only": "words"}
+    chosen = [option for option, is_given in zip(modes, (hybrid, vectors, words), strict=True) if is_given]
+    if len(chosen) > 1:
+        raise OptionError(f"{' and '.join(chosen)} exclude each other")
+    return modes[chosen[0]] if chosen else "auto"
 
 
 def _question(words: tuple[str, ...]) -> str:
@@ -153,7 +147,7 @@ def _question(words: tuple[str, ...]) -> str:
 
 
 def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOptions) -> TextModel:
-    """The index's model, closed with the stack. Nothing is pulled for a question: another model would not do."""
+    """The index's model, closed with the stack. Nothing is pulled: only the model that made the index will do."""
     if not space.digest:
         raise OptionError(
             f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
@@ -172,16 +166,16 @@ def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOpt
         ) from None
 
 
-def _best(question: str, found: Found, embedder: TextModel | None) -> tuple[list[Best | None], str]:
-    """The best sentence of each hit, and how it was found."""
+def _best(question: str, result: Found, embedder: TextModel | None) -> tuple[list[Best | None], str]:
+    """The best sentence of each hit, and a line that says how they were found."""
     from q3e_local.search.best_sentence import by_vectors, by_words
 
-    best = [by_words(question, hit.text) for hit in found.hits]
+    best = [by_words(question, hit.text) for hit in result.hits]
     left = [place for place, sentence in enumerate(best) if sentence is None]
     n_by_words = len(best) - len(left)
-    if left and embedder is not None and found.vector is not None:
-        texts = [found.hits[place].text for place in left]
-        for place, sentence in zip(left, by_vectors(embedder, found.vector, texts), strict=True):
+    if left and embedder is not None and result.vector is not None:
+        texts = [result.hits[place].text for place in left]
+        for place, sentence in zip(left, by_vectors(embedder, result.vector, texts), strict=True):
             best[place] = sentence
     n_by_meaning = sum(best[place] is not None for place in left)
     none = len(left) - n_by_meaning

@@ -1,4 +1,4 @@
-"""`q3e-local serve`: options to settings, and the server's parts joined."""
+"""`q3e-local serve`: turn options into settings, and join the server's parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from q3e_local.errors import OptionError
 if TYPE_CHECKING:
     from q3e_local.server.settings import ServerSettings
 
-# Beside its options, what a server is told by.
+# The variables that have settings of a server.
 SERVER_VARIABLES = (
     "Q3E_HOST", "Q3E_PORT", "Q3E_MODELS", "Q3E_INDEXES", "Q3E_KEEP_ALIVE", "Q3E_MAX_LOADED", "Q3E_API_KEY",
     "Q3E_ORIGINS", "Q3E_MAX_QUEUE", "Q3E_MAX_ITEMS", "Q3E_MAX_BODY_BYTES", "Q3E_UNIX_SOCKET", "Q3E_LOG_FORMAT",
@@ -28,7 +28,7 @@ SERVER_VARIABLES = (
 
 @click.command(cls=ModelCommand)
 @click.option("--host", help="The address to listen on. [env: Q3E_HOST, OLLAMA_HOST] [default: 127.0.0.1]")
-@click.option("--port", type=int, help="0 is any free one. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
+@click.option("--port", type=int, help="0 is any free port. [env: Q3E_PORT, OLLAMA_HOST] [default: 11434]")
 @click.option(
     "-m", "--model", "models", metavar="MODEL", multiple=True, shell_complete=candidates.model_or_file,
     help="Load this model at the start; may be repeated. Others load on first use. [env: Q3E_MODELS]",
@@ -80,7 +80,7 @@ def serve(engine: EngineOptions, **options: Any) -> int:
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.llama.kernels import choice
 
-    choice.wanted()  # raises for what no worker could use
+    choice.wanted()  # raises for kernels that no worker could use
     chosen = replace(chosen_settings(options), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)
     # After everything that can fail quickly.
@@ -95,7 +95,7 @@ def chosen_settings(options: Mapping[str, Any], environ: Mapping[str, str] | Non
     from q3e_local.server.settings import settings
 
     origins = tuple(part.strip() for part in (options["origins"] or "").split(",") if part.strip())
-    # An empty key stays, to be refused: `--api-key "$KEY"` without that variable must not serve everybody.
+    # An empty key stays, and is refused: `--api-key "$KEY"` without that variable must not serve everybody.
     keys = tuple(part.strip() for key in options["api_keys"] for part in key.split(","))
     of_server = {name: value for name, value in options.items() if name not in ENGINE_PARAMETERS}
     lists = {"origins": origins, "api_keys": keys}

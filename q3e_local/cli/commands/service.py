@@ -1,7 +1,7 @@
 """`q3e-local service`: a user service, so that the server starts with the laptop.
 
-Writes one file and changes nothing else: says which command switches the service on, and leaves it to the user. Looks
-at the options as `serve` will, so that the user learns now what is wrong with them, and not at the next log in.
+Writes one file and changes nothing else: says which command switches the service on, and leaves that to the user.
+Checks the options as `serve` will, so that the user learns what is wrong with them now, and not at the next log in.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from q3e_local.files import config_folder, land
 from q3e_local.models import installed
 from q3e_local.wording.address import Address
 
-# What decides where models and settings are; the first two are no paths.
+_PATIENCE_S = 5.0  # with a server that has to say whether it is there
+# Variables that decide where models and settings are; the first two are no paths.
 _KEPT = ("HF_HUB_OFFLINE", "HF_ENDPOINT")
-_PATIENCE_S = 5.0  # with a server that is asked whether it is there
 _KEPT_PATHS = (
     "Q3E_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
 )  # fmt: skip
@@ -49,88 +49,79 @@ def service() -> None:
 
 @service.command("print")
 @click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
-def print_(options: tuple[str, ...]) -> int:
+def print_(options: tuple[str, ...]) -> None:
     """Show the file that install would write."""
-    place, content = units.place(), _content(options)
-    click.echo(f"# {place.path}", err=True)
+    unit, content = units.unit(), _content(options)
+    click.echo(f"# {unit.path}", err=True)
     click.echo(content, nl=False)
-    return DONE
 
 
 @service.command()
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.argument("options", metavar="[-- SERVE-OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
-def install(force: bool, options: tuple[str, ...]) -> int:
+def install(force: bool, options: tuple[str, ...]) -> None:
     """Write the file, and say how to switch it on."""
-    place, content = units.place(), _content(options)
+    unit, content = units.unit(), _content(options)
     try:
-        if place.path.exists() and not force and place.path.read_text(encoding="utf-8") != content:
-            raise OutputError(f"{place.path} exists with other content; replace it with --force")
-        land(place.path, content)
+        if unit.path.exists() and not force and unit.path.read_text(encoding="utf-8") != content:
+            raise OutputError(f"{unit.path} exists with other content; replace it with --force")
+        land(unit.path, content)
     except OSError as error:
-        raise OutputError(f"cannot write {place.path}: {error.strerror}") from None
-    click.echo("\n  ".join((f"wrote {place.path}\nswitch it on with:", *place.enable)))
-    return DONE
+        raise OutputError(f"cannot write {unit.path}: {error.strerror}") from None
+    click.echo("\n  ".join((f"wrote {unit.path}\nswitch it on with:", *unit.enable)))
 
 
 @service.command()
-def uninstall() -> int:
+def uninstall() -> None:
     """Remove the file, and say how to switch a running service off."""
-    place = units.place()
+    unit = units.unit()
     try:
-        place.path.unlink()
+        unit.path.unlink()
     except FileNotFoundError:
-        click.echo(f"there is no {place.path}", err=True)
-        return DONE
+        click.echo(f"there is no {unit.path}", err=True)
+        return
     except OSError as error:
-        raise OutputError(f"cannot remove {place.path}: {error.strerror}") from None
-    click.echo("\n  ".join((f"removed {place.path}\nswitch the running service off with:", *place.disable)))
-    return DONE
+        raise OutputError(f"cannot remove {unit.path}: {error.strerror}") from None
+    click.echo("\n  ".join((f"removed {unit.path}\nswitch the running service off with:", *unit.disable)))
 
 
 @service.command()
 @click.option(
-    "--server",
-    metavar="URL",
-    help="Where the server answers. [default: as the file says, else as for `q3e-local ps`]",
+    "--server", metavar="URL", help="Where the server answers. [default: as in the file, else as for `q3e-local ps`]"
 )
 def status(server: str | None) -> int:
     """Say whether the file is there, whether the service runs, and whether its server answers.
 
     Exits with 0 if the server answers, else with 1.
     """
-    from q3e_local.cli.computing.remote.connection import (
-        Server,
-        ServerRefusedError,
-        ServerUnreachableError,
-        server_address,
-    )
+    from q3e_local.cli.computing.remote import connection
 
-    place = units.place()
+    unit = units.unit()
     try:
-        command = units.command_of(place)
+        command = units.command_of(unit)
     except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"cannot read {place.path}: {error}; write it again: q3e-local service install") from None
+        raise OutputError(f"cannot read {unit.path}: {error}; write it again: q3e-local service install") from None
     missing = "not there; write it with: q3e-local service install"
-    click.echo(f"file     {place.path}: {missing if command is None else 'there'}")
-    click.echo(f"service  {units.state(place)}")
-    connection = Server(server_address(server or _address(command)), answer_s=_PATIENCE_S, patience_s=0)
+    click.echo(f"file     {unit.path}: {missing if command is None else 'there'}")
+    click.echo(f"service  {units.state(unit)}")
+    address = connection.server_address(server or _address(command))
+    running = connection.Server(address, answer_s=_PATIENCE_S, patience_s=0)
     try:
-        health = connection.ask("GET", "/health")
-        loaded = ", ".join(model["name"] for model in health["loaded"]) or "no model is loaded"
-        said, code = f"{connection.name} answers; {loaded}", DONE
-    except ServerRefusedError as error:
+        loaded = running.ask("GET", "/health")["loaded"]
+        said = f"{running.name} answers; {', '.join(model['name'] for model in loaded) or 'no model is loaded'}"
+        code = DONE
+    except connection.ServerRefusedError as error:
         is_loading = error.fields.get("status") == "loading model"
-        said = f"{connection.name} answers; it is loading its models" if is_loading else str(error)
+        said = f"{running.name} answers; it is loading its models" if is_loading else str(error)
         code = DONE if is_loading else FAILED
-    except ServerUnreachableError as error:
+    except connection.ServerUnreachableError as error:
         said, code = str(error), FAILED
     finally:
-        connection.close()
+        running.close()
     click.echo(f"server   {said}")
     if code != DONE and command is not None:
         click.echo("switch it on, and see what it says, with:", err=True)
-        for line in place.enable:
+        for line in unit.enable:
             click.echo(f"  {line}", err=True)
     return code
 
@@ -143,21 +134,21 @@ def _address(command: Sequence[str] | None) -> str | None:
         options = command[command.index("serve") + 1 :]
         chosen = chosen_settings(serve.make_context("q3e-local serve", list(options)).params, {})
     except (Q3EError, click.ClickException):
-        return None  # the server itself refuses them too, and the service manager has its words
+        return None  # the server refuses them too, and the service manager has its log
     if chosen.unix_socket is not None:
         return f"unix:{chosen.unix_socket}"
     return str(Address(host=chosen.host, port=chosen.port))
 
 
 def _content(options: Sequence[str]) -> str:
-    """The file, and on stderr what it does not have."""
+    """The content of the file. Says on stderr which settings it lacks."""
     if any(option.split("=", 1)[0] == "--api-key" for option in options):
         raise OptionError(f"others can read a key in this file; {_how_to_set_a_key()}")
     params = serve.make_context("q3e-local serve", list(options)).params
     from q3e_local.server.local.indexes import Indexes
     from q3e_local.server.served_names import ServedNames
 
-    # As the service will see it: without the variables of this shell.
+    # As the service will see them: without the variables of this shell.
     chosen = chosen_settings(params, {})
     for doubt in (*ServedNames(chosen).check(), *chosen.doubts()):
         click.echo(f"WARNING: {doubt}", err=True)
@@ -169,7 +160,7 @@ def _content(options: Sequence[str]) -> str:
 
 
 def _options(params: dict[str, Any]) -> list[str]:
-    """The options as they stand on the command line, with paths that mean the same from every folder."""
+    """The options as words of a command line, with paths that mean the same from every folder."""
     from q3e_local.server.local.indexes import path_of
 
     written = []
@@ -195,7 +186,7 @@ def _absolute(path: str) -> str:
 
 
 def _settings() -> Path:
-    """Variables for the service alone, which others need not be able to read."""
+    """The file with variables for the service alone, which no other user needs to read."""
     return (config_folder() / "serve.env").absolute()
 
 
@@ -209,7 +200,7 @@ def _how_to_set_a_key() -> str:
 
 
 def _say_what_is_left_out() -> None:
-    """Settings of this shell that the service will not have, and a settings file that others can read."""
+    """Name the settings of this shell that the service will not have, and a settings file that others can read."""
     file = _settings()
     left_out = [name for name in SERVER_VARIABLES if os.environ.get(name) and name != "Q3E_API_KEY"]
     if left_out:

@@ -9,7 +9,6 @@ import click
 
 from q3e_local.cli.computing.loading import locate
 from q3e_local.cli.computing.model_options import model_option, offline_option
-from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> int:
+def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, quiet: bool) -> None:
     """Find the settings a model is fastest with on this machine, and use them from now on.
 
     Measures threads, and then the size of a batch. A setting is changed only where that wins clearly and nearly every
@@ -40,7 +39,8 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     was found before stays. Ctrl-C keeps nothing new.
     """
     if reset:
-        return _reset(model)
+        _reset(model)
+        return
     from q3e_local.checks.tune import tune as measured
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import keep
@@ -53,66 +53,64 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         located = locate(model, offline, quiet)
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            found, place = measured(located.path, seconds, tell)
+            result, place = measured(located.path, seconds, tell)
     digest = inspect(located.path).digest
-    rows = [asdict(row) for row in found.rows]
-    kept, best = None, found.best
-    if found.is_anything:
+    rows = [asdict(row) for row in result.rows]
+    kept, best = None, result.best
+    if result.is_anything:
         try:
-            file, best = keep(digest, place, found.best, rows)
+            file, best = keep(digest, place, result.best, rows)
             kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        about: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
-        result = about | {"best": asdict(found.best), "from_before": _from_before(found, best)}
-        result |= {"rows": rows, "left_out": found.left_out}
-        print_json(result | {"seconds": found.seconds})
+        facts: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
+        facts |= {"best": asdict(result.best), "from_before": _from_before(result, best)}
+        facts |= {"rows": rows, "left_out": result.left_out, "seconds": result.seconds}
+        print_json(facts)
     else:
-        _print(located.name, place, found, best)
-    return DONE
+        _print(located.name, place, result, best)
 
 
-def _reset(model: str) -> int:
+def _reset(model: str) -> None:
     from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
     n_files = forget(inspect(located.path).digest)
-    click.echo(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}", err=True)
-    return DONE
+    say(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}")
 
 
-def _from_before(found: TuneResult, best: Tuned) -> dict[str, Any]:
-    """What is kept although there was no time for it now."""
+def _from_before(result: TuneResult, best: Tuned) -> dict[str, Any]:
+    """The settings that are kept from an earlier run, as this one had no time for them."""
     from q3e_local.llama.settings.defaults import TUNABLE
 
-    values = {name: getattr(best, name) for name in TUNABLE if getattr(found.best, name) is None}
+    values = {name: getattr(best, name) for name in TUNABLE if getattr(result.best, name) is None}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _print(model: str, place: Place, found: TuneResult, best: Tuned) -> None:
+def _print(model: str, place: Place, result: TuneResult, best: Tuned) -> None:
     from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
         f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
     )
-    _print_rows(found.rows)
-    for what in found.left_out:
+    _print_rows(result.rows)
+    for what in result.left_out:
         click.echo(f"left out: {what}")
-    if not found.is_anything:
-        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {found.enough_s} is enough")
+    if not result.is_anything:
+        click.echo(f"nothing new is kept: --seconds is too few, about --seconds {result.enough_s} is enough")
         return
-    values = {name: getattr(found.best, name) for name in TUNABLE}
-    click.echo(f"kept after {found.seconds:.0f} s: {_listed(values)}")
-    if before := _from_before(found, best):
+    values = {name: getattr(result.best, name) for name in TUNABLE}
+    click.echo(f"kept after {result.seconds:.0f} s: {_listed(values)}")
+    if before := _from_before(result, best):
         click.echo(f"kept from before: {_listed(before)}")
 
 
 def _print_rows(rows: list[Row]) -> None:
     sizes = list(dict.fromkeys(size for row in rows for size in row.speeds))
-    # On a terminal of 80 columns a column for it would leave no room for the figures.
+    # In the caption: on a terminal of 80 columns, a column for it would leave no room for the figures.
     ended = [f"{row.setting} {row.value} ends the process here" for row in rows if row.crash]
     cells = [
         [

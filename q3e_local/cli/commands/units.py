@@ -1,7 +1,7 @@
 """The files of a user service: a systemd unit, a launchd agent.
 
-Knows how each of them writes a command and an environment, and who knows the state of the service; nothing of what
-the command does.
+Knows how each of them writes a command and an environment, and which command tells the state of the service; nothing
+of what the service does.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from q3e_local.errors import OptionError
 
 _LABEL = "local.q3e.serve"
 _ANSWER_S = 10.0  # for a service manager
-# Reads the settings before it becomes the server: launchd has nothing of its own for what others must not read.
+# Reads the settings before it becomes the server, since launchd has no place for variables that others must not read.
 _READ_SETTINGS = 'if [ -r "$0" ]; then set -a; . "$0"; set +a; fi; exec "$@"'
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the file goes, which commands switch the service on and off, and which one knows its state."""
+class Unit:
+    """Where the file goes, and the commands that switch the service on and off and tell its state."""
 
     path: Path
     enable: tuple[str, ...]
@@ -33,8 +33,8 @@ class Place:
     state: tuple[str, ...]
 
 
-def place() -> Place:
-    """This system's. Raises OptionError where there is no such thing."""
+def unit() -> Unit:
+    """This system's. Raises OptionError on Windows, which has no user services."""
     if sys.platform == "win32":
         raise OptionError(
             "a user service is not supported on Windows; in the Task Scheduler make a task that runs at log on: "
@@ -43,14 +43,14 @@ def place() -> Place:
     if sys.platform == "darwin":
         path = Path.home() / "Library" / "LaunchAgents" / f"{_LABEL}.plist"
         target = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/$UID"
-        return Place(
+        return Unit(
             path,
             (f"launchctl bootstrap {target} {shlex.quote(str(path))}", f"tail -f {shlex.quote(str(_mac_log()))}"),
             (f"launchctl bootout {target}/{_LABEL}",),
             ("launchctl", "print", f"{target}/{_LABEL}"),
         )
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Place(
+    return Unit(
         config / "systemd" / "user" / "q3e-local.service",
         (
             "systemctl --user daemon-reload",
@@ -72,10 +72,10 @@ def content(command: Sequence[str], environment: Mapping[str, str], settings: Pa
     return _systemd(command, environment, settings)
 
 
-def command_of(place: Place) -> list[str] | None:
-    """The command of the file that is there; None where there is none. Raises OSError or ValueError."""
+def command_of(unit: Unit) -> list[str] | None:
+    """The command in the file; None where there is no file. Raises OSError or ValueError."""
     try:
-        content = place.path.read_bytes()
+        content = unit.path.read_bytes()
     except FileNotFoundError:
         return None
     if sys.platform == "darwin":
@@ -86,19 +86,20 @@ def command_of(place: Place) -> list[str] | None:
     return [part.replace("%%", "%").replace("$$", "$") for part in shlex.split(line.removeprefix("ExecStart="))]
 
 
-def state(place: Place) -> str:
-    """What the service manager says of the service: `active`, `inactive`, `failed`, or why it says nothing."""
+def state(unit: Unit) -> str:
+    """What the service manager says about the service: `active`, `inactive`, `failed`, or why it says nothing."""
     try:
-        asked = subprocess.run(place.state, capture_output=True, text=True, timeout=_ANSWER_S, check=False)  # noqa: S603
+        answer = subprocess.run(unit.state, capture_output=True, text=True, timeout=_ANSWER_S, check=False)  # noqa: S603
     except FileNotFoundError:
-        return f"unknown: there is no {place.state[0]} here"
+        return f"unknown: there is no {unit.state[0]} here"
     except subprocess.TimeoutExpired:
-        return f"unknown: {place.state[0]} does not answer"
+        return f"unknown: {unit.state[0]} does not answer"
     if sys.platform == "darwin":
-        running = "state = running" in asked.stdout
-        return "active" if running else "inactive" if asked.returncode == 0 else "not switched on"
-    said = asked.stdout.strip()
-    return said or f"unknown: {asked.stderr.strip().splitlines()[-1] if asked.stderr.strip() else 'nothing is said'}"
+        running = "state = running" in answer.stdout
+        return "active" if running else "inactive" if answer.returncode == 0 else "not switched on"
+    if answer.stdout.strip():
+        return answer.stdout.strip()
+    return f"unknown: {(answer.stderr.strip() or 'nothing is said').splitlines()[-1]}"
 
 
 def _systemd(command: Sequence[str], environment: Mapping[str, str], settings: Path) -> str:
@@ -109,13 +110,13 @@ def _systemd(command: Sequence[str], environment: Mapping[str, str], settings: P
         "[Service]",
         f"ExecStart={' '.join(_quoted(part) for part in command)}",
         *(f"Environment={_quoted(f'{name}={value}', dollar='$')}" for name, value in environment.items()),
-        # `-`: it need not be there. The whole line is one path, spaces and all.
+        # `-`: the file may be missing. The rest of the line is one path, spaces and all.
         f"EnvironmentFile=-{_without_control(str(settings)).replace('%', '%%')}",
         "Restart=on-failure",
         "RestartSec=5",
-        # What was refused at the start is refused again.
+        # Options that the server refused once, it refuses again.
         "RestartPreventExitStatus=2",
-        # Longer than the server takes to finish what runs.
+        # Longer than the server takes to finish its work.
         "TimeoutStopSec=60",
         "KillMode=mixed",
         "NoNewPrivileges=yes",
@@ -128,7 +129,7 @@ def _systemd(command: Sequence[str], environment: Mapping[str, str], settings: P
 
 
 def _quoted(text: str, dollar: str = "$$") -> str:
-    """One word of a unit file: `%` means something there, and `$` does in a command."""
+    """A word for a unit file, in which `%` has a meaning, and in a command `$` too."""
     text = _without_control(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
     return escaped if escaped == text and not set(text) & set(" '\t;") else f'"{escaped}"'

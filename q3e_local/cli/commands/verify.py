@@ -51,13 +51,13 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     if (against is None) != (texts is None):
         raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
     read = [] if texts is None else _read_texts(texts)
-    report, found = _check(name, offline, quiet)
+    report, facts = _check(name, offline, quiet)
     if against is not None:
-        found["comparison"] = _compare(name, against, read, offline, quiet)
+        facts["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
-        print_json(found)
+        print_json(facts)
     else:
-        _print(found, report.summary)
+        _print(facts, report.summary)
     return DONE if report.is_ok else FAILED
 
 
@@ -66,7 +66,7 @@ def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any
     from q3e_local.gguf.model_file import inspect
     from q3e_local.models import installed
 
-    name = Names().meaning(name)[0]  # the model itself is looked at, whatever is done to texts under this name
+    name = Names().meaning(name)[0]  # an alias adds an instruction or a dim; the model itself is checked
     with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
         located = installed.locate(name)
         total = located.path.stat().st_size
@@ -142,28 +142,28 @@ def _spread(cosines: Any) -> dict[str, float]:
     return {"min": round(low, 5), "p5": round(fifth, 5), "median": round(middle, 5), "max": round(high, 5)}
 
 
-def _print(found: dict[str, Any], summary: str) -> None:
+def _print(facts: dict[str, Any], summary: str) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
-    click.echo(f"{found['model']} ({found['quantization']}): {found['path']}")
-    for check in found["checks"]:
+    click.echo(f"{facts['model']} ({facts['quantization']}): {facts['path']}")
+    for check in facts["checks"]:
         click.echo(f"  {marks[check['ok']]}  {check['what']:<20} {check['detail']}")
-    if found["scores"]:
+    if facts["scores"]:
         click.echo("  published scores       expected     got   difference  tolerance")
-        for score in found["scores"]:
+        for score in facts["scores"]:
             numbers = f"{score['expected']:8.4f} {score['got']:7.4f}   {score['difference']:+10.4f}"
             click.echo(f"  {marks[score['ok']]}  {score['query'][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
     else:
         click.echo("  -     no published scores to compare with")
-    for facts in found.get("comparison", []):
-        spread = (facts["cosine"] or {}).items()
+    for compared in facts.get("comparison", []):
+        spread = (compared["cosine"] or {}).items()
         near = "cosine " + ", ".join(f"{name} {value:.4f}" for name, value in spread) + "; " if spread else ""
         rest = ", ".join(
-            f"{name} {value:.3f}" for name, value in facts.items() if name.startswith(("same", "overlap"))
+            f"{name} {value:.3f}" for name, value in compared.items() if name.startswith(("same", "overlap"))
         )
-        click.echo(f"  dim {facts['dim']}: {near}{rest} ({facts['n_texts']} texts)")
+        click.echo(f"  dim {compared['dim']}: {near}{rest} ({compared['n_texts']} texts)")
     click.echo(summary)
     from q3e_local.checks.verify import CHECKSUM
 
-    if any(check["what"] == CHECKSUM and check["ok"] is False for check in found["checks"]):
-        # subtle: the cache knows the file by a part of it, and would take it for the sound one.
-        click.echo(f"forget the vectors it gave: q3e-local cache clear --model {found['model']}")
+    if any(check["what"] == CHECKSUM and check["ok"] is False for check in facts["checks"]):
+        # subtle: the cache knows a file by a part of it, and would take this one for the sound one.
+        click.echo(f"forget the vectors it gave: q3e-local cache clear --model {facts['model']}")

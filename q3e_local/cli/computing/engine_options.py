@@ -1,9 +1,9 @@
-"""The options that say how a model runs, the same for every command that loads one, and `--explain`."""
+"""The options for how a model runs, the same for every command that loads one; and `--explain`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger("q3e_local.settings")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The values of these options; None is chosen for this machine. Names are EngineConfig's, but for `explain`."""
+    """The values of these options, named as in EngineConfig but for `explain`. None: chosen for this machine."""
 
     n_threads: int | None = None
     n_gpu_layers: int | None = None
@@ -28,16 +28,6 @@ class EngineOptions:
     def config(self) -> dict[str, Any]:
         """The values that EngineConfig takes."""
         return {name: value for name, value in vars(self).items() if name != "explain"}
-
-    @property
-    def is_given(self) -> bool:
-        """Whether the user gave any of these options."""
-        return self.explain or self.has_settings
-
-    @property
-    def has_settings(self) -> bool:
-        """Whether the user gave any of these options but --explain."""
-        return any(value is not None for value in self.config.values())
 
 
 ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
@@ -61,34 +51,32 @@ engine_options = group(
 
 
 class ModelCommand(click.Command):
-    """A command whose help shows `engine_options` behind all other options."""
+    """A command whose help shows `engine_options` after all other options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_own_options(ctx, formatter)
         self.format_engine_options(ctx, formatter)
 
     def format_own_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        others = [parameter for parameter in self.get_params(ctx) if parameter.name not in ENGINE_PARAMETERS]
-        _format("Options", others, ctx, formatter)
+        self._format(ctx, formatter, "Options", of_engine=False)
 
     def format_engine_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        of_engine = [parameter for parameter in self.get_params(ctx) if parameter.name in ENGINE_PARAMETERS]
-        _format("How the model runs (chosen for this machine if not given)", of_engine, ctx, formatter)
+        self._format(ctx, formatter, "How the model runs (chosen for this machine if not given)", of_engine=True)
 
-
-def _format(
-    title: str, parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
-) -> None:
-    # An argument's help is its metavar alone.
-    options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
-    records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
-    with formatter.section(title):
-        formatter.write_dl(records)
+    def _format(self, ctx: click.Context, formatter: click.HelpFormatter, title: str, *, of_engine: bool) -> None:
+        options = [
+            option
+            for option in self.get_params(ctx)
+            # Arguments have no help but their name in the usage.
+            if isinstance(option, click.Option) and (option.name in ENGINE_PARAMETERS) == of_engine
+        ]
+        with formatter.section(title):
+            formatter.write_dl([record for option in options if (record := option.get_help_record(ctx)) is not None])
 
 
 @contextmanager
 def explained(engine: EngineOptions) -> Iterator[None]:
-    """With --explain, show on stderr what engines say of their settings while the block runs."""
+    """With --explain, show on stderr what engines log about their settings until the block ends."""
     if not engine.explain:
         yield
         return

@@ -1,13 +1,14 @@
 """Load a model for a command, pulling it first when it is missing.
 
-The only place where a command downloads although the user did not ask for it. Says what is downloaded, from where
-and how large it is, even with --quiet.
+The only place where a command downloads without being asked to. Says what it downloads, from where and how large that
+is, even with --quiet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from q3e_local.cli.again import again
@@ -15,9 +16,8 @@ from q3e_local.cli.progress import bar, status
 from q3e_local.cli.stopping import abandon, abandonable
 from q3e_local.cli.terminal import say
 from q3e_local.embedding.embedder import Embedder
-from q3e_local.embedding.request import DIM_MIN
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import ModelError, ModelNotHereError, NotEnoughMemoryError, OptionError, Q3EError
+from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError, Q3EError
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.download import Source, origins
@@ -37,72 +37,54 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    def do() -> Embedder:
-        with status(f"loading {_named(model)}", quiet):
+    def load_it() -> Embedder:
+        what = model
+        with suppress(Q3EError, OSError):  # loading says why
+            what = f"{model} ({size(resolve(model).located.path.stat().st_size)})"
+        with status(f"loading {what}", quiet):
             return abandonable(lambda: q3e_local.load(model, **options))
 
-    return _pulling(do, model, offline, quiet)
+    return _pulling(load_it, model, offline, quiet)
 
 
 @contextmanager
 def in_use(embedder: Computing) -> Iterator[Computing]:
-    """Close a model when the block ends; after Ctrl-C without waiting for a batch that is at work."""
+    """Close a model when the block ends; after Ctrl-C without waiting for the batch that it computes."""
+    close: Callable[[], object] = embedder.close
     try:
         yield embedder
     except KeyboardInterrupt:
         if isinstance(embedder, Embedder):
             if embedder.cache is not None:
                 embedder.cache.close()
-            abandon(embedder.engine.close)
-        else:
-            embedder.close()
+            close = partial(abandon, embedder.engine.close)
         raise
-    except BaseException:
-        embedder.close()
-        raise
-    embedder.close()
-
-
-def _named(model: str) -> str:
-    """A model and the size of its file, as far as that is quickly known."""
-    try:
-        return f"{model} ({size(resolve(model).located.path.stat().st_size)})"
-    except (Q3EError, OSError):  # loading it says why
-        return model
+    finally:
+        close()
 
 
 def locate(model: str, offline: bool, quiet: bool) -> Located:
-    """The file of what a name means, as `load` takes it, after pulling what is missing. Raises what both raise."""
+    """The file of the model that `load` would load, after pulling what is missing. Raises what both raise."""
     return _pulling(lambda: resolve(model).located, model, offline, quiet)
 
 
-def _pulling(do: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
+def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
+    """Return `use()`; where the model is not here, pull it first."""
     try:
-        return do()
+        return use()
     except ModelNotHereError as error:
         if offline or is_offline():
             why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
             raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
     card, file = Names().to_pull(model)
     _check_memory(card, file)
-    for line in announce(card, file, "auto"):
-        say(line)
+    announce(card, file, "auto")
     pull_with_bar(card, file, "auto", offline=False, keep=False, quiet=quiet)
-    return do()
-
-
-def check_dim(model: str, dim: int | None) -> None:
-    """Refuse, before any download, a number of dimensions that the model's card rules out. Raises OptionError."""
-    if dim is None:
-        return
-    with suppress(ModelError):  # a model without a card: loading its file shows the sizes
-        n_embd = Names().to_pull(model)[0].sizes.n_embd
-        if not DIM_MIN <= dim <= n_embd:
-            raise OptionError(f"--dimensions must be between {DIM_MIN} and {n_embd} for {model}, got {dim}")
+    return use()
 
 
 def _check_memory(card: ModelCard, file: ModelFile) -> None:
-    """Refuse to download, unasked, what this machine cannot run. Raises NotEnoughMemoryError."""
+    """Refuse to download, unasked, a model that this machine cannot run. Raises NotEnoughMemoryError."""
     from q3e_local.models import fitting
 
     short = fitting.shortage(card, file)
@@ -129,7 +111,7 @@ def pull_with_bar(
                 show(step.what, step.done, step.total)
             elif not quiet:
                 say(f"{step.what}{advice}")
-                advice = ""  # once
+                advice = ""  # said once
 
         try:
             return pull(card, file, source=source, offline=offline, keep=keep, progress=report)
@@ -137,36 +119,27 @@ def pull_with_bar(
             raise KeyboardInterrupt(f"what was downloaded is kept; go on with: {again()}") from None
 
 
-def announce(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    """The steps of a pull, a line each, and a warning where memory is too small. Empty if the model is here."""
+def announce(card: ModelCard, file: ModelFile, source: Source) -> None:
+    """Say which steps a pull takes, and warn where memory is too small. Says nothing if the model is here."""
     from q3e_local.models import fitting
 
     if installed.find(card, file) is not None:
-        return []
-    lines = _steps(card, file, source)
+        return
+    name, origin = card.tag(file.quantization), card.files[file.made_from] if file.made_from else None
+    if origin is None:
+        say(f"Pulling {name}: {_download(file, source)}")
+    elif (here := installed.find(card, origin)) is not None:
+        say(f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}")
+    else:
+        say(f"Pulling {name}, in two steps:")
+        say(f"  1. download {_download(origin, source)}")
+        say(f"  2. quantize it here to {file.quantization}, about {size(file.size_bytes)}")
     short = fitting.shortage(card, file)
     if short is not None:
         smaller = short.instead
-        fits = "" if smaller is None else f"; one that fits: {smaller.name}, {smaller.memory}"
-        lines.append(f"{short}{fits}")
-    return lines
+        say(f"{short}" if smaller is None else f"{short}; one that fits: {smaller.name}, {smaller.memory}")
 
 
-def _steps(card: ModelCard, file: ModelFile, source: Source) -> list[str]:
-    name = card.tag(file.quantization)
-    if file.made_from is None:
-        return [f"Pulling {name}: {_what(file, source)}"]
-    origin = card.files[file.made_from]
-    here = installed.find(card, origin)
-    if here is not None:
-        return [f"Making {name}: quantizing {here.path} to {file.quantization}, about {size(file.size_bytes)}"]
-    return [
-        f"Pulling {name}, in two steps:",
-        f"  1. download {_what(origin, source)}",
-        f"  2. quantize it here to {file.quantization}, about {size(file.size_bytes)}",
-    ]
-
-
-def _what(file: ModelFile, source: Source) -> str:
+def _download(file: ModelFile, source: Source) -> str:
     host = origins.origins(origins.pin(file), source)[0].host
     return f"{file.file}, {size(file.size_bytes)}, from {file.repo} on {host}"

@@ -1,4 +1,4 @@
-"""Which model computes for a command, where and how: the options that say it, and the model that they open.
+"""The options for which model computes for a command, where and how; and the model that they open.
 
 Knows the names of options; leaves loading to `loading`, and a server to `remote`.
 """
@@ -6,7 +6,7 @@ Knows the names of options; leaves loading to `loading`, and a server to `remote
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import click
@@ -14,12 +14,14 @@ import click
 from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import EngineOptions, explained
-from q3e_local.cli.computing.loading import check_dim, in_use, load
+from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.option_groups import group
 from q3e_local.cli.progress import status
-from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import OptionError
+from q3e_local.errors import ModelError, OptionError
 from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.names import Names
 
 model_option = click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
@@ -30,7 +32,7 @@ dimensions_option = click.option(
     "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"
 )
 max_tokens_option = click.option(
-    "--max-tokens", type=click.IntRange(1), help="A lower limit for a text than the model's own, end token included."
+    "--max-tokens", type=click.IntRange(1), help="Most tokens of a text, end token included. [default: the model's]"
 )
 offline_option = click.option("--offline", is_flag=True, help="Pull nothing if the model is missing.")
 cache_option = click.option(
@@ -41,12 +43,13 @@ server_option = click.option(
     "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
     help="Let this running server compute, such as http://127.0.0.1:11434; files and indexes stay here.",
 )  # fmt: skip
+loading_options = group(offline_option, cache_option, server_option)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The values of these options, with the defaults of those that a command lacks."""
+    """The values of these options. A command that lacks an option has its default."""
 
     model: str | None = None  # None: the index's
     dim: int | None = None
@@ -58,23 +61,37 @@ class ModelOptions:
 
     def check_dim(self) -> None:
         """Refuse, before anything is loaded, a dim that the model's card rules out. Raises OptionError."""
-        if self.model is not None and not self.server:
-            check_dim(self.model, self.dim)
+        if self.model is None or self.dim is None or self.server:
+            return
+        with suppress(ModelError):  # a model without a card: loading its file shows the sizes
+            n_embd = Names().to_pull(self.model)[0].sizes.n_embd
+            if not DIM_MIN <= self.dim <= n_embd:
+                raise OptionError(
+                    f"--dimensions must be between {DIM_MIN} and {n_embd} for {self.model}, got {self.dim}"
+                )
 
     @contextmanager
     def opened(self, *, for_a_question: bool = False) -> Iterator[TextModel]:
-        """The model in this process, or the server's, until the block ends; --explain is heeded within it.
+        """The model in this process, or the server's, until the block ends; --explain takes effect within it.
 
-        For a question, one short text, no setting is tried out, and --explain says more than what an engine chose.
+        For a question, a single short text, no settings are tried out, and --explain says more than an engine does.
         Raises OptionError for options of a model in this process where a server computes.
         """
-        with explained(self.engine), in_use(self._loaded(for_a_question)) as model:
-            yield model
+        assert self.model is not None
+        with explained(self.engine):
+            if self.server:
+                model: TextModel = self._on_server(self.model, self.server, may_explain=for_a_question)
+            else:
+                self.check_dim()
+                settings = {"cache": chosen(self.cache), "self_tuning": not for_a_question, **self.engine.config}
+                model = load(self.model, self.offline, self.quiet, **settings)
+            with in_use(model):
+                yield model
 
     def check(self, model: TextModel, request: EmbedRequest) -> None:
         """Refuse a request before an output is opened. Raises OptionError with the name of the flag.
 
-        A server is asked, which may have to load its model first.
+        A server may have to load its model for the answer.
         """
         try:
             with status("waiting for the server", self.quiet) if self.server else nullcontext():
@@ -83,19 +100,12 @@ class ModelOptions:
             flag = {"dim": "--dimensions", "max_tokens": "--max-tokens"}.get(error.option, error.option)
             raise OptionError(error.under(flag)) from None
 
-    def _loaded(self, for_a_question: bool) -> TextModel:
-        assert self.model is not None
-        if self.server:
-            return self._on_server(self.model, self.server, may_explain=for_a_question)
-        self.check_dim()
-        settings = {"cache": chosen(self.cache), "self_tuning": not for_a_question, **self.engine.config}
-        return load(self.model, self.offline, self.quiet, **settings)
-
     def _on_server(self, model: str, server: str, *, may_explain: bool) -> TextModel:
-        """A server's model: of a file, the one that it serves under the file's name."""
+        """A server's model. A file stands for the model that the server has under the file's name."""
         if self.cache is not None:
             raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
-        if self.engine.is_given and not (may_explain and not self.engine.has_settings):
+        has_settings = any(value is not None for value in self.engine.config.values())
+        if has_settings or (self.engine.explain and not may_explain):
             raise OptionError(
                 "--threads, --explain and their like are for a model in this process; the server has its own"
             )

@@ -21,17 +21,17 @@ from q3e_local.wording import address
 from q3e_local.wording.address import Address
 
 _CONNECT_S = 10.0
-_ANSWER_S = 1800.0  # a window of long texts on a slow machine, behind others', and a model to load first
+_ANSWER_S = 1800.0  # long texts on a slow machine, behind those of others, and a model to load first
 _PATIENCE_S = 300.0  # with a server that is busy or starting again
 _PAUSE_S = 1.0
 
 
 class ServerUnreachableError(Q3EError):
-    """Nobody answers at the address, or what answers is no q3e-local server."""
+    """Nothing answers at the address, or what answers is no q3e-local server."""
 
 
 class ServerRefusedError(Q3EError):
-    """The server answered that it will not; `status` is HTTP's."""
+    """The server refused; `status` is HTTP's."""
 
     def __init__(self, message: str, status: int, fields: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class ServerRefusedError(Q3EError):
 
 
 def server_address(option: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """The address a command talks to: that of --server, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
+    """The address that a command talks to: that of --server, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""
     environ = os.environ if environ is None else environ
     for text in (option, environ.get("Q3E_SERVER"), environ.get("OLLAMA_HOST")):
         if text and address.unquoted(text):
@@ -48,15 +48,13 @@ def server_address(option: str | None = None, environ: Mapping[str, str] | None 
 
 
 class Server:
-    """A connection that is kept, and used by one thread at a time.
+    """A connection that stays open and serves one thread at a time.
 
-    Addresses are read as `OLLAMA_HOST` is; `unix:PATH` is a Unix socket, a number alone a port of this machine.
+    Addresses are read like `OLLAMA_HOST`; `unix:PATH` is a Unix socket, a number alone a port of this machine.
     Raises OptionError for what is no address.
     """
 
-    def __init__(
-        self, text: str, api_key: str | None = None, *, answer_s: float = _ANSWER_S, patience_s: float = _PATIENCE_S
-    ) -> None:
+    def __init__(self, text: str, *, answer_s: float = _ANSWER_S, patience_s: float = _PATIENCE_S) -> None:
         unix = text.removeprefix("unix:") if text.startswith("unix:") else None
         # A number alone would be an IP address of one number, which nobody means.
         spelled = f":{text}" if text.isascii() and text.isdigit() else text
@@ -67,7 +65,7 @@ class Server:
             raise OptionError("Unix sockets are not supported on this system")
         self.name = text if unix is not None else str(self._address)
         self._patience_s = patience_s
-        key = os.environ.get("Q3E_API_KEY", "").partition(",")[0].strip() if api_key is None else api_key
+        key = os.environ.get("Q3E_API_KEY", "").partition(",")[0].strip()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         try:
@@ -84,7 +82,7 @@ class Server:
         self._lock = threading.Lock()
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """The JSON object answered; waits and asks again while the server is busy.
+        """The JSON object of the answer. Waits and asks again while the server is busy.
 
         Raises ServerUnreachableError or ServerRefusedError.
         """
@@ -108,7 +106,7 @@ class Server:
         try:
             answer = self._client.request(method, path, content=data)
         except httpx2.RequestError as error:
-            # A connection that was kept may have ended meanwhile; a new one that fails says something.
+            # A kept connection may have ended meanwhile: only the failure of a new one counts.
             if was_kept and not isinstance(error, httpx2.TimeoutException):
                 return self._once(method, path, data)
             raise ServerUnreachableError(self._why(error)) from None
@@ -123,7 +121,7 @@ class Server:
             return self._no_such_host()
         if isinstance(error, httpx2.TimeoutException):
             return f"the server at {self.name} does not answer in time"
-        # Where a connection ended, the transport says so itself; what is no HTTP, the parser below it.
+        # The transport itself reports a connection that ended; the parser below it, what is no HTTP.
         if isinstance(error, httpx2.RemoteProtocolError) and cause is not error.__cause__:
             return f"what answers at {self.name} is no HTTP server"
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
@@ -151,7 +149,7 @@ class Server:
 
 
 def _certificates(scheme: str) -> ssl.SSLContext:
-    """The system's, to which a company may have added an authority. Without TLS none: loading them is slow."""
+    """The system's certificates, to which a company may have added its own; none without TLS: loading is slow."""
     return ssl.create_default_context() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 

@@ -8,28 +8,20 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
-from q3e_local.cli.computing.remote.tokens import TokenCounts
+from q3e_local.cli.computing.remote.tokens import TokenCounts, windows
 from q3e_local.embedding.preparing import Terms, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import (
-    InvalidTextError,
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    TextError,
-    UnknownModelError,
-)
+from q3e_local.errors import InvalidTextError, ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
 
-# A window grows and shrinks so that answers keep coming, and the server always has full batches.
+# A window, the texts of one request, grows and shrinks so that answers keep coming and batches stay full.
 _WINDOW_S = (1.0, 4.0)
 _WINDOW_BYTES = (4_096, 1 << 20)
 _WINDOW_TEXTS = 256
@@ -37,7 +29,7 @@ _WINDOW_TEXTS = 256
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the server says of its model, and of a request's options."""
+    """What the server says about its model, and about a request's options."""
 
     model: str
     digest: str
@@ -55,7 +47,7 @@ class RemoteEmbedder(TextModel):
     """
 
     def __init__(self, server: Server, model: str) -> None:
-        self._server, self._asked = server, model
+        self._server, self._name = server, model
         self.model = model
         self._known: dict[tuple[Any, ...], _Facts] = {}
         self._counts: TokenCounts | None = None
@@ -87,7 +79,7 @@ class RemoteEmbedder(TextModel):
         return self._counter().count(texts)
 
     def expect_counts(self, texts: Iterable[str]) -> None:
-        """Ask the server for all that is not known of these texts, in as few requests as its limits allow."""
+        """Ask the server ahead for what these texts need, in as few requests as its limits allow."""
         self._counter().expect(texts)
 
     def close(self) -> None:
@@ -95,20 +87,20 @@ class RemoteEmbedder(TextModel):
         self._server.close()
 
     def _facts(self, request: EmbedRequest = EmbedRequest(())) -> _Facts:  # noqa: B008 (frozen)
-        """What the server says of its model and of these options. Each is asked for once."""
+        """What the server says about its model and these options. Each is asked for once."""
         options = _options(request)
         key = tuple(sorted(options.items()))
         if key not in self._known:
             fields = self._ask("/q3e/model", options)
-            with suppress(KeyError, TypeError, ValueError):
+            try:
                 terms = Terms(fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"])
                 self._known[key] = _Facts(
                     fields["model"], fields["digest"], fields["n_embd"], fields["n_ctx_max"],
                     tuple(fields["added_tokens"]), fields["max_items"], terms,
                 )  # fmt: skip
-                self.model = self._known[key].model
-        if key not in self._known:
-            raise self._not_of_this_version()
+            except (KeyError, TypeError, ValueError):
+                raise self._not_of_this_version() from None
+            self.model = self._known[key].model
         return self._known[key]
 
     def _counter(self) -> TokenCounts:
@@ -118,7 +110,7 @@ class RemoteEmbedder(TextModel):
         return self._counts
 
     def _count(self, texts: list[str]) -> list[int]:
-        """How many tokens each text has, without an end token; as many texts as the server takes at once."""
+        """How many tokens each text has, without an end token; for as many texts as the server takes at once."""
         counts = self._ask("/q3e/tokens", {"texts": texts}).get("counts")
         if not isinstance(counts, list) or len(counts) != len(texts):
             raise self._not_of_this_version()
@@ -128,60 +120,65 @@ class RemoteEmbedder(TextModel):
         self, request: EmbedRequest, terms: Terms, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
         options = _options(request)
-        n_texts = n_tokens = first_index = 0
-        n_most = min(_WINDOW_TEXTS, self._facts().max_items)
-        for texts, timing in _windows(request, n_most):
-            results = self._window(texts, options, terms.space, first_index)
-            timing.done()
-            first_index += len(texts)
+        n_texts = n_tokens = 0
+        smallest, largest = _WINDOW_BYTES
+        enough_bytes = 4 * smallest
+        items_max = min(_WINDOW_TEXTS, self._facts().max_items)
+        requests = windows(request.texts, items_max, lambda: enough_bytes)
+        for texts in requests:
+            began = time.monotonic()
+            results = self._window(texts, options, terms.space, n_texts)
+            seconds = time.monotonic() - began
+            if seconds < _WINDOW_S[0]:
+                enough_bytes = min(enough_bytes * 2, largest)
+            elif seconds > _WINDOW_S[1]:
+                enough_bytes = max(enough_bytes // 2, smallest)
             n_texts += len(results)
             n_tokens += sum(result.prompt_tokens for result in results if isinstance(result, Embedded))
             yield from results
-            if progress is not None:  # an exception that it raises must not take these results along
+            if progress is not None:  # after the results, which an exception that it raises must not lose
                 progress(n_texts, n_tokens)
 
     def _window(
         self, texts: list[str], options: dict[str, Any], space: str, first_index: int
     ) -> list[Embedded | TextError]:
         """One result for each text. After a text that fails, the others are sent again without it."""
-        failed: dict[int, TextError] = {}
+        results: dict[int, Embedded | TextError] = {}
         for place, text in enumerate(texts):
             try:  # JSON could not carry such a text
                 check_text(text, first_index + place)
             except InvalidTextError as error:
-                failed[place] = error
-        while True:
-            places = [place for place in range(len(texts)) if place not in failed]
-            if not places:
-                return [failed[place] for place in range(len(texts))]
+                results[place] = error
+        while places := [place for place in range(len(texts)) if place not in results]:
             try:
-                results = self._embedded([texts[place] for place in places], options, space)
+                embedded = self._embedded([texts[place] for place in places], options, space)
             except TextError as error:
                 place = places[error.index]
-                failed[place] = TextError(error.message, first_index + place)
-                continue
-            embedded: dict[int, Embedded | TextError] = dict(zip(places, results, strict=True))
-            return [(embedded | failed)[place] for place in range(len(texts))]
+                results[place] = TextError(error.message, first_index + place)
+            else:
+                results.update(zip(places, embedded, strict=True))
+        return [results[place] for place in range(len(texts))]
 
     def _embedded(self, texts: list[str], options: dict[str, Any], space: str) -> list[Embedded]:
-        """All of them. Raises the TextError of the first that fails, and ServerUnreachableError for another space."""
+        """A result for each text. Raises the first TextError, and ServerUnreachableError for another space."""
         fields = self._ask("/q3e/embed", {"texts": texts, **options})
         if fields.get("space") != space:
             raise ServerUnreachableError(
                 f"the server's model changed: its vectors were of the space {space}, now of {fields.get('space')}"
             )
-        with suppress(KeyError, TypeError, ValueError):
+        try:
             vectors = np.frombuffer(base64.b64decode(fields["vectors"]), "<f4").astype(np.float32)
             columns = zip(
                 vectors.reshape(len(texts), fields["dim"]), fields["prompt_tokens"], fields["truncated"], strict=True
             )
             return [Embedded(row, int(tokens), bool(truncated)) for row, tokens, truncated in columns]
-        raise self._not_of_this_version()
+        except (KeyError, TypeError, ValueError):
+            raise self._not_of_this_version() from None
 
     def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The server's answer of its model. Raises its refusal as the error that the library raises here."""
+        """The server's answer for its model. Raises a refusal as the error that the library raises here."""
         try:
-            return self._server.ask("POST", path, {"model": self._asked, **fields})
+            return self._server.ask("POST", path, {"model": self._name, **fields})
         except ServerRefusedError as error:
             raise _as_local(error, len(fields.get("texts", ()))) from None
 
@@ -189,51 +186,13 @@ class RemoteEmbedder(TextModel):
         return ServerUnreachableError(f"the server at {self._server.name} is no q3e-local of this version")
 
 
-class _Timing:
-    """How large the next window is."""
-
-    def __init__(self) -> None:
-        self.n_bytes = 4 * _WINDOW_BYTES[0]
-        self.started = 0.0
-
-    def done(self) -> None:
-        seconds = time.monotonic() - self.started
-        if seconds < _WINDOW_S[0]:
-            self.n_bytes = min(self.n_bytes * 2, _WINDOW_BYTES[1])
-        elif seconds > _WINDOW_S[1]:
-            self.n_bytes = max(self.n_bytes // 2, _WINDOW_BYTES[0])
-
-
-def _windows(request: EmbedRequest, n_most: int) -> Iterator[tuple[list[str], _Timing]]:
-    timing = _Timing()
-    window: list[str] = []
-    n_bytes = 0
-    for text in request.texts:
-        window.append(text)
-        n_bytes += len(text.encode("utf-8", "surrogatepass"))
-        if n_bytes >= timing.n_bytes or len(window) >= n_most:
-            timing.started = time.monotonic()
-            yield window, timing
-            window, n_bytes = [], 0
-    if window:
-        timing.started = time.monotonic()
-        yield window, timing
-
-
 def _options(request: EmbedRequest) -> dict[str, Any]:
-    options = {
-        "kind": request.kind,
-        "task": request.task,
-        "instruction": request.instruction,
-        "dim": request.dim,
-        "truncate": request.truncate,
-        "max_tokens": request.max_tokens,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+    names = ("kind", "task", "instruction", "dim", "truncate", "max_tokens")
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
 def _as_local(error: ServerRefusedError, n_texts: int) -> Q3EError:
-    """The error the library would have raised here, so that exit codes are the same."""
+    """The error that the library would raise in this process, so that exit codes are the same."""
     said, index = error.fields.get("error"), error.fields.get("index")
     text = said if isinstance(said, str) else str(error)
     if type(index) is int and 0 <= index < n_texts:

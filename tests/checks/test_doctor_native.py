@@ -1,0 +1,222 @@
+"""`q3e-local doctor` on llama.cpp and our kernels: builds that do not fit the CPU, and processes that end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from findings import findings, problem
+
+from q3e_local import llama
+from q3e_local.checks import doctor
+from q3e_local.checks.doctor import Finding, NativeLooks
+from q3e_local.llama import binding
+from q3e_local.llama.kernels import in_use
+from q3e_local.llama.kernels.choice import Kernels
+
+InAChild = Callable[[type[NativeLooks]], None]
+UNSET = Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
+SIGNALS = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+class WithAvx2(NativeLooks):
+    """As on a CPU and with a build that have it, whatever those of the tests do."""
+
+    def __init__(self) -> None:
+        binding.system_info = lambda: "CPU : AVX2 = 1"
+
+
+class EndsLoading(NativeLooks):
+    """A wheel for AVX-512 on a CPU without it ends when it is imported."""
+
+    def llama(self) -> list[Finding]:
+        os.kill(os.getpid(), signal.SIGILL)
+        return []
+
+
+class EndsComputing(WithAvx2):
+    def demo(self) -> list[Finding]:
+        os.write(2, b"ggml-cpu.c:1: GGML_ASSERT(tile) failed\n")
+        os.abort()
+
+
+class EndsInKernels(WithAvx2):
+    """On a CPU that has less than it says."""
+
+    def kernels(self) -> list[Finding]:
+        os.kill(os.getpid(), signal.SIGILL)
+        return []
+
+    def demo(self) -> list[Finding]:
+        assert in_use.chosen() == UNSET
+        return super().demo()
+
+
+class FailsLoading(NativeLooks):
+    def llama(self) -> list[Finding]:
+        sys.modules["q3e_local.llama.binding"] = None
+        del llama.binding
+        return super().llama()
+
+
+@pytest.fixture
+def in_a_child(roomy: None, monkeypatch: pytest.MonkeyPatch) -> InAChild:
+    """Make the native looks in a child, as a class does."""
+    return lambda looks: monkeypatch.setattr(doctor, "NativeLooks", looks)
+
+
+def test_a_sound_machine_has_nothing_wrong(in_a_child: InAChild) -> None:
+    in_a_child(WithAvx2)
+    code, found = findings()
+    assert code == 0
+    assert all(list(finding) == ["what", "text", "ok", "advice"] and finding["ok"] for finding in found)
+    texts = {finding["what"]: finding["text"] for finding in found}
+    assert set(texts) == {
+        "system", "cores", "memory", "llama.cpp", "GPU", "kernels", "data", "config", "state", "hub cache", "model",
+        "embedding",
+    }  # fmt: skip
+    wanted = "16.0 GB, 8.0 GB available: enough for qwen3-embedding:4b, which needs about 2.8 GB"
+    assert texts["memory"] == wanted
+    assert f"Python {platform.python_version()}" in texts["system"]
+    assert texts["llama.cpp"].startswith("llama-cpp-python 0.3.36: ")
+    assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
+
+
+@SIGNALS
+def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(in_a_child: InAChild) -> None:
+    in_a_child(EndsLoading)
+    code, found = findings()
+    assert code == 1
+    loading, embedding = (finding for finding in found if not finding["ok"])
+    assert loading["what"] == "llama.cpp"
+    assert loading["text"] == (
+        "llama.cpp ends the process here, by SIGILL (this build of llama.cpp uses instructions that this CPU lacks "
+        "or that its compiler got wrong)"
+    )
+    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36; if it was built here" in loading["advice"]
+    assert "CMAKE_ARGS=-DGGML_NATIVE=OFF" in loading["advice"]
+    assert (embedding["what"], embedding["text"]) == ("embedding", "not tried, as llama.cpp cannot be loaded")
+    assert {"system", "memory", "data", "hub cache", "model"} < {finding["what"] for finding in found}
+
+
+@SIGNALS
+def test_a_llama_cpp_that_ends_its_process_by_computing_is_named_with_its_last_words(
+    in_a_child: InAChild,
+) -> None:
+    in_a_child(EndsComputing)
+    one = problem()
+    assert one["what"] == "embedding"
+    assert one["text"] == (
+        "llama.cpp ends the process here, by SIGABRT (llama.cpp stopped itself); its last words: "
+        "ggml-cpu.c:1: GGML_ASSERT(tile) failed"
+    )
+    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36" in one["advice"]
+
+
+@SIGNALS
+def test_kernels_that_end_their_process_are_a_finding_and_the_rest_does_without_them(in_a_child: InAChild) -> None:
+    in_a_child(EndsInKernels)
+    one = problem()
+    assert (one["what"], one["advice"]) == ("kernels", "do without them: Q3E_KERNELS=off")
+    assert one["text"].startswith("they end the process here, by SIGILL")
+
+
+def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child: InAChild) -> None:
+    in_a_child(FailsLoading)
+    code, found = findings()
+    wrong = [finding for finding in found if not finding["ok"]]
+    assert (code, [one["what"] for one in wrong]) == (1, ["llama.cpp", "embedding"])
+    assert all("q3e_local.llama.binding" in one["text"] for one in wrong)
+
+
+def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
+    script = (
+        "import sys; from q3e_local.checks.doctor import examine; list(examine()); print('llama_cpp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.fixture
+def cpu(quick: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have a llama.cpp built with some feature, and a CPU that runs these variants of our kernels."""
+
+    def become(built_with: str, variants: dict[str, str | None], chosen: Kernels | None = None) -> None:
+        monkeypatch.setattr(binding, "system_info", lambda: f"CPU : {built_with} = 1")
+        monkeypatch.setattr(in_use, "variants", lambda: variants)
+        if chosen is not None:
+            monkeypatch.setattr(in_use, "chosen", lambda: chosen)
+
+    return become
+
+
+@pytest.mark.parametrize("ours", [None, "avx2"])
+def test_a_build_without_avx2(cpu: Callable[..., None], ours: str | None) -> None:
+    cpu("SSE3", {"avx512": "the CPU has no AVX-512", "avx2": None}, Kernels(ours, "because"))
+    one = problem()
+    text = "llama.cpp was built without AVX2, which this CPU has"
+    if ours:
+        text += "; our kernels use it, but compute products and attention alone"
+    assert (one["what"], one["text"]) == ("CPU", text)
+    assert one["advice"].startswith(
+        "build llama.cpp on this machine, without SOURCE_DATE_EPOCH in the environment, by"
+    )
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
+def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(cpu: Callable[..., None]) -> None:
+    cpu("SSE3", {})
+    one = problem()
+    assert (one["what"], one["text"]) == ("CPU", "llama.cpp was built without AVX2")
+    assert one["advice"] == "build it on this machine, if the CPU has it"
+
+
+def test_a_cpu_without_avx2_needs_no_build_with_it(cpu: Callable[..., None]) -> None:
+    cpu("SSE3", {"avx2": "the CPU has no AVX2"})
+    assert findings()[0] == 0
+
+
+def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(cpu: Callable[..., None]) -> None:
+    cpu("AVX2", {"avx512": None, "avx2": None}, Kernels("avx512", "the fastest that this CPU runs"))
+    assert findings()[0] == 0
+    cpu("AVX2", {"avx512": None, "avx2": None}, UNSET)
+    assert problem()["text"] == "llama.cpp was built without AVX-512, which this CPU has"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ok"),
+    [
+        (Kernels("avx2", "the fastest that this CPU runs"), True),
+        (UNSET, True),
+        (Kernels(None, "q3e_kernels.so is damaged", True, ("install q3e-local again",)), False),
+    ],
+)
+def test_which_kernels_compute(cpu: Callable[..., None], chosen: Kernels, ok: bool) -> None:
+    cpu("AVX2", {"avx2": None}, chosen)
+    code, found = findings()
+    (one,) = [finding for finding in found if finding["what"] == "kernels"]
+    assert (code, one["ok"]) == (0 if ok else 1, ok)
+    assert one["text"] == f"{chosen.name} ({chosen.why})"
+    assert one["advice"] == "".join(chosen.faster)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", lambda *arguments: "it says something else")
+    one = problem()
+    assert (one["what"], one["text"]) == ("embedding", "works, on the slow path")
+    assert "llama-cpp-python==0.3.36" in one["advice"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_build_for_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "can_offload", lambda: True)
+    _, found = findings()
+    assert [one["text"] for one in found if one["what"] == "GPU"] == [
+        "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise"
+    ]
