@@ -26,8 +26,14 @@ from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.models.pull import Step
 from q3e_local.server.app import create_app
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.run import RunningService
-from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import (
+    Described,
+    LoadedModel,
+    RunningService,
+    ServiceRequest,
+    ServiceResult,
+    Stopped,
+)
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 

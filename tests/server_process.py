@@ -42,7 +42,7 @@ class EyeService:
     `busy` finds the queue full. The first load takes until the file `load_gate` exists, or fails with `load_error`.
     """
 
-    n_batches = n_worker_restarts = 0
+    n_batches = 0
     gate = load_gate = load_error = ""
 
     def __init__(self, settings: Any) -> None:
@@ -125,6 +125,9 @@ class EyeService:
 
     async def pull(self, name: str, progress: Any) -> None:
         raise UnknownModelError(name)
+
+    def counters(self) -> dict[str, float]:
+        return {"n_batches": self.n_batches, "n_worker_restarts": 0}
 
     async def close(self) -> None:
         sys.stderr.write("service closed\n")

@@ -306,16 +306,6 @@ def test_a_stopping_server_refuses_in_the_dialect_of_the_path(path):
     assert json.loads(answer.body) == SHAPES[path]("the server is stopping")
 
 
-def test_a_web_socket_is_closed():
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(guard()({"type": "websocket"}, None, send))
-    assert sent == [{"type": "websocket.close", "code": 1008}]
-
-
 @pytest.mark.parametrize(
     ("kind", "end"),
     [("application/x-ndjson", b'{"a":1}\n' + b'{"error":"%s"}\n'), ("application/json", b'{"a":1}\n')],
