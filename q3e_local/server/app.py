@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
 from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, tei
-from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.failures import Failure, FailureKind
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.openapi import DocumentedRoute
 from q3e_local.server.dialects.routes import json_response
@@ -33,6 +33,9 @@ _DESCRIPTION = (
     "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0). "
     "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
 )
+
+# Kinds of failures, by the statuses of requests that are refused before a route.
+_REFUSED: dict[int, FailureKind] = {401: "no key", 403: "forbidden", 503: "unavailable"}
 
 
 def create_app(
@@ -61,7 +64,8 @@ def create_app(
 
 def refusal_body(path: str, refusal: Refusal) -> bytes:
     """The error of a request that was refused before its route, as clients of this path read it."""
-    return orjson.dumps(_failure_object(path, Failure(refusal.kind, refusal.status, refusal.message)))
+    kind = _REFUSED.get(refusal.status, "refused")
+    return orjson.dumps(_failure_object(path, Failure(kind, refusal.status, refusal.message)))
 
 
 def _failure_object(path: str, failure: Failure) -> dict[str, Any]:

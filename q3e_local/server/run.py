@@ -1,6 +1,6 @@
-"""One server from its start to its end: sockets, uvicorn, and an end that answers what it cannot finish.
+"""A server from its start to its end: sockets, uvicorn, and an end that answers each request that it cannot finish.
 
-Knows uvicorn's server, whose steps it calls and does not override; what is served comes from the app and the service.
+Knows uvicorn's server, whose steps it calls and does not override; the app and the service know what is served.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _MAX_FILES = 8192
 # The steps of the end, in this order, and how long each may take.
 _TELL_S = 1.0  # requests that were given up get their answer
 _LAST_S = 0.5  # a connection that was accepted may still bring its request
-_FLUSH_S = 5  # clients take what is on its way to them
-_AT_ONCE_S = 0.5  # each of these steps, when the server is asked to stop a second time
+_FLUSH_S = 5  # clients take the answers that are on their way
+_AT_ONCE_S = 0.5  # each step, once the server is asked to stop a second time
 
 
 Make = Callable[[ServerSettings], RunningService]
@@ -80,7 +80,7 @@ async def _serve(
 ) -> bool:
     """Serve to the end. Answers whether every request that ran was finished."""
     service = make_service(settings)
-    metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
+    metrics, preload = Metrics(service, indexes), Preload(service, [served_as(model) for model in settings.models])
     app = create_app(service, settings, indexes, metrics)
     guard = Guard(preload.route(app), settings, refusal_body)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
@@ -114,9 +114,9 @@ def _leave(code: int) -> NoReturn:
 class _Serving:
     """A uvicorn server, from its first connection to its last.
 
-    uvicorn's `startup`, `main_loop` and `shutdown` are called as they are. uvicorn's `serve` is not, because `serve`
-    takes the signals, and closes the listening sockets first: a client that comes while requests are finished would
-    be refused its connection, where here it gets a 503 that says when to come back.
+    uvicorn's `startup`, `main_loop` and `shutdown` are called as they are. uvicorn's `serve` is not, because it takes
+    the signals, and closes the listening sockets first: a client that comes while requests are finished would be
+    refused its connection, and here it gets a 503 that says when to come back.
     """
 
     def __init__(self, config: uvicorn.Config, guard: Guard, signals: Signals, stop_s: float) -> None:
@@ -148,7 +148,7 @@ class _Serving:
             beginning.result()
 
     async def _finish(self) -> None:
-        """Wait for the requests that run, while new ones are refused; give up those that take too long."""
+        """Wait for the requests that run, while new requests are refused; give up requests that take too long."""
         running = self._guard.running
         if running:
             what = "1 request" if len(running) == 1 else f"{len(running)} requests"

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from q3e_local.server.http.in_flight import Running
-from q3e_local.server.http.refusal import OPEN_PATHS, RETRY_AFTER_S, RawHeaders, Refusal, Wording, answer, has_body
+from q3e_local.server.http.in_flight import Request, Running
+from q3e_local.server.http.refusal import OPEN_PATHS, RawHeaders, Refusal, Wording, answer, has_body
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 
@@ -52,7 +52,7 @@ class Guard:
         self._max_body_bytes = settings.max_body_bytes
         # No web page reaches a Unix socket, and a server on all addresses cannot know the names that clients use.
         self._checks_host = settings.unix_socket is None and not settings.is_public
-        self._origins = _Origins((*_DEFAULT_ORIGINS, *settings.origins))
+        self._origins = _pattern((*_DEFAULT_ORIGINS, *settings.origins))
         self._keys = [_digest(key.encode("ascii")) for key in settings.api_keys]
         self._own_name = socket.gethostname().lower()
         self._idle_s, self._max_held_bytes, self._held_bytes = idle_s, max_held_bytes, 0
@@ -71,10 +71,9 @@ class Guard:
             await _preflight(send, headers, cors or [])
             return
         async with self.running.one(scope, receive, send, cors or []) as request:
-            held = _Held(self)
             try:
                 if has_body(headers):
-                    body = await self._read(headers, receive, held)
+                    body = await self._read(headers, receive, request)
                     if isinstance(body, Refusal):
                         worded = self._wording(scope["path"], body)
                         await answer(scope, receive, request.send, body, worded, cors or [])
@@ -85,28 +84,24 @@ class Guard:
                 request.is_read = True
                 await self._app(scope, receive, _with_headers(request.send, cors) if cors else request.send)
             finally:
-                held.release()
+                self._held_bytes -= request.n_held_bytes
 
     def _refuse(self, scope: Scope, headers: Headers, cors: RawHeaders | None) -> Refusal | None:
         if self.stopping:
-            return Refusal(503, "the server is stopping", "unavailable", retry_after_s=RETRY_AFTER_S)
+            return Refusal(503, "the server is stopping")
         if len(headers.getlist("host")) > 1:
             return Refusal(400, "the request has more than one Host header")
         if self._checks_host and not self._is_own(headers.get("host", ""), scope):
-            return Refusal(
-                403, "this server answers requests to this machine only; the Host header names another", "forbidden"
-            )
+            return Refusal(403, "this server answers requests to this machine only; the Host header names another")
         if cors is None:
-            return Refusal(
-                403, "this web page may not use the server; its origin can be allowed with --origins", "forbidden"
-            )
+            return Refusal(403, "this web page may not use the server; its origin can be allowed with --origins")
         if (
             self._keys
             and scope["method"] != "OPTIONS"
             and scope["path"] not in OPEN_PATHS
             and not self._knows(headers)
         ):
-            return Refusal(401, "Invalid API Key", "no key")
+            return Refusal(401, "Invalid API Key")
         return None
 
     def _is_own(self, header: str, scope: Scope) -> bool:
@@ -129,7 +124,7 @@ class Guard:
         # the name has to be a name of this machine too.
         if origin in (f"http://{host}", f"https://{host}") and self._is_own(host, scope):
             return [(b"vary", b"Origin")]
-        if not self._origins.allow(origin):
+        if not self._origins.fullmatch(origin.lower()):
             return None
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
@@ -145,7 +140,7 @@ class Guard:
         # Every key is compared, so that the time does not say which one fits.
         return sum(hmac.compare_digest(digest, key) for digest in digests for key in self._keys) > 0
 
-    async def _read(self, headers: Headers, receive: Receive, held: _Held) -> bytes | Refusal | None:
+    async def _read(self, headers: Headers, receive: Receive, request: Request) -> bytes | Refusal | None:
         """The whole body, or why it is refused; None where the client went away."""
         limit = self._max_body_bytes
         too_large = Refusal(413, f"the request body is larger than {limit} bytes")
@@ -170,53 +165,19 @@ class Guard:
             n_bytes += len(chunk)
             if n_bytes > limit:
                 return too_large
-            if not held.add(len(chunk)):
-                return Refusal(
-                    503, "the server holds too many large requests", "unavailable", retry_after_s=RETRY_AFTER_S
-                )
+            if self._held_bytes + len(chunk) > self._max_held_bytes:
+                return Refusal(503, "the server holds too many large requests")
+            self._held_bytes += len(chunk)
+            request.n_held_bytes += len(chunk)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks) if len(chunks) > 1 else chunk
 
 
-class _Held:
-    """The bytes of a request's body, counted with the bytes of all bodies."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard, self._n_bytes = guard, 0
-
-    def add(self, n_bytes: int) -> bool:
-        guard = self._guard
-        if guard._held_bytes + n_bytes > guard._max_held_bytes:
-            return False
-        guard._held_bytes += n_bytes
-        self._n_bytes += n_bytes
-        return True
-
-    def release(self) -> None:
-        self._guard._held_bytes -= self._n_bytes
-        self._n_bytes = 0
-
-
-class _Origins:
-    """An allow list as Ollama reads it: exact, or with one `*`; `*` alone is everyone."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        exact, wild = set(), []
-        for pattern in patterns:
-            before, star, after = pattern.strip().lower().rstrip("/").partition("*")
-            if not star:
-                exact.add(before)
-            else:
-                wild.append((before, after))
-        self._exact, self._wild = frozenset(exact), tuple(wild)
-
-    def allow(self, origin: str) -> bool:
-        origin = origin.lower()
-        return origin in self._exact or any(
-            len(origin) >= len(before) + len(after) and origin.startswith(before) and origin.endswith(after)
-            for before, after in self._wild
-        )
+def _pattern(origins: Iterable[str]) -> re.Pattern[str]:
+    """An allow list as Ollama reads it: each origin exact, or with one `*`; `*` alone is everyone."""
+    stripped = (origin.strip().lower().rstrip("/") for origin in origins)
+    return re.compile("|".join(".*".join(map(re.escape, origin.split("*", 1))) for origin in stripped))
 
 
 def _digest(key: bytes) -> bytes:

@@ -12,19 +12,20 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
-from q3e_local.server.http.refusal import RETRY_AFTER_S, RawHeaders, Refusal, Wording, answer
+from q3e_local.server.http.refusal import RawHeaders, Refusal, Wording, answer
 
-_GIVEN_UP = Refusal(
-    503, "the server is stopping, and this request was not finished", "unavailable", retry_after_s=RETRY_AFTER_S
-)
+_GIVEN_UP = Refusal(503, "the server is stopping, and this request was not finished")
 _LINES = b"application/x-ndjson"
 
 
 class Request:
-    """A request that is being worked on. `is_read` is set once its body has come; its answer goes through `send`."""
+    """A request that is being worked on, whose answer goes through `send`.
+
+    `is_read` is set once the body has come; `n_held_bytes` of it are in memory.
+    """
 
     def __init__(self, send: Send) -> None:
-        self.is_read = False
+        self.is_read, self.n_held_bytes = False, 0
         self._send = send
         self._begun = self._in_lines = False
         self.given_up = False

@@ -57,18 +57,18 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
 def close_taking(sockets: list[socket.socket]) -> list[socket.socket]:
     """Close the sockets, and return the connections that no one had accepted yet, which closing would reset."""
     taken = []
-    for one in sockets:
+    for each in sockets:
         with suppress(OSError):  # no connection waits any more
             while True:
-                taken.append(one.accept()[0])
-        one.close()
+                taken.append(each.accept()[0])
+        each.close()
     return taken
 
 
 def close(sockets: list[socket.socket], unix_socket: Path | None) -> None:
     """Close the sockets, and remove the Unix socket's file."""
-    for one in sockets:
-        one.close()
+    for each in sockets:
+        each.close()
     if unix_socket is not None:
         unix_socket.unlink(missing_ok=True)
 
@@ -83,21 +83,21 @@ def _all_addresses(port: int) -> socket.socket:
 
 
 def _bound(family: int, where: tuple[object, ...], dual: bool = False) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # The port of a server that has just stopped is free for the next server at once.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
-        one.bind(where)
-        one.setblocking(False)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        bound.bind(where)
+        bound.setblocking(False)
     except OSError:
-        one.close()
+        bound.close()
         raise
-    return one
+    return bound
 
 
 def _refused(error: OSError, host: str, port: int) -> ListenError:
@@ -116,7 +116,7 @@ def _refused(error: OSError, host: str, port: int) -> ListenError:
 
 
 def _who_listens(host: str, port: int) -> str | None:
-    """`q3e-local` or `Ollama` where one of them answers, None where no program does or another one."""
+    """`q3e-local` or `Ollama` where one of them answers, None where no program does or another each."""
     connection = http.client.HTTPConnection(Address(host=host).to_connect().host, port, timeout=_ASK_S)
     with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/", headers={"Connection": "close"})
@@ -133,18 +133,18 @@ def _unix(path: Path) -> socket.socket:
     if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
         raise OptionError("Unix sockets are not supported on Windows; use --host and --port")
     _remove_stale(path)
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)  # for this user alone, from the first moment on
     try:
-        one.bind(str(path))
-        one.setblocking(False)
+        bound.bind(str(path))
+        bound.setblocking(False)
     except OSError as error:
-        one.close()
+        bound.close()
         reason = error.strerror or str(error)  # a path that is too long has no number
         raise ListenError(f"cannot make the Unix socket {path}: {reason}") from None
     finally:
         os.umask(before)
-    return one
+    return bound
 
 
 def _remove_stale(path: Path) -> None:

@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-RETRY_AFTER_S = 5
+_RETRY_AFTER_S = b"5"
 OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
 
 _LINGER_S = 2.0
@@ -28,8 +27,6 @@ class Refusal:
 
     status: int
     message: str
-    kind: Literal["refused", "forbidden", "no key", "unavailable"] = "refused"
-    retry_after_s: int | None = None
 
 
 Wording = Callable[[str, Refusal], bytes]
@@ -57,8 +54,8 @@ async def answer(
         (b"content-length", str(len(body)).encode("ascii")),
         *cors,
     ]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_s).encode("ascii")))
+    if refusal.status == 503:
+        headers.append((b"retry-after", _RETRY_AFTER_S))
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     comes_with_body = has_body(Headers(scope=scope))
