@@ -40,7 +40,6 @@ class ServiceResult:
     model: str  # the full name of the model that answered
     space: str
     load_s: float  # until the model was ready
-    total_s: float
 
 
 @dataclass(frozen=True)

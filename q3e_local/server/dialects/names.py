@@ -109,9 +109,9 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
     if settings is None:
         return ""
     file = PurePath(name).name
-    for given in settings.models:
-        if file and PurePath(given).name == file:
-            return f": this file is served as {served_as(given)!r}"
+    for model in settings.models:
+        if file and PurePath(model).name == file:
+            return f": this file is served as {served_as(model)!r}"
     return "; /api/tags and /v1/models list those there are"
 
 

@@ -88,17 +88,17 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         fields = await read_fields(request, _EMBED, only_first=True, max_items={"input": settings.max_items})
         fields.log_unknown("/api/embed", unknown)
         inputs = _inputs(fields.raw("input"), settings.max_items)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise UnknownModelError("model '' not found")
-        name = names.checked(given, settings)
+        name = names.checked(model, settings)
         keep, dim = fields.keep_alive_s(), fields.integer("dimensions")
         truncate = fields.flag("truncate")
         max_tokens = _max_tokens(fields, truncate)
-        with _naming(given):
+        with _naming(model):
             if not inputs:
                 await _preload(request, service, settings, name, keep)
-                return json_utf8_response({"model": given, "embeddings": []})
+                return json_utf8_response({"model": model, "embeddings": []})
             if dim is not None:
                 dim = await ollama_models.useful_dim(name, dim, settings)
             wanted = ServiceRequest(
@@ -106,7 +106,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
             )
             result = await embedded(request, service, wanted)
         body = {
-            "model": given,
+            "model": model,
             "embeddings": await rows(result.vectors),
             "total_duration": time.perf_counter_ns() - begun,
             "load_duration": max(1, round(result.load_s * 1e9)),
@@ -120,12 +120,12 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
     async def embeddings(request: Request) -> Response:
         fields = await read_fields(request, _EMBEDDINGS, only_first=True)
         fields.log_unknown("/api/embeddings", unknown)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise BadRequestError("model is required", "model")
-        name, keep = names.checked(given, settings), fields.keep_alive_s()
+        name, keep = names.checked(model, settings), fields.keep_alive_s()
         prompt, max_tokens = fields.content("prompt"), _max_tokens(fields, truncate=False)
-        with _naming(given):
+        with _naming(model):
             if not prompt:
                 await _preload(request, service, settings, name, keep)
                 return json_utf8_response({"embedding": []})
@@ -138,16 +138,16 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
     )
     async def generate(request: Request) -> Response:
         fields = await read_fields(request, _GENERATE, only_first=True)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise UnknownModelError("model '' not found")
-        name, keep = names.checked(given, settings), fields.keep_alive_s()
+        name, keep = names.checked(model, settings), fields.keep_alive_s()
         if fields.content("prompt"):
-            raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
-        with _naming(given):
+            raise BadRequestError(f'"{model}" does not support generate: {_ONLY_EMBEDS}')
+        with _naming(model):
             await _preload(request, service, settings, name, keep)
         body = {
-            "model": given,
+            "model": model,
             "created_at": ollama_models.rfc3339(),
             "response": "",
             "done": True,
@@ -209,13 +209,13 @@ def _max_tokens(fields: Fields, truncate: bool) -> int | None:
 
 
 @contextmanager
-def _naming(given: str) -> Iterator[None]:
-    """Say in Ollama's words that a model is not here, with the name as the client sent it."""
+def _naming(model: str) -> Iterator[None]:
+    """Say in Ollama's words that a model is not here, by the name that the client sent."""
     try:
         yield
     except (UnknownModelError, ModelNotHereError) as error:
         hint = ollama_models.hint_of(error)
-        raise type(error)(f'model "{given}" not found, try pulling it first{hint}') from None
+        raise type(error)(f'model "{model}" not found, try pulling it first{hint}') from None
 
 
 async def _preload(

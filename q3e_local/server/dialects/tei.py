@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -30,7 +31,7 @@ from q3e_local.server.dialects.routes import (
 )
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, EmptyInputError
-from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import scores
 
@@ -107,8 +108,8 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
         inputs = _inputs(fields.raw("inputs"), settings.max_items)
         if fields.has("normalize") and not fields.flag("normalize"):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
-        dim = fields.integer("dimensions")
-        result = await _result(request, service, settings, which, fields, fields, inputs, dim)
+        wanted = replace(await _wanted(which, fields, fields, inputs), dim=fields.integer("dimensions"))
+        result = await embedded(request, service, wanted)
         return json_response(await rows(result.vectors), headers=result_headers(result))
 
     @routes.post("/similarity", "Cosine similarities of one text to others", _SIMILARITY)
@@ -121,8 +122,9 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
             raise EmptyInputError("`inputs` cannot be empty", "inputs")
         if not all(isinstance(text, str) for text in sentences):
             raise BadRequestError("inputs.sentences must be a list of texts", "inputs.sentences")
-        how = fields.object("parameters")
-        result = await _result(request, service, settings, which, fields, how, [source, *sentences], None)
+        inputs = [source, *sentences]
+        hold_to_limit(len(inputs), settings.max_items, "inputs")
+        result = await embedded(request, service, await _wanted(which, fields, fields.object("parameters"), inputs))
         return json_response(scores(result.vectors[:1], result.vectors[1:])[0], headers=result_headers(result))
 
     @routes.post("/decode", "The texts of token ids", _DECODE)
@@ -231,24 +233,11 @@ def failure_object(failure: Failure) -> dict[str, Any]:
     return {"error": message, "error_type": kind}
 
 
-async def _result(
-    request: Request,
-    service: Service,
-    settings: ServerSettings,
-    which: WhichModel,
-    fields: Fields,
-    how: Fields,
-    inputs: Inputs,
-    dim: int | None,
-) -> ServiceResult:
-    """Embed. `how` are the fields that say how: truncation and prompt."""
-    hold_to_limit(len(inputs), settings.max_items, "inputs")
+async def _wanted(which: WhichModel, fields: Fields, how: Fields, inputs: Inputs) -> ServiceRequest:
+    """The service's request. `how` are the fields for truncation and prompt."""
     how.choice("truncation_direction", "truncation_direction must be Right: texts are cut at their end")
-    kind = _kind(how)
-    model, truncate = await which.of(fields), how.flag("truncate")
-    return await embedded(
-        request, service, ServiceRequest(model, tuple(inputs), kind=kind, dim=dim, truncate=truncate)
-    )
+    kind, truncate = _kind(how), how.flag("truncate")
+    return ServiceRequest(await which.of(fields), tuple(inputs), kind=kind, truncate=truncate)
 
 
 def _kind(how: Fields) -> Kind | None:

@@ -152,7 +152,7 @@ class Indexes:
     """All indexes of a server, by the names that clients know them by. Close them when done."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Open them. Raises IndexFileError, OptionError for a name twice, and what is wrong with an index's model."""
+        """Raises IndexFileError, OptionError for a name twice, and what is wrong with the model of an index."""
         self._indexes: dict[str, Index] = {}
         try:
             for name, path in _by_name(settings.indexes).items():
@@ -237,22 +237,22 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
     """
     if not space.digest:
         return None
-    served, other = ServedNames(settings), ""
-    own = [] if installed.path_of(space.model) else [space.model]
+    served, other_digest = ServedNames(settings), ""
+    recorded = [] if installed.path_of(space.model) else [space.model]
     for name in dict.fromkeys(
-        (*own, *map(served_as, settings.models), *(model.name for model in installed.installed()))
+        (*recorded, *map(served_as, settings.models), *(model.name for model in installed.installed()))
     ):
         with suppress(ModelError, OptionError):
             info = inspect(served.resolve(name).located.path)
             if info.digest == space.digest:
                 return name
             if name == space.model:
-                other = info.digest
+                other_digest = info.digest
     rebuild = f"or embed it anew with a model that is: q3e-local index rebuild{option_of(path)} -m MODEL"
-    if other:
+    if other_digest:
         raise SpaceMismatchError(
             f"{path} holds {space} (file {space.digest[:8]}), and {space.model} on this machine is another file "
-            f"({other[:8]}); serve the one that made it with -m FILE, {rebuild}"
+            f"({other_digest[:8]}); serve the one that made it with -m FILE, {rebuild}"
         )
-    how = f"-m {quoted(space.model)}" if not own else f"q3e-local pull {space.model}"
+    how = f"-m {quoted(space.model)}" if not recorded else f"q3e-local pull {space.model}"
     raise ModelNotHereError(f"{path} holds {space}, a model that is not served here; bring it with: {how}, {rebuild}")

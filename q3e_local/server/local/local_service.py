@@ -100,7 +100,6 @@ class LocalService:
             model=model.name,
             space=preparation.terms.space,
             load_s=load_s,
-            total_s=time.perf_counter() - began,
         )
 
     async def describe(self, request: ServiceRequest) -> Described:
@@ -186,7 +185,7 @@ class LocalService:
 
     def counters(self) -> dict[str, float]:
         def total(name: str) -> float:
-            return sum(getattr(counters, name) for counters in self._models.counters.values())
+            return float(sum(getattr(counters, name) for counters in self._models.counters.values()))
 
         return {
             "n_batches": total("batches"),

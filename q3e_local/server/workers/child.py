@@ -46,7 +46,7 @@ class ServedEngine(Engine, Protocol):
 
     @property
     def kernels(self) -> Kernels:
-        """Who computes what is on the CPU."""
+        """Which kernels compute on the CPU."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
@@ -100,13 +100,13 @@ def run(
     long: Connection[Any, Any],
     words: Connection[Any, Any],
     log: Connection[Any, Any],
-    said: Connection[Any, Any],
+    stderr: Connection[Any, Any],
     path: Path,
     config: EngineConfig,
     open_engine: OpenEngine,
     level: int,
 ) -> None:
-    settle_in(said)
+    settle_in(stderr)
     logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)
     methods: dict[str, Callable[[Any], Any]] = {}
     # Before loading, because this thread also notices when the server is gone.

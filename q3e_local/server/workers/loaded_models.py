@@ -268,7 +268,7 @@ class Models:
             others = [other for other in self._entries.values() if other.takes_room]
             # Mapped weights count as available to the system, although their owners need them.
             free = self._available() - sum(other.n_bytes for other in others)
-            # A model alone may always try: the engine says itself what cannot work at all.
+            # A model without others may always try: its engine raises the error where the memory is too small.
             if not others or (len(others) < self._max_loaded and entry.n_bytes <= free):
                 return
             unused = [other for other in others if other.n_users == 0]

@@ -1,7 +1,7 @@
 """The child process of a WorkerEngine: started, called, watched and ended.
 
 Five pipes: `work` for batches, `long` for texts longer than a batch, `words` for tokenizing, `log` for the child's
-log lines, and `said` for what native code in the child writes to stderr. Knows processes and signals; nothing of
+log lines, and `stderr` for what native code in the child writes to stderr. Knows processes and signals; nothing of
 engines.
 """
 
@@ -69,12 +69,12 @@ class WorkerProcess:
         self.long, long = SPAWN.Pipe()
         self.words, words = SPAWN.Pipe()
         self._log, log = SPAWN.Pipe(duplex=False)
-        self._said, said = SPAWN.Pipe(duplex=False)
+        self._stderr, stderr = SPAWN.Pipe(duplex=False)
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = SPAWN.Process(
             target=run,
-            args=(work, long, words, log, said, path, config, open_engine, level),
+            args=(work, long, words, log, stderr, path, config, open_engine, level),
             name=f"q3e {path.name}",
             daemon=True,
         )
@@ -82,7 +82,7 @@ class WorkerProcess:
             start_unsignalled(self._process)
         finally:
             # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
-            for end in (work, long, words, log, said):
+            for end in (work, long, words, log, stderr):
                 end.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -192,10 +192,9 @@ class WorkerProcess:
         """Log what the child writes to stderr, and keep the last lines for `_died`."""
         if os.name != "posix":
             return
-        with suppress(OSError), os.fdopen(os.dup(self._said.fileno()), "rb") as stderr:
-            while line := stderr.readline(_LINE_BYTES):
-                text = line.decode("utf-8", "replace").strip()
-                if text:
+        with suppress(OSError), os.fdopen(os.dup(self._stderr.fileno()), "rb") as stream:
+            while line := stream.readline(_LINE_BYTES):
+                if text := line.decode("utf-8", "replace").strip():
                     self._last_lines.append(text)
                     logger.warning("%s: %s", self.name, text)
 

@@ -51,7 +51,7 @@ class FailedLoads:
         self._known[path] = (error, _stamp(path), self._clock() + RETRY_S)
 
     def check(self, path: Path) -> None:
-        """Raises what loading this file raised a moment ago, and says when it is tried again."""
+        """Raise the error with which this file failed a moment ago, and when it is tried again."""
         error, stamp, until = self._known.get(path, (None, None, 0.0))
         left_s = until - self._clock()
         if error is not None and stamp == _stamp(path) and left_s > 0:
@@ -231,6 +231,6 @@ class WorkerEngine:
 
 def _stamp(path: Path) -> object:
     with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
     return None
