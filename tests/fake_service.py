@@ -12,10 +12,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import uvicorn
 
@@ -23,13 +22,23 @@ from q3e_local.embedding.preparing import Terms
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.llama.kernels.choice import Kernels
-from q3e_local.models.pull import Step
 from q3e_local.server.app import create_app
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.run import RunningService
-from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import (
+    Described,
+    LoadedModel,
+    RunningService,
+    ServiceRequest,
+    ServiceResult,
+    Stopped,
+)
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
+
+if TYPE_CHECKING:  # server_process.py, which is started often, imports this module
+    import httpx
+
+    from q3e_local.models.pull import Step
 
 N_EMBD, N_CTX, END = 256, 100, 256  # the native size of the demo model, which is really here
 KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
@@ -42,6 +51,8 @@ class FakeService:
     `fail` is raised by every call that needs the model; `requests` remembers what came. A text "wait" waits
     until it is cancelled. `tokenize` puts "Q:" before a text of the kind "query".
     """
+
+    n_embd, n_ctx, dim_min, digest = N_EMBD, N_CTX, 1, "fake"
 
     def __init__(self) -> None:
         self.reset()
@@ -60,42 +71,48 @@ class FakeService:
         self.requests.append(request)
         await self.load(request.model, request.keep_alive_s)
         if "wait" in request.inputs:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                self.cancelled.set()
-        if request.dim is not None and not 1 <= request.dim <= N_EMBD:
-            raise OptionError(f"dim must be between 1 and {N_EMBD} for demo, got {request.dim}", "dim")
-        limit = min(N_CTX, request.max_tokens or N_CTX)
-        pooled = np.zeros((len(request.inputs), N_EMBD), np.float32)
+            await self.wait()
+        terms = self.terms(request)
+        pooled = np.zeros((len(request.inputs), self.n_embd), np.float32)
         n_tokens, truncated = [], []
-        for i, one in enumerate(request.inputs):
-            ids = list(one.encode()) if isinstance(one, str) else list(one)
+        for i, text in enumerate(request.inputs):
+            ids = list(text.encode()) if isinstance(text, str) else list(text)
             if any(each > END for each in ids):
                 raise InvalidTextError(f"token id {max(ids)} is not in the vocabulary of {END + 1}", i)
             ids = ids[:-1] if ids[-1:] == [END] else ids
-            cut = len(ids) + 1 > limit
-            if cut and not request.truncate:
-                raise TextTooLongError(f"{len(ids) + 1} tokens, the context holds {limit}", i)
-            ids = ids[: limit - 1]
-            is_query = request.kind == "query" or (
-                request.kind is None and MODELS[request.model.removesuffix(":latest")] == "query"
-            )
-            pooled[i, :4] = (ids[-1] if ids else 0, len(ids) + 1, is_query, 1)
+            n_ids = len(ids) + 1
+            if n_ids > terms.limit and not request.truncate:
+                raise TextTooLongError(f"has {n_ids} tokens, the limit is {terms.limit}; truncate it or split it", i)
+            ids = ids[: terms.limit - 1]
+            pooled[i, :4] = self.row(ids[-1] if ids else 0, len(ids) + 1, terms.space.endswith("query"))
             n_tokens.append(len(ids) + 1)
-            truncated.append(cut)
+            truncated.append(n_ids > terms.limit)
         vectors = finish(pooled, request.dim)
-        space = f"q3e1-fake-{vectors.shape[1]}-{'query' if is_query else 'plain'}"
         if request.keep_alive_s == 0:
             await self.unload(request.model)
-        return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", space, 0.001, 0.002)
+        return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", terms.space, 0.001)
+
+    def row(self, last: int, n_ids: int, is_query: bool) -> tuple[float, ...]:
+        return last, n_ids, is_query, 1
+
+    async def wait(self) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.cancelled.set()
+
+    def terms(self, request: ServiceRequest) -> Terms:
+        dim = self.n_embd if request.dim is None else request.dim
+        if not self.dim_min <= dim <= self.n_embd:
+            raise OptionError(f"dim must be between {self.dim_min} and {self.n_embd} for demo, got {dim}", "dim")
+        kind = request.kind or MODELS[request.model.removesuffix(":latest")]
+        space = f"q3e1-{self.digest}-{dim}-{'query' if kind == 'query' else 'plain'}"
+        return Terms("", dim, min(self.n_ctx, request.max_tokens or self.n_ctx), request.truncate, space)
 
     async def describe(self, request: ServiceRequest) -> Described:
         self.requests.append(request)
         await self.load(request.model, request.keep_alive_s)
-        dim = request.dim or N_EMBD
-        terms = Terms("", dim, request.max_tokens or N_CTX, request.truncate, f"q3e1-fake-{dim}-plain")
-        return Described("demo", "fa" * 32, N_EMBD, N_CTX, ("<|endoftext|>",), terms)
+        return Described("demo", "fa" * 32, self.n_embd, self.n_ctx, ("<|endoftext|>",), self.terms(request))
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
         await self.load(model, None)
@@ -137,16 +154,10 @@ class FakeService:
 
     def loaded(self) -> list[LoadedModel]:
         now = time.time()
+        expires = {name: now + 300 if keep is None else now + keep for name, keep in self.in_memory.items()}
         return [
-            LoadedModel(
-                name,
-                12_345,
-                N_CTX,
-                None if (keep or 0) < 0 else now + (300 if keep is None else keep),
-                False,
-                KERNELS,
-            )
-            for name, keep in self.in_memory.items()
+            LoadedModel(name, 12_345, self.n_ctx, None if at < now else at, False, KERNELS)
+            for name, at in expires.items()
         ]
 
     async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
@@ -166,6 +177,8 @@ class FakeService:
 @contextlib.contextmanager
 def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of loopback; it stops at the end, and the service with it."""
+    import httpx
+
     chosen = ServerSettings(**settings)
     indexes = Indexes(chosen)
     app = create_app(service, chosen, indexes)

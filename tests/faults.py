@@ -41,9 +41,6 @@ class FaultyEngine(FakeEngine):
     def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode()
 
-    def pieces(self, ids: Sequence[int]) -> list[bytes]:
-        return [bytes(i for i in [one] if i < 256) for one in ids]
-
     def do(self, what: str) -> None:
         if what == "abort":
             os.abort()

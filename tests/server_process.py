@@ -15,78 +15,55 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import psutil
+from fake_service import FakeService
 
-from q3e_local.embedding.preparing import Terms
-from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, UnknownModelError
-from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.errors import ModelFileError
 from q3e_local.server.errors import QueueFullError
-from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import ServiceRequest, ServiceResult
 from q3e_local.wording.address import parse
 
-KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
 N_EMBD = 64
-N_CTX = 50
 PATIENCE_S = 60.0  # for what takes less than a second on an idle machine
+KEY = {"Authorization": "Bearer key"}
+HEAD = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key\r\n"
 
 
-class EyeService:
-    """Bytes are tokens; a text's vector points along (number of tokens, 1, 0, 0, …).
+class EyeService(FakeService):
+    """The fake with vectors that point along (number of tokens, 1, 0, 0, …), and with gates.
 
     A text `wait` says `at work` on stderr and takes until the file `gate` exists; the first request with a text
     `busy` finds the queue full. The first load takes until the file `load_gate` exists, or fails with `load_error`.
     """
 
-    n_batches = n_worker_restarts = 0
+    n_embd, n_ctx, dim_min, digest = N_EMBD, 50, 32, "fa" * 8
+    n_batches = 0
     gate = load_gate = load_error = ""
 
     def __init__(self, settings: Any) -> None:
-        self.names: list[str] = []
+        super().__init__()
         self._was_busy = False
 
+    def row(self, last: int, n_ids: int, is_query: bool) -> tuple[float, ...]:
+        return n_ids, 1, 0, 0
+
     async def embed(self, request: ServiceRequest) -> ServiceResult:
-        await self.load(request.model, None)
-        if request.dim is not None and not 32 <= request.dim <= N_EMBD:
-            raise OptionError(f"dim must be between 32 and {N_EMBD} for demo, got {request.dim}", "dim")
         if "busy" in request.inputs and not self._was_busy:
             self._was_busy = True
             raise QueueFullError("the queue is full", 1)
-        limit = request.max_tokens or N_CTX
-        counts, cut = [], []
-        for index, text in enumerate(request.inputs):
-            if text == "wait":
-                sys.stderr.write("at work\n")
-                sys.stderr.flush()
-                await self._opened(self.gate)
-            n_tokens = len(text.encode() if isinstance(text, str) else text) + 1
-            if n_tokens > limit and not request.truncate:
-                raise TextTooLongError(f"has {n_tokens} tokens, the limit is {limit}; truncate it or split it", index)
-            counts.append(min(n_tokens, limit))
-            cut.append(n_tokens > limit)
-        vectors = np.zeros((len(counts), request.dim or N_EMBD), np.float32)
-        vectors[:, 0], vectors[:, 1] = counts, 1
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self.n_batches += 1
-        space = f"q3e1-{'fa' * 8}-{vectors.shape[1]}-{request.kind or 'plain'}"
-        return ServiceResult(vectors, tuple(counts), tuple(cut), request.model, space, 0.0, 0.0)
+        return await super().embed(request)
 
-    async def describe(self, request: ServiceRequest) -> Described:
-        await self.load(request.model, None)
-        dim = request.dim or N_EMBD
-        if not 32 <= dim <= N_EMBD:
-            raise OptionError(f"dim must be between 32 and {N_EMBD} for demo, got {request.dim}", "dim")
-        space = f"q3e1-{'fa' * 8}-{dim}-{request.kind or 'plain'}"
-        terms = Terms("", dim, request.max_tokens or N_CTX, request.truncate, space)
-        return Described(request.model, "fa" * 32, N_EMBD, N_CTX, (), terms)
-
-    async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
-        await self.load(model, None)
-        return [len(text.encode()) for text in texts]
+    async def wait(self) -> None:
+        sys.stderr.write("at work\n")
+        sys.stderr.flush()
+        await self._opened(self.gate)
 
     async def _opened(self, gate: str) -> None:
         """Wait until there is a file of this name. Without a name nothing is waited for."""
@@ -94,37 +71,14 @@ class EyeService:
             await asyncio.sleep(0.01)
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
-        if model != "demo":
-            raise UnknownModelError(f"there is no model {model!r}")
-        if not self.names:
+        if not self.in_memory:
             await self._opened(self.load_gate)
             if self.load_error:
                 raise ModelFileError(self.load_error)
-        self.names = [model]
+        await super().load(model, keep_alive_s)
 
-    async def unload(self, model: str) -> None:
-        self.names = []
-
-    async def stop(self, model: str, wait_s: float) -> Stopped:
-        if model != "demo":
-            raise UnknownModelError(f"there is no model {model!r}")
-        was_loaded, self.names = bool(self.names), []
-        return Stopped(model, was_loaded, True)
-
-    async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Any = None) -> list[int]:
-        return list(text.encode())
-
-    async def detokenize(self, model: str, ids: list[int]) -> str:
-        return bytes(ids).decode()
-
-    async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
-        return [bytes([each]) for each in ids]
-
-    def loaded(self) -> list[LoadedModel]:
-        return [LoadedModel(name, 1_000_000, N_CTX, time.time() + 300, False, KERNELS) for name in self.names]
-
-    async def pull(self, name: str, progress: Any) -> None:
-        raise UnknownModelError(name)
+    def counters(self) -> dict[str, float]:
+        return {"n_batches": self.n_batches, "n_worker_restarts": 0}
 
     async def close(self) -> None:
         sys.stderr.write("service closed\n")
@@ -181,6 +135,9 @@ class Running:
         connection.close()
         return got
 
+    def embed(self, text: str = "hello", headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+        return self.ask("POST", "/api/embed", {"model": "demo", "input": text}, KEY if headers is None else headers)
+
     def wait(self, seconds: float = PATIENCE_S) -> int:
         """Its exit code, once it has ended and all lines are read."""
         code = self.process.wait(seconds)
@@ -192,6 +149,27 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait()
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """All that comes until the server hangs up."""
+    parts = []
+    with suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that have the models of a server's process."""
+    return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    return future
 
 
 @contextmanager

@@ -78,7 +78,7 @@ FOREIGN = {
     "pptx": {"reading.formats.slides"},
     "odfdo": {"reading.formats.opendocument"},
     "striprtf": {"reading.formats.rich_text"},
-    "starlette": {"server.app", "server.dialects", "server.http.docs"},
+    "starlette": {"server.app", "server.dialects", "server.http"},
     "uvicorn": {"server.run", "server.http.connection"},
     "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},

@@ -43,9 +43,6 @@ class FakeWorker(FakeEngine):
     def detokenize(self, ids: Sequence[int]) -> str:
         return "".join("<end>" if i == self.eos_id else chr(i) for i in ids)
 
-    def pieces(self, ids: Sequence[int]) -> list[bytes]:
-        return [b"<end>" if i == self.eos_id else bytes([i]) for i in ids]
-
     def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         vectors = super().decode(sequences)
         vectors[:, 3] = [ids[0] for ids in sequences]

@@ -15,11 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
 from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, tei
-from q3e_local.server.dialects.failures import Failure
+from q3e_local.server.dialects.failures import Failure, FailureKind
 from q3e_local.server.dialects.notices import Notices
+from q3e_local.server.dialects.openapi import DocumentedRoute
 from q3e_local.server.dialects.routes import json_response
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.http.docs import docs_routes
+from q3e_local.server.http.metrics import Metrics
 from q3e_local.server.http.refusal import Refusal
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import Service
@@ -32,9 +34,14 @@ _DESCRIPTION = (
     "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
 )
 
+# Kinds of failures, by the statuses of requests that are refused before a route.
+_REFUSED: dict[int, FailureKind] = {401: "no key", 403: "forbidden", 503: "unavailable"}
 
-def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> Starlette:
-    """All routes on one service and on the indexes that are open."""
+
+def create_app(
+    service: Service, settings: ServerSettings, indexes: Indexes, metrics: Metrics | None = None
+) -> Starlette:
+    """All routes on one service and on the indexes that are open; with `metrics` a route for these too."""
     notices, unknown = Notices(), Notices()
     which = WhichModel(service, settings, notices)
     embeddings = openai.Embeddings(service, settings, which, notices)
@@ -48,14 +55,17 @@ def create_app(service: Service, settings: ServerSettings, indexes: Indexes) -> 
     )
     routes = [route for dialect in dialects for route in dialect.all]
     document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
+    if metrics is not None:
+        routes.append(DocumentedRoute("/metrics", metrics.answer, ("GET",)))
     return Starlette(
         routes=[*routes, *docs_routes(document, settings)], exception_handlers={HTTPException: _no_route}
     )
 
 
 def refusal_body(path: str, refusal: Refusal) -> bytes:
-    """The error of a request that was turned away before its route, as clients of this path read it."""
-    return orjson.dumps(_failure_object(path, Failure(refusal.kind, refusal.status, refusal.message)))
+    """The error of a request that was refused before its route, as clients of this path read it."""
+    kind = _REFUSED.get(refusal.status, "refused")
+    return orjson.dumps(_failure_object(path, Failure(kind, refusal.status, refusal.message)))
 
 
 def _failure_object(path: str, failure: Failure) -> dict[str, Any]:
@@ -74,7 +84,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if request.url.path.startswith("/v1/"):
         message = f"{request.method} {request.url.path} is not served here; /docs lists what is"
         code = "method_not_allowed" if wrong_method else "unknown_url"
-        found = openai.error_object(message, "invalid_request_error", None, code)
-        return json_response(found, error.status_code, headers)
+        body = openai.error_object(message, "invalid_request_error", None, code)
+        return json_response(body, error.status_code, headers)
     text = "405 method not allowed" if wrong_method else "404 page not found"
     return PlainTextResponse(text, error.status_code, headers)

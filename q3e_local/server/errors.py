@@ -65,6 +65,9 @@ class WorkerDiedError(ServerError):
 class StoppingError(ServerError):
     """The server is shutting down."""
 
+    def __init__(self, message: str = "the server is shutting down") -> None:
+        super().__init__(message)
+
 
 class UnknownIndexError(ServerError):
     """The server was started with no index of this name."""

@@ -1,6 +1,6 @@
-"""One server from its start to its end: sockets, uvicorn, and an end that answers what it cannot finish.
+"""A server from its start to its end: sockets, uvicorn, and an end that answers each request that it cannot finish.
 
-Knows uvicorn's server, whose steps it calls and does not override; what is served comes from the app and the service.
+Knows uvicorn's server, whose steps it calls and does not override; the app and the service know what is served.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, Protocol, cast
+from typing import NoReturn, cast
 
 import uvicorn
 
@@ -20,7 +20,6 @@ from q3e_local import __version__
 from q3e_local.server.app import create_app, refusal_body
 from q3e_local.server.http import listen, logs
 from q3e_local.server.http.announce import address, announce
-from q3e_local.server.http.asgi import App
 from q3e_local.server.http.connection import Connection
 from q3e_local.server.http.guard import Guard
 from q3e_local.server.http.metrics import Metrics
@@ -28,7 +27,7 @@ from q3e_local.server.http.preload import Preload
 from q3e_local.server.http.signals import Signals
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.served_names import ServedNames, served_as
-from q3e_local.server.service import Service
+from q3e_local.server.service import RunningService
 from q3e_local.server.settings import ServerSettings
 
 STOP_S = 30.0  # for the requests that run when the server is asked to stop
@@ -39,15 +38,8 @@ _MAX_FILES = 8192
 # The steps of the end, in this order, and how long each may take.
 _TELL_S = 1.0  # requests that were given up get their answer
 _LAST_S = 0.5  # a connection that was accepted may still bring its request
-_FLUSH_S = 5  # clients take what is on its way to them
-_AT_ONCE_S = 0.5  # each of these steps, when the server is asked to stop a second time
-
-
-class RunningService(Service, Protocol):
-    """A service with an end."""
-
-    async def close(self) -> None:
-        """Stop every worker and give back all memory."""
+_FLUSH_S = 5  # clients take the answers that are on their way
+_AT_ONCE_S = 0.5  # each step, once the server is asked to stop a second time
 
 
 Make = Callable[[ServerSettings], RunningService]
@@ -88,9 +80,9 @@ async def _serve(
 ) -> bool:
     """Serve to the end. Answers whether every request that ran was finished."""
     service = make_service(settings)
-    metrics, preload = Metrics(service, indexes), Preload(service, [served_as(given) for given in settings.models])
-    app = create_app(service, settings, indexes)
-    guard = Guard(preload.route(metrics.route(app)), settings, refusal_body)
+    metrics, preload = Metrics(service, indexes), Preload(service, [served_as(model) for model in settings.models])
+    app = create_app(service, settings, indexes, metrics)
+    guard = Guard(preload.route(app), settings, refusal_body)
     watched = logs.Watch(guard, [logs.log_access, metrics.observe])
 
     async def begin() -> None:
@@ -122,9 +114,9 @@ def _leave(code: int) -> NoReturn:
 class _Serving:
     """A uvicorn server, from its first connection to its last.
 
-    uvicorn's `startup`, `main_loop` and `shutdown` are called as they are. uvicorn's `serve` is not, because `serve`
-    takes the signals, and closes the listening sockets first: a client that comes while requests are finished would
-    be refused its connection, where here it gets a 503 that says when to come back.
+    uvicorn's `startup`, `main_loop` and `shutdown` are called as they are. uvicorn's `serve` is not, because it takes
+    the signals, and closes the listening sockets first: a client that comes while requests are finished would be
+    refused its connection, and here it gets a 503 that says when to come back.
     """
 
     def __init__(self, config: uvicorn.Config, guard: Guard, signals: Signals, stop_s: float) -> None:
@@ -156,7 +148,7 @@ class _Serving:
             beginning.result()
 
     async def _finish(self) -> None:
-        """Wait for the requests that run, while new ones are refused; give up those that take too long."""
+        """Wait for the requests that run, while new requests are refused; give up requests that take too long."""
         running = self._guard.running
         if running:
             what = "1 request" if len(running) == 1 else f"{len(running)} requests"
@@ -216,9 +208,9 @@ def _failed(beginning: asyncio.Future[None]) -> bool:
     return beginning.done() and not beginning.cancelled() and beginning.exception() is not None
 
 
-def _config(app: App) -> uvicorn.Config:
+def _config(app: logs.Watch) -> uvicorn.Config:
     return uvicorn.Config(
-        cast(Any, app),
+        app,
         http=Connection,
         ws="none",
         lifespan="off",

@@ -1,7 +1,7 @@
 """The names a server answers to, and whether its settings can work with them.
 
 A name from a request never becomes a path: of files, only those the server was started with are reached, each by a
-name made of its own.
+name that is made of the file's.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class ServedNames:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._models = [served_as(given) for given in settings.models]
+        self._models = [served_as(model) for model in settings.models]
         self._aliases = settings.aliases
         self._files: dict[str, Located] = {}
-        for given, name in zip(settings.models, self._models, strict=True):
-            path = installed.path_of(given)
+        for model, name in zip(settings.models, self._models, strict=True):
+            path = installed.path_of(model)
             if path is not None:
                 other = self._files.setdefault(name.lower(), Located(name, path, Prompts())).path
                 if other != path:
@@ -78,25 +78,23 @@ class ServedNames:
         return doubts
 
     def _listed(self) -> str:
-        """What is here, in a line: models, files the server was started with, and the user's own names."""
-        files = [one.name for one in self._files.values()]
-        found = dict.fromkeys([*files, *(one.name for one in installed.installed()), *self._aliases])
-        shown = list(found)[:_SHOWN_AT_MOST]
-        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
-        return ", ".join(shown) + more
+        """The names there are: files the server was started with, models, and the user's aliases."""
+        files = [file.name for file in self._files.values()]
+        models = [model.name for model in installed.installed()]
+        names = list(dict.fromkeys([*files, *models, *self._aliases]))
+        more = f" and {len(names) - _SHOWN_AT_MOST} more" if len(names) > _SHOWN_AT_MOST else ""
+        return ", ".join(names[:_SHOWN_AT_MOST]) + more
 
 
-def served_as(given: str) -> str:
-    """The name that clients use for what a server was started with: a file's is made of its own, without suffix."""
-    path = installed.path_of(given)
+def served_as(model: str) -> str:
+    """The name that clients use for a model of `--model`: for a path, one made of the file's name without suffix."""
+    path = installed.path_of(model)
     if path is None:
-        return given
+        return model
     stem = path.name.removesuffix(path.suffix) if path.suffix.lower() == ".gguf" else path.name
-    return (
-        stem
-        if NAME_GRAMMAR.fullmatch(stem.lower())
-        else re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
-    )
+    if NAME_GRAMMAR.fullmatch(stem.lower()):
+        return stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
 
 
 def to_try(settings: ServerSettings) -> str:
@@ -106,13 +104,11 @@ def to_try(settings: ServerSettings) -> str:
     """
     if settings.models:
         return served_as(settings.models[0])
-    here = {one.name: one.origin for one in installed.installed()}
+    here = {model.name: model.origin for model in installed.installed()}
     by_user = [name for name, origin in here.items() if origin not in ("found", "bundled")]
     by_user += [name for name, alias in settings.aliases.items() if alias.model.lower() in here]
     by_others = [name for name, origin in here.items() if origin == "found"]
-    ordered = [*sorted(by_user, key=_is_not_default), *sorted(by_others, key=_is_not_default)]
-    return ordered[0] if ordered else "demo"
-
-
-def _is_not_default(name: str) -> bool:
-    return name != DEFAULT_MODEL
+    for names in (by_user, by_others):
+        if names:
+            return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
+    return "demo"

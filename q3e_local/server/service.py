@@ -17,11 +17,11 @@ from q3e_local.vectors import Vectors
 
 @dataclass(frozen=True)
 class ServiceRequest:
-    """What one HTTP request asks for. An input is a text, or token ids that get the end token if it is not there."""
+    """A request in no dialect. An input is a text, or token ids, which get the end token if they lack it."""
 
     model: str  # a name as the client sent it: a tag, an alias, a query alias
     inputs: tuple[str | tuple[int, ...], ...]
-    kind: Kind | None = None  # None: what the name means, a document as a rule
+    kind: Kind | None = None  # None: the kind that the name stands for, mostly a document
     task: str | None = None
     instruction: str | None = None
     dim: int | None = None
@@ -40,12 +40,11 @@ class ServiceResult:
     model: str  # the full name of the model that answered
     space: str
     load_s: float  # until the model was ready
-    total_s: float
 
 
 @dataclass(frozen=True)
 class Described:
-    """A model, and what a request's options come to for it."""
+    """A model, and the terms that a request's options make for it."""
 
     model: str  # its full name
     digest: str
@@ -69,7 +68,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Stopped:
-    """What became of a model that was to be unloaded. One at work is gone when it has finished, if not by now."""
+    """What became of a model that was to be unloaded. A model at work is gone once it has finished."""
 
     model: str  # its full name
     was_loaded: bool
@@ -77,10 +76,13 @@ class Stopped:
 
 
 class Service(Protocol):
-    """Everything a dialect may ask for. Errors are those of q3e_local.errors and of server.errors."""
+    """Everything that a dialect needs. Errors are those of q3e_local.errors and of server.errors."""
 
     async def embed(self, request: ServiceRequest) -> ServiceResult:
-        """Load the model if need be, then embed. Cancelling the call gives its place in the queue back."""
+        """Load the model if need be, then embed. Cancelling the call frees its place in the queue.
+
+        Raises what loading raises, OptionError, TextError with the place of the input, and errors of server.errors.
+        """
 
     async def describe(self, request: ServiceRequest) -> Described:
         """Load the model if need be, and hold the request's options to it as `embed` does. Reads no inputs."""
@@ -89,28 +91,38 @@ class Service(Protocol):
         """Load without embedding."""
 
     async def unload(self, model: str) -> None:
-        """Free a model's memory once it has finished what it is at; fine when it is not loaded."""
+        """Free a model's memory, at once or when the last request that uses it ends. Does not wait for that end."""
 
     async def stop(self, model: str, wait_s: float) -> Stopped:
-        """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
+        """Unload, and wait up to `wait_s` until the memory is free. Raises ModelError for a name without a model."""
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
-        """Ids as the model sees them: normalized, special-token text parsed.
+        """The ids of a text that is normalized first, with special-token text parsed.
 
-        With a `kind`, what the model gets before a text of this kind is before it here too.
+        With a `kind`, the text has the prompt of this kind before it, as in `embed`.
         """
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
         """How many ids `tokenize` gives for each text, the end token left out. Raises TextError with its place."""
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
-        """The text of these ids."""
+        """The text of these ids, special tokens written out. Raises OptionError for an id that no token has."""
 
     async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
-        """The bytes of each of these ids, which may be parts of a character."""
+        """The bytes of each of these ids, which may be parts of a character. Raises OptionError as `detokenize`."""
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""
 
     async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
         """Bring a model here, as `q3e-local pull`; `progress` gets pull.Step from another thread."""
+
+
+class RunningService(Service, Protocol):
+    """A service for a whole server, which also reads its counters and closes it."""
+
+    def counters(self) -> dict[str, float]:
+        """Counts since the start, by the names that http/metrics.py has."""
+
+    async def close(self) -> None:
+        """Finish the requests that run, within a few seconds, refuse the rest, and free all memory."""

@@ -1,4 +1,4 @@
-"""What a server is told: from options, then `Q3E_*`, then Ollama's variables, then defaults, and the config file.
+"""A server's settings: options, else `Q3E_*`, else Ollama's variables, else defaults; and the config file's aliases.
 
 Knows text and limits; opens no socket.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -95,8 +95,8 @@ def settings(
     Raises OptionError naming the option or variable, or the file and key.
     """
     environ = os.environ if environ is None else environ
-    given = {name: value for name, value in (options or {}).items() if value not in (None, ())}
-    fields = _of_ollama(environ) | _of_ours(environ) | given
+    fields = _from_ollamas_variables(environ) | _from_our_variables(environ)
+    fields |= {name: value for name, value in (options or {}).items() if value not in (None, ())}
     if isinstance(fields.get("keep_alive_s"), str):
         fields["keep_alive_s"] = keep_alive(fields["keep_alive_s"])
     fields["cache"] = chosen(fields.get("cache"), environ)
@@ -136,7 +136,7 @@ def _keep_alive_s(text: str) -> float | None:
     return seconds
 
 
-def _of_ollama(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_ollamas_variables(environ: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if unquoted(environ.get("OLLAMA_HOST", "")):
         listen = address.parse(environ["OLLAMA_HOST"])
@@ -147,45 +147,45 @@ def _of_ollama(environ: Mapping[str, str]) -> dict[str, Any]:
         seconds = _keep_alive_s(alive)
         fields["keep_alive_s"] = KEEP_ALIVE_S if seconds is None else seconds
     origins = _listed(environ.get("OLLAMA_ORIGINS", ""))
-    if origins:
-        fields["origins"] = origins
-    return fields
+    return fields | ({"origins": origins} if origins else {})
 
 
-def _of_ours(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_our_variables(environ: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name, variable in {
-        "host": "Q3E_HOST",
-        "keep_alive_s": "Q3E_KEEP_ALIVE",
-        "unix_socket": "Q3E_UNIX_SOCKET",
-        "log_format": "Q3E_LOG_FORMAT",
-    }.items():
-        value = unquoted(environ.get(variable, ""))
-        if value:
+    for name, (variable, read) in _VARIABLES.items():
+        text = unquoted(environ.get(variable, ""))
+        try:
+            value = read(text) if text else ()
+        except ValueError:
+            raise OptionError(f"{variable} must be a whole number, got {text!r}") from None
+        if value != ():
             fields[name] = value
-    for name, variable in {
-        "models": "Q3E_MODELS",
-        "indexes": "Q3E_INDEXES",
-        "api_keys": "Q3E_API_KEY",
-        "origins": "Q3E_ORIGINS",
-    }.items():
-        values = _listed(environ.get(variable, ""))
-        if values:
-            fields[name] = values
-    for name, variable in {
-        "port": "Q3E_PORT",
-        "max_loaded": "Q3E_MAX_LOADED",
-        "max_queue": "Q3E_MAX_QUEUE",
-        "max_items": "Q3E_MAX_ITEMS",
-        "max_body_bytes": "Q3E_MAX_BODY_BYTES",
-    }.items():
-        value = unquoted(environ.get(variable, ""))
-        if value:
-            if not (value.isascii() and value.isdigit() and len(value) < 18):
-                raise OptionError(f"{variable} must be a whole number, got {value!r}")
-            fields[name] = int(value)
     return fields
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise ValueError
+    return int(text)
 
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part for part in (unquoted(part) for part in unquoted(text).split(",")) if part)
+
+
+# The field of ServerSettings, the variable, and how its text is read.
+_VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "host": ("Q3E_HOST", str),
+    "port": ("Q3E_PORT", _whole_number),
+    "unix_socket": ("Q3E_UNIX_SOCKET", str),
+    "models": ("Q3E_MODELS", _listed),
+    "indexes": ("Q3E_INDEXES", _listed),
+    "keep_alive_s": ("Q3E_KEEP_ALIVE", str),
+    "max_loaded": ("Q3E_MAX_LOADED", _whole_number),
+    "max_queue": ("Q3E_MAX_QUEUE", _whole_number),
+    "max_items": ("Q3E_MAX_ITEMS", _whole_number),
+    "max_body_bytes": ("Q3E_MAX_BODY_BYTES", _whole_number),
+    "api_keys": ("Q3E_API_KEY", _listed),
+    "origins": ("Q3E_ORIGINS", _listed),
+    "log_format": ("Q3E_LOG_FORMAT", str),
+}

@@ -188,7 +188,7 @@ def test_openapi_names_what_is_served(http: httpx.Client) -> None:
     served = """
         /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
         /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
-        /detokenize /similarity /decode /info /props /models /health
+        /detokenize /similarity /decode /info /props /models /health /q3e/embed /q3e/model /q3e/tokens /q3e/stop
     """
     assert set(served.split()) < paths
 

@@ -1,7 +1,7 @@
 """Faults on the real thing: `q3e-local serve -m demo` in a process of its own, with its worker in another.
 
-Expected vectors are the library's. Faults that need an injected engine are in test_server_worker, those of sockets
-and of a single client in test_server_run.
+Expected vectors are the library's. Faults that need an injected engine are in workers/, those of sockets and of a
+single client in http/.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,8 @@ import orjson
 import psutil
 import pytest
 from command import PROGRAM, records, run
-from server_process import Running, running_server
+from server_process import PATIENCE_S, Running, in_background, running_server, workers_of
+from waiting import until
 
 import q3e_local
 
@@ -34,7 +35,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 WORDS = ["river", "stone", "bread", "music", "paper", "glass", "winter", "horse"]
 WORDS += ["garden", "letter", "window", "market", "silver", "forest", "candle"]
-PATIENCE_S = 60.0  # for what takes a second on an idle machine
 LONG = "a text that takes a second or more " * 1000  # some 8,000 tokens
 
 
@@ -76,9 +76,7 @@ def library() -> Library:
 
 def worker_of(running: Running) -> psutil.Process:
     """The process that has the model."""
-    (worker,) = [
-        child for child in psutil.Process(running.process.pid).children() if "spawn_main" in " ".join(child.cmdline())
-    ]
+    (worker,) = workers_of(running.process.pid)
     return worker
 
 
@@ -88,15 +86,10 @@ def metric(running: Running, name: str) -> float:
     return float(line.split()[-1])
 
 
-def loaded(running: Running) -> list[str]:
-    """The models that /api/ps shows."""
-    return [model["name"] for model in orjson.loads(running.ask("GET", "/api/ps")[2])["models"]]
-
-
-def kept(running: Running) -> bool:
-    """Whether the loaded model is kept for minutes after its last request, which is so until it is to be stopped."""
-    (model,) = orjson.loads(running.ask("GET", "/api/ps")[2])["models"]
-    return datetime.fromisoformat(model["expires_at"]) > datetime.now(UTC) + timedelta(minutes=1)
+def loaded(running: Running) -> dict[str, datetime]:
+    """The models that /api/ps shows, and until when each is kept after its last request."""
+    models = orjson.loads(running.ask("GET", "/api/ps")[2])["models"]
+    return {model["name"]: datetime.fromisoformat(model["expires_at"]) for model in models}
 
 
 @contextmanager
@@ -109,31 +102,15 @@ def frozen(process: psutil.Process) -> Iterator[None]:
         process.resume()
 
 
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that must happen, however busy the machine is."""
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(work, *arguments)
-    pool.shutdown(wait=False)
-    return future
-
-
-def embed(running: Running, text: str) -> tuple[int, dict[str, str], Any]:
-    status, headers, body = running.ask("POST", "/api/embed", {"model": "demo", "input": text})
-    return status, headers, orjson.loads(body)
+def assert_is(answer: tuple[int, dict[str, str], bytes], vector: np.ndarray) -> None:
+    """The answer of Ollama's route has this vector."""
+    assert answer[0] == 200
+    assert np.float32(orjson.loads(answer[2])["embeddings"][0]) @ vector > 0.9999
 
 
 def assert_answers(running: Running, library: Library) -> None:
     """A request now is answered, and right."""
-    status, _, answer = embed(running, library.texts[0])
-    assert status == 200
-    assert np.float32(answer["embeddings"][0]) @ library.vectors[0] > 0.9999
+    assert_is(running.embed(library.texts[0]), library.vectors[0])
 
 
 def begin_long(running: Running, path: str = "/v1/embeddings") -> Future[Any]:
@@ -226,7 +203,7 @@ def test_a_worker_killed_at_work_fails_what_it_was_at_and_nothing_else(
     restarts = metric(server, "q3e_worker_restarts_total")
     at_work, killed = begin_long(server, path), worker_of(server)
     other = f"behind it: {LONG}"  # long ones come one by one
-    behind = in_background(embed, server, other)
+    behind = in_background(server.embed, other)
     until(lambda: metric(server, "q3e_queue_length") == 1)
     killed.kill()
     status, _, body = at_work.result(PATIENCE_S)
@@ -236,10 +213,8 @@ def test_a_worker_killed_at_work_fails_what_it_was_at_and_nothing_else(
     assert f"(pid {killed.pid}) was ended by SIGKILL" in message
     if path == "/v1/embeddings":
         assert error["type"] == "server_error"
-    status, _, answer = behind.result(PATIENCE_S)
-    assert status == 200
     with q3e_local.load("demo") as embedder:
-        assert np.float32(answer["embeddings"][0]) @ embedder.embed_documents([other]).vectors[0] > 0.9999
+        assert_is(behind.result(PATIENCE_S), embedder.embed_documents([other]).vectors[0])
     assert_answers(server, library)
     assert metric(server, "q3e_worker_restarts_total") == restarts + 1
     server.wait_for(f"(pid {killed.pid}) was ended by SIGKILL")
@@ -253,7 +228,7 @@ def test_a_worker_killed_at_rest_is_back_for_the_next_request(
     killed = worker_of(server)
     killed.kill()
     if not at_once:
-        until(lambda: loaded(server) == [])
+        until(lambda: not loaded(server))
         assert orjson.loads(server.ask("GET", "/health")[2])["loaded"] == []
         assert metric(server, "q3e_loaded_models") == 0
         server.wait_for(
@@ -261,7 +236,7 @@ def test_a_worker_killed_at_rest_is_back_for_the_next_request(
         )
     assert_answers(server, library)
     assert worker_of(server).pid != killed.pid
-    assert loaded(server) == ["demo:latest"]
+    assert list(loaded(server)) == ["demo:latest"]
     assert metric(server, "q3e_worker_restarts_total") == restarts + 1
     assert metric(server, "q3e_worker_deaths_total") == deaths + 1
     assert (
@@ -278,7 +253,7 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, library: Librar
         gone.sendall(request)
         until(lambda: metric(running, "q3e_queue_length") == 1)
         with frozen(worker_of(running)):  # so that nothing but the client's leaving can free the place
-            status, headers, _ = embed(running, library.texts[0])
+            status, headers, _ = running.embed(library.texts[0])
             assert (status, headers["retry-after"].isdigit()) == (503, True)
             gone.close()
             until(lambda: metric(running, "q3e_queue_length") == 0)
@@ -339,11 +314,10 @@ def test_a_huge_text_has_the_vector_of_what_is_left_of_it_while_others_are_answe
     huge = in_background(server.ask, "POST", "/api/embed", body)
     while not huge.done():
         assert_answers(server, library)
-    status, headers, answer = huge.result()
-    assert (status, headers["x-q3e-truncated"]) == (200, "0")
+    assert huge.result()[1]["x-q3e-truncated"] == "0"
     with q3e_local.load("demo") as embedder:
         expected = embedder.embed_documents([text[:20_000]], truncate=True, max_tokens=300)
-    assert np.float32(orjson.loads(answer)["embeddings"][0]) @ expected.vectors[0] > 0.9999
+    assert_is(huge.result(), expected.vectors[0])
     status, _, answer = server.ask("POST", "/api/embed", body | {"truncate": False})
     assert status == 400
     assert b"the input length exceeds the context length" in answer
@@ -354,13 +328,12 @@ def test_stop_waits_until_a_model_at_work_is_gone(server: Running, library: Libr
     at_work, worker = begin_long(server), worker_of(server)
     with frozen(worker):
         stopping = in_background(run, "stop", "demo-query", "--server", server.url)
-        until(lambda: not kept(server))  # the server has been asked
+        until(lambda: loaded(server)["demo:latest"] < datetime.now(UTC) + timedelta(minutes=1))  # it is to be stopped
         assert not stopping.done()
-        assert loaded(server) == ["demo:latest"]
     stopped = stopping.result(PATIENCE_S)
     assert (stopped.exit_code, stopped.stdout) == (0, "demo-query is unloaded\n")
     assert not worker.is_running()
-    assert loaded(server) == []
+    assert not loaded(server)
     assert at_work.result(PATIENCE_S)[0] == 200
     again = run("stop", "demo-query", "--server", server.url)
     assert (again.exit_code, again.stdout) == (0, "demo-query was not loaded\n")

@@ -1,7 +1,7 @@
-"""Read a request's JSON: the body whatever its Content-Type, and the texts and token ids in it.
+"""Read a request's JSON object, whatever its Content-Type, and token ids in it.
 
 A large body is counted before it is parsed, and parsed beside the event loop. Knows JSON and HTTP bodies, nothing of
-any dialect: what is wrong is raised, the dialect words the answer.
+any dialect: the dialect words the answer to an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from q3e_local.server.dialects.counting import Counts, count
 from q3e_local.server.dialects.fields import Body, Fields, shown
-from q3e_local.server.errors import BadRequestError, EmptyInputError, MissingBodyError
+from q3e_local.server.errors import BadRequestError, MissingBodyError
 
 Inputs = list[str | tuple[int, ...]]
 
@@ -27,8 +27,8 @@ _MAX_INT = 2**31
 LARGE = 1 << 18
 # orjson holds the interpreter's lock until it is done, which takes about 60 ms for so many values.
 VALUES_MAX = 1 << 20
-# One thread: several large bodies at once would need the memory of all of them, and the interpreter's lock would have
-# them parsed one by one all the same.
+# One thread: several large bodies at once would take the memory of all of them, and the interpreter's lock would let
+# only one be parsed at a time.
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="q3e-body")
 
 
@@ -38,8 +38,8 @@ async def read_fields(
     """The fields of the request's object. The Content-Type is not looked at: `curl -d` calls everything a form.
 
     With `only_first`, bytes behind the first JSON value are ignored, as in Ollama. `max_items` says how many items
-    the lists of these fields may have, so that a large body with more is refused before it is parsed; the route holds
-    a small body to the limit with `hold_to_limit`. Numbers are the token ids of one text, and no items.
+    the lists of these fields may have, so that a large body with more is refused before it is parsed; for a small
+    body the route calls `hold_to_limit`. Numbers are the token ids of one text, and no items.
 
     Raises MissingBodyError, and BadRequestError for a body that is no JSON object or too large.
     """
@@ -67,7 +67,7 @@ def _parsed(text: bytes, only_first: bool = False) -> Any:
 
 
 def _large(text: bytes, only_first: bool, max_items: Mapping[str, int]) -> Any:
-    """The value of a large body, if it is not too much. Runs on the parser's thread."""
+    """Count a large body, then parse it. Runs on the parser's thread."""
     counts = count(text, VALUES_MAX)
     _hold_to_limits(counts, max_items)
     with _without_collections():
@@ -75,7 +75,7 @@ def _large(text: bytes, only_first: bool, max_items: Mapping[str, int]) -> Any:
 
 
 def _hold_to_limits(counts: Counts, max_items: Mapping[str, int]) -> None:
-    """Refuse what is too much to parse, naming the field that has most of it."""
+    """Raise BadRequestError for what is too much to parse, naming the field that has most of it."""
     longest, is_too_much = counts.longest, counts.n_values > VALUES_MAX
     at_least = "at least " if is_too_much else ""  # counting stopped there
     if longest is not None and not longest.are_numbers and longest.n > max_items.get(longest.field, longest.n):
@@ -95,7 +95,7 @@ def _hold_to_limits(counts: Counts, max_items: Mapping[str, int]) -> None:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Keep the garbage collector from walking again and again over the parser's values, which are no garbage.
+    """Keep the garbage collector from walking again and again over the values that the parser makes.
 
     Only the parser's thread switches the collector off and on, so no two switches cross.
     """
@@ -123,42 +123,11 @@ def token_ids(value: list[Any], field: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def read_inputs(value: Any, field: str, max_items: int) -> Inputs:
-    """The inputs in TEI's `inputs`: a text, a list of ids, or a list of either kind. Never empty.
-
-    Raises EmptyInputError for an empty list, text or list of ids, and BadRequestError for anything else.
-    """
-    if isinstance(value, str):
-        inputs: Inputs = [value]
-    elif not isinstance(value, list):
-        raise BadRequestError(f"{field} must be a text, a list of texts or token ids, got {shown(value)}", field)
-    elif value and type(value[0]) is int:
-        inputs = [token_ids(value, field)]
-    else:
-        hold_to_limit(len(value), max_items, field)
-        inputs = [_one_input(one, f"{field}[{i}]", field) for i, one in enumerate(value)]
-    if not inputs:
-        raise EmptyInputError(f"`{field}` cannot be empty", field)
-    for i, one in enumerate(inputs):
-        if not one:
-            where = f"`{field}`" if len(inputs) == 1 else f"`{field}[{i}]`"
-            raise EmptyInputError(f"{where} cannot be empty", field)
-    return inputs
-
-
 def hold_to_limit(n_items: int, limit: int, field: str) -> None:
-    """Refuse more items than one request may have."""
+    """Raise BadRequestError for more items than one request may have."""
     if n_items > limit:
         raise _too_many(field, str(n_items), limit)
 
 
 def _too_many(field: str, n_items: str, limit: int) -> BadRequestError:
     return BadRequestError(f"{field} has {n_items} items, the limit of this server is {limit} (--max-items)", field)
-
-
-def _one_input(value: Any, where: str, field: str) -> str | tuple[int, ...]:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return token_ids(value, field)
-    raise BadRequestError(f"{where} must be a text or a list of token ids, got {shown(value)}", field)

@@ -1,4 +1,4 @@
-"""The one table from an error to what went wrong, an HTTP status and when to come back: `failure_of`.
+"""The one table from an error to its kind, an HTTP status and when to come back: `failure_of`.
 
 Knows every error that a route may raise, and no dialect's JSON: each dialect words a `Failure` in its own shape, and
 says another status where its original does.
@@ -51,7 +51,7 @@ FailureKind = Literal[
     "client gone",
     "engine",
     "internal",
-    # Of requests that are turned away before a route sees them.
+    # Of requests that are refused before a route sees them.
     "refused",
     "forbidden",
     "no key",
@@ -85,9 +85,9 @@ _RETRY_STOPPING_S = 5
 
 @dataclass(frozen=True)
 class Failure:
-    """What a dialect tells of an error. `message` names nothing of this program's insides.
+    """An error in no dialect. `message` names nothing of this program's insides.
 
-    `error` is None for a request that was turned away before a route saw it.
+    `error` is None for a request that was refused before a route saw it.
     """
 
     kind: FailureKind

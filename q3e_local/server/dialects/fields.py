@@ -1,7 +1,7 @@
-"""What a route's body may hold, declared once: `Body` is what /openapi.json shows and what `Fields` reads by.
+"""The fields of a route's body, declared once: /openapi.json shows a `Body`, and `Fields` reads by it.
 
-Knows JSON values and JSON Schema, nothing of bytes, of HTTP or of any dialect: a wrong value is raised, and the
-dialect words the answer.
+Knows JSON values and JSON Schema, nothing of bytes, of HTTP or of any dialect: the dialect words the answer to an
+error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -20,6 +20,7 @@ from q3e_local.server.errors import BadRequestError
 from q3e_local.server.settings import duration_s
 
 Schema = Mapping[str, Any]
+Value = TypeVar("Value")
 
 NEVER = -1.0  # as ServiceRequest.keep_alive_s has it: never unload
 # A Go duration is 64 bits of nanoseconds, about 292 years. A longer time means for ever.
@@ -27,7 +28,7 @@ _KEEP_ALIVE_MAX_S = 2**63 / 1e9
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 _MAX_INT = 2**31
-# A name, a choice, an instruction. A longer value was meant to be the content.
+# Of a name, a choice or an instruction. A longer value was meant to be the content.
 _CHARACTERS_MAX = 20_000
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
@@ -57,8 +58,8 @@ class Body:
 class Fields:
     """A JSON object's fields, each held to its declaration. A field that is null counts as left out.
 
-    Every method raises BadRequestError for a value of another type, and KeyError for a field without declaration,
-    which is a mistake of the caller.
+    Every method raises BadRequestError for a value of another type, and KeyError for a field without declaration: a
+    mistake of the caller.
     """
 
     def __init__(self, data: Mapping[str, Any], body: Body, path: str = "") -> None:
@@ -69,7 +70,7 @@ class Fields:
         return Fields(self._data, body, self._path)
 
     def name(self, key: str) -> str:
-        """How an error names the field: with the objects it stands in."""
+        """The field's name in an error: with the names of the objects around it."""
         return f"{self._path}{key}"
 
     def raw(self, key: str) -> Any:
@@ -90,20 +91,19 @@ class Fields:
 
     def content(self, key: str) -> str | None:
         """A text to embed or to tokenize, of any length, or None."""
-        value: str | None = self._typed(key, str)
-        return value
+        return self._typed(key, str)
 
     def flag(self, key: str) -> bool:
-        """A yes or no; where it is left out, the declaration's default or no."""
-        value: bool | None = self._typed(key, bool)
+        """Whether the field is true; where it is left out, the declaration's default, or False."""
+        value = self._typed(key, bool)
         return bool(self._schema(key).get("default", False)) if value is None else value
 
     def integer(self, key: str, wrong: str | None = None) -> int | None:
-        """A whole number within the declaration's limits, or None. `8.0` is no whole number, nor is one of 33 bits.
+        """A whole number of 32 bits within the declaration's limits, or None. `8.0` is no whole number.
 
-        `wrong` is the sentence for a number outside the limits, where the usual one does not do.
+        `wrong` takes the place of the usual sentence for a number outside the limits.
         """
-        value: int | None = self._typed(key, int)
+        value = self._typed(key, int)
         if value is None:
             return None
         if not -_MAX_INT <= value < _MAX_INT:
@@ -116,34 +116,32 @@ class Fields:
 
     def items(self, key: str) -> list[Any] | None:
         """A list, or None."""
-        value: list[Any] | None = self._typed(key, list)
-        return value
+        return self._typed(key, list)
 
     def object(self, key: str) -> Fields:
         """The fields of an object; none where it is left out."""
-        value: dict[str, Any] | None = self._typed(key, dict)
-        return Fields(value or {}, Body(self._schema(key)["properties"]), f"{self.name(key)}.")
+        return Fields(self._typed(key, dict) or {}, Body(self._schema(key)["properties"]), f"{self.name(key)}.")
 
     def choice(self, key: str, wrong: str | None = None) -> str | None:
         """One of the declaration's texts, in any case; its default, or None, where it is left out or empty.
 
-        `wrong` is the sentence for any other text, where the usual one does not do.
+        `wrong` takes the place of the usual sentence for a text that is not among them.
         """
         value, schema = self.text(key), self._schema(key)
         if not value:
             default: str | None = schema.get("default")
             return default
-        for one in schema["enum"]:
-            if one.lower() == value.lower():
-                return str(one)
-        known = ", ".join(f"'{one}'" for one in schema["enum"])
+        for choice in schema["enum"]:
+            if choice.lower() == value.lower():
+                return str(choice)
+        known = ", ".join(f"'{choice}'" for choice in schema["enum"])
         name = self.name(key)
         raise self._wrong(key, wrong or f"Invalid value for '{name}' = {shown(value)}. Supported values: [{known}].")
 
     def keep_alive_s(self, key: str = "keep_alive") -> float | None:
         """A number of seconds or a duration such as `1h30m`, in seconds, as Ollama's clients write it.
 
-        None: leave it as it is; 0: unload afterwards; NEVER: do not unload.
+        None: keep what was asked for before; 0: unload afterwards; NEVER: do not unload.
         """
         value, seconds = self.raw(key), None
         if value is None:
@@ -168,7 +166,7 @@ class Fields:
     def _schema(self, key: str) -> Schema:
         return self._body.fields[key] if key in self._body.fields else self._body.unlisted[key]
 
-    def _typed(self, key: str, kind: type) -> Any:
+    def _typed(self, key: str, kind: type[Value]) -> Value | None:
         value = self.raw(key)
         if value is None or type(value) is kind:
             return value
@@ -179,12 +177,12 @@ class Fields:
 
 
 def field_name(name: str) -> str:
-    """A client's name for a field as a log may have it: a name that looks like none may be a text, and is counted."""
+    """A client's name for a field as the log may have it: a name that may be a text is only counted."""
     return name if _FIELD_NAME.fullmatch(name) else f"one of {len(name)} characters"
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: its kind where it would be long."""
+    """A value as an error shows it: only its kind and length where it is long."""
     if isinstance(value, (list, dict)):
         return f"{_KINDS[type(value)]} of {len(value)}"
     text = repr(value[:60]) if isinstance(value, str) else orjson.dumps(value).decode()

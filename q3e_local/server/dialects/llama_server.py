@@ -24,7 +24,7 @@ from q3e_local.server.dialects.routes import (
     Routes,
     answer_or_fail,
     embedded,
-    json_response,
+    json_utf8_response,
     pieces,
     result_headers,
     rows,
@@ -115,35 +115,34 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
                 "parse_special must be true: this model always reads special tokens", "parse_special"
             )
         if not text:
-            return _json({"tokens": []})
+            return json_utf8_response({"tokens": []})
         model = await which.of(fields)
         ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
         if not fields.flag("with_pieces"):
-            return _json({"tokens": ids})
+            return json_utf8_response({"tokens": ids})
         written = await while_connected(request, pieces(service, model, ids))
-        return _json({"tokens": await asyncio.to_thread(_tokens, ids, written)})
+        return json_utf8_response({"tokens": await asyncio.to_thread(_tokens, ids, written)})
 
     @routes.post("/detokenize", "The text of token ids", _DETOKENIZE)
     async def detokenize(request: Request) -> Response:
         fields = await read_fields(request, _DETOKENIZE)
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
-            return _json({"content": ""})
+            return json_utf8_response({"content": ""})
         text = await while_connected(request, service.detokenize(await which.of(fields), ids))
-        return _json({"content": text})
+        return json_utf8_response({"content": text})
 
     @routes.get("/props", "The model that answers where none is named")
     async def props(request: Request) -> Response:
-        name = await which.own()
-        one = await asyncio.to_thread(names.here, name, settings)
-        info = await asyncio.to_thread(names.described, one)
-        return _json(
+        model = await asyncio.to_thread(names.here, await which.own(), settings)
+        facts = await asyncio.to_thread(names.described, model)
+        return json_utf8_response(
             {
-                "default_generation_settings": {"n_ctx": info.n_ctx_train},
+                "default_generation_settings": {"n_ctx": facts.n_ctx_train},
                 "total_slots": 1,
-                "model_alias": one.name,
-                "model_path": one.path.name,
-                "model_ftype": info.quantization.upper(),
+                "model_alias": model.name,
+                "model_path": model.path.name,
+                "model_ftype": facts.quantization.upper(),
                 "modalities": {"vision": False, "audio": False},
                 "chat_template": "",
                 "bos_token": "",
@@ -155,22 +154,22 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
 
     @routes.get("/models", "The models on this machine, with what their files say")
     async def models(request: Request) -> Response:
-        return _json(await asyncio.to_thread(_models, settings))
+        return json_utf8_response(await asyncio.to_thread(_models, settings))
 
     @routes.get("/health", "Whether the server answers, and what is loaded")
     @routes.get("/v1/health")
     async def health(request: Request) -> Response:
         loaded = [
             {
-                "name": one.name,
-                "size_bytes": one.size_bytes,
-                "n_ctx": one.n_ctx,
-                "on_gpu": one.on_gpu,
-                "kernels": one.kernels.fields(),
+                "name": model.name,
+                "size_bytes": model.size_bytes,
+                "n_ctx": model.n_ctx,
+                "on_gpu": model.on_gpu,
+                "kernels": model.kernels.fields(),
             }
-            for one in service.loaded()
+            for model in service.loaded()
         ]
-        return _json({"status": "ok", "healthy": True, "loaded": loaded})
+        return json_utf8_response({"status": "ok", "healthy": True, "loaded": loaded})
 
     return routes
 
@@ -179,8 +178,8 @@ def answer_failure(failure: Failure) -> Response:
     """llama-server's error object for a failure; TEI's where the field is wrong that only TEI's clients send."""
     if isinstance(failure.error, BadRequestError) and failure.error.field == "inputs":
         return tei.answer_failure(failure)
-    found = failure_object(failure)
-    return _json(found, found["error"]["code"], failure.headers)
+    body = failure_object(failure)
+    return json_utf8_response(body, body["error"]["code"], failure.headers)
 
 
 def failure_object(failure: Failure) -> dict[str, Any]:
@@ -193,10 +192,6 @@ def failure_object(failure: Failure) -> dict[str, Any]:
     return {"error": {"code": status, "message": message, "type": kind}}
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return json_response(value, status, headers, "application/json; charset=utf-8")
-
-
 async def _embed(
     request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
 ) -> Response:
@@ -207,37 +202,36 @@ async def _embed(
     model = await which.of(fields)
     mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate")
     inputs = await as_inputs(request, service, model, mixed)
-    wanted = ServiceRequest(model, tuple(inputs), truncate=truncate)
-    result = await embedded(request, service, wanted)
+    result = await embedded(request, service, ServiceRequest(model, tuple(inputs), truncate=truncate))
     scaled = await asyncio.to_thread(_scaled, result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
-    return _json(answer, headers=result_headers(result))
+    return json_utf8_response(answer, headers=result_headers(result))
 
 
 def _models(settings: ServerSettings) -> dict[str, Any]:
     """OpenAI's list with llama-server's `meta`, and Ollama's list, which llama-server has beside it."""
-    found = []
-    for name, one in names.listed(settings):
+    data = []
+    for name, model in names.listed(settings):
         shown = names.short_form(name)
         with suppress(Q3EError, OSError):  # a file that cannot be read is shown by `q3e-local list`
-            info = names.described(one)
+            facts = names.described(model)
             meta = {
                 "vocab_type": _VOCAB_TYPE_BPE,
-                "n_vocab": info.n_vocab,
-                "n_ctx": info.n_ctx_train,
-                "n_ctx_train": info.n_ctx_train,
-                "n_embd": info.n_embd,
-                "n_params": names.parameters(one),
-                "size": one.size_bytes,
-                "ftype": info.quantization.upper(),
+                "n_vocab": facts.n_vocab,
+                "n_ctx": facts.n_ctx_train,
+                "n_ctx_train": facts.n_ctx_train,
+                "n_embd": facts.n_embd,
+                "n_params": names.parameters(model),
+                "size": model.size_bytes,
+                "ftype": facts.quantization.upper(),
             }
             aliases = [] if name == shown else [name]
-            found.append({**openai.model_object(shown, one), "aliases": aliases, "tags": [], "meta": meta})
-    return {"models": ollama_models.listed_models(settings), "object": "list", "data": found}
+            data.append({**openai.model_object(shown, model), "aliases": aliases, "tags": [], "meta": meta})
+    return {"models": ollama_models.listed_models(settings), "object": "list", "data": data}
 
 
 def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
-    return [{"id": i, "piece": _piece(one)} for i, one in zip(ids, written, strict=True)]
+    return [{"id": token_id, "piece": _piece(piece)} for token_id, piece in zip(ids, written, strict=True)]
 
 
 def _piece(written: bytes) -> str | list[int]:
@@ -249,14 +243,14 @@ def _piece(written: bytes) -> str | list[int]:
 
 
 def _scaled(vectors: Vectors, norm: int) -> Vectors:
-    """Rows of length 1 in another of llama.cpp's norms: 0 the largest number is 32760, else the p-norm is 1."""
+    """Rows of length 1, in one of llama.cpp's norms: of 0 the largest number is 32760, else the p-norm is 1."""
     if norm == _UNIT:
         return vectors
     sizes = np.abs(vectors).astype(np.float64)
     if norm == 0:
         lengths = sizes.max(axis=1, keepdims=True) / _LARGEST
     else:
-        # The largest number first, so that a high power of a small one does not vanish.
+        # Divided by the largest number first, so that a high power of a small number does not vanish.
         largest = np.maximum(sizes.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         lengths = largest * ((sizes / largest) ** norm).sum(axis=1, keepdims=True) ** (1 / norm)
     return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-300), dtype=np.float32)

@@ -7,6 +7,7 @@ tools/server/server-common.cpp (tokenize_input_prompts, tokenize_oai_content_arr
 from __future__ import annotations
 
 import copy
+from itertools import groupby
 from typing import Any
 
 from starlette.requests import Request
@@ -27,16 +28,16 @@ _SHAPES = "a text, a list of token ids, a list of token ids and texts, or an obj
 def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, ...] | Mixed]:
     """The inputs in a value: several if the value is a list without a number in it, else a single input. Never empty.
 
-    `max_items` is the limit of inputs, and of texts and runs of ids in those that mix both. Raises BadRequestError.
+    `max_items` is the limit of inputs, and of texts and runs of ids in mixed inputs. Raises BadRequestError.
     """
-    if isinstance(value, list) and not any(type(one) is int for one in value[: max_items + 1]):
+    if isinstance(value, list) and not any(type(part) is int for part in value[: max_items + 1]):
         hold_to_limit(len(value), max_items, field)
         if not value:
             raise BadRequestError(f'"{field}" must not be empty', field)
-        inputs = [_input(one, f"{field}[{i}]", field) for i, one in enumerate(value)]
+        inputs = [_input(each, f"{field}[{place}]", field) for place, each in enumerate(value)]
     else:
         inputs = [_input(value, field, field)]
-    hold_to_limit(sum(len(one) for one in inputs if isinstance(one, list)), max_items, field)
+    hold_to_limit(sum(len(each) for each in inputs if isinstance(each, list)), max_items, field)
     return inputs
 
 
@@ -50,13 +51,13 @@ async def as_inputs(
 
     Raises what Service.tokenize raises, a TextError with the place of its input, and ClientGoneError.
     """
-    found: Inputs = []
-    for place, one in enumerate(inputs):
-        if not isinstance(one, list):
-            found.append(one)
+    unmixed: Inputs = []
+    for place, mixed in enumerate(inputs):
+        if not isinstance(mixed, list):
+            unmixed.append(mixed)
             continue
         ids: list[int] = []
-        for part in one:
+        for part in mixed:
             if not isinstance(part, str):
                 ids += part
             elif part:
@@ -66,8 +67,8 @@ async def as_inputs(
                     of_input = copy.copy(error)
                     of_input.index = place
                     raise of_input from None
-        found.append(tuple(ids))
-    return found
+        unmixed.append(tuple(ids))
+    return unmixed
 
 
 def _input(value: Any, where: str, field: str) -> str | tuple[int, ...] | Mixed:
@@ -93,20 +94,14 @@ def _ids(value: list[Any], where: str, field: str) -> tuple[int, ...] | Mixed:
     """Token ids, or token ids and texts. Texts alone are no single input: they are several, one level up."""
     if not value:
         raise BadRequestError("Input content cannot be empty", field)
-    texts = [place for place, one in enumerate(value) if isinstance(one, str)]
-    if not texts:
+    if not any(isinstance(part, str) for part in value):
         return token_ids(value, field)
-    if not any(type(one) is int for one in value):
+    if not any(type(part) is int for part in value):
         raise BadRequestError(f"{where} must be {_SHAPES}, got {shown(value)}", field)
     mixed: Mixed = []
-    first = 0
-    for place in texts:
-        if first < place:
-            mixed.append(token_ids(value[first:place], field))
-        mixed.append(value[place])
-        first = place + 1
-    if first < len(value):
-        mixed.append(token_ids(value[first:], field))
+    for are_texts, group in groupby(value, lambda part: isinstance(part, str)):
+        run = list(group)
+        mixed += run if are_texts else [token_ids(run, field)]
     return mixed
 
 
@@ -117,6 +112,6 @@ def _joined(parts: Any, where: str, field: str) -> str:
     for place, part in enumerate(parts):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
-            found = f"one of type {shown(kind)}" if isinstance(kind, str) and kind != "text" else shown(part)
-            raise BadRequestError(f"{where}[{place}] must be a part of type text with a text, got {found}", field)
+            got = f"one of type {shown(kind)}" if isinstance(kind, str) and kind != "text" else shown(part)
+            raise BadRequestError(f"{where}[{place}] must be a part of type text with a text, got {got}", field)
     return "".join(part["text"] for part in parts)

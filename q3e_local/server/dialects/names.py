@@ -36,7 +36,7 @@ class InvalidNameError(OptionError):
 def checked(name: str, settings: ServerSettings | None = None) -> str:
     """A client's name, without spaces around it.
 
-    Raises InvalidNameError for what the grammar has not; with `settings` it says where to find one.
+    Raises InvalidNameError for a name outside the grammar; with `settings` the error says where names are listed.
     """
     name = name.strip()
     if not _NAME.fullmatch(name):
@@ -45,7 +45,7 @@ def checked(name: str, settings: ServerSettings | None = None) -> str:
 
 
 def without_latest(name: str) -> str:
-    """The name that a record has, where a client has put Ollama's usual tag behind it."""
+    """The name without Ollama's usual tag, unless a record has the name with the tag."""
     is_short = name.lower().endswith(_LATEST) and installed.recorded(name) is None
     return name[: -len(_LATEST)] if is_short else name
 
@@ -60,47 +60,39 @@ def here(name: str, settings: ServerSettings) -> Installed:
 
     Raises UnknownModelError, ModelNotHereError or ModelFileError.
     """
-    found = ServedNames(settings).resolve(name).located
-    record = installed.recorded(found.name)
-    if record is not None and record.path == found.path:
+    located = ServedNames(settings).resolve(name).located
+    record = installed.recorded(located.name)
+    if record is not None and record.path == located.path:
         return record
-    if not found.path.is_file():
-        raise ModelNotHereError(f"{found.name} is not on this machine: there is no file {found.path.name}")
-    return Installed(found.name, found.path, found.path.stat().st_size, "found")
+    if not located.path.is_file():
+        raise ModelNotHereError(f"{located.name} is not on this machine: there is no file {located.path.name}")
+    return Installed(located.name, located.path, located.path.stat().st_size, "found")
 
 
 def stored(name: str) -> Installed:
-    """The file of this very model, not of a name made of it. Raises UnknownModelError or ModelNotHereError."""
-    found = installed.recorded(name)
-    if found is None:
-        card, file = catalog.resolve(name)
-        found = installed.find(card, file)
-    if found is None or not found.is_whole:
+    """The file of the model that has this very name. Raises UnknownModelError or ModelNotHereError."""
+    model = installed.recorded(name) or installed.find(*catalog.resolve(name))
+    if model is None or not model.is_whole:
         raise ModelNotHereError(f"{name} is not on this machine; get it with: q3e-local pull {name}")
-    return found
+    return model
 
 
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
-    """All models here by name, newest file first; with them the files and names that the server was started with."""
-    found = {one.name: one for one in installed.installed()}
+    """All models here by name, newest file first, with the files and aliases that the server was started with."""
+    models = {model.name: model for model in installed.installed()}
     for name in map(served_as, settings.models):
         with suppress(ModelError):
-            one = here(name, settings)
-            found.setdefault(one.name, one)
+            model = here(name, settings)
+            models.setdefault(model.name, model)
     for name in settings.aliases:
         with suppress(ModelError):
-            found.setdefault(name, here(name, settings))
-    return sorted(found.items(), key=lambda item: -item[1].path.stat().st_mtime)
+            models.setdefault(name, here(name, settings))
+    return sorted(models.items(), key=lambda item: -item[1].path.stat().st_mtime)
 
 
-def described(one: Installed) -> ModelInfo:
-    """What the model's file says; read once as long as the file stays the same."""
-    return _inspect(one.path, one.path.stat().st_mtime_ns)
-
-
-def header_of(one: Installed) -> Header:
-    """The file's header, with its tensors."""
-    return read_header(one.path)
+def described(model: Installed) -> ModelInfo:
+    """Facts of the model's file, which is read again only when it has changed."""
+    return _inspect(model.path, model.path.stat().st_mtime_ns)
 
 
 def parameter_count(header: Header) -> int:
@@ -108,18 +100,18 @@ def parameter_count(header: Header) -> int:
     return sum(prod(tensor.shape) for tensor in header.tensors.values())
 
 
-def parameters(one: Installed) -> int:
-    """The same for an installed model; read once as long as the file stays the same."""
-    return _parameters(one.path, one.path.stat().st_mtime_ns)
+def parameters(model: Installed) -> int:
+    """The same for an installed model. The file is read again only when it has changed."""
+    return _parameters(model.path, model.path.stat().st_mtime_ns)
 
 
 def _instead(name: str, settings: ServerSettings | None) -> str:
     if settings is None:
         return ""
     file = PurePath(name).name
-    for given in settings.models:
-        if file and PurePath(given).name == file:
-            return f": this file is served as {served_as(given)!r}"
+    for model in settings.models:
+        if file and PurePath(model).name == file:
+            return f": this file is served as {served_as(model)!r}"
     return "; /api/tags and /v1/models list those there are"
 
 

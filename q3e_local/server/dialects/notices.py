@@ -13,7 +13,7 @@ LINES_MAX = 100  # a line may hold a client's words: they must not fill the memo
 
 
 class Notices:
-    """The lines that were logged. A server has one for all its dialects, so that these do not repeat each other."""
+    """The lines that were logged. All dialects of a server share them, so that they do not repeat each other's."""
 
     def __init__(self) -> None:
         self._logged: set[str] = set()

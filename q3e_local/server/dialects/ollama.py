@@ -5,6 +5,7 @@ Knows Ollama's JSON; leaves the models on this machine to ollama_models and olla
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,16 @@ from q3e_local.server.dialects.body import hold_to_limit, read_fields
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.ollama_models import NAMED, answer
-from q3e_local.server.dialects.routes import Routes, embedded, result_headers, rows, truncated, while_connected
+from q3e_local.server.dialects.ollama_models import NAMED
+from q3e_local.server.dialects.routes import (
+    Routes,
+    embedded,
+    json_utf8_response,
+    result_headers,
+    rows,
+    truncated,
+    while_connected,
+)
 from q3e_local.server.errors import BadRequestError, NotServedError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
@@ -71,7 +80,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
 
     @routes.get("/api/version", "The release of Ollama that this server speaks like")
     async def version(request: Request) -> Response:
-        return answer({"version": settings.version})
+        return json_utf8_response({"version": settings.version})
 
     @routes.post("/api/embed", "Embed one text or a list", _EMBED)
     async def embed(request: Request) -> Response:
@@ -79,17 +88,17 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         fields = await read_fields(request, _EMBED, only_first=True, max_items={"input": settings.max_items})
         fields.log_unknown("/api/embed", unknown)
         inputs = _inputs(fields.raw("input"), settings.max_items)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise UnknownModelError("model '' not found")
-        name = names.checked(given, settings)
+        name = names.checked(model, settings)
         keep, dim = fields.keep_alive_s(), fields.integer("dimensions")
         truncate = fields.flag("truncate")
         max_tokens = _max_tokens(fields, truncate)
-        with _naming(given):
+        with _naming(model):
             if not inputs:
                 await _preload(request, service, settings, name, keep)
-                return answer({"model": given, "embeddings": []})
+                return json_utf8_response({"model": model, "embeddings": []})
             if dim is not None:
                 dim = await ollama_models.useful_dim(name, dim, settings)
             wanted = ServiceRequest(
@@ -97,7 +106,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
             )
             result = await embedded(request, service, wanted)
         body = {
-            "model": given,
+            "model": model,
             "embeddings": await rows(result.vectors),
             "total_duration": time.perf_counter_ns() - begun,
             "load_duration": max(1, round(result.load_s * 1e9)),
@@ -105,47 +114,46 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
             "space": result.space,
             "truncated": truncated(result),
         }
-        return answer(body, headers=result_headers(result))
+        return json_utf8_response(body, headers=result_headers(result))
 
     @routes.post("/api/embeddings", "Embed one text (Ollama's older route)", _EMBEDDINGS)
     async def embeddings(request: Request) -> Response:
         fields = await read_fields(request, _EMBEDDINGS, only_first=True)
         fields.log_unknown("/api/embeddings", unknown)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise BadRequestError("model is required", "model")
-        name, keep = names.checked(given, settings), fields.keep_alive_s()
+        name, keep = names.checked(model, settings), fields.keep_alive_s()
         prompt, max_tokens = fields.content("prompt"), _max_tokens(fields, truncate=False)
-        with _naming(given):
+        with _naming(model):
             if not prompt:
                 await _preload(request, service, settings, name, keep)
-                return answer({"embedding": []})
+                return json_utf8_response({"embedding": []})
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
             result = await embedded(request, service, wanted)
-        return answer({"embedding": result.vectors[0]}, headers=result_headers(result))
+        return json_utf8_response({"embedding": result.vectors[0]}, headers=result_headers(result))
 
     @routes.post(
         "/api/generate", "Load a model, or unload it with `keep_alive` 0 (what `ollama stop` sends)", _GENERATE
     )
     async def generate(request: Request) -> Response:
         fields = await read_fields(request, _GENERATE, only_first=True)
-        given = ollama_models.model_name(fields)
-        if not given:
+        model = ollama_models.model_name(fields)
+        if not model:
             raise UnknownModelError("model '' not found")
-        name, keep = names.checked(given, settings), fields.keep_alive_s()
+        name, keep = names.checked(model, settings), fields.keep_alive_s()
         if fields.content("prompt"):
-            raise BadRequestError(f'"{given}" does not support generate: {_ONLY_EMBEDS}')
-        with _naming(given):
+            raise BadRequestError(f'"{model}" does not support generate: {_ONLY_EMBEDS}')
+        with _naming(model):
             await _preload(request, service, settings, name, keep)
-        reason = "unload" if keep == 0 else "load"
         body = {
-            "model": given,
+            "model": model,
             "created_at": ollama_models.rfc3339(),
             "response": "",
             "done": True,
-            "done_reason": reason,
+            "done_reason": "unload" if keep == 0 else "load",
         }
-        return answer(body)
+        return json_utf8_response(body)
 
     @routes.post("/api/chat")
     async def chat(request: Request) -> Response:
@@ -166,13 +174,13 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
 
 
 def answer_failure(failure: Failure) -> Response:
-    """Ollama's error object for a failure."""
+    """Ollama's answer for a failure."""
     status = 503 if failure.kind == "queue full" else failure.status
-    return answer(failure_object(failure), status, failure.headers)
+    return json_utf8_response(failure_object(failure), status, failure.headers)
 
 
 def failure_object(failure: Failure) -> dict[str, Any]:
-    """The same, as a value. Ollama's words come first, as clients look for them, then the message."""
+    """Ollama's error object. Ollama's words come first, because clients look for them, then the message."""
     words = ""
     if failure.kind == "text too long":
         words = "the input length exceeds the context length: "
@@ -184,44 +192,37 @@ def failure_object(failure: Failure) -> dict[str, Any]:
 
 
 def _inputs(value: Any, max_items: int) -> list[str]:
-    """The texts. No text, or an empty one, asks to load the model only."""
+    """The texts. A request without a text, or with an empty one, only loads the model."""
     if value is None or value == "":
         return []
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
+    texts = value if isinstance(value, list) else [value]
+    hold_to_limit(len(texts), max_items, "input")
+    if not all(isinstance(text, str) for text in texts):
         raise BadRequestError("invalid input type", "input")
-    hold_to_limit(len(value), max_items, "input")
-    if not all(isinstance(text, str) for text in value):
-        raise BadRequestError("invalid input type", "input")
-    return value
+    return texts
 
 
 def _max_tokens(fields: Fields, truncate: bool) -> int | None:
     """The tokens a text may have, from `options.num_ctx`."""
-    too_few = (
-        "input after truncation exceeds maximum context length"
-        if truncate
-        else "the input length exceeds the context length"
-    )
-    return fields.object("options").integer("num_ctx", too_few)
+    exceeds = "input after truncation exceeds maximum" if truncate else "the input length exceeds the"
+    return fields.object("options").integer("num_ctx", f"{exceeds} context length")
 
 
 @contextmanager
-def _naming(given: str) -> Iterator[None]:
-    """Say in Ollama's words that a model is not here, with the name as the client sent it."""
+def _naming(model: str) -> Iterator[None]:
+    """Say in Ollama's words that a model is not here, by the name that the client sent."""
     try:
         yield
     except (UnknownModelError, ModelNotHereError) as error:
-        said = f'model "{given}" not found, try pulling it first{ollama_models.hint_of(error)}'
-        raise type(error)(said) from None
+        hint = ollama_models.hint_of(error)
+        raise type(error)(f'model "{model}" not found, try pulling it first{hint}') from None
 
 
 async def _preload(
     request: Request, service: Service, settings: ServerSettings, name: str, keep: float | None
 ) -> None:
     if keep == 0:
-        await ollama_models.known(name, settings)
+        await asyncio.to_thread(names.here, name, settings)
         await service.unload(name)
     else:
         await while_connected(request, service.load(name, keep))

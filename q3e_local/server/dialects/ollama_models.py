@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
-from q3e_local.gguf.header import Header
+from q3e_local.gguf.header import Header, read_header
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import NAME_GRAMMAR
 from q3e_local.models.installed import Installed
@@ -25,15 +25,15 @@ from q3e_local.models.names import QUERY_SUFFIX
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
-from q3e_local.server.dialects.routes import Routes, json_response
+from q3e_local.server.dialects.routes import Routes, json_utf8_response
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import LoadedModel, Service
 from q3e_local.server.settings import ServerSettings
 
-_FOREVER = timedelta(days=292 * 365)  # how Ollama writes that a model stays: its CLI shows `Forever`
+_FOREVER = timedelta(days=292 * 365)  # Ollama's command shows it as `Forever`
 _changing = threading.Lock()  # a copy must not record a file that a delete is removing
 
-OLD_NAME: dict[str, Schema] = {"name": TEXT}  # what old clients say for `model`
+OLD_NAME: dict[str, Schema] = {"name": TEXT}  # old clients write it for `model`
 NAMED = Body({"model": TEXT}, ("model",), {"model": "demo"}, OLD_NAME)
 _SHOW = Body({"model": TEXT, "verbose": FLAG}, ("model",), {"model": "demo"}, OLD_NAME)
 _DELETE = Body({"model": TEXT}, ("model",), {"model": "no-such-model"}, OLD_NAME)
@@ -47,20 +47,20 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
 
     @routes.get("/api/tags", "The models on this machine")
     async def tags(request: Request) -> Response:
-        return answer({"models": await asyncio.to_thread(listed_models, settings)})
+        return json_utf8_response({"models": await asyncio.to_thread(listed_models, settings)})
 
     @routes.post("/api/show", "What is known of a model", _SHOW)
     async def show(request: Request) -> Response:
         fields = await read_fields(request, _SHOW, only_first=True)
         name, verbose = _required(fields, settings), fields.flag("verbose")
         try:
-            return answer(await asyncio.to_thread(_show, name, verbose, settings))
+            return json_utf8_response(await asyncio.to_thread(_show, name, verbose, settings))
         except (UnknownModelError, ModelNotHereError) as error:
             raise type(error)(f"model '{model_name(fields)}' not found{hint_of(error)}") from None
 
     @routes.get("/api/ps", "The models in memory")
     async def ps(request: Request) -> Response:
-        return answer({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
+        return json_utf8_response({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
     @routes.add(("DELETE",), "/api/delete", "Remove a model from this machine", _DELETE)
     async def delete(request: Request) -> Response:
@@ -69,9 +69,9 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
             name = _required(fields, settings)
         except names.InvalidNameError:
             raise BadRequestError(f'name "{model_name(fields)}" is invalid', "model") from None
-        one = await asyncio.to_thread(_removable, name)
-        await service.unload(one.name)
-        await asyncio.to_thread(_remove, one)
+        model = await asyncio.to_thread(_removable, name)
+        await service.unload(model.name)
+        await asyncio.to_thread(_remove, model)
         return Response()
 
     @routes.post("/api/copy", "Give a model another name", _COPY)
@@ -81,16 +81,6 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
         return Response()
 
 
-def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON with the content type that Ollama gives."""
-    return json_response(value, status, headers, "application/json; charset=utf-8")
-
-
-async def known(name: str, settings: ServerSettings) -> Installed:
-    """What is here under a name, found without holding up the others."""
-    return await asyncio.to_thread(names.here, name, settings)
-
-
 async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | None:
     """The dim to cut to, or None where Ollama would leave the vector whole: 0, below, native and above.
 
@@ -98,13 +88,13 @@ async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | Non
     """
     if dim <= 0:
         return None
-    one = await known(name, settings)
-    info = await asyncio.to_thread(names.described, one)
+    model = await asyncio.to_thread(names.here, name, settings)
+    n_embd = (await asyncio.to_thread(names.described, model)).n_embd
     if dim < DIM_MIN:
         raise BadRequestError(
             f"dimensions must be {DIM_MIN} or more, the least this model was made for, got {dim}", "dimensions"
         )
-    return dim if dim < info.n_embd else None
+    return dim if dim < n_embd else None
 
 
 def hint_of(error: ModelError) -> str:
@@ -118,7 +108,7 @@ def rfc3339(moment: datetime | None = None) -> str:
 
 
 def model_name(fields: Fields) -> str | None:
-    """The name as it was sent. Old clients say `name`."""
+    """The model's name as it was sent, in `model` or in the old clients' `name`."""
     return fields.text("model") or fields.text("name")
 
 
@@ -131,34 +121,34 @@ def _required(fields: Fields, settings: ServerSettings) -> str:
 
 def listed_models(settings: ServerSettings) -> list[dict[str, Any]]:
     """Ollama's list of the models on this machine, newest file first."""
-    found = []
-    for name, one in names.listed(settings):
+    models = []
+    for name, model in names.listed(settings):
         with suppress(Q3EError, OSError):  # show, and q3e-local list, say that a file cannot be read
-            found.append(_listed(name, one))
-    return found
+            models.append(_listed(name, model))
+    return models
 
 
-def _listed(name: str, one: Installed) -> dict[str, Any]:
-    info, shown = names.described(one), names.short_form(name)
+def _listed(name: str, model: Installed) -> dict[str, Any]:
+    facts, shown = names.described(model), names.short_form(name)
     return {
         "name": shown,
         "model": shown,
-        "modified_at": _modified(one),
-        "size": one.size_bytes,
-        "digest": one.sha256 or info.digest,
-        "details": _details(one) | {"context_length": info.n_ctx_train, "embedding_length": info.n_embd},
+        "modified_at": _modified(model),
+        "size": model.size_bytes,
+        "digest": model.sha256 or facts.digest,
+        "details": _details(model) | {"context_length": facts.n_ctx_train, "embedding_length": facts.n_embd},
         "capabilities": ["embedding"],
     }
 
 
-def _details(one: Installed) -> dict[str, Any]:
+def _details(model: Installed) -> dict[str, Any]:
     return {
         "parent_model": "",
         "format": "gguf",
         "family": "qwen3",
         "families": ["qwen3"],
-        "parameter_size": _parameter_size(names.parameters(one)),
-        "quantization_level": names.described(one).quantization.upper(),
+        "parameter_size": _parameter_size(names.parameters(model)),
+        "quantization_level": names.described(model).quantization.upper(),
     }
 
 
@@ -170,33 +160,33 @@ def _parameter_size(n_parameters: int) -> str:
     return str(n_parameters)
 
 
-def _modified(one: Installed) -> str:
-    return rfc3339(datetime.fromtimestamp(one.path.stat().st_mtime, UTC))
+def _modified(model: Installed) -> str:
+    return rfc3339(datetime.fromtimestamp(model.path.stat().st_mtime, UTC))
 
 
 def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
-    one = names.here(name, settings)
-    header = names.header_of(one)
-    found: dict[str, Any] = {
+    model = names.here(name, settings)
+    header = read_header(model.path)
+    shown: dict[str, Any] = {
         # Ollama names the file. Clients of this server learn no paths of this machine here.
         "modelfile": f"# Made by q3e-local from the model's file\nFROM {names.short_form(name)}\n",
-        "parameters": f"{'num_ctx':<30} {names.described(one).n_ctx_train}",
-        "details": _details(one),
+        "parameters": f"{'num_ctx':<30} {names.described(model).n_ctx_train}",
+        "details": _details(model),
         "model_info": _metadata(header, verbose),
         "tensors": [
             {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
             for tensor in header.tensors.values()
         ],
         "capabilities": ["embedding"],
-        "modified_at": _modified(one),
+        "modified_at": _modified(model),
     }
     with suppress(UnknownModelError):  # a file that the user imported has no card
-        found["license"] = catalog.resolve(one.name)[0].license
-    return found
+        shown["license"] = catalog.resolve(model.name)[0].license
+    return shown
 
 
 def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
-    # A list is None in the header, and [] here: only the vocabulary was kept.
+    # A list is None in the header, which keeps the vocabulary alone, and [] here.
     metadata = {
         key: [] if value is None else value
         for key, value in header.metadata.items()
@@ -210,26 +200,28 @@ def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
 
 
 def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for model in loaded:
-        shown = names.short_form(model.name)
-        expires = (
-            datetime.now(UTC) + _FOREVER
-            if model.expires_at is None
-            else datetime.fromtimestamp(model.expires_at, UTC)
-        )
-        entry: dict[str, Any] = {"name": shown, "model": shown, "size": model.size_bytes, "digest": "", "details": {}}
+        shown, digest, details = names.short_form(model.name), "", {}
         with suppress(Q3EError, OSError):  # loaded, and its file removed since
-            one = names.here(model.name, settings)
-            entry |= {"digest": one.sha256 or names.described(one).digest, "details": _details(one)}
-        entry |= {
-            "expires_at": rfc3339(expires),
+            here = names.here(model.name, settings)
+            digest, details = here.sha256 or names.described(here).digest, _details(here)
+        for_ever = datetime.now(UTC) + _FOREVER
+        entry = {
+            "name": shown,
+            "model": shown,
+            "size": model.size_bytes,
+            "digest": digest,
+            "details": details,
+            "expires_at": rfc3339(
+                for_ever if model.expires_at is None else datetime.fromtimestamp(model.expires_at, UTC)
+            ),
             "size_vram": model.size_bytes if model.on_gpu else 0,
             "context_length": model.n_ctx,
             "kernels": model.kernels.fields(),  # Ollama has no such field; `q3e-local ps` shows it
         }
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _removable(name: str) -> Installed:
@@ -239,22 +231,19 @@ def _removable(name: str) -> Installed:
         raise type(error)(f"model '{name}' not found") from None
 
 
-def _remove(one: Installed) -> None:
+def _remove(model: Installed) -> None:
     """Remove a model. A file that this program downloaded, and that has a second name here, stays under that name."""
     with _changing:
-        heir = next(
-            (
-                other
-                for other in installed.installed()
-                if other.path == one.path and other.name != one.name and other.origin == "imported"
-            ),
-            None,
-        )
-        if heir is not None and one.origin in installed.OURS:
-            # The store deletes no file of an imported model.
-            installed.record(replace(one, origin="imported"))
-            installed.record(replace(heir, origin=one.origin))
-        installed.remove(one.name)
+        seconds = [
+            second
+            for second in installed.installed()
+            if second.path == model.path and second.name != model.name and second.origin == "imported"
+        ]
+        if seconds and model.origin in installed.OURS:
+            # The store deletes no file of an imported model, so the second name takes the file over.
+            installed.record(replace(model, origin="imported"))
+            installed.record(replace(seconds[0], origin=model.origin))
+        installed.remove(model.name)
 
 
 def _copy(source: str, destination: str, settings: ServerSettings) -> None:
@@ -269,7 +258,7 @@ def _copy(source: str, destination: str, settings: ServerSettings) -> None:
         raise BadRequestError(f'destination "{destination}" is invalid', "destination")
     with _changing:
         try:
-            one = names.stored(names.without_latest(names.checked(source)))
+            model = names.stored(names.without_latest(names.checked(source)))
         except (UnknownModelError, ModelNotHereError) as error:
             raise type(error)(f'model "{source}" not found') from None
         with suppress(UnknownModelError):
@@ -281,5 +270,5 @@ def _copy(source: str, destination: str, settings: ServerSettings) -> None:
         there = installed.recorded(target)
         if there is not None and there.origin in installed.OURS:
             raise BadRequestError(f'destination "{destination}" is invalid: it is a model already', "destination")
-        if there is None or there.path != one.path:
-            installed.record(Installed(target, one.path, one.size_bytes, "imported", one.sha256))
+        if there is None or there.path != model.path:
+            installed.record(Installed(target, model.path, model.size_bytes, "imported", model.sha256))

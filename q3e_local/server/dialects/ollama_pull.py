@@ -19,8 +19,8 @@ from q3e_local.errors import Q3EError, UnknownModelError
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.fields import TEXT, Body
-from q3e_local.server.dialects.ollama_models import OLD_NAME, answer, model_name
-from q3e_local.server.dialects.routes import Routes, while_connected
+from q3e_local.server.dialects.ollama_models import OLD_NAME, model_name
+from q3e_local.server.dialects.routes import Routes, json_utf8_response, while_connected
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -53,7 +53,7 @@ def add_route(routes: Routes, service: Service, settings: ServerSettings) -> Non
             await while_connected(request, service.pull(name, lambda step: None))
         except UnknownModelError as error:
             raise PullError(f"{_NO_MANIFEST}: {error}") from None
-        return answer({"status": "success"})
+        return json_utf8_response({"status": "success"})
 
 
 async def _lines(service: Service, name: str, settings: ServerSettings) -> AsyncIterator[bytes]:
@@ -78,7 +78,7 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
             last, last_at = step.what, now
             yield _line(_progress(step, digest))
         pulling.result()
-        if not last:  # it was here already
+        if not last:  # the model was here already
             yield _line({"status": f"pulling {digest[7:19]}", "digest": digest, "total": size, "completed": size})
         for status in ("verifying sha256 digest", "writing manifest", "success"):
             yield _line({"status": status})
@@ -86,18 +86,18 @@ async def _lines(service: Service, name: str, settings: ServerSettings) -> Async
         yield _line({"error": f"{_NO_MANIFEST}: {error}"})
     except Q3EError as error:
         yield _line({"error": str(error)})
-    except Exception:  # the status was sent long ago: only a last line can say it
+    except Exception:  # the status was sent long ago, so the last line has the error
         logger.exception("pulling %s failed", name)
         yield _line({"error": "internal error; the server's log says more"})
     finally:
-        pulling.cancel()  # the client went away: nobody listens any more
+        pulling.cancel()  # where the client went away
         await asyncio.gather(pulling, return_exceptions=True)
 
 
 def _progress(step: Step, digest: str) -> dict[str, Any]:
-    # Clients draw a bar for each digest. A model that is being converted from a download has none yet.
-    named = {"status": f"pulling {digest[7:19]}", "digest": digest}
-    line = named if step.what.startswith("downloading") else {"status": step.what}
+    # Clients draw a bar for each digest, which a model that is being converted from a download does not have yet.
+    status = {"status": f"pulling {digest[7:19]}", "digest": digest}
+    line = status if step.what.startswith("downloading") else {"status": step.what}
     return line | {"total": step.total} | ({"completed": step.done} if step.done else {})
 
 
@@ -112,7 +112,7 @@ def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
         pinned = card.files[file.made_from] if file.made_from is not None else file
         if pinned.sha256 is not None:
             return f"sha256:{pinned.sha256}", pinned.size_bytes
-    with suppress(Q3EError, OSError):  # no download has it, but it may be here
-        one = names.here(name, settings)
-        return f"sha256:{one.sha256 or names.described(one).digest}", one.size_bytes
+    with suppress(Q3EError, OSError):  # a file that is not downloaded may be here
+        model = names.here(name, settings)
+        return f"sha256:{model.sha256 or names.described(model).digest}", model.size_bytes
     return "sha256:" + 64 * "0", 0

@@ -103,7 +103,7 @@ class Embeddings:
         wanted = _wanted(fields, model)
         inputs = await as_inputs(request, self._service, model, mixed)
         result = await embedded(request, self._service, replace(wanted, inputs=tuple(inputs)))
-        if not all(isinstance(one, str) for one in mixed):
+        if not all(isinstance(each, str) for each in mixed):
             self._notices.once(
                 f"token ids were sent to {request.url.path}: they are read as ids of {result.model}'s vocabulary; "
                 "ids of another vocabulary give vectors without meaning. LangChain's OpenAIEmbeddings sends such ids "
@@ -125,16 +125,16 @@ def routes(embeddings: Embeddings, settings: ServerSettings, unknown: Notices) -
 
     @routes.get("/v1/models", "The models on this machine")
     async def models(request: Request) -> Response:
-        found = await asyncio.to_thread(names.listed, settings)
-        return json_response(
-            {"object": "list", "data": [model_object(names.short_form(name), one) for name, one in found]}
-        )
+        here = await asyncio.to_thread(names.listed, settings)
+        data = [model_object(names.short_form(name), model) for name, model in here]
+        return json_response({"object": "list", "data": data})
 
     @routes.get("/v1/models/{model:path}", "One model")
     async def model(request: Request) -> Response:
         name = request.path_params["model"]
-        one = await asyncio.to_thread(names.here, names.checked(name, settings), settings)
-        return json_response(model_object(name, one))
+        return json_response(
+            model_object(name, await asyncio.to_thread(names.here, names.checked(name, settings), settings))
+        )
 
     return routes
 
@@ -164,12 +164,13 @@ def _wanted(fields: Fields, model: str) -> ServiceRequest:
 
 
 def answer_failure(failure: Failure) -> Response:
-    """OpenAI's error object for a failure."""
-    return json_response(failure_object(failure), _status(failure), failure.headers)
+    """OpenAI's answer for a failure."""
+    status = 404 if failure.kind == "model name" else failure.status
+    return json_response(failure_object(failure), status, failure.headers)
 
 
 def failure_object(failure: Failure) -> dict[str, Any]:
-    """The same, as a value."""
+    """OpenAI's error object, as a value."""
     code, param = _CODES.get(failure.kind), None
     if isinstance(failure.error, BadRequestError):
         param = failure.error.field
@@ -185,12 +186,12 @@ def error_object(message: str, kind: str, param: str | None, code: str | None) -
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def model_object(name: str, one: Installed) -> dict[str, Any]:
+def model_object(name: str, model: Installed) -> dict[str, Any]:
     """OpenAI's object for a model under this name."""
     return {
         "id": name,
         "object": "model",
-        "created": int(one.path.stat().st_mtime),
+        "created": int(model.path.stat().st_mtime),
         "owned_by": name.rpartition("/")[0].rpartition("/")[2] or "library",
     }
 
@@ -202,10 +203,6 @@ def _forms(fields: Fields) -> tuple[str, ...]:
     if not forms or any(form not in _FORMS for form in forms):
         raise BadRequestError(f"embedding_types must be a list of {', '.join(_FORMS)}", "embedding_types")
     return tuple(dict.fromkeys(forms))
-
-
-def _status(failure: Failure) -> int:
-    return 404 if failure.kind == "model name" else failure.status
 
 
 async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], encoding: str | None) -> Response:
@@ -229,16 +226,13 @@ async def _answer(result: ServiceResult, model: str, forms: tuple[str, ...], enc
 
 
 async def _in_forms(result: ServiceResult, forms: tuple[str, ...]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{} for _ in result.vectors]
+    columns: dict[str, list[Any]] = {}
     for form in forms:
         if form == "float":
-            columns: dict[str, list[Any]] = {"float": list(await rows(result.vectors))}
+            columns["float"] = list(await rows(result.vectors))
         elif form == "int8":
             codes, scales = to_int8(result.vectors)
-            columns = {"int8": list(codes), "int8_scale": list(scales[:, 0])}
+            columns |= {"int8": list(codes), "int8_scale": list(scales[:, 0])}
         else:
-            columns = {"binary": list(to_binary(result.vectors))}
-        for name, values in columns.items():
-            for one, value in zip(found, values, strict=True):
-                one[name] = value
-    return found
+            columns["binary"] = list(to_binary(result.vectors))
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

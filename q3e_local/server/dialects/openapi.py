@@ -20,7 +20,7 @@ _ANY_JSON: dict[str, Any] = {"application/json": {"schema": {}}}
 
 
 class DocumentedRoute(Route):
-    """A route, and what the document says of it: nothing where there is no summary."""
+    """A route with its part of the document; a route without a summary has none."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class DocumentedRoute(Route):
         self.dialect, self.summary, self.body = dialect, summary, body
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the route serves the request. The log and the metrics name the route that was found."""
-        match, found = super().matches(scope)
-        return match, {**found, "route": self}
+        """Whether the route serves the request, whose scope then has the route, for the log and the metrics."""
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self}
 
 
 def document(routes: Iterable[DocumentedRoute], title: str, version: str, description: str) -> dict[str, Any]:

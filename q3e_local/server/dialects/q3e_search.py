@@ -22,8 +22,7 @@ from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.ollama_models import answer
-from q3e_local.server.dialects.routes import Routes, result_headers, while_connected
+from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers, while_connected
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
 from q3e_local.server.local.index_search import SearchRequest, SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
@@ -70,11 +69,11 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
         index = indexes.get(fields.text("index"))
         wanted, with_text = _request(fields), fields.flag("text")
         result = await while_connected(request, search(service, index, wanted))
-        return answer(_body(index, result, with_text), headers=_headers(result))
+        return json_utf8_response(_body(index, result, with_text), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
     async def listed(request: Request) -> Response:
-        return answer({"indexes": await asyncio.gather(*map(_described, indexes))})
+        return json_utf8_response({"indexes": await asyncio.gather(*map(_described, indexes))})
 
     return routes
 
@@ -82,7 +81,7 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
 def answer_failure(failure: Failure) -> Response:
     """Ollama's error object for a failure."""
     if isinstance(failure.error, (TextTooLongError, InvalidTextError)):  # the query is the only text
-        return answer({"error": f"query {failure.error.message}"}, failure.status)
+        return json_utf8_response({"error": f"query {failure.error.message}"}, failure.status)
     return ollama.answer_failure(failure)
 
 

@@ -31,11 +31,11 @@ Wording = Callable[[Failure], Response]
 """How a dialect answers a request that failed."""
 
 JSON = "application/json"
-# Some clients take header lines of 8 KiB at most; the body has all of them where the dialect has room.
+# Characters of x-q3e-truncated: clients take header lines of 8 KiB. Where the dialect has room, the body lists all.
 _MAX_TRUNCATED = 4_000
 _NUMBERS = 100_000  # written in one go: about 3 ms
-_MAX_PIECES = 1 << 18  # tokens whose pieces one answer tells: about 20 MB
-_PIECES_AT_ONCE = 1 << 14  # whoever tokenizes waits for them: about 50 ms
+_MAX_PIECES = 1 << 18  # about 20 MB
+_PIECES_AT_ONCE = 1 << 14  # other requests that tokenize wait for them: about 50 ms
 
 
 class Routes:
@@ -70,7 +70,7 @@ class Routes:
 
 
 async def answer_or_fail(wording: Wording, request: Request, work: Awaitable[Response]) -> Response:
-    """The response, or what `wording` makes of an error, an unforeseen error too."""
+    """The response, or the answer of `wording` to an error, an unforeseen error too."""
     try:
         return await work
     except ClientDisconnect:
@@ -83,7 +83,7 @@ async def answer_or_fail(wording: Wording, request: Request, work: Awaitable[Res
 
 
 async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
-    """Wait for `work`, and cancel it when the client goes away: its place in the queue is another's then.
+    """Wait for `work`, and cancel it when the client goes away, which frees its place in the queue.
 
     The request's body must have been read.
     """
@@ -101,9 +101,9 @@ async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
 
 
 async def embedded(request: Request, service: Service, wanted: ServiceRequest) -> ServiceResult:
-    """What the service answers, while the client is there.
+    """The service's answer, while the client is there.
 
-    Raises what the service does; BadRequestError for a dim, by its name on the wire.
+    Raises what Service.embed raises, but BadRequestError for a wrong dim, by its name on the wire.
     """
     try:
         return await while_connected(request, service.embed(wanted))
@@ -124,6 +124,11 @@ def json_response(
     """JSON with float32 arrays printed with the fewest digits that restore them."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, media_type)
+
+
+def json_utf8_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The same with the content type of Ollama and of llama-server."""
+    return json_response(value, status, headers, "application/json; charset=utf-8")
 
 
 def result_headers(result: ServiceResult) -> dict[str, str]:
@@ -148,26 +153,26 @@ def truncated(result: ServiceResult) -> list[int]:
 
 
 async def rows(vectors: Vectors) -> list[orjson.Fragment]:
-    """Each row as JSON. Others have their turn in between: 2,048 rows of 2,560 numbers take a tenth of a second."""
+    """Each row as JSON. Other requests have their turn meanwhile: 2,048 rows of 2,560 numbers take 0.1 s."""
     n_rows = max(1, _NUMBERS // vectors.shape[1])
     written: list[orjson.Fragment] = []
     for first in range(0, len(vectors), n_rows):
         if first:
             await asyncio.sleep(0)
-        some = vectors[first : first + n_rows]
-        written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in some]
+        part = vectors[first : first + n_rows]
+        written += [orjson.Fragment(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in part]
     return written
 
 
 async def pieces(service: Service, model: str, ids: list[int], n_before: int = 0) -> list[bytes]:
-    """The bytes of each token. Raises BadRequestError for too many, with `n_before` of the request's other texts."""
+    """The bytes of each token. Raises BadRequestError for too many; `n_before` are those of the texts before."""
     n_tokens = n_before + len(ids)
     if n_tokens > _MAX_PIECES:
         raise BadRequestError(
-            f"the request has {n_tokens} tokens or more, the pieces of {_MAX_PIECES} at most are told in one answer; "
+            f"the request has {n_tokens} tokens or more, an answer has the pieces of {_MAX_PIECES} at most; "
             "send fewer or shorter texts"
         )
-    found: list[bytes] = []
+    written: list[bytes] = []
     for first in range(0, len(ids), _PIECES_AT_ONCE):
-        found += await service.pieces(model, ids[first : first + _PIECES_AT_ONCE])
-    return found
+        written += await service.pieces(model, ids[first : first + _PIECES_AT_ONCE])
+    return written

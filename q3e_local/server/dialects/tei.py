@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from q3e_local import __version__
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import TextError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import Inputs, hold_to_limit, read_fields, read_inputs, token_ids
+from q3e_local.server.dialects.body import Inputs, hold_to_limit, read_fields, token_ids
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
 from q3e_local.server.dialects.routes import (
@@ -30,7 +31,7 @@ from q3e_local.server.dialects.routes import (
 )
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, EmptyInputError
-from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import scores
 
@@ -104,57 +105,55 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
         fields = await read_fields(request, _EMBED, max_items={"inputs": settings.max_items})
         if not fields.has("inputs"):
             raise BadRequestError("missing field `inputs`", "inputs")
-        inputs = read_inputs(fields.raw("inputs"), "inputs", settings.max_items)
+        inputs = _inputs(fields.raw("inputs"), settings.max_items)
         if fields.has("normalize") and not fields.flag("normalize"):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
-        dim = fields.integer("dimensions")
-        result = await _result(request, service, settings, which, fields, fields, inputs, dim)
+        wanted = replace(await _wanted(which, fields, fields, inputs), dim=fields.integer("dimensions"))
+        result = await embedded(request, service, wanted)
         return json_response(await rows(result.vectors), headers=result_headers(result))
 
     @routes.post("/similarity", "Cosine similarities of one text to others", _SIMILARITY)
     async def similarity(request: Request) -> Response:
         # One item is the text that the others are compared with.
         fields = await read_fields(request, _SIMILARITY, max_items={"sentences": settings.max_items - 1})
-        given = fields.object("inputs")
-        source, sentences = given.content("source_sentence"), given.items("sentences")
+        texts = fields.object("inputs")
+        source, sentences = texts.content("source_sentence"), texts.items("sentences")
         if not source or not sentences or "" in sentences:
             raise EmptyInputError("`inputs` cannot be empty", "inputs")
         if not all(isinstance(text, str) for text in sentences):
             raise BadRequestError("inputs.sentences must be a list of texts", "inputs.sentences")
-        how = fields.object("parameters")
-        result = await _result(request, service, settings, which, fields, how, [source, *sentences], None)
-        found = scores(result.vectors[:1], result.vectors[1:])[0]
-        return json_response(found, headers=result_headers(result))
+        inputs = [source, *sentences]
+        hold_to_limit(len(inputs), settings.max_items, "inputs")
+        result = await embedded(request, service, await _wanted(which, fields, fields.object("parameters"), inputs))
+        return json_response(scores(result.vectors[:1], result.vectors[1:])[0], headers=result_headers(result))
 
     @routes.post("/decode", "The texts of token ids", _DECODE)
     async def decode(request: Request) -> Response:
         fields = await read_fields(request, _DECODE, max_items={"ids": settings.max_items})
-        given = fields.items("ids")
-        if not given:
+        runs = fields.items("ids")
+        if not runs:
             raise EmptyInputError("`ids` cannot be empty", "ids")
-        if all(isinstance(one, list) for one in given):
-            hold_to_limit(len(given), settings.max_items, "ids")
-            runs = [token_ids(ids, "ids") for ids in given]
-        else:
-            runs = [token_ids(given, "ids")]
+        if not all(isinstance(ids, list) for ids in runs):
+            runs = [runs]
+        hold_to_limit(len(runs), settings.max_items, "ids")
+        runs = [list(token_ids(ids, "ids")) for ids in runs]
         model, skips = await which.of(fields), fields.flag("skip_special_tokens")
-        return json_response([await _decoded(request, service, model, list(ids), skips) for ids in runs])
+        return json_response([await _decoded(request, service, model, ids, skips) for ids in runs])
 
     @routes.get("/info", "The model that answers where none is named, and the limits")
     async def info(request: Request) -> Response:
-        name = await which.own()
-        one = await asyncio.to_thread(names.here, name, settings)
-        found = await asyncio.to_thread(names.described, one)
+        model = await asyncio.to_thread(names.here, await which.own(), settings)
+        facts = await asyncio.to_thread(names.described, model)
         return json_response(
             {
-                "model_id": one.name,
-                "model_sha": one.sha256 or found.digest,
-                "model_dtype": found.quantization,
-                "served_model_name": one.name,
+                "model_id": model.name,
+                "model_sha": model.sha256 or facts.digest,
+                "model_dtype": facts.quantization,
+                "served_model_name": model.name,
                 "model_type": {"embedding": {"pooling": "last_token"}},
                 "max_concurrent_requests": settings.max_queue,
-                "max_input_length": found.n_ctx_train,
-                "max_batch_tokens": found.n_ctx_train,
+                "max_input_length": facts.n_ctx_train,
+                "max_batch_tokens": facts.n_ctx_train,
                 "max_batch_requests": None,
                 "max_client_batch_size": settings.max_items,
                 "auto_truncate": True,
@@ -172,21 +171,13 @@ async def tokenize(
     request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
 ) -> Response:
     """TEI's answer of /tokenize: each token of each text, and of the prompt before the text."""
-    given = fields.raw("inputs")
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list):
-        raise BadRequestError("inputs must be a text or a list of texts", "inputs")
-    hold_to_limit(len(texts), settings.max_items, "inputs")
-    if not all(isinstance(text, str) for text in texts):
-        raise BadRequestError("inputs must be a text or a list of texts", "inputs")
-    if not texts or "" in texts:
-        raise EmptyInputError("`inputs` cannot be empty", "inputs")
+    texts = _inputs(fields.raw("inputs"), settings.max_items, are_texts=True)
     kind = _kind(fields)
     model = await which.of(fields)
     add_end = fields.flag("add_special_tokens")
     answer: list[list[dict[str, Any]]] = []
     n_tokens = 0
-    for place, text in enumerate(texts):
+    for place, text in enumerate(cast(list[str], texts)):
         try:
             ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end, kind=kind))
         except TextError as error:
@@ -196,6 +187,26 @@ async def tokenize(
         n_tokens += len(ids)
         answer.append(await asyncio.to_thread(_tokens, ids, written))
     return json_response(answer)
+
+
+def _inputs(value: Any, max_items: int, *, are_texts: bool = False) -> Inputs:
+    """A text, the token ids of one text, or a list of either; with `are_texts` texts alone. Never empty.
+
+    Raises EmptyInputError for an empty list, text or list of ids, and BadRequestError for any other value.
+    """
+    is_list = isinstance(value, list) and (not value or type(value[0]) is not int)
+    inputs = value if is_list else [value]
+    hold_to_limit(len(inputs), max_items, "inputs")
+    if not all(isinstance(text, str) or (isinstance(text, list) and not are_texts) for text in inputs):
+        kinds = "a text or a list of texts" if are_texts else "a text, a list of texts or token ids"
+        raise BadRequestError(f"inputs must be {kinds}, got {shown(value)}", "inputs")
+    for place, text in enumerate(inputs):
+        if not text:
+            where = f"inputs[{place}]" if len(inputs) > 1 else "inputs"
+            raise EmptyInputError(f"`{where}` cannot be empty", "inputs")
+    if not inputs:
+        raise EmptyInputError("`inputs` cannot be empty", "inputs")
+    return [text if isinstance(text, str) else token_ids(text, "inputs") for text in inputs]
 
 
 async def _decoded(request: Request, service: Service, model: str, ids: list[int], skips_special: bool) -> str:
@@ -208,13 +219,13 @@ async def _decoded(request: Request, service: Service, model: str, ids: list[int
 
 
 def answer_failure(failure: Failure) -> Response:
-    """TEI's two fields for a failure."""
+    """TEI's answer for a failure."""
     status = 422 if failure.kind in _UNPROCESSABLE else failure.status
     return json_response(failure_object(failure), status, failure.headers)
 
 
 def failure_object(failure: Failure) -> dict[str, Any]:
-    """The same, as a value."""
+    """TEI's two fields, as a value."""
     message = failure.message
     if isinstance(failure.error, TextError):
         message = f"Input validation error: {message}"
@@ -222,28 +233,11 @@ def failure_object(failure: Failure) -> dict[str, Any]:
     return {"error": message, "error_type": kind}
 
 
-async def _result(
-    request: Request,
-    service: Service,
-    settings: ServerSettings,
-    which: WhichModel,
-    fields: Fields,
-    how: Fields,
-    inputs: Inputs,
-    dim: int | None,
-) -> ServiceResult:
-    """Embed. `how` are the fields that say how: truncation and prompt."""
-    hold_to_limit(len(inputs), settings.max_items, "inputs")
+async def _wanted(which: WhichModel, fields: Fields, how: Fields, inputs: Inputs) -> ServiceRequest:
+    """The service's request. `how` are the fields for truncation and prompt."""
     how.choice("truncation_direction", "truncation_direction must be Right: texts are cut at their end")
-    kind = _kind(how)
-    wanted = ServiceRequest(
-        await which.of(fields),
-        tuple(inputs),
-        kind=kind,
-        dim=dim,
-        truncate=how.flag("truncate"),
-    )
-    return await embedded(request, service, wanted)
+    kind, truncate = _kind(how), how.flag("truncate")
+    return ServiceRequest(await which.of(fields), tuple(inputs), kind=kind, truncate=truncate)
 
 
 def _kind(how: Fields) -> Kind | None:
@@ -253,13 +247,12 @@ def _kind(how: Fields) -> Kind | None:
 
 
 def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:
-    return [_token(i, piece) for i, piece in zip(ids, written, strict=True)]
-
-
-def _token(token_id: int, piece: bytes) -> dict[str, Any]:
     # The place of a token in the text is not known, because the text was normalized before.
-    text, special = piece.decode("utf-8", "replace"), _is_special(piece)
-    return {"id": token_id, "text": text, "special": special, "start": None, "stop": None}
+    places = {"start": None, "stop": None}
+    return [
+        {"id": token_id, "text": piece.decode("utf-8", "replace"), "special": _is_special(piece), **places}
+        for token_id, piece in zip(ids, written, strict=True)
+    ]
 
 
 def _is_special(piece: bytes) -> bool:

@@ -1,6 +1,6 @@
 """Which model answers a request: the model it names, else the server's own.
 
-Knows the field `model` and which models the server was started with or has loaded; nothing of what is asked of them.
+Knows the field `model` and which models the server was started with or has loaded; nothing of the rest of a request.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class WhichModel:
 
         Raises BadRequestError for a name that is no text, InvalidNameError, and what `own` raises.
         """
-        given = fields.text("model")
-        if given:
-            return names.checked(given, self._settings)
+        named = fields.text("model")
+        if named:
+            return names.checked(named, self._settings)
         name, why = await self._own()
         self._notices.once(f"requests that name no model are answered by {name}, {why}")
         return name
@@ -51,13 +51,13 @@ class WhichModel:
         if loaded:
             return loaded[0].name, "which is loaded"
         installed = await asyncio.to_thread(store.installed)
-        here = [one.name for one in installed if one.origin != "bundled"]
+        here = [model.name for model in installed if model.origin != "bundled"]
         if DEFAULT_MODEL in here:
             return DEFAULT_MODEL, "the default model"
         if len(here) == 1:
             return here[0], "the only model on this machine"
         raise ModelNotHereError(
             f"the request names no model, and the default is not on this machine: name one of "
-            f"{', '.join(one.name for one in installed)}; or bring {DEFAULT_MODEL} here with POST /api/pull, or "
+            f"{', '.join(model.name for model in installed)}; or bring {DEFAULT_MODEL} here with POST /api/pull, or "
             f"q3e-local pull {DEFAULT_MODEL}"
         )

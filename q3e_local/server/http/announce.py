@@ -1,4 +1,4 @@
-"""What a server says when it is ready: where it listens, with what, and a line to try.
+"""The lines of a server that is ready: where it listens, its models, indexes and limits, and a command to try.
 
 Knows settings, and the models and indexes that are here; nothing of how they are served.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 
@@ -19,9 +20,9 @@ from q3e_local.wording.address import Address
 
 
 def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: Indexes) -> None:
-    """Say where, what and how, and a line to try."""
+    """Print or log the lines, and warn where everyone may use the server."""
     where, port = address(settings, sockets), _port(settings, sockets)
-    model, models = to_try(settings), [served_as(given) for given in settings.models]
+    model, models = to_try(settings), [served_as(model) for model in settings.models]
     alive = settings.keep_alive_s
     n_keys = len(settings.api_keys)
     keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
@@ -29,10 +30,10 @@ def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: In
         f"q3e-local {__version__} listens on {where}",
         f"models: {', '.join(models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
-        *([f"indexes: {'; '.join(map(_told, indexes))}"] if indexes.names else []),
+        *([f"indexes: {'; '.join(map(_shown, indexes))}"] if indexes.names else []),
         f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
-        f"try: {_curl(settings, port, model)}",
+        f"try: {_to_try(settings, port, model)}",
     ]
     if settings.log_format == "json":
         what = {"models": models, "indexes": indexes.names}
@@ -56,29 +57,36 @@ def address(settings: ServerSettings, sockets: list[socket.socket]) -> str:
     return str(Address("http", settings.host or "0.0.0.0", _port(settings, sockets)))  # noqa: S104 - shown
 
 
-def key_variable(settings: ServerSettings) -> str:
-    """How a POSIX shell writes the key that Q3E_API_KEY holds: the first one, where it holds several."""
-    return "${Q3E_API_KEY%%,*}" if len(settings.api_keys) > 1 else "$Q3E_API_KEY"
+def curl(settings: ServerSettings, variable: str | None = None) -> str:
+    """The beginning of a command that calls this server with the key in Q3E_API_KEY, for a POSIX shell.
+
+    `variable` is how another shell writes that variable.
+    """
+    parts = ["curl"]
+    if settings.unix_socket is not None:
+        parts.append(f"--unix-socket {shlex.quote(str(settings.unix_socket))}")
+    if settings.api_keys:
+        first_key = "${Q3E_API_KEY%%,*}" if len(settings.api_keys) > 1 else "$Q3E_API_KEY"
+        parts.append(f'-H "Authorization: Bearer {variable or first_key}"')
+    return " ".join(parts)
 
 
 def _port(settings: ServerSettings, sockets: list[socket.socket]) -> int:
     return sockets[0].getsockname()[1] if settings.unix_socket is None else 0
 
 
-def _curl(settings: ServerSettings, port: int, model: str) -> str:
+def _to_try(settings: ServerSettings, port: int, model: str) -> str:
     body = json.dumps({"model": model, "input": "Why is the sky blue?"})
     if sys.platform == "win32":
         escaped = body.replace('"', '\\"')
         quoted, variable = f'"{escaped}"', "%Q3E_API_KEY%"
     else:
-        quoted, variable = f"'{body}'", key_variable(settings)
-    key = f'-H "Authorization: Bearer {variable}" ' if settings.api_keys else ""
-    if settings.unix_socket is not None:
-        return f"curl --unix-socket {settings.unix_socket} {key}http://localhost/api/embed -d {quoted}"
-    return f"curl {key}{Address('http', settings.host, port).to_connect()}/api/embed -d {quoted}"
+        quoted, variable = shlex.quote(body), None
+    url = "http://localhost" if settings.unix_socket else Address("http", settings.host, port).to_connect()
+    return f"{curl(settings, variable)} {url}/api/embed -d {quoted}"
 
 
-def _told(index: Index) -> str:
+def _shown(index: Index) -> str:
     return f"{index.name} ({index.n_chunks_at_start:,} chunks, {index.made.space})"
 
 

@@ -1,7 +1,7 @@
-"""One client's connection: uvicorn's, with limits that uvicorn does not have.
+"""A client's connection: uvicorn's, with three limits that no setting of uvicorn has, as its constants say.
 
 Every method that is overridden is a callback of asyncio's Protocol or of httptools' parser. Knows these two, and
-uvicorn's class by its `transport` and `loop`; nothing of what is asked or answered.
+uvicorn's class by its `transport` and `loop`; nothing of requests and answers.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# uvicorn's timeout_keep_alive begins after an answer: a client that sends no headers would be waited for for ever.
+# uvicorn's timeout_keep_alive begins after an answer: a client that sends no headers would keep its place for ever.
 _HEADERS_S = 20.0
-# uvicorn's limit is for h11 alone, and httptools has none: headers without end would fill the memory.
+# uvicorn's h11_max_incomplete_event_size is for h11 alone, and httptools has no limit: headers without end would fill
+# the memory.
 _MAX_HEADER_BYTES = 64 * 1024
-# uvicorn waits for ever for a client that takes nothing of its answer, which stays in memory meanwhile.
+# An answer may have 60 MB. uvicorn would keep it for ever for a client that takes nothing of it, such as a suspended
+# laptop's.
 _STALLED_S = 30.0
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, with a limit of time and of bytes for headers, and of time for an answer that nobody takes."""
+    """uvicorn's, with limits for the time and bytes of headers, and for the time in which an answer is not taken."""
 
     _waiting: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
@@ -77,7 +79,7 @@ class Connection(HttpToolsProtocol):
             self._stall = None
 
     def _abort_when_stalled(self, before: int) -> None:
-        # `close` would first send the rest of the answer, and a client that takes nothing would hold it up for ever.
+        # `close` would first send the rest of the answer, which the client does not take.
         if self.transport.get_write_buffer_size() == before:
             self.transport.abort()
         else:

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from q3e_local.models.catalog import DEFAULT_MODEL
-from q3e_local.server.http.announce import key_variable
+from q3e_local.server.http.announce import curl
 from q3e_local.server.served_names import to_try
 from q3e_local.server.settings import ServerSettings
 
@@ -40,7 +40,7 @@ def docs_routes(document: dict[str, Any], settings: ServerSettings) -> list[Rout
     async def docs(request: Request) -> Response:
         model = await asyncio.to_thread(to_try, settings)
         # The address in the request for this page reaches the routes too.
-        return HTMLResponse(_page(document, _Here(_curl(settings), str(request.base_url).rstrip("/"), model)))
+        return HTMLResponse(_page(document, _Here(curl(settings), str(request.base_url).rstrip("/"), model)))
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(document)
@@ -57,17 +57,8 @@ class _Here:
     model: str
 
 
-def _curl(settings: ServerSettings) -> str:
-    parts = ["curl"]
-    if settings.unix_socket is not None:
-        parts.append(f"--unix-socket {shlex.quote(str(settings.unix_socket))}")
-    if settings.api_keys:
-        parts.append(f'-H "Authorization: Bearer {key_variable(settings)}"')
-    return " ".join(parts)
-
-
 def _page(schema: dict[str, Any], here: _Here) -> str:
-    # Read when the page is: a server starts without it.
+    # Imported for the page alone: a server starts without it.
     from markdown_it import MarkdownIt
 
     inline = MarkdownIt("commonmark", {"html": False}).renderInline
@@ -112,9 +103,10 @@ def _field(name: str, schema: dict[str, Any], is_required: bool, inline: Callabl
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """What a value may be, in words; values that a client writes as they stand are Markdown code."""
+    """The values of a field in words; values that a client writes as they stand are Markdown code."""
     if "enum" in schema:
-        return ", ".join(f"`{one if isinstance(one, str) else orjson.dumps(one).decode()}`" for one in schema["enum"])
+        written = (each if isinstance(each, str) else orjson.dumps(each).decode() for each in schema["enum"])
+        return ", ".join(f"`{each}`" for each in written)
     if "oneOf" in schema:
         return " or ".join(dict.fromkeys(map(_kind, schema["oneOf"])))
     if schema.get("type") == "array":

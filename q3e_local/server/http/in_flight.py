@@ -1,7 +1,7 @@
-"""The requests that are being worked on, and their end when there is no more time for them: `Running`.
+"""The requests that are being worked on, and their end when a server that stops has no more time: `Running`.
 
-uvicorn's timeout_graceful_shutdown cancels tasks too, but then a client gets a bare 500, and the log a traceback.
-Knows ASGI and tasks; nothing of who says when there is no more time.
+It is here because uvicorn's timeout_graceful_shutdown cancels a task without a word: the client gets a bare 500, and
+the log a traceback. Knows ASGI and tasks; nothing of the time that a server has.
 """
 
 from __future__ import annotations
@@ -10,38 +10,40 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from q3e_local.server.http.asgi import Headers, Message, Receive, Scope, Send
-from q3e_local.server.http.refusal import RETRY_AFTER_S, Refusal, Wording, answer
+from starlette.types import Message, Receive, Scope, Send
 
-_GIVEN_UP = Refusal(
-    503, "the server is stopping, and this request was not finished", "unavailable", retry_after_s=RETRY_AFTER_S
-)
+from q3e_local.server.http.refusal import RawHeaders, Refusal, Wording, answer
+
+_GIVEN_UP = Refusal(503, "the server is stopping, and this request was not finished")
 _LINES = b"application/x-ndjson"
 
 
 class Request:
-    """A request that is being worked on. `is_read` is set once its body has come; its answer goes through `send`."""
+    """A request that is being worked on, whose answer goes through `send`.
+
+    `is_read` is set once the body has come; `n_held_bytes` of it are in memory.
+    """
 
     def __init__(self, send: Send) -> None:
-        self.is_read = False
+        self.is_read, self.n_held_bytes = False, 0
         self._send = send
         self._begun = self._in_lines = False
         self.given_up = False
 
     @property
     def can_be_told(self) -> bool:
-        """Whether an error would still reach the client: the answer has not begun, or comes line after line."""
+        """Whether an error would still reach the client: the answer has not begun, or it comes in lines of JSON."""
         return not self._begun or self._in_lines
 
     async def send(self, message: Message) -> None:
-        """Pass it on, remembering that the answer has begun."""
+        """Send a message of the answer, and remember that the answer has begun."""
         if message["type"] == "http.response.start":
             self._begun = True
             types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
             self._in_lines = any(each.startswith(_LINES) for each in types)
         await self._send(message)
 
-    async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: Headers) -> None:
+    async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: RawHeaders) -> None:
         """Answer that the request was given up."""
         body = wording(scope["path"], _GIVEN_UP)
         if not self._begun:
@@ -61,7 +63,7 @@ class Running:
         return len(self._requests)
 
     @asynccontextmanager
-    async def one(self, scope: Scope, receive: Receive, send: Send, cors: Headers) -> AsyncIterator[Request]:
+    async def one(self, scope: Scope, receive: Receive, send: Send, cors: RawHeaders) -> AsyncIterator[Request]:
         """Count the request that the block works on. Giving the request up cancels the block."""
         task = asyncio.current_task()
         assert task is not None

@@ -1,7 +1,7 @@
-"""One line a request on stderr, as text or JSON: method, path, status, time, texts, tokens.
+"""A line for each request on stderr, as text or JSON: method, path, status, time, texts, tokens.
 
-Sees each request from outside, so that what the guard turns away is counted too. Never sees a text or a key, and
-writes no query string.
+Stands around the guard, so that refused requests have a line too. Never sees a text or a key, and writes no query
+string.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-
-from q3e_local.server.http.asgi import App, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOGGER = logging.getLogger("q3e_local.server")
 _ACCESS = LOGGER.getChild("access")
@@ -24,13 +23,13 @@ _ACCESS = LOGGER.getChild("access")
 # Set by the dialects on every answer that embeds.
 TEXTS_HEADER, TOKENS_HEADER = b"x-q3e-texts", b"x-q3e-prompt-tokens"
 
-_CLIENT_GONE = 499  # no status of HTTP: nginx's and Ollama's for a client that did not wait
+_CLIENT_GONE = 499  # nginx's and Ollama's, not HTTP's, for a client that did not wait
 _MAX_PATH = 200
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that is over. `route` is one of a limited number of names; `n_texts` and `n_tokens` as answered."""
+    """A request that is over. `route` is a declared path or `other`, so that metrics have few labels."""
 
     method: str
     path: str
@@ -45,14 +44,11 @@ class Seen:
 class Watch:
     """The app. Every `observer` is called with each request once it is over."""
 
-    def __init__(self, app: App, observers: Sequence[Callable[[Seen], None]]) -> None:
+    def __init__(self, app: ASGIApp, observers: Sequence[Callable[[Seen], None]]) -> None:
         self._app, self._observers = app, tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = time.perf_counter()
         status, n_texts, n_tokens = 0, 0, 0
 
@@ -92,14 +88,14 @@ def log_access(seen: Seen) -> None:
     """Write the line of one request."""
     if not _ACCESS.isEnabledFor(logging.INFO):
         return
-    what = ""
-    if seen.n_texts:
-        what = f" {seen.n_texts} text{'s' if seen.n_texts != 1 else ''} {seen.n_tokens} tokens"
-    fields = asdict(seen) | {"milliseconds": round(seen.seconds * 1000, 2)}
-    _ACCESS.info(
-        "%s %s %d %.1f ms%s", seen.method, seen.path, seen.status, seen.seconds * 1000, what,
-        extra={"fields": {name: value for name, value in fields.items() if name not in ("seconds", "route")}},
-    )  # fmt: skip
+    fields = asdict(seen)
+    milliseconds = fields.pop("seconds") * 1000
+    del fields["route"]
+    fields["milliseconds"] = round(milliseconds, 2)
+    s = "s" if seen.n_texts != 1 else ""
+    texts = f" {seen.n_texts} text{s} {seen.n_tokens} tokens" if seen.n_texts else ""
+    line = f"{seen.method} {seen.path} {seen.status} {milliseconds:.1f} ms{texts}"
+    _ACCESS.info("%s", line, extra={"fields": fields})
 
 
 def set_up(form: str, explain: bool = False) -> None:
@@ -140,7 +136,7 @@ class _Json(logging.Formatter):
 
 
 def _printable(scope: Scope) -> str:
-    """The path as it came, percent signs and all: it cannot steer a terminal or break a line."""
+    """The path as it came, with its percent signs, so that it cannot steer a terminal or break a line."""
     raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
     text = raw[:_MAX_PATH].decode("ascii", "replace")
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,24 +1,27 @@
-"""Counters for Prometheus, at `/metrics`: requests, durations, texts, tokens, and what the service says of itself.
+"""Metrics for Prometheus, at `/metrics`: requests, durations, texts, tokens, and the counters of the service.
 
-Has a registry of its own, so that a second server in a process, or a host program's metrics, are not mixed in.
+The registry is not prometheus_client's global one, so that the metrics of a second server in the process, or of a
+host program, are not mixed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.requests import Request
+from starlette.responses import Response
 
-from q3e_local.server.http.asgi import App, Receive, Scope, Send
 from q3e_local.server.http.logs import Seen
+from q3e_local.server.local.indexes import Indexes
+from q3e_local.server.service import RunningService
 
 PATH = "/metrics"
-_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-# What a service may count, by the name of its attribute or of an entry in `counters()`.
+# By their names in the `counters()` of a service and of indexes.
 _COUNTERS = {
     "n_batches": ("q3e_batches", "Batches computed."),
     "n_computed_tokens": ("q3e_computed_tokens", "Tokens computed."),
@@ -38,9 +41,9 @@ _GAUGES = {"n_queued": ("q3e_queue_length", "Requests that wait.")}
 
 
 class Metrics:
-    """The counters of a server: of the requests that it observes, and those that its service and `others` keep."""
+    """The metrics of a server: of the requests that it observes, and those that its service and indexes count."""
 
-    def __init__(self, service: Any, *others: Any) -> None:
+    def __init__(self, service: RunningService, indexes: Indexes) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = Counter(
             "q3e_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
@@ -51,7 +54,7 @@ class Metrics:
         )  # fmt: skip
         self._texts = Counter("q3e_texts", "Texts embedded.", registry=self._registry)
         self._tokens = Counter("q3e_tokens", "Tokens of those texts.", registry=self._registry)
-        self._registry.register(_ServiceCollector(service, *others))
+        self._registry.register(_Collector(service, indexes))
 
     def observe(self, seen: Seen) -> None:
         """Count one request."""
@@ -62,35 +65,16 @@ class Metrics:
             self._texts.inc(seen.n_texts)
             self._tokens.inc(seen.n_tokens)
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def route(self, app: App) -> App:
-        """The app, with `/metrics` answered here."""
-
-        async def routed(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["path"] != PATH or scope["method"] not in ("GET", "HEAD"):
-                await app(scope, receive, send)
-                return
-            scope["route"] = _Route()
-            body = self.text()
-            headers = [(b"content-type", _CONTENT_TYPE), (b"content-length", str(len(body)).encode("ascii"))]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-
-        return routed
+    async def answer(self, request: Request) -> Response:
+        """Answer a request with all metrics in Prometheus' text format."""
+        return Response(generate_latest(self._registry), media_type=_CONTENT_TYPE)
 
 
-class _Route:
-    path = PATH
+class _Collector:
+    """Reads the counters at each scrape. A counter that is not there has no metric."""
 
-
-class _ServiceCollector:
-    """Reads the service at each scrape. A service that lacks a counter has no such metric."""
-
-    def __init__(self, service: Any, *others: Any) -> None:
-        self._service, self._others = service, others
+    def __init__(self, service: RunningService, indexes: Indexes) -> None:
+        self._service, self._indexes = service, indexes
 
     def collect(self) -> Iterator[Metric]:
         loaded = self._service.loaded()
@@ -99,21 +83,8 @@ class _ServiceCollector:
         for model in loaded:
             size.add_metric([model.name], model.size_bytes)
         yield size
-        counts = self._counts()
-        for key, (name, text) in _COUNTERS.items():
-            if key in counts:
-                yield CounterMetricFamily(name, text, value=counts[key])
-        for key, (name, text) in _GAUGES.items():
-            if key in counts:
-                yield GaugeMetricFamily(name, text, value=counts[key])
-
-    def _counts(self) -> dict[str, float]:
-        counters = getattr(self._service, "counters", None)
-        found: dict[str, float] = dict(counters()) if callable(counters) else {}
-        for key in (*_COUNTERS, *_GAUGES):
-            value = getattr(self._service, key, None)
-            if isinstance(value, int | float):
-                found[key] = value
-        for other in self._others:
-            found |= other.counters()
-        return found
+        counts = self._service.counters() | self._indexes.counters()
+        for families, kind in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
+            for key, (name, text) in families.items():
+                if key in counts:
+                    yield kind(name, text, value=counts[key])

@@ -1,19 +1,18 @@
 """The models that a server loads at its start, and `/health` until they are in memory.
 
-Knows the service's `load` and what llama-server answers while it loads; nothing of how models are loaded.
+Knows the service's `load` and llama-server's answer while it loads; nothing of how models are loaded.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from q3e_local.server.http import logs
-from q3e_local.server.http.asgi import App, Receive, Scope, Send
 from q3e_local.server.http.refusal import OPEN_PATHS
 from q3e_local.server.service import Service
-
-_RETRY_AFTER_S = b"1"
 
 
 class Preload:
@@ -29,22 +28,16 @@ class Preload:
             await self._service.load(self._left[0], None)
             del self._left[0]
 
-    def route(self, app: App) -> App:
+    def route(self, app: ASGIApp) -> ASGIApp:
         """The app, with `/health` answered here while something is left to load."""
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:
-            if not self._left or scope["type"] != "http" or scope["path"] not in OPEN_PATHS:
+            if not self._left or scope["path"] not in OPEN_PATHS:
                 await app(scope, receive, send)
                 return
             error = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
             state = {"status": "loading model", "healthy": False, "loading": self._left, "error": error}
-            body = json.dumps(state).encode("utf-8")
-            headers = [
-                (b"content-type", b"application/json; charset=utf-8"),
-                (b"content-length", str(len(body)).encode("ascii")),
-                (b"retry-after", _RETRY_AFTER_S),
-            ]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            response = JSONResponse(state, 503, {"retry-after": "1"}, "application/json; charset=utf-8")
+            await response(scope, receive, send)
 
         return routed

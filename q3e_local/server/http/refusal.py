@@ -1,4 +1,4 @@
-"""Answers that no route has a part in: how a refusal is sent so that it reaches a client that is still sending.
+"""The answer to a request that is refused before a route, sent so that it reaches a client that is still sending.
 
 Knows HTTP; nothing of why a request is refused, nor of the shape in which clients of the path read an error.
 """
@@ -7,58 +7,68 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
-from q3e_local.server.http.asgi import Headers, Receive, RequestHeaders, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
-RETRY_AFTER_S = 5
+_RETRY_AFTER_S = b"5"
 OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
 
 _LINGER_S = 2.0
 
+RawHeaders = list[tuple[bytes, bytes]]
+
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that no route has a part in."""
+    """Why a request is refused before a route sees it."""
 
     status: int
     message: str
-    kind: Literal["refused", "forbidden", "no key", "unavailable"] = "refused"
-    retry_after_s: int | None = None
 
 
 Wording = Callable[[str, Refusal], bytes]
-"""A refusal as clients of a path read it: a JSON value in their dialect's shape."""
+"""A refusal as clients of a path read it: JSON in the shape of their dialect."""
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a body comes with a request."""
+    return headers.get("content-length", "0") not in ("", "0") or "transfer-encoding" in headers
 
 
 async def answer(
-    scope: Scope, receive: Receive, send: Send, refusal: Refusal, body: bytes, cors: Headers, *, is_read: bool = False
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    refusal: Refusal,
+    body: bytes,
+    cors: RawHeaders,
+    *,
+    is_read: bool = False,
 ) -> None:
-    """Send the refusal with this body. With `is_read` the request's body has come whole already."""
-    headers: Headers = [
+    """Send the refusal with this body. `is_read`: the request's body has come whole already."""
+    headers = [
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", str(len(body)).encode("ascii")),
         *cors,
     ]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_s).encode("ascii")))
+    if refusal.status == 503:
+        headers.append((b"retry-after", _RETRY_AFTER_S))
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    has_body = RequestHeaders(scope["headers"]).has_body
-    if refusal.status in (408, 503) or has_body:
+    comes_with_body = has_body(Headers(scope=scope))
+    if refusal.status in (408, 503) or comes_with_body:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    lingers = has_body and not is_read and refusal.status != 408
+    lingers = comes_with_body and not is_read and refusal.status != 408
     await send({"type": "http.response.body", "body": body, "more_body": lingers})
     if lingers:
-        # A client that is still sending would lose the answer to a reset; so take what comes, for a moment.
-        try:
+        # uvicorn closes the connection once the answer is whole. A reset would take the answer from a client that is
+        # still sending, so what comes is read for a moment.
+        with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            pass
+                while (await receive()).get("more_body", False):
+                    pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -25,7 +25,7 @@ _TIMES = 3  # an index may be rebuilt while its query is embedded
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What one HTTP request looks for."""
+    """A question of a client."""
 
     query: str
     k: int
@@ -39,7 +39,7 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The hits, and what embedding the query came to; None where only words were looked for."""
+    """The hits, and the embedded query; None where only words were looked for."""
 
     found: Found
     model: str | None
@@ -63,7 +63,7 @@ async def search(service: Service, index: Index, request: SearchRequest) -> Sear
         if model is not None and request.mode != "words":
             embedded, vector = await _embedded(service, request, model, space)
             if not spaces.is_of(embedded.space, space.digest):
-                await index.facts()  # it may have been rebuilt with the model that is here now
+                await index.facts()  # brings `made` up to date: the index may have been rebuilt with this model
                 if index.made.space.is_same(space):
                     raise SpaceMismatchError(_other_model(index, embedded))
                 continue
@@ -76,21 +76,28 @@ async def search(service: Service, index: Index, request: SearchRequest) -> Sear
 async def _embedded(
     service: Service, request: SearchRequest, model: str, space: IndexSpace
 ) -> tuple[ServiceResult, Vectors]:
-    wanted = ServiceRequest(
-        model, (request.query,), kind="query", task=request.task, instruction=request.instruction, dim=space.dim,
-        truncate=False, keep_alive_s=request.keep_alive_s,
-    )  # fmt: skip
-    result = await service.embed(wanted)
+    result = await service.embed(
+        ServiceRequest(
+            model,
+            (request.query,),
+            kind="query",
+            task=request.task,
+            instruction=request.instruction,
+            dim=space.dim,
+            truncate=False,
+            keep_alive_s=request.keep_alive_s,
+        )
+    )
     return result, result.vectors[0]
 
 
 def _other_model(index: Index, embedded: ServiceResult) -> str:
-    own, here = index.made.space.digest[:8], embedded.space.split("-")[1][:8]
-    # Clients know an index by its name, and a file that is served by a name of its own.
+    made_by, served = index.made.space.digest[:8], embedded.space.split("-")[1][:8]
+    # Clients know indexes and files by the names under which they are served, and need not know their paths.
     option = " --db FILE" if " --db " in option_of(index.path) else option_of(index.path)
     model = embedded.model if is_known(embedded.model) else "FILE"
     return (
-        f"the index {index.name!r} holds {index.made.space} (file {own}), and {embedded.model} on this server is "
-        f"another file ({here}); the index can be embedded anew on the server's machine with: "
+        f"the index {index.name!r} holds {index.made.space} (file {made_by}), and {embedded.model} on this server is "
+        f"another file ({served}); the index can be embedded anew on the server's machine with: "
         f"q3e-local index rebuild{option} -m {model} -d {index.made.space.dim}"
     )

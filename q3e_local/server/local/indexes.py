@@ -35,16 +35,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Made:
-    """What made an index's vectors, and the name under which this server has that model; None for nobody's."""
+    """The space of an index's vectors, and the name that their model has on this server; None for no model's."""
 
     space: IndexSpace
     model: str | None
 
 
 class Index:
-    """One index of a server. What other processes do to its file is seen by the next search.
+    """One index of a server. The next search sees what other processes do to its file.
 
-    Its file is touched on a thread of its own: one search waits for another of the same index, and for nothing else.
+    A thread for each index reads the file, so that a search waits for other searches of the same index alone.
     """
 
     def __init__(self, name: str, path: Path, settings: ServerSettings) -> None:
@@ -52,7 +52,7 @@ class Index:
         self.n_searches, self.seconds = 0, 0.0
         self._settings, self._n_waiting, self._is_closed = settings, 0, False
         self._database: Database | None = None
-        self._file: tuple[int, int] | None = None  # which one is open: device and number
+        self._file: tuple[int, int] | None = None  # device and number of the file that is open
         database = self._opened()
         try:
             self.made = Made(database.space, _served_model(path, database.space, settings))
@@ -70,7 +70,7 @@ class Index:
         Raises RebuiltError where the index is of another space by now, IndexUnusableError, QueueFullError.
         """
 
-        def asked(database: Database) -> Found:
+        def answer(database: Database) -> Found:
             if not database.space.is_same(space):
                 raise RebuiltError(f"the index {self.name!r} was rebuilt meanwhile")
             began = time.perf_counter()
@@ -81,10 +81,10 @@ class Index:
                 self.n_searches += 1
                 self.seconds += time.perf_counter() - began
 
-        return await self._run(asked)
+        return await self._run(answer)
 
     async def facts(self) -> Facts:
-        """What is in it. Brings `made` up to date. Raises IndexUnusableError, QueueFullError."""
+        """Counts of the index. Brings `made` up to date. Raises IndexUnusableError, QueueFullError."""
         return await self._run(Database.facts)
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Index:
 
     async def _run(self, work: Callable[[Database], Answer]) -> Answer:
         if self._is_closed:
-            raise StoppingError("the server is shutting down")
+            raise StoppingError
         if self._n_waiting >= self._settings.max_queue:
             raise QueueFullError(
                 f"the index {self.name!r} has {self._n_waiting} searches to do already; try again in 1 s", 1
@@ -108,7 +108,7 @@ class Index:
             self._n_waiting -= 1
 
     def _done(self, work: Callable[[Database], Answer]) -> Answer:
-        """On the index's thread. Where the file is stands in the log alone: clients know the index by its name."""
+        """Work on the index's thread. Only the log has the file's path: clients know the index by its name."""
         try:
             try:
                 return work(self._current())
@@ -116,7 +116,7 @@ class Index:
                 self._forget()
                 return work(self._current())
         except IndexFileError as error:
-            self._forget()  # it may be mended by the next search
+            self._forget()  # until the next search, which may find a sound file
             logger.warning("the index %s cannot be searched: %s", self.name, error)
             why = "its file is gone" if not self.path.exists() else "the server's log says why"
             raise IndexUnusableError(f"the index {self.name!r} cannot be searched: {why}") from None
@@ -131,13 +131,13 @@ class Index:
             logger.info("the index %s holds %s now", self.name, database.space)
             try:
                 model = _served_model(self.path, database.space, self._settings)
-            except (ModelError, SpaceMismatchError):  # which a search by words does not need
+            except (ModelError, SpaceMismatchError):  # a search by words needs no model
                 model = database.space.model
             self.made = Made(database.space, model)
         return database
 
     def _opened(self) -> Database:
-        # Which file it is, before it is opened: where it is replaced in between, the next search sees that.
+        # Before the file is opened: where it is replaced in between, the next search sees that.
         self._file = _identity(self.path)
         self._database = Database.open(self.path)
         return self._database
@@ -152,10 +152,10 @@ class Indexes:
     """All indexes of a server, by the names that clients know them by. Close them when done."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Open them. Raises IndexFileError, OptionError for a name twice, and what is wrong with an index's model."""
+        """Raises IndexFileError, OptionError for a name twice, and what is wrong with the model of an index."""
         self._indexes: dict[str, Index] = {}
         try:
-            for name, path in _named(settings.indexes).items():
+            for name, path in _by_name(settings.indexes).items():
                 self._indexes[name] = Index(name, path, settings)
         except BaseException:
             self.close()
@@ -166,7 +166,7 @@ class Indexes:
         return tuple(self._indexes)
 
     def get(self, name: str | None) -> Index:
-        """The one of this name; without a name, the only one. Raises UnknownIndexError, or OptionError."""
+        """The index of this name; without a name, the only index. Raises UnknownIndexError, or OptionError."""
         if not self._indexes:
             raise UnknownIndexError("this server has no index; start it with one: q3e-local serve --index NAME")
         if name is None and len(self._indexes) == 1:
@@ -200,33 +200,33 @@ class Indexes:
         self.close()
 
 
-def path_of(given: str) -> Path | None:
-    """The path that `--index` was given; None for a name in the data folder, which comes before a file's."""
-    is_path = given.endswith(SUFFIX) or any(each and each in given for each in (os.sep, os.altsep))
-    return Path(given).expanduser() if is_path or (given not in names() and Path(given).is_file()) else None
+def path_of(index: str) -> Path | None:
+    """The path that `--index` means; None for a name in the data folder, which comes before a file's."""
+    is_path = index.endswith(SUFFIX) or any(each and each in index for each in (os.sep, os.altsep))
+    return Path(index).expanduser() if is_path or (index not in names() and Path(index).is_file()) else None
 
 
-def _named(given: Sequence[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for one in given:
-        path = path_of(one)
+def _by_name(indexes: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for index in indexes:
+        path = path_of(index)
         try:
-            file = (existing(name=one) if path is None else existing(path)).absolute()
+            file = (existing(name=index) if path is None else existing(path)).absolute()
         except OptionError:
-            raise OptionError(f"an index is named, or given as the path of a {SUFFIX} file; got {one!r}") from None
-        if not file.stem.isprintable():  # which JSON could not say
+            raise OptionError(f"an index is named, or given as the path of a {SUFFIX} file; got {index!r}") from None
+        if not file.stem.isprintable():  # JSON could not carry the name
             raise OptionError(f"{str(file)!r} has a name that is no text; rename it")
-        other = found.setdefault(file.stem, file)
+        other = files.setdefault(file.stem, file)
         if other != file:
             raise OptionError(f"{other} and {file} would both be served as {file.stem!r}; rename one of them")
-    return found
+    return files
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and number of the file, which another file under its name has not; None where there is none."""
+    """Device and number, which differ where another file has this path now; None without a file."""
     with suppress(OSError):
-        found = path.stat()
-        return found.st_dev, found.st_ino
+        status = path.stat()
+        return status.st_dev, status.st_ino
     return None
 
 
@@ -237,20 +237,22 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
     """
     if not space.digest:
         return None
-    served, other = ServedNames(settings), ""
-    own = [] if installed.path_of(space.model) else [space.model]
-    for name in dict.fromkeys((*own, *map(served_as, settings.models), *(one.name for one in installed.installed()))):
+    served, other_digest = ServedNames(settings), ""
+    recorded = [] if installed.path_of(space.model) else [space.model]
+    for name in dict.fromkeys(
+        (*recorded, *map(served_as, settings.models), *(model.name for model in installed.installed()))
+    ):
         with suppress(ModelError, OptionError):
             info = inspect(served.resolve(name).located.path)
             if info.digest == space.digest:
                 return name
             if name == space.model:
-                other = info.digest
+                other_digest = info.digest
     rebuild = f"or embed it anew with a model that is: q3e-local index rebuild{option_of(path)} -m MODEL"
-    if other:
+    if other_digest:
         raise SpaceMismatchError(
             f"{path} holds {space} (file {space.digest[:8]}), and {space.model} on this machine is another file "
-            f"({other[:8]}); serve the one that made it with -m FILE, {rebuild}"
+            f"({other_digest[:8]}); serve the one that made it with -m FILE, {rebuild}"
         )
-    how = f"-m {quoted(space.model)}" if not own else f"q3e-local pull {space.model}"
+    how = f"-m {quoted(space.model)}" if not recorded else f"q3e-local pull {space.model}"
     raise ModelNotHereError(f"{path} holds {space}, a model that is not served here; bring it with: {how}, {rebuild}")

@@ -21,7 +21,7 @@ from q3e_local.cache.choose import open_cache
 from q3e_local.embedding.batching import prefixes
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.embedding.lookup import Lookup, ReadyText, finished, ready_texts
-from q3e_local.embedding.preparing import Fitted, Preparation
+from q3e_local.embedding.preparing import Defaults, Fitted, Preparation
 from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import BadVectorError, InvalidTextError, ModelError, OptionError
@@ -31,8 +31,9 @@ from q3e_local.server.local import tokenizing
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Described, LoadedModel, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.workers.loaded_models import Model, Models
-from q3e_local.server.workers.worker import FailedLoads, Worker, WorkerEngine
+from q3e_local.server.workers.loaded_models import Models
+from q3e_local.server.workers.model import Model
+from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
 from q3e_local.vectors import Vectors
 
 # Numbers above which cutting and scaling would hold up the event loop.
@@ -44,21 +45,24 @@ _PULLS_MAX = 4  # at once; others wait
 
 
 class LocalService:
-    """Serves models of this machine, each in a process of its own. Use it on one event loop, and close it."""
+    """Serves models of this machine, each in a process of its own. Use it on one event loop, and close it.
+
+    The methods are those of RunningService.
+    """
 
     def __init__(
         self,
         settings: ServerSettings,
         config: EngineConfig | None = None,
-        make_worker: Callable[[Path], Worker] | None = None,
+        make_worker: Callable[[Path], WorkerEngine] | None = None,
     ) -> None:
         engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
         self._names = ServedNames(settings)
         self._cache = open_cache(settings.cache)
-        # No request waits until its vectors are in the cache.
+        # A thread, so that no request waits until its vectors are in the cache.
         self._keeping = ThreadPoolExecutor(1, thread_name_prefix="q3e-cache")
         self._n_cached_texts = 0  # that were not computed
-        # Apart from the threads that all requests share: a hub that is silent holds each pull's thread for long.
+        # Not the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
             make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
@@ -69,16 +73,10 @@ class LocalService:
         )
 
     async def embed(self, request: ServiceRequest) -> ServiceResult:
-        """Load the model if need be, then embed. Cancelling the call gives its place in the queue back.
-
-        A `max_tokens` above the model's own limit limits nothing. Raises what loading raises, OptionError,
-        TextError with the place of the input, and the errors of server.errors.
-        """
         began = time.perf_counter()
-        named = await asyncio.to_thread(self._names.resolve, request.model)
-        async with self._models.use(named.located, request.keep_alive_s) as model:
+        async with self._using(request.model, request.keep_alive_s) as (model, defaults):
             load_s = time.perf_counter() - began
-            preparation = model.prepare(_options(request, model), named.defaults)
+            preparation = model.prepare(_options(request, model), defaults)
             lookup = Lookup(preparation, self._cache)
             texts = await self._looked_up(preparation, lookup, request.inputs)
             known = {place: text.known for place, text in texts.items() if isinstance(text.known, Embedded)}
@@ -102,35 +100,24 @@ class LocalService:
             model=model.name,
             space=preparation.terms.space,
             load_s=load_s,
-            total_s=time.perf_counter() - began,
         )
 
     async def describe(self, request: ServiceRequest) -> Described:
-        """Load the model if need be, and hold the request's options to it as `embed` does. Reads no inputs."""
-        named = await asyncio.to_thread(self._names.resolve, request.model)
-        async with self._models.use(named.located, request.keep_alive_s) as model:
-            worker = model.worker
+        async with self._using(request.model, request.keep_alive_s) as (model, defaults):
+            worker, terms = model.worker, model.prepare(_options(request, model), defaults).terms
             return Described(
-                model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens),
-                model.prepare(_options(request, model), named.defaults).terms,
-            )  # fmt: skip
+                model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens), terms
+            )
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
-        """Load without embedding."""
-        named = await asyncio.to_thread(self._names.resolve, model)
-        async with self._models.use(named.located, keep_alive_s):
+        async with self._using(model, keep_alive_s):
             pass
 
     async def unload(self, model: str) -> None:
-        """Free a model's memory, at once or when the last request that uses it ends. Does not wait for that end."""
-        try:
-            name = await self._full_name(model)
-        except ModelError:  # what is no model takes no memory
-            return
-        await self._models.unload(name)
+        with suppress(ModelError):  # a name that is no model's takes no memory
+            await self._models.unload(await self._full_name(model))
 
     async def stop(self, model: str, wait_s: float) -> Stopped:
-        """Unload, and wait up to `wait_s` until it is out of memory. Raises ModelError for what is no model."""
         name = await self._full_name(model)
         was_loaded = self._models.has(name)
         await self._models.unload(name)
@@ -147,50 +134,37 @@ class LocalService:
             return name
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
-        """Ids as the model sees them: normalized, special-token text parsed.
-
-        With a `kind`, the instruction that `embed` puts before a text of this kind is before it here too.
-        """
-        named = await asyncio.to_thread(self._names.resolve, model)
-        async with self._models.use(named.located) as used:
-            prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), named.defaults).terms.prefix
+        async with self._using(model) as (used, defaults):
+            prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), defaults).terms.prefix
             ids = await tokenizing.whole(used, text, prefix)
             return [*ids, used.worker.eos_id] if add_end_token else ids
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
-        """How many ids `tokenize` gives for each text without an end token. Raises TextError with its place."""
-        named = await asyncio.to_thread(self._names.resolve, model)
-        async with self._models.use(named.located) as used:
+        async with self._using(model) as (used, _):
             return await tokenizing.counts(used, texts)
 
     async def detokenize(self, model: str, ids: list[int]) -> str:
-        """The text of these ids, special tokens written out. Raises OptionError for an id that no token has."""
-        async with self._of_vocabulary(model, ids) as used:
+        async with self._using(model) as (used, _):
+            _hold_to_vocabulary(ids, used)
             return await tokenizing.text_of(used, ids)
 
     async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
-        """The bytes of each of these ids, special tokens written out. Raises OptionError as `detokenize`."""
-        async with self._of_vocabulary(model, ids) as used:
+        async with self._using(model) as (used, _):
+            _hold_to_vocabulary(ids, used)
             return await used.call(used.worker.pieces, ids)
 
-    @asynccontextmanager
-    async def _of_vocabulary(self, model: str, ids: list[int]) -> AsyncIterator[Model]:
-        named = await asyncio.to_thread(self._names.resolve, model)
-        async with self._models.use(named.located) as used:
-            wrong = tokenizing.foreign(ids, used.worker.n_vocab)
-            if wrong is not None:
-                raise OptionError(f"token id {wrong} is not in the vocabulary of {used.worker.n_vocab}")
-            yield used
-
     def loaded(self) -> list[LoadedModel]:
-        """What is in memory, longest remaining time first."""
         return self._models.loaded()
 
-    async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
-        """Bring a model here, as `q3e-local pull`; `progress` gets pull.Step from another thread.
+    @asynccontextmanager
+    async def _using(self, name: str, keep_alive_s: float | None = None) -> AsyncIterator[tuple[Model, Defaults]]:
+        """The model that a client's name means, loaded if need be, and what the name means for a text."""
+        named = await asyncio.to_thread(self._names.resolve, name)
+        async with self._models.use(named.located, keep_alive_s) as model:
+            yield model, named.defaults
 
-        Cancelling stops it at the next step; what came so far is kept for the next time.
-        """
+    async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
+        # Cancelling stops the pull at its next step. What came so far is kept for the next pull.
         gone = threading.Event()
 
         def report(step: object) -> None:
@@ -199,7 +173,7 @@ class LocalService:
             progress(step)
 
         def bring() -> None:
-            from q3e_local.models import pull as pulling  # the network is loaded when it is needed
+            from q3e_local.models import pull as pulling  # brings the network's modules in
 
             with suppress(_GoneError):
                 pulling.pull(*self._names.to_pull(name), progress=report)
@@ -210,25 +184,25 @@ class LocalService:
             gone.set()
 
     def counters(self) -> dict[str, float]:
-        """What was counted since the start, over all models."""
-        of_all = self._models.counters.values()
+        def total(name: str) -> float:
+            return float(sum(getattr(counters, name) for counters in self._models.counters.values()))
+
         return {
-            "n_batches": sum(each.batches for each in of_all),
-            "n_computed_texts": sum(each.texts for each in of_all),
-            "n_computed_tokens": sum(each.tokens for each in of_all),
+            "n_batches": total("batches"),
+            "n_computed_texts": total("texts"),
+            "n_computed_tokens": total("tokens"),
             "n_cached_texts": self._n_cached_texts,
-            "n_shared_texts": sum(each.shared for each in of_all),
-            "n_failed_texts": sum(each.failed for each in of_all),
-            "n_refused": sum(each.refused for each in of_all),
-            "decode_seconds": sum(each.seconds for each in of_all),
-            "n_queued": sum(each.waiting for each in of_all),
+            "n_shared_texts": total("shared"),
+            "n_failed_texts": total("failed"),
+            "n_refused": total("refused"),
+            "decode_seconds": total("seconds"),
+            "n_queued": total("waiting"),
             "n_loads": self._models.n_loads,
             "n_worker_restarts": self._models.n_restarts,
             "n_worker_deaths": self._models.n_deaths,
         }
 
     async def close(self, timeout_s: float = _CLOSE_S) -> None:
-        """Finish what runs within `timeout_s`, refuse the rest, and free all memory."""
         await self._models.close(timeout_s)
         await asyncio.to_thread(self._keeping.shutdown)
         if self._cache is not None:
@@ -239,20 +213,20 @@ class LocalService:
     ) -> Mapping[int, ReadyText]:
         """The inputs that a cache may have, by their places: none without a cache.
 
-        Raises BadVectorError for a text whose vector is cut to zeros. Leaves what is no text to the tokenizing.
+        Raises BadVectorError for a text whose vector is cut to zeros. Leaves out an input that is not text.
         """
         if self._cache is None:
             return {}
         texts = [(n, text) for n, text in enumerate(inputs) if isinstance(text, str) and len(text) <= _LOOKED_UP_MAX]
-        found = await asyncio.to_thread(lookup.all, ready_texts(preparation, texts))
-        for text in found:
+        ready = await asyncio.to_thread(lookup.all, ready_texts(preparation, texts))
+        for text in ready:
             if isinstance(text.known, BadVectorError):
                 raise text.known
-        self._n_cached_texts += sum(isinstance(text.known, Embedded) for text in found)
-        return {text.place: text for text in found if not isinstance(text.known, InvalidTextError)}
+        self._n_cached_texts += sum(isinstance(text.known, Embedded) for text in ready)
+        return {text.place: text for text in ready if not isinstance(text.known, InvalidTextError)}
 
     async def _decoded(self, model: Model, places: list[int], fitted: list[Fitted], dim: int) -> Vectors:
-        """What the model answers to the inputs at these places, at the model's own dim if a cache will have it."""
+        """The vectors of the inputs at these places, not yet cut where a cache will keep them."""
         ids, n_shared = [text.ids for text in fitted], [text.n_prefix for text in fitted]
         n_prefix = await asyncio.to_thread(prefixes, ids, n_shared) if len(ids) > 1 else n_shared
         try:
@@ -262,7 +236,7 @@ class LocalService:
 
 
 def needed_bytes(path: Path, config: EngineConfig) -> int:
-    """Memory to load this file and to begin with. Raises ModelError for a file that cannot run."""
+    """Memory to load this file and to compute the first batch. Raises ModelError for a file that cannot run."""
     info = inspect(path)
     chosen = kept.planned(info.digest, config)
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
@@ -272,8 +246,15 @@ class _GoneError(Exception):
     """Nobody waits for this pull any more."""
 
 
+def _hold_to_vocabulary(ids: list[int], model: Model) -> None:
+    n_vocab = model.worker.n_vocab
+    wrong = tokenizing.foreign(ids, n_vocab)
+    if wrong is not None:
+        raise OptionError(f"token id {wrong} is not in the vocabulary of {n_vocab}")
+
+
 async def _finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
-    """Cut and scaled rows, as `finished`; on a thread where they are many."""
+    """As `finished`, on a thread where the rows are many."""
     return await asyncio.to_thread(finished, pooled, dim) if pooled.size > _LARGE else finished(pooled, dim)
 
 
@@ -293,6 +274,6 @@ def _merged(
 
 
 def _options(request: ServiceRequest, model: Model) -> EmbedRequest:
-    """The request as the library has it, without its inputs."""
+    """The library's request, without inputs. A `max_tokens` above the model's limit limits nothing."""
     limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
     return EmbedRequest((), request.kind, request.task, request.instruction, request.dim, request.truncate, limit)

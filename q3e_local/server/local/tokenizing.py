@@ -1,7 +1,7 @@
 """A request's inputs to the ids that are decoded, and ids to text, never so much at once that other requests wait.
 
-Knows inputs, what a request does to them, and a model's tokenizer; nothing of batches. Each step runs on the model's
-thread and then lets the steps of other requests in.
+Knows inputs, prompts and limits, and a model's tokenizer; nothing of batches. Each step runs on the model's thread,
+and between two steps other requests have their turn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 from q3e_local.embedding.cutting import FAR, PIECE, Cutter
 from q3e_local.embedding.preparing import Fitted, Preparation, Terms, check_text
 from q3e_local.errors import InvalidTextError, TextTooLongError
-from q3e_local.server.workers.loaded_models import Model
+from q3e_local.server.workers.model import Model
 
 Input = str | tuple[int, ...]
 """A text, or token ids."""
@@ -22,28 +22,28 @@ SomeInput = TypeVar("SomeInput", bound=Input)
 _SLICE = 100_000
 # The most tokens of a text whose ids or count a request asks for: the ids are about 6 MB of JSON.
 TOKENS_MAX = 1 << 20
-# The last tokens before a cut inside a word differ from those of the uncut text, so this many are left out.
+# The last tokens before a cut inside a word may differ from those of the uncut text, so this many are left out.
 _UNSURE = 1_000
 
 # Token ids whose text is written at once: about 10 ms.
 _IDS_AT_ONCE = 1 << 14
-# The next ids, among which the beginning of a character is looked for.
+# Ids behind these, among which the beginning of a character is looked for.
 _SEAM = 16
 
 
 async def fitted(model: Model, preparation: Preparation, inputs: Sequence[tuple[int, Input]]) -> list[Fitted]:
-    """What is decoded for each input. Inputs come with their places in the request. Raises TextError.
+    """The ids to decode for each input. Inputs come with their places in the request. Raises TextError.
 
     Of a huge text no more is tokenized than the request's limit needs, whether the text is cut there or refused.
     """
     _hold_ids_to_limit(inputs, preparation.terms, model.worker.eos_id)
-    done: list[Fitted] = []
+    all_fitted: list[Fitted] = []
     for part in _parts(inputs, len(preparation.terms.prefix)):
         if _is_huge(part[0][1]):
-            done.append(await _huge(model, preparation, *part[0]))
+            all_fitted.append(await _huge(model, preparation, *part[0]))
         else:
-            done += await model.call(_fitted_part, model, preparation, part)
-    return done
+            all_fitted += await model.call(_fitted_part, model, preparation, part)
+    return all_fitted
 
 
 async def whole(model: Model, text: str, prefix: str = "") -> list[int]:
@@ -83,7 +83,7 @@ async def text_of(model: Model, ids: list[int]) -> str:
 
 
 def foreign(ids: Sequence[int], n_vocab: int) -> int | None:
-    """An id that is not in the vocabulary, if there is one: llama.cpp would end its process over it."""
+    """An id outside the vocabulary, if there is one: llama.cpp would end its process over it."""
     low, high = min(ids, default=0), max(ids, default=0)
     return low if low < 0 else high if high >= n_vocab else None
 
@@ -134,7 +134,7 @@ def _parts(inputs: Sequence[tuple[int, SomeInput]], n_prefix: int) -> Iterator[S
 
 
 def _fitted_part(model: Model, preparation: Preparation, inputs: Sequence[tuple[int, Input]]) -> list[Fitted]:
-    """What is decoded for each input, tokenized in one trip to the worker. Runs on a thread."""
+    """The ids to decode for each input, tokenized in one trip to the worker. Runs on a thread."""
     worker = model.worker
     # The prompt alone comes first: `fit` needs its ids.
     texts = [preparation.ready("", 0)] if preparation.terms.prefix else []

@@ -30,7 +30,7 @@ BEGUN = "begun"
 
 
 class ServedEngine(Engine, Protocol):
-    """What a server asks of an engine beyond the library's needs."""
+    """What a server asks of the engine in a model's process, beyond the library's needs."""
 
     @property
     def n_vocab(self) -> int:
@@ -46,17 +46,10 @@ class ServedEngine(Engine, Protocol):
 
     @property
     def kernels(self) -> Kernels:
-        """Who computes what is on the CPU."""
+        """Which kernels compute on the CPU."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
-
-    def pieces(self, ids: Sequence[int]) -> list[bytes]:
-        """The bytes of each of these ids: a character may be split between several."""
-
-
-class ReportingEngine(ServedEngine, Protocol):
-    """What runs in the child: it also reports how far it is with a long text."""
 
     def decode(
         self,
@@ -67,12 +60,12 @@ class ReportingEngine(ServedEngine, Protocol):
         """As `Engine`; `on_piece` is called with the tokens of each piece of a text longer than a batch."""
 
 
-OpenEngine = Callable[[Path, EngineConfig], ReportingEngine]
-"""Loads the model; called in the child, so it must be a function of a module."""
+OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
+"""Loads the model in the child, so it must be a function of a module."""
 
 
-def open_llama(path: Path, config: EngineConfig) -> ReportingEngine:
-    """The engine on llama.cpp, which only a child imports."""
+def open_llama(path: Path, config: EngineConfig) -> ServedEngine:
+    """The engine on llama.cpp, which only the child imports."""
     from q3e_local.llama.engine import LlamaEngine
 
     return LlamaEngine(path, config)
@@ -80,7 +73,7 @@ def open_llama(path: Path, config: EngineConfig) -> ReportingEngine:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a long text is done. Said before the answer."""
+    """A piece of a long text is done. Comes before the answer."""
 
     n_tokens: int
 
@@ -107,24 +100,22 @@ def run(
     long: Connection[Any, Any],
     words: Connection[Any, Any],
     log: Connection[Any, Any],
-    said: Connection[Any, Any],
+    stderr: Connection[Any, Any],
     path: Path,
     config: EngineConfig,
     open_engine: OpenEngine,
     level: int,
 ) -> None:
-    # The server decides when it is over, and what runs is to be finished. When it is gone the pipes end, and so does
-    # this process.
-    settle_in(said)
+    settle_in(stderr)
     logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)
     methods: dict[str, Callable[[Any], Any]] = {}
-    # Before loading, as it also notices when the server is gone.
+    # Before loading, because this thread also notices when the server is gone.
     threading.Thread(target=_serve, args=(words, methods), daemon=True).start()
     try:
         engine = open_engine(path, config)
     except Exception as error:
         _say(work, crossing(error))
-        _serve(work, {})  # until the server has heard it and ends us
+        _serve(work, {})  # until the server has the error and ends this process
         return
     methods["decode"] = lambda argument: engine.decode(*argument)
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
@@ -154,7 +145,7 @@ def _serve(pipe: Connection[Any, Any], methods: dict[str, Callable[[Any], Any]])
                 answer = crossing(error)
             pipe.send(answer)
     finally:
-        # At once, whatever the other thread computes: there is nobody left to take it.
+        # At once, whatever the other threads compute: the server is not there to take it.
         sys.stderr.flush()
         os._exit(0)
 

@@ -17,7 +17,7 @@ _LEAST_TOKENS = 128
 _UNKNOWN_PACE = 50.0
 # Weight of the newest batch where it was faster than those before.
 _NEWEST = 0.2
-# A process with less CPU time than this since it was last active counts as idle: its threads wake up now and then.
+# CPU time since it was last active with which a process still counts as idle: its threads wake up now and then.
 _SOME_CPU_S = 0.05
 
 Activity = tuple[float, int]
@@ -28,8 +28,9 @@ Activity = tuple[float, int]
 class Bounds:
     """How long work may go on without progress: `least_s`, and `factor` times what it is expected to take.
 
-    That is for a process that does nothing. One that computes, or reads or writes a disk, has `busy_factor` times as
-    long: a machine may be busy, and yet a driver may wait in a loop for a device that never answers.
+    That is for a process that does nothing. A process that computes, or reads or writes a disk, has `busy_factor`
+    times as long, because the machine may be busy; but not for ever, because a driver may wait in a loop for a device
+    that never answers.
     """
 
     least_s: float = 30.0
@@ -48,7 +49,7 @@ class Task:
 
 
 class Pace:
-    """How long batches take, by their tokens: what was measured. It gets slower at once, and faster slowly."""
+    """How long batches take, by their tokens, as measured. The pace gets slower at once, and faster slowly."""
 
     def __init__(self) -> None:
         self._token_s = 0.0
@@ -144,7 +145,7 @@ class Liveness:
             self._changed.notify_all()
 
     def _is_active(self) -> bool:
-        """Whether the process did anything since this was last so; true also where the system does not say."""
+        """Whether the process did anything since it was last active; true also where the system does not say."""
         now, before = self._activity(), self._seen
         if now is None or before is None or now[0] - before[0] >= _SOME_CPU_S or now[1] != before[1]:
             self._seen = now

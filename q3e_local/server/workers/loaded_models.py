@@ -11,23 +11,19 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from q3e_local import machine
-from q3e_local.embedding.preparing import Defaults, Preparation, resolve
-from q3e_local.embedding.prompts import Prompts, normalizer
-from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import LoadedModel
 from q3e_local.server.workers.batch_queue import BatchQueue
 from q3e_local.server.workers.counters import Counters
-from q3e_local.server.workers.worker import Worker
+from q3e_local.server.workers.model import Model
+from q3e_local.server.workers.worker import WorkerEngine
 
 logger = logging.getLogger(__name__)
 
@@ -35,45 +31,13 @@ _RETRY_S = 5  # when all room is taken by models at work
 _FOREVER_S = 1e9
 _LOOK_S = 0.02
 
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a request gets of a loaded model."""
-
-    name: str
-    worker: Worker
-    prompts: Prompts
-    queue: BatchQueue
-    # The thread ends when the model is unloaded and no request holds this record any more.
-    _words: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
-    )
-
-    def prepare(self, request: EmbedRequest, defaults: Defaults) -> Preparation:
-        """What a request does to a text before this model decodes it. Raises OptionError."""
-        return Preparation(self.worker, resolve(request, self.worker, self.name, self.prompts, defaults))
-
-    def normalized(self, text: str) -> str:
-        """NFC as the reference tokenizer applies it."""
-        return normalizer(self.worker.added_tokens)(text)
-
-    async def call(self, work: Callable[..., Answer], *arguments: object) -> Answer:
-        """Run work that has the worker tokenize, or write text, on a thread that belongs to this model.
-
-        The worker takes one such call at a time. On the few threads that all requests share, calls that wait for a
-        worker that hangs or starts again would leave no thread to requests for other models.
-        """
-        return await asyncio.get_running_loop().run_in_executor(self._words, work, *arguments)
-
 
 @dataclass(eq=False)
 class _Entry:
     """A model in memory or on its way there. A model in use has no timer."""
 
     located: Located
-    worker: Worker
+    worker: WorkerEngine
     keep_alive_s: float
     loading: asyncio.Task[Model] = field(init=False)
     takes_room: bool = False
@@ -101,7 +65,7 @@ class Models:
 
     def __init__(
         self,
-        make_worker: Callable[[Path], Worker],
+        make_worker: Callable[[Path], WorkerEngine],
         needed_bytes: Callable[[Path], int],
         *,
         keep_alive_s: float,
@@ -138,7 +102,7 @@ class Models:
         QueueFullError when models at work take all the room, or too many requests wait for this model.
         """
         if self._stopping:
-            raise StoppingError("the server is shutting down")
+            raise StoppingError
         entry = self._entry(located)
         if not entry.loading.done() and entry.n_users >= self._n_waiting_max:  # they are not in the model's queue yet
             raise QueueFullError(f"{entry.n_users} requests wait for {entry.name} already; try again in 1 s", 1)
@@ -157,7 +121,7 @@ class Models:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if entry.loading.cancelled() and task is not None and not task.cancelling():
-                raise StoppingError("the server is shutting down") from None
+                raise StoppingError from None
             raise
         finally:
             entry.n_users -= 1
@@ -304,7 +268,7 @@ class Models:
             others = [other for other in self._entries.values() if other.takes_room]
             # Mapped weights count as available to the system, although their owners need them.
             free = self._available() - sum(other.n_bytes for other in others)
-            # A model alone may always try: the engine says itself what cannot work at all.
+            # A model without others may always try: its engine raises the error where the memory is too small.
             if not others or (len(others) < self._max_loaded and entry.n_bytes <= free):
                 return
             unused = [other for other in others if other.n_users == 0]

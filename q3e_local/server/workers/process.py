@@ -1,7 +1,7 @@
-"""The child process of a WorkerEngine: started, asked, and ended.
+"""The child process of a WorkerEngine: started, called, watched and ended.
 
-Five pipes: `work` for decoding, `long` for texts longer than a batch and `words` for tokenizing beside it, `log` for
-the child's log lines and `said` for what native code in it writes to stderr. Knows processes and signals; nothing of
+Five pipes: `work` for batches, `long` for texts longer than a batch, `words` for tokenizing, `log` for the child's
+log lines, and `stderr` for what native code in the child writes to stderr. Knows processes and signals; nothing of
 engines.
 """
 
@@ -39,14 +39,14 @@ _DISK_BYTES_PER_S = 100e6  # what loading is expected to take
 
 
 class NotBegunError(WorkerDiedError):
-    """The child died before it began with this call, which can be made again without a doubt."""
+    """The child died before it began with this call, which can therefore be made again."""
 
 
 class WorkerProcess:
     """A started child. `ready` waits for the model; then `ask`, one caller at a time on each pipe.
 
-    A child that hangs, by `bounds`, is ended and counts as dead. `on_death` is told the cause, once, when the child
-    ends without having been asked to; from any thread.
+    A child that hangs, by `bounds`, is ended and counts as dead. When the child ends without having been asked to,
+    `on_death` is called once with the cause, from any thread.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class WorkerProcess:
         path: Path,
         config: EngineConfig,
         open_engine: OpenEngine,
-        on_death: Callable[[str], None] = lambda cause: None,
-        bounds: Bounds | None = None,
+        on_death: Callable[[str], None],
+        bounds: Bounds,
     ) -> None:
         self.name = path.stem
         self._path = path
@@ -69,12 +69,12 @@ class WorkerProcess:
         self.long, long = SPAWN.Pipe()
         self.words, words = SPAWN.Pipe()
         self._log, log = SPAWN.Pipe(duplex=False)
-        self._said, said = SPAWN.Pipe(duplex=False)
+        self._stderr, stderr = SPAWN.Pipe(duplex=False)
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = SPAWN.Process(
             target=run,
-            args=(work, long, words, log, said, path, config, open_engine, level),
+            args=(work, long, words, log, stderr, path, config, open_engine, level),
             name=f"q3e {path.name}",
             daemon=True,
         )
@@ -82,7 +82,7 @@ class WorkerProcess:
             start_unsignalled(self._process)
         finally:
             # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
-            for end in (work, long, words, log, said):
+            for end in (work, long, words, log, stderr):
                 end.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -90,14 +90,14 @@ class WorkerProcess:
         atexit.register(self._kill)
         self._listener = threading.Thread(target=self._listen, name="q3e-worker-log", daemon=True)
         self._hearer = threading.Thread(target=self._hear, name="q3e-worker-stderr", daemon=True)
-        self._liveness = Liveness(bounds or Bounds(), lambda: machine.activity(self.pid))
+        self._liveness = Liveness(bounds, lambda: machine.activity(self.pid))
         self._watcher = threading.Thread(target=self._watch, name="q3e-worker-watch", daemon=True)
         self._hearer.start()
         self._listener.start()
         self._watcher.start()
 
     def is_alive(self) -> bool:
-        """Whether it can be asked. One that hung up counts as dead, though the system may not be done with it."""
+        """Whether it answers. A child whose pipes have ended counts as dead, though the system may still have it."""
         return not self._ending and self._cause is None and self._process.is_alive()
 
     def ready(self) -> Facts:
@@ -131,7 +131,7 @@ class WorkerProcess:
     def end(self) -> None:
         """Kill the child: it has nothing to save, and the system takes all of its memory back."""
         if not self._ending and not self._process.is_alive():
-            self._died()  # by itself, and nobody has said so yet
+            self._died()  # by itself, and nobody has logged it yet
         self._ending = True
         self._liveness.close()
         self._kill()
@@ -144,7 +144,7 @@ class WorkerProcess:
     def _kill(self) -> None:
         with suppress(OSError, ValueError):
             self._process.kill()
-        self._exit_code()
+        exit_code(self._process, _ENDING_S)
 
     def _answer(self, pipe: Connection[Any, Any], progress: Progress) -> Any:
         while isinstance(answer := self._receive(pipe), Piece):
@@ -164,7 +164,7 @@ class WorkerProcess:
         except (EOFError, OSError):
             return None
         except BaseException:
-            self._kill()  # interrupted: the next caller would get this one's answer
+            self._kill()  # interrupted: the next caller would get the answer to this call
             raise
 
     def _watch(self) -> None:
@@ -174,13 +174,13 @@ class WorkerProcess:
             return
         with suppress(OSError, ValueError):
             self._process.kill()
-        # A process that hangs in a driver outlives that. Whoever waits for it hears of it all the same.
+        # A process that hangs in a driver outlives the kill, and callers must not wait for it.
         for pipe in (self.work, self.long, self.words):
             _hang_up(pipe)
         self._died()
 
     def _listen(self) -> None:
-        """The child's log lines go to ours; the end of the pipe is the child's end."""
+        """Log the child's lines. The end of the pipe is the end of the child."""
         with suppress(EOFError, OSError):
             while True:
                 name, level, text = self._log.recv()
@@ -189,13 +189,12 @@ class WorkerProcess:
             self._died()
 
     def _hear(self) -> None:
-        """What the child writes to stderr goes to our log, and the last of it is kept for `_died`."""
+        """Log what the child writes to stderr, and keep the last lines for `_died`."""
         if os.name != "posix":
             return
-        with suppress(OSError), os.fdopen(os.dup(self._said.fileno()), "rb") as stderr:
-            while line := stderr.readline(_LINE_BYTES):
-                text = line.decode("utf-8", "replace").strip()
-                if text:
+        with suppress(OSError), os.fdopen(os.dup(self._stderr.fileno()), "rb") as stream:
+            while line := stream.readline(_LINE_BYTES):
+                if text := line.decode("utf-8", "replace").strip():
                     self._last_lines.append(text)
                     logger.warning("%s: %s", self.name, text)
 
@@ -205,7 +204,7 @@ class WorkerProcess:
             return EngineError("the engine was closed while it worked")
         with self._reporting:
             if self._cause is None:
-                code = self._exit_code()
+                code = exit_code(self._process, _ENDING_S)
                 self._hearer.join(_HEARING_S)
                 if self._hung is not None:
                     how = f"was ended because it hung: it {self._hung}"
@@ -218,10 +217,6 @@ class WorkerProcess:
                 self._on_death(self._cause)
         again = "; try again, the next request starts a new one"
         return WorkerDiedError(f"{self._cause}{again if self.is_loaded else ''}")
-
-    def _exit_code(self) -> int | None:
-        """How the process ended, once it has; None if it does not."""
-        return exit_code(self._process, _ENDING_S)
 
 
 def _hang_up(pipe: Connection[Any, Any]) -> None:

@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Text)
 
 
 class Suspects(Generic[T]):
-    """Those to be tried again. A text is among them once in its life at most."""
+    """The texts to be tried again. A text is among them once in its life at most."""
 
     def __init__(self) -> None:
         self._left: list[T] = []
@@ -36,9 +36,9 @@ class Suspects(Generic[T]):
         return bool(self._left)
 
     def died(self, texts: Sequence[T], *, in_company: bool) -> list[T]:
-        """The process died under these. Answers those that fail: who was by itself, or all after too many deaths.
+        """The process died under these texts. Answers which of them fail: a text by itself, or all after many deaths.
 
-        `in_company`: there were several, or others were computed beside them.
+        `in_company`: there were several texts, or others were computed beside them.
         """
         self._n_deaths += 1
         if self._n_deaths >= _MAX_DEATHS:
@@ -55,7 +55,7 @@ class Suspects(Generic[T]):
         self._n_deaths = 0
 
     def take(self, n_max: int, *, or_longer: bool) -> T | None:
-        """The next to try, of at most `n_max` tokens; a longer one when there is no such and `or_longer`."""
+        """The next text to try, of at most `n_max` tokens; with `or_longer` a longer text where there is none."""
         for place, text in enumerate(self._left):
             if len(text.ids) <= n_max:
                 return self._left.pop(place)

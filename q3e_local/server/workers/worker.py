@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
 from q3e_local.llama.kernels.choice import Kernels
-from q3e_local.server.workers.child import Facts, OpenEngine, ServedEngine, open_llama
+from q3e_local.server.workers.child import Facts, OpenEngine, open_llama
 from q3e_local.server.workers.liveness import Bounds, Pace, Task
 from q3e_local.server.workers.process import NotBegunError, WorkerProcess
 
@@ -30,30 +31,13 @@ logger = logging.getLogger(__name__)
 
 # A load that failed is not tried again for this long, unless the file has changed.
 RETRY_S = 5.0
-# The least number of characters tokenized, or of ids written as text, in a second.
+# Characters that a slow machine tokenizes, or ids that it writes as text, in a second.
 _WORDS_PER_S = 100_000
 
 
-class Worker(ServedEngine, Protocol):
-    """What a server asks of a model in another process."""
-
-    @property
-    def n_restarts(self) -> int:
-        """How often its process was started again after it had died."""
-
-    @property
-    def n_deaths(self) -> int:
-        """How often its process ended without having been asked to."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process lives and has the model in memory."""
-
-    def load(self) -> None:
-        """Wait until the model is loaded. Closing ends the wait, with an EngineError."""
-
-    def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of many texts, for one trip to the other process."""
+def _fact(name: str) -> Any:
+    """A property: what `Facts` has under this name."""
+    return property(lambda worker: getattr(worker.facts, name))
 
 
 class FailedLoads:
@@ -67,7 +51,7 @@ class FailedLoads:
         self._known[path] = (error, _stamp(path), self._clock() + RETRY_S)
 
     def check(self, path: Path) -> None:
-        """Raises what loading this file raised a moment ago, and says when it is tried again."""
+        """Raise the error with which this file failed a moment ago, and when it is tried again."""
         error, stamp, until = self._known.get(path, (None, None, 0.0))
         left_s = until - self._clock()
         if error is not None and stamp == _stamp(path) and left_s > 0:
@@ -85,6 +69,18 @@ class WorkerEngine:
     own error here, at once and from each call; it is loaded again at most every RETRY_S seconds.
     """
 
+    digest: str = _fact("digest")
+    n_embd: int = _fact("n_embd")
+    n_ctx_max: int = _fact("n_ctx_max")
+    n_batch: int = _fact("n_batch")
+    n_seq_max: int = _fact("n_seq_max")
+    eos_id: int = _fact("eos_id")
+    added_tokens: tuple[str, ...] = _fact("added_tokens")
+    n_vocab: int = _fact("n_vocab")
+    n_bytes: int = _fact("n_bytes")
+    on_gpu: bool = _fact("on_gpu")
+    kernels: Kernels = _fact("kernels")
+
     def __init__(
         self,
         path: Path,
@@ -100,20 +96,20 @@ class WorkerEngine:
         self._failed = failed or FailedLoads()
         self._process: WorkerProcess | None = None
         self._closed = False
-        self._state = threading.Lock()  # of the two above
-        self._n_starts = 0  # that went well
-        self._deaths: list[str] = []  # their causes
+        self._state = threading.Lock()  # of `_process` and `_closed`
+        self._n_starts = 0  # with a model loaded at the end
+        self._deaths: list[str] = []  # a cause for each
         self._starting, self._tokenizing = threading.Lock(), threading.Lock()
         self._decoding, self._decoding_long = threading.Lock(), threading.Lock()
         self._facts: Facts | None = None
 
     def load(self) -> None:
-        """Start the child and wait until its model is loaded; otherwise the first call does."""
+        """Wait until the model is loaded; otherwise the first call does. Closing ends the wait with EngineError."""
         self._living()
 
     @property
     def facts(self) -> Facts:
-        """What is known of the loaded model; loads it where that was not done yet."""
+        """What stays the same about the model; loads the model where that was not done yet."""
         if self._facts is None:
             self._living()
         assert self._facts is not None
@@ -136,50 +132,6 @@ class WorkerEngine:
         return process is not None and process.is_loaded and process.is_alive()
 
     @property
-    def digest(self) -> str:
-        return self.facts.digest
-
-    @property
-    def n_embd(self) -> int:
-        return self.facts.n_embd
-
-    @property
-    def n_ctx_max(self) -> int:
-        return self.facts.n_ctx_max
-
-    @property
-    def n_batch(self) -> int:
-        return self.facts.n_batch
-
-    @property
-    def n_seq_max(self) -> int:
-        return self.facts.n_seq_max
-
-    @property
-    def eos_id(self) -> int:
-        return self.facts.eos_id
-
-    @property
-    def added_tokens(self) -> tuple[str, ...]:
-        return self.facts.added_tokens
-
-    @property
-    def n_vocab(self) -> int:
-        return self.facts.n_vocab
-
-    @property
-    def n_bytes(self) -> int:
-        return self.facts.n_bytes
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.facts.on_gpu
-
-    @property
-    def kernels(self) -> Kernels:
-        return self.facts.kernels
-
-    @property
     def pid(self) -> int | None:
         """The child's process id while there is one."""
         process = self._process
@@ -190,40 +142,31 @@ class WorkerEngine:
 
     def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many texts, for one trip to the child."""
-        ids: list[list[int]] = self._ask_words("tokenize_all", list(texts), sum(map(len, texts)))
-        return ids
+        return cast(list[list[int]], self._ask_words("tokenize_all", list(texts), sum(map(len, texts))))
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
-        text: str = self._ask_words("detokenize", list(ids), len(ids))
-        return text
+        return cast(str, self._ask_words("detokenize", list(ids), len(ids)))
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each of these ids."""
-        found: list[bytes] = self._ask_words("pieces", list(ids), len(ids))
-        return found
+        return cast(list[bytes], self._ask_words("pieces", list(ids), len(ids)))
 
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
         """Of two calls from two threads, one with a text longer than a batch does not hold up the other."""
-        is_long = any(len(ids) > self.n_batch for ids in sequences)
         n_tokens = sum(len(ids) for ids in sequences)
-        argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
-        vectors: NDArray[np.float32]
-        if is_long:
-            with self._decoding_long:
-                piece = Task(f"a piece of a text of {n_tokens} tokens", self._pace.expected_s(self.n_batch))
-                vectors = self._ask("long", "decode", argument, piece)
+        if any(len(ids) > self.n_batch for ids in sequences):
+            lock, pipe = self._decoding_long, "long"
+            task = Task(f"a piece of a text of {n_tokens} tokens", self._pace.expected_s(self.n_batch))
         else:
-            with self._decoding:
-                batch = Task(
-                    f"a batch of {n_tokens} tokens",
-                    self._pace.expected_s(n_tokens),
-                    lambda seconds: self._pace.measure(n_tokens, seconds),
-                )
-                vectors = self._ask("work", "decode", argument, batch)
-        return vectors
+            lock, pipe = self._decoding, "work"
+            took = partial(self._pace.measure, n_tokens)
+            task = Task(f"a batch of {n_tokens} tokens", self._pace.expected_s(n_tokens), took)
+        argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
+        with lock:
+            return cast(NDArray[np.float32], self._ask(pipe, "decode", argument, task))
 
     def close(self) -> None:
         with self._state:
@@ -241,12 +184,12 @@ class WorkerEngine:
         process = self._living()
         try:
             return process.ask(getattr(process, pipe), method, argument, task)
-        except NotBegunError:  # it was killed, or stopped, while idle; nobody need know
+        except NotBegunError:  # the process was killed, or stopped, while idle: the caller need not know
             process = self._living()
             return process.ask(getattr(process, pipe), method, argument, task)
 
     def _living(self) -> WorkerProcess:
-        """The child, started if there is none that lives."""
+        """The process, started where none lives."""
         with self._starting:
             with self._state:
                 if self._closed:
@@ -254,14 +197,14 @@ class WorkerEngine:
                 if self._process is not None and self._process.is_alive():
                     return self._process
                 if self._process is not None:
-                    self._process.end()  # free what is left of the dead one
+                    self._process.end()  # free what is left of it
                     self._process = None
                 self._failed.check(self._path)
-                began = time.monotonic()
+                # A queue fills batches of the size that the engine had at first, whatever was tuned since.
+                n_batch = self._config.n_batch if self._facts is None else self._facts.n_batch
+                config, began = replace(self._config, n_batch=n_batch), time.monotonic()
                 try:
-                    process = WorkerProcess(
-                        self._path, self._config_now(), self._open, self._deaths.append, self._bounds
-                    )
+                    process = WorkerProcess(self._path, config, self._open, self._deaths.append, self._bounds)
                 except OSError as error:
                     raise EngineError(f"cannot start a process for {self._path.stem}: {error.strerror}") from None
                 self._process = process
@@ -273,7 +216,7 @@ class WorkerEngine:
                     self._failed.remember(self._path, error)
                 raise
             if self._facts is not None and facts.digest != self._facts.digest:
-                # A caller holds the old digest, and must not take the new file's vectors for that one's.
+                # A caller holds the old digest, and must not take the new file's vectors for those of the old file.
                 process.end()
                 raise ModelFileError(
                     f"{self._path} is another file than the one that was loaded; unload the model first"
@@ -285,13 +228,9 @@ class WorkerEngine:
                 logger.info("loaded %s again in %.2f s: %s", self._path.stem, time.monotonic() - began, why)
             return process
 
-    def _config_now(self) -> EngineConfig:
-        """As it was given, but batches stay as large as at first: a queue fills them, whatever was tuned since."""
-        return self._config if self._facts is None else replace(self._config, n_batch=self._facts.n_batch)
-
 
 def _stamp(path: Path) -> object:
     with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
     return None

@@ -1,11 +1,13 @@
-"""What every dialect answers to each error: the statuses are those of the originals, as their clients know them."""
+"""The answer of every dialect to each error: statuses and words are the originals', as their clients know them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from fake_service import FakeService
 
 from q3e_local.errors import (
     BadVectorError,
@@ -36,6 +38,8 @@ from q3e_local.server.errors import (
     UnknownIndexError,
     WorkerDiedError,
 )
+
+pytest_plugins = ["serving"]
 
 DIALECTS: tuple[Any, ...] = (openai, ollama, tei, llama_server, q3e)
 
@@ -74,6 +78,66 @@ def test_every_error_has_its_status_in_every_dialect(error: Exception, statuses:
         said = "internal error" if isinstance(error, ZeroDivisionError) else error.args[0]
         assert said in answer.body.decode()
         assert "secret" not in answer.body.decode()
+
+
+# Routes that need a model, the dialect whose errors they have, and a body that is right.
+ROUTES: list[tuple[str, Any, dict[str, Any]]] = [
+    ("/v1/embeddings", openai, {"input": "a"}),
+    ("/embeddings", openai, {"input": "a"}),
+    ("/api/embed", ollama, {"input": "a"}),
+    ("/api/embed", ollama, {}),
+    ("/api/embeddings", ollama, {"prompt": "a"}),
+    ("/embed", tei, {"inputs": "a"}),
+    ("/similarity", tei, {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+    ("/tokenize", tei, {"inputs": "a"}),
+    ("/tokenize", llama_server, {"content": "a"}),
+    ("/detokenize", llama_server, {"tokens": [1]}),
+    ("/embedding", llama_server, {"content": "a"}),
+    ("/q3e/embed", q3e, {"texts": ["a"]}),
+]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QueueFullError("full", 7),
+        StoppingError("stopping"),
+        WorkerDiedError("killed"),
+        InvalidTextError("a lone surrogate", 3),
+        ModelNotHereError("pull it"),
+        RuntimeError("a bug with a /secret/path"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+@pytest.mark.parametrize(("path", "dialect", "body"), ROUTES)
+def test_a_route_answers_an_error_as_its_dialect_does(
+    http: httpx.Client, fake: FakeService, path: str, dialect: Any, body: dict[str, Any], error: Exception
+) -> None:
+    fake.fail = error
+    answer = http.post(path, json={"model": "demo", **body})
+    expected = dialect.answer_failure(failure_of(error))
+    assert answer.status_code == expected.status_code
+    assert answer.headers.get("retry-after") == expected.headers.get("retry-after")
+    assert "secret" not in answer.text
+    if dialect is ollama and isinstance(error, ModelNotHereError):
+        assert answer.json() == {"error": 'model "demo" not found, try pulling it first'}
+    else:
+        assert answer.content == expected.body
+    fake.fail = None
+    assert http.post(path, json={"model": "demo", **body}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (QueueFullError("full", 7), "server busy, please try again.  maximum pending requests exceeded: full"),
+        (TextTooLongError("has 9 tokens", 0), "the input length exceeds the context length: text 0: has 9 tokens"),
+        (BadVectorError("NaN", 0), "embedding contains NaN or Inf values: text 0: NaN"),
+        (OptionError("dim must be between"), "dim must be between"),
+    ],
+)
+def test_ollamas_words_come_first(error: Exception, words: str) -> None:
+    assert ollama.failure_object(failure_of(error)) == {"error": words}
 
 
 @pytest.mark.parametrize(

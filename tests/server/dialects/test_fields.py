@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from q3e_local.server.dialects.fields import Body, Fields
+from q3e_local.server.dialects.fields import KEEP_ALIVE, NEVER, Body, Fields
 from q3e_local.server.errors import BadRequestError
 
 BODY = Body(
@@ -80,3 +80,25 @@ def test_an_unlisted_field_is_read_and_not_shown() -> None:
     assert read(name="a").text("name") == "a"
     assert BODY.schema() == {"type": "object", "properties": dict(BODY.fields), "required": ["model"]}
     assert "name" not in BODY.schema()["properties"]
+
+
+def keep_alive_s(value: object) -> float | None:
+    return Fields({"keep_alive": value}, Body({"keep_alive": KEEP_ALIVE})).keep_alive_s()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [  # ollama api/types_test.go: TestKeepAliveParsingFromJSON
+        (None, None), (42, 42), (42.5, 42.5), ("42m", 2520), (-1, NEVER), (-3.14, NEVER), ("-1m", NEVER),
+        (0, 0), ("0", 0), ("0s", 0), ("-0", 0), ("1h30m", 5400), ("1.5h", 5400), ("100ms", 0.1), ("1us", 1e-6),
+        (1e300, NEVER),
+    ],
+)  # fmt: skip
+def test_keep_alive(value: object, seconds: float | None) -> None:
+    assert keep_alive_s(value) == (pytest.approx(seconds) if seconds else seconds)
+
+
+@pytest.mark.parametrize("value", ["", "10", "1d", "???", "m", "1m ", True, [], {}, "9" * 30 + "h"])
+def test_keep_alive_that_is_none(value: object) -> None:
+    with pytest.raises(BadRequestError, match="keep_alive must be seconds or a duration"):
+        keep_alive_s(value)

@@ -264,7 +264,7 @@ def test_the_pieces_of_many_tokens_are_asked_for_in_parts(
     answer = http.post("/tokenize", json={"model": "demo", "content": "ab" * 50, "with_pieces": True})
     assert [one["piece"] for one in answer.json()["tokens"]] == list("ab" * 50)
     assert asked == [10] * 10
-    too_many = "the request has 101 tokens or more, the pieces of 100 at most are told in one answer"
+    too_many = "the request has 101 tokens or more, an answer has the pieces of 100 at most"
     answer = http.post("/tokenize", json={"model": "demo", "content": "a" * 101, "with_pieces": True})
     assert (answer.status_code, message(answer)[: len(too_many)]) == (400, too_many)
     texts = {"model": "demo", "inputs": ["a" * 40, "b" * 40, "c" * 21, "d"], "add_special_tokens": False}

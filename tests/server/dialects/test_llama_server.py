@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import httpx
@@ -10,18 +9,10 @@ import numpy as np
 import pytest
 from fake_service import END, FakeService, vector
 
-from q3e_local.errors import EngineError, ModelNotHereError
-from q3e_local.server.errors import QueueFullError, StoppingError
-
 pytest_plugins = ["serving"]
+pytestmark = pytest.mark.usefixtures("_loaded")
 
 A = vector(ord("a"), 2)
-
-
-@pytest.fixture(autouse=True)
-def _loaded(http: httpx.Client) -> None:
-    """llama-server serves one model; here it is the one that is loaded."""
-    http.post("/api/embed", json={"model": "demo"})
 
 
 def embedded(http: httpx.Client, path: str = "/embedding", **body: Any) -> np.ndarray:
@@ -55,13 +46,6 @@ def test_parts_equal_the_whole(http: httpx.Client) -> None:
     # test_embedding.py: text given as parts equals the same text as one string, exactly
     parts = {"content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}
     assert np.array_equal(embedded(http, content=parts), embedded(http, content="hello"))
-
-
-@pytest.mark.parametrize("n_tokens", [31, 32, 33])
-def test_lengths_around_a_batch(http: httpx.Client, n_tokens: int) -> None:
-    # test_embedding.py: test_embedding_multiple_with_fa (253 to 256 tokens in one batch)
-    rows = embedded(http, content=["a " * (n_tokens // 2)] * 3)
-    assert np.array_equal(rows[0], rows[2])
 
 
 @pytest.mark.parametrize(
@@ -108,15 +92,6 @@ def test_a_text_far_too_long(http: httpx.Client) -> None:
     assert cut.headers["x-q3e-truncated"] == "0"
 
 
-def test_base64_equals_floats(http: httpx.Client) -> None:
-    # test_embedding.py: test_embedding_openai_library base64 (on the route that has it)
-    floats = http.post("/embeddings", json={"input": "hello"}).json()["data"][0]["embedding"]
-    text = http.post("/embeddings", json={"input": "hello", "encoding_format": "base64"}).json()["data"][0][
-        "embedding"
-    ]
-    assert np.array_equal(np.frombuffer(base64.b64decode(text), "<f4"), np.float32(floats))
-
-
 @pytest.mark.parametrize("norm", [None, 0, 1, 2, 3, 6, 2000])
 def test_norms(http: httpx.Client, norm: int | None) -> None:
     row = embedded(http, content="a", embd_normalize=norm)[0].astype(np.float64)
@@ -133,29 +108,6 @@ def test_the_model_of_the_request_is_obeyed(http: httpx.Client, fake: FakeServic
     assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
     embedded(http, content="a")
     assert fake.requests[-1].model == "demo"  # the one that is loaded
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "kind"),
-    [
-        (QueueFullError("full", 7), 429, "unavailable_error"),
-        (StoppingError("stopping"), 503, "unavailable_error"),
-        (EngineError("failed"), 500, "server_error"),
-        (ModelNotHereError("pull it"), 404, "not_found_error"),
-        (RuntimeError("a bug"), 500, "server_error"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [("/embedding", {"content": "a"}), ("/tokenize", {"content": "a"}), ("/detokenize", {"tokens": [1]})],
-)
-def test_errors_have_their_status(
-    http: httpx.Client, fake: FakeService, error: Exception, status: int, kind: str, path: str, body: dict[str, Any]
-) -> None:
-    fake.fail = error
-    answer = http.post(path, json=body)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
-    assert answer.headers.get("retry-after") == {429: "7", 503: "5"}.get(status)
 
 
 def test_tokenize_and_back(http: httpx.Client) -> None:

@@ -13,14 +13,10 @@ import pytest
 from fake_service import END, FakeService, vector
 
 pytest_plugins = ["serving"]
+pytestmark = pytest.mark.usefixtures("_loaded")
 
 PATHS = ("/embedding", "/embeddings", "/v1/embeddings")
 AB = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-
-
-@pytest.fixture(autouse=True)
-def _loaded(http: httpx.Client) -> None:
-    http.post("/api/embed", json={"model": "demo"})
 
 
 def vectors(answer: httpx.Response) -> list[Any]:
@@ -120,7 +116,7 @@ def test_a_mixed_input_is_cut_or_refused_as_ids_are(http: httpx.Client) -> None:
     assert np.allclose(vectors(cut)[1], vector(ord("y"), 100))
     refused = http.post("/v1/embeddings", json={"input": ["a", given], "truncate": False}).json()["error"]
     assert refused["code"] == "context_length_exceeded"
-    assert "text 1: 121 tokens" in refused["message"]
+    assert "text 1: has 121 tokens" in refused["message"]
 
 
 def test_a_text_among_ids_that_cannot_be_tokenized_is_named_by_the_place_of_its_input(

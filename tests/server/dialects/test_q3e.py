@@ -71,8 +71,3 @@ def test_a_huge_text_without_a_place_to_part_at_is_named(http: httpx.Client) -> 
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("has 400000 characters in a row without a space or a mark")
     assert answer.json()["index"] == 1
-
-
-def test_both_are_in_the_description_of_the_interface(http: httpx.Client) -> None:
-    paths = http.get("/openapi.json").json()["paths"]
-    assert {"/q3e/embed", "/q3e/model", "/q3e/tokens", "/q3e/stop"} <= set(paths)

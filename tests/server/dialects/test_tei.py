@@ -7,20 +7,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fake_service import END, FakeService, vector
-
-from q3e_local.errors import EngineError, ModelNotHereError
-from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
+from fake_service import END, vector
 
 pytest_plugins = ["serving"]
+pytestmark = pytest.mark.usefixtures("_loaded")
 
 A = vector(ord("a"), 2)
-
-
-@pytest.fixture(autouse=True)
-def _loaded(http: httpx.Client) -> None:
-    """TEI serves one model; here it is the one that is loaded."""
-    http.post("/api/embed", json={"model": "demo"})
 
 
 def test_a_list_comes_back_also_for_one(http: httpx.Client) -> None:
@@ -37,13 +29,6 @@ def test_dimensions(http: httpx.Client) -> None:
     (one,) = http.post("/embed", json={"inputs": "test", "dimensions": 128}).json()
     assert len(one) == 128
     assert http.post("/embed", json={"inputs": ["test"] * 3, "dimensions": 128}).json() == [one] * 3
-
-
-def test_a_batch_of_a_b_a(http: httpx.Client) -> None:
-    # backends/candle/tests/test_qwen3.rs
-    a, b, again = http.post("/embed", json={"inputs": ["a", "hello", "a"]}).json()
-    assert a == again == http.post("/embed", json={"inputs": "a"}).json()[0]
-    assert a != b
 
 
 def test_truncation(http: httpx.Client) -> None:
@@ -87,34 +72,6 @@ def test_what_is_refused(http: httpx.Client, body: dict[str, Any], status: int, 
     answer = http.post("/embed", json=body)
     assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
     assert list(answer.json()) == ["error", "error_type"]
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "kind"),
-    [
-        (QueueFullError("full", 7), 429, "Overloaded"),
-        (StoppingError("stopping"), 503, "Unhealthy"),
-        (WorkerDiedError("killed"), 500, "Backend"),
-        (EngineError("failed"), 500, "Backend"),
-        (ModelNotHereError("pull it"), 404, "Validation"),
-        (RuntimeError("a bug"), 500, "Backend"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/embed", {"inputs": "a"}),
-        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
-        ("/tokenize", {"inputs": "a"}),
-    ],
-)
-def test_errors_have_their_status(
-    http: httpx.Client, fake: FakeService, error: Exception, status: int, kind: str, path: str, body: dict[str, Any]
-) -> None:
-    fake.fail = error
-    answer = http.post(path, json=body)
-    assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
-    assert answer.headers.get("retry-after") == {429: "7", 503: "5"}.get(status)
 
 
 def test_similarity(http: httpx.Client) -> None:

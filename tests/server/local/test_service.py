@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from fake import FakeEngine, seen
 from faults import open_faulty
+from server_process import workers_of
 from workers import FakeWorker
 from world import World
 
@@ -40,30 +39,23 @@ from q3e_local.server.workers.worker import WorkerEngine
 
 EOS = FakeEngine.eos_id
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
 
 
-def run(scenario: Callable[[LocalService], Coroutine[Any, Any, Any]], make: Any = FakeWorker, **settings: Any) -> Any:
-    """Run it on a service that is closed at the end; by default on fake workers."""
-
-    async def bounded() -> Any:
-        service = LocalService(ServerSettings(**settings), EngineConfig(n_threads=1), make)
-        async with asyncio.timeout(40):
-            try:
-                return await scenario(service)
-            finally:
-                await service.close()
-
-    return asyncio.run(bounded())
+@asynccontextmanager
+async def serving(make: Any = FakeWorker, **settings: Any) -> AsyncIterator[LocalService]:
+    """A service, by default on fake workers."""
+    service = LocalService(ServerSettings(**settings), EngineConfig(n_threads=1), make)
+    try:
+        yield service
+    finally:
+        await service.close()
 
 
-def embed(
+async def embed(
     *inputs: Any, model: str = "demo", make: Any = FakeWorker, settings: Any = None, **request: Any
 ) -> ServiceResult:
-    result: ServiceResult = run(
-        lambda service: service.embed(Request(model, inputs, **request)), make, **(settings or {})
-    )
-    return result
+    async with serving(make, **(settings or {})) as service:
+        return await service.embed(Request(model, inputs, **request))
 
 
 @pytest.fixture
@@ -96,7 +88,7 @@ def library() -> Iterator[Embedder]:
         ("demo", {"max_tokens": 10_000_000}, {}),
     ],
 )
-def test_vectors_counts_and_space_are_the_librarys(
+async def test_vectors_counts_and_space_are_the_librarys(
     library: Embedder, model: str, request_: dict[str, Any], library_: dict[str, Any]
 ) -> None:
     texts = ["What is the capital of China?", "e\u0301te\u0301 <think>\u0338 <|endoftext|>", "", "long words " * 300]
@@ -106,33 +98,33 @@ def test_vectors_counts_and_space_are_the_librarys(
         "asks": Alias("demo-query"),
     }
     expected = library.embed(q3e_local.EmbedRequest(texts, **library_))
-    result = embed(*texts, model=model, make=None, settings={"aliases": aliases}, **request_)
+    result = await embed(*texts, model=model, make=None, settings={"aliases": aliases}, **request_)
     assert result.vectors.dtype == np.float32
     np.testing.assert_allclose(result.vectors, expected.vectors, atol=1e-5)
     assert result.prompt_tokens == expected.prompt_tokens
     assert result.truncated == expected.truncated
     assert (result.model, result.space) == ("demo", expected.space)
-    assert 0 <= result.load_s <= result.total_s
+    assert result.load_s >= 0
 
 
-def test_token_ids_get_the_end_token_and_the_instruction() -> None:
-    plain, ended, empty = embed((1, 2, 3), (1, 2, 3, EOS), ()).vectors
+async def test_token_ids_get_the_end_token_and_the_instruction() -> None:
+    plain, ended, empty = (await embed((1, 2, 3), (1, 2, 3, EOS), ())).vectors
     assert seen(plain) == seen(ended) == (EOS, 4)
     assert seen(empty) == (EOS, 1)
-    result = embed((1, 2), "ab", kind="query")
+    result = await embed((1, 2), "ab", kind="query")
     n_prefix = len(f"Instruct: {INSTRUCTION}\nQuery:")
     assert result.prompt_tokens == (n_prefix + 3, n_prefix + 3)
 
 
 @pytest.mark.parametrize("wrong", [257, -1, 2**70])
-def test_token_ids_outside_the_vocabulary_are_refused_with_their_place(wrong: int) -> None:
+async def test_token_ids_outside_the_vocabulary_are_refused_with_their_place(wrong: int) -> None:
     with pytest.raises(InvalidTextError, match=f"text 1: token id {wrong} is not in the vocabulary of 257"):
-        embed("fine", (1, wrong))
+        await embed("fine", (1, wrong))
 
 
-def test_texts_and_ids_come_back_in_order_from_any_slice() -> None:
+async def test_texts_and_ids_come_back_in_order_from_any_slice() -> None:
     inputs = ["a" * 40_000, (98, 99), "c" * 90_000, "d", (101,), "f" * 120_000, "g"]
-    result = embed(*inputs)
+    result = await embed(*inputs)
     firsts = [one[0] if isinstance(one, tuple) else ord(one[0]) for one in inputs]
     assert [round(float(row[3] / row[2])) for row in result.vectors] == firsts
     assert result.truncated == (True, False, True, False, False, True, False)
@@ -155,18 +147,16 @@ def test_texts_and_ids_come_back_in_order_from_any_slice() -> None:
         (("ok",), {"model": "qwen3-embedding:0.6b-query"}, ModelNotHereError, "q3e-local pull qwen3-embedding:0.6b"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_the_librarys_words(
+async def test_what_cannot_be_done_is_told_in_the_librarys_words(
     inputs: tuple[Any, ...], request_: dict[str, Any], error: type[Exception], message: str, world: World
 ) -> None:
-    model = request_.pop("model", "demo")
-    del world
     with pytest.raises(error) as failed:
-        embed(*inputs, model=model, **request_)
+        await embed(*inputs, **request_)
     assert message in str(failed.value)
 
 
 @pytest.mark.parametrize("given", ["{}", "./{name}", "{name}", "../{folder}/{name}", "~/{name}", "x/../../{name}"])
-def test_a_name_from_a_request_is_never_a_path(
+async def test_a_name_from_a_request_is_never_a_path(
     tiny_gguf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     path = tmp_path / "secret.gguf"
@@ -175,20 +165,22 @@ def test_a_name_from_a_request_is_never_a_path(
     monkeypatch.chdir(tmp_path)
     for name in ("secret.gguf", "secret"):
         with pytest.raises(UnknownModelError):
-            embed("a", model=given.format(path, name=name, folder=tmp_path.name))
+            await embed("a", model=given.format(path, name=name, folder=tmp_path.name))
 
 
-def test_a_file_that_the_server_was_started_with_has_its_name(tiny_gguf: Callable[..., Path], tmp_path: Path) -> None:
+async def test_a_file_that_the_server_was_started_with_has_its_name(
+    tiny_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(tiny_gguf("f16").read_bytes())
     for name in ("mine", "mine-query", "mine:latest", "MINE"):
-        assert embed("a", model=name, settings={"models": (str(path),)}).model == "mine"
+        assert (await embed("a", model=name, settings={"models": (str(path),)})).model == "mine"
     with pytest.raises(UnknownModelError, match=r"there is no model .* here; there are mine, demo"):
-        embed("a", model=str(path), settings={"models": (str(path),)})
+        await embed("a", model=str(path), settings={"models": (str(path),)})
 
 
-def test_loading_and_unloading_by_every_name() -> None:
-    async def scenario(service: LocalService) -> None:
+async def test_loading_and_unloading_by_every_name() -> None:
+    async with serving() as service:
         await service.load("demo-query", 60)
         (one,) = service.loaded()
         assert (one.name, one.n_ctx, one.on_gpu) == ("demo", 1000, False)
@@ -199,22 +191,18 @@ def test_loading_and_unloading_by_every_name() -> None:
         assert (await service.embed(Request("demo", ()))).vectors.shape == (0, 64)
         assert service.counters()["n_loads"] == 2
 
-    run(scenario)
 
-
-def test_tokenizing_and_back() -> None:
-    async def scenario(service: LocalService) -> None:
+async def test_tokenizing_and_back() -> None:
+    async with serving() as service:
         assert await service.tokenize("demo", "e\u0301", add_end_token=True) == [*"é".encode(), EOS]
         assert await service.tokenize("demo-query", "a", add_end_token=False) == [97]
         assert await service.detokenize("demo", [97, EOS]) == "a<end>"
         with pytest.raises(OptionError, match="token id 257 is not in the vocabulary of 257"):
             await service.detokenize("demo", [257])
 
-    run(scenario)
 
-
-def test_a_full_queue_refuses_before_tokenizing() -> None:
-    async def scenario(service: LocalService) -> None:
+async def test_a_full_queue_refuses_before_tokenizing() -> None:
+    async with serving(max_queue=3) as service:
         began, go_on = threading.Event(), threading.Event()
 
         def held(sequences: Any, n_prefix: Any) -> Any:
@@ -238,56 +226,43 @@ def test_a_full_queue_refuses_before_tokenizing() -> None:
         go_on.set()
         assert [seen(result.vectors[0]) for result in await asyncio.gather(*tasks)] == [(EOS, 3)] * 4
 
-    run(scenario, max_queue=3)
 
-
-def faulty(path: Path) -> Callable[[Path], WorkerEngine]:
+async def test_a_worker_that_dies_fails_what_it_was_at_and_is_back_for_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.gguf"
     path.write_text("fine", encoding="ascii")
-    return lambda _: WorkerEngine(path, open_engine=open_faulty)
-
-
-def test_a_worker_that_dies_fails_what_it_was_at_and_is_back_for_the_next(tmp_path: Path) -> None:
-    async def scenario(service: LocalService) -> None:
+    async with serving(lambda _: WorkerEngine(path, open_engine=open_faulty)) as service:
         assert seen((await service.embed(Request("demo", ("abc",)))).vectors[0]) == (EOS, 4)
         with pytest.raises(WorkerDiedError):
             await service.embed(Request("demo", ("exit",)))
         assert seen((await service.embed(Request("demo", ("abc",)))).vectors[0]) == (EOS, 4)
-        for child in psutil.Process().children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                os.kill(child.pid, KILL)
+        for worker in workers_of(os.getpid()):
+            worker.kill()
         assert seen((await service.embed(Request("demo", ("abcd",)))).vectors[0]) == (EOS, 5)
         assert service.counters()["n_worker_restarts"] == 2
 
-    run(scenario, faulty(tmp_path / "faulty.gguf"))
 
-
-def test_unloading_ends_the_process() -> None:
-    async def scenario(service: LocalService) -> None:
-        before = set(psutil.Process().children())
+async def test_unloading_ends_the_process() -> None:
+    async with serving(None) as service:
+        before = workers_of(os.getpid())
         await service.embed(Request("demo", ("abc",)))
-        workers = [c for c in set(psutil.Process().children()) - before if "spawn_main" in " ".join(c.cmdline())]
-        assert len(workers) == 1
+        (worker,) = set(workers_of(os.getpid())) - set(before)
         await service.unload("demo")
-        assert not workers[0].is_running()
-
-    run(scenario, None)
+        assert not worker.is_running()
 
 
-def test_a_file_that_is_no_model_is_told_to_each_request(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_model_is_told_to_each_request(tmp_path: Path) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF and then nothing of use")
-
-    async def scenario(service: LocalService) -> None:
+    async with serving(None, models=(str(path),)) as service:
         for _ in range(3):
             with pytest.raises(ModelFileError):
                 await service.embed(Request("bad", ("a",)))
         assert service.loaded() == []
 
-    run(scenario, None, models=(str(path),))
 
+async def test_two_hundred_clients_at_once_get_each_their_own_vector() -> None:
+    async with serving(max_queue=10_000) as service:
 
-def test_two_hundred_clients_at_once_get_each_their_own_vector() -> None:
-    async def scenario(service: LocalService) -> None:
         async def client(n: int) -> None:
             text = chr(97 + n % 26) * (n + 1)
             result = await service.embed(Request("demo", (text, "z" * (n + 2))))
@@ -297,11 +272,9 @@ def test_two_hundred_clients_at_once_get_each_their_own_vector() -> None:
 
         await asyncio.gather(*(client(n) for n in range(200)))
 
-    run(scenario, max_queue=10_000)
 
-
-def test_pulling_tells_its_steps_and_the_model_is_served(world: World) -> None:
-    async def scenario(service: LocalService) -> None:
+async def test_pulling_tells_its_steps_and_the_model_is_served(world: World) -> None:
+    async with serving() as service:
         with pytest.raises(ModelNotHereError):
             await service.load("tiny:1b", None)
         steps: list[Any] = []
@@ -311,11 +284,9 @@ def test_pulling_tells_its_steps_and_the_model_is_served(world: World) -> None:
         with pytest.raises(UnknownModelError):
             await service.pull("nobody:1b", steps.append)
 
-    run(scenario)
 
-
-def test_a_pull_that_nobody_waits_for_stops(world: World) -> None:
-    async def scenario(service: LocalService) -> None:
+async def test_a_pull_that_nobody_waits_for_stops(world: World) -> None:
+    async with serving() as service:
         began, go_on = threading.Event(), threading.Event()
 
         def progress(step: object) -> None:
@@ -329,32 +300,6 @@ def test_a_pull_that_nobody_waits_for_stops(world: World) -> None:
             await task
         go_on.set()
 
-    run(scenario)
-
-
-class HeldWorker(FakeWorker):
-    """A worker that answers nothing about words until `answers` is set, as one that hangs or starts again."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.answers = threading.Event()
-
-    def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
-        assert self.answers.wait(30)
-        return super().tokenize_all(texts)
-
-    def tokenize(self, text: str) -> list[int]:
-        assert self.answers.wait(30)
-        return super().tokenize(text)
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        assert self.answers.wait(30)
-        return super().detokenize(ids)
-
-    def pieces(self, ids: Sequence[int]) -> list[bytes]:
-        assert self.answers.wait(30)
-        return super().pieces(ids)
-
 
 @pytest.mark.parametrize(
     "call",
@@ -364,72 +309,45 @@ class HeldWorker(FakeWorker):
         lambda service, text: service.count_tokens("demo", (text,)),
         lambda service, text: service.detokenize("demo", [97]),
         lambda service, text: service.pieces("demo", [97]),
+        lambda service, text: service.pull("tiny:1b", lambda step: None),
     ],
-    ids=["embed", "tokenize", "count_tokens", "detokenize", "pieces"],
+    ids=["embed", "tokenize", "count_tokens", "detokenize", "pieces", "pull"],
 )
-def test_requests_that_wait_for_a_worker_that_hangs_leave_threads_to_others(
-    call: Callable[[LocalService, str], Coroutine[Any, Any, Any]],
+async def test_requests_that_wait_for_a_worker_that_hangs_or_a_silent_hub_leave_threads_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: Callable[[LocalService, str], Coroutine[Any, Any, Any]]
 ) -> None:
     """Six of them held all threads of a machine of two cores: the whole server waited until the worker was ended."""
-    made: list[HeldWorker] = []
+    began, answers = threading.Event(), threading.Event()
 
-    def make(path: Path) -> HeldWorker:
-        made.append(HeldWorker(path))
-        return made[0]
-
-    async def scenario(service: LocalService) -> None:
-        waiting = [asyncio.ensure_future(call(service, f"text {number}")) for number in range(50)]
-        try:
-            while not made or made[0].n_loaded == 0:
-                await asyncio.sleep(0.001)
-            for _ in range(20):
-                async with asyncio.timeout(10):
-                    await service.describe(Request("demo", ()))
-            assert not any(one.done() for one in waiting)
-        finally:
-            made[0].answers.set()
-        await asyncio.gather(*waiting)
-
-    run(scenario, make)
-
-
-def test_pulls_that_wait_for_a_silent_hub_leave_threads_to_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers, began = threading.Event(), threading.Event()
-
-    def silent(*_: Any, **__: Any) -> None:
+    def wait(*_: Any, **__: Any) -> None:
         began.set()
         assert answers.wait(30)
 
-    monkeypatch.setattr("q3e_local.models.pull.pull", silent)
+    def held(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: (wait(), method(*arguments))[1]
 
-    async def scenario(service: LocalService) -> None:
-        waiting = [asyncio.ensure_future(service.pull("tiny:1b", lambda step: None)) for _ in range(50)]
+    monkeypatch.setattr("q3e_local.models.pull.pull", wait)
+    for name in ("tokenize_all", "tokenize", "detokenize", "pieces"):
+        monkeypatch.setattr(FakeWorker, name, held(getattr(FakeWorker, name)))
+    async with serving() as service:
+        waiting = [asyncio.ensure_future(call(service, f"text {number}")) for number in range(50)]
         try:
             while not began.is_set():
                 await asyncio.sleep(0.001)
             for _ in range(20):
                 async with asyncio.timeout(10):
                     await service.describe(Request("demo", ()))
-            assert not any(one.done() for one in waiting)
+            assert not any(each.done() for each in waiting)
         finally:
             answers.set()
         await asyncio.gather(*waiting)
 
-    run(scenario)
 
-
-def test_the_thread_of_a_models_words_ends_when_the_model_is_unloaded() -> None:
-    async def scenario(service: LocalService) -> None:
-        await service.tokenize("demo", "text", add_end_token=True)
-        mine = {thread for thread in threading.enumerate() if thread.name.startswith("q3e-words")} - before
-        assert len(mine) == 1
-        await service.stop("demo", 20)
-        del service
-        for thread in mine:
-            await asyncio.to_thread(thread.join, 20)
-            assert not thread.is_alive()
-
+async def test_the_thread_of_a_models_words_ends_when_the_model_is_unloaded() -> None:
     before = set(threading.enumerate())
-    run(scenario)
+    async with serving() as service:
+        await service.tokenize("demo", "text", add_end_token=True)
+        (words,) = {thread for thread in threading.enumerate() if thread.name.startswith("q3e-words")} - before
+        await service.stop("demo", 20)
+        await asyncio.to_thread(words.join, 20)
+        assert not words.is_alive()

@@ -97,7 +97,6 @@ def test_the_pieces_of_a_text_have_the_ids_of_the_whole(
 def test_a_huge_text_is_tokenized_as_far_as_it_is_needed_and_in_pieces(model: Model, text: str) -> None:
     (found,) = fitted(model, text, truncate=True, max_tokens=4000)
     worker = model.worker
-    assert isinstance(worker, Worker)
     assert max(map(len, worker.texts)) <= 4 * cutting.PIECE
     assert sum(map(len, worker.texts)) <= 8 * cutting.PIECE
     assert found.truncated
@@ -109,7 +108,6 @@ def test_a_huge_text_that_may_not_be_cut_is_refused_without_being_tokenized_to_i
     with pytest.raises(TextTooLongError, match=r"text 1: has more than \d+ tokens, the limit is 100; truncate it"):
         fitted(model, "short", "words and words " * 1_000_000, max_tokens=100)
     worker = model.worker
-    assert isinstance(worker, Worker)
     assert sum(map(len, worker.texts)) < 100_000
 
 
@@ -131,7 +129,6 @@ def test_an_endless_text_whose_ids_are_asked_for_is_not_tokenized_to_its_end(
     with pytest.raises(InvalidTextError, match="has more than 1000 tokens; split it"):
         asyncio.run(tokenizing.whole(model, "words and words " * 100_000))
     worker = model.worker
-    assert isinstance(worker, Worker)
     assert sum(map(len, worker.texts)) < 3 * cutting.PIECE
 
 
@@ -158,7 +155,6 @@ def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(mo
     with pytest.raises(TextTooLongError, match="text 2: has 101 tokens, the limit is 100; truncate it"):
         fitted(model, "a", (*(1,) * 99, model.worker.eos_id), (1,) * 100, max_tokens=100)
     worker = model.worker
-    assert isinstance(worker, Worker)
     assert worker.texts == []
 
 
@@ -194,7 +190,6 @@ def test_ids_become_text_in_parts_that_split_no_character(
     ids += [chance.randrange(300) for _ in range(200)] + [167] * 100
     assert asyncio.run(tokenizing.text_of(model, ids)) == engine.detokenize(ids)
     worker = model.worker
-    assert isinstance(worker, Worker)
     assert sum(worker.n_written) == len(ids)
     assert max(worker.n_written) <= 3 + tokenizing._SEAM
     assert asyncio.run(tokenizing.text_of(model, [])) == ""

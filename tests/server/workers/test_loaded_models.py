@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ class Site:
         self.made.append(worker)
         return worker
 
+    async def __aenter__(self) -> Site:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.models.close(1)
+
     async def use(self, located: Located, keep_alive_s: float | None = None) -> None:
         async with self.models.use(located, keep_alive_s):
             pass
@@ -55,43 +61,27 @@ class Site:
                 await asyncio.sleep(0.002)
 
 
-def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
-def test_many_first_requests_load_once() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_many_first_requests_load_once() -> None:
+    async with Site() as site:
         await asyncio.gather(*(site.use(A) for _ in range(10)))
         assert [worker.n_loaded for worker in site.made] == [1]
         assert site.models.n_loads == 1
         await site.models.close(1)
         assert site.made[0].closed
 
-    run(scenario)
 
-
-def test_only_so_many_requests_wait_for_a_load() -> None:
-    async def scenario() -> None:
-        site = Site(n_waiting_max=4)
+async def test_only_so_many_requests_wait_for_a_load() -> None:
+    async with Site(n_waiting_max=4) as site:
         site.prepare = lambda worker: worker.go_on.clear()
         tasks = [asyncio.create_task(site.use(A)) for _ in range(6)]
         await site.until(lambda: tasks[4].done() and tasks[5].done())
         site.made[0].go_on.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [type(None)] * 4 + [QueueFullError] * 2
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_failed_load_is_told_to_all_that_wait_and_tried_anew_by_the_next() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_a_failed_load_is_told_to_all_that_wait_and_tried_anew_by_the_next() -> None:
+    async with Site() as site:
 
         def broken(worker: FakeWorker) -> None:
             worker.failure = ModelFileError("a.gguf is broken") if not site.made else None
@@ -103,14 +93,10 @@ def test_a_failed_load_is_told_to_all_that_wait_and_tried_anew_by_the_next() -> 
         await site.until(lambda: site.made[0].closed)
         await site.use(A)
         assert site.names() == ["a"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
+    async with Site() as site:
         site.prepare = lambda worker: worker.go_on.clear()
         first, second = asyncio.create_task(site.use(A)), asyncio.create_task(site.use(A))
         await site.until(lambda: bool(site.made) and site.made[0].began.is_set())
@@ -121,9 +107,6 @@ def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
         assert site.names() == ["a"]
         with pytest.raises(asyncio.CancelledError):
             await first
-        await site.models.close(1)
-
-    run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +114,8 @@ def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
     [([], 300), ([None], 300), ([60], 60), ([60, None], 60), ([60, 10], 10), ([-1], None), ([-1, None], None),
      ([float("inf")], None), ([60, -5.0], None), ([-1, 60], 60)],
 )  # fmt: skip
-def test_the_keep_alive_given_last_sticks(given: list[float | None], left_s: float | None) -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_the_keep_alive_given_last_sticks(given: list[float | None], left_s: float | None) -> None:
+    async with Site() as site:
         await site.use(A)
         for keep_alive_s in given:
             await site.use(A, keep_alive_s)
@@ -143,14 +125,10 @@ def test_the_keep_alive_given_last_sticks(given: list[float | None], left_s: flo
         else:
             assert one.expires_at is not None
             assert left_s - 20 < one.expires_at - time.time() <= left_s
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
+    async with Site() as site:
         async with site.models.use(A, 0):
             assert site.names() == ["a"]
             await site.use(A)
@@ -160,12 +138,9 @@ def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
         await site.use(A)  # a new one, with the default again
         assert len(site.made) == 2
         assert site.names() == ["a"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_ended() -> None:
+async def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_ended() -> None:
     ending, ended = threading.Event(), threading.Event()
 
     def close(worker: FakeWorker) -> None:
@@ -173,8 +148,7 @@ def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_ended() -
         assert ended.wait(60)
         FakeWorker.close(worker)
 
-    async def scenario() -> None:
-        site = Site()
+    async with Site() as site:
         site.prepare = lambda worker: setattr(worker, "close", lambda: close(worker))
         async with site.models.use(A):
             await site.models.unload("a")
@@ -188,12 +162,9 @@ def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_ended() -
         assert site.made[0].closed
         assert await site.models.gone("a", 0)
 
-    run(scenario)
 
-
-def test_the_timer_unloads_and_starts_anew_after_each_request() -> None:
-    async def scenario() -> None:
-        site = Site(keep_alive_s=0.05)
+async def test_the_timer_unloads_and_starts_anew_after_each_request() -> None:
+    async with Site(keep_alive_s=0.05) as site:
         await site.use(A)
         async with site.models.use(A):
             await asyncio.sleep(0.15)  # longer than keep_alive
@@ -201,12 +172,9 @@ def test_the_timer_unloads_and_starts_anew_after_each_request() -> None:
         await site.until(lambda: site.made[0].closed)
         assert len(site.made) == 1
 
-    run(scenario)
 
-
-def test_unloading_by_name() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_unloading_by_name() -> None:
+    async with Site() as site:
         await site.models.unload("a")  # not loaded: fine
         await site.use(A)
         await site.models.unload("a")
@@ -217,14 +185,10 @@ def test_unloading_by_name() -> None:
             assert not site.made[1].closed
             assert (await model.queue.decode([[1, 256]])).shape == (1, 64)
         await site.until(lambda: site.made[1].closed)
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_load_nobody_waits_for_any_more_can_be_unloaded() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_a_load_nobody_waits_for_any_more_can_be_unloaded() -> None:
+    async with Site() as site:
         site.prepare = lambda worker: worker.go_on.clear()
         waits = asyncio.create_task(site.use(A))
         behind = asyncio.create_task(site.use(B))  # waits for its turn to load
@@ -238,26 +202,18 @@ def test_a_load_nobody_waits_for_any_more_can_be_unloaded() -> None:
         site.prepare = lambda worker: None
         await site.use(A)
         assert site.names() == ["a"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_the_longest_unused_makes_room_for_a_new_one() -> None:
-    async def scenario() -> None:
-        site = Site(max_loaded=2)
+async def test_the_longest_unused_makes_room_for_a_new_one() -> None:
+    async with Site(max_loaded=2) as site:
         for located in (A, B, A, C):
             await site.use(located)
         assert set(site.names()) == {"a", "c"}
         assert [worker.closed for worker in site.made] == [False, True, False]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_models_at_work_are_not_unloaded_to_make_room() -> None:
-    async def scenario() -> None:
-        site = Site(max_loaded=1)
+async def test_models_at_work_are_not_unloaded_to_make_room() -> None:
+    async with Site(max_loaded=1) as site:
         async with site.models.use(A):
             with pytest.raises(QueueFullError, match=r"no room for b.*--max-loaded is 1") as refused:
                 await site.use(B)
@@ -265,30 +221,22 @@ def test_models_at_work_are_not_unloaded_to_make_room() -> None:
             assert site.names() == ["a"]
         await site.use(B)
         assert site.names() == ["b"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_model_whose_process_died_is_not_in_memory_and_makes_room_first() -> None:
-    async def scenario() -> None:
-        site = Site(max_loaded=2)
+async def test_a_model_whose_process_died_is_not_in_memory_and_makes_room_first() -> None:
+    async with Site(max_loaded=2) as site:
         for located in (A, B):
             await site.use(located)
         site.made[1].is_running = False
         assert site.names() == ["a"]
         await site.use(C)
         assert set(site.names()) == {"a", "c"}
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_loads_and_unloads_are_logged_with_their_reasons(caplog: pytest.LogCaptureFixture) -> None:
+async def test_loads_and_unloads_are_logged_with_their_reasons(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "q3e_local.server")
 
-    async def scenario() -> None:
-        site = Site(max_loaded=1, keep_alive_s=0.01)
+    async with Site(max_loaded=1, keep_alive_s=0.01) as site:
         await site.use(A)
         await site.until(lambda: site.made[0].closed)
         await site.use(A, 60)
@@ -296,75 +244,56 @@ def test_loads_and_unloads_are_logged_with_their_reasons(caplog: pytest.LogCaptu
         await site.models.unload("b")
         await site.use(A, 0)
         await site.models.close(1)
-
-    run(scenario)
-    lines = [re.sub(r"\d+\.\d\d s", "N s", record.getMessage()) for record in caplog.records]
-    assert lines == [
-        "loaded a in N s: its first use",
-        "unloaded a: unused for N s",
-        "loaded a in N s: it was unloaded before (unused for N s)",
-        "unloaded a: to make room for b",
-        "loaded b in N s: its first use",
-        "unloaded b: as asked",
-        "loaded a in N s: it was unloaded before (to make room for b)",
-        "unloaded a: not to be kept",
-    ]
+        lines = [re.sub(r"\d+\.\d\d s", "N s", record.getMessage()) for record in caplog.records]
+        assert lines == [
+            "loaded a in N s: its first use",
+            "unloaded a: unused for N s",
+            "loaded a in N s: it was unloaded before (unused for N s)",
+            "unloaded a: to make room for b",
+            "loaded b in N s: its first use",
+            "unloaded b: as asked",
+            "loaded a in N s: it was unloaded before (to make room for b)",
+            "unloaded a: not to be kept",
+        ]
 
 
-def test_memory_makes_room_as_well() -> None:
-    async def scenario() -> None:
-        site = Site(available=250)
+async def test_memory_makes_room_as_well() -> None:
+    async with Site(available=250) as site:
         for located in (A, B, C):  # 100 bytes each: two fit
             await site.use(located)
         assert set(site.names()) == {"b", "c"}
         async with site.models.use(B), site.models.use(C):
             with pytest.raises(QueueFullError, match="are needed"):
                 await site.use(A)
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_model_alone_may_try_whatever_the_memory() -> None:
-    async def scenario() -> None:
-        site = Site(available=1)
+async def test_a_model_alone_may_try_whatever_the_memory() -> None:
+    async with Site(available=1) as site:
         await site.use(A)
         assert site.names() == ["a"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_name_that_means_another_file_now_gets_that() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_a_name_that_means_another_file_now_gets_that() -> None:
+    async with Site() as site:
         await site.use(A)
         await site.use(Located("a", Path("other.gguf"), Prompts()))
         await site.until(lambda: site.made[0].closed)
         assert site.made[1].path == Path("other.gguf")
         assert site.names() == ["a"]
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_a_model_whose_file_turned_bad_is_looked_at_again_by_the_next_request() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_a_model_whose_file_turned_bad_is_looked_at_again_by_the_next_request() -> None:
+    async with Site() as site:
         with pytest.raises(ModelFileError):
             async with site.models.use(A):
                 raise ModelFileError("another file")
         await site.until(lambda: site.made[0].closed)
         await site.use(A)
         assert len(site.made) == 2
-        await site.models.close(1)
-
-    run(scenario)
 
 
-def test_closing_ends_loads_and_refuses_new_requests() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_closing_ends_loads_and_refuses_new_requests() -> None:
+    async with Site() as site:
         await site.use(B)
         site.prepare = lambda worker: worker.go_on.clear()
         loading, waiting = asyncio.create_task(site.use(A)), asyncio.create_task(site.use(C))
@@ -376,17 +305,11 @@ def test_closing_ends_loads_and_refuses_new_requests() -> None:
         with pytest.raises(StoppingError):
             await site.use(A)
 
-    run(scenario)
 
-
-def test_counters_outlive_the_model() -> None:
-    async def scenario() -> None:
-        site = Site()
+async def test_counters_outlive_the_model() -> None:
+    async with Site() as site:
         for _ in range(2):
             async with site.models.use(A, 0) as model:
                 await model.queue.decode([[1, 256], [2, 256]])
             await site.until(lambda: site.made[-1].closed)
         assert site.models.counters["a"].texts == 4
-        await site.models.close(1)
-
-    run(scenario)
