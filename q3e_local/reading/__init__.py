@@ -15,6 +15,7 @@ from pathlib import Path
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
 from q3e_local.reading.document import Document, Section
+from q3e_local.reading.encodings import in_utf8
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
@@ -42,10 +43,14 @@ _READERS = {
     "jsonl": "json_lines",
     "code": "code",
 }
+# Kinds whose bytes have an encoding.
+_OF_TEXT = {"text", "markdown", "rst", "html", "notebook", "csv", "jsonl", "code"}
 
 
-def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+def read(path: Path, limits: Limits = Limits(), encoding: str | None = None) -> Document:  # noqa: B008 (frozen)
     """A file's text and sections; of an empty text none. Never stops at half of a file.
+
+    `encoding` is that of a file of text, where somebody knows better than its bytes say.
 
     Raises InputError, whatever is wrong: encrypted, scanned, broken, not text, above a limit. Its text is the reason
     alone, without the file's name. Raises MissingPackageError where the extra `documents` has to be installed first.
@@ -58,15 +63,22 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
-    return read_bytes(path.name, data, limits)
+    return read_bytes(path.name, data, limits, encoding)
 
 
-def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+def read_bytes(
+    name: str,
+    data: bytes,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    encoding: str | None = None,
+) -> Document:
     """As `read`, of a file's name and bytes."""
     limits.check_size(len(data))
     kind = kind_of(name, data[:N_SNIFFED])
     if kind is None:
         raise InputError("is not text")
+    if encoding is not None and kind in _OF_TEXT:
+        data = in_utf8(data, encoding)
     form = CONVERTED.get(kind, kind)
     extras.need(form)
     if form != kind:

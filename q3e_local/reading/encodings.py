@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import clean
-from q3e_local.reading.east_asian import decoded, east_asian, is_daily, is_utf8_by_accident, share
+from q3e_local.reading.east_asian import decoded, east_asian, is_daily, share
 from q3e_local.reading.limits import Limits
 
 _SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
@@ -77,11 +77,9 @@ def guess(sample: bytes, is_whole: bool) -> str:
     marked = marked_encoding(sample)
     if marked is not None:
         return marked
-    if _is_strictly(sample, "utf-8", is_whole):
-        return "gb18030" if is_whole and is_utf8_by_accident(sample) else "utf-8"
-    if b"\0" in sample or _is_nearly_utf8(sample) or east_asian(sample) != "gb18030":
+    if _is_strictly(sample, "utf-8", is_whole) or b"\0" in sample or _is_nearly_utf8(sample):
         return "utf-8"
-    if not _is_strictly(sample, "gb18030", is_whole):
+    if east_asian(sample) != "gb18030" or not _is_strictly(sample, "gb18030", is_whole):
         return "utf-8"
     text = codecs.getincrementaldecoder("gb18030")("ignore").decode(sample)
     n_daily = sum(is_daily(character) for character in text if character > "\x7f")
@@ -91,6 +89,32 @@ def guess(sample: bytes, is_whole: bool) -> str:
 def marked_encoding(data: bytes) -> str | None:
     """The encoding whose byte order mark a text begins with."""
     return next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), None)
+
+
+def likely(data: bytes) -> str:
+    """The encoding in which `decode` reads a file; UTF-8 where its bytes are no text."""
+    try:
+        return _encoding(data, None)
+    except InputError:
+        return "utf-8"
+
+
+def in_utf8(data: bytes, encoding: str) -> bytes:
+    """A file of this encoding in UTF-8, with a byte order mark. A mark that is there already is believed instead.
+
+    Raises InputError for bytes that are not of the encoding.
+    """
+    if marked_encoding(data) is not None:
+        return data
+    try:
+        return codecs.BOM_UTF8 + data.decode(encoding).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not {shown(encoding)} at byte {error.start}") from None
+
+
+def shown(encoding: str) -> str:
+    """The name of an encoding for people: GB18030, UTF-16."""
+    return encoding.removesuffix("-le").removesuffix("-be").upper()
 
 
 def begins_as_utf8(sample: bytes) -> bool:
@@ -141,12 +165,9 @@ def _encoding(data: bytes, declared: str | None) -> str:
         return _utf16(head)
     if len(_CONTROLS.findall(head)) > _CONTROL_MAX * len(head):
         raise InputError("is not text")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        sample = _sample(data)
-    else:
-        return "gb18030" if is_utf8_by_accident(data) else "utf-8"
+    if _is_strictly(data, "utf-8", is_whole=True):
+        return "utf-8"
+    sample = _sample(data)
     if _is_nearly_utf8(sample):
         return "utf-8"
     found = _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample)

@@ -155,8 +155,8 @@ def test_click_leaves_the_arguments_as_they_are_on_windows(monkeypatch):
 # Of three texts the second cannot be read. name: files, arguments, what is said of it, id of the third.
 PROBLEMS = {
     "bytes that are not UTF-8": (
-        {"1": "one", "2": b"two\nthr\xffee", "3": "three"}, ["1", "2", "3"],
-        "2 is not UTF-8: byte 0xff in line 2 (at byte 7)", "3",
+        {"1": "one", "2": "第三季度预算\n搬".encode() + b"\xff", "3": "three"}, ["1", "2", "3"],
+        "2 is not UTF-8: byte 0xff in line 2 (at byte 22)", "3",
     ),
     "such bytes in a line": (
         {"a": b"one\ncaf\xe9\nthree"}, ["--lines", "a"],
@@ -177,9 +177,8 @@ PROBLEMS = {
         {"1": "text\none", "2": b"text,caf\xe9\ntwo", "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
         "2 is not UTF-8 in its first line", "3:2",
     ),
-    "UTF-16 that no byte order mark says": (
-        {"1": "one", "2": "tw\u4e8c".encode("utf-16-le"), "3": "three"}, ["1", "2", "3"],
-        "2 is a binary file (NUL at byte 1)", "3",
+    "a line of UTF-16 that no byte order mark says": (
+        {"a": b"one\nt\0w\0o\0\nthree"}, ["--lines", "a"], "a:2 is a binary file (NUL at byte 1)", "a:3",
     ),
     "a binary file": (
         {"1": "one", "2": b"GIF\0\xff", "3": "three"}, ["1", "2", "3"], "2 is a binary file (NUL at byte 3)", "3",

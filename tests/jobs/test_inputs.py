@@ -119,15 +119,6 @@ def test_the_same_text_matches_at_a_threshold_of_one(folder):
     assert max(max(one["scores"]) for one in objects("similar", "--file", "x.txt")) <= 1
 
 
-@pytest.mark.parametrize("name", ["a.pdf", "b.DOCX"])
-@pytest.mark.parametrize("command", ["duplicates", "embed"])
-def test_documents_that_only_an_index_reads_are_named(command, name, folder):
-    write(folder, {f"n/{name}": b"%PDF\xff", "n/c.md": LINES[0], "n/d.md": LINES[0]})
-    result = run(command, "n")
-    assert (result.exit_code, "only q3e-local index reads" in result.stderr) == (1, True)
-    assert "iconv" not in result.stderr
-
-
 def test_inspect_lists_what_it_skips(folder):
     write(folder, {"bad.txt": b"the cat\nprices \xff\nthe dog\n"})
     result = run("inspect", "--lines", "bad.txt", "--skip-errors")

@@ -243,11 +243,10 @@ def test_headings_hold_no_half_characters(tmp_path: Path) -> None:
 
 
 def test_pages_of_a_pdf_that_are_pictures_are_told(tmp_path: Path) -> None:
-    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(made_files.pdf(["The cover"]))))
-    writer.append(io.BytesIO(made_files.scanned_pdf(20)))
-    writer.add_blank_page()
     path = tmp_path / "a.pdf"
-    writer.write(path)
+    path.write_bytes(
+        made_files.joined(made_files.pdf(["The cover"]), made_files.scanned_pdf(20), made_files.pdf([""]))
+    )
     document = read(path)
     assert document.text == "The cover"
     assert document.problems == (

@@ -402,6 +402,7 @@ def test_what_is_wrong_with_a_workbook_is_said(tmp_path):
     for name in ("broken.xlsx", "empty.xlsx"):
         assert read(name, column="text")[name].startswith("! cannot be read as an Excel workbook (")
     assert read("t.xlsx", lines=True) == {"t.xlsx": "! is an Excel workbook; for its rows give --csv COLUMN"}
+    assert read("t.xlsx") == {"t.xlsx": "Sheet1\n\ntext\n\none"}
     (tmp_path / "t.xlsx").rename("t.csv")
     assert read("t.csv", column="text")["t.csv"].startswith("! is a zip file, as Excel workbooks are")
 

@@ -38,7 +38,8 @@ from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
 
 _SKIPPED_AT_MOST = 100
-_RECORDS = dict.fromkeys((".csv", ".tsv"), "--csv COLUMN") | dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
+_RECORDS = dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "--csv COLUMN")
+_RECORDS |= dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
 _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 
 
@@ -97,8 +98,8 @@ def embed(
     """Turn texts into embeddings.
 
     A file is one text, unless --lines, --jsonl or --csv says otherwise; a folder is all files in it; - is stdin,
-    which is also read when nothing is named and something is piped in. Text is UTF-8; UTF-16 and GBK are read where
-    the file leaves no doubt.
+    which is also read when nothing is named and something is piped in. Of PDF, Word and other documents the text is
+    what people read in them. Text that is not UTF-8 is read where its bytes show what it is, and named on stderr.
 
     \b
       q3e-local embed notes.md report.txt -o vectors.npy

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from q3e_local.cli.texts.layout import STDIN, Layout
-from q3e_local.cli.texts.source import Source, kind_of
+from q3e_local.cli.texts.source import Source, table_of
 from q3e_local.errors import InputError, OptionError
 from q3e_local.files import rows_file
 from q3e_local.reading.globs import pattern
@@ -61,7 +61,7 @@ def find(
 
 def _check_used(layout: Layout, paths: Sequence[Path | None]) -> None:
     """Raise OptionError for an option that none of the inputs has a use for."""
-    kinds = {kind_of(path) for path in paths} if layout.column is not None else {"text"}
+    kinds = {table_of(path) for path in paths} if layout.column is not None else {"text"}
     if layout.sheet is not None and "workbook" not in kinds:
         raise OptionError("--sheet is for Excel workbooks, there is none among the inputs")
     for option, value in {"--delimiter": layout.delimiter, "--encoding": layout.encoding}.items():

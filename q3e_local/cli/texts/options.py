@@ -25,7 +25,7 @@ _OPTIONS = group(
     click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook. [default: the first]"),
     click.option(
         "--encoding", metavar="NAME",
-        help="Of all files of text, such as gbk. [default: UTF-8, or GBK or UTF-16 where that is certain]",
+        help="Of all files of text, such as gbk. [default: UTF-8, or what the bytes show]",
     ),
 )  # fmt: skip
 

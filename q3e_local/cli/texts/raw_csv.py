@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from q3e_local.cli.texts import STDIN
-from q3e_local.cli.texts.source import implied_delimiter, kind_of, no_table_of_text
+from q3e_local.cli.texts.source import implied_delimiter, no_table_of_text, table_of
 from q3e_local.errors import InputError
 from q3e_local.reading.records.delimited import FIELD_LIMIT, dialect
 from q3e_local.reading.records.item import is_utf8, missing_column
@@ -51,7 +51,7 @@ def open_csv(
         yield RawCsv("stdin", sys.stdin.buffer, columns, delimiter, None, encoding)
         return
     path = Path(name)
-    if kind_of(path) != "text":
+    if table_of(path) != "text":
         raise InputError(f"{name} has no rows of text to give back as they are; save it as CSV")
     try:
         size_bytes = path.stat().st_size

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
-from q3e_local.reading.encodings import begins_as_utf8, guess, marked_encoding
+from q3e_local.reading.encodings import begins_as_utf8, guess, marked_encoding, shown
 
 _SAMPLE = 65_536  # bytes that show the encoding, and the delimiter of a table
 _BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
@@ -32,15 +32,17 @@ class OpenText:
         can_seek = file.seekable()
         raw_head = _read(file, _SAMPLE) if can_seek else _first_line(file)
         self.is_whole = can_seek and len(raw_head) < _SAMPLE
-        if not can_seek and encoding is None:
+        marked, is_undecided = marked_encoding(raw_head), False
+        self.is_marked = marked is not None
+        encoding = marked or encoding
+        if encoding is not None:
+            self.encoding = encoding
+        elif can_seek:
+            is_ascii = raw_head.isascii() and not self.is_whole
+            self.encoding = guess(_first_beyond_ascii(file, raw_head) if is_ascii else raw_head, self.is_whole)
+        else:
             raw_head = _until_clear(raw_head, lambda: _some(file, _SAMPLE))
-        sample, is_undecided = raw_head, False
-        if raw_head.isascii() and not self.is_whole:
-            is_undecided = encoding is None and not can_seek
-            sample = _first_beyond_ascii(file, raw_head) if can_seek else raw_head
-        self.is_marked = marked_encoding(raw_head) is not None
-        found = guess(sample, self.is_whole and sample is raw_head)
-        self.encoding = marked_encoding(raw_head) or encoding or found
+            self.encoding, is_undecided = guess(raw_head, is_whole=False), raw_head.isascii()
         self.head = _transcoded(raw_head, self.encoding)
         # Bytes of the file for each byte of the stream, about.
         self.ratio = len(raw_head) / max(1, len(self.head))
@@ -51,11 +53,6 @@ class OpenText:
     def shown(self) -> str:
         """The encoding's name for people."""
         return shown(self.encoding)
-
-
-def shown(encoding: str) -> str:
-    """The name of an encoding for people: GB18030, UTF-16."""
-    return encoding.removesuffix("-le").removesuffix("-be").upper()
 
 
 def _read(file: BinaryIO, n_bytes: int) -> bytes:
