@@ -14,9 +14,10 @@ import numpy as np
 
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.files import landing, rows_file
+from q3e_local.reading.records.parquet import load_pyarrow
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, Window
-from q3e_local.vectors import Vectors
+from q3e_local.vectors import Vectors, npy_header
 
 SUFFIXES = (".jsonl", ".npy", ".parquet")
 
@@ -84,30 +85,19 @@ def _jsonl(windows: Iterator[Window], database: Database, stream: BinaryIO) -> N
 
 
 def _npy(windows: Iterator[Window], database: Database, stream: BinaryIO, rows: BinaryIO) -> None:
-    """subtle: the header is written twice. NumPy pads it, so that the final number of rows takes no more room."""
-    n_rows = 0
-    _npy_header(stream, 0, database.space.dim)
+    n_rows, dtype = 0, np.dtype("<f4")
+    stream.write(npy_header(dtype, 0, database.space.dim))
     for window in windows:
-        stream.write(window.vectors.astype("<f4", copy=False).tobytes())
+        stream.write(window.vectors.astype(dtype, copy=False).tobytes())
         for entry in window.entries:
             rows.write(_line({"row": n_rows, **fields(entry)}))
             n_rows += 1
     stream.seek(0)
-    _npy_header(stream, n_rows, database.space.dim)
-
-
-def _npy_header(stream: BinaryIO, n_rows: int, dim: int) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, dim)}
-    np.lib.format.write_array_header_1_0(stream, header)
+    stream.write(npy_header(dtype, n_rows, database.space.dim))  # now that the number is known
 
 
 def _parquet(windows: Iterator[Window], database: Database, stream: BinaryIO) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
-    space = database.space
+    pyarrow, space = load_pyarrow("Parquet"), database.space
     string, int64 = pyarrow.string(), pyarrow.int64()
     columns = {
         "id": string, "file": string, "text": string, "headings": pyarrow.list_(string), "page": int64,
