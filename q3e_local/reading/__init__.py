@@ -11,11 +11,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
 from q3e_local.reading.document import Document, Section
-from q3e_local.reading.encodings import in_utf8
+from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
@@ -24,12 +25,19 @@ from q3e_local.reading.walk import FoundFile, Skipped, walk
 
 __all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
 
-# Kind: its module, whose `read` takes a file's bytes.
-_READERS = {
+# Kind: its module, whose `read` takes a file's text,
+_TEXT_READERS = {
     "text": "text",
     "markdown": "markdown",
     "rst": "rst",
     "html": "html",
+    "notebook": "notebook",
+    "csv": "csv",
+    "jsonl": "json_lines",
+    "code": "code",
+}
+# or its bytes.
+_READERS = {
     "pdf": "pdf",
     "docx": "word",
     "pptx": "slides",
@@ -38,13 +46,7 @@ _READERS = {
     "rtf": "rich_text",
     "eml": "mail",
     "epub": "epub",
-    "notebook": "notebook",
-    "csv": "csv",
-    "jsonl": "json_lines",
-    "code": "code",
 }
-# Kinds whose bytes have an encoding.
-_OF_TEXT = {"text", "markdown", "rst", "html", "notebook", "csv", "jsonl", "code"}
 
 
 def read(path: Path, limits: Limits = Limits(), encoding: str | None = None) -> Document:  # noqa: B008 (frozen)
@@ -77,26 +79,32 @@ def read_bytes(
     kind = kind_of(name, data[:N_SNIFFED])
     if kind is None:
         raise InputError("is not text")
-    if encoding is not None and kind in _OF_TEXT:
-        data = in_utf8(data, encoding)
     form = CONVERTED.get(kind, kind)
     extras.need(form)
     if form != kind:
         data = convert(name, data, kind, limits)
-    reader = importlib.import_module(f"q3e_local.reading.formats.{_READERS[form]}")
     with parsing(kind):
-        document: Document = reader.read(data, limits)
-    return replace(document, kind=kind, problems=(*document.problems, *_damage(document, data)))
+        if form not in _TEXT_READERS:
+            document: Document = _module(_READERS[form]).read(data, limits)
+            return replace(document, kind=kind)
+        module = _module(_TEXT_READERS[form])
+        decoded = decode(data, limits, module.declared(data) if form == "html" else None, encoding)
+        document = module.read(decoded.text, limits)
+    problems = tuple(_damage(document, data, decoded.encoding))
+    return replace(document, kind=kind, encoding=decoded.encoding, problems=problems)
 
 
-def _damage(document: Document, data: bytes) -> Iterator[str]:
+def _module(name: str) -> Any:
+    return importlib.import_module(f"q3e_local.reading.formats.{name}")
+
+
+def _damage(document: Document, data: bytes, encoding: str) -> Iterator[str]:
     """Where bytes of a text's file are not of its encoding."""
-    if document.encoding is not None and "\ufffd" in document.text:
+    if "\ufffd" in document.text:
         try:
-            data.decode(document.encoding)
+            data.decode(encoding)
         except UnicodeDecodeError as error:
-            n_wrong = document.text.count("\ufffd")
             yield (
-                f"bytes that are not {document.encoding}, shown as U+FFFD: {n_wrong:,}, the first is byte "
-                f"{error.start + 1:,}; save it as UTF-8"
+                f"bytes that are not {encoding}, shown as U+FFFD: {document.text.count(chr(0xFFFD)):,}, the first is "
+                f"byte {error.start + 1:,}; save it as UTF-8"
             )

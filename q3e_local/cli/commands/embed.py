@@ -48,7 +48,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
 @layout_options
 @click.option(
-    "--keep", metavar="FIELD,...", multiple=True,
+    "--keep", metavar="FIELD,...", multiple=True, callback=lambda context, parameter, values: kept_names(values),
     help="Fields of --jsonl or columns of --csv that go out with each embedding.",
 )  # fmt: skip
 @click.option(
@@ -90,7 +90,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @quiet_option
 @as_one(ModelOptions, "options")
 def embed(
-    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
+    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, blank: Blank | None,
     glob: str | None, kind: Kind | None, task: str | None, instruction: str | None, max_tokens: int | None,
     too_long: str, dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool,
     skip_errors: bool, options: ModelOptions,
@@ -108,7 +108,7 @@ def embed(
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
     # With --blank zeros or error a blank line is a text that is blank; else --lines passes over it.
-    layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
+    layout = replace(layout, blank_lines=layout.lines and blank in ("zeros", "error"))
     # Before `settle` follows a link: the link's suffix decides.
     form = choose_format(form, None if output == Path("-") else output)
     output = settle(output)

@@ -46,8 +46,13 @@ def table_of(path: Path | None) -> Table:
     return "text" if path is None else _TABLES.get(path.suffix.lower(), "text")
 
 
+def has_lines(path: Path) -> bool:
+    """Whether a file is lines of text, as a PDF, a mail or a workbook is not."""
+    return table_of(path) == "text" and kind_of(path.name) not in _BINARY
+
+
 def implied_delimiter(path: Path | None) -> str | None:
-    """The delimiter that a file's name tells."""
+    """The delimiter that the suffix of a file says: tabs of a .tsv."""
     return "\t" if path is not None and path.suffix.lower() in _TABS else None
 
 
@@ -114,7 +119,7 @@ class Source:
             # A file's name need not be UTF-8, an id must.
             name = "stdin" if path is None else path.as_posix().encode("utf-8", "replace").decode("utf-8")
             try:
-                yield from self._of_file(path, name, partial(self._tell_once, tell, name))
+                yield from self._read_file(path, name, partial(self._tell_once, tell, name))
             except OSError as error:
                 yield failed(name, f"cannot be read: {error.strerror or error}", "file")
             except InputError as error:
@@ -130,25 +135,24 @@ class Source:
         elif len(self._told) == _NAMED_AT_MOST + 1:
             tell("more files like these are not named")
 
-    def _of_file(self, path: Path | None, name: str, tell: Tell) -> Iterator[Item]:
+    def _read_file(self, path: Path | None, name: str, tell: Tell) -> Iterator[Item]:
         layout, table = self.layout, table_of(path)
         if path is None:
-            yield from self._of_text(None, name, sys.stdin.buffer, tell)
+            yield from self._read_text(None, name, sys.stdin.buffer, tell)
             return
-        kind = kind_of(path.name)
-        if layout.is_whole and table != "parquet" and kind not in _PLAIN:
-            yield self._document(path, name, tell)
+        if layout.is_whole and table != "parquet" and kind_of(path.name) not in _PLAIN:
+            yield self._read_document(path, name, tell)
             return
         if table != "text" and layout.column is None:
             raise InputError(f"is {_SHOWN[table]}; for its rows give --csv COLUMN")
-        if kind in _BINARY:
+        if table == "text" and not has_lines(path):
             raise InputError(
                 f"is {path.suffix[1:].upper()}, which is one text without lines or records; for its parts index it: "
                 "jobs take an index by its .q3e or --index NAME"
             )
         with path.open("rb") as file:
             if table == "text" or layout.wanted is None:
-                yield from self._of_text(path, name, file, tell)
+                yield from self._read_text(path, name, file, tell)
             elif table == "parquet":
                 yield from parquet.read(name, file, layout.wanted, path.stat().st_size)
             else:
@@ -157,28 +161,29 @@ class Source:
                     lambda line: tell(f"{line}; --sheet names another"),
                 )  # fmt: skip
 
-    def _document(self, path: Path, name: str, tell: Tell) -> Item:
+    def _read_document(self, path: Path, name: str, tell: Tell) -> Item:
+        given = self.layout.encoding
         try:
-            document = reading.read(path, encoding=self.layout.encoding)
+            document = reading.read(path, encoding=given)
         except MissingPackageError as error:  # other files may need none
             raise InputError(f"cannot be read: {error}") from None
-        if document.encoding not in (None, "utf-8"):
-            tell(_read_as(document.encoding, self.layout.encoding))
+        if document.encoding not in (None, given or "utf-8"):
+            tell(_encoding_note(document.encoding, given))
         for problem in document.problems:
             tell(problem)
         return Item(name, document.text, path.stat().st_size, source=name)
 
-    def _of_text(self, path: Path | None, name: str, file: BinaryIO, tell: Tell) -> Iterator[Item]:
-        asked, is_told = self.layout.encoding, False
+    def _read_text(self, path: Path | None, name: str, file: BinaryIO, tell: Tell) -> Iterator[Item]:
+        given, is_told = self.layout.encoding, False
         if self.layout.is_whole:
             data = file.read()
-            text = OpenText(io.BytesIO(data), asked or likely(data))
+            text = OpenText(io.BytesIO(data), given or likely(data))
         else:
-            text = OpenText(file, asked)
+            text = OpenText(file, given)
         for item in self._texts(path, name, text, self.layout.wanted):
-            if not is_told and text.encoding != (asked or "utf-8"):  # a pipe may show it late
+            if not is_told and text.encoding != (given or "utf-8"):  # a pipe may show it late
                 is_told = True
-                tell(_read_as(text.encoding, asked))
+                tell(_encoding_note(text.encoding, given))
             yield item if text.ratio == 1 else replace(item, n_bytes=round(item.n_bytes * text.ratio))
 
     def _texts(self, path: Path | None, name: str, text: OpenText, wanted: Wanted | None) -> Iterator[Item]:
@@ -194,7 +199,7 @@ class Source:
         return delimited.read(name, text, wanted, self.layout.delimiter or implied_delimiter(path))
 
 
-def _read_as(encoding: str, asked: str | None) -> str:
-    if asked is not None:
-        return f"read as {shown(encoding)}, as its byte order mark says, not as {shown(asked)}"
+def _encoding_note(encoding: str, given: str | None) -> str:
+    if given is not None:
+        return f"read as {shown(encoding)}, as its byte order mark says, not as {shown(given)}"
     return f"read as {shown(encoding)}, not UTF-8; if that is wrong, give --encoding"
