@@ -93,6 +93,7 @@ def test_the_encoding_of_a_page_can_be_given(folder):
     assert (result.exit_code, ids(result.stdout)) == (3, ["a.html", "c.html"])
     assert "1 skipped:\n  b.html is not GB18030 at byte 43\n" in result.stderr
     assert "c.html: read as UTF-16, as its byte order mark says, not as GB18030\n" in result.stderr
+    assert result.stderr.count("read as") == 1
 
 
 BROKEN = {
@@ -153,5 +154,7 @@ def test_jobs_read_documents_too(folder):
         "c.txt": text.encode("utf-16-le"),
     })  # fmt: skip
     assert run("similar", "a.pdf", "b.docx").stdout == "1.0000\n"
+    one = run("duplicates", "a.pdf")
+    assert one.stderr == "Error: there is 1 text in the input, this needs at least 2\n"  # and --lines would not help
     result = run("duplicates", "a.pdf", "b.docx", "c.txt")
     assert (result.exit_code, '"size":3' in result.stdout) == (0, True)
