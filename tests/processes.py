@@ -60,6 +60,7 @@ SLOW = {
     "cache/test_redis.py",
     "cli/test_bench.py",
     "cli/test_blank_texts.py",
+    "cli/test_documents.py",
     "cli/test_input_problems.py",
     "cli/test_inputs.py",
     "cli/test_options.py",

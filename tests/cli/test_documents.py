@@ -122,6 +122,8 @@ def test_what_is_not_read_of_a_document_is_said(folder):
     result = embed("half.pdf")
     assert_embedded(result, "one")
     assert "half.pdf: 1 of its 2 pages are pictures without text, the first is page 2; run OCR" in result.stderr
+    write(folder, {"a.html": "<p>第三季度预算已经获批".encode() + b"\xff"})
+    assert "a.html: bytes that are not utf-8, shown as U+FFFD: 1, the first is byte 34; " in embed("a.html").stderr
 
 
 def test_a_package_that_is_missing_is_an_error_of_the_files_that_need_it(folder, monkeypatch):

@@ -176,13 +176,6 @@ def test_npy_rows_are_described_beside_the_file(tmp_path):
     assert [json.loads(line) for line in rows.splitlines()] == wanted
 
 
-def test_npy_of_many_rows_loads_lazily_too(tmp_path):
-    write(tmp_path, {"many": "".join(f"{n}\n" for n in range(150))})
-    assert embed("--lines", "many", "-d", 32, "-o", "out.npy").exit_code == 0
-    mapped = np.load("out.npy", mmap_mode="r")
-    np.testing.assert_array_equal(mapped, expected(map(str, range(150)), dim=32).vectors)
-
-
 def test_parquet_columns_and_metadata(tmp_path):
     answer = expected(TEXTS)
     assert embed(*LAYOUT, "-o", "out.parquet").exit_code == 0
@@ -200,15 +193,17 @@ def test_parquet_columns_and_metadata(tmp_path):
     }
 
 
-def test_parquet_of_several_row_groups(tmp_path):
+def test_many_rows_are_several_groups_of_parquet_and_an_array_that_loads_lazily(tmp_path):
     lines = [str(n) for n in range(1030)]
     write(tmp_path, {"many": "\n".join(lines)})
-    assert embed("--lines", "many", "-d", 32, "-o", "out.parquet").exit_code == 0
+    for name in ("out.parquet", "out.npy"):
+        assert embed("--lines", "many", "-d", 32, "-o", name).exit_code == 0
     assert pyarrow.parquet.ParquetFile("out.parquet").num_row_groups == 2
     table = pyarrow.parquet.read_table("out.parquet")
     assert table.column("index").to_pylist() == list(range(1030))
-    got = np.array(table.column("embedding").to_pylist(), np.float32)
-    np.testing.assert_array_equal(got, expected(lines, dim=32).vectors)
+    vectors = expected(lines, dim=32).vectors
+    np.testing.assert_array_equal(np.array(table.column("embedding").to_pylist(), np.float32), vectors)
+    np.testing.assert_array_equal(np.load("out.npy", mmap_mode="r"), vectors)
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(monkeypatch, tmp_path):
@@ -235,14 +230,10 @@ def test_the_format_asked_for_wins_over_the_suffix(tmp_path):
     assert [record["id"] for record in records((tmp_path / "a.csv").read_bytes())] == IDS
 
 
-def test_in_a_pipe_the_format_is_json_lines():
-    got = subprocess.run(command(*LAYOUT, "-q"), stdout=subprocess.PIPE, check=True).stdout
-    assert got == embed(*LAYOUT, "--format", "jsonl").stdout_bytes
-
-
-@pytest.mark.parametrize("form", ["npy", "parquet"])
-def test_binary_formats_go_through_a_pipe(form):
-    got = subprocess.run(command(*LAYOUT, "-q", "--format", form), stdout=subprocess.PIPE, check=True).stdout
+@pytest.mark.parametrize("form", ["jsonl", "npy", "parquet"])
+def test_in_a_pipe_the_format_is_json_lines_and_others_go_through_it_too(form):
+    options = () if form == "jsonl" else ("--format", form)
+    got = subprocess.run(command(*LAYOUT, "-q", *options), stdout=subprocess.PIPE, check=True).stdout
     np.testing.assert_array_equal(READERS[form][1](got, np.dtype(np.float32)), expected(TEXTS).vectors)
 
 

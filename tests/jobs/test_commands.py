@@ -6,7 +6,6 @@ Expected scores come from the library's vectors and NumPy.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -237,26 +236,32 @@ REFUSED = [
     (("plot", "--lines", "lines.txt", "-o", "map.pdf"), 2, ["end it in .png or .html"]),
     (("plot", "--lines", "lines.txt", "-o", "map.png", "-k", "2"), 2, ["-k is for --colour cluster"]),
     (("plot", "--text", "one", "-o", "map.html"), 1, ["there is 1 text", "at least 2"]),
+    (("plot", "--lines", "few.txt", "--method", "tsne", "-o", "x.html"), 2, ["tsne needs at least 4 texts, got 3"]),
+    (
+        ("cluster", "--chapters", "--lines", "few.txt", "lines.txt", "-k", "2"),
+        2,
+        ["transcript, there are 2 files"],
+    ),
 ]
+# What only the model, or its vectors, can show.
+NEED_MODEL = ["--dimensions must be between 32", "number of different texts", "has vectors of dim 256, good.npy of 4"]
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), REFUSED, ids=[" ".join(one[0]) for one in REFUSED])
-def test_what_cannot_be_done_is_refused_in_a_sentence(arguments, code, said, folder):
+def test_what_cannot_be_done_is_refused_in_a_sentence_before_a_model_is_loaded(
+    arguments, code, said, folder, monkeypatch
+):
+    if not any(part in sentence for part in NEED_MODEL for sentence in said):
+        monkeypatch.setattr("q3e_local.load", None)
     good = np.eye(3, 4, dtype=np.float32)
     arrays = {"good": good, "nan": good * [[1], [np.nan], [1]], "zero": good * [[1], [1], [0]], "flat": good[0]}
     arrays |= {"none": good[:0], "bits": good.astype(np.uint8), "other": np.eye(6, 32, dtype=np.float32)}
     for name, array in arrays.items():
         np.save(f"{name}.npy", array)
     facts = [{"index": n, "id": "x", "text_sha256": "0", "space": "q3e1-0-32-plain"} for n in range(6)]
-    write(
-        folder,
-        {
-            "empty.txt": "\n \n",
-            "text.npy": "no array",
-            "lines.q3e": "no index",
-            "other.npy.rows.jsonl": "".join(json.dumps(one) + "\n" for one in facts),
-        },
-    )
+    rows = "".join(json.dumps(one) + "\n" for one in facts)
+    write(folder, {"empty.txt": "\n \n", "text.npy": "no array", "lines.q3e": "no index", "few.txt": "a\nb\nc\n"})
+    write(folder, {"other.npy.rows.jsonl": rows})
     before = listing(folder)
     result = run(*arguments)
     assert result.exit_code == code, result.output
@@ -283,23 +288,16 @@ def test_a_missing_extra_is_named_before_texts_are_embedded(arguments, module, f
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_a_job_with_one_word_and_nothing_left(folder):
-    job = subprocess.Popen(
-        [*PROGRAM, "filter-pairs", "-", "a", "b", "-o", "kept.csv"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "Q3E_MODEL": "demo"},
-    )
-    job.stdin.write(b"a,b\none,two\n")
-    job.stdin.flush()
-    end = time.monotonic() + 60
-    while not list(folder.glob(".kept.csv.*")):  # until it is at work: before, there is nothing to leave behind
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
-    job.stdin.close()
-    assert job.wait(20) == 130
-    assert job.stderr.read().strip() == b"Interrupted."
+    command = [*PROGRAM, "filter-pairs", "-", "a", "b", "-o", "kept.csv"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        job.stdin.write(b"a,b\none,two\n")
+        job.stdin.flush()
+        end = time.monotonic() + 60
+        while not list(folder.glob(".kept.csv.*")):  # until it is at work: before, there is nothing to leave behind
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+        job.stdin.close()
+        assert job.wait(20) == 130
+        assert job.stderr.read().strip() == b"Interrupted."
     assert not list(folder.glob("*kept.csv*"))
-    job.stdout.close()
-    job.stderr.close()

@@ -138,27 +138,6 @@ def test_an_index_is_named_as_search_names_it():
     assert (missing.exit_code, "there is no index named other" in missing.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("cluster", "--lines", "x.txt", "-k", "9"), "-k must be between 1 and the number of texts, 3, got 9"),
-        (
-            ("cluster", "--chapters", "--lines", "x.txt", "y.txt", "-k", "2"),
-            "-k is for one transcript, there are 2 files",
-        ),
-        (("cluster", "--chapters", "--lines", "x.txt", "-k", "9"), "must be between 1 and that of the texts, 3"),
-        (("plot", "--lines", "x.txt", "--method", "tsne", "-o", "x.html"), "tsne needs at least 4 texts, got 3"),
-        (("duplicates", "x.txt"), "this needs at least 2"),
-    ],
-)
-def test_what_the_number_of_texts_forbids_is_said_before_a_model_is_loaded(arguments, said, folder, monkeypatch):
-    write(folder, {"x.txt": "one\ntwo\nthree\n", "y.txt": "four\n"})
-    monkeypatch.setattr("q3e_local.load", None)
-    result = run(*arguments)
-    assert said in result.stderr
-    assert result.exit_code in (1, 2)
-
-
 def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
     loaded = []
     load = q3e_local.load
