@@ -6,6 +6,7 @@ Knows numpy alone: nothing of models, texts or files. Vectors are float32, shape
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -80,6 +81,14 @@ def to_dtype(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
     if dtype == "binary":
         return to_binary(vectors)
     return vectors.astype(dtype, copy=False)
+
+
+def npy_header(dtype: np.dtype[Any], n_rows: int, dim: int) -> bytes:
+    """How a `.npy` begins that has so many rows. NumPy pads it, so that it is as long for any number of rows."""
+    header = io.BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, dim)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
 
 
 def to_base64(row: NDArray[Any]) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 import q3e_local
 from q3e_local import Embedder, EmbedRequest, EmbedResult
 from q3e_local.cli import main
+from q3e_local.cli.texts import Layout, find
 
 PROGRAM = (sys.executable, "-m", "q3e_local")
 
@@ -71,6 +72,12 @@ def demo() -> Embedder:
 def expected(texts: Iterable[str], **options: Any) -> EmbedResult:
     """What the library answers. `options` are EmbedRequest's."""
     return demo().embed(EmbedRequest(list(texts), **options))
+
+
+def texts_of(name: str, tell: Callable[[str], None] = lambda line: None, **layout: Any) -> dict[str, str]:
+    """Id and text of each text that `embed` reads in a file, or its problem."""
+    items = find([name], [], None, Layout(**layout)).read(tell)
+    return {item.id: item.text if item.problem is None else f"! {item.problem}" for item in items}
 
 
 def write(folder: Path, files: dict[str, bytes | str]) -> None:

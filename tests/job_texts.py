@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
@@ -23,6 +25,10 @@ def objects(*arguments, code=0, **options):
     result = run(*arguments, **options)
     assert result.exit_code == code, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def scores(texts=LINES, **options):

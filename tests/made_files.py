@@ -70,6 +70,15 @@ def scanned_pdf(n_pages: int = 2) -> bytes:
     return file.getvalue()
 
 
+def joined(*pdfs: bytes) -> bytes:
+    """The pages of several PDFs in one."""
+    writer, file = PdfWriter(), io.BytesIO()
+    for each in pdfs:
+        writer.append(io.BytesIO(each))
+    writer.write(file)
+    return file.getvalue()
+
+
 def word(fill: Callable[[docx.document.Document], None]) -> bytes:
     """A Word document that `fill` has written into."""
     document, file = docx.Document(), io.BytesIO()

@@ -62,7 +62,7 @@ FOREIGN = {
     "click": {"cli"},
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},
-    "pyarrow": {"cli", "search.export", "reading.records.parquet"},
+    "pyarrow": {"reading.records.parquet"},
     "sklearn": {"jobs.clustering", "jobs.mapping"},
     "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
     "matplotlib": {"jobs.drawing", "jobs.fonts"},

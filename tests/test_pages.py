@@ -77,7 +77,7 @@ def test_what_contributing_names_is_there(name: str) -> None:
     ("file", "names"),
     [
         ("q3e_local/reading/kinds.py", ["_SUFFIXES", "_DOCUMENTS", "_LEFT_OUT"]),
-        ("q3e_local/reading/__init__.py", ["_READERS"]),
+        ("q3e_local/reading/__init__.py", ["_READERS", "_TEXT_READERS"]),
         ("q3e_local/server/dialects/routes.py", ["Routes", "embedded", "json_response", "result_headers"]),
         ("q3e_local/server/dialects/tei.py", ["routes", "failure_object", "read_fields"]),
         ("q3e_local/server/app.py", ["create_app", "_failure_object", "_no_route"]),

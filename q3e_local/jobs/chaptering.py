@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
-from q3e_local.jobs.rows import check_texts, unit_rows
-from q3e_local.vectors import Vectors, finish
+from q3e_local.jobs.rows import check_texts, most_central, name_of, unit_rows
+from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
-from q3e_local.wording.html_table import html_table, shortened
+from q3e_local.wording.html_table import html_table
 
 _ROWS_OF_A_CHAPTER = 3  # at least, on average, where their number is chosen
 _WORTH = 3.0  # times the scatter of one text
@@ -49,13 +49,10 @@ class Chapters:
 
     def _repr_html_(self) -> str:
         rows = (
-            (number, one.first, one.last, one.score, self._named(one.central[0]))
-            for number, one in enumerate(self.chapters, 1)
+            (number, chapter.first, chapter.last, chapter.score, name_of(chapter.central[0], self.texts, 80))
+            for number, chapter in enumerate(self.chapters, 1)
         )
         return html_table(["chapter", "first", "last", "mean score", "most central"], rows)
-
-    def _named(self, row: int) -> str:
-        return shortened(self.texts[row], 80) if self.texts else str(row)
 
 
 def chapters(vectors: Vectors, n: int | None = None, texts: Sequence[str] | None = None) -> Chapters:
@@ -86,46 +83,34 @@ def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """All merges down to one chapter: the row at which the later one began, and the scatter that was added."""
     n_rows = len(vectors)
     sums = vectors.copy()  # of the chapter that begins at a row
-    ends, begins = (
-        np.arange(1, n_rows + 1),
-        np.arange(n_rows),
-    )  # where it ends; and where the one that ends at a row begins
-    version = np.zeros(n_rows, np.intp)
-    # Two texts alone: half of their squared distance, which is 1 less their score.
+    ends = list(range(1, n_rows + 1))  # of the chapter that begins at a row; 0 where none begins any more
+    begins = list(range(-1, n_rows))  # of the chapter that ends before a row
+    # Two texts alone add half of their squared distance, which is 1 less their score.
     of_pairs = (1 - np.einsum("ij,ij->i", vectors[:-1], vectors[1:])).tolist()
-    heap = [(cost, row + 1, 0, 0) for row, cost in enumerate(of_pairs)]
+    heap = [(cost, row, row + 1, row + 2) for row, cost in enumerate(of_pairs)]
     heapq.heapify(heap)
-    starts, costs = np.empty(max(n_rows - 1, 0), np.intp), np.empty(max(n_rows - 1, 0))
-    is_begin = np.ones(n_rows, np.bool_)
-    n_done = 0
 
-    def offer(later: int) -> None:
-        """The merge of the chapter that begins at `later` with the one before it."""
-        earlier = int(begins[later - 1])
-        n_earlier, n_later = later - earlier, int(ends[later]) - later
-        apart = sums[earlier] / n_earlier - sums[later] / n_later
+    def offer(begin: int, middle: int, end: int) -> None:
+        n_earlier, n_later = middle - begin, end - middle
+        apart = sums[begin] / n_earlier - sums[middle] / n_later
         cost = n_earlier * n_later / (n_earlier + n_later) * float(apart @ apart)
-        heapq.heappush(heap, (cost, later, int(version[earlier]), int(version[later])))
+        heapq.heappush(heap, (cost, begin, middle, end))
 
-    while n_done < n_rows - 1:
-        cost, later, of_earlier, of_later = heapq.heappop(heap)
-        if not is_begin[later]:
-            continue
-        earlier = int(begins[later - 1])
-        if (of_earlier, of_later) != (version[earlier], version[later]):
-            continue  # one of the two has grown since
-        starts[n_done], costs[n_done] = later, max(cost, 0.0)
-        n_done += 1
-        sums[earlier] += sums[later]
-        ends[earlier] = ends[later]
-        begins[ends[later] - 1] = earlier
-        is_begin[later] = False
-        version[earlier] += 1
-        if earlier > 0:
-            offer(earlier)
-        if ends[earlier] < n_rows:
-            offer(int(ends[earlier]))
-    return starts, costs
+    starts: list[int] = []
+    costs: list[float] = []
+    while len(starts) < n_rows - 1:
+        cost, begin, middle, end = heapq.heappop(heap)
+        if ends[begin] != middle or ends[middle] != end:
+            continue  # one of the two chapters has grown since
+        starts.append(middle)
+        costs.append(max(cost, 0.0))
+        sums[begin] += sums[middle]
+        ends[begin], ends[middle], begins[end] = end, 0, begin
+        if begin > 0:
+            offer(begins[begin], begin, end)
+        if end < n_rows:
+            offer(begin, end, ends[end])
+    return np.array(starts, np.intp), np.array(costs, np.float64)
 
 
 def _best_number(costs: NDArray[np.float64]) -> int:
@@ -144,7 +129,5 @@ def _best_number(costs: NDArray[np.float64]) -> int:
 
 
 def _chapter(vectors: Vectors, first: int, end: int) -> Chapter:
-    members = vectors[first:end]
-    found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
-    order = np.argsort(-found, kind="stable")
+    order, found = most_central(vectors[first:end])
     return Chapter(first, end - 1, tuple((order + first).tolist()), float(found.mean()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.mapping import principal
-from q3e_local.jobs.rows import check_texts, unit_rows
+from q3e_local.jobs.rows import Progress, check_texts, most_central, name_of, unit_rows
 from q3e_local.vectors import Vectors, finish, scores
 from q3e_local.wording.counts import counted
-from q3e_local.wording.html_table import html_table, shortened
+from q3e_local.wording.html_table import html_table
 
 # Numbers of clusters that are tried: few enough to look through, closer together where one more matters.
 _TRIED = (*range(2, 11), 12, 15, 20, 25, 30, 40)
@@ -30,8 +30,6 @@ _ROUNDS_MAX = 20
 _FEW = 10  # clusters are looked for among few texts too
 
 Labels = NDArray[np.intp]
-Progress = Callable[[int, int], None]
-"""Called as `progress(n_done, n_total)` before each number of clusters that is tried."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,13 @@ class Clusters:
 
     def _repr_html_(self) -> str:
         rows = (
-            (number, len(one.rows), float(np.mean(one.scores)), " · ".join(self._named(row) for row in one.rows[:3]))
-            for number, one in enumerate(self.clusters, 1)
-        )
+            (
+                number, len(group.rows), float(np.mean(group.scores)),
+                " · ".join(name_of(row, self.texts, 60) for row in group.rows[:3]),
+            )
+            for number, group in enumerate(self.clusters, 1)
+        )  # fmt: skip
         return html_table(["cluster", "texts", "mean score", "most central"], rows)
-
-    def _named(self, row: int) -> str:
-        return shortened(self.texts[row], 60) if self.texts else str(row)
 
 
 def cluster(
@@ -98,16 +96,16 @@ def cluster(
     tried: tuple[tuple[int, float], ...] = ()
     if k is None:
         tried = _silhouettes(learn, vectors, n_distinct, progress)
-        k = max(tried, key=lambda one: one[1])[0] if tried else 1
+        k = max(tried, key=lambda pair: pair[1])[0] if tried else 1
     numbers, labels = np.unique(_k_means(learn, vectors, k), return_inverse=True)
     if is_given and len(numbers) < k:
         raise OptionError(f"k must be at most {len(numbers)}: more clusters cannot be told apart, got {k}", "k")
     k = len(numbers)
     labels = _settled(vectors, labels, k)
     clusters = [_cluster(vectors, labels, label) for label in range(k)]
-    clusters.sort(key=lambda one: (-len(one.rows), min(one.rows)))
-    for label, one in enumerate(clusters):
-        labels[list(one.rows)] = label
+    clusters.sort(key=lambda group: (-len(group.rows), min(group.rows)))
+    for label, group in enumerate(clusters):
+        labels[list(group.rows)] = label
     return Clusters(tuple(clusters), labels, tried, tuple(texts or ()))
 
 
@@ -156,8 +154,9 @@ def _k_means(learn: Any, vectors: Vectors, k: int) -> Labels:
     n_starts = 4 if len(vectors) <= _MANY else 1
     from threadpoolctl import threadpool_limits
 
+    # scikit-learn warns of fewer clusters than k, which `cluster` checks.
     with warnings.catch_warnings(), threadpool_limits(1, "openmp"):  # several threads add in another order each time
-        warnings.simplefilter("ignore", learn.exceptions.ConvergenceWarning)  # fewer clusters: who asked for k looks
+        warnings.simplefilter("ignore", learn.exceptions.ConvergenceWarning)
         labels: Labels = learn.cluster.KMeans(k, n_init=n_starts, random_state=0).fit_predict(vectors)
     return labels.astype(np.intp)
 
@@ -168,20 +167,15 @@ def _settled(vectors: Vectors, labels: Labels, k: int) -> Labels:
     scikit-learn's centres are means, shorter the wider a cluster is; on the sphere a centre has length 1.
     """
     for _ in range(_ROUNDS_MAX):
-        nearer = np.argmax(scores(vectors, _centres(vectors, labels, k)), axis=1)
+        centres = finish(np.stack([vectors[labels == label].sum(axis=0) for label in range(k)]))
+        nearer = np.argmax(scores(vectors, centres), axis=1)
         if np.array_equal(nearer, labels) or len(np.unique(nearer)) < k:
             break
         labels = nearer
     return labels
 
 
-def _centres(vectors: Vectors, labels: Labels, k: int) -> Vectors:
-    return finish(np.stack([vectors[labels == label].sum(axis=0) for label in range(k)]))
-
-
 def _cluster(vectors: Vectors, labels: Labels, label: int) -> Cluster:
     rows = np.flatnonzero(labels == label)
-    members = vectors[rows]
-    found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
-    order = np.argsort(-found, kind="stable")
+    order, found = most_central(vectors[rows])
     return Cluster(tuple(rows[order].tolist()), tuple(found[order].tolist()))

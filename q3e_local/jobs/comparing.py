@@ -1,6 +1,6 @@
 """Scores of texts with each other, and of pairs of texts.
 
-Knows vectors; which texts they are of is only told on.
+Knows vectors; texts are only handed on with the result.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Pairs:
     threshold: float
 
     def __repr__(self) -> str:
-        return f"<Pairs: {self._told()}>"
+        return f"<Pairs: {self._summary()}>"
 
     def _repr_html_(self) -> str:
         rows = zip(range(len(self.scores)), self.scores.tolist(), self.kept.tolist(), strict=True)
-        return html_table(["pair", "score", "kept"], rows, self._told())
+        return html_table(["pair", "score", "kept"], rows, self._summary())
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         return f"{int(self.kept.sum()):,} of {counted(len(self.kept), 'pair')} at {self.threshold} or above"
 
 

@@ -52,7 +52,7 @@ def figure_of(drawn: Map, title: str = "") -> tuple[Figure, str]:
     except ImportError:
         raise MissingPackageError("a PNG", "matplotlib", "analysis") from None
     groups, colours = drawn.group_names, drawn.colours
-    labels = [_label_of(text) for text in drawn.texts] if len(drawn.texts) <= _LABELLED else []
+    labels = [_label_text(text) for text in drawn.texts] if len(drawn.texts) <= _LABELLED else []
     font, missing = font_for("".join([title, *labels, *groups[:_IN_LEGEND]]))
     figure = Figure(figsize=(10, 10), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -128,7 +128,7 @@ def _for_script(data: Any) -> str:
     return text
 
 
-def _label_of(text: str) -> str:
+def _label_text(text: str) -> str:
     """As much of a text as `_LABEL` columns hold."""
     line, n_columns = shortened(text, _LABEL), 0
     for place, character in enumerate(line):

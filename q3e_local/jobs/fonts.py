@@ -31,7 +31,7 @@ def font_for(text: str) -> tuple[FontProperties, str]:
     missing = {character for character in text if not character.isspace()}
     families: list[str] = []
     for family, path in _candidates():
-        found = _characters_of(path, missing)
+        found = _outlined(path, missing)
         if found or not families:
             families.append(family)
         missing -= found
@@ -57,7 +57,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
         yield family, files[family]
 
 
-def _characters_of(path: str, characters: Iterable[str]) -> set[str]:
+def _outlined(path: str, characters: Iterable[str]) -> set[str]:
     """Those of the characters that a font file has outlines for; none for a file that cannot be drawn with."""
     from matplotlib.ft2font import FT2Font
 

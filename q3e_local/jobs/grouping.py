@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.jobs.rows import check_texts, check_threshold, unit_rows
+from q3e_local.jobs.rows import Progress, check_texts, check_threshold, name_of, unit_rows
 from q3e_local.vectors import Vectors, scores
 from q3e_local.wording.counts import counted
-from q3e_local.wording.html_table import html_table, shortened
+from q3e_local.wording.html_table import html_table
 
 _BLOCK = 2048  # rows: 16 MB of scores
 # Reading two rows to compare one pair costs as much as this part of a block's product.
@@ -26,8 +26,6 @@ _DIM_WORTH_CUTTING = 256
 _SAME = 1e-5  # between scores: what float32 makes of equal ones
 
 Indices = NDArray[np.intp]
-Progress = Callable[[int, int], None]
-"""Called as `progress(n_done, n_total)` after each block of rows."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +58,22 @@ class Duplicates:
         return sum(len(group.rows) - 1 for group in self.groups)
 
     def __repr__(self) -> str:
-        return f"<Duplicates: {self._told()}>"
+        return f"<Duplicates: {self._summary()}>"
 
     def _repr_html_(self) -> str:
         rows = (
-            (number, len(one.rows), one.lowest, self._named(one.representative), " · ".join(self._others(one)))
-            for number, one in enumerate(self.groups, 1)
+            (number, len(group.rows), group.lowest, *self._names(group))
+            for number, group in enumerate(self.groups, 1)
         )
-        return html_table(["group", "texts", "lowest score", "representative", "others"], rows, self._told())
+        return html_table(["group", "texts", "lowest score", "representative", "others"], rows, self._summary())
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         n_groups, n_redundant = counted(len(self.groups), "group"), counted(self.n_redundant, "text")
         return f"{n_groups} at {self.threshold} or above, {n_redundant} could go"
 
-    def _others(self, group: Group) -> list[str]:
-        return [self._named(row) for row in group.rows if row != group.representative]
-
-    def _named(self, row: int) -> str:
-        return shortened(self.texts[row], 60) if self.texts else str(row)
+    def _names(self, group: Group) -> tuple[str, str]:
+        others = (name_of(row, self.texts, 60) for row in group.rows if row != group.representative)
+        return name_of(group.representative, self.texts, 60), " · ".join(others)
 
 
 def duplicates(
@@ -109,7 +105,7 @@ def first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
         if texts is None
         else (unicodedata.normalize("NFC", text).encode() for text in texts)
     )
-    digests = (hashlib.sha256(one).digest() for one in same)
+    digests = (hashlib.sha256(content).digest() for content in same)
     return np.array([seen.setdefault(digest, row) for row, digest in enumerate(digests)], np.intp)
 
 
@@ -167,12 +163,12 @@ class _Components:
 
     def join(self, left: Indices, right: Indices) -> None:
         while True:
-            one, other = self.roots[left], self.roots[right]
-            is_apart = one != other
+            of_left, of_right = self.roots[left], self.roots[right]
+            is_apart = of_left != of_right
             if not is_apart.any():
                 return
             left, right = left[is_apart], right[is_apart]
-            low, high = np.minimum(one, other)[is_apart], np.maximum(one, other)[is_apart]
+            low, high = np.minimum(of_left, of_right)[is_apart], np.maximum(of_left, of_right)[is_apart]
             np.minimum.at(self.roots, high, low)
             while not np.array_equal(up := self.roots[self.roots], self.roots):
                 self.roots = up

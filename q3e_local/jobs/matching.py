@@ -1,6 +1,7 @@
 """Each text's nearest in a list of standard phrases, or none of them.
 
-Knows vectors; texts are only told on. Takes a block of rows at a time, so that no matrix of all scores is made.
+Knows vectors; texts are only handed on with the result. Takes a block of rows at a time, so that no matrix of all
+scores is made.
 """
 
 from __future__ import annotations
@@ -49,21 +50,13 @@ class Matches:
 
     def _repr_html_(self) -> str:
         texts = self.texts or [str(row) for row in range(len(self.scores))]
-        rows = (
-            (text, self._named(int(nearest)) if is_match else "no match", score, margin)
-            for text, nearest, is_match, score, margin in zip(
-                texts,
-                self.nearest[:, 0],
-                self.is_match,
-                self.scores[:, 0].tolist(),
-                self.margin.tolist(),
-                strict=True,
-            )
-        )
-        return html_table(["text", "phrase", "score", "margin"], rows)
-
-    def _named(self, phrase: int) -> str:
-        return self.phrases[phrase] if self.phrases else str(phrase)
+        phrases = self.phrases or [str(row) for row in range(int(self.nearest.max()) + 1)]
+        nearest = [
+            phrases[row] if is_match else "no match"
+            for row, is_match in zip(self.nearest[:, 0], self.is_match, strict=True)
+        ]
+        columns = texts, nearest, self.scores[:, 0].tolist(), self.margin.tolist()
+        return html_table(["text", "phrase", "score", "margin"], zip(*columns, strict=True))
 
 
 def match(

@@ -1,17 +1,21 @@
 """What every job asks of its input: unit rows, a threshold that is a score, texts that are as many as the rows.
 
-Knows arrays and the error tree, no job.
+And what several jobs say of rows: which are most central, and their names. Knows arrays and the error tree, no job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
-from q3e_local.vectors import Vectors
+from q3e_local.vectors import Vectors, finish
+from q3e_local.wording.html_table import shortened
+
+Progress = Callable[[int, int], None]
+"""Called as `progress(n_done, n_total)` while a job is at work."""
 
 _SAME = 1e-6  # between scores: what float32 makes of equal ones
 _TOLERANCE = 1e-3  # rows that were kept as float16 are nearly as far off
@@ -66,6 +70,17 @@ def check_texts(texts: Sequence[str] | None, n_rows: int, what: str = "texts") -
     """Raise OptionError unless there is one for each row."""
     if texts is not None and len(texts) != n_rows:
         raise OptionError(f"there must be one of {what} for each of the {n_rows} rows, got {len(texts)}")
+
+
+def most_central(members: Vectors) -> tuple[NDArray[np.intp], Vectors]:
+    """The order of some rows by their score with their common centre, highest first; and these scores, row by row."""
+    found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
+    return np.argsort(-found, kind="stable"), found
+
+
+def name_of(row: int, texts: Sequence[str], n_most: int) -> str:
+    """The text of a row, shortened; its number where there are no texts."""
+    return shortened(texts[row], n_most) if texts else str(row)
 
 
 def _described(given: object) -> str:

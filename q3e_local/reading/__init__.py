@@ -11,10 +11,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
 from q3e_local.reading.document import Document, Section
+from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
 from q3e_local.reading.limits import Limits
@@ -23,12 +25,19 @@ from q3e_local.reading.walk import FoundFile, Skipped, walk
 
 __all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
 
-# Kind: its module, whose `read` takes a file's bytes.
-_READERS = {
+# Kind: its module, whose `read` takes a file's text,
+_TEXT_READERS = {
     "text": "text",
     "markdown": "markdown",
     "rst": "rst",
     "html": "html",
+    "notebook": "notebook",
+    "csv": "csv",
+    "jsonl": "json_lines",
+    "code": "code",
+}
+# or its bytes.
+_READERS = {
     "pdf": "pdf",
     "docx": "word",
     "pptx": "slides",
@@ -37,15 +46,13 @@ _READERS = {
     "rtf": "rich_text",
     "eml": "mail",
     "epub": "epub",
-    "notebook": "notebook",
-    "csv": "csv",
-    "jsonl": "json_lines",
-    "code": "code",
 }
 
 
-def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+def read(path: Path, limits: Limits = Limits(), encoding: str | None = None) -> Document:  # noqa: B008 (frozen)
     """A file's text and sections; of an empty text none. Never stops at half of a file.
+
+    `encoding` is that of a file of text, where somebody knows better than its bytes say.
 
     Raises InputError, whatever is wrong: encrypted, scanned, broken, not text, above a limit. Its text is the reason
     alone, without the file's name. Raises MissingPackageError where the extra `documents` has to be installed first.
@@ -58,10 +65,15 @@ def read(path: Path, limits: Limits = Limits()) -> Document:  # noqa: B008 (froz
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
-    return read_bytes(path.name, data, limits)
+    return read_bytes(path.name, data, limits, encoding)
 
 
-def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  # noqa: B008 (frozen)
+def read_bytes(
+    name: str,
+    data: bytes,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    encoding: str | None = None,
+) -> Document:
     """As `read`, of a file's name and bytes."""
     limits.check_size(len(data))
     kind = kind_of(name, data[:N_SNIFFED])
@@ -71,20 +83,28 @@ def read_bytes(name: str, data: bytes, limits: Limits = Limits()) -> Document:  
     extras.need(form)
     if form != kind:
         data = convert(name, data, kind, limits)
-    reader = importlib.import_module(f"q3e_local.reading.formats.{_READERS[form]}")
     with parsing(kind):
-        document: Document = reader.read(data, limits)
-    return replace(document, kind=kind, problems=(*document.problems, *_damage(document, data)))
+        if form not in _TEXT_READERS:
+            document: Document = _module(_READERS[form]).read(data, limits)
+            return replace(document, kind=kind)
+        module = _module(_TEXT_READERS[form])
+        decoded = decode(data, limits, module.declared(data) if form == "html" else None, encoding)
+        document = module.read(decoded.text, limits)
+    problems = tuple(_damage(document, data, decoded.encoding))
+    return replace(document, kind=kind, encoding=decoded.encoding, problems=problems)
 
 
-def _damage(document: Document, data: bytes) -> Iterator[str]:
+def _module(name: str) -> Any:
+    return importlib.import_module(f"q3e_local.reading.formats.{name}")
+
+
+def _damage(document: Document, data: bytes, encoding: str) -> Iterator[str]:
     """Where bytes of a text's file are not of its encoding."""
-    if document.encoding is not None and "\ufffd" in document.text:
+    if "\ufffd" in document.text:
         try:
-            data.decode(document.encoding)
+            data.decode(encoding)
         except UnicodeDecodeError as error:
-            n_wrong = document.text.count("\ufffd")
             yield (
-                f"bytes that are not {document.encoding}, shown as U+FFFD: {n_wrong:,}, the first is byte "
-                f"{error.start + 1:,}; save it as UTF-8"
+                f"bytes that are not {encoding}, shown as U+FFFD: {document.text.count(chr(0xFFFD)):,}, the first is "
+                f"byte {error.start + 1:,}; save it as UTF-8"
             )

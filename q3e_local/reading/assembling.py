@@ -46,7 +46,7 @@ class Outline:
         return self.path
 
 
-def assemble(pieces: Iterable[Piece], kind: str, limits: Limits, encoding: str | None = None) -> Document:
+def assemble(pieces: Iterable[Piece], limits: Limits) -> Document:
     """One text of all pieces, with a blank line between them. Raises InputError above the limit of characters."""
     parts: list[str] = []
     sections: list[Section] = []
@@ -66,7 +66,13 @@ def assemble(pieces: Iterable[Piece], kind: str, limits: Limits, encoding: str |
             sections[-1] = Section(last.start, n_characters, last.headings, last.page, last.line)
         else:
             sections.append(Section(start, n_characters, piece.headings, piece.page, piece.line, piece.is_heading))
-    return Document("".join(parts), tuple(sections), kind, has_lines=False, encoding=encoding)
+    return Document("".join(parts), tuple(sections))
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """A row of a table in one line: the cells that have words, with bars between them."""
+    lines = (" ".join(cell.split()) for cell in cells)
+    return " | ".join(line for line in lines if line)
 
 
 def clean(text: str) -> str:

@@ -30,9 +30,8 @@ class Document:
 
     text: str
     sections: tuple[Section, ...]
-    kind: str  # "markdown", "pdf", ...
-    has_lines: bool  # the lines of `text` are those of the file, so that lines inside a section may be counted
+    kind: str = ""  # "markdown", "pdf", ...
+    has_lines: bool = False  # `text` has the lines of the file, so that lines inside a section may be counted
     encoding: str | None = None  # of the file's bytes, where it is text: "utf-8", "gb18030", ...
-    problems: tuple[
-        str, ...
-    ] = ()  # what of the file is not in `text`, or damaged in it: reasons, as those of Skipped
+    # What of the file is not in `text`, or damaged in it: reasons, as those of Skipped.
+    problems: tuple[str, ...] = ()

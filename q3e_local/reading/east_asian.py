@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -16,13 +15,6 @@ from functools import cache
 _DAILY_MIN = 0.85  # share of a text's characters that must be in daily use, for an encoding to be its own
 _WRONG_MAX = 0.02  # damaged characters for each one outside ASCII, in a text that still is of an encoding
 _KANA_MIN = 0.1  # share of kana in Japanese
-_ACCIDENT_MAX, _SHORT = 6, 4096  # characters outside ASCII, and bytes; what has more is UTF-8 by no accident
-
-_TOUCHES_LATIN = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][A-Za-z]")
-_RUN = re.compile("[^\0-\x7f]+")
-_SCRIPT = re.compile("(LATIN|GREEK|CYRILLIC|ARMENIAN|HEBREW|ARABIC|MODIFIER LETTER SMALL) ")
-_PHONETIC = {"MODIFIER LETTER SMALL": "LATIN"}
-_BEFORE_FRACTION = re.compile("[^\\W\\d_][¼½¾]")
 
 
 def east_asian(sample: bytes) -> str | None:
@@ -43,29 +35,6 @@ def east_asian(sample: bytes) -> str | None:
             scores[name] = _others(text, _is_japanese if is_japanese else is_daily)
     best = max(scores, key=lambda name: scores[name], default=None)  # the first of equals
     return best if best is not None and scores[best] >= _DAILY_MIN else None
-
-
-def is_utf8_by_accident(data: bytes) -> bool:
-    """Whether these bytes are a word or two of GB 18030, though they are UTF-8 as well: of words nobody writes.
-
-    目录 would be U+013F and U+00BC, 一小时 two Cyrillic letters and a phonetic one. What may be a word of any
-    language is UTF-8, and so is what touches a letter of ASCII, as in Sơn and thư.
-    """
-    if len(data) > _SHORT or _TOUCHES_LATIN.search(data):
-        return False
-    text = data.decode("utf-8", "replace")
-    if sum(character > "\x7f" for character in text) > _ACCIDENT_MAX or not any(map(_is_no_word, _RUN.findall(text))):
-        return False
-    chinese = decoded(data, "gb18030")
-    return chinese is not None and _others(chinese, _is_hanzi) == 1
-
-
-def _is_no_word(run: str) -> bool:
-    """Whether letters stand together that no language writes so: of two alphabets, before a fraction, or U+013F."""
-    names = [unicodedata.name(character, "") for character in run]
-    scripts = {_PHONETIC.get(found[1], found[1]) for found in map(_SCRIPT.match, names) if found}
-    is_rare = any("\u0180" <= c < "\u0370" or "\u0480" <= c < "\u0590" for c in run)
-    return "\u013f" in run or (is_rare and (len(scripts) > 1 or _BEFORE_FRACTION.search(run) is not None))
 
 
 def decoded(sample: bytes, encoding: str) -> str | None:

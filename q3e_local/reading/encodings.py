@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import clean
-from q3e_local.reading.east_asian import decoded, east_asian, is_daily, is_utf8_by_accident, share
+from q3e_local.reading.east_asian import decoded, east_asian, is_daily, share
 from q3e_local.reading.limits import Limits
 
 _SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
@@ -39,10 +39,7 @@ _SINGLE_BYTE = [
     "koi8_r", "iso8859_2", "iso8859_5", "iso8859_15", "mac_roman", "cp437", "cp850",
 ]  # fmt: skip
 # What browsers take for an encoding that pages name too narrowly (encoding.spec.whatwg.org).
-_WIDER = {
-    "gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949",
-    "iso8859-1": "cp1252", "ascii": "cp1252",
-}  # fmt: skip
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}
 # A sign between two letters; but Catalan has a dot there, and an accent is used for an apostrophe.
 _SIGN_IN_A_WORD = re.compile(r"[^\W\d_][\xa1-\xac\xae-\xb3\xb5\xb6\xb8-\xbb\xbf\xd7\xf7](?=[^\W\d_])")
 
@@ -55,13 +52,18 @@ class Decoded:
     encoding: str
 
 
-def decode(data: bytes, limits: Limits, declared: str | None = None) -> Decoded:
+def decode(data: bytes, limits: Limits, declared: str | None = None, encoding: str | None = None) -> Decoded:
     """The text of a file; `declared` is the encoding it says of itself, as HTML does. Wrong bytes show as U+FFFD.
 
+    Where somebody knows the `encoding`, only a byte order mark is believed before it, and wrong bytes are an error.
     Raises InputError for what is not text, and above the limit of characters.
     """
-    encoding = _encoding(data, declared)
-    text = data.decode(encoding, "replace").removeprefix("\ufeff")
+    errors = "replace" if encoding is None else "strict"
+    encoding = _encoding(data, declared) if encoding is None else marked_encoding(data) or encoding
+    try:
+        text = data.decode(encoding, errors).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not {shown(encoding)} at byte {error.start}") from None
     limits.check_characters(len(text))
     if share(text[:_SAMPLE], _is_control) > _CONTROL_MAX:
         raise InputError("is not text")
@@ -77,11 +79,9 @@ def guess(sample: bytes, is_whole: bool) -> str:
     marked = marked_encoding(sample)
     if marked is not None:
         return marked
-    if _is_strictly(sample, "utf-8", is_whole):
-        return "gb18030" if is_whole and is_utf8_by_accident(sample) else "utf-8"
-    if b"\0" in sample or _is_nearly_utf8(sample) or east_asian(sample) != "gb18030":
+    if is_strictly(sample, "utf-8", is_whole) or b"\0" in sample or _is_nearly_utf8(sample):
         return "utf-8"
-    if not _is_strictly(sample, "gb18030", is_whole):
+    if east_asian(sample) != "gb18030" or not is_strictly(sample, "gb18030", is_whole):
         return "utf-8"
     text = codecs.getincrementaldecoder("gb18030")("ignore").decode(sample)
     n_daily = sum(is_daily(character) for character in text if character > "\x7f")
@@ -93,9 +93,35 @@ def marked_encoding(data: bytes) -> str | None:
     return next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), None)
 
 
-def begins_as_utf8(sample: bytes) -> bool:
-    """Whether all bytes are UTF-8; a character may be cut at the end."""
-    return _is_strictly(sample, "utf-8", is_whole=False)
+def likely(data: bytes) -> str:
+    """The encoding in which `decode` reads a file; UTF-8 where its bytes are no text."""
+    try:
+        return _encoding(data, None)
+    except InputError:
+        return "utf-8"
+
+
+def shown(encoding: str) -> str:
+    """The name of an encoding for people: GB18030, UTF-16."""
+    return encoding.removesuffix("-le").removesuffix("-be").upper()
+
+
+def is_strictly(sample: bytes, encoding: str, is_whole: bool) -> bool:
+    """Whether all bytes are of the encoding; a character may be cut where the sample ends before its text."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample, is_whole)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_utf8(text: str) -> bool:
+    """False where bytes that are no text passed as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def may_be_utf16(sample: bytes) -> bool:
@@ -111,16 +137,7 @@ def wider(name: str) -> str:
         return f"{found}-le"
     if found == "utf-8-sig":
         return "utf-8"
-    return _WIDER[found] if found in _WIDER and found not in ("iso8859-1", "ascii") else found
-
-
-def _is_strictly(sample: bytes, encoding: str, is_whole: bool) -> bool:
-    """Whether all bytes are of the encoding; a character may be cut where the sample ends before its text."""
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(sample, is_whole)
-    except UnicodeDecodeError:
-        return False
-    return True
+    return _WIDER.get(found, found)
 
 
 def is_text(head: bytes) -> bool:
@@ -141,12 +158,9 @@ def _encoding(data: bytes, declared: str | None) -> str:
         return _utf16(head)
     if len(_CONTROLS.findall(head)) > _CONTROL_MAX * len(head):
         raise InputError("is not text")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        sample = _sample(data)
-    else:
-        return "gb18030" if is_utf8_by_accident(data) else "utf-8"
+    if is_strictly(data, "utf-8", is_whole=True):
+        return "utf-8"
+    sample = _sample(data)
     if _is_nearly_utf8(sample):
         return "utf-8"
     found = _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample)
@@ -194,15 +208,13 @@ def _is_utf8_rather_than_wrong(sample: bytes) -> bool:
 
 def _declared(sample: bytes, declared: str | None) -> str | None:
     """What the file says of itself, if it is an encoding of text and the bytes bear it out."""
-    if declared is None:
-        return None
     try:
-        b" ".decode(declared)  # raises for codecs that are none of text, as hex
-        name = codecs.lookup(declared).name
-        name = _WIDER.get(name, name)
-        return None if decoded(sample, name) is None else name
+        name = None if declared is None else wider(declared)
     except (LookupError, ValueError):
         return None
+    if name in ("iso8859-1", "ascii"):
+        name = "cp1252"
+    return None if name is None or decoded(sample, name) is None else name
 
 
 def _utf16(sample: bytes) -> str:
@@ -222,12 +234,8 @@ def _utf16_without_zeros(sample: bytes) -> str | None:
 
 def _readable(sample: bytes, encoding: str) -> float:
     text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
-    return share(text, lambda character: character in "\n\r\t" or _is_letter(character) or is_daily(character))
-
-
-def _is_letter(character: str) -> bool:
-    """Of Latin, Greek, Cyrillic, Hebrew and what lies between."""
-    return " " <= character < "\u0600"
+    # From the space on come Latin, Greek, Cyrillic, Hebrew and what lies between.
+    return share(text, lambda character: character in "\n\r\t" or " " <= character < "\u0600" or is_daily(character))
 
 
 def _is_control(character: str) -> bool:

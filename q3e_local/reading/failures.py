@@ -22,7 +22,7 @@ def parsing(what: str) -> Iterator[None]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a parser thinks of a file concerns nobody who can still read it
+            warnings.simplefilter("ignore")  # of flaws that the parser can read over
             yield
     except InputError:
         raise

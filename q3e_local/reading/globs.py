@@ -30,14 +30,14 @@ def pattern(glob: str, *, any_case: bool = False) -> re.Pattern[str]:
     is_anchored = not names[0] or re.fullmatch("[A-Za-z]:", names[0])
     below = "/.*" if names[-1] == _ANY_FOLDERS else "(?:/.*)?"
     found = []
-    for is_gap, some in groupby(names if is_anchored else [_ANY_FOLDERS, *names], lambda name: name == _ANY_FOLDERS):
+    for is_gap, run in groupby(names if is_anchored else [_ANY_FOLDERS, *names], lambda name: name == _ANY_FOLDERS):
         if not is_gap:
-            found.append("/".join(map(_name, some)))
+            found.append("/".join(map(_name, run)))
     flags = re.DOTALL | re.IGNORECASE if any_case else re.DOTALL
     if not found:
         return re.compile(".*", flags)
     gaps = [not is_anchored, *[True] * (len(found) - 1)]
-    body = "/".join(f"(?>(?:[^/]*/)*?{one})" if gap else one for gap, one in zip(gaps, found, strict=True))
+    body = "/".join(f"(?>(?:[^/]*/)*?{part})" if gap else part for gap, part in zip(gaps, found, strict=True))
     try:
         return re.compile(body + below, flags)
     except re.error:

@@ -37,7 +37,7 @@ _SUFFIXES = {
 }
 _KINDS = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
-# What is passed over as a matter of course, and what a summary calls it.
+# What nobody expects to be read, and what a summary calls it.
 _LEFT_OUT = {
     "archive": """
         .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .lz4 .iso .dmg .img .jar .war .whl .egg .deb .rpm .apk .msi .cab
@@ -55,7 +55,7 @@ _LEFT_OUT = {
 }
 _REASONS = {suffix: reason for reason, suffixes in _LEFT_OUT.items() for suffix in suffixes.split()}
 
-# Documents that we cannot read; whoever has them should know.
+# Documents without a reader: they are listed, because people expect that documents are read.
 _DOCUMENTS = """
     .docm .pptm .pages .numbers .key .mobi .azw .azw3 .djvu .caj .chm .mht .mhtml .msg .one .ps .xps .hwp .fb2
 """

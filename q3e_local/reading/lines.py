@@ -27,9 +27,9 @@ class Block:
     is_heading: bool = False
 
 
-def document_of(text: str, blocks: Iterable[Block], kind: str, encoding: str | None) -> Document:
+def document_of(text: str, blocks: Iterable[Block]) -> Document:
     """The document of a text and its blocks. Lines in no block are paragraphs under the heading above them."""
-    return Document(text, tuple(sections_of(text, blocks)), kind, has_lines=True, encoding=encoding)
+    return Document(text, tuple(sections_of(text, blocks)), has_lines=True)
 
 
 def sections_of(text: str, blocks: Iterable[Block]) -> Iterator[Section]:
@@ -40,10 +40,10 @@ def sections_of(text: str, blocks: Iterable[Block]) -> Iterator[Section]:
         first, end = max(block.first, done), min(block.end, len(starts) - 1)
         if first >= end:
             continue
-        yield from _paragraphs_of(text, starts, Block(done, first, headings))
+        yield from _paragraph_sections(text, starts, Block(done, first, headings))
         yield from _section(text, starts[first], starts[end], first, block)
         done, headings = end, block.headings
-    yield from _paragraphs_of(text, starts, Block(done, len(starts) - 1, headings))
+    yield from _paragraph_sections(text, starts, Block(done, len(starts) - 1, headings))
 
 
 def line_starts(text: str) -> list[int]:
@@ -76,7 +76,7 @@ def _shorter(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _paragraphs_of(text: str, starts: list[int], block: Block) -> Iterator[Section]:
+def _paragraph_sections(text: str, starts: list[int], block: Block) -> Iterator[Section]:
     offset, line, counted = starts[block.first], block.first, starts[block.first]
     for start, end in paragraphs(text[offset : starts[max(block.first, block.end)]]):
         line, counted = line + text.count("\n", counted, offset + start), offset + start

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
+from q3e_local.reading.encodings import is_utf8
 from q3e_local.reading.globs import pattern
 from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
 from q3e_local.reading.office import CONVERTED, program, without_program
@@ -46,10 +47,10 @@ def walk(
 ) -> Iterator[FoundFile | Skipped]:
     """Every file below folders once, sorted, those of a folder before those of its folders; links come last.
 
-    Links are followed within what is named, and told where they lead out of it. A file may be named too, and is then
-    taken though it is hidden or matches no glob. Of the globs one that matches is enough; case does not matter. What
-    is hidden, and folders in which programs keep their parts, are not there at all. `leave_out` are files of one's
-    own. Raises InputError at once for a name that does not exist, OptionError for a glob that is none.
+    `folders` may be files too: these are taken though they are hidden or match no glob. Links are followed within
+    what is named; a link that leads out of it is skipped. A file has to match one of the globs, in any case of its
+    letters. Hidden files, folders in which programs keep their parts, and `leave_out` are passed over in silence.
+    Raises InputError at once for a name that does not exist, OptionError for a glob that is none.
     """
     for path in folders:
         if not os.path.lexists(path):
@@ -147,7 +148,7 @@ class _Walk:
         suffix = without_reader(path.name)
         if not stat.S_ISREG(status.st_mode):
             yield Skipped(path, "no regular file", is_expected=not is_named)
-        elif not _is_utf8(path):
+        elif not is_utf8(str(path)):
             yield Skipped(path, "its name is not UTF-8; rename it")
         elif what is not None:
             yield Skipped(path, what, is_expected=not is_named)
@@ -198,14 +199,6 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
     status = entry.stat()
     # On Windows a listing does not say which file it is.
     return status if status.st_ino else os.stat(entry.path)  # noqa: PTH116
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reason(error: OSError) -> str:

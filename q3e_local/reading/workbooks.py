@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
 from q3e_local.reading.failures import parsing
+from q3e_local.reading.zipped import COMPOUND_FILE
 
 WHAT = "an Excel workbook"
 _BLOCK = 256  # rows read at a time
-_COMPOUND_FILE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # Excel until 2003, and an encrypted workbook
 
 
 class CellError(str):
@@ -34,7 +34,7 @@ def open_workbook(file: BinaryIO) -> Iterator[Any]:
     extras.need("xlsx")
     import openpyxl
 
-    is_compound = file.read(len(_COMPOUND_FILE)) == _COMPOUND_FILE
+    is_compound = file.read(len(COMPOUND_FILE)) == COMPOUND_FILE
     file.seek(0)
     if is_compound:
         raise InputError("is encrypted, or from Excel 2003 or before; save it as .xlsx without a password")

@@ -13,9 +13,8 @@ from q3e_local.reading.limits import Limits
 
 _N_PARTS_MAX = 20_000
 _PIECE = 65_536
-_COMPOUND_FILE = (
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Office wrote before 2007, and writes around encrypted files
-)
+# What Office wrote before 2007, and writes around encrypted files.
+COMPOUND_FILE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _BEFORE_MARKUP = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"  # marks of an encoding, zeros of UTF-16, white space
 
 
@@ -25,7 +24,7 @@ def open_checked(data: bytes, limits: Limits) -> ZipFile:
     subtle: a part's size in the directory may be a lie, and ZipFile.read believes it only afterwards. So the parts
     are read here piece by piece, up to what the directory says; then the checksum shows whether that was all.
     """
-    if data.startswith(_COMPOUND_FILE):
+    if data.startswith(COMPOUND_FILE):
         raise InputError("is encrypted, or from Office 2003 or before; save it anew without a password")
     archive = ZipFile(io.BytesIO(data))
     parts = archive.infolist()

@@ -14,8 +14,10 @@ import numpy as np
 
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.files import landing, rows_file
+from q3e_local.reading.records.parquet import load_pyarrow
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Entry, IndexSpace, Window
+from q3e_local.vectors import npy_header
 
 SUFFIXES = (".jsonl", ".npy", ".parquet")
 _OF_CHUNK = ("text", "headings", "page", "line", "last_line", "start", "end")
@@ -71,29 +73,19 @@ def _jsonl(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO) -> No
 
 
 def _npy(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO, rows: BinaryIO) -> None:
-    """subtle: the header is written twice. NumPy pads it, so that the final number of rows takes no more room."""
-    n_rows = 0
-    _npy_header(stream, 0, space.dim)
+    n_rows, dtype = 0, np.dtype("<f4")
+    stream.write(npy_header(dtype, 0, space.dim))
     for window in windows:
-        stream.write(window.vectors.astype("<f4", copy=False).tobytes())
+        stream.write(window.vectors.astype(dtype, copy=False).tobytes())
         for entry in window.entries:
             rows.write(_line({"row": n_rows, **_fields(entry)}))
             n_rows += 1
     stream.seek(0)
-    _npy_header(stream, n_rows, space.dim)
-
-
-def _npy_header(stream: BinaryIO, n_rows: int, dim: int) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, dim)}
-    np.lib.format.write_array_header_1_0(stream, header)
+    stream.write(npy_header(dtype, n_rows, space.dim))  # now that the number is known
 
 
 def _parquet(windows: Iterator[Window], space: IndexSpace, stream: BinaryIO) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
+    pyarrow = load_pyarrow("Parquet")
     string, int64 = pyarrow.string(), pyarrow.int64()
     kinds = {"id": string, "file": string, "text": string, "headings": pyarrow.list_(string)}
     texts = pyarrow.schema([(name, kinds.get(name, int64)) for name in ("id", "file", *_OF_CHUNK)])

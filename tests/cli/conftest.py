@@ -1,11 +1,11 @@
-"""What the tests of the commands about indexes share: four notes, and an index of them."""
+"""What tests of commands share: four notes and an index of them, and the demo model, loaded once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from command import run, write
+from command import demo, run, write
 from notes import NOTES
 
 
@@ -40,3 +40,15 @@ def indexed(notes: None, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def own(notes: None) -> None:
     """An index of the notes that a test may change."""
     assert run("index", "notes", "-m", "demo", "-q").exit_code == 0
+
+
+@pytest.fixture
+def demo_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the test runs in. Every command finds the model loaded, and uses no cache."""
+    embedder = demo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("Q3E_MODEL", "demo")
+    monkeypatch.setenv("Q3E_CACHE", "off")
+    monkeypatch.setattr(embedder, "close", lambda: None)
+    monkeypatch.setattr("q3e_local.load", lambda model, **options: embedder)
+    return tmp_path

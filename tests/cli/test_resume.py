@@ -99,18 +99,13 @@ def _put(path: Path, raw: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_an_empty_file_is_begun(name, tmp_path):
-    files = lines_in_one_go(tmp_path, name)
-    write(tmp_path, {name: b""})
-    assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--resume").exit_code == 0
-    assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files
-
-
+@pytest.mark.parametrize("there", [{}, {"out.jsonl": b"", "out.npy": b""}], ids=["no file", "an empty file"])
 @pytest.mark.parametrize(("name", "dtype"), FORMATS)
-def test_no_file_is_a_new_one(name, dtype, tmp_path):
+def test_a_file_without_records_is_begun(name, dtype, there, tmp_path):
     files = lines_in_one_go(tmp_path, name, "--dtype", dtype)
-    assert lines_in_one_go(tmp_path, name, "--dtype", dtype, "--resume") == files
+    write(tmp_path, {path: raw for path, raw in there.items() if path == name})
+    assert embed("--lines", "a.txt", "-d", 32, "-o", name, "--dtype", dtype, "--resume").exit_code == 0
+    assert {path: raw for path, raw in listing(tmp_path).items() if path != "a.txt"} == files
 
 
 @pytest.mark.parametrize(("name", "dtype"), FORMATS)
@@ -146,6 +141,15 @@ OTHERS = {
 }
 
 
+def assert_refused(folder: Path, arguments: str, *said: str) -> None:
+    """With --resume the command fails in one sentence, and leaves all files as they are."""
+    before = listing(folder)
+    result = embed(*arguments.split(), "--resume")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1), result.stderr
+    assert [part for part in said if part not in result.stderr] == []
+    assert listing(folder) == before
+
+
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 @pytest.mark.parametrize("is_partial", [False, True])
 @pytest.mark.parametrize(("first", "second", "said"), OTHERS.values(), ids=OTHERS)
@@ -154,45 +158,34 @@ def test_another_output_is_refused_and_left_alone(first, second, said, is_partia
     if is_partial:
         for path in tmp_path.glob("out.*"):
             _put(path, path.read_bytes()[:-10])
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-o", name, *second, "--resume")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot continue out.")
-    assert [part for part in said if part not in result.stderr] == []
-    assert len(result.stderr.splitlines()) == 1
-    assert listing(tmp_path) == before
+    assert_refused(tmp_path, f"--lines a.txt -o {name} {' '.join(second)}", "Error: cannot continue out.", *said)
+
+
+# What the inputs are afterwards: (files, arguments, what is said of them).
+CHANGED = {
+    "other inputs": (
+        {"b.txt": "\n".join(LINES)}, "--lines b.txt",
+        "Error: the inputs are not those of the output: text 0 is b.txt:1, it was a.txt:1; write to a new file\n",
+    ),
+    "a text that was edited": (
+        {"a.txt": "\n".join([LINES[0], "edited", *LINES[2:]])}, "--lines a.txt",
+        "Error: a.txt:2 is not the text it was when the output was begun (edited, or another field or column)",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_other_inputs_are_refused(name, tmp_path):
-    write(tmp_path, {"b.txt": "\n".join(LINES)})
+@pytest.mark.parametrize(("files", "arguments", "said"), CHANGED.values(), ids=CHANGED)
+def test_inputs_that_are_not_those_of_the_output_are_refused(files, arguments, said, name, tmp_path):
     assert embed("--lines", "a.txt", "-o", name).exit_code == 0
-    before = listing(tmp_path)
-    result = embed("--lines", "b.txt", "-o", name, "--resume")
-    assert result.exit_code == 1
-    assert result.stderr == (
-        "Error: the inputs are not those of the output: text 0 is b.txt:1, it was a.txt:1; write to a new file\n"
-    )
-    assert listing(tmp_path) == before
-
-
-@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_a_text_that_was_edited_is_refused(name, tmp_path):
-    assert embed("--lines", "a.txt", "-o", name).exit_code == 0
-    write(tmp_path, {"a.txt": "\n".join([LINES[0], "edited", *LINES[2:]])})
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-o", name, "--resume")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: a.txt:2 is not the text it was when the output was begun")
-    assert listing(tmp_path) == before
+    write(tmp_path, files)
+    assert_refused(tmp_path, f"{arguments} -o {name}", said)
 
 
 def test_another_column_is_refused(tmp_path):
     write(tmp_path, {"t.csv": "id,body,subject\n1,one,eins\n2,two,zwei\n"})
     assert embed("--csv", "body", "--id", "id", "t.csv", "-o", "t.jsonl").exit_code == 0
-    result = embed("--csv", "subject", "--id", "id", "t.csv", "-o", "t.jsonl", "--resume")
-    assert result.exit_code == 1
-    assert "another field or column" in result.stderr
+    assert_refused(tmp_path, "--csv subject --id id t.csv -o t.jsonl", "another field or column")
 
 
 FOREIGN = {
@@ -210,22 +203,18 @@ FOREIGN = {
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_a_file_of_something_else_is_refused_and_left_alone(content, tmp_path):
     write(tmp_path, {"out.jsonl": content})
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-o", "out.jsonl", "--resume")
-    assert result.exit_code == 1
-    assert result.stderr == "Error: cannot continue out.jsonl: line 1 is not a record of q3e-local embed\n"
-    assert listing(tmp_path) == before
+    said = "Error: cannot continue out.jsonl: line 1 is not a record of q3e-local embed\n"
+    assert_refused(tmp_path, "--lines a.txt -o out.jsonl", said)
 
 
 def test_something_else_after_our_records_is_refused_and_left_alone(tmp_path):
     assert embed("--lines", "a.txt", "-o", "out.jsonl").exit_code == 0
     with Path("out.jsonl").open("a") as file:
         file.write("a note of mine")
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-o", "out.jsonl", "--resume")
-    assert result.exit_code == 1
-    assert "line 7 is not a record" in result.stderr
-    assert listing(tmp_path) == before
+    assert_refused(tmp_path, "--lines a.txt -o out.jsonl", "line 7 is not a record")
+
+
+NO_ARRAY = "cannot continue out.npy: it is no array of shape (n, 32) and type float32"
 
 
 @pytest.mark.parametrize("shape", [(6, 64), (6,), (6, 2, 16)])
@@ -233,41 +222,28 @@ def test_something_else_after_our_records_is_refused_and_left_alone(tmp_path):
 def test_an_array_of_something_else_is_refused_and_left_alone(shape, dtype, tmp_path):
     write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
     np.save("out.npy", np.zeros(shape, dtype))
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
-    assert result.exit_code == 1
-    assert "cannot continue out.npy: it is no array of shape (n, 32) and type float32" in result.stderr
-    assert listing(tmp_path) == before
+    assert_refused(tmp_path, "--lines a.txt -d 32 -o out.npy", NO_ARRAY)
 
 
 @pytest.mark.parametrize("rows", ["", '{"ind'])
 def test_an_array_of_something_else_is_left_alone_though_its_rows_say_nothing(rows, tmp_path):
     np.save("out.npy", np.zeros((6, 64)))
     write(tmp_path, {"out.npy.rows.jsonl": rows})
-    before = listing(tmp_path)
-    assert embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume").exit_code == 1
-    assert listing(tmp_path) == before
+    assert_refused(tmp_path, "--lines a.txt -d 32 -o out.npy", NO_ARRAY)
 
 
 @pytest.mark.parametrize("n_bytes", [3, 9, 100, 127])
 def test_an_array_cut_within_its_header_is_refused(n_bytes, tmp_path):
     write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
     _put(tmp_path / "out.npy", (tmp_path / "out.npy").read_bytes()[:n_bytes])
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
-    assert result.exit_code == 1
-    assert "cannot continue out.npy: it is no array of shape (n, 32)" in result.stderr
-    assert listing(tmp_path) == before
+    assert_refused(tmp_path, "--lines a.txt -d 32 -o out.npy", NO_ARRAY)
 
 
 def test_an_array_without_its_rows_is_refused(tmp_path):
     write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
     (tmp_path / "out.npy.rows.jsonl").unlink()
-    before = listing(tmp_path)
-    result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume")
-    assert result.exit_code == 1
-    assert "out.npy.rows.jsonl beside it is gone; replace both with --force" in result.stderr
-    assert listing(tmp_path) == before
+    said = "out.npy.rows.jsonl beside it is gone; replace both with --force"
+    assert_refused(tmp_path, "--lines a.txt -d 32 -o out.npy", said)
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])

@@ -5,10 +5,7 @@ Expected scores come from the library's vectors and NumPy.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 from command import PROGRAM, demo, expected, listing, run, write
 from fake_service import served
-from job_texts import LINES, objects, scores
+from job_texts import LINES, objects, scores, table
 
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
@@ -29,17 +26,8 @@ FILE = "\n".join([*LINES[:5], "", LINES[5]]) + "\n"  # a blank line, so that lin
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("Q3E_MODEL", "demo")
-    monkeypatch.setenv("Q3E_CACHE", "off")
-    monkeypatch.setenv("COLUMNS", "100")
-    write(tmp_path, {"lines.txt": FILE})
-    return tmp_path
-
-
-def table(text):
-    return list(csv.DictReader(io.StringIO(text)))
+def _lines(folder):
+    write(folder, {"lines.txt": FILE})
 
 
 def test_two_texts_are_one_number():
@@ -93,14 +81,8 @@ def test_chapters_say_their_lines_and_end_with_their_file(folder):
     found = objects("cluster", "--chapters", "--lines", "lines.txt", "-k", "3")
     assert [(one["first_line"], one["last_line"]) for one in found] == [(1, 2), (3, 4), (5, 7)]
     found = objects("cluster", "--chapters", "--lines", "lines.txt", "other.txt")
-    assert [(one["source"], one["first_line"], one["last_line"]) for one in found] == [
-        ("lines.txt", 1, 7),
-        ("other.txt", 1, 4),
-    ]
-    assert (
-        "-k is for one transcript"
-        in run("cluster", "--chapters", "--lines", *["lines.txt", "other.txt"], "-k", "2").stderr
-    )
+    lines = [(one["source"], one["first_line"], one["last_line"]) for one in found]
+    assert lines == [("lines.txt", 1, 7), ("other.txt", 1, 4)]
 
 
 def test_each_line_is_matched_or_not(folder):
@@ -195,21 +177,16 @@ def test_a_running_server_may_compute(folder):
         assert (found["dim"], "tokens" in found) == (256, False)
 
 
-def test_what_cannot_be_read_is_skipped_where_that_was_asked_for(folder):
+@pytest.mark.parametrize("arguments", ["similar --file bad.txt --json", "inspect --lines bad.txt"])
+def test_what_cannot_be_read_is_skipped_where_that_was_asked_for(arguments, folder):
     write(folder, {"bad.txt": b"the cat\nprices \xff\nthe dog\n"})
-    refused = run("similar", "--file", "bad.txt")
+    refused = run(*arguments.split())
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert "bad.txt:2 is not UTF-8" in refused.stderr
-    result = run("similar", "--file", "bad.txt", "--skip-errors", "--json")
+    result = run(*arguments.split(), "--skip-errors")
     assert result.exit_code == 3
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["bad.txt:1", "bad.txt:3"]
     assert "1 skipped:\n  bad.txt:2 is not UTF-8" in result.stderr
-
-
-def test_a_text_cut_to_the_limit_is_told():
-    assert (
-        "1 text was cut to the limit" in run("similar", "one two three four five", "one", "--max-tokens", "4").stderr
-    )
 
 
 def test_an_output_lands_whole_and_is_not_replaced_unasked(folder):
@@ -217,10 +194,8 @@ def test_an_output_lands_whole_and_is_not_replaced_unasked(folder):
     arguments = ("duplicates", "--lines", "lines.txt", "--threshold", "0.9", "-o", "groups.csv")
     assert run(*arguments).exit_code == 0
     found = table((folder / "groups.csv").read_text(encoding="utf-8"))
-    assert [(row["group"], row["kept"], row["id"]) for row in found][:2] == [
-        ("1", "*", "lines.txt:1"),
-        ("1", "", "lines.txt:2"),
-    ]
+    rows = [(row["group"], row["kept"], row["id"]) for row in found]
+    assert rows[:2] == [("1", "*", "lines.txt:1"), ("1", "", "lines.txt:2")]
     refused = run(*arguments)
     assert (refused.exit_code, "groups.csv exists" in refused.stderr) == (1, True)
     assert run(*arguments, "--force").exit_code == 0
@@ -261,26 +236,32 @@ REFUSED = [
     (("plot", "--lines", "lines.txt", "-o", "map.pdf"), 2, ["end it in .png or .html"]),
     (("plot", "--lines", "lines.txt", "-o", "map.png", "-k", "2"), 2, ["-k is for --colour cluster"]),
     (("plot", "--text", "one", "-o", "map.html"), 1, ["there is 1 text", "at least 2"]),
+    (("plot", "--lines", "few.txt", "--method", "tsne", "-o", "x.html"), 2, ["tsne needs at least 4 texts, got 3"]),
+    (
+        ("cluster", "--chapters", "--lines", "few.txt", "lines.txt", "-k", "2"),
+        2,
+        ["transcript, there are 2 files"],
+    ),
 ]
+# What only the model, or its vectors, can show.
+NEED_MODEL = ["--dimensions must be between 32", "number of different texts", "has vectors of dim 256, good.npy of 4"]
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), REFUSED, ids=[" ".join(one[0]) for one in REFUSED])
-def test_what_cannot_be_done_is_refused_in_a_sentence(arguments, code, said, folder):
+def test_what_cannot_be_done_is_refused_in_a_sentence_before_a_model_is_loaded(
+    arguments, code, said, folder, monkeypatch
+):
+    if not any(part in sentence for part in NEED_MODEL for sentence in said):
+        monkeypatch.setattr("q3e_local.load", None)
     good = np.eye(3, 4, dtype=np.float32)
     arrays = {"good": good, "nan": good * [[1], [np.nan], [1]], "zero": good * [[1], [1], [0]], "flat": good[0]}
     arrays |= {"none": good[:0], "bits": good.astype(np.uint8), "other": np.eye(6, 32, dtype=np.float32)}
     for name, array in arrays.items():
         np.save(f"{name}.npy", array)
     facts = [{"index": n, "id": "x", "text_sha256": "0", "space": "q3e1-0-32-plain"} for n in range(6)]
-    write(
-        folder,
-        {
-            "empty.txt": "\n \n",
-            "text.npy": "no array",
-            "lines.q3e": "no index",
-            "other.npy.rows.jsonl": "".join(json.dumps(one) + "\n" for one in facts),
-        },
-    )
+    rows = "".join(json.dumps(one) + "\n" for one in facts)
+    write(folder, {"empty.txt": "\n \n", "text.npy": "no array", "lines.q3e": "no index", "few.txt": "a\nb\nc\n"})
+    write(folder, {"other.npy.rows.jsonl": rows})
     before = listing(folder)
     result = run(*arguments)
     assert result.exit_code == code, result.output
@@ -307,23 +288,16 @@ def test_a_missing_extra_is_named_before_texts_are_embedded(arguments, module, f
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_a_job_with_one_word_and_nothing_left(folder):
-    job = subprocess.Popen(
-        [*PROGRAM, "filter-pairs", "-", "a", "b", "-o", "kept.csv"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "Q3E_MODEL": "demo"},
-    )
-    job.stdin.write(b"a,b\none,two\n")
-    job.stdin.flush()
-    end = time.monotonic() + 60
-    while not list(folder.glob(".kept.csv.*")):  # until it is at work: before, there is nothing to leave behind
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
-    job.stdin.close()
-    assert job.wait(20) == 130
-    assert job.stderr.read().strip() == b"Interrupted."
+    command = [*PROGRAM, "filter-pairs", "-", "a", "b", "-o", "kept.csv"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        job.stdin.write(b"a,b\none,two\n")
+        job.stdin.flush()
+        end = time.monotonic() + 60
+        while not list(folder.glob(".kept.csv.*")):  # until it is at work: before, there is nothing to leave behind
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+        job.stdin.close()
+        assert job.wait(20) == 130
+        assert job.stderr.read().strip() == b"Interrupted."
     assert not list(folder.glob("*kept.csv*"))
-    job.stdout.close()
-    job.stderr.close()

@@ -26,14 +26,6 @@ from q3e_local.vectors import finish
 HOSTILE = '</script><b>x</b><img src=x onerror=alert(1)> \u2028 & "预算" $x$'
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("Q3E_MODEL", "demo")
-    monkeypatch.setenv("Q3E_CACHE", "off")
-    return tmp_path
-
-
 class Page(HTMLParser):
     """The elements of a page, and what stands in each script."""
 

@@ -17,7 +17,7 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, StreamObject
 
 from q3e_local.errors import InputError
-from q3e_local.reading import read
+from q3e_local.reading import Limits, read, read_bytes
 from q3e_local.reading.failures import parsing
 
 
@@ -36,13 +36,12 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", made_files.FILES)
-def test_a_damaged_file_is_read_or_refused(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    data, path, chance = made_files.FILES[name](), tmp_path / name, random.Random(name)
+def test_a_damaged_file_is_read_or_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data, chance = made_files.FILES[name](), random.Random(name)
     reasons = []
     for _ in range(60):
-        path.write_bytes(damaged(data, chance))
         try:
-            document = read(path)
+            document = read_bytes(name, damaged(data, chance))
         except InputError as error:
             reasons.append(str(error))
         else:
@@ -52,16 +51,15 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, name: str, capfd: pyt
 
 
 @pytest.mark.parametrize("part", ["word/document.xml", "word/styles.xml", "[Content_Types].xml"])
-def test_damage_inside_the_parts_of_a_zip_is_found_too(tmp_path: Path, part: str) -> None:
+def test_damage_inside_the_parts_of_a_zip_is_found_too(part: str) -> None:
     """The checksums are right here, the XML is not."""
     parts = word_parts()
-    path, chance, whole = tmp_path / "a.docx", random.Random(part), bytes(parts[part])
+    chance, whole = random.Random(part), bytes(parts[part])
     n_refused = 0
     for _ in range(25):
         parts[part] = damaged(whole, chance)
-        path.write_bytes(made_files.zipped(parts))
         try:
-            read(path)
+            read_bytes("a.docx", made_files.zipped(parts))
         except InputError:
             n_refused += 1
     assert n_refused
@@ -168,21 +166,36 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_the_reason_is_given(tmp_path: Path, case: str) -> None:
+def test_the_reason_is_given(case: str) -> None:
     name, make, reason = REFUSED[case]
-    path = tmp_path / name
-    path.write_bytes(make())
     with pytest.raises(InputError) as caught:
-        read(path)
+        read_bytes(name, make())
     assert str(caught.value).startswith(reason)
 
 
-def test_a_pdf_that_draws_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Limit, and a file of each sort just above it: (limits, name, content, reason).
+ABOVE = [
+    (Limits(size_bytes=9), "a.txt", b"0123456789", "is too large: 1e-05 MB, the limit is 9e-06 MB; split it"),
+    (Limits(n_characters=3), "a.md", "四个字符".encode(), "has more than 3 characters of text, which is the limit"),
+    (Limits(n_characters=3), "a.docx", made_files.FILES["minutes.docx"](), "has more than 3 characters"),
+    (Limits(n_pages=1), "a.pdf", made_files.pdf(["one", "two"]), "has 2 pages, the limit is 1; split it"),
+    (Limits(n_pages=1), "a.pptx", made_files.slides(), "has 2 pages, the limit is 1; split it"),
+    (Limits(unpacked_bytes=9), "a.epub", made_files.book([("A", "<p>b</p>")]), "unpacks to more than the limit of"),
+    (Limits(part_bytes=9), "a.docx", made_files.FILES["minutes.docx"](), "larger than the limit of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("limits", "name", "content", "reason"), ABOVE)
+def test_a_file_above_a_limit_says_which(limits: Limits, name: str, content: bytes, reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_bytes(name, content, limits)
+    assert reason in str(caught.value)
+
+
+def test_a_pdf_that_draws_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("q3e_local.reading.formats.pdf._OPERATIONS_OF_PAGE", 100)
-    path = tmp_path / "a.pdf"
-    path.write_bytes(made_files.pdf(["short", "\n".join(["line"] * 40)]))
     with pytest.raises(InputError, match=r"^draws more than 100 strokes and letters up to page 2; split it$"):
-        read(path)
+        read_bytes("a.pdf", made_files.pdf(["short", "\n".join(["line"] * 40)]))
 
 
 def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
@@ -194,8 +207,7 @@ def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
         "a.html": f"{kind}<p>&s; text</p>".encode(),
     }
     for name, data in pages.items():
-        (tmp_path / name).write_bytes(data)
-        text = read(tmp_path / name).text
+        text = read_bytes(name, data).text
         assert text
         assert "the secret" not in text
 
@@ -216,6 +228,9 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
         read(tmp_path / "none.txt")
     with pytest.raises(InputError, match=r"^is no regular file"):
         read(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"ab")
+    with pytest.raises(InputError, match=r"^is too large"):
+        read(tmp_path / "a.txt", Limits(size_bytes=1))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on this system")
@@ -235,20 +250,15 @@ def test_parsers_that_complain_leave_stderr_clean(tmp_path: Path) -> None:
     assert (answer.stdout, answer.stderr) == ("still here\n", "")
 
 
-def test_headings_hold_no_half_characters(tmp_path: Path) -> None:
+def test_headings_hold_no_half_characters() -> None:
     """A lone surrogate, which JSON can spell, ended whole runs when a chunk of it was embedded."""
-    path = tmp_path / "a.ipynb"
-    path.write_text('{"cells": [{"cell_type": "markdown", "source": "# A\\ud800\\n\\ntext"}]}', encoding="utf-8")
-    assert read(path).sections[-1].headings == ("A\ufffd",)
+    data = rb'{"cells": [{"cell_type": "markdown", "source": "# A\ud800\n\ntext"}]}'
+    assert read_bytes("a.ipynb", data).sections[-1].headings == ("A\ufffd",)
 
 
-def test_pages_of_a_pdf_that_are_pictures_are_told(tmp_path: Path) -> None:
-    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(made_files.pdf(["The cover"]))))
-    writer.append(io.BytesIO(made_files.scanned_pdf(20)))
-    writer.add_blank_page()
-    path = tmp_path / "a.pdf"
-    writer.write(path)
-    document = read(path)
+def test_pages_of_a_pdf_that_are_pictures_are_told() -> None:
+    parts = made_files.pdf(["The cover"]), made_files.scanned_pdf(20), made_files.pdf([""])
+    document = read_bytes("a.pdf", made_files.joined(*parts))
     assert document.text == "The cover"
     assert document.problems == (
         "20 of its 22 pages are pictures without text, the first is page 2; run OCR over it first, as "
@@ -271,16 +281,13 @@ def test_a_broken_page_of_a_pdf_costs_that_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nav", ["<html><body><a href='c%200.xhtml'>A&nbsp;&nbsp;B</a></body></html>", "", "<<<&"])
-def test_a_flawed_table_of_contents_does_not_cost_the_book(tmp_path: Path, nav: str) -> None:
-    path = tmp_path / "a.epub"
-    path.write_bytes(made_files.book([("A", "<p>the text</p>")], {"OEBPS/nav.xhtml": nav}))
-    assert "the text" in read(path).text
+def test_a_flawed_table_of_contents_does_not_cost_the_book(nav: str) -> None:
+    book = made_files.book([("A", "<p>the text</p>")], {"OEBPS/nav.xhtml": nav})
+    assert "the text" in read_bytes("a.epub", book).text
 
 
-def test_lines_beyond_what_libxml2_counts_are_not_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.html"
-    path.write_text("".join(f"<p>{number}</p>\n" for number in range(1, 70_001)), encoding="utf-8")
-    document = read(path)
+def test_lines_beyond_what_libxml2_counts_are_not_told() -> None:
+    document = read_bytes("a.html", b"".join(b"<p>%d</p>\n" % number for number in range(1, 70_001)))
     lines = {document.text[one.start : one.end]: one.line for one in document.sections}
     assert (lines["65534"], lines["65535"], lines["70000"]) == (65_534, None, None)
 
@@ -289,9 +296,7 @@ def test_lines_beyond_what_libxml2_counts_are_not_told(tmp_path: Path) -> None:
     ("table", "values"),
     [('x\t"He said\ny\t2\n', ['b: "He said', "b: 2"]), ('x\t"two\nlines"\ny\t2\n', ["b: two\nlines", "b: 2"])],
 )
-def test_a_quote_between_tabs_may_be_a_character(tmp_path: Path, table: str, values: list[str]) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text(f"a\tb\n{table}", encoding="utf-8")
-    document = read(path)
+def test_a_quote_between_tabs_may_be_a_character(table: str, values: list[str]) -> None:
+    document = read_bytes("a.tsv", f"a\tb\n{table}".encode())
     rows = [document.text[one.start : one.end] for one in document.sections[1:]]
     assert [row.partition("; ")[2] for row in rows] == values

@@ -15,18 +15,15 @@ from docx.opc.packuri import PackURI
 from docx.opc.part import Part
 from docx.oxml import parse_xml
 
-from q3e_local.errors import InputError
-from q3e_local.reading import Document, Limits, kinds, read
+from q3e_local.reading import Document, kinds, read_bytes
 from q3e_local.reading.office import CONVERTED
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
-def of(tmp_path: Path, name: str, data: bytes | str, limits: Limits | None = None) -> Document:
-    path = tmp_path / name
-    path.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-    return read(path, limits or Limits())
+def of(name: str, data: bytes | str) -> Document:
+    return read_bytes(name, data.encode("utf-8") if isinstance(data, str) else data)
 
 
 def sections(document: Document) -> list[tuple]:
@@ -126,8 +123,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", made_files.FILES)
-def test_every_kind_is_read_with_its_structure(tmp_path: Path, name: str) -> None:
-    document = of(tmp_path, name, made_files.FILES[name]())
+def test_every_kind_is_read_with_its_structure(name: str) -> None:
+    document = of(name, made_files.FILES[name]())
     assert sections(document) == EXPECTED[name]
     assert document.kind == kinds()[Path(name).suffix]
     assert document.has_lines == (document.kind in ("text", "markdown", "rst", "code"))
@@ -216,39 +213,42 @@ SMALL = {
 
 
 @pytest.mark.parametrize("case", SMALL)
-def test_small_files(tmp_path: Path, case: str) -> None:
+def test_small_files(case: str) -> None:
     name, content, expected = SMALL[case]
-    document = of(tmp_path, name, content)
+    document = of(name, content)
     assert expected is None or sections(document) == expected
     assert expected is not None or "".join(document.text.split()) == "".join(str(content).split())
 
 
-def test_restructured_text_does_nothing_that_the_file_asks_for(tmp_path: Path) -> None:
+def test_restructured_text_does_nothing_that_the_file_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.txt").write_text("the secret", encoding="utf-8")
     lines = [".. include:: secret.txt", ".. raw:: html\n   :file: secret.txt", ".. csv-table::\n   :file: secret.txt"]
-    document = of(tmp_path, "a.rst", "A\n=\n\n" + "\n\n".join(lines))
+    document = of("a.rst", "A\n=\n\n" + "\n\n".join(lines))
     assert "the secret" not in document.text
     assert document.sections[0].headings == ("A",)
 
 
-def test_long_lists_and_paragraphs_are_cut_where_they_have_joints(tmp_path: Path) -> None:
+def test_long_lists_and_paragraphs_are_cut_where_they_have_joints() -> None:
     items = [f"- item {number} " + "word " * 20 for number in range(40)]
-    document = of(tmp_path, "a.md", "\n".join(items))
+    document = of("a.md", "\n".join(items))
     assert [text for _, _, text in sections(document)] == [item.strip() for item in items]
     lines = [f"第{number}条，内容如下。" * 10 for number in range(40)]
-    document = of(tmp_path, "a.txt", "\n".join(lines))
+    document = of("a.txt", "\n".join(lines))
     assert [text for _, _, text in sections(document)] == lines
 
 
-def test_a_long_function_is_cut_at_its_own_indentation(tmp_path: Path) -> None:
+def test_a_long_function_is_cut_at_its_own_indentation() -> None:
     steps = [f"    if case == {number}:\n        return '{'x' * 80}'\n" for number in range(40)]
-    document = of(tmp_path, "a.py", "def choose(case):\n" + "\n".join(steps))
+    document = of("a.py", "def choose(case):\n" + "\n".join(steps))
     assert len(document.sections) == 41
     assert {one.headings for one in document.sections[1:]} == {("def choose(case)",)}
     assert [one.line for one in document.sections[:4]] == [1, 2, 5, 8]
 
 
-def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path: Path) -> None:
+def test_word_keeps_insertions_links_and_controls_and_leaves_deletions() -> None:
     def fill(document: docx.document.Document) -> None:
         paragraph = document.add_paragraph("The rent is ")
         paragraph._p.append(parse_xml(f"<w:del {W}><w:r><w:delText>800</w:delText></w:r></w:del>"))
@@ -265,7 +265,7 @@ def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path:
         heading.style = document.styles.add_style("标题 1 自定义", 1)
         document.add_paragraph("期限三年。")
 
-    document = of(tmp_path, "a.docx", made_files.word(fill))
+    document = of("a.docx", made_files.word(fill))
     assert sections(document) == [
         (None, (), "The rent is 900 euros"), (None, (), "in a control"), (None, (), "merged"),
         (None, (), "a | inner\nd"),
@@ -273,7 +273,7 @@ def test_word_keeps_insertions_links_and_controls_and_leaves_deletions(tmp_path:
     ]  # fmt: skip
 
 
-def test_word_reads_text_boxes_once_and_footnotes_at_the_end(tmp_path: Path) -> None:
+def test_word_reads_text_boxes_once_and_footnotes_at_the_end() -> None:
     inside = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
     box = (
         f'<w:r {W} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"><mc:AlternateContent>'
@@ -290,12 +290,12 @@ def test_word_reads_text_boxes_once_and_footnotes_at_the_end(tmp_path: Path) -> 
         part = Part(PackURI("/word/footnotes.xml"), content_type, notes.encode(), document.part.package)
         document.part.relate_to(part, f"{OFFICE}/footnotes")
 
-    assert sections(of(tmp_path, "a.docx", made_files.word(fill))) == [
+    assert sections(of("a.docx", made_files.word(fill))) == [
         (None, (), "beside it\nboxed"), (None, (), "See page 9."),
     ]  # fmt: skip
 
 
-def test_a_book_of_epub_2_has_its_titles_from_the_ncx(tmp_path: Path) -> None:
+def test_a_book_of_epub_2_has_its_titles_from_the_ncx() -> None:
     package = (
         '<package xmlns="http://www.idpf.org/2007/opf" version="2.0"><manifest>'
         '<item id="ncx" href="toc.ncx" media-type="application/x-dtbncx+xml"/>'
@@ -308,64 +308,43 @@ def test_a_book_of_epub_2_has_its_titles_from_the_ncx(tmp_path: Path) -> None:
     )
     chapter = '<?xml version="1.0" encoding="gbk"?><html><body><p>下雨了。</p></body></html>'.encode("gbk")
     parts = {"META-INF/container.xml": made_files.CONTAINER, "OEBPS/book.opf": package, "OEBPS/toc.ncx": ncx}
-    document = of(tmp_path, "a.epub", made_files.zipped(parts | {"OEBPS/text/a.html": chapter}))
+    document = of("a.epub", made_files.zipped(parts | {"OEBPS/text/a.html": chapter}))
     assert sections(document) == [(None, ("第一章",), "第一章"), (None, ("第一章",), "下雨了。")]
 
 
-def test_slides_in_groups_are_read(tmp_path: Path) -> None:
+def test_slides_in_groups_are_read() -> None:
     presentation, file = pptx.Presentation(), io.BytesIO()
     group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
     group.shapes.add_textbox(0, 0, 99, 99).text_frame.text = "inside a group"
     presentation.save(file)
-    assert sections(of(tmp_path, "a.pptx", file.getvalue())) == [(1, (), "inside a group")]
+    assert sections(of("a.pptx", file.getvalue())) == [(1, (), "inside a group")]
 
 
-def test_a_notebook_of_the_third_format_is_read(tmp_path: Path) -> None:
+def test_a_notebook_of_the_third_format_is_read() -> None:
     cells = [
         nbformat.v3.new_heading_cell("Old"),
         nbformat.v3.new_code_cell("x = 1"),
         nbformat.v3.new_text_cell("html", "<i>"),
     ]
     old = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=cells)])
-    document = of(tmp_path, "a.ipynb", nbformat.v3.writes_json(old))
+    document = of("a.ipynb", nbformat.v3.writes_json(old))
     assert sections(document) == [(1, ("Old",), "Old"), (2, ("Old",), "x = 1"), (3, ("Old",), "<i>")]
 
 
-def test_pdf_pages_are_cut_at_the_titles_of_the_outline_and_words_are_mended(tmp_path: Path) -> None:
+def test_pdf_pages_are_cut_at_the_titles_of_the_outline_and_words_are_mended() -> None:
     page = "end of the story be-\nfore it\nSecond Chapter\nhow it began"
-    document = of(tmp_path, "a.pdf", made_files.pdf(["First", page], ["First", "Second  chapter"]))
+    document = of("a.pdf", made_files.pdf(["First", page], ["First", "Second  chapter"]))
     assert sections(document) == [
         (1, ("First",), "First"), (2, ("First",), "end of the story before it"),
         (2, ("Second chapter",), "Second Chapter\nhow it began"),
     ]  # fmt: skip
-    chinese = of(tmp_path, "a.pdf", made_files.pdf(["第三季度预算复盘"], chinese=True))
+    chinese = of("a.pdf", made_files.pdf(["第三季度预算复盘"], chinese=True))
     assert chinese.text == "第三季度预算复盘"
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
-def test_a_pdf_encrypted_without_a_password_opens(tmp_path: Path, algorithm: str) -> None:
-    assert of(tmp_path, "a.pdf", made_files.encrypted_pdf("open to all", "", algorithm)).text == "open to all"
-
-
-# Limit, and a file of each sort just above it: (limits, name, content, reason).
-ABOVE = [
-    (Limits(size_bytes=9), "a.txt", "0123456789", "is too large: 1e-05 MB, the limit is 9e-06 MB; split it"),
-    (Limits(n_characters=3), "a.md", "四个字符", "has more than 3 characters of text, which is the limit; split it"),
-    (Limits(n_characters=3), "a.docx", made_files.FILES["minutes.docx"](), "has more than 3 characters"),
-    (Limits(n_pages=1), "a.pdf", made_files.pdf(["one", "two"]), "has 2 pages, the limit is 1; split it"),
-    (Limits(n_pages=1), "a.pptx", made_files.slides(), "has 2 pages, the limit is 1; split it"),
-    (Limits(unpacked_bytes=9), "a.epub", made_files.book([("A", "<p>b</p>")]), "unpacks to more than the limit of"),
-    (Limits(part_bytes=9), "a.docx", made_files.FILES["minutes.docx"](), "larger than the limit of"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("limits", "name", "content", "reason"), ABOVE)
-def test_a_file_above_a_limit_says_which(
-    tmp_path: Path, limits: Limits, name: str, content: bytes, reason: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        of(tmp_path, name, content, limits)
-    assert reason in str(caught.value)
+def test_a_pdf_encrypted_without_a_password_opens(algorithm: str) -> None:
+    assert of("a.pdf", made_files.encrypted_pdf("open to all", "", algorithm)).text == "open to all"
 
 
 def test_importing_the_room_loads_no_parser() -> None:

@@ -60,4 +60,4 @@ def test_sections_leave_out_nothing_but_white_space(suffix: str, text: str) -> N
 def test_a_long_line_of_code_takes_no_longer_than_its_length(line: str) -> None:
     """Where the time grew with its square, this took minutes."""
     text = f"head\n{line}\n{line}\n"
-    check(document_of(text, blocks(text), "code", None))
+    check(document_of(text, blocks(text)))

@@ -36,7 +36,8 @@ from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
 
 _SKIPPED_AT_MOST = 100
-_RECORDS = {".csv": "--csv COLUMN", ".tsv": "--csv COLUMN", ".jsonl": "--jsonl FIELD", ".ndjson": "--jsonl FIELD"}
+_RECORDS = dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "--csv COLUMN")
+_RECORDS |= dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
 _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 
 
@@ -45,7 +46,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Embed this text; may be repeated.")
 @layout_options
 @click.option(
-    "--keep", metavar="FIELD,...", multiple=True,
+    "--keep", metavar="FIELD,...", multiple=True, callback=lambda context, parameter, values: kept_names(values),
     help="Fields of --jsonl or columns of --csv that go out with each embedding.",
 )  # fmt: skip
 @click.option(
@@ -85,7 +86,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @quiet_option
 @as_one(ModelOptions, "options")
 def embed(
-    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, keep: tuple[str, ...], blank: Blank | None,
+    names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, blank: Blank | None,
     glob: str | None, kind: Kind | None, task: str | None, instruction: str | None, max_tokens: int | None,
     too_long: str, dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool,
     skip_errors: bool, options: ModelOptions,
@@ -93,8 +94,8 @@ def embed(
     """Turn texts into embeddings.
 
     A file is one text, unless --lines, --jsonl or --csv says otherwise; a folder is all files in it; - is stdin,
-    which is also read when nothing is named and something is piped in. Text is UTF-8; UTF-16 and GBK are read where
-    the file leaves no doubt.
+    which is also read when nothing is named and something is piped in. Of PDF, Word and other documents the text is
+    what people read in them. Text that is not UTF-8 is read where its bytes show what it is, and named on stderr.
 
     \b
       q3e-local embed notes.md report.txt -o vectors.npy
@@ -103,7 +104,7 @@ def embed(
       q3e-local embed --text "What did we decide?" --as query -d 256
     """
     # With --blank zeros or error a blank line is a blank text; else --lines passes over it.
-    layout = replace(layout, keep=kept_names(keep), blank_lines=layout.lines and blank in ("zeros", "error"))
+    layout = replace(layout, blank_lines=layout.lines and blank in ("zeros", "error"))
     # The suffix of a link decides, not that of the file behind it, to which `settle` leads.
     form = choose_format(form, None if output == Path("-") else output)
     output = settle(output)

@@ -10,8 +10,17 @@ import click
 import numpy as np
 
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
+from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collection import Collection, Texts, tell_skipped
+from q3e_local.cli.jobs.options import (
+    Embedding,
+    Reading,
+    embedding_options,
+    inputs_argument,
+    need,
+    reading_options,
+    said_as,
+)
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
@@ -54,11 +63,8 @@ def cluster(
             need("sklearn", "clustering")
         with Model(embedding) as model:
             found = collect(reading, model, 2, where.path, partial(_check_k, k, chapters))
-        try:
-            with counter("cluster", embedding.quiet) as show:
-                report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
-        except OptionError as error:
-            raise _of_option(error) from None
+        with said_as("k", "-k"), counter("cluster", embedding.quiet) as show:
+            report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
         write_report(report, where)
     if not embedding.quiet:
         click.echo(line, err=True)
@@ -66,26 +72,20 @@ def cluster(
     return found.code
 
 
-def _check_k(k: int | None, chapters: bool, read: Texts | Collection) -> None:
+def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
     from q3e_local import jobs
 
     n_files = len({place.source for place in read.places})
     if k is not None and chapters and n_files > 1:
         raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
-    try:
+    with said_as("k", "-k"):
         (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
-    except OptionError as error:
-        raise _of_option(error) from None
-
-
-def _of_option(error: OptionError) -> OptionError:
-    return OptionError(error.under("-k") if error.option == "k" else str(error))
 
 
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
     from q3e_local import jobs
 
-    parted, cut = jobs.cluster(found.vectors, k, found.texts, show), found.is_cut
+    parted = jobs.cluster(found.vectors, k, found.texts, show)
 
     def objects() -> Iterator[dict[str, Any]]:
         for number, group in enumerate(parted.clusters, 1):
@@ -94,11 +94,11 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
                 "size": len(group.rows),
                 "score": short(float(np.mean(group.scores))),
                 "central": [
-                    {"id": found.ids[row], "text": found.texts[row], "score": short(score)}
+                    found.facts(row) | {"score": short(score)}
                     for row, score in zip(group.rows[:n_central], group.scores, strict=False)
                 ],
                 "members": [
-                    {"id": found.ids[row], "text": found.texts[row], "score": short(score), "truncated": cut(row)}
+                    found.facts(row) | {"score": short(score), "truncated": found.is_cut(row)}
                     for row, score in sorted(zip(group.rows, group.scores, strict=True))
                 ],
             }
@@ -148,22 +148,13 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
                 "last": found.ids[chapter.last],
                 "size": len(chapter.central),
                 "score": short(chapter.score),
-                "central": [{"id": found.ids[row], "text": found.texts[row]} for row in chapter.central[:n_central]],
+                "central": [found.facts(row) for row in chapter.central[:n_central]],
             }
 
     def rows_of() -> Iterator[list[object]]:
-        for number, (source, chapter) in enumerate(parted, 1):
-            lines = found.places[chapter.first].line, found.places[chapter.last].last_line
-            central = " · ".join(found.texts[row] for row in chapter.central[:n_central])
-            yield [
-                number,
-                source,
-                *lines,
-                found.ids[chapter.first],
-                found.ids[chapter.last],
-                short(chapter.score),
-                central,
-            ]
+        for fields in objects():
+            names = ("chapter", "source", "first_line", "last_line", "first", "last", "score")
+            yield [*(fields[name] for name in names), " · ".join(text["text"] for text in fields["central"])]
 
     line = f"{counted(len(parted), 'chapter')} of {counted(len(found.ids), 'text')}"
     columns = ["chapter", "source", "from line", "to line", "first", "last", "score", "central"]

@@ -5,27 +5,22 @@ Stands between the jobs and where their input lies: knows files, and no job.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
-from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import STDIN, Layout, Survey, find
+from q3e_local.cli.texts import Layout, Survey, find
 from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
 from q3e_local.cli.writing.record import text_digest
-from q3e_local.embedding.request import EmbedRequest
-from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.errors import InputError, OptionError
 from q3e_local.space import Space, comparable
 from q3e_local.vectors import Vectors, finish
-from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
     from q3e_local.search.database.records import Entry
@@ -43,15 +38,29 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
-    """Texts in order, with the place of each. `vectors` float32 (n, dim) with rows of length 1."""
+class Texts:
+    """Texts in order, with the id and the place of each; `skipped` are lines about those that were left out."""
 
     ids: tuple[str, ...]
-    texts: tuple[str, ...]  # of vectors whose texts are not known: the ids
-    vectors: Vectors
+    texts: tuple[str, ...]
     places: tuple[Place, ...]
-    space: str | None = None  # None: not known
     skipped: tuple[str, ...] = ()
+
+    def rows(self, numbers: Iterable[int]) -> dict[str, Any]:
+        """The ids, texts and places of rows, by the names of the fields."""
+        chosen = list(numbers)
+        return {
+            name: tuple(values[row] for row in chosen)
+            for name, values in {"ids": self.ids, "texts": self.texts, "places": self.places}.items()
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Collection(Texts):
+    """Texts with their `vectors`, float32 (n, dim), rows of length 1. `texts` that are not known are the ids."""
+
+    vectors: Vectors
+    space: str | None = None  # None: not known
     has_texts: bool = True
     cut: frozenset[int] | None = None  # rows whose text did not fit; None: not known
 
@@ -59,124 +68,14 @@ class Collection:
         """Whether the model saw only the beginning of a text."""
         return None if self.cut is None else row in self.cut
 
+    def facts(self, row: int) -> dict[str, Any]:
+        """Id and text of a row, as a report has them."""
+        return {"id": self.ids[row], "text": self.texts[row]}
+
     @property
     def code(self) -> int:
         """The exit code of a command that did all else."""
         return SKIPPED if self.skipped else DONE
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What was read, before it is embedded."""
-
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    places: tuple[Place, ...]
-    skipped: tuple[str, ...]
-
-
-class Model(ExitStack):
-    """The model that the options name, loaded when the first text needs it, and closed at the end of the block."""
-
-    def __init__(self, embedding: Embedding) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.request = EmbedRequest(
-            (), None, embedding.task, embedding.instruction, embedding.dim, truncate=True,
-            max_tokens=embedding.max_tokens,
-        )  # fmt: skip
-        self._embedder: TextModel | None = None
-
-    def embedder(self) -> TextModel:
-        """The model, loaded by the first call. Raises OptionError for what it cannot do."""
-        if self._embedder is None:
-            embedder = self.enter_context(self.embedding.opened())
-            self.embedding.check(embedder, self.request)
-            self._embedder = embedder
-        return self._embedder
-
-    def embed(self, read: Texts, skip: bool) -> Collection:
-        """All texts' vectors. Raises InputError for one that cannot be embedded, or leaves it out."""
-        n_bytes = [len(text.encode("utf-8")) for text in read.texts]
-        embedder = self.embedder()
-        vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
-        skipped = list(read.skipped)
-        kept: list[int] = []
-        cut: set[int] = set()
-        with meter("text", len(read.texts), sum(n_bytes), self.embedding.quiet) as show:
-            results = embedder.stream(replace(self.request, texts=read.texts), show.computed)
-            for row, result in enumerate(results):
-                if isinstance(result, TextError):
-                    if not skip:
-                        raise InputError(f"{read.ids[row]} {result.message}")
-                    skipped.append(f"{read.ids[row]} {result.message}")
-                    show.skipped(n_bytes[row])
-                    continue
-                show.kept(n_bytes[row], result.prompt_tokens, cached=result.cached)
-                vectors[len(kept)] = result.vector
-                if result.truncated:
-                    cut.add(len(kept))
-                kept.append(row)
-        if not kept:
-            raise InputError("no text in the input could be embedded")
-        if cut and not self.embedding.quiet:
-            say(f"{counted(len(cut), 'text was', 'texts were')} cut to the limit")
-        return Collection(
-            tuple(read.ids[row] for row in kept),
-            tuple(read.texts[row] for row in kept),
-            vectors[: len(kept)],
-            tuple(read.places[row] for row in kept),
-            embedder.space(self.request),
-            tuple(skipped),
-            cut=frozenset(cut),
-        )
-
-
-def collect(
-    reading: Reading,
-    model: Model,
-    n_min: int = 1,
-    leave_out: Path | None = None,
-    check: Callable[[Texts | Collection], None] = lambda read: None,
-) -> Collection:
-    """The texts of all inputs with their vectors. Raises InputError for fewer than `n_min`, and what reading raises.
-
-    A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts. `check` is called with
-    what was read before any of it is embedded, and may raise.
-    """
-    check_used(model.embedding, reading)
-    read = gather(reading, model.embedding, leave_out)
-    _check_enough(reading, len(read.ids), n_min)
-    check(read)
-    found = embedded(read, model, reading.skip)
-    _check_enough(reading, len(found.ids), n_min)
-    return found
-
-
-def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None) -> Texts | Collection:
-    """The texts of all inputs, with their vectors where they have some. Raises what reading raises."""
-    with_vectors = reading.with_vectors
-    if not with_vectors:
-        return read_texts(reading, embedding.quiet, leave_out)
-    name = with_vectors[0]
-    if len(with_vectors) > 1:
-        raise OptionError(f"{name} and {with_vectors[1]} both have vectors; give one of them")
-    others = replace(reading, names=tuple(other for other in reading.names if other != name))
-    if others.glob is not None and not others.names:
-        raise OptionError(f"--glob is for folders, {name} is none")
-    return _READERS[Path(name).suffix.lower()](Path(name), others, embedding)
-
-
-def embedded(read: Texts | Collection, model: Model, skip: bool) -> Collection:
-    """What was gathered, with vectors."""
-    return read if isinstance(read, Collection) else model.embed(read, skip)
-
-
-def check_used(embedding: Embedding, *readings: Reading) -> None:
-    """Raise OptionError for an option that says how to embed where all vectors are there already."""
-    if embedding.written and all(reading.with_vectors for reading in readings):
-        name, option = readings[0].with_vectors[0], embedding.written[0]
-        raise OptionError(f"{name} has its vectors already: {option} is for texts that are embedded now")
 
 
 def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:
@@ -235,7 +134,7 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
         )
 
 
-def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
+def _collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
     found = read_npy(path, embedding.dim, embedding.quiet)
     has_texts = others.names or others.texts
     if not has_texts:
@@ -244,11 +143,11 @@ def _of_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
                 f"{path} has vectors; give the files of its texts behind it, or no --lines and the like"
             )
         places = (Place(path.as_posix()),) * len(found.ids)
-        return Collection(found.ids, found.ids, found.vectors, places, found.space, has_texts=False)
+        return Collection(found.ids, found.ids, places, vectors=found.vectors, space=found.space, has_texts=False)
     # Blank texts have no rows, or rows that are left out; the digests show whether all other texts fit their rows.
     read = read_texts(others, embedding.quiet, has_blank=bool(found.digests))
     _check_texts(path, found, read)
-    return Collection(read.ids, read.texts, found.vectors, read.places, found.space, read.skipped)
+    return Collection(read.ids, read.texts, read.places, read.skipped, vectors=found.vectors, space=found.space)
 
 
 def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
@@ -262,7 +161,7 @@ def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
             raise InputError(f"{name} is not the text that row {row} of {path} was made of; embed the inputs anew")
 
 
-def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+def _collect_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
     from q3e_local.search.database import Database
 
     if others.names or others.texts or others.layout != Layout():
@@ -285,9 +184,9 @@ def _of_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
     return Collection(
         tuple(_name(entry) for entry in entries),
         tuple(entry.chunk.text for entry in entries),
-        vectors[: len(entries)],
         tuple(Place(entry.file or "", entry.chunk.line, entry.chunk.last_line) for entry in entries),
-        str(Space(space.digest, dim, space.prefix)) if space.digest else None,
+        vectors=vectors[: len(entries)],
+        space=str(Space(space.digest, dim, space.prefix)) if space.digest else None,
     )
 
 
@@ -298,15 +197,4 @@ def _name(entry: Entry) -> str:
 
 
 # By suffix: what reads files that hold vectors already.
-_READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _of_npy, ".q3e": _of_index}
-
-
-def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
-    if n_texts >= n_min:
-        return
-    there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
-    files = [name for name in reading.names if name != STDIN]
-    hint = ""
-    if reading.layout.is_whole and (reading.names or not reading.texts) and not reading.with_vectors:
-        hint = f"; with --lines each line of {files[0] if files else 'stdin'} is one"
-    raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")
+READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _collect_npy, ".q3e": _collect_index}

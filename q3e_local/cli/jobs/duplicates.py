@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collection import Collection, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.progress import counter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -58,13 +59,7 @@ def _report(found: Collection, groups: Duplicates) -> Report:
     def objects() -> Iterator[dict[str, Any]]:
         for number, group in enumerate(groups.groups, 1):
             members = [
-                {
-                    "id": found.ids[row],
-                    "text": found.texts[row],
-                    "score": short(score),
-                    "same": same,
-                    "truncated": found.is_cut(row),
-                }
+                found.facts(row) | {"score": short(score), "same": same, "truncated": found.is_cut(row)}
                 for row, score, same in zip(group.rows, group.scores, group.is_copy, strict=True)
             ]
             yield {

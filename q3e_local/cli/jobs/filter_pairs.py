@@ -18,17 +18,18 @@ from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
-from q3e_local.cli.jobs.collection import Model
+from q3e_local.cli.jobs.collecting import Model
 from q3e_local.cli.jobs.options import Embedding, embedding_options
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts, scaled
-from q3e_local.cli.texts.layout import delimiter_of, encoding_of
-from q3e_local.cli.texts.raw_csv import RawCsv, Row, open_csv
+from q3e_local.cli.texts.layout import delimiter_option, encoding_option
+from q3e_local.cli.texts.raw_csv import RawCsv, open_csv
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.embedding.request import DIM_MIN
 from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.reading.records.delimited import Row
 from q3e_local.space import comparable
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
@@ -68,14 +69,8 @@ class _Tally:
     "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
     help="Keep rows at this score or above it.",
 )  # fmt: skip
-@click.option(
-    "--delimiter",
-    metavar="CHARACTER",
-    help="Between the values: a character, or tab, comma, semicolon, pipe. [default: found]",
-)
-@click.option(
-    "--encoding", metavar="NAME", help="Of the CSV. [default: UTF-8, or GBK or UTF-16 where that is certain]"
-)
+@delimiter_option
+@encoding_option
 @click.option("--score", "score_column", metavar="COLUMN", help="Add the score as a column of this name.")
 @click.option("--dropped", type=click.Path(path_type=Path), metavar="FILE", help="Write the other rows to this file.")
 @embedding_options
@@ -106,12 +101,10 @@ def filter_pairs(
         check_target(each, "csv", resuming=False, force=force)
         if each is not None and name != STDIN and each.resolve() == Path(name).resolve():
             raise OptionError(f"{name} is the output too; write to another file")
-    given_delimiter = None if delimiter is None else delimiter_of(delimiter)
-    given_encoding = None if encoding is None else encoding_of(encoding)
     tally = _Tally()
     with stopping_cleanly(), ExitStack() as stack:
-        rows = stack.enter_context(open_csv(name, columns, given_delimiter, given_encoding))
-        if score_column is not None and score_column in rows.header:
+        rows = stack.enter_context(open_csv(name, columns, delimiter, encoding))
+        if score_column is not None and score_column in rows.first.cells:
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
         model = stack.enter_context(Model(embedding))
         model.embedder()  # before anything is opened, or shown
@@ -121,17 +114,18 @@ def filter_pairs(
         others = None if dropped_path is None else stack.enter_context(stream_to(dropped_path))
         for stream in (kept, others):
             if stream is not None:
-                stream.write(rows.first(score_column))
+                stream.write(rows.written(rows.first, score_column))
 
         def give(row: Row, score: float | None, is_kept: bool) -> None:
             tally.n_kept += is_kept
             stream = kept if is_kept else others
+            shown = "" if score is None else str(np.float32(score))
             if stream is not None:
-                stream.write(rows.written(row, score, score_column is not None))
+                stream.write(rows.written(row, None if score_column is None else shown))
 
         _score(rows, npy, model, threshold, tally, show, give)
     if not embedding.quiet:
-        _say(tally, threshold, rows, rows.opened.encoding != (given_encoding or "utf-8"))
+        _say(tally, threshold, rows, rows.opened.encoding != (encoding or "utf-8"))
     return DONE
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
-from q3e_local.cli.jobs.collection import Collection, Model, check_used, embedded, read_texts, tell_skipped
+from q3e_local.cli.jobs.collecting import Model, check_used, embedded
+from q3e_local.cli.jobs.collection import Collection, read_texts, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
@@ -27,7 +28,7 @@ _TOKENS_AT_MOST = 200  # for people; JSON has all
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Inspected:
     """One vector, and the text it is of, where that is known."""
 
     id: str
@@ -58,7 +59,7 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
     with stopping_cleanly():
         if npy is not None:
             _check_alone(npy, reading, embedding)
-            _show(_of_row(Path(npy), row or 0), as_json)
+            _show(_inspect_row(Path(npy), row or 0), as_json)
             return DONE
         if reading.with_vectors:
             raise OptionError(
@@ -66,7 +67,7 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
             )
         with Model(embedding) as model:
             texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)
-            for found in _of_texts(model, texts):
+            for found in _inspect_texts(model, texts):
                 _show(found, as_json)
     tell_skipped(texts)
     return texts.code
@@ -83,7 +84,7 @@ def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
     check_used(embedding, reading)
 
 
-def _of_row(path: Path, row: int) -> _Found:
+def _inspect_row(path: Path, row: int) -> _Inspected:
     from q3e_local import jobs
 
     raw = open_npy(path)
@@ -94,10 +95,10 @@ def _of_row(path: Path, row: int) -> _Found:
     if not np.isfinite(numbers).all():
         raise InputError(f"row {row} of {path} has NaN or infinity in it")
     name, space = (f"row {row}", None) if facts is None else (facts.ids[row], facts.space)
-    return _Found(name, jobs.inspect(numbers), space)
+    return _Inspected(name, jobs.inspect(numbers), space)
 
 
-def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
+def _inspect_texts(model: Model, found: Collection) -> Iterator[_Inspected]:
     from q3e_local import jobs
     from q3e_local.embedding.embedder import Embedder
 
@@ -105,17 +106,17 @@ def _of_texts(model: Model, found: Collection) -> Iterator[_Found]:
     for name, text, vector in zip(found.ids, found.texts, found.vectors, strict=True):
         # A server's tokens are its own: its routes give them.
         seen = jobs.seen(embedder, text, model.request) if isinstance(embedder, Embedder) else None
-        yield _Found(name, jobs.inspect(vector), found.space, seen)
+        yield _Inspected(name, jobs.inspect(vector), found.space, seen)
 
 
-def _show(found: _Found, as_json: bool) -> None:
+def _show(found: _Inspected, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
-        print_json(_object(found))
+        print_json(_fields(found))
         return
     click.echo("\n".join(_lines(found)))
 
 
-def _object(found: _Found) -> dict[str, Any]:
+def _fields(found: _Inspected) -> dict[str, Any]:
     facts = found.facts
     fields: dict[str, Any] = {
         "id": found.id, "space": found.space, "dim": facts.dim, "norm": facts.norm, "mean": facts.mean,
@@ -132,11 +133,11 @@ def _object(found: _Found) -> dict[str, Any]:
     return fields
 
 
-def _lines(found: _Found) -> Iterator[str]:
+def _lines(found: _Inspected) -> Iterator[str]:
     facts = found.facts
     yield visible(found.id)
     if found.seen is not None:
-        yield from _of_text(found.seen)
+        yield from _token_lines(found.seen)
     yield f"  dim {facts.dim}, norm {facts.norm:.4f}, mean {facts.mean:+.5f}, spread {facts.spread:.5f}"
     yield f"  from {facts.lowest:+.4f} to {facts.highest:+.4f}" + (f", space {found.space}" if found.space else "")
     most = max(facts.counts)
@@ -145,7 +146,7 @@ def _lines(found: _Found) -> Iterator[str]:
         yield f"  {low:+.4f} {high:+.4f} {count:>6,} {bar}".rstrip()
 
 
-def _of_text(seen: Seen) -> Iterator[str]:
+def _token_lines(seen: Seen) -> Iterator[str]:
     n_tokens = len(seen.tokens)
     yield f"  {n_tokens:,} tokens" + (f", {seen.n_left_out:,} more left out" if seen.n_left_out else "")
     if seen.is_renormalized:

@@ -32,17 +32,13 @@ def short_names(found: Collection) -> tuple[str, ...]:
 
 def plain_texts(found: Collection) -> tuple[str, ...]:
     """The texts as people read them: those of Markdown files without the marks of headings, emphasis and links."""
-    return tuple(
-        _without_marks(text) if kind_of(place.source) == "markdown" else text
-        for text, place in zip(found.texts, found.places, strict=True)
-    )
-
-
-def _without_marks(text: str) -> str:
     from q3e_local.reading.formats.markdown import plain_text
 
     # A text of marks alone, such as a rule, is better than none.
-    return plain_text(text).strip() or text
+    return tuple(
+        plain_text(text).strip() or text if kind_of(place.source) == "markdown" else text
+        for text, place in zip(found.texts, found.places, strict=True)
+    )
 
 
 def _shared_folder(sources: Sequence[str]) -> PurePosixPath:

@@ -12,15 +12,8 @@ import numpy as np
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collection import (
-    Collection,
-    Model,
-    check_comparable,
-    check_used,
-    embedded,
-    gather,
-    tell_skipped,
-)  # fmt: skip
+from q3e_local.cli.jobs.collecting import Model, check_used, embedded, gather
+from q3e_local.cli.jobs.collection import Collection, check_comparable, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
@@ -102,14 +95,7 @@ def _once(known: Collection, quiet: bool) -> Collection:
     rows = np.flatnonzero(first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
     if len(rows) < n and not quiet:
         click.echo(f"{counted(n - len(rows), 'phrase')} there more than once", err=True)
-    return replace(
-        known,
-        ids=tuple(known.ids[row] for row in rows),
-        texts=tuple(known.texts[row] for row in rows),
-        vectors=known.vectors[rows],
-        places=tuple(known.places[row] for row in rows),
-        cut=None,
-    )
+    return replace(known, **known.rows(rows), vectors=known.vectors[rows], cut=None)
 
 
 def _report(found: Collection, known: Collection, matches: Matches, top: int) -> Report:

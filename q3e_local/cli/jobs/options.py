@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from q3e_local.cli.computing.model_options import (
 from q3e_local.cli.option_groups import Command, Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
-from q3e_local.errors import MissingPackageError
+from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.search.places import SUFFIX, existing
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
@@ -125,6 +127,15 @@ def reading_options(command: Command) -> Command:
         return command(*arguments, reading=reading, **options)
 
     return _READING(wrapped)
+
+
+@contextmanager
+def said_as(option: str, shown: str) -> Iterator[None]:
+    """Name an option of a job in an OptionError as it stands on the command line."""
+    try:
+        yield
+    except OptionError as error:
+        raise OptionError(error.under(shown) if error.option == option else str(error)) from None
 
 
 def need(module: str, what: str) -> None:

@@ -9,19 +9,28 @@ from pathlib import Path, PurePosixPath
 import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collection import Collection, Model, Texts, collect, tell_skipped
+from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collection import Collection, Texts, tell_skipped
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, need, reading_options
+from q3e_local.cli.jobs.options import (
+    Embedding,
+    Reading,
+    embedding_options,
+    inputs_argument,
+    need,
+    reading_options,
+    said_as,
+)
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.errors import OptionError
-from q3e_local.jobs import METHODS, Map, Method
+from q3e_local.jobs import METHODS, Method
 from q3e_local.jobs.mapping import COLOURS
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import shortened
 
 _COLOURS = ("folder", "file", "cluster", "none")
-_FILES_AT_MOST = 20  # that have a colour each without being asked
+_FILES_AT_MOST = 20  # that have a colour each where no --colour is given
 
 
 @click.command(cls=ModelCommand)
@@ -73,7 +82,13 @@ def plot(
         names = short_names(found) if found.has_texts else ()
         texts = plain_texts(found)
         drawn = jobs.plot(found.vectors, texts, _groups(found, texts, colour, k), method, names)
-        missing = _write(drawn, path, form, title or ", ".join((*map(_last, reading.names), *reading.texts)))
+        title = title or ", ".join((*map(_last, reading.names), *reading.texts))
+        missing = ""
+        with stream_to(path) as stream:
+            if form == ".png":
+                missing = jobs.write_png(drawn, stream, title)
+            else:
+                stream.write(jobs.html_page(drawn, title).encode("utf-8"))
     if missing and not embedding.quiet:
         click.echo(
             f"no font here has {missing[:20]}, so the picture has boxes in their place; install Noto Sans CJK, "
@@ -81,20 +96,18 @@ def plot(
             err=True,
         )
     if not embedding.quiet:
-        groups = _of_colours(len(drawn.group_names))
+        groups = _colours_shown(len(drawn.group_names))
         click.echo(f"{counted(len(found.ids), 'text')}{groups} in {path}", err=True)
     tell_skipped(found)
     return found.code
 
 
-def _check_number(method: Method, k: int | None, read: Texts | Collection) -> None:
+def _check_number(method: Method, k: int | None, read: Texts) -> None:
     from q3e_local import jobs
 
     jobs.check_method(method, len(read.ids))
-    try:
+    with said_as("k", "-k"):
         jobs.check_clusters(k, len(read.ids))
-    except OptionError as error:
-        raise OptionError(error.under("-k")) from None
 
 
 def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int | None) -> Sequence[str]:
@@ -104,10 +117,8 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
     if colour == "cluster":
         from q3e_local import jobs
 
-        try:
+        with said_as("k", "-k"):
             parted = jobs.cluster(found.vectors, k)
-        except OptionError as error:
-            raise OptionError(error.under("-k") if error.option == "k" else str(error)) from None
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
     sources = [place.source for place in found.places]
@@ -118,7 +129,7 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
     return () if colour is None and is_many else [PurePosixPath(source).name for source in sources]
 
 
-def _of_colours(n_groups: int) -> str:
+def _colours_shown(n_groups: int) -> str:
     if n_groups > len(COLOURS):
         return f" in {n_groups} groups, which share {len(COLOURS)} colours,"
     return f" in {counted(n_groups, 'colour')}" if n_groups else ""
@@ -127,14 +138,3 @@ def _of_colours(n_groups: int) -> str:
 def _last(name: str) -> str:
     """Of a path what says most of it."""
     return Path(name).name or Path(name).resolve().name or name
-
-
-def _write(drawn: Map, path: Path, form: str, title: str) -> str:
-    """Write the picture or the page. Returns the characters that no font has. Raises OutputError."""
-    from q3e_local import jobs
-
-    with stream_to(path) as stream:
-        if form == ".png":
-            return jobs.write_png(drawn, stream, title)
-        stream.write(jobs.html_page(drawn, title).encode("utf-8"))
-        return ""

@@ -13,7 +13,8 @@ import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collection import Collection, Model, collect, tell_skipped
+from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collection import Collection, tell_skipped
 from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN

@@ -6,8 +6,7 @@ Knows the command line's names and options; leaves what is in a file to reading.
 from __future__ import annotations
 
 from q3e_local.cli.texts.finding import find
-from q3e_local.cli.texts.layout import STDIN, Layout
-from q3e_local.cli.texts.options import layout_options
+from q3e_local.cli.texts.layout import STDIN, Layout, layout_options
 from q3e_local.cli.texts.source import Source
 from q3e_local.cli.texts.survey import Blank, Survey, check
 from q3e_local.reading.records import Item

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from q3e_local.cli.texts.layout import STDIN, Layout
-from q3e_local.cli.texts.source import Source, kind_of
+from q3e_local.cli.texts.source import Source, table_of
 from q3e_local.errors import InputError, OptionError
 from q3e_local.files import rows_file
 from q3e_local.reading.globs import pattern
@@ -61,7 +61,7 @@ def find(
 
 def _check_used(layout: Layout, paths: Sequence[Path | None]) -> None:
     """Raise OptionError for an option that none of the inputs has a use for."""
-    kinds = {kind_of(path) for path in paths} if layout.column is not None else {"text"}
+    kinds = {table_of(path) for path in paths} if layout.column is not None else {"text"}
     if layout.sheet is not None and "workbook" not in kinds:
         raise OptionError("--sheet is for Excel workbooks, there is none among the inputs")
     for option, value in {"--delimiter": layout.delimiter, "--encoding": layout.encoding}.items():
@@ -82,9 +82,13 @@ def _walk(folder: Path, glob: str | None, ours: set[Path]) -> list[Path]:
     if glob is not None and glob.startswith("/"):
         raise OptionError(f"--glob {glob!r} is no pattern: it is for paths below a folder, such as '*.md'")
     wanted = None if glob is None else pattern(glob, any_case=True)
+    found: list[Path] = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += (Path(where, name) for name in files if not name.startswith("."))
     found = sorted(
         path
-        for path in _visible(folder)
+        for path in found
         if (wanted is None or wanted.fullmatch(path.relative_to(folder).as_posix()))
         and path.is_file()
         and path.resolve() not in ours
@@ -92,9 +96,3 @@ def _walk(folder: Path, glob: str | None, ours: set[Path]) -> list[Path]:
     if not found:
         raise InputError(f"the folder {folder} has no files" + (f" that match {glob!r}" if glob else ""))
     return found
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where, name) for name in files if not name.startswith("."))

@@ -26,7 +26,7 @@ _NEARLY_ONE = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class GivenVectors:
-    """`vectors` float32 (n, dim) with rows of length 1; `digests` of their texts, where those are told.
+    """`vectors` float32 (n, dim) with rows of length 1; `digests` of their texts, where these are known.
 
     Rows of zeros that `embed` wrote for blank texts are left out.
     """

@@ -1,9 +1,13 @@
-"""How texts lie in the inputs, as the options say it; conflicts between those options are refused here."""
+"""How texts lie in the inputs: the options of `embed` and all jobs that say it, and what goes together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import click
+
+from q3e_local.cli.option_groups import as_one, group
 from q3e_local.errors import OptionError
 from q3e_local.reading.encodings import wider
 from q3e_local.reading.records import Wanted
@@ -50,7 +54,7 @@ class Layout:
 
 
 def delimiter_of(given: str) -> str:
-    """The character that --delimiter means. Raises OptionError for what is none."""
+    """The character that --delimiter means. Raises OptionError."""
     character = _DELIMITERS.get(given.lower(), given)
     if len(character) != 1 or character in '"\r\n':
         raise OptionError(f"--delimiter is one character, or tab, comma, semicolon, pipe or space; got {given!r}")
@@ -66,3 +70,31 @@ def encoding_of(given: str) -> str:
             f"--encoding {given!r} is no encoding; names are utf-8, gb18030, gbk, big5, "
             "shift_jis, euc-kr, utf-16, cp1252"
         ) from None
+
+
+def _meaning(of: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    return lambda context, parameter, value: None if value is None else of(value)
+
+
+delimiter_option = click.option(
+    "--delimiter", metavar="CHARACTER", callback=_meaning(delimiter_of),
+    help="Between the values of a CSV: a character, or tab, comma, semicolon, pipe. [default: found]",
+)  # fmt: skip
+encoding_option = click.option(
+    "--encoding", metavar="NAME", callback=_meaning(encoding_of),
+    help="Of all files of text, such as gbk. [default: UTF-8, or what the bytes show]",
+)  # fmt: skip
+# Give a command the parameter `layout`.
+layout_options = group(
+    click.option("--lines", is_flag=True, help="Each non-blank line of a file is a text."),
+    click.option("--jsonl", metavar="FIELD", help="Each line is a JSON object with the text in FIELD."),
+    click.option(
+        "--csv", "--column", "column", metavar="COLUMN",
+        help="Each row of a table has its text in COLUMN: CSV, TSV, .parquet, .xlsx.",
+    ),
+    click.option("--id", "id_field", metavar="FIELD", help="Take ids from this field of --jsonl or --csv."),
+    delimiter_option,
+    click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook. [default: the first]"),
+    encoding_option,
+    as_one(Layout, "layout"),
+)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,21 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from q3e_local import reading
 from q3e_local.cli.texts.layout import Layout
-from q3e_local.errors import InputError
-from q3e_local.reading.kinds import kinds
+from q3e_local.errors import InputError, MissingPackageError
+from q3e_local.reading.encodings import likely, shown
+from q3e_local.reading.kinds import kind_of
 from q3e_local.reading.records import Item, Wanted, delimited, json_lines, lines, parquet, workbook
 from q3e_local.reading.records.item import failed
-from q3e_local.reading.records.transcoding import OpenText, shown
+from q3e_local.reading.records.transcoding import OpenText
 
 Tell = Callable[[str], None]
 """Called with a line about how a file is read, where somebody may have expected otherwise."""
 
-Kind = Literal["text", "parquet", "workbook"]
-_KINDS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet", ".xlsx": "workbook", ".xlsm": "workbook"}
+Table = Literal["text", "parquet", "workbook"]
+_TABLES: dict[str, Table] = {".parquet": "parquet", ".pq": "parquet", ".xlsx": "workbook", ".xlsm": "workbook"}
 _SHOWN = {"parquet": "Parquet", "workbook": "an Excel workbook"}
-# Kinds of files that hold more than text.
-_DOCUMENTS = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "eml", "doc", "ppt"}
+# Kinds of files whose bytes are their text. A file of another kind has the text that reading finds in it.
+_PLAIN = {"text", "markdown", "rst", "code", "csv", "jsonl"}
+# Of the others, those that have no lines or records.
+_BINARY = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "eml", "doc", "ppt"}
 _TABS = {".tsv", ".tab"}
 _NAMED_AT_MOST = 5
 # How files begin that are no text, and have a reader by another suffix or none.
@@ -36,13 +41,18 @@ _MAGIC = {
 }
 
 
-def kind_of(path: Path | None) -> Kind:
+def table_of(path: Path | None) -> Table:
     """What a file is as a table; stdin is text."""
-    return "text" if path is None else _KINDS.get(path.suffix.lower(), "text")
+    return "text" if path is None else _TABLES.get(path.suffix.lower(), "text")
+
+
+def has_lines(path: Path) -> bool:
+    """Whether a file is lines of text, as a PDF, a mail or a workbook is not."""
+    return table_of(path) == "text" and kind_of(path.name) not in _BINARY
 
 
 def implied_delimiter(path: Path | None) -> str | None:
-    """The delimiter that a file's name tells."""
+    """The delimiter that the suffix of a file says: tabs of a .tsv."""
     return "\t" if path is not None and path.suffix.lower() in _TABS else None
 
 
@@ -80,14 +90,13 @@ class Source:
 
     def kept_types(self) -> dict[str, Any]:
         """The pyarrow type of each kept column; None, for text, unless all inputs are Parquet and agree in it."""
-        if not all(kind_of(path) == "parquet" for path in self.paths) or self.texts:
-            return dict.fromkeys(self.layout.keep)
         found: dict[str, list[Any]] = {name: [] for name in self.layout.keep}
-        for path in filter(None, self.paths):
-            # A file that cannot be read has no records either, and reading says why.
-            with suppress(OSError, InputError), path.open("rb") as file:
-                for name, kind in parquet.column_types(file, self.layout.keep).items():
-                    found[name].append(kind)
+        if not self.texts and all(table_of(path) == "parquet" for path in self.paths):
+            for path in filter(None, self.paths):
+                # A file that cannot be read has no records either, and reading says why.
+                with suppress(OSError, InputError), path.open("rb") as file:
+                    for name, kind in parquet.column_types(file, self.layout.keep).items():
+                        found[name].append(kind)
         return {
             name: kinds[0] if kinds and kinds.count(kinds[0]) == len(kinds) else None for name, kinds in found.items()
         }
@@ -95,8 +104,8 @@ class Source:
     def read(self, tell: Tell = lambda line: None) -> Iterator[Item]:
         """All texts in order. One that cannot be read, or is blank, is an Item with a problem in its place.
 
-        `tell` is called once for each file, however often it is read, that is not read as UTF-8 or of which only a
-        part is read. Raises MissingPackageError where a format needs a package that is not installed.
+        `tell` is called once, however often a file is read, with what is not read as UTF-8 or only in part. Raises
+        MissingPackageError where a table needs a package that is not installed.
         """
         for item in self._items(tell):
             if item.problem is None and not item.text.strip():
@@ -109,63 +118,72 @@ class Source:
         for path in self.paths:
             # A file's name need not be UTF-8, an id must.
             name = "stdin" if path is None else path.as_posix().encode("utf-8", "replace").decode("utf-8")
-            yield from self._of_file(path, name, partial(self._tell_once, tell, name))
+            try:
+                yield from self._read_file(path, name, partial(self._tell_once, tell, name))
+            except OSError as error:
+                yield failed(name, f"cannot be read: {error.strerror or error}", "file")
+            except InputError as error:
+                yield failed(name, str(error), "file")
 
     def _tell_once(self, tell: Tell, name: str, line: str) -> None:
-        if name in self._told:
+        line = f"{name}: {line}"
+        if line in self._told:
             return
-        self._told.add(name)
+        self._told.add(line)
         if len(self._told) <= _NAMED_AT_MOST:
-            tell(f"{name}: {line}")
+            tell(line)
         elif len(self._told) == _NAMED_AT_MOST + 1:
             tell("more files like these are not named")
 
-    def _of_file(self, path: Path | None, name: str, tell: Tell) -> Iterator[Item]:
-        problem = None if path is None else self._unreadable(path)
-        if problem is not None:
-            yield failed(name, problem, "file")
+    def _read_file(self, path: Path | None, name: str, tell: Tell) -> Iterator[Item]:
+        layout, table = self.layout, table_of(path)
+        if path is None:
+            yield from self._read_text(None, name, sys.stdin.buffer, tell)
             return
-        try:
-            if path is None:
-                yield from self._read(path, name, sys.stdin.buffer, tell)
+        if layout.is_whole and table != "parquet" and kind_of(path.name) not in _PLAIN:
+            yield self._read_document(path, name, tell)
+            return
+        if table != "text" and layout.column is None:
+            raise InputError(f"is {_SHOWN[table]}; for its rows give --csv COLUMN")
+        if table == "text" and not has_lines(path):
+            raise InputError(
+                f"is {path.suffix[1:].upper()}, which is one text without lines or records; for its parts index it: "
+                "jobs take an index by its .q3e or --index NAME"
+            )
+        with path.open("rb") as file:
+            if table == "text" or layout.wanted is None:
+                yield from self._read_text(path, name, file, tell)
+            elif table == "parquet":
+                yield from parquet.read(name, file, layout.wanted, path.stat().st_size)
             else:
-                with path.open("rb") as file:
-                    yield from self._read(path, name, file, tell)
-        except OSError as error:
-            yield failed(name, f"cannot be read: {error.strerror or error}", "file")
-        except InputError as error:
-            yield failed(name, str(error), "file")
+                yield from workbook.read(
+                    name, file, layout.wanted, path.stat().st_size, layout.sheet,
+                    lambda line: tell(f"{line}; --sheet names another"),
+                )  # fmt: skip
 
-    def _unreadable(self, path: Path) -> str | None:
-        """Why a file of this suffix has no texts of this layout."""
-        if kinds().get(path.suffix.lower()) in _DOCUMENTS:
-            return (
-                f"is {path.suffix[1:].upper()}, which only q3e-local index reads; the jobs take an index, "
-                "by its .q3e or --index NAME"
-            )
-        kind = kind_of(path)
-        if kind != "text" and self.layout.column is None:
-            return f"is {_SHOWN[kind]}; for its rows give --csv COLUMN"
-        return None
+    def _read_document(self, path: Path, name: str, tell: Tell) -> Item:
+        given = self.layout.encoding
+        try:
+            document = reading.read(path, encoding=given)
+        except MissingPackageError as error:  # other files may need none
+            raise InputError(f"cannot be read: {error}") from None
+        if document.encoding not in (None, given or "utf-8"):
+            tell(_encoding_note(document.encoding, given))
+        for problem in document.problems:
+            tell(problem)
+        return Item(name, document.text, path.stat().st_size, source=name)
 
-    def _read(self, path: Path | None, name: str, file: BinaryIO, tell: Tell) -> Iterator[Item]:
-        layout, wanted, kind = self.layout, self.layout.wanted, kind_of(path)
-        if path is not None and wanted is not None and kind != "text":
-            n_bytes = path.stat().st_size
-            if kind == "parquet":
-                return parquet.read(name, file, wanted, n_bytes)
-            return workbook.read(
-                name, file, wanted, n_bytes, layout.sheet, lambda line: tell(f"{line}; --sheet names another")
-            )
-        text = OpenText(file, layout.encoding)
-        return self._of_text(text, self._texts(path, name, text, wanted), tell)
-
-    def _of_text(self, text: OpenText, items: Iterator[Item], tell: Tell) -> Iterator[Item]:
-        asked, is_told = self.layout.encoding, False
-        for item in items:
-            if not is_told and text.encoding != (asked or "utf-8"):  # a pipe may show it late
+    def _read_text(self, path: Path | None, name: str, file: BinaryIO, tell: Tell) -> Iterator[Item]:
+        given, is_told = self.layout.encoding, False
+        if self.layout.is_whole:
+            data = file.read()
+            text = OpenText(io.BytesIO(data), given or likely(data))
+        else:
+            text = OpenText(file, given)
+        for item in self._texts(path, name, text, self.layout.wanted):
+            if not is_told and text.encoding != (given or "utf-8"):  # a pipe may show it late
                 is_told = True
-                tell(_read_as(text, asked))
+                tell(_encoding_note(text.encoding, given))
             yield item if text.ratio == 1 else replace(item, n_bytes=round(item.n_bytes * text.ratio))
 
     def _texts(self, path: Path | None, name: str, text: OpenText, wanted: Wanted | None) -> Iterator[Item]:
@@ -181,7 +199,7 @@ class Source:
         return delimited.read(name, text, wanted, self.layout.delimiter or implied_delimiter(path))
 
 
-def _read_as(text: OpenText, asked: str | None) -> str:
-    if asked is not None:
-        return f"read as {text.shown}, as its byte order mark says, not as {shown(asked)}"
-    return f"read as {text.shown}, not UTF-8; if that is wrong, give --encoding"
+def _encoding_note(encoding: str, given: str | None) -> str:
+    if given is not None:
+        return f"read as {shown(encoding)}, as its byte order mark says, not as {shown(given)}"
+    return f"read as {shown(encoding)}, not UTF-8; if that is wrong, give --encoding"

@@ -51,18 +51,18 @@ class Survey:
             return InputError(f"{self._absent.id} {self._absent.problem}")
         if not self._wrong:
             return None
-        return InputError(f"{self._said()}{advice(self._wrong, self.n_texts > 0, self._has_blank)}")
+        return InputError(f"{self._summary()}{advice(self._wrong, self.n_texts > 0, self._has_blank)}")
 
-    def _said(self) -> str:
+    def _summary(self) -> str:
         first = self._wrong[0]
         if self.n_wrong == 1:
             return f"{first.id} {first.problem}"
         if self._has_all_blank:
-            return f"{self.n_wrong:,} of {self.n_items:,} texts are blank: {self._named(self._wrong)}"
-        others = self._named(self._wrong[1:])
+            return f"{self.n_wrong:,} of {self.n_items:,} texts are blank: {self._ids(self._wrong)}"
+        others = self._ids(self._wrong[1:])
         return f"{first.id} {first.problem}; {self.n_wrong - 1:,} more of {self.n_items:,} texts fail: {others}"
 
-    def _named(self, items: Sequence[Item]) -> str:
+    def _ids(self, items: Sequence[Item]) -> str:
         n_more = self.n_wrong - len(self._wrong)
         return ", ".join(item.id for item in items) + (f" and {n_more:,} more" if n_more else "")
 

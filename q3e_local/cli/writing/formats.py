@@ -6,19 +6,19 @@ to the same float32.
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import orjson
 
 from q3e_local.cli.writing.record import About, Record, cell, row_fields
-from q3e_local.cli.writing.show import PLAIN_WIDTH, fitted, visible
-from q3e_local.errors import OptionError
-from q3e_local.vectors import to_base64
+from q3e_local.cli.writing.show import PLAIN_WIDTH, csv_line, fitted, visible
+from q3e_local.reading.records.parquet import load_pyarrow
+from q3e_local.vectors import npy_header, to_base64
 
 
 class Writer(Protocol):
@@ -29,23 +29,27 @@ class Writer(Protocol):
     def finish(self) -> None: ...
 
 
-class JsonLines:
+class _Streamed:
+    """Base of the formats that are complete after each record."""
+
+    def __init__(self, stream: BinaryIO, about: About) -> None:
+        self._stream, self._about = stream, about
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+
+class JsonLines(_Streamed):
     """A JSON object a line: index, id, tokens, truncated, space, text_sha256, embedding; dtype if not float32.
 
     Before the embedding `"blank":true` where there was no text, and the kept fields.
     """
 
-    def __init__(self, stream: BinaryIO, about: About) -> None:
-        self._stream, self._about = stream, about
-
     def write(self, record: Record) -> None:
         fields: dict[str, Any] = row_fields(record, self._about)
         fields["embedding"] = self._about.encoded(record)
-        # One write and a flush: a reader, and whoever resumes after a kill, sees whole lines.
+        # One write and a flush, so that readers of the file, and --resume after a kill, see whole lines.
         self._stream.write(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
-        self._stream.flush()
-
-    def finish(self) -> None:
         self._stream.flush()
 
 
@@ -80,16 +84,14 @@ class Json:
         self._stream.flush()
 
 
-class Csv:
+class Csv(_Streamed):
     """A header and a row a text: index, id, tokens, truncated, and a column e0, e1, ... for each number.
 
     Before the numbers a column dtype where it is not float32, as in JSON Lines; a column blank where blank texts
     have rows of zeros; and the kept columns.
     """
 
-    def __init__(self, stream: BinaryIO, about: About) -> None:
-        self._stream, self._about = stream, about
-        self._wrote_header = False
+    _wrote_header = False
 
     def write(self, record: Record) -> None:
         about, numbers = self._about, self._about.encoded(record)
@@ -99,31 +101,19 @@ class Csv:
         others |= {name: cell(record.kept.get(name)) for name in about.keep}
         if not self._wrote_header:
             self._wrote_header = True
-            self._row("index", "id", "tokens", "truncated", *others, *(f"e{i}" for i in range(len(numbers))))
+            names = ("index", "id", "tokens", "truncated", *others, *(f"e{i}" for i in range(len(numbers))))
+            self._stream.write(csv_line(names))
         # orjson's numbers, because repr would print a float32 with a float64's digits.
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode("ascii").split(",")
-        self._row(record.index, record.id, record.tokens, str(record.truncated).lower(), *others.values(), *texts)
-
-    def _row(self, *cells: object) -> None:
-        line = io.StringIO()
-        csv.writer(line).writerow(cells)
-        self._stream.write(line.getvalue().encode("utf-8"))
-
-    def finish(self) -> None:
-        self._stream.flush()
+        truncated = str(record.truncated).lower()
+        self._stream.write(csv_line((record.index, record.id, record.tokens, truncated, *others.values(), *texts)))
 
 
-class Base64:
+class Base64(_Streamed):
     """A line of base64 a text: the numbers little-endian, as OpenAI's encoding_format."""
-
-    def __init__(self, stream: BinaryIO, about: About) -> None:
-        self._stream, self._about = stream, about
 
     def write(self, record: Record) -> None:
         self._stream.write(to_base64(self._about.encoded(record)).encode("ascii") + b"\n")
-        self._stream.flush()
-
-    def finish(self) -> None:
         self._stream.flush()
 
 
@@ -149,16 +139,8 @@ class Npy:
         self._stream.flush()
 
     def _write_header(self) -> None:
-        # NumPy pads the header for the first axis to grow, so that a longer number fits over a shorter one.
         self._stream.seek(0)
-        np.lib.format.write_array_header_1_0(
-            self._stream,
-            {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": (self.n_rows, self._width),
-            },
-        )
+        self._stream.write(npy_header(self._dtype, self.n_rows, self._width))
 
 
 class Parquet:
@@ -171,23 +153,23 @@ class Parquet:
     _ROW_GROUP = 1024
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise OptionError("Parquet needs pyarrow; install it with: pip install 'q3e-local[parquet]'") from None
-        empty = about.empty()
-        self._pyarrow, self._about = pyarrow, about
+        self._pyarrow = pyarrow = load_pyarrow("Parquet")
+        empty, self._keep = about.empty(), about.keep
+        # Of each column its type, and its value of a record.
+        columns: dict[str, tuple[Any, Callable[[Record], Any]]] = {
+            "index": (pyarrow.int64(), lambda record: record.index),
+            "id": (pyarrow.string(), lambda record: record.id),
+            "tokens": (pyarrow.int32(), lambda record: record.tokens),
+            "truncated": (pyarrow.bool_(), lambda record: record.truncated),
+        }
+        if about.has_zeros:
+            columns["blank"] = (pyarrow.bool_(), lambda record: record.blank)
+        for name, kind in about.keep.items():
+            columns[name] = (kind or pyarrow.string(), partial(self._kept, name))
+        numbers = pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])
+        self._columns = columns | {"embedding": (numbers, about.encoded)}
         self._schema = pyarrow.schema(
-            [
-                ("index", pyarrow.int64()),
-                ("id", pyarrow.string()),
-                ("tokens", pyarrow.int32()),
-                ("truncated", pyarrow.bool_()),
-                *([("blank", pyarrow.bool_())] if about.has_zeros else []),
-                *((name, pyarrow.string() if kind is None else kind) for name, kind in about.keep.items()),
-                ("embedding", pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])),
-            ],
+            [(name, kind) for name, (kind, _) in self._columns.items()],
             metadata={"model": about.model, "space": about.space, "dtype": about.dtype},
         )
         self._file = pyarrow.parquet.ParquetWriter(stream, self._schema)
@@ -208,24 +190,16 @@ class Parquet:
             self._file.is_open = False
 
     def _write_group(self) -> None:
-        columns = [
-            [record.index for record in self._waiting],
-            [record.id for record in self._waiting],
-            [record.tokens for record in self._waiting],
-            [record.truncated for record in self._waiting],
-            *([[record.blank for record in self._waiting]] if self._about.has_zeros else []),
-            *(self._kept(name, kind) for name, kind in self._about.keep.items()),
-            [self._about.encoded(record) for record in self._waiting],
-        ]
         arrays = [
-            self._pyarrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
+            self._pyarrow.array([value(record) for record in self._waiting], kind)
+            for kind, value in self._columns.values()
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
 
-    def _kept(self, name: str, kind: Any) -> list[Any]:
-        values = [record.kept.get(name) for record in self._waiting]
-        return [None if value is None else cell(value) for value in values] if kind is None else values
+    def _kept(self, name: str, record: Record) -> Any:
+        value = record.kept.get(name)
+        return value if value is None or self._keep[name] is not None else cell(value)
 
 
 # Columns of a table behind id and text, which share the room that is left; those from the right go first.
@@ -233,13 +207,14 @@ _TABLE_WIDTHS = {"tokens": 9, "dim": 4, "norm": 6, "first values": 23}
 _TABLE_ROOM = 24  # at least, for id and text
 
 
-class Table:
+class Table(_Streamed):
     """For people: a line a text with tokens, dim, norm and the first numbers, fitted to the terminal's width."""
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         from rich.cells import set_cell_size  # knows how wide Chinese is
 
-        self._stream, self._fit = stream, set_cell_size
+        super().__init__(stream, about)
+        self._fit = set_cell_size
         # A narrow terminal has room for fewer columns.
         width = min(shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns, 140)
         self._columns = list(_TABLE_WIDTHS)
@@ -259,9 +234,6 @@ class Table:
         }
         text = " ".join(visible(record.text[: 4 * self._text_width]).split())
         self._line(visible(record.id), text, cells)
-        self._stream.flush()
-
-    def finish(self) -> None:
         self._stream.flush()
 
     def _fixed_width(self) -> int:

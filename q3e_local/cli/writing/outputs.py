@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -144,12 +144,22 @@ def cannot_write(name: str, error: Exception) -> OutputError:
     return OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
 
 
-def _opened(path: Path | None, name: str, form: str, about: About, resuming: bool) -> AbstractContextManager[Output]:
+@contextmanager
+def _opened(path: Path | None, name: str, form: str, about: About, resuming: bool) -> Iterator[Output]:
     if path is None:
-        return _to_stdout(name, form, about)
-    if form in RESUMABLE:
-        return _growing(path, form, about, resuming)
-    return _whole(path, form, about)
+        with _to_stdout(name, form, about) as output:
+            yield output
+    elif form in RESUMABLE:
+        opened = resume.open_npy if form == "npy" else resume.open_jsonl
+        with (
+            _alone(path),
+            opened(path, about, resuming) as (writer, done),
+            _finished(writer, name, done) as output,
+        ):
+            yield output
+    else:
+        with landing(path) as stream, _finished(FORMATS[form](stream, about), name) as output:
+            yield output
 
 
 @contextmanager
@@ -176,23 +186,6 @@ class _Stdout:
 
     def flush(self) -> None:
         sys.stdout.buffer.flush()
-
-
-@contextmanager
-def _whole(path: Path, form: str, about: About) -> Iterator[Output]:
-    with landing(path) as stream, _finished(FORMATS[form](stream, about), str(path)) as output:
-        yield output
-
-
-@contextmanager
-def _growing(path: Path, form: str, about: About, resuming: bool) -> Iterator[Output]:
-    opened = resume.open_npy if form == "npy" else resume.open_jsonl
-    with (
-        _alone(path),
-        opened(path, about, resuming) as (writer, done),
-        _finished(writer, str(path), done) as output,
-    ):
-        yield output
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import base64
 import csv
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any
@@ -153,12 +153,7 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
-        return dict(_pairs(value))
+        return {str(name): _as_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     return str(value)
-
-
-def _pairs(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for name, each in value.items():
-        yield str(name), _as_json(each)

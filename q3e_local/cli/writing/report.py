@@ -5,12 +5,11 @@ Knows rows and objects, nothing of what they mean. A file lands whole.
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +19,7 @@ import orjson
 
 from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
-from q3e_local.cli.writing.show import PLAIN_WIDTH, columns
+from q3e_local.cli.writing.show import PLAIN_WIDTH, columns, csv_line
 from q3e_local.errors import OptionError
 from q3e_local.wording.html_table import shortened
 
@@ -105,15 +104,8 @@ def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> No
         for found in report.objects:
             stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
     elif form == "csv":
-        line = io.StringIO()
-        rows = csv.writer(line)
-        rows.writerow(report.columns)
-        for row in report.rows:
-            rows.writerow(row)
-            stream.write(line.getvalue().encode("utf-8"))
-            line.seek(0)
-            line.truncate()
-        stream.write(line.getvalue().encode("utf-8"))
+        for row in chain([report.columns], report.rows):
+            stream.write(csv_line(row))
     else:
         stream.write(_table(report, to_terminal).encode("utf-8"))
 
@@ -123,10 +115,7 @@ def _table(report: Report, to_terminal: bool) -> str:
     headings = list(report.columns if report.shown is None else report.shown)
     places = [list(report.columns).index(heading) for heading in headings]
     rows = report.rows if report.is_shown is None else filter(report.is_shown, report.rows)
-    cells = [[_shortened(row[place]) for place in places] for row in rows]
+    values = ([row[place] for place in places] for row in rows)
+    cells = [[shortened(value) if isinstance(value, str) else value for value in row] for row in values]
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if to_terminal else PLAIN_WIDTH
     return "".join(f"{line}\n" for line in columns(headings, cells, width=width, keep_end=_PATHS))
-
-
-def _shortened(value: object) -> object:
-    return shortened(value) if isinstance(value, str) else value

@@ -45,8 +45,9 @@ def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
                 stream.truncate()
                 yield JsonLines(stream, about), done
             else:
-                with _begun(lambda: JsonLines(stream, about), stream) as writer:
-                    yield writer, done
+                begun = _Begun(lambda: JsonLines(stream, about), stream)
+                yield begun, done
+                begun.empty()
     finally:
         if not _has_content(path):
             path.unlink(missing_ok=True)
@@ -64,15 +65,20 @@ def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
             done: Done = {}
             if continuing:
                 done, _ = _read_lines(rows_path, rows, about)
+                begin, row_bytes = _begin_of_rows(path, stream, about)
                 # Killed between a row and its line, or before either reached the disk: keep what both have.
-                n_rows = min(_n_rows(path, stream, about), len(done))
+                n_rows = min((stream.seek(0, io.SEEK_END) - begin) // row_bytes, len(done))
                 done = dict(list(done.items())[:n_rows])
-                _keep_lines(rows, n_rows)
-                _keep_rows(stream, about, n_rows)
+                rows.seek(0)
+                for _ in range(n_rows):
+                    rows.readline()
+                rows.truncate(rows.tell())
+                stream.truncate(begin + n_rows * row_bytes)
                 yield _NpyWithRows(Npy(stream, about, n_rows), rows, about), done
             else:
-                with _begun(lambda: _NpyWithRows(Npy(stream, about), rows, about), rows, stream) as writer:
-                    yield writer, done
+                begun = _Begun(lambda: _NpyWithRows(Npy(stream, about), rows, about), rows, stream)
+                yield begun, done
+                begun.empty()
     finally:
         for each in () if continuing else (rows_path, path):
             if not _has_content(each):
@@ -85,16 +91,10 @@ def _open(path: Path) -> BinaryIO:
     return stream
 
 
-@contextmanager
-def _begun(begin: Callable[[], Writer], *streams: BinaryIO) -> Iterator[Writer]:
-    """A writer that empties the files with its first record, or at the end of a sound run without records."""
-    writer = _Begun(begin, streams)
-    yield writer
-    writer.empty()
-
-
 class _Begun:
-    def __init__(self, begin: Callable[[], Writer], streams: Sequence[BinaryIO]) -> None:
+    """A writer that empties the files with its first record, or at the end of a sound run without records."""
+
+    def __init__(self, begin: Callable[[], Writer], *streams: BinaryIO) -> None:
         self._begin, self._streams = begin, streams
         self._writer: Writer | None = None
 
@@ -151,13 +151,13 @@ def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
             index, name, digest = fields["index"], fields["id"], fields["text_sha256"]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise foreign from None
-        _check(path, space, dtype, about)
-        _check_fields(path, fields, about)
+        _check(path, fields, space, dtype, about)
         done[index] = name, digest
     return done, end
 
 
-def _check(path: Path, space: Any, dtype: Any, about: About) -> None:
+def _check(path: Path, fields: dict[str, Any], space: Any, dtype: Any, about: About) -> None:
+    """Raise OutputError for a record that this run would not have written."""
     if space != about.space:
         raise OutputError(
             f"cannot continue {path}: it holds vectors of the space {space}, these would be of {about.space} "
@@ -165,9 +165,6 @@ def _check(path: Path, space: Any, dtype: Any, about: About) -> None:
         )
     if dtype != about.dtype:
         raise OutputError(f"cannot continue {path}: it holds {dtype} vectors, not {about.dtype}; write to a new file")
-
-
-def _check_fields(path: Path, fields: dict[str, Any], about: About) -> None:
     kept = sorted(fields.keys() - FIELDS)
     if kept != sorted(about.keep):
         raise OutputError(
@@ -182,8 +179,8 @@ def _keep(names: Sequence[str]) -> str:
     return f"--keep {','.join(names)}" if names else "no --keep"
 
 
-def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
-    """How many whole rows follow the header. The count in the header is written last, so it is not asked."""
+def _begin_of_rows(path: Path, stream: BinaryIO, about: About) -> tuple[int, int]:
+    """Where the rows begin, behind the header, whose count of them may be old, and the bytes of a row."""
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)
@@ -192,24 +189,4 @@ def _n_rows(path: Path, stream: BinaryIO, about: About) -> int:
         shape, dtype = (), None
     if len(shape) != 2 or shape[1] != row.shape[1] or dtype != row.dtype:
         raise OutputError(f"cannot continue {path}: it is no array of shape (n, {row.shape[1]}) and type {row.dtype}")
-    begin = stream.tell()
-    return (stream.seek(0, io.SEEK_END) - begin) // _row_bytes(about)
-
-
-def _keep_rows(stream: BinaryIO, about: About, n_rows: int) -> None:
-    stream.seek(0)
-    np.lib.format.read_magic(stream)
-    np.lib.format.read_array_header_1_0(stream)
-    stream.truncate(stream.tell() + n_rows * _row_bytes(about))
-
-
-def _row_bytes(about: About) -> int:
-    row = about.empty()
-    return int(row.shape[1]) * row.dtype.itemsize
-
-
-def _keep_lines(stream: BinaryIO, n_lines: int) -> None:
-    stream.seek(0)
-    for _ in range(n_lines):
-        stream.readline()
-    stream.truncate(stream.tell())
+    return stream.tell(), row.shape[1] * row.dtype.itemsize

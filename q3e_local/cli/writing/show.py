@@ -5,6 +5,8 @@ Knows columns, cells and terminals; nothing of what is shown. Words for counts a
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,13 @@ def print_facts(facts: Mapping[str, str | None]) -> None:
     for label, value in facts.items():
         if value is not None:
             click.echo(f"{label:<{width}}  {visible(value)}")
+
+
+def csv_line(cells: Iterable[object]) -> bytes:
+    """A row of CSV, in UTF-8."""
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().encode("utf-8")
 
 
 def print_columns(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from q3e_local.reading.assembling import SECTION_MAX
 from q3e_local.reading.document import Document
-from q3e_local.reading.encodings import decode
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of
 
@@ -29,9 +28,8 @@ _HOLDS = re.compile(
 )
 
 
-def read(data: bytes, limits: Limits) -> Document:
-    decoded = decode(data, limits)
-    return document_of(decoded.text, blocks(decoded.text), "code", decoded.encoding)
+def read(text: str, limits: Limits) -> Document:
+    return document_of(text, blocks(text))
 
 
 def blocks(text: str) -> Iterator[Block]:

@@ -17,7 +17,6 @@ from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.delimiters import is_quoted
 from q3e_local.reading.document import Document
-from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 
@@ -28,11 +27,9 @@ _PARSED_MAX = 2**31 - 1  # characters that csv takes for a value: its limit is t
 _VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely than that somebody wrote it
 
 
-def read(data: bytes, limits: Limits) -> Document:
-    decoded = decode(data, limits)
+def read(text: str, limits: Limits) -> Document:
     with parsing("CSV"):
-        delimiter = _delimiter(decoded.text)
-        return assemble(_pieces(decoded.text, delimiter), "csv", limits, decoded.encoding)
+        return assemble(_pieces(text, _delimiter(text)), limits)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -56,7 +53,7 @@ def _delimiter(text: str) -> str:
 
     def agreement(delimiter: str) -> tuple[int, int]:
         widths = Counter[int]()
-        with suppress(InputError):  # the rows before it tell as well, and reading will come upon it again
+        with suppress(InputError):  # the rows before the error count, and reading raises it again
             for _, row in islice(_rows(text, delimiter), _N_SNIFFED):
                 widths[len(row)] += 1
         alike = [(n_rows, width) for width, n_rows in widths.items() if width > 1 and 2 * n_rows >= widths.total()]
@@ -84,14 +81,12 @@ def _pieces(text: str, delimiter: str) -> Iterator[Piece]:
 
 def is_header(values: Sequence[str]) -> bool:
     """Names of columns differ, none is empty or a number."""
-    return len(set(values)) == len(values) and all(value and not _is_number(value) for value in values)
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value.replace(",", ""))
-    except ValueError:
+    if len(set(values)) != len(values) or not all(values):
         return False
+    for value in values:
+        with suppress(ValueError):
+            float(value.replace(",", ""))
+            return False
     return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote
 from zipfile import ZipFile
 
@@ -27,7 +28,7 @@ _OBFUSCATIONS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/
 
 def read(data: bytes, limits: Limits) -> Document:
     with parsing("EPUB"), open_checked(data, limits) as archive:
-        return assemble(_pieces(archive, limits), "epub", limits)
+        return assemble(_pieces(archive, limits), limits)
 
 
 def _pieces(archive: ZipFile, limits: Limits) -> Iterator[Piece]:
@@ -52,8 +53,8 @@ def _chapter(tree: Element, title: str) -> Iterator[Piece]:
     if title and not any(name(element) in ("h1", "h2", "h3") for element in tree.iter()):
         yield Piece(title, outline.enter(1, title), is_heading=True)
     for piece in blocks(tree, outline):
-        # A line of a part of the book would be taken for one of the file.
-        yield Piece(piece.text, piece.headings, is_heading=piece.is_heading, joins=piece.joins)
+        # A line counts within its part of the book, not within the file.
+        yield replace(piece, line=None)
 
 
 def _package_path(archive: ZipFile) -> str:
@@ -98,7 +99,7 @@ def _titles(archive: ZipFile, package: str, items: dict[str, Element], limits: L
 
 
 def _contents(data: bytes, limits: Limits, is_page: bool) -> Element | None:
-    """The tree of a table of contents. A broken one is as good as none: the text does not hang on it."""
+    """The tree of a table of contents. A broken one is taken as none: the text can do without titles."""
     try:
         with parsing("EPUB"):
             return parse_html(decode(data, limits, "utf-8").text) if is_page else parse_xml(data)

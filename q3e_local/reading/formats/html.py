@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
-from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.markup import HEADINGS, Element, blocks, has_text, name, parse_html
@@ -52,11 +51,15 @@ class _Weight:
     has_title: bool = False
 
 
-def read(data: bytes, limits: Limits) -> Document:
+def declared(data: bytes) -> str | None:
+    """The encoding that a page says it is in."""
     found = _CHARSET.search(data[:_HEAD])
-    decoded = decode(data, limits, found[1].decode("ascii") if found else None)
+    return found[1].decode("ascii") if found else None
+
+
+def read(text: str, limits: Limits) -> Document:
     with parsing("HTML"):
-        return assemble(pieces_of(decoded.text), "html", limits, decoded.encoding)
+        return assemble(pieces_of(text), limits)
 
 
 def pieces_of(text: str) -> list[Piece]:
@@ -69,22 +72,15 @@ def _pieces(tree: Element) -> list[Piece]:
     weights = _weigh(tree)
     body = next((element for element in tree.iter("body")), tree)
     title = next((" ".join("".join(element.itertext()).split()) for element in tree.iter("title")), "")
-    for root, is_left_out in ((_main(body, weights), _furniture(body, weights)), (body, _nothing)):
+    for root, is_left_out in ((_main(body, weights), _furniture(body, weights)), (body, lambda element: False)):
         outline = Outline()
         pieces = list(blocks(root, outline, is_left_out))
         if pieces:
             break
     if title and not any(piece.is_heading for piece in pieces):
-        pieces = [Piece(title, (title,), is_heading=True), *(_under(title, piece) for piece in pieces)]
+        below = (replace(piece, headings=(title,)) for piece in pieces)
+        pieces = [Piece(title, (title,), is_heading=True), *below]
     return pieces
-
-
-def _under(title: str, piece: Piece) -> Piece:
-    return Piece(piece.text, (title,), line=piece.line, joins=piece.joins)
-
-
-def _nothing(_: Element) -> bool:
-    return False
 
 
 def _weigh(tree: Element) -> dict[Element, _Weight]:

@@ -30,7 +30,7 @@ def read(data: bytes, limits: Limits) -> Document:
         message = message_from_bytes(data, policy=policy.compat32)  # the newer policy fails on headers of real mails
         if not message.keys():
             raise InputError("is no mail: it has no headers")
-        return assemble(_pieces(message, Outline(), limits, depth=0), "eml", limits)
+        return assemble(_pieces(message, Outline(), limits, depth=0), limits)
 
 
 def _pieces(message: Message, outline: Outline, limits: Limits, depth: int) -> Iterator[Piece]:
@@ -58,7 +58,7 @@ def _text_pieces(part: Message, path: tuple[str, ...], limits: Limits) -> Iterat
         return
     text = decode(payload, limits, part.get_content_charset()).text
     if part.get_content_subtype() == "html":
-        yield from (Piece(one.text, (*path, *one.headings), joins=one.joins) for one in pieces_of(text))
+        yield from (Piece(piece.text, (*path, *piece.headings), joins=piece.joins) for piece in pieces_of(text))
     else:
         yield from (Piece(text[start:end], path) for start, end in paragraphs(text))
 
@@ -81,7 +81,7 @@ def _read_parts(message: Message, attachments: list[str], depth: int) -> Iterato
         elif kind == "multipart/alternative":
             waiting[:0] = [(_best(part), level + 1)] if part.get_payload() else []
         elif part.is_multipart() and kind != "message/rfc822":
-            waiting[:0] = [(one, level + 1) for one in part.get_payload() if isinstance(one, Message)]
+            waiting[:0] = [(inner, level + 1) for inner in part.get_payload() if isinstance(inner, Message)]
         elif kind == "message/rfc822" or _has_text(part):
             yield part
         elif part is not message:
@@ -96,11 +96,11 @@ def _has_text(part: Message) -> bool:
 
 def _best(part: Message) -> Message:
     """Of several forms of one text the plain one, unless it is empty; else the last, which the sender likes best."""
-    forms = [one for one in part.get_payload() if isinstance(one, Message)]
-    for one in forms:
-        payload = one.get_payload(decode=True) if one.get_content_type() == "text/plain" else None
+    forms = [form for form in part.get_payload() if isinstance(form, Message)]
+    for form in forms:
+        payload = form.get_payload(decode=True) if form.get_content_type() == "text/plain" else None
         if isinstance(payload, bytes) and payload.strip():
-            return one
+            return form
     return forms[-1] if forms else part
 
 

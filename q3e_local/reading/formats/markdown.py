@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 
 from markdown_it import MarkdownIt
 
 from q3e_local.reading.assembling import SECTION_MAX, Outline
 from q3e_local.reading.document import Document
-from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of, line_starts
@@ -21,11 +19,15 @@ from q3e_local.reading.lines import Block, document_of, line_starts
 # What static site generators put before the text: YAML between ---, TOML between +++.
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[^\S\n]*\n(?:.*\n)*?\1[^\S\n]*(?:\n|\Z)")
 
+_INLINE = MarkdownIt("commonmark")
+# Blocks alone: what stands inside a paragraph matters in headings only.
+_BLOCKS = MarkdownIt("commonmark").enable("table")
+_BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
-def read(data: bytes, limits: Limits) -> Document:
-    decoded = decode(data, limits)
+
+def read(text: str, limits: Limits) -> Document:
     with parsing("Markdown"):
-        return document_of(decoded.text, blocks(decoded.text, Outline()), "markdown", decoded.encoding)
+        return document_of(text, blocks(text, Outline()))
 
 
 def blocks(text: str, outline: Outline) -> Iterator[Block]:
@@ -36,7 +38,7 @@ def blocks(text: str, outline: Outline) -> Iterator[Block]:
         yield Block(0, n_front, outline.path)
     starts = line_starts(text)
     is_long = False
-    tokens = _parser().parse(text[front.end() :] if front else text)
+    tokens = _BLOCKS.parse(text[front.end() :] if front else text)
     for at, token in enumerate(tokens):
         if token.map is None or token.nesting < 0:
             continue
@@ -55,7 +57,7 @@ def plain_text(text: str) -> str:
     """The words of a Markdown text, a line a block: no marks, no addresses of links, no HTML, no front matter."""
     front = _FRONT_MATTER.match(text)
     lines = []
-    for token in _parser().parse(text[front.end() :] if front else text):
+    for token in _BLOCKS.parse(text[front.end() :] if front else text):
         if token.type == "inline":
             lines.append(_plain(token.content))
         elif token.type in ("fence", "code_block"):
@@ -63,22 +65,9 @@ def plain_text(text: str) -> str:
     return "\n".join(lines)
 
 
-@cache
-def _parser() -> MarkdownIt:
-    """Blocks alone: what stands inside a paragraph matters in headings only."""
-    parser = MarkdownIt("commonmark").enable("table")
-    parser.core.ruler.enableOnly(["normalize", "block"])
-    return parser
-
-
-@cache
-def _inline_parser() -> MarkdownIt:
-    return MarkdownIt("commonmark")
-
-
 def _plain(inline: str) -> str:
     """The words of a heading or a paragraph without its marks."""
-    children = [child for token in _inline_parser().parseInline(inline) for child in token.children or []]
+    children = [child for token in _INLINE.parseInline(inline) for child in token.children or []]
     words = (
         " " if child.type.endswith("break") else child.content for child in children if child.type != "html_inline"
     )

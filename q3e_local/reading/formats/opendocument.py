@@ -13,7 +13,7 @@ from typing import Any
 import odfdo
 
 from q3e_local.errors import InputError
-from q3e_local.reading.assembling import Outline, Piece, assemble
+from q3e_local.reading.assembling import Outline, Piece, assemble, table_row
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
@@ -35,7 +35,7 @@ def read(data: bytes, limits: Limits) -> Document:
                 kind = archive.read("mimetype").decode("ascii", "replace").strip()
                 if kind not in _TEXTS:
                     raise InputError(f"is no text document but {kind}")
-        return assemble(_Body(odfdo.Document(io.BytesIO(data))).pieces(), "odt", limits)
+        return assemble(_Body(odfdo.Document(io.BytesIO(data))).pieces(), limits)
 
 
 class _Body:
@@ -89,16 +89,16 @@ class _Body:
         """A row a line, its cells between bars."""
         for number, row in enumerate(table.get_elements("descendant::table:table-row")):
             cells = (
-                " ".join(" ".join(self._text(one) for one in cell.get_elements("descendant::text:p")).split())
+                " ".join(map(self._text, cell.get_elements("descendant::text:p")))
                 for cell in row.get_elements("table:table-cell")
             )
-            yield Piece(" | ".join(cell for cell in cells if cell), self._outline.path, joins=number > 0)
+            yield Piece(table_row(cells), self._outline.path, joins=number > 0)
 
     def _text(self, paragraph: Any) -> str:
         """All that a paragraph says, in links, spans and text boxes too; its notes are kept for the end."""
         for note in paragraph.get_elements("descendant::text:note"):
             body = note.get_elements("text:note-body//text:p")
-            self._notes.append("\n".join(one.inner_text for one in body))
+            self._notes.append("\n".join(paragraph.inner_text for paragraph in body))
             note.delete(keep_tail=True)
         for tag in _NOT_TEXT:
             for element in paragraph.get_elements(f"descendant::{tag}"):

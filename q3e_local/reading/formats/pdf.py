@@ -22,7 +22,7 @@ from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import paragraphs
 
-# It complains of flaws that it then repairs. Who asks for logs gets that, stderr does not.
+# pypdf logs flaws that it then repairs. Without a handler Python would write them to stderr.
 logging.getLogger("pypdf").addHandler(logging.NullHandler())
 
 # Of a page's content, which is held as objects while it is read; and of pages, drawn in 10 microseconds or so each.
@@ -45,7 +45,7 @@ def read(data: bytes, limits: Limits) -> Document:
             raise InputError("has no pages; it may be damaged, save it again")
         limits.check_pages(n_pages)
         unread = _Unread()
-        document = assemble(_pieces(reader, unread), "pdf", limits)
+        document = assemble(_pieces(reader, unread), limits)
     if not document.sections:
         if unread.broken:
             raise unread.broken[0]
@@ -133,7 +133,7 @@ def _parts(text: str, entries: list[_Entry], outline: Outline) -> Iterator[tuple
 
 
 def _entries(reader: pypdf.PdfReader) -> dict[int, list[_Entry]]:
-    """The outline by pages, from 0. A broken one is as good as none: the text does not hang on it."""
+    """The outline by pages, from 0. A broken one is taken as none: the text can do without titles."""
     entries: dict[int, list[_Entry]] = {}
     try:
         with parsing("PDF"):

@@ -1,7 +1,6 @@
 """Rich Text Format (.rtf): paragraphs, and the rows of tables with bars between their cells.
 
-Knows that a paragraph is a line to striprtf; headings are styles there, which it does not tell. The only module that
-imports striprtf.
+Knows that striprtf gives each paragraph as a line, without a word on headings. The only module that imports it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from striprtf.striprtf import rtf_to_text
 
 from q3e_local.errors import InputError
-from q3e_local.reading.assembling import Piece, assemble
+from q3e_local.reading.assembling import Piece, assemble, table_row
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
@@ -28,18 +27,14 @@ def read(data: bytes, limits: Limits) -> Document:
         raise InputError("is no Rich Text Format: it does not begin with {\\rtf")
     with parsing("Rich Text Format"):
         # Bytes of a code page stand as \'xx, and as themselves where a program was careless; the file names the page.
-        text = _escaped(_HEX.sub(b"", data)).decode("ascii")
-        return assemble(_pieces(rtf_to_text(text, errors="replace")), "rtf", limits)
-
-
-def _escaped(data: bytes) -> bytes:
-    return re.sub(rb"[\x80-\xff]", lambda found: b"\\'%02x" % found[0][0], data)
+        escaped = re.sub(rb"[\x80-\xff]", lambda found: b"\\'%02x" % found[0][0], _HEX.sub(b"", data))
+        text = escaped.decode("ascii")
+        return assemble(_pieces(rtf_to_text(text, errors="replace")), limits)
 
 
 def _pieces(text: str) -> Iterator[Piece]:
     in_table = False
     for line in text.split("\n"):
-        cells = [cell.strip() for cell in line.split("|")] if line.endswith("|") else []
-        words = " | ".join(cell for cell in cells if cell) if cells else _BULLET.sub("- ", line)
-        yield Piece(words, joins=bool(cells) and in_table)
-        in_table = bool(cells)
+        is_row = line.endswith("|")
+        yield Piece(table_row(line.split("|")) if is_row else _BULLET.sub("- ", line), joins=is_row and in_table)
+        in_table = is_row

@@ -16,7 +16,6 @@ from docutils.parsers.rst.states import Inliner
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Outline
 from q3e_local.reading.document import Document
-from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of
@@ -25,15 +24,14 @@ from q3e_local.reading.lines import Block, document_of
 _NO_LINE_ENDS = str.maketrans(dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
 
-def read(data: bytes, limits: Limits) -> Document:
+def read(text: str, limits: Limits) -> Document:
     """Broken markup is still a text: where docutils gives up, it has no titles."""
-    decoded = decode(data, limits)
     try:
         with parsing("reStructuredText"):
-            blocks = list(_titles(decoded.text))
+            blocks = list(_titles(text))
     except InputError:
         blocks = []
-    return document_of(decoded.text, blocks, "rst", decoded.encoding)
+    return document_of(text, blocks)
 
 
 def _titles(text: str) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pptx
 
-from q3e_local.reading.assembling import Piece, assemble
+from q3e_local.reading.assembling import Piece, assemble, table_row
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
@@ -23,7 +23,7 @@ def read(data: bytes, limits: Limits) -> Document:
         open_checked(data, limits).close()
         presentation = pptx.Presentation(io.BytesIO(data))
         limits.check_pages(len(presentation.slides))
-        return assemble(_pieces(presentation), "pptx", limits)
+        return assemble(_pieces(presentation), limits)
 
 
 def _pieces(presentation: Any) -> Iterator[Piece]:
@@ -49,8 +49,7 @@ def _texts(shapes: Iterable[Any]) -> Iterator[str]:
             yield _lines(shape.text_frame.text)
         elif getattr(shape, "has_table", False) and shape.has_table:
             for row in shape.table.rows:
-                cells = [" ".join(cell.text.split()) for cell in row.cells]
-                yield " | ".join(cell for cell in cells if cell)
+                yield table_row(cell.text for cell in row.cells)
 
 
 def _lines(text: str) -> str:

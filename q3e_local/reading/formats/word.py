@@ -16,7 +16,7 @@ from docx.document import Document as WordDocument
 from docx.oxml.ns import qn
 from docx.oxml.parser import parse_xml
 
-from q3e_local.reading.assembling import Outline, Piece, assemble
+from q3e_local.reading.assembling import Outline, Piece, assemble, table_row
 from q3e_local.reading.document import Document
 from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
@@ -34,7 +34,7 @@ _LEFT_OUT |= {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fall
 def read(data: bytes, limits: Limits) -> Document:
     with parsing("Word document"):
         open_checked(data, limits).close()
-        return assemble(_pieces(docx.Document(io.BytesIO(data))), "docx", limits)
+        return assemble(_pieces(docx.Document(io.BytesIO(data))), limits)
 
 
 def _pieces(document: WordDocument) -> Iterator[Piece]:
@@ -89,8 +89,8 @@ class _Body:
         """A row a line, its cells between bars; a table in a cell is part of that."""
         self._in_list = False
         for number, row in enumerate(_inside(table, qn("w:tr"))):
-            cells = (" ".join(_text(cell).split()) for cell in _inside(row, qn("w:tc")))
-            yield Piece(" | ".join(cell for cell in cells if cell), self._outline.path, joins=number > 0)
+            cells = map(_text, _inside(row, qn("w:tc")))
+            yield Piece(table_row(cells), self._outline.path, joins=number > 0)
 
 
 def _inside(element: Any, tag: str) -> Iterator[Any]:

@@ -26,7 +26,7 @@ def read(data: bytes, limits: Limits) -> Document:
         open_checked(data, limits).close()
     with workbooks.open_workbook(io.BytesIO(data)) as workbook:
         limits.check_pages(len(workbook.worksheets))
-        return assemble(_pieces(workbook), "xlsx", limits)
+        return assemble(_pieces(workbook), limits)
 
 
 def _pieces(workbook: Any) -> Iterator[Piece]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from q3e_local.reading.encodings import is_utf8
+
 _NAMED_AT_MOST = 30
 
 Cause = Literal["blank", "absent", "encoding", "record", "file"]
@@ -22,7 +24,7 @@ class Item:
     """One text, or with `problem` and `cause` the reason why there is none. `n_bytes` were read to get it.
 
     `source` is the file it is of, `line` the line or row it begins in; None where a file is one text. `kept` are
-    the record's values of the fields that were asked for beside the text; a field that a record lacks is not in it.
+    the record's values of `Wanted.keep`; a field that the record lacks is not in it.
     """
 
     id: str
@@ -107,15 +109,6 @@ def _place(source: str, line: int | None) -> str:
     return source if line is None else f"{source}:{line}"
 
 
-def is_utf8(text: str) -> bool:
-    """False where bytes that are no text passed as surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def missing_column(header: Sequence[str], names: Sequence[str]) -> str | None:
     """Why these are not the names of columns, each of one, if they are not."""
     for name in names:
@@ -128,7 +121,7 @@ def missing_column(header: Sequence[str], names: Sequence[str]) -> str | None:
 
 def missing_field(names: Sequence[str], name: str, what: str) -> str:
     """The problem of a table without a column, or a record without a field, of this name: `what` says which."""
-    known = [one for one in names if one]
+    known = list(filter(None, names))
     listed = ", ".join(known[:_NAMED_AT_MOST])
     more = f" and {len(known) - _NAMED_AT_MOST:,} more" if len(known) > _NAMED_AT_MOST else ""
     near = get_close_matches(name, known, 1)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from q3e_local.reading.records.item import Cause, Item, Wanted, failed, is_utf8, item_of
+from q3e_local.reading.encodings import is_strictly
+from q3e_local.reading.records.item import Cause, Item, Wanted, failed, item_of
 from q3e_local.reading.records.transcoding import OpenText
 
 
@@ -19,7 +20,7 @@ def read(name: str, text: OpenText, wanted: Wanted) -> Iterator[Item]:
         try:
             record = orjson.loads(raw.removeprefix(codecs.BOM_UTF8))
         except orjson.JSONDecodeError as error:
-            cause: Cause = "record" if is_utf8(raw.decode("utf-8", "surrogateescape")) else "encoding"
+            cause: Cause = "record" if is_strictly(raw, "utf-8", is_whole=True) else "encoding"
             yield failed(name, f"is not JSON: {error}", cause, len(raw), number)
             continue
         if isinstance(record, dict):

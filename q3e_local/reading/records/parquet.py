@@ -1,4 +1,4 @@
-"""Texts in a column of a Parquet file; the only module of this room that imports pyarrow."""
+"""Texts in a column of a Parquet file; the only module that imports pyarrow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(name: str, file: BinaryIO, wanted: Wanted, n_bytes: int) -> Iterator[It
 
     Raises InputError for what cannot be read as Parquet, MissingPackageError without pyarrow.
     """
-    pyarrow = _pyarrow()
+    pyarrow = load_pyarrow()
     with parsing("Parquet"):
         table = pyarrow.parquet.ParquetFile(file)
     schema = table.schema_arrow
@@ -45,18 +45,19 @@ def read(name: str, file: BinaryIO, wanted: Wanted, n_bytes: int) -> Iterator[It
 
 def column_types(file: BinaryIO, columns: tuple[str, ...]) -> Mapping[str, Any]:
     """The pyarrow type of each of these columns that the file has. Raises as `read`."""
-    pyarrow = _pyarrow()
+    pyarrow = load_pyarrow()
     with parsing("Parquet"):
         schema = pyarrow.parquet.read_schema(file)
     return {name: _plain(pyarrow, schema.field(name).type) for name in columns if schema.names.count(name) == 1}
 
 
-def _pyarrow() -> Any:
+def load_pyarrow(what: str = "reading Parquet") -> Any:
+    """pyarrow, with its module for Parquet. Raises MissingPackageError that says what needs it."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingPackageError("reading Parquet", "pyarrow", "parquet") from None
+        raise MissingPackageError(what, "pyarrow", "parquet") from None
     return pyarrow
 
 
