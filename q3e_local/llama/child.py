@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 SPAWN = multiprocessing.get_context("spawn")
 _ENDING_S = 5.0  # how long a killed process may take to be gone
-_HEARING_S = 1.0  # and its last words to be read
+_HEARING_S = 1.0  # how long its last words may take to be read
 _LAST_LINES = 5
 _LINE_BYTES = 400
 
@@ -49,7 +49,7 @@ class Child:
         except OSError as error:
             raise EngineError(f"cannot start a process for llama.cpp: {error.strerror}") from None
         finally:
-            # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
+            # Only the child holds these ends now, so that its death shows as the end of the pipes.
             pipe.close()
             said.close()
         # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
@@ -59,13 +59,13 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is there to answer."""
         return bool(self._process.is_alive())
 
     def ask(self, method: str, *arguments: object) -> Any:
         """Call a method of the object in the child.
 
-        Raises the Q3EError that `make` or the method raised, EngineError for any other, and CrashError when the
+        Raises the Q3EError that `make` or the method raised, EngineError for any other error, and CrashError when the
         child has ended.
         """
         try:
@@ -97,7 +97,7 @@ class Child:
     def _answer(self) -> Any:
         """What the method returned, or the error it raised. Raises EOFError when the child has ended."""
         while True:
-            # Beside the pipe, as a grandchild could hold that open.
+            # Beside the pipe, which a grandchild could hold open.
             wait([self._pipe, self._process.sentinel])
             if not self._pipe.poll():
                 raise EOFError
@@ -157,7 +157,7 @@ def exit_code(process: Any, ending_s: float = _ENDING_S) -> int | None:
 
 
 def settle_in(said: Connection[Any, Any]) -> None:
-    """Make this process a child: deaf to signals that are for its parent, with stderr and stdout going to `said`."""
+    """Make this process a child: it ignores signals that are for its parent, and its output goes to `said`."""
     # A Ctrl-C or a service manager's SIGTERM reaches all processes; the parent decides what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -171,7 +171,7 @@ def settle_in(said: Connection[Any, Any]) -> None:
 
 
 def crossing(error: Exception) -> Q3EError:
-    """The error as the parent will see it: ours as it is, another's as the nearest of ours."""
+    """The error as the parent will see it: an error of ours unchanged, any other as the nearest of ours."""
     if isinstance(error, Q3EError):
         return error
     logger.error("the engine failed", exc_info=error)
@@ -210,7 +210,7 @@ def _run(
 
 
 def _end_with_parent() -> None:
-    """At once, whatever is being computed: nobody is left to take it."""
+    """End this process with its parent, in the middle of any work: nobody is left to take the result."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

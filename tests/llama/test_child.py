@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from paths import TESTS
+from waiting import until
 
 from q3e_local.errors import BadVectorError, CrashError, EngineError, ModelFileError, NotEnoughMemoryError
 from q3e_local.llama.child import Child
@@ -59,14 +60,6 @@ class Adder:
     def begin(self, file: str) -> None:
         Path(file).touch()
         time.sleep(600)
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that must happen, however busy the machine is."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture

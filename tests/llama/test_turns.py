@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from waiting import until
 
 from q3e_local.embedding.batching import N_TILE
 from q3e_local.errors import EngineError
@@ -23,14 +23,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that must happen."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
 
 
 class Beside:

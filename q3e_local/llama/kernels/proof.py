@@ -12,18 +12,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.llama.binding import NativeError
 from q3e_local.llama.kernels import operation
 from q3e_local.llama.kernels.compiled import Library
+from q3e_local.llama.native_log import NativeError
 
-# Types of weights, and of keys and values: the code of a kernel differs for each. The first of each is computed by
-# two threads, which wait for each other: long, on a busy machine.
+# Types of weights, and of keys and values: a kernel has code for each. Two threads compute the first of each alone:
+# threads that wait for each other are slow on a busy machine.
 WEIGHTS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q8_0": 8, "F16": 1, "BF16": 30, "F32": 0}
 KV = {"F16": 1, "BF16": 30, "Q8_0": 8, "F32": 0}
 WIDTHS = (128, 64)  # of a head: of Qwen3-Embedding, and of the demo model
 
 # Of the norm of an output row. Where llama.cpp rounds to 8 bits and a variant does not, products differ by up to 5e-3
-# and attention by up to 1.3e-2. A single wrong number in a row of 72 leaves more than 0.1.
+# and attention by up to 1.3e-2. A wrong number in a row of 72 makes a difference of more than 0.1.
 TOLERANCE = 4e-2
 
 
@@ -34,39 +34,36 @@ class DisagreementError(Exception):
 @dataclass(frozen=True)
 class _Operation:
     name: str
-    compute: Callable[[int, str], NDArray[np.float32]]  # by so many threads, under this name
+    compute: Callable[[int, str], NDArray[np.float32]]  # by this many threads, under this name
     n_threads: int
 
 
-class Proof:
-    """Holds variants to llama.cpp's own results. No variant may be in use yet."""
+def n_held(library: Library, variant: str) -> int:
+    """How many operations of the proof this variant took. Raises DisagreementError where it computed one wrong.
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self._operations = [*_products(), *_attentions()]
+    No variant of the library may be in use yet.
+    """
+    try:
+        library.attempt(variant)
+        return sum(_is_taken(library, one) for one in (*_products(), *_attentions()))
+    except NativeError as error:
+        raise DisagreementError(str(error)) from None
+    finally:
+        library.attempt(None)
 
-    def held(self, variant: str) -> int:
-        """How many of the operations this variant took. Raises DisagreementError where it computed one wrong."""
-        try:
-            self._library.attempt(variant)
-            return sum(self._is_taken(one) for one in self._operations)
-        except NativeError as error:
-            raise DisagreementError(str(error)) from None
-        finally:
-            self._library.attempt(None)
 
-    def _is_taken(self, one: _Operation) -> bool:
-        before = self._library.counts()
-        found = one.compute(one.n_threads, operation.ON_TRIAL)
-        if self._library.counts() == before:
-            return False  # it leaves this operation to llama.cpp
-        expected = one.compute(1, "")
-        error = _worst(found, expected)
-        if not error <= TOLERANCE:  # NaN too
-            raise DisagreementError(
-                f"{one.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
-            )
-        return True
+def _is_taken(library: Library, one: _Operation) -> bool:
+    """Whether the variant takes this operation, or else leaves it to llama.cpp."""
+    before = library.counts()
+    found = one.compute(one.n_threads, operation.ON_TRIAL)
+    if library.counts() == before:
+        return False
+    error = _worst(found, one.compute(1, ""))
+    if not error <= TOLERANCE:  # NaN too
+        raise DisagreementError(
+            f"{one.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
+        )
+    return True
 
 
 def _worst(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -75,7 +72,7 @@ def _worst(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     return float((np.linalg.norm(found - expected, axis=-1) / norms).max())
 
 
-# Tokens, rows, queries and keys are of numbers that fill no register and no block.
+# The numbers of tokens, rows, queries and keys fill no register and no block.
 
 
 def _products() -> list[_Operation]:

@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 N_ROUNDS = 5
 CLEARLY = 1.05  # times the default's speed, as the median of the rounds
-_FASTER = 1.02  # in a single round
-_MOST = 0.75  # of the rounds must be that
-_HOPELESS = 0.85
+_ROUND_WON = 1.02  # times the default's speed in a single round
+_SHARE_WON = 0.75  # of the rounds
+_HOPELESS = 0.85  # a candidate with a round below this is out
 _N_ERRORS = 3  # standard errors that the mean must be above no gain at all
 
 
 class Race(Generic[T]):
     """Rounds in which each candidate is measured once, beside the default.
 
-    Only what is clearly faster in most rounds replaces the default; who cannot do so any more drops out.
+    Only a candidate that is clearly faster in most rounds replaces the default; one that no longer can drops out.
     """
 
     def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
@@ -43,15 +43,15 @@ class Race(Generic[T]):
 
     @property
     def left(self) -> Sequence[T]:
-        """Who may still win, the default left out."""
+        """The candidates that may still win, without the default."""
         return tuple(self._left)
 
     def drop(self, candidate: T) -> None:
-        """Leave a candidate out from now on: it cannot be measured any more."""
+        """Leave out a candidate that cannot be measured any more."""
         self._left = [one for one in self._left if one != candidate]
 
     def order(self) -> list[T]:
-        """Who is to be measured in the next round; whoever goes first in one goes last in the next."""
+        """The candidates of the next round, in the order that is the reverse of the round before."""
         if self.is_over:
             return []
         order = [self.default, *self._left]
@@ -71,8 +71,9 @@ class Race(Generic[T]):
         return max(finished, key=lambda one: finished[one], default=self.default)
 
     def _may_win(self, ratios: Sequence[float]) -> bool:
-        n_lost = sum(ratio < _FASTER for ratio in ratios)
-        return n_lost <= self._n_rounds - self._n_needed and min(ratios) >= _HOPELESS
+        n_lost = sum(ratio < _ROUND_WON for ratio in ratios)
+        n_to_win = math.ceil(_SHARE_WON * self._n_rounds)
+        return n_lost <= self._n_rounds - n_to_win and min(ratios) >= _HOPELESS
 
     def _has_won(self, ratios: Sequence[float]) -> bool:
         if len(ratios) < self._n_rounds or not self._may_win(ratios):
@@ -80,34 +81,3 @@ class Race(Generic[T]):
         logs = [math.log(ratio) for ratio in ratios]
         error = statistics.stdev(logs) / math.sqrt(len(logs))
         return statistics.median(ratios) >= CLEARLY and statistics.fmean(logs) > _N_ERRORS * error
-
-    @property
-    def _n_needed(self) -> int:
-        return math.ceil(_MOST * self._n_rounds)
-
-
-class Trials(Generic[T]):
-    """A race in the course of other work: `current` does the next piece, and `done` says how fast it was."""
-
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
-        self._race = Race(default, others, n_rounds)
-        self._order: list[T] = self._race.order()
-        self._speeds: dict[T, float] = {}
-
-    @property
-    def is_over(self) -> bool:
-        return self._race.is_over
-
-    @property
-    def current(self) -> T:
-        """The candidate whose turn it is; in the end the winner."""
-        return self._order[0] if self._order else self._race.winner
-
-    def done(self, speed: float) -> None:
-        """The speed of the piece that `current` did."""
-        if not self._order:
-            return
-        self._speeds[self._order.pop(0)] = speed
-        if not self._order:
-            self._race.add(self._speeds)
-            self._speeds, self._order = {}, self._race.order()

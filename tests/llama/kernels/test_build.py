@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ from types import ModuleType
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from kernel_library import build_module
 from paths import ROOT
 
 KERNELS = ROOT / "kernels"
@@ -32,16 +32,7 @@ compiles = pytest.mark.skipif(not has_kernels or COMPILER is None, reason="needs
 of_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux loads")
 
 
-def module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"kernels_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-build = module(KERNELS / "build.py")
+build = build_module()
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +64,7 @@ def project() -> Path:
 @pytest.fixture(scope="session")
 def quick(project: Path) -> ModuleType:
     """build.py beside the empty kernels."""
-    return module(project / "kernels" / "build.py")
+    return build_module(project / "kernels" / "build.py")
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +205,7 @@ def test_a_wheel_has_a_library_of_now_and_names_the_oldest_system_it_runs_on(
 
 @pytest.mark.parametrize(("machine", "tag"), [("arm64", "macosx_11_0_arm64"), ("x86_64", "macosx_11_0_x86_64")])
 def test_the_tag_on_macos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, tag: str) -> None:
-    hook = module(KERNELS / "hatch_build.py")
+    hook = build_module(KERNELS / "hatch_build.py")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with monkeypatch.context() as only_here:
         only_here.setattr(sys, "platform", "darwin")
