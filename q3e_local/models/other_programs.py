@@ -32,7 +32,7 @@ class Elsewhere:
 
 
 def models_elsewhere() -> list[Elsewhere]:
-    """All of them. Files of other kinds, and broken ones, are passed over: they are not ours to judge."""
+    """All of them, without broken files and models of another kind: they are not ours to judge."""
     found = []
     for name, program, path in (*_ollama(), *_lm_studio(), *_hub_cache()):
         try:

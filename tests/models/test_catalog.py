@@ -70,16 +70,6 @@ def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_fr
         assert re.fullmatch(r"[0-9a-f]{64}", pinned.sha256 or "")
 
 
-def test_no_name_or_alias_means_two_models() -> None:
-    names = [
-        name.lower()
-        for card in cards().values()
-        for own in (card.name, *card.aliases)
-        for name in (own, *(f"{own}-{quantization}" for quantization in card.files))
-    ]
-    assert len(set(names)) == len(names)
-
-
 @pytest.mark.parametrize("word", ["constructed, not trained", "trying the commands"])
 def test_the_demo_model_says_what_it_is(word: str) -> None:
     assert word in cards()["demo"].description
@@ -89,20 +79,31 @@ def test_the_demo_model_says_what_it_is(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "quantization"),
+    ("names", "tag", "published"),
     [
-        ("qwen3-embedding:4b", "qwen3-embedding:4b", "q4_k_m"),
-        ("Qwen3-Embedding:4B", "qwen3-embedding:4b", "q4_k_m"),
-        (" qwen3-embedding:4b\n", "qwen3-embedding:4b", "q4_k_m"),
-        ("qwen3-embedding:4b-q8_0", "qwen3-embedding:4b", "q8_0"),
-        ("Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "q4_k_m"),
-        ("Qwen3-Embedding-0.6B-F16", "qwen3-embedding:0.6b", "f16"),
-        ("demo", "demo", "q8_0"),
+        ("qwen3-embedding:0.6b Qwen3-Embedding-0.6B-Q4_K_M", "qwen3-embedding:0.6b", ""),  # made here from the f16
+        ("qwen3-embedding:0.6b-q8_0 Qwen3-Embedding-0.6B-Q8_0 hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0",
+         "qwen3-embedding:0.6b-q8_0", "06507c7b4268"),
+        ("qwen3-embedding:0.6b-f16 QWEN/qwen3-embedding-0.6b:F16", "qwen3-embedding:0.6b-f16", "421a27e58d16"),
+        ("qwen3-embedding:4b qwen3-embedding qwen3-embedding:latest Qwen3-Embedding-4B Qwen/Qwen3-Embedding-4B "
+         "Qwen/Qwen3-Embedding-4B-GGUF QWEN3-EMBEDDING-4B-Q4_K_M hf.co/Qwen/Qwen3-Embedding-4B-GGUF:Q4_K_M "
+         "https://huggingface.co/Qwen/Qwen3-Embedding-4B-GGUF/ Qwen3-Embedding:4B "
+         "https://www.modelscope.cn/models/Qwen/Qwen3-Embedding-4B", "qwen3-embedding:4b", "2b0cf8f17b4c"),
+        ("qwen3-embedding:4b-q5_k_m qwen3-embedding:q5_k_m Qwen/Qwen3-Embedding-4B-GGUF:Q5_K_M",
+         "qwen3-embedding:4b-q5_k_m", "9fd05563211c"),
+        ("qwen3-embedding:4b-q8_0", "qwen3-embedding:4b-q8_0", "b60ae5ce2dd6"),
+        ("qwen3-embedding:4b-f16", "qwen3-embedding:4b-f16", "e8b4e85c8fcc"),
+        ("qwen3-embedding:8b Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "3fcd3febec8b"),
+        ("qwen3-embedding:8b-f16", "qwen3-embedding:8b-f16", "9a2dfcc2e867"),
+        ("demo Demo", "demo", "4c8cebfd86ed"),
     ],
-)
-def test_a_name_an_alias_or_a_quantization_resolves_in_any_case(name: str, model: str, quantization: str) -> None:
-    card, file = resolve(name)
-    assert (card.name, file.quantization) == (model, quantization)
+)  # fmt: skip
+def test_every_name_of_a_shipped_model_means_its_published_file(names: str, tag: str, published: str) -> None:
+    for name in [*names.split(), f" {tag}\n"]:
+        card, file = resolve(name)
+        assert card.tag(file.quantization) == tag, name
+        assert (file.sha256 or "").startswith(published)
+        assert file.made_from == (None if published else "f16")
 
 
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
@@ -168,6 +169,10 @@ def test_a_card_is_read_whole(tmp_path: Path) -> None:
         ('sha256 = "ab', 'sha256 = "xb', "files.q4_k_m.sha256 must be .*64 hex"),
         ('revision = "0', 'revision = "main', "source.revision must be a commit"),
         ('file = "big-q4.gguf"', 'file = "../big.gguf"', r"files.q4_k_m.file must be .*got '\.\./big"),
+        ('file = "big-q4.gguf"', 'file = "/etc/x"', "files.q4_k_m.file must be .*got '/etc/x'"),
+        ('file = "big-q4.gguf"', "file = 'a\\..\\b'", "files.q4_k_m.file must be a name without"),
+        ('repo = "someone/big"', 'repo = "../x"', "source.repo must be a name without"),
+        ("size_bytes = 100", "size_bytes = 0", "files.q4_k_m.size_bytes must be a whole number above 0; got 0"),
         ("[files.f16]", "[files.F16]", r"\[files.F16\] makes 'big:1b-F16', which is no model name"),
         (f'sha256 = "{"cd" * 32}"', "", "files.f16.sha256 must be"),
         (f'sha256 = "{"cd" * 32}"', 'made_from = "f16"', "files.f16.made_from must name a file with a sha256"),

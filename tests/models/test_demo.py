@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 import pytest
 from paths import ROOT
+from tiny import PIECES
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import q3e_local
@@ -22,12 +23,6 @@ import q3e_local
 DEMO = ROOT / "models" / "demo.gguf"
 SCRIPT = ROOT / "scripts" / "convert" / "make_demo.py"
 EXAMPLES = sorted(path for path in (ROOT / "examples/notes").iterdir() if path.suffix in {".md", ".py"})
-# How llama.cpp splits text for the pre-tokenizer `qwen2`, before any merge.
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
 QUESTIONS = [
     ("Why could customers not pay in March?", "notes-en-outage.md"),
     ("What caused the outage of the payment service?", "notes-en-outage.md"),
@@ -84,7 +79,7 @@ def tokenizer(header: dict[str, gguf.ReaderField]) -> Tokenizer:
     ids = {token: i for i, token in enumerate(header["tokenizer.ggml.tokens"].contents())}
     merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"].contents()]
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
-    split = pre_tokenizers.Split(Regex(QWEN2), "isolated")
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return tokenizer

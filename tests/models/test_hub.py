@@ -99,9 +99,3 @@ def test_a_hub_that_is_silent_is_told(tmp_path, monkeypatch):
         result = convert("-o", str(tmp_path / "x.gguf"))
     assert result.exit_code == 1
     assert f"\nwaiting for http://{host}: no answer for 0 s, at most 0 s\n" in result.stderr
-
-
-@pytest.mark.parametrize("hub", [1], indirect=True)
-def test_a_mirror_may_be_given_without_a_scheme(hub, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", hub.url.removeprefix("http://"))
-    assert convert("-o", str(tmp_path / "x.gguf")).exit_code == 0
