@@ -21,6 +21,7 @@ import oracle
 import psutil
 import pytest
 import tiny
+from checkpoints import names_in
 from command import PROGRAM, run
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
@@ -48,10 +49,6 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 def kinds(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 # The recipe
@@ -151,7 +148,7 @@ def test_progress_goes_to_the_end(tiny_gguf: MakeGguf, tmp_path: Path, source: s
 def test_a_quantized_file_is_not_quantized_again(tiny_gguf: MakeGguf, tmp_path: Path, source: str, kind: str) -> None:
     with pytest.raises(ConversionError, match=rf"is quantized already \({kind}\).*take the f16, bf16 or f32 file"):
         quantize(tiny_gguf(source), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_sources_and_targets_that_cannot_be(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
@@ -163,7 +160,7 @@ def test_sources_and_targets_that_cannot_be(tiny_gguf: MakeGguf, tmp_path: Path)
         quantize(tiny_gguf("f16"), tiny_gguf("f16"), "q4_k_m", force=True)
     with pytest.raises(OutputError, match="exists"):
         quantize(tiny_gguf("f16"), tiny_gguf("f32"), "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_names_in_any_script(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
@@ -172,7 +169,7 @@ def test_names_in_any_script(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
     source = folder / "量化前.gguf"
     source.write_bytes(tiny_gguf("f16").read_bytes())
     quantize(source, folder / "量化后.gguf", "q4_k_m")
-    assert listing(folder) == ["量化前.gguf", "量化后.gguf"]
+    assert names_in(folder) == ["量化前.gguf", "量化后.gguf"]
 
 
 def test_a_relative_path(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +177,7 @@ def test_a_relative_path(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "in" / "f16.gguf").write_bytes(tiny_gguf("f16").read_bytes())
     monkeypatch.chdir(tmp_path)
     quantize(Path("in/f16.gguf"), Path("out.gguf"), "q4_k_m")
-    assert listing(tmp_path) == ["in", "out.gguf"]
+    assert names_in(tmp_path) == ["in", "out.gguf"]
 
 
 def test_the_command_quantizes(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
@@ -203,7 +200,7 @@ def test_what_llama_cpp_complains_of_is_in_the_error(
         ConversionError, match=r"quantizer ended with exit code 1: quantizing failed.*invalid output file type 999"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_full_disk_is_named_whatever_llama_cpp_says(
@@ -227,7 +224,7 @@ def test_a_half_written_file_does_not_pass(
         ConversionError, match=r"what was written is not a usable model, please report this: .* truncated"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
@@ -240,7 +237,7 @@ def test_a_native_abort_is_an_error(tiny_gguf: MakeGguf, tmp_path: Path, monkeyp
         ConversionError, match=r"was ended by SIGABRT \(llama.cpp stopped itself\): GGML_ASSERT of some kind"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == ["python"]
+    assert names_in(tmp_path) == ["python"]
 
 
 # When it is stopped
@@ -291,7 +288,7 @@ def test_stopping_the_command_stops_llama_cpp_and_leaves_nothing(
     _, said = parent.communicate(timeout=60)
     assert (parent.returncode, said.strip()) == (130, "Interrupted.")
     assert gone(child)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
@@ -303,7 +300,7 @@ def test_ctrl_c_at_the_terminal_reaches_both(
     _, said = parent.communicate(timeout=60)
     assert (parent.returncode, said.strip()) == (130, "Interrupted.")
     assert gone(child)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
@@ -320,7 +317,7 @@ def test_a_progress_callback_may_stop_it(tiny_gguf: MakeGguf, tmp_path: Path) ->
 
     with pytest.raises(OutputError, match="the callback's own"):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m", progress=stop)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
     assert not [
         each for each in psutil.Process().children() if "q3e_local.llama.quantize" in " ".join(each.cmdline())
     ]
