@@ -89,18 +89,18 @@ def test_without_sibling_lists_cpus_count_up_to_the_known_cores(
 
 
 @pytest.mark.parametrize(
-    ("performance", "physical", "logical", "n_cores"), [(6, 10, 10, 6), (None, 4, 8, 4), (None, None, 8, 8)]
+    ("performance", "physical", "logical", "n_cores"), [(6, 10, 10, 6), (0, 4, 8, 4), (0, None, 8, 8)]
 )
 def test_without_affinity_the_fast_cores_count_or_all(
     system: Path,
     monkeypatch: pytest.MonkeyPatch,
-    performance: int | None,
+    performance: int,
     physical: int | None,
     logical: int,
     n_cores: int,
 ) -> None:
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: None)
-    monkeypatch.setattr(machine, "_performance_cores", lambda: performance)
+    monkeypatch.setattr(machine, "_sysctl", lambda name, value: type(value)(performance))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
     monkeypatch.setattr(machine.os, "cpu_count", lambda: logical)
     assert machine.physical_cores() == n_cores

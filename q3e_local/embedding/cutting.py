@@ -19,7 +19,7 @@ _PARTING = " \t\n!\"#$%&'()*+,-./:;=?@[\\]^`{|}~" + "\u3002\uff0c\u3001\uff1b\uf
 
 
 class Cutter:
-    """Finds where texts may be parted, for a model with these added tokens, which must stay whole."""
+    """Finds where texts may be parted, for a model whose added tokens must stay whole."""
 
     def __init__(self, added_tokens: Iterable[str]) -> None:
         parting = "".join(sorted(set(_PARTING) - set("".join(added_tokens))))

@@ -36,7 +36,7 @@ class ReadyText:
 
 
 def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> Iterator[ReadyText]:
-    """Texts with their places, prompted and normalized. The result of what is no text is its InvalidTextError."""
+    """Texts with their places, prompted and normalized; an InvalidTextError is the result of what is no text."""
     for place, text in texts:
         try:
             ready = preparation.ready(text, place)
@@ -47,7 +47,7 @@ def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> I
 
 
 def finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
-    """Cut and scaled rows, and an error with its row for each that is cut to zeros: such a row has no direction."""
+    """Cut and scaled rows, and an error for each row that is cut to zeros, and so has no direction."""
     vectors = finish(pooled, dim)
     what = f"the first {dim} numbers of its vector are all 0; raise dim"
     return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
@@ -60,7 +60,7 @@ class Lookup:
         self._terms, self._space, self._cache = preparation.terms, preparation.full_space, cache
 
     def all(self, texts: Iterator[ReadyText]) -> list[ReadyText]:
-        """All texts, with their results where the cache has them. For texts that need not be waited for."""
+        """All texts, with their results where the cache has them. For texts that are all there already."""
         return list(self.as_they_come(texts, _CHARACTERS_MAX))
 
     def as_they_come(
@@ -78,7 +78,7 @@ class Lookup:
             n_characters = min(2 * n_characters, _CHARACTERS_MAX) if all_known else n_characters_first
 
     def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]]) -> None:
-        """Put into the cache what the model answered to the texts of these digests."""
+        """Put the pooled vectors of the texts with these digests into the cache."""
         if self._cache is None or not texts:
             return
         items = []
@@ -104,7 +104,7 @@ class Lookup:
         return window
 
     def _entries(self, cache: VectorCache, texts: list[ReadyText]) -> list[Entry | None]:
-        """What the cache has of each text: the whole, or what was cut to this request's limit."""
+        """The entry of each text: of the whole text, or of the text cut to this request's limit."""
         limit = self._terms.limit
         keys = [Key(self._space, text.digest) for text in texts]
         # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
@@ -118,7 +118,7 @@ class Lookup:
 
 
 def _next_window(texts: Iterator[ReadyText], n_characters: int) -> list[ReadyText]:
-    """The next texts, until they have so many characters; none after the last."""
+    """The next texts, until they have this many characters; none after the last."""
     window: list[ReadyText] = []
     for text in islice(texts, _WINDOW_TEXTS):
         window.append(text)
