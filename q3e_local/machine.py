@@ -148,13 +148,13 @@ def _cgroup_quota() -> float | None:
 
 def _cgroup_memory() -> tuple[int, int] | None:
     """Limit and use in bytes of the group that leaves least, or None where nothing limits."""
-    found = []
+    limits = []
     for folder in _cgroups("memory"):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         # cgroup v1 writes "no limit" as a number near 2**63.
         if limit is not None and limit < 2**60:
-            found.append((limit, _used(folder)))
-    return min(found, key=lambda group: group[0] - group[1], default=None)
+            limits.append((limit, _used(folder)))
+    return min(limits, key=lambda group: group[0] - group[1], default=None)
 
 
 def _used(folder: Path) -> int:
@@ -179,8 +179,8 @@ def _cgroups(controller: str) -> list[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUP / controller if controllers else _CGROUP
-        own = PurePosixPath(path.lstrip("/"))
-        folders += [root / group for group in (own, *own.parents)]
+        innermost = PurePosixPath(path.lstrip("/"))
+        folders += [root / group for group in (innermost, *innermost.parents)]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 

@@ -72,7 +72,7 @@ class Lookup:
             return
         n_characters = n_characters_first
         while window := _next_window(texts, n_characters):
-            window = self._found(self._cache, window)
+            window = self._with_results(self._cache, window)
             yield from window
             all_known = all(text.known is not None for text in window)
             n_characters = min(2 * n_characters, _CHARACTERS_MAX) if all_known else n_characters_first
@@ -87,7 +87,7 @@ class Lookup:
             items.append((Key(self._space, digest, cut_at), Entry(row, len(fitted.ids), fitted.truncated)))
         self._cache.put_many(items)
 
-    def _found(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
+    def _with_results(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
         """The texts of a window, with the results of those that the cache has."""
         unknown = [row for row, text in enumerate(window) if text.known is None]
         entries = self._entries(cache, [window[row] for row in unknown])
@@ -111,10 +111,10 @@ class Lookup:
         may_be_cut = [row for row, text in enumerate(texts) if self._terms.truncate and 4 * len(text.text) >= limit]
         keys += [Key(self._space, texts[row].digest, limit) for row in may_be_cut]
         entries = cache.get_many(keys)
-        found = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
+        chosen = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
         for row, entry in zip(may_be_cut, entries[len(texts) :], strict=True):
-            found[row] = found[row] or entry
-        return found
+            chosen[row] = chosen[row] or entry
+        return chosen
 
 
 def _next_window(texts: Iterator[ReadyText], n_characters: int) -> list[ReadyText]:

@@ -49,9 +49,9 @@ def function(name: str, result: Any, *arguments: Any) -> Any:
     opened by its path may be loaded a second time, with a second state. Raises AttributeError where this build has no
     function of this name.
     """
-    found = lib._lib[name]  # a new object, so that the binding's types stay as they are
-    found.restype, found.argtypes = result, arguments
-    return found
+    native = lib._lib[name]  # a new object, so that the binding's types stay as they are
+    native.restype, native.argtypes = result, arguments
+    return native
 
 
 def address(name: str) -> int:
@@ -90,8 +90,8 @@ def version() -> str:
 
 def build() -> tuple[tuple[str, int, int], ...]:
     """The libraries of this build: names, sizes and dates, which differ in another build."""
-    found = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+    files = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
 def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
@@ -125,8 +125,8 @@ class Model:
         n_ids = lib.llama_tokenize(self._vocab, text, len(text), ids, size, False, True)
         if n_ids < 0:
             raise NativeError(f"llama_tokenize answered {n_ids} for {len(text)} bytes")
-        found: list[int] = ids[:n_ids]
-        return found
+        tokens: list[int] = ids[:n_ids]
+        return tokens
 
     def detokenize(self, ids: Sequence[int]) -> bytes:
         """The bytes of these ids, special tokens written out. Ids outside the vocabulary would end the process."""

@@ -46,5 +46,5 @@ class NativeLog:
 
     def failure(self, what: str) -> NativeError:
         """An error with llama.cpp's complaints since `begin` or the failure before."""
-        said, self.complaints = "; ".join(self.complaints), []
-        return NativeError(f"{what}: {said}" if said else what)
+        words, self.complaints = "; ".join(self.complaints), []
+        return NativeError(f"{what}: {words}" if words else what)

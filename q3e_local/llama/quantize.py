@@ -23,9 +23,9 @@ class _Progress(logging.Handler):
     """llama.cpp reports a tensor in one line, which is complete when the tensor is."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = _TENSOR.search(record.getMessage())
-        if found:
-            _say(f"done {found[1]}")
+        line = _TENSOR.search(record.getMessage())
+        if line:
+            _say(f"done {line[1]}")
 
 
 def main(arguments: list[str]) -> int:

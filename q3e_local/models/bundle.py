@@ -29,17 +29,17 @@ OnBytes = Callable[[int, int], None]  # the bytes that are copied, and all there
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
-def export(one: Installed, card: ModelCard, folder: Path, progress: OnBytes = lambda n_bytes, total: None) -> Path:
+def export(model: Installed, card: ModelCard, folder: Path, progress: OnBytes = lambda n_bytes, total: None) -> Path:
     """Copy a model with its card and checksums into a folder. Answers the copy.
 
     Raises OutputError when the folder has it already or cannot be written, NotEnoughDiskError before copying.
     """
-    target = folder / (one.path.name if one.path.suffix == ".gguf" else f"{_file_name(one.name)}.gguf")
+    target = folder / (model.path.name if model.path.suffix == ".gguf" else f"{_file_name(model.name)}.gguf")
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise OutputError(f"{target} exists; remove it, or choose another folder")
-        digest = _copy(one.path, target, one.sha256, progress)
+        digest = _copy(model.path, target, model.sha256, progress)
         copied_card = folder / card.path.name
         shutil.copyfile(card.path, copied_card)
         _write_sums(folder, {target.name: digest, copied_card.name: sha256(copied_card)})
@@ -155,10 +155,10 @@ def _read_sums(folder: Path) -> dict[str, str]:
         ) from None
     except UnicodeDecodeError:
         lines = ["?"]
-    found = {}
+    sums = {}
     for line in filter(str.strip, lines):
         parts = _LINE.fullmatch(line)
         if parts is None or "/" in parts[2] or "\\" in parts[2]:
             raise ModelFileError(f"{folder / SUMS} is damaged: no checksum and file name in {line[:80]!r}")
-        found[parts[2]] = parts[1].lower()
-    return found
+        sums[parts[2]] = parts[1].lower()
+    return sums

@@ -87,11 +87,11 @@ class ModelCard:
 
     def names(self) -> Iterator[tuple[str, str]]:
         """All that people may type for this model, in lower case, each with the quantization it means."""
-        for own in (self.name.lower(), *(alias.lower() for alias in self.aliases)):
-            yield own, self.default
+        for base in (self.name.lower(), *(alias.lower() for alias in self.aliases)):
+            yield base, self.default
             for quantization in self.files:
-                yield f"{own}-{quantization}", quantization
-                yield f"{own}:{quantization}", quantization
+                yield f"{base}-{quantization}", quantization
+                yield f"{base}:{quantization}", quantization
 
 
 def read_card(path: Path) -> ModelCard:

@@ -41,15 +41,15 @@ def shipped() -> dict[str, ModelCard]:
 
 @cache
 def _read_all(paths: tuple[Path, ...]) -> dict[str, ModelCard]:
-    found: dict[str, ModelCard] = {}
+    by_name: dict[str, ModelCard] = {}
     names: dict[str, Path] = {}
     for path in paths:
         card = read_card(path)
         for name, _ in card.names():
             if names.setdefault(name, path) != path:
                 raise CardError(f"{names[name]} and {path} both have the name {name!r}; change one of them")
-        found[card.name] = card
-    return found
+        by_name[card.name] = card
+    return by_name
 
 
 def files() -> Iterator[tuple[ModelCard, ModelFile]]:
@@ -69,8 +69,8 @@ def find(name: str) -> tuple[ModelCard, ModelFile] | None:
     """
     wanted = _bare(name)
     for card in cards().values():
-        for own, quantization in card.names():
-            if wanted == own:
+        for spelled, quantization in card.names():
+            if wanted == spelled:
                 return card, card.files[quantization]
     return None
 

@@ -43,7 +43,7 @@ def adopt(path: Path, digest: str) -> Installed:
 
 def shipped(digest: str) -> Installed | None:
     """The model that comes with this program and has this checksum, if there is one."""
-    bundled = (found for found in catalog.files() if found[1].repo is None and found[1].sha256 == digest)
+    bundled = ((card, file) for card, file in catalog.files() if file.repo is None and file.sha256 == digest)
     return next((find(card, file) for card, file in bundled), None)
 
 

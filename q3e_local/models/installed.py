@@ -103,11 +103,11 @@ def is_known(name: str) -> bool:
     return recorded(name) is not None or find_card(name) is not None
 
 
-def what_is_gone(one: Installed) -> str:
+def what_is_gone(model: Installed) -> str:
     """Why a recorded file cannot be used, and what to do."""
-    what = "is not the file it was" if one.path.is_file() else "is no longer there"
-    again = "import" if one.origin == "imported" else "pull"
-    return f"{one.path} {what}; {again} it again, or forget it: q3e-local rm {one.name}"
+    what = "is not the file it was" if model.path.is_file() else "is no longer there"
+    again = "import" if model.origin == "imported" else "pull"
+    return f"{model.path} {what}; {again} it again, or forget it: q3e-local rm {model.name}"
 
 
 def find(card: ModelCard, file: ModelFile) -> Installed | None:
@@ -120,9 +120,9 @@ def find(card: ModelCard, file: ModelFile) -> Installed | None:
                 f"{card.path}: files.{file.quantization}.bundled: there is no {file.file} in {path.parent}"
             )
         return Installed(name, path, path.stat().st_size, "bundled")
-    found = recorded(name)
-    if found is not None and found.is_whole:
-        return found
+    known = recorded(name)
+    if known is not None and known.is_whole:
+        return known
     if file.made_from is not None:
         return None
     cached = download.find(file)
@@ -134,11 +134,11 @@ def find(card: ModelCard, file: ModelFile) -> Installed | None:
 def installed() -> list[Installed]:
     """All models that are here, by name: bundled, of a card, or imported under another name."""
     of_cards = (find(card, file) for card, file in files())
-    found = {one.name: one for one in of_cards if one is not None}
+    by_name = {one.name: one for one in of_cards if one is not None}
     for record in _all_recorded():
         if record.is_whole:
-            found.setdefault(record.name, record)
-    return [found[name] for name in sorted(found)]
+            by_name.setdefault(record.name, record)
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def gone() -> list[Installed]:
@@ -157,14 +157,14 @@ def recorded_names() -> list[str]:
     return sorted(path.stem.replace("+", ":").replace("@", "/") for path in _records().glob("*.json"))
 
 
-def record(one: Installed) -> Installed:
+def record(model: Installed) -> Installed:
     """Remember a file, and forget an earlier record of its name."""
-    path = _record_path(one.name)
+    path = _record_path(model.name)
     try:
-        land(path, json.dumps(asdict(one) | {"path": str(one.path.absolute())}, indent=1))
+        land(path, json.dumps(asdict(model) | {"path": str(model.path.absolute())}, indent=1))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with Q3E_HOME") from None
-    return one
+    return model
 
 
 def remove(name: str) -> Installed:
@@ -172,14 +172,14 @@ def remove(name: str) -> Installed:
 
     Raises what `removable` does, and OutputError when the file cannot be deleted.
     """
-    found = removable(name)
+    model = removable(name)
     try:
-        if found.origin in OURS:
-            download.delete(found.path)
-        _record_path(found.name).unlink(missing_ok=True)
+        if model.origin in OURS:
+            download.delete(model.path)
+        _record_path(model.name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot delete {error.filename or found.path}: {error.strerror}") from None
-    return found
+        raise OutputError(f"cannot delete {error.filename or model.path}: {error.strerror}") from None
+    return model
 
 
 def removable(name: str) -> Installed:
@@ -187,9 +187,9 @@ def removable(name: str) -> Installed:
 
     Raises UnknownModelError or ModelNotHereError, and OptionError for a file that is not ours to forget.
     """
-    found = recorded(name)
-    if found is not None:
-        return found
+    known = recorded(name)
+    if known is not None:
+        return known
     card, file = resolve(name)
     here = recorded(card.tag(file.quantization)) or find(card, file)
     if here is None:
@@ -221,9 +221,9 @@ def _records() -> Path:
 
 def _all_recorded() -> Iterator[Installed]:
     for path in sorted(_records().glob("*.json")):
-        found = _read(path)
-        if found is not None:
-            yield found
+        known = _read(path)
+        if known is not None:
+            yield known
 
 
 def _record_path(name: str) -> Path:

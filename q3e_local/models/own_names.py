@@ -69,12 +69,12 @@ def _alias(where: str, name: str, value: Any) -> Alias:
         model = value if isinstance(value, str) and value.strip() else "MODEL"
         raise OptionError(f"{where} must be a table such as {{model = {json.dumps(model)}, dim = 256}}")
     kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
-    for key, found in value.items():
+    for key, setting in value.items():
         if key not in kinds:
             raise OptionError(f"{where}: there is no key {key!r}; there are {', '.join(kinds)}")
-        if type(found) is not kinds[key] or not str(found).strip():
+        if type(setting) is not kinds[key] or not str(setting).strip():
             what = "a whole number" if kinds[key] is int else "a text that is not empty"
-            raise OptionError(f"{where}.{key} must be {what}, got {found!r}")
+            raise OptionError(f"{where}.{key} must be {what}, got {setting!r}")
     if "model" not in value:
         raise OptionError(f"{where}.model is missing: the model this name stands for")
     if value["model"].lower() == name.lower():

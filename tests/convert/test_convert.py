@@ -20,8 +20,7 @@ import tiny
 from checkpoints import change_json, change_tokenizer, set_templates, write_json
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 from gguf.quants import quantize as gguf_quantize
-from oracle import Config, Weights
-from tokenizers import Tokenizer
+from oracle import Config
 
 from q3e_local.convert import convert, shards, writer
 from q3e_local.embedding.engine import EngineConfig
@@ -45,7 +44,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def test_the_keys_are_those_of_llama_cpp_in_their_order(checkpoint: Make, tmp_path: Path, config: Config) -> None:
+def test_the_keys_are_those_of_llama_cpp_in_their_order(checkpoint, tmp_path, config):
     path = tmp_path / "out.gguf"
     convert(checkpoint(), path, "bf16")
     found = keys(path)
@@ -125,9 +124,7 @@ def check_vocabulary(texts: list[str], types: list[int], merges: list[str]) -> N
 
 @pytest.mark.parametrize("quantization", ["f32", "f16", "bf16", "q8_0"])
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
-def test_matrices_take_the_type_and_norms_stay_f32(
-    checkpoint: Make, tmp_path: Path, weights: Weights, dtype: str, quantization: str
-) -> None:
+def test_matrices_take_the_type_and_norms_stay_f32(checkpoint, tmp_path, weights, dtype, quantization):
     path = tmp_path / "out.gguf"
     convert(checkpoint(dtype=dtype), path, quantization)
     found = tensors(path)
@@ -140,7 +137,7 @@ def test_matrices_take_the_type_and_norms_stay_f32(
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-def test_shards_and_prefixes_change_nothing_but_the_order(checkpoint: Make, tmp_path: Path, prefix: str) -> None:
+def test_shards_and_prefixes_change_nothing_but_the_order(checkpoint, tmp_path, prefix):
     whole, cut = tmp_path / "whole.gguf", tmp_path / "cut.gguf"
     convert(checkpoint(), whole, "bf16")
     folder = checkpoint(n_shards=3, prefix=prefix, name="other/Qwen3-Embedding-0.6B")
@@ -153,9 +150,7 @@ def test_shards_and_prefixes_change_nothing_but_the_order(checkpoint: Make, tmp_
     assert list(tensors(cut)) == [tiny._gguf_name(name.removeprefix("model.")) for name in order]
 
 
-def test_a_piece_of_a_tensor_is_like_the_whole(
-    checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_piece_of_a_tensor_is_like_the_whole(checkpoint, tmp_path, monkeypatch):
     folder = checkpoint()
     convert(folder, tmp_path / "whole.gguf", "q8_0")
     monkeypatch.setattr(writer, "_NUMBERS_AT_ONCE", 700)  # two rows of the narrow matrices, one of the others
@@ -163,7 +158,7 @@ def test_a_piece_of_a_tensor_is_like_the_whole(
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "pieces.gguf").read_bytes()
 
 
-def test_rows_that_are_no_whole_blocks_become_f16(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_rows_that_are_no_whole_blocks_become_f16(tmp_path, tokenizer):
     config = Config(n_layer=1, n_embd=48, n_ff=64, n_head=1, n_head_kv=1, head_dim=32)
     folder = checkpoints.write_checkpoint(tmp_path, tiny.tiny_weights(config), config, tokenizer)
     convert(folder, tmp_path / "out.gguf", "q8_0")
@@ -203,9 +198,7 @@ def test_rows_that_are_no_whole_blocks_become_f16(tmp_path: Path, tokenizer: Tok
         (lambda f: string_merges(f), {}),
     ],
 )  # fmt: skip
-def test_what_a_checkpoint_says_otherwise(
-    checkpoint: Make, tmp_path: Path, spoil: Callable[[Path], None], changed: dict[str, Any]
-) -> None:
+def test_what_a_checkpoint_says_otherwise(checkpoint, tmp_path, spoil, changed):
     usual, folder = tmp_path / "usual.gguf", checkpoint()
     convert(folder, usual, "bf16")
     spoil(folder)
@@ -225,9 +218,7 @@ def string_merges(folder: Path) -> None:
     change_tokenizer(folder, lambda t: t["model"].update(merges=[" ".join(pair) for pair in t["model"]["merges"]]))
 
 
-def test_without_modules_json_the_last_token_is_taken_and_said(
-    checkpoint: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_modules_json_the_last_token_is_taken_and_said(checkpoint, tmp_path, caplog):
     folder = checkpoint(name="weights-only")
     (folder / "modules.json").unlink()
     convert(folder, tmp_path / "out.gguf", "bf16")
@@ -235,9 +226,7 @@ def test_without_modules_json_the_last_token_is_taken_and_said(
     assert "has no modules.json that states its pooling; taking the last token" in caplog.text
 
 
-def test_the_end_token_is_set_where_the_tokenizer_does_not_append_it(
-    checkpoint: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_token_is_set_where_the_tokenizer_does_not_append_it(checkpoint, tmp_path, caplog):
     folder = checkpoint()
     set_templates(folder, single=None)
     convert(folder, tmp_path / "out.gguf", "bf16")
@@ -255,16 +244,12 @@ def test_the_end_token_is_set_where_the_tokenizer_does_not_append_it(
         ("models--Qwen--Qwen3-Embedding-8B/snapshots/97b0c614be4d", None, "Qwen3 Embedding 8B"),
     ],
 )
-def test_the_name_is_given_or_made_of_the_folders(
-    checkpoint: Make, tmp_path: Path, folder_name: str, name: str | None, expected: str
-) -> None:
+def test_the_name_is_given_or_made_of_the_folders(checkpoint, tmp_path, folder_name, name, expected):
     info = convert(checkpoint(name=folder_name), tmp_path / "out.gguf", "bf16", name=name)
     assert (info.name, info.path) == (expected, tmp_path / "out.gguf")
 
 
-def test_rows_beyond_the_vocabulary_are_named_and_unused(
-    tmp_path: Path, config: Config, tokenizer: Tokenizer
-) -> None:
+def test_rows_beyond_the_vocabulary_are_named_and_unused(tmp_path, config, tokenizer):
     weights = tiny.tiny_weights(config, n_vocab=tiny.N_VOCAB + 3)
     folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer)
     convert(folder, tmp_path / "out.gguf", "bf16")
@@ -273,7 +258,7 @@ def test_rows_beyond_the_vocabulary_are_named_and_unused(
     assert found["tokenizer.ggml.token_type"][-3:] == [5, 5, 5]
 
 
-def test_the_head_is_left_out(tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer) -> None:
+def test_the_head_is_left_out(tmp_path, weights, config, tokenizer):
     """It is never read, and with it Q4_K_M would store the token table more coarsely."""
     weights = weights | {"lm_head.weight": weights["embed_tokens.weight"]}
     convert(checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer), tmp_path / "out.gguf", "bf16")
@@ -284,9 +269,7 @@ def test_the_head_is_left_out(tmp_path: Path, weights: Weights, config: Config, 
     ("dtype", "quantization", "least"),
     [("BF16", "f32", 0.999999), ("BF16", "bf16", 0.9999), ("F16", "f16", 0.9999), ("F32", "q8_0", 0.999)],
 )
-def test_the_vectors_are_the_oracles(
-    checkpoint: Make, tmp_path: Path, weights: Weights, config: Config, dtype: str, quantization: str, least: float
-) -> None:
+def test_the_vectors_are_the_oracles(checkpoint, tmp_path, weights, config, dtype, quantization, least):
     convert(checkpoint(dtype=dtype, n_shards=3), tmp_path / "out.gguf", quantization)
     stored = checkpoints.rounded(weights, dtype)
     with LlamaEngine(tmp_path / "out.gguf", EngineConfig(n_threads=1)) as engine:
@@ -295,9 +278,7 @@ def test_the_vectors_are_the_oracles(
             assert cosine(engine.decode([ids])[0], oracle.embed(stored, config, ids)) >= least
 
 
-def test_memory_is_bounded_by_a_piece_of_a_tensor(
-    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_bounded_by_a_piece_of_a_tensor(tmp_path, tokenizer, monkeypatch):
     config = Config(n_layer=1, n_embd=4096, n_ff=4096, n_head=1, n_head_kv=1, head_dim=64)
     folder = checkpoints.write_checkpoint(tmp_path, tiny.tiny_weights(config), config, tokenizer, dtype="F32")
     monkeypatch.setattr(writer, "_NUMBERS_AT_ONCE", 1 << 18)  # 1 MiB
@@ -309,7 +290,7 @@ def test_memory_is_bounded_by_a_piece_of_a_tensor(
     assert peak < 20e6  # of which the vocabulary is a part
 
 
-def test_progress_is_told_in_bytes(checkpoint: Make, tmp_path: Path) -> None:
+def test_progress_is_told_in_bytes(checkpoint, tmp_path):
     told: list[tuple[str, int, int]] = []
     convert(checkpoint(), tmp_path / "out.gguf", "f16", progress=lambda *each: told.append(each))
     assert told == sorted(told)
@@ -317,7 +298,7 @@ def test_progress_is_told_in_bytes(checkpoint: Make, tmp_path: Path) -> None:
     assert told[-1][1] == told[-1][2] == sum(t.n_bytes for t in GGUFReader(tmp_path / "out.gguf").tensors)
 
 
-def test_shards_without_an_index_are_found(checkpoint: Make, tmp_path: Path) -> None:
+def test_shards_without_an_index_are_found(checkpoint, tmp_path):
     folder = checkpoint(n_shards=3)
     convert(folder, tmp_path / "with.gguf", "bf16")
     (folder / shards.INDEX).unlink()

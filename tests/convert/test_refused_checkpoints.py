@@ -16,8 +16,6 @@ from checkpoints import change_json, names_in, set_templates, write_json
 from checkpoints import change_tokenizer as tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import Config, Weights
-from tokenizers import Tokenizer
 
 from q3e_local.convert import convert, shards
 from q3e_local.convert.shards import read_file
@@ -121,9 +119,7 @@ def chat(folder: Path) -> None:
         (lambda f: (f / "README.md").write_text("---\nlicense: 5\n---\n"), "cannot be (used|written)"),
     ],
 )  # fmt: skip
-def test_a_broken_or_foreign_checkpoint_is_refused(
-    checkpoint: Make, tmp_path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
+def test_a_broken_or_foreign_checkpoint_is_refused(checkpoint, tmp_path, spoil, message):
     folder = checkpoint()
     spoil(folder)
     with pytest.raises(ConversionError, match=message):
@@ -146,9 +142,7 @@ def test_a_broken_or_foreign_checkpoint_is_refused(
         (lambda f: cut(f / "model-00002-of-00003.safetensors", -10), "00002-of-00003.safetensors is truncated"),
     ],
 )  # fmt: skip
-def test_shards_that_do_not_agree_are_refused(
-    checkpoint: Make, tmp_path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
+def test_shards_that_do_not_agree_are_refused(checkpoint, tmp_path, spoil, message):
     folder = checkpoint(n_shards=3)
     spoil(folder)
     with pytest.raises(ConversionError, match=message):
@@ -159,14 +153,14 @@ def test_shards_that_do_not_agree_are_refused(
 @pytest.mark.parametrize(
     ("name", "message"), [("Qwen3-0.6B", "is a chat model"), ("Qwen3-Reranker-4B", "a reranker")]
 )
-def test_other_qwen3_models_are_refused(checkpoint: Make, tmp_path: Path, name: str, message: str) -> None:
+def test_other_qwen3_models_are_refused(checkpoint, tmp_path, name, message):
     folder = checkpoint(name=name)
     chat(folder)
     with pytest.raises(ConversionError, match=message):
         convert(folder, tmp_path / "out.gguf", "bf16")
 
 
-def test_an_early_embedding_checkpoint_is_known_by_its_name(checkpoint: Make, tmp_path: Path) -> None:
+def test_an_early_embedding_checkpoint_is_known_by_its_name(checkpoint, tmp_path):
     folder = checkpoint()
     chat(folder)
     assert convert(folder, tmp_path / "out.gguf", "bf16").eos_id == 1014
@@ -180,15 +174,7 @@ def test_an_early_embedding_checkpoint_is_known_by_its_name(checkpoint: Make, tm
         (1e5, "f16", r"has a weight of 99840, above what f16 can hold; take bf16 or f32"),
     ],
 )
-def test_numbers_that_would_become_nan_are_refused(
-    tmp_path: Path,
-    weights: Weights,
-    config: Config,
-    tokenizer: Tokenizer,
-    bad: float,
-    quantization: str,
-    message: str,
-) -> None:
+def test_numbers_that_would_become_nan_are_refused(tmp_path, weights, config, tokenizer, bad, quantization, message):
     spoilt = weights["layers.1.mlp.up_proj.weight"].copy()
     spoilt[3, 4] = bad
     weights = weights | {"layers.1.mlp.up_proj.weight": spoilt}
@@ -206,7 +192,7 @@ def test_numbers_that_would_become_nan_are_refused(
         ("model.safetensors", "is a file, not a checkpoint's folder; name its folder"),
     ],
 )
-def test_a_source_that_is_no_folder_is_refused(tmp_path: Path, source: str, message: str) -> None:
+def test_a_source_that_is_no_folder_is_refused(tmp_path, source, message):
     (tmp_path / "model.gguf").touch()
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ConversionError, match=message):
@@ -240,7 +226,7 @@ def read(path: Path, raw: bytes) -> None:
 
 
 @given(data=st.data())
-def test_a_torn_or_changed_file_is_an_error_or_sound(file: Path, data: st.DataObject) -> None:
+def test_a_torn_or_changed_file_is_an_error_or_sound(file, data):
     raw = bytearray(sound_file(file))
     for _ in range(data.draw(st.integers(0, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -258,15 +244,13 @@ JSON = st.recursive(
     entry=JSON
     | st.fixed_dictionaries({"dtype": st.sampled_from(["F32", "BF16", 3]), "shape": JSON, "data_offsets": JSON})
 )
-def test_any_json_for_a_tensor_is_an_error_or_sound(file: Path, entry: Any) -> None:
+def test_any_json_for_a_tensor_is_an_error_or_sound(file, entry):
     raw = json.dumps({"a": entry}).encode()
     read(file, len(raw).to_bytes(8, "little") + raw + bytes(24))
 
 
 @given(value=JSON, place=st.sampled_from(["model", "added_tokens", "post_processor", "pre_tokenizer", "normalizer"]))
-def test_any_json_in_a_tokenizer_is_an_error_or_fine(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, value: Any, place: str
-) -> None:
+def test_any_json_in_a_tokenizer_is_an_error_or_fine(tmp_path_factory, tokenizer, value, place):
     folder = tmp_path_factory.mktemp("tokenizer")
     write_json(folder / "tokenizer_config.json", checkpoints.tokenizer_config(tokenizer))
     settings = json.loads(tokenizer.to_str()) | {place: value}

@@ -20,7 +20,7 @@ from q3e_local.gguf.model_file import inspect
 Make = Callable[..., Path]
 
 
-def test_the_target_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_the_target_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "there.gguf").write_text("precious")
     for target, message in (
         (tmp_path / "there.gguf", "exists; replace it with --force"),
@@ -34,13 +34,13 @@ def test_the_target_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "there.gguf").read_text() == "precious"
 
 
-def test_a_target_is_replaced_when_asked(checkpoint: Make, tmp_path: Path) -> None:
+def test_a_target_is_replaced_when_asked(checkpoint, tmp_path):
     (tmp_path / "out.gguf").write_text("old")
     convert(checkpoint(), tmp_path / "out.gguf", "bf16", force=True)
     assert inspect(tmp_path / "out.gguf").quantization == "bf16"
 
 
-def test_a_target_that_appears_meanwhile_is_kept(checkpoint: Make, tmp_path: Path) -> None:
+def test_a_target_that_appears_meanwhile_is_kept(checkpoint, tmp_path):
     def appear(step: str, done: int, total: int) -> None:
         (tmp_path / "out.gguf").write_text("precious")
 
@@ -50,15 +50,13 @@ def test_a_target_that_appears_meanwhile_is_kept(checkpoint: Make, tmp_path: Pat
     assert names_in(tmp_path) == [checkpoints.NAME, "out.gguf"]
 
 
-def test_a_full_disk_is_seen_before(checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
     with pytest.raises(NotEnoughDiskError, match=r"takes 0.0 GB of disk for a while, .* has 0.0 GB free; make room"):
         convert(checkpoint(), tmp_path / "out.gguf", "bf16")
 
 
-def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(
-    checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -69,7 +67,7 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(
     assert names_in(tmp_path) == [checkpoints.NAME]
 
 
-def test_ctrl_c_leaves_nothing(checkpoint: Make, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing(checkpoint, tmp_path):
     def interrupt(step: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -81,7 +79,7 @@ def test_ctrl_c_leaves_nothing(checkpoint: Make, tmp_path: Path) -> None:
 # The command
 
 
-def test_the_command_converts_and_says_what_it_made(checkpoint: Make, tmp_path: Path) -> None:
+def test_the_command_converts_and_says_what_it_made(checkpoint, tmp_path):
     result = run("convert", checkpoint(), "-o", tmp_path / "out.gguf", "--type", "f16", "--name", "Mine")
     assert (result.exit_code, result.stdout) == (0, "")
     size = (tmp_path / "out.gguf").stat().st_size
@@ -94,19 +92,19 @@ def test_the_command_converts_and_says_what_it_made(checkpoint: Make, tmp_path: 
     assert (forced.exit_code, forced.output) == (0, "")
 
 
-def test_a_repository_that_is_not_here_is_one_sentence(tmp_path: Path) -> None:
+def test_a_repository_that_is_not_here_is_one_sentence(tmp_path):
     result = run("convert", "Qwen/Qwen3-Embedding-0.6B", "-o", tmp_path / "out.gguf")
     assert result.exit_code == 1
     assert "config.json of Qwen/Qwen3-Embedding-0.6B is not on this machine; download it" in result.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX files")
-def test_a_device_is_not_replaced(checkpoint: Make, tmp_path: Path) -> None:
+def test_a_device_is_not_replaced(checkpoint, tmp_path):
     os.mkfifo(tmp_path / "out.gguf")
     result = run("convert", checkpoint(), "-o", tmp_path / "out.gguf", "--force")
     assert (result.exit_code, "is no regular file" in result.stderr) == (1, True)
     assert (tmp_path / "out.gguf").is_fifo()
 
 
-def test_a_type_that_is_not_made_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_type_that_is_not_made_is_wrong_usage(tmp_path):
     assert run("convert", "x", "-o", tmp_path / "out.gguf", "--type", "q4_0").exit_code == 2

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import oracle
@@ -18,8 +17,6 @@ import tiny
 from fake import FakeEngine, seen
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import Config, Weights
-from tokenizers import Tokenizer
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
@@ -47,7 +44,7 @@ def embedder(engine: FakeEngine) -> Embedder:
     return Embedder(engine, "fake")
 
 
-def test_vectors_are_unit_rows_of_float32_in_the_callers_order(embedder: Embedder) -> None:
+def test_vectors_are_unit_rows_of_float32_in_the_callers_order(embedder):
     texts = ["three", "a", "a longer one", "", "a" * 30, "zwölf"]
     result = embedder.embed_documents(texts)
     assert [seen(row) for row in result.vectors] == [(256, len(text.encode()) + 1) for text in texts]
@@ -60,7 +57,7 @@ def test_vectors_are_unit_rows_of_float32_in_the_callers_order(embedder: Embedde
 
 
 @given(lengths=st.lists(st.integers(0, 70), max_size=40))
-def test_any_list_of_texts_comes_back_in_order(lengths: list[int]) -> None:
+def test_any_list_of_texts_comes_back_in_order(lengths):
     engine = FakeEngine()
     result = Embedder(engine, "fake").embed_documents(["x" * n for n in lengths])
     assert [seen(row) for row in result.vectors] == [(256, n + 1) for n in lengths]
@@ -72,22 +69,20 @@ def test_any_list_of_texts_comes_back_in_order(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("dim", [32, 33, 63, 64, None])
-def test_dim_cuts_first_and_scales_after(embedder: Embedder, dim: int | None) -> None:
+def test_dim_cuts_first_and_scales_after(embedder, dim):
     vectors = embedder.embed_documents(["abc", "d"], dim=dim).vectors
     assert vectors.shape == (2, dim or 64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dim", [-1, 0, 1, 31, 65, 4096])
-def test_a_dim_out_of_range_is_refused_with_both_limits_before_any_work(
-    engine: FakeEngine, embedder: Embedder, dim: int
-) -> None:
+def test_a_dim_out_of_range_is_refused_with_both_limits_before_any_work(engine, embedder, dim):
     with pytest.raises(OptionError, match=f"^dim must be between 32 and 64 for fake, got {dim}$"):
         embedder.embed_documents(iter(["never read"]), dim=dim)
     assert not engine.texts
 
 
-def test_no_texts_are_no_vectors_of_the_right_size(engine: FakeEngine, embedder: Embedder) -> None:
+def test_no_texts_are_no_vectors_of_the_right_size(engine, embedder):
     assert embedder.embed_documents([]).vectors.shape == (0, 64)
     result = embedder.embed_documents([], dim=40)
     assert result.vectors.shape == (0, 40)
@@ -96,21 +91,21 @@ def test_no_texts_are_no_vectors_of_the_right_size(engine: FakeEngine, embedder:
     assert engine.n_decodes == 0
 
 
-def test_texts_may_come_from_any_iterable(embedder: Embedder) -> None:
+def test_texts_may_come_from_any_iterable(embedder):
     texts = ["a", "bb", "ccc"]
     expected = embedder.embed_documents(texts).vectors
     for source in (tuple(texts), iter(texts), (text for text in texts), dict.fromkeys(texts)):
         np.testing.assert_array_equal(embedder.embed_documents(source).vectors, expected)
 
 
-def test_one_str_instead_of_a_list_is_refused(embedder: Embedder) -> None:
+def test_one_str_instead_of_a_list_is_refused(embedder):
     for embed in (embedder.embed_documents, embedder.embed_queries):
         with pytest.raises(OptionError, match="texts must be a list of texts, got one str; put it in a list"):
             embed("hello")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"bytes", ["nested"]])
-def test_what_is_not_a_str_is_named_with_its_place(embedder: Embedder, wrong: object) -> None:
+def test_what_is_not_a_str_is_named_with_its_place(embedder, wrong):
     with pytest.raises(
         InvalidTextError, match=f"^text 2: a text must be a str, got {type(wrong).__name__}$"
     ) as caught:
@@ -119,7 +114,7 @@ def test_what_is_not_a_str_is_named_with_its_place(embedder: Embedder, wrong: ob
 
 
 @pytest.mark.parametrize("kind", ["document", "query"])
-def test_a_lone_surrogate_is_named_with_its_place_in_the_users_text(embedder: Embedder, kind: str) -> None:
+def test_a_lone_surrogate_is_named_with_its_place_in_the_users_text(embedder, kind):
     with pytest.raises(InvalidTextError, match=r"^text 1: character 3 is the lone surrogate '\\ud83d', which is"):
         embedder.embed(EmbedRequest(["fine", "añb\ud83d tail"], kind=kind))
 
@@ -129,8 +124,8 @@ def test_a_lone_surrogate_is_named_with_its_place_in_the_users_text(embedder: Em
     [(9, False, 10), (9, True, 10), (10, False, "error"), (10, True, 10), (500, False, "error"), (500, True, 10)],
 )
 def test_a_text_over_max_tokens_is_an_error_or_cut_and_keeps_its_end_token(
-    engine: FakeEngine, embedder: Embedder, n_bytes: int, truncate: bool, outcome: int | str
-) -> None:
+    engine, embedder, n_bytes, truncate, outcome
+):
     request = EmbedRequest(["short", "x" * n_bytes], truncate=truncate, max_tokens=10)
     if outcome == "error":
         with pytest.raises(TextTooLongError, match=f"^text 1: has {n_bytes + 1} tokens, the limit is 10; truncate"):
@@ -144,45 +139,43 @@ def test_a_text_over_max_tokens_is_an_error_or_cut_and_keeps_its_end_token(
 
 
 @pytest.mark.parametrize("max_tokens", [-5, 0, 1001])
-def test_max_tokens_out_of_range_is_refused_with_both_limits(embedder: Embedder, max_tokens: int) -> None:
+def test_max_tokens_out_of_range_is_refused_with_both_limits(embedder, max_tokens):
     with pytest.raises(OptionError, match=f"^max_tokens must be between 1 and 1000 for fake, got {max_tokens}$"):
         embedder.embed(EmbedRequest(["a"], max_tokens=max_tokens))
 
 
-def test_a_limit_of_one_leaves_the_end_token_alone(embedder: Embedder) -> None:
+def test_a_limit_of_one_leaves_the_end_token_alone(embedder):
     result = embedder.embed(EmbedRequest(["abc", ""], truncate=True, max_tokens=1))
     assert [seen(row) for row in result.vectors] == [(256, 1), (256, 1)]
     assert result.truncated == (True, False)
 
 
-def test_tokens_are_counted_as_they_are_embedded(embedder: Embedder) -> None:
+def test_tokens_are_counted_as_they_are_embedded(embedder):
     texts = ["", "abc", "cafe\u0301"]
     assert embedder.count_tokens(texts) == list(embedder.embed_documents(texts).prompt_tokens) == [1, 4, 6]
 
 
-def test_a_query_gets_the_prompt_of_the_models_readme_and_a_document_none(
-    engine: FakeEngine, embedder: Embedder
-) -> None:
+def test_a_query_gets_the_prompt_of_the_models_readme_and_a_document_none(engine, embedder):
     embedder.embed_query("What is it?")
     embedder.embed_documents(["What is it?"])
     prompt = f"Instruct: {RETRIEVAL}\nQuery:"
     assert engine.texts == [prompt, f"{prompt}What is it?", "What is it?"]
 
 
-def test_truncation_cuts_the_text_and_not_the_prompt_before_it(engine: FakeEngine, embedder: Embedder) -> None:
+def test_truncation_cuts_the_text_and_not_the_prompt_before_it(engine, embedder):
     prompt = f"Instruct: {RETRIEVAL}\nQuery:".encode()
     embedder.embed(EmbedRequest(["x" * 500], kind="query", truncate=True, max_tokens=len(prompt) + 3))
     assert engine.batches == [[[*prompt, *b"xx", 256]]]
 
 
-def test_the_space_names_model_dim_and_prompt(embedder: Embedder) -> None:
+def test_the_space_names_model_dim_and_prompt(embedder):
     assert embedder.embed_documents(["a"], dim=40).space == "q3e1-fafafafafafafafa-40-plain"
     query = embedder.embed_query("a", dim=40).space
     assert re.fullmatch("q3e1-fafafafafafafafa-40-[0-9a-f]{8}", query)
     assert query == embedder.space(EmbedRequest([], kind="query", dim=40, task="retrieval"))
 
 
-def test_spaces_differ_by_dim_prompt_and_model_and_compare_across_prompts(embedder: Embedder) -> None:
+def test_spaces_differ_by_dim_prompt_and_model_and_compare_across_prompts(embedder):
     other = FakeEngine()
     other.digest = "ab" * 32
     spaces = {
@@ -198,7 +191,7 @@ def test_spaces_differ_by_dim_prompt_and_model_and_compare_across_prompts(embedd
     assert embedder.space(EmbedRequest([], dim=64)) == spaces["document"]
 
 
-def test_closing_the_embedder_closes_the_engine(engine: FakeEngine) -> None:
+def test_closing_the_embedder_closes_the_engine(engine):
     with Embedder(engine, "fake") as embedder:
         embedder.embed_documents(["a"])
     assert engine.closed
@@ -207,17 +200,17 @@ def test_closing_the_embedder_closes_the_engine(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("dim", [64.0, "64", True])
-def test_a_dim_that_is_no_whole_number_is_refused(embedder: Embedder, dim: Any) -> None:
+def test_a_dim_that_is_no_whole_number_is_refused(embedder, dim):
     with pytest.raises(OptionError, match=re.escape(f"got {dim!r}")):
         embedder.embed_documents(["a"], dim=dim)
 
 
-def test_a_list_in_place_of_a_request_is_refused(embedder: Embedder) -> None:
+def test_a_list_in_place_of_a_request_is_refused(embedder):
     with pytest.raises(OptionError, match="take an EmbedRequest, got list; or use embed_documents"):
         embedder.embed(["a"])
 
 
-def test_a_vector_whose_first_numbers_are_all_zero_cannot_be_cut_there() -> None:
+def test_a_vector_whose_first_numbers_are_all_zero_cannot_be_cut_there():
     engine = FakeEngine()
     decode = engine.decode
     engine.decode = lambda sequences, n_prefix: np.concatenate(
@@ -246,7 +239,7 @@ def real(tiny_gguf: Callable[..., Path]) -> Iterator[Embedder]:
 
 
 @pytest.mark.parametrize(("composed", "decomposed"), FORMS)
-def test_forms_of_a_text_have_one_vector(real: Embedder, composed: str, decomposed: str) -> None:
+def test_forms_of_a_text_have_one_vector(real, composed, decomposed):
     one, other = real.embed_documents([composed, decomposed]).vectors
     assert one @ other > 0.999999
 
@@ -263,9 +256,7 @@ def test_forms_of_a_text_have_one_vector(real: Embedder, composed: str, decompos
         "<|not_a_token|> 👍🏽 \u200b\n\n  x",
     ],
 )
-def test_a_text_has_the_ids_of_the_reference_tokenizer_and_the_oracles_vector(
-    real: Embedder, tokenizer: Tokenizer, weights: Weights, config: Config, text: str
-) -> None:
+def test_a_text_has_the_ids_of_the_reference_tokenizer_and_the_oracles_vector(real, tokenizer, weights, config, text):
     ids = tokenizer.encode(text).ids
     result = real.embed_documents([text], dim=100)
     assert result.prompt_tokens == (len(ids),)
@@ -273,9 +264,7 @@ def test_a_text_has_the_ids_of_the_reference_tokenizer_and_the_oracles_vector(
     assert result.vectors[0] @ (expected / math.hypot(*expected)) > 0.9999
 
 
-def test_a_query_has_the_oracles_vector_of_the_prompted_text(
-    real: Embedder, tokenizer: Tokenizer, weights: Weights, config: Config
-) -> None:
+def test_a_query_has_the_oracles_vector_of_the_prompted_text(real, tokenizer, weights, config):
     ids = tokenizer.encode(f"Instruct: {RETRIEVAL}\nQuery:What is the capital of China?").ids
     result = real.embed_query("What is the capital of China?")
     assert result.prompt_tokens == (len(ids),)
@@ -283,9 +272,7 @@ def test_a_query_has_the_oracles_vector_of_the_prompted_text(
     assert result.vectors[0] @ (expected / np.linalg.norm(expected)) > 0.9999
 
 
-def test_a_cut_text_has_the_vector_of_its_first_ids_and_the_end_token(
-    real: Embedder, tokenizer: Tokenizer, weights: Weights, config: Config
-) -> None:
+def test_a_cut_text_has_the_vector_of_its_first_ids_and_the_end_token(real, tokenizer, weights, config):
     text = tiny.TRAINING_TEXT[:300]
     ids = tokenizer.encode(text).ids
     result = real.embed(EmbedRequest([text], truncate=True, max_tokens=20))

@@ -37,9 +37,7 @@ def counted(n: int, read: list[int]) -> Iterator[str]:
         yield f"text {i}"
 
 
-def test_a_stream_gives_results_before_it_has_read_everything_and_reads_no_more_than_it_needs(
-    embedder: Embedder,
-) -> None:
+def test_a_stream_gives_results_before_it_has_read_everything_and_reads_no_more_than_it_needs(embedder):
     read: list[int] = []
     stream = embedder.stream(EmbedRequest(counted(10_000, read)))
     assert not read
@@ -51,24 +49,24 @@ def test_a_stream_gives_results_before_it_has_read_everything_and_reads_no_more_
             break
 
 
-def test_a_stream_of_many_texts_keeps_the_order_across_windows(embedder: Embedder) -> None:
+def test_a_stream_of_many_texts_keeps_the_order_across_windows(embedder):
     items = list(embedder.stream(EmbedRequest("x" * (i % 50) for i in range(1000))))
     assert [seen(item.vector)[1] for item in items if isinstance(item, Embedded)] == [i % 50 + 1 for i in range(1000)]
 
 
-def test_texts_without_tokens_to_wait_for_do_not_pile_up(embedder: Embedder) -> None:
+def test_texts_without_tokens_to_wait_for_do_not_pile_up(embedder):
     read: list[int] = []
     next(embedder.stream(EmbedRequest(None for _ in counted(10_000, read))))
     assert len(read) < 2_000
 
 
-def test_wrong_options_are_told_when_the_stream_is_asked_for_not_when_it_is_read(embedder: Embedder) -> None:
+def test_wrong_options_are_told_when_the_stream_is_asked_for_not_when_it_is_read(embedder):
     for wrong in ({"dim": 5}, {"max_tokens": 0}, {"kind": "passage"}, {"task": "no such"}, {"texts": "one str"}):
         with pytest.raises(OptionError):
             embedder.stream(EmbedRequest(**{"texts": ["a"]} | wrong))
 
 
-def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine: FakeEngine, embedder: Embedder) -> None:
+def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine, embedder):
     told: list[tuple[int, int]] = []
     texts = ["x" * (i % 20) for i in range(100)]
     result = embedder.embed_documents(texts, progress=lambda *done: told.append(done))
@@ -77,7 +75,7 @@ def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine: Fa
     assert told[-1] == (100, sum(result.prompt_tokens))
 
 
-def test_queries_are_embedded_as_one_query_is_and_tell_their_progress(embedder: Embedder) -> None:
+def test_queries_are_embedded_as_one_query_is_and_tell_their_progress(embedder):
     told: list[tuple[int, int]] = []
     texts = [f"question {i}?" for i in range(20)]
     result = embedder.embed_queries(
@@ -94,7 +92,7 @@ def test_queries_are_embedded_as_one_query_is_and_tell_their_progress(embedder: 
 
 
 @pytest.mark.parametrize("place", range(0, 40, 3))
-def test_a_text_the_model_fails_on_is_told_by_the_callers_index(place: int) -> None:
+def test_a_text_the_model_fails_on_is_told_by_the_callers_index(place):
     texts = [f"text {i}" for i in range(40)]
     texts[place] = "!" * (place + 1)
     embedder = Embedder(FakeEngine(bad="!"), "fake")
@@ -103,7 +101,7 @@ def test_a_text_the_model_fails_on_is_told_by_the_callers_index(place: int) -> N
     assert caught.value.index == place
 
 
-def test_a_stream_goes_on_after_each_text_that_fails() -> None:
+def test_a_stream_goes_on_after_each_text_that_fails():
     texts: list[Any] = ["one", "bad !", None, "x" * 30, "\udc00", "! also bad", "four"]
     told: list[tuple[int, int]] = []
     embedder = Embedder(FakeEngine(bad="!"), "fake")
@@ -118,9 +116,7 @@ def test_a_stream_goes_on_after_each_text_that_fails() -> None:
 # What is computed once
 
 
-def test_identical_texts_are_decoded_once_and_each_place_has_the_vector(
-    engine: FakeEngine, embedder: Embedder
-) -> None:
+def test_identical_texts_are_decoded_once_and_each_place_has_the_vector(engine, embedder):
     told: list[tuple[int, int]] = []
     texts = ["same", "other", "same", "e\u0301", "\u00e9", "same"] * 100
     result = embedder.embed_documents(texts, progress=lambda *done: told.append(done))
@@ -130,19 +126,19 @@ def test_identical_texts_are_decoded_once_and_each_place_has_the_vector(
     assert len(engine.texts) == 3
 
 
-def test_identical_texts_that_fail_fail_at_each_place() -> None:
+def test_identical_texts_that_fail_fail_at_each_place():
     embedder = Embedder(FakeEngine(bad="bad"), "fake")
     items = list(embedder.stream(EmbedRequest(["bad", "good", "bad"])))
     assert [getattr(item, "index", None) for item in items] == [0, None, 2]
 
 
-def test_the_same_text_for_ever_gives_results_and_does_not_pile_up(embedder: Embedder) -> None:
+def test_the_same_text_for_ever_gives_results_and_does_not_pile_up(embedder):
     read: list[int] = []
     next(embedder.stream(EmbedRequest("same" for _ in counted(10_000, read))))
     assert len(read) < 3_000
 
 
-def test_a_batch_that_is_not_full_waits_for_more_texts_but_not_for_ever(engine: FakeEngine) -> None:
+def test_a_batch_that_is_not_full_waits_for_more_texts_but_not_for_ever(engine):
     # 11 + 11 tokens fit into 32, a third does not: windows of 6 texts would leave small batches between them.
     result = Embedder(engine, "fake").embed_documents([f"{place:010}" for place in range(100)])
     assert [seen(row) for row in result.vectors] == [(256, 11)] * 100
@@ -151,7 +147,7 @@ def test_a_batch_that_is_not_full_waits_for_more_texts_but_not_for_ever(engine: 
     assert sum(sizes) == 100
 
 
-def test_an_instruction_is_told_to_the_engine_up_to_where_the_text_may_change_its_tokens() -> None:
+def test_an_instruction_is_told_to_the_engine_up_to_where_the_text_may_change_its_tokens():
     engine = FakeEngine(n_batch=128)
     embedder = Embedder(engine, "fake")
     prompt = f"Instruct: {TASKS['retrieval'].instruction}\nQuery:".encode()
@@ -160,14 +156,14 @@ def test_an_instruction_is_told_to_the_engine_up_to_where_the_text_may_change_it
     assert engine.prefixes == [[len(prompt) - 1] * 2, [len(prompt) - 1]]
 
 
-def test_queries_are_packed_by_what_they_do_not_share() -> None:
+def test_queries_are_packed_by_what_they_do_not_share():
     engine = FakeEngine(n_batch=128, n_seq_max=64)
     Embedder(engine, "fake").embed(EmbedRequest([f"q{place}" for place in range(10)], kind="query"))
     # 90 tokens of instruction once, then its last one, two of text and the end token for each.
     assert [len(batch) for batch in engine.batches] == [9, 1]
 
 
-def test_documents_with_a_long_common_beginning_share_it() -> None:
+def test_documents_with_a_long_common_beginning_share_it():
     engine = FakeEngine(n_batch=128)
     Embedder(engine, "fake").embed_documents(
         ["Minutes of May: " + name for name in ("costs", "names", "dates")] + ["Other"]

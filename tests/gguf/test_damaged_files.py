@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,16 +52,14 @@ def cut_at(mark: bytes, after: int = 0) -> Callable[[bytes], bytes]:
         (lambda data: data.replace(b"general.name", b"general\xff\xffame", 1), "key is not UTF-8"),
     ],
 )
-def test_a_broken_file_is_named_with_its_fault(
-    small: Path, tmp_path: Path, change: Callable[[bytes], bytes], says: str
-) -> None:
+def test_a_broken_file_is_named_with_its_fault(small, tmp_path, change, says):
     path = tmp_path / "broken.gguf"
     path.write_bytes(change(small.read_bytes()))
     with pytest.raises(ModelFileError, match=rf"broken\.gguf .*{says}"):
         inspect(path)
 
 
-def test_no_file_and_a_folder_are_named(tmp_path: Path) -> None:
+def test_no_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(ModelFileError, match=r"^there is no file .*nothing\.gguf$"):
         inspect(tmp_path / "nothing.gguf")
     with pytest.raises(ModelFileError, match=r"is a directory; name the \.gguf file in it$"):
@@ -87,9 +84,7 @@ def damaged(data: bytes, changes: list[tuple[int, int]]) -> bytes:
 
 @settings(max_examples=500)
 @given(changes=DAMAGE, length=st.none() | st.integers(0, 60_000))
-def test_a_damaged_file_is_an_error_of_ours_or_a_model(
-    small: Path, changes: list[tuple[int, int]], length: int | None
-) -> None:
+def test_a_damaged_file_is_an_error_of_ours_or_a_model(small, changes, length):
     path = small.with_name("damaged.gguf")
     path.write_bytes(damaged(small.read_bytes(), changes)[:length])
     try:
@@ -99,7 +94,7 @@ def test_a_damaged_file_is_an_error_of_ours_or_a_model(
     assert str(path) in str(outcome)
 
 
-def test_damage_is_done_to_the_header(small: Path) -> None:
+def test_damage_is_done_to_the_header(small):
     assert HEADER.stop in range(read_header(small).data_offset - 100, read_header(small).data_offset)
 
 
@@ -125,7 +120,7 @@ ODD: list[dict[str, Any]] = [
 ]
 
 
-def test_no_file_that_passes_for_a_model_ends_the_process(small: Path, tmp_path: Path) -> None:
+def test_no_file_that_passes_for_a_model_ends_the_process(small, tmp_path):
     data, rng = small.read_bytes(), np.random.default_rng(0)
     for number in range(1000):
         changes = [(int(rng.choice(HEADER)), int(rng.integers(256))) for _ in range(rng.integers(1, 4))]
@@ -160,7 +155,7 @@ print("loaded", n_loaded)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a sparse file")
 @pytest.mark.parametrize("kind", ["array", "string"])
-def test_a_huge_broken_header_costs_little_memory(tmp_path: Path, kind: str) -> None:
+def test_a_huge_broken_header_costs_little_memory(tmp_path, kind):
     path, length = tmp_path / "huge.gguf", 3 << 30
     key = struct.pack("<Q", 1) + b"k"
     value = struct.pack("<IIQ", 9, 0, length) if kind == "array" else struct.pack("<IQ", 8, length)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import tiny
-from oracle import Config, Weights
+from oracle import Config
 from rewriting import N_TOKENS, WORDS, rewrite
-from tokenizers import Tokenizer
 
 from q3e_local.errors import ModelFileError, WrongModelError
 from q3e_local.gguf import model_file
@@ -24,7 +22,7 @@ MakeGguf = Callable[..., Path]
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0", "q4_k_m"])
-def test_a_sound_file_is_known_in_all_its_sizes(tiny_gguf: MakeGguf, tokenizer: Tokenizer, kind: str) -> None:
+def test_a_sound_file_is_known_in_all_its_sizes(tiny_gguf, tokenizer, kind):
     path = tiny_gguf(kind)
     info = inspect(path)
     assert (info.path, info.name, info.size_bytes) == (path, "Tiny Qwen3 Embedding", path.stat().st_size)
@@ -43,13 +41,13 @@ def test_a_sound_file_is_known_in_all_its_sizes(tiny_gguf: MakeGguf, tokenizer: 
 
 
 @pytest.mark.parametrize("sizes", [(28, 8, 128, 114_688), (36, 8, 128, 147_456)])
-def test_kv_memory_of_the_real_models(small: Path, sizes: tuple[int, int, int, int]) -> None:
+def test_kv_memory_of_the_real_models(small, sizes):
     n_layer, n_head_kv, head_dim, n_bytes = sizes
     fields = vars(inspect(small)) | {"n_layer": n_layer, "n_head_kv": n_head_kv, "head_dim": head_dim}
     assert ModelInfo(**fields).kv_bytes_per_token == n_bytes
 
 
-def test_tensors_lie_where_the_gguf_package_finds_them(tiny_gguf: MakeGguf) -> None:
+def test_tensors_lie_where_the_gguf_package_finds_them(tiny_gguf):
     path = tiny_gguf("q4_k_m")
     theirs = {
         t.name: (tuple(t.shape.tolist()), t.tensor_type.name, t.data_offset, t.n_bytes)
@@ -59,15 +57,13 @@ def test_tensors_lie_where_the_gguf_package_finds_them(tiny_gguf: MakeGguf) -> N
     assert ours == theirs
 
 
-def test_block_sizes_are_those_of_the_gguf_package() -> None:
+def test_block_sizes_are_those_of_the_gguf_package():
     sizes = {kind.value: (kind.name, *size) for kind, size in gguf.GGML_QUANT_SIZES.items()}
     assert {kind: sizes[kind] for kind in TENSOR_TYPES} == TENSOR_TYPES
 
 
 @pytest.mark.parametrize("stated", [0, 1016])
-def test_another_stated_end_token_is_warned_of_and_not_believed(
-    tiny_gguf: MakeGguf, eos_id: int, caplog: pytest.LogCaptureFixture, stated: int
-) -> None:
+def test_another_stated_end_token_is_warned_of_and_not_believed(tiny_gguf, eos_id, caplog, stated):
     assert inspect(tiny_gguf("f32", eos_id=stated, add_eos_token=False)).eos_id == eos_id
     assert f"names end token {stated}; using {eos_id} (<|endoftext|>)" in caplog.text
 
@@ -94,9 +90,7 @@ def test_another_stated_end_token_is_warned_of_and_not_believed(
         ({"qwen3.rope.scale_linear": 4.0}, "states qwen3.rope.scale_linear"),
     ],
 )
-def test_another_kind_of_model_is_refused_with_the_reason(
-    small: Path, tmp_path: Path, keys: dict[str, Any], says: str
-) -> None:
+def test_another_kind_of_model_is_refused_with_the_reason(small, tmp_path, keys, says):
     with pytest.raises(WrongModelError, match=rf"other\.gguf {says}"):
         inspect(rewrite(small, tmp_path / "other.gguf", keys))
 
@@ -136,9 +130,7 @@ def test_another_kind_of_model_is_refused_with_the_reason(
         ({"general.alignment": 7}, "truncated or corrupt: general.alignment is 7"),
     ],
 )
-def test_parts_that_do_not_fit_together_are_named(
-    small: Path, tmp_path: Path, keys: dict[str, Any], says: str
-) -> None:
+def test_parts_that_do_not_fit_together_are_named(small, tmp_path, keys, says):
     with pytest.raises(ModelFileError, match=rf"unfit\.gguf.* {says}"):
         inspect(rewrite(small, tmp_path / "unfit.gguf", keys))
 
@@ -156,14 +148,12 @@ def test_parts_that_do_not_fit_together_are_named(
         ({"blk.0.attn_q.bias": np.zeros(32, "f4")}, WrongModelError, "has the tensor blk.0.attn_q.bias, which no"),
     ],
 )
-def test_wrong_tensors_are_named(
-    small: Path, tmp_path: Path, tensors: dict[str, np.ndarray | None], error: type[Exception], says: str
-) -> None:
+def test_wrong_tensors_are_named(small, tmp_path, tensors, error, says):
     with pytest.raises(error, match=rf"tensors\.gguf .*{says}"):
         inspect(rewrite(small, tmp_path / "tensors.gguf", tensors=tensors))
 
 
-def test_an_odd_key_length_is_refused(tmp_path: Path) -> None:
+def test_an_odd_key_length_is_refused(tmp_path):
     config = Config(n_layer=1, n_embd=32, n_ff=32, n_head=1, n_head_kv=1, head_dim=31)
     weights = tiny.tiny_weights(config, n_vocab=264)
     path = tiny.write_gguf(tmp_path / "odd.gguf", weights, config, tiny.tiny_tokenizer(264))
@@ -172,20 +162,18 @@ def test_an_odd_key_length_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "bert"])
-def test_another_architecture_is_refused(tiny_gguf: MakeGguf, arch: str) -> None:
+def test_another_architecture_is_refused(tiny_gguf, arch):
     with pytest.raises(WrongModelError, match=rf"has architecture '{arch}'; only qwen3 .* runs here"):
         inspect(tiny_gguf("f32", arch=arch))
 
 
-def test_an_untied_vocabulary_projection_is_no_fault(small: Path, tmp_path: Path) -> None:
+def test_an_untied_vocabulary_projection_is_no_fault(small, tmp_path):
     untied = rewrite(small, tmp_path / "untied.gguf", tensors={"output.weight": np.zeros((264, 32), "f4")})
     assert inspect(untied).n_vocab == 264
 
 
 @pytest.mark.parametrize(("end_id", "is_right"), [(100, True), (99, False), (101, False)])
-def test_a_vocabulary_of_the_real_size_has_the_end_token_in_its_place(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end_id: int, is_right: bool
-) -> None:
+def test_a_vocabulary_of_the_real_size_has_the_end_token_in_its_place(small, tmp_path, monkeypatch, end_id, is_right):
     monkeypatch.setattr(model_file, "QWEN_END_ID", 100)  # 151,643 in files of full size
     words, types = WORDS[:-1], [1] * (N_TOKENS - 1)
     words.insert(end_id, tiny.END)
@@ -200,18 +188,18 @@ def test_a_vocabulary_of_the_real_size_has_the_end_token_in_its_place(
             inspect(path)
 
 
-def test_the_end_token_of_the_real_vocabulary_is_151643() -> None:
+def test_the_end_token_of_the_real_vocabulary_is_151643():
     assert model_file.QWEN_END_ID == 151_643
 
 
-def test_a_copy_has_the_same_fingerprint_under_any_name(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+def test_a_copy_has_the_same_fingerprint_under_any_name(tiny_gguf, tmp_path):
     copy = shutil.copyfile(tiny_gguf("f32"), tmp_path / "copy.gguf")
     assert inspect(copy).digest == inspect(tiny_gguf("f32")).digest
 
 
 def test_any_other_weight_matrix_quantization_or_word_is_another_fingerprint(
-    tiny_gguf: MakeGguf, tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
-) -> None:
+    tiny_gguf, tmp_path, weights, config, tokenizer
+):
     digests = [inspect(tiny_gguf(kind)).digest for kind in ("f32", "f16", "q8_0", "q4_k_m")]
     for name in ("embed_tokens.weight", "layers.1.mlp.down_proj.weight", "norm.weight"):
         other = weights | {name: weights[name] * np.float32(1.01)}

@@ -6,12 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from engines import N_BATCH, N_CTX, Expected, MakeGguf, Sequences, Truth, hold, small
+from engines import N_BATCH, N_CTX, hold, small
 
 from q3e_local import machine
 from q3e_local.embedding.batching import N_UNSPLIT
@@ -22,7 +21,7 @@ from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.memory import ContextPlan
 
 
-def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32: Path) -> None:
+def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32):
     info = inspect(f32)
     row = info.n_vocab * 4
 
@@ -36,8 +35,8 @@ def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_toke
 
 
 def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length(
-    f32: Path, sequences: Sequences, expected: Expected, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    f32, sequences, expected, monkeypatch
+):
     made: list[int] = []
     context = binding.Context
 
@@ -60,9 +59,7 @@ def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length
             hold(vectors, expected[n])
 
 
-def test_a_text_there_is_no_memory_for_is_computed_in_smaller_pieces(
-    tiny_gguf: MakeGguf, eos_id: int, truth: Truth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_text_there_is_no_memory_for_is_computed_in_smaller_pieces(tiny_gguf, eos_id, truth, monkeypatch, caplog):
     path, text = tiny_gguf("f32"), [*range(1000), *range(100), eos_id]
     enough = ContextPlan(1280, 512, 1, tap=True).n_bytes(inspect(path))
     with LlamaEngine(path, small(n_batch=1024)) as engine, caplog.at_level(logging.INFO, "q3e_local.settings"):
@@ -73,9 +70,7 @@ def test_a_text_there_is_no_memory_for_is_computed_in_smaller_pieces(
     assert said[-1:] == ["a text of 1101 tokens: pieces of 512 tokens (for want of memory)"]
 
 
-def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
-    tiny_gguf: MakeGguf, eos_id: int, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_fits_only_without_room_to_grow_is_embedded(tiny_gguf, eos_id, truth, monkeypatch):
     path = tiny_gguf("f32")
     with LlamaEngine(path, small()) as engine:
         engine.decode([[*range(1000), *range(100), eos_id]])  # 1280 cells; a quarter more would be 1600
@@ -87,9 +82,7 @@ def test_a_text_that_fits_only_without_room_to_grow_is_embedded(
         hold(engine.decode([longer]), truth([longer]), 0.9995)
 
 
-def test_too_little_memory_is_told_in_numbers_before_anything_is_allocated(
-    f32: Path, sequences: Sequences, expected: Expected, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_told_in_numbers_before_anything_is_allocated(f32, sequences, expected, monkeypatch):
     with LlamaEngine(f32, small()) as engine:
         with monkeypatch.context() as patch:
             patch.setattr(machine, "available_memory", lambda: 10_000)
@@ -100,7 +93,7 @@ def test_too_little_memory_is_told_in_numbers_before_anything_is_allocated(
         hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
 
 
-def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_ones(f32: Path) -> None:
+def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_ones(f32):
     with LlamaEngine(f32, small()) as engine:
         short, long = [5, engine.eos_id], [5] * 400 + [engine.eos_id]
         before = engine.decode([short])
@@ -113,9 +106,7 @@ def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_on
         assert engine._contexts._long is None
 
 
-def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
-    f32: Path, eos_id: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(f32, eos_id, monkeypatch):
     long = [*range(5, 300), eos_id]
     with ThreadPoolExecutor(1) as pool, LlamaEngine(f32, small()) as engine:
         begun, go_on = threading.Event(), threading.Event()

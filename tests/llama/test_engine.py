@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import LENGTHS, N_BATCH, N_CTX, Expected, MakeGguf, Sequences, hold, small
-from tokenizers import Tokenizer
+from engines import LENGTHS, N_BATCH, N_CTX, hold, small
 
 import q3e_local
 from q3e_local import machine
@@ -31,9 +30,7 @@ from q3e_local.llama.settings.defaults import Reason, Tuned
 # Loading
 
 
-def test_weights_larger_than_the_machine_are_refused_before_loading(
-    f32: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_larger_than_the_machine_are_refused_before_loading(f32, monkeypatch):
     monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
     monkeypatch.setattr(binding, "Model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(NotEnoughMemoryError, match=r"needs \d+\.\d MB for its weights, this machine has 5\.0 MB"):
@@ -41,7 +38,7 @@ def test_weights_larger_than_the_machine_are_refused_before_loading(
 
 
 @pytest.mark.parametrize("quantization", ["f32", "q8_0", "q4_k_m"])
-def test_weights_are_never_repacked(tiny_gguf: MakeGguf, monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
+def test_weights_are_never_repacked(tiny_gguf, monkeypatch, quantization):
     """Repacked for AMX, by a llama.cpp that gcc 12 compiled, they ended the process with SIGILL."""
     asked: list[bool] = []
     load = binding.lib.llama_model_load_from_file
@@ -55,15 +52,13 @@ def test_weights_are_never_repacked(tiny_gguf: MakeGguf, monkeypatch: pytest.Mon
         assert asked == [False]
 
 
-def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(
-    f32: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(f32, monkeypatch):
     monkeypatch.setattr(binding, "can_offload", lambda: False)
     with pytest.raises(OptionError, match="built without a GPU: n_gpu_layers must be 0, got 3"):
         LlamaEngine(f32, EngineConfig(n_gpu_layers=3))
 
 
-def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatch):
     monkeypatch.delitem(sys.modules, "q3e_local.llama.engine")
     monkeypatch.setitem(sys.modules, "q3e_local.llama.binding", None)
     monkeypatch.delattr("q3e_local.llama.binding")
@@ -71,7 +66,7 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatc
         q3e_local.load("demo")
 
 
-def test_the_build_has_the_libraries_that_compute() -> None:
+def test_the_build_has_the_libraries_that_compute():
     names = [name for name, size, _ in binding.build() if size > 10_000]
     assert any("llama" in name for name in names)
     assert any("ggml-cpu" in name for name in names)
@@ -88,9 +83,7 @@ def refused(f32: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_llama_cpps_lines_go_to_the_log_and_nothing_to_the_terminal(
-    f32: Path, refused: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_llama_cpps_lines_go_to_the_log_and_nothing_to_the_terminal(f32, refused, capfd, caplog):
     caplog.set_level(logging.DEBUG, "q3e_local.llama")
     with LlamaEngine(f32, small()) as engine:
         engine.decode([[engine.eos_id]])
@@ -100,7 +93,7 @@ def test_llama_cpps_lines_go_to_the_log_and_nothing_to_the_terminal(
     assert any(record.name == "q3e_local.llama" and "qwen3" in record.getMessage() for record in caplog.records)
 
 
-def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32: Path, refused: Path) -> None:
+def test_without_logging_set_up_a_load_and_a_failing_load_are_silent(f32, refused):
     script = """
 import sys
 from pathlib import Path
@@ -133,30 +126,30 @@ except ModelFileError:
         ("n_seq_max", 257),
     ],
 )
-def test_a_setting_out_of_range_is_refused_with_both_limits(option: str, value: int) -> None:
+def test_a_setting_out_of_range_is_refused_with_both_limits(option, value):
     with pytest.raises(OptionError, match=rf"^{option} must be between \d+ and \d+, got {value}$"):
         EngineConfig(**{option: value})
 
 
-def test_an_option_that_does_not_exist_is_named_with_those_that_do() -> None:
+def test_an_option_that_does_not_exist_is_named_with_those_that_do():
     with pytest.raises(OptionError, match="no option 'threads'; choose from n_threads, n_gpu_layers"):
         q3e_local.load("demo", threads=2)
 
 
-def test_the_default_is_one_thread_for_each_physical_core(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_one_thread_for_each_physical_core(f32, monkeypatch):
     monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     for asked, given in ((None, 1), (2, 2)):
         with LlamaEngine(f32, small(n_threads=asked)) as engine:
             assert engine.n_threads == given
 
 
-def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32: Path) -> None:
+def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32):
     for asked, given in ((100, 100), (10_000, N_CTX), (None, N_CTX)):
         with LlamaEngine(f32, small(n_ctx_max=asked)) as engine:
             assert engine.n_ctx_max == given
 
 
-def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
+def test_an_engine_runs_as_tuned_and_as_given(f32):
     digest, name = inspect(f32).digest, in_use.chosen().name
     place = kept.here(binding.version(), binding.features(), False, name)
     kept.keep(digest, place, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
@@ -168,7 +161,7 @@ def test_an_engine_runs_as_tuned_and_as_given(f32: Path) -> None:
         assert (engine.n_threads, engine.n_batch) == (2, 64)
 
 
-def test_other_settings_can_be_used_without_loading_anew(f32: Path, sequences: Sequences, expected: Expected) -> None:
+def test_other_settings_can_be_used_without_loading_anew(f32, sequences, expected):
     with LlamaEngine(f32, small()) as engine:
         engine.decode([sequences[N_CTX]])
         for name, value in {"n_threads": 2, "n_batch": 8}.items():
@@ -178,9 +171,7 @@ def test_other_settings_can_be_used_without_loading_anew(f32: Path, sequences: S
                 hold(engine.decode([sequences[n]]), expected[n])
 
 
-def test_settings_that_cannot_be_used_leave_the_engine_as_it_was(
-    f32: Path, eos_id: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_that_cannot_be_used_leave_the_engine_as_it_was(f32, eos_id, monkeypatch):
     with LlamaEngine(f32, small()) as engine:
         before = engine.decode([[5, 6, eos_id]])
         monkeypatch.setattr(machine, "available_memory", lambda: 1000)
@@ -193,9 +184,7 @@ def test_settings_that_cannot_be_used_leave_the_engine_as_it_was(
 # Threads and the end
 
 
-def test_eight_threads_at_once_get_the_right_vectors_and_ids(
-    engine: LlamaEngine, tokenizer: Tokenizer, sequences: Sequences, expected: Expected
-) -> None:
+def test_eight_threads_at_once_get_the_right_vectors_and_ids(engine, tokenizer, sequences, expected):
     start = threading.Barrier(8)
 
     def work(number: int) -> None:
@@ -211,7 +200,7 @@ def test_eight_threads_at_once_get_the_right_vectors_and_ids(
             future.result()
 
 
-def test_closing_while_others_work_lets_them_finish_or_fail_cleanly(f32: Path, sequences: Sequences) -> None:
+def test_closing_while_others_work_lets_them_finish_or_fail_cleanly(f32, sequences):
     engine, started = LlamaEngine(f32, small()), threading.Barrier(5)
 
     def work() -> str:
@@ -232,7 +221,7 @@ def test_closing_while_others_work_lets_them_finish_or_fail_cleanly(f32: Path, s
     }  # fmt: skip
 
 
-def test_after_closing_every_call_says_so_and_closing_again_is_fine(f32: Path) -> None:
+def test_after_closing_every_call_says_so_and_closing_again_is_fine(f32):
     engine = LlamaEngine(f32, small())
     engine.close()
     engine.close()
@@ -241,7 +230,7 @@ def test_after_closing_every_call_says_so_and_closing_again_is_fine(f32: Path) -
             call()
 
 
-def test_an_engine_that_nobody_closed_frees_its_memory_at_once(f32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_nobody_closed_frees_its_memory_at_once(f32, monkeypatch):
     freed = []
     monkeypatch.setattr(binding.Model, "free", lambda self: freed.append(self))
     gc.disable()  # it must not be part of a cycle

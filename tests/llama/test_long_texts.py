@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from engines import N_BATCH, N_CTX, Expected, Ids, MakeGguf, Sequences, Truth, hold, small
+from engines import N_BATCH, N_CTX, Ids, hold, small
 from waiting import until
 
 from q3e_local.errors import EngineError
@@ -26,9 +25,7 @@ from q3e_local.llama.pooling_context import Counts, PoolingContext
 # Pieces
 
 
-def test_a_long_text_is_computed_in_pieces_of_a_batch_by_flash_attention_with_f16(
-    f32: Path, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_text_is_computed_in_pieces_of_a_batch_by_flash_attention_with_f16(f32, sequences, monkeypatch):
     made: list[Any] = []
     make = binding.lib.llama_init_from_model
 
@@ -46,9 +43,7 @@ def test_a_long_text_is_computed_in_pieces_of_a_batch_by_flash_attention_with_f1
     assert made[-2:] == [(128, on, f16, f16)] * 2  # for batches, and for the long text
 
 
-def test_slow_pieces_get_smaller_and_the_vector_stays(
-    f32: Path, expected: Expected, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_pieces_get_smaller_and_the_vector_stays(f32, expected, sequences, monkeypatch):
     monkeypatch.setattr("q3e_local.llama.stride.STEP_S", 0.0)
     pieces: list[int] = []
     with LlamaEngine(f32, small(n_batch=128)) as engine:
@@ -60,7 +55,7 @@ def test_slow_pieces_get_smaller_and_the_vector_stays(
         assert pieces == [128, 64, 64, 64, 64, 127]
 
 
-def test_long_texts_that_begin_alike_go_on_from_where_they_differ(f32: Path, eos_id: int, truth: Truth) -> None:
+def test_long_texts_that_begin_alike_go_on_from_where_they_differ(f32, eos_id, truth):
     rng = np.random.default_rng(7)
     head = rng.integers(0, 1000, 3 * N_BATCH + 5).tolist()
     alike = [[*head, *rng.integers(0, 1000, n).tolist(), eos_id] for n in (5, 90, 3)]
@@ -93,9 +88,7 @@ def on_layer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]]
     return patch
 
 
-def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(
-    f32: Path, expected: Expected, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected, sequences, monkeypatch):
     with LlamaEngine(f32, small()) as engine, ThreadPoolExecutor(1) as other:
         done: list[int] = []
         short: list[Any] = []
@@ -119,12 +112,8 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(
 
 
 def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
-    f32: Path,
-    expected: Expected,
-    sequences: Sequences,
-    monkeypatch: pytest.MonkeyPatch,
-    on_layer: Callable[..., None],
-) -> None:
+    f32, expected, sequences, monkeypatch, on_layer
+):
     order, answers = "", list[Any]()
     piece = PoolingContext.piece
 
@@ -159,7 +148,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
         hold(long, expected[2 * N_BATCH + 1])
 
 
-def test_nothing_comes_between_the_layers_on_a_gpu(f32: Path, sequences: Sequences) -> None:
+def test_nothing_comes_between_the_layers_on_a_gpu(f32, sequences):
     with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine:
         n_calls = []
         for on_gpu in (True, False):
@@ -176,9 +165,7 @@ def test_nothing_comes_between_the_layers_on_a_gpu(f32: Path, sequences: Sequenc
 
 
 @pytest.mark.parametrize("step", ["piece", "layer"])
-def test_a_long_text_stops_between_two_steps_when_the_engine_is_closed(
-    f32: Path, sequences: Sequences, monkeypatch: pytest.MonkeyPatch, on_layer: Callable[..., None], step: str
-) -> None:
+def test_a_long_text_stops_between_two_steps_when_the_engine_is_closed(f32, sequences, monkeypatch, on_layer, step):
     n_steps, working, closing = 0, threading.Event(), threading.Event()
 
     def one_step() -> None:
@@ -206,8 +193,8 @@ def test_a_long_text_stops_between_two_steps_when_the_engine_is_closed(
 
 
 def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
-    f32: Path, sequences: Sequences, monkeypatch: pytest.MonkeyPatch, on_layer: Callable[..., None]
-) -> None:
+    f32, sequences, monkeypatch, on_layer
+):
     """It was freed while llama.cpp computed with it, which ends the process."""
     monkeypatch.setattr(contexts, "_SHORT_BEFORE_FREEING", 0)
     order, answers, interrupted = "", list[Any](), threading.Event()
@@ -238,7 +225,7 @@ def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to one process is POSIX")
-def test_ctrl_c_interrupts_a_long_text(tiny_gguf: MakeGguf) -> None:
+def test_ctrl_c_interrupts_a_long_text(tiny_gguf):
     script = """
 import sys
 from pathlib import Path

@@ -44,11 +44,11 @@ def raced(ratios: list[float]) -> tuple[str, int]:
         ([1.5, 1.5, 1.0, 1.5, 1.5], "new", 5),
     ],
 )
-def test_a_winner_wins_clearly_and_most_of_the_time(ratios: list[float], winner: str, n_rounds: int) -> None:
+def test_a_winner_wins_clearly_and_most_of_the_time(ratios, winner, n_rounds):
     assert raced(ratios) == (winner, n_rounds)
 
 
-def test_of_several_winners_the_fastest_is_taken() -> None:
+def test_of_several_winners_the_fastest_is_taken():
     race = Race(1, [2, 3, 4])
     while not race.is_over:
         race.add({1: 100.0, 2: 120.0, 3: 150.0, 4: 50.0})
@@ -56,13 +56,13 @@ def test_of_several_winners_the_fastest_is_taken() -> None:
     assert len(race.ratios[4]) == 1
 
 
-def test_before_the_end_nobody_has_won() -> None:
+def test_before_the_end_nobody_has_won():
     race = Race(1, [2])
     race.add({1: 1.0, 2: 2.0})
     assert (race.is_over, race.winner) == (False, 1)
 
 
-def test_each_round_goes_the_other_way_round() -> None:
+def test_each_round_goes_the_other_way_round():
     race, orders = Race(1, [2, 3]), []
     while not race.is_over:
         orders.append(race.order())
@@ -70,7 +70,7 @@ def test_each_round_goes_the_other_way_round() -> None:
     assert orders == [[1, 2, 3], [3, 2, 1], [1, 2, 3], [3, 2, 1], [1, 2, 3]]
 
 
-def test_noise_alone_seldom_makes_a_winner() -> None:
+def test_noise_alone_seldom_makes_a_winner():
     noise = random.Random(0)
     n_won = 0
     for _ in range(1000):
@@ -81,7 +81,7 @@ def test_noise_alone_seldom_makes_a_winner() -> None:
     assert n_won < 40
 
 
-def test_whoever_is_dropped_cannot_win_and_is_not_asked_again() -> None:
+def test_whoever_is_dropped_cannot_win_and_is_not_asked_again():
     race = Race(1, [2, 3])
     race.add({1: 1.0, 2: 2.0, 3: 1.5})
     race.drop(2)
@@ -91,7 +91,7 @@ def test_whoever_is_dropped_cannot_win_and_is_not_asked_again() -> None:
     assert (race.winner, race.ratios[2]) == (3, [2.0])
 
 
-def test_without_others_there_is_no_race() -> None:
+def test_without_others_there_is_no_race():
     assert (Race(1, []).is_over, Race(1, [1]).is_over, Race(1, []).winner) == (True, True, 1)
 
 
@@ -140,7 +140,7 @@ def work(f32: Path, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> Wo
     return run
 
 
-def test_full_batches_of_real_work_find_the_fastest_number_of_threads(work: Work) -> None:
+def test_full_batches_of_real_work_find_the_fastest_number_of_threads(work):
     engine, vectors, clock = work(lambda n: 1 / n)
     assert engine.n_threads == 2
     assert engine.settings.explained("n_threads") == "n_threads 2 (fastest in this work)"
@@ -151,15 +151,13 @@ def test_full_batches_of_real_work_find_the_fastest_number_of_threads(work: Work
 
 
 @pytest.mark.parametrize("cost", [lambda n: 1.0, lambda n: float(n), lambda n: 1 - n / 100])
-def test_what_is_not_clearly_faster_changes_nothing(work: Work, cost: Cost) -> None:
+def test_what_is_not_clearly_faster_changes_nothing(work, cost):
     engine, _, clock = work(cost)
     assert (engine.n_threads, clock.n_threads[-1]) == (1, 1)
     assert engine.settings.reasons["n_threads"].source == "default"
 
 
 @pytest.mark.parametrize("options", [{"self_tuning": False}, {"n_threads": 1}, {"lengths": (9,)}])
-def test_nothing_is_tried_unless_it_is_wanted_and_open_nor_with_small_batches(
-    work: Work, options: dict[str, Any]
-) -> None:
+def test_nothing_is_tried_unless_it_is_wanted_and_open_nor_with_small_batches(work, options):
     engine, _, clock = work(lambda n: 1 / n, **options)
     assert (engine.n_threads, clock.n_threads, clock.looks) == (1, [], 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -50,14 +49,14 @@ sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 # The shipped cards
 
 
-def test_these_models_are_known() -> None:
+def test_these_models_are_known():
     assert sorted(cards()) == NAMES
     assert catalog.DEFAULT_MODEL == "qwen3-embedding:4b"
     assert resolve(catalog.DEFAULT_MODEL)[1].file == "Qwen3-Embedding-4B-Q4_K_M.gguf"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name: str) -> None:
+def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name):
     for file in cards()[name].files.values():
         if file.repo is None:
             assert (models_folder() / file.file).is_file()
@@ -71,7 +70,7 @@ def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_fr
 
 
 @pytest.mark.parametrize("word", ["constructed, not trained", "trying the commands"])
-def test_the_demo_model_says_what_it_is(word: str) -> None:
+def test_the_demo_model_says_what_it_is(word):
     assert word in cards()["demo"].description
 
 
@@ -98,7 +97,7 @@ def test_the_demo_model_says_what_it_is(word: str) -> None:
         ("demo Demo", "demo", "4c8cebfd86ed"),
     ],
 )  # fmt: skip
-def test_every_name_of_a_shipped_model_means_its_published_file(names: str, tag: str, published: str) -> None:
+def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, published):
     for name in [*names.split(), f" {tag}\n"]:
         card, file = resolve(name)
         assert card.tag(file.quantization) == tag, name
@@ -107,7 +106,7 @@ def test_every_name_of_a_shipped_model_means_its_published_file(names: str, tag:
 
 
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
-def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> None:
+def test_an_unknown_name_is_answered_with_where_all_names_stand(name):
     with pytest.raises(
         UnknownModelError,
         match=f"no model {name!r}; .*[Aa]ll models: q3e-local list --all; or give the path of a .gguf file",
@@ -128,27 +127,27 @@ def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> No
         ("dmeo", "demo"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_nearest_first(name: str, meant: str) -> None:
+def test_a_mistyped_name_is_answered_with_the_nearest_first(name, meant):
     with pytest.raises(UnknownModelError, match=f"; did you mean {meant}(, | or |[?])"):
         resolve(name)
     assert like(name)[0] == meant
     assert len(like(name)) <= 3
 
 
-def test_a_name_without_a_size_is_answered_with_each_size() -> None:
+def test_a_name_without_a_size_is_answered_with_each_size():
     assert sorted(like("qwen")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
     assert sorted(like("qwen3-embedding:2b")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
 
 
 @pytest.mark.parametrize("name", ["", "bert", "gpt-4", "x" * 100_000])
-def test_a_name_like_no_other_has_no_suggestions(name: str) -> None:
+def test_a_name_like_no_other_has_no_suggestions(name):
     assert like(name) == []
 
 
 # A card
 
 
-def test_a_card_is_read_whole(tmp_path: Path) -> None:
+def test_a_card_is_read_whole(tmp_path):
     (tmp_path / "card.toml").write_text(CARD)
     card = read_card(tmp_path / "card.toml")
     assert (card.name, card.aliases, card.license, card.default) == ("big:1b", ("Big-1B",), "MIT", "q4_k_m")
@@ -179,14 +178,14 @@ def test_a_card_is_read_whole(tmp_path: Path) -> None:
         ('license = "MIT"', "license = ", ""),
     ],
 )
-def test_a_wrong_card_names_its_file_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_a_wrong_card_names_its_file_and_key(tmp_path, old, new, says):
     assert old in CARD
     (tmp_path / "card.toml").write_text(CARD.replace(old, new))
     with pytest.raises(CardError, match=rf"card\.toml.*{says}"):
         read_card(tmp_path / "card.toml")
 
 
-def test_a_missing_card_and_one_that_is_no_text_are_named(tmp_path: Path) -> None:
+def test_a_missing_card_and_one_that_is_no_text_are_named(tmp_path):
     (tmp_path / "card.toml").write_bytes(b"\xff\xfe")
     for name in ("card.toml", "none.toml"):
         with pytest.raises(CardError, match=rf"cannot read the card .*{name}"):

@@ -27,7 +27,7 @@ from downloads import (
     ranges,
     start_fetch,
 )
-from hub import Fault, Hub
+from hub import Fault
 from waiting import until
 
 from q3e_local.errors import (
@@ -45,7 +45,7 @@ from q3e_local.models.download import Transfer, http, origins
 pytestmark = pytest.mark.usefixtures("network")
 
 
-def test_fresh_is_whole_reported_and_found(server: Hub, source: Any) -> None:
+def test_fresh_is_whole_reported_and_found(server, source):
     told: list[Transfer] = []
     assert download.find(FILE) is None
     path = download.fetch(FILE, source=source, progress=told.append)
@@ -62,7 +62,7 @@ def test_fresh_is_whole_reported_and_found(server: Hub, source: Any) -> None:
     assert ranges(server) == [None]
 
 
-def test_already_here_asks_nobody_and_hashes_once(server: Hub, source: Any) -> None:
+def test_already_here_asks_nobody_and_hashes_once(server, source):
     path = download.fetch(FILE, source=source)
     server.requests.clear()
     told: list[Transfer] = []
@@ -80,7 +80,7 @@ def test_already_here_asks_nobody_and_hashes_once(server: Hub, source: Any) -> N
     assert told == []
 
 
-def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub: Hub) -> None:
+def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub):
     state_folder().parent.mkdir(parents=True)
     state_folder().write_text("a file where the folder should be")
     path = download.fetch(FILE)
@@ -90,9 +90,7 @@ def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub: Hub) 
 
 
 @pytest.mark.parametrize("variable", [None, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_asks_nobody(
-    hub: Hub, modelscope: Hub, variable: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_asks_nobody(hub, modelscope, variable, monkeypatch):
     if variable:
         monkeypatch.setenv(variable, "1")
     with pytest.raises(ModelNotHereError, match=r"--offline|HF_HUB_OFFLINE"):
@@ -106,7 +104,7 @@ def test_offline_asks_nobody(
     assert hub.requests == modelscope.requests == []
 
 
-def test_the_token_goes_to_the_hub_only(hub: Hub, modelscope: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_goes_to_the_hub_only(hub, modelscope, monkeypatch):
     download.fetch(FILE, source="hub")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     download.delete(download.fetch(FILE))
@@ -119,7 +117,7 @@ def test_the_token_goes_to_the_hub_only(hub: Hub, modelscope: Hub, monkeypatch: 
 
 
 @pytest.mark.parametrize("missing", ["repo", "revision", "sha256"])
-def test_a_file_without_a_pin_is_not_downloaded(missing: str) -> None:
+def test_a_file_without_a_pin_is_not_downloaded(missing):
     with pytest.raises(CardError, match="it cannot be downloaded"):
         download.fetch(replace(FILE, **{missing: None}))
 
@@ -127,7 +125,7 @@ def test_a_file_without_a_pin_is_not_downloaded(missing: str) -> None:
 # Continuing
 
 
-def test_cut_off_it_goes_on_from_where_it_was(server: Hub, source: Any) -> None:
+def test_cut_off_it_goes_on_from_where_it_was(server, source):
     server.faults += [Fault(cut_after=100_000), Fault(cut_after=50_000)]
     told: list[Transfer] = []
     assert download.fetch(FILE, source=source, progress=told.append).read_bytes() == CONTENT
@@ -136,9 +134,7 @@ def test_cut_off_it_goes_on_from_where_it_was(server: Hub, source: Any) -> None:
     assert counts == sorted(counts)
 
 
-def test_a_later_call_goes_on_from_where_this_one_gave_up(
-    server: Hub, source: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_call_goes_on_from_where_this_one_gave_up(server, source, monkeypatch):
     monkeypatch.setattr(http, "PAUSES_S", ())
     server.faults.append(Fault(cut_after=123_456))
     with pytest.raises(HubUnreachableError):
@@ -151,40 +147,40 @@ def test_a_later_call_goes_on_from_where_this_one_gave_up(
     assert told[0].n_bytes > 123_456
 
 
-def test_the_cdn_is_asked_for_the_rest_too(hub: Hub) -> None:
+def test_the_cdn_is_asked_for_the_rest_too(hub):
     hub.redirects = True
     hub.faults.append(Fault(cut_after=100_000))
     assert download.fetch(FILE).read_bytes() == CONTENT
     assert [r.range for r in hub.requests if r.path.startswith("/cdn")] == [None, "bytes=100000-"]
 
 
-def test_a_server_that_ignores_ranges_starts_from_zero(server: Hub, source: Any) -> None:
+def test_a_server_that_ignores_ranges_starts_from_zero(server, source):
     server.faults += [Fault(cut_after=100_000), Fault(ignores_range=True)]
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=100000-"]
 
 
-def test_a_server_that_ignores_ranges_and_always_breaks_off_is_given_up(hub: Hub) -> None:
+def test_a_server_that_ignores_ranges_and_always_breaks_off_is_given_up(hub):
     hub.always = Fault(cut_after=100_000, ignores_range=True)
     with pytest.raises(HubUnreachableError):
         download.fetch(FILE, source="hub")
     assert len(hub.contents_asked()) == 1 + len(http.PAUSES_S)
 
 
-def test_a_partial_larger_than_the_file_is_thrown_away(server: Hub, source: Any) -> None:
+def test_a_partial_larger_than_the_file_is_thrown_away(server, source):
     put_partial(source, CONTENT + b"and more")
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
     assert ranges(server) == [None]
 
 
-def test_a_whole_partial_is_checked_and_taken(server: Hub, source: Any) -> None:
+def test_a_whole_partial_is_checked_and_taken(server, source):
     put_partial(source, CONTENT)
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
     assert server.requests == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_killed_it_goes_on_and_nothing_half_is_taken(server: Hub, source: Any) -> None:
+def test_killed_it_goes_on_and_nothing_half_is_taken(server, source):
     gate = threading.Event()
     server.faults.append(Fault(gate=gate))
     process = start_fetch(source)
@@ -200,13 +196,13 @@ def test_killed_it_goes_on_and_nothing_half_is_taken(server: Hub, source: Any) -
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-def test_a_server_in_trouble_is_asked_again(server: Hub, source: Any, status: int) -> None:
+def test_a_server_in_trouble_is_asked_again(server, source, status):
     server.faults += [Fault(status=status), Fault(status=status)]
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
     assert len(server.contents_asked()) == 3
 
 
-def test_a_server_says_how_long_to_wait(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_says_how_long_to_wait(hub, monkeypatch):
     waits: list[float] = []
     monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     hub.faults += [
@@ -220,9 +216,7 @@ def test_a_server_says_how_long_to_wait(hub: Hub, monkeypatch: pytest.MonkeyPatc
 # The disk
 
 
-def test_a_disk_without_room_is_said_before(
-    server: Hub, source: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_disk_without_room_is_said_before(server, source, monkeypatch, tmp_path):
     needed = len(CONTENT) + (64 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed - 1))
     with pytest.raises(NotEnoughDiskError, match=r"0\.07 GB more in .*0\.07 GB free"):
@@ -232,7 +226,7 @@ def test_a_disk_without_room_is_said_before(
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
 
 
-def test_a_disk_that_fills_up_leaves_what_was_written(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_leaves_what_was_written(hub, monkeypatch):
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -242,13 +236,13 @@ def test_a_disk_that_fills_up_leaves_what_was_written(hub: Hub, monkeypatch: pyt
     assert partial("hub").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(hub, tmp_path):
     (tmp_path / "hub").write_text("a file where the cache should be")
     with pytest.raises(DownloadError, match="HF_HOME"):
         download.fetch(FILE)
 
 
-def test_a_file_that_cannot_be_read_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_is_named(hub, monkeypatch):
     path = download.fetch(FILE)
     shutil.rmtree(state_folder())
 
@@ -264,7 +258,7 @@ def test_a_file_that_cannot_be_read_is_named(hub: Hub, monkeypatch: pytest.Monke
 # Another file than the card says
 
 
-def test_wrong_bytes_are_deleted_and_the_next_call_starts_afresh(server: Hub, source: Any, tmp_path: Path) -> None:
+def test_wrong_bytes_are_deleted_and_the_next_call_starts_afresh(server, source, tmp_path):
     server.faults.append(Fault(content=OTHER))
     with pytest.raises(ChecksumError) as caught:
         download.fetch(FILE, source=source)
@@ -277,7 +271,7 @@ def test_wrong_bytes_are_deleted_and_the_next_call_starts_afresh(server: Hub, so
     assert ranges(server) == [None, None]
 
 
-def test_a_damaged_partial_is_found_out(server: Hub, source: Any, tmp_path: Path) -> None:
+def test_a_damaged_partial_is_found_out(server, source, tmp_path):
     put_partial(source, OTHER[:1000])
     with pytest.raises(ChecksumError):
         download.fetch(FILE, source=source)
@@ -287,9 +281,7 @@ def test_a_damaged_partial_is_found_out(server: Hub, source: Any, tmp_path: Path
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x"], ids=["shorter", "longer"])
 @pytest.mark.parametrize("n_have", [0, 1000, len(CONTENT) - 1])
-def test_a_file_of_another_size_is_refused_before_it_is_downloaded(
-    server: Hub, source: Any, content: bytes, n_have: int, tmp_path: Path
-) -> None:
+def test_a_file_of_another_size_is_refused_before_it_is_downloaded(server, source, content, n_have, tmp_path):
     server.always = Fault(content=content)
     if n_have:
         put_partial(source, CONTENT[:n_have])
@@ -300,7 +292,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_downloaded(
     assert everything_below(tmp_path) == []
 
 
-def test_the_hub_says_before_that_its_file_is_another(hub: Hub) -> None:
+def test_the_hub_says_before_that_its_file_is_another(hub):
     hub.add(REPO, REVISION, NAME, OTHER)
     hub.redirects = True
     told: list[Transfer] = []
@@ -309,12 +301,12 @@ def test_the_hub_says_before_that_its_file_is_another(hub: Hub) -> None:
     assert told == []
 
 
-def test_a_mirror_without_the_hubs_own_headers_will_do(hub: Hub) -> None:
+def test_a_mirror_without_the_hubs_own_headers_will_do(hub):
     hub.has_linked_headers = False
     assert download.fetch(FILE).read_bytes() == CONTENT
 
 
-def test_a_damaged_file_in_the_cache_is_deleted_with_its_link(hub: Hub, tmp_path: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_deleted_with_its_link(hub, tmp_path):
     path = download.fetch(FILE)
     path.resolve().write_bytes(OTHER)  # the same size
     with pytest.raises(ChecksumError, match="damaged"):
@@ -323,14 +315,14 @@ def test_a_damaged_file_in_the_cache_is_deleted_with_its_link(hub: Hub, tmp_path
     assert download.fetch(FILE).read_bytes() == CONTENT
 
 
-def test_a_file_of_another_size_in_the_cache_is_none(hub: Hub) -> None:
+def test_a_file_of_another_size_in_the_cache_is_none(hub):
     path = download.fetch(FILE)
     path.resolve().write_bytes(CONTENT[:1000])
     assert download.find(FILE) is None
     assert download.fetch(FILE).read_bytes() == CONTENT
 
 
-def test_delete_does_not_follow_a_link_out_of_the_cache(hub: Hub, tmp_path: Path) -> None:
+def test_delete_does_not_follow_a_link_out_of_the_cache(hub, tmp_path):
     mine = tmp_path / "mine.gguf"
     mine.write_bytes(OTHER)
     place = next(origins.places(origins.pin(FILE)))

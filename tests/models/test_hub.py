@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import checkpoints
 import hub as hubs
@@ -44,7 +43,7 @@ def convert(*arguments: str) -> object:
 
 
 @pytest.mark.parametrize("hub", [1, 3], indirect=True)
-def test_a_repository_is_downloaded_and_converted(hub, tmp_path: Path):
+def test_a_repository_is_downloaded_and_converted(hub, tmp_path):
     result = convert("-o", str(tmp_path / "tiny.gguf"), "--type", "f16")
     assert result.exit_code == 0, result.output
     assert f"Taking {REPO} at main from the hub" in result.stderr

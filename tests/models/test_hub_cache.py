@@ -21,7 +21,7 @@ from downloads import (
     run_python,
     start_fetch,
 )
-from hub import Fault, Hub
+from hub import Fault
 from waiting import until
 
 from q3e_local.models import download
@@ -31,7 +31,7 @@ from q3e_local.models.download import Transfer, origins
 pytestmark = pytest.mark.usefixtures("network")
 
 
-def test_the_hub_cache_is_as_other_programs_write_it(hub: Hub, tmp_path: Path) -> None:
+def test_the_hub_cache_is_as_other_programs_write_it(hub, tmp_path):
     path = download.fetch(FILE)
     repo = tmp_path / "hub" / "models--Qwen--Tiny-GGUF"
     assert path == repo / "snapshots" / REVISION / NAME
@@ -60,9 +60,7 @@ def test_the_hub_cache_is_as_other_programs_write_it(hub: Hub, tmp_path: Path) -
         {"XDG_CACHE_HOME": "~/xdg"},
     ],
 )
-def test_the_hub_cache_is_where_huggingface_hub_has_it(
-    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hub_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
     for name in ("HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name)
     for name, value in variables.items():
@@ -71,7 +69,7 @@ def test_the_hub_cache_is_where_huggingface_hub_has_it(
     assert origins.hub_cache() == Path(theirs)
 
 
-def test_finding_loads_no_library_that_costs_time() -> None:
+def test_finding_loads_no_library_that_costs_time():
     script = (
         "import sys; from q3e_local.models import download; from q3e_local.models.catalog import cards\n"
         "[download.find(file) for card in cards().values() for file in card.files.values()]\n"
@@ -80,7 +78,7 @@ def test_finding_loads_no_library_that_costs_time() -> None:
     assert run_python(script).stdout.strip() == ""
 
 
-def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub: Hub) -> None:
+def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub):
     hub.redirects = True
     stored = Path(run_python(HF_DOWNLOAD, REPO, REVISION, NAME).stdout.strip())
     assert {request.method for request in hub.requests if "/resolve/" in request.path} == {"HEAD", "GET"}
@@ -92,7 +90,7 @@ def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub: Hub) -> No
     assert hub.requests == []
 
 
-def test_a_blob_that_came_with_another_revision_is_linked_not_downloaded(hub: Hub) -> None:
+def test_a_blob_that_came_with_another_revision_is_linked_not_downloaded(hub):
     path = download.fetch(FILE)
     later = ModelFile("q4_k_m", NAME, REPO, "f" * 40, FILE.size_bytes, FILE.sha256)
     hub.requests.clear()
@@ -102,7 +100,7 @@ def test_a_blob_that_came_with_another_revision_is_linked_not_downloaded(hub: Hu
     assert hub.requests == []
 
 
-def test_without_symlinks_the_snapshot_holds_the_file(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_symlinks_the_snapshot_holds_the_file(hub, monkeypatch):
     def refuse(*args: Any) -> None:
         raise OSError("a required privilege is not held by the client")
 
@@ -119,7 +117,7 @@ def test_without_symlinks_the_snapshot_holds_the_file(hub: Hub, monkeypatch: pyt
 # Other processes
 
 
-def test_two_processes_at_once_download_once(server: Hub, source: Any) -> None:
+def test_two_processes_at_once_download_once(server, source):
     gate = threading.Event()
     server.faults.append(Fault(gate=gate))
     first = start_fetch(source)
@@ -137,7 +135,7 @@ def test_two_processes_at_once_download_once(server: Hub, source: Any) -> None:
     assert ranges(server) == [None]
 
 
-def test_huggingface_hub_waits_for_us(hub: Hub) -> None:
+def test_huggingface_hub_waits_for_us(hub):
     gate = threading.Event()
     hub.faults.append(Fault(gate=gate))
     ours = start_fetch("hub")
@@ -154,7 +152,7 @@ def test_huggingface_hub_waits_for_us(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["with another link", "alone"])
-def test_delete_leaves_a_blob_that_another_snapshot_links_to(hub: Hub, kept: bool, tmp_path: Path) -> None:
+def test_delete_leaves_a_blob_that_another_snapshot_links_to(hub, kept, tmp_path):
     path = download.fetch(FILE)
     other = path.parent.parent / ("f" * 40) / NAME
     if kept:
@@ -166,7 +164,7 @@ def test_delete_leaves_a_blob_that_another_snapshot_links_to(hub: Hub, kept: boo
     assert kept or everything_below(tmp_path / "hub") == []
 
 
-def test_delete_of_our_own_leaves_no_folder(modelscope: Hub) -> None:
+def test_delete_of_our_own_leaves_no_folder(modelscope):
     path = download.fetch(FILE, source="modelscope")
     download.delete(path)
     assert not path.parent.exists()

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from command import run
-from world import World, origins, rows
+from world import origins, rows
 
 MakeGguf = Callable[..., Path]
 
 
-def test_an_imported_model_is_among_those_that_a_mistyped_name_is_like(world: World, mine: Path) -> None:
+def test_an_imported_model_is_among_those_that_a_mistyped_name_is_like(world, mine):
     run("import", mine, "--name", "legal/contracts:v2")
     assert "did you mean legal/contracts:v2?" in run("show", "legal/contract:v2").stderr
 
 
-def test_import_takes_a_file_where_it_lies(world: World, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_takes_a_file_where_it_lies(world, mine, monkeypatch):
     monkeypatch.chdir(mine.parent)
     result = run("import", "mine.gguf")
     assert result.exit_code == 0
@@ -31,7 +31,7 @@ def test_import_takes_a_file_where_it_lies(world: World, mine: Path, monkeypatch
     assert run("embed", "-m", "tiny-qwen3-embedding", "--text", "one").exit_code == 0
 
 
-def test_import_knows_a_cards_file_by_its_checksum(world: World, tmp_path: Path) -> None:
+def test_import_knows_a_cards_file_by_its_checksum(world, tmp_path):
     path = tmp_path / "renamed"
     shutil.copyfile(world.q8_0, path)
     result = run("import", path)
@@ -40,14 +40,14 @@ def test_import_knows_a_cards_file_by_its_checksum(world: World, tmp_path: Path)
     assert world.hub.requests == []
 
 
-def test_import_of_the_file_we_have_already_keeps_ours_in_sight(world: World) -> None:
+def test_import_of_the_file_we_have_already_keeps_ours_in_sight(world):
     run("pull", "tiny:1b-q8_0")
     path = rows()["tiny:1b-q8_0"]["path"]
     assert run("import", world.q8_0).stdout == f"tiny:1b-q8_0 is at {path}\n"
     assert origins() == {"tiny:1b-q8_0": "pulled"}
 
 
-def test_import_gives_every_file_a_name_of_its_own(world: World, tiny_gguf: MakeGguf) -> None:
+def test_import_gives_every_file_a_name_of_its_own(world, tiny_gguf):
     paths = [tiny_gguf("q8_0", context_length=n) for n in (512, 768, 1024)]
     said = [run("import", path).stdout for path in [*paths, paths[0]]]
     names = ["tiny-qwen3-embedding", "tiny-qwen3-embedding-q8_0", "tiny-qwen3-embedding-q8_0-2"]
@@ -56,7 +56,7 @@ def test_import_gives_every_file_a_name_of_its_own(world: World, tiny_gguf: Make
     assert sorted(rows()) == names
 
 
-def test_import_of_a_file_whose_title_is_a_cards_alias_finds_another_name(world: World, mine: Path) -> None:
+def test_import_of_a_file_whose_title_is_a_cards_alias_finds_another_name(world, mine):
     world.write_card(('"Tiny-1B"', '"Tiny-Qwen3-Embedding"'))
     assert run("import", mine).stdout == f"tiny-qwen3-embedding-q8_0-2 is at {mine}\n"
 
@@ -76,9 +76,7 @@ def test_import_of_a_file_whose_title_is_a_cards_alias_finds_another_name(world:
         ("other", "other is there already; give another with --name, or first: q3e-local rm other"),
     ],
 )
-def test_import_refuses_a_name_it_cannot_have(
-    world: World, mine: Path, tiny_gguf: MakeGguf, name: str, says: str
-) -> None:
+def test_import_refuses_a_name_it_cannot_have(world, mine, tiny_gguf, name, says):
     run("import", tiny_gguf("q8_0", context_length=512), "--name", "other")
     result = run("import", mine, "--name", name)
     assert result.exit_code == 2
@@ -86,7 +84,7 @@ def test_import_refuses_a_name_it_cannot_have(
     assert sorted(rows()) == ["other"]
 
 
-def test_import_takes_a_made_models_name_for_a_file_of_its_sizes(world: World, tiny_gguf: MakeGguf) -> None:
+def test_import_takes_a_made_models_name_for_a_file_of_its_sizes(world, tiny_gguf):
     path = tiny_gguf("q4_k_m")
     assert run("import", path, "--name", "tiny-1b").stdout == f"tiny:1b is at {path}\n"
     assert run("show", "tiny:1b").exit_code == 0
@@ -96,9 +94,7 @@ def test_import_takes_a_made_models_name_for_a_file_of_its_sizes(world: World, t
     ("variant", "says"),
     [({"arch": "qwen2"}, "only qwen3"), ({"pooling": 4}, "is a reranker"), ({"pooling": None}, "states no pooling")],
 )
-def test_import_refuses_another_kind_of_model(
-    world: World, tiny_gguf: MakeGguf, variant: dict[str, object], says: str
-) -> None:
+def test_import_refuses_another_kind_of_model(world, tiny_gguf, variant, says):
     result = run("import", tiny_gguf("f32", **variant))
     assert result.exit_code == 1
     assert says in result.stderr
@@ -108,7 +104,7 @@ def test_import_refuses_another_kind_of_model(
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "there is no file"), (b"", "empty.gguf"), (b"GGUF", "empty.gguf")]
 )
-def test_import_refuses_what_is_no_model(world: World, tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_import_refuses_what_is_no_model(world, tmp_path, content, says):
     path = tmp_path / "empty.gguf"
     if content is not None:
         path.write_bytes(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import demo, records, run
-from world import Q8_0, World, digest, origins, rows
+from world import Q8_0, digest, origins, rows
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import inspect
@@ -26,7 +26,7 @@ from q3e_local.models.catalog import cards, models_folder, shipped
         ('"Tiny-1B"', '"demo"'),
     ],
 )
-def test_a_card_of_the_users_takes_no_other_models_name(world: World, change: tuple[str, str]) -> None:
+def test_a_card_of_the_users_takes_no_other_models_name(world, change):
     world.write_card(change)
     result = run("list")
     assert result.exit_code == 1
@@ -34,7 +34,7 @@ def test_a_card_of_the_users_takes_no_other_models_name(world: World, change: tu
     assert "both have the name" in result.stderr
 
 
-def test_a_malformed_card_of_the_users_is_named_by_every_command(world: World) -> None:
+def test_a_malformed_card_of_the_users_is_named_by_every_command(world):
     world.write_card(("n_layer = 3", 'n_layer = "three"'))
     for arguments in (["list"], ["pull", "demo"], ["show", "demo"], ["rm", "demo"]):
         result = run(*arguments)
@@ -45,7 +45,7 @@ def test_a_malformed_card_of_the_users_is_named_by_every_command(world: World) -
 # list
 
 
-def test_list_has_what_is_here_and_says_what_could_be(world: World, mine: Path) -> None:
+def test_list_has_what_is_here_and_says_what_could_be(world, mine):
     run("pull", "tiny:1b-q8_0")
     run("import", mine, "--name", "mine")
     result = run("list")
@@ -59,9 +59,7 @@ def test_list_has_what_is_here_and_says_what_could_be(world: World, mine: Path) 
     assert result.stderr == f"{n_missing} more can be pulled: q3e-local list --all\n"
 
 
-def test_list_all_has_a_line_for_every_model_there_is(
-    world: World, mine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
     monkeypatch.setattr(machine, "usable_memory", lambda: int(3e9))
     run("pull", "tiny:1b-q8_0")
     run("import", mine, "--name", "mine")
@@ -87,7 +85,7 @@ def test_list_all_has_a_line_for_every_model_there_is(
     assert (found["mine"]["origin"], found["mine"]["memory_bytes"], found["mine"]["fits"]) == ("imported", None, None)
 
 
-def test_list_json_is_the_same_for_programs(world: World, mine: Path) -> None:
+def test_list_json_is_the_same_for_programs(world, mine):
     run("import", mine, "--name", "mine")
     result = run("list", "--json")
     expected = {"name": "mine", "size_bytes": mine.stat().st_size, "origin": "imported", "path": str(mine)}
@@ -97,7 +95,7 @@ def test_list_json_is_the_same_for_programs(world: World, mine: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["is no longer there", "is not the file it was"])
-def test_a_file_that_is_gone_is_no_model_and_is_told(world: World, mine: Path, what: str) -> None:
+def test_a_file_that_is_gone_is_no_model_and_is_told(world, mine, what):
     run("import", mine, "--name", "mine")
     if what == "is no longer there":
         mine.unlink()
@@ -113,7 +111,7 @@ def test_a_file_that_is_gone_is_no_model_and_is_told(world: World, mine: Path, w
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff\xfe", b'{"name": "mine", "path": "x", "other": 1}'])
-def test_a_damaged_record_is_named(world: World, mine: Path, content: bytes) -> None:
+def test_a_damaged_record_is_named(world, mine, content):
     run("import", mine, "--name", "mine")
     (path,) = (world.home / "data" / "records").iterdir()
     path.write_bytes(content)
@@ -127,7 +125,7 @@ def test_a_damaged_record_is_named(world: World, mine: Path, content: bytes) -> 
 # show
 
 
-def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world: World) -> None:
+def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
     run("pull", "tiny:1b-q8_0")
     result = run("show", "Tiny-1B:Q8_0")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -158,7 +156,7 @@ def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world: W
     assert all(value.startswith("about ") and value.endswith(" MB") for value in memory.values())
 
 
-def test_show_json_counts_in_bytes(world: World) -> None:
+def test_show_json_counts_in_bytes(world):
     run("pull", "tiny:1b-q8_0")
     facts = json.loads(run("show", "tiny:1b-q8_0", "--json").stdout)
     assert facts["size_bytes"] == world.q8_0.stat().st_size
@@ -170,7 +168,7 @@ def test_show_json_counts_in_bytes(world: World) -> None:
     assert small > facts["size_bytes"] + 512 * kv_bytes
 
 
-def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path: Path) -> None:
+def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path):
     path = tmp_path / "qwen3-embedding-4b.gguf"
     shutil.copyfile(models_folder() / "demo.gguf", path)
     facts = json.loads(run("show", path, "--json").stdout)
@@ -178,7 +176,7 @@ def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path: Path)
     assert "parameters" not in run("show", path).stdout
 
 
-def test_show_of_what_is_not_here_says_how_to_get_it(world: World) -> None:
+def test_show_of_what_is_not_here_says_how_to_get_it(world):
     result = run("show", "tiny:1b-f16")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "q3e-local pull tiny:1b-f16" in result.stderr
@@ -191,7 +189,7 @@ def test_show_of_what_is_not_here_says_how_to_get_it(world: World) -> None:
     ("answer", "options", "removed"),
     [("y\n", [], True), ("n\n", [], False), ("\n", [], False), ("", ["-y"], True)],
 )
-def test_rm_asks_and_deletes_what_was_pulled(world: World, answer: str, options: list[str], removed: bool) -> None:
+def test_rm_asks_and_deletes_what_was_pulled(world, answer, options, removed):
     run("pull", "tiny:1b-q8_0")
     path = rows()["tiny:1b-q8_0"]["path"]
     result = run("rm", "TINY-1B-q8_0", *options, input=answer)
@@ -202,14 +200,14 @@ def test_rm_asks_and_deletes_what_was_pulled(world: World, answer: str, options:
     assert world.models() == ([] if removed else [Q8_0])
 
 
-def test_rm_without_an_answer_removes_nothing(world: World) -> None:
+def test_rm_without_an_answer_removes_nothing(world):
     run("pull", "tiny:1b-q8_0")
     result = run("rm", "tiny:1b-q8_0", input="")
     assert (result.exit_code, "nobody answered, so nothing was removed; give --yes" in result.stderr) == (2, True)
     assert world.models() == [Q8_0]
 
 
-def test_rm_of_an_imported_model_only_forgets_it(world: World, mine: Path) -> None:
+def test_rm_of_an_imported_model_only_forgets_it(world, mine):
     before = mine.read_bytes()
     run("import", mine, "--name", "mine")
     result = run("rm", "mine", input="y\n")
@@ -219,7 +217,7 @@ def test_rm_of_an_imported_model_only_forgets_it(world: World, mine: Path) -> No
     assert mine.read_bytes() == before
 
 
-def test_rm_refuses_what_another_program_put_into_the_cache(world: World) -> None:
+def test_rm_refuses_what_another_program_put_into_the_cache(world):
     run("pull", "tiny:1b-q8_0")
     shutil.rmtree(world.home / "data")
     result = run("rm", "tiny:1b-q8_0", "-y")
@@ -237,7 +235,7 @@ def test_rm_refuses_what_another_program_put_into_the_cache(world: World) -> Non
         ("../../etc/passwd", 2, "there is no model"),
     ],
 )
-def test_rm_of_what_cannot_go_says_why(world: World, name: str, code: int, says: str) -> None:
+def test_rm_of_what_cannot_go_says_why(world, name, code, says):
     result = run("rm", name, "-y")
     assert result.exit_code == code
     assert f"Error: {says}" in result.stderr
@@ -245,7 +243,7 @@ def test_rm_of_what_cannot_go_says_why(world: World, name: str, code: int, says:
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder that cannot be written")
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may delete anything")
-def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world: World) -> None:
+def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world):
     run("pull", "tiny:1b-q8_0", "--source", "modelscope")
     folder = Path(rows()["tiny:1b-q8_0"]["path"]).parent
     folder.chmod(0o500)
@@ -268,7 +266,7 @@ def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world: World) -> None
         pytest.param("with:colon.gguf", marks=pytest.mark.skipif(os.name == "nt", reason="not in a file's name")),
     ],
 )
-def test_a_path_always_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_path_always_works(tmp_path, monkeypatch, name):
     folder = tmp_path / "文件 夹"
     folder.mkdir()
     shutil.copyfile(models_folder() / "demo.gguf", folder / name)
@@ -280,13 +278,13 @@ def test_a_path_always_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
         np.testing.assert_array_equal(records(result.stdout)[0]["embedding"], expected)
 
 
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_path_that_is_not_there_is_named(tmp_path):
     result = run("embed", "-m", tmp_path / "none.gguf", "--text", "one")
     assert result.exit_code == 1
     assert f"there is no file {tmp_path / 'none.gguf'}" in result.stderr
 
 
-def test_a_file_that_is_called_like_a_model_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_called_like_a_model_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("notes about the demo")
     assert run("show", "demo").exit_code == 0

@@ -17,7 +17,7 @@ from downloads import (
     REPO,
     REVISION,
 )
-from hub import REFUSED, Fault, Hub
+from hub import REFUSED, Fault
 
 from q3e_local.errors import (
     ChecksumError,
@@ -31,7 +31,7 @@ from q3e_local.models.download import Transfer, http, origins, silence
 pytestmark = pytest.mark.usefixtures("network")
 
 
-def test_addresses_when_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_when_no_variable_is_set(monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT")
     monkeypatch.delenv("Q3E_MODELSCOPE_ENDPOINT")
     assert [origin.url for origin in origins.origins(origins.pin(FILE), "auto")] == [
@@ -40,7 +40,7 @@ def test_addresses_when_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_a_hub_that_sends_us_to_its_cdn(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_sends_us_to_its_cdn(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.redirects = True
     assert download.fetch(FILE).read_bytes() == CONTENT
@@ -48,7 +48,7 @@ def test_a_hub_that_sends_us_to_its_cdn(hub: Hub, monkeypatch: pytest.MonkeyPatc
     assert by_port == {hub.url: "Bearer hf_secret", hub.cdn_url: None}
 
 
-def test_a_cdn_that_cannot_be_reached_is_named(hub: Hub) -> None:
+def test_a_cdn_that_cannot_be_reached_is_named(hub):
     hub.redirects = True
     hub.cdn_url = REFUSED
     with pytest.raises(HubUnreachableError, match=r"it sends us to 127\.0\.0\.1:9: .*refused"):
@@ -58,9 +58,7 @@ def test_a_cdn_that_cannot_be_reached_is_named(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("status", "says"), [(404, "does not have the file"), (401, "HF_TOKEN"), (403, "HF_TOKEN"), (418, "418")]
 )
-def test_a_refusal_is_said_at_once_and_no_other_source_is_tried(
-    hub: Hub, modelscope: Hub, status: int, says: str
-) -> None:
+def test_a_refusal_is_said_at_once_and_no_other_source_is_tried(hub, modelscope, status, says):
     hub.faults.append(Fault(status=status, headers={"X-Error-Message": "because"}))
     with pytest.raises(DownloadError, match=says) as caught:
         download.fetch(FILE)
@@ -72,13 +70,8 @@ def test_a_refusal_is_said_at_once_and_no_other_source_is_tried(
 
 @pytest.mark.parametrize("trouble", ["refused", "500", "silent", "no handshake", "login page", "unknown host"])
 def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
-    hub: Hub,
-    modelscope: Hub,
-    trouble: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    request: pytest.FixtureRequest,
-) -> None:
+    hub, modelscope, trouble, monkeypatch, caplog, request
+):
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.1)
     monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.1)
     match trouble:
@@ -106,7 +99,7 @@ def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
     assert modelscope.url[7:] in message
 
 
-def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/mirror")
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", "http://localhost:9")
     waits: list[float] = []  # who refuses is not asked again
@@ -131,14 +124,14 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch: pytest.Mon
     "endpoint",
     ["ftp://127.0.0.1", "http://[", "http://127.0.0.1:port", "127.0.0.1:port", ":/mirror", "a mirror", "http://"],
 )
-def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_no_address(endpoint, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DownloadError, match="HF_ENDPOINT") as caught:
         download.fetch(FILE)
     assert not isinstance(caught.value, HubUnreachableError)
 
 
-def test_a_password_in_the_endpoint_is_not_shown(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_the_endpoint_is_not_shown(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", "http://me:secret@"))
     hub.faults.append(Fault(status=403))
     with pytest.raises(DownloadError) as caught:
@@ -161,20 +154,18 @@ def test_a_password_in_the_endpoint_is_not_shown(hub: Hub, monkeypatch: pytest.M
         ("http://hf-mirror.com", "http://hf-mirror.com"),
     ],
 )
-def test_an_endpoint_may_be_a_host_alone(endpoint: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_may_be_a_host_alone(endpoint, address, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     (origin,) = origins.origins(origins.pin(FILE), "hub")
     assert origin.url == f"{address}/{REPO}/resolve/{REVISION}/{NAME}"
 
 
-def test_a_file_comes_from_a_mirror_that_is_given_without_a_scheme(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_comes_from_a_mirror_that_is_given_without_a_scheme(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.url.removeprefix("http://"))
     assert download.fetch(FILE, source="hub").read_bytes() == CONTENT
 
 
-def test_a_mirror_without_the_file_is_named_and_the_hub_itself_is_not(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_without_the_file_is_named_and_the_hub_itself_is_not(hub, monkeypatch):
     hub.always = Fault(status=404)
     with pytest.raises(DownloadError, match=f"Unset HF_ENDPOINT, which is '{hub.url}', or set it to another"):
         download.fetch(FILE)
@@ -197,9 +188,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_accepts_and_is_silent_is_told(
-    modelscope: Hub, scheme: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_server_that_accepts_and_is_silent_is_told(modelscope, scheme, monkeypatch, request):
     """Over https it is the handshake that is never answered."""
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.5)
@@ -222,7 +211,7 @@ def test_a_server_that_accepts_and_is_silent_is_told(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub: Hub) -> None:
+def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub):
     gate = threading.Event()
     hub.faults.append(Fault(gate=gate))
     told: list[Transfer] = []
@@ -238,7 +227,7 @@ def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub: Hub) -> Non
     assert 0 < first.n_bytes < len(CONTENT)
 
 
-def test_a_pause_that_a_busy_server_asks_for_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_that_a_busy_server_asks_for_is_told(hub, monkeypatch):
     monkeypatch.setattr(silence, "FIRST_S", 0.001)
     hub.faults.append(Fault(status=503))
     told: list[Transfer] = []
@@ -247,7 +236,7 @@ def test_a_pause_that_a_busy_server_asks_for_is_told(hub: Hub, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silence_counts_from_what_came_last() -> None:
+def test_silence_counts_from_what_came_last():
     reported: queue.Queue[float] = queue.Queue()
     with silence.Silence(reported.put) as quiet:
         first, second = reported.get(timeout=20), reported.get(timeout=20)

@@ -153,6 +153,6 @@ def _computed(
             status = _compute(graph, nodes, n_threads)
         if status != 0:
             raise NativeError(f"ggml_graph_compute_with_ctx answered {status}")
-        found = np.empty(shape, np.float32)
-        ctypes.memmove(found.ctypes.data, _data(result), found.nbytes)
-        return found
+        numbers = np.empty(shape, np.float32)
+        ctypes.memmove(numbers.ctypes.data, _data(result), numbers.nbytes)
+        return numbers

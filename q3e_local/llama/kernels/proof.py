@@ -39,37 +39,37 @@ class _Operation:
 
 
 def n_held(library: Library, variant: str) -> int:
-    """How many operations of the proof this variant took. Raises DisagreementError where it computed one wrong.
+    """How many operations of the proof this variant took. Raises DisagreementError where it computed each wrong.
 
     No variant of the library may be in use yet.
     """
     try:
         library.attempt(variant)
-        return sum(_is_taken(library, one) for one in (*_products(), *_attentions()))
+        return sum(_is_taken(library, each) for each in (*_products(), *_attentions()))
     except NativeError as error:
         raise DisagreementError(str(error)) from None
     finally:
         library.attempt(None)
 
 
-def _is_taken(library: Library, one: _Operation) -> bool:
+def _is_taken(library: Library, each: _Operation) -> bool:
     """Whether the variant takes this operation, or else leaves it to llama.cpp."""
     before = library.counts()
-    found = one.compute(one.n_threads, operation.ON_TRIAL)
+    ours = each.compute(each.n_threads, operation.ON_TRIAL)
     if library.counts() == before:
         return False
-    error = _worst(found, one.compute(1, ""))
+    error = _worst(ours, each.compute(1, ""))
     if not error <= TOLERANCE:  # NaN too
         raise DisagreementError(
-            f"{one.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
+            f"{each.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
         )
     return True
 
 
-def _worst(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _worst(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """How far the farthest row is, relative to its norm."""
     norms = np.linalg.norm(expected, axis=-1)
-    return float((np.linalg.norm(found - expected, axis=-1) / norms).max())
+    return float((np.linalg.norm(ours - expected, axis=-1) / norms).max())
 
 
 # The numbers of tokens, rows, queries and keys fill no register and no block.
@@ -93,12 +93,13 @@ def _attentions() -> list[_Operation]:
     random = np.random.default_rng(0)
     n_queries, n_keys, n_heads, n_key_heads = 70, 96, 4, 2
     mask = np.where(np.tri(n_queries, n_keys, n_keys - n_queries, dtype=bool), 0, -np.inf).astype(np.float16)
-    found: list[_Operation] = []
+    operations: list[_Operation] = []
     for width in WIDTHS:
         query = random.standard_normal((n_queries, n_heads, width)).astype(np.float32)
         stored = random.standard_normal((2, n_keys * n_key_heads, width)).astype(np.float32)
         for name, kind in KV.items():
-            key, value = (operation.quantized(one, kind).reshape(n_keys, n_key_heads, -1) for one in stored)
+            key, value = (operation.quantized(rows, kind).reshape(n_keys, n_key_heads, -1) for rows in stored)
             compute = partial(operation.attention, query, key, value, kind, mask, width**-0.5)
-            found.append(_Operation(f"attention with heads of {width} and {name} keys", compute, 1 if found else 2))
-    return found
+            called = f"attention with heads of {width} and {name} keys"
+            operations.append(_Operation(called, compute, 1 if operations else 2))
+    return operations

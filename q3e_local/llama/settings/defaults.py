@@ -67,11 +67,11 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
     """Each setting as the config gives it, or else as it was tuned, or else the default."""
     settings = defaults(host)
     for name in TUNABLE:
-        given, found = getattr(config, name), getattr(tuned, name, None)
-        if given is not None:
-            settings = settings.changed(name, given, Reason("given", "given"))
-        elif tuned is not None and found is not None:
-            settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
+        by_config, by_tuning = getattr(config, name), getattr(tuned, name, None)
+        if by_config is not None:
+            settings = settings.changed(name, by_config, Reason("given", "given"))
+        elif tuned is not None and by_tuning is not None:
+            settings = settings.changed(name, by_tuning, Reason("tuned", f"tuned on {tuned.day}"))
     return settings
 
 

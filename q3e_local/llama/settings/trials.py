@@ -48,7 +48,7 @@ class Race(Generic[T]):
 
     def drop(self, candidate: T) -> None:
         """Leave out a candidate that cannot be measured any more."""
-        self._left = [one for one in self._left if one != candidate]
+        self._left = [other for other in self._left if other != candidate]
 
     def order(self) -> list[T]:
         """The candidates of the next round, in the order that is the reverse of the round before."""
@@ -67,8 +67,8 @@ class Race(Generic[T]):
     @property
     def winner(self) -> T:
         """The default unless another has clearly won all its rounds; before the end it is the default."""
-        finished = {one: statistics.median(ratios) for one, ratios in self.ratios.items() if self._has_won(ratios)}
-        return max(finished, key=lambda one: finished[one], default=self.default)
+        won = {other: statistics.median(ratios) for other, ratios in self.ratios.items() if self._has_won(ratios)}
+        return max(won, key=lambda other: won[other], default=self.default)
 
     def _may_win(self, ratios: Sequence[float]) -> bool:
         n_lost = sum(ratio < _ROUND_WON for ratio in ratios)

@@ -76,10 +76,10 @@ def fetch(
             f"{pin.file} is not on this machine and must not be downloaded (--offline or HF_HUB_OFFLINE=1);"
             " pull it once with a network, or take a file you have: q3e-local import PATH"
         )
-    asked = origins.origins(pin, source)
+    sources = origins.origins(pin, source)
     failures = []
-    for number, origin in enumerate(asked, start=1):
-        then = asked[number].host if number < len(asked) else ""
+    for number, origin in enumerate(sources, start=1):
+        then = sources[number].host if number < len(sources) else ""
         try:
             return _bring(origin, pin, _with_next(progress, then))
         except NoAnswerError as failure:
@@ -109,7 +109,12 @@ def turn(lock: Path, what: str) -> AbstractContextManager[None]:
 
 def _with_next(progress: OnTransfer, then: str) -> OnTransfer:
     """Add to a wait the host that is asked next, unless the same host is asked again."""
-    return lambda one: progress(replace(one, then=then) if one.phase == "wait" and not one.then else one)
+
+    def show(transfer: Transfer) -> None:
+        lacks_next = transfer.phase == "wait" and not transfer.then
+        progress(replace(transfer, then=then) if lacks_next else transfer)
+
+    return show
 
 
 def _bring(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:

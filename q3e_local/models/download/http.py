@@ -156,8 +156,8 @@ def _judge(response: httpx2.Response, origin: Origin, pin: Pin, n_have: int) -> 
 
 def _refused(response: httpx2.Response, origin: Origin, pin: Pin) -> NoReturn:
     status = response.status_code
-    said = response.headers.get("X-Error-Message")
-    answer = f"{origin.host} answered {status}{f' ({said})' if said else ''} for {pin.file} of {pin.repo}"
+    why = response.headers.get("X-Error-Message")
+    answer = f"{origin.host} answered {status}{f' ({why})' if why else ''} for {pin.file} of {pin.repo}"
     if status in (401, 403):
         raise DownloadError(
             f"{answer}: it wants to know who asks. Set HF_TOKEN, or log in with `hf auth login`; if there is a token,"
@@ -173,8 +173,8 @@ def _refused(response: httpx2.Response, origin: Origin, pin: Pin) -> NoReturn:
 
 def _reason(error: httpx2.TransportError, origin: Origin) -> str:
     reason = str(error) or type(error).__name__
-    asked = error.request.url.netloc.decode("ascii")  # without a password
-    return reason if asked == origin.host else f"it sends us to {asked}: {reason}"
+    host = error.request.url.netloc.decode("ascii")  # without a password
+    return reason if host == origin.host else f"it sends us to {host}: {reason}"
 
 
 def _other_size(origin: Origin, pin: Pin, n_bytes: str) -> str:

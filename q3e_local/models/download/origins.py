@@ -176,13 +176,13 @@ def _hub(pin: Pin) -> Origin:
 
 def _modelscope(pin: Pin) -> Origin:
     endpoint = _endpoint("Q3E_MODELSCOPE_ENDPOINT", _MODELSCOPE)
-    own = _own(pin)
+    path = _own(pin)
     return Origin(
         # The hub's commits are not known here: the SHA-256 pins the file.
         url=f"{endpoint}/models/{pin.repo}/resolve/master/{quote(pin.file)}",
-        path=own,
-        blob=own,
-        partial=own.with_name(own.name + ".partial"),
+        path=path,
+        blob=path,
+        partial=path.with_name(path.name + ".partial"),
         lock=state_folder() / "locks" / f"{pin.sha256}.lock",
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def without() -> dict[str, Any]:
     return chosen_in("", Q3E_KERNELS="off")
 
 
-def test_the_compiled_library_is_sound_here() -> None:
+def test_the_compiled_library_is_sound_here():
     compiled()
     # A compiler may have been unable to do some.
     assert list(in_use.variants()) == [name for name in choice.VARIANTS if name in in_use.variants()]
@@ -69,7 +68,7 @@ LIBRARIES = {
 
 
 @posix
-def test_a_variant_is_proved_once_on_a_machine(tmp_path: Path) -> None:
+def test_a_variant_is_proved_once_on_a_machine(tmp_path):
     others = dict.fromkeys(("amx", "avx512", "avxvnni"), (RIGHT, "the CPU has none"))
     path = with_variants(tmp_path / "q3e_kernels.so", **others, avx2=(RIGHT, None))
     no_python = "import sys; sys.executable = '/nowhere/python'"
@@ -85,7 +84,7 @@ def test_a_variant_is_proved_once_on_a_machine(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_the_first_variant_that_is_proved_computes(tmp_path: Path, without: dict[str, Any], name: str) -> None:
+def test_the_first_variant_that_is_proved_computes(tmp_path, without, name):
     variants, (variant, is_wrong, why) = LIBRARIES[name]
     path = with_variants(tmp_path / "q3e_kernels.so", **variants)
     found = chosen_in(path)
@@ -98,7 +97,7 @@ def test_the_first_variant_that_is_proved_computes(tmp_path: Path, without: dict
     assert np.allclose(found["vectors"], without["vectors"], atol=1e-6)
 
 
-def test_off(without: dict[str, Any]) -> None:
+def test_off(without):
     found = without
     assert (found["chosen"]["variant"], found["chosen"]["why"]) == (None, "Q3E_KERNELS=off")
     assert found["chosen"]["faster"][0] == "unset Q3E_KERNELS"
@@ -108,7 +107,7 @@ def test_off(without: dict[str, Any]) -> None:
 
 @posix
 @pytest.mark.parametrize("name", choice.VARIANTS)
-def test_a_variant_by_its_name(name: str) -> None:
+def test_a_variant_by_its_name(name):
     compiled()
     why_not = in_use.variants().get(name, "it is not compiled in")
     found = chosen_in("", Q3E_KERNELS=name)["chosen"]
@@ -120,7 +119,7 @@ def test_a_variant_by_its_name(name: str) -> None:
 
 
 @posix
-def test_the_choice_of_a_slower_variant_names_the_faster(tmp_path: Path) -> None:
+def test_the_choice_of_a_slower_variant_names_the_faster(tmp_path):
     path = with_variants(tmp_path / "q3e_kernels.so", avx512=(RIGHT, None), avx2=(RIGHT, None), amx=(RIGHT, "no"))
     found = chosen_in(path, Q3E_KERNELS="avx2")["chosen"]
     assert (found["variant"], found["faster"][0]) == ("avx2", "unset Q3E_KERNELS: this CPU runs avx512 too")
@@ -144,7 +143,7 @@ print(len(set(map(id, found))), together == in_use.counts().since(together))
 """
 
 
-def test_threads_that_choose_at_once_choose_once() -> None:
+def test_threads_that_choose_at_once_choose_once():
     done = program(_TOGETHER)
     assert (done.stdout, done.returncode) == ("1 True\n", 0), done.stderr
 
@@ -164,7 +163,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(sys, "getdlopenflags") or sys.platform == "darwin", reason="fork")
-def test_a_process_forked_off_computes_with_them_too() -> None:
+def test_a_process_forked_off_computes_with_them_too():
     done = program(_FORKED)
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
 
@@ -187,7 +186,7 @@ print(json.dumps({"taken": sorted(set(taken)), "held": held, "n_vectors": len(ve
 """
 
 
-def test_a_hundred_loads_and_unloads() -> None:
+def test_a_hundred_loads_and_unloads():
     done = program(_LOADS, DEMO, 100)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -46,9 +46,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> Kernels:
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_library_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_library_that_is_not_there(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     chosen = refused(monkeypatch, tmp_path / "q3e_kernels.so")
     assert chosen.why == "they were not compiled when q3e-local was installed"
@@ -60,13 +58,13 @@ def test_a_library_that_is_not_there(
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_cpu_that_there_are_none_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cpu_that_there_are_none_for(monkeypatch, tmp_path):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert refused(monkeypatch, tmp_path / "none") == Kernels(None, "there are none for a riscv64 CPU")
 
 
 @pytest.mark.usefixtures("undecided")
-def test_windows_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_is_not_even_tried(monkeypatch):
     monkeypatch.setattr(library.sys, "platform", "win32")
     chosen = in_use.chosen()
     assert chosen == Kernels(None, "the way into llama.cpp that they use is closed on Windows")
@@ -100,12 +98,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @posix
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_library_is_not_opened(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    damage: Callable[[bytes], bytes],
-) -> None:
+def test_a_damaged_library_is_not_opened(monkeypatch, tmp_path, caplog, damage):
     path = tmp_path / "q3e_kernels.so"
     path.write_bytes(damage(compiled().read_bytes()))
     monkeypatch.setattr(library.ctypes, "CDLL", lambda path: pytest.fail("it was opened"))
@@ -119,13 +112,13 @@ def test_a_damaged_library_is_not_opened(
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_folder_in_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_in_its_place(monkeypatch, tmp_path):
     assert refused(monkeypatch, tmp_path).why.endswith("cannot be read: Is a directory")
 
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_library_for_another_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_for_another_cpu(monkeypatch, tmp_path):
     content = bytearray(compiled().read_bytes()[:-32])
     content[18:20] = (0xB7, 0)  # of an ELF file: AArch64
     chosen = refused(monkeypatch, sealed(tmp_path / "q3e_kernels.so", bytes(content)))
@@ -136,7 +129,7 @@ def test_a_library_for_another_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_library_with_other_functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_with_other_functions(monkeypatch, tmp_path):
     chosen = refused(monkeypatch, sealed(tmp_path / "q3e_kernels.so", another_library()))
     assert chosen.is_wrong
     assert "q3e_interface" in chosen.why
@@ -144,7 +137,7 @@ def test_a_library_with_other_functions(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @posix
 @pytest.mark.usefixtures("undecided")
-def test_a_library_with_another_interface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_with_another_interface(monkeypatch, tmp_path):
     path = with_variants(tmp_path / "q3e_kernels.so", interface=99, avx2=(RIGHT, None))
     chosen = refused(monkeypatch, path)
     assert chosen.is_wrong
@@ -154,7 +147,7 @@ def test_a_library_with_another_interface(monkeypatch: pytest.MonkeyPatch, tmp_p
 @posix
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
-def test_another_llama_cpp(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_another_llama_cpp(monkeypatch, name, value):
     monkeypatch.setattr(library, name, value)
     chosen = refused(monkeypatch, compiled())
     assert chosen.is_wrong
@@ -166,7 +159,7 @@ def test_another_llama_cpp(monkeypatch: pytest.MonkeyPatch, name: str, value: st
 @posix
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("missing", ["ggml_commit", "_Z39ggml_backend_cpu_get_extra_buffer_typesv", "ggml_barrier"])
-def test_a_llama_cpp_without_a_function(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_a_llama_cpp_without_a_function(monkeypatch, missing):
     def without(look: Callable[..., object]) -> Callable[..., object]:
         return lambda name, *types: look("there is no such function" if name == missing else name, *types)
 
@@ -176,7 +169,7 @@ def test_a_llama_cpp_without_a_function(monkeypatch: pytest.MonkeyPatch, missing
 
 
 @pytest.mark.usefixtures("undecided")
-def test_off_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_opens_nothing(monkeypatch):
     """Where opening the library ended the process, this helps."""
     monkeypatch.setenv("Q3E_KERNELS", "off")
     monkeypatch.setattr(in_use, "Library", lambda path: pytest.fail("it was opened"))
@@ -185,7 +178,7 @@ def test_off_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("value", ["sse", "AVX2", "0", " "])
-def test_another_name_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_another_name_is_refused_with_the_choices(monkeypatch, value):
     monkeypatch.setenv("Q3E_KERNELS", value)
     said = f"Q3E_KERNELS must be off or one of amx, avx512, avxvnni, avx2, got {value!r}"
     with pytest.raises(OptionError, match="^" + said.replace(".", r"\.") + "$"):
