@@ -112,9 +112,7 @@ def test_binary_has_one_bit_for_each_number_highest_first(pooled):
         assert bits == "".join("1" if x > 0 else "0" for x in row) + "0" * (-dim % 8)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "stored"), [("float32", "<f4"), ("float16", "<f2"), ("int8", "i1"), ("binary", "u1")]
-)
+@pytest.mark.parametrize(("dtype", "stored"), STORED.items())
 def test_each_dtype_is_stored_as_it_says(dtype, stored):
     rows = units(3, 40)
     made = v.to_dtype(rows, dtype)

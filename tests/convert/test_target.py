@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import checkpoints
 import pytest
 from checkpoints import names_in
-from command import run
+from command import failed, run
 
 from q3e_local import convert as convert_module
 from q3e_local.convert import convert, writer
@@ -93,9 +93,8 @@ def test_the_command_converts_and_says_what_it_made(checkpoint, tmp_path):
 
 
 def test_a_repository_that_is_not_here_is_one_sentence(tmp_path):
-    result = run("convert", "Qwen/Qwen3-Embedding-0.6B", "-o", tmp_path / "out.gguf")
-    assert result.exit_code == 1
-    assert "config.json of Qwen/Qwen3-Embedding-0.6B is not on this machine; download it" in result.stderr
+    stderr = failed("convert", "Qwen/Qwen3-Embedding-0.6B", "-o", tmp_path / "out.gguf")
+    assert "config.json of Qwen/Qwen3-Embedding-0.6B is not on this machine; download it" in stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX files")

@@ -85,7 +85,7 @@ def test_whoever_is_dropped_cannot_win_and_is_not_asked_again():
     race = Race(1, [2, 3])
     race.add({1: 1.0, 2: 2.0, 3: 1.5})
     race.drop(2)
-    assert (race.order(), race.left) == ([3, 1], (3,))
+    assert (race.order(), race.left) == ([3, 1], [3])
     while not race.is_over:
         race.add({1: 1.0, 3: 1.5})
     assert (race.winner, race.ratios[2]) == (3, [2.0])

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command import listing, records, run
+from command import failed, listing, records, run
 from world import Q4_K_M, Q8_0, World, digest, origins, rows
 
 from q3e_local.models import bundle
@@ -97,9 +97,8 @@ def test_the_checksums_are_in_the_format_of_sha256sum(stick):
 
 def test_nothing_is_replaced_in_the_folder(stick):
     before = listing(stick)
-    result = run("pull", "tiny:1b-q8_0", "--to", stick)
-    assert result.exit_code == 1
-    assert f"{stick / Q8_0} exists; remove it, or choose another folder" in result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0", "--to", stick)
+    assert f"{stick / Q8_0} exists; remove it, or choose another folder" in stderr
     assert listing(stick) == before
 
 
@@ -130,10 +129,9 @@ def damage(path: Path) -> None:
 def test_what_is_damaged_or_missing_is_refused_and_nothing_is_taken(stick, over_there, harm, says):
     harm(stick)
     home = over_there()
-    result = run("import", stick)
-    assert result.exit_code == 1
-    assert re.search(says, result.stderr), result.stderr
-    assert result.stderr.count("Error: ") == result.stderr.count("\n") == 1
+    stderr = failed("import", stick)
+    assert re.search(says, stderr), stderr
+    assert stderr.count("Error: ") == stderr.count("\n") == 1
     assert [name for name in listing(home) if not name.endswith(".toml")] == []
 
 
@@ -148,9 +146,7 @@ def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick, over_there):
 
 def test_a_folder_brings_its_names_along(stick, over_there):
     over_there()
-    result = run("import", stick, "--name", "mine")
-    assert result.exit_code == 2
-    assert "--name is for a file" in result.stderr
+    assert "--name is for a file" in failed("import", stick, "--name", "mine", code=2)
 
 
 def test_a_card_that_takes_anothers_name_is_not_taken(world, tmp_path, over_there):
@@ -159,9 +155,7 @@ def test_a_card_that_takes_anothers_name_is_not_taken(world, tmp_path, over_ther
     own = home / "config" / "models" / "mine.toml"
     own.parent.mkdir(parents=True)
     own.write_text(world.card.read_text().replace('name = "tiny:1b"', 'name = "other:1b"'))
-    result = run("import", tmp_path / "stick")
-    assert result.exit_code == 1
-    assert "both have the name" in result.stderr
+    assert "both have the name" in failed("import", tmp_path / "stick")
     assert listing(home) == {"config/models/mine.toml": own.read_bytes()}
     assert run("list").exit_code == 0
 
@@ -175,9 +169,7 @@ def test_a_card_that_is_known_stays_as_it_is(stick, world):
 @pytest.mark.parametrize("command", [["pull", "tiny:1b-q8_0", "--to"], ["import"]])
 def test_no_room_is_said_before_copying(stick, monkeypatch, tmp_path, command):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    result = run(*command, stick if command == ["import"] else tmp_path / "small")
-    assert result.exit_code == 1
-    assert "which has 0.00 GB free" in result.stderr
+    assert "which has 0.00 GB free" in failed(*command, stick if command == ["import"] else tmp_path / "small")
     assert not (tmp_path / "small" / Q8_0).exists()
 
 
@@ -194,23 +186,18 @@ def test_a_disk_that_fails_leaves_nothing(stick, monkeypatch, tmp_path, error, s
         raise error
 
     monkeypatch.setattr(Path, "replace", fail)
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "other")
-    assert result.exit_code == 1
-    assert re.search(says, result.stderr), result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "other")
+    assert re.search(says, stderr), stderr
     assert listing(tmp_path / "other") == {}
 
 
 def test_a_folder_that_is_a_file_is_a_sentence(world, tmp_path):
     (tmp_path / "file").write_text("")
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "file")
-    assert result.exit_code == 1
-    assert "Error: cannot write to" in result.stderr
+    assert "Error: cannot write to" in failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "file")
 
 
 def test_a_file_that_changed_since_it_was_checked_does_not_travel(world, tmp_path):
     run("pull", "tiny:1b-q8_0")
     damage(Path(rows()["tiny:1b-q8_0"]["path"]).resolve())
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
-    assert result.exit_code == 1
-    assert "it is damaged; pull it or copy it again" in result.stderr
+    assert "it is damaged; pull it or copy it again" in failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
     assert bundle.SUMS not in listing(tmp_path / "stick")

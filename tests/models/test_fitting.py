@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from command import run
+from command import failed, run
 from world import Q8_0
 
 from q3e_local import machine
@@ -110,7 +110,6 @@ def test_a_dim_that_the_model_does_not_have_is_refused_before_it_is_downloaded(
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("one")
     monkeypatch.chdir(tmp_path / "files")
-    result = run(*command, "-m", "tiny:1b-q8_0", "-d", dim)
-    assert result.exit_code == 2
-    assert result.stderr == f"Error: --dimensions must be between 32 and 256 for tiny:1b-q8_0, got {dim}\n"
+    stderr = failed(*command, "-m", "tiny:1b-q8_0", "-d", dim, code=2)
+    assert stderr == f"Error: --dimensions must be between 32 and 256 for tiny:1b-q8_0, got {dim}\n"
     assert world.hub.requests == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import run
+from command import failed, run
 from world import origins, rows
 
 MakeGguf = Callable[..., Path]
@@ -78,9 +78,8 @@ def test_import_of_a_file_whose_title_is_a_cards_alias_finds_another_name(world,
 )
 def test_import_refuses_a_name_it_cannot_have(world, mine, tiny_gguf, name, says):
     run("import", tiny_gguf("q8_0", context_length=512), "--name", "other")
-    result = run("import", mine, "--name", name)
-    assert result.exit_code == 2
-    assert f"Error: {says}" in result.stderr or says in result.stderr
+    stderr = failed("import", mine, "--name", name, code=2)
+    assert f"Error: {says}" in stderr or says in stderr
     assert sorted(rows()) == ["other"]
 
 
@@ -95,9 +94,7 @@ def test_import_takes_a_made_models_name_for_a_file_of_its_sizes(world, tiny_ggu
     [({"arch": "qwen2"}, "only qwen3"), ({"pooling": 4}, "is a reranker"), ({"pooling": None}, "states no pooling")],
 )
 def test_import_refuses_another_kind_of_model(world, tiny_gguf, variant, says):
-    result = run("import", tiny_gguf("f32", **variant))
-    assert result.exit_code == 1
-    assert says in result.stderr
+    assert says in failed("import", tiny_gguf("f32", **variant))
     assert origins() == {}
 
 
@@ -108,7 +105,6 @@ def test_import_refuses_what_is_no_model(world, tmp_path, content, says):
     path = tmp_path / "empty.gguf"
     if content is not None:
         path.write_bytes(content)
-    result = run("import", path)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ")
-    assert says in result.stderr
+    stderr = failed("import", path)
+    assert stderr.startswith("Error: ")
+    assert says in stderr

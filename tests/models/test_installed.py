@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import demo, records, run
+from command import demo, failed, records, run
 from world import Q8_0, digest, origins, rows
 
 from q3e_local import machine
@@ -28,10 +28,9 @@ from q3e_local.models.catalog import cards, models_folder, shipped
 )
 def test_a_card_of_the_users_takes_no_other_models_name(world, change):
     world.write_card(change)
-    result = run("list")
-    assert result.exit_code == 1
-    assert f"Error: {world.card} and {models_folder()}" in result.stderr
-    assert "both have the name" in result.stderr
+    stderr = failed("list")
+    assert f"Error: {world.card} and {models_folder()}" in stderr
+    assert "both have the name" in stderr
 
 
 def test_a_malformed_card_of_the_users_is_named_by_every_command(world):
@@ -220,9 +219,7 @@ def test_rm_of_an_imported_model_only_forgets_it(world, mine):
 def test_rm_refuses_what_another_program_put_into_the_cache(world):
     run("pull", "tiny:1b-q8_0")
     shutil.rmtree(world.home / "data")
-    result = run("rm", "tiny:1b-q8_0", "-y")
-    assert result.exit_code == 2
-    assert "another program; remove it there with `hf cache rm`" in result.stderr
+    assert "another program; remove it there with `hf cache rm`" in failed("rm", "tiny:1b-q8_0", "-y", code=2)
     assert world.models() == [Q8_0]
 
 
@@ -279,9 +276,8 @@ def test_a_path_always_works(tmp_path, monkeypatch, name):
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
-    result = run("embed", "-m", tmp_path / "none.gguf", "--text", "one")
-    assert result.exit_code == 1
-    assert f"there is no file {tmp_path / 'none.gguf'}" in result.stderr
+    stderr = failed("embed", "-m", tmp_path / "none.gguf", "--text", "one")
+    assert f"there is no file {tmp_path / 'none.gguf'}" in stderr
 
 
 def test_a_file_that_is_called_like_a_model_does_not_hide_it(tmp_path, monkeypatch):

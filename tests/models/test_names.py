@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import expected, records, run, write
+from command import expected, failed, records, run, write
 from world import F16
 
 import q3e_local
@@ -134,9 +134,7 @@ def test_a_name_of_ones_own_cannot_hide_a_model(aliases):
 def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases):
     aliases.write_text("[aliases]\nx = 3")
     for arguments in (("embed", "-m", "demo", "--text", "a"), ("show", "demo"), ("verify", "demo")):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert f"{aliases}: aliases.x must be a table" in result.stderr
+        assert f"{aliases}: aliases.x must be a table" in failed(*arguments, code=2)
     assert naming.resolve(Path("mine.gguf")).located.name == "mine"  # a path object asks nothing of it
 
 
@@ -148,9 +146,8 @@ def test_a_config_folder_below_a_file_has_no_names(tmp_path, monkeypatch):
 
 def test_a_dim_of_a_name_that_the_model_has_not(aliases):
     aliases.write_text('[aliases]\nx = {model = "demo", dim = 512}')
-    result = run("embed", "-m", "x", "--text", "a")
-    assert result.exit_code == 2
-    assert "Error: the name's dim must be between 32 and 256 for demo, got 512" in result.stderr
+    stderr = failed("embed", "-m", "x", "--text", "a", code=2)
+    assert "Error: the name's dim must be between 32 and 256 for demo, got 512" in stderr
 
 
 def test_show_says_what_is_done_to_texts(aliases):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import listing, run
+from command import failed, listing, run
 from world import Q8_0, digest, origins, rows
 
 from q3e_local.models import other_programs
@@ -104,15 +104,12 @@ def test_import_gives_ollamas_model_the_name_asked_for(world, ollama):
 
 
 def test_an_unknown_name_of_ollamas_says_where_was_looked(world, ollama):
-    result = run("import", "ollama:tiny-embedding:8b")
-    assert result.exit_code == 1
-    assert f"Ollama has no model 'tiny-embedding:8b' in {ollama}; `ollama list` shows" in result.stderr
+    stderr = failed("import", "ollama:tiny-embedding:8b")
+    assert f"Ollama has no model 'tiny-embedding:8b' in {ollama}; `ollama list` shows" in stderr
 
 
 def test_a_chat_model_of_ollamas_is_refused(world, ollama):
-    result = run("import", "ollama:chat")
-    assert result.exit_code == 1
-    assert "states no pooling" in result.stderr
+    assert "states no pooling" in failed("import", "ollama:chat")
 
 
 def test_ollamas_own_folder_and_its_services_are_found(world, tmp_path, tiny_gguf):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command import PROGRAM, records, run
+from command import PROGRAM, failed, records, run
 from hub import REFUSED, Fault
 from waiting import until
 from world import F16, Q4_K_M, Q8_0, digest, origins, rows
@@ -94,9 +94,8 @@ def test_a_silent_hub_is_told_with_what_else_can_be_done(world, monkeypatch):
 def test_offline_asks_nobody_and_announces_nothing(world, monkeypatch, forbidden, name):
     if forbidden == "HF_HUB_OFFLINE":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = run("pull", name, *(["--offline"] if forbidden == "--offline" else []))
-    assert result.exit_code == 1
-    assert re.fullmatch(r"Error: Tiny-1B-.* is not on this machine .*q3e-local import PATH\n", result.stderr)
+    stderr = failed("pull", name, *(["--offline"] if forbidden == "--offline" else []))
+    assert re.fullmatch(r"Error: Tiny-1B-.* is not on this machine .*q3e-local import PATH\n", stderr)
     assert world.hub.requests + world.modelscope.requests == []
 
 
@@ -105,19 +104,16 @@ def test_another_content_than_the_cards_is_refused_and_deleted(world):
     content[-1] ^= 1
     world.hub.has_linked_headers = False
     world.hub.faults.append(Fault(content=bytes(content)))
-    result = run("pull", "tiny:1b-q8_0", "--source", "hub")
-    assert result.exit_code == 1
-    assert "with SHA-256" in result.stderr
-    assert "--source" in result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0", "--source", "hub")
+    assert "with SHA-256" in stderr
+    assert "--source" in stderr
     assert world.models() == []
     assert origins() == {}
     assert run("pull", "tiny:1b-q8_0").exit_code == 0
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(world):
-    result = run("pull", "tiny:2b")
-    assert result.exit_code == 2
-    assert result.stderr == (
+    assert failed("pull", "tiny:2b", code=2) == (
         "Error: there is no model 'tiny:2b'; did you mean tiny:1b, tiny:1b-f16 or tiny:1b-q8_0? "
         "All models: q3e-local list --all; or give the path of a .gguf file\n"
     )
@@ -136,10 +132,9 @@ def test_what_another_program_put_there_is_checked_and_stays_theirs(world):
 
 def test_a_record_that_cannot_be_written_is_a_sentence(world):
     (world.home / "data").write_text("a file where the folder should be")
-    result = run("pull", "tiny:1b-q8_0")
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("Error: cannot write ")
-    assert "Q3E_HOME" in result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0")
+    assert stderr.splitlines()[-1].startswith("Error: cannot write ")
+    assert "Q3E_HOME" in stderr
 
 
 def test_the_demo_model_is_always_there(world):
@@ -204,9 +199,7 @@ def test_a_quantizer_that_fails_leaves_the_download_for_the_next_pull(world, mon
     free = shutil.disk_usage
     small = iter([free(world.home.parent), SimpleNamespace(free=1 << 20)])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: next(small))
-    result = run("pull", "tiny:1b")
-    assert result.exit_code == 1
-    assert "make room" in result.stderr
+    assert "make room" in failed("pull", "tiny:1b")
     assert origins() == {"tiny:1b-f16": "pulled"}
     monkeypatch.setattr(shutil, "disk_usage", free)
     world.hub.requests.clear()
@@ -245,9 +238,7 @@ def test_interrupted_while_quantizing_the_next_pull_works_and_nothing_half_stays
 
 def test_a_quantization_that_cannot_be_made_is_said_before_downloading(world):
     world.write_card(("[files.q4_k_m]", "[files.iq4_xs]"), ('default = "q4_k_m"', 'default = "iq4_xs"'))
-    result = run("pull", "tiny:1b")
-    assert result.exit_code == 1
-    assert f"{world.card}: files.iq4_xs cannot be made; only f32, f16" in result.stderr
+    assert f"{world.card}: files.iq4_xs cannot be made; only f32, f16" in failed("pull", "tiny:1b")
     assert world.hub.requests == []
 
 
@@ -284,9 +275,8 @@ def test_embed_says_what_it_pulls_and_gives_the_vectors_of_that_file(world, name
 def test_no_command_pulls_when_it_must_not(world, monkeypatch, forbidden, command):
     if forbidden == "HF_HUB_OFFLINE":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = run(*command, "tiny:1b", *(["--offline"] if forbidden == "--offline" else []))
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: tiny:1b (0.0 GB) is not on this machine. Get it with: q3e-local pull")
+    stderr = failed(*command, "tiny:1b", *(["--offline"] if forbidden == "--offline" else []))
+    assert stderr.startswith("Error: tiny:1b (0.0 GB) is not on this machine. Get it with: q3e-local pull")
     assert world.hub.requests + world.modelscope.requests == []
 
 

@@ -160,11 +160,6 @@ def test_an_endpoint_may_be_a_host_alone(endpoint, address, monkeypatch):
     assert origin.url == f"{address}/{REPO}/resolve/{REVISION}/{NAME}"
 
 
-def test_a_file_comes_from_a_mirror_that_is_given_without_a_scheme(hub, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", hub.url.removeprefix("http://"))
-    assert download.fetch(FILE, source="hub").read_bytes() == CONTENT
-
-
 def test_a_mirror_without_the_file_is_named_and_the_hub_itself_is_not(hub, monkeypatch):
     hub.always = Fault(status=404)
     with pytest.raises(DownloadError, match=f"Unset HF_ENDPOINT, which is '{hub.url}', or set it to another"):

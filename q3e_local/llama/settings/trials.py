@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-N_ROUNDS = 5
-CLEARLY = 1.05  # times the default's speed, as the median of the rounds
+_N_ROUNDS = 5
+_CLEARLY = 1.05  # times the default's speed, as the median of the rounds
 _ROUND_WON = 1.02  # times the default's speed in a single round
 _SHARE_WON = 0.75  # of the rounds
 _HOPELESS = 0.85  # a candidate with a round below this is out
@@ -26,43 +26,37 @@ class Race(Generic[T]):
     Only a candidate that is clearly faster in most rounds replaces the default; one that no longer can drops out.
     """
 
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
+    def __init__(self, default: T, others: Sequence[T]) -> None:
         self.default = default
         self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
-        self._n_rounds = n_rounds
         self._n_done = 0
-        self._left = list(self.ratios)
+        self.left = list(self.ratios)  # the candidates that may still win
 
     @property
     def is_over(self) -> bool:
-        return not self._left or self._n_done >= self._n_rounds
+        return not self.left or self._n_done >= _N_ROUNDS
 
     @property
     def n_rounds_left(self) -> int:
-        return 0 if self.is_over else self._n_rounds - self._n_done
-
-    @property
-    def left(self) -> Sequence[T]:
-        """The candidates that may still win, without the default."""
-        return tuple(self._left)
+        return 0 if self.is_over else _N_ROUNDS - self._n_done
 
     def drop(self, candidate: T) -> None:
         """Leave out a candidate that cannot be measured any more."""
-        self._left = [other for other in self._left if other != candidate]
+        self.left = [other for other in self.left if other != candidate]
 
     def order(self) -> list[T]:
         """The candidates of the next round, in the order that is the reverse of the round before."""
         if self.is_over:
             return []
-        order = [self.default, *self._left]
+        order = [self.default, *self.left]
         return order if self._n_done % 2 == 0 else order[::-1]
 
     def add(self, speeds: Mapping[T, float]) -> None:
         """The speeds of a round, by candidate."""
-        for candidate in self._left:
+        for candidate in self.left:
             self.ratios[candidate].append(speeds[candidate] / speeds[self.default])
         self._n_done += 1
-        self._left = [candidate for candidate in self._left if self._may_win(self.ratios[candidate])]
+        self.left = [candidate for candidate in self.left if self._may_win(self.ratios[candidate])]
 
     @property
     def winner(self) -> T:
@@ -72,12 +66,12 @@ class Race(Generic[T]):
 
     def _may_win(self, ratios: Sequence[float]) -> bool:
         n_lost = sum(ratio < _ROUND_WON for ratio in ratios)
-        n_to_win = math.ceil(_SHARE_WON * self._n_rounds)
-        return n_lost <= self._n_rounds - n_to_win and min(ratios) >= _HOPELESS
+        n_to_win = math.ceil(_SHARE_WON * _N_ROUNDS)
+        return n_lost <= _N_ROUNDS - n_to_win and min(ratios) >= _HOPELESS
 
     def _has_won(self, ratios: Sequence[float]) -> bool:
-        if len(ratios) < self._n_rounds or not self._may_win(ratios):
+        if len(ratios) < _N_ROUNDS or not self._may_win(ratios):
             return False
         logs = [math.log(ratio) for ratio in ratios]
         error = statistics.stdev(logs) / math.sqrt(len(logs))
-        return statistics.median(ratios) >= CLEARLY and statistics.fmean(logs) > _N_ERRORS * error
+        return statistics.median(ratios) >= _CLEARLY and statistics.fmean(logs) > _N_ERRORS * error

@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -79,13 +79,13 @@ def fetch(
     sources = origins.origins(pin, source)
     failures = []
     for number, origin in enumerate(sources, start=1):
-        then = sources[number].host if number < len(sources) else ""
+        next_host = sources[number].host if number < len(sources) else ""
         try:
-            return _bring(origin, pin, _with_next(progress, then))
+            return _bring(origin, pin, progress, next_host)
         except NoAnswerError as failure:
             failures.append(f"{origin.host} ({failure})")
-            if then:
-                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, then)
+            if next_host:
+                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, next_host)
     raise HubUnreachableError(_ways_out(pin, failures, source))
 
 
@@ -107,22 +107,12 @@ def turn(lock: Path, what: str) -> AbstractContextManager[None]:
     return alone(lock, lambda: _log.warning("another process is %s; waiting for it", what), mode=0o664)
 
 
-def _with_next(progress: OnTransfer, then: str) -> OnTransfer:
-    """Add to a wait the host that is asked next, unless the same host is asked again."""
-
-    def show(transfer: Transfer) -> None:
-        lacks_next = transfer.phase == "wait" and not transfer.then
-        progress(replace(transfer, then=then) if lacks_next else transfer)
-
-    return show
-
-
-def _bring(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:
+def _bring(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> Path:
     try:
         origin.blob.parent.mkdir(parents=True, exist_ok=True)
         # For the hub it is the cache's own lock, so that other programs keep out too.
         with turn(origin.lock, f"downloading {pin.file}"):
-            return _bring_alone(origin, pin, progress)
+            return _bring_alone(origin, pin, progress, next_host)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NotEnoughDiskError(f"the disk of {origin.blob.parent} is full: {error.strerror}") from None
@@ -132,7 +122,7 @@ def _bring(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:
         ) from error
 
 
-def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:
+def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> Path:
     if has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
         return _verified(origin.path, pin, progress)
     if has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
@@ -140,7 +130,7 @@ def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:
         return origins.link(origin)
     _check_disk(origin, pin)
     try:
-        _download_and_verify(origin, pin, progress)
+        _download_and_verify(origin, pin, progress, next_host)
     except ChecksumError:
         origin.partial.unlink(missing_ok=True)
         raise
@@ -150,7 +140,7 @@ def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer) -> Path:
     return path
 
 
-def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer) -> None:
+def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> None:
     from q3e_local.models.download.http import download  # its HTTP library costs start-up time
 
     n_have, in_turn = 0, threading.Lock()  # a wait is reported by another thread
@@ -162,7 +152,7 @@ def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer) -> None
             progress(Transfer(origin.host, pin.file, "download", n_bytes, pin.size_bytes))
 
     def on_wait(why: str, at_most_s: float, is_asked_again: bool) -> None:
-        then = origin.host if is_asked_again else ""
+        then = origin.host if is_asked_again else next_host
         with in_turn:
             progress(Transfer(origin.host, pin.file, "wait", n_have, pin.size_bytes, why, at_most_s, then))
 

@@ -40,12 +40,6 @@ def test_what_was_not_measured_is_a_default():
     ]
 
 
-@pytest.mark.parametrize("name", ["flash_attention", "long_flash_attention", "long_kv_type", "long_batch", "repack"])
-def test_settings_that_are_gone_are_refused(name):
-    with pytest.raises(TypeError, match=name):
-        EngineConfig(**{name: None})
-
-
 @pytest.mark.parametrize(
     ("n_cores", "n_cpus", "expected"),
     [
