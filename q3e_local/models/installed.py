@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,7 +133,7 @@ def find(card: ModelCard, file: ModelFile) -> Installed | None:
 def installed() -> list[Installed]:
     """All models that are here, by name: bundled, of a card, or imported under another name."""
     of_cards = (find(card, file) for card, file in files())
-    by_name = {one.name: one for one in of_cards if one is not None}
+    by_name = {model.name: model for model in of_cards if model is not None}
     for record in _all_recorded():
         if record.is_whole:
             by_name.setdefault(record.name, record)
@@ -219,11 +218,9 @@ def _records() -> Path:
     return data_folder() / "records"
 
 
-def _all_recorded() -> Iterator[Installed]:
-    for path in sorted(_records().glob("*.json")):
-        known = _read(path)
-        if known is not None:
-            yield known
+def _all_recorded() -> list[Installed]:
+    records = (_read(path) for path in sorted(_records().glob("*.json")))
+    return [record for record in records if record is not None]
 
 
 def _record_path(name: str) -> Path:

@@ -61,7 +61,7 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(checkpoint, tmp_pat
         raise OSError(28, "No space left on device")
 
     folder = checkpoint()
-    monkeypatch.setattr(writer, "_pad", full)
+    monkeypatch.setattr(writer, "_pad", full)  # called while the file is written; a full disk is hard to come by
     with pytest.raises(NotEnoughDiskError, match="make room"):
         convert(folder, tmp_path / "out.gguf", "bf16")
     assert names_in(tmp_path) == [checkpoints.NAME]

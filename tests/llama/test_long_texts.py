@@ -88,6 +88,10 @@ def on_layer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]]
     return patch
 
 
+def until_a_batch_waits(engine: LlamaEngine) -> None:
+    until(lambda: engine._owner.n_waiting > 0)  # the thread that waits shows no sign of it
+
+
 def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected, sequences, monkeypatch):
     with LlamaEngine(f32, small()) as engine, ThreadPoolExecutor(1) as other:
         done: list[int] = []
@@ -99,7 +103,7 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected,
             done.append(start)
             if len(done) == 2:  # while the long one is under way
                 short.append(other.submit(engine.decode, [sequences[9]]))
-                until(lambda: engine._owner.n_waiting > 0)
+                until_a_batch_waits(engine)
             elif len(done) == 4:
                 assert short[0].done()
             return end
@@ -125,7 +129,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
         return end
 
     with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine, ThreadPoolExecutor(1) as other:
-        compute = engine._contexts.batch.decode
+        compute = engine._contexts.batch.decode  # when a batch is computed does not show in its vectors
 
         def batch(*arguments: Any) -> np.ndarray:
             nonlocal order
@@ -137,7 +141,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
             order += "l"
             if order == "(l":
                 answers.append(other.submit(engine.decode, [sequences[9]]))
-                until(lambda: engine._owner.n_waiting > 0)
+                until_a_batch_waits(engine)
 
         monkeypatch.setattr(engine._contexts.batch, "decode", batch)
         monkeypatch.setattr(PoolingContext, "piece", one_piece)
@@ -154,6 +158,7 @@ def test_nothing_comes_between_the_layers_on_a_gpu(f32, sequences):
         for on_gpu in (True, False):
             calls: list[None] = []
             between = partial(calls.append, None)
+            # No GPU is here: contexts as an engine on a GPU makes them, of the model that this engine loaded.
             made = contexts.Contexts(engine._model, engine.info, engine.settings, 1, True, on_gpu, between)
             made.long(N_CTX, N_CTX).decode([sequences[2 * N_BATCH + 1]])
             made.free()
@@ -184,7 +189,7 @@ def test_a_long_text_stops_between_two_steps_when_the_engine_is_closed(f32, sequ
         answer = pool.submit(engine.decode, [sequences[N_CTX]])
         assert working.wait(20)
         closed = pool.submit(engine.close)
-        until(lambda: engine._owner.stopping)
+        until(lambda: engine._owner.stopping)  # `close` itself waits for the step
         closing.set()
         with pytest.raises(EngineError, match="closed while it worked"):
             answer.result(20)
@@ -196,7 +201,7 @@ def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
     f32, sequences, monkeypatch, on_layer
 ):
     """It was freed while llama.cpp computed with it, which ends the process."""
-    monkeypatch.setattr(contexts, "_SHORT_BEFORE_FREEING", 0)
+    monkeypatch.setattr(contexts, "_SHORT_BEFORE_FREEING", 0)  # else it takes 16 batches
     order, answers, interrupted = "", list[Any](), threading.Event()
 
     def one_layer() -> None:
@@ -206,7 +211,7 @@ def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
             _thread.interrupt_main()
             assert interrupted.wait(20)
             answers.append(other.submit(engine.decode, [sequences[9]]))
-            until(lambda: engine._owner.n_waiting > 0)
+            until_a_batch_waits(engine)
 
     def free(self: PoolingContext) -> None:
         nonlocal order

@@ -111,7 +111,7 @@ def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeyp
 
     beside, answers = Beside(), list[float]()
     with monkeypatch.context() as patch:
-        patch.setattr(beside.owner, "_submit", interrupted)
+        patch.setattr(beside.owner, "_submit", interrupted)  # a Ctrl-C just there cannot be timed
         with pytest.raises(KeyboardInterrupt):
             beside.owner.batch(beside.batch(1))
     threading.Thread(target=lambda: answers.append(beside.owner.batch(beside.batch(2))), daemon=True).start()
@@ -170,7 +170,7 @@ def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up():
         with lock:
             for n, name in enumerate("ab"):
                 pool.submit(take, name)
-                until(lambda n=n: len(lock._line) == n + 2)
+                until(lambda n=n: len(lock._line) == n + 2)  # a thread that waits shows no sign of it
         take("again")
         until(lambda: len(order) == 3)
     assert order == ["a", "b", "again"]
@@ -196,7 +196,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch):
             patch.setattr(threading, "Lock", Interrupted)
             with pytest.raises(KeyboardInterrupt), lock:
                 pytest.fail("it was not its turn")
-        assert len(lock._line) == 1
+        assert len(lock._line) == 1  # a stale place in the line would show only as a wait without an end
     assert not lock.is_taken
 
 

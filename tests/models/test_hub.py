@@ -91,7 +91,7 @@ def test_a_hub_that_cannot_be_reached_names_the_mirror(tmp_path, monkeypatch):
 
 def test_a_hub_that_is_silent_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(silence, "FIRST_S", 0.05)
-    monkeypatch.setattr(checkpoint, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(checkpoint, "_PATIENCE_S", 0.5)  # else it takes 20 s
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setenv("HF_ENDPOINT", host)

@@ -137,7 +137,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 together = in_use.counts()
 in_use.use(None)
-in_use._chosen = None
+in_use._chosen = None  # as in a program that has not chosen
 in_use.chosen()
 print(len(set(map(id, found))), together == in_use.counts().since(together))
 """

@@ -146,7 +146,9 @@ def test_a_library_with_another_interface(monkeypatch, tmp_path):
 
 @posix
 @pytest.mark.usefixtures("undecided")
-@pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")]
+)  # there is one build here
 def test_another_llama_cpp(monkeypatch, name, value):
     monkeypatch.setattr(library, name, value)
     chosen = refused(monkeypatch, compiled())
@@ -187,6 +189,6 @@ def test_another_name_is_refused_with_the_choices(monkeypatch, value):
         result = run(*command)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.splitlines()[-1] == f"Error: {said}"
-    assert in_use._chosen is None
+    assert in_use._chosen is None  # so that the next load reads the variable again
     monkeypatch.setenv("Q3E_KERNELS", "")
     LlamaEngine(DEMO).close()

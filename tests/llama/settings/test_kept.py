@@ -146,7 +146,7 @@ def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(gone, cap
 
 def test_a_file_of_another_layout_is_left_alone(monkeypatch, caplog):
     with monkeypatch.context() as newer:
-        newer.setattr(tuned, "_LAYOUT", 4)
+        newer.setattr(tuned, "_LAYOUT", 4)  # as a later version has it
         path = keep()
     content = json.dumps({"layout": 4, "places": ["of", "another", "kind"]})
     path.write_text(content)
