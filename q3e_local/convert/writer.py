@@ -32,7 +32,8 @@ _ALIGNMENT = 32
 
 def n_bytes(checkpoint: Checkpoint, quantization: str) -> int:
     """Bytes of the tensors in a file of this type."""
-    return sum(_padded(_stored_bytes(tensor, quantization)) for tensor in checkpoint.tensors.values())
+    sizes = (_stored_bytes(tensor, quantization) for tensor in checkpoint.tensors.values())
+    return sum(size + -size % _ALIGNMENT for size in sizes)
 
 
 def write_gguf(
@@ -158,10 +159,6 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
             add(adds)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _pad(file: BinaryIO) -> None:

@@ -215,16 +215,21 @@ def _read(walk: _Walk) -> Header:
     for _ in range(n_keys):
         key = walk.string("key", _MAX_NAME)
         kind = walk.scalar("<I", f"type of {key}")
-        if kind != _ARRAY:
-            metadata[key] = _value(walk, kind, key)
+        if kind == _STRING:
+            metadata[key] = walk.string(key)
             continue
+        if kind in _SCALARS:
+            metadata[key] = walk.scalar(_SCALARS[kind], key)
+            continue
+        if kind != _ARRAY:
+            raise walk.broken(f"{key} has unknown type {kind}")
         metadata[key] = None
         item, count = walk.scalar("<I", f"item type of {key}"), walk.scalar("<Q", f"length of {key}")
         if item == _STRING:
             begin = walk.position
-            found = walk.strings(count, key)
+            begins = walk.strings(count, key)
             if key == "tokenizer.ggml.tokens":
-                raw, starts = walk.data[begin : walk.position], found
+                raw, starts = walk.data[begin : walk.position], begins
         elif item in _SCALARS:
             numbers = walk.skip(struct.calcsize(_SCALARS[item]) * count, key)
             if key == "tokenizer.ggml.token_type" and item == _INT32:
@@ -245,14 +250,6 @@ def _read(walk: _Walk) -> Header:
                 f"the file at {walk.end:,}; get the file again"
             )
     return Header(walk.path, walk.end, data_offset, metadata, TokenTable(raw, starts, types), tensors)
-
-
-def _value(walk: _Walk, kind: int, key: str) -> Any:
-    if kind == _STRING:
-        return walk.string(key)
-    if kind in _SCALARS:
-        return walk.scalar(_SCALARS[kind], key)
-    raise walk.broken(f"{key} has unknown type {kind}")
 
 
 def _tensors(walk: _Walk, count: int) -> Iterator[Tensor]:

@@ -42,7 +42,9 @@ def export(model: Installed, card: ModelCard, folder: Path, progress: OnBytes = 
         digest = _copy(model.path, target, model.sha256, progress)
         copied_card = folder / card.path.name
         shutil.copyfile(card.path, copied_card)
-        _write_sums(folder, {target.name: digest, copied_card.name: sha256(copied_card)})
+        sums = _read_sums(folder) if (folder / SUMS).exists() else {}
+        sums |= {target.name: digest, copied_card.name: sha256(copied_card)}
+        land(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     return target
 
 
@@ -139,14 +141,8 @@ def _file_name(model: str) -> str:
     return re.sub(r"[:/]", "-", model)
 
 
-def _write_sums(folder: Path, new: dict[str, str]) -> None:
-    """Add checksums, in the format of `sha256sum -c`."""
-    sums = (_read_sums(folder) if (folder / SUMS).exists() else {}) | new
-    land(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-
-
 def _read_sums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name."""
+    """The SHA-256 by file name, of a file that `sha256sum -c` reads too."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -58,18 +58,14 @@ def _is_taken(library: Library, each: _Operation) -> bool:
     ours = each.compute(each.n_threads, operation.ON_TRIAL)
     if library.counts() == before:
         return False
-    error = _worst(ours, each.compute(1, ""))
+    expected = each.compute(1, "")
+    errors = np.linalg.norm(ours - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    error = float(errors.max())  # of the row that is farthest off, relative to its norm
     if not error <= TOLERANCE:  # NaN too
         raise DisagreementError(
             f"{each.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
         )
     return True
-
-
-def _worst(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """How far the farthest row is, relative to its norm."""
-    norms = np.linalg.norm(expected, axis=-1)
-    return float((np.linalg.norm(ours - expected, axis=-1) / norms).max())
 
 
 # The numbers of tokens, rows, queries and keys fill no register and no block.

@@ -146,11 +146,9 @@ def test_a_library_with_another_interface(monkeypatch, tmp_path):
 
 @posix
 @pytest.mark.usefixtures("undecided")
-@pytest.mark.parametrize(
-    ("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")]
-)  # there is one build here
+@pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
 def test_another_llama_cpp(monkeypatch, name, value):
-    monkeypatch.setattr(library, name, value)
+    monkeypatch.setattr(library, name, value)  # only one build of llama.cpp is here
     chosen = refused(monkeypatch, compiled())
     assert chosen.is_wrong
     assert value in chosen.why
