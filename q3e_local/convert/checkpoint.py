@@ -15,7 +15,7 @@ from typing import Any
 from q3e_local.convert.shards import REMEDY, StoredTensor, read_json, read_json_value, read_shards
 from q3e_local.convert.vocabulary import Vocabulary, read_vocabulary
 from q3e_local.errors import ConversionError
-from q3e_local.gguf.model_file import END_TEXT
+from q3e_local.gguf.model_file import END_TEXT, layer_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -181,29 +181,15 @@ def _named(folder: Path, stored: dict[str, StoredTensor], sizes: Sizes) -> dict[
 
 def _expected(stored: dict[str, StoredTensor], sizes: Sizes) -> dict[str, tuple[str, tuple[int, ...]]]:
     """By Hugging Face name, without `model.`: the GGUF name and the shape, rows first."""
-    s = sizes
-    q_size, kv_size = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "attn_q": (q_size, s.n_embd),
-        "attn_k": (kv_size, s.n_embd),
-        "attn_v": (kv_size, s.n_embd),
-        "attn_output": (s.n_embd, q_size),
-        "attn_q_norm": (s.head_dim,),
-        "attn_k_norm": (s.head_dim,),
-        "ffn_gate": (s.n_ff, s.n_embd),
-        "ffn_up": (s.n_ff, s.n_embd),
-        "ffn_down": (s.n_embd, s.n_ff),
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "embed_tokens.weight": ("token_embd.weight", (sizes.n_vocab, sizes.n_embd)),
+        "norm.weight": ("output_norm.weight", (sizes.n_embd,)),
     }
-    expected = {
-        "embed_tokens.weight": ("token_embd.weight", (s.n_vocab, s.n_embd)),
-        "norm.weight": ("output_norm.weight", (s.n_embd,)),
-    }
-    for layer in range(min(s.n_layer, len(stored))):  # a hostile layer count must not make the list long
+    shapes = layer_shapes(sizes.n_embd, sizes.n_ff, sizes.n_head, sizes.n_head_kv, sizes.head_dim)
+    for layer in range(min(sizes.n_layer, len(stored))):  # a hostile layer count must not make the list long
         for name, gguf_name in _LAYER_NAMES.items():
-            expected[f"layers.{layer}.{name}.weight"] = (
-                f"blk.{layer}.{gguf_name}.weight",
-                shapes.get(gguf_name, (s.n_embd,)),
-            )
+            gguf_full = f"blk.{layer}.{gguf_name}.weight"
+            expected[f"layers.{layer}.{name}.weight"] = gguf_full, shapes[gguf_name][::-1]
     return expected
 
 

@@ -102,6 +102,24 @@ def inspect(path: Path) -> ModelInfo:
     return info
 
 
+def layer_shapes(n_embd: int, n_ff: int, n_head: int, n_head_kv: int, head_dim: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer and their shapes, the row length first."""
+    q_size, kv_size = n_head * head_dim, n_head_kv * head_dim
+    return {
+        "attn_norm": (n_embd,),
+        "attn_q": (n_embd, q_size),
+        "attn_k": (n_embd, kv_size),
+        "attn_v": (n_embd, kv_size),
+        "attn_output": (q_size, n_embd),
+        "attn_q_norm": (head_dim,),
+        "attn_k_norm": (head_dim,),
+        "ffn_norm": (n_embd,),
+        "ffn_gate": (n_embd, n_ff),
+        "ffn_up": (n_embd, n_ff),
+        "ffn_down": (n_ff, n_embd),
+    }
+
+
 def _check_kind(header: Header) -> None:
     path, metadata = header.path, header.metadata
     architecture = metadata.get("general.architecture")
@@ -182,25 +200,13 @@ def _check_numbers(header: Header, info: ModelInfo) -> None:
 
 def _check_tensors(header: Header, info: ModelInfo) -> None:
     """Check that every tensor that llama.cpp needs is there, in the size that the metadata states, and no other."""
-    q_size, kv_size = info.n_head * info.head_dim, info.n_head_kv * info.head_dim
     expected: dict[str, tuple[int, ...]] = {
         "token_embd": (info.n_embd, info.n_vocab),
         "output_norm": (info.n_embd,),
     }
+    shapes = layer_shapes(info.n_embd, info.n_ff, info.n_head, info.n_head_kv, info.head_dim)
     for layer in range(info.n_layer):
-        expected |= {
-            f"blk.{layer}.attn_norm": (info.n_embd,),
-            f"blk.{layer}.attn_q": (info.n_embd, q_size),
-            f"blk.{layer}.attn_k": (info.n_embd, kv_size),
-            f"blk.{layer}.attn_v": (info.n_embd, kv_size),
-            f"blk.{layer}.attn_output": (q_size, info.n_embd),
-            f"blk.{layer}.attn_q_norm": (info.head_dim,),
-            f"blk.{layer}.attn_k_norm": (info.head_dim,),
-            f"blk.{layer}.ffn_norm": (info.n_embd,),
-            f"blk.{layer}.ffn_gate": (info.n_embd, info.n_ff),
-            f"blk.{layer}.ffn_up": (info.n_embd, info.n_ff),
-            f"blk.{layer}.ffn_down": (info.n_ff, info.n_embd),
-        }
+        expected |= {f"blk.{layer}.{name}": shape for name, shape in shapes.items()}
         if f"blk.{layer}.attn_norm.weight" not in header.tensors:
             break  # a hostile layer count must not make the list long; the check below names this one
     for name, shape in expected.items():
