@@ -60,7 +60,7 @@ class Fitted:
 
     ids: list[int]
     truncated: bool
-    n_prefix: int = 0  # ids of the instruction at the beginning, which further texts have too
+    n_prefix: int = 0  # ids of the instruction at the beginning, which other texts have too
 
 
 def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts, defaults: Defaults) -> Terms:

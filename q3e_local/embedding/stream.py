@@ -110,7 +110,7 @@ class _WaitingText:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Texts to decode together, and how many first ids each text shares with further texts."""
+    """Texts to decode together, and how many first ids each text shares with other texts."""
 
     texts: list[_WaitingText]
     n_prefix: list[int]

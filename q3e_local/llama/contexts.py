@@ -43,7 +43,7 @@ def refusals(what: str) -> Iterator[None]:
 
 
 class Contexts:
-    """Makes, remakes and frees contexts. `on_gpu`: all keys and values are there, in memory that llama.cpp watches.
+    """Makes, remakes and frees contexts. `on_gpu`: all keys and values are on a GPU, whose memory llama.cpp checks.
 
     Raises NotEnoughMemoryError before allocating, EngineError where llama.cpp refuses.
     """

@@ -147,7 +147,7 @@ def _result(answer: Future[T]) -> T:
 class InTurn:
     """A lock that threads get in the order in which they ask for it.
 
-    Python's lock may go again to the thread that releases it, while further threads wait.
+    Python's lock may go again to the thread that releases it, while other threads wait.
     """
 
     def __init__(self) -> None:

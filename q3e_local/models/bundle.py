@@ -54,7 +54,7 @@ def take_folder(folder: Path, progress: OnBytes = lambda n_bytes, total: None) -
     Raises ModelFileError when a file or checksum is missing, or a checksum differs; models taken before that stay.
     """
     sums = _read_sums(folder)
-    # Names that begin with a dot are macOS's, on disks that further systems read.
+    # Names that begin with a dot are macOS's, on disks that other systems read too.
     models = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
     for name in sums:
         if not (folder / name).is_file():

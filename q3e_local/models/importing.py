@@ -35,7 +35,7 @@ def import_file(path: Path, name: str | None, on_bytes: Callable[[int], None] = 
 
 
 def adopt(path: Path, digest: str) -> Installed:
-    """Record a file that now lies in our own folder, under its card's name or one made of its title."""
+    """Record a file that now lies in our folder, under its card's name or one made of its title."""
     info = inspect(path)
     name = catalog.card_name(digest) or _made_name(info, path.name) or _free_name(info, digest)
     return record(Installed(name, path, info.size_bytes, "pulled", digest))
@@ -48,7 +48,7 @@ def shipped(digest: str) -> Installed | None:
 
 
 def _usable_name(name: str, info: ModelInfo, digest: str, of_card: str | None) -> str:
-    """The user's own name, or the card's where the user named that."""
+    """The name that the user gave, or the full name of the card that it means."""
     if not NAME_GRAMMAR.fullmatch(name):
         raise OptionError(f"{name!r} is no model name: lower-case letters, digits, '_', '-', '.', one ':' for a tag")
     with suppress(UnknownModelError):

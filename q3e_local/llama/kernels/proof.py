@@ -16,7 +16,7 @@ from q3e_local.llama.kernels import operation
 from q3e_local.llama.kernels.compiled import Library
 from q3e_local.llama.native_log import NativeError
 
-# Types of weights, and of keys and values: a kernel has code for each. Two threads compute the first of each alone:
+# Types of weights, and of keys and values: a kernel has code for each. Two threads compute only the first of each, as
 # threads that wait for each other are slow on a busy machine.
 WEIGHTS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q8_0": 8, "F16": 1, "BF16": 30, "F32": 0}
 KV = {"F16": 1, "BF16": 30, "Q8_0": 8, "F32": 0}
@@ -39,7 +39,7 @@ class _Operation:
 
 
 def n_held(library: Library, variant: str) -> int:
-    """How many operations of the proof this variant took. Raises DisagreementError where it computed each wrong.
+    """How many operations of the proof this variant took. Raises DisagreementError where it computed one wrong.
 
     No variant of the library may be in use yet.
     """

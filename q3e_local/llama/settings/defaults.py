@@ -12,7 +12,7 @@ from typing import Any, Literal
 from q3e_local.embedding.engine import EngineConfig
 
 N_BATCH = 512
-# A GPU wants more at once; but each text of a batch also attends over the masked cells of the further texts.
+# A GPU wants more at once; but each text of a batch also attends over the masked cells of the other texts.
 N_BATCH_ON_GPU = 1024
 
 TUNABLE = ("n_threads", "n_batch")

@@ -56,7 +56,7 @@ def here(
 
 
 def find(digest: str, place: Place) -> Tuned | None:
-    """What was found for this model file there, the newest first. A damaged file is set aside."""
+    """What was found for this model file there; the newest, should there be several. A damaged file is set aside."""
     kept = [content for path in _files(digest) if (content := _read(path)) is not None]
     return max((tuned for where, tuned in kept if _agree(where, place)), key=lambda tuned: tuned.day, default=None)
 

@@ -73,7 +73,7 @@ def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None], on_wait:
                 else:
                     continue
                 has_answered |= n_now != n_have
-                # Until new bytes come: a server that ignores ranges and breaks off would go on for ever.
+                # Since the latest new byte: a server that ignores ranges and breaks off would go on for ever.
                 n_failures, farthest = (1, n_now) if n_now > farthest else (n_failures + 1, farthest)
                 if not has_answered or n_failures > len(PAUSES_S):
                     raise NoAnswerError(reason)

@@ -178,7 +178,7 @@ def _modelscope(pin: Pin) -> Origin:
     endpoint = _endpoint("Q3E_MODELSCOPE_ENDPOINT", _MODELSCOPE)
     path = _own(pin)
     return Origin(
-        # The hub's commits are not known here: the SHA-256 pins the file.
+        # ModelScope does not know the hub's commits: the SHA-256 pins the file.
         url=f"{endpoint}/models/{pin.repo}/resolve/master/{quote(pin.file)}",
         path=path,
         blob=path,
