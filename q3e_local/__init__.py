@@ -17,18 +17,9 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from q3e_local.embedding.embedder import Embedder
-    from q3e_local.embedding.engine import Engine, EngineConfig
-    from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
-    from q3e_local.embedding.stream import Progress
-    from q3e_local.errors import Q3EError
-    from q3e_local.models.catalog import DEFAULT_MODEL
-    from q3e_local.search.index import VectorIndex
-
 __version__ = "0.1.0"
 
-# Where each public name lives; loaded when it is first asked for, so that the command line starts quickly.
+# Where each public name lives. A name is loaded when it is first used, so that the command line starts quickly.
 _HOMES = {
     "DEFAULT_MODEL": "models.catalog",
     "EmbedRequest": "embedding.request",
@@ -42,19 +33,19 @@ _HOMES = {
     "VectorIndex": "search.index",
 }
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "EmbedRequest",
-    "EmbedResult",
-    "Embedded",
-    "Embedder",
-    "Engine",
-    "EngineConfig",
-    "Progress",
-    "Q3EError",
-    "VectorIndex",
-    "load",
-]
+if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
+    from q3e_local.embedding.embedder import Embedder as Embedder
+    from q3e_local.embedding.engine import Engine as Engine
+    from q3e_local.embedding.engine import EngineConfig as EngineConfig
+    from q3e_local.embedding.request import Embedded as Embedded
+    from q3e_local.embedding.request import EmbedRequest as EmbedRequest
+    from q3e_local.embedding.request import EmbedResult as EmbedResult
+    from q3e_local.embedding.stream import Progress as Progress
+    from q3e_local.errors import Q3EError as Q3EError
+    from q3e_local.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
+    from q3e_local.search.index import VectorIndex as VectorIndex
+else:
+    __all__ = [*_HOMES, "load"]
 
 
 def load(
@@ -62,8 +53,8 @@ def load(
 ) -> Embedder:
     """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
 
-    A name with `-query` behind it, or one of your own in `config.toml`, says what is done to texts where a call does
-    not: `embed_documents` and `embed_query` say themselves what theirs are, an EmbedRequest need not.
+    A name that ends in `-query`, or a name of your own from `config.toml`, also says what is done to the texts of a
+    request that does not say it: an EmbedRequest need not, while `embed_documents` and `embed_query` always do.
     `cache` keeps vectors for the next time: True in the usual file, which the command line and the server use too;
     a path in that file; `redis://host:port/db` in a server.
 
@@ -78,13 +69,13 @@ def load(
     from q3e_local.models.catalog import DEFAULT_MODEL
 
     known = [field.name for field in fields(EngineConfig)]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise OptionError(f"there is no option {unknown[0]!r}; choose from {', '.join(known)}")
+    for name in options:
+        if name not in known:
+            raise OptionError(f"there is no option {name!r}; choose from {', '.join(known)}")
     config = EngineConfig(**options)
-    kept = open_cache(cache)
+    vector_cache = open_cache(cache)
     named = names.resolve(DEFAULT_MODEL if model is None else model)
-    found = named.located
+    located = named.located
     # After everything that can fail quickly: importing llama.cpp takes a while.
     try:
         from q3e_local.llama.engine import LlamaEngine
@@ -92,8 +83,8 @@ def load(
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    engine = LlamaEngine(found.path, config)
-    return Embedder(engine, found.name, found.prompts, named.defaults, kept, found.loads_as)
+    engine = LlamaEngine(located.path, config)
+    return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
 
 
 def __getattr__(name: str) -> Any:
@@ -103,4 +94,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_HOMES, "load"])

@@ -73,17 +73,17 @@ class DownloadError(ModelError):
 
 
 class HubUnreachableError(DownloadError):
-    """No source that was asked answers."""
+    """No source answers."""
 
 
 class ChecksumError(DownloadError):
-    """What came, or what lay here, is not the file on the card. It was deleted."""
+    """A file that came, or lay here, is not the file on the card. It was deleted."""
 
 
 class OptionError(Q3EError, ValueError):
     """An option outside what the model or the library can do.
 
-    `option` is its name where the text begins with it: whoever has another name for it says it by that.
+    `option` is the option's name, where the text begins with it: `under` puts another name there.
     """
 
     def __init__(self, message: str, option: str = "") -> None:
@@ -91,7 +91,7 @@ class OptionError(Q3EError, ValueError):
         self.option = option
 
     def under(self, name: str) -> str:
-        """The text with the option under another name."""
+        """The text with another name of the option."""
         return f"{name}{str(self).removeprefix(self.option)}"
 
 
@@ -128,9 +128,9 @@ class IndexFileError(Q3EError):
 
 
 class SpaceMismatchError(Q3EError):
-    """An index whose vectors are of another model, dim or instruction than asked for.
+    """An index whose vectors are of another model, dim or instruction than the caller wants.
 
-    `command` is the part of the text that says how to give it those asked for.
+    `command` is the part of the text that says how to make the index fit.
     """
 
     def __init__(self, message: str, command: str = "") -> None:
@@ -151,7 +151,7 @@ class EngineError(Q3EError, RuntimeError):
 
 
 class CrashError(EngineError):
-    """llama.cpp ended the process it ran in. `cause` says how, `last_words` what it wrote to stderr before."""
+    """llama.cpp ended its process. `cause` says how; `last_words` is what the process wrote to stderr before."""
 
     def __init__(self, cause: str, exit_code: int | None, last_words: str = "") -> None:
         said = f"; its last words: {last_words}" if last_words else ""

@@ -29,7 +29,7 @@ def config_folder() -> Path:
 
 
 def state_folder() -> Path:
-    """What can be found out again (which files were checked, what was tuned, what llama.cpp can do), and locks."""
+    """Results that can be had again (files that were checked, settings that were tuned), and locks."""
     return _below_home("state") or platformdirs.user_state_path(_APP, appauthor=False)
 
 
@@ -45,7 +45,7 @@ def _below_home(name: str) -> Path | None:
 
 @contextmanager
 def landing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes are under the path once the block ends well; else all is as it was before.
+    """A stream whose bytes are under the path once the block ends well; otherwise nothing has changed.
 
     Raises OSError.
     """
@@ -58,6 +58,20 @@ def landing(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """See that a file's content is on the disk. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def has_size(path: Path, size_bytes: int) -> bool:
+    """Whether there is a file of this size."""
+    try:
+        return path.is_file() and path.stat().st_size == size_bytes
+    except OSError:
+        return False
 
 
 def land(path: Path, text: str) -> None:
@@ -92,12 +106,12 @@ def alone(
 
 
 def rows_file(path: Path) -> Path:
-    """Where the lines about the rows of a `.npy` are: `NAME.npy.rows.jsonl` beside it."""
+    """The file with a line for each row of a `.npy`: `NAME.npy.rows.jsonl` beside it."""
     return path.with_name(f"{path.name}.rows.jsonl")
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> str:
-    """The file's SHA-256 in hex. Calls `on_bytes` after each piece with how many bytes were read."""
+    """The file's SHA-256 in hex. Calls `on_bytes` with the number of bytes that were read, after each piece."""
     digest, n_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
         while piece := file.read(4 << 20):

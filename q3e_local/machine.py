@@ -1,15 +1,17 @@
-"""What this process may use of the machine: cores and memory.
+"""What this process may use of the machine, cores and memory, and what it has used.
 
 Knows the operating system, nothing of models.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
 import sys
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import psutil
 
@@ -17,26 +19,23 @@ _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
-_SYSTEM_BYTES = 1 << 30  # about what an operating system takes when no program is open
+_SYSTEM_BYTES = 1 << 30  # about what an operating system takes while no program is open
 
 
 def physical_cores() -> int:
     """Cores this process may use, hyper-threads counted once: affinity and cgroup quota respected. At least 1."""
     allowed = _allowed_cpus()
-    if allowed is None:
-        n_cores = _performance_cores() or psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    else:
-        n_cores = _distinct_cores(allowed)
-    quota = _cgroup_quota()
-    return max(1, n_cores if quota is None else min(n_cores, math.ceil(quota)))
+    if allowed is not None:
+        return _within_quota(_distinct_cores(allowed))
+    # The slow cores of Apple's would make every step wait.
+    n_fast = int(_sysctl(b"hw.perflevel0.physicalcpu", ctypes.c_int(0)).value)
+    return _within_quota(n_fast or psutil.cpu_count(logical=False) or os.cpu_count() or 1)
 
 
 def logical_cpus() -> int:
     """CPUs this process may use, each hyper-thread counted: affinity and cgroup quota respected. At least 1."""
     allowed = _allowed_cpus()
-    n_cpus = (os.cpu_count() or 1) if allowed is None else len(allowed)
-    quota = _cgroup_quota()
-    return max(1, n_cpus if quota is None else min(n_cpus, math.ceil(quota)))
+    return _within_quota((os.cpu_count() or 1) if allowed is None else len(allowed))
 
 
 def available_memory() -> int:
@@ -54,7 +53,7 @@ def total_memory() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes that one program can have when no other is open: all memory but the system's own, or a cgroup's limit."""
+    """Bytes for a program while no other is open: all memory without the system's, or a cgroup's limit."""
     usable = max(0, int(psutil.virtual_memory().total) - _SYSTEM_BYTES)
     group = _cgroup_memory()
     return usable if group is None else min(usable, group[0])
@@ -99,18 +98,16 @@ def cpu_name() -> str:
             key, _, name = line.partition(":")
             if key.strip() == "model name" and name.strip():
                 return " ".join(name.split())
-    return _sysctl_text(b"machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    brand: bytes = _sysctl(b"machdep.cpu.brand_string", ctypes.create_string_buffer(256)).value
+    return brand.decode("utf-8", "replace") or platform.processor() or platform.machine()
 
 
-def _sysctl_text(name: bytes) -> str:
-    if sys.platform != "darwin":
-        return ""
-    import ctypes
-
-    buffer = ctypes.create_string_buffer(256)
-    size = ctypes.c_size_t(len(buffer))
-    failed = ctypes.CDLL(None).sysctlbyname(name, buffer, ctypes.byref(size), None, ctypes.c_size_t(0))
-    return "" if failed else buffer.value.decode("utf-8", "replace")
+def _sysctl(name: bytes, value: Any) -> Any:
+    """Fill this C value with what macOS says under a name; elsewhere, and where it has no such name, leave it."""
+    if sys.platform == "darwin":
+        size = ctypes.c_size_t(ctypes.sizeof(value))
+        ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return value
 
 
 def _allowed_cpus() -> list[int] | None:
@@ -121,7 +118,7 @@ def _allowed_cpus() -> list[int] | None:
 
 
 def _distinct_cores(cpus: list[int]) -> int:
-    """Hyper-threads of one core share a sibling list; without that file each CPU counts, up to the known cores."""
+    """Hyper-threads of a core share a sibling list. Without that file each CPU counts, up to the known cores."""
     cores = set()
     for cpu in cpus:
         try:
@@ -131,16 +128,9 @@ def _distinct_cores(cpus: list[int]) -> int:
     return len(cores)
 
 
-def _performance_cores() -> int | None:
-    """Apple's fast cores: the slow ones would make every step wait."""
-    if sys.platform != "darwin":
-        return None
-    import ctypes
-
-    count, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
-    sysctl = ctypes.CDLL(None).sysctlbyname
-    failed = sysctl(b"hw.perflevel0.physicalcpu", ctypes.byref(count), ctypes.byref(size), None, ctypes.c_size_t(0))
-    return None if failed else count.value
+def _within_quota(n_cpus: int) -> int:
+    quota = _cgroup_quota()
+    return max(1, n_cpus if quota is None else min(n_cpus, math.ceil(quota)))
 
 
 def _cgroup_quota() -> float | None:
@@ -158,17 +148,17 @@ def _cgroup_quota() -> float | None:
 
 def _cgroup_memory() -> tuple[int, int] | None:
     """Limit and use in bytes of the group that leaves least, or None where nothing limits."""
-    found = []
+    limits = []
     for folder in _cgroups("memory"):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         # cgroup v1 writes "no limit" as a number near 2**63.
         if limit is not None and limit < 2**60:
-            found.append((limit, _used(folder)))
-    return min(found, key=lambda one: one[0] - one[1], default=None)
+            limits.append((limit, _used(folder)))
+    return min(limits, key=lambda group: group[0] - group[1], default=None)
 
 
 def _used(folder: Path) -> int:
-    """Bytes counted against a limit that cannot simply be dropped: page cache can."""
+    """Bytes that count against a limit, without page cache, which the system drops when memory is short."""
     used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
     try:
         fields = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
@@ -189,8 +179,8 @@ def _cgroups(controller: str) -> list[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUP / controller if controllers else _CGROUP
-        own = PurePosixPath(path.lstrip("/"))
-        folders += [root / group for group in (own, *own.parents)]
+        innermost = PurePosixPath(path.lstrip("/"))
+        folders += [root / group for group in (innermost, *innermost.parents)]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 

@@ -32,7 +32,7 @@ class Space:
 
 
 def is_space(space: str) -> bool:
-    """Whether it is written as a space is."""
+    """Whether a text has the form of a space."""
     return _FORM.fullmatch(space) is not None
 
 
@@ -43,7 +43,7 @@ def at_dim(space: str, dim: int) -> str:
 
 
 def is_of(space: str, model_digest: str) -> bool:
-    """Whether it is a space of this model file, whatever its dim and prompt."""
+    """Whether a space is of this model file, with any dim and prompt."""
     return space.startswith(f"q3e1-{model_digest[:16]}-")
 
 
@@ -53,5 +53,5 @@ def comparable(space: str, other: str) -> bool:
 
 
 def is_plain(space: str) -> bool:
-    """Whether the texts of this space stood bare, without a prompt."""
+    """Whether the texts of this space had no prompt."""
     return space.endswith(f"-{_PLAIN}")

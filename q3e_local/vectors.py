@@ -44,7 +44,7 @@ def top_k(scores: Vectors, k: int) -> tuple[NDArray[np.intp], Vectors]:
         return np.empty((scores.shape[0], 0), np.intp), scores[:, :0]
     nearest = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
     least = np.take_along_axis(scores, nearest, axis=1).min(axis=1, keepdims=True)
-    # Where the last place is shared, the partition took any of those that share it.
+    # Where several columns share the last place, the partition took any of them.
     for row in np.flatnonzero((scores >= least).sum(axis=1) > k):
         nearest[row] = np.sort(np.argsort(-scores[row], kind="stable")[:k])
     order = np.argsort(-np.take_along_axis(scores, nearest, axis=1), axis=1, kind="stable")
@@ -75,7 +75,7 @@ def to_binary(vectors: Vectors) -> NDArray[np.uint8]:
 
 
 def to_dtype(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
-    """The vectors (n, dim) in the form a store takes: itself, half precision, int8 codes or packed bits."""
+    """The vectors (n, dim) as a store takes them: unchanged, in half precision, as int8 codes or packed bits."""
     if dtype == "int8":
         return to_int8(vectors)[0]
     if dtype == "binary":

@@ -7,6 +7,7 @@ takes weights and tokenizer from tiny. The safetensors are written by hand, so t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,31 @@ def change_json(path: Path, **values: Any) -> None:
     """Replace keys of a JSON file; None as a value is JSON's null, `...` takes the key out."""
     changed = json.loads(path.read_text(encoding="utf-8")) | values
     write_json(path, {key: value for key, value in changed.items() if value is not ...})
+
+
+def change_tokenizer(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    change(tokenizer)
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")  # ASCII, which a lone surrogate needs
+
+
+def set_templates(folder: Path, **texts: list[str] | None) -> None:
+    """Rewrite the tokenizer's templates: `A`, `B`, or a special token. None for `single`: no template at all."""
+
+    def piece(text: str) -> dict[str, Any]:
+        return {"Sequence" if text in ("A", "B") else "SpecialToken": {"id": text, "type_id": 0}}
+
+    def change(tokenizer: dict[str, Any]) -> None:
+        processors = tokenizer["post_processor"]["processors"]
+        for key, pieces in texts.items():
+            if pieces is None:
+                del processors[1]
+            else:
+                processors[1][key] = [piece(text) for text in pieces]
+
+    change_tokenizer(folder, change)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -30,6 +30,13 @@ def run(*arguments: object, input: str | bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments], input=input, catch_exceptions=False)
 
 
+def failed(*arguments: object, code: int = 1) -> str:
+    """What `q3e-local ARGUMENTS` writes to stderr, when it fails with this exit code."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.stderr
+    return result.stderr
+
+
 def embed(*arguments: object, input: str | bytes | None = None) -> Result:
     """`q3e-local embed -m demo ARGUMENTS` in this process."""
     return run("embed", "-m", "demo", *arguments, input=input)

@@ -16,8 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from q3e_local.models.download import http
+
+REFUSED = "http://127.0.0.1:9"  # discard: nobody listens
 _RANGE = re.compile(r"bytes=(\d+)-")
 _PIECE = 64 << 10
 
@@ -76,6 +82,18 @@ class Hub:
 
     def next_fault(self) -> Fault:
         return self.always or (self.faults.popleft() if self.faults else Fault())
+
+
+def go_online(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Allow the network, without proxies, a token or long waits; our folders and the cache are below `folder`."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("Q3E_HOME", str(folder / "q3e"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "token"))
+    monkeypatch.setattr(http, "PAUSES_S", (0.01, 0.01, 0.01))
 
 
 @contextmanager

@@ -55,9 +55,9 @@ float crash(float, int64_t) { __builtin_trap(); }
 """
 
 
-def build_module() -> ModuleType:
-    """kernels/build.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("q3e_kernels_build", SOURCES / "build.py")
+def build_module(path: Path = SOURCES / "build.py") -> ModuleType:
+    """kernels/build.py, or another file that is in no package."""
+    spec = importlib.util.spec_from_file_location(f"kernels_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

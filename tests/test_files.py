@@ -13,7 +13,7 @@ import pytest
 from q3e_local.files import alone, land, landing, rows_file
 
 
-def test_a_file_lands_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
+def test_a_file_lands_in_a_folder_that_is_made_for_it(tmp_path):
     path = tmp_path / "a" / "b.json"
     land(path, "预算\n")
     assert path.read_bytes() == "预算\n".encode()
@@ -21,7 +21,7 @@ def test_a_file_lands_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
     assert (path.read_text(), [each.name for each in path.parent.iterdir()]) == ("new", ["b.json"])
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
@@ -36,7 +36,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"a.bin": b"old"}
 
 
-def test_the_lines_about_rows_are_beside_their_array() -> None:
+def test_the_lines_about_rows_are_beside_their_array():
     assert rows_file(Path("x/a.npy")) == Path("x/a.npy.rows.jsonl")
 
 
@@ -57,7 +57,7 @@ def held_elsewhere(lock: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def test_a_lock_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+def test_a_lock_that_another_process_holds_is_waited_for(tmp_path):
     lock = tmp_path / "locks" / "a.lock"
     waited = []
     with held_elsewhere(lock) as other:
@@ -74,7 +74,7 @@ def test_a_lock_that_another_process_holds_is_waited_for(tmp_path: Path) -> None
     assert waited == ["once"]
 
 
-def test_a_wait_that_has_an_end_or_is_refused(tmp_path: Path) -> None:
+def test_a_wait_that_has_an_end_or_is_refused(tmp_path):
     def refuse() -> None:
         raise ValueError("busy")
 

@@ -21,7 +21,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors vectors space files machine sqlite wording",
+        "errors vectors space files proved machine sqlite wording",
         "gguf cache reading",
         "embedding convert",
         "llama",
@@ -90,7 +90,7 @@ UNUSED = {"sqlite3"}
 
 
 def name_of(path: Path) -> str:
-    """`llama.native` for q3e_local/llama/binding.py; `q3e_local` for the package itself."""
+    """`llama.binding` for q3e_local/llama/binding.py; `q3e_local` for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__") or "q3e_local"
 
@@ -132,19 +132,19 @@ def room(name: str) -> int:
     return number
 
 
-def test_every_module_has_a_room() -> None:
+def test_every_module_has_a_room():
     assert {name.split(".")[0] for name in MODULES} <= {name for names in ROOMS for name in names}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_go_one_way(name: str) -> None:
+def test_imports_go_one_way(name):
     for other in imports(name):
         if other in MODULES and name.split(".")[0] != other.split(".")[0]:
             assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in INSIDE])
-def test_imports_inside_a_wing_go_one_way(name: str) -> None:
+def test_imports_inside_a_wing_go_one_way(name):
     wing, *rest = name.split(".")
     order = [row.split() for row in INSIDE[wing]]
     named = {part for row in order for part in row}
@@ -160,7 +160,7 @@ def test_imports_inside_a_wing_go_one_way(name: str) -> None:
             assert there[0] < here[0] or there == here, f"{name} imports {other}"
 
 
-def test_every_command_is_where_the_command_line_looks_for_it() -> None:
+def test_every_command_is_where_the_command_line_looks_for_it():
     for name, (place, _) in COMMANDS.items():
         module, function = place.split(":")
         assert f"cli.{module}" in MODULES, name
@@ -169,7 +169,7 @@ def test_every_command_is_where_the_command_line_looks_for_it() -> None:
         assert function in {each.name for each in functions if isinstance(each, ast.FunctionDef)}, name
 
 
-def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp() -> None:
+def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp():
     native = {"llama_cpp"}
     while more := {name for name in MODULES if name.startswith("llama.") and imports(name) & native} - native:
         native |= more
@@ -179,7 +179,7 @@ def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_foreign_thing_has_one_owner(name: str) -> None:
+def test_each_foreign_thing_has_one_owner(name):
     for other in imports(name):
         top = other.split(".")[0]
         assert top not in UNUSED, f"{name} imports {top}"
@@ -197,22 +197,12 @@ def test_each_foreign_thing_has_one_owner(name: str) -> None:
         "import q3e_local.models.installed; q3e_local.models.installed.locate('demo')",
     ],
 )
-def test_starting_loads_nothing_heavy(what: str) -> None:
-    heavy = {"llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis"}
-    heavy |= {
-        "charset_normalizer",
-        "markdown_it",
-        "docutils",
-        "lxml",
-        "pypdf",
-        "docx",
-        "pptx",
-        "openpyxl",
-        "odfdo",
-        "striprtf",
-    }
-    heavy |= {"apsw", "watchfiles", "sklearn", "matplotlib"}
-    heavy |= {"starlette", "uvicorn", "prometheus_client", "uvloop"}
+def test_starting_loads_nothing_heavy(what):
+    heavy = {
+        "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
+        "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
+        "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
+    }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}
     script = f"import sys\n{what}\nprint(*sys.modules, file=sys.stderr)"
@@ -220,29 +210,20 @@ def test_starting_loads_nothing_heavy(what: str) -> None:
     assert not heavy & set(answer.stderr.split())
 
 
-def test_the_public_names_are_these() -> None:
-    assert sorted(q3e_local.__all__) == [
-        "DEFAULT_MODEL",
-        "EmbedRequest",
-        "EmbedResult",
-        "Embedded",
-        "Embedder",
-        "Engine",
-        "EngineConfig",
-        "Progress",
-        "Q3EError",
-        "VectorIndex",
-        "load",
-    ]
+def test_the_public_names_are_these():
+    assert set(q3e_local.__all__) == {
+        "DEFAULT_MODEL", "EmbedRequest", "EmbedResult", "Embedded", "Embedder", "Engine", "EngineConfig", "Progress",
+        "Q3EError", "VectorIndex", "load",
+    }  # fmt: skip
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
 
 
-def test_dir_shows_the_public_names_alone_and_the_others_are_still_there() -> None:
+def test_dir_shows_the_public_names_alone_and_the_others_are_still_there():
     assert dir(q3e_local) == sorted(q3e_local.__all__)
     assert q3e_local.__version__
     assert importlib.import_module("q3e_local.errors") is q3e_local.errors
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_is_for(name: str) -> None:
+def test_every_module_says_what_it_is_for(name):
     assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))

@@ -41,7 +41,7 @@ def write_cgroup(system: Path, files: dict[str, str]) -> None:
 # Cores
 
 
-def test_logical_cpus_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logical_cpus_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: [0, 1, 2, 3, 4, 5])
     monkeypatch.setattr(machine, "_cgroup_quota", lambda: None)
     assert machine.logical_cpus() == 6
@@ -53,9 +53,7 @@ def test_logical_cpus_are_those_this_process_may_use(monkeypatch: pytest.MonkeyP
     ("cpus", "n_cores"),
     [(range(8), 4), ([0], 1), ([0, 4], 1), ([0, 1], 2), ([1, 2, 5], 2), ([4, 5, 6, 7], 4)],
 )
-def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(
-    system: Path, monkeypatch: pytest.MonkeyPatch, cpus: list[int], n_cores: int
-) -> None:
+def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(system, monkeypatch, cpus, n_cores):
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(cpus))
     assert machine.physical_cores() == n_cores
 
@@ -74,14 +72,12 @@ def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(
         ({"cpu/cpu.cfs_quota_us": "300000\n"}, 4),
     ],
 )
-def test_a_cgroup_quota_lowers_the_cores(system: Path, files: dict[str, str], n_cores: int) -> None:
+def test_a_cgroup_quota_lowers_the_cores(system, files, n_cores):
     write_cgroup(system, files)
     assert machine.physical_cores() == n_cores
 
 
-def test_without_sibling_lists_cpus_count_up_to_the_known_cores(
-    system: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_sibling_lists_cpus_count_up_to_the_known_cores(system, monkeypatch):
     monkeypatch.setattr(machine, "_CPUS", system / "nothing")
     assert machine.physical_cores() == 4
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: [0, 1])
@@ -89,18 +85,11 @@ def test_without_sibling_lists_cpus_count_up_to_the_known_cores(
 
 
 @pytest.mark.parametrize(
-    ("performance", "physical", "logical", "n_cores"), [(6, 10, 10, 6), (None, 4, 8, 4), (None, None, 8, 8)]
+    ("performance", "physical", "logical", "n_cores"), [(6, 10, 10, 6), (0, 4, 8, 4), (0, None, 8, 8)]
 )
-def test_without_affinity_the_fast_cores_count_or_all(
-    system: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    performance: int | None,
-    physical: int | None,
-    logical: int,
-    n_cores: int,
-) -> None:
+def test_without_affinity_the_fast_cores_count_or_all(system, monkeypatch, performance, physical, logical, n_cores):
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: None)
-    monkeypatch.setattr(machine, "_performance_cores", lambda: performance)
+    monkeypatch.setattr(machine, "_sysctl", lambda name, value: type(value)(performance))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
     monkeypatch.setattr(machine.os, "cpu_count", lambda: logical)
     assert machine.physical_cores() == n_cores
@@ -131,7 +120,7 @@ def test_without_affinity_the_fast_cores_count_or_all(
         ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 16, 10),  # v1's way to say: no limit
     ],
 )
-def test_a_cgroup_limit_lowers_the_memory(system: Path, files: dict[str, str], total: int, available: int) -> None:
+def test_a_cgroup_limit_lowers_the_memory(system, files, total, available):
     write_cgroup(system, files)
     assert machine.total_memory() == total * GB
     assert machine.available_memory() == available * GB
@@ -144,19 +133,17 @@ def test_a_cgroup_limit_lowers_the_memory(system: Path, files: dict[str, str], t
     ("limit", "usable"),
     [("max", 16 * GB - 2**30), (str(4 * GB), 4 * GB), (str(64 * GB), 16 * GB - 2**30)],
 )
-def test_a_program_can_have_a_cgroups_limit_whole_and_of_a_machine_what_the_system_leaves(
-    system: Path, limit: str, usable: int
-) -> None:
+def test_a_program_can_have_a_cgroups_limit_whole_and_of_a_machine_what_the_system_leaves(system, limit, usable):
     write_cgroup(system, {"memory.max": f"{limit}\n", "memory.current": f"{3 * GB}\n"})
     assert machine.usable_memory() == usable
 
 
-def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory() -> None:
+def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory():
     assert 1 <= machine.physical_cores() <= (psutil.cpu_count() or 1)
     assert 0 < machine.available_memory() <= machine.total_memory()
 
 
-def test_the_limits_of_nested_groups_hold(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limits_of_nested_groups_hold(system, monkeypatch):
     own = system / "self-cgroup"
     own.write_text("0::/user.slice/app.scope\n", encoding="utf-8")
     monkeypatch.setattr(machine, "_OWN_CGROUPS", own)
@@ -177,7 +164,7 @@ def test_the_limits_of_nested_groups_hold(system: Path, monkeypatch: pytest.Monk
 # Name
 
 
-def test_the_cpu_has_a_name_wherever_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cpu_has_a_name_wherever_it_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     file = tmp_path / "cpuinfo"
     monkeypatch.setattr(machine, "_CPU_INFO", file)

@@ -15,11 +15,8 @@ from typing import Any
 
 import pytest
 from command import listing, run
-from hub import Hub, serve
+from hub import Hub, go_online, serve
 
-from q3e_local.models.download import http
-
-REFUSED = "http://127.0.0.1:9"  # discard: nobody listens
 REPO, REVISION = "Someone/Tiny-1B-GGUF", "0123456789abcdef0123456789abcdef01234567"
 F16, Q8_0, Q4_K_M = "Tiny-1B-f16.gguf", "Tiny-1B-Q8_0.gguf", "Tiny-1B-Q4_K_M.gguf"
 QUERIES = ["What is the capital of China?", "Explain gravity"]
@@ -109,13 +106,7 @@ class World:
 @contextmanager
 def world_of(monkeypatch: pytest.MonkeyPatch, folder: Path, gguf: Callable[..., Path]) -> Iterator[World]:
     """Two hubs that have the files, and a clean home that has the card."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("Q3E_HOME", str(folder / "q3e"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "token"))
-    monkeypatch.setattr(http, "PAUSES_S", (0.01, 0.01))
+    go_online(monkeypatch, folder)
     with serve() as hub, serve() as modelscope:
         world = World(hub, modelscope, folder / "q3e", folder / "hub", gguf("f16"), gguf("q8_0"))
         for server in (hub, modelscope):

@@ -20,7 +20,7 @@ from q3e_local.gguf.header import Header, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ScoreTable
-from q3e_local.models.catalog import cards
+from q3e_local.models.catalog import card_name, cards
 from q3e_local.models.installed import Located
 from q3e_local.vectors import Vectors, finish, scores, top_k
 
@@ -240,7 +240,7 @@ def check_sum(located: Located, on_bytes: Callable[[int], None] = lambda n_bytes
     if recorded is not None and recorded.path == located.path and recorded.sha256:
         same = digest == recorded.sha256
         return Check(CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
-    known_as = installed.card_name(digest)
+    known_as = card_name(digest)
     if known_as is not None:
         return Check(CHECKSUM, True, f"{digest}, {known_as}")
     return Check(CHECKSUM, None, f"{digest}, nothing to hold it to")

@@ -1,35 +1,33 @@
 """Make a GGUF: from a Hugging Face checkpoint, or from another GGUF by quantizing it.
 
 Knows the steps, the disk and the landing of a file; leaves reading to checkpoint, writing to writer, and K-quants to
-llama.cpp through quantizer. Nothing appears under the target's name before it is whole and has been judged.
+llama.cpp through quantizer. A file has the target's name only when it is whole and was judged.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from q3e_local.convert.checkpoint import read_checkpoint
 from q3e_local.convert.quantizer import BITS, FILE_TYPES, run_quantizer
-from q3e_local.convert.writer import FILE_TYPES as WRITTEN
-from q3e_local.convert.writer import n_bytes, write_gguf
+from q3e_local.convert.writer import WRITTEN, n_bytes, write_gguf
 from q3e_local.errors import ConversionError, ModelError, NotEnoughDiskError, OptionError, OutputError
+from q3e_local.files import sync
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 
 QUANTIZATIONS = tuple(FILE_TYPES)
 DEFAULT = "q4_k_m"
 
-# Given the step's name, what is done and how much there is, in bytes.
-Progress = Callable[[str, int, int], None]
+OnStep = Callable[[str, int, int], None]  # the name of a step, the bytes that are done, and all there are
 
-_UNQUANTIZED = ("F32", "F16", "BF16")
 _HEADER_BYTES = 16 << 20  # more than any vocabulary takes
 
 
@@ -39,7 +37,7 @@ def convert(
     quantization: str = DEFAULT,
     *,
     name: str | None = None,
-    progress: Progress | None = None,
+    progress: OnStep = lambda step, done, total: None,
     force: bool = False,
 ) -> ModelInfo:
     """Write a checkpoint's folder as the GGUF file `target`. `name` becomes its general.name.
@@ -57,7 +55,7 @@ def convert(
         needed += _estimate(checkpoint.n_params, quantization)
     with _landing(target, needed) as folder:
         path = folder / "converted.gguf"
-        write_gguf(checkpoint, path, written_as, name, _step(progress, "convert"))
+        write_gguf(checkpoint, path, written_as, name, partial(progress, "convert"))
         if not in_one_step:
             _judged(path)
             path = _quantized(path, folder, quantization, progress)
@@ -65,7 +63,12 @@ def convert(
 
 
 def quantize(
-    source: Path, target: Path, quantization: str, *, progress: Progress | None = None, force: bool = False
+    source: Path,
+    target: Path,
+    quantization: str,
+    *,
+    progress: OnStep = lambda step, done, total: None,
+    force: bool = False,
 ) -> ModelInfo:
     """Write the GGUF `source` once more, as `target`, in another type.
 
@@ -77,7 +80,7 @@ def quantize(
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the source itself; name another file")
     header = read_header(source)
-    kinds = sorted({tensor.type_name for tensor in header.tensors.values()} - set(_UNQUANTIZED))
+    kinds = sorted({tensor.type_name for tensor in header.tensors.values()} - {"F32", "F16", "BF16"})
     if kinds:
         raise ConversionError(
             f"{source} is quantized already ({', '.join(kinds)}), and loses more by being quantized twice; "
@@ -111,7 +114,7 @@ def _estimate(n_params: int, quantization: str) -> int:
 
 @contextmanager
 def _landing(target: Path, needed: int) -> Iterator[Path]:
-    """A folder beside the target for what is not finished, gone whatever happens."""
+    """A folder beside the target for unfinished files. It is gone afterwards, whatever happens."""
     parent = target.absolute().parent
     free = shutil.disk_usage(parent).free
     if needed > free:
@@ -132,10 +135,10 @@ def _no_space(target: Path, needed: int, free: int) -> NotEnoughDiskError:
     )
 
 
-def _quantized(source: Path, folder: Path, quantization: str, progress: Progress | None) -> Path:
+def _quantized(source: Path, folder: Path, quantization: str, progress: OnStep) -> Path:
     path = folder / "quantized.gguf"
     try:
-        run_quantizer(read_header(source), path, quantization, _step(progress, "quantize"))
+        run_quantizer(read_header(source), path, quantization, partial(progress, "quantize"))
     except ConversionError as error:
         # llama.cpp says little when the disk is full.
         if shutil.disk_usage(folder).free < 1 << 20:
@@ -154,16 +157,7 @@ def _judged(path: Path) -> ModelInfo:
 def _land(path: Path, target: Path, force: bool) -> ModelInfo:
     """Judge the finished file, and give it its name."""
     info = _judged(path)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(path)
     _check_free(target, force)
     path.replace(target)
     return replace(info, path=target)
-
-
-def _step(progress: Progress | None, step: str) -> Callable[[int, int], None]:
-    def told(done: int, total: int) -> None:
-        if progress is not None:
-            progress(step, done, total)
-
-    return told

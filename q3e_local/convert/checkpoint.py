@@ -15,13 +15,13 @@ from typing import Any
 from q3e_local.convert.shards import REMEDY, StoredTensor, read_json, read_json_value, read_shards
 from q3e_local.convert.vocabulary import Vocabulary, read_vocabulary
 from q3e_local.errors import ConversionError
-from q3e_local.gguf.model_file import END_TEXT
+from q3e_local.gguf.model_file import END_TEXT, layer_shapes
 
 logger = logging.getLogger(__name__)
 
 ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3Model")
 _POOLING_FLAGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "lasttoken"}
-# Saved with some checkpoints, part of no computation here: positions are computed, the head is never read.
+# Some checkpoints have these, which nothing here reads: positions are computed, and a head is not needed.
 _IGNORED = ("lm_head.weight", "rotary_emb.inv_freq")
 
 _LAYER_NAMES = {
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """What all matrices are stored in, or F32 where they differ: it holds every other exactly."""
+        """The type of all matrices, or F32 where they differ: it holds all types exactly."""
         found = {tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) > 1}
         return found.pop() if len(found) == 1 else "F32"
 
@@ -110,20 +110,19 @@ def _check_kind(folder: Path, title: str, config: dict[str, Any]) -> None:
         raise ConversionError(f"{folder} is a reranker, not an embedding model")
     if architecture not in ARCHITECTURES:
         raise ConversionError(f"{folder} is a {architecture} checkpoint; only {' or '.join(ARCHITECTURES)} is Qwen3")
-    wrong = None
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if "quantization_config" in config:
-        wrong = "is quantized already; take the original checkpoint"
-    elif not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
-        wrong = f"has scaled positions ({rope}), which no Qwen3-Embedding has"
-    elif config.get("use_sliding_window"):
-        wrong = "uses a sliding window, which no Qwen3-Embedding does"
-    elif config.get("is_causal", True) is not True:
-        wrong = "does not use causal attention, as every Qwen3-Embedding does"
-    elif config.get("hidden_act", "silu") != "silu":
-        wrong = f"uses {config['hidden_act']!r}, not 'silu'"
-    if wrong is not None:
-        raise ConversionError(f"{folder} {wrong}")
+    scaling = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+    activation = config.get("hidden_act", "silu")
+    faults = {
+        "is quantized already; take the original checkpoint": "quantization_config" in config,
+        f"has scaled positions ({rope}), which no Qwen3-Embedding has": scaling != "default",
+        "uses a sliding window, which no Qwen3-Embedding does": config.get("use_sliding_window"),
+        "does not use causal attention, as every Qwen3-Embedding does": config.get("is_causal", True) is not True,
+        f"uses {activation!r}, not 'silu'": activation != "silu",
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            raise ConversionError(f"{folder} {fault}")
 
 
 def _card(folder: Path) -> str:
@@ -182,34 +181,20 @@ def _named(folder: Path, stored: dict[str, StoredTensor], sizes: Sizes) -> dict[
 
 def _expected(stored: dict[str, StoredTensor], sizes: Sizes) -> dict[str, tuple[str, tuple[int, ...]]]:
     """By Hugging Face name, without `model.`: the GGUF name and the shape, rows first."""
-    s = sizes
-    q_size, kv_size = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "attn_q": (q_size, s.n_embd),
-        "attn_k": (kv_size, s.n_embd),
-        "attn_v": (kv_size, s.n_embd),
-        "attn_output": (s.n_embd, q_size),
-        "attn_q_norm": (s.head_dim,),
-        "attn_k_norm": (s.head_dim,),
-        "ffn_gate": (s.n_ff, s.n_embd),
-        "ffn_up": (s.n_ff, s.n_embd),
-        "ffn_down": (s.n_embd, s.n_ff),
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "embed_tokens.weight": ("token_embd.weight", (sizes.n_vocab, sizes.n_embd)),
+        "norm.weight": ("output_norm.weight", (sizes.n_embd,)),
     }
-    expected = {
-        "embed_tokens.weight": ("token_embd.weight", (s.n_vocab, s.n_embd)),
-        "norm.weight": ("output_norm.weight", (s.n_embd,)),
-    }
-    for layer in range(min(s.n_layer, len(stored))):  # a hostile layer count must not make the list long
+    shapes = layer_shapes(sizes.n_embd, sizes.n_ff, sizes.n_head, sizes.n_head_kv, sizes.head_dim)
+    for layer in range(min(sizes.n_layer, len(stored))):  # a hostile layer count must not make the list long
         for name, gguf_name in _LAYER_NAMES.items():
-            expected[f"layers.{layer}.{name}.weight"] = (
-                f"blk.{layer}.{gguf_name}.weight",
-                shapes.get(gguf_name, (s.n_embd,)),
-            )
+            gguf_full = f"blk.{layer}.{gguf_name}.weight"
+            expected[f"layers.{layer}.{name}.weight"] = gguf_full, shapes[gguf_name][::-1]
     return expected
 
 
 def _check_pooling(folder: Path, title: str, vocabulary: Vocabulary) -> None:
-    """Refuse what pools otherwise, and a chat model; take LAST where an embedding model's folder does not say it."""
+    """Refuse another pooling and chat models; warn where an embedding model's folder states no pooling."""
     pooling = _pooling(folder)
     if pooling is not None and pooling != "lasttoken":
         raise ConversionError(f"{folder} pools by {pooling!r}, not the last token; it is no Qwen3-Embedding")

@@ -1,6 +1,6 @@
-"""Run llama.cpp's quantizer in a process of its own, and tell how far it is.
+"""Run llama.cpp's quantizer in a process of its own, and report how far it is.
 
-Knows the lines that process writes, and which types of file there are; leaves llama.cpp itself to it.
+Knows the lines that the process writes, and which types of file there are; does not call llama.cpp.
 """
 
 from __future__ import annotations
@@ -31,16 +31,14 @@ FILE_TYPES = {
 # Bits of a weight, rounded up over all sizes of model: the larger the model, the smaller the token table's share.
 BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.51, "q6_k": 6.58, "q5_k_m": 5.95, "q4_k_m": 5.3}
 
-_REMEMBERED = 20  # lines of what it said last, for an error
 
+def run_quantizer(source: Header, target: Path, quantization: str, progress: Callable[[int, int], None]) -> None:
+    """Quantize `source` into the new file `target`. `progress` gets the bytes read and all there are.
 
-def run_quantizer(source: Header, target: Path, quantization: str, told: Callable[[int, int], None]) -> None:
-    """Quantize `source` into the new file `target`. `told` is given bytes read and bytes in all.
-
-    Raises ConversionError with llama.cpp's own words. However this ends, the process has ended too.
+    Raises ConversionError with llama.cpp's words. However this ends, the process has ended too.
     """
     total, done = sum(tensor.size_bytes for tensor in source.tensors.values()), 0
-    said: deque[str] = deque(maxlen=_REMEMBERED)
+    said: deque[str] = deque(maxlen=20)  # its latest lines, for an error
     command = [sys.executable, "-P", "-m", "q3e_local.llama.quantize"]
     # The target without its folder: llama.cpp opens it by a narrow name, which on Windows holds no foreign letters.
     command += [str(source.path.absolute()), target.name]
@@ -52,7 +50,7 @@ def run_quantizer(source: Header, target: Path, quantization: str, told: Callabl
             word, _, rest = line.rstrip().partition(" ")
             if word == "done" and rest in source.tensors:
                 done += source.tensors[rest].size_bytes
-                told(done, total)
+                progress(done, total)
             else:
                 said.append(line.strip())
         code = child.wait()
@@ -69,11 +67,13 @@ def run_quantizer(source: Header, target: Path, quantization: str, told: Callabl
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    modules = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)  # found as this process finds them
+    without_debugger = {"GGML_NO_BACKTRACE": "1"}  # which llama.cpp would start when it aborts
     try:
         return subprocess.Popen(  # noqa: S603 - our own module
             command,
             cwd=folder,
-            env=_environment(),
+            env=os.environ | without_debugger | {"PYTHONPATH": modules, "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -82,9 +82,3 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:
         )
     except OSError as error:
         raise ConversionError(f"cannot start llama.cpp's quantizer with {command[0]}: {error}") from None
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with its own way of finding modules, and llama.cpp's debugger on abort left out."""
-    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
-    return os.environ | {"PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8", "GGML_NO_BACKTRACE": "1"}

@@ -95,18 +95,17 @@ def _texts(path: Path, model: dict[str, Any], added: Any, n_vocab: int) -> tuple
 
 
 def _tokens(texts: list[str | None], added: dict[str, _Added]) -> tuple[list[str], list[int]]:
-    tokens, types = [], []
-    for token_id, text in enumerate(texts):
+    """The text and the type of each id."""
+
+    def kind(text: str | None) -> TokenType:
         if text is None:
-            tokens.append(f"[PAD{token_id}]")
-            types.append(int(TokenType.UNUSED))
-        elif text in added:
-            tokens.append(text)
-            types.append(int(TokenType.CONTROL if added[text].is_control else TokenType.USER_DEFINED))
-        else:
-            tokens.append(text)
-            types.append(int(TokenType.NORMAL))
-    return tokens, types
+            return TokenType.UNUSED
+        if text not in added:
+            return TokenType.NORMAL
+        return TokenType.CONTROL if added[text].is_control else TokenType.USER_DEFINED
+
+    tokens = [f"[PAD{token_id}]" if text is None else text for token_id, text in enumerate(texts)]
+    return tokens, [int(kind(text)) for text in texts]
 
 
 def _merges(path: Path, merges: Any) -> list[str]:
@@ -124,7 +123,7 @@ def _merges(path: Path, merges: Any) -> list[str]:
 
 
 def _read_post_processor(path: Path, processor: Any, vocabulary: Vocabulary) -> None:
-    """What is added to a text, by the template that says so; llama.cpp's converter looks at the same places."""
+    """Whether a template adds special tokens to a text; llama.cpp's converter looks at the same places."""
     processor = _dict(processor)
     for part in _list(processor.get("processors", [processor])):
         kind = _dict(part).get("type")
@@ -178,7 +177,7 @@ def _set_specials(
 
 
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str | list[dict[str, str]] | None:
-    """The template of the chat model this one was made from; nobody reads it here, but it belongs to the file."""
+    """The template of the chat model that this model was made from: nothing here reads it, but the file has it."""
     template = settings.get("chat_template")
     beside = folder / "chat_template.jinja"
     if template is None and beside.is_file():

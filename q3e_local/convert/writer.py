@@ -1,7 +1,7 @@
 """Write a judged checkpoint as GGUF, with the keys, tensors and bytes that llama.cpp's own converter writes.
 
-Knows the order and types of both (convert_hf_to_gguf.py of llama.cpp, for Qwen3ForCausalLM and Qwen3Model); holds a
-few rows of one tensor at a time. Knows nothing of K-quants, which the gguf package cannot make.
+Knows their order and types (convert_hf_to_gguf.py of llama.cpp, for Qwen3ForCausalLM and Qwen3Model); holds a few
+rows of a tensor at a time. Knows nothing of K-quants, which the gguf package cannot make.
 """
 
 from __future__ import annotations
@@ -15,45 +15,40 @@ from typing import Any, BinaryIO
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from numpy.typing import NDArray
 
 from q3e_local.convert.checkpoint import Checkpoint
+from q3e_local.convert.quantizer import FILE_TYPES
 from q3e_local.convert.shards import REMEDY, StoredTensor, widened
 from q3e_local.convert.vocabulary import Vocabulary
 from q3e_local.errors import ConversionError
 
-FILE_TYPES = {
-    "f32": LlamaFileType.ALL_F32,
-    "f16": LlamaFileType.MOSTLY_F16,
-    "bf16": LlamaFileType.MOSTLY_BF16,
-    "q8_0": LlamaFileType.MOSTLY_Q8_0,
-}
-# 64 MiB as float32: the memory this takes, whatever the tensor.
-_NUMBERS_AT_ONCE = 1 << 24
+WRITTEN = ("f32", "f16", "bf16", "q8_0")  # the quantizations that the gguf package makes
+_NUMBERS_AT_ONCE = 1 << 24  # 64 MiB as float32, whatever the tensor
 _ALIGNMENT = 32
-_PROMISED = np.dtype(np.uint8)
-
-Told = Callable[[int, int], None]
 
 
 def n_bytes(checkpoint: Checkpoint, quantization: str) -> int:
     """Bytes of the tensors in a file of this type."""
-    return sum(_padded(_stored_bytes(tensor, quantization)) for tensor in checkpoint.tensors.values())
+    sizes = (_stored_bytes(tensor, quantization) for tensor in checkpoint.tensors.values())
+    return sum(size + -size % _ALIGNMENT for size in sizes)
 
 
-def write_gguf(checkpoint: Checkpoint, path: Path, quantization: str, name: str | None, told: Told) -> None:
-    """Write the file. `told` is given bytes written and bytes in all. Raises ConversionError or OSError."""
+def write_gguf(
+    checkpoint: Checkpoint, path: Path, quantization: str, name: str | None, progress: Callable[[int, int], None]
+) -> None:
+    """Write the file. `progress` gets the bytes written and all there are. Raises ConversionError or OSError."""
     writer = GGUFWriter(path, "qwen3")
     _add_general(writer, checkpoint, name)
     _add_sizes(writer, checkpoint, quantization)
     _add_vocabulary(writer, checkpoint.vocabulary)
     for gguf_name, tensor in checkpoint.tensors.items():
         kind = _kind(tensor, quantization)
-        # As bytes, where the package would otherwise ask for an array of a type that NumPy lacks.
+        # As bytes: for other types the package wants an array, and NumPy lacks some of them.
         shape = quant_shape_to_byte_shape(tensor.shape, kind)
-        writer.add_tensor_info(gguf_name, shape, _PROMISED, _stored_bytes(tensor, quantization), kind)
+        writer.add_tensor_info(gguf_name, shape, np.dtype(np.uint8), _stored_bytes(tensor, quantization), kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -71,7 +66,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, quantization: str, name: str 
             for piece in _pieces(tensor, _kind(tensor, quantization)):
                 file.write(piece.data)
                 done += piece.nbytes
-                told(done, total)
+                progress(done, total)
             _pad(file)
 
 
@@ -125,7 +120,7 @@ def _add_general(writer: GGUFWriter, checkpoint: Checkpoint, name: str | None) -
         metadata.size_label = metadata.size_label or gguf.size_label(n_params, n_params, 0, 0)
         writer.add_type(gguf.GGUFType.MODEL)
         metadata.set_gguf_meta_model(writer)
-    except Exception as error:  # the package takes YAML by strangers at its word, and raises anything
+    except Exception as error:  # the package trusts the YAML, and raises whatever comes of it
         raise ConversionError(
             f"the front matter of {checkpoint.folder / 'README.md'} cannot be used ({error}); correct or delete it"
         ) from error
@@ -164,10 +159,6 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
             add(adds)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _pad(file: BinaryIO) -> None:

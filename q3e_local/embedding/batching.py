@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# To compute a shorter prefix again costs less than to keep it.
+# Computing a shorter prefix again costs less than keeping it.
 N_PREFIX_MIN = 8
 # Rows of queries that llama.cpp's flash attention for CPUs computes as a tile, with sums in f32 (GGML_FA_TILE_Q).
 N_TILE = 64
@@ -32,8 +32,8 @@ def prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] | None = N
     """For each sequence, how many of its first ids are worth computing once for several sequences.
 
     `known` are the lengths of beginnings that later calls bring again, such as an instruction's. Sequences that begin
-    alike are put into groups, so that much is saved; a beginning below N_PREFIX_MIN is no gain. The last id of a
-    sequence is never part of its prefix.
+    alike form groups that save as much as possible; a beginning below N_PREFIX_MIN is no gain. A prefix never has
+    the last id of its sequence.
     """
     n_prefix = [0] * len(sequences) if known is None else list(known)
     # subtle: sorted() does not let another thread run, and compares bytes 50 times as fast as ids. Big-endian bytes

@@ -19,7 +19,7 @@ _PARTING = " \t\n!\"#$%&'()*+,-./:;=?@[\\]^`{|}~" + "\u3002\uff0c\u3001\uff1b\uf
 
 
 class Cutter:
-    """Finds where texts may be parted, for a model with these added tokens, which must stay whole."""
+    """Finds where texts may be parted, for a model whose added tokens must stay whole."""
 
     def __init__(self, added_tokens: Iterable[str]) -> None:
         parting = "".join(sorted(set(_PARTING) - set("".join(added_tokens))))
@@ -36,16 +36,16 @@ class Cutter:
         earliest = start + PIECE
         if earliest >= len(text):
             return len(text)
-        for found in self._place.finditer(text, earliest, earliest + FAR):
-            if _is_plain(text[found.start() - 1]):
-                return found.start()
+        for match in self._place.finditer(text, earliest, earliest + FAR):
+            if _is_plain(text[match.start() - 1]):
+                return match.start()
         return len(text) if earliest + FAR >= len(text) else None
 
     def parts(self, text: str) -> list[str]:
         """The text in the smallest pieces that it can be parted into: most are a word or two, which texts share."""
         places = [0]
-        for found in self._any_place.finditer(text):
-            place, kind = found.start(), found.lastgroup
+        for match in self._any_place.finditer(text):
+            place, kind = match.start(), match.lastgroup
             if kind is None or _is_plain(text[place - 1 if kind == "behind_word" else place]):
                 places.append(place)
         places.append(len(text))

@@ -1,7 +1,7 @@
 """A model in this process: `Embedder`, which joins an engine, a prompt format, the defaults of a name and a cache.
 
-Is handed an Engine and imports none; knows nothing of files, terminals or HTTP. `TextStream.run` has the steps from a
-text to its vector.
+Gets an Engine and imports none; knows nothing of files, terminals or HTTP. `TextStream.run` has the steps from a text
+to its vector.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from q3e_local.errors import TextError
 class Embedder(TextModel):
     """A model that turns texts into embeddings. Safe to use from several threads; close it when done.
 
-    `defaults` are what the name that the model was loaded under asks for, where a request says nothing. `loads_as`
-    loads the model again where `model` does not. What the cache has is not computed; what is computed is put there.
+    `defaults` are what the model's name stands for, where a request says nothing. `loads_as` loads the model again
+    where `model` does not. Vectors that the cache has are not computed; computed vectors are put into the cache.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Embedder(TextModel):
         return [len(self.engine.tokenize(self.normalized(text))) + 1 for text in texts]
 
     def expect_counts(self, texts: Iterable[str]) -> None:
-        """Do nothing: the tokenizer is in this process."""
+        """Do nothing: this process has the tokenizer."""
 
     def close(self) -> None:
         """Free the model, and close the cache."""

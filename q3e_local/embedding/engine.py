@@ -1,6 +1,6 @@
 """The seam between texts and a model: ids in, pooled vectors out.
 
-Knows no llama.cpp. The real engine, a worker process and the tests' fake all look like `Engine`.
+Knows nothing of llama.cpp. The real engine, a worker process and the tests' fake all look like `Engine`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class EngineConfig:
     n_batch: int | None = None  # tokens computed at once; a large batch computes attention between texts in vain
     n_seq_max: int = 64  # texts in a batch; each costs a row of logits (0.6 MB) in llama.cpp's buffers
     tap: bool = True  # read the hidden state before the vocabulary projection
-    self_tuning: bool = False  # try other settings in the first batches of real work, and keep what is faster
+    self_tuning: bool = False  # try other settings in the first batches of real work, and keep the fastest
 
     def __post_init__(self) -> None:
         limits = {
@@ -73,10 +73,10 @@ class Engine(Protocol):
         """Texts that are a single token wherever they stand: special tokens, `<think>` and the like."""
 
     def tokenize(self, text: str) -> list[int]:
-        """The ids of a text that is already normalized, without the end token; special-token text is parsed."""
+        """The ids of a normalized text, without the end token; the text of a special token becomes that token."""
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
-        """The bytes each of these ids stands for: a character may be split between several."""
+        """The bytes of each of these ids: several ids may share a character."""
 
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
@@ -91,4 +91,4 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free everything. Closing twice is fine; any other call after it raises EngineError."""
+        """Free everything. Closing twice is fine; any other call afterwards raises EngineError."""

@@ -36,7 +36,7 @@ class ReadyText:
 
 
 def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> Iterator[ReadyText]:
-    """Texts with their places, prompted and normalized. The result of what is no text is its InvalidTextError."""
+    """Texts with their places, prompted and normalized; an InvalidTextError is the result of what is no text."""
     for place, text in texts:
         try:
             ready = preparation.ready(text, place)
@@ -47,7 +47,7 @@ def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> I
 
 
 def finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
-    """Cut and scaled rows, and an error with its row for each that is cut to zeros: such a row has no direction."""
+    """Cut and scaled rows, and an error for each row that is cut to zeros, and so has no direction."""
     vectors = finish(pooled, dim)
     what = f"the first {dim} numbers of its vector are all 0; raise dim"
     return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
@@ -60,7 +60,7 @@ class Lookup:
         self._terms, self._space, self._cache = preparation.terms, preparation.full_space, cache
 
     def all(self, texts: Iterator[ReadyText]) -> list[ReadyText]:
-        """All texts, with their results where the cache has them. For texts that need not be waited for."""
+        """All texts, with their results where the cache has them. For texts that are all there already."""
         return list(self.as_they_come(texts, _CHARACTERS_MAX))
 
     def as_they_come(
@@ -72,13 +72,13 @@ class Lookup:
             return
         n_characters = n_characters_first
         while window := _next_window(texts, n_characters):
-            window = self._found(self._cache, window)
+            window = self._with_results(self._cache, window)
             yield from window
             all_known = all(text.known is not None for text in window)
             n_characters = min(2 * n_characters, _CHARACTERS_MAX) if all_known else n_characters_first
 
     def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]]) -> None:
-        """Put into the cache what the model answered to the texts of these digests."""
+        """Put the pooled vectors of the texts with these digests into the cache."""
         if self._cache is None or not texts:
             return
         items = []
@@ -87,7 +87,7 @@ class Lookup:
             items.append((Key(self._space, digest, cut_at), Entry(row, len(fitted.ids), fitted.truncated)))
         self._cache.put_many(items)
 
-    def _found(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
+    def _with_results(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
         """The texts of a window, with the results of those that the cache has."""
         unknown = [row for row, text in enumerate(window) if text.known is None]
         entries = self._entries(cache, [window[row] for row in unknown])
@@ -104,21 +104,21 @@ class Lookup:
         return window
 
     def _entries(self, cache: VectorCache, texts: list[ReadyText]) -> list[Entry | None]:
-        """What the cache has of each text: the whole, or what was cut to this request's limit."""
+        """The entry of each text: of the whole text, or of the text cut to this request's limit."""
         limit = self._terms.limit
         keys = [Key(self._space, text.digest) for text in texts]
         # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
         may_be_cut = [row for row, text in enumerate(texts) if self._terms.truncate and 4 * len(text.text) >= limit]
         keys += [Key(self._space, texts[row].digest, limit) for row in may_be_cut]
         entries = cache.get_many(keys)
-        found = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
+        chosen = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
         for row, entry in zip(may_be_cut, entries[len(texts) :], strict=True):
-            found[row] = found[row] or entry
-        return found
+            chosen[row] = chosen[row] or entry
+        return chosen
 
 
 def _next_window(texts: Iterator[ReadyText], n_characters: int) -> list[ReadyText]:
-    """The next texts, until they have so many characters; none after the last."""
+    """The next texts, until they have this many characters; none after the last."""
     window: list[ReadyText] = []
     for text in islice(texts, _WINDOW_TEXTS):
         window.append(text)

@@ -21,7 +21,7 @@ from q3e_local.space import Space
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a name such as `qwen3-embedding:4b-query` asks for. What a request says comes before it."""
+    """What a name such as `qwen3-embedding:4b-query` stands for. A request comes before it."""
 
     kind: Kind = "document"
     task: str | None = None
@@ -45,7 +45,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a request's options come to for one model: every option is there, and the model can do it."""
+    """A request's options as they apply to a model: every option is set, and within what the model can do."""
 
     prefix: str  # the prompt before each text; empty for bare texts
     dim: int
@@ -60,7 +60,7 @@ class Fitted:
 
     ids: list[int]
     truncated: bool
-    n_prefix: int = 0  # ids of the instruction at the beginning, which other texts begin with too
+    n_prefix: int = 0  # ids of the instruction at the beginning, which other texts have too
 
 
 def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts, defaults: Defaults) -> Terms:
@@ -69,7 +69,7 @@ def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts,
     assert filled.kind is not None  # `fill` leaves no kind open
     dim, limit = engine.n_embd, engine.n_ctx_max
     if filled.dim is not None:
-        # A dim of the model's name is no option of the caller's.
+        # A dim of the model's name is no option that the caller gave.
         what, option = ("the name's dim", "") if request.dim is None else ("dim", "dim")
         dim = _within(filled.dim, DIM_MIN, dim, model, what, option)
     if request.max_tokens is not None:
@@ -83,18 +83,18 @@ class Preparation:
 
     def __init__(self, engine: Engine, terms: Terms) -> None:
         self.terms = terms
-        # The cache keeps vectors at the model's own dim, which all smaller ones are cut from.
+        # The cache keeps vectors at the model's native dim: vectors of all smaller dims are cut from them.
         self.full_space = Space(engine.digest, engine.n_embd, terms.prefix)
         self._eos_id = engine.eos_id
         self._normalize = normalizer(engine.added_tokens)
 
     def ready(self, text: str, index: int) -> str:
-        """The text as it is tokenized: prompted and normalized. Raises InvalidTextError."""
+        """The text prompted and normalized, ready to be tokenized. Raises InvalidTextError."""
         check_text(text, index)
         return self._normalize(self.terms.prefix + text)
 
     def fit(self, ids: list[int], index: int, prefix_ids: Sequence[int] = ()) -> Fitted:
-        """Ids without an end token as they are decoded; `prefix_ids` are those of the prompt alone.
+        """Ids without an end token, made ready to be decoded; `prefix_ids` are the ids of the prompt alone.
 
         Raises TextTooLongError where the request does not let texts be cut.
         """

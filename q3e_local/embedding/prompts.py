@@ -53,7 +53,7 @@ class Prompts:
     def prefix(self, kind: Kind, task: str | None = None, instruction: str | None = None) -> str:
         """What goes before a text of this kind: empty for a bare text.
 
-        A free `instruction` goes before documents too: nobody gives an instruction that is not to be used.
+        A free `instruction` goes before documents too: whoever gives an instruction wants it used.
         Raises OptionError for an unknown kind or task, an empty instruction, or both a task and an instruction.
         """
         if kind not in ("document", "query"):

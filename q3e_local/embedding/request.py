@@ -1,6 +1,6 @@
 """What a caller asks of a model, and what comes back: frozen records.
 
-Knows kinds of text; nothing of models, nor of what a request comes to for any of them.
+Knows kinds of text; nothing of models, nor of what a request means for a model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The texts of one call on their way through the engine: `TextStream.run` has every step from a text to its vector.
 
-Identical texts are computed once, and results come back in the caller's order. Knows ids and vectors; leaves what a
-request does to a text to its `Preparation`, and what was computed before to the `Lookup`.
+Computes identical texts once, and hands results back in the caller's order. Knows ids and vectors; leaves what a
+request does to a text to its `Preparation`, and vectors from earlier calls to the `Lookup`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _WINDOW_BATCHES = 2
 _WINDOW_TEXTS = 1024
 # A batch that is less full than this waits for more texts, once.
 _FULL = 0.75
-# Vectors remembered in case their text comes again.
+# Of vectors that are remembered in case their text comes again.
 _MEMORY_BYTES = 64 << 20
 
 Progress = Callable[[int, int], None]
 """What `embed_documents`, `embed_queries`, `embed`, `stream` and `VectorIndex.add` take as `progress`.
 
-Called as `progress(n_texts, n_tokens)` after each batch, on the thread of the call, with what is done so far: texts,
-those that failed included, and the tokens of the others. The last call has all texts. By then a stream has handed
-back all results that can be: an exception that `progress` raises ends the call between two batches.
+Called as `progress(n_texts, n_tokens)` after each batch, on the thread of the call: how many texts are done, failed
+texts included, and how many tokens the others have. The last call has all texts. A stream hands back the results of a
+batch before that call: an exception that `progress` raises ends the stream between two batches.
 """
 
 
@@ -110,7 +110,7 @@ class _WaitingText:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Texts to decode together, and how many first ids each shares with others."""
+    """Texts to decode together, and how many first ids each text shares with other texts."""
 
     texts: list[_WaitingText]
     n_prefix: list[int]
@@ -121,12 +121,12 @@ class _Batch:
 
 
 class _Waiting:
-    """Texts that wait until they fill a few batches of an engine, which may change what it takes as a batch."""
+    """Texts that wait until they fill a few batches of an engine, whose `n_batch` may change meanwhile."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._texts: dict[bytes, _WaitingText] = {}
-        self._n_ids = 0  # without those of an instruction that the texts share
+        self._n_ids = 0  # an instruction that texts share does not count
 
     @property
     def is_enough(self) -> bool:
@@ -164,7 +164,7 @@ class _Waiting:
 
 
 class _Results:
-    """What the texts of a call have come to, until it is their turn to be handed back."""
+    """The results of a call's texts, until it is their turn to be handed back."""
 
     def __init__(self, dim: int, progress: Progress | None) -> None:
         self._progress = progress

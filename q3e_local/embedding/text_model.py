@@ -48,7 +48,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens the model sees of each text without an instruction, its end token included."""
+        """How many tokens each text has without an instruction, its end token included."""
 
     @abstractmethod
     def expect_counts(self, texts: Iterable[str]) -> None:
@@ -62,7 +62,7 @@ class TextModel(ABC):
     def _stream(
         self, request: EmbedRequest, terms: Terms, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        """The items of `stream`, for a request whose options come to these terms."""
+        """The items of `stream`, for a request with these terms."""
 
     def embed_documents(
         self,
@@ -115,10 +115,9 @@ class TextModel(ABC):
         return self.embed(EmbedRequest([text], "query", task, instruction, dim, truncate, max_tokens))
 
     def stream(self, request: EmbedRequest, progress: Progress | None = None) -> Iterator[Embedded | TextError]:
-        """One item for each text, in order, as the texts are done; a text that cannot be embedded is its TextError.
+        """One item for each text, in order, as the texts are done: its embedding, or the TextError why it has none.
 
-        Reads `texts` a window at a time, so memory stays the same however many there are. Raises OptionError at
-        once.
+        Reads `texts` a window at a time, so that memory does not grow with their number. Raises OptionError at once.
         """
         return self._stream(request, self.check(request), progress)
 
@@ -143,7 +142,7 @@ class TextModel(ABC):
     def check(self, request: EmbedRequest) -> Terms:
         """The request's options for this model. Reads none of the texts.
 
-        Raises OptionError for what is no request, or asks for what this model cannot do.
+        Raises OptionError for what is no request, and for options that this model does not have.
         """
         if not isinstance(request, EmbedRequest):
             raise OptionError(

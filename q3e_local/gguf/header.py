@@ -19,7 +19,7 @@ from typing import Any
 
 from q3e_local.errors import ModelFileError
 
-# ggml type: name, numbers in a block, bytes of a block. Only types llama.cpp can run a weight in.
+# ggml type: name, numbers in a block, bytes of a block. Only the types that llama.cpp computes with.
 TENSOR_TYPES = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -51,8 +51,8 @@ _SCALARS = {
 _STRING, _ARRAY, _INT32 = 8, 9, 5
 _LENGTH = struct.Struct("<Q")
 
-# Far above any real file, far below what would make a hostile one slow to walk.
-_MAX_HEADER = 256 << 20  # a real one is 6 MB; also what reading one may cost in memory
+# Far above any real file, and so low that a hostile file is read quickly.
+_MAX_HEADER = 256 << 20  # a real header has 6 MB; also the memory that reading may take
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS, _MAX_NAME = 4_096, 65_536, 2_000_000, 65_535
 
 
@@ -68,7 +68,7 @@ class Tensor:
 
 
 class TokenTable:
-    """The vocabulary's texts by id, decoded only when asked for."""
+    """The vocabulary's texts by id, decoded when they are read."""
 
     def __init__(self, raw: bytes, starts: list[int], types: Sequence[int]) -> None:
         self._raw, self._starts, self.types = raw, starts, types
@@ -82,11 +82,11 @@ class TokenTable:
         return self._raw[start : start + length].decode("utf-8", "replace")
 
     def repeated(self) -> int | None:
-        """The id of a text that is empty or stands there before, or None."""
+        """The id of a text that is empty or has a lower id too, or None."""
         raw, starts = self._raw, self._starts
         texts = [raw[start : after - 8] for start, after in zip(starts, [*starts[1:], len(raw) + 8], strict=True)]
         seen = {b""}
-        if len(seen.union(texts)) == len(texts) + 1:  # as a rule, and this is how to see it quickly
+        if len(seen.union(texts)) == len(texts) + 1:  # the usual case, seen quickly
             return None
         for token_id, text in enumerate(texts):
             if text in seen:
@@ -95,7 +95,7 @@ class TokenTable:
         return None
 
     def index(self, text: str) -> int | None:
-        """The id of this text, or None. The first one, should a file repeat it."""
+        """The id of this text, or None; the first id, should a file repeat the text."""
         raw = text.encode("utf-8")
         needle, position = _LENGTH.pack(len(raw)) + raw, -1
         while (position := self._raw.find(needle, position + 1)) >= 0:
@@ -164,7 +164,7 @@ class _Walk:
         return self.data[self.position - n_bytes : self.position]
 
     def strings(self, count: int, what: str) -> list[int]:
-        """Step over `count` strings; returns where each one's text begins, from here."""
+        """Step over `count` strings. Returns where the text of each begins, counted from the first."""
         if count > _MAX_STRINGS:
             raise self.broken(f"{what} of {count:,} strings")
         data, begin, end = self.data, self.position, self.limit
@@ -215,16 +215,21 @@ def _read(walk: _Walk) -> Header:
     for _ in range(n_keys):
         key = walk.string("key", _MAX_NAME)
         kind = walk.scalar("<I", f"type of {key}")
-        if kind != _ARRAY:
-            metadata[key] = _value(walk, kind, key)
+        if kind == _STRING:
+            metadata[key] = walk.string(key)
             continue
+        if kind in _SCALARS:
+            metadata[key] = walk.scalar(_SCALARS[kind], key)
+            continue
+        if kind != _ARRAY:
+            raise walk.broken(f"{key} has unknown type {kind}")
         metadata[key] = None
         item, count = walk.scalar("<I", f"item type of {key}"), walk.scalar("<Q", f"length of {key}")
         if item == _STRING:
             begin = walk.position
-            found = walk.strings(count, key)
+            begins = walk.strings(count, key)
             if key == "tokenizer.ggml.tokens":
-                raw, starts = walk.data[begin : walk.position], found
+                raw, starts = walk.data[begin : walk.position], begins
         elif item in _SCALARS:
             numbers = walk.skip(struct.calcsize(_SCALARS[item]) * count, key)
             if key == "tokenizer.ggml.token_type" and item == _INT32:
@@ -245,14 +250,6 @@ def _read(walk: _Walk) -> Header:
                 f"the file at {walk.end:,}; get the file again"
             )
     return Header(walk.path, walk.end, data_offset, metadata, TokenTable(raw, starts, types), tensors)
-
-
-def _value(walk: _Walk, kind: int, key: str) -> Any:
-    if kind == _STRING:
-        return walk.string(key)
-    if kind in _SCALARS:
-        return walk.scalar(_SCALARS[kind], key)
-    raise walk.broken(f"{key} has unknown type {kind}")
 
 
 def _tensors(walk: _Walk, count: int) -> Iterator[Tensor]:
@@ -276,10 +273,10 @@ def _tensors(walk: _Walk, count: int) -> Iterator[Tensor]:
 
 
 def fingerprint(header: Header) -> str:
-    """SHA-256 over size, header, and the first 4 KiB of every tensor: names a model without reading gigabytes.
+    """SHA-256 over size, header, and the first 4 KiB of every tensor: it names a model without reading gigabytes.
 
-    Files that differ in any weight matrix, quantization or vocabulary differ here; damage inside a tensor does
-    not show. (A download is checked against the file's full SHA-256 instead.)
+    Files of other weights, quantization or vocabulary have another fingerprint. Damage inside a tensor does not show:
+    a download is checked by its full SHA-256.
     """
     digest = hashlib.sha256(str(header.size_bytes).encode("ascii"))
     with header.path.open("rb") as file:

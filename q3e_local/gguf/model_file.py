@@ -1,6 +1,6 @@
 """Judge a model file: is it a Qwen3 embedding model that can run, and what must be known to run it.
 
-Knows what this model family looks like in a GGUF; leaves reading the file to gguf_header.
+Knows what this model family looks like in a GGUF; leaves reading the file to header.py.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 LAST, RANK = 3, 4
 CONTROL, USER_DEFINED = 3, 4
 
-# llama.cpp's llama_ftype, as general.file_type states it; those that are published for or made of this family.
+# llama.cpp's llama_ftype, as general.file_type states it: the types that this family is published in or made into.
 _FILE_TYPES = {
     0: "f32", 1: "f16", 2: "q4_0", 7: "q8_0", 8: "q5_0", 14: "q4_k_s", 15: "q4_k_m", 16: "q5_k_s", 17: "q5_k_m",
     18: "q6_k", 30: "iq4_xs", 32: "bf16",
 }  # fmt: skip
 
-# Keys under `qwen3.` that make llama.cpp compute something else, or abort where their values do not fit.
+# Keys under `qwen3.` that make llama.cpp compute otherwise, or abort where the value does not fit.
 FOREIGN = (
     "attention.causal",
     "attention.key_length_swa",
@@ -46,7 +46,7 @@ REMEDY = "get an official Qwen3-Embedding GGUF, or convert the checkpoint again"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A judged model file. Sizes carry llama.cpp's names; `digest` is gguf_header's fingerprint."""
+    """A judged model file. Sizes carry llama.cpp's names; `digest` is the header's fingerprint."""
 
     path: Path
     name: str
@@ -74,7 +74,7 @@ def inspect(path: Path) -> ModelInfo:
     """Read and judge the file.
 
     Raises ModelFileError for a file that is missing, broken or whose parts do not fit together, WrongModelError
-    for a sound one of another kind: another architecture, a chat model, a reranker, another pooling or end token.
+    for a sound file of another kind: another architecture, a chat model, a reranker, another pooling or end token.
     """
     header = read_header(path)
     _check_kind(header)
@@ -100,6 +100,24 @@ def inspect(path: Path) -> ModelInfo:
     _check_numbers(header, info)
     _check_tensors(header, info)
     return info
+
+
+def layer_shapes(n_embd: int, n_ff: int, n_head: int, n_head_kv: int, head_dim: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer and their shapes, the row length first."""
+    q_size, kv_size = n_head * head_dim, n_head_kv * head_dim
+    return {
+        "attn_norm": (n_embd,),
+        "attn_q": (n_embd, q_size),
+        "attn_k": (n_embd, kv_size),
+        "attn_v": (n_embd, kv_size),
+        "attn_output": (q_size, n_embd),
+        "attn_q_norm": (head_dim,),
+        "attn_k_norm": (head_dim,),
+        "ffn_norm": (n_embd,),
+        "ffn_gate": (n_embd, n_ff),
+        "ffn_up": (n_embd, n_ff),
+        "ffn_down": (n_ff, n_embd),
+    }
 
 
 def _check_kind(header: Header) -> None:
@@ -146,7 +164,7 @@ def _end_token(header: Header) -> int:
         raise WrongModelError(f"{header.path} does not mark {END_TEXT} as a control token; {REMEDY}")
     stated = header.metadata.get("tokenizer.ggml.eos_token_id")
     if stated != eos_id:
-        # Converters before June 2025 wrote the chat end here. The vectors are right all the same: we append ours.
+        # Converters before June 2025 wrote the chat end here. The vectors are right: the engine appends ours.
         logger.warning("%s names end token %s; using %s (%s)", header.path, stated, eos_id, END_TEXT)
     return eos_id
 
@@ -159,7 +177,7 @@ def _size(header: Header, key: str) -> int:
 
 
 def _check_numbers(header: Header, info: ModelInfo) -> None:
-    """The numbers that no tensor's shape shows, and that llama.cpp asserts or silently takes a default for."""
+    """Check what no tensor's shape shows, and what llama.cpp asserts or silently takes a default for."""
     problem = None
     for key in ("attention.value_length", "rope.dimension_count"):
         if header.metadata.get(f"qwen3.{key}", info.head_dim) != info.head_dim:
@@ -181,26 +199,14 @@ def _check_numbers(header: Header, info: ModelInfo) -> None:
 
 
 def _check_tensors(header: Header, info: ModelInfo) -> None:
-    """Every tensor llama.cpp will ask for is there in the size the metadata states, and no other."""
-    q_size, kv_size = info.n_head * info.head_dim, info.n_head_kv * info.head_dim
+    """Check that every tensor that llama.cpp needs is there, in the size that the metadata states, and no other."""
     expected: dict[str, tuple[int, ...]] = {
         "token_embd": (info.n_embd, info.n_vocab),
         "output_norm": (info.n_embd,),
     }
+    shapes = layer_shapes(info.n_embd, info.n_ff, info.n_head, info.n_head_kv, info.head_dim)
     for layer in range(info.n_layer):
-        expected |= {
-            f"blk.{layer}.attn_norm": (info.n_embd,),
-            f"blk.{layer}.attn_q": (info.n_embd, q_size),
-            f"blk.{layer}.attn_k": (info.n_embd, kv_size),
-            f"blk.{layer}.attn_v": (info.n_embd, kv_size),
-            f"blk.{layer}.attn_output": (q_size, info.n_embd),
-            f"blk.{layer}.attn_q_norm": (info.head_dim,),
-            f"blk.{layer}.attn_k_norm": (info.head_dim,),
-            f"blk.{layer}.ffn_norm": (info.n_embd,),
-            f"blk.{layer}.ffn_gate": (info.n_embd, info.n_ff),
-            f"blk.{layer}.ffn_up": (info.n_embd, info.n_ff),
-            f"blk.{layer}.ffn_down": (info.n_ff, info.n_embd),
-        }
+        expected |= {f"blk.{layer}.{name}": shape for name, shape in shapes.items()}
         if f"blk.{layer}.attn_norm.weight" not in header.tensors:
             break  # a hostile layer count must not make the list long; the check below names this one
     for name, shape in expected.items():
@@ -209,9 +215,9 @@ def _check_tensors(header: Header, info: ModelInfo) -> None:
             raise ModelFileError(f"{info.path} lacks the tensor {name}.weight; {REMEDY}")
         if tensor.shape != shape:
             raise ModelFileError(f"{info.path} has {name}.weight of shape {tensor.shape}, not {shape}; {REMEDY}")
-        if len(shape) == 1 and tensor.type_name != "F32":  # llama.cpp aborts on some others
+        if len(shape) == 1 and tensor.type_name != "F32":  # llama.cpp aborts on some types
             raise ModelFileError(f"{info.path} has {name}.weight in {tensor.type_name}, not F32; {REMEDY}")
-    # An untied vocabulary projection is never used; anything else would be: a bias, a scale.
+    # An untied vocabulary projection is never used. Any further tensor would be, such as a bias or a scale.
     foreign = [
         name for name in header.tensors if name != "output.weight" and name.removesuffix(".weight") not in expected
     ]

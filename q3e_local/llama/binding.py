@@ -1,16 +1,14 @@
 """llama.cpp as this project uses it: the only file that imports llama_cpp.
 
-Thin handles around the C objects, each freed exactly once; native log lines go to Python's logging. Knows
-nothing of embeddings. The low-level binding is used throughout, never the `Llama` class, whose `embed` cuts the
-end token off long inputs and computes a row of the vocabulary for every token.
+Thin handles around the C objects, each freed exactly once. Knows nothing of embeddings. Uses the low-level binding,
+not the class `Llama`: its `embed` cuts the end token off long texts, and computes a row of the vocabulary for each
+token.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,54 +19,15 @@ import numpy as np
 from llama_cpp._ctypes_extensions import load_shared_library
 from numpy.typing import NDArray
 
-logger = logging.getLogger("q3e_local.llama")
+from q3e_local.llama.native_log import NativeError as NativeError
+from q3e_local.llama.native_log import NativeLog
 
 POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
 
-# asked(tensor) -> wanted? and, when computed, ready(tensor) -> go on?
+# With True, before a tensor is computed: whether it is wanted. With False, when it is computed: whether to go on.
 EvalCallback = Callable[[int, bool], bool]
 
-# ggml_log_level of ggml.h
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
-_CONTINUED = 5
-
-
-class NativeError(Exception):
-    """llama.cpp said no; the text has its own words where it gave any."""
-
-
-class _NativeLog:
-    """Joins llama.cpp's pieces into lines and remembers what it complained of last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._line, self._level = "", logging.DEBUG
-        self.complaints: list[str] = []
-
-    def __call__(self, level: int, text: bytes | None, _: int | None) -> None:
-        with self._lock:
-            if level != _CONTINUED:
-                self._level = _LEVELS.get(level, logging.DEBUG)
-            self._line += (text or b"").decode("utf-8", "replace")
-            *lines, self._line = self._line.split("\n")
-            lines, level = [line for line in lines if line.strip(". ")], self._level
-            if level >= logging.ERROR:
-                self.complaints = [*self.complaints, *lines][-5:]
-        for line in lines:
-            # What llama.cpp calls an error reaches the user as an exception; the log keeps it for the curious.
-            logger.log(min(level, logging.INFO), "%s", line)
-
-    def begin(self) -> None:
-        """Forget what was complained of in calls that came to a good end."""
-        self.complaints = []
-
-    def failure(self, what: str) -> NativeError:
-        """An error with what llama.cpp complained of since last asked."""
-        said, self.complaints = "; ".join(self.complaints), []
-        return NativeError(f"{what}: {said}" if said else what)
-
-
-native_log = _NativeLog()
+native_log = NativeLog()
 # Kept for the life of the process: llama.cpp holds the pointer.
 _log_callback = lib.llama_log_callback(native_log)
 lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
@@ -86,17 +45,17 @@ tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
 def function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml's, with the ctypes types of its result and its arguments.
 
-    It is looked for behind libllama, which depends on ggml's libraries. A wheel has several files of the same
-    library, and one that is opened by its path may be loaded a second time, with a state of its own. Raises
-    AttributeError where this build has none of this name.
+    libllama finds it, which depends on ggml's libraries: a wheel has several files of a library, and a file that is
+    opened by its path may be loaded a second time, with a second state. Raises AttributeError where this build has no
+    function of this name.
     """
-    found = lib._lib[name]  # an object of its own: the types of the binding's stay as they are
-    found.restype, found.argtypes = result, arguments
-    return found
+    native = lib._lib[name]  # a new object, so that the binding's types stay as they are
+    native.restype, native.argtypes = result, arguments
+    return native
 
 
 def address(name: str) -> int:
-    """Where a function of ggml's lies. Raises AttributeError where this build has none of this name."""
+    """Where a function of ggml's lies. Raises AttributeError where this build has no function of this name."""
     return int(ctypes.cast(lib._lib[name], ctypes.c_void_p).value or 0)
 
 
@@ -130,13 +89,13 @@ def version() -> str:
 
 
 def build() -> tuple[tuple[str, int, int], ...]:
-    """The libraries of this build: names, sizes and dates. Another build has others."""
-    found = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+    """The libraries of this build: names, sizes and dates, which differ in another build."""
+    files = ((file.name, file.stat()) for file in sorted(Path(lib._base_path).iterdir()) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
 def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
-    """Write `source` once more, as llama.cpp's `file_type`. What it says meanwhile goes to the log, line by line."""
+    """Write `source` once more, as llama.cpp's `file_type`. Its progress goes to the log, line by line."""
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.max_buf_size = file_type, n_threads, max_buf_size
     if lib.llama_model_quantize(source.encode("utf-8"), target.encode("utf-8"), params) != 0:
@@ -154,14 +113,10 @@ class Model:
         # drops stores into the tile configuration (https://github.com/ggml-org/llama.cpp/pull/26954).
         params.use_extra_bufts = False
         native_log.begin()
-        self._handle: Any = lib.llama_model_load_from_file(path, params)
-        if not self._handle:
+        self.handle: Any = lib.llama_model_load_from_file(path, params)
+        if not self.handle:
             raise native_log.failure("the model was refused")
-        self._vocab = lib.llama_model_get_vocab(self._handle)
-
-    @property
-    def handle(self) -> Any:
-        return self._handle
+        self._vocab = lib.llama_model_get_vocab(self.handle)
 
     def tokenize(self, text: bytes) -> list[int]:
         """Ids of the text, special-token text parsed, nothing added."""
@@ -170,8 +125,8 @@ class Model:
         n_ids = lib.llama_tokenize(self._vocab, text, len(text), ids, size, False, True)
         if n_ids < 0:
             raise NativeError(f"llama_tokenize answered {n_ids} for {len(text)} bytes")
-        found: list[int] = ids[:n_ids]
-        return found
+        tokens: list[int] = ids[:n_ids]
+        return tokens
 
     def detokenize(self, ids: Sequence[int]) -> bytes:
         """The bytes of these ids, special tokens written out. Ids outside the vocabulary would end the process."""
@@ -184,9 +139,9 @@ class Model:
             size = max(-n_bytes, 2 * size)
 
     def free(self) -> None:
-        if self._handle:
-            lib.llama_model_free(self._handle)
-            self._handle = None
+        if self.handle:
+            lib.llama_model_free(self.handle)
+            self.handle = None
 
 
 class Batch:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 SPAWN = multiprocessing.get_context("spawn")
 _ENDING_S = 5.0  # how long a killed process may take to be gone
-_HEARING_S = 1.0  # and its last words to be read
+_HEARING_S = 1.0  # how long its last words may take to be read
 _LAST_LINES = 5
 _LINE_BYTES = 400
 
@@ -40,18 +40,18 @@ class Child:
 
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
         self._pipe, pipe = SPAWN.Pipe()
-        self._said, said = SPAWN.Pipe(duplex=False)
+        self._stderr, stderr = SPAWN.Pipe(duplex=False)
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
-        self._process = SPAWN.Process(target=_run, args=(pipe, said, make, arguments, level), daemon=True)
+        self._process = SPAWN.Process(target=_run, args=(pipe, stderr, make, arguments, level), daemon=True)
         try:
             start_unsignalled(self._process)
         except OSError as error:
             raise EngineError(f"cannot start a process for llama.cpp: {error.strerror}") from None
         finally:
-            # Only the child holds these ends from here on, so that its death shows as the end of the pipes.
+            # Only the child holds these ends now, so that its death shows as the end of the pipes.
             pipe.close()
-            said.close()
+            stderr.close()
         # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
         atexit.register(self._kill)
         self._hearer = threading.Thread(target=self._hear, name="q3e-child-stderr", daemon=True)
@@ -59,13 +59,13 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is there to answer."""
         return bool(self._process.is_alive())
 
     def ask(self, method: str, *arguments: object) -> Any:
         """Call a method of the object in the child.
 
-        Raises the Q3EError that `make` or the method raised, EngineError for any other, and CrashError when the
+        Raises the Q3EError that `make` or the method raised, EngineError for any other error, and CrashError when the
         child has ended.
         """
         try:
@@ -86,7 +86,7 @@ class Child:
         atexit.unregister(self._kill)
         self._hearer.join(_HEARING_S)
         self._pipe.close()
-        self._said.close()
+        self._stderr.close()
 
     def __enter__(self) -> Child:
         return self
@@ -97,7 +97,7 @@ class Child:
     def _answer(self) -> Any:
         """What the method returned, or the error it raised. Raises EOFError when the child has ended."""
         while True:
-            # Beside the pipe, as a grandchild could hold that open.
+            # Beside the pipe, which a grandchild could hold open.
             wait([self._pipe, self._process.sentinel])
             if not self._pipe.poll():
                 raise EOFError
@@ -120,8 +120,8 @@ class Child:
         """Log what native code in the child writes to stderr, and keep the last lines for the error."""
         if os.name != "posix":
             return
-        with suppress(OSError), os.fdopen(os.dup(self._said.fileno()), "rb") as stderr:
-            while line := stderr.readline(_LINE_BYTES):
+        with suppress(OSError), os.fdopen(os.dup(self._stderr.fileno()), "rb") as stream:
+            while line := stream.readline(_LINE_BYTES):
                 if text := line.decode("utf-8", "replace").strip():
                     self._last_lines.append(text)
                     logger.info("%s", text)
@@ -156,8 +156,8 @@ def exit_code(process: Any, ending_s: float = _ENDING_S) -> int | None:
 # In the child from here on.
 
 
-def settle_in(said: Connection[Any, Any]) -> None:
-    """Make this process a child: deaf to signals that are for its parent, with stderr and stdout going to `said`."""
+def settle_in(stderr: Connection[Any, Any]) -> None:
+    """Make this process a child: it ignores signals that are for its parent, and its output goes to `stderr`."""
     # A Ctrl-C or a service manager's SIGTERM reaches all processes; the parent decides what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -165,13 +165,13 @@ def settle_in(said: Connection[Any, Any]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would wait for a debugger
     if os.name == "posix":
-        os.dup2(said.fileno(), 2)  # where native code says why it aborts
+        os.dup2(stderr.fileno(), 2)  # where native code says why it aborts
     with suppress(OSError):
         os.dup2(2, 1)  # stdout is the parent's; native code may print
 
 
 def crossing(error: Exception) -> Q3EError:
-    """The error as the parent will see it: ours as it is, another's as the nearest of ours."""
+    """The error as the parent will see it: an error of ours unchanged, any other as the nearest of ours."""
     if isinstance(error, Q3EError):
         return error
     logger.error("the engine failed", exc_info=error)
@@ -182,12 +182,12 @@ def crossing(error: Exception) -> Q3EError:
 
 def _run(
     pipe: Connection[Any, Any],
-    said: Connection[Any, Any],
+    stderr: Connection[Any, Any],
     make: Callable[..., object],
     arguments: tuple[object, ...],
     level: int,
 ) -> None:
-    settle_in(said)
+    settle_in(stderr)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sending = threading.Lock()
 
@@ -199,10 +199,10 @@ def _run(
     made: object | None = None
     with suppress(EOFError, OSError):
         while True:
-            method, given = pipe.recv()
+            method, its_arguments = pipe.recv()
             try:
                 made = make(*arguments) if made is None else made
-                answer = getattr(made, method)(*given)
+                answer = getattr(made, method)(*its_arguments)
             except Exception as error:
                 answer = crossing(error)
             say(answer)
@@ -210,7 +210,7 @@ def _run(
 
 
 def _end_with_parent() -> None:
-    """At once, whatever is being computed: nobody is left to take it."""
+    """End this process with its parent, in the middle of any work: nobody is left to take the result."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -6,8 +6,8 @@ Knows sizes and memory; leaves threads to engine.py and the reading of vectors t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,31 @@ from q3e_local.llama import binding
 from q3e_local.llama.pooling_context import Counts, PoolingContext
 from q3e_local.llama.settings.defaults import N_BATCH, Settings
 from q3e_local.llama.settings.memory import ContextPlan, for_batches, for_long, grown, padded
+from q3e_local.wording.counts import size
 
 logger = logging.getLogger(__name__)
-# How a model runs, and why: shown where that is asked for.
-_explaining = logging.getLogger("q3e_local.settings")
+# How a model runs, and why: what --explain shows.
+explaining = logging.getLogger("q3e_local.settings")
 
-# So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: the next may be near.
+# So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: a long text may be near.
 _SHORT_BEFORE_FREEING = 16
 
-_TEXT, _SHORTER = "a text of {} tokens", "cut the text, or close other programs"
-_BATCH, _FEWER = "a batch of {} tokens", "take a smaller model or batch, or close other programs"
+_NEEDS = "needs {} beside the model, {} are free"
+_TEXT = "a text of {} tokens " + _NEEDS + "; cut the text, or close other programs"
+_BATCH = "a batch of {} tokens " + _NEEDS + "; take a smaller model or batch, or close other programs"
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Say as an EngineError that llama.cpp cannot do `what`."""
+    try:
+        yield
+    except binding.NativeError as error:
+        raise EngineError(f"llama.cpp cannot {what}: {error}") from None
 
 
 class Contexts:
-    """Makes, remakes and frees them. `on_gpu`: all keys and values are, and llama.cpp answers for that memory.
+    """Makes, remakes and frees contexts. `on_gpu`: all keys and values are on a GPU, whose memory llama.cpp checks.
 
     Raises NotEnoughMemoryError before allocating, EngineError where llama.cpp refuses.
     """
@@ -55,21 +66,18 @@ class Contexts:
         self._between = None if on_gpu else between
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
-        plan = self._batch_plan()
-        self._afford(plan, _BATCH.format(settings.n_batch), _FEWER, 0)
-        self.batch = self._made(plan)
+        self.batch = self._made_for_batches(self._batch_plan())
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches."""
         before, self._settings = self._settings, settings
         plan = self._batch_plan()
         if plan == self.batch.plan:
-            for context in self._all():
+            for context in filter(None, (self.batch, self._long)):
                 context.set_threads(settings.n_threads)
             return
         try:
-            self._afford(plan, _BATCH.format(settings.n_batch), _FEWER, 0)
-            batch = self._made(plan)
+            batch = self._made_for_batches(plan)
         except Exception:
             self._settings = before
             raise
@@ -77,13 +85,13 @@ class Contexts:
         self.batch = batch
 
     def passed(self, *, long_at_work: bool) -> None:
-        """A batch comes: give up the long texts' context where there was none for a while."""
+        """A batch comes: free the context of long texts where no long text came for a while."""
         self._n_short = 0 if long_at_work else self._n_short + 1
         if self._n_short > _SHORT_BEFORE_FREEING:
             self._free_long()
 
     def long(self, n_tokens: int, n_ctx_max: int) -> PoolingContext:
-        """The context for long texts, made or remade if `n_tokens` do not fit the one there is."""
+        """The context for long texts; made anew where `n_tokens` do not fit it."""
         self._n_short = 0
         old = self._long
         if old is not None and n_tokens <= old.plan.n_ctx:
@@ -100,12 +108,11 @@ class Contexts:
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
         # Its attention takes memory for each token of a piece with each token of the text.
         plan = for_long(min(self._settings.n_batch, N_BATCH), padded(len(ids)), self._tap, exact=True)
-        self._afford(plan, _TEXT.format(len(ids)), _SHORTER, 0)
+        self._afford(plan, _TEXT, len(ids))
         context = self._made(plan)
         try:
-            vector: NDArray[np.float32] = context.decode([ids], go_on=go_on)[0]
-        except binding.NativeError as error:
-            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
+            with refusals("compute this text"):
+                vector: NDArray[np.float32] = context.decode([ids], go_on=go_on)[0]
         finally:
             context.free()
         return vector
@@ -119,41 +126,32 @@ class Contexts:
             self._long.free()
             self._long = None
 
-    def _all(self) -> list[PoolingContext]:
-        return [self.batch] if self._long is None else [self.batch, self._long]
-
     def _batch_plan(self) -> ContextPlan:
         return for_batches(self._settings.n_batch, self._n_seq_max, self._tap)
 
+    def _made_for_batches(self, plan: ContextPlan) -> PoolingContext:
+        self._afford(plan, _BATCH, plan.n_batch)
+        return self._made(plan)
+
     def _long_plan(self, n_tokens: int, wanted: int, freed: int) -> ContextPlan:
-        """With room to grow into; or else without; or else in smaller pieces."""
+        """The first of these that memory is enough for: with room to grow into; without; in smaller pieces."""
         n_batch, tight = self._settings.n_batch, padded(n_tokens)
         for n_ctx in (wanted, tight):
             plan = for_long(n_batch, n_ctx, self._tap)
             with suppress(NotEnoughMemoryError):
-                self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
+                self._afford(plan, _TEXT, n_tokens, freed)
                 return plan
         plan = for_long(min(n_batch, N_BATCH), tight, self._tap)
-        self._afford(plan, _TEXT.format(n_tokens), _SHORTER, freed)
-        _explaining.info("a text of %d tokens: pieces of %d tokens (for want of memory)", n_tokens, plan.n_batch)
+        self._afford(plan, _TEXT, n_tokens, freed)
+        explaining.info("a text of %d tokens: pieces of %d tokens (for want of memory)", n_tokens, plan.n_batch)
         return plan
 
     def _made(self, plan: ContextPlan, between: Callable[[], None] | None = None) -> PoolingContext:
-        try:
+        with refusals(f"make a context of {plan.n_ctx} tokens"):
             return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts, between)
-        except binding.NativeError as error:
-            raise EngineError(f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {error}") from None
 
-    def _afford(self, plan: ContextPlan, what: str, remedy: str, freed: int) -> None:
-        if self._on_gpu:
-            return
+    def _afford(self, plan: ContextPlan, message: str, n_tokens: int, freed: int = 0) -> None:
+        """Raise NotEnoughMemoryError with this message where there is no memory for the plan."""
         needed, available = plan.n_bytes(self._info), machine.available_memory() + freed
-        if needed > available:
-            raise NotEnoughMemoryError(
-                f"{what} needs {gigabytes(needed)} beside the model, {gigabytes(available)} are free; {remedy}"
-            )
-
-
-def gigabytes(n_bytes: int) -> str:
-    """Bytes for people, in powers of ten."""
-    return f"{n_bytes / 1e9:.2f} GB"
+        if needed > available and not self._on_gpu:
+            raise NotEnoughMemoryError(message.format(n_tokens, size(needed), size(available)))

@@ -1,17 +1,17 @@
 """`Engine` on llama.cpp: a model file that was checked, and the one thread that calls llama.cpp.
 
-Knows threads and failures; leaves the calls of C functions to binding.py, contexts and their memory to contexts.py,
-and the reading of vectors to pooling_context.py.
+Knows threads and failures; leaves C functions to binding.py, contexts and memory to contexts.py, and the reading of
+vectors to pooling_context.py.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +22,18 @@ from q3e_local.embedding.batching import pack
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import binding, proved
-from q3e_local.llama.contexts import Contexts, gigabytes
+from q3e_local.llama import binding
+from q3e_local.llama.contexts import Contexts, explaining, refusals
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.owner import InTurn, Owner
-from q3e_local.llama.pooling_context import TAPPED, Counts, PoolingContext, tap_agrees
+from q3e_local.llama.pooling_context import Counts, PoolingContext
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, other_threads, settle
 from q3e_local.llama.settings.memory import needed_bytes
-from q3e_local.llama.settings.trials import Trials
-
-logger = logging.getLogger(__name__)
-# How a model runs, and why: shown where that is asked for.
-_explaining = logging.getLogger("q3e_local.settings")
-
-# A batch this full shows how fast it is computed, once so many of them have gone before.
-_FULL, _N_WARM = 0.75, 2
-
-# The tap of a smaller model is proved at each load.
-_QUICK_BYTES = 64 << 20
+from q3e_local.llama.tap_proof import tap_is_proved
+from q3e_local.llama.thread_trials import ThreadTrials
+from q3e_local.wording.counts import size
 
 
 class LlamaEngine:
@@ -54,41 +46,33 @@ class LlamaEngine:
     def __init__(
         self, path: Path, config: EngineConfig | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._clock = clock
         self.config = config or EngineConfig()
         if self.config.n_gpu_layers and not binding.can_offload():
             raise OptionError(
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
-        self.info = inspect(path)
+        self.info = info = inspect(path)
+        self.digest, self.n_embd, self.n_vocab = info.digest, info.n_embd, info.n_vocab
+        self.eos_id, self.added_tokens = info.eos_id, info.added_tokens
+        self.n_ctx_max = min(info.n_ctx_train, self.config.n_ctx_max or info.n_ctx_train)
+        all_layers = info.n_layer + 1 if binding.can_offload() else 0
+        self.n_gpu_layers = all_layers if self.config.n_gpu_layers is None else self.config.n_gpu_layers
+        self.on_gpu = self.n_gpu_layers > 0
         self.tap = self.config.tap
         self._model: binding.Model | None = None
         self._contexts: Contexts | None = None
         self._one_long = InTurn()
-        self._n_full = 0
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
             self.kernels = self._owner.do(in_use.chosen)
             self.settings = self._settled()
-            self._trials = Trials(self.settings.n_threads, self._other_threads())
+            self._trials = ThreadTrials(self.n_threads, self._other_threads(), clock)
             self._owner.do(self._load)
         except BaseException:
             self.close()
             raise
-
-    @property
-    def digest(self) -> str:
-        return self.info.digest
-
-    @property
-    def n_embd(self) -> int:
-        return self.info.n_embd
-
-    @property
-    def n_ctx_max(self) -> int:
-        return min(self.info.n_ctx_train, self.config.n_ctx_max or self.info.n_ctx_train)
 
     @property
     def n_batch(self) -> int:
@@ -104,32 +88,9 @@ class LlamaEngine:
         return self.settings.n_threads
 
     @property
-    def eos_id(self) -> int:
-        return self.info.eos_id
-
-    @property
-    def added_tokens(self) -> tuple[str, ...]:
-        return self.info.added_tokens
-
-    @property
-    def n_vocab(self) -> int:
-        return self.info.n_vocab
-
-    @property
     def n_bytes(self) -> int:
         """Memory of the weights and of the context the engine starts with; longer texts take more."""
         return needed_bytes(self.info, self.settings, self.config.n_seq_max, self.tap)
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.n_gpu_layers > 0
-
-    @property
-    def n_gpu_layers(self) -> int:
-        """Layers on the GPU; more than the model has means all of them."""
-        if self.config.n_gpu_layers is not None:
-            return self.config.n_gpu_layers
-        return self.info.n_layer + 1 if binding.can_offload() else 0
 
     @property
     def kernels_taken(self) -> Taken:
@@ -138,33 +99,27 @@ class LlamaEngine:
 
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
-            if self._model is None:
-                raise EngineError("the engine is closed")
-            return self._model.tokenize(text.encode("utf-8"))
+            return self._open_model().tokenize(text.encode("utf-8"))
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of these ids, special tokens written out; what is no UTF-8 becomes U+FFFD."""
-        return self._bytes_of([ids])[0].decode("utf-8", "replace")
+        """The text of these ids, special tokens written out; bytes that are no UTF-8 become U+FFFD."""
+        return self._detokenized([ids])[0].decode("utf-8", "replace")
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each of these ids: a character may be split between several."""
-        return self._bytes_of([[one] for one in ids])
+        return self._detokenized([[one] for one in ids])
 
-    def _bytes_of(self, runs: Sequence[Sequence[int]]) -> list[bytes]:
+    def _detokenized(self, runs: Sequence[Sequence[int]]) -> list[bytes]:
         for ids in runs:
-            if ids and not 0 <= min(ids) <= max(ids) < self.info.n_vocab:
-                raise OptionError(
-                    f"token ids are between 0 and {self.info.n_vocab - 1}, got {min(ids)} to {max(ids)}"
-                )
+            if ids and not 0 <= min(ids) <= max(ids) < self.n_vocab:
+                raise OptionError(f"token ids are between 0 and {self.n_vocab - 1}, got {min(ids)} to {max(ids)}")
         with self._tokenizing:
-            if self._model is None:
-                raise EngineError("the engine is closed")
-            return [self._model.detokenize(ids) for ids in runs]
+            return [self._open_model().detokenize(ids) for ids in runs]
 
     @property
     def counts(self) -> Counts:
         """What was computed since the engine was loaded: decodes, tokens, and tokens that were there already."""
-        return replace(self._living().counts)
+        return replace(self._open_contexts().counts)
 
     def decode(
         self,
@@ -176,8 +131,8 @@ class LlamaEngine:
         if not sequences:
             return np.empty((0, self.n_embd), np.float32)
         for ids in sequences:
-            if not ids or ids[-1] != self.eos_id or min(ids) < 0 or max(ids) >= self.info.n_vocab:
-                raise EngineError(f"a sequence must be ids below {self.info.n_vocab} that end with {self.eos_id}")
+            if not ids or ids[-1] != self.eos_id or min(ids) < 0 or max(ids) >= self.n_vocab:
+                raise EngineError(f"a sequence must be ids below {self.n_vocab} that end with {self.eos_id}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
@@ -210,7 +165,7 @@ class LlamaEngine:
         self.close()
 
     def __del__(self) -> None:
-        # Nobody can be at work any more, so the native memory of an engine that was not closed is freed right here.
+        # No thread can be at work any more, so the native memory of an engine that was not closed is freed here.
         if hasattr(self, "_owner"):
             self._free()
             self._owner.abandon()
@@ -221,7 +176,7 @@ class LlamaEngine:
         return settle(self.config, Host(machine.physical_cores(), self.on_gpu), found)
 
     def _other_threads(self) -> list[int]:
-        """Numbers of threads to try in real work: none where one is given or tuned, or the GPU computes."""
+        """Numbers of threads to try in real work: none where the number is given or tuned, or a GPU computes."""
         if not self.config.self_tuning or self.on_gpu or self.settings.reasons["n_threads"].source != "default":
             return []
         return other_threads(machine.physical_cores(), machine.logical_cpus())
@@ -229,19 +184,19 @@ class LlamaEngine:
     # On the owner's thread from here on.
 
     def _load(self) -> None:
-        total = machine.total_memory()
-        weights = self.info.size_bytes
-        if self.n_gpu_layers == 0 and weights > total:
+        total, weights = machine.total_memory(), self.info.size_bytes
+        if not self.on_gpu and weights > total:
             raise NotEnoughMemoryError(
-                f"{self.info.name} needs {gigabytes(weights)} for its weights, this machine has {gigabytes(total)}; "
+                f"{self.info.name} needs {size(weights)} for its weights, this machine has {size(total)}; "
                 "take a smaller model or quantization"
             )
         try:
             self._model = binding.Model(os.fsencode(self.info.path), self.n_gpu_layers)
         except binding.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
-        if self.tap:
-            self.tap = self._tap_is_proved(self._model)
+        self.tap = self.tap and tap_is_proved(
+            self._model, self.info, self.n_threads, self.n_gpu_layers, self.kernels.variant
+        )
         all_on_gpu = self.n_gpu_layers > self.info.n_layer
         self._contexts = Contexts(
             self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
@@ -252,39 +207,25 @@ class LlamaEngine:
         for name in TUNABLE:
             self._explain(self.settings.explained(name))
 
-    def _tap_is_proved(self, model: binding.Model) -> bool:
-        """Once for a model file, a build of llama.cpp and what else decides it: 4B takes half a second for it."""
-        facts = (
-            self.info.digest, TAPPED, binding.build(), sorted(binding.features()), self.n_gpu_layers,
-            self.kernels.variant,
-        )  # fmt: skip
-        is_quick = self.info.size_bytes < _QUICK_BYTES
-        if not is_quick and proved.is_known(*facts):
-            return True
-        texts = [[*model.tokenize(text), self.eos_id] for text in (b"one", b"two words")]
-        wrong = tap_agrees(model, self.info, self.n_threads, texts)
-        if wrong is not None:
-            logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
-            return False
-        if not is_quick:
-            proved.remember(*facts)
-        return True
-
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._owner.go_on()
-        if not self.tap and sum(map(len, sequences)) > self.n_batch:
+        n_tokens = sum(map(len, sequences))
+        if not self.tap and n_tokens > self.n_batch:
             return self._decode_apart(sequences)
-        contexts = self._living()
+        contexts = self._open_contexts()
         # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
         contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
-        try:
-            vectors = self._tried(contexts.batch, sequences, n_prefix)
-        except binding.NativeError as error:
-            raise EngineError(f"llama.cpp cannot compute this batch: {error}") from None
+        compute = partial(contexts.batch.decode, sequences, n_prefix, self._owner.go_on)
+        race, race_was_over = self._trials.race, self._trials.race.is_over
+        with refusals("compute this batch"):
+            vectors = self._trials.computed(contexts.batch, self.settings, n_tokens - sum(n_prefix or ()), compute)
+        if race.is_over and not race_was_over and race.winner != self.n_threads:
+            self._use(self.settings.changed("n_threads", race.winner, Reason("tried", "fastest in this work")))
+            self._explain(self.settings.explained("n_threads"))
         return self._sounded(contexts.batch, vectors, sequences)
 
     def _decode_apart(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """What fits one batch only where prefixes are shared, which llama.cpp's own pooling would not gain by."""
+        """Sequences that fit a batch only by sharing prefixes, from which llama.cpp's pooling would not gain."""
         pooled = np.empty((len(sequences), self.n_embd), np.float32)
         for rows, _ in pack(sequences, [0] * len(sequences), self.n_batch, self.n_seq_max):
             try:
@@ -293,77 +234,52 @@ class LlamaEngine:
                 raise BadVectorError(error.message, rows[error.index]) from None
         return pooled
 
-    def _tried(
-        self, context: PoolingContext, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None
-    ) -> NDArray[np.float32]:
-        """The vectors of a batch. While trials go on, a full one is computed by the number of threads to be tried."""
-        n_tokens = sum(len(ids) for ids in sequences) - sum(n_prefix or ())
-        # The first ones also make buffers and page the weights in.
-        if self._trials.is_over or n_tokens < _FULL * self.n_batch or self._n_full < _N_WARM:
-            self._n_full += n_tokens >= _FULL * self.n_batch
-            return context.decode(sequences, n_prefix, self._owner.go_on)
-        context.set_threads(self._trials.current)
-        try:
-            began = self._clock()
-            vectors = context.decode(sequences, n_prefix, self._owner.go_on)
-            self._trials.done(n_tokens / max(self._clock() - began, 1e-9))
-        finally:
-            context.set_threads(self.n_threads)
-        if self._trials.is_over and self._trials.current != self.n_threads:
-            reason = Reason("tried", "fastest in this work")
-            self._use(self.settings.changed("n_threads", self._trials.current, reason))
-            self._explain(self.settings.explained("n_threads"))
-        return vectors
-
     def _explain(self, line: str) -> None:
-        _explaining.info("%s: %s", self.info.path.stem, line)
+        explaining.info("%s: %s", self.info.path.stem, line)
 
     def _use(self, settings: Settings) -> None:
-        self._living().use(settings)
+        self._open_contexts().use(settings)
         self.settings = settings
 
     def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, int]:
         self._owner.go_on()
-        context = self._living().long(len(ids), self.n_ctx_max)
+        context = self._open_contexts().long(len(ids), self.n_ctx_max)
         return context, context.begin(ids)
 
     def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
         self._owner.go_on()
-        try:
+        with refusals("compute this text"):
             return context.piece(ids, start, shared=self._owner.is_shared)
-        except binding.NativeError as error:
-            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
 
     def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
         self._owner.go_on()
-        try:
+        with refusals("compute this text"):
             vectors = context.taken(1)
-        except binding.NativeError as error:
-            raise EngineError(f"llama.cpp cannot compute this text: {error}") from None
         return self._sounded(context, vectors, [ids])
 
     def _sounded(
         self, context: PoolingContext, vectors: NDArray[np.float32], sequences: Sequence[Sequence[int]]
     ) -> NDArray[np.float32]:
-        """The vectors, those that are NaN, infinite or zero computed once more."""
+        """The vectors, after each that is NaN, infinite or zero was computed once more."""
         bad = np.flatnonzero(~_sound(vectors)).tolist()
         if bad:
             context.wipe()
         for row in bad:
-            vectors[row] = self._once_more(row, sequences[row])
+            vectors[row] = self._open_contexts().once_more(sequences[row], self._owner.go_on)
+            if not _sound(vectors[row : row + 1]).all():
+                raise BadVectorError(
+                    f"the model answers NaN, infinity or zero for this text of {len(sequences[row])} tokens; "
+                    "try another quantization, or leave the text out",
+                    row,
+                )
         return vectors
 
-    def _once_more(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
-        vector = self._living().once_more(ids, self._owner.go_on)
-        if not _sound(vector[np.newaxis])[0]:
-            raise BadVectorError(
-                f"the model answers NaN, infinity or zero for this text of {len(ids)} tokens; "
-                "try another quantization, or leave the text out",
-                row,
-            )
-        return vector
+    def _open_model(self) -> binding.Model:
+        if self._model is None:
+            raise EngineError("the engine is closed")
+        return self._model
 
-    def _living(self) -> Contexts:
+    def _open_contexts(self) -> Contexts:
         if self._contexts is None:
             raise EngineError("the engine is closed")
         return self._contexts

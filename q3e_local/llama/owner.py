@@ -17,16 +17,15 @@ from q3e_local.errors import EngineError
 
 T = TypeVar("T")
 
-_POLL_S = 0.2  # for so long Ctrl-C may go unnoticed
-# After a batch, another is likely to come for so long.
-_LATELY_S = 60.0
+_POLL_S = 0.2  # the longest that Ctrl-C goes unnoticed
+_LATELY_S = 60.0  # after a batch, within which another is likely to come
 
 
 class Owner:
-    """Runs work in the order in which it is given, and batches in the middle of a long text too.
+    """Runs work in the order of the calls, and batches in the middle of a long text too.
 
-    Whoever computes a long text calls `let_in` between two steps of it. A batch that waits is computed there, if the
-    long text has computed for as long as the batch before took: so neither holds up the other, whatever comes.
+    A long text calls `let_in` between two of its steps. A batch that waits is computed there, if the long text has
+    computed for as long as the batch before took: so neither holds up the other for long.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -50,7 +49,7 @@ class Owner:
         return bool(self._batches) or (self._ended is not None and self._clock() - self._ended < _LATELY_S)
 
     def do(self, work: Callable[..., T], *arguments: object) -> T:
-        """Run this when all that was given before is done. Raises what it raises, or EngineError once closed."""
+        """Run this when all earlier work is done. Raises what the work raises, or EngineError once closed."""
         return _result(self._submit(work, *arguments))
 
     def batch(self, work: Callable[..., T], *arguments: object) -> T:
@@ -82,7 +81,7 @@ class Owner:
         return self.do(run)
 
     def let_in(self) -> None:
-        """Between two steps of a long text: compute a batch that waits, if it is its turn. Raises as `go_on`."""
+        """Between two steps of a long text, compute a batch that waits, if it is its turn. Raises as `go_on`."""
         self.go_on()
         if self._batches and self._clock() - self._resumed >= self._latest_s:
             self.is_letting_in = True
@@ -93,7 +92,7 @@ class Owner:
             self._resumed = self._clock()
 
     def go_on(self) -> None:
-        """Raise EngineError when the work is to stop."""
+        """Raise EngineError where the work must stop."""
         if self.stopping:
             raise EngineError("the engine was closed while it worked")
 
@@ -117,9 +116,9 @@ class Owner:
     # On the thread from here on.
 
     def _through(self, batch: Callable[[], None]) -> None:
-        """Compute the batches that wait, up to this one, which may have been let in before.
+        """Compute the batches that wait, up to this batch, unless it was let in before.
 
-        Ctrl-C may leave a batch in the queue that nobody waits for, so that the first batch there may be another.
+        Ctrl-C may leave a batch in the queue whose caller is gone, so this batch need not be the first there.
         """
         while batch in self._batches:
             self._next_batch()
@@ -133,9 +132,9 @@ class Owner:
 
 
 def _result(answer: Future[T]) -> T:
-    """What was computed, or its error. Ctrl-C interrupts the wait.
+    """The result of the work, or its error. Ctrl-C interrupts the wait.
 
-    It interrupts no wait without an end on Windows, and elsewhere none that begins just behind the signal.
+    Python interrupts no wait without an end on Windows, nor elsewhere a wait that begins just after the signal.
     """
     while True:
         try:
@@ -146,14 +145,14 @@ def _result(answer: Future[T]) -> T:
 
 
 class InTurn:
-    """A lock that its users get in the order in which they ask for it.
+    """A lock that threads get in the order in which they ask for it.
 
-    Python's own lock may go again to the thread that gives it up, while others wait.
+    Python's lock may go again to the thread that releases it, while other threads wait.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._line: list[threading.Lock] = []  # whose turn it is, then those who wait
+        self._line: list[threading.Lock] = []  # of the thread whose turn it is, then of those that wait
 
     @property
     def is_taken(self) -> bool:
@@ -166,7 +165,7 @@ class InTurn:
             with self._guard:
                 self._line.append(mine)
                 is_first = self._line[0] is mine
-            # On Windows, Ctrl-C interrupts no wait without an end.
+            # With a timeout, as Ctrl-C does not interrupt a wait without an end on Windows.
             while not is_first and not mine.acquire(timeout=_POLL_S):
                 pass
         except BaseException:  # Ctrl-C

@@ -21,13 +21,14 @@ from q3e_local.llama.stride import Stride
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 TAPPED = b"result_norm"
-# What each layer ends with, its number after it. Should llama.cpp rename it, texts go between pieces only.
+# The name of the tensor that ends a layer, before the layer's number. Should llama.cpp rename it, batches go between
+# pieces only.
 LAYER = b"l_out-"
 
 
 @dataclass
 class Counts:
-    """What llama.cpp was asked to compute so far, and what it was spared."""
+    """What llama.cpp computed so far, and what it was spared."""
 
     n_decodes: int = 0
     n_tokens: int = 0
@@ -110,8 +111,8 @@ class PoolingContext:
     ) -> NDArray[np.float32]:
         """Vectors (n, n_embd), in order. Several sequences must fit one batch; a single one goes in pieces.
 
-        Of each sequence `n_prefix` ids are computed once for all that share them, and kept for later calls.
-        `go_on` is called before each native decode and may raise to stop a long text.
+        The first `n_prefix` ids of each sequence are computed once for all that share them, and kept for later calls.
+        `go_on` is called before each native decode, and may raise to stop a long text.
         """
         lengths = [len(ids) for ids in sequences]
         if not all(lengths) or len(sequences) > self.plan.n_seq_max:
@@ -174,13 +175,13 @@ class PoolingContext:
         self._context.set_threads(n_threads)
 
     def forget(self) -> None:
-        """Forget what was decoded before, all but the prefixes that are kept."""
+        """Forget everything but the kept prefixes."""
         self._context.clear()
         self._rows.clear()
         self._latest = ()
 
     def begin(self, ids: Sequence[int]) -> int:
-        """Where the first `piece` of a sequence begins: what it has in common with the one before is still there."""
+        """Where the first `piece` of a sequence begins: behind what it shares with the sequence before it."""
         n_same = common(self._latest, ids) if self.plan.tap else 0
         start = first_place(n_same if n_same >= N_PREFIX_MIN else 0, len(ids))
         self._stride = Stride(self.plan.n_batch)
@@ -189,7 +190,7 @@ class PoolingContext:
             self._rows.clear()
         else:
             self.forget()
-        # Only what was decoded to its end is there for the next.
+        # The next sequence can go on only from a sequence that was decoded to its end.
         self._latest = ()
         self.counts.add(0, start)
         return start
@@ -197,8 +198,8 @@ class PoolingContext:
     def piece(self, ids: Sequence[int], start: int, *, shared: bool = False) -> int:
         """Decode the next ids of a sequence that is longer than a batch. Returns where the piece after this begins.
 
-        `shared`: others wait for `between`, so slow pieces get smaller. Raises what `between` raises; the sequence
-        must then begin again.
+        `shared`: batches wait for `between`, so slow pieces get smaller. When it raises what `between` raises, the
+        sequence must begin again.
         """
         end = end_of_piece(start, len(ids), self._stride.n_tokens if shared else self.plan.n_batch)
         is_last = end == len(ids)
@@ -215,7 +216,7 @@ class PoolingContext:
         return end
 
     def taken(self, n_sequences: int) -> NDArray[np.float32]:
-        """The vectors (n_sequences, n_embd) of what was decoded since it began."""
+        """The vectors (n_sequences, n_embd) of the batch or long text that was decoded."""
         if not self.plan.tap:
             return np.stack([self._context.pooled(seq_id, self._n_embd) for seq_id in range(n_sequences)])
         vectors = np.concatenate(self._rows) if self._rows else np.empty((0, self._n_embd), np.float32)
@@ -245,34 +246,6 @@ def _groups(sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> dict
     """The rows that have each prefix."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, (ids, n) in enumerate(zip(sequences, n_prefix, strict=True)):
-        # The last id is each sequence's own: its vector is read there.
+        # Each sequence needs its last id to itself: its vector is read there.
         groups.setdefault(tuple(ids[: min(n, len(ids) - 1)]), []).append(row)
     return groups
-
-
-def tap_agrees(
-    model: binding.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
-) -> str | None:
-    """Whether the tap gives the vectors of llama.cpp's own pooling; None when it does, else what is wrong.
-
-    Several short sequences in one batch, so that a wrong order of rows shows too.
-    """
-    n_batch = sum(len(ids) for ids in sequences)
-    vectors = []
-    for tap in (True, False):
-        plan = ContextPlan(256, n_batch, len(sequences), tap)
-        try:
-            context = PoolingContext(model, info, plan, n_threads)
-        except binding.NativeError as error:
-            return f"no {'tapped' if tap else 'pooled'} context: {error}"
-        try:
-            vectors.append(context.decode(sequences).astype(np.float64))
-        except binding.NativeError as error:
-            return str(error)
-        finally:
-            context.free()
-    tapped, pooled = vectors
-    norms = np.linalg.norm(tapped, axis=1) * np.linalg.norm(pooled, axis=1)
-    cosines = (tapped * pooled).sum(axis=1) / np.maximum(norms, 1e-30)
-    worst = float(cosines.min())
-    return None if worst >= 0.9999 else f"cosine {worst:.5f} to the pooled path"

@@ -24,19 +24,14 @@ class KeptPrefixes:
     def __init__(self, n_max: int = _N_MAX, n_bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._n_max, self._n_bytes_max = n_max, n_bytes_max // 2
         self._states: dict[tuple[int, ...], State] = {}  # the most recently used last
-        # One that is large, as of documents that begin alike: it does not push instructions out.
+        # A large state, as of documents that begin alike, lies apart, so that it does not push instructions out.
         self._large: tuple[tuple[int, ...], State] | None = None
 
-    @property
-    def n_bytes(self) -> int:
-        large = 0 if self._large is None else self._large[1].nbytes
-        return large + sum(state.nbytes for state in self._states.values())
-
     def find(self, ids: Sequence[int], n_cells: int) -> tuple[int, State | None]:
-        """The state that holds most of a prefix, and how many of `ids` it holds; of those that fit `n_cells`."""
+        """How many of `ids` the best kept state has, and the state, of those that fit into `n_cells`."""
         states = self._states if self._large is None else self._states | dict([self._large])
         fitting = [kept for kept in states if len(kept) <= n_cells]
-        # One id more, as `common` leaves the last one out.
+        # With one id more, as `common` leaves the last id out.
         best = max(fitting, key=lambda kept: common((*kept, -1), (*ids, -1)), default=())
         n_common = common((*best, -1), (*ids, -1))
         if n_common < N_PREFIX_MIN:
@@ -56,8 +51,9 @@ class KeptPrefixes:
             return
         self._states.pop(tuple(ids), None)
         self._states[tuple(ids)] = state
-        while len(self._states) > self._n_max or sum(one.nbytes for one in self._states.values()) > self._n_bytes_max:
-            del self._states[next(iter(self._states))]
+        n_bytes = sum(kept.nbytes for kept in self._states.values())
+        while len(self._states) > self._n_max or n_bytes > self._n_bytes_max:
+            n_bytes -= self._states.pop(next(iter(self._states))).nbytes
 
     def clear(self) -> None:
         """Forget all."""

@@ -1,8 +1,8 @@
 """The program `python -m q3e_local.llama.quantize IN OUT FILE_TYPE THREADS`: llama.cpp's quantizer, alone.
 
-A process of its own, because llama.cpp can neither be interrupted nor survive its own asserts, and keeps what it
-allocates. On stdout: `done NAME` after each tensor, and `failed REASON`. It ends when its stdin does, so that it
-never outlives who started it.
+A process of its own, because llama.cpp can neither be interrupted nor survive its asserts, and keeps what it
+allocates. On stdout: `done NAME` after each tensor, and `failed REASON`. It ends when its stdin ends, and so never
+outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] +(\S+) .*size = ")
-# Buffers for rows on their way from one type to the other. What is read is mapped, and not counted.
+# Of buffers for rows on their way from one type to another. The source is mapped, and does not count.
 _MAX_BUF_SIZE = 128 << 20
 
 
@@ -23,9 +23,9 @@ class _Progress(logging.Handler):
     """llama.cpp reports a tensor in one line, which is complete when the tensor is."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = _TENSOR.search(record.getMessage())
-        if found:
-            _say(f"done {found[1]}")
+        line = _TENSOR.search(record.getMessage())
+        if line:
+            _say(f"done {line[1]}")
 
 
 def main(arguments: list[str]) -> int:
@@ -33,11 +33,11 @@ def main(arguments: list[str]) -> int:
     source, target, file_type, n_threads = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    from q3e_local.llama import binding
+    from q3e_local.llama import binding, native_log
 
-    binding.logger.addHandler(_Progress())
-    binding.logger.setLevel(logging.DEBUG)
-    binding.logger.propagate = False
+    native_log.logger.addHandler(_Progress())
+    native_log.logger.setLevel(logging.DEBUG)
+    native_log.logger.propagate = False
     try:
         binding.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE)
     except binding.NativeError as error:

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from q3e_local.embedding.batching import N_TILE
 
-# How long a step may take: other texts can be computed only between two steps.
+# How long a step may take: batches can be computed only between two steps.
 STEP_S = 0.5
 
 
 class Stride:
     """The size of a long text's pieces, between N_TILE and `n_max` tokens.
 
-    A step is what cannot be interrupted: a layer of a piece, or a whole piece where layers are not seen. Late pieces
+    A step cannot be interrupted: it is a layer of a piece, or a whole piece where layers are not seen. Late pieces
     attend over more tokens and are slower, so they get smaller: after 8,192 tokens that costs 5 % at most.
     """
 

@@ -16,43 +16,45 @@ from pathlib import Path
 from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, OutputError
 from q3e_local.files import config_folder, land, landing, sha256
 from q3e_local.gguf.model_file import inspect
-from q3e_local.models import installed
+from q3e_local.models import importing
 from q3e_local.models.card import ModelCard, read_card
 from q3e_local.models.catalog import cards
+from q3e_local.models.download.origins import own_folder
 from q3e_local.models.installed import Installed
 
 SUMS = "SHA256SUMS"
 
-Progress = Callable[[int, int], None]
-"""Called as `progress(n_bytes, total)`."""
+OnBytes = Callable[[int, int], None]  # the bytes that are copied, and all there are
 
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
-def export(one: Installed, card: ModelCard, folder: Path, progress: Progress = lambda n_bytes, total: None) -> Path:
+def export(model: Installed, card: ModelCard, folder: Path, progress: OnBytes = lambda n_bytes, total: None) -> Path:
     """Copy a model with its card and checksums into a folder. Answers the copy.
 
     Raises OutputError when the folder has it already or cannot be written, NotEnoughDiskError before copying.
     """
-    target = folder / (one.path.name if one.path.suffix == ".gguf" else f"{_file_name(one.name)}.gguf")
+    target = folder / (model.path.name if model.path.suffix == ".gguf" else f"{_file_name(model.name)}.gguf")
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise OutputError(f"{target} exists; remove it, or choose another folder")
-        digest = _copy(one.path, target, one.sha256, progress)
+        digest = _copy(model.path, target, model.sha256, progress)
         copied_card = folder / card.path.name
         shutil.copyfile(card.path, copied_card)
-        _write_sums(folder, {target.name: digest, copied_card.name: sha256(copied_card)})
+        sums = _read_sums(folder) if (folder / SUMS).exists() else {}
+        sums |= {target.name: digest, copied_card.name: sha256(copied_card)}
+        land(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     return target
 
 
-def take_folder(folder: Path, progress: Progress = lambda n_bytes, total: None) -> list[Installed]:
-    """Take the models that `export` left in a folder: checked against its checksums, then copied to our own.
+def take_folder(folder: Path, progress: OnBytes = lambda n_bytes, total: None) -> list[Installed]:
+    """Take the models that `export` left in a folder: checked against its checksums, then copied to our folder.
 
-    Raises ModelFileError when a checksum is missing or differs, or a file is; what was taken before stays.
+    Raises ModelFileError when a file or checksum is missing, or a checksum differs; models taken before that stay.
     """
     sums = _read_sums(folder)
-    # What begins with a dot is macOS's, on disks that other systems read too.
+    # Names that begin with a dot are macOS's, on disks that other systems read too.
     models = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
     for name in sums:
         if not (folder / name).is_file():
@@ -69,20 +71,20 @@ def take_folder(folder: Path, progress: Progress = lambda n_bytes, total: None) 
     for path in models:
         inspect(path)
         digest = sums[path.name]
-        here = installed.shipped(digest)
+        here = importing.shipped(digest)
         if here is not None:
             taken.append(here)
             continue
-        target = installed.own_folder() / digest[:12] / path.name  # two models may have one file name
+        target = own_folder() / digest[:12] / path.name  # two models may have one file name
         with _writing(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(path, target, digest, progress)
-        taken.append(installed.adopt(target, digest))
+        taken.append(importing.adopt(target, digest))
     return taken
 
 
 def _take_card(path: Path, digest: str) -> None:
-    """A card of the user's own goes where this machine's are, unless there is one of that name."""
+    """Copy a user's card to the cards of this machine, unless a card has its name."""
     if sha256(path) != digest:
         raise ModelFileError(f"{path} is not what {SUMS} says; it was damaged or changed on the way, copy it again")
     card = read_card(path)
@@ -96,13 +98,13 @@ def _take_card(path: Path, digest: str) -> None:
         shutil.copyfile(path, target)
     try:
         cards()
-    except CardError:  # it takes a name that another card has: with it, no command would work any more
+    except CardError:  # it takes a name that another card has, and every command would fail
         target.unlink()
         raise
 
 
-def _copy(source: Path, target: Path, expected: str, progress: Progress) -> str:
-    """Copy and hash in one reading, and answer the SHA-256. A file that has not the expected one gets no name."""
+def _copy(source: Path, target: Path, expected: str, progress: OnBytes) -> str:
+    """Copy and hash in one reading, and answer the SHA-256. A file with an unexpected SHA-256 gets no name."""
     needed, free = source.stat().st_size, shutil.disk_usage(target.parent).free
     if needed > free:
         raise NotEnoughDiskError(
@@ -124,7 +126,7 @@ def _copy(source: Path, target: Path, expected: str, progress: Progress) -> str:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """What the system says on the way, in a sentence."""
+    """Turn an error of the system's into a sentence."""
     try:
         yield
     except OSError as error:
@@ -139,14 +141,8 @@ def _file_name(model: str) -> str:
     return re.sub(r"[:/]", "-", model)
 
 
-def _write_sums(folder: Path, new: dict[str, str]) -> None:
-    """In the format of `sha256sum -c`; what is there of other files stays."""
-    sums = (_read_sums(folder) if (folder / SUMS).exists() else {}) | new
-    land(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-
-
 def _read_sums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name."""
+    """The SHA-256 by file name, of a file that `sha256sum -c` reads too."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -155,10 +151,10 @@ def _read_sums(folder: Path) -> dict[str, str]:
         ) from None
     except UnicodeDecodeError:
         lines = ["?"]
-    found = {}
+    sums = {}
     for line in filter(str.strip, lines):
         parts = _LINE.fullmatch(line)
         if parts is None or "/" in parts[2] or "\\" in parts[2]:
             raise ModelFileError(f"{folder / SUMS} is damaged: no checksum and file name in {line[:80]!r}")
-        found[parts[2]] = parts[1].lower()
-    return found
+        sums[parts[2]] = parts[1].lower()
+    return sums

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,6 @@ from q3e_local.errors import CardError
 # Ollama's grammar for a name and a tag, each part up to 80 characters; in front of the name a namespace.
 _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
 NAME_GRAMMAR = re.compile(rf"(?:[a-z0-9_][a-z0-9_-]{{0,79}}/)?{_PART}(?::{_PART})?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_A_SHA256 = "a SHA-256 of 64 hex digits"
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,11 @@ class ModelCard:
 
     def names(self) -> Iterator[tuple[str, str]]:
         """All that people may type for this model, in lower case, each with the quantization it means."""
-        for own in (self.name.lower(), *(alias.lower() for alias in self.aliases)):
-            yield own, self.default
+        for base in (self.name.lower(), *(alias.lower() for alias in self.aliases)):
+            yield base, self.default
             for quantization in self.files:
-                yield f"{own}-{quantization}", quantization
-                yield f"{own}:{quantization}", quantization
+                yield f"{base}-{quantization}", quantization
+                yield f"{base}:{quantization}", quantization
 
 
 def read_card(path: Path) -> ModelCard:
@@ -110,18 +107,24 @@ def read_card(path: Path) -> ModelCard:
             f"{path}: name {name!r} is no model name; lower-case letters, digits, '_', '-', '.', one ':' for the tag"
         )
     source = top.table("source", optional=True)
-    files = {quantization: _file(entry, quantization, source) for quantization, entry in top.table("files").tables()}
+    files = {
+        quantization: _file(entry, quantization, source)
+        for quantization, entry in top.table("files").tables().items()
+    }
+    checkpoint = None
+    if source.has("checkpoint"):
+        checkpoint = Checkpoint(source.text("checkpoint"), source.text("checkpoint_revision"))
     card = ModelCard(
         path=path,
         name=name,
-        aliases=tuple(top.texts("aliases")),
+        aliases=top.texts("aliases"),
         description=top.text("description"),
         license=top.text("license"),
         default=top.text("default"),
-        sizes=_sizes(top.table("sizes")),
+        sizes=Sizes(*(top.table("sizes").number(field.name) for field in fields(Sizes))),
         prompts=Prompts(top.table("prompts").text("query"), top.table("prompts").text("instruction")),
         files=files,
-        checkpoint=_checkpoint(source),
+        checkpoint=checkpoint,
         scores=_scores(top.table("scores", optional=True)),
     )
     for needed in (card.default, *(file.made_from for file in files.values() if file.made_from)):
@@ -151,41 +154,34 @@ class _Table:
     def __bool__(self) -> bool:
         return bool(self._data)
 
-    def get(self, key: str, kind: type, what: str) -> Any:
+    def get(self, key: str, kind: type, what: str, fits: Callable[[Any], object] = lambda value: True) -> Any:
         self._read.add(key)
         value = self._data.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            seen = "it is missing" if key not in self._data else f"got {value!r}"
+        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+            seen = f"got {value!r}" if key in self._data else "it is missing"
             raise CardError(f"{self._path}: {self._name}{key} must be {what}; {seen}")
         return value
 
     def text(self, key: str) -> str:
         return str(self.get(key, str, "a text"))
 
-    def matching(self, key: str, pattern: re.Pattern[str], what: str) -> str:
-        text = self.text(key).lower()
-        if not pattern.fullmatch(text):
-            raise CardError(f"{self._path}: {self._name}{key} must be {what}; got {text!r}")
-        return text
-
-    def relative_path(self, key: str) -> str:
-        # It becomes a path here, and a card may come from elsewhere.
-        text = self.text(key)
-        if any(part in ("", ".", "..") for part in text.split("/")) or re.search(r"[\\:\0]", text):
-            raise CardError(f"{self._path}: {self._name}{key} must be a name without '..' or ':'; got {text!r}")
-        return text
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(self.get(key, list, "a list of texts", lambda texts: all(isinstance(one, str) for one in texts)))
 
     def number(self, key: str) -> int:
-        number = int(self.get(key, int, "a whole number"))
-        if number <= 0:
-            raise CardError(f"{self._path}: {self._name}{key} must be above 0; got {number}")
-        return number
+        return int(self.get(key, int, "a whole number above 0", lambda number: number > 0))
 
-    def texts(self, key: str) -> list[str]:
-        found = self.get(key, list, "a list of texts")
-        if not all(isinstance(text, str) for text in found):
-            raise CardError(f"{self._path}: {self._name}{key} must be a list of texts; got {found!r}")
-        return list(found)
+    def hex_digits(self, key: str, n_digits: int, what: str) -> str:
+        fits = re.compile(rf"[0-9a-fA-F]{{{n_digits}}}").fullmatch
+        return str(self.get(key, str, f"{what} of {n_digits} hex digits", fits)).lower()
+
+    def relative_path(self, key: str) -> str:
+        """A text that becomes a path here: a card may come from elsewhere."""
+
+        def fits(path: str) -> bool:
+            return {"", ".", ".."}.isdisjoint(path.split("/")) and not re.search(r"[\\:\0]", path)
+
+        return str(self.get(key, str, "a name without '..' or ':'", fits))
 
     def table(self, key: str, optional: bool = False) -> _Table:
         if key not in self._inner:
@@ -194,8 +190,8 @@ class _Table:
             self._inner[key] = _Table(self._path, f"{self._name}{key}.", data)
         return self._inner[key]
 
-    def tables(self) -> Iterable[tuple[str, _Table]]:
-        return [(key, self.table(key)) for key in self._data]
+    def tables(self) -> dict[str, _Table]:
+        return {key: self.table(key) for key in self._data}
 
     def has(self, key: str) -> bool:
         return key in self._data
@@ -208,35 +204,18 @@ class _Table:
             inner.refuse_unread()
 
 
-def _sizes(table: _Table) -> Sizes:
-    return Sizes(
-        table.number("parameters"),
-        table.number("n_layer"),
-        table.number("n_embd"),
-        table.number("n_vocab"),
-        table.number("n_ctx"),
-    )
-
-
 def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
-    if table.has("bundled"):
-        name = table.relative_path("bundled")
-        if not table.has("sha256"):
-            return ModelFile(quantization, name)
-        digest, size_bytes = table.matching("sha256", _SHA256, _A_SHA256), table.number("size_bytes")
-        return ModelFile(quantization, name, size_bytes=size_bytes, sha256=digest)
-    repo, revision = source.relative_path("repo"), source.matching("revision", _COMMIT, "a commit of 40 hex digits")
-    file, size_bytes = table.relative_path("file"), table.number("size_bytes")
-    if table.has("made_from"):
-        return ModelFile(quantization, file, repo, revision, size_bytes, made_from=table.text("made_from"))
-    digest = table.matching("sha256", _SHA256, _A_SHA256)
-    return ModelFile(quantization, file, repo, revision, size_bytes, digest)
-
-
-def _checkpoint(source: _Table) -> Checkpoint | None:
-    if not source.has("checkpoint"):
-        return None
-    return Checkpoint(source.text("checkpoint"), source.text("checkpoint_revision"))
+    is_bundled = table.has("bundled")
+    made_from = table.text("made_from") if table.has("made_from") and not is_bundled else None
+    return ModelFile(
+        quantization,
+        file=table.relative_path("bundled" if is_bundled else "file"),
+        repo=None if is_bundled else source.relative_path("repo"),
+        revision=None if is_bundled else source.hex_digits("revision", 40, "a commit"),
+        size_bytes=table.number("size_bytes"),
+        sha256=table.hex_digits("sha256", 64, "a SHA-256") if made_from is None else None,
+        made_from=made_from,
+    )
 
 
 def _scores(table: _Table) -> ScoreTable | None:
@@ -250,4 +229,4 @@ def _scores(table: _Table) -> ScoreTable | None:
         expected = ()
     if len(expected) != len(queries) or any(len(row) != len(documents) for row in expected):
         raise CardError(f"{table._path}: scores.expected must be {len(queries)} rows of {len(documents)} numbers")
-    return ScoreTable(tuple(queries), tuple(documents), expected)
+    return ScoreTable(queries, documents, expected)

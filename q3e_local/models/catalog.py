@@ -1,12 +1,12 @@
 """Which models there are: reads the cards and resolves a name to one of them.
 
-Cards are the TOML files in models/ and the user's own in the config folder. Knows names and published facts;
-never looks for a model's file, and downloads nothing.
+Cards are the TOML files in models/ and the user's own in the config folder. Knows names and published facts; neither
+looks for a model's file nor downloads one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_MODEL = "qwen3-embedding:4b"
 
-# What people have before a name when they copy it from somewhere.
+# What stands before a name that people copied from a web page or another program.
 _HOSTS = ("https://", "www.", "hf.co/", "huggingface.co/", "modelscope.cn/models/", "registry.ollama.ai/library/")
 
 
@@ -29,27 +29,37 @@ def models_folder() -> Path:
 
 
 def cards() -> dict[str, ModelCard]:
-    """All cards by name, the user's own first. Raises CardError naming file and key, or a name given twice."""
+    """All cards by name, the user's first. Raises CardError naming file and key, or a name that stands twice."""
     own = sorted((config_folder() / "models").glob("*.toml"))
     return _read_all((*own, *sorted(models_folder().glob("*.toml"))))
 
 
 def shipped() -> dict[str, ModelCard]:
-    """The cards that are part of q3e-local, by name, whatever the user's own say."""
+    """The cards that are part of q3e-local, by name."""
     return _read_all(tuple(sorted(models_folder().glob("*.toml"))))
 
 
 @cache
 def _read_all(paths: tuple[Path, ...]) -> dict[str, ModelCard]:
-    found: dict[str, ModelCard] = {}
+    by_name: dict[str, ModelCard] = {}
     names: dict[str, Path] = {}
     for path in paths:
         card = read_card(path)
         for name, _ in card.names():
             if names.setdefault(name, path) != path:
                 raise CardError(f"{names[name]} and {path} both have the name {name!r}; change one of them")
-        found[card.name] = card
-    return found
+        by_name[card.name] = card
+    return by_name
+
+
+def files() -> Iterator[tuple[ModelCard, ModelFile]]:
+    """Every file of every card."""
+    return ((card, file) for card in cards().values() for file in card.files.values())
+
+
+def card_name(digest: str) -> str | None:
+    """The name that a card gives to the file with this SHA-256."""
+    return next((card.tag(file.quantization) for card, file in files() if file.sha256 == digest), None)
 
 
 def find(name: str) -> tuple[ModelCard, ModelFile] | None:
@@ -59,8 +69,8 @@ def find(name: str) -> tuple[ModelCard, ModelFile] | None:
     """
     wanted = _bare(name)
     for card in cards().values():
-        for own, quantization in card.names():
-            if wanted == own:
+        for spelled, quantization in card.names():
+            if wanted == spelled:
                 return card, card.files[quantization]
     return None
 
@@ -74,7 +84,7 @@ def resolve(name: str) -> tuple[ModelCard, ModelFile]:
 
 
 def unknown(name: str, others: Iterable[str] = ()) -> UnknownModelError:
-    """The error for a name that means nothing. `others` are names beside those of cards that may be meant."""
+    """The error for a name that means nothing. `others` are names beside the cards' that may be meant."""
     near = like(name, others)
     meant = f"did you mean {either(near)}? All models" if near else "all models"
     return UnknownModelError(

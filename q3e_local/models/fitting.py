@@ -16,13 +16,13 @@ from q3e_local.llama.settings.defaults import Host, settle
 from q3e_local.models import catalog
 from q3e_local.models.card import ModelCard, ModelFile
 
-# Cards do not state these. All sizes of Qwen3-Embedding have the same KV heads; of the rest these are the largest.
+# Not on the cards. All sizes of Qwen3-Embedding have the same KV heads; the other numbers are those of the largest.
 _N_HEAD, _N_HEAD_KV, _HEAD_DIM = 32, 8, 128
 _FF_PER_EMBD = 4
 
 
 @dataclass(frozen=True)
-class Model:
+class SizedModel:
     """A model of a card, and the bytes of memory it takes to run."""
 
     card: ModelCard
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def disk_bytes(self) -> int:
-        """What pulling it takes on the disk: the file, and beside it the one that it is made from."""
+        """What pulling it takes on the disk: the file, and the file that it is made from."""
         source = self.card.files[self.file.made_from].size_bytes if self.file.made_from is not None else 0
         return self.file.size_bytes + source
 
@@ -49,9 +49,9 @@ class Model:
 class Shortage:
     """A model that this machine cannot run, and the largest smaller model that it can."""
 
-    model: Model
+    model: SizedModel
     usable_bytes: int
-    instead: Model | None
+    instead: SizedModel | None
 
     def __str__(self) -> str:
         return (
@@ -69,7 +69,7 @@ def shortage(card: ModelCard, file: ModelFile) -> Shortage | None:
     return Shortage(model, usable, smaller[-1] if smaller else None)
 
 
-def recommended() -> Model | None:
+def recommended() -> SizedModel | None:
     """The default model; where memory is too small for it, the largest model that fits; None where no model does."""
     card = catalog.shipped()[catalog.DEFAULT_MODEL]
     file = card.files[card.default]
@@ -77,7 +77,7 @@ def recommended() -> Model | None:
     return _model(card, file) if short is None else short.instead
 
 
-def smallest() -> Model:
+def smallest() -> SizedModel:
     """The model that needs the least memory, the demo model aside."""
     return _published()[0]
 
@@ -105,14 +105,14 @@ def needed_bytes(card: ModelCard, size_bytes: int) -> int:
     return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True)
 
 
-def _published() -> list[Model]:
+def _published() -> list[SizedModel]:
     """The models that q3e-local ships cards for, each in its default quantization, smallest first."""
     models = [_model(card, card.files[card.default]) for card in catalog.shipped().values()]
-    return sorted((one for one in models if one.file.repo is not None), key=lambda one: one.n_bytes)
+    return sorted((model for model in models if model.file.repo is not None), key=lambda model: model.n_bytes)
 
 
-def _model(card: ModelCard, file: ModelFile) -> Model:
-    return Model(card, file, needed_bytes(card, file.size_bytes))
+def _model(card: ModelCard, file: ModelFile) -> SizedModel:
+    return SizedModel(card, file, needed_bytes(card, file.size_bytes))
 
 
 def _gigabytes(n_bytes: int) -> str:

@@ -24,16 +24,16 @@ _LATEST = ":latest"  # Ollama's clients add it
 
 @dataclass(frozen=True)
 class Named:
-    """A model, and what its name asks for where a request says nothing."""
+    """A model, and what its name stands for where a request says nothing."""
 
     located: Located
     defaults: Defaults
 
 
 def resolve(name: str | os.PathLike[str]) -> Named:
-    """What a name of the user's own hand means.
+    """What a name means that the user typed.
 
-    Raises what Names.resolve does, and OptionError for a config file that is wrong.
+    Raises what Names.resolve does, and OptionError for a wrong config file.
     """
     return Named(installed.locate(name), Defaults()) if isinstance(name, os.PathLike) else Names().resolve(name)
 
@@ -58,16 +58,16 @@ class Names:
         return Named(installed.locate(model), defaults)
 
     def meaning(self, name: str) -> tuple[str, Defaults]:
-        """The model's own name, and what is done to texts.
+        """The model's name without alias and suffix, and what is done to texts.
 
-        Raises UnknownModelError, or OptionError for `-query` behind a name that is of queries already.
+        Raises UnknownModelError, or OptionError for `-query` behind a name that is for queries already.
         """
         for spelled in _spellings(name):
             alias = self._aliases.get(spelled.lower())
             if alias is not None and self._is_model(spelled):
                 raise OptionError(f"{config_file()}: aliases.{spelled} has the name of a model; give it another")
             if alias is not None:
-                return self._of_alias(spelled, alias)
+                return self._alias_meaning(spelled, alias)
             if self._is_model(spelled):
                 return spelled, Defaults()
             base = spelled[: -len(QUERY_SUFFIX)]
@@ -85,8 +85,8 @@ class Names:
     def check_aliases(self) -> list[str]:
         """A sentence for each alias whose model is not here yet.
 
-        Raises OptionError for one that can never work: its model is unknown, or has not so many dimensions, or its
-        name is a model's.
+        Raises OptionError for an alias that can never work: its model is unknown or has fewer dimensions, or its name
+        is a model's.
         """
         doubts = []
         for name, alias in self._aliases.items():
@@ -107,8 +107,8 @@ class Names:
                 raise OptionError(f"{where}.dim must be {n_embd} or less, which {model} has, got {alias.dim}")
         return doubts
 
-    def _of_alias(self, name: str, alias: Alias) -> tuple[str, Defaults]:
-        """What an alias adds to its model. With an instruction or a task of its own, texts are queries."""
+    def _alias_meaning(self, name: str, alias: Alias) -> tuple[str, Defaults]:
+        """What an alias adds to its model. With an instruction or a task, texts are queries."""
         if any(spelled.lower() in self._aliases for spelled in _spellings(alias.model)):
             raise UnknownModelError(f"the alias {name} stands for {alias.model}, which is an alias too; name a model")
         try:

@@ -32,14 +32,14 @@ class Elsewhere:
 
 
 def models_elsewhere() -> list[Elsewhere]:
-    """All of them. Files of other kinds, and broken ones, are passed over: they are not ours to judge."""
-    found = []
+    """All of them, without broken files and models of another kind: they are not ours to judge."""
+    models = []
     for name, program, path in (*_ollama(), *_lm_studio(), *_hub_cache()):
         try:
-            found.append(Elsewhere(name, program, path, inspect(path)))
+            models.append(Elsewhere(name, program, path, inspect(path)))
         except ModelError:
             continue
-    return found
+    return models
 
 
 def ollama_file(name: str) -> Path:
@@ -53,16 +53,16 @@ def ollama_file(name: str) -> Path:
 
 
 def _ollama_folders() -> list[Path]:
-    own = os.environ.get("OLLAMA_MODELS")
-    return [Path(own).expanduser()] if own else [Path("~/.ollama/models").expanduser(), OLLAMA_SERVICE]
+    chosen = os.environ.get("OLLAMA_MODELS")
+    return [Path(chosen).expanduser()] if chosen else [Path("~/.ollama/models").expanduser(), OLLAMA_SERVICE]
 
 
 def _ollama() -> Iterator[tuple[str, str, Path]]:
     for folder in _ollama_folders():
-        yield from _ollama_in(folder)
+        yield from _models_in_store(folder)
 
 
-def _ollama_in(folder: Path) -> Iterator[tuple[str, str, Path]]:
+def _models_in_store(folder: Path) -> Iterator[tuple[str, str, Path]]:
     manifests = folder / "manifests"
     for manifest in sorted(manifests.glob("*/*/*/*")):
         host, namespace, model, tag = manifest.relative_to(manifests).parts

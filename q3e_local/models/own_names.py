@@ -1,6 +1,6 @@
-"""Names of the user's own: the `[aliases]` of `config.toml`.
+"""Names that the user made: the `[aliases]` of `config.toml`.
 
-Knows the file and what it may say; nothing of which models there are.
+Knows the file and its keys; nothing of which models there are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from q3e_local.models.card import NAME_GRAMMAR
 
 @dataclass(frozen=True)
 class Alias:
-    """A model under another name, and what is done to every text that comes under it."""
+    """A further name of a model, and what is done to every text under this name."""
 
     model: str
     instruction: str | None = None  # with it, or with a task, texts are queries
@@ -35,12 +35,12 @@ class Alias:
 
 
 def config_file() -> Path:
-    """Where the user writes them."""
+    """The file where the user writes aliases."""
     return config_folder() / "config.toml"
 
 
 def read_aliases(path: Path | None = None) -> Mapping[str, Alias]:
-    """The aliases of a config file, by default the user's own, by name in lower case; none where there is no file.
+    """The aliases of a config file, by default the user's, by name in lower case; none where there is no file.
 
     Raises OptionError naming file and key.
     """
@@ -69,12 +69,12 @@ def _alias(where: str, name: str, value: Any) -> Alias:
         model = value if isinstance(value, str) and value.strip() else "MODEL"
         raise OptionError(f"{where} must be a table such as {{model = {json.dumps(model)}, dim = 256}}")
     kinds: dict[str, type] = {"model": str, "instruction": str, "task": str, "dim": int}
-    for key, found in value.items():
+    for key, setting in value.items():
         if key not in kinds:
             raise OptionError(f"{where}: there is no key {key!r}; there are {', '.join(kinds)}")
-        if type(found) is not kinds[key] or not str(found).strip():
+        if type(setting) is not kinds[key] or not str(setting).strip():
             what = "a whole number" if kinds[key] is int else "a text that is not empty"
-            raise OptionError(f"{where}.{key} must be {what}, got {found!r}")
+            raise OptionError(f"{where}.{key} must be {what}, got {setting!r}")
     if "model" not in value:
         raise OptionError(f"{where}.model is missing: the model this name stands for")
     if value["model"].lower() == name.lower():

@@ -15,12 +15,13 @@ from q3e_local.errors import CardError, OutputError
 from q3e_local.files import sha256, state_folder
 from q3e_local.models import download, installed
 from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.download.origins import Source, own_folder
 from q3e_local.models.installed import Installed
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a pull is: `what` is being done, in bytes. Or that nothing comes: `what` is waited for."""
+    """How far a pull is: `what` it does, in bytes; or `what` it waits for, while nothing comes."""
 
     what: str
     done: int
@@ -28,22 +29,22 @@ class Step:
     is_waiting: bool = False
 
 
-Progress = Callable[[Step], None]
+OnStep = Callable[[Step], None]
 
 
 def pull(
     card: ModelCard,
     file: ModelFile,
     *,
-    source: download.Source = "auto",
+    source: Source = "auto",
     offline: bool = False,
     keep: bool = False,
-    progress: Progress = lambda step: None,
+    progress: OnStep = lambda step: None,
 ) -> Installed:
-    """The model's file, verified, downloading and quantizing what is missing.
+    """The model's file, verified; downloads and quantizes what is missing.
 
-    A file that has to be made leaves what it was made from only with `keep`, or if that was here before. Raises
-    DownloadError, ModelNotHereError when offline, NotEnoughDiskError, or what convert raises.
+    The source of a file that is made here stays only with `keep`, or if it was here before. Raises DownloadError,
+    ModelNotHereError when offline, NotEnoughDiskError, or what convert raises.
     """
     if file.made_from is not None:
         return installed.find(card, file) or _make(card, file, source, offline, keep, progress)
@@ -51,9 +52,9 @@ def pull(
 
 
 def _bring(
-    card: ModelCard, file: ModelFile, source: download.Source, offline: bool, temporary: bool, progress: Progress
+    card: ModelCard, file: ModelFile, source: Source, offline: bool, temporary: bool, progress: OnStep
 ) -> Installed:
-    """The pinned file. What is here already stays what it is, but temporary only if it is wanted as that again."""
+    """The pinned file. A file that is here stays as recorded, but is temporary no more unless `temporary`."""
     here = installed.find(card, file)
     if here is not None and here.origin != "found":
         return here if temporary or not here.temporary else installed.record(replace(here, temporary=False))
@@ -65,9 +66,7 @@ def _bring(
     return installed.record(Installed(name, path, file.size_bytes, "pulled", file.sha256, temporary))
 
 
-def _make(
-    card: ModelCard, file: ModelFile, source: download.Source, offline: bool, keep: bool, progress: Progress
-) -> Installed:
+def _make(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, progress: OnStep) -> Installed:
     """Quantize it, from a file that is remembered as temporary until this has worked."""
     assert file.made_from is not None
     if file.quantization not in convert.QUANTIZATIONS:
@@ -77,7 +76,7 @@ def _make(
     name, pinned = card.tag(file.quantization), card.files[file.made_from]
     assert pinned.sha256 is not None
     # Beside what it is made from, or would be: a later version of that has another folder.
-    target = installed.own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
+    target = own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name
     try:
         with download.turn(state_folder() / "locks" / f"made-{pinned.sha256}.lock", f"making {name}"):
             here = installed.find(card, file)  # another process may have made it while we waited
@@ -92,7 +91,7 @@ def _make(
                 target,
                 file.quantization,
                 progress=lambda what, done, total: progress(Step(f"{what} {target.name}", done, total)),
-                force=True,  # one that is recorded was found above: what lies here was left behind
+                force=True,  # a recorded file was found above: a file that lies here was left behind
             )
             size_bytes = target.stat().st_size
             digest = sha256(target, lambda done: progress(Step(f"checksum {target.name}", done, size_bytes)))
@@ -106,7 +105,7 @@ def _make(
         ) from None
 
 
-def _fetch(file: ModelFile, source: download.Source, offline: bool, progress: Progress) -> Path:
+def _fetch(file: ModelFile, source: Source, offline: bool, progress: OnStep) -> Path:
     def report(transfer: download.Transfer) -> None:
         if transfer.phase == "wait":
             again = " again" if transfer.then == transfer.source else ""

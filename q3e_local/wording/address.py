@@ -23,7 +23,7 @@ class Address:
     path: str = ""
 
     def to_connect(self) -> Address:
-        """The address a client uses: a server that listens on all of them answers on loopback."""
+        """The address for a client: a server that listens on all addresses answers on loopback."""
         loopback = {"": DEFAULT_HOST, "0.0.0.0": DEFAULT_HOST, "::": "::1"}  # noqa: S104 - read, not bound
         return Address(self.scheme, loopback.get(self.host, self.host), self.port, self.path)
 
@@ -33,9 +33,9 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """`[scheme://]host[:port][/path]` as Ollama reads `OLLAMA_HOST`; whatever is left out has its default.
+    """`[scheme://]host[:port][/path]` as Ollama reads `OLLAMA_HOST`; each part has a default.
 
-    Never fails, as Ollama never does: a port that is none becomes the default one.
+    Never fails, as Ollama never does: a wrong port becomes the default port.
     """
     text = unquoted(text)
     scheme, separator, rest = text.partition("://")
@@ -54,7 +54,7 @@ def parse(text: str) -> Address:
 
 
 def unquoted(text: str) -> str:
-    """Without the spaces and quotes that get into environment variables."""
+    """A text without the spaces and quotes that get into environment variables."""
     return text.strip().strip("\"'").strip()
 
 

@@ -1,7 +1,7 @@
 """How a process that ran llama.cpp ended, in words: the signal, its likely cause, and what to do about it.
 
-Knows exit codes and what they mean; starts no process. Exit codes are those of subprocess and multiprocessing: minus
-the number of the signal, where one ended the process.
+Knows exit codes and what they mean; starts no process. As in subprocess and multiprocessing, an exit code below 0 is
+minus the number of the signal that ended the process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WINDOWS = {0xC0000005: "SIGSEGV", 0xC000001D: "SIGILL", 0xC0000409: "SIGABRT"}
 
 
 def manner(exit_code: int | None) -> str:
-    """What ended a process, such as `SIGABRT (llama.cpp stopped itself)` or `exit code 7`. None: it is mute."""
+    """What ended a process, such as `SIGABRT (llama.cpp stopped itself)` or `exit code 7`; None: no answer."""
     if exit_code is None:
         return "no answer"
     reason = _REASONS.get(_signal(exit_code), "")
@@ -43,19 +43,19 @@ def manner(exit_code: int | None) -> str:
 
 
 def ended(exit_code: int | None) -> str:
-    """The same as what follows the process in a sentence, such as `was ended by SIGKILL (...)`."""
+    """The same after \"the process\" in a sentence, such as `was ended by SIGKILL (...)`."""
     if exit_code is None:
         return "does not answer any more"
     return f"{'was ended by' if exit_code < 0 else 'ended with'} {manner(exit_code)}"
 
 
 def advice(exit_code: int | None) -> str:
-    """What a user can do about a process of llama.cpp that ended so."""
+    """What a user can do about a process of llama.cpp that ended like this."""
     return _ADVICE.get(_signal(exit_code), f"build llama.cpp again on this machine: {REBUILD}")
 
 
 def _signal(exit_code: int | None) -> str:
-    """The name of the signal, or of the one that an NTSTATUS stands for; empty where there is none."""
+    """The name of the signal, also for an NTSTATUS; empty where no signal ended the process."""
     if exit_code is None or exit_code >= 0:
         return _WINDOWS.get(exit_code or 0, "")
     return next((each.name for each in signal.Signals if each.value == -exit_code), "")

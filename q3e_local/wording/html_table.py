@@ -1,6 +1,6 @@
 """Columns and rows as an HTML table, for notebooks.
 
-Knows HTML alone: every cell is escaped, whatever it says.
+Knows HTML alone, and escapes every cell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CHARACTERS_AT_MOST = 300
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """The table, numbers with 4 decimals; long texts, and what is beyond 100 rows or columns, are cut and say so."""
+    """The table, numbers with 4 decimals. Long texts, and more than 100 rows or columns, are cut and marked."""
     n_hidden = max(0, len(columns) - _COLUMNS_AT_MOST)
     heads = [*columns[:_COLUMNS_AT_MOST], *([f"and {n_hidden:,} more columns"] if n_hidden else [])]
     head = "".join(f"<th>{_cell(column)}</th>" for column in heads)

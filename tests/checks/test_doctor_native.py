@@ -207,7 +207,7 @@ def test_which_kernels_compute(cpu: Callable[..., None], chosen: Kernels, ok: bo
 
 @pytest.mark.usefixtures("quick")
 def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("q3e_local.llama.engine.tap_agrees", lambda *arguments: "it says something else")
+    monkeypatch.setattr("q3e_local.llama.tap_proof.tap_agrees", lambda *arguments: "it says something else")
     one = problem()
     assert (one["what"], one["text"]) == ("embedding", "works, on the slow path")
     assert "llama-cpp-python==0.3.36" in one["advice"]

@@ -21,11 +21,12 @@ import oracle
 import psutil
 import pytest
 import tiny
+from checkpoints import names_in
 from command import PROGRAM, run
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from gguf.quants import quantize as gguf_quantize
-from oracle import Config, Weights
+from oracle import Config
 from tokenizers import Tokenizer
 
 from q3e_local import convert as convert_module
@@ -50,16 +51,12 @@ def kinds(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
 
 
-def listing(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 # The recipe
 
 
 @pytest.mark.parametrize("n_layer", [28, 36])
 @pytest.mark.parametrize("quantization", ["q4_k_m", "q5_k_m", "q6_k"])
-def test_types_are_those_of_the_recipe(tmp_path: Path, tokenizer: Tokenizer, n_layer: int, quantization: str) -> None:
+def test_types_are_those_of_the_recipe(tmp_path, tokenizer, n_layer, quantization):
     config = Config(n_layer=n_layer, n_embd=256, n_ff=256, n_head=4, n_head_kv=2, head_dim=64)
     folder = checkpoints.write_checkpoint(tmp_path, tiny.tiny_weights(config), config, tokenizer)
     convert(folder, tmp_path / "out.gguf", quantization)
@@ -74,9 +71,7 @@ def test_types_are_those_of_the_recipe(tmp_path: Path, tokenizer: Tokenizer, n_l
     assert list(kinds(tmp_path / "out.gguf").items()) == list(expected.items())
 
 
-def test_quantizing_moves_two_keys_to_the_end(
-    tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
-) -> None:
+def test_quantizing_moves_two_keys_to_the_end(tmp_path, weights, config, tokenizer):
     folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer)
     convert(folder, tmp_path / "bf16.gguf", "bf16")
     convert(folder, tmp_path / "q4_k_m.gguf", "q4_k_m")
@@ -87,9 +82,7 @@ def test_quantizing_moves_two_keys_to_the_end(
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
-def test_k_quants_are_made_of_the_checkpoints_own_numbers(
-    tmp_path: Path, config: Config, tokenizer: Tokenizer, dtype: str
-) -> None:
+def test_k_quants_are_made_of_the_checkpoints_own_numbers(tmp_path, config, tokenizer, dtype):
     """An f16 file between would lose what is small in bf16, and half of f32."""
     rng = np.random.default_rng(0)
     weights = {
@@ -102,9 +95,7 @@ def test_k_quants_are_made_of_the_checkpoints_own_numbers(
     assert (tmp_path / "direct.gguf").read_bytes() == (tmp_path / "exact.gguf").read_bytes()
 
 
-def test_the_vectors_are_what_the_oracle_makes_of_the_quantized_weights(
-    tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
-) -> None:
+def test_the_vectors_are_what_the_oracle_makes_of_the_quantized_weights(tmp_path, weights, config, tokenizer):
     folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer, n_shards=3)
     convert(folder, tmp_path / "out.gguf")
     quantized = {}
@@ -125,9 +116,7 @@ def test_the_vectors_are_what_the_oracle_makes_of_the_quantized_weights(
 
 
 @pytest.mark.parametrize("quantization", ["f32", "f16", "bf16", "q8_0"])
-def test_llama_cpp_writes_the_bytes_the_gguf_package_does(
-    tiny_gguf: MakeGguf, tmp_path: Path, weights: Weights, quantization: str
-) -> None:
+def test_llama_cpp_writes_the_bytes_the_gguf_package_does(tiny_gguf, tmp_path, weights, quantization):
     quantize(tiny_gguf("f32"), tmp_path / "out.gguf", quantization)
     found = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "out.gguf").tensors}
     for name, weight in weights.items():
@@ -137,7 +126,7 @@ def test_llama_cpp_writes_the_bytes_the_gguf_package_does(
 
 
 @pytest.mark.parametrize("source", ["f32", "f16"])
-def test_progress_goes_to_the_end(tiny_gguf: MakeGguf, tmp_path: Path, source: str) -> None:
+def test_progress_goes_to_the_end(tiny_gguf, tmp_path, source):
     told: list[tuple[str, int, int]] = []
     info = quantize(tiny_gguf(source), tmp_path / "out.gguf", "q4_k_m", progress=lambda *each: told.append(each))
     assert info.path == tmp_path / "out.gguf"
@@ -148,13 +137,13 @@ def test_progress_goes_to_the_end(tiny_gguf: MakeGguf, tmp_path: Path, source: s
 
 
 @pytest.mark.parametrize(("source", "kind"), [("q8_0", "Q8_0"), ("q4_k_m", "Q4_K, Q6_K")])
-def test_a_quantized_file_is_not_quantized_again(tiny_gguf: MakeGguf, tmp_path: Path, source: str, kind: str) -> None:
+def test_a_quantized_file_is_not_quantized_again(tiny_gguf, tmp_path, source, kind):
     with pytest.raises(ConversionError, match=rf"is quantized already \({kind}\).*take the f16, bf16 or f32 file"):
         quantize(tiny_gguf(source), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
-def test_sources_and_targets_that_cannot_be(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+def test_sources_and_targets_that_cannot_be(tiny_gguf, tmp_path):
     with pytest.raises(ModelFileError, match="there is no file"):
         quantize(tmp_path / "no.gguf", tmp_path / "out.gguf", "q4_k_m")
     with pytest.raises(WrongModelError, match="states no pooling"):
@@ -163,27 +152,27 @@ def test_sources_and_targets_that_cannot_be(tiny_gguf: MakeGguf, tmp_path: Path)
         quantize(tiny_gguf("f16"), tiny_gguf("f16"), "q4_k_m", force=True)
     with pytest.raises(OutputError, match="exists"):
         quantize(tiny_gguf("f16"), tiny_gguf("f32"), "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
-def test_names_in_any_script(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+def test_names_in_any_script(tiny_gguf, tmp_path):
     folder = tmp_path / "模型 ü"
     folder.mkdir()
     source = folder / "量化前.gguf"
     source.write_bytes(tiny_gguf("f16").read_bytes())
     quantize(source, folder / "量化后.gguf", "q4_k_m")
-    assert listing(folder) == ["量化前.gguf", "量化后.gguf"]
+    assert names_in(folder) == ["量化前.gguf", "量化后.gguf"]
 
 
-def test_a_relative_path(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path(tiny_gguf, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "f16.gguf").write_bytes(tiny_gguf("f16").read_bytes())
     monkeypatch.chdir(tmp_path)
     quantize(Path("in/f16.gguf"), Path("out.gguf"), "q4_k_m")
-    assert listing(tmp_path) == ["in", "out.gguf"]
+    assert names_in(tmp_path) == ["in", "out.gguf"]
 
 
-def test_the_command_quantizes(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+def test_the_command_quantizes(tiny_gguf, tmp_path):
     result = run("quantize", tiny_gguf("f16"), tmp_path / "out.gguf", "q6_k")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "out.gguf: Tiny Qwen3 Embedding, Q6_K, " in result.stderr
@@ -195,20 +184,16 @@ def test_the_command_quantizes(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
 # When it fails
 
 
-def test_what_llama_cpp_complains_of_is_in_the_error(
-    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_llama_cpp_complains_of_is_in_the_error(tiny_gguf, tmp_path, monkeypatch):
     monkeypatch.setitem(quantizer.FILE_TYPES, "q4_k_m", 999)
     with pytest.raises(
         ConversionError, match=r"quantizer ended with exit code 1: quantizing failed.*invalid output file type 999"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
-def test_a_full_disk_is_named_whatever_llama_cpp_says(
-    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named_whatever_llama_cpp_says(tiny_gguf, tmp_path, monkeypatch):
     free = iter([10**12, 0, 0])
     monkeypatch.setitem(quantizer.FILE_TYPES, "q4_k_m", 999)
     monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
@@ -216,9 +201,7 @@ def test_a_full_disk_is_named_whatever_llama_cpp_says(
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
 
 
-def test_a_half_written_file_does_not_pass(
-    tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_written_file_does_not_pass(tiny_gguf, tmp_path, monkeypatch):
     def half(source: object, target: Path, *_: object) -> None:
         target.write_bytes(tiny_gguf("q4_k_m").read_bytes()[:-1000])
 
@@ -227,11 +210,11 @@ def test_a_half_written_file_does_not_pass(
         ConversionError, match=r"what was written is not a usable model, please report this: .* truncated"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
-def test_a_native_abort_is_an_error(tiny_gguf: MakeGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_native_abort_is_an_error(tiny_gguf, tmp_path, monkeypatch):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho GGML_ASSERT of some kind >&2\nkill -ABRT $$\n")
     script.chmod(0o755)
@@ -240,7 +223,7 @@ def test_a_native_abort_is_an_error(tiny_gguf: MakeGguf, tmp_path: Path, monkeyp
         ConversionError, match=r"was ended by SIGABRT \(llama.cpp stopped itself\): GGML_ASSERT of some kind"
     ):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m")
-    assert listing(tmp_path) == ["python"]
+    assert names_in(tmp_path) == ["python"]
 
 
 # When it is stopped
@@ -283,49 +266,45 @@ def gone(process: psutil.Process) -> bool:
 
 @posix
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_stopping_the_command_stops_llama_cpp_and_leaves_nothing(
-    running: tuple[subprocess.Popen[str], psutil.Process], tmp_path: Path, number: str
-) -> None:
+def test_stopping_the_command_stops_llama_cpp_and_leaves_nothing(running, tmp_path, number):
     parent, child = running
     parent.send_signal(getattr(signal, number))
     _, said = parent.communicate(timeout=60)
     assert (parent.returncode, said.strip()) == (130, "Interrupted.")
     assert gone(child)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
-def test_ctrl_c_at_the_terminal_reaches_both(
-    running: tuple[subprocess.Popen[str], psutil.Process], tmp_path: Path
-) -> None:
+def test_ctrl_c_at_the_terminal_reaches_both(running, tmp_path):
     parent, child = running
     os.killpg(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=60)
     assert (parent.returncode, said.strip()) == (130, "Interrupted.")
     assert gone(child)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix
-def test_llama_cpp_does_not_outlive_a_killed_parent(running: tuple[subprocess.Popen[str], psutil.Process]) -> None:
+def test_llama_cpp_does_not_outlive_a_killed_parent(running):
     parent, child = running
     parent.kill()
     parent.wait()
     assert gone(child)
 
 
-def test_a_progress_callback_may_stop_it(tiny_gguf: MakeGguf, tmp_path: Path) -> None:
+def test_a_progress_callback_may_stop_it(tiny_gguf, tmp_path):
     def stop(step: str, done: int, total: int) -> None:
         raise OSError(errno.EIO, "the callback's own")
 
     with pytest.raises(OutputError, match="the callback's own"):
         quantize(tiny_gguf("f16"), tmp_path / "out.gguf", "q4_k_m", progress=stop)
-    assert listing(tmp_path) == []
+    assert names_in(tmp_path) == []
     assert not [
         each for each in psutil.Process().children() if "q3e_local.llama.quantize" in " ".join(each.cmdline())
     ]
 
 
-def test_the_quantizer_ends_with_its_stdin() -> None:
+def test_the_quantizer_ends_with_its_stdin():
     arguments = [sys.executable, "-m", "q3e_local.llama.quantize", "/no", "/no", "15", "1"]
     assert subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True).returncode == 1

@@ -23,14 +23,12 @@ END = 9
         ([END, END], 3, ([END, END, END], False)),  # an end token in the text is part of the text
     ],
 )
-def test_fit_cuts_the_text_and_keeps_the_end_token(
-    ids: list[int], limit: int, expected: tuple[list[int], bool]
-) -> None:
+def test_fit_cuts_the_text_and_keeps_the_end_token(ids, limit, expected):
     assert fit(ids, limit, END) == expected
 
 
 @given(ids=st.lists(st.integers(0, 8), max_size=20), limit=st.integers(1, 25))
-def test_fit_gives_at_most_the_limit_exactly_it_when_cut_and_the_end_token_last(ids: list[int], limit: int) -> None:
+def test_fit_gives_at_most_the_limit_exactly_it_when_cut_and_the_end_token_last(ids, limit):
     before = list(ids)
     fitted, cut = fit(ids, limit, END)
     assert ids == before
@@ -53,7 +51,7 @@ def test_fit_gives_at_most_the_limit_exactly_it_when_cut_and_the_end_token_last(
         ([10, 10], 10, 4, [[0], [1]]),
     ],
 )
-def test_pack_fills_batches(lengths: list[int], n_batch: int, n_seq_max: int, expected: list[list[int]]) -> None:
+def test_pack_fills_batches(lengths, n_batch, n_seq_max, expected):
     batches = [rows for rows, _ in pack(apart(lengths), [0] * len(lengths), n_batch, n_seq_max)]
     assert batches == expected
 
@@ -63,9 +61,7 @@ def test_pack_fills_batches(lengths: list[int], n_batch: int, n_seq_max: int, ex
     n_batch=st.integers(1, 50),
     n_seq_max=st.integers(1, 10),
 )
-def test_pack_places_every_row_once_within_both_budgets(
-    lengths: list[tuple[int, int, str]], n_batch: int, n_seq_max: int
-) -> None:
+def test_pack_places_every_row_once_within_both_budgets(lengths, n_batch, n_seq_max):
     sequences = [[ord(head)] * n + [place] for place, (n, _, head) in enumerate(lengths)]
     n_prefix = [min(n_shared, n) for n, n_shared, _ in lengths]
     batches = list(pack(sequences, n_prefix, n_batch, n_seq_max))
@@ -79,12 +75,12 @@ def test_pack_places_every_row_once_within_both_budgets(
 
 
 @given(lengths=st.lists(st.integers(1, 32), min_size=1, max_size=60))
-def test_pack_leaves_at_most_one_batch_less_than_half_full(lengths: list[int]) -> None:
+def test_pack_leaves_at_most_one_batch_less_than_half_full(lengths):
     loads = [n_cells for _, n_cells in pack(apart(lengths), [0] * len(lengths), 32, len(lengths))]
     assert sum(2 * load < 32 for load in loads) <= 1
 
 
-def test_pack_counts_a_shared_prefix_once_so_that_more_texts_come_together() -> None:
+def test_pack_counts_a_shared_prefix_once_so_that_more_texts_come_together():
     sequences = [[*range(21), 100 + place, END] for place in range(64)]
     without = list(pack(sequences, [0] * 64, 512, 64))
     sharing = list(pack(sequences, [21] * 64, 512, 64))
@@ -92,7 +88,7 @@ def test_pack_counts_a_shared_prefix_once_so_that_more_texts_come_together() -> 
     assert [(len(rows), n_cells) for rows, n_cells in sharing] == [(64, 21 + 2 * 64)]
 
 
-def test_pack_lets_long_texts_that_begin_alike_follow_each_other() -> None:
+def test_pack_lets_long_texts_that_begin_alike_follow_each_other():
     a, b = [1] * 12, [2] * 12
     sequences = [[*a, 1], [*b, 1], [*a, 2], [*b, 2, 2]]
     assert [rows for rows, _ in pack(sequences, [12] * 4, 10, 4)] == [[0], [2], [1], [3]]
@@ -122,14 +118,12 @@ def apart(lengths: list[int]) -> list[list[int]]:
         ([[*range(18), 50, END], [*range(18), 60, END]], [8, 8], [18, 18]),
     ],
 )  # fmt: skip
-def test_prefixes_finds_beginnings_worth_computing_once(
-    sequences: list[list[int]], known: list[int] | None, expected: list[int]
-) -> None:
+def test_prefixes_finds_beginnings_worth_computing_once(sequences, known, expected):
     assert prefixes(sequences, known) == expected
 
 
 @given(sequences=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), max_size=20))
-def test_a_prefix_is_shared_with_another_sequence_and_leaves_the_last_id(sequences: list[list[int]]) -> None:
+def test_a_prefix_is_shared_with_another_sequence_and_leaves_the_last_id(sequences):
     for row, n in enumerate(prefixes(sequences)):
         assert 0 <= n < len(sequences[row])
         if n:
@@ -163,14 +157,12 @@ def pieces_of(n_there: int, n_ids: int, n_max: int) -> list[int]:
         (0, 300, 100, [64, 64, 64, 108]),
     ],
 )
-def test_a_long_text_is_cut_into_even_pieces_none_of_them_tiny(
-    n_there: int, n_ids: int, n_max: int, expected: list[int]
-) -> None:
+def test_a_long_text_is_cut_into_even_pieces_none_of_them_tiny(n_there, n_ids, n_max, expected):
     assert pieces_of(n_there, n_ids, n_max) == expected
 
 
 @given(n_there=st.integers(0, 3000), n_ids=st.integers(N_TILE, 3000), n_max=st.integers(N_TILE, 700))
-def test_every_piece_has_a_tile_and_no_tile_is_computed_for_nothing(n_there: int, n_ids: int, n_max: int) -> None:
+def test_every_piece_has_a_tile_and_no_tile_is_computed_for_nothing(n_there, n_ids, n_max):
     *others, last = pieces_of(n_there, n_ids, n_max)
     assert N_TILE <= last <= max(n_max, N_UNSPLIT)
     for n in others:

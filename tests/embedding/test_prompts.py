@@ -34,7 +34,7 @@ def seen_by_the_model(text: str, **options: str | None) -> str:
 
 
 @pytest.mark.parametrize("task", OFFICIAL)
-def test_the_official_instructions_are_word_for_word(task: str) -> None:
+def test_the_official_instructions_are_word_for_word(task):
     assert TASKS[task].instruction == OFFICIAL[task]
 
 
@@ -50,9 +50,7 @@ def test_the_official_instructions_are_word_for_word(task: str) -> None:
         ("document", "clustering", OFFICIAL["clustering"]),
     ],
 )
-def test_documents_share_the_instruction_only_where_texts_are_compared_with_their_like(
-    kind: str, task: str | None, expected: str | None
-) -> None:
+def test_documents_share_the_instruction_only_where_texts_are_compared_with_their_like(kind, task, expected):
     # No space after `Query:`, as in the model's README.
     whole = " What? " if expected is None else f"Instruct: {expected}\nQuery: What? "
     assert seen_by_the_model(" What? ", kind=kind, task=task) == whole
@@ -69,12 +67,12 @@ def test_documents_share_the_instruction_only_where_texts_are_compared_with_thei
         ({"instruction": " \n"}, "the instruction is empty"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, str], says: str) -> None:
+def test_what_cannot_be_meant_is_refused(options, says):
     with pytest.raises(OptionError, match=f"^{says}"):
         seen_by_the_model("t", **options)
 
 
-def test_braces_in_a_text_or_an_instruction_are_letters() -> None:
+def test_braces_in_a_text_or_an_instruction_are_letters():
     text, instruction = "a {text} {instruction} {0}", "Find {text} in {}"
     seen = seen_by_the_model(text, kind="query", instruction=instruction)
     assert seen == f"Instruct: {instruction}\nQuery:{text}"
@@ -99,13 +97,13 @@ PIECES = st.sampled_from(
 
 
 @given(text=st.lists(PIECES, max_size=8).map("".join))
-def test_texts_are_normalized_as_the_reference_does_between_added_tokens(text: str) -> None:
+def test_texts_are_normalized_as_the_reference_does_between_added_tokens(text):
     assert normalizer(ADDED)(text) == reference_normalize(text)
 
 
-def test_without_added_tokens_the_whole_text_is_normalized() -> None:
+def test_without_added_tokens_the_whole_text_is_normalized():
     assert normalizer(())("<think>\u0338") == "<think\u226f"
 
 
-def test_a_longer_added_token_is_found_before_one_it_begins_with() -> None:
+def test_a_longer_added_token_is_found_before_one_it_begins_with():
     assert normalizer(("<a", "<a>"))("<a>\u0338") == "<a>\u0338"

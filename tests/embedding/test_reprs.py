@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ def vectors() -> np.ndarray:
     return demo().embed_documents(TEXTS).vectors
 
 
-def test_the_model_and_its_results() -> None:
+def test_the_model_and_its_results():
     assert shown(demo()) == "<Embedder demo: dim 256, texts of up to 32,768 tokens>"
     result = demo().embed_documents(TEXTS, max_tokens=20, truncate=True)
     n_tokens = sum(result.prompt_tokens)
@@ -42,7 +41,7 @@ def test_the_model_and_its_results() -> None:
     assert shown(one) == "<Embedded: dim 256, 1 token>"
 
 
-def test_a_request_is_shown_without_reading_its_texts() -> None:
+def test_a_request_is_shown_without_reading_its_texts():
     def texts() -> Iterator[str]:
         raise AssertionError("the texts were read")
         yield ""
@@ -57,7 +56,7 @@ def test_a_request_is_shown_without_reading_its_texts() -> None:
     assert shown(EmbedRequest("a str by mistake")) == "EmbedRequest(<str>)"
 
 
-def test_an_index_and_what_is_found_in_it(tmp_path: Path) -> None:
+def test_an_index_and_what_is_found_in_it(tmp_path):
     path = tmp_path / "notes.q3e"
     with VectorIndex(path, demo(), 64) as index:
         assert repr(index) == f"<VectorIndex {path}: 0 texts, 64-dim vectors of demo>"
@@ -75,7 +74,7 @@ def test_an_index_and_what_is_found_in_it(tmp_path: Path) -> None:
         assert shown(index.search("nothing of that kind")) == "<Found: 0 hits, mode words>"
 
 
-def test_the_jobs(vectors: np.ndarray) -> None:
+def test_the_jobs(vectors):
     two = jobs.duplicates(vectors, 0.9, TEXTS)
     assert shown(two) == "<Duplicates: 1 group at 0.9 or above, 1 text could go>"
     assert shown(two.groups[0]) == "<Group: 2 texts, representative row 0, lowest score 1.000>"
@@ -94,7 +93,7 @@ def test_the_jobs(vectors: np.ndarray) -> None:
     assert f"{seen.n_left_out:,} left out, 'coffee or tea coffee" in shown(seen)
 
 
-def test_clusters(vectors: np.ndarray) -> None:
+def test_clusters(vectors):
     pytest.importorskip("sklearn")
     found = jobs.cluster(vectors, 2, TEXTS)
     assert shown(found) == "<Clusters: 2 clusters of 5 texts>"
@@ -103,7 +102,7 @@ def test_clusters(vectors: np.ndarray) -> None:
     assert f"silhouette {chosen.silhouette:.3f}" in shown(chosen)
 
 
-def test_an_index_of_vectors_of_ones_own_says_so(tmp_path: Path) -> None:
+def test_an_index_of_vectors_of_ones_own_says_so(tmp_path):
     with VectorIndex(tmp_path / "own.q3e", dim=3) as index:
         assert index.space == IndexSpace("", "", 3)
         assert repr(index).endswith(": 0 texts, 3-dim vectors of your own>")

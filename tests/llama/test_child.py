@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from paths import TESTS
+from waiting import until
 
 from q3e_local.errors import BadVectorError, CrashError, EngineError, ModelFileError, NotEnoughMemoryError
 from q3e_local.llama.child import Child
@@ -61,26 +62,18 @@ class Adder:
         time.sleep(600)
 
 
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that must happen, however busy the machine is."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def adder() -> Iterator[Child]:
     with Child(Adder, 10) as child:
         yield child
 
 
-def test_the_object_lives_on_between_calls(adder: Child) -> None:
+def test_the_object_lives_on_between_calls(adder):
     assert [adder.ask("add", 1), adder.ask("add", 2)] == [11, 13]
     assert adder.ask("pid") != os.getpid()
 
 
-def test_errors_cross_as_they_are_and_the_child_lives_on(adder: Child) -> None:
+def test_errors_cross_as_they_are_and_the_child_lives_on(adder):
     with pytest.raises(BadVectorError, match="text 3: no vector"):
         adder.ask("fail", "ours")
     with pytest.raises(NotEnoughMemoryError, match="no memory left"):
@@ -90,7 +83,7 @@ def test_errors_cross_as_they_are_and_the_child_lives_on(adder: Child) -> None:
     assert adder.ask("add", 1) == 11
 
 
-def test_what_making_the_object_raises_each_call_raises() -> None:
+def test_what_making_the_object_raises_each_call_raises():
     with Child(Adder, -1) as child:
         for _ in range(2):
             with pytest.raises(ModelFileError, match="no such number"):
@@ -107,9 +100,7 @@ def test_what_making_the_object_raises_each_call_raises() -> None:
         ("SIGKILL", "was ended by SIGKILL"),
     ],
 )
-def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(
-    adder: Child, name: str, said: str
-) -> None:
+def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(adder, name, said):
     number = getattr(signal, name)
     with pytest.raises(CrashError, match=said) as crash:
         adder.ask("end", number)
@@ -119,15 +110,13 @@ def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(
         adder.ask("add", 1)
 
 
-def test_its_end_by_itself_is_one_too(adder: Child) -> None:
+def test_its_end_by_itself_is_one_too(adder):
     assert adder.is_alive
     with pytest.raises(CrashError, match=r"ended with exit code 7; q3e-local doctor says what to do about it$"):
         adder.ask("leave", 7)
 
 
-def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(
-    adder: Child, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(adder, caplog, capfd):
     adder.ask("log")
     assert caplog.record_tuples == [("q3e_local.llama.engine", logging.WARNING, "a line from the child")]
     adder.ask("add", 1)
@@ -135,7 +124,7 @@ def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(
 
 
 @posix
-def test_signals_for_the_whole_group_leave_it_at_its_work(adder: Child) -> None:
+def test_signals_for_the_whole_group_leave_it_at_its_work(adder):
     pid = adder.ask("pid")
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
@@ -143,7 +132,7 @@ def test_signals_for_the_whole_group_leave_it_at_its_work(adder: Child) -> None:
 
 
 @posix
-def test_an_interrupted_call_ends_it(adder: Child, tmp_path: Path) -> None:
+def test_an_interrupted_call_ends_it(adder, tmp_path):
     """Otherwise the next call would get the answer to this one."""
     began = tmp_path / "began"
 
@@ -160,7 +149,7 @@ def test_an_interrupted_call_ends_it(adder: Child, tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_closing_ends_it_and_twice_is_fine() -> None:
+def test_closing_ends_it_and_twice_is_fine():
     threads = set(threading.enumerate())
     child = Child(Adder, 0)
     pid = child.ask("pid")
@@ -172,7 +161,7 @@ def test_closing_ends_it_and_twice_is_fine() -> None:
 
 @posix
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit()", "child.close()"])
-def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path: Path, end: str) -> None:
+def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path, end):
     began, script = tmp_path / "began", tmp_path / "script.py"
     script.write_text(
         "import os, sys, threading, time\nfrom pathlib import Path\nfrom llama.test_child import Adder\n"

@@ -97,24 +97,24 @@ TEXTS = st.lists(
 @example(text="e\u0301 \u1112\u1161\u11ab")
 @example(text="<|endoftext|>\u0338 </think>\u0323\u0338")
 @example(text="  <|im_start|>  user\n\n<think> </think>  ")
-def test_llama_cpp_gives_the_ids_of_the_reference_tokenizer(llama_ids: Callable[[str], list[int]], text: str) -> None:
+def test_llama_cpp_gives_the_ids_of_the_reference_tokenizer(llama_ids, text):
     assert [*llama_ids(nfc(text)), END_ID] == TOKENIZER.encode(text).ids
 
 
-def test_normalizing_across_an_added_token_would_lose_it(llama_ids: Callable[[str], list[int]]) -> None:
+def test_normalizing_across_an_added_token_would_lose_it(llama_ids):
     text = f"{tiny.END}\u0338"  # ">" and the overlay compose to U+226F
     assert TOKENIZER.encode(text).ids[0] == END_ID
     assert END_ID not in llama_ids(unicodedata.normalize("NFC", text))
 
 
-def test_the_tokenizer_appends_one_end_token_and_knows_the_added_tokens() -> None:
+def test_the_tokenizer_appends_one_end_token_and_knows_the_added_tokens():
     assert TOKENIZER.encode("").ids == [END_ID]
     encoded = TOKENIZER.encode("<think>a</think><|im_end|>")
     assert encoded.tokens == ["<think>", "a", "</think>", "<|im_end|>", "<|endoftext|>"]
     assert TOKENIZER.decode(encoded.ids, skip_special_tokens=True) == "<think>a</think>"
 
 
-def test_tiny_vectors_of_different_texts_differ() -> None:
+def test_tiny_vectors_of_different_texts_differ():
     weights = tiny.tiny_weights(Config())
     texts = ["hello", "The quick brown fox", "The quick brown cat", "重力", "gravity " * 20]
     vectors = np.array([embed(weights, Config(), TOKENIZER.encode(text).ids) for text in texts])
@@ -122,7 +122,7 @@ def test_tiny_vectors_of_different_texts_differ() -> None:
     assert np.triu(vectors @ vectors.T, k=1).max() < 0.9
 
 
-def test_hand_computed_model() -> None:
+def test_hand_computed_model():
     """One layer, one token: attention returns v, swapped by o_proj; the feed-forward part sees one unit."""
     config = Config(n_layer=1, n_embd=2, n_ff=1, n_head=1, n_head_kv=1, head_dim=2, rms_eps=0.0)
     one = np.eye(2)
@@ -147,7 +147,7 @@ def test_hand_computed_model() -> None:
     np.testing.assert_allclose(embed(weights, config, [1]), expected, rtol=1e-12)
 
 
-def test_rotation_turns_each_half_pair_and_scores_see_only_the_distance() -> None:
+def test_rotation_turns_each_half_pair_and_scores_see_only_the_distance():
     turned = rotate(np.array([[[1.0, 0, 0, 0]], [[1.0, 0, 0, 0]], [[0, 1.0, 0, 0]]]), base=100.0)[:, 0]
     expected = [[1, 0, 0, 0], [np.cos(1), 0, np.sin(1), 0], [0, np.cos(0.2), 0, np.sin(0.2)]]
     np.testing.assert_allclose(turned, expected, atol=1e-12)
@@ -158,7 +158,7 @@ def test_rotation_turns_each_half_pair_and_scores_see_only_the_distance() -> Non
         np.testing.assert_allclose(np.diagonal(scores, distance), scores.diagonal(distance)[0], atol=1e-9)
 
 
-def test_hand_computed_attention() -> None:
+def test_hand_computed_attention():
     """Two tokens of one direction: only the rotation and the values tell them apart."""
     config = Config(n_head=1, n_head_kv=1, n_embd=4, head_dim=4, rms_eps=0.0)
     weights: Weights = {f"self_attn.{name}_proj.weight": np.eye(4) for name in "qkvo"}
@@ -175,7 +175,7 @@ def layer(n: int = 0) -> dict[str, np.ndarray]:
     return {k.removeprefix(f"layers.{n}."): v for k, v in weights.items() if k.startswith(f"layers.{n}.")}
 
 
-def test_attention_over_one_token_or_equal_tokens_is_its_value() -> None:
+def test_attention_over_one_token_or_equal_tokens_is_its_value():
     weights, x = layer(), np.random.default_rng(0).standard_normal((1, 256))
     values = (weights["self_attn.v_proj.weight"] @ x[0]).reshape(2, 64)
     expected = weights["self_attn.o_proj.weight"] @ values[[0, 0, 1, 1]].ravel()  # two query heads per KV head
@@ -184,7 +184,7 @@ def test_attention_over_one_token_or_equal_tokens_is_its_value() -> None:
         np.testing.assert_allclose(rows, np.tile(expected, (n_tokens, 1)), atol=1e-5)
 
 
-def test_a_later_token_never_changes_an_earlier_row() -> None:
+def test_a_later_token_never_changes_an_earlier_row():
     weights, ids = tiny.tiny_weights(Config()), [5, 300, 42, 7, 900, 42, END_ID]
     rows = hidden_states(weights, Config(), ids)
     for n in range(1, len(ids)):
@@ -193,12 +193,12 @@ def test_a_later_token_never_changes_an_earlier_row() -> None:
         assert np.abs(changed[n] - rows[n]).max() > 0.1
 
 
-def test_the_order_of_earlier_tokens_matters() -> None:
+def test_the_order_of_earlier_tokens_matters():
     weights = tiny.tiny_weights(Config())
     there, back = (embed(weights, Config(), ids) for ids in ([5, 300, END_ID], [300, 5, END_ID]))
     assert np.abs(there - back).max() > 0.1
 
 
-def test_norm_has_root_mean_square_one() -> None:
+def test_norm_has_root_mean_square_one():
     x = rms_norm(np.random.default_rng(0).standard_normal((3, 256)) * 7, np.ones(256), 1e-6)
     np.testing.assert_allclose(np.sqrt((x * x).mean(axis=1)), 1, rtol=1e-6)

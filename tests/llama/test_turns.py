@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from waiting import until
 
 from q3e_local.embedding.batching import N_TILE
 from q3e_local.errors import EngineError
@@ -23,14 +23,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that must happen."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
 
 
 class Beside:
@@ -69,21 +61,21 @@ class Beside:
         return [answer.exception() or answer.result() for answer in self.answers]
 
 
-def test_a_batch_waits_for_one_step_of_a_long_text_and_not_for_the_rest() -> None:
+def test_a_batch_waits_for_one_step_of_a_long_text_and_not_for_the_rest():
     beside = Beside(1)
     assert beside.owner.long(beside.text, 100) == "the vector"
     assert beside.order == "sb" + "s" * 99
     assert beside.end() == [1]
 
 
-def test_batches_that_keep_coming_leave_a_long_text_half_of_the_time() -> None:
+def test_batches_that_keep_coming_leave_a_long_text_half_of_the_time():
     beside = Beside(3, 3, 3, 3)
     beside.owner.long(beside.text, 12)
     assert beside.order == "sb" + "sssb" * 3 + "ss"
     assert beside.end() == [3, 3, 3, 3]
 
 
-def test_batches_are_computed_between_two_pieces_of_a_long_text_whatever_they_took_before() -> None:
+def test_batches_are_computed_between_two_pieces_of_a_long_text_whatever_they_took_before():
     beside = Beside(50)
     beside.owner.batch(beside.batch(1000))
     beside.owner.long(beside.text, 2)  # not as long as the batch before it
@@ -92,7 +84,7 @@ def test_batches_are_computed_between_two_pieces_of_a_long_text_whatever_they_to
     assert beside.end() == [50]
 
 
-def test_the_thread_is_shared_while_batches_wait_or_came_in_the_last_minute() -> None:
+def test_the_thread_is_shared_while_batches_wait_or_came_in_the_last_minute():
     beside = Beside(1)
     assert not beside.owner.is_shared
     beside.owner.long(lambda: [beside.text(1), beside.owner.is_shared])
@@ -102,7 +94,7 @@ def test_the_thread_is_shared_while_batches_wait_or_came_in_the_last_minute() ->
     beside.end()
 
 
-def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on() -> None:
+def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on():
     def fail() -> None:
         raise EngineError("this batch")
 
@@ -113,13 +105,13 @@ def test_what_a_batch_raises_is_its_callers_and_the_long_text_goes_on() -> None:
     assert str(error) == "this batch"
 
 
-def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     beside, answers = Beside(), list[float]()
     with monkeypatch.context() as patch:
-        patch.setattr(beside.owner, "_submit", interrupted)
+        patch.setattr(beside.owner, "_submit", interrupted)  # a Ctrl-C just there cannot be timed
         with pytest.raises(KeyboardInterrupt):
             beside.owner.batch(beside.batch(1))
     threading.Thread(target=lambda: answers.append(beside.owner.batch(beside.batch(2))), daemon=True).start()
@@ -129,7 +121,7 @@ def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeyp
     beside.end()
 
 
-def test_the_thread_knows_that_a_batch_is_computed_inside_a_long_text() -> None:
+def test_the_thread_knows_that_a_batch_is_computed_inside_a_long_text():
     beside, inside = Beside(), list[bool]()
     beside.coming = [lambda: inside.append(beside.owner.is_letting_in)]
     beside.owner.long(beside.text, 2)
@@ -138,7 +130,7 @@ def test_the_thread_knows_that_a_batch_is_computed_inside_a_long_text() -> None:
     beside.end()
 
 
-def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits() -> None:
+def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits():
     owner, n_steps = Owner(), []
     working, closing = threading.Event(), threading.Event()
 
@@ -167,7 +159,7 @@ def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits() -> 
     assert owner.n_waiting == 0
 
 
-def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up() -> None:
+def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up():
     lock, order = InTurn(), []
 
     def take(name: str) -> None:
@@ -178,14 +170,14 @@ def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up() -> 
         with lock:
             for n, name in enumerate("ab"):
                 pool.submit(take, name)
-                until(lambda n=n: len(lock._line) == n + 2)
+                until(lambda n=n: len(lock._line) == n + 2)  # a thread that waits shows no sign of it
         take("again")
         until(lambda: len(order) == 3)
     assert order == ["a", "b", "again"]
     assert not lock.is_taken
 
 
-def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch):
     class Interrupted:
         n = 0
 
@@ -204,7 +196,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch: pytest.Mo
             patch.setattr(threading, "Lock", Interrupted)
             with pytest.raises(KeyboardInterrupt), lock:
                 pytest.fail("it was not its turn")
-        assert len(lock._line) == 1
+        assert len(lock._line) == 1  # a stale place in the line would show only as a wait without an end
     assert not lock.is_taken
 
 
@@ -220,7 +212,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch: pytest.Mo
         (64, STEP_S / 1000, 512),
     ],
 )
-def test_pieces_get_smaller_when_a_layer_of_them_takes_long(n_piece: int, layer_s: float, expected: int) -> None:
+def test_pieces_get_smaller_when_a_layer_of_them_takes_long(n_piece, layer_s, expected):
     clock = Clock()
     stride = Stride(512, clock)
     assert stride.n_tokens == 512
@@ -234,7 +226,7 @@ def test_pieces_get_smaller_when_a_layer_of_them_takes_long(n_piece: int, layer_
     assert stride.n_tokens == expected
 
 
-def test_where_no_layers_are_seen_a_piece_is_a_step() -> None:
+def test_where_no_layers_are_seen_a_piece_is_a_step():
     clock = Clock()
     stride = Stride(1024, clock)
     stride.begin(1024)

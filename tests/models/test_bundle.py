@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command import listing, records, run
+from command import failed, listing, records, run
 from world import Q4_K_M, Q8_0, World, digest, origins, rows
 
 from q3e_local.models import bundle
@@ -41,7 +41,7 @@ def over_there(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     return go
 
 
-def test_a_folder_has_model_card_and_checksums(world: World, tmp_path: Path) -> None:
+def test_a_folder_has_model_card_and_checksums(world, tmp_path):
     result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "new" / "stick")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == f"copied to {tmp_path / 'new' / 'stick' / Q8_0}, with SHA256SUMS"
@@ -54,9 +54,7 @@ def test_a_folder_has_model_card_and_checksums(world: World, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tiny:1b-q8_0", "tiny:1b"])
-def test_over_there_it_is_the_same_model_under_the_same_name(
-    world: World, tmp_path: Path, over_there: Callable[[], Path], name: str
-) -> None:
+def test_over_there_it_is_the_same_model_under_the_same_name(world, tmp_path, over_there, name):
     folder = tmp_path / "stick"
     run("pull", name, "--to", folder)
     embed = ("embed", "-m", name, "--text", "a force", "--as", "query", "-q")
@@ -80,7 +78,7 @@ def test_over_there_it_is_the_same_model_under_the_same_name(
     assert not path.parent.exists()
 
 
-def test_two_models_travel_in_one_folder(world: World, stick: Path, over_there: Callable[[], Path]) -> None:
+def test_two_models_travel_in_one_folder(world, stick, over_there):
     assert run("pull", "tiny:1b-f16", "--to", stick).exit_code == 0
     assert run("pull", "demo", "--to", stick).exit_code == 0
     over_there()
@@ -91,17 +89,16 @@ def test_two_models_travel_in_one_folder(world: World, stick: Path, over_there: 
     assert f"demo is at {models_folder() / 'demo.gguf'}\n" in result.stdout
 
 
-def test_the_checksums_are_in_the_format_of_sha256sum(stick: Path) -> None:
+def test_the_checksums_are_in_the_format_of_sha256sum(stick):
     for line in (stick / "SHA256SUMS").read_text().splitlines():
         expected, name = line.split("  ")
         assert hashlib.sha256((stick / name).read_bytes()).hexdigest() == expected
 
 
-def test_nothing_is_replaced_in_the_folder(stick: Path) -> None:
+def test_nothing_is_replaced_in_the_folder(stick):
     before = listing(stick)
-    result = run("pull", "tiny:1b-q8_0", "--to", stick)
-    assert result.exit_code == 1
-    assert f"{stick / Q8_0} exists; remove it, or choose another folder" in result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0", "--to", stick)
+    assert f"{stick / Q8_0} exists; remove it, or choose another folder" in stderr
     assert listing(stick) == before
 
 
@@ -129,19 +126,16 @@ def damage(path: Path) -> None:
         (lambda folder: shutil.copyfile(folder / Q8_0, folder / "other.gguf"), "has no checksum of other.gguf"),
     ],
 )
-def test_what_is_damaged_or_missing_is_refused_and_nothing_is_taken(
-    stick: Path, over_there: Callable[[], Path], harm: Callable[[Path], object], says: str
-) -> None:
+def test_what_is_damaged_or_missing_is_refused_and_nothing_is_taken(stick, over_there, harm, says):
     harm(stick)
     home = over_there()
-    result = run("import", stick)
-    assert result.exit_code == 1
-    assert re.search(says, result.stderr), result.stderr
-    assert result.stderr.count("Error: ") == result.stderr.count("\n") == 1
+    stderr = failed("import", stick)
+    assert re.search(says, stderr), stderr
+    assert stderr.count("Error: ") == stderr.count("\n") == 1
     assert [name for name in listing(home) if not name.endswith(".toml")] == []
 
 
-def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick: Path, over_there: Callable[[], Path]) -> None:
+def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick, over_there):
     sums = stick / "SHA256SUMS"
     sums.write_bytes(sums.read_bytes().replace(b"\n", b"\r\n").replace(b"  ", b" *"))
     (stick / f"._{Q8_0}").write_bytes(b"resource fork")
@@ -150,42 +144,32 @@ def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick: Path, over_t
     assert origins() == {"tiny:1b-q8_0": "pulled"}
 
 
-def test_a_folder_brings_its_names_along(stick: Path, over_there: Callable[[], Path]) -> None:
+def test_a_folder_brings_its_names_along(stick, over_there):
     over_there()
-    result = run("import", stick, "--name", "mine")
-    assert result.exit_code == 2
-    assert "--name is for a file" in result.stderr
+    assert "--name is for a file" in failed("import", stick, "--name", "mine", code=2)
 
 
-def test_a_card_that_takes_anothers_name_is_not_taken(
-    world: World, tmp_path: Path, over_there: Callable[[], Path]
-) -> None:
+def test_a_card_that_takes_anothers_name_is_not_taken(world, tmp_path, over_there):
     run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
     home = over_there()
     own = home / "config" / "models" / "mine.toml"
     own.parent.mkdir(parents=True)
     own.write_text(world.card.read_text().replace('name = "tiny:1b"', 'name = "other:1b"'))
-    result = run("import", tmp_path / "stick")
-    assert result.exit_code == 1
-    assert "both have the name" in result.stderr
+    assert "both have the name" in failed("import", tmp_path / "stick")
     assert listing(home) == {"config/models/mine.toml": own.read_bytes()}
     assert run("list").exit_code == 0
 
 
-def test_a_card_that_is_known_stays_as_it_is(stick: Path, world: World) -> None:
+def test_a_card_that_is_known_stays_as_it_is(stick, world):
     before = world.card.read_bytes()
     assert run("import", stick).exit_code == 0
     assert world.card.read_bytes() == before
 
 
 @pytest.mark.parametrize("command", [["pull", "tiny:1b-q8_0", "--to"], ["import"]])
-def test_no_room_is_said_before_copying(
-    stick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
-) -> None:
+def test_no_room_is_said_before_copying(stick, monkeypatch, tmp_path, command):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    result = run(*command, stick if command == ["import"] else tmp_path / "small")
-    assert result.exit_code == 1
-    assert "which has 0.00 GB free" in result.stderr
+    assert "which has 0.00 GB free" in failed(*command, stick if command == ["import"] else tmp_path / "small")
     assert not (tmp_path / "small" / Q8_0).exists()
 
 
@@ -197,30 +181,23 @@ def test_no_room_is_said_before_copying(
         (OSError(errno.EIO, "Input/output error"), "cannot write to .*: Input/output error; choose another folder"),
     ],
 )
-def test_a_disk_that_fails_leaves_nothing(
-    stick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError, says: str
-) -> None:
+def test_a_disk_that_fails_leaves_nothing(stick, monkeypatch, tmp_path, error, says):
     def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(Path, "replace", fail)
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "other")
-    assert result.exit_code == 1
-    assert re.search(says, result.stderr), result.stderr
+    stderr = failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "other")
+    assert re.search(says, stderr), stderr
     assert listing(tmp_path / "other") == {}
 
 
-def test_a_folder_that_is_a_file_is_a_sentence(world: World, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_a_sentence(world, tmp_path):
     (tmp_path / "file").write_text("")
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "file")
-    assert result.exit_code == 1
-    assert "Error: cannot write to" in result.stderr
+    assert "Error: cannot write to" in failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "file")
 
 
-def test_a_file_that_changed_since_it_was_checked_does_not_travel(world: World, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_it_was_checked_does_not_travel(world, tmp_path):
     run("pull", "tiny:1b-q8_0")
     damage(Path(rows()["tiny:1b-q8_0"]["path"]).resolve())
-    result = run("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
-    assert result.exit_code == 1
-    assert "it is damaged; pull it or copy it again" in result.stderr
+    assert "it is damaged; pull it or copy it again" in failed("pull", "tiny:1b-q8_0", "--to", tmp_path / "stick")
     assert bundle.SUMS not in listing(tmp_path / "stick")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -50,14 +49,14 @@ sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 # The shipped cards
 
 
-def test_these_models_are_known() -> None:
+def test_these_models_are_known():
     assert sorted(cards()) == NAMES
     assert catalog.DEFAULT_MODEL == "qwen3-embedding:4b"
     assert resolve(catalog.DEFAULT_MODEL)[1].file == "Qwen3-Embedding-4B-Q4_K_M.gguf"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name: str) -> None:
+def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name):
     for file in cards()[name].files.values():
         if file.repo is None:
             assert (models_folder() / file.file).is_file()
@@ -70,18 +69,8 @@ def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_fr
         assert re.fullmatch(r"[0-9a-f]{64}", pinned.sha256 or "")
 
 
-def test_no_name_or_alias_means_two_models() -> None:
-    names = [
-        name.lower()
-        for card in cards().values()
-        for own in (card.name, *card.aliases)
-        for name in (own, *(f"{own}-{quantization}" for quantization in card.files))
-    ]
-    assert len(set(names)) == len(names)
-
-
 @pytest.mark.parametrize("word", ["constructed, not trained", "trying the commands"])
-def test_the_demo_model_says_what_it_is(word: str) -> None:
+def test_the_demo_model_says_what_it_is(word):
     assert word in cards()["demo"].description
 
 
@@ -89,24 +78,35 @@ def test_the_demo_model_says_what_it_is(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "quantization"),
+    ("names", "tag", "published"),
     [
-        ("qwen3-embedding:4b", "qwen3-embedding:4b", "q4_k_m"),
-        ("Qwen3-Embedding:4B", "qwen3-embedding:4b", "q4_k_m"),
-        (" qwen3-embedding:4b\n", "qwen3-embedding:4b", "q4_k_m"),
-        ("qwen3-embedding:4b-q8_0", "qwen3-embedding:4b", "q8_0"),
-        ("Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "q4_k_m"),
-        ("Qwen3-Embedding-0.6B-F16", "qwen3-embedding:0.6b", "f16"),
-        ("demo", "demo", "q8_0"),
+        ("qwen3-embedding:0.6b Qwen3-Embedding-0.6B-Q4_K_M", "qwen3-embedding:0.6b", ""),  # made here from the f16
+        ("qwen3-embedding:0.6b-q8_0 Qwen3-Embedding-0.6B-Q8_0 hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0",
+         "qwen3-embedding:0.6b-q8_0", "06507c7b4268"),
+        ("qwen3-embedding:0.6b-f16 QWEN/qwen3-embedding-0.6b:F16", "qwen3-embedding:0.6b-f16", "421a27e58d16"),
+        ("qwen3-embedding:4b qwen3-embedding qwen3-embedding:latest Qwen3-Embedding-4B Qwen/Qwen3-Embedding-4B "
+         "Qwen/Qwen3-Embedding-4B-GGUF QWEN3-EMBEDDING-4B-Q4_K_M hf.co/Qwen/Qwen3-Embedding-4B-GGUF:Q4_K_M "
+         "https://huggingface.co/Qwen/Qwen3-Embedding-4B-GGUF/ Qwen3-Embedding:4B "
+         "https://www.modelscope.cn/models/Qwen/Qwen3-Embedding-4B", "qwen3-embedding:4b", "2b0cf8f17b4c"),
+        ("qwen3-embedding:4b-q5_k_m qwen3-embedding:q5_k_m Qwen/Qwen3-Embedding-4B-GGUF:Q5_K_M",
+         "qwen3-embedding:4b-q5_k_m", "9fd05563211c"),
+        ("qwen3-embedding:4b-q8_0", "qwen3-embedding:4b-q8_0", "b60ae5ce2dd6"),
+        ("qwen3-embedding:4b-f16", "qwen3-embedding:4b-f16", "e8b4e85c8fcc"),
+        ("qwen3-embedding:8b Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "3fcd3febec8b"),
+        ("qwen3-embedding:8b-f16", "qwen3-embedding:8b-f16", "9a2dfcc2e867"),
+        ("demo Demo", "demo", "4c8cebfd86ed"),
     ],
-)
-def test_a_name_an_alias_or_a_quantization_resolves_in_any_case(name: str, model: str, quantization: str) -> None:
-    card, file = resolve(name)
-    assert (card.name, file.quantization) == (model, quantization)
+)  # fmt: skip
+def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, published):
+    for name in [*names.split(), f" {tag}\n"]:
+        card, file = resolve(name)
+        assert card.tag(file.quantization) == tag, name
+        assert (file.sha256 or "").startswith(published)
+        assert file.made_from == (None if published else "f16")
 
 
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
-def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> None:
+def test_an_unknown_name_is_answered_with_where_all_names_stand(name):
     with pytest.raises(
         UnknownModelError,
         match=f"no model {name!r}; .*[Aa]ll models: q3e-local list --all; or give the path of a .gguf file",
@@ -127,27 +127,27 @@ def test_an_unknown_name_is_answered_with_where_all_names_stand(name: str) -> No
         ("dmeo", "demo"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_nearest_first(name: str, meant: str) -> None:
+def test_a_mistyped_name_is_answered_with_the_nearest_first(name, meant):
     with pytest.raises(UnknownModelError, match=f"; did you mean {meant}(, | or |[?])"):
         resolve(name)
     assert like(name)[0] == meant
     assert len(like(name)) <= 3
 
 
-def test_a_name_without_a_size_is_answered_with_each_size() -> None:
+def test_a_name_without_a_size_is_answered_with_each_size():
     assert sorted(like("qwen")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
     assert sorted(like("qwen3-embedding:2b")) == ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
 
 
 @pytest.mark.parametrize("name", ["", "bert", "gpt-4", "x" * 100_000])
-def test_a_name_like_no_other_has_no_suggestions(name: str) -> None:
+def test_a_name_like_no_other_has_no_suggestions(name):
     assert like(name) == []
 
 
 # A card
 
 
-def test_a_card_is_read_whole(tmp_path: Path) -> None:
+def test_a_card_is_read_whole(tmp_path):
     (tmp_path / "card.toml").write_text(CARD)
     card = read_card(tmp_path / "card.toml")
     assert (card.name, card.aliases, card.license, card.default) == ("big:1b", ("Big-1B",), "MIT", "q4_k_m")
@@ -168,20 +168,24 @@ def test_a_card_is_read_whole(tmp_path: Path) -> None:
         ('sha256 = "ab', 'sha256 = "xb', "files.q4_k_m.sha256 must be .*64 hex"),
         ('revision = "0', 'revision = "main', "source.revision must be a commit"),
         ('file = "big-q4.gguf"', 'file = "../big.gguf"', r"files.q4_k_m.file must be .*got '\.\./big"),
+        ('file = "big-q4.gguf"', 'file = "/etc/x"', "files.q4_k_m.file must be .*got '/etc/x'"),
+        ('file = "big-q4.gguf"', "file = 'a\\..\\b'", "files.q4_k_m.file must be a name without"),
+        ('repo = "someone/big"', 'repo = "../x"', "source.repo must be a name without"),
+        ("size_bytes = 100", "size_bytes = 0", "files.q4_k_m.size_bytes must be a whole number above 0; got 0"),
         ("[files.f16]", "[files.F16]", r"\[files.F16\] makes 'big:1b-F16', which is no model name"),
         (f'sha256 = "{"cd" * 32}"', "", "files.f16.sha256 must be"),
         (f'sha256 = "{"cd" * 32}"', 'made_from = "f16"', "files.f16.made_from must name a file with a sha256"),
         ('license = "MIT"', "license = ", ""),
     ],
 )
-def test_a_wrong_card_names_its_file_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_a_wrong_card_names_its_file_and_key(tmp_path, old, new, says):
     assert old in CARD
     (tmp_path / "card.toml").write_text(CARD.replace(old, new))
     with pytest.raises(CardError, match=rf"card\.toml.*{says}"):
         read_card(tmp_path / "card.toml")
 
 
-def test_a_missing_card_and_one_that_is_no_text_are_named(tmp_path: Path) -> None:
+def test_a_missing_card_and_one_that_is_no_text_are_named(tmp_path):
     (tmp_path / "card.toml").write_bytes(b"\xff\xfe")
     for name in ("card.toml", "none.toml"):
         with pytest.raises(CardError, match=rf"cannot read the card .*{name}"):

@@ -9,12 +9,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 from paths import ROOT
+from tiny import PIECES
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import q3e_local
@@ -22,12 +22,6 @@ import q3e_local
 DEMO = ROOT / "models" / "demo.gguf"
 SCRIPT = ROOT / "scripts" / "convert" / "make_demo.py"
 EXAMPLES = sorted(path for path in (ROOT / "examples/notes").iterdir() if path.suffix in {".md", ".py"})
-# How llama.cpp splits text for the pre-tokenizer `qwen2`, before any merge.
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
 QUESTIONS = [
     ("Why could customers not pay in March?", "notes-en-outage.md"),
     ("What caused the outage of the payment service?", "notes-en-outage.md"),
@@ -53,7 +47,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_the_script_writes_exactly_the_shipped_file(tmp_path: Path, hash_seed: str) -> None:
+def test_the_script_writes_exactly_the_shipped_file(tmp_path, hash_seed):
     made = tmp_path / "demo.gguf"
     environment = os.environ | {"PYTHONHASHSEED": hash_seed}
     subprocess.run([sys.executable, SCRIPT, "-o", made], check=True, env=environment)
@@ -61,7 +55,7 @@ def test_the_script_writes_exactly_the_shipped_file(tmp_path: Path, hash_seed: s
     assert list(tmp_path.iterdir()) == [made]
 
 
-def test_the_script_does_not_write_over_a_file_unasked(tmp_path: Path) -> None:
+def test_the_script_does_not_write_over_a_file_unasked(tmp_path):
     there = tmp_path / "demo.gguf"
     there.write_text("precious")
     answer = subprocess.run([sys.executable, SCRIPT, "-o", there], capture_output=True, text=True)
@@ -70,7 +64,7 @@ def test_the_script_does_not_write_over_a_file_unasked(tmp_path: Path) -> None:
     assert there.read_text() == "precious"
 
 
-def test_it_is_small() -> None:
+def test_it_is_small():
     assert DEMO.stat().st_size < 6_000_000
 
 
@@ -84,13 +78,13 @@ def tokenizer(header: dict[str, gguf.ReaderField]) -> Tokenizer:
     ids = {token: i for i, token in enumerate(header["tokenizer.ggml.tokens"].contents())}
     merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"].contents()]
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
-    split = pre_tokenizers.Split(Regex(QWEN2), "isolated")
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return tokenizer
 
 
-def test_it_says_what_it_is(header: dict[str, gguf.ReaderField]) -> None:
+def test_it_says_what_it_is(header):
     assert header["general.architecture"].contents() == "qwen3"
     assert "constructed, not trained" in header["general.description"].contents()
     assert header["qwen3.pooling_type"].contents() == gguf.PoolingType.LAST
@@ -99,14 +93,14 @@ def test_it_says_what_it_is(header: dict[str, gguf.ReaderField]) -> None:
     assert header["tokenizer.ggml.token_type"].contents()[end] == gguf.TokenType.CONTROL
 
 
-def test_every_common_chinese_character_is_one_token(tokenizer: Tokenizer) -> None:
+def test_every_common_chinese_character_is_one_token(tokenizer):
     cells = [bytes((row, cell)) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF)]
     characters = [cell.decode("gb2312") for cell in cells if cell < b"\xd7\xfa"]
     assert len(characters) == 3755
     assert [c for c in characters if len(tokenizer.encode(c).ids) != 1] == []
 
 
-def test_every_word_is_one_token_also_after_a_space(tokenizer: Tokenizer) -> None:
+def test_every_word_is_one_token_also_after_a_space(tokenizer):
     lines = SCRIPT.with_name("demo_words.txt").read_text(encoding="utf-8").splitlines()
     words = [line for line in lines if line and not line.startswith(("#", "["))]
     assert {"budget", "outage", "invoice", "the", "Monday"} <= set(words)
@@ -131,18 +125,16 @@ def documents(embedder: q3e_local.Embedder, dim: int | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("question", "name"), QUESTIONS)
-def test_a_question_finds_its_example(
-    embedder: q3e_local.Embedder, documents: np.ndarray, dim: int | None, question: str, name: str
-) -> None:
+def test_a_question_finds_its_example(embedder, documents, dim, question, name):
     scores = documents @ embedder.embed_query(question, dim=dim).vectors[0]
     assert EXAMPLES[int(scores.argmax())].name == name
 
 
-def test_the_questions_cover_every_example() -> None:
+def test_the_questions_cover_every_example():
     assert {name for _, name in QUESTIONS} == {path.name for path in EXAMPLES}
 
 
-def test_forms_of_a_word_are_alike_and_other_words_are_not(embedder: q3e_local.Embedder) -> None:
+def test_forms_of_a_word_are_alike_and_other_words_are_not(embedder):
     words = ["invoice", "Invoices", "gravity"]
     same, form, other = embedder.embed_documents(words).vectors
     assert same @ form > 0.95

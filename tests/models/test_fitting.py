@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from command import run
-from world import Q8_0, World
+from command import failed, run
+from world import Q8_0
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
@@ -25,12 +22,12 @@ def memory(monkeypatch: pytest.MonkeyPatch, n_bytes: float) -> None:
 
 # Peak memory that was measured with full-size weights of these shapes, texts of 128 tokens: docs/performance.md.
 @pytest.mark.parametrize(("name", "measured"), [("qwen3-embedding:0.6b", 0.63e9), ("qwen3-embedding:4b", 2.81e9)])
-def test_the_estimate_is_what_was_measured(name: str, measured: float) -> None:
+def test_the_estimate_is_what_was_measured(name, measured):
     card, file = catalog.resolve(name)
     assert measured <= fitting.needed_bytes(card, file.size_bytes) <= 1.05 * measured
 
 
-def test_a_card_is_never_below_what_its_file_says(tiny_gguf: Callable[..., Path], world: World) -> None:
+def test_a_card_is_never_below_what_its_file_says(tiny_gguf, world):
     """Cards state no widths: what stands for them is an upper bound."""
     card, _ = catalog.resolve("tiny:1b-q8_0")
     info, config = inspect(world.q8_0), EngineConfig()
@@ -41,9 +38,7 @@ def test_a_card_is_never_below_what_its_file_says(tiny_gguf: Callable[..., Path]
 @pytest.mark.parametrize(
     ("usable", "advised"), [(16e9, SIZES[1]), (2.9e9, SIZES[1]), (2.8e9, SIZES[0]), (0.7e9, SIZES[0]), (0.5e9, None)]
 )
-def test_the_default_model_is_advised_or_the_largest_that_fits(
-    monkeypatch: pytest.MonkeyPatch, usable: float, advised: str | None
-) -> None:
+def test_the_default_model_is_advised_or_the_largest_that_fits(monkeypatch, usable, advised):
     memory(monkeypatch, usable)
     one = fitting.recommended()
     assert (one and one.name) == advised
@@ -60,9 +55,7 @@ def test_the_default_model_is_advised_or_the_largest_that_fits(
         ("demo", 0.5e9, "fits"),
     ],
 )
-def test_a_shortage_names_the_largest_that_fits(
-    monkeypatch: pytest.MonkeyPatch, name: str, usable: float, instead: str | None
-) -> None:
+def test_a_shortage_names_the_largest_that_fits(monkeypatch, name, usable, instead):
     memory(monkeypatch, usable)
     short = fitting.shortage(*catalog.resolve(name))
     got = "fits" if short is None else short.instead and short.instead.name
@@ -75,9 +68,7 @@ def test_a_shortage_names_the_largest_that_fits(
 @pytest.mark.parametrize(
     "command", [["embed", "--text", "one"], ["bench", "--seconds", "0"], ["tune"], ["index", "."], ["verify"]]
 )
-def test_a_command_downloads_no_model_unasked_that_cannot_run(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
-) -> None:
+def test_a_command_downloads_no_model_unasked_that_cannot_run(world, monkeypatch, tmp_path, command):
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("one")
     monkeypatch.chdir(tmp_path / "files")
@@ -92,7 +83,7 @@ def test_a_command_downloads_no_model_unasked_that_cannot_run(
     assert world.hub.requests == []
 
 
-def test_a_pull_that_was_asked_for_says_so_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pull_that_was_asked_for_says_so_and_goes_on(world, monkeypatch):
     """People pull for other machines too."""
     memory(monkeypatch, 10e6)
     result = run("pull", "tiny:1b-q8_0")
@@ -105,7 +96,7 @@ def test_a_pull_that_was_asked_for_says_so_and_goes_on(world: World, monkeypatch
     assert run("pull", "tiny:1b-q8_0").stderr == ""
 
 
-def test_a_model_that_is_here_is_not_judged_by_this(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_here_is_not_judged_by_this(world, monkeypatch):
     run("pull", "tiny:1b-q8_0")
     memory(monkeypatch, 10e6)
     assert run("embed", "-m", "tiny:1b-q8_0", "--text", "a").exit_code == 0
@@ -114,12 +105,11 @@ def test_a_model_that_is_here_is_not_judged_by_this(world: World, monkeypatch: p
 @pytest.mark.parametrize("command", [["embed", "--text", "a"], ["similar", "a", "b"], ["index", "."]])
 @pytest.mark.parametrize("dim", ["16", "257"])
 def test_a_dim_that_the_model_does_not_have_is_refused_before_it_is_downloaded(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str], dim: str
-) -> None:
+    world, monkeypatch, tmp_path, command, dim
+):
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("one")
     monkeypatch.chdir(tmp_path / "files")
-    result = run(*command, "-m", "tiny:1b-q8_0", "-d", dim)
-    assert result.exit_code == 2
-    assert result.stderr == f"Error: --dimensions must be between 32 and 256 for tiny:1b-q8_0, got {dim}\n"
+    stderr = failed(*command, "-m", "tiny:1b-q8_0", "-d", dim, code=2)
+    assert stderr == f"Error: --dimensions must be between 32 and 256 for tiny:1b-q8_0, got {dim}\n"
     assert world.hub.requests == []

@@ -1,108 +1,20 @@
-"""`q3e-local list`, `show`, `rm` and `import`, and how `-m` finds a model: nothing of others' is ever touched."""
+"""`q3e-local list`, `show` and `rm`, and how `-m` finds a model: nothing of others' is ever touched."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import demo, records, run
-from world import Q8_0, World, digest, origins, rows
+from command import demo, failed, records, run
+from world import Q8_0, digest, origins, rows
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import inspect
-from q3e_local.models.catalog import cards, models_folder, resolve, shipped
-
-MakeGguf = Callable[..., Path]
-
-
-@pytest.fixture
-def mine(world: World, tmp_path: Path) -> Path:
-    """A model file of the user's own, that no card knows."""
-    path = tmp_path / "my models" / "mine.gguf"
-    path.parent.mkdir()
-    shutil.copyfile(world.q8_0, path)
-    with path.open("ab") as file:
-        file.write(bytes(32))  # after the last tensor: another checksum, the same model
-    return path
-
-
-# Names: of the shipped cards, to the files whose pins are published
-
-
-@pytest.mark.parametrize(
-    ("names", "repo", "revision", "file", "size_bytes", "sha256"),
-    [
-        (
-            "qwen3-embedding:0.6b-q8_0 Qwen3-Embedding-0.6B-Q8_0 hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0",
-            "Qwen/Qwen3-Embedding-0.6B-GGUF", "370f27d7550e0def9b39c1f16d3fbaa13aa67728",
-            "Qwen3-Embedding-0.6B-Q8_0.gguf", 639_150_592,
-            "06507c7b42688469c4e7298b0a1e16deff06caf291cf0a5b278c308249c3e439",
-        ),
-        (
-            "qwen3-embedding:0.6b-f16 QWEN/qwen3-embedding-0.6b:F16",
-            "Qwen/Qwen3-Embedding-0.6B-GGUF", "370f27d7550e0def9b39c1f16d3fbaa13aa67728",
-            "Qwen3-Embedding-0.6B-f16.gguf", 1_197_629_632,
-            "421a27e58d165478cc7acb984a688c2aa41404968b0203e7cd743ece44c54340",
-        ),
-        (
-            "qwen3-embedding:4b qwen3-embedding qwen3-embedding:latest Qwen3-Embedding-4B Qwen/Qwen3-Embedding-4B "
-            "Qwen/Qwen3-Embedding-4B-GGUF QWEN3-EMBEDDING-4B-Q4_K_M hf.co/Qwen/Qwen3-Embedding-4B-GGUF:Q4_K_M "
-            "https://huggingface.co/Qwen/Qwen3-Embedding-4B-GGUF/ "
-            "https://www.modelscope.cn/models/Qwen/Qwen3-Embedding-4B",
-            "Qwen/Qwen3-Embedding-4B-GGUF", "f4602530db1d980e16da9d7d3a70294cf5c190be",
-            "Qwen3-Embedding-4B-Q4_K_M.gguf", 2_496_703_776,
-            "2b0cf8f17b4c723c27303015383c27ec4bf2d8314bb677d05e920dd70bb0f16b",
-        ),
-        (
-            "qwen3-embedding:4b-q5_k_m qwen3-embedding:q5_k_m Qwen/Qwen3-Embedding-4B-GGUF:Q5_K_M",
-            "Qwen/Qwen3-Embedding-4B-GGUF", "f4602530db1d980e16da9d7d3a70294cf5c190be",
-            "Qwen3-Embedding-4B-Q5_K_M.gguf", 2_888_936_736,
-            "9fd05563211c2d69d74abb8769fa92983a102d11575b2517a119b0037dff217c",
-        ),
-        (
-            "qwen3-embedding:4b-q8_0",
-            "Qwen/Qwen3-Embedding-4B-GGUF", "f4602530db1d980e16da9d7d3a70294cf5c190be",
-            "Qwen3-Embedding-4B-Q8_0.gguf", 4_279_660_224,
-            "b60ae5ce2dd6a0b77f82cadf21def1f310a3e10cde380ad0081b07a9d416949d",
-        ),
-        (
-            "qwen3-embedding:4b-f16",
-            "Qwen/Qwen3-Embedding-4B-GGUF", "f4602530db1d980e16da9d7d3a70294cf5c190be",
-            "Qwen3-Embedding-4B-f16.gguf", 8_049_889_824,
-            "e8b4e85c8fcc26079d27418cf8d6a16df1a09890cba0966324a97280f91e782c",
-        ),
-        (
-            "qwen3-embedding:8b Qwen/Qwen3-Embedding-8B",
-            "Qwen/Qwen3-Embedding-8B-GGUF", "69d0e58a13e463cd99a9b83e3f5fee7c10265fab",
-            "Qwen3-Embedding-8B-Q4_K_M.gguf", 4_676_804_928,
-            "3fcd3febec8b3fd64435204db75bf0dd73b91e8d0661e0331acfe7e7c3120b85",
-        ),
-        (
-            "qwen3-embedding:8b-f16",
-            "Qwen/Qwen3-Embedding-8B-GGUF", "69d0e58a13e463cd99a9b83e3f5fee7c10265fab",
-            "Qwen3-Embedding-8B-f16.gguf", 15_141_156_384,
-            "9a2dfcc2e867828909456dd52a69e3775b677bdce1816f7cc55f3657393e7e53",
-        ),
-    ],
-)  # fmt: skip
-def test_every_name_of_a_shipped_model_means_its_published_file(
-    names: str, repo: str, revision: str, file: str, size_bytes: int, sha256: str
-) -> None:
-    for name in names.split():
-        _, found = resolve(name)
-        assert (found.repo, found.revision, found.file) == (repo, revision, file), name
-        assert (found.size_bytes, found.sha256) == (size_bytes, sha256)
-
-
-@pytest.mark.parametrize("name", ["qwen3-embedding:0.6b", "Qwen3-Embedding-0.6B-Q4_K_M"])
-def test_the_small_model_is_made_here_from_the_published_f16(name: str) -> None:
-    _, found = resolve(name)
-    assert (found.quantization, found.made_from, found.sha256) == ("q4_k_m", "f16", None)
+from q3e_local.models.catalog import cards, models_folder, shipped
 
 
 @pytest.mark.parametrize(
@@ -114,26 +26,25 @@ def test_the_small_model_is_made_here_from_the_published_f16(name: str) -> None:
         ('"Tiny-1B"', '"demo"'),
     ],
 )
-def test_a_card_of_the_users_takes_no_other_models_name(world: World, change: tuple[str, str]) -> None:
+def test_a_card_of_the_users_takes_no_other_models_name(world, change):
     world.write_card(change)
-    result = run("list")
-    assert result.exit_code == 1
-    assert f"Error: {world.card} and {models_folder()}" in result.stderr
-    assert "both have the name" in result.stderr
+    stderr = failed("list")
+    assert f"Error: {world.card} and {models_folder()}" in stderr
+    assert "both have the name" in stderr
 
 
-def test_a_malformed_card_of_the_users_is_named_by_every_command(world: World) -> None:
+def test_a_malformed_card_of_the_users_is_named_by_every_command(world):
     world.write_card(("n_layer = 3", 'n_layer = "three"'))
     for arguments in (["list"], ["pull", "demo"], ["show", "demo"], ["rm", "demo"]):
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == f"Error: {world.card}: sizes.n_layer must be a whole number; got 'three'\n"
+        assert result.stderr == f"Error: {world.card}: sizes.n_layer must be a whole number above 0; got 'three'\n"
 
 
 # list
 
 
-def test_list_has_what_is_here_and_says_what_could_be(world: World, mine: Path) -> None:
+def test_list_has_what_is_here_and_says_what_could_be(world, mine):
     run("pull", "tiny:1b-q8_0")
     run("import", mine, "--name", "mine")
     result = run("list")
@@ -147,9 +58,7 @@ def test_list_has_what_is_here_and_says_what_could_be(world: World, mine: Path) 
     assert result.stderr == f"{n_missing} more can be pulled: q3e-local list --all\n"
 
 
-def test_list_all_has_a_line_for_every_model_there_is(
-    world: World, mine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
     monkeypatch.setattr(machine, "usable_memory", lambda: int(3e9))
     run("pull", "tiny:1b-q8_0")
     run("import", mine, "--name", "mine")
@@ -175,12 +84,7 @@ def test_list_all_has_a_line_for_every_model_there_is(
     assert (found["mine"]["origin"], found["mine"]["memory_bytes"], found["mine"]["fits"]) == ("imported", None, None)
 
 
-def test_an_imported_model_is_among_those_that_a_mistyped_name_is_like(world: World, mine: Path) -> None:
-    run("import", mine, "--name", "legal/contracts:v2")
-    assert "did you mean legal/contracts:v2?" in run("show", "legal/contract:v2").stderr
-
-
-def test_list_json_is_the_same_for_programs(world: World, mine: Path) -> None:
+def test_list_json_is_the_same_for_programs(world, mine):
     run("import", mine, "--name", "mine")
     result = run("list", "--json")
     expected = {"name": "mine", "size_bytes": mine.stat().st_size, "origin": "imported", "path": str(mine)}
@@ -190,7 +94,7 @@ def test_list_json_is_the_same_for_programs(world: World, mine: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["is no longer there", "is not the file it was"])
-def test_a_file_that_is_gone_is_no_model_and_is_told(world: World, mine: Path, what: str) -> None:
+def test_a_file_that_is_gone_is_no_model_and_is_told(world, mine, what):
     run("import", mine, "--name", "mine")
     if what == "is no longer there":
         mine.unlink()
@@ -206,7 +110,7 @@ def test_a_file_that_is_gone_is_no_model_and_is_told(world: World, mine: Path, w
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff\xfe", b'{"name": "mine", "path": "x", "other": 1}'])
-def test_a_damaged_record_is_named(world: World, mine: Path, content: bytes) -> None:
+def test_a_damaged_record_is_named(world, mine, content):
     run("import", mine, "--name", "mine")
     (path,) = (world.home / "data" / "records").iterdir()
     path.write_bytes(content)
@@ -220,7 +124,7 @@ def test_a_damaged_record_is_named(world: World, mine: Path, content: bytes) -> 
 # show
 
 
-def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world: World) -> None:
+def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
     run("pull", "tiny:1b-q8_0")
     result = run("show", "Tiny-1B:Q8_0")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -251,7 +155,7 @@ def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world: W
     assert all(value.startswith("about ") and value.endswith(" MB") for value in memory.values())
 
 
-def test_show_json_counts_in_bytes(world: World) -> None:
+def test_show_json_counts_in_bytes(world):
     run("pull", "tiny:1b-q8_0")
     facts = json.loads(run("show", "tiny:1b-q8_0", "--json").stdout)
     assert facts["size_bytes"] == world.q8_0.stat().st_size
@@ -263,7 +167,7 @@ def test_show_json_counts_in_bytes(world: World) -> None:
     assert small > facts["size_bytes"] + 512 * kv_bytes
 
 
-def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path: Path) -> None:
+def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path):
     path = tmp_path / "qwen3-embedding-4b.gguf"
     shutil.copyfile(models_folder() / "demo.gguf", path)
     facts = json.loads(run("show", path, "--json").stdout)
@@ -271,7 +175,7 @@ def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path: Path)
     assert "parameters" not in run("show", path).stdout
 
 
-def test_show_of_what_is_not_here_says_how_to_get_it(world: World) -> None:
+def test_show_of_what_is_not_here_says_how_to_get_it(world):
     result = run("show", "tiny:1b-f16")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "q3e-local pull tiny:1b-f16" in result.stderr
@@ -284,7 +188,7 @@ def test_show_of_what_is_not_here_says_how_to_get_it(world: World) -> None:
     ("answer", "options", "removed"),
     [("y\n", [], True), ("n\n", [], False), ("\n", [], False), ("", ["-y"], True)],
 )
-def test_rm_asks_and_deletes_what_was_pulled(world: World, answer: str, options: list[str], removed: bool) -> None:
+def test_rm_asks_and_deletes_what_was_pulled(world, answer, options, removed):
     run("pull", "tiny:1b-q8_0")
     path = rows()["tiny:1b-q8_0"]["path"]
     result = run("rm", "TINY-1B-q8_0", *options, input=answer)
@@ -295,14 +199,14 @@ def test_rm_asks_and_deletes_what_was_pulled(world: World, answer: str, options:
     assert world.models() == ([] if removed else [Q8_0])
 
 
-def test_rm_without_an_answer_removes_nothing(world: World) -> None:
+def test_rm_without_an_answer_removes_nothing(world):
     run("pull", "tiny:1b-q8_0")
     result = run("rm", "tiny:1b-q8_0", input="")
     assert (result.exit_code, "nobody answered, so nothing was removed; give --yes" in result.stderr) == (2, True)
     assert world.models() == [Q8_0]
 
 
-def test_rm_of_an_imported_model_only_forgets_it(world: World, mine: Path) -> None:
+def test_rm_of_an_imported_model_only_forgets_it(world, mine):
     before = mine.read_bytes()
     run("import", mine, "--name", "mine")
     result = run("rm", "mine", input="y\n")
@@ -312,12 +216,10 @@ def test_rm_of_an_imported_model_only_forgets_it(world: World, mine: Path) -> No
     assert mine.read_bytes() == before
 
 
-def test_rm_refuses_what_another_program_put_into_the_cache(world: World) -> None:
+def test_rm_refuses_what_another_program_put_into_the_cache(world):
     run("pull", "tiny:1b-q8_0")
     shutil.rmtree(world.home / "data")
-    result = run("rm", "tiny:1b-q8_0", "-y")
-    assert result.exit_code == 2
-    assert "another program; remove it there with `hf cache rm`" in result.stderr
+    assert "another program; remove it there with `hf cache rm`" in failed("rm", "tiny:1b-q8_0", "-y", code=2)
     assert world.models() == [Q8_0]
 
 
@@ -330,7 +232,7 @@ def test_rm_refuses_what_another_program_put_into_the_cache(world: World) -> Non
         ("../../etc/passwd", 2, "there is no model"),
     ],
 )
-def test_rm_of_what_cannot_go_says_why(world: World, name: str, code: int, says: str) -> None:
+def test_rm_of_what_cannot_go_says_why(world, name, code, says):
     result = run("rm", name, "-y")
     assert result.exit_code == code
     assert f"Error: {says}" in result.stderr
@@ -338,7 +240,7 @@ def test_rm_of_what_cannot_go_says_why(world: World, name: str, code: int, says:
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder that cannot be written")
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may delete anything")
-def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world: World) -> None:
+def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world):
     run("pull", "tiny:1b-q8_0", "--source", "modelscope")
     folder = Path(rows()["tiny:1b-q8_0"]["path"]).parent
     folder.chmod(0o500)
@@ -346,109 +248,6 @@ def test_rm_of_a_file_that_cannot_be_deleted_is_a_sentence(world: World) -> None
     folder.chmod(0o700)
     assert result.exit_code == 1
     assert "Error: cannot delete" in result.stderr
-
-
-# import
-
-
-def test_import_takes_a_file_where_it_lies(world: World, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(mine.parent)
-    result = run("import", "mine.gguf")
-    assert result.exit_code == 0
-    assert (
-        result.stderr == "Use it with -m tiny-qwen3-embedding; check it with: q3e-local verify tiny-qwen3-embedding\n"
-    )
-    assert result.stdout == f"tiny-qwen3-embedding is at {mine}\n"
-    assert world.models() == []
-    monkeypatch.chdir(world.home)
-    assert run("embed", "-m", "tiny-qwen3-embedding", "--text", "one").exit_code == 0
-
-
-def test_import_knows_a_cards_file_by_its_checksum(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "renamed"
-    shutil.copyfile(world.q8_0, path)
-    result = run("import", path)
-    assert result.stdout == f"tiny:1b-q8_0 is at {path}\n"
-    assert run("pull", "tiny:1b-q8_0").stdout == f"tiny:1b-q8_0 is at {path}\n"
-    assert world.hub.requests == []
-
-
-def test_import_of_the_file_we_have_already_keeps_ours_in_sight(world: World) -> None:
-    run("pull", "tiny:1b-q8_0")
-    path = rows()["tiny:1b-q8_0"]["path"]
-    assert run("import", world.q8_0).stdout == f"tiny:1b-q8_0 is at {path}\n"
-    assert origins() == {"tiny:1b-q8_0": "pulled"}
-
-
-def test_import_gives_every_file_a_name_of_its_own(world: World, tiny_gguf: MakeGguf) -> None:
-    paths = [tiny_gguf("q8_0", context_length=n) for n in (512, 768, 1024)]
-    said = [run("import", path).stdout for path in [*paths, paths[0]]]
-    names = ["tiny-qwen3-embedding", "tiny-qwen3-embedding-q8_0", "tiny-qwen3-embedding-q8_0-2"]
-    assert said[:3] == [f"{name} is at {path}\n" for name, path in zip(names, paths, strict=True)]
-    assert said[3] == said[0]
-    assert sorted(rows()) == names
-
-
-def test_import_of_a_file_whose_title_is_a_cards_alias_finds_another_name(world: World, mine: Path) -> None:
-    world.write_card(('"Tiny-1B"', '"Tiny-Qwen3-Embedding"'))
-    assert run("import", mine).stdout == f"tiny-qwen3-embedding-q8_0-2 is at {mine}\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("Big Letters", "'Big Letters' is no model name"),
-        ("a:b:c", "is no model name"),
-        ("../x", "is no model name"),
-        ("", "is no model name"),
-        ("x" * 81, "is no model name"),
-        ("tiny:1b-f16", "the name 'tiny:1b-f16' is that of tiny:1b-f16, the file is another"),
-        ("qwen3-embedding-4b", "is that of qwen3-embedding:4b, the file is another"),
-        ("tiny:1b", "the name 'tiny:1b' is that of tiny:1b, the file is another"),
-        ("demo", "is that of demo"),
-        ("other", "other is there already; give another with --name, or first: q3e-local rm other"),
-    ],
-)
-def test_import_refuses_a_name_it_cannot_have(
-    world: World, mine: Path, tiny_gguf: MakeGguf, name: str, says: str
-) -> None:
-    run("import", tiny_gguf("q8_0", context_length=512), "--name", "other")
-    result = run("import", mine, "--name", name)
-    assert result.exit_code == 2
-    assert f"Error: {says}" in result.stderr or says in result.stderr
-    assert sorted(rows()) == ["other"]
-
-
-def test_import_takes_a_made_models_name_for_a_file_of_its_sizes(world: World, tiny_gguf: MakeGguf) -> None:
-    path = tiny_gguf("q4_k_m")
-    assert run("import", path, "--name", "tiny-1b").stdout == f"tiny:1b is at {path}\n"
-    assert run("show", "tiny:1b").exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("variant", "says"),
-    [({"arch": "qwen2"}, "only qwen3"), ({"pooling": 4}, "is a reranker"), ({"pooling": None}, "states no pooling")],
-)
-def test_import_refuses_another_kind_of_model(
-    world: World, tiny_gguf: MakeGguf, variant: dict[str, object], says: str
-) -> None:
-    result = run("import", tiny_gguf("f32", **variant))
-    assert result.exit_code == 1
-    assert says in result.stderr
-    assert origins() == {}
-
-
-@pytest.mark.parametrize(
-    ("content", "says"), [(None, "there is no file"), (b"", "empty.gguf"), (b"GGUF", "empty.gguf")]
-)
-def test_import_refuses_what_is_no_model(world: World, tmp_path: Path, content: bytes | None, says: str) -> None:
-    path = tmp_path / "empty.gguf"
-    if content is not None:
-        path.write_bytes(content)
-    result = run("import", path)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ")
-    assert says in result.stderr
 
 
 # A path
@@ -464,7 +263,7 @@ def test_import_refuses_what_is_no_model(world: World, tmp_path: Path, content: 
         pytest.param("with:colon.gguf", marks=pytest.mark.skipif(os.name == "nt", reason="not in a file's name")),
     ],
 )
-def test_a_path_always_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_path_always_works(tmp_path, monkeypatch, name):
     folder = tmp_path / "文件 夹"
     folder.mkdir()
     shutil.copyfile(models_folder() / "demo.gguf", folder / name)
@@ -476,14 +275,13 @@ def test_a_path_always_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
         np.testing.assert_array_equal(records(result.stdout)[0]["embedding"], expected)
 
 
-def test_a_file_that_is_called_like_a_model_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_not_there_is_named(tmp_path):
+    stderr = failed("embed", "-m", tmp_path / "none.gguf", "--text", "one")
+    assert f"there is no file {tmp_path / 'none.gguf'}" in stderr
+
+
+def test_a_file_that_is_called_like_a_model_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("notes about the demo")
     assert run("show", "demo").exit_code == 0
     assert run("show", "./demo").exit_code == 1
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    result = run("embed", "-m", tmp_path / "none.gguf", "--text", "one")
-    assert result.exit_code == 1
-    assert f"there is no file {tmp_path / 'none.gguf'}" in result.stderr

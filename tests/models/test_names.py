@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from command import expected, records, run, write
-from world import F16, World
+from command import expected, failed, records, run, write
+from world import F16
 
 import q3e_local
 from q3e_local.embedding.preparing import Defaults
@@ -62,7 +60,7 @@ def aliases(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.usefixtures("aliases")
-def test_the_command_line_embeds_as_the_name_says(arguments: list[str], same_as: dict[str, Any]) -> None:
+def test_the_command_line_embeds_as_the_name_says(arguments, same_as):
     result = run("embed", *arguments, "--text", "who pays?")
     (record,) = records(result.stdout)
     wanted = expected(["who pays?"], **same_as)
@@ -71,7 +69,7 @@ def test_the_command_line_embeds_as_the_name_says(arguments: list[str], same_as:
     assert f"model demo, dim {wanted.vectors.shape[1]}, space {wanted.space}" in result.stderr
 
 
-def test_the_library_embeds_as_the_name_says(aliases: Path) -> None:
+def test_the_library_embeds_as_the_name_says(aliases):
     with q3e_local.load("demo-query") as embedder:
         assert embedder.embed(EmbedRequest(["a"])).space == expected(["a"], kind="query").space
         # A call that says itself what its texts are has the last word.
@@ -84,7 +82,7 @@ def test_the_library_embeds_as_the_name_says(aliases: Path) -> None:
         assert embedder.embed_query("a", 32).vectors.shape == (1, 32)
 
 
-def test_a_hint_for_a_task_that_leaves_texts_bare_knows_the_name(aliases: Path) -> None:
+def test_a_hint_for_a_task_that_leaves_texts_bare_knows_the_name(aliases):
     assert "for queries add --as query" in run("embed", "-m", "demo", "--task", "code", "--text", "a").stderr
     assert "add --as query" not in run("embed", "-m", "demo-query", "--task", "code", "--text", "a").stderr
 
@@ -99,7 +97,7 @@ def test_a_hint_for_a_task_that_leaves_texts_bare_knows_the_name(aliases: Path) 
         ("my-legel", "there is no model 'my-legel'; did you mean my-legal?"),
     ],
 )
-def test_a_name_that_means_nothing(aliases: Path, name: str, said: str) -> None:
+def test_a_name_that_means_nothing(aliases, name, said):
     result = run("embed", "-m", name, "--text", "a")
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
@@ -107,7 +105,7 @@ def test_a_name_that_means_nothing(aliases: Path, name: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", ["demo-query", "my-legal", "small-query"])
 @pytest.mark.usefixtures("aliases")
-def test_what_measures_a_model_knows_it_by_all_its_names(name: str) -> None:
+def test_what_measures_a_model_knows_it_by_all_its_names(name):
     for command in ("bench", "tune"):
         result = run(command, "-m", name, "--seconds", 0, "--json")
         assert result.exit_code == 0, result.stderr
@@ -115,7 +113,7 @@ def test_what_measures_a_model_knows_it_by_all_its_names(name: str) -> None:
     assert run("tune", "-m", name, "--reset").stderr == "demo: nothing was tuned\n"
 
 
-def test_what_measures_a_model_brings_it_here_first(world: World) -> None:
+def test_what_measures_a_model_brings_it_here_first(world):
     write(world.home, {"config/config.toml": '[aliases]\nmine = {model = "tiny:1b-f16", dim = 32}'})
     for command in ("bench", "tune"):
         result = run(command, "-m", "mine", "--seconds", 0, "--json", "--offline")
@@ -126,49 +124,46 @@ def test_what_measures_a_model_brings_it_here_first(world: World) -> None:
     assert "Pulling tiny:1b-f16" in result.stderr
 
 
-def test_a_name_of_ones_own_cannot_hide_a_model(aliases: Path) -> None:
+def test_a_name_of_ones_own_cannot_hide_a_model(aliases):
     aliases.write_text('[aliases]\ndemo = {model = "qwen3-embedding:4b"}')
     result = run("embed", "-m", "demo", "--text", "a")
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{aliases}: aliases.demo has the name of a model; give it another" in result.stderr
 
 
-def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases: Path) -> None:
+def test_a_broken_config_is_named_by_every_command_that_takes_a_model(aliases):
     aliases.write_text("[aliases]\nx = 3")
     for arguments in (("embed", "-m", "demo", "--text", "a"), ("show", "demo"), ("verify", "demo")):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert f"{aliases}: aliases.x must be a table" in result.stderr
+        assert f"{aliases}: aliases.x must be a table" in failed(*arguments, code=2)
     assert naming.resolve(Path("mine.gguf")).located.name == "mine"  # a path object asks nothing of it
 
 
-def test_a_config_folder_below_a_file_has_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_folder_below_a_file_has_no_names(tmp_path, monkeypatch):
     write(tmp_path, {"file": ""})
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))
     assert naming.resolve("demo").located.name == "demo"
 
 
-def test_a_dim_of_a_name_that_the_model_has_not(aliases: Path) -> None:
+def test_a_dim_of_a_name_that_the_model_has_not(aliases):
     aliases.write_text('[aliases]\nx = {model = "demo", dim = 512}')
-    result = run("embed", "-m", "x", "--text", "a")
-    assert result.exit_code == 2
-    assert "Error: the name's dim must be between 32 and 256 for demo, got 512" in result.stderr
+    stderr = failed("embed", "-m", "x", "--text", "a", code=2)
+    assert "Error: the name's dim must be between 32 and 256 for demo, got 512" in stderr
 
 
-def test_show_says_what_is_done_to_texts(aliases: Path) -> None:
+def test_show_says_what_is_done_to_texts(aliases):
     assert "under this name  " not in run("show", "demo").stdout
     shown = " ".join(run("show", "my-legal").stdout.split())
     assert "under this name queries, instruction Find the clause, dim 64" in shown
     assert run("verify", "demo-query").exit_code == 0
 
 
-def test_a_query_name_is_pulled_as_its_model(world: World) -> None:
+def test_a_query_name_is_pulled_as_its_model(world):
     assert run("pull", "tiny:1b-q8_0-query").exit_code == 0
     assert world.requests()
     assert run("embed", "-m", "tiny:1b-q8_0-query", "--text", "a").exit_code == 0
 
 
-def test_embedding_under_a_query_name_pulls_the_model(world: World) -> None:
+def test_embedding_under_a_query_name_pulls_the_model(world):
     write(world.home, {"config/config.toml": '[aliases]\nmine = {model = "tiny:1b-f16", dim = 32}'})
     result = run("embed", "-m", "mine-query", "--text", "a")
     assert result.exit_code == 0
@@ -177,7 +172,7 @@ def test_embedding_under_a_query_name_pulls_the_model(world: World) -> None:
     assert len(record["embedding"]) == 32
 
 
-def test_a_path_is_a_name_here_and_none_on_a_server(tmp_path: Path, tiny_gguf: Callable[..., Path]) -> None:
+def test_a_path_is_a_name_here_and_none_on_a_server(tmp_path, tiny_gguf):
     (tmp_path / "mine.gguf").write_bytes(tiny_gguf("f16").read_bytes())
     assert naming.resolve("mine.gguf").located.path == Path("mine.gguf")
     assert naming.resolve("./mine.gguf").located.path == Path("mine.gguf")
@@ -202,11 +197,11 @@ def test_a_path_is_a_name_here_and_none_on_a_server(tmp_path: Path, tiny_gguf: C
         ("~/模型.gguf", "model"),
     ],
 )
-def test_the_name_a_file_is_served_under(given: str, name: str) -> None:
+def test_the_name_a_file_is_served_under(given, name):
     assert served_as(given) == name
 
 
-def test_two_files_of_one_name_cannot_both_be_served() -> None:
+def test_two_files_of_one_name_cannot_both_be_served():
     with pytest.raises(OptionError, match=r"a/x\.gguf and b/x\.gguf would both be served as 'x'; rename one"):
         ServedNames(ServerSettings(models=("a/x.gguf", "b/x.gguf")))
 
@@ -224,7 +219,7 @@ def test_two_files_of_one_name_cannot_both_be_served() -> None:
         ),
     ],
 )
-def test_an_alias_that_can_never_work(alias: Alias, said: str) -> None:
+def test_an_alias_that_can_never_work(alias, said):
     with pytest.raises(OptionError) as caught:
         Names({"mine": alias, "other": Alias("demo")}).check_aliases()
     assert said in str(caught.value)
@@ -232,7 +227,7 @@ def test_an_alias_that_can_never_work(alias: Alias, said: str) -> None:
         Names({"demo": Alias("qwen3-embedding:4b")}).check_aliases()
 
 
-def test_an_alias_of_a_model_that_is_only_not_here_yet() -> None:
+def test_an_alias_of_a_model_that_is_only_not_here_yet():
     names = Names({"mine": Alias("qwen3-embedding:4b-query", dim=2560), "fine": Alias("demo", dim=256)})
     (doubt,) = names.check_aliases()
     assert "aliases.mine.model is not on this machine yet; get it with: q3e-local pull qwen3-embedding:4b" in doubt
@@ -240,7 +235,7 @@ def test_an_alias_of_a_model_that_is_only_not_here_yet() -> None:
         names.resolve("mine")
 
 
-def test_what_a_request_says_comes_before_what_the_name_says() -> None:
+def test_what_a_request_says_comes_before_what_the_name_says():
     legal = Defaults("query", instruction="Find the clause", dim=64)
     bare = EmbedRequest(())
     assert Defaults().fill(bare) == EmbedRequest((), "document")
@@ -249,9 +244,7 @@ def test_what_a_request_says_comes_before_what_the_name_says() -> None:
     assert legal.fill(EmbedRequest((), "document", dim=32)) == EmbedRequest((), "document", dim=32)
 
 
-def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(
-    world: World, tmp_path: Path
-) -> None:
+def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(world, tmp_path):
     assert to_try(ServerSettings()) == "demo"
     run("pull", "tiny:1b-q8_0")
     shutil.rmtree(world.home / "data")  # who put it into the hub cache is forgotten
@@ -261,7 +254,7 @@ def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_
     assert to_try(ServerSettings(models=("demo",))) == "demo"
 
 
-def test_an_alias_that_is_no_table_is_answered_with_its_own_model(aliases: Path) -> None:
+def test_an_alias_that_is_no_table_is_answered_with_its_own_model(aliases):
     aliases.write_text('[aliases]\nlegal = "demo"\n')
     said = 'aliases.legal must be a table such as {model = "demo", dim = 256}'
     assert said in run("embed", "-m", "legal", "--text", "a").stderr

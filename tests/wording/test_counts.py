@@ -17,5 +17,5 @@ from q3e_local.wording.counts import counted
         (3, ("text was", "texts were"), "3 texts were"),
     ],
 )
-def test_a_count_has_its_noun(n: int, words: tuple[str, ...], said: str) -> None:
+def test_a_count_has_its_noun(n, words, said):
     assert counted(n, *words) == said

@@ -23,13 +23,13 @@ from q3e_local.wording.endings import advice, ended, manner
         (0xC0000005, "exit code 0xc0000005 (a crash in native code)", None),
     ],
 )
-def test_each_end_has_its_words(code: int | None, said: str, in_a_sentence: str | None) -> None:
+def test_each_end_has_its_words(code, said, in_a_sentence):
     assert manner(code) == said
     assert ended(code) == (in_a_sentence or f"ended with {said}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_an_illegal_instruction_is_named_with_its_causes_and_a_build_without_it() -> None:
+def test_an_illegal_instruction_is_named_with_its_causes_and_a_build_without_it():
     script = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
     code = subprocess.run([sys.executable, "-c", script]).returncode
     assert manner(code).startswith(
@@ -43,7 +43,7 @@ def test_an_illegal_instruction_is_named_with_its_causes_and_a_build_without_it(
     assert advice(0xC000001D) == advice(code)
 
 
-def test_whatever_ended_it_there_is_something_to_do() -> None:
+def test_whatever_ended_it_there_is_something_to_do():
     for code in (None, 0, 1, -6, -7, -9, -11, -99, 0xC0000409):
         assert advice(code)
     assert "memory" in advice(-9)

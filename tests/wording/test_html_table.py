@@ -12,11 +12,11 @@ from q3e_local.wording.html_table import html_table, shortened
     [("a\n b ", "a b"), ("abcdefghij", "abcdefghij"), ("abcdefghijk", "abcdefghi…"),
      ("a" + 100 * " " + "b" * 500, "a…"), ("a" + 100 * " ", "a")],
 )  # fmt: skip
-def test_a_text_that_was_cut_says_so(text: str, line: str) -> None:
+def test_a_text_that_was_cut_says_so(text, line):
     assert shortened(text, 10) == line
 
 
-def test_heads_are_shortened_and_columns_bounded() -> None:
+def test_heads_are_shortened_and_columns_bounded():
     shown = html_table(["<long> " + "x" * 1000, *map(str, range(149))], [[0.5] * 150] * 3)
     assert "<th>&lt;long&gt; xxx" in shown
     assert "x" * 300 not in shown

@@ -223,7 +223,7 @@ def import_(what: str | None, name: str | None, quiet: bool) -> None:
     Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
     its models are checked and copied.
     """
-    from q3e_local.models import bundle, other_programs
+    from q3e_local.models import bundle, importing, other_programs
 
     if what is None:
         others = other_programs.models_elsewhere()
@@ -243,7 +243,7 @@ def import_(what: str | None, name: str | None, quiet: bool) -> None:
             taken = bundle.take_folder(path, lambda done, total: show("copying", done, total))
         else:
             total = path.stat().st_size if path.exists() else 0
-            taken = [installed.import_file(path, name, lambda done: show("checking", done, total))]
+            taken = [importing.import_file(path, name, lambda done: show("checking", done, total))]
     for model in taken:
         click.echo(f"{model.name} is at {model.path}")
         click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)

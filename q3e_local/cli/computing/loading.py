@@ -20,8 +20,8 @@ from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError, Q3EError
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
-from q3e_local.models.download import Source, origins
-from q3e_local.models.download.origins import is_offline
+from q3e_local.models.download import origins
+from q3e_local.models.download.origins import Source, is_offline
 from q3e_local.models.installed import Installed, Located
 from q3e_local.models.names import Names, resolve
 from q3e_local.wording.counts import size

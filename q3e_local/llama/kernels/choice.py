@@ -1,7 +1,7 @@
-"""Which kernels compute on the CPU: what is asked for, what was chosen and why, as every part of the program says it.
+"""Which kernels compute on the CPU: the user's wish, the choice and its reason, as all parts of the program say it.
 
-Reads one variable of the environment. Opens no library and knows nothing of llama.cpp, so that a server's own process
-can tell what its workers chose.
+Reads a variable of the environment. Opens no library and knows nothing of llama.cpp, so that a server can say what
+its workers chose.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class Library:
                     raise DoubtError(f"{path.name} has interface {function()}, not {_INTERFACE}", _REINSTALL)
         except (OSError, AttributeError) as error:
             # A server shows the reason to its clients, who need not learn the folders of this machine.
-            said = str(error).replace(str(path), path.name)
-            raise DoubtError(f"{path.name} cannot be opened: {said}", _REINSTALL) from None
+            reason = str(error).replace(str(path), path.name)
+            raise DoubtError(f"{path.name} cannot be opened: {reason}", _REINSTALL) from None
 
     def let_in(self) -> None:
         """Have llama.cpp ask this library about each operation."""
@@ -77,11 +77,11 @@ class Library:
 
     def variants(self) -> dict[str, str | None]:
         """What is compiled in, the fastest first, and why it cannot run here: None where it can."""
-        found: dict[str, str | None] = {}
-        while (name := self._lib.q3e_variant(len(found))) is not None:
+        reasons: dict[str, str | None] = {}
+        while (name := self._lib.q3e_variant(len(reasons))) is not None:
             why = self._lib.q3e_why_not(name)
-            found[name.decode()] = why and why.decode()
-        return found
+            reasons[name.decode()] = why and why.decode()
+        return reasons
 
     def use(self, variant: str | None) -> None:
         """Let this variant compute, or llama.cpp alone. No graph may be computed meanwhile."""
@@ -130,8 +130,8 @@ def _checked_digest(path: Path) -> str:
 
 def _digest_of_sources() -> bytes:
     """What kernels/build.py puts behind a library that it compiles now."""
-    files = sorted(one for one in SOURCES.iterdir() if one.suffix in (".cpp", ".h", ".py"))
-    return hashlib.sha256(b"".join(one.name.encode() + b"\0" + one.read_bytes() for one in files)).digest()
+    files = sorted(file for file in SOURCES.iterdir() if file.suffix in (".cpp", ".h", ".py"))
+    return hashlib.sha256(b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).digest()
 
 
 def _check_build() -> None:

@@ -9,10 +9,10 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 
-from q3e_local import machine
+from q3e_local import machine, proved
 from q3e_local.errors import OptionError
-from q3e_local.llama import binding, proved
-from q3e_local.llama.kernels import compiled as kernel_library
+from q3e_local.llama import binding
+from q3e_local.llama.kernels import compiled
 from q3e_local.llama.kernels.choice import OFF, VARIABLE, Kernels, Taken, wanted
 from q3e_local.llama.kernels.compiled import DoubtError, Library
 from q3e_local.wording.endings import REBUILD
@@ -30,8 +30,8 @@ _chosen: Kernels | None = None
 def chosen() -> Kernels:
     """Who computes on the CPU, decided once in a process. Raises OptionError for a $Q3E_KERNELS that names nothing.
 
-    A program that computes with llama_cpp itself calls this before: a graph that is at work meanwhile may be computed
-    half by one and half by the other.
+    A program that also computes with llama_cpp calls this first: a graph that is at work meanwhile may be computed
+    half by our kernels and half by llama.cpp's.
     """
     global _chosen
     with _lock:
@@ -48,7 +48,7 @@ def counts() -> Taken:
 def variants() -> dict[str, str | None]:
     """The variants that are compiled in, the fastest first, and why each cannot run here: None where it can."""
     try:
-        return (_library or Library(kernel_library.LIBRARY)).variants()
+        return (_library or Library(compiled.LIBRARY)).variants()
     except DoubtError:
         return {}
 
@@ -59,12 +59,10 @@ def use(variant: str | None) -> None:
     Raises OptionError for a variant that cannot run here.
     """
     without = chosen().why
-    if _library is None:
-        why: str | None = None if variant is None else without
-    else:
-        why = None if variant is None else _library.variants().get(variant, "it is not compiled in")
-    if why is not None:
-        raise OptionError(f"the {variant} kernels cannot be used: {why}")
+    if variant is not None:
+        why = without if _library is None else _library.variants().get(variant, "it is not compiled in")
+        if why is not None:
+            raise OptionError(f"the {variant} kernels cannot be used: {why}")
     if _library is not None:
         _library.use(variant)
 
@@ -84,8 +82,7 @@ class Lack:
 def lacking(runs: dict[str, str | None], features: frozenset[str], variant: str | None) -> Lack | None:
     """What a build with these features leaves unused of a CPU that `runs` these variants, if it is worth anything."""
     for name, (feature, called) in _FEATURES.items():
-        # What AVX-512 is worth, our kernels have already.
-        is_worth_it = name == "avx2" or variant is None
+        is_worth_it = name == "avx2" or variant is None  # our kernels have already what AVX-512 gains
         if is_worth_it and runs.get(name, "not known") is None and feature not in features:
             ours = "; our kernels use it, but compute products and attention alone" if variant else ""
             epoch = "without SOURCE_DATE_EPOCH in the environment, " if name == "avx2" else ""
@@ -105,20 +102,20 @@ def _choose(name: str | None) -> Kernels:
         level = logging.WARNING if doubt.is_wrong else logging.INFO
     if kernels.variant is None:
         logger.log(level, "llama.cpp's own kernels compute here, which are slower than ours: %s", kernels.why)
-    # Who switches them off may do it because opening the library ends the process.
+    # Switched off, perhaps because opening the library ends the process: so it is not opened.
     lack = lacking({} if name == OFF else variants(), binding.features(), kernels.variant)
     return kernels if lack is None else replace(kernels, faster=(*kernels.faster, lack.text))
 
 
 def _opened(name: str | None) -> Kernels:
-    """Opens the library, and lets this variant compute, or the fastest that is sound. Raises DoubtError."""
+    """Open the library, and let this variant compute, or else the fastest that is sound. Raises DoubtError."""
     global _library
     if name == OFF:
         raise DoubtError(f"{VARIABLE}={OFF}", f"unset {VARIABLE}", is_wrong=False)
-    library = Library(kernel_library.LIBRARY)
+    library = Library(compiled.LIBRARY)
     runs = library.variants()
     if name is None:
-        fitting = [one for one, why in runs.items() if why is None]
+        fitting = [variant for variant, why in runs.items() if why is None]
         if not fitting:
             raise DoubtError(f"none of them runs here: {list(runs.values())[-1]}", is_wrong=False)
     elif (why := runs.get(name, "it is not compiled in")) is not None:
@@ -138,8 +135,7 @@ def _opened(name: str | None) -> Kernels:
 def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
     """The first variant whose results are llama.cpp's, and what was wrong with a faster one. Raises DoubtError."""
     try:
-        from q3e_local.llama.kernels import proof as kernel_proof  # which look for functions of this very build
-        from q3e_local.llama.kernels import trial
+        from q3e_local.llama.kernels import proof, trial  # which look for functions of this build
     except AttributeError as error:
         raise DoubtError(f"they cannot be tried on this llama.cpp: {error}", REBUILD) from None
     wrong = ""
@@ -150,7 +146,7 @@ def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
                 if not trial.held(library.path, name):
                     continue
                 proved.remember(*facts)
-        except kernel_proof.DisagreementError as error:
+        except proof.DisagreementError as error:
             wrong = wrong or f"{name} is not used: {error}"
             logger.warning("of our kernels %s is not used: %s", name, error)
             continue

@@ -13,7 +13,8 @@ from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.llama.binding import NativeError, function
+from q3e_local.llama.binding import function
+from q3e_local.llama.native_log import NativeError
 
 F32, F16 = 0, 1  # of ggml_type in ggml.h
 ON_TRIAL = "q3e on trial"  # the name of an operation that a variant on trial computes: see kernels/door.cpp
@@ -74,13 +75,13 @@ def product(
     apart = np.zeros((n_tokens, step), np.float32)
     apart[:, :depth] = tokens
 
-    def of(graph: _Graph) -> int:
-        rows = graph.filled(kind, (depth, len(weights)), weights)
-        seen = _view(graph.context, graph.filled(F32, (step, n_tokens), apart), depth, n_tokens, 4 * step, 0)
-        return int(_mul_mat(graph.context, rows, seen))
+    def build(graph: int) -> int:
+        rows = _filled(graph, kind, (depth, len(weights)), weights)
+        seen = _view(graph, _filled(graph, F32, (step, n_tokens), apart), depth, n_tokens, 4 * step, 0)
+        return int(_mul_mat(graph, rows, seen))
 
     n_bytes = weights.nbytes + apart.nbytes + 4 * n_tokens * len(weights)
-    return _computed(of, n_bytes, (n_tokens, len(weights)), n_threads, name, watch)
+    return _computed(build, n_bytes, (n_tokens, len(weights)), n_threads, name, watch)
 
 
 def attention(
@@ -102,61 +103,56 @@ def attention(
     n_queries, n_heads, width = query.shape
     n_keys, n_key_heads, _ = key.shape
 
-    def of(graph: _Graph) -> int:
-        asked, *stored = (
-            # Heads lie beside each other in memory, and are the third dimension of the operation.
-            _permute(graph.context, tensor, 0, 2, 1, 3)
-            for tensor in (
-                graph.filled(F32, (width, n_heads, n_queries), query),
-                graph.filled(kind, (width, n_key_heads, n_keys), key),
-                graph.filled(kind, (width, n_key_heads, n_keys), value),
-            )
+    def build(graph: int) -> int:
+        tensors = (
+            _filled(graph, F32, (width, n_heads, n_queries), query),
+            _filled(graph, kind, (width, n_key_heads, n_keys), key),
+            _filled(graph, kind, (width, n_key_heads, n_keys), value),
         )
-        hidden = None if mask is None else graph.filled(F16, (n_keys, n_queries), mask)
-        return int(_attend(graph.context, asked, *stored, hidden, scale, 0.0, 0.0))
+        # Heads lie beside each other in memory, and are the third dimension of the operation.
+        by_head = [_permute(graph, tensor, 0, 2, 1, 3) for tensor in tensors]
+        hidden = None if mask is None else _filled(graph, F16, (n_keys, n_queries), mask)
+        return int(_attend(graph, *by_head, hidden, scale, 0.0, 0.0))
 
     n_bytes = 2 * query.nbytes + key.nbytes + value.nbytes + (0 if mask is None else mask.nbytes)
-    return _computed(of, n_bytes, query.shape, n_threads, name, watch)
-
-
-class _Graph:
-    def __init__(self, n_bytes: int) -> None:
-        # The scratch memory of the operation is taken from the same pool; ggml's own needs are below a few rows each.
-        self.context = _init(_Parameters(n_bytes + _ROOM + _overhead(), None, False))
-        if not self.context:
-            raise NativeError(f"ggml gives no {n_bytes} bytes")
-
-    def filled(self, kind: int, shape: tuple[int, ...], data: NDArray[np.generic]) -> int:
-        """A tensor of this type with this content. ggml names the innermost dimension first."""
-        tensor = int(_tensor(self.context, kind, *shape, *[1] * (4 - len(shape))))
-        content = np.ascontiguousarray(data)
-        if _n_bytes(tensor) != content.nbytes:
-            raise NativeError(f"{content.nbytes} bytes do not fill a tensor of {_n_bytes(tensor)}")
-        ctypes.memmove(_data(tensor), content.ctypes.data, content.nbytes)
-        return tensor
+    return _computed(build, n_bytes, query.shape, n_threads, name, watch)
 
 
 @contextmanager
-def _graph(n_bytes: int) -> Iterator[_Graph]:
-    graph = _Graph(n_bytes)
+def _graph(n_bytes: int) -> Iterator[int]:
+    """Memory for the tensors of a graph, and for what computing it takes beside them."""
+    # The operation takes its scratch memory from the same pool; ggml itself needs less than a few rows for each.
+    graph = _init(_Parameters(n_bytes + _ROOM + _overhead(), None, False))
+    if not graph:
+        raise NativeError(f"ggml gives no {n_bytes} bytes")
     try:
         yield graph
     finally:
-        _free(graph.context)
+        _free(graph)
+
+
+def _filled(graph: int, kind: int, shape: tuple[int, ...], data: NDArray[np.generic]) -> int:
+    """A tensor of this type with this content. ggml names the innermost dimension first."""
+    tensor = int(_tensor(graph, kind, *shape, *[1] * (4 - len(shape))))
+    content = np.ascontiguousarray(data)
+    if _n_bytes(tensor) != content.nbytes:
+        raise NativeError(f"{content.nbytes} bytes do not fill a tensor of {_n_bytes(tensor)}")
+    ctypes.memmove(_data(tensor), content.ctypes.data, content.nbytes)
+    return tensor
 
 
 def _computed(
-    of: Callable[[_Graph], int], n_bytes: int, shape: tuple[int, ...], n_threads: int, name: str, watch: Watch
+    build: Callable[[int], int], n_bytes: int, shape: tuple[int, ...], n_threads: int, name: str, watch: Watch
 ) -> NDArray[np.float32]:
     with _graph(2 * n_bytes + (64 << 20)) as graph:
-        result = of(graph)
+        result = build(graph)
         _set_name(result, name.encode())
-        nodes = _new_graph(graph.context)
+        nodes = _new_graph(graph)
         _expand(nodes, result)
         with watch:
-            status = _compute(graph.context, nodes, n_threads)
+            status = _compute(graph, nodes, n_threads)
         if status != 0:
             raise NativeError(f"ggml_graph_compute_with_ctx answered {status}")
-        found = np.empty(shape, np.float32)
-        ctypes.memmove(found.ctypes.data, _data(result), found.nbytes)
-        return found
+        numbers = np.empty(shape, np.float32)
+        ctypes.memmove(numbers.ctypes.data, _data(result), numbers.nbytes)
+        return numbers

@@ -12,18 +12,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.llama.binding import NativeError
 from q3e_local.llama.kernels import operation
 from q3e_local.llama.kernels.compiled import Library
+from q3e_local.llama.native_log import NativeError
 
-# Types of weights, and of keys and values: the code of a kernel differs for each. The first of each is computed by
-# two threads, which wait for each other: long, on a busy machine.
+# Types of weights, and of keys and values: a kernel has code for each. Two threads compute only the first of each, as
+# threads that wait for each other are slow on a busy machine.
 WEIGHTS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q8_0": 8, "F16": 1, "BF16": 30, "F32": 0}
 KV = {"F16": 1, "BF16": 30, "Q8_0": 8, "F32": 0}
 WIDTHS = (128, 64)  # of a head: of Qwen3-Embedding, and of the demo model
 
 # Of the norm of an output row. Where llama.cpp rounds to 8 bits and a variant does not, products differ by up to 5e-3
-# and attention by up to 1.3e-2. A single wrong number in a row of 72 leaves more than 0.1.
+# and attention by up to 1.3e-2. A wrong number in a row of 72 makes a difference of more than 0.1.
 TOLERANCE = 4e-2
 
 
@@ -34,48 +34,41 @@ class DisagreementError(Exception):
 @dataclass(frozen=True)
 class _Operation:
     name: str
-    compute: Callable[[int, str], NDArray[np.float32]]  # by so many threads, under this name
+    compute: Callable[[int, str], NDArray[np.float32]]  # by this many threads, under this name
     n_threads: int
 
 
-class Proof:
-    """Holds variants to llama.cpp's own results. No variant may be in use yet."""
+def n_held(library: Library, variant: str) -> int:
+    """How many operations of the proof this variant took. Raises DisagreementError where it computed one wrong.
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self._operations = [*_products(), *_attentions()]
-
-    def held(self, variant: str) -> int:
-        """How many of the operations this variant took. Raises DisagreementError where it computed one wrong."""
-        try:
-            self._library.attempt(variant)
-            return sum(self._is_taken(one) for one in self._operations)
-        except NativeError as error:
-            raise DisagreementError(str(error)) from None
-        finally:
-            self._library.attempt(None)
-
-    def _is_taken(self, one: _Operation) -> bool:
-        before = self._library.counts()
-        found = one.compute(one.n_threads, operation.ON_TRIAL)
-        if self._library.counts() == before:
-            return False  # it leaves this operation to llama.cpp
-        expected = one.compute(1, "")
-        error = _worst(found, expected)
-        if not error <= TOLERANCE:  # NaN too
-            raise DisagreementError(
-                f"{one.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
-            )
-        return True
+    No variant of the library may be in use yet.
+    """
+    try:
+        library.attempt(variant)
+        return sum(_is_taken(library, each) for each in (*_products(), *_attentions()))
+    except NativeError as error:
+        raise DisagreementError(str(error)) from None
+    finally:
+        library.attempt(None)
 
 
-def _worst(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """How far the farthest row is, relative to its norm."""
-    norms = np.linalg.norm(expected, axis=-1)
-    return float((np.linalg.norm(found - expected, axis=-1) / norms).max())
+def _is_taken(library: Library, each: _Operation) -> bool:
+    """Whether the variant takes this operation, or else leaves it to llama.cpp."""
+    before = library.counts()
+    ours = each.compute(each.n_threads, operation.ON_TRIAL)
+    if library.counts() == before:
+        return False
+    expected = each.compute(1, "")
+    errors = np.linalg.norm(ours - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    error = float(errors.max())  # of the row that is farthest off, relative to its norm
+    if not error <= TOLERANCE:  # NaN too
+        raise DisagreementError(
+            f"{each.name} differs from llama.cpp's by {error:.2g} of its norm, where rounding leaves {TOLERANCE}"
+        )
+    return True
 
 
-# Tokens, rows, queries and keys are of numbers that fill no register and no block.
+# The numbers of tokens, rows, queries and keys fill no register and no block.
 
 
 def _products() -> list[_Operation]:
@@ -96,12 +89,13 @@ def _attentions() -> list[_Operation]:
     random = np.random.default_rng(0)
     n_queries, n_keys, n_heads, n_key_heads = 70, 96, 4, 2
     mask = np.where(np.tri(n_queries, n_keys, n_keys - n_queries, dtype=bool), 0, -np.inf).astype(np.float16)
-    found: list[_Operation] = []
+    operations: list[_Operation] = []
     for width in WIDTHS:
         query = random.standard_normal((n_queries, n_heads, width)).astype(np.float32)
         stored = random.standard_normal((2, n_keys * n_key_heads, width)).astype(np.float32)
         for name, kind in KV.items():
-            key, value = (operation.quantized(one, kind).reshape(n_keys, n_key_heads, -1) for one in stored)
+            key, value = (operation.quantized(rows, kind).reshape(n_keys, n_key_heads, -1) for rows in stored)
             compute = partial(operation.attention, query, key, value, kind, mask, width**-0.5)
-            found.append(_Operation(f"attention with heads of {width} and {name} keys", compute, 1 if found else 2))
-    return found
+            called = f"attention with heads of {width} and {name} keys"
+            operations.append(_Operation(called, compute, 1 if operations else 2))
+    return operations

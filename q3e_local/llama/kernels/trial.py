@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from q3e_local.llama.kernels.compiled import Library
-from q3e_local.llama.kernels.proof import DisagreementError, Proof
+from q3e_local.llama.kernels.proof import DisagreementError, n_held
 from q3e_local.wording.endings import ended
 
 _PATIENCE_S = 60.0  # it takes a second where nothing else wants the CPU
@@ -20,11 +20,11 @@ _DISAGREES = 3  # exit code
 
 
 def held(library: Path, variant: str) -> int:
-    """How many of the operations of the proof this variant took, in a process of its own.
+    """How many operations of the proof this variant took, in a process of its own.
 
-    Raises DisagreementError where one is wrong, and where the process ends in another way.
+    Raises DisagreementError where the variant computed one wrong, and where the process ends in another way.
     """
-    # An interpreter inside another program does not know itself.
+    # Python inside another program does not know its interpreter.
     if not sys.executable:
         return _held_here(library, variant)
     try:
@@ -50,7 +50,7 @@ def held(library: Path, variant: str) -> int:
 def _held_here(library: Path, variant: str) -> int:
     opened = Library(library)
     opened.let_in()
-    return Proof(opened).held(variant)
+    return n_held(opened, variant)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from q3e_local.embedding.engine import EngineConfig
 
 N_BATCH = 512
-# A GPU wants more at once; but a text attends over the masked cells of all others in its batch.
+# A GPU wants more at once; but each text of a batch also attends over the masked cells of the other texts.
 N_BATCH_ON_GPU = 1024
 
 TUNABLE = ("n_threads", "n_batch")
@@ -30,7 +30,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found fastest on this machine, and the last day something was; None was not measured."""
+    """The settings that were fastest on this machine, and the day of the latest tuning; None was not measured."""
 
     n_threads: int | None
     n_batch: int | None
@@ -47,36 +47,36 @@ class Reason:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the model runs, and for each of TUNABLE why so."""
+    """How the model runs, and the reason for each of TUNABLE."""
 
     n_threads: int
     n_batch: int
     reasons: Mapping[str, Reason]
 
     def changed(self, name: str, value: int, reason: Reason) -> Settings:
-        """The same with one of them another."""
+        """The same settings but for this value."""
         changes: dict[str, Any] = {name: value}
         return replace(self, **changes, reasons={**self.reasons, name: reason})
 
     def explained(self, name: str) -> str:
-        """One of them in a line, such as `n_batch 512 (default)`."""
+        """A setting in a line, such as `n_batch 512 (default)`."""
         return f"{name} {getattr(self, name)} ({self.reasons[name].text})"
 
 
 def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Settings:
-    """What is given stands; what is not is as tuned, or else what is known to be good here."""
+    """Each setting as the config gives it, or else as it was tuned, or else the default."""
     settings = defaults(host)
     for name in TUNABLE:
-        given, found = getattr(config, name), getattr(tuned, name, None)
-        if given is not None:
-            settings = settings.changed(name, given, Reason("given", "given"))
-        elif tuned is not None and found is not None:
-            settings = settings.changed(name, found, Reason("tuned", f"tuned on {tuned.day}"))
+        by_config, by_tuning = getattr(config, name), getattr(tuned, name, None)
+        if by_config is not None:
+            settings = settings.changed(name, by_config, Reason("given", "given"))
+        elif tuned is not None and by_tuning is not None:
+            settings = settings.changed(name, by_tuning, Reason("tuned", f"tuned on {tuned.day}"))
     return settings
 
 
 def defaults(host: Host) -> Settings:
-    """What is known to be good on such a machine."""
+    """The settings that are good on such a machine."""
     n_batch, text = (N_BATCH_ON_GPU, "default on a GPU") if host.on_gpu else (N_BATCH, "default")
     reasons = {"n_threads": Reason("default", "physical cores"), "n_batch": Reason("default", text)}
     return Settings(host.n_cores, n_batch, reasons)

@@ -1,6 +1,6 @@
-"""What `q3e-local tune` found fastest, kept in the state folder: a file for each model, machine and llama.cpp.
+"""The settings that `q3e-local tune` found fastest: a file for each model, machine and llama.cpp.
 
-Knows files; what the settings mean is in defaults.py, and how they are measured in checks/tune.py.
+Knows files in the state folder; leaves the meaning of settings to defaults.py, and measuring to checks/tune.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ _OLD_LAYOUT = 2  # of version 0.1.0, which had no kernels of ours, and more sett
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was found fastest, and where alone it counts. None is not known, and agrees with anything."""
+    """Where settings were found fastest, and where alone they count. None is not known, and agrees with anything."""
 
     binding: str  # version of llama-cpp-python
-    features: str | None = None  # of the CPU, that its build uses
+    features: str | None = None  # of the CPU, as far as llama.cpp's build uses them
     on_gpu: bool | None = None
-    kernels: str | None = None  # the variant of ours that computed, or `off`
+    kernels: str | None = None  # our variant that computed, or `off`
     cpu: str = ""
     n_cores: int = 0
     n_cpus: int = 0
@@ -57,12 +57,12 @@ def here(
 
 def find(digest: str, place: Place) -> Tuned | None:
     """What was found for this model file there; the newest, should there be several. A damaged file is set aside."""
-    found = [kept for path in _files(digest) if (kept := _read(path)) is not None]
-    return max((tuned for where, tuned in found if _agree(where, place)), key=lambda one: one.day, default=None)
+    kept = [content for path in _files(digest) if (content := _read(path)) is not None]
+    return max((tuned for where, tuned in kept if _agree(where, place)), key=lambda tuned: tuned.day, default=None)
 
 
 def planned(digest: str, config: EngineConfig) -> Settings:
-    """The settings this model will have, as far as they are known before llama.cpp is loaded."""
+    """The settings of this model, as far as they are known before llama.cpp is loaded."""
     from importlib.metadata import version  # slow to import, and only a server and `show` need it
 
     host = Host(machine.physical_cores(), on_gpu=bool(config.n_gpu_layers))
@@ -70,9 +70,9 @@ def planned(digest: str, config: EngineConfig) -> Settings:
 
 
 def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> tuple[Path, Tuned]:
-    """Use this from now on, and what was found before of what it leaves open: where that is kept, and all of it.
+    """Use these settings from now on; a setting that is None stays as it was found before.
 
-    `measured` is kept beside it for people. Raises OSError where it cannot be written.
+    Returns the file, and the settings in it. `measured` is in the file for people. Raises OSError.
     """
     path = _file(digest, place)
     before = _read(path)
@@ -85,7 +85,7 @@ def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, A
 
 
 def forget(digest: str) -> int:
-    """Forget all that was found for this model file, wherever; how much that was."""
+    """Forget all that was found for this model file. Returns how many files that were."""
     n_files = 0
     for path in _files(digest):
         path.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def _folder() -> Path:
 
 
 def _file(digest: str, place: Place) -> Path:
-    """A file for each layout too, so that an older version does not write over what a newer one found."""
+    """The file for this layout: an older version of q3e-local must not write over the file of a newer version."""
     names = json.dumps({"layout": _LAYOUT, **asdict(place)}, sort_keys=True)
     return _folder() / f"{digest[:16]}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.json"
 
@@ -108,19 +108,9 @@ def _files(digest: str) -> Iterator[Path]:
         yield from sorted(_folder().glob(f"{digest[:16]}-*.json"))
 
 
-def _agree(one: Place, other: Place) -> bool:
-    values = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Place)]
-    return all(mine is None or theirs is None or mine == theirs for mine, theirs in values)
-
-
-def _check(tuned: Tuned) -> None:
-    """Raise ValueError or TypeError for what cannot have been found."""
-    values = {name: getattr(tuned, name) for name in TUNABLE}
-    for name, value in values.items():
-        if value is not None and type(value) is not int:
-            raise TypeError(f"{name} is {value!r}")
-    date.fromisoformat(tuned.day)
-    EngineConfig(**values)
+def _agree(place: Place, where: Place) -> bool:
+    pairs = zip(astuple(place), astuple(where), strict=True)
+    return all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _read(path: Path) -> tuple[Place, Tuned] | None:
@@ -131,7 +121,8 @@ def _read(path: Path) -> tuple[Place, Tuned] | None:
             return None
         place = Place(**{"kernels": OFF} | content["place"])
         tuned = Tuned(**{field.name: content["tuned"][field.name] for field in fields(Tuned)})
-        _check(tuned)
+        date.fromisoformat(tuned.day)
+        EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)  # raises for values that it cannot have
         return place, tuned
     except FileNotFoundError:
         return None

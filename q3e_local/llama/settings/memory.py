@@ -13,7 +13,7 @@ from q3e_local.llama.settings.defaults import Settings
 
 # llama.cpp rounds contexts up to this many cells.
 N_CTX_STEP = 256
-# Keys and values of prefixes that come again, beside those of the contexts; an instruction's are 2 to 3 MB.
+# Of kept prefixes, beside the contexts; an instruction takes 2 to 3 MB.
 KEPT_BYTES_MAX = 64 << 20
 
 
@@ -41,7 +41,7 @@ class ContextPlan:
 
 
 def for_batches(n_batch: int, n_seq_max: int, tap: bool) -> ContextPlan:
-    """The context an engine begins with: for batches of texts that are no longer than one."""
+    """The context an engine begins with: for batches, and texts that are no longer than a batch."""
     return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap)
 
 
@@ -51,9 +51,9 @@ def for_long(n_batch: int, n_ctx: int, tap: bool, *, exact: bool = False) -> Con
 
 
 def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, n_ctx: int = 0) -> int:
-    """Memory of an engine: weights, its context for batches, and what is kept of prefixes.
+    """Memory of an engine: weights, its context for batches, and kept prefixes.
 
-    `n_ctx`: the longest text; above a batch it needs a context of its own.
+    `n_ctx` is the longest text. A text longer than a batch takes a second context.
     """
     plan = for_batches(settings.n_batch, n_seq_max, tap)
     n_bytes = model.size_bytes + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)

@@ -12,102 +12,66 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-N_ROUNDS = 5
-CLEARLY = 1.05  # times the default's speed, as the median of the rounds
-_FASTER = 1.02  # in a single round
-_MOST = 0.75  # of the rounds must be that
-_HOPELESS = 0.85
+_N_ROUNDS = 5
+_CLEARLY = 1.05  # times the default's speed, as the median of the rounds
+_ROUND_WON = 1.02  # times the default's speed in a single round
+_SHARE_WON = 0.75  # of the rounds
+_HOPELESS = 0.85  # a candidate with a round below this is out
 _N_ERRORS = 3  # standard errors that the mean must be above no gain at all
 
 
 class Race(Generic[T]):
     """Rounds in which each candidate is measured once, beside the default.
 
-    Only what is clearly faster in most rounds replaces the default; who cannot do so any more drops out.
+    Only a candidate that is clearly faster in most rounds replaces the default; one that no longer can drops out.
     """
 
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
+    def __init__(self, default: T, others: Sequence[T]) -> None:
         self.default = default
         self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
-        self._n_rounds = n_rounds
         self._n_done = 0
-        self._left = list(self.ratios)
+        self.left = list(self.ratios)  # the candidates that may still win
 
     @property
     def is_over(self) -> bool:
-        return not self._left or self._n_done >= self._n_rounds
+        return not self.left or self._n_done >= _N_ROUNDS
 
     @property
     def n_rounds_left(self) -> int:
-        return 0 if self.is_over else self._n_rounds - self._n_done
-
-    @property
-    def left(self) -> Sequence[T]:
-        """Who may still win, the default left out."""
-        return tuple(self._left)
+        return 0 if self.is_over else _N_ROUNDS - self._n_done
 
     def drop(self, candidate: T) -> None:
-        """Leave a candidate out from now on: it cannot be measured any more."""
-        self._left = [one for one in self._left if one != candidate]
+        """Leave out a candidate that cannot be measured any more."""
+        self.left = [other for other in self.left if other != candidate]
 
     def order(self) -> list[T]:
-        """Who is to be measured in the next round; whoever goes first in one goes last in the next."""
+        """The candidates of the next round, in the order that is the reverse of the round before."""
         if self.is_over:
             return []
-        order = [self.default, *self._left]
+        order = [self.default, *self.left]
         return order if self._n_done % 2 == 0 else order[::-1]
 
     def add(self, speeds: Mapping[T, float]) -> None:
         """The speeds of a round, by candidate."""
-        for candidate in self._left:
+        for candidate in self.left:
             self.ratios[candidate].append(speeds[candidate] / speeds[self.default])
         self._n_done += 1
-        self._left = [candidate for candidate in self._left if self._may_win(self.ratios[candidate])]
+        self.left = [candidate for candidate in self.left if self._may_win(self.ratios[candidate])]
 
     @property
     def winner(self) -> T:
         """The default unless another has clearly won all its rounds; before the end it is the default."""
-        finished = {one: statistics.median(ratios) for one, ratios in self.ratios.items() if self._has_won(ratios)}
-        return max(finished, key=lambda one: finished[one], default=self.default)
+        won = {other: statistics.median(ratios) for other, ratios in self.ratios.items() if self._has_won(ratios)}
+        return max(won, key=lambda other: won[other], default=self.default)
 
     def _may_win(self, ratios: Sequence[float]) -> bool:
-        n_lost = sum(ratio < _FASTER for ratio in ratios)
-        return n_lost <= self._n_rounds - self._n_needed and min(ratios) >= _HOPELESS
+        n_lost = sum(ratio < _ROUND_WON for ratio in ratios)
+        n_to_win = math.ceil(_SHARE_WON * _N_ROUNDS)
+        return n_lost <= _N_ROUNDS - n_to_win and min(ratios) >= _HOPELESS
 
     def _has_won(self, ratios: Sequence[float]) -> bool:
-        if len(ratios) < self._n_rounds or not self._may_win(ratios):
+        if len(ratios) < _N_ROUNDS or not self._may_win(ratios):
             return False
         logs = [math.log(ratio) for ratio in ratios]
         error = statistics.stdev(logs) / math.sqrt(len(logs))
-        return statistics.median(ratios) >= CLEARLY and statistics.fmean(logs) > _N_ERRORS * error
-
-    @property
-    def _n_needed(self) -> int:
-        return math.ceil(_MOST * self._n_rounds)
-
-
-class Trials(Generic[T]):
-    """A race in the course of other work: `current` does the next piece, and `done` says how fast it was."""
-
-    def __init__(self, default: T, others: Sequence[T], n_rounds: int = N_ROUNDS) -> None:
-        self._race = Race(default, others, n_rounds)
-        self._order: list[T] = self._race.order()
-        self._speeds: dict[T, float] = {}
-
-    @property
-    def is_over(self) -> bool:
-        return self._race.is_over
-
-    @property
-    def current(self) -> T:
-        """The candidate whose turn it is; in the end the winner."""
-        return self._order[0] if self._order else self._race.winner
-
-    def done(self, speed: float) -> None:
-        """The speed of the piece that `current` did."""
-        if not self._order:
-            return
-        self._speeds[self._order.pop(0)] = speed
-        if not self._order:
-            self._race.add(self._speeds)
-            self._speeds, self._order = {}, self._race.order()
+        return statistics.median(ratios) >= _CLEARLY and statistics.fmean(logs) > _N_ERRORS * error

@@ -1,6 +1,6 @@
 """Bring a card's pinned file to this machine, whole and verified. The only code that downloads.
 
-Which source is asked, in what order, and what is checked when; nothing of HTTP, of cards or of what is in a file.
+Knows which source is asked in what order, and what is checked when; nothing of HTTP, cards or models.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from q3e_local import proved
 from q3e_local.errors import (
     ChecksumError,
     DownloadError,
@@ -22,12 +23,10 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
-from q3e_local.files import alone, sha256
+from q3e_local.files import alone, has_size, sha256
 from q3e_local.models.card import ModelFile
-from q3e_local.models.download import origins, verified
-from q3e_local.models.download.origins import NoAnswerError, Origin, Pin
-
-Source = Literal["auto", "hub", "modelscope"]
+from q3e_local.models.download import origins
+from q3e_local.models.download.origins import NoAnswerError, Origin, Pin, Source
 
 _SPARE_BYTES = 64 << 20  # a disk filled to the last byte breaks other programs
 
@@ -38,8 +37,8 @@ _log = logging.getLogger(__name__)
 class Transfer:
     """How far one file is. `source` is the host it comes from, or the folder of a file that was here before.
 
-    In the phase "wait" nothing comes: `why`, for how many seconds at most that is waited for, and which host is asked
-    `then`.
+    In the phase "wait" nothing comes: for the reason `why`, for at most `at_most_s` seconds, and the host `then` is
+    asked next.
     """
 
     source: str
@@ -52,7 +51,7 @@ class Transfer:
     then: str = ""
 
 
-Progress = Callable[[Transfer], None]
+OnTransfer = Callable[[Transfer], None]
 
 
 def fetch(
@@ -60,34 +59,33 @@ def fetch(
     *,
     source: Source = "auto",
     offline: bool = False,
-    progress: Progress | None = None,
+    progress: OnTransfer = lambda transfer: None,
 ) -> Path:
     """The file's path, after its size and SHA-256 were held to the card; downloads what is missing of it.
 
-    Interrupted at any byte, the next call continues. `progress` is called from another thread in the phase "wait",
-    but never by two at once. Raises ModelNotHereError when offline, HubUnreachableError,
+    A call that is interrupted at any byte is continued by the next. `progress` is called from another thread in the
+    phase "wait", but never by two threads at once. Raises ModelNotHereError when offline, HubUnreachableError,
     ChecksumError after deleting what is wrong, NotEnoughDiskError, or DownloadError when a source refuses.
     """
     pin = origins.pin(file)
-    tell = _in_turn(progress)
     here = find(file)
     if here is not None:
-        return _verified(here, pin, tell)
+        return _verified(here, pin, progress)
     if offline or origins.is_offline():
         raise ModelNotHereError(
             f"{pin.file} is not on this machine and must not be downloaded (--offline or HF_HUB_OFFLINE=1);"
             " pull it once with a network, or take a file you have: q3e-local import PATH"
         )
-    asked = origins.origins(pin, source)
+    sources = origins.origins(pin, source)
     failures = []
-    for number, origin in enumerate(asked, start=1):
-        then = asked[number].host if number < len(asked) else ""
+    for number, origin in enumerate(sources, start=1):
+        next_host = sources[number].host if number < len(sources) else ""
         try:
-            return _bring(origin, pin, _with_next(tell, then))
+            return _bring(origin, pin, progress, next_host)
         except NoAnswerError as failure:
             failures.append(f"{origin.host} ({failure})")
-            if then:
-                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, then)
+            if next_host:
+                _log.warning("cannot reach %s (%s); trying %s", origin.host, failure, next_host)
     raise HubUnreachableError(_ways_out(pin, failures, source))
 
 
@@ -96,7 +94,7 @@ def find(file: ModelFile) -> Path | None:
     if file.repo is None or file.sha256 is None:
         return None
     pin = origins.pin(file)
-    return next((path for path in origins.places(pin) if verified.has_size(path, pin.size_bytes)), None)
+    return next((path for path in origins.places(pin) if has_size(path, pin.size_bytes)), None)
 
 
 def delete(path: Path) -> None:
@@ -105,34 +103,16 @@ def delete(path: Path) -> None:
 
 
 def turn(lock: Path, what: str) -> AbstractContextManager[None]:
-    """The lock against other processes that do the same work; logs that another is `what`, where one has it."""
+    """A lock against processes that do the same work; logs that another process is `what`, where it has the lock."""
     return alone(lock, lambda: _log.warning("another process is %s; waiting for it", what), mode=0o664)
 
 
-def _in_turn(progress: Progress | None) -> Progress:
-    """Call `progress` from one thread at a time: waiting is reported by another thread than transfers are."""
-    if progress is None:
-        return lambda transfer: None
-    lock = threading.Lock()
-
-    def tell(transfer: Transfer) -> None:
-        with lock:
-            progress(transfer)
-
-    return tell
-
-
-def _with_next(tell: Progress, then: str) -> Progress:
-    """Add to a wait the host that is asked next, unless the same host is asked again."""
-    return lambda one: tell(replace(one, then=then) if one.phase == "wait" and not one.then else one)
-
-
-def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
+def _bring(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> Path:
     try:
         origin.blob.parent.mkdir(parents=True, exist_ok=True)
         # For the hub it is the cache's own lock, so that other programs keep out too.
         with turn(origin.lock, f"downloading {pin.file}"):
-            return _bring_alone(origin, pin, tell)
+            return _bring_alone(origin, pin, progress, next_host)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NotEnoughDiskError(f"the disk of {origin.blob.parent} is full: {error.strerror}") from None
@@ -142,41 +122,43 @@ def _bring(origin: Origin, pin: Pin, tell: Progress) -> Path:
         ) from error
 
 
-def _bring_alone(origin: Origin, pin: Pin, tell: Progress) -> Path:
-    if verified.has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
-        return _verified(origin.path, pin, tell)
-    if verified.has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
-        _verified(origin.blob, pin, tell)
+def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> Path:
+    if has_size(origin.path, pin.size_bytes):  # another process brought it while we waited
+        return _verified(origin.path, pin, progress)
+    if has_size(origin.blob, pin.size_bytes):  # the same file came with another revision
+        _verified(origin.blob, pin, progress)
         return origins.link(origin)
     _check_disk(origin, pin)
     try:
-        _download_and_verify(origin, pin, tell)
+        _download_and_verify(origin, pin, progress, next_host)
     except ChecksumError:
         origin.partial.unlink(missing_ok=True)
         raise
     origin.partial.replace(origin.blob)
     path = origins.link(origin)
-    verified.remember(path, pin)
+    proved.remember(*_facts(path, pin))
     return path
 
 
-def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
+def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str) -> None:
     from q3e_local.models.download.http import download  # its HTTP library costs start-up time
 
-    n_have = 0
+    n_have, in_turn = 0, threading.Lock()  # a wait is reported by another thread
 
     def on_bytes(n_bytes: int) -> None:
         nonlocal n_have
         n_have = n_bytes
-        tell(Transfer(origin.host, pin.file, "download", n_bytes, pin.size_bytes))
+        with in_turn:
+            progress(Transfer(origin.host, pin.file, "download", n_bytes, pin.size_bytes))
 
     def on_wait(why: str, at_most_s: float, is_asked_again: bool) -> None:
-        then = origin.host if is_asked_again else ""
-        tell(Transfer(origin.host, pin.file, "wait", n_have, pin.size_bytes, why, at_most_s, then))
+        then = origin.host if is_asked_again else next_host
+        with in_turn:
+            progress(Transfer(origin.host, pin.file, "wait", n_have, pin.size_bytes, why, at_most_s, then))
 
     download(origin, pin, on_bytes, on_wait)
     # Read back from the disk: that is what will be loaded, and most of it may be from an earlier call.
-    got = sha256(origin.partial, lambda n: tell(Transfer(origin.host, pin.file, "verify", n, pin.size_bytes)))
+    got = sha256(origin.partial, lambda n: progress(Transfer(origin.host, pin.file, "verify", n, pin.size_bytes)))
     if got != pin.sha256:
         raise ChecksumError(
             f"{origin.host} sent {pin.file} with SHA-256 {got}, the card says {pin.sha256}; it was deleted."
@@ -184,11 +166,12 @@ def _download_and_verify(origin: Origin, pin: Pin, tell: Progress) -> None:
         )
 
 
-def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
+def _verified(path: Path, pin: Pin, progress: OnTransfer) -> Path:
     try:
-        if verified.is_known(path, pin):
+        facts = _facts(path, pin)
+        if proved.is_known(*facts):
             return path
-        got = sha256(path, lambda n: tell(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
+        got = sha256(path, lambda n: progress(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
         if got != pin.sha256:
             origins.delete(path, even_if_shared=True)
     except OSError as error:
@@ -197,14 +180,20 @@ def _verified(path: Path, pin: Pin, tell: Progress) -> Path:
         raise ChecksumError(
             f"{path} had SHA-256 {got}, the card says {pin.sha256}; it was damaged and is deleted. Pull it again"
         )
-    verified.remember(path, pin)
+    proved.remember(*facts)
     return path
+
+
+def _facts(path: Path, pin: Pin) -> tuple[str | int, ...]:
+    """What a checked file is known by: when one of the facts changes, the file is checked again."""
+    real = path.resolve()
+    stat = real.stat()
+    return pin.sha256, str(real), stat.st_size, stat.st_mtime_ns
 
 
 def _check_disk(origin: Origin, pin: Pin) -> None:
     folder = origin.partial.parent
-    n_have = origin.partial.stat().st_size if origin.partial.exists() else 0
-    needed = max(0, pin.size_bytes - n_have) + _SPARE_BYTES
+    needed = max(0, pin.size_bytes - origin.n_partial) + _SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise NotEnoughDiskError(

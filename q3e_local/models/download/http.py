@@ -6,23 +6,22 @@ Knows HTTP and the partial file; nothing of caches, locks or checksums beyond wh
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import httpx2
 
 from q3e_local.errors import ChecksumError, DownloadError
+from q3e_local.files import sync
 from q3e_local.models.download import origins, silence
 from q3e_local.models.download.origins import NoAnswerError, Origin, Pin
 from q3e_local.models.download.silence import Silence
 
 # Waits before the attempts that follow one which brought nothing new.
 PAUSES_S: tuple[float, ...] = (1, 2, 4, 8)
-# Per address of the host, and a hub has several: a network that drops packets is recognized in a few of these.
+# For each address of a host, and a hub has several: a network that drops packets is recognized in a few timeouts.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 60.0  # what a server may ask for with Retry-After
@@ -36,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class _InterruptedError(Exception):
-    """This attempt ended early, another may do better."""
+    """This attempt ended early, and another may do better."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -47,38 +46,34 @@ OnWait = Callable[[str, float, bool], None]
 
 
 def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None], on_wait: OnWait) -> None:
-    """Bring the partial file to its full size. `on_bytes` is told how much is there, what was there before included.
+    """Bring the partial file to its full size. `on_bytes` gets the bytes that are there, those from before included.
 
-    While nothing comes, call `on_wait` with the reason, the seconds after which waiting ends, and whether the server
-    is asked again then; perhaps in another thread.
-
-    Raises NoAnswerError at once when the server does not answer, and after some attempts when it stops sending;
-    ChecksumError when its headers say that it has another file; DownloadError when it refuses.
+    While nothing comes, `on_wait` gets the reason, the seconds after which waiting ends, and whether the server is
+    asked again then; perhaps in another thread. Raises NoAnswerError at once when the server does not answer, and
+    after some attempts when the server stops sending; ChecksumError when its headers say that it has another file;
+    DownloadError when it refuses.
     """
     timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     headers = {"User-Agent": "q3e-local", "Accept-Encoding": "identity", **origin.headers}
     has_answered, n_failures, farthest = False, 0, 0
     try:
         with httpx2.Client(timeout=timeout, headers=headers, follow_redirects=True) as client:
-            while (n_have := _size(origin.partial)) != pin.size_bytes:
+            while (n_have := origin.n_partial) != pin.size_bytes:
                 if n_have > pin.size_bytes:
                     origin.partial.unlink()
                     continue
                 try:
                     _continue(client, origin, pin, n_have, on_bytes, on_wait, has_answered)
-                except (
-                    httpx2.NetworkError,
-                    httpx2.TimeoutException,
-                    httpx2.ProtocolError,
-                    httpx2.ProxyError,
-                ) as error:
-                    n_now, reason, wait_s = _size(origin.partial), _reason(error, origin), 0.0
+                except httpx2.UnsupportedProtocol:  # the only failure of a connection that no other attempt mends
+                    raise
+                except httpx2.TransportError as error:
+                    n_now, reason, wait_s = origin.n_partial, _reason(error, origin), 0.0
                 except _InterruptedError as error:
-                    n_now, reason, wait_s, has_answered = _size(origin.partial), str(error), error.wait_s, True
+                    n_now, reason, wait_s, has_answered = origin.n_partial, str(error), error.wait_s, True
                 else:
                     continue
                 has_answered |= n_now != n_have
-                # Counted by what is new: a server that ignores ranges and breaks off would go on for ever.
+                # Since the latest new byte: a server that ignores ranges and breaks off would go on for ever.
                 n_failures, farthest = (1, n_now) if n_now > farthest else (n_failures + 1, farthest)
                 if not has_answered or n_failures > len(PAUSES_S):
                     raise NoAnswerError(reason)
@@ -89,7 +84,7 @@ def download(origin: Origin, pin: Pin, on_bytes: Callable[[int], None], on_wait:
                 time.sleep(pause_s)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
         raise DownloadError(f"{origin.host} sends us to an address that cannot be used: {error}") from error
-    _sync(origin.partial)
+    sync(origin.partial)
 
 
 def _continue(
@@ -161,8 +156,8 @@ def _judge(response: httpx2.Response, origin: Origin, pin: Pin, n_have: int) -> 
 
 def _refused(response: httpx2.Response, origin: Origin, pin: Pin) -> NoReturn:
     status = response.status_code
-    said = response.headers.get("X-Error-Message")
-    answer = f"{origin.host} answered {status}{f' ({said})' if said else ''} for {pin.file} of {pin.repo}"
+    why = response.headers.get("X-Error-Message")
+    answer = f"{origin.host} answered {status}{f' ({why})' if why else ''} for {pin.file} of {pin.repo}"
     if status in (401, 403):
         raise DownloadError(
             f"{answer}: it wants to know who asks. Set HF_TOKEN, or log in with `hf auth login`; if there is a token,"
@@ -178,8 +173,8 @@ def _refused(response: httpx2.Response, origin: Origin, pin: Pin) -> NoReturn:
 
 def _reason(error: httpx2.TransportError, origin: Origin) -> str:
     reason = str(error) or type(error).__name__
-    asked = error.request.url.netloc.decode("ascii")  # without a password
-    return reason if asked == origin.host else f"it sends us to {asked}: {reason}"
+    host = error.request.url.netloc.decode("ascii")  # without a password
+    return reason if host == origin.host else f"it sends us to {host}: {reason}"
 
 
 def _other_size(origin: Origin, pin: Pin, n_bytes: str) -> str:
@@ -187,15 +182,3 @@ def _other_size(origin: Origin, pin: Pin, n_bytes: str) -> str:
         f"{origin.host} has {pin.file} with {n_bytes} bytes, the card says {pin.size_bytes:,}; nothing of it was"
         " kept. Update q3e-local, or try the other --source"
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

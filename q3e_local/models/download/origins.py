@@ -22,12 +22,12 @@ from q3e_local.models.card import ModelFile
 
 _HUB = "https://huggingface.co"
 _MODELSCOPE = "https://www.modelscope.cn"
-# For people whom the hub itself does not answer; named in advice, never asked unless it is chosen.
+# For people whom the hub does not answer: advice names it, and it is asked only where the user chose it.
 _A_MIRROR_HOST = "hf-mirror.com"
 _A_MIRROR = f"https://{_A_MIRROR_HOST}"
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Source = Literal["auto", "hub", "modelscope"]
 
 
 class NoAnswerError(Exception):
@@ -36,7 +36,7 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Pin:
-    """The one file a card means: nothing of another size or SHA-256 will do."""
+    """The file that a card means: no file of another size or SHA-256 will do."""
 
     repo: str
     revision: str
@@ -47,7 +47,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Origin:
-    """A source of one file and its places here. `path` is what others use; it is `blob` itself, or a link to it."""
+    """A source of a file, and the file's places here. Programs use `path`, which is `blob` or a link to it."""
 
     url: str
     path: Path
@@ -58,22 +58,21 @@ class Origin:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.url).netloc.rpartition("@")[2]
+        return _without_password(urlsplit(self.url).netloc)
+
+    @property
+    def n_partial(self) -> int:
+        """Bytes of the file that are here already."""
+        try:
+            return self.partial.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def pin(file: ModelFile) -> Pin:
-    """Raises CardError for a file that is shipped or made here, or whose names are none of a file in a repository."""
-    if file.repo is None or file.revision is None or not file.size_bytes or file.sha256 is None:
-        raise CardError(f"{file.file} has no pinned repository, revision, size and SHA-256: it cannot be downloaded")
-    if not _COMMIT.fullmatch(file.revision) or not _SHA256.fullmatch(file.sha256):
-        raise CardError(
-            f"{file.file}: revision must be a commit of 40 hex digits and sha256 have 64,"
-            f" got {file.revision!r} and {file.sha256!r}"
-        )
-    # They become paths here, and a card may come from elsewhere.
-    parts = [*file.file.split("/"), *file.repo.split("/")]
-    if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
-        raise CardError(f"{file.file!r} is no name of a file in {file.repo!r}")
+    """What a card says of a file. Raises CardError for a file that is shipped, or made here."""
+    if file.repo is None or file.revision is None or file.sha256 is None:
+        raise CardError(f"{file.file} has no pinned repository, revision and SHA-256: it cannot be downloaded")
     return Pin(file.repo, file.revision, file.file, file.size_bytes, file.sha256)
 
 
@@ -83,14 +82,10 @@ def places(pin: Pin) -> Iterator[Path]:
     yield _own(pin)
 
 
-def origins(pin: Pin, source: Literal["auto", "hub", "modelscope"]) -> list[Origin]:
+def origins(pin: Pin, source: Source) -> list[Origin]:
     """The sources to ask, in this order."""
-    made = []
-    if source in ("auto", "hub"):
-        made.append(_hub(pin))
-    if source in ("auto", "modelscope"):
-        made.append(_modelscope(pin))
-    return made
+    makers = {"hub": _hub, "modelscope": _modelscope}
+    return [make(pin) for name, make in makers.items() if source in ("auto", name)]
 
 
 def link(origin: Origin) -> Path:
@@ -107,10 +102,10 @@ def link(origin: Origin) -> Path:
 
 
 def delete(path: Path, even_if_shared: bool) -> None:
-    """Delete a file with the blob it links to. Nothing outside its repository's folder in the cache is touched."""
+    """Delete a file with the blob that it links to, and nothing outside its repository's folder in the cache."""
     target, blob = path.resolve(), path.readlink() if path.is_symlink() else None
     path.unlink(missing_ok=True)
-    if path.parent.parent == _own_folder():
+    if path.parent.parent == own_folder():
         with suppress(OSError):  # not empty
             path.parent.rmdir()
     if blob is None:
@@ -133,8 +128,13 @@ def is_offline() -> bool:
     return value.upper() in _TRUE
 
 
+def own_folder() -> Path:
+    """Where models that were made or copied here lie, and those from ModelScope."""
+    return data_folder() / "models"
+
+
 def hub_cache() -> Path:
-    """The hub cache that other programs use too."""
+    """The hub cache, which we share with other programs."""
     default_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     home = Path(os.environ.get("HF_HOME", default_home))
     folder = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub"))
@@ -142,7 +142,7 @@ def hub_cache() -> Path:
 
 
 def hub_endpoint() -> str:
-    """The hub's address, or its mirror's. Raises DownloadError for one that is none."""
+    """The address of the hub or its mirror. Raises DownloadError for what is no address."""
     return _endpoint("HF_ENDPOINT", _HUB)
 
 
@@ -156,7 +156,7 @@ def mirror_advice() -> str:
 
 
 def advice_on(origin: Origin) -> str:
-    """A sentence about an address that the user chose, with a space behind it; nothing about our own."""
+    """A sentence about an address that the user chose, with a space behind it; empty for the hub's address."""
     is_chosen = bool(os.environ.get("HF_ENDPOINT", "").strip()) and origin.url.startswith(hub_endpoint())
     advice = mirror_advice()
     return f"{advice[0].upper()}{advice[1:]}. " if is_chosen else ""
@@ -176,13 +176,13 @@ def _hub(pin: Pin) -> Origin:
 
 def _modelscope(pin: Pin) -> Origin:
     endpoint = _endpoint("Q3E_MODELSCOPE_ENDPOINT", _MODELSCOPE)
-    own = _own(pin)
+    path = _own(pin)
     return Origin(
-        # Its commits are others than the hub's: the SHA-256 is what pins the file.
+        # ModelScope does not know the hub's commits: the SHA-256 pins the file.
         url=f"{endpoint}/models/{pin.repo}/resolve/master/{quote(pin.file)}",
-        path=own,
-        blob=own,
-        partial=own.with_name(own.name + ".partial"),
+        path=path,
+        blob=path,
+        partial=path.with_name(path.name + ".partial"),
         lock=state_folder() / "locks" / f"{pin.sha256}.lock",
     )
 
@@ -233,8 +233,4 @@ def _snapshot(pin: Pin) -> Path:
 
 def _own(pin: Pin) -> Path:
     # Below a part of the hash: two revisions of a file have one name.
-    return _own_folder() / pin.sha256[:12] / PurePosixPath(pin.file).name
-
-
-def _own_folder() -> Path:
-    return data_folder() / "models"
+    return own_folder() / pin.sha256[:12] / PurePosixPath(pin.file).name

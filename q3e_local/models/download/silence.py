@@ -1,6 +1,6 @@
-"""Notice that nothing comes from a server, while whoever asked it waits.
+"""Notice that nothing comes from a server, while a thread waits for it.
 
-Knows time and a thread; nothing of servers.
+Knows time and a second thread; nothing of servers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FIRST_S, AGAIN_S = 3.0, 15.0
 
 
 class Silence:
-    """Inside the `with` block, call `report` with the seconds since `heard` was last called, once those are many.
+    """Inside the `with` block, call `report` with the seconds since the latest `heard`, when they are many.
 
     `report` is called in another thread, since the waiting thread is blocked in the system.
     """
@@ -26,7 +26,7 @@ class Silence:
         self._thread = threading.Thread(target=self._watch, name="q3e-silence", daemon=True)
 
     def heard(self) -> None:
-        """Something came."""
+        """Note that something came."""
         self._last = time.monotonic()
 
     def _watch(self) -> None:

@@ -108,59 +108,59 @@ def check(
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 31, 64, 65, 119, 120, 121, 130])
-def test_any_number_of_queries(variant: str, n_queries: int) -> None:
+def test_any_number_of_queries(variant, n_queries):
     check(variant, causal(n_queries, 150), n_queries, 150)
 
 
 @pytest.mark.parametrize("n_keys", [1, 7, 8, 15, 16, 17, 31, 33, 127, 128, 129, 256, 300])
-def test_any_number_of_keys(variant: str, n_keys: int) -> None:
+def test_any_number_of_keys(variant, n_keys):
     check(variant, None, 9, n_keys)
     check(variant, np.zeros((9, n_keys), np.float16), 9, n_keys)
 
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("width", [64, 96, 128, 256])
-def test_each_type_and_width(variant: str, name: str, width: int) -> None:
+def test_each_type_and_width(variant, name, width):
     check(variant, causal(70, 200), 70, 200, name, width)
 
 
 @pytest.mark.parametrize("width", [16, 48, 80, 112])
-def test_a_width_that_leaves_part_of_a_vector(variant: str, width: int) -> None:
+def test_a_width_that_leaves_part_of_a_vector(variant, width):
     check(variant, causal(40, 70), 40, 70, "F16", width)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 5, 8])
-def test_heads_that_share_keys(variant: str, group: int) -> None:
+def test_heads_that_share_keys(variant, group):
     check(variant, causal(37, 140), 37, 140, group=group)
 
 
 @pytest.mark.parametrize("n_threads", range(1, 9))
-def test_any_number_of_threads(variant: str, n_threads: int) -> None:
+def test_any_number_of_threads(variant, n_threads):
     check(variant, packed([30, 1, 60, 39], 256), 130, 256, n_key_heads=3, n_threads=n_threads)
 
 
-def test_long_text(variant: str) -> None:
+def test_long_text(variant):
     check(variant, causal(512, 5512), 512, 5512, "F16", 128, n_key_heads=1)
 
 
-def test_packed_texts(variant: str) -> None:
+def test_packed_texts(variant):
     check(variant, packed([32] * 16, 512), 512, 512)
     check(variant, packed([128] * 4, 768), 512, 768)
     check(variant, packed([1, 2, 200, 3, 50, 17, 90], 512), 363, 512)
 
 
-def test_texts_that_share_a_prefix(variant: str) -> None:
+def test_texts_that_share_a_prefix(variant):
     check(variant, sharing(200, [40, 3, 70], 512), 113, 512)
     check(variant, sharing(5, [1] * 20, 256), 20, 256)
 
 
-def test_keys_are_seen_with_gaps(variant: str) -> None:
+def test_keys_are_seen_with_gaps(variant):
     random = np.random.default_rng(0)
     for share in (0.003, 0.1, 0.9):
         check(variant, hidden_unless(random.random((50, 400)) < share), 50, 400)
 
 
-def test_queries_that_see_nothing_get_zeros(variant: str) -> None:
+def test_queries_that_see_nothing_get_zeros(variant):
     seen = np.tri(60, 300, 240, dtype=bool)
     seen[[0, 7, 8, 59]] = False
     seen[20, :299] = False
@@ -168,18 +168,18 @@ def test_queries_that_see_nothing_get_zeros(variant: str) -> None:
     check(variant, hidden_unless(np.zeros((60, 300), bool)), 60, 300)
 
 
-def test_mask_of_any_numbers(variant: str) -> None:
+def test_mask_of_any_numbers(variant):
     bias = (3 * np.random.default_rng(0).standard_normal((50, 200))).astype(np.float16)
     check(variant, bias, 50, 200)
     check(variant, bias + causal(50, 200), 50, 200)
     check(variant, np.full((50, 200), -65504, np.float16), 50, 200, size=1000)
 
 
-def test_large_scores(variant: str) -> None:
+def test_large_scores(variant):
     check(variant, causal(50, 200), 50, 200, size=100)
 
 
-def test_what_is_hidden_is_not_read(variant: str) -> None:
+def test_what_is_hidden_is_not_read(variant):
     random = np.random.default_rng(0)
     query = random.standard_normal((40, 2, 64)).astype(np.float32)
     key, value = random.standard_normal((2, 512, 2, 64)).astype(np.float16)
@@ -192,7 +192,7 @@ def test_what_is_hidden_is_not_read(variant: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_number_that_is_none_shows(variant: str) -> None:
+def test_a_number_that_is_none_shows(variant):
     random = np.random.default_rng(0)
     query = random.standard_normal((40, 2, 64)).astype(np.float32)
     key, value = random.standard_normal((2, 96, 2, 64)).astype(np.float16)
@@ -204,7 +204,7 @@ def test_a_number_that_is_none_shows(variant: str) -> None:
 
 @given(data=st.data())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_shape_and_mask(variant: str, data: st.DataObject) -> None:
+def test_any_shape_and_mask(variant, data):
     n_queries = data.draw(st.integers(1, 130), "queries")
     n_keys = data.draw(st.integers(1, 300), "keys")
     random = np.random.default_rng(data.draw(st.integers(0, 1000), "seed"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ from types import ModuleType
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from kernel_library import build_module
 from paths import ROOT
 
 KERNELS = ROOT / "kernels"
@@ -32,16 +32,7 @@ compiles = pytest.mark.skipif(not has_kernels or COMPILER is None, reason="needs
 of_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux loads")
 
 
-def module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"kernels_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-build = module(KERNELS / "build.py")
+build = build_module()
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +64,7 @@ def project() -> Path:
 @pytest.fixture(scope="session")
 def quick(project: Path) -> ModuleType:
     """build.py beside the empty kernels."""
-    return module(project / "kernels" / "build.py")
+    return build_module(project / "kernels" / "build.py")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +128,7 @@ def said_by_readelf(path: Path, *options: str) -> str:
 
 
 @compiles
-def test_a_variant_is_left_out_only_where_the_compiler_has_no_flag_for_it(tmp_path: Path, library: Path) -> None:
+def test_a_variant_is_left_out_only_where_the_compiler_has_no_flag_for_it(tmp_path, library):
     empty = tmp_path / "empty.cpp"
     empty.touch()
 
@@ -150,7 +141,7 @@ def test_a_variant_is_left_out_only_where_the_compiler_has_no_flag_for_it(tmp_pa
 
 @compiles
 @of_linux
-def test_the_library_needs_the_c_library_alone_and_shows_our_functions_alone(library: Path) -> None:
+def test_the_library_needs_the_c_library_alone_and_shows_our_functions_alone(library):
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", said_by_readelf(library, "--dynamic")))
     assert {name.partition(".so")[0] for name in needed} <= {"libc", "libm", "ld-linux-x86-64", "libc.musl-x86_64"}
     rows = [line.split() for line in said_by_readelf(library, "--dyn-syms").splitlines()]
@@ -160,15 +151,13 @@ def test_the_library_needs_the_c_library_alone_and_shows_our_functions_alone(lib
 
 
 @compiles
-def test_the_same_sources_are_the_same_library(tmp_path: Path, quick: ModuleType, quick_library: Path) -> None:
+def test_the_same_sources_are_the_same_library(tmp_path, quick, quick_library):
     quick.build(tmp_path / "again.so")
     assert (tmp_path / "again.so").read_bytes() == quick_library.read_bytes()
 
 
 @compiles
-def test_a_compiler_too_old_for_a_variant_makes_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_compiler_too_old_for_a_variant_makes_the_others(tmp_path, monkeypatch, project, capsys):
     old = "for one; do [ $one = -mamx-bf16 ] && echo \"error: no option '$one'\" >&2 && exit 1; done"
     monkeypatch.setenv("CXX", fake_compiler(tmp_path, old))
     _, content = wheel(project, tmp_path)
@@ -182,9 +171,7 @@ def test_a_compiler_too_old_for_a_variant_makes_the_others(
 @pytest.mark.parametrize(
     ("system", "machine", "reason"), [("win32", "AMD64", "closed on Windows"), ("linux", "riscv64", "riscv64")]
 )
-def test_where_there_are_no_kernels_the_sentence_has_no_advice(
-    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, reason: str
-) -> None:
+def test_where_there_are_no_kernels_the_sentence_has_no_advice(monkeypatch, system, machine, reason):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with monkeypatch.context() as only_here:
         only_here.setattr(sys, "platform", system)
@@ -198,9 +185,7 @@ def test_where_there_are_no_kernels_the_sentence_has_no_advice(
 
 @compiles
 @of_linux
-def test_a_wheel_has_a_library_of_now_and_names_the_oldest_system_it_runs_on(
-    tmp_path: Path, project: Path, quick_library: Path
-) -> None:
+def test_a_wheel_has_a_library_of_now_and_names_the_oldest_system_it_runs_on(tmp_path, project, quick_library):
     tag, content = wheel(project, tmp_path)
     assert content[PLACE] == quick_library.read_bytes()
     assert {"q3e_local/models/cards/demo.gguf", "q3e_local/__init__.py"} <= set(content)
@@ -213,8 +198,8 @@ def test_a_wheel_has_a_library_of_now_and_names_the_oldest_system_it_runs_on(
 
 
 @pytest.mark.parametrize(("machine", "tag"), [("arm64", "macosx_11_0_arm64"), ("x86_64", "macosx_11_0_x86_64")])
-def test_the_tag_on_macos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, tag: str) -> None:
-    hook = module(KERNELS / "hatch_build.py")
+def test_the_tag_on_macos(monkeypatch, tmp_path, machine, tag):
+    hook = build_module(KERNELS / "hatch_build.py")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with monkeypatch.context() as only_here:
         only_here.setattr(sys, "platform", "darwin")
@@ -233,14 +218,8 @@ WITHOUT = [
 @pytest.mark.parametrize(("cxx", "why"), WITHOUT)
 @pytest.mark.parametrize("version", ["standard", "editable"])
 def test_without_a_compiler_there_is_a_wheel_for_every_system_and_a_sentence(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    project: Path,
-    capsys: pytest.CaptureFixture[str],
-    cxx: str,
-    why: str,
-    version: str,
-) -> None:
+    tmp_path, monkeypatch, project, capsys, cxx, why, version
+):
     monkeypatch.setenv("CXX", cxx)
     monkeypatch.setenv("PATH", str(tmp_path))
     if version == "editable":
@@ -259,9 +238,7 @@ def test_without_a_compiler_there_is_a_wheel_for_every_system_and_a_sentence(
 
 
 @compiles
-def test_an_editable_installation_leaves_the_library_in_the_checkout(
-    tmp_path: Path, project: Path, quick_library: Path
-) -> None:
+def test_an_editable_installation_leaves_the_library_in_the_checkout(tmp_path, project, quick_library):
     mine = tmp_path / "checkout"
     shutil.copytree(project, mine)
     editable(mine, tmp_path)
@@ -269,9 +246,7 @@ def test_an_editable_installation_leaves_the_library_in_the_checkout(
 
 
 @compiles
-def test_a_place_that_cannot_be_written_is_no_failure(
-    tmp_path: Path, project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_cannot_be_written_is_no_failure(tmp_path, project, capsys):
     mine = tmp_path / "checkout"
     shutil.copytree(project, mine)
     (mine / PLACE).unlink()
@@ -281,7 +256,7 @@ def test_a_place_that_cannot_be_written_is_no_failure(
     assert [one.name for one in (mine / PLACE).parent.glob("q3e_kernels*")] == [Path(PLACE).name]
 
 
-def test_a_source_distribution_has_all_that_compiles_them(tmp_path: Path, project: Path) -> None:
+def test_a_source_distribution_has_all_that_compiles_them(tmp_path, project):
     (path,) = SdistBuilder(str(project)).build(directory=str(tmp_path))
     with tarfile.open(path) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
@@ -296,9 +271,7 @@ def test_a_source_distribution_has_all_that_compiles_them(tmp_path: Path, projec
 
 @compiles
 @pytest.mark.parametrize("ends", ["kill -9 $$", "exit 1"])
-def test_a_compiler_that_dies_leaves_the_library_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: ModuleType, ends: str
-) -> None:
+def test_a_compiler_that_dies_leaves_the_library_as_it_was(tmp_path, monkeypatch, quick, ends):
     """It dies when it links, with half a library written."""
     half = 'for last; do :; done; case "$*" in *-shared*) echo half > "$last";' + f"{ends};; esac"
     monkeypatch.setenv("CXX", fake_compiler(tmp_path, half))
@@ -312,9 +285,7 @@ def test_a_compiler_that_dies_leaves_the_library_as_it_was(
 
 @compiles
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_build_that_is_ended_leaves_the_library_as_it_was(
-    tmp_path: Path, project: Path, number: signal.Signals
-) -> None:
+def test_a_build_that_is_ended_leaves_the_library_as_it_was(tmp_path, project, number):
     flag, target = tmp_path / "links", tmp_path / "place" / "q3e_kernels.so"
     cxx = fake_compiler(tmp_path, f'case "$*" in *-shared*) touch {flag}; sleep 60;; esac')
     target.parent.mkdir()
@@ -332,7 +303,7 @@ def test_a_build_that_is_ended_leaves_the_library_as_it_was(
 
 
 @compiles
-def test_two_builds_at_once_leave_one_whole_library(tmp_path: Path, project: Path, quick_library: Path) -> None:
+def test_two_builds_at_once_leave_one_whole_library(tmp_path, project, quick_library):
     target = tmp_path / "place" / "q3e_kernels.so"
     command = [sys.executable, str(project / "kernels" / "build.py"), str(target)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -355,7 +326,7 @@ print(in_use.chosen())
 
 
 @compiles
-def test_a_checkout_uses_no_library_of_other_sources(library: Path, quick_library: Path) -> None:
+def test_a_checkout_uses_no_library_of_other_sources(library, quick_library):
     def who(path: Path) -> str:
         command = [sys.executable, "-c", WHO.format(str(path))]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

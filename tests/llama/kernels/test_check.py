@@ -31,7 +31,7 @@ def compiles(folder: Path, flags: list[str]) -> str | None:
 
 
 @pytest.mark.parametrize("way", ["plain", "address,undefined", "thread"])
-def test_the_kernels_agree_with_double_precision(way: str, tmp_path: Path) -> None:
+def test_the_kernels_agree_with_double_precision(way, tmp_path):
     flags = [] if way == "plain" else [f"-fsanitize={way}"]
     if reason := compiles(tmp_path, flags):
         pytest.skip(reason)

@@ -69,13 +69,13 @@ def check(variant: str, name: str, weights: NDArray[np.uint8], tokens: Floats, n
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("n_tokens", [1, 3, 4, 5, 6, 7, 8, 15, 16, 17, 100])
-def test_any_number_of_tokens(variant: str, name: str, n_tokens: int) -> None:
+def test_any_number_of_tokens(variant, name, n_tokens):
     random = np.random.default_rng(n_tokens)
     check(variant, name, weights_of(random, 64, 512, name), tokens_of(random, n_tokens, 512))
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_any_number_of_rows(variant: str, name: str) -> None:
+def test_any_number_of_rows(variant, name):
     random = np.random.default_rng(0)
     weights, tokens = weights_of(random, 70, 256, name), tokens_of(random, 17, 256)
     for n_rows in range(1, 71):
@@ -84,20 +84,20 @@ def test_any_number_of_rows(variant: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("depth", [256, 768, 1024, 1280, 9728])
-def test_any_depth(variant: str, name: str, depth: int) -> None:
+def test_any_depth(variant, name, depth):
     random = np.random.default_rng(depth)
     check(variant, name, weights_of(random, 33, depth, name), tokens_of(random, 23, depth))
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_large_batch(variant: str, name: str) -> None:
+def test_large_batch(variant, name):
     random = np.random.default_rng(1)
     check(variant, name, weights_of(random, 96, 1280, name), tokens_of(random, 4096, 1280))
 
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("n_threads", range(1, 9))
-def test_any_number_of_threads(variant: str, name: str, n_threads: int) -> None:
+def test_any_number_of_threads(variant, name, n_threads):
     random = np.random.default_rng(2)
     weights, tokens = weights_of(random, 200, 768, name), tokens_of(random, 50, 768)
     check(variant, name, weights, tokens, n_threads)
@@ -107,13 +107,13 @@ def test_any_number_of_threads(variant: str, name: str, n_threads: int) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_tokens_that_lie_apart(variant: str, name: str) -> None:
+def test_tokens_that_lie_apart(variant, name):
     random = np.random.default_rng(3)
     check(variant, name, weights_of(random, 48, 512, name), tokens_of(random, 40, 1536)[:, :512])
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_token_does_not_depend_on_its_neighbours(variant: str, name: str) -> None:
+def test_a_token_does_not_depend_on_its_neighbours(variant, name):
     random = np.random.default_rng(4)
     weights, tokens = weights_of(random, 40, 512, name), tokens_of(random, 41, 512)
     together = operation.product(weights, TYPES[name], tokens)
@@ -122,7 +122,7 @@ def test_a_token_does_not_depend_on_its_neighbours(variant: str, name: str) -> N
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_zeros_and_extremes(variant: str, name: str) -> None:
+def test_zeros_and_extremes(variant, name):
     random = np.random.default_rng(5)
     tokens = tokens_of(random, 32, 512)
     tokens[0] = 0
@@ -138,7 +138,7 @@ def test_zeros_and_extremes(variant: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_weights_of_any_bits(variant: str, name: str) -> None:
+def test_weights_of_any_bits(variant, name):
     """Codes, scales and mins that no quantizer would write."""
     random = np.random.default_rng(6)
     weights = weights_of(random, 37, 512, name)
@@ -163,14 +163,12 @@ def test_weights_of_any_bits(variant: str, name: str) -> None:
     n_threads=st.integers(1, 8),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_shape(
-    variant: str, name: str, n_rows: int, n_blocks: int, n_tokens: int, n_threads: int, seed: int
-) -> None:
+def test_any_shape(variant, name, n_rows, n_blocks, n_tokens, n_threads, seed):
     random = np.random.default_rng(seed)
     weights, tokens = weights_of(random, n_rows, 256 * n_blocks, name), tokens_of(random, n_tokens, 256 * n_blocks)
     check(variant, name, weights, tokens, n_threads)
 
 
-def test_a_variant_that_is_not_there_cannot_be_used() -> None:
+def test_a_variant_that_is_not_there_cannot_be_used():
     with pytest.raises(in_use.OptionError, match="no-such kernels cannot be used: it is not compiled in"):
         in_use.use("no-such")

@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import oracle
@@ -112,7 +111,7 @@ def is_no_farther(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return bool(more.mean() <= 3 * more.std(ddof=1) / np.sqrt(len(more)))
 
 
-def test_counts_say_who_computed(computed: Callable[..., Any], name_of_variant: str) -> None:
+def test_counts_say_who_computed(computed, name_of_variant):
     _, products, attentions = computed(name_of_variant)
     n_batches = attentions / CONFIG.n_layer
     assert attentions > 0
@@ -123,16 +122,14 @@ def test_counts_say_who_computed(computed: Callable[..., Any], name_of_variant: 
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_no_vector_is_farther_from_the_truth_than_llama_cpps(
-    computed: Callable[..., Any], truth: np.ndarray, name_of_variant: str, n_threads: int
-) -> None:
+def test_no_vector_is_farther_from_the_truth_than_llama_cpps(computed, truth, name_of_variant, n_threads):
     ours, theirs = (distances(computed(name, n_threads)[0], truth) for name in (name_of_variant, "off"))
     assert theirs.max() < 2e-2  # else there is no truth to be held to
     assert is_no_farther(ours, theirs), (ours.mean(), theirs.mean())
     assert ours.max() <= 1.5 * theirs.max()
 
 
-def test_a_rounding_that_is_coarser_would_be_seen(computed: Callable[..., Any], truth: np.ndarray) -> None:
+def test_a_rounding_that_is_coarser_would_be_seen(computed, truth):
     """The test above can fail: vectors with a little noise are farther."""
     theirs, *_ = computed("off")
     noise = np.random.default_rng(0).standard_normal(theirs.shape)
@@ -142,7 +139,7 @@ def test_a_rounding_that_is_coarser_would_be_seen(computed: Callable[..., Any], 
     assert is_no_farther(far, far)
 
 
-def test_two_engines_in_a_process(model: Path, sequences: list[list[int]]) -> None:
+def test_two_engines_in_a_process(model, sequences):
     """Each on a thread of its own, with a team of threads each: none takes what is the other's."""
     ids = [sequences[n] for n in (20, 25)]
     with LlamaEngine(model, EngineConfig(n_threads=2)) as one, LlamaEngine(model, EngineConfig(n_threads=2)) as other:

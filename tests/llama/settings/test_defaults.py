@@ -16,15 +16,15 @@ def explained(config: EngineConfig, tuned: Tuned | None, host: Host = HERE) -> l
     return [settings.explained(name) for name in TUNABLE]
 
 
-def test_defaults() -> None:
+def test_defaults():
     assert explained(EngineConfig(), None) == ["n_threads 4 (physical cores)", "n_batch 512 (default)"]
 
 
-def test_a_gpu_gets_larger_batches() -> None:
+def test_a_gpu_gets_larger_batches():
     assert explained(EngineConfig(), None, Host(4, on_gpu=True))[1] == "n_batch 1024 (default on a GPU)"
 
 
-def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both() -> None:
+def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both():
     tuned = ["n_threads 8 (tuned on 2026-11-20)", "n_batch 768 (tuned on 2026-11-20)"]
     assert explained(EngineConfig(), TUNED) == tuned
     assert explained(EngineConfig(n_threads=1), TUNED) == ["n_threads 1 (given)", tuned[1]]
@@ -33,17 +33,11 @@ def test_what_was_tuned_stands_before_defaults_and_what_is_given_before_both() -
     assert sources == ["tuned", "given"]
 
 
-def test_what_was_not_measured_is_a_default() -> None:
+def test_what_was_not_measured_is_a_default():
     assert explained(EngineConfig(), Tuned(None, 1024, "2026-11-20")) == [
         "n_threads 4 (physical cores)",
         "n_batch 1024 (tuned on 2026-11-20)",
     ]
-
-
-@pytest.mark.parametrize("name", ["flash_attention", "long_flash_attention", "long_kv_type", "long_batch", "repack"])
-def test_settings_that_are_gone_are_refused(name: str) -> None:
-    with pytest.raises(TypeError, match=name):
-        EngineConfig(**{name: None})
 
 
 @pytest.mark.parametrize(
@@ -59,5 +53,5 @@ def test_settings_that_are_gone_are_refused(name: str) -> None:
         (4, 2, [2]),
     ],
 )
-def test_threads_to_try(n_cores: int, n_cpus: int, expected: list[int]) -> None:
+def test_threads_to_try(n_cores, n_cpus, expected):
     assert other_threads(n_cores, n_cpus) == expected

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,7 +37,7 @@ def find(
     return tuned.find(digest, tuned.here(binding, features, on_gpu, kernels))
 
 
-def test_it_is_found_here_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_found_here_and_nowhere_else(monkeypatch):
     assert find() is None
     path = keep()
     assert path.parent == state_folder() / "tuned"
@@ -57,7 +55,7 @@ def test_it_is_found_here_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> N
             assert find() is None, what
 
 
-def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() -> None:
+def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine():
     keep()
     keep(replace(BEST, n_threads=5))
     keep(replace(BEST, n_threads=9, day="2027-01-01"), cpu="another CPU")
@@ -66,7 +64,7 @@ def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine() ->
     assert (find(), tuned.forget(DIGEST)) == (None, 0)
 
 
-def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place() -> None:
+def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place():
     keep()
     keep(replace(BEST, n_threads=9), cpu="another CPU")
     none = Tuned(None, None, "2026-12-01")
@@ -76,7 +74,7 @@ def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place() 
     assert find() == Tuned(5, 1024, "2026-12-01")
 
 
-def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
+def test_a_server_plans_with_it_before_llama_cpp_is_loaded():
     assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
     keep()
     settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
@@ -103,7 +101,7 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded() -> None:
         }.items()),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_set_aside_with_a_warning(content, caplog):
     path = keep()
     if content.startswith(b'{"tuned": {"'):  # one wrong value in a file that is sound otherwise
         whole = json.loads(path.read_text())
@@ -133,9 +131,7 @@ def test_a_damaged_file_is_set_aside_with_a_warning(content: bytes, caplog: pyte
         {"repack": None, "flash_attention": True, "long_kv_type": "q8_0"},
     ],
 )
-def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(
-    gone: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(gone, caplog):
     """It had no kernels of ours, and settings that are gone."""
     path = keep()
     kept = json.loads(path.read_text())
@@ -148,11 +144,9 @@ def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(
     assert path.read_bytes() == content
 
 
-def test_a_file_of_another_layout_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_another_layout_is_left_alone(monkeypatch, caplog):
     with monkeypatch.context() as newer:
-        newer.setattr(tuned, "_LAYOUT", 4)
+        newer.setattr(tuned, "_LAYOUT", 4)  # as a later version has it
         path = keep()
     content = json.dumps({"layout": 4, "places": ["of", "another", "kind"]})
     path.write_text(content)
@@ -164,7 +158,7 @@ def test_a_file_of_another_layout_is_left_alone(
     assert tuned.forget(DIGEST) == 2
 
 
-def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
     path = keep()
     path.unlink()
     path.mkdir()
@@ -173,7 +167,7 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog: pytest.LogCap
     assert path.exists()
 
 
-def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]) -> None:
+def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     info, before = inspect(path), needed_bytes(path, EngineConfig())
     place = tuned.here("0.3.36", FEATURES, False)
@@ -182,7 +176,7 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf: Callable[..., Path]
     assert needed_bytes(path, EngineConfig(n_batch=512)) == before
 
 
-def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf: Callable[..., Path]) -> None:
+def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf):
     path = tiny_gguf("f16")
 
     def long_bytes(n_batch: int) -> int:

@@ -97,9 +97,9 @@ def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
 
 
 def test_a_model_with_a_slash_and_a_colon_is_reached(client: openai.OpenAI, tiny_gguf: Any) -> None:
-    from q3e_local.models import installed
+    from q3e_local.models import importing
 
-    installed.import_file(tiny_gguf("f16"), "me/mine:f16")
+    importing.import_file(tiny_gguf("f16"), "me/mine:f16")
     assert client.models.retrieve("me/mine:f16").owned_by == "me"
     assert {one.id for one in client.models.list().data} == {"demo:latest", "me/mine:f16"}
 

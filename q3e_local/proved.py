@@ -1,7 +1,7 @@
-"""What was proved on this machine, the tap of a model file or a variant of our kernels: an empty file for each.
+"""What was checked on this machine and need not be checked again: an empty file for each proof that went well.
 
-The name of a file is made of all that the proof depends on. Knows the state folder only. A file that has no content
-cannot be damaged.
+The name of the file is made of all facts that the proof depends on: another fact is another name. Knows the state
+folder only. A file without content cannot be damaged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def is_known(*facts: object) -> bool:
 
 
 def remember(*facts: object) -> None:
-    """Note that it did. Where that cannot be written, it is proved again the next time."""
+    """Note that the proof went well. Where the note cannot be written, the proof is made again the next time."""
     mark = _mark(facts)
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)

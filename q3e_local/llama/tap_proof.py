@@ -1,0 +1,67 @@
+"""The proof of the hidden-state tap: it must give the vectors that llama.cpp's own pooling gives.
+
+Knows what the result depends on; leaves both ways to a vector to pooling_context.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from q3e_local import proved
+from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.llama import binding
+from q3e_local.llama.pooling_context import TAPPED, PoolingContext
+from q3e_local.llama.settings.memory import ContextPlan
+
+logger = logging.getLogger(__name__)
+
+_REPEATED_BYTES = 64 << 20  # the tap of a smaller model is proved at each load: that is quick
+
+
+def tap_is_proved(
+    model: binding.Model, info: ModelInfo, n_threads: int, n_gpu_layers: int, kernels: str | None
+) -> bool:
+    """Whether the tap is right. Proved once for all that decides it: the proof takes half a second for 4B."""
+    facts = (info.digest, TAPPED, binding.build(), sorted(binding.features()), n_gpu_layers, kernels)
+    is_kept = info.size_bytes >= _REPEATED_BYTES
+    if is_kept and proved.is_known(*facts):
+        return True
+    texts = [[*model.tokenize(text), info.eos_id] for text in (b"one", b"two words")]
+    wrong = tap_agrees(model, info, n_threads, texts)
+    if wrong is not None:
+        logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
+        return False
+    if is_kept:
+        proved.remember(*facts)
+    return True
+
+
+def tap_agrees(
+    model: binding.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
+) -> str | None:
+    """What is wrong with the tap's vectors; None where they are those of llama.cpp's pooling.
+
+    Several short sequences in one batch, so that a wrong order of rows shows too.
+    """
+    n_batch = sum(len(ids) for ids in sequences)
+    vectors = []
+    for tap in (True, False):
+        plan = ContextPlan(256, n_batch, len(sequences), tap)
+        try:
+            context = PoolingContext(model, info, plan, n_threads)
+        except binding.NativeError as error:
+            return f"no {'tapped' if tap else 'pooled'} context: {error}"
+        try:
+            vectors.append(context.decode(sequences).astype(np.float64))
+        except binding.NativeError as error:
+            return str(error)
+        finally:
+            context.free()
+    tapped, pooled = vectors
+    norms = np.linalg.norm(tapped, axis=1) * np.linalg.norm(pooled, axis=1)
+    cosines = (tapped * pooled).sum(axis=1) / np.maximum(norms, 1e-30)
+    worst = float(cosines.min())
+    return None if worst >= 0.9999 else f"cosine {worst:.5f} to the pooled path"
