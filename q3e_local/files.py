@@ -1,4 +1,4 @@
-"""Where the program keeps its files, how a file lands whole, a lock against other processes, and a file's SHA-256.
+"""Where the program keeps its files, how a file lands whole, locks, SHA-256, and notes of what was checked before.
 
 Knows paths and bytes; nothing of what is in the files. The folders are the platform's, or all below `Q3E_HOME`; a
 function that names a folder does not create it.
@@ -7,6 +7,7 @@ function that names a folder does not create it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import BinaryIO
 import platformdirs
 
 _APP = "q3e-local"
+
+logger = logging.getLogger(__name__)
 
 
 def data_folder() -> Path:
@@ -119,3 +122,25 @@ def sha256(path: Path, on_bytes: Callable[[int], None] = lambda n_bytes: None) -
             n_bytes += len(piece)
             on_bytes(n_bytes)
     return digest.hexdigest()
+
+
+def is_proved(*facts: object) -> bool:
+    """Whether a check on this machine went well with these very facts, of which another fact makes another check."""
+    try:
+        return _proof(facts).exists()
+    except OSError:
+        return False
+
+
+def note_proved(*facts: object) -> None:
+    """Note that a check went well: an empty file, which cannot be damaged. Without room nothing is noted."""
+    proof = _proof(facts)
+    try:
+        proof.parent.mkdir(parents=True, exist_ok=True)
+        proof.touch()
+    except OSError as error:
+        logger.info("cannot write %s: %s", proof, error)
+
+
+def _proof(facts: tuple[object, ...]) -> Path:
+    return state_folder() / "proved" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

@@ -21,7 +21,7 @@ PACKAGE = Path(q3e_local.__file__).parent
 ROOMS = [
     names.split()
     for names in (
-        "errors vectors space files proved machine sqlite wording",
+        "errors vectors space files machine sqlite wording",
         "gguf cache reading",
         "embedding convert",
         "llama",

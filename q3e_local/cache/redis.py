@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from q3e_local.cache import CacheStats, Entry, Key, SpaceStats
 from q3e_local.cache.outage import Outage, Work
 from q3e_local.cache.record import name_of, to_entries, to_records
-from q3e_local.errors import OptionError
+from q3e_local.errors import MissingPackageError, OptionError
 
 try:
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 except ImportError:
-    raise OptionError("a cache in Redis needs its client; install it with: pip install 'q3e-local[redis]'") from None
+    raise MissingPackageError("a cache in Redis", "redis", "redis") from None
 
 _PREFIX = "q3e-vectors:1:"  # and the space, a colon, the entry's name; another layout gets another number
 _KEYS_AT_ONCE = 256

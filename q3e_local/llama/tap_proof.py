@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from q3e_local import proved
+from q3e_local.files import is_proved, note_proved
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import binding
 from q3e_local.llama.pooling_context import TAPPED, PoolingContext
@@ -27,7 +27,7 @@ def tap_is_proved(
     """Whether the tap is right. Proved once for all that decides it: the proof takes half a second for 4B."""
     facts = (info.digest, TAPPED, binding.build(), sorted(binding.features()), n_gpu_layers, kernels)
     is_kept = info.size_bytes >= _REPEATED_BYTES
-    if is_kept and proved.is_known(*facts):
+    if is_kept and is_proved(*facts):
         return True
     texts = [[*model.tokenize(text), info.eos_id] for text in (b"one", b"two words")]
     wrong = tap_agrees(model, info, n_threads, texts)
@@ -35,7 +35,7 @@ def tap_is_proved(
         logger.warning("the hidden-state tap does not work here (%s); using the slower pooled path", wrong)
         return False
     if is_kept:
-        proved.remember(*facts)
+        note_proved(*facts)
     return True
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from q3e_local.cache.choose import chosen, open_cache, size_bytes
 from q3e_local.cache.sqlite import SqliteCache
-from q3e_local.errors import OptionError
+from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.files import cache_folder
 
 GIB = 1 << 30
@@ -89,7 +89,7 @@ def test_sizes_that_are_none(text):
 def test_without_the_extra_the_answer_is_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "q3e_local.cache.redis")
-    with pytest.raises(OptionError, match=r"pip install 'q3e-local\[redis\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'q3e-local\[redis\]'"):
         open_cache("redis://localhost")
 
 

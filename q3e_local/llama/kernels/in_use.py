@@ -9,7 +9,7 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 
-from q3e_local import machine, proved
+from q3e_local import files, machine
 from q3e_local.errors import OptionError
 from q3e_local.llama import binding
 from q3e_local.llama.kernels import compiled
@@ -142,10 +142,10 @@ def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
     for name in names:
         facts = (library.digest, name, binding.build(), sorted(binding.features()), machine.cpu_name())
         try:
-            if not proved.is_known(*facts):
+            if not files.is_proved(*facts):
                 if not trial.held(library.path, name):
                     continue
-                proved.remember(*facts)
+                files.note_proved(*facts)
         except proof.DisagreementError as error:
             wrong = wrong or f"{name} is not used: {error}"
             logger.warning("of our kernels %s is not used: %s", name, error)

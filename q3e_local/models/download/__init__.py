@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from q3e_local import proved
 from q3e_local.errors import (
     ChecksumError,
     DownloadError,
@@ -23,7 +22,7 @@ from q3e_local.errors import (
     ModelNotHereError,
     NotEnoughDiskError,
 )
-from q3e_local.files import alone, has_size, sha256
+from q3e_local.files import alone, has_size, is_proved, note_proved, sha256
 from q3e_local.models.card import ModelFile
 from q3e_local.models.download import origins
 from q3e_local.models.download.origins import NoAnswerError, Origin, Pin, Source
@@ -136,7 +135,7 @@ def _bring_alone(origin: Origin, pin: Pin, progress: OnTransfer, next_host: str)
         raise
     origin.partial.replace(origin.blob)
     path = origins.link(origin)
-    proved.remember(*_facts(path, pin))
+    note_proved(*_facts(path, pin))
     return path
 
 
@@ -169,7 +168,7 @@ def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer, next_ho
 def _verified(path: Path, pin: Pin, progress: OnTransfer) -> Path:
     try:
         facts = _facts(path, pin)
-        if proved.is_known(*facts):
+        if is_proved(*facts):
             return path
         got = sha256(path, lambda n: progress(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
         if got != pin.sha256:
@@ -180,7 +179,7 @@ def _verified(path: Path, pin: Pin, progress: OnTransfer) -> Path:
         raise ChecksumError(
             f"{path} had SHA-256 {got}, the card says {pin.sha256}; it was damaged and is deleted. Pull it again"
         )
-    proved.remember(*facts)
+    note_proved(*facts)
     return path
 
 
