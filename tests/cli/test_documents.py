@@ -40,6 +40,16 @@ def test_every_kind_of_file_is_one_text(folder):
     assert ids(result.stdout) == [f"n/{name}" for name in names]
 
 
+@pytest.mark.parametrize("layout", [[], ["--lines"], ["--jsonl", "text"], ["--csv", "text"]], ids="".join)
+@pytest.mark.parametrize(("name", "advice"), [("a.PDF", "is a PDF; name a file that ends in .pdf"),
+                                              ("a.rtf", "is RTF; name a file that ends in .rtf")])  # fmt: skip
+def test_a_document_on_stdin_is_refused_whatever_its_bytes_could_be_read_as(name, advice, layout):
+    """pypdf's and reportlab's PDFs may have no NUL, and their bytes look like GB18030."""
+    result = run("embed", "-", *layout, input=DOCUMENTS[name][0])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"stdin {advice}" in result.stderr
+
+
 # Name: what is in the file, and the text that is embedded.
 DOCUMENTS = {
     "a.PDF": (made_files.pdf(["the turbine stood still", "repairs cost much"]),

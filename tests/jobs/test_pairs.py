@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_the_file(row, n_rows, output, folder):
         ("empty.csv a b", 1, ["its columns are none"]),
         ("latin.csv caf\u00e9 b", 1, ["latin.csv is not UTF-8 in its first line", "--encoding"]),
         ("book.xlsx a b", 1, ["book.xlsx has no rows of text", "save it as CSV"]),
-        ("zipped.csv a b", 1, ["zipped.csv is a zip file, as Excel workbooks are"]),
+        ("zipped.csv a b", 1, ["zipped.csv is a zip file, as Excel workbooks and Word files are"]),
         ("pairs.csv zh en --delimiter ::", 2, ["--delimiter is one character", "'::'"]),
         ("wide.csv a b --score s --threshold -1", 1, ["wide.csv:2 has 3 cells, the header has 2"]),
         ("pairs.csv zh", 2, ["give two columns to compare, or one and --vectors"]),

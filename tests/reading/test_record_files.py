@@ -168,7 +168,7 @@ def test_what_is_wrong_with_a_workbook_is_said(tmp_path):
     assert texts_of("t.xlsx", lines=True) == {"t.xlsx": "! is an Excel workbook; for its rows give --csv COLUMN"}
     assert texts_of("t.xlsx") == {"t.xlsx": "Sheet1\n\ntext\n\none"}
     (tmp_path / "t.xlsx").rename("t.csv")
-    assert texts_of("t.csv", column="text")["t.csv"].startswith("! is a zip file, as Excel workbooks are")
+    assert texts_of("t.csv", column="text")["t.csv"].startswith("! is a zip file, as Excel workbooks and")
 
 
 def test_a_package_that_is_missing_is_answered_with_the_way_to_get_it(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from q3e_local.cli.texts import STDIN
-from q3e_local.cli.texts.source import implied_delimiter, no_table_of_text, table_of
+from q3e_local.cli.texts.source import implied_delimiter, not_text, table_of
 from q3e_local.errors import InputError
 from q3e_local.reading.encodings import is_utf8
 from q3e_local.reading.records.delimited import BrokenRowError, Row, Table
@@ -62,9 +62,9 @@ class RawCsv:
     ) -> None:
         self.name, self.size_bytes = name, size_bytes
         self.opened = OpenText(stream, encoding)
-        not_text = no_table_of_text(self.opened.head)
-        if not_text is not None:
-            raise InputError(f"{name} {not_text}")
+        problem = not_text(self.opened.head)
+        if problem is not None:
+            raise InputError(f"{name} {problem}")
         with self._naming():
             self._table = Table(self.opened, columns, delimiter)
         if self._table.problem is not None:

@@ -33,10 +33,12 @@ _PLAIN = {"text", "markdown", "rst", "code", "csv", "jsonl"}
 _BINARY = {"pdf", "docx", "pptx", "epub", "odt", "rtf", "eml", "doc", "ppt"}
 _TABS = {".tsv", ".tab"}
 _NAMED_AT_MOST = 5
-# How files begin that are no text, and have a reader by another suffix or none.
+# How files begin that are no text: stdin, and files with the suffix of text.
 _MAGIC = {
+    b"%PDF-": "is a PDF; name a file that ends in .pdf",
+    b"{\\rtf": "is RTF; name a file that ends in .rtf",
     b"PAR1": "is Parquet; name a file that ends in .parquet",
-    b"PK\x03\x04": "is a zip file, as Excel workbooks are; name a file that ends in .xlsx",
+    b"PK\x03\x04": "is a zip file, as Excel workbooks and Word files are; name a file with its kind's suffix",
     b"\xd0\xcf\x11\xe0": "is an Excel workbook of 2003 or before; save it as .xlsx",
 }
 
@@ -56,8 +58,8 @@ def implied_delimiter(path: Path | None) -> str | None:
     return "\t" if path is not None and path.suffix.lower() in _TABS else None
 
 
-def no_table_of_text(head: bytes) -> str | None:
-    """Why what begins so is not a table of text, if it is something else that holds tables."""
+def not_text(head: bytes) -> str | None:
+    """Why bytes that begin so are no text, where they are of a kind that another suffix would have shown."""
     return next((problem for magic, problem in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -187,15 +189,15 @@ class Source:
             yield item if text.ratio == 1 else replace(item, n_bytes=round(item.n_bytes * text.ratio))
 
     def _texts(self, path: Path | None, name: str, text: OpenText, wanted: Wanted | None) -> Iterator[Item]:
+        problem = not_text(text.head)
+        if problem is not None:
+            return iter([failed(name, problem, "file")])
         if self.layout.lines:
             return lines.read(name, text, self.layout.blank_lines)
         if wanted is None:
             return lines.read_whole(name, text)
         if self.layout.jsonl is not None:
             return json_lines.read(name, text, wanted)
-        problem = no_table_of_text(text.head)
-        if problem is not None:
-            return iter([failed(name, problem, "file")])
         return delimited.read(name, text, wanted, self.layout.delimiter or implied_delimiter(path))
 
 

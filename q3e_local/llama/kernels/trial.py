@@ -29,7 +29,8 @@ def held(library: Path, variant: str) -> int:
         return _held_here(library, variant)
     try:
         done = subprocess.run(  # noqa: S603 - this very module
-            [sys.executable, "-m", __name__, str(library), variant],
+            # -P: a folder with a package of ours or of its libraries, in which somebody works, is not searched first.
+            [sys.executable, "-P", "-m", __name__, str(library), variant],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

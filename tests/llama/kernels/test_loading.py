@@ -97,6 +97,16 @@ def test_the_first_variant_that_is_proved_computes(tmp_path, without, name):
     assert np.allclose(found["vectors"], without["vectors"], atol=1e-6)
 
 
+@posix
+def test_packages_in_the_folder_where_somebody_works_are_not_those_of_the_proof(tmp_path):
+    """The checkout of another version, say."""
+    (tmp_path / "q3e_local").mkdir()
+    (tmp_path / "q3e_local" / "__init__.py").write_text("raise SystemExit(1)")
+    path = with_variants(tmp_path / "q3e_kernels.so", avx2=(RIGHT, None))
+    elsewhere = f"import os, sys; sys.path.remove(''); os.chdir({str(tmp_path)!r})"
+    assert chosen_in(path, elsewhere, Q3E_HOME=str(tmp_path / "home"))["chosen"]["variant"] == "avx2"
+
+
 def test_off(without):
     found = without
     assert (found["chosen"]["variant"], found["chosen"]["why"]) == (None, "Q3E_KERNELS=off")
