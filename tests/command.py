@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,14 @@ PROGRAM = (sys.executable, "-m", "q3e_local")
 def run(*arguments: object, input: str | bytes | None = None) -> Result:
     """`q3e-local ARGUMENTS` in this process. An error that is not shown in a sentence fails the test."""
     return CliRunner().invoke(main, [str(one) for one in arguments], input=input, catch_exceptions=False)
+
+
+def assert_refused(arguments: Sequence[object], code: int, parts: Iterable[str]) -> None:
+    """The command ends with this exit code, nothing on stdout, and all parts on stderr, wherever lines break."""
+    result = run(*arguments, input="\n")
+    assert (result.exit_code, result.stdout) == (code, "")
+    for part in parts:
+        assert part in result.stderr.replace("\n", " ")
 
 
 def failed(*arguments: object, code: int = 1) -> str:

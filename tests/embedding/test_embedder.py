@@ -34,16 +34,6 @@ from q3e_local.space import comparable
 RETRIEVAL = "Given a web search query, retrieve relevant passages that answer the query"
 
 
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def embedder(engine: FakeEngine) -> Embedder:
-    return Embedder(engine, "fake")
-
-
 def test_vectors_are_unit_rows_of_float32_in_the_callers_order(embedder):
     texts = ["three", "a", "a longer one", "", "a" * 30, "zwölf"]
     result = embedder.embed_documents(texts)

@@ -21,16 +21,6 @@ from q3e_local.errors import (
 )
 
 
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def embedder(engine: FakeEngine) -> Embedder:
-    return Embedder(engine, "fake")
-
-
 def counted(n: int, read: list[int]) -> Iterator[str]:
     for i in range(n):
         read.append(i)

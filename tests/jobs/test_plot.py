@@ -213,7 +213,7 @@ def test_a_label_goes_where_there_is_room_and_nowhere_where_there_is_none():
 @pytest.mark.parametrize("zoom", [1, 4])
 def test_labels_of_a_page_stay_off_the_points_the_legend_and_each_other(tmp_path, zoom):
     if shutil.which("node") is None:
-        pytest.skip("node is not installed")
+        pytest.skip("node is not installed: the script of the page cannot run without a JavaScript engine")
     texts = [f"the text with number {n}" for n in range(120)]
     drawn = jobs.plot(rows(120, 16), texts, groups=[f"group {n % 11 + 1}" for n in range(120)])
     page = tmp_path / "map.html"

@@ -13,7 +13,10 @@ from q3e_local.search import places
 from q3e_local.search.database import Database
 
 if sys.platform == "win32":
-    pytest.skip("rights are others there", allow_module_level=True)
+    pytest.skip(
+        "Windows has no permission bits of POSIX",
+        allow_module_level=True,
+    )
 
 
 def make(path: Path) -> None:

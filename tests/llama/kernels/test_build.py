@@ -120,7 +120,7 @@ def said_of_kernels(capsys: pytest.CaptureFixture[str]) -> str:
 
 def said_by_readelf(path: Path, *options: str) -> str:
     if sys.platform == "darwin":
-        pytest.skip("macOS has no ELF files")
+        pytest.skip("macOS has no ELF files, which readelf reads")
     return subprocess.run(["readelf", "--wide", *options, path], capture_output=True, text=True, check=True).stdout
 
 

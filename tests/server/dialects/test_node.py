@@ -37,7 +37,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both packages."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        pytest.skip("node or npm is not installed")
+        pytest.skip("node or npm is not installed: the JavaScript clients cannot run")
     folder = tmp_path_factory.mktemp("npm")
     command = [npm, "install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", "--no-save"]
     command += ["--fetch-retries", "1", "--fetch-timeout", "20000", *PACKAGES]
