@@ -11,10 +11,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from q3e_local.errors import InputError
-from q3e_local.reading import extras
+from q3e_local.reading import extras, workbooks
 from q3e_local.reading.document import Document, Section
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
@@ -25,27 +24,27 @@ from q3e_local.reading.walk import FoundFile, Skipped, walk
 
 __all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
 
-# Kind: its module, whose `read` takes a file's text,
+# Kind: the module whose `read` takes a file's text, and what an error calls the file.
 _TEXT_READERS = {
-    "text": "text",
-    "markdown": "markdown",
-    "rst": "rst",
-    "html": "html",
-    "notebook": "notebook",
-    "csv": "csv",
-    "jsonl": "json_lines",
-    "code": "code",
+    "text": ("text", "text"),
+    "markdown": ("markdown", "Markdown"),
+    "rst": ("rst", "reStructuredText"),
+    "html": ("html", "HTML"),
+    "notebook": ("notebook", "Jupyter notebook"),
+    "csv": ("csv", "CSV"),
+    "jsonl": ("json_lines", "JSON Lines"),
+    "code": ("code", "code"),
 }
-# or its bytes.
+# The same of a `read` that takes a file's bytes.
 _READERS = {
-    "pdf": "pdf",
-    "docx": "word",
-    "pptx": "slides",
-    "xlsx": "workbook",
-    "odt": "opendocument",
-    "rtf": "rich_text",
-    "eml": "mail",
-    "epub": "epub",
+    "pdf": ("pdf", "PDF"),
+    "docx": ("word", "Word document"),
+    "pptx": ("slides", "PowerPoint presentation"),
+    "xlsx": ("workbook", workbooks.WHAT),
+    "odt": ("opendocument", "OpenDocument text"),
+    "rtf": ("rich_text", "Rich Text Format"),
+    "eml": ("mail", "mail"),
+    "epub": ("epub", "EPUB"),
 }
 
 
@@ -83,19 +82,16 @@ def read_bytes(
     extras.need(form)
     if form != kind:
         data = convert(name, data, kind, limits)
-    with parsing(kind):
-        if form not in _TEXT_READERS:
-            document: Document = _module(_READERS[form]).read(data, limits)
+    name_of_module, what = _READERS.get(form) or _TEXT_READERS[form]
+    with parsing(what):
+        module = importlib.import_module(f"q3e_local.reading.formats.{name_of_module}")
+        if form in _READERS:
+            document: Document = module.read(data, limits)
             return replace(document, kind=kind)
-        module = _module(_TEXT_READERS[form])
         decoded = decode(data, limits, module.declared(data) if form == "html" else None, encoding)
         document = module.read(decoded.text, limits)
     problems = tuple(_damage(document, data, decoded.encoding))
     return replace(document, kind=kind, encoding=decoded.encoding, problems=problems)
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"q3e_local.reading.formats.{name}")
 
 
 def _damage(document: Document, data: bytes, encoding: str) -> Iterator[str]:

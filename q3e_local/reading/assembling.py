@@ -6,10 +6,11 @@ Knows headings, lists and pages, not where they came from.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from q3e_local.reading.document import Document, Section
 from q3e_local.reading.limits import Limits
+from q3e_local.wording.html_table import shortened
 
 SECTION_MAX = 2000  # characters; a list or table above it is given in several sections
 _TITLE_MAX = 200  # characters; a paragraph that was styled as a heading is not repeated over each chunk
@@ -39,10 +40,10 @@ class Outline:
 
     def enter(self, level: int, title: str) -> tuple[str, ...]:
         """The path at a heading, itself last. A heading without words changes nothing."""
-        title = " ".join(clean(title).split())
+        title = shortened(clean(title).strip(), _TITLE_MAX)
         if title:
             self._above = [each for each in self._above if each[0] < level]
-            self._above.append((level, title if len(title) <= _TITLE_MAX else f"{title[: _TITLE_MAX - 1]}…"))
+            self._above.append((level, title))
         return self.path
 
 
@@ -56,14 +57,14 @@ def assemble(pieces: Iterable[Piece], limits: Limits) -> Document:
         if not text:
             continue
         last = sections[-1] if sections else None
-        goes_on = piece.joins and last is not None and _place(last) == (piece.headings, piece.page)
+        goes_on = piece.joins and last is not None and (last.headings, last.page) == (piece.headings, piece.page)
         between = "" if last is None else "\n" if goes_on else "\n\n"
         start = n_characters + len(between)
         n_characters = start + len(text)
         limits.check_characters(n_characters)
         parts += (between, text)
         if goes_on and last is not None and n_characters - last.start <= SECTION_MAX:
-            sections[-1] = Section(last.start, n_characters, last.headings, last.page, last.line)
+            sections[-1] = replace(last, end=n_characters)
         else:
             sections.append(Section(start, n_characters, piece.headings, piece.page, piece.line, piece.is_heading))
     return Document("".join(parts), tuple(sections))
@@ -83,7 +84,3 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
-
-
-def _place(section: Section) -> tuple[tuple[str, ...], int | None]:
-    return section.headings, section.page

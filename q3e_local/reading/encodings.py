@@ -16,8 +16,8 @@ from q3e_local.reading.assembling import clean
 from q3e_local.reading.east_asian import decoded, east_asian, is_daily, share
 from q3e_local.reading.limits import Limits
 
-_SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
-_BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
+SAMPLE = 65_536  # bytes of a stretch that is judged; the whole file is then decoded
+BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
 _HIGH = re.compile(rb"[\x80-\xff]")
 _READABLE_MIN = 0.95  # share of characters in daily use or of an alphabet, for bytes to be UTF-16
 _WRONG_MAX = 0.02  # damaged characters for each sound one outside ASCII, in a file that still is UTF-8
@@ -65,7 +65,7 @@ def decode(data: bytes, limits: Limits, declared: str | None = None, encoding: s
     except UnicodeDecodeError as error:
         raise InputError(f"is not {shown(encoding)} at byte {error.start}") from None
     limits.check_characters(len(text))
-    if share(text[:_SAMPLE], _is_control) > _CONTROL_MAX:
+    if share(text[:SAMPLE], _is_control) > _CONTROL_MAX:
         raise InputError("is not text")
     return Decoded(clean(text.replace("\r\n", "\n").replace("\r", "\n")), encoding)
 
@@ -126,7 +126,7 @@ def is_utf8(text: str) -> bool:
 
 def may_be_utf16(sample: bytes) -> bool:
     """Whether a text with zero bytes makes sense as UTF-16, which no byte order mark says."""
-    return max(_readable(sample[:_SAMPLE], name) for name in ("utf-16-le", "utf-16-be")) >= _READABLE_MIN
+    return _utf16(sample[:SAMPLE]) is not None
 
 
 def wider(name: str) -> str:
@@ -153,9 +153,12 @@ def _encoding(data: bytes, declared: str | None) -> str:
     marked = marked_encoding(data)
     if marked is not None:
         return marked
-    head = data[:_SAMPLE]
+    head = data[:SAMPLE]
     if b"\0" in head:
-        return _utf16(head)
+        utf16 = _utf16(head)
+        if utf16 is None:
+            raise InputError("is not text")
+        return utf16
     if len(_CONTROLS.findall(head)) > _CONTROL_MAX * len(head):
         raise InputError("is not text")
     if is_strictly(data, "utf-8", is_whole=True):
@@ -163,7 +166,10 @@ def _encoding(data: bytes, declared: str | None) -> str:
     sample = _sample(data)
     if _is_nearly_utf8(sample):
         return "utf-8"
-    found = _declared(sample, declared) or east_asian(sample) or _utf16_without_zeros(sample)
+    found = _declared(sample, declared) or east_asian(sample)
+    if found is None and len(sample) % 2 == 0:
+        # UTF-16 of Chinese or Japanese alone has no zero byte; nothing else has made sense of these bytes.
+        found = _utf16(sample)
     return found or ("utf-8" if _is_utf8_rather_than_wrong(sample) else _single_byte(sample))
 
 
@@ -173,16 +179,16 @@ def _sample(data: bytes) -> bytes:
     Of the encodings here none has a line end inside a character, and before the first byte outside ASCII there is
     nothing but ASCII; so no stretch begins inside a character.
     """
-    if len(data) <= _SAMPLE:
+    if len(data) <= SAMPLE:
         return data
     found = _HIGH.search(data)
-    first = max(0, found.start() - _BEFORE) if found else 0
-    parts = [data[first : first + _SAMPLE]]
+    first = max(0, found.start() - BEFORE) if found else 0
+    parts = [data[first : first + SAMPLE]]
     for quarter in range(1, 4):
-        found = _HIGH.search(data, max(first + _SAMPLE, len(data) * quarter // 4))
-        start = data.rfind(b"\n", found.start() - _BEFORE, found.start()) + 1 if found else 0
+        found = _HIGH.search(data, max(first + SAMPLE, len(data) * quarter // 4))
+        start = data.rfind(b"\n", found.start() - BEFORE, found.start()) + 1 if found else 0
         if start:
-            parts.append(data[start : start + _SAMPLE // 4])
+            parts.append(data[start : start + SAMPLE // 4])
     return b"\n".join(part[: part.rfind(b"\n") + 1] or part for part in parts)
 
 
@@ -217,19 +223,10 @@ def _declared(sample: bytes, declared: str | None) -> str | None:
     return None if name is None or decoded(sample, name) is None else name
 
 
-def _utf16(sample: bytes) -> str:
-    """Zero bytes: UTF-16 without a mark, if that makes a text of it."""
+def _utf16(sample: bytes) -> str | None:
+    """The UTF-16 without a byte order mark that makes a text of the sample; None where neither does."""
     best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _readable(sample, encoding))
-    if _readable(sample, best) < _READABLE_MIN:
-        raise InputError("is not text")
-    return best
-
-
-def _utf16_without_zeros(sample: bytes) -> str | None:
-    """UTF-16 of Chinese or Japanese alone has no zero byte; here nothing else made sense of it."""
-    if len(sample) % 2:
-        return None
-    return next((name for name in ("utf-16-le", "utf-16-be") if _readable(sample, name) >= _READABLE_MIN), None)
+    return best if _readable(sample, best) >= _READABLE_MIN else None
 
 
 def _readable(sample: bytes, encoding: str) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from q3e_local.errors import InputError
+from q3e_local.wording.html_table import shortened
 
 _LENGTH_MAX = 160  # of the parser's own words, which may quote half of the file
 
@@ -27,7 +28,6 @@ def parsing(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split()).rstrip(".")
-        said = said if len(said) <= _LENGTH_MAX else f"{said[: _LENGTH_MAX - 1]}…"
+        said = shortened(str(error), _LENGTH_MAX).rstrip(".")
         why = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise InputError(f"cannot be read as {what} ({why}); it may be damaged, save it again") from error

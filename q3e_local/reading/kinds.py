@@ -69,23 +69,28 @@ def kinds() -> dict[str, str]:
 
 def kind_of(name: str, head: bytes = b"") -> str | None:
     """The kind of a file by its name, else by how it begins; None for what is not text. Case does not matter."""
-    kind = next((_KINDS[suffix] for suffix in suffixes(name) if suffix in _KINDS), None)
+    kind = kind_by_name(name)
     if kind is None and is_text(head):
         return "code" if head.startswith(b"#!") else "text"
     return kind
 
 
+def kind_by_name(name: str) -> str | None:
+    """The kind that a file's name says; None for a name that says nothing."""
+    return next((_KINDS[suffix] for suffix in _suffixes(name) if suffix in _KINDS), None)
+
+
 def left_out(name: str) -> str | None:
     """What a file is that is passed over as a matter of course: "picture", "archive"."""
-    return next((_REASONS[suffix] for suffix in suffixes(name) if suffix in _REASONS), None)
+    return next((_REASONS[suffix] for suffix in _suffixes(name) if suffix in _REASONS), None)
 
 
 def without_reader(name: str) -> str | None:
     """The suffix of a document that we have no reader for."""
-    return next((suffix for suffix in suffixes(name) if suffix in _NO_READER), None)
+    return next((suffix for suffix in _suffixes(name) if suffix in _NO_READER), None)
 
 
-def suffixes(name: str) -> list[str]:
+def _suffixes(name: str) -> list[str]:
     """The last two suffixes together, then the last, in lower case: `.min.js` and `.js`."""
     _, *found = name.lower().lstrip(".").split(".")
     return [f".{'.'.join(found[-n:])}" for n in (2, 1) if len(found) >= n]

@@ -60,8 +60,8 @@ def convert(name: str, data: bytes, kind: str, limits: Limits) -> bytes:
         document.write_bytes(data)
         output = Path(folder, "converted")
         said = _run([
-            str(soffice), f"-env:UserInstallation={_profile()}", "--headless", "--norestore", "--nolockcheck",
-            "--convert-to", form, "--outdir", str(output), str(document),
+            str(soffice), f"-env:UserInstallation={Path(_profile().name).as_uri()}", "--headless", "--norestore",
+            "--nolockcheck", "--convert-to", form, "--outdir", str(output), str(document),
         ])  # fmt: skip
         converted = output / f"document.{form}"
         if not converted.is_file():
@@ -103,12 +103,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-@cache
-def _profile() -> str:
-    """The URL of a folder for LibreOffice's settings: not the user's, which a running LibreOffice has locked."""
-    folder = tempfile.TemporaryDirectory(prefix="q3e-office-profile-", ignore_cleanup_errors=sys.platform == "win32")
-    _kept.append(folder)
-    return Path(folder.name).as_uri()
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # until this process ends: the first start fills it in seconds
+@cache  # kept until this process ends: the first start fills it in seconds
+def _profile() -> tempfile.TemporaryDirectory[str]:
+    """A folder for LibreOffice's settings: not the user's, which a running LibreOffice has locked."""
+    return tempfile.TemporaryDirectory(prefix="q3e-office-profile-", ignore_cleanup_errors=sys.platform == "win32")

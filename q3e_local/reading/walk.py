@@ -14,9 +14,9 @@ from pathlib import Path
 
 from q3e_local.errors import InputError
 from q3e_local.reading import extras
-from q3e_local.reading.encodings import is_utf8
+from q3e_local.reading.encodings import is_text, is_utf8
 from q3e_local.reading.globs import pattern
-from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds, left_out, suffixes, without_reader
+from q3e_local.reading.kinds import N_SNIFFED, kind_by_name, left_out, without_reader
 from q3e_local.reading.office import CONVERTED, program, without_program
 
 # Programs keep their parts in them. Environments of Python and conda are known by a file of theirs.
@@ -65,7 +65,6 @@ class _Walk:
         self._globs = [pattern(glob, any_case=True) for glob in globs]
         rooted = [glob for glob in globs if glob.startswith(("/", "\\")) or glob[1:2] == ":"]
         self._from_root = [pattern(glob, any_case=True) for glob in rooted]
-        self._known = kinds()
         self._can_convert = program() is not None
         # Looked up once: a search of sys.path for each file would take longer than the walk.
         self._without_package = {kind: str(error) for kind in extras.KINDS if (error := extras.missing(kind))}
@@ -146,6 +145,8 @@ class _Walk:
             return
         what = left_out(path.name)
         suffix = without_reader(path.name)
+        kind = kind_by_name(path.name)
+        form = CONVERTED.get(kind or "", kind)
         if not stat.S_ISREG(status.st_mode):
             yield Skipped(path, "no regular file", is_expected=not is_named)
         elif not is_utf8(str(path)):
@@ -154,21 +155,14 @@ class _Walk:
             yield Skipped(path, what, is_expected=not is_named)
         elif suffix is not None:
             yield Skipped(path, f"no reader for {suffix}")
-        elif (kind := kind_of(path.name)) in CONVERTED and not self._can_convert:
+        elif kind in CONVERTED and not self._can_convert:
             yield Skipped(path, without_program(path.suffix.lower(), kind))
-        elif (form := CONVERTED.get(kind or "", kind)) in self._without_package:
+        elif form in self._without_package:
             yield Skipped(path, self._without_package[form])
-        elif not self._is_readable(path):
+        elif kind is None and not _begins_as_text(path):
             yield Skipped(path, "not text", is_expected=not is_named)
         else:
             yield FoundFile(path, status.st_size, status.st_mtime_ns)
-
-    def _is_readable(self, path: Path) -> bool:
-        """Whether its name, else its first bytes make it one of our kinds. Raises OSError."""
-        if any(suffix in self._known for suffix in suffixes(path.name)):
-            return True
-        with path.open("rb") as file:
-            return kind_of(path.name, file.read(N_SNIFFED)) is not None
 
     def _matches(self, path: Path, base: Path) -> bool:
         if not self._globs:
@@ -185,6 +179,11 @@ class _Walk:
         is_new = key not in self._seen
         self._seen.add(key)
         return is_new
+
+
+def _begins_as_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_text(file.read(N_SNIFFED))
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:

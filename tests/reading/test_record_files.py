@@ -59,8 +59,8 @@ def test_what_is_wrong_with_a_parquet_file_is_said(tmp_path):
         "! has no column 'texts'; its columns are text, n; the nearest is 'text'"
     )
     assert texts_of("broken.parquet", column="text")["broken.parquet"].startswith("! cannot be read as Parquet (")
-    assert texts_of("t.parquet") == {"t.parquet": "! is Parquet; for its rows give --csv COLUMN"}
-    assert texts_of("t.parquet", lines=True) == {"t.parquet": "! is Parquet; for its rows give --csv COLUMN"}
+    for layout in ({}, {"lines": True}):
+        assert texts_of("t.parquet", **layout) == {"t.parquet": "! is Parquet; for its rows give --csv COLUMN"}
     (tmp_path / "t.parquet").rename("t.csv")
     assert texts_of("t.csv", column="text") == {"t.csv": "! is Parquet; name a file that ends in .parquet"}
 
@@ -148,21 +148,13 @@ def test_a_workbook_that_is_wrong_about_its_size_is_read_whole(tmp_path):
 
 def test_what_is_wrong_with_a_workbook_is_said(tmp_path):
     workbook("t.xlsx", [["text"], ["one"]])
-    write(
-        tmp_path,
-        {
-            "old.xlsx": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
-            "old.csv": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
-            "broken.xlsx": (tmp_path / "t.xlsx").read_bytes()[:300],
-            "empty.xlsx": b"",
-        },
-    )
-    assert texts_of("old.xlsx", column="text") == {
-        "old.xlsx": "! is encrypted, or from Excel 2003 or before; save it as .xlsx without a password"
-    }
-    assert texts_of("old.csv", column="text") == {
-        "old.csv": "! is an Excel workbook of 2003 or before; save it as .xlsx"
-    }
+    old = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+    write(tmp_path, {"old.xlsx": old, "old.csv": old})
+    write(tmp_path, {"broken.xlsx": (tmp_path / "t.xlsx").read_bytes()[:300], "empty.xlsx": b""})
+    refused = "! is encrypted, or from Excel 2003 or before; save it as .xlsx without a password"
+    assert texts_of("old.xlsx", column="text") == {"old.xlsx": refused}
+    refused = "! is an Excel workbook of 2003 or before; save it as .xlsx"
+    assert texts_of("old.csv", column="text") == {"old.csv": refused}
     for name in ("broken.xlsx", "empty.xlsx"):
         assert texts_of(name, column="text")[name].startswith("! cannot be read as an Excel workbook (")
     assert texts_of("t.xlsx", lines=True) == {"t.xlsx": "! is an Excel workbook; for its rows give --csv COLUMN"}

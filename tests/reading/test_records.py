@@ -52,26 +52,22 @@ def test_lines_are_counted_with_the_first_one_of_excel(tmp_path):
 
 
 def test_a_delimiter_that_is_given_is_taken(tmp_path):
-    write(
-        tmp_path, {"t.csv": "text,id;n\none,1;1\n", "t.txt": "text^n\none^1\n", "sep.csv": "sep=;\ntext,n\none,2\n"}
-    )
+    write(tmp_path, {"t.csv": "text,id;n\none,1;1\n", "t.txt": "text^n\none^1\n"})
+    write(tmp_path, {"sep.csv": "sep=;\ntext,n\none,2\n"})
     assert texts_of("t.csv", column="text,id", delimiter=";") == {"t.csv:2": "one,1"}
     assert texts_of("t.txt", column="text", delimiter="^") == {"t.txt:2": "one"}
     assert texts_of("sep.csv", column="text", delimiter=",") == {"sep.csv:3": "one"}
 
 
 def test_a_tsv_has_tabs_and_quotes_in_it_are_characters_unless_they_enclose(tmp_path):
-    write(
-        tmp_path,
-        {
-            "a.tsv": 'text\tn\n"Hello", she said\t1\nfive "inches\t2\n',
-            "b.tsv": 'text\tn\n"one\ttwo"\t1\n',
-            "c.tsv": "text\none, two\n",
-        },
-    )
-    assert list(texts_of("a.tsv", column="text").values()) == ['"Hello", she said', 'five "inches']
-    assert list(texts_of("b.tsv", column="text").values()) == ["one\ttwo"]
-    assert list(texts_of("c.tsv", column="text").values()) == ["one, two"]
+    tables = {
+        'text\tn\n"Hello", she said\t1\nfive "inches\t2\n': ['"Hello", she said', 'five "inches'],
+        'text\tn\n"one\ttwo"\t1\n': ["one\ttwo"],
+        "text\none, two\n": ["one, two"],
+    }
+    for table, texts in tables.items():
+        write(tmp_path, {"t.tsv": table})
+        assert list(texts_of("t.tsv", column="text").values()) == texts
 
 
 def test_what_is_cut_at_the_end_of_the_sample_says_nothing():
@@ -89,9 +85,8 @@ def test_a_column_that_is_missing_is_named_with_those_there_are_and_the_nearest(
 
 def test_a_column_there_twice_is_no_answer(tmp_path):
     write(tmp_path, {"t.csv": "text,text\none,two\n"})
-    assert texts_of("t.csv", column="text") == {
-        "t.csv": "! has 2 columns named 'text'; give all but one another name"
-    }
+    problem = "! has 2 columns named 'text'; give all but one another name"
+    assert texts_of("t.csv", column="text") == {"t.csv": problem}
 
 
 CHINESE = "编号,文本\n1,第三季度预算已获批准\n2,办公室搬迁推迟到五月\n"
@@ -111,20 +106,13 @@ def test_the_encoding_of_a_table_is_found_and_said(encoding, tmp_path):
 
 
 def test_lines_json_and_whole_files_are_read_in_their_encoding_too(tmp_path):
-    write(
-        tmp_path,
-        {
-            "lines.txt": "预算\r\n\r\n搬迁\r\n".encode("utf-16"),
-            "gbk.txt": "第三季度的预算已经获得批准\n办公室搬迁推迟\n".encode("gbk"),
-            "a.jsonl": '{"t": "预算"}\n{"t": "搬迁"}\n'.encode("utf-16"),
-        },
-    )
+    first, second = "第三季度的预算已经获得批准", "办公室搬迁推迟"
+    write(tmp_path, {"lines.txt": "预算\r\n\r\n搬迁\r\n".encode("utf-16")})
+    write(tmp_path, {"gbk.txt": f"{first}\n{second}\n".encode("gbk")})
+    write(tmp_path, {"a.jsonl": '{"t": "预算"}\n{"t": "搬迁"}\n'.encode("utf-16")})
     assert texts_of("lines.txt", lines=True) == {"lines.txt:1": "预算", "lines.txt:3": "搬迁"}
-    assert texts_of("gbk.txt", lines=True) == {
-        "gbk.txt:1": "第三季度的预算已经获得批准",
-        "gbk.txt:2": "办公室搬迁推迟",
-    }
-    assert texts_of("gbk.txt") == {"gbk.txt": "第三季度的预算已经获得批准\n办公室搬迁推迟"}
+    assert texts_of("gbk.txt", lines=True) == {"gbk.txt:1": first, "gbk.txt:2": second}
+    assert texts_of("gbk.txt") == {"gbk.txt": f"{first}\n{second}"}
     assert texts_of("a.jsonl", jsonl="t") == {"a.jsonl:1": "预算", "a.jsonl:2": "搬迁"}
 
 
@@ -206,9 +194,9 @@ class Pipe(io.RawIOBase):
         return len(data)
 
 
-class _Stdin:
-    def __init__(self, *pieces):
-        self.buffer = io.BufferedReader(Pipe(*pieces))
+class Stdin:
+    def __init__(self, buffer):
+        self.buffer = buffer
 
     def isatty(self):
         return False
@@ -217,13 +205,10 @@ class _Stdin:
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
 def test_a_pipe_shows_its_encoding_when_it_comes_to_it(encoding, monkeypatch):
     text = "id,text\n1,plain words\n2,第三季度预算已获批准\n3,办公室搬迁推迟\n".encode(encoding)
-    monkeypatch.setattr(sys, "stdin", _Stdin(text[:9], text[9:30], text[30:]))
+    monkeypatch.setattr(sys, "stdin", Stdin(io.BufferedReader(Pipe(text[:9], text[9:30], text[30:]))))
     said = []
-    assert list(texts_of("-", said.append, column="text").values()) == [
-        "plain words",
-        "第三季度预算已获批准",
-        "办公室搬迁推迟",
-    ]
+    texts = ["plain words", "第三季度预算已获批准", "办公室搬迁推迟"]
+    assert list(texts_of("-", said.append, column="text").values()) == texts
     assert len(said) == (encoding != "utf-8")
 
 
@@ -231,7 +216,7 @@ def test_a_pipe_shows_its_encoding_when_it_comes_to_it(encoding, monkeypatch):
 def test_the_first_record_of_a_pipe_is_read_before_the_second_is_written(monkeypatch):
     ours, theirs = os.pipe()
     with os.fdopen(ours, "rb") as stdin, os.fdopen(theirs, "wb", buffering=0) as writer:
-        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": stdin, "isatty": lambda self: False})())
+        monkeypatch.setattr(sys, "stdin", Stdin(stdin))
         writer.write(b"one\n")
         items = find(["-"], [], None, Layout(lines=True)).read()
         reader = threading.Thread(target=lambda: first.append(next(items)), daemon=True)
@@ -248,9 +233,8 @@ def test_many_files_in_another_encoding_are_not_all_named(tmp_path):
     write(tmp_path, {f"n/{n}.txt": "第三季度的预算已经获得批准办公室搬迁".encode("gbk") for n in range(9)})
     said = []
     assert len(texts_of("n", said.append)) == 9
-    assert [line.split(":")[0] for line in said] == [f"n/{n}.txt" for n in range(5)] + [
-        "more files like these are not named"
-    ]
+    named = [line.split(":")[0] for line in said]
+    assert named == [*(f"n/{n}.txt" for n in range(5)), "more files like these are not named"]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from documents import section_texts
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from q3e_local.errors import InputError
 from q3e_local.reading import Document, read
-from q3e_local.reading.document import Section
 from q3e_local.reading.formats.code import blocks
 from q3e_local.reading.lines import document_of
 
@@ -27,21 +27,17 @@ TEXTS = st.lists(LINES | st.text(max_size=12), max_size=30).map("\n".join)
 
 def check(document: Document) -> None:
     at = 0
-    for one in document.sections:
-        assert at <= one.start < one.end <= len(document.text)
-        assert not document.text[at : one.start].strip()
-        assert document.text[one.start : one.end] == document.text[one.start : one.end].strip()
-        at = one.end
+    for section, text in zip(document.sections, section_texts(document), strict=True):
+        assert at <= section.start < section.end <= len(document.text)
+        assert not document.text[at : section.start].strip()
+        assert text == text.strip()
+        at = section.end
     assert not document.text[at:].strip()
-
-
-def line_of(document: Document, section: Section) -> int:
-    return document.text.count("\n", 0, section.start) + 1
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".rst", ".py", ".csv", ".jsonl", ".html"])
 @given(text=TEXTS)
-def test_sections_leave_out_nothing_but_white_space(suffix: str, text: str) -> None:
+def test_sections_leave_out_nothing_but_white_space(suffix, text):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"a{suffix}")
         path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8", "replace"))
@@ -53,11 +49,12 @@ def test_sections_leave_out_nothing_but_white_space(suffix: str, text: str) -> N
     check(document)
     if document.has_lines:
         assert "".join(document.text.split()) == "".join(text.replace("\0", " ").split()).removeprefix("\ufeff")
-        assert [one.line for one in document.sections] == [line_of(document, one) for one in document.sections]
+        for section in document.sections:
+            assert section.line == document.text.count("\n", 0, section.start) + 1
 
 
 @pytest.mark.parametrize("line", [" " * 200_000 + "x = 1", "[" + "a" * 200_000])
-def test_a_long_line_of_code_takes_no_longer_than_its_length(line: str) -> None:
+def test_a_long_line_of_code_takes_no_longer_than_its_length(line):
     """Where the time grew with its square, this took minutes."""
     text = f"head\n{line}\n{line}\n"
     check(document_of(text, blocks(text)))

@@ -17,12 +17,14 @@ from q3e_local.reading import FoundFile, Skipped, walk
 
 def found(folder: Path, *globs: str, paths: list[str] | None = None) -> list[str]:
     """Names below the folder of what was found, in order."""
-    given = [folder] if paths is None else [folder / path for path in paths]
-    return [one.path.relative_to(folder).as_posix() for one in walk(given, globs) if isinstance(one, FoundFile)]
+    named = [folder] if paths is None else [folder / path for path in paths]
+    files = (entry for entry in walk(named, globs) if isinstance(entry, FoundFile))
+    return [file.path.relative_to(folder).as_posix() for file in files]
 
 
 def skipped(folder: Path) -> dict[str, tuple[str, bool]]:
-    return {one.path.name: (one.reason, one.is_expected) for one in walk([folder]) if isinstance(one, Skipped)}
+    entries = (entry for entry in walk([folder]) if isinstance(entry, Skipped))
+    return {entry.path.name: (entry.reason, entry.is_expected) for entry in entries}
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def test_files_come_sorted_with_size_and_time(folder: Path) -> None:
+def test_files_come_sorted_with_size_and_time(folder):
     write(folder, {"b.md": "two", "a.txt": "one", "c/d/e.py": "x", "c/a.txt": "y", "Z.rst": "z", "文/记.md": "记"})
     assert found(folder) == ["Z.rst", "a.txt", "b.md", "c/a.txt", "c/d/e.py", "文/记.md"]
     first = next(iter(walk([folder])))
@@ -40,21 +42,19 @@ def test_files_come_sorted_with_size_and_time(folder: Path) -> None:
     assert (first.size_bytes, first.mtime_ns) == (1, (folder / "Z.rst").stat().st_mtime_ns)
 
 
-def test_every_kind_of_file_is_found(folder: Path) -> None:
+def test_every_kind_of_file_is_found(folder):
     assert sorted(found(made_files.folder(folder))) == sorted(made_files.FILES)
 
 
-def test_hidden_files_and_programs_own_folders_are_not_there(folder: Path) -> None:
+def test_hidden_files_and_programs_own_folders_are_not_there(folder):
     hidden = [".env", ".git/a.txt", "x/.venv/a.txt", "node_modules/a.js", "x/__pycache__/a.txt", "~$report.docx",
               "env/pyvenv.cfg", "env/a.py", "conda/conda-meta/history", "conda/a.py", ".DS_Store"]  # fmt: skip
     write(folder, dict.fromkeys([*hidden, "a.txt", "x/b.txt"], "text"))
-    assert [one.path.name for one in walk([folder])] == ["a.txt", "b.txt"]
+    assert [entry.path.name for entry in walk([folder])] == ["a.txt", "b.txt"]
     assert found(folder, paths=[".env", ".git"]) == [".env", ".git/a.txt"]
 
 
-def test_binaries_are_expected_and_documents_without_a_reader_are_not(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_binaries_are_expected_and_documents_without_a_reader_are_not(folder, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no LibreOffice
     write(folder, {
         "a.ZIP": b"", "b.png": b"", "c.mp4": b"", "d.gguf": b"", "e.so": b"", "f.sqlite": b"", "g.min.js": b"",
@@ -85,19 +85,19 @@ GLOBS = {
 
 
 @pytest.mark.parametrize("globs", GLOBS)
-def test_globs(folder: Path, globs: tuple[str, ...]) -> None:
+def test_globs(folder, globs):
     write(folder, dict.fromkeys(["a.md", "B.MD", "e.py", "x/c.md", "x/y/d.md", "x/y/f.py"], "text"))
     assert sorted(found(folder, *globs)) == sorted(GLOBS[globs])
 
 
-def test_a_file_given_twice_or_in_two_folders_comes_once(folder: Path) -> None:
+def test_a_file_given_twice_or_in_two_folders_comes_once(folder):
     write(folder, {"a.txt": "a", "x/b.txt": "b", "x/.c.txt": "c"})
     assert found(folder, paths=["x", ".", "x/b.txt", "a.txt", "x/../x"]) == ["x/b.txt", "a.txt"]
     assert found(folder, "*.md", paths=["x/.c.txt", "x"]) == ["x/.c.txt"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs a right there")
-def test_links_are_followed_once_within_what_is_named_and_loops_end(folder: Path) -> None:
+def test_links_are_followed_once_within_what_is_named_and_loops_end(folder):
     write(folder, {"in/b.txt": "b", "in/deep/c.txt": "c", "out/d.txt": "d", "out/e.txt": "e"})
     links = {
         "in/a.txt": "b.txt", "in/loop": "../in", "in/deep/up": "..", "in/other": "../out",
@@ -117,7 +117,7 @@ def test_links_are_followed_once_within_what_is_named_and_loops_end(folder: Path
 
 
 @pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="POSIX permissions and names")
-def test_what_cannot_be_read_or_named_is_skipped_with_a_reason(folder: Path) -> None:
+def test_what_cannot_be_read_or_named_is_skipped_with_a_reason(folder):
     write(folder, {"a.txt": "a", "closed/b.txt": "b", "secret": "c"})
     os.mkfifo(folder / "pipe.txt")
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("x", encoding="utf-8")
@@ -135,18 +135,20 @@ def test_what_cannot_be_read_or_named_is_skipped_with_a_reason(folder: Path) -> 
         (folder / "closed").chmod(stat.S_IRWXU)
 
 
-def test_a_name_that_does_not_exist_is_an_error_at_once(folder: Path) -> None:
+def test_a_name_that_does_not_exist_is_an_error_at_once(folder):
     with pytest.raises(InputError, match=r"^there is no file or folder .*nothing"):
         walk([folder, folder / "nothing"])
 
 
-def test_files_of_ones_own_are_left_out(folder: Path) -> None:
+def test_files_of_ones_own_are_left_out(folder):
     write(folder, {"a.txt": "a", "out.jsonl": "{}"})
-    assert [one.path.name for one in walk([folder], leave_out=[folder / "out.jsonl", folder / "none"])] == ["a.txt"]
+    assert [entry.path.name for entry in walk([folder], leave_out=[folder / "out.jsonl", folder / "none"])] == [
+        "a.txt"
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="paths of 260 characters")
-def test_folders_may_be_deep(folder: Path) -> None:
+def test_folders_may_be_deep(folder):
     path = folder
     for _ in range(400):
         path = path / "d"

@@ -15,9 +15,8 @@ from typing import Literal
 
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Piece, assemble
-from q3e_local.reading.delimiters import is_quoted
+from q3e_local.reading.delimiters import is_quoted, sep_line
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 
 _DELIMITERS = ",\t;|"
@@ -28,8 +27,11 @@ _VALUE_MAX = 100_000  # characters; beyond, a quote was left open more likely th
 
 
 def read(text: str, limits: Limits) -> Document:
-    with parsing("CSV"):
-        return assemble(_pieces(text, _delimiter(text)), limits)
+    named = sep_line(text)
+    if named is not None:
+        # The line `sep=;` is no row. An empty line stands in its place, so that lines count as in the file.
+        text = "\n" + text.partition("\n")[2]
+    return assemble(_pieces(text, named or _delimiter(text)), limits)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

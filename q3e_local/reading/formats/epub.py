@@ -27,7 +27,7 @@ _OBFUSCATIONS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("EPUB"), open_checked(data, limits) as archive:
+    with open_checked(data, limits) as archive:
         return assemble(_pieces(archive, limits), limits)
 
 

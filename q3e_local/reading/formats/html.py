@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.markup import HEADINGS, Element, blocks, has_text, name, parse_html
 
@@ -20,16 +19,8 @@ _HEAD = 4096  # bytes in which a page names its encoding; the standard says 1024
 _CHARSET = re.compile(rb"""(?:<meta[^>]+charset|<\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _FURNITURE = {"nav", "footer", "aside", "header", "dialog"}
 _ROLES = {
-    "navigation",
-    "banner",
-    "contentinfo",
-    "search",
-    "dialog",
-    "alertdialog",
-    "complementary",
-    "menu",
-    "menubar",
-}
+    "navigation", "banner", "contentinfo", "search", "dialog", "alertdialog", "complementary", "menu", "menubar",
+}  # fmt: skip
 _NAMES = re.compile(
     r"(?:^|[\s_-])(?:cookies?|consent|gdpr|nav|navbar|navigation|menu|breadcrumbs?|sidebar|share|sharing|social|"
     r"newsletter|subscribe|subscription|popup|modal|overlay|banner|ads?|advert|advertisement|promo|sponsored|related|"
@@ -58,8 +49,7 @@ def declared(data: bytes) -> str | None:
 
 
 def read(text: str, limits: Limits) -> Document:
-    with parsing("HTML"):
-        return assemble(pieces_of(text), limits)
+    return assemble(pieces_of(text), limits)
 
 
 def pieces_of(text: str) -> list[Piece]:

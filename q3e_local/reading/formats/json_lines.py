@@ -11,13 +11,11 @@ from typing import Any
 
 from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 
 
 def read(text: str, limits: Limits) -> Document:
-    with parsing("JSON Lines"):
-        return assemble(_pieces(text), limits)
+    return assemble(_pieces(text), limits)
 
 
 def _pieces(text: str) -> Iterator[Piece]:

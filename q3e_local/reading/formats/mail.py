@@ -15,7 +15,6 @@ from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
 from q3e_local.reading.encodings import decode
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.formats.html import pieces_of
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import paragraphs
@@ -26,11 +25,10 @@ _N_PARTS_MAX = 1_000
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("mail"):
-        message = message_from_bytes(data, policy=policy.compat32)  # the newer policy fails on headers of real mails
-        if not message.keys():
-            raise InputError("is no mail: it has no headers")
-        return assemble(_pieces(message, Outline(), limits, depth=0), limits)
+    message = message_from_bytes(data, policy=policy.compat32)  # the newer policy fails on headers of real mails
+    if not message.keys():
+        raise InputError("is no mail: it has no headers")
+    return assemble(_pieces(message, Outline(), limits, depth=0), limits)
 
 
 def _pieces(message: Message, outline: Outline, limits: Limits, depth: int) -> Iterator[Piece]:

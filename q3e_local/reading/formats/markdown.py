@@ -12,7 +12,6 @@ from markdown_it import MarkdownIt
 
 from q3e_local.reading.assembling import SECTION_MAX, Outline
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import Block, document_of, line_starts
 
@@ -26,8 +25,7 @@ _BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
 
 def read(text: str, limits: Limits) -> Document:
-    with parsing("Markdown"):
-        return document_of(text, blocks(text, Outline()))
+    return document_of(text, blocks(text, Outline()))
 
 
 def blocks(text: str, outline: Outline) -> Iterator[Block]:

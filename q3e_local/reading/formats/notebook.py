@@ -12,18 +12,16 @@ from typing import Any
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Outline, Piece, assemble
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.formats.markdown import blocks
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.lines import sections_of
 
 
 def read(text: str, limits: Limits) -> Document:
-    with parsing("Jupyter notebook"):
-        notebook = json.loads(text)
-        if not isinstance(notebook, dict) or not isinstance(_cells(notebook), list):
-            raise InputError("is JSON, but no Jupyter notebook: it has no cells")
-        return assemble(_pieces(_cells(notebook)), limits)
+    notebook = json.loads(text)
+    if not isinstance(notebook, dict) or not isinstance(_cells(notebook), list):
+        raise InputError("is JSON, but no Jupyter notebook: it has no cells")
+    return assemble(_pieces(_cells(notebook)), limits)
 
 
 def _cells(notebook: dict[str, Any]) -> Any:

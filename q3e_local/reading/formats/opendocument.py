@@ -15,7 +15,6 @@ import odfdo
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Outline, Piece, assemble, table_row
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.zipped import open_checked
 
@@ -26,16 +25,15 @@ _TITLES = {"Title", "标题", "標題"}
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("OpenDocument text"):
-        with open_checked(data, limits) as archive:
-            names = set(archive.namelist())
-            if "META-INF/manifest.xml" in names and b"encryption-data" in archive.read("META-INF/manifest.xml"):
-                raise InputError("is encrypted; save a copy without its password")
-            if "mimetype" in names:
-                kind = archive.read("mimetype").decode("ascii", "replace").strip()
-                if kind not in _TEXTS:
-                    raise InputError(f"is no text document but {kind}")
-        return assemble(_Body(odfdo.Document(io.BytesIO(data))).pieces(), limits)
+    with open_checked(data, limits) as archive:
+        names = set(archive.namelist())
+        if "META-INF/manifest.xml" in names and b"encryption-data" in archive.read("META-INF/manifest.xml"):
+            raise InputError("is encrypted; save a copy without its password")
+        if "mimetype" in names:
+            kind = archive.read("mimetype").decode("ascii", "replace").strip()
+            if kind not in _TEXTS:
+                raise InputError(f"is no text document but {kind}")
+    return assemble(_Body(odfdo.Document(io.BytesIO(data))).pieces(), limits)
 
 
 class _Body:

@@ -9,7 +9,6 @@ import io
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +34,7 @@ _Entry = tuple[int, str]  # of the outline: level from 1, title
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("PDF"), _bounds():
+    with pypdf.apply_configuration(zlib_maximum_output_length=_UNPACKED, stream_parsing_work_maximum_count=_PARSED):
         reader = pypdf.PdfReader(io.BytesIO(data))
         # Many are encrypted with no password, only to forbid printing.
         if reader.is_encrypted and not reader.decrypt(""):
@@ -73,10 +72,6 @@ class _Unread:
             )
         if self.broken:
             yield f"{len(self.broken):,} of its {n_pages:,} pages left out: the first {self.broken[0]}"
-
-
-def _bounds() -> AbstractContextManager[Any]:
-    return pypdf.apply_configuration(zlib_maximum_output_length=_UNPACKED, stream_parsing_work_maximum_count=_PARSED)
 
 
 class _Work:

@@ -13,7 +13,6 @@ from striprtf.striprtf import rtf_to_text
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Piece, assemble, table_row
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 
 # What stands before an item of a list: a sign of the fonts Symbol and Wingdings, or a bullet.
@@ -25,11 +24,9 @@ _HEX = re.compile(rb"[0-9a-fA-F\r\n]{512,}")
 def read(data: bytes, limits: Limits) -> Document:
     if not data.lstrip().startswith(b"{\\rtf"):
         raise InputError("is no Rich Text Format: it does not begin with {\\rtf")
-    with parsing("Rich Text Format"):
-        # Bytes of a code page stand as \'xx, and as themselves where a program was careless; the file names the page.
-        escaped = re.sub(rb"[\x80-\xff]", lambda found: b"\\'%02x" % found[0][0], _HEX.sub(b"", data))
-        text = escaped.decode("ascii")
-        return assemble(_pieces(rtf_to_text(text, errors="replace")), limits)
+    # Bytes of a code page stand as \'xx, and as themselves where a program was careless; the file names the page.
+    escaped = re.sub(rb"[\x80-\xff]", lambda found: b"\\'%02x" % found[0][0], _HEX.sub(b"", data))
+    return assemble(_pieces(rtf_to_text(escaped.decode("ascii"), errors="replace")), limits)
 
 
 def _pieces(text: str) -> Iterator[Piece]:

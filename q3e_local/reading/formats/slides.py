@@ -13,17 +13,15 @@ import pptx
 
 from q3e_local.reading.assembling import Piece, assemble, table_row
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.zipped import open_checked
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("PowerPoint presentation"):
-        open_checked(data, limits).close()
-        presentation = pptx.Presentation(io.BytesIO(data))
-        limits.check_pages(len(presentation.slides))
-        return assemble(_pieces(presentation), limits)
+    open_checked(data, limits).close()
+    presentation = pptx.Presentation(io.BytesIO(data))
+    limits.check_pages(len(presentation.slides))
+    return assemble(_pieces(presentation), limits)
 
 
 def _pieces(presentation: Any) -> Iterator[Piece]:

@@ -18,7 +18,6 @@ from docx.oxml.parser import parse_xml
 
 from q3e_local.reading.assembling import Outline, Piece, assemble, table_row
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.zipped import open_checked
 
@@ -32,9 +31,8 @@ _LEFT_OUT |= {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fall
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing("Word document"):
-        open_checked(data, limits).close()
-        return assemble(_pieces(docx.Document(io.BytesIO(data))), limits)
+    open_checked(data, limits).close()
+    return assemble(_pieces(docx.Document(io.BytesIO(data))), limits)
 
 
 def _pieces(document: WordDocument) -> Iterator[Piece]:

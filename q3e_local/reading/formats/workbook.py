@@ -13,7 +13,6 @@ from typing import Any
 from q3e_local.reading import workbooks
 from q3e_local.reading.assembling import Piece, assemble
 from q3e_local.reading.document import Document
-from q3e_local.reading.failures import parsing
 from q3e_local.reading.formats.csv import is_header, sentence
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.zipped import open_checked
@@ -22,8 +21,7 @@ _N_SNIFFED = 20  # rows among which the header row is looked for: titles and not
 
 
 def read(data: bytes, limits: Limits) -> Document:
-    with parsing(workbooks.WHAT):
-        open_checked(data, limits).close()
+    open_checked(data, limits).close()
     with workbooks.open_workbook(io.BytesIO(data)) as workbook:
         limits.check_pages(len(workbook.worksheets))
         return assemble(_pieces(workbook), limits)

@@ -96,7 +96,7 @@ class Table:
 def read(name: str, text: OpenText, wanted: Wanted, delimiter: str | None = None) -> Iterator[Item]:
     """Each record below the header. Blank lines are no records."""
     try:
-        table = Table(text, list(wanted.names()), delimiter)
+        table = Table(text, wanted.names(), delimiter)
         if table.problem is not None:
             yield failed(name, *table.problem)
             return

@@ -5,7 +5,7 @@ Knows fields by name, and what is a text; nothing of the formats that records co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -50,12 +50,10 @@ class Wanted:
     id: str | None = None
     keep: tuple[str, ...] = ()
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """All of them."""
-        yield self.text
-        if self.id is not None:
-            yield self.id
-        yield from self.keep
+        ids = [] if self.id is None else [self.id]
+        return [self.text, *ids, *self.keep]
 
 
 def failed(source: str, problem: str, cause: Cause, n_bytes: int = 0, line: int | None = None) -> Item:

@@ -22,7 +22,7 @@ def read(name: str, file: BinaryIO, wanted: Wanted, n_bytes: int) -> Iterator[It
     with parsing("Parquet"):
         table = pyarrow.parquet.ParquetFile(file)
     schema = table.schema_arrow
-    problem = missing_column(schema.names, list(wanted.names())) or _no_text(pyarrow, schema, wanted)
+    problem = missing_column(schema.names, wanted.names()) or _no_text(pyarrow, schema, wanted)
     if problem is not None:
         yield failed(name, problem, "file")
         return

@@ -11,10 +11,8 @@ import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from q3e_local.reading.encodings import guess, is_strictly, marked_encoding, shown
+from q3e_local.reading.encodings import BEFORE, SAMPLE, guess, is_strictly, marked_encoding, shown
 
-_SAMPLE = 65_536  # bytes that show the encoding, and the delimiter of a table
-_BEFORE = 1024  # bytes before the first one outside ASCII that are judged with it
 _PIECE = 1 << 20
 _MARK_BYTES = 4  # of the longest byte order mark
 _WRONG = b"\xff"  # a byte that no UTF-8 has
@@ -30,8 +28,8 @@ class OpenText:
 
     def __init__(self, file: BinaryIO, encoding: str | None = None) -> None:
         can_seek = file.seekable()
-        raw_head = file.read(_SAMPLE) if can_seek else _first_line(file)
-        self.is_whole = can_seek and len(raw_head) < _SAMPLE
+        raw_head = file.read(SAMPLE) if can_seek else _first_line(file)
+        self.is_whole = can_seek and len(raw_head) < SAMPLE
         marked, is_undecided = marked_encoding(raw_head), False
         self.is_marked = marked is not None
         encoding = marked or encoding
@@ -43,10 +41,12 @@ class OpenText:
         else:
             raw_head = _until_clear(raw_head, file)
             self.encoding, is_undecided = guess(raw_head, is_whole=False), raw_head.isascii()
-        self.head = _transcoded(raw_head, self.encoding)
+        # Without a character that is cut at its end.
+        decoder = _decoder(self.encoding)
+        self.head = raw_head if decoder is None else decoder.decode(raw_head).encode("utf-8", _HANDLER)
         # Bytes of the file for each byte of the stream, about.
         self.ratio = len(raw_head) / max(1, len(self.head))
-        self.stream = io.BufferedReader(_Pieces(self._in_utf8(raw_head, file, is_undecided)), _SAMPLE)
+        self.stream = io.BufferedReader(_Pieces(self._in_utf8(raw_head, file, is_undecided)), SAMPLE)
 
     @property
     def shown(self) -> str:
@@ -63,7 +63,7 @@ class OpenText:
                 self.encoding = guess(data, is_whole=False)
                 decoder = _decoder(self.encoding)
             yield data if decoder is None else decoder.decode(data).encode("utf-8", _HANDLER)
-            data = _some(file, _SAMPLE)
+            data = _some(file, SAMPLE)
         if decoder is not None:
             yield decoder.decode(b"", True).encode("utf-8", _HANDLER)
 
@@ -71,7 +71,7 @@ class OpenText:
 def _first_line(file: BinaryIO) -> bytes:
     """At least a line of a pipe, and no more than there is: its writer may wait for the answer to that line."""
     head = b""
-    while (b"\n" not in head or len(head) < _MARK_BYTES) and len(head) < _SAMPLE and (part := _some(file, _SAMPLE)):
+    while (b"\n" not in head or len(head) < _MARK_BYTES) and len(head) < SAMPLE and (part := _some(file, SAMPLE)):
         head += part
     return head
 
@@ -83,10 +83,10 @@ def _until_clear(data: bytes, pipe: BinaryIO) -> bytes:
     of a pipe costs nothing.
     """
     while (
-        len(data) < _SAMPLE
+        len(data) < SAMPLE
         and not is_strictly(data, "utf-8", is_whole=False)
         and guess(data, is_whole=False) == "utf-8"
-        and (part := _some(pipe, _SAMPLE))
+        and (part := _some(pipe, SAMPLE))
     ):
         data += part
     return data
@@ -99,17 +99,11 @@ def _first_beyond_ascii(file: BinaryIO, head: bytes) -> bytes:
         while piece := file.read(_PIECE):
             if not piece.isascii():
                 first = next(place for place, byte in enumerate(piece) if byte > 0x7F)
-                file.seek(max(back, file.tell() - len(piece) + first - _BEFORE))
-                return file.read(_SAMPLE)
+                file.seek(max(back, file.tell() - len(piece) + first - BEFORE))
+                return file.read(SAMPLE)
     finally:
         file.seek(back)
     return head
-
-
-def _transcoded(head: bytes, encoding: str) -> bytes:
-    """The beginning of a text as UTF-8, without a character that is cut at its end."""
-    decoder = _decoder(encoding)
-    return head if decoder is None else decoder.decode(head).encode("utf-8", _HANDLER)
 
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder | None:

@@ -31,7 +31,7 @@ def read(
         share = n_bytes // max(1, workbooks.n_rows(workbook, sheet) or 1)
         rows = workbooks.rows(workbook, sheet)
         header = [workbooks.shown(value) for value in next(rows, (0, []))[1]]
-        problem = missing_column(header, list(wanted.names()))
+        problem = missing_column(header, wanted.names())
         if problem is not None:
             yield failed(name, problem, "file")
             return
