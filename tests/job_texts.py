@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from command import expected, run
+from command import demo, expected, run
 
+from q3e_local.search.database import Database
+from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
 from q3e_local.vectors import finish
 
 LINES = [
@@ -34,6 +38,23 @@ def table(text):
 def scores(texts=LINES, **options):
     vectors = expected(texts, **options).vectors
     return vectors @ vectors.T
+
+
+def index(path: Path, chunks: list[Chunk], ids: Sequence[str] = ()) -> None:
+    """An index of these chunks: the last of them were put under `ids`, the others are of one file."""
+    vectors = expected([chunk.text for chunk in chunks]).vectors
+    n_in_file = len(chunks) - len(ids)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Database.create(path, IndexSpace("demo", demo().engine.digest, 256)) as database:
+        database.replace_file(FileRecord("a/notes.txt", 1, 1, "d"), chunks[:n_in_file], vectors[:n_in_file])
+        database.put(list(ids), chunks[n_in_file:], vectors[n_in_file:])
+
+
+def npy(path: Path, vectors: np.ndarray, space: str) -> None:
+    """A .npy and the facts of its rows, as `embed` writes both, of texts that nobody has."""
+    np.save(path, vectors)
+    facts = [{"index": row, "id": "x", "text_sha256": "0", "space": space} for row in range(len(vectors))]
+    path.with_name(f"{path.name}.rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in facts))
 
 
 def unit(*angles: float) -> np.ndarray:

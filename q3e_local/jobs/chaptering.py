@@ -85,10 +85,7 @@ def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     sums = vectors.copy()  # of the chapter that begins at a row
     ends = list(range(1, n_rows + 1))  # of the chapter that begins at a row; 0 where none begins any more
     begins = list(range(-1, n_rows))  # of the chapter that ends before a row
-    # Two texts alone add half of their squared distance, which is 1 less their score.
-    of_pairs = (1 - np.einsum("ij,ij->i", vectors[:-1], vectors[1:])).tolist()
-    heap = [(cost, row, row + 1, row + 2) for row, cost in enumerate(of_pairs)]
-    heapq.heapify(heap)
+    heap: list[tuple[float, int, int, int]] = []
 
     def offer(begin: int, middle: int, end: int) -> None:
         n_earlier, n_later = middle - begin, end - middle
@@ -96,6 +93,8 @@ def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         cost = n_earlier * n_later / (n_earlier + n_later) * float(apart @ apart)
         heapq.heappush(heap, (cost, begin, middle, end))
 
+    for row in range(n_rows - 1):
+        offer(row, row + 1, row + 2)
     starts: list[int] = []
     costs: list[float] = []
     while len(starts) < n_rows - 1:

@@ -37,9 +37,9 @@ def write_png(drawn: Map, stream: BinaryIO, title: str = "") -> str:
     Up to 60 points have labels; a label that would cover a point or another label is left out. Returns the characters
     that no installed font has, which show as boxes; mostly none. Raises MissingPackageError without matplotlib.
     """
-    figure, missing = figure_of(drawn, title)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the caller gets these characters
+        figure, missing = figure_of(drawn, title)
         # The same map is the same file: no date, no version of matplotlib.
         figure.savefig(stream, format="png", metadata={"Software": "q3e-local"})
     return missing
@@ -70,11 +70,9 @@ def figure_of(drawn: Map, title: str = "") -> tuple[Figure, str]:
     axes.margins(0.1)
     if title:
         axes.set_title(_plain(title, 100), fontproperties=_sized(font, 11))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.draw_without_rendering()  # from here on it is known where each point is
-        figure.set_layout_engine("none")
-        _label(axes, drawn, labels, diameter / 2 / _POINTS_PER_INCH * _DPI, _sized(font, 7))
+    figure.draw_without_rendering()  # from here on it is known where each point is
+    figure.set_layout_engine("none")
+    _label(axes, drawn, labels, diameter / 2 / _POINTS_PER_INCH * _DPI, _sized(font, 7))
     return figure, missing
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,10 +87,8 @@ def duplicates(
     first = first_of_each(vectors, texts)
     distinct = np.flatnonzero(first == np.arange(len(vectors)))
     rows = vectors if len(distinct) == len(vectors) else vectors[distinct]
-    components = _Components(len(rows))
-    for left, right in _close_pairs(rows, threshold, progress):
-        components.join(left, right)
-    roots = distinct[components.roots][np.searchsorted(distinct, first)]
+    roots = _roots(len(rows), _close_pairs(rows, threshold, progress))
+    roots = distinct[roots][np.searchsorted(distinct, first)]
     order = np.argsort(roots, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(roots[order])) + 1)
     groups = [_group(vectors, first, part) for part in parts if len(part) > 1]
@@ -155,23 +154,19 @@ def _above(
     return rows[is_above], columns[is_above]
 
 
-class _Components:
-    """What is joined, directly or through others: union-find on whole arrays of pairs."""
+def _roots(n_rows: int, pairs: Iterable[tuple[Indices, Indices]]) -> Indices:
+    """For each row the lowest that pairs join with it, directly or through others.
 
-    def __init__(self, n_rows: int) -> None:
-        self.roots: Indices = np.arange(n_rows)  # of each row the lowest it is joined with
-
-    def join(self, left: Indices, right: Indices) -> None:
-        while True:
-            of_left, of_right = self.roots[left], self.roots[right]
-            is_apart = of_left != of_right
-            if not is_apart.any():
-                return
+    Union-find on whole arrays of pairs: each root points to a lower one, until the two rows of every pair share one.
+    """
+    roots: Indices = np.arange(n_rows)
+    for left, right in pairs:
+        while (is_apart := roots[left] != roots[right]).any():
             left, right = left[is_apart], right[is_apart]
-            low, high = np.minimum(of_left, of_right)[is_apart], np.maximum(of_left, of_right)[is_apart]
-            np.minimum.at(self.roots, high, low)
-            while not np.array_equal(up := self.roots[self.roots], self.roots):
-                self.roots = up
+            np.minimum.at(roots, np.maximum(roots[left], roots[right]), np.minimum(roots[left], roots[right]))
+            while not np.array_equal(up := roots[roots], roots):
+                roots = up
+    return roots
 
 
 def _group(vectors: Vectors, first: Indices, rows: Indices) -> Group:
@@ -198,9 +193,6 @@ def _lowest(members: Vectors) -> float:
     """The lowest score between two rows, 1 for a row alone."""
     if len(members) == 1:
         return 1.0
-    lowest = 1.0
-    for top in range(0, len(members), _BLOCK):
-        for left in range(top, len(members), _BLOCK):
-            block = scores(members[top : top + _BLOCK], members[left : left + _BLOCK])
-            lowest = min(lowest, float(block.min()))
-    return lowest
+    blocks = [members[start : start + _BLOCK] for start in range(0, len(members), _BLOCK)]
+    pairs = combinations_with_replacement(blocks, 2)
+    return min(1.0, *(float(scores(upper, lower).min()) for upper, lower in pairs))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
+from q3e_local.jobs.rows import described
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table, shortened
 
@@ -70,8 +71,7 @@ class Seen:
 def inspect(vector: NDArray[np.float32], n_bins: int = N_BINS) -> Inspection:
     """The facts of a vector (dim,), of whatever length the vector is."""
     if not isinstance(vector, np.ndarray) or vector.ndim != 1 or not vector.size or vector.dtype.kind != "f":
-        got = f"{vector.dtype} of shape {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__
-        raise OptionError(f"inspect takes one vector of floats (dim,), got {got}")
+        raise OptionError(f"inspect takes one vector of floats (dim,), got {described(vector)}")
     if not np.isfinite(vector).all():
         place = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise OptionError(f"number {place} of the vector is {vector[place]}; no embedding has such a number")

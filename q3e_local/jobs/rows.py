@@ -21,13 +21,13 @@ _SAME = 1e-6  # between scores: what float32 makes of equal ones
 _TOLERANCE = 1e-3  # rows that were kept as float16 are nearly as far off
 
 
-def unit_rows(vectors: Vectors, what: str = "vectors", n_min: int = 1) -> Vectors:
-    """The vectors, if they are float32 (n, dim) with rows of length 1. Raises OptionError naming one that is not.
+def unit_rows(vectors: Vectors, what: str = "vectors", n_min: int = 1) -> None:
+    """Raise OptionError unless the vectors are float32 (n, dim) with rows of length 1; it names a row that is not.
 
     NaN and infinity have no length, so they are refused too.
     """
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise OptionError(f"{what} must be a float32 array of shape (n, dim), got {_described(vectors)}")
+        raise OptionError(f"{what} must be a float32 array of shape (n, dim), got {described(vectors)}")
     if len(vectors) < n_min:
         raise OptionError(f"{what} must have at least {n_min} rows, got {len(vectors)}")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -40,7 +40,6 @@ def unit_rows(vectors: Vectors, what: str = "vectors", n_min: int = 1) -> Vector
             f"{what} must have rows of length 1, row {row} has length {lengths[row]:.4g}; "
             "q3e_local.vectors.finish scales rows"
         )
-    return vectors
 
 
 def same_dim(vectors: Vectors, others: Vectors, what: str, whats: str) -> None:
@@ -83,7 +82,8 @@ def name_of(row: int, texts: Sequence[str], n_most: int) -> str:
     return shortened(texts[row], n_most) if texts else str(row)
 
 
-def _described(given: object) -> str:
+def described(given: object) -> str:
+    """What somebody gave in place of vectors: its type, of an array also its shape."""
     if isinstance(given, np.ndarray):
         return f"{given.dtype} of shape {given.shape}"
     return type(given).__name__

@@ -7,19 +7,11 @@ import json
 import numpy as np
 import pytest
 from command import demo, expected, run, write
-from job_texts import LINES, objects, scores, table
+from job_texts import LINES, index, npy, objects, scores, table
 
 import q3e_local
 from q3e_local.files import data_folder
-from q3e_local.search.database import Database
-from q3e_local.search.database.records import Chunk, FileRecord, IndexSpace
-
-
-def index(path, chunks, file="a/notes.txt"):
-    vectors = expected([chunk.text for chunk in chunks]).vectors
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Database.create(path, IndexSpace("demo", demo().engine.digest, 256)) as database:
-        database.replace_file(FileRecord(file, 1, 1, "d"), chunks, vectors)
+from q3e_local.search.database.records import Chunk
 
 
 def test_similar_compares_what_is_in_files_and_says_so(folder):
@@ -36,38 +28,36 @@ def test_lines_are_those_of_the_file_whatever_the_ids_are(folder):
     rows = "".join(f'{{"id": "{name}", "t": "{text}"}}\n' for name, text in zip("abcd", LINES, strict=False))
     write(folder, {"x.jsonl": rows.replace('"a"', '"talk:7"'), "phrases.txt": LINES[0]})
     found = objects("match", "x.jsonl", "phrases.txt", "--jsonl", "t", "--id", "id")
-    assert [(one["line"], one["id"]) for one in found] == [(1, "talk:7"), (2, "b"), (3, "c"), (4, "d")]
+    assert [(record["line"], record["id"]) for record in found] == [(1, "talk:7"), (2, "b"), (3, "c"), (4, "d")]
     (chapter,) = objects("cluster", "--chapters", "x.jsonl", "--jsonl", "t", "--id", "id", "-k", "1")
     assert (chapter["first_line"], chapter["last_line"], chapter["first"]) == (1, 4, "talk:7")
     write(folder, {"x.csv": "id,t\n\n" + "".join(f'talk:7,"{text}\nmore"\n' for text in LINES[:2])})
     found = objects("match", "x.csv", "phrases.txt", "--csv", "t", "--id", "id")
-    assert [one["line"] for one in found] == [3, 5]
+    assert [record["line"] for record in found] == [3, 5]
 
 
 def test_whole_files_and_vectors_have_no_lines_and_vectors_are_one_transcript(folder):
     write(folder, {"n/a.txt": LINES[0], "n/b.txt": LINES[1]})
     found = objects("cluster", "--chapters", "n")
-    lines = [(one["source"], one["first_line"], one["last_line"]) for one in found]
+    lines = [(record["source"], record["first_line"], record["last_line"]) for record in found]
     assert lines == [("n/a.txt", None, None), ("n/b.txt", None, None)]
     assert table(run("cluster", "--chapters", "n", "--format", "csv").stdout)[1]["source"] == "n/b.txt"
     shown = run("cluster", "--chapters", "n", "--format", "table").stdout.split("\n")[0].split()
     assert shown == ["chapter", "source", "first", "last", "score", "central"]
     run("embed", "n", "-o", "x.npy")
-    (one,) = objects("cluster", "--chapters", "x.npy", "-k", "1")
-    assert (one["source"], one["size"], one["first_line"]) == ("x.npy", 2, None)
+    (chapter,) = objects("cluster", "--chapters", "x.npy", "-k", "1")
+    assert (chapter["source"], chapter["size"], chapter["first_line"]) == ("x.npy", 2, None)
 
 
 def test_a_chapter_of_an_index_ends_with_the_last_line_of_its_last_chunk(folder):
     index(folder / "x.q3e", [Chunk(LINES[0], line=1, last_line=4), Chunk(LINES[1], line=5, last_line=9)])
-    (one,) = objects("cluster", "--chapters", "x.q3e", "-k", "1")
-    assert (one["first_line"], one["last_line"]) == (1, 9)
+    (chapter,) = objects("cluster", "--chapters", "x.q3e", "-k", "1")
+    assert (chapter["first_line"], chapter["last_line"]) == (1, 9)
 
 
 def test_phrases_are_the_same_by_their_characters_and_rows_by_their_numbers(folder):
-    np.save("two.npy", expected(LINES[:2]).vectors)
-    row = '{"index":%d,"id":"x","text_sha256":"0","space":"q3e1-' + demo().engine.digest[:16] + '-256-plain"}\n'
-    cafe = "caf\u00e9\ncafe\u0301\n预算\n"
-    write(folder, {"two.npy.rows.jsonl": row % 0 + row % 1, "heard.txt": LINES[0], "cafe.txt": cafe})
+    npy(folder / "two.npy", expected(LINES[:2]).vectors, f"q3e1-{demo().engine.digest[:16]}-256-plain")
+    write(folder, {"heard.txt": LINES[0], "cafe.txt": "caf\u00e9\ncafe\u0301\n预算\n"})
     (found,) = objects("match", "heard.txt", "two.npy")
     assert found["second_score"] == pytest.approx(scores()[0, 1], abs=1e-5)
     result = run("match", "heard.txt", "cafe.txt", "--json")
@@ -89,9 +79,9 @@ def test_the_same_text_matches_at_a_threshold_of_one(folder):
     texts = [f"{text} {n}" for n in range(40) for text in LINES]
     write(folder, {"x.txt": "\n".join(texts)})
     found = objects("match", "x.txt", "x.txt", "--threshold", "1")
-    assert [one["text"] for one in found if one["match"] is None] == []
-    assert max(one["score"] for one in found) <= 1
-    assert max(max(one["scores"]) for one in objects("similar", "--file", "x.txt")) <= 1
+    assert [record["text"] for record in found if record["match"] is None] == []
+    assert max(record["score"] for record in found) <= 1
+    assert max(max(record["scores"]) for record in objects("similar", "--file", "x.txt")) <= 1
 
 
 @pytest.mark.parametrize("command", ["duplicates", "inspect"])
@@ -123,9 +113,7 @@ def test_how_to_embed_may_be_said_where_one_side_is_embedded(folder):
 
 
 def test_a_space_that_is_none_is_refused_in_a_sentence(folder):
-    np.save("x.npy", np.eye(2, 64, dtype=np.float32))
-    row = '{"index":%d,"id":"x","text_sha256":"0","space":"foo"}\n'
-    write(folder, {"x.npy.rows.jsonl": row % 0 + row % 1})
+    npy(folder / "x.npy", np.eye(2, 64, dtype=np.float32), "foo")
     result = run("duplicates", "x.npy", "-d", "32")
     assert (result.exit_code, "names the space 'foo', which is none" in result.stderr) == (1, True)
 
@@ -141,7 +129,7 @@ def test_an_index_is_named_as_search_names_it():
 def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
     loaded = []
     load = q3e_local.load
-    monkeypatch.setattr("q3e_local.load", lambda model, **given: loaded.append(model) or load(model, **given))
+    monkeypatch.setattr("q3e_local.load", lambda model, **options: loaded.append(model) or load(model, **options))
     write(folder, {"heard.txt": "three\nfour\n", "phrases.txt": "五\n"})
     assert run("match", "heard.txt", "phrases.txt").exit_code == 0
     assert loaded == ["demo"]

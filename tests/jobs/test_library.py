@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ from q3e_local.vectors import finish
 
 
 def groups_of_pairs(n: int, pairs: list[tuple[int, int]]) -> set[frozenset[int]]:
-    """What is joined by pairs, found by repeating until nothing changes."""
+    """Groups of two and more that pairs join, found by repeating until nothing changes."""
     label = list(range(n))
     changed = True
     while changed:
@@ -28,7 +29,8 @@ def groups_of_pairs(n: int, pairs: list[tuple[int, int]]) -> set[frozenset[int]]
             if label[i] != label[j]:
                 label[i] = label[j] = min(label[i], label[j])
                 changed = True
-    return {frozenset(i for i in range(n) if label[i] == one) for one in set(label)}
+    groups = {frozenset(i for i in range(n) if label[i] == lowest) for lowest in set(label)}
+    return {group for group in groups if len(group) > 1}
 
 
 def test_similar_gives_every_score_and_shows_texts_as_texts():
@@ -47,9 +49,8 @@ def test_duplicates_are_those_of_all_pairs(dim, threshold, monkeypatch):
     vectors = vectors[np.random.default_rng(5).permutation(len(vectors))]
     exact = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     pairs = [(i, j) for i, j in combinations(range(len(vectors)), 2) if exact[i, j] >= threshold]
-    expected = {one for one in groups_of_pairs(len(vectors), pairs) if len(one) > 1}
     found = jobs.duplicates(vectors, threshold)
-    assert {frozenset(group.rows) for group in found.groups} == expected
+    assert {frozenset(group.rows) for group in found.groups} == groups_of_pairs(len(vectors), pairs)
     for group in found.groups:
         inside = exact[np.ix_(group.rows, group.rows)]
         assert group.lowest == pytest.approx(inside.min(), abs=1e-5)
@@ -98,14 +99,18 @@ def test_rows_that_are_all_near_are_one_group():
     assert (len(group.rows), sum(group.is_copy)) == (3000, 1)
 
 
-@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40), st.integers(1, 5))
-def test_what_is_joined_in_any_order_is_together(pairs, n_at_once):
-    components = grouping._Components(20)
-    for start in range(0, len(pairs), n_at_once):
-        some = np.array(pairs[start : start + n_at_once], np.intp)
-        components.join(some[:, 0], some[:, 1])
-    found = {frozenset(np.flatnonzero(components.roots == root).tolist()) for root in set(components.roots.tolist())}
-    assert found == groups_of_pairs(20, pairs)
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40), st.integers(1, 20))
+def test_what_pairs_join_in_any_order_is_a_group(pairs, n_rows):
+    """Rows whose scores are 0.05 for these pairs and 0 for all others, some rows at a time."""
+    scores = np.eye(20)
+    for left, right in pairs:
+        if left != right:
+            scores[left, right] = scores[right, left] = 0.05
+    vectors = finish(np.linalg.cholesky(scores).astype(np.float32))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(grouping, "_BLOCK", n_rows)
+        found = jobs.duplicates(vectors, 0.025).groups
+    assert {frozenset(group.rows) for group in found} == groups_of_pairs(20, pairs)
 
 
 @pytest.mark.parametrize("n_scores", [1, 50, 10_000])
@@ -141,11 +146,11 @@ def test_chapters_begin_where_the_theme_changes(sizes, noise):
     vectors, _ = themes(sizes, noise, dim=512)
     begins = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
     found = jobs.chapters(vectors).chapters
-    assert [one.first for one in found] == begins
-    assert [one.last for one in found] == [*(begin - 1 for begin in begins[1:]), sum(sizes) - 1]
-    for one in found:
-        inside = vectors[one.first : one.last + 1]
-        assert one.central[0] - one.first == np.argmax(inside @ inside.sum(axis=0))
+    assert [chapter.first for chapter in found] == begins
+    assert [chapter.last for chapter in found] == [*(begin - 1 for begin in begins[1:]), sum(sizes) - 1]
+    for chapter in found:
+        inside = vectors[chapter.first : chapter.last + 1]
+        assert chapter.central[0] - chapter.first == np.argmax(inside @ inside.sum(axis=0))
 
 
 def test_one_strange_line_makes_no_chapter():
@@ -159,7 +164,7 @@ def test_chapters_may_be_counted_and_cover_everything():
     for n in (1, 2, 7, 30):
         found = jobs.chapters(vectors, n).chapters
         assert len(found) == n
-        assert [row for one in found for row in range(one.first, one.last + 1)] == list(range(30))
+        assert [row for chapter in found for row in range(chapter.first, chapter.last + 1)] == list(range(30))
 
 
 def test_merging_neighbours_by_ward_is_that_of_trying_every_pair():
@@ -176,7 +181,7 @@ def test_merging_neighbours_by_ward_is_that_of_trying_every_pair():
             for a, b, c in zip(bounds, bounds[1:], bounds[2:], strict=False)
         ]
         del bounds[int(np.argmin(costs)) + 1]
-    assert [one.first for one in jobs.chapters(vectors, 5).chapters] == bounds[:-1]
+    assert [chapter.first for chapter in jobs.chapters(vectors, 5).chapters] == bounds[:-1]
 
 
 @pytest.mark.parametrize("k", [None, 4])
@@ -184,12 +189,12 @@ def test_clusters_are_the_themes_largest_first(k):
     vectors, labels = themes([30, 12, 20, 8], noise=0.7)
     order = np.random.default_rng(2).permutation(len(vectors))
     found = jobs.cluster(vectors[order], k)
-    assert [len(one.rows) for one in found.clusters] == [30, 20, 12, 8]
-    for label, one in enumerate(found.clusters):
-        assert set(np.flatnonzero(found.labels == label)) == set(one.rows)
-        assert len({labels[order][row] for row in one.rows}) == 1
-        centre = finish(vectors[order][list(one.rows)].sum(axis=0, keepdims=True))[0]
-        assert np.allclose(one.scores, sorted(vectors[order][list(one.rows)] @ centre, reverse=True), atol=1e-5)
+    assert [len(group.rows) for group in found.clusters] == [30, 20, 12, 8]
+    for label, group in enumerate(found.clusters):
+        assert set(np.flatnonzero(found.labels == label)) == set(group.rows)
+        assert len({labels[order][row] for row in group.rows}) == 1
+        centre = finish(vectors[order][list(group.rows)].sum(axis=0, keepdims=True))[0]
+        assert np.allclose(group.scores, sorted(vectors[order][list(group.rows)] @ centre, reverse=True), atol=1e-5)
     if k is None:
         assert found.silhouette == dict(found.tried)[4]
     assert np.array_equal(found.labels, jobs.cluster(vectors[order], k).labels)
@@ -197,13 +202,13 @@ def test_clusters_are_the_themes_largest_first(k):
 
 def test_the_number_of_themes_is_found_among_many_texts():
     vectors, _ = themes([300, 250, 200, 150, 100], noise=1.2, dim=256)
-    assert [len(one.rows) for one in jobs.cluster(vectors).clusters] == [300, 250, 200, 150, 100]
+    assert [len(group.rows) for group in jobs.cluster(vectors).clusters] == [300, 250, 200, 150, 100]
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_texts_that_are_all_alike_are_one_cluster_and_one_chapter(n):
     vectors = np.repeat(rows(1, 32), n, axis=0)
-    assert [len(one.rows) for one in jobs.cluster(vectors).clusters] == [n]
+    assert [len(group.rows) for group in jobs.cluster(vectors).clusters] == [n]
     assert len(jobs.chapters(vectors).chapters) == 1
 
 
@@ -270,17 +275,18 @@ def test_what_cannot_be_done_is_said_with_its_value(call, said):
     assert said in str(raised.value)
 
 
-@pytest.mark.parametrize("module", ["sklearn.cluster", "sklearn.manifold", "matplotlib.figure"])
-def test_a_missing_extra_is_answered_with_the_install_line(module, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, module, None)
-    vectors = rows(6, 8)
-    calls = {
-        "sklearn.cluster": lambda: jobs.cluster(vectors),
-        "sklearn.manifold": lambda: jobs.plot(vectors, method="tsne"),
-        "matplotlib.figure": lambda: jobs.write_png(jobs.plot(vectors), None),
-    }
+@pytest.mark.parametrize(
+    ("module", "job"),
+    [
+        ("sklearn.cluster", jobs.cluster),
+        ("sklearn.manifold", lambda vectors: jobs.plot(vectors, method="tsne")),
+        ("matplotlib.figure", lambda vectors: jobs.write_png(jobs.plot(vectors), None)),
+    ],
+)
+def test_a_missing_extra_is_answered_with_the_install_line(module, job, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingPackageError, match=r"pip install 'q3e-local\[analysis\]'"):
-        calls[module]()
+        job(rows(6, 8))
 
 
 def test_more_clusters_than_can_be_told_apart_are_refused_with_their_number():

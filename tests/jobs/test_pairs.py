@@ -12,6 +12,7 @@ import pytest
 from command import expected, listing, run, write
 from hypothesis import given
 from hypothesis import strategies as st
+from job_texts import npy
 
 from q3e_local.cli.texts.raw_csv import RawCsv
 
@@ -118,20 +119,13 @@ def test_memory_does_not_grow_with_the_file(row, n_rows, output, folder):
     ],
 )
 def test_what_cannot_be_compared_is_refused_and_nothing_is_left(arguments, code, said, folder):
-    for name, scale in {"two": 1, "nan": np.nan, "other": 1}.items():
-        np.save(f"{name}.npy", scale * np.eye(1 if name == "other" else 2, 32, dtype=np.float32))
-    row = '{"index":0,"id":"x","text_sha256":"0","space":"q3e1-0-32-plain"}\n'
-    files = {
-        "latin.csv": b"caf\xe9,b\nx,y\n",
-        "book.xlsx": b"PK\x03\x04",
-        "zipped.csv": b"PK\x03\x04\0\n",
-        "wide.csv": "a,b\n1,2,3\n",
-        "empty.csv": "",
-        "few.csv": "a\nx\n",
-        "broken.csv": 'a,b\n1,2\n"x"y,z\n',
-        "other.npy.rows.jsonl": row,
-    }
-    write(folder, files)
+    rows = np.eye(2, 32, dtype=np.float32)
+    np.save("two.npy", rows)
+    np.save("nan.npy", np.nan * rows)
+    npy(folder / "other.npy", rows[:1], "q3e1-0-32-plain")
+    write(folder, {"latin.csv": b"caf\xe9,b\nx,y\n", "book.xlsx": b"PK\x03\x04", "zipped.csv": b"PK\x03\x04\0\n"})
+    write(folder, {"wide.csv": "a,b\n1,2,3\n", "empty.csv": "", "few.csv": "a\nx\n"})
+    write(folder, {"broken.csv": 'a,b\n1,2\n"x"y,z\n'})
     before = listing(folder)
     result = filter_pairs(arguments if "-o" in arguments else f"{arguments} -o out.csv")
     assert result.exit_code == code, result.output
@@ -142,18 +136,11 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_left(arguments, code,
 @pytest.mark.parametrize("encoding", ["gbk", "utf-16", "utf-8-sig", "utf-8"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_pairs_of_every_table_come_out_as_they_are(encoding, delimiter, tmp_path):
-    lines = [
-        "编号;听到;写的\r\n",
-        '1;"预算；获批";预算；获批\r\n',
-        "2;办公室搬迁;the cat sat\r\n",
-        "3;再开会;再开会。\r\n",
-    ]
-    raw = [
-        line.replace(";", delimiter).encode(encoding if n == 0 else encoding.replace("-sig", ""))
-        for n, line in enumerate(lines)
-    ]
-    if encoding == "utf-16":  # one mark, and the bytes of this machine
-        raw = [raw[0], *(line[2:] for line in raw[1:])]
+    lines = ["编号;听到;写的", '1;"预算；获批";预算；获批', "2;办公室搬迁;the cat sat", "3;再开会;再开会。"]
+    raw = [f"{line}\r\n".replace(";", delimiter).encode(encoding) for line in lines]
+    # A byte order mark stands before the first line alone.
+    n_mark = {"utf-16": 2, "utf-8-sig": 3}.get(encoding, 0)
+    raw = [raw[0], *(line[n_mark:] for line in raw[1:])]
     write(tmp_path, {"p.csv": b"".join(raw)})
     result = run("filter-pairs", "p.csv", "听到", "写的", "--threshold", "0.6", "-o", "k.csv", "--dropped", "d.csv")
     assert result.exit_code == 0, result.output

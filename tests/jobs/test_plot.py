@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_pca_is_that_of_the_singular_values(n, dim):
 def test_themes_lie_apart_and_the_same_texts_give_the_same_map(method):
     vectors, labels = themes([12, 12], noise=0.5)
     points = jobs.plot(vectors, method=method).points
-    centres = np.stack([points[labels == one].mean(axis=0) for one in (0, 1)])
+    centres = np.stack([points[labels == label].mean(axis=0) for label in (0, 1)])
     nearest = np.argmin(((points[:, None] - centres) ** 2).sum(axis=2), axis=1)
     assert np.array_equal(nearest, labels)
     assert np.array_equal(points, jobs.plot(vectors, method=method).points)
@@ -98,8 +99,7 @@ def png_size(png: bytes) -> tuple[int, int]:
 def fonts(monkeypatch):
     """matplotlib's fonts as on a machine without any other: DejaVu alone. Tests may install more in the list."""
     manager = font_manager.fontManager
-    own = [font for font in manager.ttflist if font.name.startswith("DejaVu")]
-    monkeypatch.setattr(manager, "ttflist", own)
+    monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.name.startswith("DejaVu")])
     installed = []
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: installed)
     yield installed
@@ -112,12 +112,13 @@ def made_font(path, characters, name):
     for step, corner in enumerate([(0, 0), (0, 700), (500, 700), (500, 0)]):
         (pen.lineTo if step else pen.moveTo)(corner)
     pen.closePath()
-    glyphs = [".notdef", *(f"u{ord(one):04x}" for one in characters)]
+    glyphs = {ord(character): f"u{ord(character):04x}" for character in characters}
+    order = [".notdef", *glyphs.values()]
     builder = FontBuilder(1000)
-    builder.setupGlyphOrder(glyphs)
-    builder.setupCharacterMap({ord(one): f"u{ord(one):04x}" for one in characters})
-    builder.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
-    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (600, 0)))
+    builder.setupGlyphOrder(order)
+    builder.setupCharacterMap(glyphs)
+    builder.setupGlyf(dict.fromkeys(order, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(order, (600, 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable({"familyName": name, "styleName": "Regular"})
     builder.setupOS2()
@@ -145,18 +146,22 @@ def test_a_font_is_found_that_was_installed_after_matplotlib_made_its_list(fonts
     assert jobs.write_png(drawn, io.BytesIO()) == ""
 
 
+def page_of(*arguments):
+    """The data in the page that `plot` draws into the current folder, and what it says on stderr."""
+    result = run("plot", *arguments, "-o", "map.html", "--force")
+    assert result.exit_code == 0, result.output
+    return json.loads(Page(Path("map.html").read_text(encoding="utf-8")).scripts[0]), result.stderr
+
+
 def test_a_folder_is_drawn_with_a_colour_for_each_folder(folder):
     write(folder, {"a/1.txt": "the cat", "a/2.txt": "the dog", "b/3.txt": "prices fell", "b/4.txt": HOSTILE})
-    result = run("plot", "a", "b", "-o", "map.html")
-    assert result.exit_code == 0, result.output
-    assert "4 texts in 2 colours in map.html" in result.stderr
-    data = json.loads(Page((folder / "map.html").read_text(encoding="utf-8")).scripts[0])
-    assert [(one[2], one[3]) for one in data["points"]] == [
-        (0, "a/1.txt"), (0, "a/2.txt"), (1, "b/3.txt"), (1, "b/4.txt"),
-    ]  # fmt: skip
-    assert [one["name"] for one in data["groups"]] == ["a", "b"]
+    data, said = page_of("a", "b")
+    assert "4 texts in 2 colours in map.html" in said
+    named = [(group, name) for _, _, group, name, _ in data["points"]]
+    assert named == [(0, "a/1.txt"), (0, "a/2.txt"), (1, "b/3.txt"), (1, "b/4.txt")]
+    assert [group["name"] for group in data["groups"]] == ["a", "b"]
     points = jobs.plot(expected(["the cat", "the dog", "prices fell", HOSTILE]).vectors).points
-    assert np.allclose([one[:2] for one in data["points"]], points, atol=2e-3)
+    assert np.allclose([point[:2] for point in data["points"]], points, atol=2e-3)
 
 
 def test_lines_are_drawn_with_a_colour_for_each_cluster(folder):
@@ -175,8 +180,8 @@ def touches(box, x, y, radius):
     return far < radius
 
 
-def overlap(one, other):
-    return min(one[2], other[2]) > max(one[0], other[0]) and min(one[3], other[3]) > max(one[1], other[1])
+def overlap(a, b):
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
 @pytest.mark.parametrize("n", [3, 40, 60])
@@ -226,15 +231,17 @@ def test_labels_of_a_page_stay_off_the_points_the_legend_and_each_other(tmp_path
     assert shown["legend"] == ["a title", *(f"group {n}" for n in range(1, 12))]  # 2 before 10
     assert len(shown["all"]["discs"]) == 120
     assert len(shown["light"]["discs"]) == 120 if zoom == 1 else len(shown["light"]["discs"]) < 120
-    assert {one["colour"] for one in shown["light"]["texts"]} != {one["colour"] for one in shown["dark"]["texts"]}
+    light, dark = ({text["colour"] for text in shown[screen]["texts"]} for screen in ("light", "dark"))
+    assert light != dark
     for screen in ("light", "all"):
-        boxes = [(one["x"], one["y"], one["x"] + one["width"], one["y"] + 14) for one in shown[screen]["texts"]]
+        texts = shown[screen]["texts"]
+        boxes = [(text["x"], text["y"], text["x"] + text["width"], text["y"] + 14) for text in texts]
         assert len(boxes) > 10
         for number, box in enumerate(boxes):
             assert 0 <= box[0] <= box[2] <= 900
             assert 0 <= box[1] <= box[3] <= 700
             assert not overlap(box, (8, 8, 200, 90))
-            assert not any(touches(box, one["x"], one["y"], one["radius"]) for one in shown[screen]["discs"])
+            assert not any(touches(box, disc["x"], disc["y"], disc["radius"]) for disc in shown[screen]["discs"])
             assert not any(overlap(box, other) for other in boxes[:number])
 
 
@@ -242,36 +249,30 @@ def test_twenty_groups_have_a_colour_each_and_more_are_told(folder):
     drawn = jobs.plot(rows(20, 8), groups=[str(n) for n in range(20)])
     assert len(set(drawn.colours.values())) == 20
     write(folder, {f"{n}/x.txt": f"text {n}" for n in range(21)})
-    result = run("plot", *map(str, range(21)), "-o", "map.html", "--title", "My <map>")
-    assert "21 texts in 21 groups, which share 20 colours, in map.html" in result.stderr
+    _, said = page_of(*map(str, range(21)), "--title", "My <map>")
+    assert "21 texts in 21 groups, which share 20 colours, in map.html" in said
     assert "<title>My &lt;map&gt;</title>" in (folder / "map.html").read_text(encoding="utf-8")
 
 
 def test_a_picture_is_named_by_the_last_of_a_path(folder):
     write(folder, {"deep/down/a.txt": "one\ntwo\n"})
-    run("plot", "--lines", folder / "deep/down/a.txt", "-o", "map.html")
-    page = (folder / "map.html").read_text(encoding="utf-8")
-    assert json.loads(Page(page).scripts[0])["title"] == "a.txt"
-
-
-def page_of(folder, *arguments):
-    result = run("plot", *arguments, "-o", "map.html", "--force")
-    assert result.exit_code == 0, result.output
-    return json.loads(Page((folder / "map.html").read_text(encoding="utf-8")).scripts[0])
+    data, _ = page_of("--lines", folder / "deep/down/a.txt")
+    assert data["title"] == "a.txt"
 
 
 def test_paths_are_those_below_the_folder_that_all_files_share(folder):
     write(folder, {"deep/down/a/1.txt": "the cat", "deep/down/b/2.txt": "the dog", "deep/down/3.txt": "prices"})
-    data = page_of(folder, folder / "deep")
-    assert [one[3] for one in data["points"]] == ["3.txt", "a/1.txt", "b/2.txt"]
-    assert [one["name"] for one in data["groups"]] == ["a", "b", "down"]
-    data = page_of(folder, "--lines", folder / "deep/down/a/1.txt", "--text", "another")
+    data, _ = page_of(folder / "deep")
+    assert [point[3] for point in data["points"]] == ["3.txt", "a/1.txt", "b/2.txt"]
+    assert [group["name"] for group in data["groups"]] == ["a", "b", "down"]
+    data, _ = page_of("--lines", folder / "deep/down/a/1.txt", "--text", "another")
     assert data["points"][1][3] == (folder / "deep/down/a/1.txt").as_posix() + ":1"  # nothing is shared with a --text
 
 
 def test_the_legend_is_in_order_and_numbers_count_as_numbers(folder):
     write(folder, {f"{n}/x.txt": f"text {n}" for n in (10, 9, 2)})
-    assert [one["name"] for one in page_of(folder, "10", "9", "2")["groups"]] == ["2", "9", "10"]
+    data, _ = page_of("10", "9", "2")
+    assert [group["name"] for group in data["groups"]] == ["2", "9", "10"]
     clusters = jobs.plot(rows(3, 4), groups=["3: c", "1: a", "2: b"])
     assert list(clusters.colours) == ["1: a", "2: b", "3: c"]
     huge = "9" * 5000
@@ -281,5 +282,9 @@ def test_the_legend_is_in_order_and_numbers_count_as_numbers(folder):
 def test_markdown_is_shown_without_its_marks(folder):
     marked = "---\ntitle: x\n---\n# The *plan*\n\nSee **all** of [it](http://there/) and `code`.\n\n- one\n- two\n"
     write(folder, {"a.md": marked, "b.md": "***\n", "c.txt": "# as it *is*"})
-    texts = [one[4] for one in page_of(folder, "a.md", "b.md", "c.txt")["points"]]
-    assert texts == ["The plan See all of it and code. one two", "***", "# as it *is*"]
+    data, _ = page_of("a.md", "b.md", "c.txt")
+    assert [point[4] for point in data["points"]] == [
+        "The plan See all of it and code. one two",
+        "***",
+        "# as it *is*",
+    ]
