@@ -1,4 +1,4 @@
-"""Tiny Qwen3-Embedding checkpoints, file for file as in the official repositories.
+"""Tiny Qwen3-Embedding checkpoints, file for file as in the official repositories, and what a GGUF has of them.
 
 Knows config.json, the tokenizer files, the sentence-transformers files and safetensors, in one shard or several;
 takes weights and tokenizer from tiny. The safetensors are written by hand, so that they can be written wrong.
@@ -13,22 +13,21 @@ from typing import Any
 
 import numpy as np
 import tiny
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import quantize
 from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 NAME = "Qwen3-Embedding-0.6B"
 
-CARD = """\
+TAGS = ["transformers", "sentence-transformers", "sentence-similarity", "feature-extraction"]
+
+CARD = f"""\
 ---
 license: apache-2.0
 base_model:
 - Qwen/Qwen3-0.6B-Base
-tags:
-- transformers
-- sentence-transformers
-- sentence-similarity
-- feature-extraction
-- text-embeddings-inference
+tags: [{", ".join(TAGS)}]
 ---
 # Qwen3-Embedding-0.6B
 """
@@ -135,20 +134,16 @@ def _layer(name: str) -> int:
 
 
 def model_config(config: Config, n_vocab: int, end_id: int, dtype: str = "BF16") -> dict[str, Any]:
-    """config.json."""
+    """config.json: what is read of it, and the type, which is not."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
         "bos_token_id": end_id,
         "eos_token_id": end_id,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "hidden_size": config.n_embd,
-        "initializer_range": 0.02,
         "intermediate_size": config.n_ff,
         "max_position_embeddings": tiny.N_CTX,
-        "max_window_layers": config.n_layer,
         "model_type": "qwen3",
         "num_attention_heads": config.n_head,
         "num_hidden_layers": config.n_layer,
@@ -156,11 +151,7 @@ def model_config(config: Config, n_vocab: int, end_id: int, dtype: str = "BF16")
         "rms_norm_eps": config.rms_eps,
         "rope_scaling": None,
         "rope_theta": int(config.rope_base),
-        "sliding_window": None,
-        "tie_word_embeddings": True,
         "torch_dtype": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype],
-        "transformers_version": "4.51.3",
-        "use_cache": True,
         "use_sliding_window": False,
         "vocab_size": n_vocab,
     }
@@ -168,30 +159,19 @@ def model_config(config: Config, n_vocab: int, end_id: int, dtype: str = "BF16")
 
 def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """tokenizer_config.json: the chat end is what it calls the end of a text."""
+    flags = ("lstrip", "normalized", "rstrip", "single_word")
     decoder = {
-        str(token_id): {
-            "content": token.content,
-            "lstrip": False,
-            "normalized": False,
-            "rstrip": False,
-            "single_word": False,
-            "special": token.special,
-        }
+        str(token_id): {"content": token.content, **dict.fromkeys(flags, False), "special": token.special}
         for token_id, token in tokenizer.get_added_tokens_decoder().items()
     }
     return {
         "add_bos_token": False,
-        "add_prefix_space": False,
         "added_tokens_decoder": decoder,
         "additional_special_tokens": [tiny.CHAT_START, tiny.CHAT_END],
         "bos_token": None,
         "chat_template": CHAT_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
         "eos_token": tiny.CHAT_END,
-        "errors": "replace",
-        "model_max_length": 131072,
         "pad_token": tiny.END,
-        "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
     }
@@ -236,6 +216,20 @@ def set_templates(folder: Path, **texts: list[str] | None) -> None:
                 processors[1][key] = [piece(text) for text in pieces]
 
     change_tokenizer(folder, change)
+
+
+def tensors_in(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Type, shape and bytes of each tensor of a GGUF, in the order of the file."""
+    return {t.name: (t.tensor_type.name, tuple(t.shape.tolist()), t.data.tobytes()) for t in GGUFReader(path).tensors}
+
+
+def expected_tensors(weights: Weights, quantization: str) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """The same of a GGUF of this type, by the gguf package, in the order of the checkpoint. Norms stay F32."""
+    expected = {}
+    for name, weight in sorted(weights.items()):
+        kind = GGMLQuantizationType[quantization.upper() if weight.ndim == 2 else "F32"]
+        expected[tiny._gguf_name(name)] = kind.name, weight.shape[::-1], quantize(weight, kind).tobytes()
+    return expected
 
 
 def names_in(folder: Path) -> list[str]:

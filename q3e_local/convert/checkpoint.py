@@ -226,7 +226,5 @@ def _pooling(folder: Path) -> str | None:
 
 def _pooling_mode(path: Path) -> str:
     config = read_json(path)
-    for flag, mode in _POOLING_FLAGS.items():
-        if config.get(f"pooling_mode_{flag}"):
-            return mode
-    return str(config.get("pooling_mode"))
+    flagged = (mode for flag, mode in _POOLING_FLAGS.items() if config.get(f"pooling_mode_{flag}"))
+    return next(flagged, str(config.get("pooling_mode")))

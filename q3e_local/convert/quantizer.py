@@ -43,23 +43,19 @@ def run_quantizer(source: Header, target: Path, quantization: str, progress: Cal
     # The target without its folder: llama.cpp opens it by a narrow name, which on Windows holds no foreign letters.
     command += [str(source.path.absolute()), target.name]
     command += [str(int(FILE_TYPES[quantization])), str(machine.physical_cores())]
-    child = _start(command, target.parent)
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            word, _, rest = line.rstrip().partition(" ")
-            if word == "done" and rest in source.tensors:
-                done += source.tensors[rest].size_bytes
-                progress(done, total)
-            else:
-                said.append(line.strip())
-        code = child.wait()
-    finally:
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                stream.close()
+    with _start(command, target.parent) as child:
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                word, _, rest = line.rstrip().partition(" ")
+                if word == "done" and rest in source.tensors:
+                    done += source.tensors[rest].size_bytes
+                    progress(done, total)
+                else:
+                    said.append(line.strip())
+            code = child.wait()
+        finally:
+            child.kill()
     if code != 0:
         failed = [line.removeprefix("failed ") for line in said if line.startswith("failed ")]
         reason = "; ".join(failed or [line for line in said if line][-3:]) or "it said nothing"

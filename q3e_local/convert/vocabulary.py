@@ -167,7 +167,6 @@ def _set_specials(
         token_id = config.get(f"{kind}_token_id")
         if type(token_id) is int and 0 <= token_id < len(vocabulary.tokens):
             ids.setdefault(kind, token_id)
-    for kind in _KINDS[:-1]:
         adds = settings.get(f"add_{kind}_token")
         if isinstance(adds, bool):
             vocabulary.added.setdefault(kind, adds)
@@ -187,13 +186,10 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | list[dict[st
             raise ConversionError(f"cannot read {beside}: {error}") from None
     elif template is None and (folder / "chat_template.json").is_file():
         template = read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, str):
-        return template
-    if isinstance(template, list) and all(
+    is_list = isinstance(template, list) and all(
         isinstance(_dict(each).get("name"), str) and isinstance(_dict(each).get("template"), str) for each in template
-    ):
-        return template
-    return None
+    )
+    return template if is_list or isinstance(template, str) else None
 
 
 def _pattern(pre_tokenizer: Any) -> str | None:

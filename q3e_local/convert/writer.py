@@ -149,14 +149,12 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
     writer.add_token_merges(vocabulary.merges)
-    for kind, token_id in vocabulary.special_ids.items():
-        add = getattr(writer, f"add_{kind}_token_id", None)
+    calls: dict[str, int] = {f"add_{kind}_token_id": token_id for kind, token_id in vocabulary.special_ids.items()}
+    calls |= {f"add_add_{kind}_token": adds for kind, adds in vocabulary.added.items()}
+    for method, value in calls.items():
+        add = getattr(writer, method, None)
         if add is not None:  # there is no key for a cls token
-            add(token_id)
-    for kind, adds in vocabulary.added.items():
-        add = getattr(writer, f"add_add_{kind}_token", None)
-        if add is not None:
-            add(adds)
+            add(value)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)
 

@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,14 @@ from q3e_local.errors import ModelFileError
 
 # ggml type: name, numbers in a block, bytes of a block. Only the types that llama.cpp computes with.
 TENSOR_TYPES = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2),
+    2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
     14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
+    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-}
+}  # fmt: skip
 
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
@@ -140,25 +126,19 @@ class _Walk:
             raise self.broken(f"{what} needs {n_bytes:,} bytes")
 
     def scalar(self, fmt: str, what: str) -> Any:
-        size = struct.calcsize(fmt)
-        self.need(size, what)
-        (value,) = struct.unpack_from(fmt, self.data, self.position)
-        self.position += size
+        (value,) = struct.unpack(fmt, self.take(struct.calcsize(fmt), what))
         return value
 
     def string(self, what: str, limit: int | None = None) -> str:
         length = self.scalar("<Q", what)
         if limit is not None and length > limit:
             raise self.broken(f"{what} of {length:,} bytes")
-        self.need(length, what)
-        raw = self.data[self.position : self.position + length]
-        self.position += length
         try:
-            return raw.decode("utf-8")
+            return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError:
             raise self.broken(f"{what} is not UTF-8") from None
 
-    def skip(self, n_bytes: int, what: str) -> bytes:
+    def take(self, n_bytes: int, what: str) -> bytes:
         self.need(n_bytes, what)
         self.position += n_bytes
         return self.data[self.position - n_bytes : self.position]
@@ -192,10 +172,8 @@ def read_header(path: Path) -> Header:
                 return _read(_Walk(data, path))
     except FileNotFoundError:
         raise ModelFileError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise ModelFileError(f"{path} is a directory; name the .gguf file in it") from None
     except OSError as error:
-        if path.is_dir():  # Windows answers PermissionError here
+        if path.is_dir():
             raise ModelFileError(f"{path} is a directory; name the .gguf file in it") from None
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -231,7 +209,7 @@ def _read(walk: _Walk) -> Header:
             if key == "tokenizer.ggml.tokens":
                 raw, starts = walk.data[begin : walk.position], begins
         elif item in _SCALARS:
-            numbers = walk.skip(struct.calcsize(_SCALARS[item]) * count, key)
+            numbers = walk.take(struct.calcsize(_SCALARS[item]) * count, key)
             if key == "tokenizer.ggml.token_type" and item == _INT32:
                 types.frombytes(numbers)
         else:
@@ -264,9 +242,7 @@ def _tensors(walk: _Walk, count: int) -> Iterator[Tensor]:
         if kind not in TENSOR_TYPES:
             raise walk.broken(f"{name} has tensor type {kind}, unknown here,")
         type_name, block, block_bytes = TENSOR_TYPES[kind]
-        n_numbers = 1
-        for length in shape:
-            n_numbers *= length
+        n_numbers = prod(shape)
         if n_numbers == 0 or shape[0] % block:
             raise walk.broken(f"{name} has shape {shape} in {type_name}")
         yield Tensor(name, shape, type_name, offset, n_numbers // block * block_bytes)

@@ -22,8 +22,6 @@ from q3e_local.convert.shards import read_file
 from q3e_local.convert.vocabulary import read_vocabulary
 from q3e_local.errors import ConversionError
 
-Make = Callable[..., Path]
-
 NORM = "norm.weight"
 
 Q_PROJ = "layers.0.self_attn.q_proj.weight"
@@ -174,11 +172,10 @@ def test_an_early_embedding_checkpoint_is_known_by_its_name(checkpoint, tmp_path
         (1e5, "f16", r"has a weight of 99840, above what f16 can hold; take bf16 or f32"),
     ],
 )
-def test_numbers_that_would_become_nan_are_refused(tmp_path, weights, config, tokenizer, bad, quantization, message):
+def test_numbers_that_would_become_nan_are_refused(checkpoint, tmp_path, weights, bad, quantization, message):
     spoilt = weights["layers.1.mlp.up_proj.weight"].copy()
     spoilt[3, 4] = bad
-    weights = weights | {"layers.1.mlp.up_proj.weight": spoilt}
-    folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer)
+    folder = checkpoint(weights | {"layers.1.mlp.up_proj.weight": spoilt})
     with pytest.raises(ConversionError, match=message):
         convert(folder, tmp_path / "out.gguf", quantization)
     assert names_in(tmp_path) == [checkpoints.NAME]

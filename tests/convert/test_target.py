@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import checkpoints
@@ -16,8 +14,6 @@ from q3e_local import convert as convert_module
 from q3e_local.convert import convert, writer
 from q3e_local.errors import NotEnoughDiskError, OptionError, OutputError
 from q3e_local.gguf.model_file import inspect
-
-Make = Callable[..., Path]
 
 
 def test_the_target_is_refused_before_anything_is_read(tmp_path):
@@ -84,11 +80,9 @@ def test_the_command_converts_and_says_what_it_made(checkpoint, tmp_path):
     assert (result.exit_code, result.stdout) == (0, "")
     size = (tmp_path / "out.gguf").stat().st_size
     assert f"out.gguf: Mine, F16, {size:,} bytes in 0 s\nsha256 " in result.stderr
-    again = run("convert", tmp_path / checkpoints.NAME, "-o", tmp_path / "out.gguf", "--type", "f16")
-    assert (again.exit_code, "exists; replace it with --force" in again.stderr) == (1, True)
-    forced = run(
-        "convert", tmp_path / checkpoints.NAME, "-o", tmp_path / "out.gguf", "--type", "bf16", "--force", "-q"
-    )
+    again = ("convert", tmp_path / checkpoints.NAME, "-o", tmp_path / "out.gguf", "--type", "bf16")
+    assert "exists; replace it with --force" in failed(*again)
+    forced = run(*again, "--force", "-q")
     assert (forced.exit_code, forced.output) == (0, "")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -18,22 +16,14 @@ from q3e_local.gguf import model_file
 from q3e_local.gguf.header import TENSOR_TYPES, fingerprint, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 
-MakeGguf = Callable[..., Path]
-
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0", "q4_k_m"])
 def test_a_sound_file_is_known_in_all_its_sizes(tiny_gguf, tokenizer, kind):
     path = tiny_gguf(kind)
     info = inspect(path)
     assert (info.path, info.name, info.size_bytes) == (path, "Tiny Qwen3 Embedding", path.stat().st_size)
-    assert (info.n_embd, info.n_layer, info.n_head, info.n_head_kv, info.head_dim, info.n_ff) == (
-        256,
-        3,
-        4,
-        2,
-        64,
-        512,
-    )
+    assert (info.n_embd, info.n_ff, info.n_layer) == (256, 512, 3)
+    assert (info.n_head, info.n_head_kv, info.head_dim) == (4, 2, 64)
     assert (info.n_ctx_train, info.n_vocab) == (tiny.N_CTX, tiny.N_VOCAB)
     assert info.eos_id == tokenizer.token_to_id(tiny.END)
     assert info.added_tokens == (*tiny.SPECIAL, *tiny.NOT_SPECIAL)
@@ -102,10 +92,7 @@ def test_another_kind_of_model_is_refused_with_the_reason(small, tmp_path, keys,
         ({"tokenizer.ggml.tokens": [1, 2]}, "has no vocabulary"),
         ({"tokenizer.ggml.token_type": None}, "has 264 tokens, but 0 token types"),
         ({"tokenizer.ggml.token_type": [1] * 263}, "has 264 tokens, but 263 token types"),
-        (
-            {"tokenizer.ggml.tokens": [tiny.END, *WORDS[:262], "word3"]},
-            "has 'word3' at id 263, empty or",
-        ),
+        ({"tokenizer.ggml.tokens": [tiny.END, *WORDS[:262], "word3"]}, "has 'word3' at id 263, empty or"),
         ({"tokenizer.ggml.tokens": [tiny.END, "", *WORDS[:262]]}, "has '' at id 1, empty or a second time"),
         ({"tokenizer.ggml.tokens": [tiny.END, *WORDS[:262]]}, "has 263 tokens, but 264 token types"),
         ({"qwen3.embedding_length": None}, "states qwen3.embedding_length = None"),
@@ -120,10 +107,7 @@ def test_another_kind_of_model_is_refused_with_the_reason(small, tmp_path, keys,
         ({"qwen3.attention.value_length": 16}, "states qwen3.attention.value_length = 16, not the key length 32"),
         ({"qwen3.rope.dimension_count": 16}, "states qwen3.rope.dimension_count = 16, not the key length 32"),
         ({"qwen3.attention.layer_norm_rms_epsilon": -1.0}, "states qwen3.attention.layer_norm_rms_epsilon = -1.0"),
-        (
-            {"qwen3.attention.layer_norm_rms_epsilon": float("nan")},
-            "states qwen3.attention.layer_norm_rms_epsilon = nan",
-        ),
+        ({"qwen3.attention.layer_norm_rms_epsilon": float("nan")}, r"states \S+layer_norm_rms_epsilon = nan"),
         ({"qwen3.rope.freq_base": None}, "states qwen3.rope.freq_base = None"),
         ({"qwen3.rope.freq_base": 0.0}, "states qwen3.rope.freq_base = 0.0"),
         ({"qwen3.feed_forward_length": 64}, r"has blk\.0\.ffn_gate\.weight of shape \(32, 32\), not \(32, 64\)"),
@@ -178,9 +162,8 @@ def test_a_vocabulary_of_the_real_size_has_the_end_token_in_its_place(small, tmp
     words, types = WORDS[:-1], [1] * (N_TOKENS - 1)
     words.insert(end_id, tiny.END)
     types.insert(end_id, 3)
-    path = rewrite(
-        small, tmp_path / "large.gguf", {"tokenizer.ggml.tokens": words, "tokenizer.ggml.token_type": types}
-    )
+    keys = {"tokenizer.ggml.tokens": words, "tokenizer.ggml.token_type": types}
+    path = rewrite(small, tmp_path / "large.gguf", keys)
     if is_right:
         assert inspect(path).eos_id == 100
     else:
