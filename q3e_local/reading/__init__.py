@@ -17,12 +17,12 @@ from q3e_local.reading import extras, workbooks
 from q3e_local.reading.document import Document, Section
 from q3e_local.reading.encodings import decode
 from q3e_local.reading.failures import parsing
-from q3e_local.reading.kinds import N_SNIFFED, kind_of, kinds
+from q3e_local.reading.kinds import N_SNIFFED, kind_of
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.office import CONVERTED, convert
 from q3e_local.reading.walk import FoundFile, Skipped, walk
 
-__all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "kinds", "read", "read_bytes", "walk"]
+__all__ = ["Document", "FoundFile", "Limits", "Section", "Skipped", "read", "read_bytes", "walk"]
 
 # Kind: the module whose `read` takes a file's text, and what an error calls the file.
 _TEXT_READERS = {

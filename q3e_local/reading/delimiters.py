@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from typing import Literal
 
 DELIMITERS = ",;\t|"  # of those that fit alike the first is taken
 _N_RECORDS = 100  # that show which delimiter it is
@@ -33,7 +33,7 @@ def choose(head: str, is_whole: bool, columns: Sequence[str]) -> str:
     """
 
     def fit(delimiter: str) -> tuple[bool, bool, float, int]:
-        rows = list(islice(_rows(head, delimiter, is_whole), _N_RECORDS))
+        rows = _rows(head, delimiter, is_whole)
         header, others = (rows[0], rows[1:]) if rows else ([], [])
         alike = sum(len(row) == len(header) for row in others) / len(others) if others else 1.0
         has_columns = all(column in header for column in columns)
@@ -42,7 +42,12 @@ def choose(head: str, is_whole: bool, columns: Sequence[str]) -> str:
     return max(DELIMITERS, key=fit)
 
 
-def is_quoted(text: str, is_whole: bool = True) -> bool:
+def quoting(delimiter: str, text: str, is_whole: bool = True) -> Literal[0, 3]:
+    """What csv has to make of quotes in a table, or in the beginning of one that is not whole."""
+    return csv.QUOTE_MINIMAL if delimiter != "\t" or _is_quoted(text, is_whole) else csv.QUOTE_NONE
+
+
+def _is_quoted(text: str, is_whole: bool) -> bool:
     """Whether quotes enclose values between tabs; in many such files they are characters like all others.
 
     Then none is closed inside a value or left open, and no value goes over tabs and lines both.
@@ -58,16 +63,14 @@ def is_quoted(text: str, is_whole: bool = True) -> bool:
         return not is_whole and lines.tell() == len(text)
 
 
-def _rows(head: str, delimiter: str, is_whole: bool) -> Iterator[list[str]]:
-    """The records that are not blank, as far as they can be read, without one that may be cut."""
-    before: list[str] | None = None
-    rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)
+def _rows(head: str, delimiter: str, is_whole: bool) -> list[list[str]]:
+    """The first records that are not blank, as far as they can be read, without one that may be cut."""
+    rows: list[list[str]] = []
     try:
-        for row in filter(None, rows):
-            if before is not None:
-                yield before
-            before = row
+        for row in filter(None, csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)):
+            if len(rows) == _N_RECORDS:
+                return rows
+            rows.append(row)
     except csv.Error:
-        is_whole = True  # and what came before it was read whole
-    if before is not None and is_whole:
-        yield before
+        return rows
+    return rows if is_whole else rows[:-1]

@@ -9,7 +9,8 @@ from q3e_local.reading.encodings import is_text
 
 N_SNIFFED = 4096  # bytes that show whether a file is text
 
-_SUFFIXES = {
+# Kind: the suffixes by which it is known.
+SUFFIXES = {
     "text": ".txt .text .log .tex .org .adoc .asciidoc .srt .vtt .textile .wiki",
     "markdown": ".md .markdown .mdown .mdx .qmd .rmd",
     "rst": ".rst .rest",
@@ -35,7 +36,7 @@ _SUFFIXES = {
         .sql .proto .graphql .css .scss .sass .less .cmake .mk .gradle .tf .yaml .yml .toml .ini .cfg .conf .json .xml
     """,
 }
-_KINDS = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+_KINDS = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes.split()}
 
 # What nobody expects to be read, and what a summary calls it.
 _LEFT_OUT = {
@@ -60,11 +61,6 @@ _DOCUMENTS = """
     .docm .pptm .pages .numbers .key .mobi .azw .azw3 .djvu .caj .chm .mht .mhtml .msg .one .ps .xps .hwp .fb2
 """
 _NO_READER = frozenset(_DOCUMENTS.split())
-
-
-def kinds() -> dict[str, str]:
-    """Suffix to kind, of all that can be read by its name."""
-    return dict(_KINDS)
 
 
 def kind_of(name: str, head: bytes = b"") -> str | None:

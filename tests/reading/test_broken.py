@@ -214,6 +214,7 @@ def test_a_file_above_a_limit_says_which(limits, name, content, reason):
 
 
 def test_a_pdf_that_draws_without_end_is_stopped(monkeypatch):
+    # A page that draws as much as the real limit allows takes minutes to make.
     monkeypatch.setattr("q3e_local.reading.formats.pdf._OPERATIONS_OF_PAGE", 100)
     with pytest.raises(InputError, match=r"^draws more than 100 strokes and letters up to page 2; split it$"):
         read_bytes("a.pdf", made_files.pdf(["short", "\n".join(["line"] * 40)]))

@@ -14,7 +14,8 @@ from command import run
 from paths import ROOT
 
 from q3e_local.errors import MissingPackageError
-from q3e_local.reading import FoundFile, Skipped, extras, kinds, office, read, walk
+from q3e_local.reading import FoundFile, Skipped, extras, office, read, walk
+from q3e_local.reading.kinds import SUFFIXES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 INSTALL = "; install it with: pip install 'q3e-local[documents]'"
@@ -99,7 +100,7 @@ def test_the_table_of_packages_is_that_of_the_project():
     extra = names_of(PROJECT["optional-dependencies"][extras.EXTRA])
     assert {package for _, _, package in extras._NEEDED.values()} == extra  # the names are in no other place
     assert not extra & names_of(PROJECT["dependencies"])
-    assert not extras.KINDS - set(kinds().values())
+    assert not extras.KINDS - set(SUFFIXES)
     assert not extras.KINDS & set(office.CONVERTED)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 
 import docx
 import made_files
@@ -16,7 +15,7 @@ from docx.opc.packuri import PackURI
 from docx.opc.part import Part
 from docx.oxml import parse_xml
 
-from q3e_local.reading import kinds
+from q3e_local.reading.kinds import SUFFIXES, kind_by_name
 from q3e_local.reading.office import CONVERTED
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -118,14 +117,14 @@ EXPECTED = {
 def test_every_kind_is_read_with_its_structure(name):
     document = document_of(name, made_files.FILES[name]())
     assert sections(document) == EXPECTED[name]
-    assert document.kind == kinds()[Path(name).suffix]
+    assert document.kind == kind_by_name(name)
     assert document.has_lines == (document.kind in ("text", "markdown", "rst", "code"))
     for section, text in zip(document.sections, section_texts(document), strict=True):
         assert not section.is_heading or text.strip("#=- \n").startswith(section.headings[-1])
 
 
 def test_there_is_a_file_of_every_kind_here():
-    assert {kinds()[Path(name).suffix] for name in made_files.FILES} == set(kinds().values()) - set(CONVERTED)
+    assert set(map(kind_by_name, made_files.FILES)) == set(SUFFIXES) - set(CONVERTED)
 
 
 def test_restructured_text_does_nothing_that_the_file_asks_for(tmp_path, monkeypatch):
@@ -249,6 +248,6 @@ def test_pdf_pages_are_cut_at_the_titles_of_the_outline_and_words_are_mended():
 def test_importing_the_room_loads_no_parser():
     import subprocess
 
-    script = "import sys, q3e_local.reading as r; r.kinds(); print(*sys.modules)"
+    script = "import sys, q3e_local.reading; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx"} & set(loaded)

@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Literal
 
 from q3e_local.errors import InputError
 from q3e_local.reading.assembling import Piece, assemble
-from q3e_local.reading.delimiters import is_quoted, sep_line
+from q3e_local.reading.delimiters import quoting, sep_line
 from q3e_local.reading.document import Document
 from q3e_local.reading.limits import Limits
 
@@ -37,9 +36,7 @@ def read(text: str, limits: Limits) -> Document:
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line and values of each row that has any."""
     csv.field_size_limit(_PARSED_MAX)
-    has_quotes = delimiter != "\t" or is_quoted(text)
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting(delimiter, text))
     line = 1
     try:
         for row in rows:

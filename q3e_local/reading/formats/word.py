@@ -36,8 +36,7 @@ def read(data: bytes, limits: Limits) -> Document:
 
 
 def _pieces(document: WordDocument) -> Iterator[Piece]:
-    outline = Outline()
-    yield from _Body(document, outline).blocks(document.element.body)
+    yield from _Body(document).blocks(document.element.body)
     for part in document.part.package.iter_parts():
         if str(part.partname) in ("/word/footnotes.xml", "/word/endnotes.xml"):
             for note in parse_xml(part.blob):
@@ -48,8 +47,8 @@ def _pieces(document: WordDocument) -> Iterator[Piece]:
 class _Body:
     """A document's body being read; remembers what the styles mean."""
 
-    def __init__(self, document: WordDocument, outline: Outline) -> None:
-        self._outline = outline
+    def __init__(self, document: WordDocument) -> None:
+        self._outline = Outline()
         self._levels: dict[str | None, int | None] = {None: None}
         self._lists: set[str | None] = set()
         self._in_list = False

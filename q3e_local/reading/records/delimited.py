@@ -6,10 +6,9 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from q3e_local.errors import InputError
-from q3e_local.reading.delimiters import choose, is_quoted, sep_line
+from q3e_local.reading.delimiters import choose, quoting, sep_line
 from q3e_local.reading.encodings import is_utf8
 from q3e_local.reading.records.item import Cause, Item, Wanted, failed, item_of, missing_column
 from q3e_local.reading.records.transcoding import OpenText
@@ -57,11 +56,10 @@ class Table:
         if self._has_sep_line:
             head = head.partition("\n")[2]
         self.delimiter = delimiter or named or choose(head, text.is_whole, columns)
-        has_quotes = self.delimiter != "\t" or is_quoted(head, text.is_whole)
         self._lines = io.TextIOWrapper(text.stream, encoding="utf-8", errors="surrogateescape", newline="")
         self._taken: list[str] = []  # lines of the row that is being read
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
-        self._reader = csv.reader(self._row_lines(), delimiter=self.delimiter, quoting=quoting, strict=True)
+        quotes = quoting(self.delimiter, head, text.is_whole)
+        self._reader = csv.reader(self._row_lines(), delimiter=self.delimiter, quoting=quotes, strict=True)
         self.first = next(self.rows(), Row(1, [], ""))
         self.header = self.first.cells
         self.problem: tuple[str, Cause] | None = None  # why the columns are not in the header, each once
