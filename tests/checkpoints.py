@@ -63,7 +63,7 @@ def widen(stored: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtype: str) -> None:
-    """One file; `tensors` in the type's own bytes."""
+    """One file of `tensors`, which are in the bytes of the type already."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, tensor in tensors.items():

@@ -41,7 +41,7 @@ def scores(texts=LINES, **options):
 
 
 def index(path: Path, chunks: list[Chunk], ids: Sequence[str] = ()) -> None:
-    """An index of these chunks: the last of them were put under `ids`, the others are of one file."""
+    """An index of these chunks: the last of them were put under `ids`, the others are of a file."""
     vectors = expected([chunk.text for chunk in chunks]).vectors
     n_in_file = len(chunks) - len(ids)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,13 +50,18 @@ def pdf(pages: Sequence[str], titles: Sequence[str] = (), chinese: bool = False)
     return file.getvalue()
 
 
+def saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    """What a library's `save` writes into a file."""
+    file = io.BytesIO()
+    save(file)
+    return file.getvalue()
+
+
 def encrypted_pdf(text: str, password: str, algorithm: str = "AES-256") -> bytes:
     """`password` may be empty: opened by everybody, only printing is forbidden."""
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf([text]))))
     writer.encrypt(password, owner_password="owner", algorithm=algorithm)
-    file = io.BytesIO()
-    writer.write(file)
-    return file.getvalue()
+    return saved(writer.write)
 
 
 def scanned_pdf(n_pages: int = 2) -> bytes:
@@ -72,19 +77,17 @@ def scanned_pdf(n_pages: int = 2) -> bytes:
 
 def joined(*pdfs: bytes) -> bytes:
     """The pages of several PDFs in one."""
-    writer, file = PdfWriter(), io.BytesIO()
-    for each in pdfs:
-        writer.append(io.BytesIO(each))
-    writer.write(file)
-    return file.getvalue()
+    writer = PdfWriter()
+    for data in pdfs:
+        writer.append(io.BytesIO(data))
+    return saved(writer.write)
 
 
 def word(fill: Callable[[docx.document.Document], None]) -> bytes:
     """A Word document that `fill` has written into."""
-    document, file = docx.Document(), io.BytesIO()
+    document = docx.Document()
     fill(document)
-    document.save(file)
-    return file.getvalue()
+    return saved(document.save)
 
 
 def minutes(document: docx.document.Document) -> None:
@@ -96,17 +99,15 @@ def minutes(document: docx.document.Document) -> None:
     document.add_paragraph("ask for three offers", style="List Bullet")
     document.add_paragraph("compare the leases", style="List Bullet")
     table = document.add_table(rows=2, cols=2)
-    for cell, text in zip(
-        (cell for row in table.rows for cell in row.cells), ["Item", "Cost", "Crane", "40,000"], strict=True
-    ):
-        cell.text = text
+    for at, text in enumerate(["Item", "Cost", "Crane", "40,000"]):
+        table.cell(at // 2, at % 2).text = text
     document.add_heading("人事", 2)
     document.add_paragraph("决定在九月之前招聘两名数据分析师。")
 
 
 def slides() -> bytes:
     """Two slides: one with a title, points, a table and notes, one without a title."""
-    presentation, file = pptx.Presentation(), io.BytesIO()
+    presentation = pptx.Presentation()
     slide = presentation.slides.add_slide(presentation.slide_layouts[1])
     slide.shapes.title.text = "Launch plan"
     slide.placeholders[1].text = "Beta opens in March\nPrices stay as they are"
@@ -114,16 +115,15 @@ def slides() -> bytes:
     for at, text in enumerate(["Market", "Start", "Japan", "June"]):
         table.cell(at // 2, at % 2).text = text
     slide.notes_slide.notes_text_frame.text = "Mention the waiting list of 900 people."
-    other = presentation.slides.add_slide(presentation.slide_layouts[6])
-    box = other.shapes.add_textbox(Inches(1), Inches(1), Inches(5), Inches(1))
+    untitled = presentation.slides.add_slide(presentation.slide_layouts[6])
+    box = untitled.shapes.add_textbox(Inches(1), Inches(1), Inches(5), Inches(1))
     box.text_frame.text = "第二季度的重点是海外市场。"
-    presentation.save(file)
-    return file.getvalue()
+    return saved(presentation.save)
 
 
 def workbook() -> bytes:
     """A sheet with a title above its header, an empty one, and one of a single column."""
-    made, file = openpyxl.Workbook(), io.BytesIO()
+    made = openpyxl.Workbook()
     sheet = made.active
     sheet.title = "费用"
     for row in (["Costs of 2026"], ["部门", "euros", "paid"], ["市场部", 1200.0, datetime.datetime(2026, 3, 1)]):
@@ -132,13 +132,12 @@ def workbook() -> bytes:
     sheet.append(["Research", 3.5, datetime.datetime(2026, 3, 2, 9, 30)])
     made.create_sheet("empty")
     made.create_sheet("Notes").append(["paid by the lighthouse fund"])
-    made.save(file)
-    return file.getvalue()
+    return saved(made.save)
 
 
 def opendocument() -> bytes:
     """Headings, a footnote, a list, a table, and what a reviewer deleted and remarked."""
-    made, file = odfdo.Document("text"), io.BytesIO()
+    made = odfdo.Document("text")
     body = made.body
     body.clear()
     body.append(odfdo.Paragraph("Ferry guide", style="Title"))
@@ -154,8 +153,7 @@ def opendocument() -> bytes:
     price = odfdo.Paragraph("成人票十二元。")
     price.insert_annotation(after="成人票", body="too cheap?", creator="Ann")
     body.append(price)
-    made.save(file)
-    return file.getvalue()
+    return saved(made.save)
 
 
 RICH_TEXT = (

@@ -4,7 +4,7 @@
     python scripts/bench/indexing.py -m demo --texts 2000               # where the model costs next to nothing
 
 Embeds the same chunks alone and by way of an index, in turn, with a model that was loaded before; then indexes many
-small files, and looks at them again, for which no model is options.
+small files, and looks at them again, for which no model is needed.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from q3e_local.llama.engine import LlamaEngine
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer) -> Callable[..., Path]:
-    """`checkpoint(dtype="F16", n_shards=3)`: a checkpoint's folder, the test's own; of other weights on request."""
+    """`checkpoint(dtype="F16", n_shards=3)` writes a checkpoint's folder; it may be of other weights and sizes."""
 
     def make(weights: Weights = weights, config: Config = config, **options: Any) -> Path:
         return checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer, **options)

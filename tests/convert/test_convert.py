@@ -185,7 +185,7 @@ def string_merges(folder: Path) -> None:
     change_tokenizer(folder, lambda t: t["model"].update(merges=[" ".join(pair) for pair in t["model"]["merges"]]))
 
 
-def test_without_modules_json_the_last_token_is_taken_and_said(checkpoint, tmp_path, caplog):
+def test_without_modules_json_the_last_token_is_taken_with_a_warning(checkpoint, tmp_path, caplog):
     folder = checkpoint(name="weights-only")
     (folder / "modules.json").unlink()
     convert(folder, tmp_path / "out.gguf", "bf16")
@@ -211,7 +211,7 @@ def test_the_end_token_is_set_where_the_tokenizer_does_not_append_it(checkpoint,
         ("models--Qwen--Qwen3-Embedding-8B/snapshots/97b0c614be4d", None, "Qwen3 Embedding 8B"),
     ],
 )
-def test_the_name_is_given_or_made_of_the_folders(checkpoint, tmp_path, folder_name, name, expected):
+def test_the_name_is_that_of_the_option_or_of_the_folder(checkpoint, tmp_path, folder_name, name, expected):
     info = convert(checkpoint(name=folder_name), tmp_path / "out.gguf", "bf16", name=name)
     assert (info.name, info.path) == (expected, tmp_path / "out.gguf")
 

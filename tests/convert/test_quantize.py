@@ -74,7 +74,7 @@ def test_quantizing_moves_two_keys_to_the_end(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
-def test_k_quants_are_made_of_the_checkpoints_own_numbers(checkpoint, tmp_path, weights, dtype):
+def test_k_quants_are_made_of_the_numbers_in_the_checkpoint(checkpoint, tmp_path, weights, dtype):
     """An f16 file between would lose what is small in bf16, and half of f32."""
     rng = np.random.default_rng(0)
     scaled = {name: weight * 10.0 ** rng.uniform(-6, 0, weight.shape) for name, weight in weights.items()}
@@ -209,7 +209,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path
 
 @pytest.fixture
 def running(slow: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
-    """`q3e-local quantize` in a session of its own, amid its work, and the process that does it."""
+    """`q3e-local quantize` in a new session, when it has begun to write, and the process of its quantizer."""
     command = [*PROGRAM, "quantize", str(slow), str(tmp_path / "out.gguf"), "q4_k_m"]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

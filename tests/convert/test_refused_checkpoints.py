@@ -55,7 +55,7 @@ def cut(path: Path, n_bytes: int) -> None:
 
 
 def chat(folder: Path) -> None:
-    """A chat model's folder, as far as it can be told from an embedding model's."""
+    """Take away all by which an embedding model's folder differs from a chat model's, but for its name."""
     (folder / "modules.json").unlink()
     set_templates(folder, single=None)
 

@@ -30,7 +30,7 @@ def test_the_target_is_refused_before_anything_is_read(tmp_path):
     assert (tmp_path / "there.gguf").read_text() == "precious"
 
 
-def test_a_target_is_replaced_when_asked(checkpoint, tmp_path):
+def test_force_replaces_a_target(checkpoint, tmp_path):
     (tmp_path / "out.gguf").write_text("old")
     convert(checkpoint(), tmp_path / "out.gguf", "bf16", force=True)
     assert inspect(tmp_path / "out.gguf").quantization == "bf16"

@@ -98,7 +98,7 @@ def test_damage_is_done_to_the_header(small):
     assert HEADER.stop in range(read_header(small).data_offset - 100, read_header(small).data_offset)
 
 
-# What is odd in these, llama.cpp refuses or can live with.
+# Keys with odd values, which llama.cpp either refuses or can live with.
 ODD: list[dict[str, Any]] = [
     {"tokenizer.ggml.merges": None},
     {"tokenizer.ggml.merges": [1, 2, 3]},

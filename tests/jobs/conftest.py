@@ -1,4 +1,4 @@
-"""Where the jobs' commands run: a folder of their own, the demo model, no cache."""
+"""Where the jobs' commands run: an empty folder for each test, the demo model, no cache."""
 
 from __future__ import annotations
 

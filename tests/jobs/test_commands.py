@@ -143,7 +143,7 @@ def test_vectors_of_embed_are_taken_and_their_inputs_give_the_texts():
     assert [record["match"] for record in found] == LINES
 
 
-def test_vectors_of_others_are_scaled_and_that_is_told(folder):
+def test_vectors_of_other_programs_are_scaled_with_a_notice(folder):
     np.save("x.npy", np.array([[2, 0, 0], [3, 0, 0.1], [0, 0, 4]], np.float64))
     result = run("duplicates", "x.npy", "--threshold", "0.9")
     assert "rows of x.npy have lengths from 2 to 4; they are scaled to 1" in result.stderr
@@ -176,7 +176,7 @@ def test_a_running_server_may_compute(folder):
 
 
 @pytest.mark.parametrize("arguments", ["similar --file bad.txt --json", "inspect --lines bad.txt"])
-def test_what_cannot_be_read_is_skipped_where_that_was_asked_for(arguments, folder):
+def test_skip_errors_skips_what_cannot_be_read(arguments, folder):
     write(folder, {"bad.txt": b"the cat\nprices \xff\nthe dog\n"})
     refused = run(*arguments.split())
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)

@@ -102,7 +102,7 @@ def test_options_that_would_do_nothing_to_vectors_are_refused(command, options, 
     assert (result.exit_code, said in result.stderr) == (2, True)
 
 
-def test_how_to_embed_may_be_said_where_one_side_is_embedded(folder):
+def test_options_of_embedding_are_taken_where_one_side_is_embedded(folder):
     write(folder, {"heard.txt": LINES[0], "phrases.txt": "\n".join(LINES)})
     run("embed", "--lines", "phrases.txt", "-o", "phrases.npy")
     result = run("match", "heard.txt", "phrases.npy", "-m", "demo", "--task", "sts", "--no-cache")
@@ -135,7 +135,7 @@ def test_a_model_is_loaded_once_for_both_sides_of_a_match(folder, monkeypatch):
     assert loaded == ["demo"]
 
 
-def test_a_text_that_was_cut_is_marked_and_told():
+def test_a_text_that_was_cut_is_marked_and_counted():
     result = run("similar", "one two three four five", "one", "--max-tokens", "4", "--json")
     assert [json.loads(line)["truncated"] for line in result.stdout.splitlines()] == [True, False]
     assert "1 text was cut to the limit" in result.stderr

@@ -80,7 +80,7 @@ def test_a_chain_is_one_group_that_says_how_far_its_ends_are_apart():
     assert group.representative in (1, 2)
 
 
-def test_equal_texts_are_duplicates_whatever_their_vectors_and_are_told():
+def test_equal_texts_are_duplicates_whatever_their_vectors_and_are_marked_as_copies():
     texts = ["caf\u00e9", "x", "cafe\u0301", "y", "x"]
     found = jobs.duplicates(unit(0, 90, 180, 91, 270), 0.99, texts)
     assert [(group.rows, group.is_copy) for group in found.groups] == [
@@ -101,7 +101,7 @@ def test_rows_that_are_all_near_are_one_group():
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40), st.integers(1, 20))
 def test_what_pairs_join_in_any_order_is_a_group(pairs, n_rows):
-    """Rows whose scores are 0.05 for these pairs and 0 for all others, some rows at a time."""
+    """The rows of a pair have a score of 0.05, all others of 0; any number of rows makes a block."""
     scores = np.eye(20)
     for left, right in pairs:
         if left != right:
@@ -263,7 +263,7 @@ VECTORS = unit(0, 90, 45)
         (lambda: jobs.plot(VECTORS, method="tsne"), "at least 4 texts, got 3"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_value(call, said):
+def test_a_wrong_argument_is_refused_with_its_value(call, said):
     with pytest.raises(OptionError) as raised:
         call()
     assert said in str(raised.value)
@@ -283,7 +283,7 @@ def test_a_missing_extra_is_answered_with_the_install_line(module, job, monkeypa
         job(rows(6, 8))
 
 
-def test_more_clusters_than_can_be_told_apart_are_refused_with_their_number():
+def test_more_clusters_than_differ_are_refused_with_their_number():
     noise = np.random.default_rng(0).normal(0, 3e-8, (60, 16)).astype(np.float32)
     vectors = finish(np.repeat(rows(3, 16), 20, axis=0) + noise)
     with pytest.raises(OptionError, match=r"k must be at most \d+: more clusters cannot be told apart, got 30"):

@@ -56,7 +56,7 @@ def test_the_score_is_a_column_more_also_of_short_rows(folder):
     assert dropped.endswith(b"3,,x,,\r\n5,short,,,")
 
 
-def test_a_column_is_compared_with_given_vectors(folder):
+def test_a_column_is_compared_with_vectors_of_a_file(folder):
     write(folder, {"clips.csv": "name,said\na,the cat sat\nb,\nc,prices fell\n"})
     vectors = expected(["the cat sat", "anything", "the dog"]).vectors
     np.save("clips.npy", 3 * vectors)

@@ -107,7 +107,7 @@ def fonts(monkeypatch):
 
 
 def made_font(path, characters, name):
-    """A TrueType font with a box for each of these characters."""
+    """A TrueType font in which each of the characters is a box."""
     pen = TTGlyphPen(None)
     for step, corner in enumerate([(0, 0), (0, 700), (500, 700), (500, 0)]):
         (pen.lineTo if step else pen.moveTo)(corner)
@@ -245,7 +245,7 @@ def test_labels_of_a_page_stay_off_the_points_the_legend_and_each_other(tmp_path
             assert not any(overlap(box, other) for other in boxes[:number])
 
 
-def test_twenty_groups_have_a_colour_each_and_more_are_told(folder):
+def test_twenty_groups_have_a_colour_each_and_more_are_announced(folder):
     drawn = jobs.plot(rows(20, 8), groups=[str(n) for n in range(20)])
     assert len(set(drawn.colours.values())) == 20
     write(folder, {f"{n}/x.txt": f"text {n}" for n in range(21)})

@@ -188,7 +188,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "make", "reason"), REFUSED.values(), ids=REFUSED)
-def test_the_reason_is_given(name, make, reason):
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(name, make, reason):
     with pytest.raises(InputError) as caught:
         read_bytes(name, make())
     assert str(caught.value).startswith(reason)
@@ -272,7 +272,7 @@ def test_parsers_that_complain_leave_stderr_clean(tmp_path):
     assert (answer.stdout, answer.stderr) == ("still here\n", "")
 
 
-def test_pages_of_a_pdf_that_are_pictures_are_told():
+def test_pages_of_a_pdf_that_are_pictures_are_counted():
     parts = made_files.pdf(["The cover"]), made_files.scanned_pdf(20), made_files.pdf([""])
     document = read_bytes("a.pdf", made_files.joined(*parts))
     assert document.text == "The cover"
@@ -302,7 +302,7 @@ def test_a_flawed_table_of_contents_does_not_cost_the_book(nav):
     assert "the text" in read_bytes("a.epub", book).text
 
 
-def test_lines_beyond_what_libxml2_counts_are_not_told():
+def test_lines_beyond_what_libxml2_counts_are_unknown():
     document = read_bytes("a.html", b"".join(b"<p>%d</p>\n" % number for number in range(1, 70_001)))
     lines = {text: line for line, _, text in sections(document)}
     assert (lines["65534"], lines["65535"], lines["70000"]) == (65_534, None, None)

@@ -1,4 +1,4 @@
-"""Texts come out right in whatever common encoding they were saved, one sentence being enough to tell.
+"""Texts come out right in whatever common encoding they were saved, even where they are a single sentence.
 
 The sentences are what people write; the encodings are Python's own.
 """
@@ -84,7 +84,7 @@ def test_a_wrong_byte_in_a_long_text_costs_one_character(encoding):
     assert "第19条，请在周五之前把合同寄给王经理。" in document.text
 
 
-def test_a_text_that_was_cut_inside_a_character_keeps_the_others():
+def test_a_text_that_was_cut_inside_a_character_keeps_all_before_it():
     for encoding, said in {"utf-8": "utf-8", "gbk": "gb18030"}.items():
         document = read_bytes("a.txt", "请在周五之前".encode(encoding)[:-1])
         assert (document.text.rstrip("\ufffd"), document.encoding) == ("请在周五之", said)
@@ -99,14 +99,14 @@ def test_what_is_not_text_is_refused(data):
 @pytest.mark.parametrize(
     ("saved", "line"), [("gb18030", CHINESE[8]), ("cp1251", RUSSIAN[0]), ("utf-8", "déjà vu à l'école")]
 )
-def test_an_encoding_is_told_where_a_file_leaves_ascii_however_late(saved, line):
+def test_an_encoding_is_found_where_a_file_leaves_ascii_however_late(saved, line):
     document = read_bytes("a.log", b"a line of ASCII\n" * 5000 + line.encode(saved) + b"\nand on\n")
     assert document.encoding == saved
     assert line in document.text
     assert document.problems == ()
 
 
-def test_a_wrong_byte_in_a_few_words_of_utf8_is_told():
+def test_a_wrong_byte_in_a_few_words_of_utf8_is_a_problem_of_the_document():
     document = read_bytes("a.log", b"ASCII\n" * 20_000 + "naïve café".encode() + b" \xff\n")
     assert document.text.endswith("naïve café \ufffd\n")
     assert document.problems == (

@@ -39,7 +39,7 @@ MODULES = {"python-docx": "docx", "python-pptx": "pptx", "scikit-learn": "sklear
 
 
 def names_of(requirements: list[str]) -> set[str]:
-    """The packages of these requirements, without versions and extras of theirs."""
+    """The names of the packages in requirements: no versions, no extras."""
     return {re.split(r"[\[<>=; ]", requirement)[0] for requirement in requirements}
 
 

@@ -98,7 +98,7 @@ def test_a_command_names_what_it_left_out_for_want_of_libreoffice(tmp_path, monk
     assert "1 new" in result.stderr
 
 
-def test_a_document_that_libreoffice_cannot_load_is_refused_with_what_it_said(tmp_path, stand_in):
+def test_a_document_that_libreoffice_cannot_load_is_refused_with_its_error(tmp_path, stand_in):
     stand_in("print('Error: source file could not be loaded', file=sys.stderr)")
     said = r"LibreOffice \(Error: source file could not be loaded\); it may be damaged"
     with pytest.raises(InputError, match=said):

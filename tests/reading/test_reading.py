@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import docx
@@ -145,7 +144,7 @@ def test_long_lists_and_paragraphs_are_cut_where_they_have_joints():
     assert section_texts(document) == lines
 
 
-def test_a_long_function_is_cut_at_its_own_indentation():
+def test_a_long_function_is_cut_at_the_indentation_of_its_body():
     steps = [f"    if case == {number}:\n        return '{'x' * 80}'\n" for number in range(40)]
     document = document_of("a.py", "def choose(case):\n" + "\n".join(steps))
     assert len(document.sections) == 41
@@ -218,11 +217,11 @@ def test_a_book_of_epub_2_has_its_titles_from_the_ncx():
 
 
 def test_slides_in_groups_are_read():
-    presentation, file = pptx.Presentation(), io.BytesIO()
+    presentation = pptx.Presentation()
     group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
     group.shapes.add_textbox(0, 0, 99, 99).text_frame.text = "inside a group"
-    presentation.save(file)
-    assert sections(document_of("a.pptx", file.getvalue())) == [(1, (), "inside a group")]
+    document = document_of("a.pptx", made_files.saved(presentation.save))
+    assert sections(document) == [(1, (), "inside a group")]
 
 
 def test_a_notebook_of_the_third_format_is_read():

@@ -51,7 +51,7 @@ def test_the_rows_of_a_parquet_file_share_its_bytes():
     assert sum(item.n_bytes for item in source.read()) == source.n_bytes()
 
 
-def test_what_is_wrong_with_a_parquet_file_is_said(tmp_path):
+def test_a_faulty_parquet_file_is_refused_with_the_reason(tmp_path):
     parquet("t.parquet", text=["one"], n=[1])
     write(tmp_path, {"broken.parquet": (tmp_path / "t.parquet").read_bytes()[:-9] + b"PAR1"})
     assert texts_of("t.parquet", column="n") == {"t.parquet": "! has no text in the column 'n' but int64"}
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_a_parquet_file_is_said(tmp_path):
 
 
 def workbook(name, rows, sheet="Sheet1", **others):
-    """Written by another library than the one that reads it."""
+    """A workbook by xlsxwriter, since openpyxl is what reads it."""
     with xlsxwriter.Workbook(name, {"default_date_format": "yyyy-mm-dd", "in_memory": True}) as book:
         for title, cells in {sheet: rows, **others}.items():
             page = book.add_worksheet(title)
@@ -124,7 +124,7 @@ def test_an_error_of_excel_is_no_text():
     }  # fmt: skip
 
 
-def test_the_first_sheet_is_read_or_the_one_that_is_named():
+def test_the_first_sheet_is_read_or_the_sheet_of_the_option():
     workbook("t.xlsx", [["text"], ["one"]], "January", February=[["text"], ["two"]])
     said = []
     assert texts_of("t.xlsx", said.append, column="text") == {"t.xlsx:2": "one"}
@@ -146,7 +146,7 @@ def test_a_workbook_that_is_wrong_about_its_size_is_read_whole(tmp_path):
     assert texts_of("u.xlsx", column="text", id_field="n") == {"1": "one", "2": "two"}
 
 
-def test_what_is_wrong_with_a_workbook_is_said(tmp_path):
+def test_a_faulty_workbook_is_refused_with_the_reason(tmp_path):
     workbook("t.xlsx", [["text"], ["one"]])
     old = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
     write(tmp_path, {"old.xlsx": old, "old.csv": old})

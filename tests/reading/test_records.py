@@ -46,12 +46,12 @@ def test_the_delimiter_is_found(table, texts, tmp_path):
     assert list(texts_of("t.csv", column="text").values()) == texts
 
 
-def test_lines_are_counted_with_the_first_one_of_excel(tmp_path):
+def test_the_first_line_of_excel_counts_as_a_line(tmp_path):
     write(tmp_path, {"t.csv": 'sep=;\nid;text\n1;"one\nmore"\n2;two\n'})
     assert texts_of("t.csv", column="text") == {"t.csv:3": "one\nmore", "t.csv:5": "two"}
 
 
-def test_a_delimiter_that_is_given_is_taken(tmp_path):
+def test_the_delimiter_of_the_option_is_taken(tmp_path):
     write(tmp_path, {"t.csv": "text,id;n\none,1;1\n", "t.txt": "text^n\none^1\n"})
     write(tmp_path, {"sep.csv": "sep=;\ntext,n\none,2\n"})
     assert texts_of("t.csv", column="text,id", delimiter=";") == {"t.csv:2": "one,1"}
@@ -93,7 +93,7 @@ CHINESE = "编号,文本\n1,第三季度预算已获批准\n2,办公室搬迁推
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "gb18030", "utf-16", "utf-16-be", "utf-8", "utf-8-sig", "utf-32"])
-def test_the_encoding_of_a_table_is_found_and_said(encoding, tmp_path):
+def test_the_encoding_of_a_table_is_found_and_named(encoding, tmp_path):
     raw = CHINESE.encode(encoding)
     write(tmp_path, {"t.csv": b"\xfe\xff" + raw if encoding == "utf-16-be" else raw})
     said = []
@@ -134,7 +134,7 @@ def test_what_is_not_certain_is_not_guessed(raw, said, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "big5", "shift_jis", "cp1251", "utf-16-le"])
-def test_an_encoding_that_is_given_is_taken(encoding, tmp_path):
+def test_the_encoding_of_the_option_is_taken(encoding, tmp_path):
     text = {"big5": "預算", "shift_jis": "予算が", "cp1251": "Бюджет"}.get(encoding, "价")
     write(tmp_path, {"t.csv": f"id,text\n1,{text}\n".encode(encoding)})
     from q3e_local.cli.texts.layout import encoding_of
@@ -151,7 +151,7 @@ def test_a_byte_order_mark_is_believed_before_an_option(tmp_path):
     assert said == ["t.csv: read as UTF-8, as its byte order mark says, not as GB18030"]
 
 
-def test_a_wrong_byte_spoils_its_own_record_in_every_encoding(tmp_path):
+def test_a_wrong_byte_spoils_no_record_but_that_it_is_in(tmp_path):
     rows = ["文本,编号", "第三季度预算,1", "办公室搬迁,2", "招聘计划,3"]
     gbk = [row.encode("gbk") for row in rows]
     gbk[2] = gbk[2].replace("搬".encode("gbk"), b"\xff\xff")
@@ -180,7 +180,7 @@ def test_characters_on_the_edges_of_what_is_read_at_a_time(tmp_path):
 
 
 class Pipe(io.RawIOBase):
-    """A pipe that gives one piece at a time."""
+    """A pipe whose writer writes piece by piece: each read returns the next piece."""
 
     def __init__(self, *pieces):
         self._pieces = list(pieces)

@@ -106,7 +106,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), CASES.values(), ids=CASES)
-def test_a_small_file_is_read_in_these_sections(name, content, expected):
+def test_a_small_file_is_read_section_by_section(name, content, expected):
     document = document_of(name, content)
     if expected is None:
         assert "".join(document.text.split()) == "".join(content.split())

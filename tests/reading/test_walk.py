@@ -1,4 +1,4 @@
-"""Which files are found below folders: each real one once, in order, without what nobody wants searched."""
+"""Which files are found below folders: each real file once, in order, without what nobody wants searched."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_kind_of_file_is_found(folder):
     assert sorted(found(made_files.folder(folder))) == sorted(made_files.FILES)
 
 
-def test_hidden_files_and_programs_own_folders_are_not_there(folder):
+def test_hidden_files_and_folders_of_programs_are_not_found(folder):
     hidden = [".env", ".git/a.txt", "x/.venv/a.txt", "node_modules/a.js", "x/__pycache__/a.txt", "~$report.docx",
               "env/pyvenv.cfg", "env/a.py", "conda/conda-meta/history", "conda/a.py", ".DS_Store"]  # fmt: skip
     write(folder, dict.fromkeys([*hidden, "a.txt", "x/b.txt"], "text"))
@@ -90,7 +90,7 @@ def test_globs(folder, globs):
     assert sorted(found(folder, *globs)) == sorted(GLOBS[globs])
 
 
-def test_a_file_given_twice_or_in_two_folders_comes_once(folder):
+def test_a_file_named_twice_or_in_two_folders_comes_once(folder):
     write(folder, {"a.txt": "a", "x/b.txt": "b", "x/.c.txt": "c"})
     assert found(folder, paths=["x", ".", "x/b.txt", "a.txt", "x/../x"]) == ["x/b.txt", "a.txt"]
     assert found(folder, "*.md", paths=["x/.c.txt", "x"]) == ["x/.c.txt"]
@@ -106,7 +106,7 @@ def test_links_are_followed_once_within_what_is_named_and_loops_end(folder):
     }  # fmt: skip
     for name, target in links.items():
         (folder / name).symlink_to(target)
-    # b.txt by its own name though a link to it sorts first; d.txt by the first way to it.
+    # b.txt is found by its real path, though a link to it sorts first; d.txt by the first link that leads to it.
     assert found(folder) == ["in/b.txt", "in/deep/c.txt", "out/d.txt", "out/e.txt"]
     assert found(folder, paths=["in", "out/d.txt"]) == ["in/b.txt", "in/deep/c.txt", "out/d.txt"]
     outside = ("link out of the folder; name its target too, if it is to be read", False)
@@ -140,7 +140,7 @@ def test_a_name_that_does_not_exist_is_an_error_at_once(folder):
         walk([folder, folder / "nothing"])
 
 
-def test_files_of_ones_own_are_left_out(folder):
+def test_paths_to_leave_out_are_left_out(folder):
     write(folder, {"a.txt": "a", "out.jsonl": "{}"})
     assert [entry.path.name for entry in walk([folder], leave_out=[folder / "out.jsonl", folder / "none"])] == [
         "a.txt"

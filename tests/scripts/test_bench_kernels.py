@@ -26,7 +26,7 @@ def rows(output: str) -> list[list[str]]:
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a compiler")
-def test_each_operation_is_timed_with_and_without_ours(variant: str) -> None:
+def test_each_operation_is_timed_with_and_without_ours(variant):
     before = in_use.counts()
     result = bench("--markdown", "--variant", variant, "--type", "Q4_K", "--tokens", "16,17")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -47,14 +47,14 @@ def test_each_operation_is_timed_with_and_without_ours(variant: str) -> None:
 
 
 @pytest.mark.usefixtures("variant")
-def test_what_a_variant_leaves_has_no_figures() -> None:
+def test_what_a_variant_leaves_has_no_figures():
     result = bench("--markdown", "--type", "F32", "--tokens", "16")
     assert result.exit_code == 0, result.output
     assert [row[2] for row in rows(result.stdout)[2:4]] == ["left to llama.cpp"] * 2
 
 
 @pytest.mark.usefixtures("variant")
-def test_without_a_compiler_the_peak_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_peak_is_missing(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = bench("--markdown", "--type", "Q6_K", "--tokens", "16")
     assert result.exit_code == 0, result.output
@@ -62,7 +62,7 @@ def test_without_a_compiler_the_peak_is_missing(monkeypatch: pytest.MonkeyPatch)
     assert {len(row) for row in rows(result.stdout)} == {5}
 
 
-def test_hidden_scores_are_no_work() -> None:
+def test_hidden_scores_are_no_work():
     work = list(runpy.run_path(str(SCRIPT))["attentions"]())
     own = 512 * 513 / 2
     seen = [own, 512 * 1536 + own, 512 * 7680 + own, 16 * 32 * 33 / 2, 4 * 128 * 129 / 2]
@@ -70,7 +70,7 @@ def test_hidden_scores_are_no_work() -> None:
     assert [one.n_operations for one in work[5:]] == [4 * 128 * 32 * pairs for pairs in seen]
 
 
-def test_a_watch_sees_the_computation_and_no_more() -> None:
+def test_a_watch_sees_the_computation_and_no_more():
     seen: list[str] = []
 
     class Watch:

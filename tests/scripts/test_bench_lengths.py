@@ -28,7 +28,7 @@ def rounds(output: Path) -> dict[str, int]:
     return {length: len(found) for length, found in json.loads(output.read_text())["lengths"].items()}
 
 
-def test_each_length_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_length_is_measured_and_kept(tmp_path, monkeypatch):
     seen: list[int] = []
     decode = LlamaEngine.decode
 
@@ -55,7 +55,7 @@ def test_each_length_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(json.loads(output.read_text())["runs"]) == 2
 
 
-def test_a_curve_is_of_one_model_and_is_drawn_anew_without_measuring(tmp_path: Path) -> None:
+def test_a_curve_is_of_one_model_and_is_drawn_again_without_measuring(tmp_path):
     output = tmp_path / "lengths.json"
     assert lengths("--model", DEMO, "--rounds", 1, "--lengths", "16", "--output", output).exit_code == 0
     output.with_suffix(".md").unlink()
@@ -73,9 +73,7 @@ def test_a_curve_is_of_one_model_and_is_drawn_anew_without_measuring(tmp_path: P
      (["--model", DEMO, "--lengths", "abc"], "'abc' is not like 128,512,"),
      (["--model", DEMO, "--lengths", "16,,0"], "'16,,0' is not like 128,512,")],
 )  # fmt: skip
-def test_wrong_usage_is_told(
-    arguments: list[object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_usage_is_refused_with_the_reason(arguments, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = lengths(*arguments)
     assert result.exit_code == 2

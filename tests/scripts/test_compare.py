@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from comparing import program, quick
@@ -19,9 +17,7 @@ def rounds(path: Path, cell: str) -> list[set[str]]:
     return [set(each) - {"run"} for each in json.loads(path.read_text())["cells"][cell]["rounds"]]
 
 
-def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(
-    tmp_path: Path, tiny_gguf: Callable[..., Path]
-) -> None:
+def test_contenders_give_the_same_vectors_and_a_run_goes_on_where_it_was(tmp_path, tiny_gguf):
     """In float32, which no CPU's llama.cpp repacks: `Llama` would for AMX, which can end its process."""
     output = tmp_path / "c.json"
     common = (output, "--model", f"{tiny_gguf('f32')}=demo", "--plot", tmp_path / "c.png")
@@ -81,7 +77,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
         (DIES_WHEN_ASKED, SIGILL),
     ],
 )
-def test_a_contender_that_dies_is_a_row_and_the_rest_goes_on(tmp_path: Path, content: str, how: str) -> None:
+def test_a_contender_that_dies_is_a_row_and_the_rest_goes_on(tmp_path, content, how):
     output, server = tmp_path / "c.json", program(tmp_path, content)
     both = ["cli", "llama-server"]
     result = quick(output, "--llama-server", server, only=["16", "128"], contenders=both)
@@ -97,9 +93,7 @@ def test_a_contender_that_dies_is_a_row_and_the_rest_goes_on(tmp_path: Path, con
 
 
 @posix
-def test_a_contender_that_died_is_tried_again_in_the_next_run_and_no_longer_dead_when_it_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_contender_that_died_is_tried_again_in_the_next_run_and_no_longer_dead_when_it_lives(tmp_path, monkeypatch):
     output = tmp_path / "c.json"
     with monkeypatch.context() as patched:
         (tmp_path / "sitecustomize.py").write_text(DIES_AS.format(part="q3e_local embed"))
@@ -120,9 +114,7 @@ def test_a_contender_that_died_is_tried_again_in_the_next_run_and_no_longer_dead
         ("spawn_main", f"{SIGILL}, when the texts were made: there are none", []),
     ],
 )
-def test_where_this_project_itself_dies_the_others_have_their_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, how: str, measured: list[set[str]]
-) -> None:
+def test_where_this_project_itself_dies_the_others_have_their_figures(tmp_path, monkeypatch, part, how, measured):
     output = tmp_path / "c.json"
     (tmp_path / "sitecustomize.py").write_text(DIES_AS.format(part=part))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -136,16 +128,14 @@ def test_where_this_project_itself_dies_the_others_have_their_figures(
 
 
 @posix
-def test_a_contender_that_does_not_answer_in_time_has_died(
-    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_contender_that_does_not_answer_in_time_has_died(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(parts.contenders, "ANSWER_S", 0.2)
     mute = parts.contenders.InChild("library", {}, tmp_path, str(program(tmp_path, "import time\ntime.sleep(600)")))
     with pytest.raises(parts.contenders.DiedError, match=r"^no answer for 0\.2 s$"):
         mute.start()
 
 
-def test_clients_send_single_texts_and_who_is_not_here_is_named(tmp_path: Path) -> None:
+def test_clients_send_single_texts_and_who_is_not_here_is_named(tmp_path):
     output = tmp_path / "c.json"
     quick(output, only=["clients-64", "queries"], contenders=["http", "llama-server"])
     cells = json.loads(output.read_text())["cells"]
@@ -156,7 +146,7 @@ def test_clients_send_single_texts_and_who_is_not_here_is_named(tmp_path: Path) 
     assert cells["demo/queries"]["cosine"]["http"]["n"] == 64
 
 
-def test_the_same_file_again_is_measured_anew_when_asked_to(tmp_path: Path) -> None:
+def test_again_replaces_the_rounds_of_the_same_file(tmp_path):
     output = tmp_path / "c.json"
     for extra in ((), ("--again",)):
         quick(output, *extra, contenders=["library"])
@@ -164,7 +154,7 @@ def test_the_same_file_again_is_measured_anew_when_asked_to(tmp_path: Path) -> N
     assert [each["run"] for each in found["cells"]["demo/16"]["rounds"]] == [1]
 
 
-def test_a_child_says_why_it_cannot_run(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_child_says_why_it_cannot_run(parts, tmp_path):
     wrong = parts.contenders.InChild("library", {"model": str(tmp_path / "none.gguf")}, tmp_path)
     with pytest.raises(RuntimeError, match="there is no file"):
         wrong.start()

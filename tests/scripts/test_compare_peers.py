@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import oracle
 import pytest
 from checkpoints import rounded
 from comparing import compare, program, quick
-from oracle import Config, Weights
 
 pytestmark = pytest.mark.usefixtures("parts")
 
@@ -23,9 +21,7 @@ pytestmark = pytest.mark.usefixtures("parts")
 
 
 @pytest.mark.parametrize("in_bf16", [False, True])
-def test_the_reference_is_the_models_own_arithmetic(
-    parts: SimpleNamespace, tiny_gguf: Callable[..., Path], weights: Weights, config: Config, in_bf16: bool
-) -> None:
+def test_the_reference_is_the_arithmetic_of_the_model(parts, tiny_gguf, weights, config, in_bf16):
     """Texts of more and fewer tokens than queries are computed at once, in float64 by other code."""
     ids = [[*range(3, 3 + n), 0] for n in (4, 700)]
     found = parts.reference.Reference(tiny_gguf("f32")).vectors(ids, in_bf16)
@@ -36,10 +32,8 @@ def test_the_reference_is_the_models_own_arithmetic(
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_the_reference_of_quantized_weights_is_that_of_the_numbers_they_stand_for(
-    parts: SimpleNamespace, tiny_gguf: Callable[..., Path]
-) -> None:
-    """llama.cpp, which rounds activations, comes near it, and the float32 file's own vectors do not."""
+def test_the_reference_of_quantized_weights_is_that_of_the_numbers_they_stand_for(parts, tiny_gguf):
+    """llama.cpp, which rounds activations, comes near the reference; the vectors of the float32 file do not."""
     import q3e_local
 
     with q3e_local.load(tiny_gguf("q4_k_m")) as embedder:
@@ -52,7 +46,7 @@ def test_the_reference_of_quantized_weights_is_that_of_the_numbers_they_stand_fo
 # Batches
 
 
-def test_a_runtime_is_tried_with_as_many_texts_as_stay_in_a_cache(parts: SimpleNamespace) -> None:
+def test_a_runtime_is_tried_with_as_many_texts_as_stay_in_a_cache(parts):
     candidates = parts.batches.candidates
     assert candidates(128, 16) == [4, 8, 16]
     assert candidates(128, 5) == [4, 5]
@@ -97,7 +91,7 @@ class Core:
 
 
 def stand_in(folder: Path, **packages: str) -> dict[str, str]:
-    """The environment in which these packages are found."""
+    """Write packages into a folder; returns the environment in which Python finds them."""
     for name, content in packages.items():
         (folder / f"{name}.py").write_text(content)
     return {"PYTHONPATH": str(folder)}
@@ -109,7 +103,7 @@ def openvino(parts: SimpleNamespace, folder: Path, hint: str, **variables: str) 
     return parts.contenders.InChild("openvino", options, folder, variables=variables, takes_ids=True, n_batch=2)
 
 
-def test_a_graph_gets_ids_in_batches_and_its_last_token_is_the_vector(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_graph_gets_ids_in_batches_and_its_last_token_is_the_vector(parts, tmp_path):
     contender = openvino(parts, tmp_path, "f32")
     contender.start()
     try:
@@ -127,13 +121,13 @@ def test_a_graph_gets_ids_in_batches_and_its_last_token_is_the_vector(parts: Sim
     assert contender.memory.peak_rss > 1e6
 
 
-def test_a_hint_that_openvino_does_not_take_is_no_result(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_hint_that_openvino_does_not_take_is_no_result(parts, tmp_path):
     with pytest.raises(parts.kind.NotHereError, match=r"^OpenVINO computes in f32 on this CPU whatever the hint$"):
         openvino(parts, tmp_path, "bf16", COMPUTES_IN="f32").start()
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino", "optimum", "onnxruntime", "fastembed", "qwen3_embed"])
-def test_a_package_that_cannot_be_imported_is_named(parts: SimpleNamespace, tmp_path: Path, kind: str) -> None:
+def test_a_package_that_cannot_be_imported_is_named(parts, tmp_path, kind):
     broken = 'raise ImportError("libmissing.so: cannot open shared object file")'
     names = ("torch", "openvino", "onnxruntime", "fastembed", "qwen3_embed")
     options = {"folder": "", "n_threads": 1}
@@ -163,7 +157,7 @@ class TextEmbedding:
 """
 
 
-def test_fastembed_has_the_same_ids_or_no_figure(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_fastembed_has_the_same_ids_or_no_figure(parts, tmp_path):
     for name in ("fastembed", "onnxruntime"):
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
@@ -219,7 +213,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="a program of ours st
 
 
 @posix
-def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path: Path) -> None:
+def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path):
     output = tmp_path / "c.json"
     python = other_python(tmp_path, "onnx", "ModuleNotFoundError: No module named 'torch'")
     names = ("openvino-int8-f32", "openvino-int4-bf16", "onnxruntime-int8", "library-ggml", "torch-f32")
@@ -242,7 +236,7 @@ def test_a_peer_is_measured_held_to_float32_and_a_row(tmp_path: Path) -> None:
 
 
 @posix
-def test_what_does_not_fit_is_not_even_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_is_not_even_converted(tmp_path, monkeypatch):
     output = tmp_path / "c.json"
     monkeypatch.setattr("q3e_local.machine.available_memory", lambda: 10**9)
     quick(output, "--other-python", other_python(tmp_path), contenders=["openvino-int8-f32"])
@@ -251,7 +245,7 @@ def test_what_does_not_fit_is_not_even_converted(tmp_path: Path, monkeypatch: py
     assert not list((tmp_path / "c.scratch").glob("*openvino*"))
 
 
-def test_a_signal_is_explained_by_llama_cpp_only_where_it_ran(parts: SimpleNamespace) -> None:
+def test_a_signal_is_explained_by_llama_cpp_only_where_it_ran(parts):
     crashed = parts.contenders.crashed
     assert crashed(-4) == "SIGILL"
     assert crashed(-4, is_llama=True).startswith("SIGILL (this build of llama.cpp")

@@ -16,7 +16,7 @@ from comparing import BENCH, DEMO
 pytestmark = pytest.mark.usefixtures("parts")
 
 
-def test_every_workload_has_texts_of_exactly_its_tokens(parts: SimpleNamespace) -> None:
+def test_every_workload_has_texts_of_exactly_its_tokens(parts):
     make = parts.workloads.Maker(demo(), DEMO)
     for workload in parts.workloads.WORKLOADS.values():
         given = make.given(workload, 3)
@@ -26,7 +26,7 @@ def test_every_workload_has_texts_of_exactly_its_tokens(parts: SimpleNamespace) 
         assert len(set(given.texts)) == 3
 
 
-def test_queries_are_an_instruction_of_21_tokens_and_11_of_their_own(parts: SimpleNamespace) -> None:
+def test_queries_are_an_instruction_of_21_tokens_and_11_more(parts):
     tokenize = demo().engine.tokenize
     given = parts.workloads.Maker(demo(), DEMO).given(parts.workloads.WORKLOADS["queries"], 2)
     prefix = f"Instruct: {given.instruction}\nQuery:"
@@ -38,20 +38,20 @@ def test_queries_are_an_instruction_of_21_tokens_and_11_of_their_own(parts: Simp
     np.testing.assert_allclose(result.vectors, demo().embed_documents(given.prompted[:1]).vectors, atol=1e-5)
 
 
-def test_a_round_has_texts_of_its_own_and_the_same_in_every_run(parts: SimpleNamespace) -> None:
+def test_no_two_rounds_share_texts_and_every_run_has_the_same(parts):
     workload = parts.workloads.WORKLOADS["16"]
     one, two = (parts.workloads.Maker(demo(), DEMO, seed).given(workload, 20).texts for seed in (1, 2))
     assert not set(one) & set(two)
     assert one == parts.workloads.Maker(demo(), DEMO, 1).given(workload, 20).texts
 
 
-def test_whoever_goes_first_goes_last_in_the_next_round(parts: SimpleNamespace) -> None:
+def test_whoever_goes_first_goes_last_in_the_next_round(parts):
     turns = [parts.workloads.turn("abc", number) for number in range(4)]
     assert ["".join(one) for one in turns] == ["abc", "bca", "cab", "abc"]
     assert parts.workloads.turn([], 3) == []
 
 
-def test_large_models_have_fewer_texts_and_clients_always_some(parts: SimpleNamespace) -> None:
+def test_large_models_have_fewer_texts_but_clients_never_fewer_than_two_each(parts):
     loads = parts.workloads.WORKLOADS
     assert (loads["128"].n_texts(1), loads["128"].n_texts(0.5), loads["128"].n_texts(0.001)) == (32, 16, 1)
     assert loads["queries"].n_texts(0.05) == 64
@@ -71,19 +71,17 @@ ROUNDS = [{"run": 0, "us": {}, "a": {}, "b": {}}, {"run": 0, "us": {}, "a": {}}]
         ([{"run": 0, "a": {}}], 1, ["us", "a", "b"]),  # without the base it is no round
     ],
 )
-def test_only_what_is_missing_is_measured(
-    parts: SimpleNamespace, rounds: list[dict[str, Any]], wanted: int, expected: list[str]
-) -> None:
+def test_only_what_is_missing_is_measured(parts, rounds, wanted, expected):
     assert parts.workloads.missing(rounds, "us", ["us", "a", "b"], wanted) == expected
 
 
-def test_without_a_base_that_lives_the_others_are_measured_all_the_same(parts: SimpleNamespace) -> None:
+def test_without_a_base_that_lives_the_others_are_measured_all_the_same(parts):
     missing = parts.workloads.missing
     assert missing([{"run": 0, "a": {}}], "us", ["a", "b"], 1) == ["b"]
     assert missing(ROUNDS, "us", ["a", "b"], 2) == ["b"]
 
 
-def test_the_best_flags_are_found_kind_by_kind(parts: SimpleNamespace) -> None:
+def test_the_best_flags_are_found_kind_by_kind(parts):
     def speed(choice: Any) -> float:
         return 1 + (choice.compute == ("-fa", "on")) + (choice.n_parallel == 8) * 2 + choice.n_batch / 1e6
 
@@ -94,13 +92,13 @@ def test_the_best_flags_are_found_kind_by_kind(parts: SimpleNamespace) -> None:
     assert max(one["texts_per_s"] for one in tries) == speed(winner)
 
 
-def test_flags_that_do_not_start_do_not_win(parts: SimpleNamespace) -> None:
+def test_flags_that_do_not_start_do_not_win(parts):
     winner, _ = parts.server_flags.search("long", lambda choice: 0.0)
     assert winner == parts.server_flags.Choice()
 
 
 @pytest.mark.parametrize("n_tokens", [16, 512, 2048, 8192])
-def test_a_text_fits_the_physical_batch_and_the_context(parts: SimpleNamespace, n_tokens: int) -> None:
+def test_a_text_fits_the_physical_batch_and_the_context(parts, n_tokens):
     command = parts.server_flags.defaults(Path("llama-server"), DEMO, n_tokens)
     assert ("-ub" in command) == (n_tokens > 512)
     for choice in (parts.server_flags.Choice(), parts.server_flags.Choice(n_parallel=16, unified=False)):
@@ -121,16 +119,14 @@ def test_a_text_fits_the_physical_batch_and_the_context(parts: SimpleNamespace, 
         ("openvino-int8-f32", 0, 2.9),
     ],
 )
-def test_what_a_contender_needs_is_near_what_was_measured(
-    parts: SimpleNamespace, name: str, n_ctx: int, gigabytes: float
-) -> None:
+def test_what_a_contender_needs_is_near_what_was_measured(parts, name, n_ctx, gigabytes):
     """0.6B in Q4_K_M, 128-token texts: llama-server took 5.2 GB, Llama.embed 1.4 GB."""
     info = SimpleNamespace(size_bytes=396_469_984, n_vocab=151_669, n_embd=1024, kv_bytes_per_token=114_688)
     model = SimpleNamespace(info=info, shape={"n_head": 16})
     assert parts.models.needed(name, model, 128, n_ctx) / 1e9 == pytest.approx(gigabytes, rel=0.05)
 
 
-def test_scores_of_long_texts_count_where_attention_is_no_operation(parts: SimpleNamespace) -> None:
+def test_scores_of_long_texts_count_where_attention_is_no_operation(parts):
     info = SimpleNamespace(size_bytes=0, n_vocab=0, n_embd=0)
     model = SimpleNamespace(info=info, shape={"n_head": 16})
     scores = 16 * 8192 * 8192 * 4
@@ -138,7 +134,7 @@ def test_scores_of_long_texts_count_where_attention_is_no_operation(parts: Simpl
     assert parts.models.needed("openvino-int8-f32", model, 8192, 0) == 10**9
 
 
-def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("q3e_local.machine.available_memory", lambda: 10**8)
     main = runpy.run_path(str(BENCH / "compare.py"))
     comparison = main["Comparison"](tmp_path / "c.json", tmp_path, None, sys.executable, 1, True, ())
@@ -150,7 +146,7 @@ def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path: Path, monkeypat
     assert stopped == ["library"]
 
 
-def test_whoever_reads_fewer_tokens_or_gives_no_vectors_fails(parts: SimpleNamespace) -> None:
+def test_whoever_reads_fewer_tokens_or_gives_no_vectors_fails(parts):
     checked = runpy.run_path(str(BENCH / "compare.py"))["checked"]
     given = parts.workloads.Given(["a"], [[1, 2, 3]], None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +48,7 @@ def measured(parts: SimpleNamespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_ratio_is_taken_round_by_round(parts: SimpleNamespace) -> None:
+def test_a_ratio_is_taken_round_by_round(parts):
     cell = measured(parts)["cells"]["0.6b/128"]
     assert parts.results.ratios(cell, "llama-server") == [2, 4]
     assert parts.results.contenders(cell) == ["library", "llama-server", "fastembed"]
@@ -57,7 +56,7 @@ def test_a_ratio_is_taken_round_by_round(parts: SimpleNamespace) -> None:
     assert parts.results.ratios(cell, "llama-server") == [2, 4]
 
 
-def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts: SimpleNamespace) -> None:
+def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts):
     lines = parts.report.markdown(measured(parts)).splitlines()
     assert lines[0] == "### 0.6b"
     ours = (
@@ -79,13 +78,13 @@ def test_the_table_has_ratios_with_their_spread_memory_and_cosines(parts: Simple
     assert lines[-1].endswith("commit abc1234; `python scripts/bench/compare.py`")
 
 
-def test_a_plot_is_drawn(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_plot_is_drawn(parts, tmp_path):
     pytest.importorskip("matplotlib")
     parts.report.plot(measured(parts), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_worst_cosine_of_all_rounds_is_kept(parts: SimpleNamespace) -> None:
+def test_the_worst_cosine_of_all_rounds_is_kept(parts):
     cosines: dict[str, Any] = {}
     ours = np.eye(2, dtype=np.float32)
     parts.results.see_cosines(cosines, "a", ours, 3 * ours)
@@ -93,7 +92,7 @@ def test_the_worst_cosine_of_all_rounds_is_kept(parts: SimpleNamespace) -> None:
     assert cosines["a"] == {"min": 0.0, "mean": 0.75, "n": 4}
 
 
-def test_a_cell_of_another_model_is_not_added_to(parts: SimpleNamespace) -> None:
+def test_a_cell_of_another_model_is_not_added_to(parts):
     results = {"cells": {}}
     parts.results.cell_of(results, "m/128", {"digest": "a", "texts": 4})
     assert parts.results.cell_of(results, "m/128", {"digest": "a", "texts": 4})["rounds"] == []
@@ -101,7 +100,7 @@ def test_a_cell_of_another_model_is_not_added_to(parts: SimpleNamespace) -> None
         parts.results.cell_of(results, "m/128", {"digest": "b", "texts": 4})
 
 
-def test_results_land_whole(parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_land_whole(parts, tmp_path):
     path = tmp_path / "r.json"
     parts.results.write(path, {"cells": {}})
     with pytest.raises(TypeError):
@@ -109,7 +108,7 @@ def test_results_land_whole(parts: SimpleNamespace, tmp_path: Path, monkeypatch:
     assert parts.results.read(path) == {"cells": {}, "batches": {}}
 
 
-def test_every_tensor_has_its_name_in_the_checkpoint(parts: SimpleNamespace) -> None:
+def test_every_tensor_has_its_name_in_the_checkpoint(parts):
     name_of = parts.checkpoint.name_of
     assert name_of("token_embd.weight") == "embed_tokens.weight"
     assert name_of("output_norm.weight") == "norm.weight"
@@ -117,7 +116,7 @@ def test_every_tensor_has_its_name_in_the_checkpoint(parts: SimpleNamespace) -> 
     assert name_of("blk.0.ffn_down.weight") == "layers.0.mlp.down_proj.weight"
 
 
-def test_table_and_plot_show_who_died(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_table_and_plot_show_who_died(parts, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     results = measured(parts)
     results["cells"]["0.6b/128"]["died"] = {"llama-embed": ILLEGAL, "llama-server": "exit code 1: a | b"}
@@ -127,11 +126,13 @@ def test_table_and_plot_show_who_died(parts: SimpleNamespace, tmp_path: Path) ->
     from matplotlib import axes
 
     said: list[str] = []
-    with pytest.MonkeyPatch.context() as patched:
-        annotate = axes.Axes.annotate
-        patched.setattr(
-            axes.Axes, "annotate", lambda self, text, *a, **b: (said.append(text), annotate(self, text, *a, **b))
-        )
-        parts.report.plot(results, tmp_path / "plot.png")
+    annotate = axes.Axes.annotate
+
+    def noted(self, text, *arguments, **options):
+        said.append(text)
+        return annotate(self, text, *arguments, **options)
+
+    monkeypatch.setattr(axes.Axes, "annotate", noted)
+    parts.report.plot(results, tmp_path / "plot.png")
     assert said == ["Llama.embed died: SIGILL", "llama-server, defaults died: exit code 1"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -42,17 +42,16 @@ def installed(tmp_path: Path, lines: list[str], end: str, **options: float) -> t
     return code, [re.sub(r"^  \d+:\d\d  ", "", line) for line in shown], log.read_text()
 
 
-def test_each_phase_is_said_when_it_begins_and_all_of_pips_words_are_kept(tmp_path: Path) -> None:
+def test_each_phase_is_announced_and_the_log_has_all_that_pip_says(tmp_path):
     end = "print('Installing collected packages: apsw, llama-cpp-python')"
     code, shown, log = installed(tmp_path, LINES, end)
-    assert (code, shown) == (
-        0, ["collecting packages: apsw", "compiling llama.cpp", "installing the packages"]
-    )  # fmt: skip
+    phases = ["collecting packages: apsw", "compiling llama.cpp", "installing the packages"]
+    assert (code, shown) == (0, phases)
     assert log.splitlines()[: len(LINES)] == LINES
 
 
 @pytest.mark.parametrize("line", ["  [7/140] c++ -o ggml.o", "  [  5%] Building CXX object ggml.o"])
-def test_while_llama_cpp_compiles_it_is_seen_to_be_alive(tmp_path: Path, line: str) -> None:
+def test_while_llama_cpp_compiles_it_is_seen_to_be_alive(tmp_path, line):
     """Until then the fake pip waits: it goes on once it has been said."""
     flag = tmp_path / "said"
     wait = f"import pathlib\nwhile not pathlib.Path({str(flag)!r}).exists():\n    time.sleep(0.01)"
@@ -70,14 +69,14 @@ def test_while_llama_cpp_compiles_it_is_seen_to_be_alive(tmp_path: Path, line: s
     assert f"compiling llama.cpp, {part}\n" in screen.getvalue()
 
 
-def test_a_pip_that_fails_is_shown_and_its_code_is_answered(tmp_path: Path) -> None:
+def test_a_pip_that_fails_is_shown_and_its_code_is_answered(tmp_path):
     code, shown, _ = installed(tmp_path, [*LINES, "error: no C++ compiler"], "sys.exit(3)")
     assert code == 3
     assert shown[-2] == "error: no C++ compiler"
     assert shown[-1] == f"pip failed; all it said is in {tmp_path / 'install.log'}"
 
 
-def test_why_there_are_no_kernels_is_said_last(tmp_path: Path) -> None:
+def test_the_last_line_is_why_there_are_no_kernels(tmp_path):
     said = "Kernels: not compiled, and without them embedding is slower: no C++ compiler was found."
     lines = [*LINES, f"  {said}", "Installing collected packages: q3e-local"]
     out = io.StringIO()
@@ -86,6 +85,13 @@ def test_why_there_are_no_kernels_is_said_last(tmp_path: Path) -> None:
     shown = out.getvalue().splitlines()
     assert shown[-1] == said
     assert sum("Kernels" in line for line in shown) == 1
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The project's Makefile in a folder where a test has put whatever it finds there."""
+    shutil.copy(ROOT / "Makefile", folder)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make")
@@ -103,17 +109,9 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt",
         ("new", "kernels", True),  # a compiler may be another
     ],
 )
-def test_make_compiles_the_kernels_again_when_a_source_is_newer(
-    tmp_path: Path, library: str | None, goal: str, compiled: bool
-) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    ages = {
-        "pyproject.toml": 1,
-        "constraints.txt": 1,
-        ".venv/.ready": 2,
-        ".venv/.ready-dev": 3,
-        "kernels/door.cpp": 5,
-    }
+def test_make_compiles_the_kernels_again_when_a_source_is_newer(tmp_path, library, goal, compiled):
+    ages = {"pyproject.toml": 1, "constraints.txt": 1, "kernels/door.cpp": 5}
+    ages |= {".venv/.ready": 2, ".venv/.ready-dev": 3}
     if library:
         ages["q3e_local/llama/kernels/q3e_kernels.so"] = {"old": 4, "new": 6}[library]
     for name, age in ages.items():
@@ -126,8 +124,7 @@ def test_make_compiles_the_kernels_again_when_a_source_is_newer(
         # Without a compiler build.py fails; the rest goes on.
         program.write_text(f'#!/bin/sh\necho "ran: {name} $*"\n[ "$1" != kernels/build.py ]\n')
         program.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    got = subprocess.run(["make", goal], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    got = make(tmp_path, goal)
     ran = [line for line in got.stdout.splitlines() if line.startswith("ran: ")]
     assert ("ran: python kernels/build.py" in ran) is compiled
     assert (got.returncode == 0) is (goal != "kernels")
@@ -137,8 +134,7 @@ def test_make_compiles_the_kernels_again_when_a_source_is_newer(
 
 @needs_make
 @pytest.mark.parametrize("fails", [False, True])
-def test_make_demo_says_what_it_does_before_it_does_it(tmp_path: Path, fails: bool) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
+def test_make_demo_says_what_it_does_before_it_does_it(tmp_path, fails):
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).touch()
     programs = tmp_path / "bin"
@@ -152,10 +148,7 @@ def test_make_demo_says_what_it_does_before_it_does_it(tmp_path: Path, fails: bo
         "chmod +x .venv/bin/$name; done\n"
     )
     python.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    got = subprocess.run(
-        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    got = make(tmp_path, "demo", f"PYTHON={python}")
     lines = got.stdout.splitlines()
     assert lines[0] == "Making an environment in .venv, with this Python:"
     assert [line for line in lines if line.startswith("ran: ")][:3] == [

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import runpy
 import tomllib
-from pathlib import Path
 
 import checkpoints
 import click
 import pytest
 from click.testing import CliRunner
-from oracle import Config, Weights
 from paths import ROOT
-from tokenizers import Tokenizer
 
 from q3e_local.gguf.model_file import inspect
 
@@ -26,9 +23,7 @@ def recipe() -> click.Command:
     return command
 
 
-def test_it_prints_the_lines_of_the_card(
-    recipe: click.Command, tmp_path: Path, weights: Weights, config: Config, tokenizer: Tokenizer
-) -> None:
+def test_it_prints_the_lines_of_the_card(recipe, tmp_path, weights, config, tokenizer):
     folder = checkpoints.write_checkpoint(tmp_path, weights, config, tokenizer, n_shards=3)
     out = tmp_path / "Tiny-Q4_K_M.gguf"
     result = CliRunner().invoke(recipe, ["--size", "0.6b", "--from-folder", str(folder), "-o", str(out)])
@@ -43,13 +38,13 @@ def test_it_prints_the_lines_of_the_card(
     assert (again.exit_code, "exists; replace it with --force" in again.stderr) == (1, True)
 
 
-def test_without_a_network_it_names_the_ways_out(recipe: click.Command, tmp_path: Path) -> None:
+def test_without_a_network_it_names_the_ways_out(recipe, tmp_path):
     result = CliRunner().invoke(recipe, ["--size", "4b", "-o", str(tmp_path / "out.gguf")])
     assert result.exit_code == 1
     assert "config.json of Qwen/Qwen3-Embedding-4B is not on this machine" in result.stderr
 
 
-def test_the_readme_names_every_script_and_its_options(recipe: click.Command) -> None:
+def test_the_readme_names_every_script_and_its_options(recipe):
     readme = (SCRIPTS / "README.md").read_text(encoding="utf-8")
     for path in SCRIPTS.glob("*.py"):
         assert f"`{path.name}`" in readme

@@ -1,4 +1,4 @@
-"""The picture of a terminal session in the READMEs is one of real commands, and can be made anew."""
+"""The picture of a terminal session in the READMEs shows real commands, and can be drawn again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lines(picture: Path) -> list[str]:
     return [line for line in found if line]
 
 
-def test_the_picture_shows_what_the_commands_print(tmp_path: Path) -> None:
+def test_the_picture_shows_what_the_commands_print(tmp_path):
     session = runpy.run_path(str(ROOT / "scripts" / "session.py"))
     session["draw"](tmp_path / "session.svg")
     assert lines(tmp_path / "session.svg") == lines(PICTURE)
@@ -29,7 +29,7 @@ def test_the_picture_shows_what_the_commands_print(tmp_path: Path) -> None:
     assert asked == [re.sub(r"\d+", "#", command) for command in session["COMMANDS"]]
 
 
-def test_the_picture_needs_no_network() -> None:
+def test_the_picture_needs_no_network():
     text = PICTURE.read_text(encoding="utf-8")
     assert set(re.findall(r"https?://[^\s\"')]+", text)) <= {
         "http://www.w3.org/2000/svg",

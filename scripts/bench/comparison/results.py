@@ -14,13 +14,14 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from q3e_local.files import land
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,9 +35,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Whole or not at all: an interrupted run keeps the rounds before."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    land(path, json.dumps(results, indent=1) + "\n")
 
 
 def cell_of(results: dict[str, Any], key: str, facts: dict[str, Any]) -> dict[str, Any]:
