@@ -76,7 +76,7 @@ def test_what_contributing_names_is_there(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "names"),
     [
-        ("q3e_local/reading/kinds.py", ["_SUFFIXES", "_DOCUMENTS", "_LEFT_OUT"]),
+        ("q3e_local/reading/kinds.py", ["SUFFIXES", "_DOCUMENTS", "_LEFT_OUT"]),
         ("q3e_local/reading/__init__.py", ["_READERS", "_TEXT_READERS"]),
         ("q3e_local/server/dialects/routes.py", ["Routes", "embedded", "json_response", "result_headers"]),
         ("q3e_local/server/dialects/tei.py", ["routes", "failure_object", "read_fields"]),
