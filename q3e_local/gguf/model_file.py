@@ -30,9 +30,15 @@ _FILE_TYPES = {
 
 # Keys under `qwen3.` that make llama.cpp compute otherwise, or abort where the value does not fit.
 FOREIGN = (
-    "attention.causal", "attention.key_length_swa", "attention.value_length_swa", "embedding_length_out", "expert_",
-    "nextn_", "rope.dimension_count_swa", "rope.scal",
-)  # fmt: skip
+    "attention.causal",
+    "attention.key_length_swa",
+    "attention.value_length_swa",
+    "embedding_length_out",
+    "expert_",
+    "nextn_",
+    "rope.dimension_count_swa",
+    "rope.scal",
+)
 MAX_LAYERS = 512  # llama.cpp asserts above it
 
 REMEDY = "get an official Qwen3-Embedding GGUF, or convert the checkpoint again"

@@ -19,8 +19,16 @@ _HEAD = 4096  # bytes in which a page names its encoding; the standard says 1024
 _CHARSET = re.compile(rb"""(?:<meta[^>]+charset|<\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _FURNITURE = {"nav", "footer", "aside", "header", "dialog"}
 _ROLES = {
-    "navigation", "banner", "contentinfo", "search", "dialog", "alertdialog", "complementary", "menu", "menubar",
-}  # fmt: skip
+    "navigation",
+    "banner",
+    "contentinfo",
+    "search",
+    "dialog",
+    "alertdialog",
+    "complementary",
+    "menu",
+    "menubar",
+}
 _NAMES = re.compile(
     r"(?:^|[\s_-])(?:cookies?|consent|gdpr|nav|navbar|navigation|menu|breadcrumbs?|sidebar|share|sharing|social|"
     r"newsletter|subscribe|subscription|popup|modal|overlay|banner|ads?|advert|advertisement|promo|sponsored|related|"
