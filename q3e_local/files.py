@@ -77,6 +77,15 @@ def has_size(path: Path, size_bytes: int) -> bool:
         return False
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and number, which differ where another file has this path now; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def land(path: Path, text: str) -> None:
     """Write a small file whole, as UTF-8, and make its folder where that is missing. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Engines that fail in a worker process as real ones do. In a module of their own, for the child imports it."""
+"""Engines that fail in a worker process as real ones do. In a module without tests, because the child imports it.
+
+As a program, `python faults.py PATH END` starts a worker, prints its process id and ends as `ENDS` says.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ctypes
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +20,15 @@ from fake import FakeEngine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.server.workers.worker import WorkerEngine
+
+# How a process with a worker may end.
+ENDS: dict[str, Callable[[WorkerEngine], object]] = {
+    "killed": lambda worker: os.kill(os.getpid(), signal.SIGKILL),
+    "at once": lambda worker: os._exit(0),
+    "exit": lambda worker: sys.exit(),
+    "closed": lambda worker: worker.close(),
+}
 
 
 class FaultyEngine(FakeEngine):
@@ -97,3 +110,11 @@ def open_faulty(path: Path, config: EngineConfig) -> FaultyEngine:
     engine = FaultyEngine(n_batch=64, bad="BAD")
     engine.digest = content * 8
     return engine
+
+
+if __name__ == "__main__":
+    worker = WorkerEngine(Path(sys.argv[1]), open_engine=open_faulty)
+    worker.load()
+    sys.stdout.write(f"{worker.pid}\n")
+    sys.stdout.flush()
+    ENDS[sys.argv[2]](worker)

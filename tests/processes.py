@@ -1,9 +1,9 @@
 """What `make quick` leaves out: tests that start processes, and files whose tests take long.
 
-A test starts a process where its code, a fixture that it uses, or a helper in tests/ that one of these calls names a
-module or a class that starts processes. Commands of the program that start processes cannot be seen in the code of a
-test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks the marker
-fails. Files and tests with 4 s of CPU time or more are listed as slow.
+A test starts a process where a module or a class that starts processes is named by its code, by a fixture that it
+uses, or by a helper in tests/ that one of both calls. Commands of the program that start processes cannot be seen in
+the code of a test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks
+the marker fails. Files and tests with 4 s of CPU time or more are listed as slow.
 """
 
 from __future__ import annotations
@@ -166,10 +166,10 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _helpers(function: FunctionType, names: set[str]) -> Iterator[object]:
-    """What of the tests' own code these names are, in the function's module or in a module that is named too."""
-    own = function.__globals__
-    modules = [own[name].__dict__ for name in names if isinstance(own.get(name), ModuleType)]
-    for space in (own, *modules):
+    """The tests' functions and classes that have these names, in the function's module or in a module it names."""
+    module = function.__globals__
+    named_modules = [module[name].__dict__ for name in names if isinstance(module.get(name), ModuleType)]
+    for space in (module, *named_modules):
         for name in names:
             found = _inside(space.get(name))
             if isinstance(found, type | FunctionType) and _is_of_tests(found):

@@ -23,7 +23,7 @@ FILES = {
 
 
 def make(path: Path, texts: dict[str, str], dim: int | None = None, embedder: Embedder | None = None) -> Path:
-    """An index of one's own texts."""
+    """An index of added texts."""
     with VectorIndex(path, embedder or demo(), dim) as index:
         index.add(list(texts.values()), list(texts))
     return path

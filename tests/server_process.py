@@ -1,4 +1,4 @@
-"""A real server in a process of its own, with a service that a reader can predict by eye.
+"""A real server in another process, with a service that a reader can predict by eye.
 
 As a program, `python server_process.py OPTIONS-AS-JSON` runs `q3e-local serve`'s own code with the service below.
 """
@@ -100,7 +100,7 @@ class Running:
             self.lines.append(line.decode().rstrip("\n"))
 
     def wait_for(self, part: str, seconds: float = PATIENCE_S) -> str:
-        """The first line with this in it."""
+        """The first line that has this part."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for line in list(self.lines):
@@ -131,9 +131,9 @@ class Running:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data, headers or {})
         answer = connection.getresponse()
-        got = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        answered = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         connection.close()
-        return got
+        return answered
 
     def embed(self, text: str = "hello", headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
         return self.ask("POST", "/api/embed", {"model": "demo", "input": text}, KEY if headers is None else headers)
@@ -165,9 +165,9 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+def in_background(work: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(work, *arguments)
+    future = pool.submit(work, *arguments, **options)
     pool.shutdown(wait=False)
     return future
 
@@ -179,16 +179,24 @@ def running_server(
     """A server on a free port, with the fake service; gone at the end, whatever happens."""
     command = program or [sys.executable, __file__, json.dumps({"port": 0} | options)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=inherited | (env or {}))
-    running = Running(process)
-    try:
-        yield running
-    finally:
-        if process.poll() is None:
+    streams = {"stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=inherited | (env or {}), **streams) as process:
+        running = Running(process)
+        try:
+            yield running
+        finally:
             process.kill()
-        running.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+            running.wait()
+
+
+def _on_worker(faulty: Path) -> Callable[[Any], Any]:
+    """Makes the real service, on a worker that fails as the file says."""
+    from faults import open_faulty
+
+    from q3e_local.server.local.local_service import LocalService
+    from q3e_local.server.workers.worker import WorkerEngine
+
+    return lambda settings: LocalService(settings, None, lambda _: WorkerEngine(faulty, open_engine=open_faulty))
 
 
 def main() -> int:
@@ -197,6 +205,7 @@ def main() -> int:
     from q3e_local.server.settings import settings
 
     options = json.loads(sys.argv[1])
+    faulty = options.pop("faulty", "")
     stop_s = options.pop("stop_s", 10.0)
     connection._HEADERS_S = options.pop("headers_s", connection._HEADERS_S)
     connection._STALLED_S = options.pop("stalled_s", connection._STALLED_S)
@@ -204,7 +213,8 @@ def main() -> int:
     for name in ("gate", "load_gate", "load_error"):
         setattr(EyeService, name, options.pop(name, ""))
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
-    return run.serve(settings(options | lists, config=Path("none")), EyeService, stop_s)
+    make = _on_worker(Path(faulty)) if faulty else EyeService
+    return run.serve(settings(options | lists, config=Path("none")), make, stop_s)
 
 
 if __name__ == "__main__":

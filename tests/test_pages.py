@@ -79,7 +79,7 @@ def test_what_contributing_names_is_there(name: str) -> None:
         ("q3e_local/reading/kinds.py", ["SUFFIXES", "_DOCUMENTS", "_LEFT_OUT"]),
         ("q3e_local/reading/__init__.py", ["_READERS", "_TEXT_READERS"]),
         ("q3e_local/server/dialects/routes.py", ["Routes", "embedded", "json_response", "result_headers"]),
-        ("q3e_local/server/dialects/tei.py", ["routes", "failure_object", "read_fields"]),
+        ("q3e_local/server/dialects/tei.py", ["routes", "failure_object", "with_body"]),
         ("q3e_local/server/app.py", ["create_app", "_failure_object", "_no_route"]),
         ("q3e_local/cli/__init__.py", ["_GROUPS"]),
         ("q3e_local/jobs/rows.py", ["unit_rows", "check_texts"]),

@@ -41,7 +41,6 @@ class Child:
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
         self._pipe, pipe = SPAWN.Pipe()
         self._stderr, stderr = SPAWN.Pipe(duplex=False)
-        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = SPAWN.Process(target=_run, args=(pipe, stderr, make, arguments, level), daemon=True)
         try:
@@ -54,8 +53,7 @@ class Child:
             stderr.close()
         # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
         atexit.register(self._kill)
-        self._hearer = threading.Thread(target=self._hear, name="q3e-child-stderr", daemon=True)
-        self._hearer.start()
+        self._last_words = LastWords(self._stderr, lambda line: logger.info("%s", line))
 
     @property
     def is_alive(self) -> bool:
@@ -84,7 +82,7 @@ class Child:
         """End the child: it has nothing to save. Closing twice is fine."""
         self._kill()
         atexit.unregister(self._kill)
-        self._hearer.join(_HEARING_S)
+        self._last_words.join()
         self._pipe.close()
         self._stderr.close()
 
@@ -102,9 +100,9 @@ class Child:
             if not self._pipe.poll():
                 raise EOFError
             answer = self._pipe.recv()
-            if not isinstance(answer, _LogLine):
+            if not isinstance(answer, LogLine):
                 return answer
-            logging.getLogger(answer.name).log(answer.level, "%s", answer.text)
+            answer.log()
 
     def _kill(self) -> None:
         with suppress(OSError, ValueError):
@@ -113,18 +111,49 @@ class Child:
 
     def _crash(self) -> CrashError:
         code = exit_code(self._process)
-        self._hearer.join(_HEARING_S)
-        return CrashError(ended(code), code, " | ".join(self._last_lines))
+        self._last_words.join()
+        return CrashError(ended(code), code, self._last_words.text)
+
+
+class LastWords:
+    """What native code in a child writes to stderr: `log` gets each line, and the last lines are kept."""
+
+    def __init__(self, stderr: Connection[Any, Any], log: Callable[[str], None]) -> None:
+        self._stderr, self._log = stderr, log
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._thread = threading.Thread(target=self._hear, name="q3e-child-stderr", daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        """The last lines so far."""
+        return " | ".join(self._lines)
+
+    def join(self) -> None:
+        """Wait a moment until all is read of a child that has ended."""
+        self._thread.join(_HEARING_S)
 
     def _hear(self) -> None:
-        """Log what native code in the child writes to stderr, and keep the last lines for the error."""
         if os.name != "posix":
             return
         with suppress(OSError), os.fdopen(os.dup(self._stderr.fileno()), "rb") as stream:
             while line := stream.readline(_LINE_BYTES):
                 if text := line.decode("utf-8", "replace").strip():
-                    self._last_lines.append(text)
-                    logger.info("%s", text)
+                    self._lines.append(text)
+                    self._log(text)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a child logged."""
+
+    name: str
+    level: int
+    text: str
+
+    def log(self) -> None:
+        """Log the line in this process."""
+        logging.getLogger(self.name).log(self.level, "%s", self.text)
 
 
 def start_unsignalled(process: Any) -> None:
@@ -170,6 +199,22 @@ def settle_in(stderr: Connection[Any, Any]) -> None:
         os.dup2(2, 1)  # stdout is the parent's; native code may print
 
 
+def relay_log(level: int, say: Callable[[LogLine], None]) -> None:
+    """Have `say` bring each line that is logged here from this level on to the parent."""
+    logging.basicConfig(level=level, handlers=[_Relay(say)], force=True)
+
+
+class _Relay(logging.Handler):
+    def __init__(self, say: Callable[[LogLine], None]) -> None:
+        super().__init__()
+        self._say = say
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # the parent is gone
+            self._say(LogLine(record.name, record.levelno, self.format(record)))
+
+
 def crossing(error: Exception) -> Q3EError:
     """The error as the parent will see it: an error of ours unchanged, any other as the nearest of ours."""
     if isinstance(error, Q3EError):
@@ -195,7 +240,7 @@ def _run(
         with sending, suppress(OSError):  # the parent is gone, and so shall we be
             pipe.send(answer)
 
-    logging.basicConfig(level=level, handlers=[_Relay(say)], force=True)
+    relay_log(level, say)
     made: object | None = None
     with suppress(EOFError, OSError):
         while True:
@@ -215,22 +260,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(0)
-
-
-@dataclass(frozen=True)
-class _LogLine:
-    name: str
-    level: int
-    text: str
-
-
-class _Relay(logging.Handler):
-    """Sends log lines to the parent."""
-
-    def __init__(self, say: Callable[[object], None]) -> None:
-        super().__init__()
-        self._say = say
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say(_LogLine(record.name, record.levelno, self.format(record)))

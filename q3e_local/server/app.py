@@ -64,7 +64,7 @@ def create_app(
 
 def refusal_body(path: str, refusal: Refusal) -> bytes:
     """The error of a request that was refused before its route, as clients of this path read it."""
-    kind = _REFUSED.get(refusal.status, "refused")
+    kind = _REFUSED.get(refusal.status, "other")
     return orjson.dumps(_failure_object(path, Failure(kind, refusal.status, refusal.message)))
 
 

@@ -1,20 +1,6 @@
 """What can go wrong between a request and the engine, beyond the library's own errors.
 
 Knows nothing of HTTP statuses: server/dialects/failures.py has those.
-
-Q3EError
-└── ServerError
-    ├── BadRequestError     the request is not one that its route can answer; `field` names the part
-    │   ├── MissingBodyError  the route needs a body, and none came
-    │   └── EmptyInputError   there is nothing to embed
-    ├── NotServedError      a server for embeddings has no answer on this route
-    ├── ClientGoneError     the client closed the connection before it had its answer
-    ├── QueueFullError      too much waits already; `retry_after_s` says when to come back
-    ├── WorkerDiedError     the model's process ended while it worked on this request
-    ├── StoppingError       the server is shutting down
-    ├── UnknownIndexError   the server was started with no index of this name
-    ├── IndexUnusableError  an index that was there at the start is not now, or is damaged
-    └── RebuiltError        an index got vectors of another model or dim while a query was embedded for it
 """
 
 from __future__ import annotations

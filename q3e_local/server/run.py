@@ -153,9 +153,7 @@ class _Serving:
         if running:
             what = "1 request" if len(running) == 1 else f"{len(running)} requests"
             logs.LOGGER.info("stopping; finishing %s (Ctrl-C again stops at once)", what)
-        until = time.monotonic() + self._stop_s
-        while running and not self._signals.insisted and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        await self._until(lambda: not running or self._signals.insisted, self._stop_s)
         if running:
             self.finished_all = False
             logs.LOGGER.warning("requests that were not finished: %d", len(running))

@@ -54,7 +54,6 @@ class ServerSettings:
     log_format: LogFormat = "text"
     cache: str = field(default="off", repr=False)  # which one, as Q3E_CACHE says it; may hold a password
     explain: bool = False  # log how each model runs, and why
-    version: str = OLLAMA_VERSION
     aliases: Mapping[str, Alias] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Coroutines as tests: each runs on an event loop of its own, and one that hangs fails. And a folder of indexes."""
+"""Coroutines as tests, each on a new event loop and for a minute at most; and a folder of indexes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`notes.q3e`, texts of one's own at 64 dims; `files.q3e`, of a folder; `own.q3e`, of vectors of nobody's."""
+    """`notes.q3e` has added texts at 64 dims, `files.q3e` a folder's, `own.q3e` vectors that no model here made."""
     folder = tmp_path_factory.mktemp("indexes")
     make(folder / "notes.q3e", NOTES, 64)
     write(folder / "files", FILES)

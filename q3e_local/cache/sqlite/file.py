@@ -15,7 +15,7 @@ import apsw
 
 from q3e_local import sqlite
 from q3e_local.cache.sqlite import table
-from q3e_local.files import alone
+from q3e_local.files import alone, identity
 
 BUSY_S = 2.0
 _WAL_BYTES = 16 << 20
@@ -47,13 +47,13 @@ class CacheFile:
 
         Raises apsw.Error, OSError, DamagedError and NotOursError.
         """
-        if self._connection is None or self._opened != _file_at(self.path):
+        if self._connection is None or self._opened != identity(self.path):
             self.disconnect()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
                 with suppress(FileExistsError):
                     sqlite.create(self.path)
-                self._opened = _file_at(self.path)
+                self._opened = identity(self.path)
                 self._connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
                 self._connection.set_busy_timeout(round(BUSY_S * 1000))
                 _prepare(self._connection, self.path)
@@ -92,7 +92,7 @@ class CacheFile:
         self.disconnect()
         aside = self.path.with_name(f"{self.path.name}{_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         with self._alone():
-            if self._opened != _file_at(self.path):
+            if self._opened != identity(self.path):
                 return None
             for suffix in sqlite.SUFFIXES:
                 with suppress(FileNotFoundError):
@@ -120,11 +120,3 @@ def _prepare(connection: apsw.Connection, path: Path) -> None:
         raise DamagedError("its header is not one that was written here")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest vectors, not the file
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchall()
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino

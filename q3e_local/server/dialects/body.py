@@ -33,7 +33,7 @@ _PARSER = ThreadPoolExecutor(1, thread_name_prefix="q3e-body")
 
 
 async def read_fields(
-    request: Request, body: Body, only_first: bool = False, max_items: Mapping[str, int] | None = None
+    request: Request, body: Body, max_items: Mapping[str, int], *, only_first: bool = False
 ) -> Fields:
     """The fields of the request's object. The Content-Type is not looked at: `curl -d` calls everything a form.
 
@@ -50,7 +50,7 @@ async def read_fields(
         data = _parsed(text, only_first)
     else:
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(_PARSER, _large, text, only_first, max_items or {})
+        data = await loop.run_in_executor(_PARSER, _large, text, only_first, max_items)
     if not isinstance(data, dict):
         raise BadRequestError(f"the body must be a JSON object, got {shown(data)}")
     return Fields(data, body)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from q3e_local.errors import (
-    EngineError,
     ModelNotHereError,
     OptionError,
     Q3EError,
@@ -31,28 +30,21 @@ from q3e_local.server.errors import (
     RebuiltError,
     StoppingError,
     UnknownIndexError,
-    WorkerDiedError,
 )
 
+# What a dialect may have words or a status of its own for.
 FailureKind = Literal[
     "text too long",
     "text",
     "empty input",
-    "no body",
     "request",
     "model name",
     "no model",
-    "no index",
-    "other model",
-    "not served",
     "queue full",
     "stopping",
-    "index",
-    "client gone",
-    "engine",
-    "internal",
+    "failed",
+    "other",
     # Of requests that are refused before a route sees them.
-    "refused",
     "forbidden",
     "no key",
     "unavailable",
@@ -63,22 +55,20 @@ _TABLE: tuple[tuple[type[Exception], FailureKind, int], ...] = (
     (TextTooLongError, "text too long", 400),
     (TextError, "text", 400),
     (EmptyInputError, "empty input", 400),
-    (MissingBodyError, "no body", 400),
+    (MissingBodyError, "other", 400),
     (BadRequestError, "request", 400),
     (InvalidNameError, "model name", 400),
     (OptionError, "request", 400),
     (UnknownModelError, "no model", 404),
     (ModelNotHereError, "no model", 404),
-    (UnknownIndexError, "no index", 404),
-    (SpaceMismatchError, "other model", 409),
+    (UnknownIndexError, "other", 404),
+    (SpaceMismatchError, "other", 409),
     (QueueFullError, "queue full", 429),
-    (ClientGoneError, "client gone", 499),
-    (NotServedError, "not served", 501),
+    (ClientGoneError, "other", 499),
+    (NotServedError, "other", 501),
     (StoppingError, "stopping", 503),
-    (IndexUnusableError, "index", 503),
-    (RebuiltError, "index", 503),
-    (WorkerDiedError, "engine", 500),
-    (EngineError, "engine", 500),
+    (IndexUnusableError, "other", 503),
+    (RebuiltError, "other", 503),
 )
 _RETRY_STOPPING_S = 5
 
@@ -103,8 +93,8 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """What went wrong. An error that the table does not have is this program's own fault."""
-    kind, status = next((row[1:] for row in _TABLE if isinstance(error, row[0])), ("internal", 500))
+    """What went wrong. An error that the table does not have is the engine's, or a mistake in this program."""
+    kind, status = next((row[1:] for row in _TABLE if isinstance(error, row[0])), ("failed", 500))
     message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
     return Failure(kind, status, message, _retry_after_s(error), error)
 

@@ -79,7 +79,6 @@ class Fields:
         return self._data.get(key)
 
     def has(self, key: str) -> bool:
-        """Whether there is a value."""
         return self.raw(key) is not None
 
     def text(self, key: str) -> str | None:
@@ -115,7 +114,6 @@ class Fields:
         return value
 
     def items(self, key: str) -> list[Any] | None:
-        """A list, or None."""
         return self._typed(key, list)
 
     def object(self, key: str) -> Fields:

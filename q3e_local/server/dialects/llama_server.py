@@ -16,7 +16,7 @@ from starlette.responses import Response
 from q3e_local.errors import Q3EError
 from q3e_local.gguf.model_file import END_TEXT
 from q3e_local.server.dialects import names, ollama_models, openai, tei
-from q3e_local.server.dialects.body import read_fields, token_ids
+from q3e_local.server.dialects.body import token_ids
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
@@ -28,7 +28,6 @@ from q3e_local.server.dialects.routes import (
     pieces,
     result_headers,
     rows,
-    while_connected,
 )
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError
@@ -87,28 +86,27 @@ _DETOKENIZE = Body(
 
 def routes(service: Service, settings: ServerSettings, which: WhichModel, embeddings: openai.Embeddings) -> Routes:
     """The routes at the root that llama-server's clients use. `embeddings` answers requests in OpenAI's form."""
-    routes = Routes("llama-server", answer_failure)
-    max_items = dict.fromkeys(("content", "input"), settings.max_items)
+    max_items = dict.fromkeys(("content", "input", "inputs"), settings.max_items)
+    routes = Routes("llama-server", answer_failure, max_items)
 
-    @routes.post("/embedding", "Embed; a bare list", _EMBEDDING)
-    async def embedding(request: Request) -> Response:
-        fields = await read_fields(request, _EMBEDDING, max_items=max_items)
-        return await _embed(request, service, settings, which, fields)
+    @routes.with_body("/embedding", _EMBEDDING, "Embed; a bare list")
+    async def embedding(fields: Fields) -> Response:
+        return await _embed(service, settings, which, fields)
 
-    @routes.post("/embeddings", "With `input` as `/v1/embeddings`, with `content` as `/embedding`", _EMBEDDINGS)
-    async def embed(request: Request) -> Response:
-        fields = await read_fields(request, _EMBEDDINGS, max_items=max_items)
+    @routes.with_body("/embeddings", _EMBEDDINGS, "With `input` as `/v1/embeddings`, with `content` as `/embedding`")
+    async def embed(fields: Fields) -> Response:
         if not fields.has("input"):
-            return await _embed(request, service, settings, which, fields)
-        as_openai = embeddings.answer(request, fields.read_as(openai.EMBED))
-        return await answer_or_fail(openai.answer_failure, request, as_openai)
+            return await _embed(service, settings, which, fields)
+        as_openai = embeddings.answer("/embeddings", fields.read_as(openai.EMBED))
+        return await answer_or_fail(openai.answer_failure, "POST /embeddings", as_openai)
 
-    @routes.post("/tokenize", "The token ids of a text: `content` as llama-server has it, `inputs` as TEI", _TOKENIZE)
-    async def tokenize(request: Request) -> Response:
-        fields = await read_fields(request, _TOKENIZE, max_items={"inputs": settings.max_items})
+    @routes.with_body(
+        "/tokenize", _TOKENIZE, "The token ids of a text: `content` as llama-server has it, `inputs` as TEI"
+    )
+    async def tokenize(fields: Fields) -> Response:
         if fields.has("inputs"):
-            as_tei = tei.tokenize(request, service, settings, which, fields)
-            return await answer_or_fail(tei.answer_failure, request, as_tei)
+            as_tei = tei.tokenize(service, settings, which, fields)
+            return await answer_or_fail(tei.answer_failure, "POST /tokenize", as_tei)
         text, add_special = fields.content("content") or "", fields.flag("add_special")
         if not fields.flag("parse_special"):
             raise BadRequestError(
@@ -117,19 +115,18 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
         if not text:
             return json_utf8_response({"tokens": []})
         model = await which.of(fields)
-        ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_special))
+        ids = await service.tokenize(model, text, add_end_token=add_special)
         if not fields.flag("with_pieces"):
             return json_utf8_response({"tokens": ids})
-        written = await while_connected(request, pieces(service, model, ids))
+        written = await pieces(service, model, ids)
         return json_utf8_response({"tokens": await asyncio.to_thread(_tokens, ids, written)})
 
-    @routes.post("/detokenize", "The text of token ids", _DETOKENIZE)
-    async def detokenize(request: Request) -> Response:
-        fields = await read_fields(request, _DETOKENIZE)
+    @routes.with_body("/detokenize", _DETOKENIZE, "The text of token ids")
+    async def detokenize(fields: Fields) -> Response:
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
             return json_utf8_response({"content": ""})
-        text = await while_connected(request, service.detokenize(await which.of(fields), ids))
+        text = await service.detokenize(await which.of(fields), ids)
         return json_utf8_response({"content": text})
 
     @routes.get("/props", "The model that answers where none is named")
@@ -192,17 +189,15 @@ def failure_object(failure: Failure) -> dict[str, Any]:
     return {"error": {"code": status, "message": message, "type": kind}}
 
 
-async def _embed(
-    request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
-) -> Response:
+async def _embed(service: Service, settings: ServerSettings, which: WhichModel, fields: Fields) -> Response:
     field = "input" if fields.has("input") else "content"
     if not fields.has(field):
         raise BadRequestError('"input" or "content" must be provided')
     norm = fields.integer("embd_normalize", "embd_normalize must not be below 0: vectors leave this server scaled")
     model = await which.of(fields)
     mixed, truncate = read_mixed(fields.raw(field), field, settings.max_items), fields.flag("truncate")
-    inputs = await as_inputs(request, service, model, mixed)
-    result = await embedded(request, service, ServiceRequest(model, tuple(inputs), truncate=truncate))
+    inputs = await as_inputs(service, model, mixed)
+    result = await embedded(service, ServiceRequest(model, tuple(inputs), truncate=truncate))
     scaled = await asyncio.to_thread(_scaled, result.vectors, _UNIT if norm is None else norm)
     answer = [{"index": i, "embedding": [row]} for i, row in enumerate(await rows(scaled))]
     return json_utf8_response(answer, headers=result_headers(result))

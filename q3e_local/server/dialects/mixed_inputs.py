@@ -6,16 +6,12 @@ tools/server/server-common.cpp (tokenize_input_prompts, tokenize_oai_content_arr
 
 from __future__ import annotations
 
-import copy
 from itertools import groupby
 from typing import Any
-
-from starlette.requests import Request
 
 from q3e_local.errors import TextError
 from q3e_local.server.dialects.body import Inputs, hold_to_limit, token_ids
 from q3e_local.server.dialects.fields import shown
-from q3e_local.server.dialects.routes import while_connected
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service
 
@@ -41,15 +37,13 @@ def read_mixed(value: Any, field: str, max_items: int) -> list[str | tuple[int, 
     return inputs
 
 
-async def as_inputs(
-    request: Request, service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]
-) -> Inputs:
+async def as_inputs(service: Service, model: str, inputs: list[str | tuple[int, ...] | Mixed]) -> Inputs:
     """The inputs, each mixed input as token ids, without an end token unless the client sent one.
 
     subtle: llama-server gives a list that begins with a text the end token behind that text, in the middle of the
     sequence. Here it stands at the end alone, as it does behind token ids.
 
-    Raises what Service.tokenize raises, a TextError with the place of its input, and ClientGoneError.
+    Raises what Service.tokenize raises, a TextError with the place of its input.
     """
     unmixed: Inputs = []
     for place, mixed in enumerate(inputs):
@@ -62,11 +56,10 @@ async def as_inputs(
                 ids += part
             elif part:
                 try:
-                    ids += await while_connected(request, service.tokenize(model, part, add_end_token=False))
+                    ids += await service.tokenize(model, part, add_end_token=False)
                 except TextError as error:
-                    of_input = copy.copy(error)
-                    of_input.index = place
-                    raise of_input from None
+                    error.index = place
+                    raise
         unmixed.append(tuple(ids))
     return unmixed
 

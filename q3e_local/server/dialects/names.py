@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path, PurePath
 
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
-from q3e_local.gguf.header import Header, read_header
+from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models import catalog, installed
 from q3e_local.models.installed import Installed
@@ -80,29 +80,21 @@ def stored(name: str) -> Installed:
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     """All models here by name, newest file first, with the files and aliases that the server was started with."""
     models = {model.name: model for model in installed.installed()}
-    for name in map(served_as, settings.models):
+    for name in (*map(served_as, settings.models), *settings.aliases):
         with suppress(ModelError):
             model = here(name, settings)
-            models.setdefault(model.name, model)
-    for name in settings.aliases:
-        with suppress(ModelError):
-            models.setdefault(name, here(name, settings))
+            models.setdefault(name if name in settings.aliases else model.name, model)
     return sorted(models.items(), key=lambda item: -item[1].path.stat().st_mtime)
 
 
 def described(model: Installed) -> ModelInfo:
-    """Facts of the model's file, which is read again only when it has changed."""
-    return _inspect(model.path, model.path.stat().st_mtime_ns)
-
-
-def parameter_count(header: Header) -> int:
-    """How many numbers the model has."""
-    return sum(prod(tensor.shape) for tensor in header.tensors.values())
+    """Facts of the model's file."""
+    return _facts(model.path, model.path.stat().st_mtime_ns)[0]
 
 
 def parameters(model: Installed) -> int:
-    """The same for an installed model. The file is read again only when it has changed."""
-    return _parameters(model.path, model.path.stat().st_mtime_ns)
+    """How many numbers the model's file has."""
+    return _facts(model.path, model.path.stat().st_mtime_ns)[1]
 
 
 def _instead(name: str, settings: ServerSettings | None) -> str:
@@ -116,10 +108,6 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _inspect(path: Path, mtime_ns: int) -> ModelInfo:
-    return inspect(path)
-
-
-@lru_cache(maxsize=64)
-def _parameters(path: Path, mtime_ns: int) -> int:
-    return parameter_count(read_header(path))
+def _facts(path: Path, mtime_ns: int) -> tuple[ModelInfo, int]:
+    """Facts and number of parameters of a file, which is read again only when it has changed."""
+    return inspect(path), sum(prod(tensor.shape) for tensor in read_header(path).tensors.values())

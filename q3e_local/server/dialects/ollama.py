@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from q3e_local.errors import BadVectorError, ModelNotHereError, UnknownModelError
+from q3e_local.errors import BadVectorError, Q3EError, UnknownModelError
 from q3e_local.server.dialects import names, ollama_models, ollama_pull
-from q3e_local.server.dialects.body import hold_to_limit, read_fields
+from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.ollama_models import NAMED
-from q3e_local.server.dialects.routes import (
-    Routes,
-    embedded,
-    json_utf8_response,
-    result_headers,
-    rows,
-    truncated,
-    while_connected,
-)
+from q3e_local.server.dialects.ollama_models import NAMED, OLD_NAME, model_name, not_found
+from q3e_local.server.dialects.routes import Routes, embedded, json_utf8_response, result_headers, rows, truncated
 from q3e_local.server.errors import BadRequestError, NotServedError
 from q3e_local.server.service import Service, ServiceRequest
-from q3e_local.server.settings import ServerSettings
+from q3e_local.server.settings import OLLAMA_VERSION, ServerSettings
 
 _OPTIONS: Schema = {
     "type": "object",
@@ -53,26 +43,26 @@ _EMBED = Body(
     },
     ("model",),
     {"model": "qwen3-embedding:4b", "input": ["a text"]},
-    ollama_models.OLD_NAME,
+    OLD_NAME,
 )
 _EMBEDDINGS = Body(
     {"model": TEXT, "prompt": TEXT, "options": _OPTIONS, "keep_alive": KEEP_ALIVE},
     ("model",),
     {"model": "qwen3-embedding:4b", "prompt": "a text"},
-    ollama_models.OLD_NAME,
+    OLD_NAME,
 )
 _GENERATE = Body(
     {"model": TEXT, "keep_alive": KEEP_ALIVE},
     ("model",),
     {"model": "demo", "keep_alive": 0},
-    {**ollama_models.OLD_NAME, "prompt": TEXT},
+    {**OLD_NAME, "prompt": TEXT},
 )
 _ONLY_EMBEDS = "this server only embeds texts: use /api/embed"
 
 
 def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Routes:
     """The routes under /api, and the root that Ollama's clients knock at. `unknown` logs fields that they lack."""
-    routes = Routes("Ollama", answer_failure)
+    routes = Routes("Ollama", answer_failure, {"input": settings.max_items}, only_first=True)
 
     @routes.get("/")
     async def root(request: Request) -> Response:
@@ -80,31 +70,27 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
 
     @routes.get("/api/version", "The release of Ollama that this server speaks like")
     async def version(request: Request) -> Response:
-        return json_utf8_response({"version": settings.version})
+        return json_utf8_response({"version": OLLAMA_VERSION})
 
-    @routes.post("/api/embed", "Embed one text or a list", _EMBED)
-    async def embed(request: Request) -> Response:
+    @routes.with_body("/api/embed", _EMBED, "Embed one text or a list")
+    async def embed(fields: Fields) -> Response:
         begun = time.perf_counter_ns()
-        fields = await read_fields(request, _EMBED, only_first=True, max_items={"input": settings.max_items})
         fields.log_unknown("/api/embed", unknown)
         inputs = _inputs(fields.raw("input"), settings.max_items)
-        model = ollama_models.model_name(fields)
-        if not model:
-            raise UnknownModelError("model '' not found")
-        name = names.checked(model, settings)
-        keep, dim = fields.keep_alive_s(), fields.integer("dimensions")
+        model, name, keep = _model(fields, settings)
+        dim = fields.integer("dimensions")
         truncate = fields.flag("truncate")
         max_tokens = _max_tokens(fields, truncate)
-        with _naming(model):
+        with not_found(f'model "{model}" not found, try pulling it first'):
             if not inputs:
-                await _preload(request, service, settings, name, keep)
+                await _preload(service, settings, name, keep)
                 return json_utf8_response({"model": model, "embeddings": []})
             if dim is not None:
                 dim = await ollama_models.useful_dim(name, dim, settings)
             wanted = ServiceRequest(
                 name, tuple(inputs), dim=dim, truncate=truncate, max_tokens=max_tokens, keep_alive_s=keep
             )
-            result = await embedded(request, service, wanted)
+            result = await embedded(service, wanted)
         body = {
             "model": model,
             "embeddings": await rows(result.vectors),
@@ -116,36 +102,28 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         }
         return json_utf8_response(body, headers=result_headers(result))
 
-    @routes.post("/api/embeddings", "Embed one text (Ollama's older route)", _EMBEDDINGS)
-    async def embeddings(request: Request) -> Response:
-        fields = await read_fields(request, _EMBEDDINGS, only_first=True)
+    @routes.with_body("/api/embeddings", _EMBEDDINGS, "Embed one text (Ollama's older route)")
+    async def embeddings(fields: Fields) -> Response:
         fields.log_unknown("/api/embeddings", unknown)
-        model = ollama_models.model_name(fields)
-        if not model:
-            raise BadRequestError("model is required", "model")
-        name, keep = names.checked(model, settings), fields.keep_alive_s()
+        model, name, keep = _model(fields, settings, BadRequestError("model is required", "model"))
         prompt, max_tokens = fields.content("prompt"), _max_tokens(fields, truncate=False)
-        with _naming(model):
+        with not_found(f'model "{model}" not found, try pulling it first'):
             if not prompt:
-                await _preload(request, service, settings, name, keep)
+                await _preload(service, settings, name, keep)
                 return json_utf8_response({"embedding": []})
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
-            result = await embedded(request, service, wanted)
+            result = await embedded(service, wanted)
         return json_utf8_response({"embedding": result.vectors[0]}, headers=result_headers(result))
 
-    @routes.post(
-        "/api/generate", "Load a model, or unload it with `keep_alive` 0 (what `ollama stop` sends)", _GENERATE
+    @routes.with_body(
+        "/api/generate", _GENERATE, "Load a model, or unload it with `keep_alive` 0 (what `ollama stop` sends)"
     )
-    async def generate(request: Request) -> Response:
-        fields = await read_fields(request, _GENERATE, only_first=True)
-        model = ollama_models.model_name(fields)
-        if not model:
-            raise UnknownModelError("model '' not found")
-        name, keep = names.checked(model, settings), fields.keep_alive_s()
+    async def generate(fields: Fields) -> Response:
+        model, name, keep = _model(fields, settings)
         if fields.content("prompt"):
             raise BadRequestError(f'"{model}" does not support generate: {_ONLY_EMBEDS}')
-        with _naming(model):
-            await _preload(request, service, settings, name, keep)
+        with not_found(f'model "{model}" not found, try pulling it first'):
+            await _preload(service, settings, name, keep)
         body = {
             "model": model,
             "created_at": ollama_models.rfc3339(),
@@ -155,13 +133,12 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         }
         return json_utf8_response(body)
 
-    @routes.post("/api/chat")
-    async def chat(request: Request) -> Response:
-        fields = await read_fields(request, NAMED, only_first=True)
-        raise BadRequestError(f'"{ollama_models.model_name(fields) or ""}" does not support chat: {_ONLY_EMBEDS}')
+    @routes.with_body("/api/chat", NAMED)
+    async def chat(fields: Fields) -> Response:
+        raise BadRequestError(f'"{model_name(fields) or ""}" does not support chat: {_ONLY_EMBEDS}')
 
-    @routes.post("/api/create")
-    @routes.post("/api/push")
+    @routes.add(("POST",), "/api/create")
+    @routes.add(("POST",), "/api/push")
     @routes.add(("HEAD", "POST"), "/api/blobs/{digest}")
     async def not_served(request: Request) -> Response:
         raise NotServedError(
@@ -191,6 +168,16 @@ def failure_object(failure: Failure) -> dict[str, Any]:
     return {"error": f"{words}{failure.message}"}
 
 
+def _model(
+    fields: Fields, settings: ServerSettings, missing: Q3EError | None = None
+) -> tuple[str, str, float | None]:
+    """The model's name as it was sent, the name checked, and keep_alive. Raises `missing` where no name was sent."""
+    model = model_name(fields)
+    if not model:
+        raise missing or UnknownModelError("model '' not found")
+    return model, names.checked(model, settings), fields.keep_alive_s()
+
+
 def _inputs(value: Any, max_items: int) -> list[str]:
     """The texts. A request without a text, or with an empty one, only loads the model."""
     if value is None or value == "":
@@ -208,21 +195,9 @@ def _max_tokens(fields: Fields, truncate: bool) -> int | None:
     return fields.object("options").integer("num_ctx", f"{exceeds} context length")
 
 
-@contextmanager
-def _naming(model: str) -> Iterator[None]:
-    """Say in Ollama's words that a model is not here, by the name that the client sent."""
-    try:
-        yield
-    except (UnknownModelError, ModelNotHereError) as error:
-        hint = ollama_models.hint_of(error)
-        raise type(error)(f'model "{model}" not found, try pulling it first{hint}') from None
-
-
-async def _preload(
-    request: Request, service: Service, settings: ServerSettings, name: str, keep: float | None
-) -> None:
+async def _preload(service: Service, settings: ServerSettings, name: str, keep: float | None) -> None:
     if keep == 0:
         await asyncio.to_thread(names.here, name, settings)
         await service.unload(name)
     else:
-        await while_connected(request, service.load(name, keep))
+        await service.load(name, keep)

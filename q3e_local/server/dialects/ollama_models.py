@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,14 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.request import DIM_MIN
-from q3e_local.errors import ModelError, ModelNotHereError, Q3EError, UnknownModelError
+from q3e_local.errors import ModelNotHereError, Q3EError, UnknownModelError
 from q3e_local.gguf.header import Header, read_header
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import NAME_GRAMMAR
 from q3e_local.models.installed import Installed
 from q3e_local.models.names import QUERY_SUFFIX
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.routes import Routes, json_utf8_response
 from q3e_local.server.errors import BadRequestError
@@ -43,28 +43,22 @@ _COPY = Body(
 
 
 def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> None:
-    """Add the routes to Ollama's."""
-
     @routes.get("/api/tags", "The models on this machine")
     async def tags(request: Request) -> Response:
         return json_utf8_response({"models": await asyncio.to_thread(listed_models, settings)})
 
-    @routes.post("/api/show", "What is known of a model", _SHOW)
-    async def show(request: Request) -> Response:
-        fields = await read_fields(request, _SHOW, only_first=True)
+    @routes.with_body("/api/show", _SHOW, "What is known of a model")
+    async def show(fields: Fields) -> Response:
         name, verbose = _required(fields, settings), fields.flag("verbose")
-        try:
+        with not_found(f"model '{model_name(fields)}' not found"):
             return json_utf8_response(await asyncio.to_thread(_show, name, verbose, settings))
-        except (UnknownModelError, ModelNotHereError) as error:
-            raise type(error)(f"model '{model_name(fields)}' not found{hint_of(error)}") from None
 
     @routes.get("/api/ps", "The models in memory")
     async def ps(request: Request) -> Response:
         return json_utf8_response({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
-    @routes.add(("DELETE",), "/api/delete", "Remove a model from this machine", _DELETE)
-    async def delete(request: Request) -> Response:
-        fields = await read_fields(request, _DELETE, only_first=True)
+    @routes.with_body("/api/delete", _DELETE, "Remove a model from this machine", method="DELETE")
+    async def delete(fields: Fields) -> Response:
         try:
             name = _required(fields, settings)
         except names.InvalidNameError:
@@ -74,9 +68,8 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
         await asyncio.to_thread(_remove, model)
         return Response()
 
-    @routes.post("/api/copy", "Give a model another name", _COPY)
-    async def copy(request: Request) -> Response:
-        fields = await read_fields(request, _COPY, only_first=True)
+    @routes.with_body("/api/copy", _COPY, "Give a model another name")
+    async def copy(fields: Fields) -> Response:
         await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()
 
@@ -97,9 +90,14 @@ async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | Non
     return dim if dim < n_embd else None
 
 
-def hint_of(error: ModelError) -> str:
-    """Which models there are, as the end of Ollama's sentence about a model that is not here."""
-    return f"; {error.hint}" if isinstance(error, UnknownModelError) and error.hint else ""
+@contextmanager
+def not_found(sentence: str) -> Iterator[None]:
+    """Say in Ollama's sentence that a model is not here; where a client can use them, the names there are follow."""
+    try:
+        yield
+    except (UnknownModelError, ModelNotHereError) as error:
+        hint = f"; {error.hint}" if isinstance(error, UnknownModelError) and error.hint else ""
+        raise type(error)(f"{sentence}{hint}") from None
 
 
 def rfc3339(moment: datetime | None = None) -> str:
@@ -172,7 +170,7 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
         "modelfile": f"# Made by q3e-local from the model's file\nFROM {names.short_form(name)}\n",
         "parameters": f"{'num_ctx':<30} {names.described(model).n_ctx_train}",
         "details": _details(model),
-        "model_info": _metadata(header, verbose),
+        "model_info": _metadata(header, names.parameters(model), verbose),
         "tensors": [
             {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
             for tensor in header.tensors.values()
@@ -185,14 +183,14 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
     return shown
 
 
-def _metadata(header: Header, verbose: bool) -> dict[str, Any]:
+def _metadata(header: Header, n_parameters: int, verbose: bool) -> dict[str, Any]:
     # A list is None in the header, which keeps the vocabulary alone, and [] here.
     metadata = {
         key: [] if value is None else value
         for key, value in header.metadata.items()
         if key not in ("general.name", "tokenizer.chat_template")
     }
-    metadata["general.parameter_count"] = names.parameter_count(header)
+    metadata["general.parameter_count"] = n_parameters
     if verbose:
         metadata["tokenizer.ggml.tokens"] = [header.tokens[i] for i in range(len(header.tokens))]
         metadata["tokenizer.ggml.token_type"] = list(header.tokens.types)
@@ -206,16 +204,15 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
         with suppress(Q3EError, OSError):  # loaded, and its file removed since
             here = names.here(model.name, settings)
             digest, details = here.sha256 or names.described(here).digest, _details(here)
-        for_ever = datetime.now(UTC) + _FOREVER
+        at = model.expires_at
+        until = datetime.now(UTC) + _FOREVER if at is None else datetime.fromtimestamp(at, UTC)
         entry = {
             "name": shown,
             "model": shown,
             "size": model.size_bytes,
             "digest": digest,
             "details": details,
-            "expires_at": rfc3339(
-                for_ever if model.expires_at is None else datetime.fromtimestamp(model.expires_at, UTC)
-            ),
+            "expires_at": rfc3339(until),
             "size_vram": model.size_bytes if model.on_gpu else 0,
             "context_length": model.n_ctx,
             "kernels": model.kernels.fields(),  # Ollama has no such field; `q3e-local ps` shows it
@@ -225,10 +222,8 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
 
 
 def _removable(name: str) -> Installed:
-    try:
+    with not_found(f"model '{name}' not found"):
         return installed.removable(names.without_latest(name))
-    except (UnknownModelError, ModelNotHereError) as error:
-        raise type(error)(f"model '{name}' not found") from None
 
 
 def _remove(model: Installed) -> None:
@@ -246,21 +241,22 @@ def _remove(model: Installed) -> None:
         installed.remove(model.name)
 
 
+def _valid(field: str, name: str) -> str:
+    """The name in a field without Ollama's usual tag. Raises BadRequestError for what is no model name."""
+    try:
+        return names.without_latest(names.checked(name))
+    except names.InvalidNameError:
+        raise BadRequestError(f'{field} "{name}" is invalid', field) from None
+
+
 def _copy(source: str, destination: str, settings: ServerSettings) -> None:
     """Record a model's file under another name."""
-    for what, name in (("source", source), ("destination", destination)):
-        try:
-            names.checked(name)
-        except names.InvalidNameError:
-            raise BadRequestError(f'{what} "{name}" is invalid', what) from None
-    target = names.without_latest(names.checked(destination)).lower()
+    original, target = _valid("source", source), _valid("destination", destination).lower()
     if not NAME_GRAMMAR.fullmatch(target) or target in settings.aliases or target.endswith((QUERY_SUFFIX, ".gguf")):
         raise BadRequestError(f'destination "{destination}" is invalid', "destination")
     with _changing:
-        try:
-            model = names.stored(names.without_latest(names.checked(source)))
-        except (UnknownModelError, ModelNotHereError) as error:
-            raise type(error)(f'model "{source}" not found') from None
+        with not_found(f'model "{source}" not found'):
+            model = names.stored(original)
         with suppress(UnknownModelError):
             card, file = catalog.resolve(target)
             raise BadRequestError(

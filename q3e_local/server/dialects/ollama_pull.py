@@ -12,15 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from q3e_local.errors import Q3EError, UnknownModelError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import read_fields
-from q3e_local.server.dialects.fields import TEXT, Body
+from q3e_local.server.dialects.fields import TEXT, Body, Fields
 from q3e_local.server.dialects.ollama_models import OLD_NAME, model_name
-from q3e_local.server.dialects.routes import Routes, json_utf8_response, while_connected
+from q3e_local.server.dialects.routes import Routes, json_utf8_response
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
@@ -41,16 +39,13 @@ class PullError(Q3EError):
 
 
 def add_route(routes: Routes, service: Service, settings: ServerSettings) -> None:
-    """Add the route to Ollama's."""
-
-    @routes.post("/api/pull", "Bring a model here; lines of JSON tell how far it is", _PULL)
-    async def pull(request: Request) -> Response:
-        fields = await read_fields(request, _PULL, only_first=True)
+    @routes.with_body("/api/pull", _PULL, "Bring a model here; lines of JSON tell how far it is")
+    async def pull(fields: Fields) -> Response:
         name = names.checked(model_name(fields) or "")
         if fields.flag("stream"):
             return StreamingResponse(_lines(service, name, settings), media_type=NDJSON)
         try:
-            await while_connected(request, service.pull(name, lambda step: None))
+            await service.pull(name, lambda step: None)
         except UnknownModelError as error:
             raise PullError(f"{_NO_MANIFEST}: {error}") from None
         return json_utf8_response({"status": "success"})

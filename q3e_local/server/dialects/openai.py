@@ -18,7 +18,6 @@ from q3e_local.embedding.prompts import TASKS, Kind
 from q3e_local.errors import TextError
 from q3e_local.models.installed import Installed
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import Body, Fields, Schema
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
@@ -34,8 +33,7 @@ from q3e_local.vectors import to_base64, to_binary, to_int8
 _TYPES = {
     "queue full": "rate_limit_error",
     "stopping": "service_unavailable",
-    "engine": "server_error",
-    "internal": "server_error",
+    "failed": "server_error",
     "unavailable": "server_error",
     "forbidden": "forbidden",
 }
@@ -92,8 +90,8 @@ class Embeddings:
     def __init__(self, service: Service, settings: ServerSettings, which: WhichModel, notices: Notices) -> None:
         self._service, self._settings, self._which, self._notices = service, settings, which, notices
 
-    async def answer(self, request: Request, fields: Fields) -> Response:
-        """Embed the inputs of a request. `model` in the answer is the name that the client sent, else the model's.
+    async def answer(self, path: str, fields: Fields) -> Response:
+        """Embed the inputs of a request to this path. `model` in the answer is the name that was sent, else its own.
 
         Raises BadRequestError, InvalidNameError, and what Service.embed raises.
         """
@@ -101,11 +99,11 @@ class Embeddings:
         forms, encoding = _forms(fields), fields.choice("encoding_format")
         model = await self._which.of(fields)
         wanted = _wanted(fields, model)
-        inputs = await as_inputs(request, self._service, model, mixed)
-        result = await embedded(request, self._service, replace(wanted, inputs=tuple(inputs)))
+        inputs = await as_inputs(self._service, model, mixed)
+        result = await embedded(self._service, replace(wanted, inputs=tuple(inputs)))
         if not all(isinstance(each, str) for each in mixed):
             self._notices.once(
-                f"token ids were sent to {request.url.path}: they are read as ids of {result.model}'s vocabulary; "
+                f"token ids were sent to {path}: they are read as ids of {result.model}'s vocabulary; "
                 "ids of another vocabulary give vectors without meaning. LangChain's OpenAIEmbeddings sends such ids "
                 "unless it is made with check_embedding_ctx_length=False",
                 logging.WARNING,
@@ -115,13 +113,12 @@ class Embeddings:
 
 def routes(embeddings: Embeddings, settings: ServerSettings, unknown: Notices) -> Routes:
     """The routes under /v1. `unknown` logs the fields that they do not have."""
-    routes = Routes("OpenAI", answer_failure)
+    routes = Routes("OpenAI", answer_failure, {"input": settings.max_items})
 
-    @routes.post("/v1/embeddings", "Embed texts or token ids", EMBED)
-    async def embed(request: Request) -> Response:
-        fields = await read_fields(request, EMBED, max_items={"input": settings.max_items})
+    @routes.with_body("/v1/embeddings", EMBED, "Embed texts or token ids")
+    async def embed(fields: Fields) -> Response:
         fields.log_unknown("/v1/embeddings", unknown)
-        return await embeddings.answer(request, fields)
+        return await embeddings.answer("/v1/embeddings", fields)
 
     @routes.get("/v1/models", "The models on this machine")
     async def models(request: Request) -> Response:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, cast
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import ModelNotHereError, OptionError, TextError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import hold_to_limit, read_fields
+from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
-from q3e_local.server.dialects.routes import Routes, json_response, result_headers, while_connected
+from q3e_local.server.dialects.routes import Routes, json_response, result_headers
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
@@ -45,14 +44,12 @@ _STOP = Body({"model": TEXT}, ("model",), {"model": "demo"})
 
 def routes(service: Service, settings: ServerSettings) -> Routes:
     """The routes under /q3e."""
-    routes = Routes("q3e-local", answer_failure)
-    max_items = {"texts": settings.max_items}
+    routes = Routes("q3e-local", answer_failure, {"texts": settings.max_items})
 
-    @routes.post("/q3e/embed", "Embed texts, as `q3e-local embed --server` does", _EMBED)
-    async def embed(request: Request) -> Response:
-        fields = await read_fields(request, _EMBED, max_items=max_items)
+    @routes.with_body("/q3e/embed", _EMBED, "Embed texts, as `q3e-local embed --server` does")
+    async def embed(fields: Fields) -> Response:
         wanted = _wanted(fields, _texts(fields, settings), settings)
-        result = await while_connected(request, service.embed(wanted))
+        result = await service.embed(wanted)
         answer = {
             "model": result.model,
             "space": result.space,
@@ -63,26 +60,25 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
         }
         return json_response(answer, headers=result_headers(result))
 
-    @routes.post("/q3e/model", "Describe a model, and what the options of an embedding come to for it", _DESCRIBE)
-    async def describe(request: Request) -> Response:
-        wanted = _wanted(await read_fields(request, _DESCRIBE), (), settings)
-        described = await while_connected(request, service.describe(wanted))
+    @routes.with_body(
+        "/q3e/model", _DESCRIBE, "Describe a model, and what the options of an embedding come to for it"
+    )
+    async def describe(fields: Fields) -> Response:
+        described = await service.describe(_wanted(fields, (), settings))
         facts = asdict(described)
         terms = facts.pop("terms")
         return json_response({**facts, **terms, "max_items": settings.max_items})
 
-    @routes.post("/q3e/tokens", "Count the tokens of texts as they stand, end token left out", _TOKENS)
-    async def count_tokens(request: Request) -> Response:
-        fields = await read_fields(request, _TOKENS, max_items=max_items)
+    @routes.with_body("/q3e/tokens", _TOKENS, "Count the tokens of texts as they stand, end token left out")
+    async def count_tokens(fields: Fields) -> Response:
         model, texts = _model(fields, settings), _texts(fields, settings)
-        return json_response({"counts": await while_connected(request, service.count_tokens(model, texts))})
+        return json_response({"counts": await service.count_tokens(model, texts)})
 
-    @routes.post(
-        "/q3e/stop", "Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does", _STOP
+    @routes.with_body(
+        "/q3e/stop", _STOP, "Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does"
     )
-    async def stop(request: Request) -> Response:
-        model = _model(await read_fields(request, _STOP))
-        stopped = await while_connected(request, service.stop(model, _WAIT_S))
+    async def stop(fields: Fields) -> Response:
+        stopped = await service.stop(_model(fields), _WAIT_S)
         return json_response(asdict(stopped))
 
     return routes

@@ -18,11 +18,10 @@ from q3e_local.search.database.records import Filters
 from q3e_local.search.dates import moment
 from q3e_local.search.hits import MODES, Mode, as_record
 from q3e_local.server.dialects import ollama
-from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers, while_connected
+from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
 from q3e_local.server.local.index_search import SearchRequest, SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
@@ -62,13 +61,12 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
     # /openapi.json shows the route only where there is something to search.
     summary = "Find passages in an index that the server was started with" if indexes.names else ""
 
-    @routes.post("/api/search", summary, body)
-    async def find(request: Request) -> Response:
-        fields = await read_fields(request, body)
+    @routes.with_body("/api/search", body, summary)
+    async def find(fields: Fields) -> Response:
         fields.log_unknown("/api/search", unknown)
         index = indexes.get(fields.text("index"))
         wanted, with_text = _request(fields), fields.flag("text")
-        result = await while_connected(request, search(service, index, wanted))
+        result = await search(service, index, wanted)
         return json_utf8_response(_body(index, result, with_text), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")

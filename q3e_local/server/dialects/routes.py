@@ -9,15 +9,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from q3e_local.errors import OptionError, Q3EError
+from q3e_local.server.dialects.body import read_fields
 from q3e_local.server.dialects.failures import Failure, failure_of
-from q3e_local.server.dialects.fields import Body
+from q3e_local.server.dialects.fields import Body, Fields
 from q3e_local.server.dialects.openapi import DocumentedRoute
 from q3e_local.server.errors import BadRequestError, ClientGoneError
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
@@ -25,8 +26,8 @@ from q3e_local.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
 Handler = Callable[[Request], Awaitable[Response]]
+BodyHandler = Callable[[Fields], Awaitable[Response]]
 Wording = Callable[[Failure], Response]
 """How a dialect answers a request that failed."""
 
@@ -39,19 +40,40 @@ _PIECES_AT_ONCE = 1 << 14  # other requests that tokenize wait for them: about 5
 
 
 class Routes:
-    """A dialect's routes. Every error of a handler is answered by `wording`, an unforeseen error too."""
+    """A dialect's routes. Every error of a handler is answered by `wording`, an unforeseen error too.
 
-    def __init__(self, dialect: str, wording: Wording) -> None:
+    Bodies are read as `read_fields` says, which has `max_items` and `only_first`.
+    """
+
+    def __init__(
+        self, dialect: str, wording: Wording, max_items: Mapping[str, int] | None = None, *, only_first: bool = False
+    ) -> None:
         self.all: list[DocumentedRoute] = []
         self._dialect, self._wording = dialect, wording
+        self._max_items, self._only_first = max_items or {}, only_first
 
     def get(self, path: str, summary: str = "") -> Callable[[Handler], Handler]:
         """Serve GET and HEAD with the handler below. /openapi.json leaves out what has no summary."""
         return self.add(("GET",), path, summary)
 
-    def post(self, path: str, summary: str = "", body: Body | None = None) -> Callable[[Handler], Handler]:
-        """Serve POST with the handler below, which reads `body`."""
-        return self.add(("POST",), path, summary, body)
+    def with_body(
+        self, path: str, body: Body, summary: str = "", method: str = "POST"
+    ) -> Callable[[BodyHandler], BodyHandler]:
+        """Serve POST, or another method, with the handler below, which gets the fields of the body.
+
+        When the client goes away, the handler is cancelled, which frees its place in the queue.
+        """
+
+        def added(handler: BodyHandler) -> BodyHandler:
+            @wraps(handler)
+            async def reads(request: Request) -> Response:
+                fields = await read_fields(request, body, self._max_items, only_first=self._only_first)
+                return await _while_connected(request, handler(fields))
+
+            self.add((method,), path, summary, body)(reads)
+            return handler
+
+        return added
 
     def add(
         self, methods: tuple[str, ...], path: str, summary: str = "", body: Body | None = None
@@ -61,7 +83,8 @@ class Routes:
         def added(handler: Handler) -> Handler:
             @wraps(handler)
             async def answered(request: Request) -> Response:
-                return await answer_or_fail(self._wording, request, handler(request))
+                where = f"{request.method} {request.url.path}"
+                return await answer_or_fail(self._wording, where, handler(request))
 
             self.all.append(DocumentedRoute(path, answered, methods, self._dialect, summary, body))
             return handler
@@ -69,8 +92,8 @@ class Routes:
         return added
 
 
-async def answer_or_fail(wording: Wording, request: Request, work: Awaitable[Response]) -> Response:
-    """The response, or the answer of `wording` to an error, an unforeseen error too."""
+async def answer_or_fail(wording: Wording, where: str, work: Awaitable[Response]) -> Response:
+    """The response, or the answer of `wording` to an error. The log has an unforeseen error."""
     try:
         return await work
     except ClientDisconnect:
@@ -78,15 +101,12 @@ async def answer_or_fail(wording: Wording, request: Request, work: Awaitable[Res
     except Q3EError as error:
         return wording(failure_of(error))
     except Exception as error:
-        logger.exception("%s %s failed", request.method, request.url.path)
+        logger.exception("%s failed", where)
         return wording(failure_of(error))
 
 
-async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
-    """Wait for `work`, and cancel it when the client goes away, which frees its place in the queue.
-
-    The request's body must have been read.
-    """
+async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:
+    """Wait for `work`, and cancel it when the client goes away. The request's body must have been read."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnect(request))
     try:
@@ -100,13 +120,13 @@ async def while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def embedded(request: Request, service: Service, wanted: ServiceRequest) -> ServiceResult:
-    """The service's answer, while the client is there.
+async def embedded(service: Service, wanted: ServiceRequest) -> ServiceResult:
+    """The service's answer.
 
     Raises what Service.embed raises, but BadRequestError for a wrong dim, by its name on the wire.
     """
     try:
-        return await while_connected(request, service.embed(wanted))
+        return await service.embed(wanted)
     except OptionError as error:
         if error.option != "dim":
             raise

@@ -17,18 +17,10 @@ from q3e_local import __version__
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import TextError
 from q3e_local.server.dialects import names
-from q3e_local.server.dialects.body import Inputs, hold_to_limit, read_fields, token_ids
+from q3e_local.server.dialects.body import Inputs, hold_to_limit, token_ids
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
-from q3e_local.server.dialects.routes import (
-    Routes,
-    embedded,
-    json_response,
-    pieces,
-    result_headers,
-    rows,
-    while_connected,
-)
+from q3e_local.server.dialects.routes import Routes, embedded, json_response, pieces, result_headers, rows
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, EmptyInputError
 from q3e_local.server.service import Service, ServiceRequest
@@ -97,25 +89,24 @@ _SIMILARITY = Body(
 
 def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Routes:
     """The routes at the root that TEI's clients use."""
-    routes = Routes("Text Embeddings Inference", answer_failure)
+    # Of the sentences one less: the text that they are compared with is an item too.
+    max_items = {"inputs": settings.max_items, "ids": settings.max_items, "sentences": settings.max_items - 1}
+    routes = Routes("Text Embeddings Inference", answer_failure, max_items)
 
-    @routes.post("/")
-    @routes.post("/embed", "Embed; a bare list of vectors", _EMBED)
-    async def embed(request: Request) -> Response:
-        fields = await read_fields(request, _EMBED, max_items={"inputs": settings.max_items})
+    @routes.with_body("/", _EMBED)
+    @routes.with_body("/embed", _EMBED, "Embed; a bare list of vectors")
+    async def embed(fields: Fields) -> Response:
         if not fields.has("inputs"):
             raise BadRequestError("missing field `inputs`", "inputs")
         inputs = _inputs(fields.raw("inputs"), settings.max_items)
         if fields.has("normalize") and not fields.flag("normalize"):
             raise BadRequestError("normalize must be true: this server's vectors have length 1", "normalize")
         wanted = replace(await _wanted(which, fields, fields, inputs), dim=fields.integer("dimensions"))
-        result = await embedded(request, service, wanted)
+        result = await embedded(service, wanted)
         return json_response(await rows(result.vectors), headers=result_headers(result))
 
-    @routes.post("/similarity", "Cosine similarities of one text to others", _SIMILARITY)
-    async def similarity(request: Request) -> Response:
-        # One item is the text that the others are compared with.
-        fields = await read_fields(request, _SIMILARITY, max_items={"sentences": settings.max_items - 1})
+    @routes.with_body("/similarity", _SIMILARITY, "Cosine similarities of one text to others")
+    async def similarity(fields: Fields) -> Response:
         texts = fields.object("inputs")
         source, sentences = texts.content("source_sentence"), texts.items("sentences")
         if not source or not sentences or "" in sentences:
@@ -124,12 +115,11 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
             raise BadRequestError("inputs.sentences must be a list of texts", "inputs.sentences")
         inputs = [source, *sentences]
         hold_to_limit(len(inputs), settings.max_items, "inputs")
-        result = await embedded(request, service, await _wanted(which, fields, fields.object("parameters"), inputs))
+        result = await embedded(service, await _wanted(which, fields, fields.object("parameters"), inputs))
         return json_response(scores(result.vectors[:1], result.vectors[1:])[0], headers=result_headers(result))
 
-    @routes.post("/decode", "The texts of token ids", _DECODE)
-    async def decode(request: Request) -> Response:
-        fields = await read_fields(request, _DECODE, max_items={"ids": settings.max_items})
+    @routes.with_body("/decode", _DECODE, "The texts of token ids")
+    async def decode(fields: Fields) -> Response:
         runs = fields.items("ids")
         if not runs:
             raise EmptyInputError("`ids` cannot be empty", "ids")
@@ -138,7 +128,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
         hold_to_limit(len(runs), settings.max_items, "ids")
         runs = [list(token_ids(ids, "ids")) for ids in runs]
         model, skips = await which.of(fields), fields.flag("skip_special_tokens")
-        return json_response([await _decoded(request, service, model, ids, skips) for ids in runs])
+        return json_response([await _decoded(service, model, ids, skips) for ids in runs])
 
     @routes.get("/info", "The model that answers where none is named, and the limits")
     async def info(request: Request) -> Response:
@@ -167,9 +157,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
     return routes
 
 
-async def tokenize(
-    request: Request, service: Service, settings: ServerSettings, which: WhichModel, fields: Fields
-) -> Response:
+async def tokenize(service: Service, settings: ServerSettings, which: WhichModel, fields: Fields) -> Response:
     """TEI's answer of /tokenize: each token of each text, and of the prompt before the text."""
     texts = _inputs(fields.raw("inputs"), settings.max_items, are_texts=True)
     kind = _kind(fields)
@@ -179,11 +167,11 @@ async def tokenize(
     n_tokens = 0
     for place, text in enumerate(cast(list[str], texts)):
         try:
-            ids = await while_connected(request, service.tokenize(model, text, add_end_token=add_end, kind=kind))
+            ids = await service.tokenize(model, text, add_end_token=add_end, kind=kind)
         except TextError as error:
             error.index = place
             raise
-        written = await while_connected(request, pieces(service, model, ids, n_tokens))
+        written = await pieces(service, model, ids, n_tokens)
         n_tokens += len(ids)
         answer.append(await asyncio.to_thread(_tokens, ids, written))
     return json_response(answer)
@@ -209,13 +197,13 @@ def _inputs(value: Any, max_items: int, *, are_texts: bool = False) -> Inputs:
     return [text if isinstance(text, str) else token_ids(text, "inputs") for text in inputs]
 
 
-async def _decoded(request: Request, service: Service, model: str, ids: list[int], skips_special: bool) -> str:
+async def _decoded(service: Service, model: str, ids: list[int], skips_special: bool) -> str:
     if skips_special:
         unique = list(dict.fromkeys(ids))
-        written = await while_connected(request, pieces(service, model, unique))
+        written = await pieces(service, model, unique)
         special = {i for i, piece in zip(unique, written, strict=True) if _is_special(piece)}
         ids = [i for i in ids if i not in special]
-    return await while_connected(request, service.detokenize(model, ids)) if ids else ""
+    return await service.detokenize(model, ids) if ids else ""
 
 
 def answer_failure(failure: Failure) -> Response:

@@ -60,12 +60,11 @@ class Guard:
         self.running = Running(wording)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         headers = Headers(scope=scope)
         cors = self._cors(headers, scope)
         refusal = self._refuse(scope, headers, cors)
         if refusal is not None:
-            await answer(scope, receive, send, refusal, self._wording(scope["path"], refusal), cors or [])
+            await answer(scope, receive, send, refusal, self._wording, cors or [])
             return
         if scope["method"] == "OPTIONS" and (cors or not headers.get("origin")):
             await _preflight(send, headers, cors or [])
@@ -75,8 +74,7 @@ class Guard:
                 if has_body(headers):
                     body = await self._read(headers, receive, request)
                     if isinstance(body, Refusal):
-                        worded = self._wording(scope["path"], body)
-                        await answer(scope, receive, request.send, body, worded, cors or [])
+                        await answer(scope, receive, request.send, body, self._wording, cors or [])
                         return
                     if body is None:  # the client went away
                         return
@@ -95,12 +93,8 @@ class Guard:
             return Refusal(403, "this server answers requests to this machine only; the Host header names another")
         if cors is None:
             return Refusal(403, "this web page may not use the server; its origin can be allowed with --origins")
-        if (
-            self._keys
-            and scope["method"] != "OPTIONS"
-            and scope["path"] not in OPEN_PATHS
-            and not self._knows(headers)
-        ):
+        is_open = scope["method"] == "OPTIONS" or scope["path"] in OPEN_PATHS
+        if self._keys and not is_open and not self._knows(headers):
             return Refusal(401, "Invalid API Key")
         return None
 

@@ -45,10 +45,10 @@ class Request:
 
     async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: RawHeaders) -> None:
         """Answer that the request was given up."""
-        body = wording(scope["path"], _GIVEN_UP)
         if not self._begun:
-            await answer(scope, receive, self._send, _GIVEN_UP, body, cors, is_read=self.is_read)
+            await answer(scope, receive, self._send, _GIVEN_UP, wording, cors, is_read=self.is_read)
         else:
+            body = wording(scope["path"], _GIVEN_UP)
             await self._send({"type": "http.response.body", "body": body + b"\n", "more_body": False})
 
 

@@ -48,7 +48,6 @@ class Watch:
         self._app, self._observers = app, tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         started = time.perf_counter()
         status, n_texts, n_tokens = 0, 0, 0
 
@@ -85,7 +84,6 @@ class Watch:
 
 
 def log_access(seen: Seen) -> None:
-    """Write the line of one request."""
     if not _ACCESS.isEnabledFor(logging.INFO):
         return
     fields = asdict(seen)

@@ -17,7 +17,6 @@ from q3e_local.server.http.logs import Seen
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import RunningService
 
-PATH = "/metrics"
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -57,7 +56,6 @@ class Metrics:
         self._registry.register(_Collector(service, indexes))
 
     def observe(self, seen: Seen) -> None:
-        """Count one request."""
         method = seen.method if seen.method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
         self._requests.labels(method, seen.route, str(seen.status)).inc()
         self._seconds.labels(seen.route).observe(seen.seconds)

@@ -43,12 +43,13 @@ async def answer(
     receive: Receive,
     send: Send,
     refusal: Refusal,
-    body: bytes,
+    wording: Wording,
     cors: RawHeaders,
     *,
     is_read: bool = False,
 ) -> None:
-    """Send the refusal with this body. `is_read`: the request's body has come whole already."""
+    """Send the refusal in this wording. `is_read`: the request's body has come whole already."""
+    body = wording(scope["path"], refusal)
     headers = [
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", str(len(body)).encode("ascii")),

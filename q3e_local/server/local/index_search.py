@@ -18,7 +18,6 @@ from q3e_local.search.places import option_of
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
-from q3e_local.vectors import Vectors
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded
 
@@ -59,36 +58,32 @@ async def search(service: Service, index: Index, request: SearchRequest) -> Sear
             raise OptionError(
                 f"the index {index.name!r} holds {space}, of no model known here; search it with mode words", "mode"
             )
-        embedded, vector = None, None
+        embedded = None
         if model is not None and request.mode != "words":
-            embedded, vector = await _embedded(service, request, model, space)
+            embedded = await service.embed(_to_embed(request, model, space.dim))
             if not spaces.is_of(embedded.space, space.digest):
                 await index.facts()  # brings `made` up to date: the index may have been rebuilt with this model
                 if index.made.space.is_same(space):
                     raise SpaceMismatchError(_other_model(index, embedded))
                 continue
+        vector = None if embedded is None else embedded.vectors[0]
         question = Question(request.query, vector, request.k, request.mode, request.exact, request.filters)
         with suppress(RebuiltError):
             return SearchResult(await index.search(question, space), model, space, embedded)
     raise RebuiltError(f"the index {index.name!r} is being rebuilt; ask again")
 
 
-async def _embedded(
-    service: Service, request: SearchRequest, model: str, space: IndexSpace
-) -> tuple[ServiceResult, Vectors]:
-    result = await service.embed(
-        ServiceRequest(
-            model,
-            (request.query,),
-            kind="query",
-            task=request.task,
-            instruction=request.instruction,
-            dim=space.dim,
-            truncate=False,
-            keep_alive_s=request.keep_alive_s,
-        )
+def _to_embed(request: SearchRequest, model: str, dim: int) -> ServiceRequest:
+    return ServiceRequest(
+        model,
+        (request.query,),
+        kind="query",
+        task=request.task,
+        instruction=request.instruction,
+        dim=dim,
+        truncate=False,
+        keep_alive_s=request.keep_alive_s,
     )
-    return result, result.vectors[0]
 
 
 def _other_model(index: Index, embedded: ServiceResult) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
+from q3e_local.files import identity
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
@@ -123,7 +124,7 @@ class Index:
 
     def _current(self) -> Database:
         """The database, opened again where its file is not the one that is open."""
-        if self._database is not None and self._file is not None and self._file == _identity(self.path):
+        if self._database is not None and self._file is not None and self._file == identity(self.path):
             return self._database
         self._forget()
         database = self._opened()
@@ -138,7 +139,7 @@ class Index:
 
     def _opened(self) -> Database:
         # Before the file is opened: where it is replaced in between, the next search sees that.
-        self._file = _identity(self.path)
+        self._file = identity(self.path)
         self._database = Database.open(self.path)
         return self._database
 
@@ -220,14 +221,6 @@ def _by_name(indexes: Sequence[str]) -> dict[str, Path]:
         if other != file:
             raise OptionError(f"{other} and {file} would both be served as {file.stem!r}; rename one of them")
     return files
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and number, which differ where another file has this path now; None without a file."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_dev, status.st_ino
-    return None
 
 
 def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> str | None:

@@ -12,10 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
-
-import numpy as np
 
 from q3e_local.embedding.batching import Load
 from q3e_local.embedding.engine import Engine
@@ -23,47 +20,11 @@ from q3e_local.errors import BadVectorError, Q3EError
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 from q3e_local.server.workers.counters import Counters
 from q3e_local.server.workers.suspects import Suspects
+from q3e_local.server.workers.texts import Ids, Request, Text
 from q3e_local.vectors import Vectors
-
-Ids = tuple[int, ...]
 
 _LOOK_AHEAD = 32  # texts of a request among which one is looked for that still fits into the batch
 _IDS_AT_ONCE = 200_000  # ids that are lined up before others have their turn: about 5 ms
-
-
-class _Request:
-    """A caller's texts, and `rows`, which fill in any order."""
-
-    def __init__(self, n_texts: int, dim: int, done: asyncio.Future[None]) -> None:
-        self.rows = np.empty((n_texts, dim), np.float32)
-        self.n_left = n_texts
-        self.done = done
-        self.waiting: deque[_Text] = deque()
-
-    def give(self, index: int, vector: Vectors) -> None:
-        self.rows[index] = vector[: self.rows.shape[1]]
-        self.n_left -= 1
-        if self.n_left == 0 and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-@dataclass(eq=False)
-class _Text:
-    """Ids to decode, for every request that wants their vector."""
-
-    ids: Ids
-    prefix: Ids = ()  # its beginning, where other texts are expected to begin so too
-    begun: bool = False
-    retried: bool = False
-    wanted: list[tuple[_Request, int]] = field(default_factory=list)
-
-    @property
-    def is_waiting(self) -> bool:
-        return not self.begun and bool(self.wanted)
 
 
 class BatchQueue:
@@ -80,11 +41,11 @@ class BatchQueue:
         self.counters.waiting = self.counters.waiting_tokens = 0
         self._engine = engine
         self._n_waiting_max = n_waiting_max
-        self._turns: deque[_Request] = deque()  # requests with waiting texts, in the order of their turns
-        self._in_flight: dict[Ids, _Text] = {}
+        self._turns: deque[Request] = deque()  # requests with waiting texts, in the order of their turns
+        self._in_flight: dict[Ids, Text] = {}
         self._long: asyncio.Task[None] | None = None  # decodes the text longer than a batch, if there is one
         self._beside_long = False  # whether batches were computed since that text began
-        self._suspects: Suspects[_Text] = Suspects()
+        self._suspects = Suspects()
         self._stopping = False
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(2, thread_name_prefix="q3e-decode")  # for batches, and for a long text
@@ -98,7 +59,7 @@ class BatchQueue:
         Raises QueueFullError at once; the error of the first text that fails, BadVectorError with its place; or
         StoppingError. When cancelled, what has not begun is not decoded.
         """
-        request = _Request(len(sequences), dim or self._engine.n_embd, asyncio.get_running_loop().create_future())
+        request = Request(len(sequences), dim or self._engine.n_embd, asyncio.get_running_loop().create_future())
         if not sequences:
             return request.rows
         self.check(len(sequences))
@@ -146,7 +107,7 @@ class BatchQueue:
             self._runner.cancel()
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _line_up(self, request: _Request, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> None:
+    async def _line_up(self, request: Request, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> None:
         """Find or make the text of each sequence, and let other tasks in meanwhile.
 
         Raises StoppingError when the queue was closed meanwhile.
@@ -162,7 +123,7 @@ class BatchQueue:
             ids = tuple(sequence)
             text = self._in_flight.get(ids)
             if text is None:
-                text = self._in_flight[ids] = _Text(ids, ids[:n])
+                text = self._in_flight[ids] = Text(ids, ids[:n])
                 self._count_waiting(text, 1)
             else:
                 self.counters.shared += 1
@@ -189,22 +150,22 @@ class BatchQueue:
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _is_long(self, text: _Text) -> bool:
+    def _is_long(self, text: Text) -> bool:
         return len(text.ids) > self._engine.n_batch
 
     def _long_done(self, _: object) -> None:
         self._long = None
         self._wake.set()
 
-    def _next_batch(self) -> list[_Text]:
+    def _next_batch(self) -> list[Text]:
         """The text whose turn it is, and texts that fit beside it; before both a suspect, by itself."""
         while (suspect := self._suspects.take(self._engine.n_batch, or_longer=self._long is None)) is not None:
             if suspect.wanted:
                 return [suspect]
             self._in_flight.pop(suspect.ids, None)
-        batch: list[_Text] = []
+        batch: list[Text] = []
         load, n_batch, only_short = Load(), self._engine.n_batch, self._long is not None
-        passed: list[_Request] = []  # no text of theirs fits: they keep their places in front
+        passed: list[Request] = []  # no text of theirs fits: they keep their places in front
         while self._turns and load.n_cells < n_batch and len(batch) < self._engine.n_seq_max:
             request = self._turns.popleft()
             # The first text of a batch may have any length, so that no text waits for ever for a place it fits in.
@@ -222,7 +183,7 @@ class BatchQueue:
         self._turns.extendleft(reversed(passed))
         return batch
 
-    def _take(self, request: _Request, load: Load, n_max: int | None) -> _Text | None:
+    def _take(self, request: Request, load: Load, n_max: int | None) -> Text | None:
         """The request's next text with which a batch has at most `n_max` cells, looking a little ahead."""
         waiting = request.waiting
         while waiting and not waiting[0].is_waiting:  # another request's turn has decoded it
@@ -234,11 +195,11 @@ class BatchQueue:
                 return text
         return None
 
-    def _begin(self, text: _Text) -> None:
+    def _begin(self, text: Text) -> None:
         text.begun = True
         self._count_waiting(text, -1)
 
-    async def _decode(self, batch: list[_Text]) -> None:
+    async def _decode(self, batch: list[Text]) -> None:
         loop = asyncio.get_running_loop()
         is_long = self._is_long(batch[0])
         self._beside_long |= not is_long
@@ -265,14 +226,14 @@ class BatchQueue:
             self.counters.count_batch(sum(len(text.ids) for text in batch), time.perf_counter() - begun)
             return
 
-    def _give(self, text: _Text, vector: Vectors) -> None:
+    def _give(self, text: Text, vector: Vectors) -> None:
         self._in_flight.pop(text.ids, None)
         self.counters.texts += 1
         self.counters.tokens += len(text.ids)
         for request, index in text.wanted:
             request.give(index, vector)
 
-    def _fail(self, text: _Text, error: Exception) -> None:
+    def _fail(self, text: Text, error: Exception) -> None:
         self._in_flight.pop(text.ids, None)
         if text.is_waiting:
             self._begin(text)
@@ -284,7 +245,7 @@ class BatchQueue:
                 # A copy for each task: the traceback of an error grows with every task that raises it.
                 request.fail(copy.copy(error) if isinstance(error, Q3EError) else error)
 
-    def _withdraw(self, request: _Request) -> None:
+    def _withdraw(self, request: Request) -> None:
         """Free the places of a request that nobody waits for any more."""
         if request in self._turns:
             self._turns.remove(request)
@@ -296,6 +257,6 @@ class BatchQueue:
                 del self._in_flight[ids]
                 self._count_waiting(text, -1)
 
-    def _count_waiting(self, text: _Text, change: int) -> None:
+    def _count_waiting(self, text: Text, change: int) -> None:
         self.counters.waiting += change
         self.counters.waiting_tokens += change * len(text.ids)

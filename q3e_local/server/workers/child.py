@@ -5,12 +5,10 @@ Imports llama.cpp, and only when it is told to load. Leaves stdin and stdout alo
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,10 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.embedding.engine import Engine, EngineConfig
-from q3e_local.llama.child import crossing, settle_in
+from q3e_local.llama.child import crossing, relay_log, settle_in
 from q3e_local.llama.kernels.choice import Kernels
-
-logger = logging.getLogger(__name__)
 
 # Answered to each call before it is done.
 BEGUN = "begun"
@@ -107,7 +103,7 @@ def run(
     level: int,
 ) -> None:
     settle_in(stderr)
-    logging.basicConfig(level=level, handlers=[_Relay(log)], force=True)
+    relay_log(level, log.send)
     methods: dict[str, Callable[[Any], Any]] = {}
     # Before loading, because this thread also notices when the server is gone.
     threading.Thread(target=_serve, args=(words, methods), daemon=True).start()
@@ -155,16 +151,3 @@ def _say(pipe: Connection[Any, Any], what: object) -> None:
         pipe.send(what)
     except OSError:  # the server is gone
         os._exit(0)
-
-
-class _Relay(logging.Handler):
-    """Sends log lines to the server's process."""
-
-    def __init__(self, pipe: Connection[Any, Any]) -> None:
-        super().__init__()
-        self._pipe = pipe
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            self._pipe.send((record.name, record.levelno, self.format(record)))

@@ -139,7 +139,6 @@ class Liveness:
         return None
 
     def close(self) -> None:
-        """End the watch."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 5  # when all room is taken by models at work
 _FOREVER_S = 1e9
-_LOOK_S = 0.02
 
 
 @dataclass(eq=False)
@@ -46,6 +45,7 @@ class _Entry:
     used_at: float = 0.0  # on the loop's clock
     timer: asyncio.TimerHandle | None = None
     closing: asyncio.Task[None] | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Models:
         self._make_worker, self._needed, self._available = make_worker, needed_bytes, available_bytes
         self._keep_alive_s, self._max_loaded, self._n_waiting_max = keep_alive_s, max_loaded, n_waiting_max
         self._entries: dict[str, _Entry] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[_Entry] = set()  # no longer in `_entries`, and not yet gone
         self._one_at_a_time = asyncio.Lock()
         self._stopping = False
         self.counters: dict[str, Counters] = {}  # by model; kept when the model is unloaded
@@ -142,17 +142,14 @@ class Models:
 
     async def gone(self, name: str, wait_s: float) -> bool:
         """Wait, at most `wait_s`, until a model that is being unloaded is out of memory; whether it is."""
-        entry = self._entries.get(name)
-        until = time.monotonic() + wait_s
-        while entry is not None and self._entries.get(name) is entry:
-            if time.monotonic() >= until:
-                return False
-            await asyncio.sleep(_LOOK_S)
-        # `_entries` loses a model as soon as no request uses it, and the model's process ends a moment later.
-        closing = {task for task in self._closing if task.get_name() == _unloading(name)}
-        if closing:
-            await asyncio.wait(closing, timeout=max(0.0, until - time.monotonic()))
-        return not closing & self._closing
+        leaving = [entry for entry in (*self._entries.values(), *self._closing) if entry.name == name]
+        try:
+            async with asyncio.timeout(wait_s):
+                for entry in leaving:
+                    await entry.gone.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, longest remaining time first; a model in use has all of its time left.
@@ -181,7 +178,7 @@ class Models:
         for entry in list(self._entries.values()):
             self._close(entry, "the server stops", timeout_s)
         while self._closing:
-            await asyncio.wait(self._closing)
+            await self._all_closed()
 
     def _entry(self, located: Located) -> _Entry:
         entry = self._entries.get(located.name)
@@ -221,11 +218,18 @@ class Models:
             entry.timer.cancel()
         if entry.closing is None:
             entry.closing = asyncio.get_running_loop().create_task(
-                self._closed(entry, why, timeout_s), name=_unloading(entry.name)
+                self._closed(entry, why, timeout_s), name=f"unload {entry.name}"
             )
-            self._closing.add(entry.closing)
-            entry.closing.add_done_callback(self._closing.discard)
+            self._closing.add(entry)
+            entry.closing.add_done_callback(lambda _: self._is_gone(entry))
         return entry.closing
+
+    def _is_gone(self, entry: _Entry) -> None:
+        self._closing.discard(entry)
+        entry.gone.set()
+
+    async def _all_closed(self) -> None:
+        await asyncio.gather(*(entry.gone.wait() for entry in self._closing))
 
     async def _closed(self, entry: _Entry, why: str, timeout_s: float) -> None:
         if entry.is_loaded:
@@ -263,7 +267,7 @@ class Models:
         """Unload models that no request uses, the longest unused first, until there is room for this model."""
         while True:
             if self._closing:
-                await asyncio.wait(self._closing)
+                await self._all_closed()
                 continue
             others = [other for other in self._entries.values() if other.takes_room]
             # Mapped weights count as available to the system, although their owners need them.
@@ -284,8 +288,3 @@ class Models:
                 )
             longest_unused = min(unused, key=lambda other: (other.worker.is_running, other.used_at))
             self._close(longest_unused, f"to make room for {entry.name}")
-
-
-def _unloading(name: str) -> str:
-    """The name of a task that unloads this model."""
-    return f"unload {name}"

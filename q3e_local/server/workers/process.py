@@ -13,7 +13,6 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -23,7 +22,7 @@ from typing import Any
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
-from q3e_local.llama.child import SPAWN, exit_code, start_unsignalled
+from q3e_local.llama.child import SPAWN, LastWords, exit_code, start_unsignalled
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.child import BEGUN, Facts, OpenEngine, Piece, run
 from q3e_local.server.workers.liveness import Bounds, Liveness, Progress, Task
@@ -32,9 +31,6 @@ from q3e_local.wording.endings import ended
 logger = logging.getLogger(__name__)
 
 _ENDING_S = 5.0  # how long a killed process may take to be gone
-_HEARING_S = 1.0  # and its last words to be read
-_LAST_LINES = 5
-_LINE_BYTES = 400
 _DISK_BYTES_PER_S = 100e6  # what loading is expected to take
 
 
@@ -65,12 +61,11 @@ class WorkerProcess:
         self._cause: str | None = None  # of its death
         self._hung: str | None = None  # how it hung, if it did
         self._reporting = threading.Lock()
-        self.work, work = SPAWN.Pipe()
-        self.long, long = SPAWN.Pipe()
-        self.words, words = SPAWN.Pipe()
+        pairs = {name: SPAWN.Pipe() for name in ("work", "long", "words")}
+        self._pipes = {name: ours for name, (ours, _) in pairs.items()}
+        work, long, words = (its for _, its in pairs.values())
         self._log, log = SPAWN.Pipe(duplex=False)
         self._stderr, stderr = SPAWN.Pipe(duplex=False)
-        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
         self._process = SPAWN.Process(
             target=run,
@@ -89,10 +84,9 @@ class WorkerProcess:
         # multiprocessing would end a forgotten child with SIGTERM, which it ignores, and wait for ever.
         atexit.register(self._kill)
         self._listener = threading.Thread(target=self._listen, name="q3e-worker-log", daemon=True)
-        self._hearer = threading.Thread(target=self._hear, name="q3e-worker-stderr", daemon=True)
         self._liveness = Liveness(bounds, lambda: machine.activity(self.pid))
         self._watcher = threading.Thread(target=self._watch, name="q3e-worker-watch", daemon=True)
-        self._hearer.start()
+        self._last_words = LastWords(self._stderr, lambda line: logger.warning("%s: %s", self.name, line))
         self._listener.start()
         self._watcher.start()
 
@@ -106,15 +100,16 @@ class WorkerProcess:
         with suppress(OSError):
             n_bytes = self._path.stat().st_size
         with self._liveness.doing(Task("loading", n_bytes / _DISK_BYTES_PER_S)) as progress:
-            facts: Facts = self._answer(self.work, progress)
+            facts: Facts = self._answer(self._pipes["work"], progress)
         self.is_loaded = True
         return facts
 
-    def ask(self, pipe: Connection[Any, Any], method: str, argument: Any, task: Task) -> Any:
+    def ask(self, pipe_name: str, method: str, argument: Any, task: Task) -> Any:
         """Call a method of the engine in the child.
 
         Raises what it raises, WorkerDiedError, or NotBegunError when the child was dead before it began.
         """
+        pipe = self._pipes[pipe_name]
         with self._liveness.doing(task) as progress:
             try:
                 pipe.send((method, argument))
@@ -138,7 +133,7 @@ class WorkerProcess:
         atexit.unregister(self._kill)
         self._watcher.join(_ENDING_S)
         self._listener.join(_ENDING_S)
-        self._hearer.join(_HEARING_S)
+        self._last_words.join()
         # The pipes close with the last reference: another thread may be reading the end of one just now.
 
     def _kill(self) -> None:
@@ -175,7 +170,7 @@ class WorkerProcess:
         with suppress(OSError, ValueError):
             self._process.kill()
         # A process that hangs in a driver outlives the kill, and callers must not wait for it.
-        for pipe in (self.work, self.long, self.words):
+        for pipe in self._pipes.values():
             _hang_up(pipe)
         self._died()
 
@@ -183,20 +178,9 @@ class WorkerProcess:
         """Log the child's lines. The end of the pipe is the end of the child."""
         with suppress(EOFError, OSError):
             while True:
-                name, level, text = self._log.recv()
-                logging.getLogger(name).log(level, "%s", text)
+                self._log.recv().log()
         if not self._ending:
             self._died()
-
-    def _hear(self) -> None:
-        """Log what the child writes to stderr, and keep the last lines for `_died`."""
-        if os.name != "posix":
-            return
-        with suppress(OSError), os.fdopen(os.dup(self._stderr.fileno()), "rb") as stream:
-            while line := stream.readline(_LINE_BYTES):
-                if text := line.decode("utf-8", "replace").strip():
-                    self._last_lines.append(text)
-                    logger.warning("%s: %s", self.name, text)
 
     def _died(self) -> Q3EError:
         """The error for a call that was in flight; the cause is logged once."""
@@ -205,14 +189,14 @@ class WorkerProcess:
         with self._reporting:
             if self._cause is None:
                 code = exit_code(self._process, _ENDING_S)
-                self._hearer.join(_HEARING_S)
+                self._last_words.join()
                 if self._hung is not None:
                     how = f"was ended because it hung: it {self._hung}"
                 else:
                     how = ended(code) + ("" if self.is_loaded else " while it loaded")
                 self._cause = f"the process of {self.name} (pid {self.pid}) {how}"
-                if self._last_lines:
-                    self._cause += "; its last words: " + " | ".join(self._last_lines)
+                if self._last_words.text:
+                    self._cause += f"; its last words: {self._last_words.text}"
                 logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
                 self._on_death(self._cause)
         again = "; try again, the next request starts a new one"

@@ -6,36 +6,24 @@ Knows texts and deaths; nothing of engines or of whose turn it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+
+from q3e_local.server.workers.texts import Text
 
 # Deaths in a row, with nothing computed between them, after which nothing is tried again: it is not one text's fault.
 _MAX_DEATHS = 4
 
 
-class Text(Protocol):
-    """What can be suspected."""
-
-    retried: bool
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """Its tokens."""
-
-
-T = TypeVar("T", bound=Text)
-
-
-class Suspects(Generic[T]):
+class Suspects:
     """The texts to be tried again. A text is among them once in its life at most."""
 
     def __init__(self) -> None:
-        self._left: list[T] = []
+        self._left: list[Text] = []
         self._n_deaths = 0
 
     def __bool__(self) -> bool:
         return bool(self._left)
 
-    def died(self, texts: Sequence[T], *, in_company: bool) -> list[T]:
+    def died(self, texts: Sequence[Text], *, in_company: bool) -> list[Text]:
         """The process died under these texts. Answers which of them fail: a text by itself, or all after many deaths.
 
         `in_company`: there were several texts, or others were computed beside them.
@@ -54,7 +42,7 @@ class Suspects(Generic[T]):
         """Something was computed."""
         self._n_deaths = 0
 
-    def take(self, n_max: int, *, or_longer: bool) -> T | None:
+    def take(self, n_max: int, *, or_longer: bool) -> Text | None:
         """The next text to try, of at most `n_max` tokens; with `or_longer` a longer text where there is none."""
         for place, text in enumerate(self._left):
             if len(text.ids) <= n_max:

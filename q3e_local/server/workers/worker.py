@@ -99,8 +99,8 @@ class WorkerEngine:
         self._state = threading.Lock()  # of `_process` and `_closed`
         self._n_starts = 0  # with a model loaded at the end
         self._deaths: list[str] = []  # a cause for each
-        self._starting, self._tokenizing = threading.Lock(), threading.Lock()
-        self._decoding, self._decoding_long = threading.Lock(), threading.Lock()
+        self._starting = threading.Lock()
+        self._asking = {pipe: threading.Lock() for pipe in ("work", "long", "words")}
         self._facts: Facts | None = None
 
     def load(self) -> None:
@@ -158,15 +158,14 @@ class WorkerEngine:
         """Of two calls from two threads, one with a text longer than a batch does not hold up the other."""
         n_tokens = sum(len(ids) for ids in sequences)
         if any(len(ids) > self.n_batch for ids in sequences):
-            lock, pipe = self._decoding_long, "long"
+            pipe = "long"
             task = Task(f"a piece of a text of {n_tokens} tokens", self._pace.expected_s(self.n_batch))
         else:
-            lock, pipe = self._decoding, "work"
+            pipe = "work"
             took = partial(self._pace.measure, n_tokens)
             task = Task(f"a batch of {n_tokens} tokens", self._pace.expected_s(n_tokens), took)
         argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
-        with lock:
-            return cast(NDArray[np.float32], self._ask(pipe, "decode", argument, task))
+        return cast(NDArray[np.float32], self._ask(pipe, "decode", argument, task))
 
     def close(self) -> None:
         with self._state:
@@ -177,16 +176,14 @@ class WorkerEngine:
 
     def _ask_words(self, method: str, argument: Any, size: int) -> Any:
         task = Task(f"{size} characters or tokens to translate", size / _WORDS_PER_S)
-        with self._tokenizing:
-            return self._ask("words", method, argument, task)
+        return self._ask("words", method, argument, task)
 
     def _ask(self, pipe: str, method: str, argument: Any, task: Task) -> Any:
-        process = self._living()
-        try:
-            return process.ask(getattr(process, pipe), method, argument, task)
-        except NotBegunError:  # the process was killed, or stopped, while idle: the caller need not know
-            process = self._living()
-            return process.ask(getattr(process, pipe), method, argument, task)
+        with self._asking[pipe]:
+            try:
+                return self._living().ask(pipe, method, argument, task)
+            except NotBegunError:  # the process was killed, or stopped, while idle: the caller need not know
+                return self._living().ask(pipe, method, argument, task)
 
     def _living(self) -> WorkerProcess:
         """The process, started where none lives."""

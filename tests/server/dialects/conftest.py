@@ -1,4 +1,4 @@
-"""Ollama's own client, and the one model that servers of other dialects have."""
+"""Ollama's client, and the model that llama-server's and TEI's clients do not name."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def client(http: httpx.Client) -> Iterator[ollama.Client]:
 
 @pytest.fixture
 def _loaded(http: httpx.Client) -> None:
-    """llama-server and TEI serve one model; here it is the one that is loaded."""
+    """Load the demo model: requests that name no model are answered by the loaded model."""
     http.post("/api/embed", json={"model": "demo"})

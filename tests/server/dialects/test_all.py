@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,30 +21,26 @@ import numpy as np
 import ollama
 import openai
 import pytest
+from command import expected
 from fake_service import FakeService, served
+from servers import served_locally
 
-import q3e_local
-from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.models.own_names import Alias
-from q3e_local.server.local.local_service import LocalService
-from q3e_local.server.settings import ServerSettings
 
 LEGAL = "Find the clause that answers"
+ALIASES = {
+    "legal": Alias("demo", instruction=LEGAL, dim=48),
+    "other": Alias("demo:latest"),
+    "queries": Alias("demo-query"),
+}
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    settings = {"models": ("demo",), "aliases": {"my-legal": Alias("demo", instruction=LEGAL, dim=64)}}
-    with served(LocalService(ServerSettings(**settings)), **settings) as client:
-        client.timeout = httpx.Timeout(60)
+def http(folder: Path) -> Iterator[httpx.Client]:
+    indexes = (str(folder / "notes.q3e"),)
+    with served_locally(models=("demo",), aliases=ALIASES, indexes=indexes) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def library() -> Iterator[Embedder]:
-    with q3e_local.load("demo") as embedder:
-        yield embedder
 
 
 def _openai(http: httpx.Client, text: str) -> Any:
@@ -53,13 +50,14 @@ def _openai(http: httpx.Client, text: str) -> Any:
         return client.embeddings.create(model="demo", input=text).data[0].embedding
 
 
-def _native(http: httpx.Client, text: str) -> Any:
-    answer = http.post("/q3e/embed", json={"model": "demo", "texts": [text]}).json()
-    return np.frombuffer(base64.b64decode(answer["vectors"]), "<f4")
-
-
 def answered(http: httpx.Client, path: str, **body: Any) -> Any:
     return http.post(path, json=body).json()
+
+
+def native(http: httpx.Client, texts: list[str], **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """The vectors of /q3e/embed, and the whole answer."""
+    answer = answered(http, "/q3e/embed", texts=texts, **options)
+    return np.frombuffer(base64.b64decode(answer["vectors"]), "<f4").reshape(len(texts), -1), answer
 
 
 ROUTES: dict[str, Callable[[httpx.Client, str], Any]] = {
@@ -68,7 +66,7 @@ ROUTES: dict[str, Callable[[httpx.Client, str], Any]] = {
     "openai": _openai,
     "llama-server": lambda http, text: answered(http, "/embedding", content=text)[0]["embedding"][0],
     "tei": lambda http, text: answered(http, "/embed", inputs=[text, "x"])[0],
-    "our own": _native,
+    "q3e-local": lambda http, text: native(http, [text], model="demo")[0][0],
 }
 
 
@@ -76,28 +74,44 @@ ROUTES: dict[str, Callable[[httpx.Client, str], Any]] = {
     "text", ["a text of words", "Ti\u1ebf\u0302ng e\u0301", "日本語 🙂", "ends <|endoftext|>", "\0"]
 )
 @pytest.mark.parametrize("route", ROUTES)
-def test_every_route_has_the_librarys_vector(http: httpx.Client, library: Embedder, route: str, text: str) -> None:
+def test_every_route_has_the_librarys_vector(http: httpx.Client, route: str, text: str) -> None:
     found = np.float32(ROUTES[route](http, text))
     # Beside its neighbours a text's vector differs by float noise.
-    assert np.abs(found - library.embed_documents([text]).vectors[0]).max() < 1e-5
+    assert np.abs(found - expected([text]).vectors[0]).max() < 1e-5
 
 
-def test_queries_of_all_kinds_are_the_librarys(http: httpx.Client, library: Embedder) -> None:
-    expected = library.embed_query("who pays?", 64)
-    for body in (
-        {"model": "demo-query"},
-        {"model": "demo-query:latest"},
-        {"model": "demo", "input_type": "query"},
-        {"model": "demo", "input_type": "query", "task": "retrieval"},
-        {"model": "demo", "instruction": TASKS["retrieval"].instruction},
-    ):
-        answer = http.post("/v1/embeddings", json={**body, "input": "who pays?", "dimensions": 64}).json()
-        assert np.allclose(answer["data"][0]["embedding"], expected.vectors[0], atol=1e-6)
-        assert answer["space"] == expected.space
-    own = library.embed_query("who pays?", 64, instruction=LEGAL)
-    answer = http.post("/api/embed", json={"model": "my-legal", "input": "who pays?"})
-    assert np.allclose(answer.json()["embeddings"], own.vectors, atol=1e-6)
-    assert answer.headers["x-q3e-space"] == own.space
+@pytest.mark.parametrize(
+    ("name", "options", "same_as"),
+    [
+        ("demo", {}, {}),
+        ("DEMO:latest", {}, {}),
+        ("demo:q8_0", {"dim": 64}, {"dim": 64}),
+        ("demo-query", {}, {"kind": "query"}),
+        ("demo-query:latest", {}, {"kind": "query"}),
+        ("demo", {"kind": "query"}, {"kind": "query"}),
+        ("demo-query", {"kind": "document"}, {}),
+        ("demo-query", {"task": "code"}, {"kind": "query", "task": "code"}),
+        ("demo", {"task": "sts"}, {"task": "sts"}),
+        ("demo", {"instruction": "law"}, {"instruction": "law"}),
+        ("legal", {}, {"kind": "query", "instruction": LEGAL, "dim": 48}),
+        ("LEGAL:latest", {"dim": 100}, {"kind": "query", "instruction": LEGAL, "dim": 100}),
+        ("legal", {"task": "code"}, {"kind": "query", "task": "code", "dim": 48}),
+        ("legal", {"kind": "document"}, {"dim": 48}),
+        ("other", {}, {}),
+        ("queries", {}, {"kind": "query"}),
+        ("demo", {"max_tokens": 5}, {"max_tokens": 5, "truncate": True}),
+        ("demo", {"max_tokens": 10_000_000}, {}),
+    ],
+)
+def test_names_and_options_mean_what_they_mean_to_the_library(
+    http: httpx.Client, name: str, options: dict[str, Any], same_as: dict[str, Any]
+) -> None:
+    texts = ["What is the capital of China?", "e\u0301te\u0301 <think>\u0338 <|endoftext|>", "", "long words " * 300]
+    vectors, answer = native(http, texts, model=name, **options)
+    result = expected(texts, **same_as)
+    np.testing.assert_allclose(vectors, result.vectors, atol=1e-5)
+    assert (answer["model"], answer["space"]) == ("demo", result.space)
+    assert (answer["prompt_tokens"], answer["truncated"]) == (list(result.prompt_tokens), list(result.truncated))
 
 
 def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> None:
@@ -106,10 +120,12 @@ def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> N
     assert len(ended) == len(ids) + 1
     answer = http.post("/v1/embeddings", json={"model": "demo", "input": [ids, ended]}).json()
     text = http.post("/v1/embeddings", json={"model": "demo", "input": "a text of words"}).json()
-    for one in answer["data"]:
-        assert np.allclose(one["embedding"], text["data"][0]["embedding"], atol=1e-6)
+    for item in answer["data"]:
+        assert np.allclose(item["embedding"], text["data"][0]["embedding"], atol=1e-6)
     assert answer["usage"]["prompt_tokens"] == 2 * text["usage"]["prompt_tokens"] == 2 * len(ended)
     assert http.post("/detokenize", json={"tokens": ids}).json() == {"content": "a text of words"}
+    of_query_name = http.post("/tokenize", json={"model": "demo-query", "content": "a text of words"}).json()
+    assert of_query_name["tokens"] == ids  # a prompt is put before a text that is embedded
 
 
 def test_ids_and_texts_mixed_are_the_ids_of_all(http: httpx.Client) -> None:
@@ -117,23 +133,23 @@ def test_ids_and_texts_mixed_are_the_ids_of_all(http: httpx.Client) -> None:
     def ids(text: str) -> list[int]:
         return http.post("/tokenize", json={"content": text}).json()["tokens"]
 
-    given = [*ids("a text"), " of words", " and", *ids(" more")]
+    mixed = [*ids("a text"), " of words", " and", *ids(" more")]
     alone = [*ids("a text"), *ids(" of words"), *ids(" and"), *ids(" more")]
     for path in ("/v1/embeddings", "/embeddings"):
-        answer = http.post(path, json={"input": [given, alone, {"prompt_string": given}], "dimensions": 64}).json()
-        rows = np.float32([one["embedding"] for one in answer["data"]])
+        answer = http.post(path, json={"input": [mixed, alone, {"prompt_string": mixed}], "dimensions": 64}).json()
+        rows = np.float32([item["embedding"] for item in answer["data"]])
         assert np.allclose(rows, rows[1], atol=1e-6)
         assert answer["usage"]["prompt_tokens"] == 3 * (len(alone) + 1)
 
 
 def test_tei_tokenizes_what_it_embeds(http: httpx.Client) -> None:
     # TEI core/src/tokenization.rs: prompt and text are tokenized as one
-    for body, instruction in (({"model": "demo"}, TASKS["retrieval"].instruction), ({"model": "my-legal"}, LEGAL)):
-        asked = {**body, "inputs": ["who pays?", "x"], "prompt_name": "query"}
-        found = http.post("/tokenize", json=asked).json()
-        n_tokens = http.post("/embed", json=asked).headers["x-q3e-prompt-tokens"]
-        assert sum(map(len, found)) == int(n_tokens)
-        texts = http.post("/decode", json={"ids": [[token["id"] for token in tokens] for tokens in found]}).json()
+    for body, instruction in (({"model": "demo"}, TASKS["retrieval"].instruction), ({"model": "legal"}, LEGAL)):
+        request = {**body, "inputs": ["who pays?", "x"], "prompt_name": "query"}
+        tokens = http.post("/tokenize", json=request).json()
+        n_tokens = http.post("/embed", json=request).headers["x-q3e-prompt-tokens"]
+        assert sum(map(len, tokens)) == int(n_tokens)
+        texts = http.post("/decode", json={"ids": [[token["id"] for token in of_text] for of_text in tokens]}).json()
         assert texts == [f"Instruct: {instruction}\nQuery:{text}" for text in ("who pays?", "x")]
 
 
@@ -148,10 +164,10 @@ def test_nearer_texts_have_higher_scores(client: ollama.Client) -> None:
 
 def test_three_equal_texts_cost_three_times(client: ollama.Client) -> None:
     # ollama integration/embed_test.go: TestEmbedPromptEvalCount
-    one = client.embed("demo", "the cat sat on the mat")
+    once = client.embed("demo", "the cat sat on the mat")
     three = client.embed("demo", ["the cat sat on the mat"] * 3)
-    assert three.prompt_eval_count == 3 * one.prompt_eval_count
-    assert np.allclose(three.embeddings, one.embeddings * 3, atol=1e-6)
+    assert three.prompt_eval_count == 3 * once.prompt_eval_count
+    assert np.allclose(three.embeddings, once.embeddings * 3, atol=1e-6)
 
 
 def test_a_cut_text_is_the_text_that_remains(client: ollama.Client) -> None:
@@ -165,6 +181,9 @@ def test_a_cut_text_is_the_text_that_remains(client: ollama.Client) -> None:
         assert cut.prompt_eval_count == num_ctx
         with pytest.raises(ollama.ResponseError, match="context length"):
             client.embed("demo", text, truncate=False, options={"num_ctx": num_ctx})
+    for num_ctx in (1, 0):
+        with pytest.raises(ollama.ResponseError, match="after truncation exceeds maximum context length"):
+            client.embed("demo", text, options={"num_ctx": num_ctx})
     mixed = client.embed("demo", ["hi", text * 50, text], options={"num_ctx": 30})
     assert mixed.prompt_eval_count <= 90
     assert client.embed("demo", "hi", options={"num_ctx": 10_000_000}).prompt_eval_count == 3
@@ -180,9 +199,9 @@ def test_lengths_around_a_multiple_of_256(http: httpx.Client) -> None:
     # llama.cpp tools/server/tests/unit/test_embedding.py: 253 to 256 tokens in one batch
     inputs = [[5000] * n for n in (252, 253, 254, 255, 256)]
     together = http.post("/v1/embeddings", json={"model": "demo", "input": inputs}).json()["data"]
-    for ids, one in zip(inputs, together, strict=True):
+    for ids, item in zip(inputs, together, strict=True):
         alone = http.post("/v1/embeddings", json={"model": "demo", "input": ids}).json()["data"][0]
-        assert np.allclose(one["embedding"], alone["embedding"], atol=1e-4)
+        assert np.allclose(item["embedding"], alone["embedding"], atol=1e-4)
 
 
 def test_what_the_model_refuses_names_its_field(http: httpx.Client) -> None:
@@ -193,14 +212,14 @@ def test_what_the_model_refuses_names_its_field(http: httpx.Client) -> None:
     ):
         answer = http.post("/v1/embeddings", json={"model": "demo", **body})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
-    for model in ("nope", "qwen3-embedding:4b"):
-        assert http.post("/v1/embeddings", json={"model": model, "input": "a"}).status_code == 404
+    answer = http.post("/detokenize", json={"tokens": [10_153]})
+    assert answer.json()["error"]["message"] == "token id 10153 is not in the vocabulary of 10153"
 
 
 def test_unloading_and_loading_again(client: ollama.Client) -> None:
     # What `ollama stop` sends; the memory comes back a moment later.
     before = client.embed("demo", "a")
-    assert [one.model for one in client.ps().models] == ["demo:latest"]
+    assert [model.model for model in client.ps().models] == ["demo:latest"]
     client.generate("demo", keep_alive=0)
     assert client.embed("demo", "a").embeddings == before.embeddings
     assert client.embed("demo", "a", keep_alive=0).embeddings == before.embeddings
@@ -213,19 +232,19 @@ WIRES: dict[str, tuple[str, dict[str, Any]]] = {
     "openai": ("/v1/embeddings", {"input": "a"}),
     "llama-server": ("/embedding", {"content": "a"}),
     "tei": ("/embed", {"inputs": "a"}),
-    "our own": ("/q3e/embed", {"texts": ["a"]}),
-    "our own, model": ("/q3e/model", {}),
-    "our own, tokens": ("/q3e/tokens", {"texts": ["a"]}),
+    "q3e-local": ("/q3e/embed", {"texts": ["a"]}),
+    "q3e-local, model": ("/q3e/model", {}),
+    "q3e-local, tokens": ("/q3e/tokens", {"texts": ["a"]}),
 }
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_an_unknown_model_is_told_once_with_the_names_there_are(http: httpx.Client, wire: str) -> None:
+def test_an_unknown_model_is_named_once_with_the_names_there_are(http: httpx.Client, wire: str) -> None:
     path, body = WIRES[wire]
     answer = http.post(path, json={"model": "nope", **body})
     assert answer.status_code == 404
     assert answer.text.count("nope") == 1
-    assert "; there are demo, my-legal" in answer.text
+    assert "; there are demo, legal, other, queries" in answer.text
     assert "q3e-local" not in answer.text
     if wire == "ollama":
         assert answer.json()["error"].startswith('model "nope" not found, try pulling it first; ')
@@ -246,7 +265,7 @@ def test_a_model_that_is_not_here_yet_says_how_a_client_brings_it(http: httpx.Cl
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize("name", ["my-legal", "demo-query"])
+@pytest.mark.parametrize("name", ["legal", "demo-query"])
 def test_a_name_whose_texts_are_queries_already_takes_no_second_query(
     http: httpx.Client, wire: str, name: str
 ) -> None:
@@ -257,7 +276,7 @@ def test_a_name_whose_texts_are_queries_already_takes_no_second_query(
 
 
 @pytest.mark.parametrize("wire", ["openai", "tei"])
-def test_a_dim_is_told_by_its_name_on_the_wire(http: httpx.Client, wire: str) -> None:
+def test_a_wrong_dim_has_its_name_on_the_wire(http: httpx.Client, wire: str) -> None:
     path, body = WIRES[wire]
     answer = http.post(path, json={"model": "demo", **body, "dimensions": 31})
     assert "dimensions must be between 32 and 256 for demo, got 31" in answer.text
@@ -268,12 +287,13 @@ def test_every_line_of_the_docs_page_works_as_it_stands(http: httpx.Client) -> N
     page = http.get("/docs").text
     lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", page)]
     assert len(lines) > 10
+    assert any("/api/search" in line for line in lines)
     assert "11434" not in page
     for line in lines:
         command = line.replace("curl", "curl -sS -w '\\n%{http_code}'", 1)
-        got = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
-        status = got.stdout.rpartition("\n")[2]
-        assert status == ("404" if "no-such-model" in line else "200"), (line, got.stdout)
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
+        status = done.stdout.rpartition("\n")[2]
+        assert status == ("404" if "no-such-model" in line else "200"), (line, done.stdout)
 
 
 def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
@@ -289,10 +309,27 @@ def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:
 def test_pieces_of_a_split_character_make_the_text_again(http: httpx.Client) -> None:
     text = "a 🙂 𠮷"
     tokens = http.post("/tokenize", json={"content": text, "add_special": True, "with_pieces": True}).json()["tokens"]
-    written = [one["piece"] for one in tokens]
+    written = [token["piece"] for token in tokens]
     assert any(isinstance(piece, list) for piece in written)
     assert written[-1] == "<|endoftext|>"
-    assert b"".join(p.encode() if isinstance(p, str) else bytes(p) for p in written[:-1]).decode() == text
-    ids = [one["id"] for one in tokens]
+    parts = [piece.encode() if isinstance(piece, str) else bytes(piece) for piece in written[:-1]]
+    assert b"".join(parts).decode() == text
+    ids = [token["id"] for token in tokens]
     assert http.post("/decode", json={"ids": ids}).json() == [text]
     assert http.post("/decode", json={"ids": [ids], "skip_special_tokens": False}).json() == [f"{text}<|endoftext|>"]
+
+
+def test_no_name_reaches_the_file_system(
+    http: httpx.Client, tiny_gguf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each path has a model behind it, so that a server that opened the file would answer with its vector."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for file in ("secret", "secret.gguf"):
+        shutil.copy(tiny_gguf("f16"), file)
+        path = tmp_path / file
+        outside = f"../{tmp_path.name}/{file}"
+        for name in (file, f"./{file}", outside, f"x/../{file}", str(path), f"~/{file}", f"file://{path}"):
+            for route, body in WIRES.values():
+                answer = http.post(route, json={**body, "model": name})
+                assert answer.status_code in (400, 404, 422), (name, route)

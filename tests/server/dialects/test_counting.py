@@ -14,7 +14,8 @@ from q3e_local.server.dialects import counting
 from q3e_local.server.dialects.counting import Items, count
 
 TEXTS = st.text(st.sampled_from('a"\\[]{},: \n\u4e2d'), max_size=6)
-NAMES = st.sampled_from(["input", "b", "c_d", "e.f-0"])
+FIELDS = ["input", "b", "c_d", "e.f-0"]
+NAMES = st.sampled_from(FIELDS)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 999) | TEXTS,
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(NAMES | TEXTS, inner, max_size=4),
@@ -28,7 +29,7 @@ def n_values(value: Any) -> int:
     if isinstance(value, list):
         return 1 + max(1, sum(map(n_values, value)))
     if isinstance(value, dict):
-        return 1 + max(1, sum(1 + n_values(one) for one in value.values()))
+        return 1 + max(1, sum(1 + n_values(field) for field in value.values()))
     return 1
 
 
@@ -46,6 +47,7 @@ def lists(body: dict[str, Any], n_levels: int = 2) -> Iterator[Items]:
 
 @pytest.fixture(params=[2, 3, 7, 1 << 17], ids="slices of {}".format)
 def _slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With slices of the real size, a text that a reader can check would have a single slice.
     monkeypatch.setattr(counting, "_SLICE", request.param)
 
 
@@ -65,11 +67,10 @@ def test_it_counts_what_parsing_builds() -> None:
         found = list(lists(body))
         if counts.longest is not None:
             assert counts.longest in found
-            assert counts.longest.n == max(one.n for one in found)
+            assert counts.longest.n == max(items.n for items in found)
         else:
-            # A name that no dialect has is not told; it may have the longest list.
-            named = [one for one in found if counting._NAME.search(json.dumps(one.field).encode() + b":")]
-            assert not named or max(one.n for one in found) > max(one.n for one in named) or len(named) < len(found)
+            # A list under a name that no dialect has is not reported, and may be the longest.
+            assert not found or any(items.field not in FIELDS for items in found)
 
     check()
 
@@ -94,30 +95,18 @@ def test_the_longest_list_is_found_and_named(text: bytes, longest: Items | None)
     assert count(text).longest == longest
 
 
-@pytest.mark.usefixtures("_slices")
-@pytest.mark.parametrize(
-    "text", [b"", b" ", b"1", b'"a"', b'"', b"\\", b"\\\\", b"[", b"]", b"}{", b'{"', b"\xff", b"[]]"]
-)
-def test_what_is_no_json_is_counted_too(text: bytes) -> None:
-    assert count(text).n_values >= 1
-    assert count(text).end in (None, 1, 2)
-
-
 @given(text=st.lists(st.sampled_from(list(b'[]{},:"\\ a1-\xff')), max_size=60).map(bytes), n_bytes=st.integers(2, 9))
-def test_where_the_slices_part_makes_no_difference(text: bytes, n_bytes: int) -> None:
+def test_the_places_where_slices_part_make_no_difference_in_json_or_other_text(text: bytes, n_bytes: int) -> None:
     whole = count(text)
+    assert whole.n_values >= 1
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(counting, "_SLICE", n_bytes)
         assert count(text) == whole
 
 
-def test_it_stops_where_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = []
-    look = counting._Longest.look
-    monkeypatch.setattr(counting._Longest, "look", lambda self, *marks: (looked.append(marks), look(self, *marks)))
+def test_it_stops_where_there_is_enough() -> None:
     counts = count(b'{"input":[' + b'"a",' * 1_000_000 + b'"a"]}', 100_000)
     assert 100_000 < counts.n_values < 200_000
     assert counts.end is None
     assert counts.longest is not None
     assert counts.n_values - 5 < counts.longest.n < counts.n_values
-    assert len(looked) == 4  # slices of 128 KB with 32,768 texts each

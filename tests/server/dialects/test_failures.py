@@ -9,70 +9,47 @@ import orjson
 import pytest
 from fake_service import FakeService
 
-from q3e_local.errors import (
-    BadVectorError,
-    EngineError,
-    InvalidTextError,
-    ModelFileError,
-    ModelNotHereError,
-    NotEnoughMemoryError,
-    OptionError,
-    Q3EError,
-    SpaceMismatchError,
-    TextTooLongError,
-    UnknownModelError,
-)
-from q3e_local.server.dialects import llama_server, ollama, openai, q3e, q3e_search, tei
+from q3e_local import errors
+from q3e_local.server import errors as server
+from q3e_local.server.dialects import llama_server, names, ollama, openai, q3e, q3e_search, tei
 from q3e_local.server.dialects.failures import failure_of
-from q3e_local.server.dialects.names import InvalidNameError
-from q3e_local.server.errors import (
-    BadRequestError,
-    ClientGoneError,
-    EmptyInputError,
-    IndexUnusableError,
-    MissingBodyError,
-    NotServedError,
-    QueueFullError,
-    RebuiltError,
-    StoppingError,
-    UnknownIndexError,
-    WorkerDiedError,
-)
 
 pytest_plugins = ["serving"]
 
 DIALECTS: tuple[Any, ...] = (openai, ollama, tei, llama_server, q3e)
 
-# An error, and its status in OpenAI's dialect, Ollama's, TEI's, llama-server's and our own.
+BUSY = "server busy, please try again.  maximum pending requests exceeded: full"
+
+# An error, and its status in OpenAI's dialect, Ollama's, TEI's, llama-server's and q3e-local's.
 STATUSES: list[tuple[Exception, tuple[int, int, int, int, int]]] = [
-    (TextTooLongError("too long", 0), (400, 400, 422, 400, 400)),
-    (InvalidTextError("no text", 0), (400, 400, 422, 400, 400)),
-    (BadVectorError("NaN", 0), (400, 400, 422, 400, 400)),
-    (EmptyInputError("empty", "input"), (400, 400, 400, 400, 400)),
-    (MissingBodyError("none"), (400, 400, 400, 400, 400)),
-    (BadRequestError("wrong", "input"), (400, 400, 422, 400, 400)),
-    (OptionError("wrong"), (400, 400, 422, 400, 400)),
-    (InvalidNameError("no name"), (404, 400, 422, 404, 400)),
-    (UnknownModelError("unknown"), (404, 404, 404, 404, 404)),
-    (ModelNotHereError("not here"), (404, 404, 404, 404, 404)),
-    (QueueFullError("full", 7), (429, 503, 429, 429, 429)),
-    (ClientGoneError("gone"), (499, 499, 499, 499, 499)),
-    (WorkerDiedError("died"), (500, 500, 500, 500, 500)),
-    (EngineError("failed"), (500, 500, 500, 500, 500)),
-    (ModelFileError("broken"), (500, 500, 500, 500, 500)),
-    (NotEnoughMemoryError("large"), (500, 500, 500, 500, 500)),
-    (Q3EError("else"), (500, 500, 500, 500, 500)),
+    (errors.TextTooLongError("too long", 0), (400, 400, 422, 400, 400)),
+    (errors.InvalidTextError("no text", 0), (400, 400, 422, 400, 400)),
+    (errors.BadVectorError("NaN", 0), (400, 400, 422, 400, 400)),
+    (server.EmptyInputError("empty", "input"), (400, 400, 400, 400, 400)),
+    (server.MissingBodyError("none"), (400, 400, 400, 400, 400)),
+    (server.BadRequestError("wrong", "input"), (400, 400, 422, 400, 400)),
+    (errors.OptionError("wrong"), (400, 400, 422, 400, 400)),
+    (names.InvalidNameError("no name"), (404, 400, 422, 404, 400)),
+    (errors.UnknownModelError("unknown"), (404, 404, 404, 404, 404)),
+    (errors.ModelNotHereError("not here"), (404, 404, 404, 404, 404)),
+    (server.QueueFullError("full", 7), (429, 503, 429, 429, 429)),
+    (server.ClientGoneError("gone"), (499, 499, 499, 499, 499)),
+    (server.WorkerDiedError("died"), (500, 500, 500, 500, 500)),
+    (errors.EngineError("failed"), (500, 500, 500, 500, 500)),
+    (errors.ModelFileError("broken"), (500, 500, 500, 500, 500)),
+    (errors.NotEnoughMemoryError("large"), (500, 500, 500, 500, 500)),
+    (errors.Q3EError("else"), (500, 500, 500, 500, 500)),
     (ZeroDivisionError("secret"), (500, 500, 500, 500, 500)),
-    (NotServedError("not served"), (501, 501, 501, 501, 501)),
-    (StoppingError("stopping"), (503, 503, 503, 503, 503)),
+    (server.NotServedError("not served"), (501, 501, 501, 501, 501)),
+    (server.StoppingError("stopping"), (503, 503, 503, 503, 503)),
 ]
 
 
-@pytest.mark.parametrize(("error", "statuses"), STATUSES, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(("error", "statuses"), STATUSES, ids=lambda error: type(error).__name__)
 def test_every_error_has_its_status_in_every_dialect(error: Exception, statuses: tuple[int, ...]) -> None:
     answers = [dialect.answer_failure(failure_of(error)) for dialect in DIALECTS]
     assert tuple(answer.status_code for answer in answers) == statuses
-    retry = {QueueFullError: "7", StoppingError: "5"}.get(type(error))
+    retry = {server.QueueFullError: "7", server.StoppingError: "5"}.get(type(error))
     for answer in answers:
         assert answer.headers.get("retry-after") == retry
         said = "internal error" if isinstance(error, ZeroDivisionError) else error.args[0]
@@ -100,14 +77,14 @@ ROUTES: list[tuple[str, Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     "error",
     [
-        QueueFullError("full", 7),
-        StoppingError("stopping"),
-        WorkerDiedError("killed"),
-        InvalidTextError("a lone surrogate", 3),
-        ModelNotHereError("pull it"),
+        server.QueueFullError("full", 7),
+        server.StoppingError("stopping"),
+        server.WorkerDiedError("killed"),
+        errors.InvalidTextError("a lone surrogate", 3),
+        errors.ModelNotHereError("pull it"),
         RuntimeError("a bug with a /secret/path"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize(("path", "dialect", "body"), ROUTES)
 def test_a_route_answers_an_error_as_its_dialect_does(
@@ -119,7 +96,7 @@ def test_a_route_answers_an_error_as_its_dialect_does(
     assert answer.status_code == expected.status_code
     assert answer.headers.get("retry-after") == expected.headers.get("retry-after")
     assert "secret" not in answer.text
-    if dialect is ollama and isinstance(error, ModelNotHereError):
+    if dialect is ollama and isinstance(error, errors.ModelNotHereError):
         assert answer.json() == {"error": 'model "demo" not found, try pulling it first'}
     else:
         assert answer.content == expected.body
@@ -130,10 +107,16 @@ def test_a_route_answers_an_error_as_its_dialect_does(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (QueueFullError("full", 7), "server busy, please try again.  maximum pending requests exceeded: full"),
-        (TextTooLongError("has 9 tokens", 0), "the input length exceeds the context length: text 0: has 9 tokens"),
-        (BadVectorError("NaN", 0), "embedding contains NaN or Inf values: text 0: NaN"),
-        (OptionError("dim must be between"), "dim must be between"),
+        (
+            server.QueueFullError("full", 7),
+            BUSY,
+        ),
+        (
+            errors.TextTooLongError("too long", 0),
+            "the input length exceeds the context length: text 0: too long",
+        ),
+        (errors.BadVectorError("NaN", 0), "embedding contains NaN or Inf values: text 0: NaN"),
+        (errors.OptionError("dim must be between"), "dim must be between"),
     ],
 )
 def test_ollamas_words_come_first(error: Exception, words: str) -> None:
@@ -143,13 +126,17 @@ def test_ollamas_words_come_first(error: Exception, words: str) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (UnknownIndexError("none"), 404, "none"),
-        (SpaceMismatchError("of another model"), 409, "of another model"),
-        (IndexUnusableError("damaged"), 503, "damaged"),
-        (RebuiltError("rebuilt"), 503, "rebuilt"),
-        (TextTooLongError("is too long", 0), 400, "query is too long"),
-        (UnknownModelError("unknown"), 404, "unknown"),
-        (QueueFullError("full", 7), 503, "server busy, please try again.  maximum pending requests exceeded: full"),
+        (server.UnknownIndexError("none"), 404, "none"),
+        (errors.SpaceMismatchError("of another model"), 409, "of another model"),
+        (server.IndexUnusableError("damaged"), 503, "damaged"),
+        (server.RebuiltError("rebuilt"), 503, "rebuilt"),
+        (errors.TextTooLongError("is too long", 0), 400, "query is too long"),
+        (errors.UnknownModelError("unknown"), 404, "unknown"),
+        (
+            server.QueueFullError("full", 7),
+            503,
+            BUSY,
+        ),
     ],
 )
 def test_a_search_has_ollamas_errors_and_those_of_an_index(error: Exception, status: int, said: str) -> None:
@@ -160,12 +147,12 @@ def test_a_search_has_ollamas_errors_and_those_of_an_index(error: Exception, sta
 @pytest.mark.parametrize(
     ("error", "kind", "code", "param"),
     [
-        (TextTooLongError("too long", 0), "invalid_request_error", "context_length_exceeded", "input"),
-        (BadRequestError("wrong", "task"), "invalid_request_error", None, "task"),
-        (UnknownModelError("unknown"), "invalid_request_error", "model_not_found", "model"),
-        (QueueFullError("full", 7), "rate_limit_error", "rate_limit_exceeded", None),
-        (StoppingError("stopping"), "service_unavailable", None, None),
-        (WorkerDiedError("died"), "server_error", None, None),
+        (errors.TextTooLongError("too long", 0), "invalid_request_error", "context_length_exceeded", "input"),
+        (server.BadRequestError("wrong", "task"), "invalid_request_error", None, "task"),
+        (errors.UnknownModelError("unknown"), "invalid_request_error", "model_not_found", "model"),
+        (server.QueueFullError("full", 7), "rate_limit_error", "rate_limit_exceeded", None),
+        (server.StoppingError("stopping"), "service_unavailable", None, None),
+        (server.WorkerDiedError("died"), "server_error", None, None),
     ],
 )
 def test_openais_error_object(error: Exception, kind: str, code: str | None, param: str | None) -> None:
@@ -175,13 +162,13 @@ def test_openais_error_object(error: Exception, kind: str, code: str | None, par
 
 def test_the_kinds_of_tei_and_of_llama_server() -> None:
     kinds = {
-        EmptyInputError("x"): ("Empty", "invalid_request_error"),
-        BadRequestError("x"): ("Validation", "invalid_request_error"),
-        TextTooLongError("x", 0): ("Validation", "exceed_context_size_error"),
-        UnknownModelError("x"): ("Validation", "not_found_error"),
-        QueueFullError("x", 1): ("Overloaded", "unavailable_error"),
-        StoppingError("x"): ("Unhealthy", "unavailable_error"),
-        EngineError("x"): ("Backend", "server_error"),
+        server.EmptyInputError("x"): ("Empty", "invalid_request_error"),
+        server.BadRequestError("x"): ("Validation", "invalid_request_error"),
+        errors.TextTooLongError("x", 0): ("Validation", "exceed_context_size_error"),
+        errors.UnknownModelError("x"): ("Validation", "not_found_error"),
+        server.QueueFullError("x", 1): ("Overloaded", "unavailable_error"),
+        server.StoppingError("x"): ("Unhealthy", "unavailable_error"),
+        errors.EngineError("x"): ("Backend", "server_error"),
     }
     for error, (of_tei, of_llama_server) in kinds.items():
         failure = failure_of(error)

@@ -11,23 +11,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command import PROGRAM
+from command import PROGRAM, demo
 from paths import TESTS
 from server_process import running_server
 
-import q3e_local
-from q3e_local.embedding.embedder import Embedder
-
-# Newer ones of openai ask for a newer node.
+# Newer releases of openai need a newer node.
 PACKAGES = ("ollama@0.6.4", "openai@6.30.1")
 INSTALL_S, CLIENTS_S = 90, 90
-# What npm says when it is the way to the registry that fails, and not us.
+# What npm says when the connection to the registry fails, and not this test.
 NO_WAY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ERR_SOCKET_TIMEOUT", "ENETUNREACH",
           "EHOSTUNREACH", "ENOTCACHED", "CERT", "E401", "E403", "E407", "E50")  # fmt: skip
 
@@ -52,13 +48,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def got(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All that both clients got."""
+def answers(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Everything that both clients were answered."""
     home = str(tmp_path_factory.mktemp("home"))
     program = [*PROGRAM, "serve", "-m", "demo", "--port", "0"]
     with running_server(env={"Q3E_HOME": home, "HF_HUB_CACHE": home}, program=program) as running:
         running.wait_for("try: ", 60)
-        script = (TESTS / "node") / "clients.mjs"
+        script = TESTS / "node" / "clients.mjs"
         done = subprocess.run(
             ["node", script, packages, running.url],
             capture_output=True,
@@ -72,12 +68,6 @@ def got(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def library() -> Iterator[Embedder]:
-    with q3e_local.load("demo") as embedder:
-        yield embedder
-
-
 def close(found: Any, expected: np.ndarray) -> bool:
     """Rows of length 1 that point as expected. Beside other neighbours in a batch a text's vector has float noise."""
     vectors, expected = np.atleast_2d(np.float32(found)), np.atleast_2d(expected)
@@ -86,33 +76,33 @@ def close(found: Any, expected: np.ndarray) -> bool:
     return bool(((vectors * expected).sum(axis=1) > 0.9999).all())
 
 
-def test_ollama_embeds(got: dict[str, Any], library: Embedder) -> None:
-    texts, of = got["texts"], got["ollama"]
-    expected = library.embed_documents(texts)
+def test_ollama_embeds(answers: dict[str, Any]) -> None:
+    texts, of = answers["texts"], answers["ollama"]
+    expected = demo().embed_documents(texts)
     assert close(of["one"]["embeddings"], expected.vectors[:1])
     assert close(of["many"]["embeddings"], expected.vectors)
     assert of["many"]["model"] == "demo"
     assert of["many"]["prompt_eval_count"] == sum(expected.prompt_tokens)
     assert of["many"]["total_duration"] > 0
     assert close(of["older"]["embedding"], expected.vectors[0])
-    assert close(of["dimensions"]["embeddings"], library.embed_documents(texts, 64).vectors)
-    assert close(of["query"]["embeddings"], library.embed_query(texts[0]).vectors)
+    assert close(of["dimensions"]["embeddings"], demo().embed_documents(texts, 64).vectors)
+    assert close(of["query"]["embeddings"], demo().embed_query(texts[0]).vectors)
     assert of["cut"]["prompt_eval_count"] == 50
-    together = [one["embeddings"][0] for one in of["together"]]
-    assert close(together, library.embed_documents([f"{texts[0]} {i}" for i in range(20)]).vectors)
+    together = [answer["embeddings"][0] for answer in of["together"]]
+    assert close(together, demo().embed_documents([f"{texts[0]} {i}" for i in range(20)]).vectors)
 
 
-def test_ollama_shows_what_is_here(got: dict[str, Any]) -> None:
-    of = got["ollama"]
-    assert "demo:latest" in [one["name"] for one in of["list"]["models"]]
-    assert [one["name"] for one in of["ps"]["models"]] == ["demo:latest"]
+def test_ollama_shows_what_is_here(answers: dict[str, Any]) -> None:
+    of = answers["ollama"]
+    assert "demo:latest" in [model["name"] for model in of["list"]["models"]]
+    assert [model["name"] for model in of["ps"]["models"]] == ["demo:latest"]
     assert of["show"]["capabilities"] == ["embedding"]
     assert of["show"]["model_info"]["qwen3.embedding_length"] == 256
     assert of["version"]["version"]
 
 
-def test_ollama_raises_its_own_errors(got: dict[str, Any]) -> None:
-    of = got["ollama"]
+def test_ollama_raises_its_own_errors(answers: dict[str, Any]) -> None:
+    of = answers["ollama"]
     for name, status, message in (
         ("wrong_model", 404, 'model "nobody-knows" not found'),
         ("wrong_show", 404, "nobody-knows"),
@@ -123,13 +113,13 @@ def test_ollama_raises_its_own_errors(got: dict[str, Any]) -> None:
         assert message in of[name]["message"], of[name]
 
 
-def test_openai_embeds(got: dict[str, Any], library: Embedder) -> None:
-    texts, of = got["texts"], got["openai"]
-    expected = library.embed_documents(texts)
+def test_openai_embeds(answers: dict[str, Any]) -> None:
+    texts, of = answers["texts"], answers["openai"]
+    expected = demo().embed_documents(texts)
 
     def rows(answer: dict[str, Any]) -> list[list[float]]:
-        assert [one["index"] for one in answer["data"]] == list(range(len(answer["data"])))
-        return [one["embedding"] for one in answer["data"]]
+        assert [item["index"] for item in answer["data"]] == list(range(len(answer["data"])))
+        return [item["embedding"] for item in answer["data"]]
 
     assert close(rows(of["one"]), expected.vectors[:1])
     assert close(rows(of["many"]), expected.vectors)
@@ -137,20 +127,20 @@ def test_openai_embeds(got: dict[str, Any], library: Embedder) -> None:
     assert of["many"]["usage"]["prompt_tokens"] == sum(expected.prompt_tokens)
     (raw,) = rows(of["base64"])
     assert close(np.frombuffer(base64.b64decode(raw), "<f4"), expected.vectors[0])
-    assert close(rows(of["dimensions"]), library.embed_documents(texts, 64).vectors)
-    assert close(rows(of["query"]), library.embed_query(texts[0]).vectors)
-    together = [rows(one)[0] for one in of["together"]]
-    assert close(together, library.embed_documents([f"{texts[0]} {i}" for i in range(20)]).vectors)
+    assert close(rows(of["dimensions"]), demo().embed_documents(texts, 64).vectors)
+    assert close(rows(of["query"]), demo().embed_query(texts[0]).vectors)
+    together = [rows(answer)[0] for answer in of["together"]]
+    assert close(together, demo().embed_documents([f"{texts[0]} {i}" for i in range(20)]).vectors)
 
 
-def test_openai_lists_models(got: dict[str, Any]) -> None:
-    of = got["openai"]
-    assert "demo:latest" in [one["id"] for one in of["models"]]
+def test_openai_lists_models(answers: dict[str, Any]) -> None:
+    of = answers["openai"]
+    assert "demo:latest" in [model["id"] for model in of["models"]]
     assert (of["model"]["id"], of["model"]["object"]) == ("demo", "model")
 
 
-def test_openai_raises_its_own_errors(got: dict[str, Any]) -> None:
-    of = got["openai"]
+def test_openai_raises_its_own_errors(answers: dict[str, Any]) -> None:
+    of = answers["openai"]
     assert (of["wrong_model"]["type"], of["wrong_model"]["status"]) == ("NotFoundError", 404)
     assert (of["wrong_model"]["code"], "nobody-knows" in of["wrong_model"]["message"]) == ("model_not_found", True)
     for name, param in (("wrong_dimensions", "dimensions"), ("empty", "input")):

@@ -1,4 +1,4 @@
-"""Ollama's routes for models: its own client from PyPI lists, shows, pulls, copies and deletes them.
+"""Ollama's routes for models: Ollama's client from PyPI lists, shows, pulls, copies and deletes them.
 
 A test that comes from another project names the file it comes from.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,17 +28,21 @@ pytest_plugins = ["serving"]
 
 @pytest.fixture
 def tiny_model(tiny_gguf: Callable[..., Path]) -> Installed:
-    """A model that is ours to delete, under a name of its own."""
-    path = tiny_gguf("f16")
-    own = installed.own_folder() / "tiny.gguf"
-    own.parent.mkdir(parents=True)
-    own.write_bytes(path.read_bytes())
-    return installed.record(Installed("tiny:1b", own, own.stat().st_size, "pulled", "ab" * 32))
+    """A model that this program pulled, and may delete."""
+    path = installed.own_folder() / "tiny.gguf"
+    path.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf("f16"), path)
+    return installed.record(Installed("tiny:1b", path, path.stat().st_size, "pulled", "ab" * 32))
+
+
+def names(client: ollama.Client) -> set[str]:
+    """The names that Ollama's client lists."""
+    return {model.model for model in client.list().models}
 
 
 def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) -> None:
     # ollama server/routes_test.go: Tags Handler (a name without tag is listed as latest; no expires_at)
-    found = {one.model: one for one in client.list().models}
+    found = {model.model: model for model in client.list().models}
     assert set(found) == {"demo:latest", "tiny:1b"}
     demo = found["demo:latest"]
     assert re.fullmatch("[0-9a-f]{64}", demo.digest)
@@ -47,8 +52,8 @@ def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) 
     assert demo.size == installed.installed()[0].size_bytes
     assert demo.modified_at <= datetime.now(UTC)
     raw = http.get("/api/tags").json()["models"]
-    assert all("expires_at" not in one for one in raw)
-    assert {one["details"]["embedding_length"] for one in raw if one["name"] == "demo:latest"} == {N_EMBD}
+    assert all("expires_at" not in model for model in raw)
+    assert [model["details"]["embedding_length"] for model in raw if model["name"] == "demo:latest"] == [N_EMBD]
     assert raw[0]["modified_at"] >= raw[1]["modified_at"]
 
 
@@ -70,11 +75,10 @@ def test_show(client: ollama.Client, http: httpx.Client) -> None:
 def test_ps_and_keep_alive(client: ollama.Client) -> None:
     assert client.ps().models == []
     client.embed("demo", "a", keep_alive="10m")
-    (one,) = client.ps().models
-    assert (one.name, one.model, one.size, one.size_vram, one.context_length) == (
-        "demo:latest", "demo:latest", 12_345, 0, 100
-    )  # fmt: skip
-    assert 590 < (one.expires_at - datetime.now(UTC)).total_seconds() < 610
+    (model,) = client.ps().models
+    assert (model.name, model.model) == ("demo:latest", "demo:latest")
+    assert (model.size, model.size_vram, model.context_length) == (12_345, 0, 100)
+    assert 590 < (model.expires_at - datetime.now(UTC)).total_seconds() < 610
     client.embed("demo", "a", keep_alive=-1)
     assert client.ps().models[0].expires_at.year > 2200
     client.embed("demo", "a", keep_alive=0)
@@ -138,7 +142,7 @@ def test_delete(client: ollama.Client, http: httpx.Client, tiny_model: Installed
     with pytest.raises(ollama.ResponseError, match="model 'tiny:1b' not found") as caught:
         client.delete("tiny:1b")
     assert caught.value.status_code == 404
-    for name, error in (("", "model is required"), ("../x", 'name "../x" is invalid')):
+    for name, error in {"": "model is required", "../x": 'name "../x" is invalid'}.items():
         answer = http.request("DELETE", "/api/delete", json={"model": name})
         assert (answer.status_code, answer.json()) == (400, {"error": error})
     with pytest.raises(ollama.ResponseError, match="demo is part of q3e-local and stays"):
@@ -148,10 +152,10 @@ def test_delete(client: ollama.Client, http: httpx.Client, tiny_model: Installed
 def test_a_copy_is_a_second_name(client: ollama.Client, tiny_model: Installed) -> None:
     client.copy("tiny:1b", "mine")
     assert client.show("mine").modelinfo == client.show("tiny:1b").modelinfo
-    assert {"mine:latest", "tiny:1b"} < {one.model for one in client.list().models}
+    assert {"mine:latest", "tiny:1b"} < names(client)
     client.delete("mine:latest")
     assert tiny_model.path.exists()
-    assert "mine:latest" not in {one.model for one in client.list().models}
+    assert "mine:latest" not in names(client)
 
 
 def test_delete_keeps_a_file_that_a_copy_uses(client: ollama.Client, tiny_model: Installed) -> None:
@@ -159,7 +163,7 @@ def test_delete_keeps_a_file_that_a_copy_uses(client: ollama.Client, tiny_model:
     client.copy("tiny:1b", "mine")
     client.delete("tiny:1b")
     assert tiny_model.path.exists()
-    assert [one.model for one in client.list().models if one.model != "demo:latest"] == ["mine:latest"]
+    assert names(client) == {"demo:latest", "mine:latest"}
     client.delete("mine")
     assert not tiny_model.path.exists()
 
@@ -183,13 +187,11 @@ def test_copies_that_are_refused(http: httpx.Client, source: str, destination: s
     assert answer.json()["error"].startswith(error)
 
 
-def test_the_users_own_names(tmp_path: Path) -> None:
+def test_names_from_the_config_file() -> None:
     aliases = {"my-legal-queries": Alias("demo", instruction="Find the clause", dim=64)}
     with served(FakeService(), aliases=aliases) as http:
-        assert [one["name"] for one in http.get("/api/tags").json()["models"]] == [
-            "demo:latest",
-            "my-legal-queries:latest",
-        ]
+        listed = [model["name"] for model in http.get("/api/tags").json()["models"]]
+        assert listed == ["demo:latest", "my-legal-queries:latest"]
         assert http.post("/api/show", json={"model": "my-legal-queries:latest"}).status_code == 200
         assert http.get("/v1/models/my-legal-queries").json()["id"] == "my-legal-queries"
 
@@ -197,7 +199,7 @@ def test_the_users_own_names(tmp_path: Path) -> None:
 def test_a_file_the_server_was_started_with_has_a_name(tiny_gguf: Callable[..., Path]) -> None:
     path = tiny_gguf("f16")
     with served(FakeService(), models=(str(path),)) as http:
-        assert f"{path.stem}:latest" in [one["name"] for one in http.get("/api/tags").json()["models"]]
+        assert f"{path.stem}:latest" in [model["name"] for model in http.get("/api/tags").json()["models"]]
         assert http.post("/api/show", json={"model": path.stem}).status_code == 200
         assert http.get("/props").json()["model_alias"] == http.get("/info").json()["model_id"] == path.stem
         for route in ("/api/show", "/api/embed", "/v1/embeddings", "/embed"):

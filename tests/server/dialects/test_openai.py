@@ -1,4 +1,4 @@
-"""OpenAI's wire: its own client from PyPI on a real server, and the cases of other servers' tests of it.
+"""OpenAI's wire: OpenAI's client from PyPI on a real server, and cases of other servers' tests.
 
 A test that comes from another project names the file it comes from.
 """
@@ -15,10 +15,11 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from fake_service import END, FakeService, served, vector
+from fake_service import FakeService, served, vector
 
+from q3e_local.models import importing
 from q3e_local.server.errors import QueueFullError
-from q3e_local.vectors import to_base64, to_binary, to_int8
+from q3e_local.vectors import to_binary, to_int8
 
 pytest_plugins = ["serving"]
 
@@ -36,18 +37,15 @@ def post(http: httpx.Client, **body: Any) -> httpx.Response:
     return http.post("/v1/embeddings", json={"model": "demo", **body})
 
 
-# The real client
-
-
-def test_one_and_many(client: openai.OpenAI) -> None:
+def test_a_text_and_a_list(client: openai.OpenAI) -> None:
     # llama.cpp tools/server/tests/unit/test_embedding.py: test_embedding_openai_library_single, _multiple
-    one = client.embeddings.create(model="demo", input="a")  # asks for base64 unasked, and decodes it
-    assert np.allclose(one.data[0].embedding, A)
-    assert (one.usage.prompt_tokens, one.usage.total_tokens) == (2, 2)
-    assert (one.model, one.object, one.data[0].object) == ("demo", "list", "embedding")
+    single = client.embeddings.create(model="demo", input="a")  # the client's default is base64, which it decodes
+    assert np.allclose(single.data[0].embedding, A)
+    assert (single.usage.prompt_tokens, single.usage.total_tokens) == (2, 2)
+    assert (single.model, single.object, single.data[0].object) == ("demo", "list", "embedding")
     many = client.embeddings.create(model="demo", input=["a", "ab", "a", "ab"])
-    assert np.allclose([each.embedding for each in many.data], [A, B, A, B])
-    assert [each.index for each in many.data] == [0, 1, 2, 3]
+    assert np.allclose([item.embedding for item in many.data], [A, B, A, B])
+    assert [item.index for item in many.data] == [0, 1, 2, 3]
     assert many.usage.prompt_tokens == 10
 
 
@@ -56,37 +54,26 @@ def test_the_default_equals_floats(client: openai.OpenAI) -> None:
     texts = ["a", "hello", "Grüße"]
     default = client.embeddings.create(model="demo", input=texts)
     floats = client.embeddings.create(model="demo", input=texts, encoding_format="float")
-    for one, other in zip(default.data, floats.data, strict=True):
-        assert np.array_equal(np.float32(one.embedding), np.float32(other.embedding))
+    for as_base64, as_floats in zip(default.data, floats.data, strict=True):
+        assert np.array_equal(np.float32(as_base64.embedding), np.float32(as_floats.embedding))
 
 
-def test_the_async_client(address: str) -> None:
+async def test_the_async_client(address: str) -> None:
     # infinity tests/end_to_end: the async client works; order inside and across batches
-    async def embed() -> list[Any]:
-        transport = httpx.AsyncClient(trust_env=False)
-        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", http_client=transport) as client:
-            return await asyncio.gather(
-                *(client.embeddings.create(model="demo", input=["x" * n, "y" * n]) for n in range(1, 20))
-            )
-
-    for n, answer in enumerate(asyncio.run(embed()), start=1):
+    transport = httpx.AsyncClient(trust_env=False)
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", http_client=transport) as client:
+        answers = await asyncio.gather(
+            *(client.embeddings.create(model="demo", input=["x" * n, "y" * n]) for n in range(1, 20))
+        )
+    for n, answer in enumerate(answers, start=1):
         assert np.allclose(answer.data[0].embedding, vector(ord("x"), n + 1))
         assert np.allclose(answer.data[1].embedding, vector(ord("y"), n + 1))
 
 
-def test_token_ids(client: openai.OpenAI) -> None:
-    # vLLM tests/entrypoints/pooling/embed: token list, list of token lists, with exact counts
-    one = client.embeddings.create(model="demo", input=[97])
-    assert np.allclose(one.data[0].embedding, A)
-    two = client.embeddings.create(model="demo", input=[[97], [97, 98, END]])
-    assert np.allclose([each.embedding for each in two.data], [A, B])
-    assert two.usage.prompt_tokens == 5
-
-
 def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
     # ollama server/routes_test.go: OpenAI List Models, Retrieve Model
-    (one,) = client.models.list().data
-    assert (one.id, one.object, one.owned_by) == ("demo:latest", "model", "library")
+    (model,) = client.models.list().data
+    assert (model.id, model.object, model.owned_by) == ("demo:latest", "model", "library")
     for name in ("demo", "demo:latest", "demo-query", "demo:q8_0"):
         assert client.models.retrieve(name).id == name
     assert http.get("/v1/models").headers["content-type"] == "application/json"
@@ -97,11 +84,9 @@ def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
 
 
 def test_a_model_with_a_slash_and_a_colon_is_reached(client: openai.OpenAI, tiny_gguf: Any) -> None:
-    from q3e_local.models import importing
-
     importing.import_file(tiny_gguf("f16"), "me/mine:f16")
     assert client.models.retrieve("me/mine:f16").owned_by == "me"
-    assert {one.id for one in client.models.list().data} == {"demo:latest", "me/mine:f16"}
+    assert {model.id for model in client.models.list().data} == {"demo:latest", "me/mine:f16"}
 
 
 def test_errors_the_client_knows(client: openai.OpenAI, fake: FakeService) -> None:
@@ -114,13 +99,6 @@ def test_errors_the_client_knows(client: openai.OpenAI, fake: FakeService) -> No
     with pytest.raises(openai.RateLimitError) as limited:
         client.embeddings.create(model="demo", input="a")
     assert limited.value.response.headers["retry-after"] == "3"
-
-
-def test_an_empty_text_is_the_end_token_alone(client: openai.OpenAI) -> None:
-    # llama.cpp test_embedding.py: test_embedding_mixed_input (do not crash on empty input); so Ollama's /v1 does
-    assert np.allclose(client.embeddings.create(model="demo", input="").data[0].embedding, vector(0, 1))
-    found = client.embeddings.create(model="demo", input=["a", ""])
-    assert np.allclose([one.embedding for one in found.data], [A, vector(0, 1)])
 
 
 def test_token_ids_are_logged_once_as_such(caplog: pytest.LogCaptureFixture) -> None:
@@ -136,11 +114,11 @@ def test_token_ids_are_logged_once_as_such(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_an_instruction_goes_into_extra_body(client: openai.OpenAI, fake: FakeService) -> None:
-    # As README.md and docs/server.md say: an argument of its own is an error of the client's.
+    # As README.md and docs/server.md say. As an argument, the instruction is an error of the client's.
     with pytest.raises(TypeError, match="instruction"):
         client.embeddings.create(model="demo", input="a", instruction="Find it")
     client.embeddings.create(model="demo", input="a", extra_body={"instruction": "Find it"})
-    assert [one.instruction for one in fake.requests] == ["Find it"]
+    assert [request.instruction for request in fake.requests] == ["Find it"]
 
 
 def test_extras_through_extra_body(client: openai.OpenAI, fake: FakeService) -> None:
@@ -152,23 +130,15 @@ def test_extras_through_extra_body(client: openai.OpenAI, fake: FakeService) -> 
     assert (seen.instruction, seen.kind, seen.truncate, seen.dim) == ("Find it", "query", False, 32)
 
 
-# The body
-
-
 @pytest.mark.parametrize("encoding", ["base64", "Base64", "BASE64"])
 def test_base64(http: httpx.Client, encoding: str) -> None:
     # ollama middleware/openai_encoding_format_test.go
     answer = post(http, input=["a", "ab", "abc"], encoding_format=encoding).json()
-    for i, each in enumerate(answer["data"]):
-        raw = base64.b64decode(each["embedding"])
-        assert each["index"] == i
+    for i, item in enumerate(answer["data"]):
+        raw = base64.b64decode(item["embedding"])
+        assert item["index"] == i
         assert len(raw) == 4 * 256
         assert np.allclose(struct.unpack("<256f", raw), vector(ord("abc"[i]), i + 2))
-
-
-def test_known_base64() -> None:
-    # ollama openai/openai_encoding_format_test.go
-    assert to_base64(np.array([0.1, 0.2], np.float32)) == "zczMPc3MTD4="
 
 
 @pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "FLOAT"}])
@@ -196,15 +166,6 @@ def test_header_of_very_many_cut_texts_is_bounded() -> None:
         assert answer.json()["truncated"] == list(range(2048))
 
 
-def test_equal_texts_have_equal_vectors(http: httpx.Client) -> None:
-    # TEI router/tests/test_http_embed.rs; llama.cpp test_embedding.py: test_same_prompt_give_same_result
-    alone = post(http, input="hello", dimensions=128).json()["data"][0]["embedding"]
-    assert len(alone) == 128
-    assert [one["embedding"] for one in post(http, input=["hello"] * 5, dimensions=128).json()["data"]] == [alone] * 5
-    # vLLM: cut and scaled, not scaled and cut
-    assert abs(float(np.linalg.norm(alone)) - 1) < 1e-6
-
-
 def test_smaller_forms(http: httpx.Client) -> None:
     row = np.float32([vector(ord("a"), 2, dim=32)])
     for encoding in ("float", "base64"):
@@ -215,10 +176,8 @@ def test_smaller_forms(http: httpx.Client) -> None:
         assert found["int8"] == codes[0].tolist()
         assert found["int8_scale"] == pytest.approx(float(scales[0, 0]))
         assert found["binary"] == to_binary(row)[0].tolist()
-    assert list(post(http, input="a", embedding_types=["int8"]).json()["data"][0]["embedding"]) == [
-        "int8",
-        "int8_scale",
-    ]
+    (item,) = post(http, input="a", embedding_types=["int8"]).json()["data"]
+    assert list(item["embedding"]) == ["int8", "int8_scale"]
 
 
 @pytest.mark.parametrize(
@@ -245,32 +204,11 @@ def test_what_reaches_the_service(
     [
         ({}, "input"),
         ({"input": None}, "input"),
-        ({"input": 5}, "input"),
-        ({"input": {}}, "input"),
-        ({"input": []}, "input"),
-        ({"input": [[]]}, "input"),
-        ({"input": [[97], []]}, "input"),
-        ({"input": ["a", None]}, "input"),
-        ({"input": [97, 98.5]}, "input"),
-        ({"input": [97, True]}, "input"),
-        ({"input": [True]}, "input"),
-        ({"input": [[97], ["a"]]}, "input"),
-        ({"input": [-1]}, "input"),
-        ({"input": [999]}, "input"),
-        ({"input": [2**31]}, "input"),
-        ({"input": [[2**70]]}, "input"),
-        ({"input": ["a"] * 51}, "input"),
         ({"input": "y" * 200, "truncate": False}, "input"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
-        ({"input": "a", "dimensions": -1}, "dimensions"),
         ({"input": "a", "dimensions": 257}, "dimensions"),
-        ({"input": "a", "dimensions": 2**40}, "dimensions"),
-        ({"input": "a", "dimensions": 6.5}, "dimensions"),
         ({"input": "a", "dimensions": "64"}, "dimensions"),
-        ({"input": "a", "dimensions": True}, "dimensions"),
-        ({"input": "a", "encoding_format": "json"}, "encoding_format"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
-        ({"input": "a", "encoding_format": 5}, "encoding_format"),
         ({"input": "a", "input_type": "passage"}, "input_type"),
         ({"input": "a", "instruction": " "}, "instruction"),
         ({"input": "a", "instruction": 5}, "instruction"),
@@ -286,7 +224,7 @@ def test_what_reaches_the_service(
     ],
 )
 def test_what_is_refused_names_its_field(http: httpx.Client, body: dict[str, Any], param: str) -> None:
-    # vLLM (unknown values are 400), infinity (empty list), ollama (invalid input)
+    # vLLM (unknown values are 400), infinity (empty list); test_mixed_inputs.py has what an input may not be
     answer = post(http, **body)
     assert answer.status_code == 400
     error = answer.json()["error"]

@@ -1,4 +1,4 @@
-"""The server's own routes that `--server` needs: what a model is, and how many tokens texts have."""
+"""The routes that `--server` needs: what a model is, and how many tokens texts have."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from command import demo
-from fake_service import served
+from servers import served_locally
 
 from q3e_local import EmbedRequest
-from q3e_local.server.local.local_service import LocalService
-from q3e_local.server.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    settings = ServerSettings(models=("demo",), max_items=5)
-    with served(LocalService(settings), models=("demo",), max_items=5) as client:
-        client.timeout = httpx.Timeout(60)
+    with served_locally(models=("demo",), max_items=5) as client:
         yield client
 
 

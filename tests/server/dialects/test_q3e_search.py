@@ -1,13 +1,10 @@
-"""/api/search on the wire: the hits are those of NumPy and of the command, and what is wrong is told."""
+"""/api/search on the wire: the hits are those of NumPy and of the command, and a wrong request gets a sentence."""
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +12,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import schemathesis
 from command import demo, expected, run
 from fake_service import FakeService, served
-from hypothesis import HealthCheck, given, settings
 from served_indexes import NOTES, search
+from servers import answers_by_schema, served_locally
 
 from q3e_local.server.errors import QueueFullError
-from q3e_local.server.local.local_service import LocalService
-from q3e_local.server.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")
 def http(folder: Path) -> Iterator[httpx.Client]:
-    options = {"indexes": tuple(str(folder / f"{name}.q3e") for name in ("notes", "files", "own"))}
-    with served(LocalService(ServerSettings(**options)), **options) as client:
-        client.timeout = httpx.Timeout(60)
+    with served_locally(indexes=tuple(str(folder / f"{name}.q3e") for name in ("notes", "files", "own"))) as client:
         yield client
 
 
@@ -54,23 +46,23 @@ def test_hits_are_those_of_the_command(http: httpx.Client, folder: Path, mode: s
     flag = {"auto": [], "hybrid": ["--hybrid"], "vectors": ["--vector-only"], "words": ["--words-only"]}[mode]
     said = run("search", "the oak", "--db", folder / "files.q3e", "--json", "-q", *flag).stdout
     wanted = [json.loads(line) for line in said.splitlines()]
-    for one in wanted:
-        del one["best"]  # which the server does not look for
+    for hit in wanted:
+        del hit["best"]  # the server does not look for the best sentence
     hits = search(http, "the oak", "files", mode=mode)["hits"]
-    for one in wanted + hits:
-        one["score"] = None if one["score"] is None else pytest.approx(one["score"], abs=1e-6)
+    for hit in wanted + hits:
+        hit["score"] = None if hit["score"] is None else pytest.approx(hit["score"], abs=1e-6)
     assert hits == wanted
     assert {(hit["line"], *hit["headings"]) for hit in hits} >= {(7, "Trees"), (1,)}
     assert all(Path(hit["file"]).is_file() for hit in hits)
 
 
 def test_an_answer_has_the_headers_of_an_embedding(http: httpx.Client) -> None:
-    asked = {"query": "oak", "index": "notes"}
-    headers = http.post("/api/search", json={**asked, "mode": "vectors"}).headers
+    body = {"query": "oak", "index": "notes"}
+    headers = http.post("/api/search", json={**body, "mode": "vectors"}).headers
     n_tokens = expected(["oak"], kind="query").prompt_tokens[0]
     assert (headers["x-q3e-texts"], headers["x-q3e-prompt-tokens"]) == ("1", str(n_tokens))
     assert headers["x-q3e-space"].endswith("-64-plain")
-    assert "x-q3e-texts" not in http.post("/api/search", json={**asked, "mode": "words"}).headers
+    assert "x-q3e-texts" not in http.post("/api/search", json={**body, "mode": "words"}).headers
 
 
 @pytest.mark.parametrize(
@@ -86,7 +78,7 @@ def test_an_answer_has_the_headers_of_an_embedding(http: httpx.Client) -> None:
         ({"path": None, "since": None}, ["b.txt#0", "minutes/a.md#1"]),
     ],
 )
-def test_what_is_asked_for_is_left(http: httpx.Client, folder: Path, fields: dict[str, Any], ids: Any) -> None:
+def test_filters_and_limits(http: httpx.Client, folder: Path, fields: dict[str, Any], ids: Any) -> None:
     hits = search(http, "oak", "files", mode="words", **fields)["hits"]
     found = sorted(Path(hit["id"]).relative_to(folder / "files").as_posix() for hit in hits)
     assert (len(found) if isinstance(ids, int) else found) == ids
@@ -98,7 +90,7 @@ def test_passages_can_be_left_out(http: httpx.Client) -> None:
     assert all("text" not in hit for hit in without)
 
 
-def test_words_need_no_model_and_tell_no_score(folder: Path) -> None:
+def test_a_search_by_words_needs_no_model_and_has_no_score(folder: Path) -> None:
     service = FakeService()
     service.fail = QueueFullError("too much waits", 3)
     with served(service, indexes=(str(folder / "notes.q3e"),)) as http:
@@ -111,9 +103,8 @@ def test_words_need_no_model_and_tell_no_score(folder: Path) -> None:
 
 def test_vectors_of_no_model_are_searched_by_their_words(http: httpx.Client) -> None:
     found = search(http, "what is in the oak?", "own")
-    assert ([hit["id"] for hit in found["hits"]], found["mode"], found["model"], found["space"]) == (
-        ["bird"], "words", None, None,
-    )  # fmt: skip
+    assert [hit["id"] for hit in found["hits"]] == ["bird"]
+    assert (found["mode"], found["model"], found["space"]) == ("words", None, None)
 
 
 WRONG: list[tuple[Any, int, str]] = [
@@ -127,11 +118,8 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"query": "a", "index": "notes.q3e"}, 404, "there is no index 'notes.q3e' here"),
     ({"query": "a", "index": "'; DROP TABLE chunks; --"}, 404, "there is no index"),
     ({"query": "a", "index": None}, 400, "index is required: there are notes, files, own"),
-    ({"query": "a", "index": 3}, 400, "index must be a text, got 3"),
-    ({"query": "a", "k": 0}, 400, "k must be between 1 and 100, got 0"),
     ({"query": "a", "k": 101}, 400, "k must be between 1 and 100, got 101"),
     ({"query": "a", "k": 2.0}, 400, "k must be a whole number, got 2.0"),
-    ({"query": "a", "k": True}, 400, "k must be a whole number, got true"),
     ({"query": "a", "mode": "fuzzy"}, 400, "Supported values: ['auto', 'hybrid', 'vectors', 'words']"),
     ({"query": "a", "exact": "yes"}, 400, "exact must be true or false, got 'yes'"),
     ({"query": "a", "text": 1}, 400, "text must be true or false, got 1"),
@@ -147,15 +135,12 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"query": "a", "instruction": " "}, 400, "the instruction is empty"),
     ({"query": "a", "keep_alive": "soon"}, 400, "keep_alive must be seconds or a duration"),
     ({"query": "a", "index": "own", "mode": "vectors"}, 400, "of no model known here; search it with mode words"),
-    (["a"], 400, "the body must be a JSON object, got a list of 1"),
-    (b"{", 400, "the body is not JSON"),
     (b'{"query": "\\ud800"}', 400, "the body is not JSON"),
-    (b"", 400, "missing request body"),
 ]
 
 
 @pytest.mark.parametrize(("body", "status", "said"), WRONG)
-def test_what_is_wrong_is_told(http: httpx.Client, body: Any, status: int, said: str) -> None:
+def test_a_wrong_request_gets_a_sentence(http: httpx.Client, body: Any, status: int, said: str) -> None:
     if isinstance(body, dict) and "index" not in body:
         body = {"index": "notes", **body}
     answer = http.post("/api/search", content=body if isinstance(body, bytes) else json.dumps(body))
@@ -197,45 +182,26 @@ def test_a_query_above_the_context_names_its_tokens_and_the_limit(http: httpx.Cl
     search(http, "¿" * 19_999, mode="words")
 
 
-def test_a_server_without_an_index_says_how_to_start_one(http: httpx.Client) -> None:
+def test_a_server_without_an_index_says_how_to_start_one() -> None:
     with served(FakeService()) as bare:
         answer = bare.post("/api/search", json={"query": "a"})
-        assert (answer.status_code, answer.json()) == (
-            404, {"error": "this server has no index; start it with one: q3e-local serve --index NAME"},
-        )  # fmt: skip
+        error = "this server has no index; start it with one: q3e-local serve --index NAME"
+        assert (answer.status_code, answer.json()) == (404, {"error": error})
         assert bare.get("/api/indexes").json() == {"indexes": []}
         assert "/api/search" not in bare.get("/openapi.json").json()["paths"]
 
 
-def test_the_indexes_are_told(http: httpx.Client) -> None:
+def test_the_indexes_are_listed(http: httpx.Client) -> None:
     found = http.get("/api/indexes").json()["indexes"]
-    assert [(one["name"], one["model"], one["dim"], one["files"], one["chunks"]) for one in found] == [
-        ("notes", "demo", 64, 0, 4), ("files", "demo", 256, 2, 3), ("own", None, 32, 0, 1),
-    ]  # fmt: skip
+    facts = [[index[name] for name in ("name", "model", "dim", "files", "chunks")] for index in found]
+    assert facts == [["notes", "demo", 64, 0, 4], ["files", "demo", 256, 2, 3], ["own", None, 32, 0, 1]]
 
 
-def test_a_field_that_is_none_is_named_in_the_log(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_field_is_named_in_the_log(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     search(http, "oak", mode="words", top_k=3)
     assert "/api/search has no field top_k, and ignores it; it has query, index, k, mode" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
-def test_the_line_of_the_docs_page_works_as_it_stands(http: httpx.Client) -> None:
-    lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", http.get("/docs").text)]
-    (line,) = [line for line in lines if "/api/search" in line]
-    got = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True, text=True)
-    assert json.loads(got.stdout)["index"] == "notes"
-
-
-def test_no_request_of_the_schema_is_our_fault(http: httpx.Client) -> None:
-    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
-
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(case=schema["/api/search"]["POST"].as_strategy())
-    def call(case: Any) -> None:
-        answer = http.post(
-            "/api/search", content=json.dumps(case.as_transport_kwargs(base_url="http://x").get("json"))
-        )
+def test_no_request_of_the_schema_fails_in_the_server(http: httpx.Client) -> None:
+    for answer in answers_by_schema(http, n_examples=60, only="/api/search"):
         assert answer.status_code in (200, 400, 404), answer.text
-
-    call()

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's wire, with the cases of its own tests where a test names one."""
+"""Text Embeddings Inference's wire. The files that comments name are TEI's."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_a_list_comes_back_also_for_one(http: httpx.Client) -> None:
 
 def test_dimensions(http: httpx.Client) -> None:
     # router/tests/test_http_embed.rs: test_embeddings (dimensions 128, one string and three equal ones)
-    (one,) = http.post("/embed", json={"inputs": "test", "dimensions": 128}).json()
-    assert len(one) == 128
-    assert http.post("/embed", json={"inputs": ["test"] * 3, "dimensions": 128}).json() == [one] * 3
+    (vector,) = http.post("/embed", json={"inputs": "test", "dimensions": 128}).json()
+    assert len(vector) == 128
+    assert http.post("/embed", json={"inputs": ["test"] * 3, "dimensions": 128}).json() == [vector] * 3
 
 
 def test_truncation(http: httpx.Client) -> None:
@@ -93,10 +93,10 @@ def test_similarity(http: httpx.Client) -> None:
 
 def test_tokenize(http: httpx.Client) -> None:
     found = http.post("/tokenize", json={"inputs": ["ab", "c"]}).json()
-    assert [[one["id"] for one in each] for each in found] == [[97, 98, END], [99, END]]
+    assert [[token["id"] for token in of_text] for of_text in found] == [[97, 98, END], [99, END]]
     assert found[1][1] == {"id": END, "text": "<|endoftext|>", "special": True, "start": None, "stop": None}
     bare = http.post("/tokenize", json={"inputs": "ab", "add_special_tokens": False}).json()
-    assert [one["text"] for one in bare[0]] == ["a", "b"]
+    assert [token["text"] for token in bare[0]] == ["a", "b"]
     for body, status in (
         ({"inputs": []}, 400),
         ({"inputs": [5]}, 422),
@@ -111,20 +111,17 @@ def test_tokens_with_the_prompt_before_each_text(http: httpx.Client) -> None:
     # core/src/tokenization.rs: the prompt's text is put before the input's, and both are tokenized as one
     body = {"inputs": ["ab", "c"], "add_special_tokens": False}
     found = http.post("/tokenize", json={**body, "prompt_name": "query"}).json()
-    assert ["".join(one["text"] for one in each) for each in found] == ["Q:ab", "Q:c"]
+    assert ["".join(token["text"] for token in of_text) for of_text in found] == ["Q:ab", "Q:c"]
     for extra in ({"prompt_name": "document"}, {"prompt_name": None}):
         found = http.post("/tokenize", json={**body, **extra}).json()
-        assert ["".join(one["text"] for one in each) for each in found] == ["ab", "c"]
+        assert ["".join(token["text"] for token in of_text) for of_text in found] == ["ab", "c"]
 
 
 @pytest.mark.parametrize("path", ["/embed", "/tokenize"])
-def test_an_unknown_prompt_name_is_told_with_those_there_are(http: httpx.Client, path: str) -> None:
+def test_an_unknown_prompt_name_gets_the_names_there_are(http: httpx.Client, path: str) -> None:
     answer = http.post(path, json={"inputs": "a", "prompt_name": "passage"})
-    assert answer.status_code == 422
-    assert answer.json() == {
-        "error": "prompt_name 'passage' is unknown; there are query, document",
-        "error_type": "Validation",
-    }
+    error = "prompt_name 'passage' is unknown; there are query, document"
+    assert (answer.status_code, answer.json()) == (422, {"error": error, "error_type": "Validation"})
 
 
 def test_the_root_embeds_too(http: httpx.Client) -> None:

@@ -33,28 +33,31 @@ def _all_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
 
+@pytest.fixture
+def imported(request: pytest.FixtureRequest, tiny_gguf: Callable[..., Path]) -> tuple[str, ...]:
+    """The names in the parameter, under each of which a model is on this machine."""
+    path = tiny_gguf("f16")
+    for name in request.param:
+        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
+    return request.param
+
+
 def ask_all(http: httpx.Client) -> set[int]:
     return {http.post(path, json=body).status_code for path, body in REQUESTS.items()}
 
 
-def test_the_first_that_was_named_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_model_named_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     service = FakeService()
     with served(service, models=("demo-query", "demo")) as http:
         assert ask_all(http) == {200}
         answer = http.post("/v1/embeddings", json={"input": "a"}).json()
-    assert {one.model for one in service.requests} == {"demo-query"}
+    assert {request.model for request in service.requests} == {"demo-query"}
     assert (answer["model"], answer["space"]) == ("demo", "q3e1-fake-256-query")
     assert said(caplog) == ["requests that name no model are answered by demo-query, which was named at the start"]
 
 
-def test_a_file_named_at_the_start_is_called_by_its_name(tiny_gguf: Callable[..., Path]) -> None:
-    path = tiny_gguf("f16")
-    with served(FakeService(), models=(str(path),)) as http:
-        assert path.stem in http.post("/v1/embeddings", json={"input": "a"}).json()["error"]["message"]
-
-
 @pytest.mark.parametrize("unnamed", [{}, {"model": None}, {"model": ""}])
-def test_the_one_that_is_loaded(caplog: pytest.LogCaptureFixture, unnamed: dict[str, Any]) -> None:
+def test_the_loaded_model(caplog: pytest.LogCaptureFixture, unnamed: dict[str, Any]) -> None:
     with served(FakeService()) as http:
         http.post("/api/embed", json={"model": "demo"})
         assert ask_all(http) == {200}
@@ -64,47 +67,38 @@ def test_the_one_that_is_loaded(caplog: pytest.LogCaptureFixture, unnamed: dict[
 
 
 @pytest.mark.parametrize(
-    ("here", "expected", "why"),
+    ("imported", "expected", "why"),
     [
         (("qwen3-embedding:4b", "me/other:f16"), "qwen3-embedding:4b", "the default model"),
         (("me/mine:f16",), "me/mine:f16", "the only model on this machine"),
     ],
+    indirect=["imported"],
 )
-def test_where_none_is_named_or_loaded(
-    caplog: pytest.LogCaptureFixture,
-    tiny_gguf: Callable[..., Path],
-    here: tuple[str, ...],
-    expected: str,
-    why: str,
+@pytest.mark.usefixtures("imported")
+def test_the_default_or_the_only_model_where_none_is_named_or_loaded(
+    caplog: pytest.LogCaptureFixture, expected: str, why: str
 ) -> None:
-    path = tiny_gguf("f16")
-    for name in here:
-        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
     with served(FakeService()) as http:
         answer = http.post("/v1/embeddings", json={"input": "a"})
     assert f"'{expected}'" in answer.json()["error"]["message"]  # the fake service knows no such model, and says so
     assert said(caplog) == [f"requests that name no model are answered by {expected}, {why}"]
 
 
-@pytest.mark.parametrize("here", [(), ("me/one:f16", "me/two:f16")])
-def test_a_name_is_asked_for_where_nothing_says_which(tiny_gguf: Callable[..., Path], here: tuple[str, ...]) -> None:
-    path = tiny_gguf("f16")
-    for name in here:
-        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
+@pytest.mark.parametrize("imported", [(), ("me/first:f16", "me/second:f16")], indirect=True)
+def test_a_request_must_name_a_model_where_nothing_says_which(imported: tuple[str, ...]) -> None:
     with served(FakeService()) as http:
         assert ask_all(http) == {404}
         answer = http.post("/v1/embeddings", json={"input": "a"}).json()["error"]
     assert (answer["param"], answer["code"]) == ("model", "model_not_found")
     said, _, names = answer["message"].partition(": ")
     assert said == "the request names no model, and the default is not on this machine"
-    assert all(name in names for name in (*here, "demo", "q3e-local pull qwen3-embedding:4b"))
+    assert all(name in names for name in (*imported, "demo", "q3e-local pull qwen3-embedding:4b"))
 
 
-def test_a_model_that_is_named_is_answered_under_its_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_has_the_name_that_the_client_sent(caplog: pytest.LogCaptureFixture) -> None:
     with served(FakeService(), models=("demo",)) as http:
-        assert (
-            http.post("/v1/embeddings", json={"model": "demo:latest", "input": "a"}).json()["model"] == "demo:latest"
-        )
+        answer = http.post("/v1/embeddings", json={"model": "demo:latest", "input": "a"}).json()
+    assert answer["model"] == "demo:latest"
     assert said(caplog) == []
 
 

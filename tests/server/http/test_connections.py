@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from server_process import HEAD, KEY, answer_of, running_server
@@ -16,7 +16,7 @@ from q3e_local import __version__
 
 @pytest.fixture(scope="module")
 def impatient():
-    """One that soon hangs up on clients that send nothing; on a busy machine sending takes a while."""
+    """A server that soon hangs up on clients that send nothing, but not before a busy client has sent something."""
     with running_server(idle_s=1.5, headers_s=1.5) as running:
         yield running
 
@@ -32,28 +32,11 @@ def test_requests_one_after_another_share_a_connection(server):
     connection.close()
 
 
-def test_keys_hosts_and_origins_on_a_real_socket(server):
-    assert server.embed(headers={})[0] == 401
-    assert server.embed(headers={"X-Api-Key": "key"})[0] == 200
-    assert server.embed(headers=KEY | {"Host": "evil.example"})[0] == 403
-    assert server.embed(headers=KEY | {"Origin": "https://evil.example"})[0] == 403
-    status, headers, _ = server.embed(headers=KEY | {"Origin": "http://localhost:3000"})
-    assert (status, headers["access-control-allow-origin"]) == (200, "http://localhost:3000")
-    assert server.ask("GET", "/health")[0] == 200
-
-
 @pytest.mark.parametrize("n_bytes", [100_001, 8_000_000])
 def test_a_body_too_large_is_answered_413_even_while_it_is_sent(server, n_bytes):
     status, _, body = server.ask("POST", "/v1/embeddings", b"x" * n_bytes, KEY)
     assert status == 413
     assert json.loads(body)["error"]["message"] == "the request body is larger than 100000 bytes"
-
-
-def test_a_body_in_chunks_is_held_to_the_limit_too(server):
-    connection = server.connect()
-    connection.request("POST", "/api/embed", (b"x" * 10_000 for _ in range(20)), KEY, encode_chunked=True)
-    assert connection.getresponse().status == 413
-    connection.close()
 
 
 def test_a_body_that_stops_coming_is_answered_408(impatient):
@@ -71,13 +54,11 @@ def test_headers_that_do_not_come_end_the_connection(impatient, sent):
 
 def test_headers_without_end_are_refused(server):
     with server.socket() as connection:
-        got = b""
-        try:
+        answer = b""
+        with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(HEAD + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 1000) for i in range(200)))
-            got = answer_of(connection)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        assert got == b"" or got.startswith(b"HTTP/1.1 400 ")
+            answer = answer_of(connection)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
     assert server.embed()[0] == 200
 
 
@@ -102,7 +83,7 @@ def test_what_is_no_http_is_answered_400_and_hung_up(server, garbage):
     assert server.embed()[0] == 200
 
 
-def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_read_slowly_does_not():
+def test_an_answer_that_is_not_taken_ends_the_connection_and_a_client_that_reads_slowly_gets_all():
     with running_server(max_items=60_000, stalled_s=2) as running:
         body = json.dumps({"model": "demo", "input": ["x"] * 60_000}).encode()
         request = HEAD + b"Connection: %s\r\nContent-Length: %d\r\n\r\n%s"
@@ -110,11 +91,11 @@ def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_read_sl
         for client, connection in ((kept, b"keep-alive"), (closed, b"close")):
             client.sendall(request % (connection, len(body), body))
         slow.sendall(request % (b"close", len(body), body))
-        got = bytearray()
+        received = bytearray()
         while part := slow.recv(1 << 19):
-            got += part
+            received += part
             time.sleep(0.04)
-        answer = bytes(got).partition(b"\r\n\r\n")[2]
+        answer = bytes(received).partition(b"\r\n\r\n")[2]
         assert len(json.loads(answer)["embeddings"]) == 60_000
         # The log has a line for an answer that is taken or given up.
         until(lambda: sum("POST /api/embed " in line for line in running.lines) == 3)
@@ -122,8 +103,3 @@ def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_read_sl
         assert len(answer_of(closed)) < len(answer)
         for client in (kept, closed, slow):
             client.close()
-
-
-def test_many_clients_at_once(server):
-    with ThreadPoolExecutor(100) as clients:
-        assert [answer[0] for answer in clients.map(server.embed, ["hello"] * 100)] == [200] * 100

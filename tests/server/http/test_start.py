@@ -27,22 +27,22 @@ def test_the_start_says_where_what_and_how_to_try(server):
     assert server.url.startswith("http://127.0.0.1:")
     line = server.wait_for("try: ")
     assert "$Q3E_API_KEY" in line
-    assert any("keys: 1, one of which the last line takes from Q3E_API_KEY" in one for one in server.lines[:4])
-    assert not any("key" in one.split("keys:")[-1].replace("Q3E_API_KEY", "") for one in server.lines[:4])
+    (keys,) = [line for line in server.lines[:4] if line.startswith("keys: ")]
+    assert keys.startswith("keys: 1, one of which the last line takes from Q3E_API_KEY; ")
+    assert not any("key" in line.replace("keys:", "").replace("Q3E_API_KEY", "") for line in server.lines[:4])
 
 
 @posix
 def test_the_curl_line_of_the_start_works(server):
     command = server.wait_for("try: ").removeprefix("try: ").replace("curl", "curl -sS", 1)
-    got = subprocess.run(
-        ["/bin/sh", "-c", command], env=os.environ | {"Q3E_API_KEY": "key"}, capture_output=True, check=True
-    )
-    assert len(json.loads(got.stdout)["embeddings"]) == 1
+    environ = os.environ | {"Q3E_API_KEY": "key"}
+    done = subprocess.run(["/bin/sh", "-c", command], env=environ, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["embeddings"]) == 1
 
 
 @contextmanager
 def taken(answer: bytes) -> Iterator[int]:
-    """A port on which another program listens, and answers a request so."""
+    """A port on which another program listens, which sends `answer` to a client."""
     with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor(1) as pool:
         other.settimeout(PATIENCE_S)
 
@@ -58,10 +58,7 @@ def taken(answer: bytes) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     ("answer", "owner"),
-    [
-        (b"", "another program"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nOllama is running", "Ollama"),
-    ],
+    [(b"", "another program"), (b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nOllama is running", "Ollama")],
 )
 def test_a_busy_port_is_one_line_that_names_it_and_who_has_it(answer, owner):
     with taken(answer) as port, running_server(port=port) as running:
@@ -72,7 +69,7 @@ def test_a_busy_port_is_one_line_that_names_it_and_who_has_it(answer, owner):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_that_we_have_already_is_said_to_be_ours(server, host):
+def test_a_port_that_another_q3e_local_has_is_said_to_be_served_already(server, host):
     port = int(server.url.rpartition(":")[2])
     with running_server(host=host, port=port) as running:
         assert running.wait() == 1
@@ -90,7 +87,7 @@ def test_a_port_that_we_have_already_is_said_to_be_ours(server, host):
         ({"models": ["./nope.gguf"]}, "Error: there is no file nope.gguf"),
     ],
 )
-def test_what_cannot_be_served_is_said_and_nothing_started(options, said):
+def test_a_start_that_is_impossible_is_one_line(options, said):
     with running_server(**options) as running:
         assert running.wait() == 1
         assert len(running.lines) == 1
@@ -107,7 +104,7 @@ def test_a_file_is_shown_by_the_name_it_is_served_under(tmp_path):
         assert running.embed()[0] == 200
 
 
-def test_loading_what_is_unloaded_at_once_is_warned_about():
+def test_loading_models_that_are_unloaded_at_once_is_warned_about():
     with running_server(models=["demo"], keep_alive_s="0") as running:
         assert "keep_alive 0 unloads what --model loads at once" in running.wait_for("WARNING: ")
     with running_server(models=["demo"], keep_alive_s="-1") as running:
@@ -123,20 +120,14 @@ def serving_alias(home: Path, alias: str) -> Iterator[Running]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("alias", "said"),
-    [
-        ('{model = "nope"}', "aliases.mine.model: the alias mine stands for nope, and there is no such model"),
-        ('{model = "demo", dim = 1024}', "aliases.mine.dim must be 256 or less, which demo has, got 1024"),
-    ],
-)
-def test_a_name_of_the_users_that_can_never_work_ends_the_start(alias, said, tmp_path):
-    with serving_alias(tmp_path, alias) as running:
+def test_an_alias_that_can_never_work_ends_the_start(tmp_path):
+    with serving_alias(tmp_path, '{model = "demo", dim = 1024}') as running:
         assert running.wait() == 2
+        said = "aliases.mine.dim must be 256 or less, which demo has, got 1024"
         assert running.lines == [f"Error: {tmp_path / 'config' / 'config.toml'}: {said}"]
 
 
-def test_a_name_whose_model_is_not_here_yet_is_warned_about(tmp_path):
+def test_an_alias_whose_model_is_not_here_yet_is_warned_about(tmp_path):
     with serving_alias(tmp_path, '{model = "qwen3-embedding:4b"}') as running:
         assert "aliases.mine.model is not on this machine yet; get it with" in running.wait_for("WARNING: ")
         assert running.url
@@ -203,7 +194,7 @@ def test_a_unix_socket(tmp_path):
         assert ask().startswith(b"HTTP/1.1 200 ")
         assert running.end() == 0
     assert not path.exists()
-    # What a killed server leaves is taken over; another file is not.
+    # The socket that a killed server leaves is taken over; another file is not.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(path))
     with running_server(unix_socket=str(path)) as running:

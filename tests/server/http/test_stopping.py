@@ -1,4 +1,4 @@
-"""How a server stops: what runs is finished or answered, new requests are refused, a second signal ends all."""
+"""How a server stops: running requests are finished or answered, new ones refused, a second signal ends all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_until_running(running: Running, path: str = "/api/embed", field: str = 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_runs_refuses_new_requests_and_exits_0(number, tmp_path):
+def test_after_a_signal_requests_are_finished_new_ones_refused_and_the_exit_code_is_0(number, tmp_path):
     gate = tmp_path / "gate"
     with running_server(gate=str(gate), stop_s=600) as running:
         url = running.url
@@ -37,7 +37,7 @@ def test_a_signal_finishes_what_runs_refuses_new_requests_and_exits_0(number, tm
         idle.getresponse().read()
         running.process.send_signal(number)
         running.wait_for("finishing 1 request")
-        # A new connection, and one that was kept.
+        # First on a new connection, then on a connection that was kept.
         status, headers, body = running.embed()
         assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
         assert json.loads(body) == {"error": "the server is stopping"}
@@ -66,7 +66,7 @@ OF_OPENAI = {"message": NOT_FINISHED, "type": "server_error", "param": None, "co
         ("/embedding", "content", {"error": {"code": 503, "message": NOT_FINISHED, "type": "unavailable_error"}}),
     ],
 )
-def test_what_cannot_be_finished_in_time_is_answered_503(path, field, error):
+def test_a_request_that_is_not_finished_in_time_is_answered_503(path, field, error):
     with running_server(gate=NEVER, stop_s=0.3) as running:
         slow = wait_until_running(running, path, field)
         assert running.end() == 0
@@ -105,17 +105,16 @@ def test_a_request_on_its_way_when_the_server_stops_is_answered():
             for connection in (fresh, kept):
                 connection.sendall(HEAD)
             running.process.send_signal(signal.SIGTERM)
-            until_refused(running)
+            until(lambda: is_refused(running))
             for connection in (fresh, kept):
                 connection.sendall(b"Content-Length: 2\r\n\r\n{}")
                 assert answer_of(connection).startswith(b"HTTP/1.1 503 ")
         assert running.wait() == 0
 
 
-def test_whoever_could_connect_is_answered_while_the_server_stops():
+def test_every_client_that_could_connect_is_answered_while_the_server_stops():
     body = json.dumps({"model": "demo", "input": "hello"}).encode()
     request = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-
     answers: set[bytes] = set()
 
     def ask_until_refused(running: Running) -> None:
@@ -139,17 +138,13 @@ def test_whoever_could_connect_is_answered_while_the_server_stops():
         assert running.wait() == 0
 
 
-def until_refused(running: Running):
-    """Wait until nobody listens any more."""
-
-    def is_refused() -> bool:
-        try:
-            running.socket().close()
-        except ConnectionRefusedError:
-            return True
-        return False
-
-    until(is_refused)
+def is_refused(running: Running) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        running.socket().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_signal_ends_the_load_of_the_start():
@@ -160,7 +155,7 @@ def test_a_signal_ends_the_load_of_the_start():
 
 
 def test_an_idle_server_stops_at_once():
-    """It waits neither for its patience with what runs, nor for that with a client that only holds its connection."""
+    """It waits neither for the time that running requests have, nor for a client that only holds its connection."""
     with running_server(stop_s=600, idle_s=600, headers_s=600) as running, running.socket():
         running.embed()
         assert running.end() == 0

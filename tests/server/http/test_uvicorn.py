@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from q3e_local.server.http.connection import Connection
 
 TRIED = ("0.32.1", "0.54")  # the oldest and the newest
-# httptools.HttpRequestParser calls these of the object that it is made with.
+# The methods that httptools.HttpRequestParser calls of the object that it is made with.
 OF_THE_PARSER = {"on_message_begin", "on_url", "on_header", "on_headers_complete"}
 
 
@@ -25,45 +25,38 @@ def test_a_connection_overrides_callbacks_of_asyncio_and_of_the_parser_alone() -
     assert len(public) == 8
     assert set(public) <= OF_THE_PARSER | set(dir(asyncio.Protocol))
     for name, ours in public.items():
-        assert list(inspect.signature(ours).parameters) == list(
-            inspect.signature(getattr(HttpToolsProtocol, name)).parameters
-        )
+        overridden = getattr(HttpToolsProtocol, name)
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(overridden).parameters)
 
 
-def test_the_parser_of_a_connection_calls_the_connection() -> None:
-    """uvicorn's class is the parser's own object: otherwise no callback that is overridden would be called."""
-
-    async def app(scope, receive, send) -> None:
-        raise AssertionError
-
-    async def scenario() -> None:
-        config = uvicorn.Config(app, lifespan="off", log_config=None)
-        config.load()
-        state = uvicorn.Server(config).server_state
-        connection = Connection(config=config, server_state=state, app_state={})
-        connection.parser.feed_data(b"GET / HTTP/1.1\r\nhost: b\r\n")
-        with pytest.raises(httptools.HttpParserError):
-            connection.parser.feed_data(b"x: " + b"y" * 70_000 + b"\r\nz: 1\r\n")
-
-    asyncio.run(scenario())
+async def never_called(scope, receive, send) -> None:
+    raise AssertionError
 
 
-def test_a_server_has_the_steps_that_are_called() -> None:
-    async def app(scope, receive, send) -> None:
-        raise AssertionError
+@pytest.fixture
+def config() -> uvicorn.Config:
+    config = uvicorn.Config(never_called, lifespan="off", log_config=None)
+    config.load()
+    return config
 
-    async def scenario() -> None:
-        config = uvicorn.Config(app, lifespan="off", log_config=None)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        await server.startup([])
-        assert (server.servers, server.server_state.connections) == ([], set())
-        server.should_exit = server.force_exit = True
-        await asyncio.wait_for(server.main_loop(), 10)
-        await asyncio.wait_for(server.shutdown([]), 10)
 
-    asyncio.run(scenario())
+async def test_the_parser_of_a_connection_calls_the_connection(config: uvicorn.Config) -> None:
+    """uvicorn's class hands itself to the parser: if it handed over another object, no override would be called."""
+    state = uvicorn.Server(config).server_state
+    connection = Connection(config=config, server_state=state, app_state={})
+    connection.parser.feed_data(b"GET / HTTP/1.1\r\nhost: b\r\n")
+    with pytest.raises(httptools.HttpParserError):
+        connection.parser.feed_data(b"x: " + b"y" * 70_000 + b"\r\nz: 1\r\n")
+
+
+async def test_a_server_has_the_steps_that_are_called(config: uvicorn.Config) -> None:
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([])
+    assert (server.servers, server.server_state.connections) == ([], set())
+    server.should_exit = server.force_exit = True
+    await asyncio.wait_for(server.main_loop(), 10)
+    await asyncio.wait_for(server.shutdown([]), 10)
 
 
 def test_the_oldest_version_that_is_taken_was_tried() -> None:

@@ -1,4 +1,4 @@
-"""The indexes of a server: what happens to their files meanwhile, which of them end the start, and long searches."""
+"""The indexes of a server: files that change while it runs, indexes that end the start, and long searches."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from command import PROGRAM, demo, expected, write
 from fake_service import FakeService, served
 from served_indexes import FILES, NOTES, ids, make, search
 from server_process import running_server
+from servers import served_locally
 from waiting import until
 
 from q3e_local import Embedder, VectorIndex
@@ -36,7 +37,7 @@ from q3e_local.server.settings import ServerSettings
 
 
 def replaced(path: Path, texts: dict[str, str], **options: Any) -> None:
-    """Another index under the name of one that is open, as a program that writes files whole puts it there."""
+    """Put another index in the place of an index that is open, as a program does that renames whole files."""
     made = make(path.with_suffix(".new.q3e"), texts, **options)
     for end in ("-wal", "-shm"):
         Path(f"{path}{end}").unlink(missing_ok=True)
@@ -45,14 +46,13 @@ def replaced(path: Path, texts: dict[str, str], **options: Any) -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[tuple[Path, httpx.Client]]:
-    """An index of one's own and its server."""
+    """The path of an index, and a client of its server."""
     path = make(tmp_path / "mine.q3e", {"a": "the oak"}, 64)
-    with served(LocalService(ServerSettings()), indexes=(str(path),)) as client:
-        client.timeout = httpx.Timeout(60)
+    with served_locally(indexes=(str(path),)) as client:
         yield path, client
 
 
-def test_what_others_do_to_the_file_is_seen(mine: tuple[Path, httpx.Client]) -> None:
+def test_changes_by_other_processes_are_seen(mine: tuple[Path, httpx.Client]) -> None:
     path, http = mine
     assert ids(http, "oak") == ["a"]
     with VectorIndex(path, demo()) as other:
@@ -88,22 +88,20 @@ def test_an_index_that_is_rebuilt_while_a_query_is_embedded_gets_it_embedded_aga
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be moved")
-def test_a_file_that_is_gone_or_damaged_is_told_and_one_that_comes_back_is_found(
+def test_a_file_that_is_gone_or_damaged_is_an_error_until_it_is_back(
     mine: tuple[Path, httpx.Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     path, http = mine
     path.rename(path.with_suffix(".moved"))
+    error = "the index 'mine' cannot be searched: its file is gone"
     gone = http.post("/api/search", json={"query": "oak"})
-    assert (gone.status_code, gone.json()["error"]) == (
-        503, "the index 'mine' cannot be searched: its file is gone",
-    )  # fmt: skip
+    assert (gone.status_code, gone.json()) == (503, {"error": error})
     path.write_bytes(b"no index" * 1000)
+    error = "the index 'mine' cannot be searched: the server's log says why"
     broken = http.post("/api/search", json={"query": "oak"})
-    assert (broken.status_code, broken.json()["error"]) == (
-        503, "the index 'mine' cannot be searched: the server's log says why",
-    )  # fmt: skip
+    assert (broken.status_code, broken.json()) == (503, {"error": error})
     assert f"{path} is damaged or not an index" in caplog.text
-    assert http.get("/api/indexes").json()["indexes"] == [{"name": "mine", "error": broken.json()["error"]}]
+    assert http.get("/api/indexes").json()["indexes"] == [{"name": "mine", "error": error}]
     path.with_suffix(".moved").replace(path)
     assert ids(http, "oak") == ["a"]
 
@@ -117,16 +115,12 @@ class OtherEngine:
         return getattr(demo().engine, name)
 
 
-def other_model() -> Embedder:
-    return Embedder(OtherEngine(), "demo")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be replaced")
 def test_an_index_of_another_file_of_the_model_is_a_conflict_that_names_both(
     mine: tuple[Path, httpx.Client],
 ) -> None:
     path, http = mine
-    replaced(path, {"x": "the oak"}, embedder=other_model())
+    replaced(path, {"x": "the oak"}, embedder=Embedder(OtherEngine(), "demo"))
     answer = http.post("/api/search", json={"query": "oak"})
     assert answer.status_code == 409
     assert answer.json()["error"] == (
@@ -147,12 +141,13 @@ def damaged(folder: Path) -> tuple[str, ...]:
     return (str(folder / "bad.q3e"),)
 
 
-def of_unknown_model(folder: Path) -> tuple[str, ...]:
-    return (str(make(folder / "a.q3e", {}, embedder=Embedder(OtherEngine(), "qwen3-embedding:4b"))),)
+def of(model: str) -> Callable[[Path], tuple[str, ...]]:
+    """Makes an index of another file of this model."""
+    return lambda folder: (str(make(folder / "a.q3e", {}, embedder=Embedder(OtherEngine(), model))),)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("names", "said"),
     [
         (lambda _: ("nope",), "there is no index named nope; make it with: q3e-local index FOLDER --name nope"),
         (lambda folder: (str(folder / "nope.q3e"),), "nope.q3e; make it with: q3e-local index FOLDER --db"),
@@ -160,27 +155,16 @@ def of_unknown_model(folder: Path) -> tuple[str, ...]:
         (named_twice, "would both be served as 'a'; rename one of them"),
         (damaged, "bad.q3e is damaged or not an index"),
         (lambda folder: (str(make(folder / "a\tb.q3e", {})),), "has a name that is no text; rename it"),
-        (
-            of_unknown_model,
-            "a model that is not served here; bring it with: q3e-local pull qwen3-embedding:4b, or embed",
-        ),
-        (
-            lambda folder: (
-                str(make(folder / "a.q3e", {}, embedder=Embedder(OtherEngine(), str(folder / "m.gguf")))),
-            ),
-            "m.gguf, a model that is not served here; bring it with: -m ",
-        ),
-        (
-            lambda folder: (str(make(folder / "a.q3e", {}, embedder=other_model())),),
-            "vectors of demo (file fafafafa), and demo on this machine is another file",
-        ),
+        (of("qwen3-embedding:4b"), "not served here; bring it with: q3e-local pull qwen3-embedding:4b, or embed"),
+        (of("m.gguf"), "m.gguf, a model that is not served here; bring it with: -m "),
+        (of("demo"), "vectors of demo (file fafafafa), and demo on this machine is another file"),
     ],
 )
 def test_an_index_that_cannot_be_searched_ends_the_start(
-    tmp_path: Path, given: Callable[[Path], tuple[str, ...]], said: str
+    tmp_path: Path, names: Callable[[Path], tuple[str, ...]], said: str
 ) -> None:
     with pytest.raises(Q3EError) as raised:
-        Indexes(ServerSettings(indexes=given(tmp_path)))
+        Indexes(ServerSettings(indexes=names(tmp_path)))
     assert said in str(raised.value)
 
 
@@ -193,7 +177,7 @@ def test_an_index_finds_its_model_under_any_name_it_is_served_by(tmp_path: Path)
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """A search for `slow` has begun, and may go on."""
+    """Two events: a search for `slow` has begun, and may go on."""
     begun, go_on = threading.Event(), threading.Event()
 
     def waiting(database: Database, question: Any) -> Any:

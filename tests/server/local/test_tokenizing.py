@@ -1,4 +1,4 @@
-"""Huge texts: their pieces have the ids of the whole, and no more of them is tokenized than is decoded."""
+"""Huge texts: their pieces have the ids of the whole, and only the part that is decoded is tokenized."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ def engine() -> Iterator[LlamaEngine]:
 
 @pytest.fixture
 def model(engine: LlamaEngine) -> Model:
-    worker = Worker(engine)
     queue: Any = None
-    return Model("demo", worker, Prompts(), queue)
+    return Model("demo", Worker(engine), Prompts(), queue)
 
 
 def prepared(model: Model, **options: Any) -> Preparation:
@@ -66,7 +65,7 @@ def fitted(model: Model, *inputs: str | tuple[int, ...], **options: Any) -> list
 
 
 def at_once(model: Model, text: str, **options: Any) -> Fitted:
-    """As the library does it."""
+    """The ids of a text as the library tokenizes it."""
     preparation = prepared(model, **options)
     prefix_ids = model.worker.tokenize(preparation.terms.prefix)
     return preparation.fit(model.worker.tokenize(preparation.ready(text, 0)), 0, prefix_ids)
@@ -76,6 +75,7 @@ def at_once(model: Model, text: str, **options: Any) -> Fitted:
 def test_the_pieces_of_a_text_have_the_ids_of_the_whole(
     model: Model, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    # With the real sizes, only texts of megabytes have several pieces.
     monkeypatch.setattr(cutting, "PIECE", 7)
     monkeypatch.setattr(tokenizing, "_SLICE", 20)
     chance = random.Random(seed)
@@ -96,46 +96,44 @@ def test_the_pieces_of_a_text_have_the_ids_of_the_whole(
 )  # fmt: skip
 def test_a_huge_text_is_tokenized_as_far_as_it_is_needed_and_in_pieces(model: Model, text: str) -> None:
     (found,) = fitted(model, text, truncate=True, max_tokens=4000)
-    worker = model.worker
-    assert max(map(len, worker.texts)) <= 4 * cutting.PIECE
-    assert sum(map(len, worker.texts)) <= 8 * cutting.PIECE
+    lengths = [len(each) for each in model.worker.texts]
+    assert max(lengths) <= 4 * cutting.PIECE
+    assert sum(lengths) <= 8 * cutting.PIECE
     assert found.truncated
-    # The library's own way, on a part that is far longer than what is left.
+    # The library tokenizes a part that is far longer than the ids that are left.
     assert found == at_once(model, text[:200_000], truncate=True, max_tokens=4000)
 
 
 def test_a_huge_text_that_may_not_be_cut_is_refused_without_being_tokenized_to_its_end(model: Model) -> None:
     with pytest.raises(TextTooLongError, match=r"text 1: has more than \d+ tokens, the limit is 100; truncate it"):
         fitted(model, "short", "words and words " * 1_000_000, max_tokens=100)
-    worker = model.worker
-    assert sum(map(len, worker.texts)) < 100_000
+    assert sum(map(len, model.worker.texts)) < 100_000
 
 
-def test_what_is_no_text_at_the_end_of_a_huge_one_is_still_found(model: Model) -> None:
+def test_a_lone_surrogate_at_the_end_of_a_huge_text_is_found(model: Model) -> None:
     with pytest.raises(InvalidTextError, match="character 500000 is the lone surrogate"):
         fitted(model, "abcd " * 100_000 + "\ud800", truncate=True)
 
 
-def test_all_tokens_of_a_run_without_end_are_not_told(model: Model) -> None:
+def test_a_run_that_cannot_be_parted_has_no_list_of_tokens(model: Model) -> None:
     with pytest.raises(InvalidTextError, match="without a space"):
         asyncio.run(tokenizing.whole(model, "a" * 2_000_000))
 
 
-def test_an_endless_text_whose_ids_are_asked_for_is_not_tokenized_to_its_end(
+def test_a_text_with_too_many_tokens_to_list_is_not_tokenized_to_its_end(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizing, "TOKENS_MAX", 1_000)
     assert len(asyncio.run(tokenizing.whole(model, "word " * 200))) <= 1_000
     with pytest.raises(InvalidTextError, match="has more than 1000 tokens; split it"):
         asyncio.run(tokenizing.whole(model, "words and words " * 100_000))
-    worker = model.worker
-    assert sum(map(len, worker.texts)) < 3 * cutting.PIECE
+    assert sum(map(len, model.worker.texts)) < 3 * cutting.PIECE
 
 
 def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizing, "_SLICE", 1_000)
+    monkeypatch.setattr(tokenizing, "_SLICE", 1_000)  # the real size takes an instruction of 100,000 characters
     n_characters = []
     tokenize_all = model.worker.tokenize_all
 
@@ -154,8 +152,7 @@ def test_a_long_instruction_counts_with_each_text_in_what_is_tokenized_at_once(
 def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(model: Model) -> None:
     with pytest.raises(TextTooLongError, match="text 2: has 101 tokens, the limit is 100; truncate it"):
         fitted(model, "a", (*(1,) * 99, model.worker.eos_id), (1,) * 100, max_tokens=100)
-    worker = model.worker
-    assert worker.texts == []
+    assert model.worker.texts == []
 
 
 @pytest.mark.parametrize("n_ids", [80, 98, 99, 100, 101, 5_000])
@@ -164,10 +161,10 @@ def test_token_ids_that_are_too_many_are_refused_before_anything_is_tokenized(mo
 def test_token_ids_are_cut_as_a_text_is(model: Model, n_ids: int, with_end: bool, kind: Any) -> None:
     worker = model.worker
     options = {"kind": kind, "truncate": True, "max_tokens": 100}
-    given = tuple(range(300, 300 + n_ids))
-    (found,) = fitted(model, (*given, worker.eos_id) if with_end else given, **options)
+    sent = tuple(range(300, 300 + n_ids))
+    (found,) = fitted(model, (*sent, worker.eos_id) if with_end else sent, **options)
     prefix = prepared(model, **options).terms.prefix
-    ids = [*(worker.tokenize(prefix) if prefix else []), *given]
+    ids = [*(worker.tokenize(prefix) if prefix else []), *sent]
     assert found.ids == [*ids[:99], worker.eos_id]
     assert found.truncated == (len(ids) > 99)
 
@@ -182,14 +179,13 @@ def test_a_token_id_that_no_vocabulary_has_is_found_where_it_is_cut_too(model: M
 def test_ids_become_text_in_parts_that_split_no_character(
     model: Model, engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """A million ids at once held up whoever tokenized for half a second, and several such requests for seconds."""
-    monkeypatch.setattr(tokenizing, "_IDS_AT_ONCE", 3)
+    """A million ids at once held up every request that tokenized for half a second, and several such for seconds."""
+    monkeypatch.setattr(tokenizing, "_IDS_AT_ONCE", 3)  # with the real number, few parts begin in a character
     chance = random.Random(seed)
     # Characters of several tokens, and ids in an order that no text has: pieces of characters without the rest.
     ids = engine.tokenize("".join(chance.choices(["龘", "😀", "word ", "é", "<|endoftext|>"], k=100)))
     ids += [chance.randrange(300) for _ in range(200)] + [167] * 100
     assert asyncio.run(tokenizing.text_of(model, ids)) == engine.detokenize(ids)
-    worker = model.worker
-    assert sum(worker.n_written) == len(ids)
-    assert max(worker.n_written) <= 3 + tokenizing._SEAM
+    assert sum(model.worker.n_written) == len(ids)
+    assert max(model.worker.n_written) <= 3 + tokenizing._SEAM
     assert asyncio.run(tokenizing.text_of(model, [])) == ""

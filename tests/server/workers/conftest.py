@@ -14,7 +14,7 @@ from q3e_local.server.workers.worker import WorkerEngine
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """What stands in the file decides how its engine loads: tests/faults.py has the words."""
+    """A model file. Its text decides how the engine loads: tests/faults.py has the words."""
     path = tmp_path / "faulty.gguf"
     path.write_text("fine", encoding="ascii")
     return path
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bounds() -> Bounds:
-    """When the worker counts as hung. A module may have bounds of its own."""
+    """When the worker counts as hung. A test module may override them."""
     return Bounds()
 
 

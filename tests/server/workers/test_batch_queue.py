@@ -33,21 +33,12 @@ async def test_two_hundred_requests_at_once_get_each_its_own_vectors_in_order() 
     await stage.end()
 
 
-async def test_a_cut_vector_has_the_asked_for_dim() -> None:
+async def test_a_cut_vector_has_the_dim_of_its_request() -> None:
     stage = Stage()
     stage.engine.open()
-    one, other = await asyncio.gather(stage.queue.decode([ids("a")], 2), stage.queue.decode([ids("a")], 40))
-    assert (one.shape, other.shape) == ((1, 2), (1, 40))
+    short, long = await asyncio.gather(stage.queue.decode([ids("a")], 2), stage.queue.decode([ids("a")], 40))
+    assert (short.shape, long.shape) == ((1, 2), (1, 40))
     assert (await stage.queue.decode([], 7)).shape == (0, 7)
-    await stage.end()
-
-
-async def test_it_wakes_for_texts_that_come_after_a_rest() -> None:
-    stage = Stage()
-    stage.engine.open()
-    for n in range(3):
-        assert (await stage.queue.decode([ids(f"{n}")]))[0, 0] == ord(f"{n}")
-        await settled()
     await stage.end()
 
 
@@ -81,7 +72,7 @@ async def test_a_cancelled_request_gives_its_places_back_and_is_not_decoded() ->
 async def test_a_text_that_another_request_still_wants_survives_the_cancelled_one() -> None:
     stage = Stage()
     await stage.occupy()
-    gone = await stage.ask("shared", "own")
+    gone = await stage.ask("shared", "unshared")
     await stage.ask("shared")
     gone.cancel()
     await settled()
@@ -120,7 +111,7 @@ async def test_a_large_request_does_not_close_the_queue_to_small_ones_but_to_lar
     await stage.end()
 
 
-async def test_closing_finishes_what_is_here_and_refuses_what_comes() -> None:
+async def test_closing_finishes_texts_that_wait_and_refuses_new_ones() -> None:
     stage = Stage(n_seq_max=1)
     await stage.occupy()
     await stage.ask("waits", "waits too")
@@ -132,7 +123,7 @@ async def test_closing_finishes_what_is_here_and_refuses_what_comes() -> None:
     await closing
 
 
-async def test_closing_fails_what_is_not_done_in_time() -> None:
+async def test_closing_fails_texts_that_are_not_done_in_time() -> None:
     stage = Stage()
     await stage.occupy()
     await stage.ask("waits")

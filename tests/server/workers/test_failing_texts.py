@@ -75,11 +75,11 @@ async def test_a_model_that_dies_of_everything_is_not_tried_for_ever() -> None:
         await stage.ask(f"kill {n}")
     _, *results = await stage.end()
     assert [type(result) for result in results] == [WorkerDiedError] * 20
-    assert len(stage.batches) == 5  # the first one, all, three by themselves
+    assert len(stage.batches) == 5  # `first`, then all texts, then three texts by themselves
     assert stage.queue.counters.failed == 0  # the texts are sound, for all that is known
 
 
-async def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
+async def test_a_text_of_a_cancelled_request_is_not_tried_again() -> None:
     stage = Stage(engine=Mortal(n_batch=200, n_seq_max=50))
     stage.requests = [asyncio.create_task(stage.queue.decode([ids(text)])) for text in ("kill", "gone", "stays")]
     await stage.engine.arrived()

@@ -97,7 +97,7 @@ def test_each_piece_of_a_long_text_has_its_own_time() -> None:
         assert watched.looks_until_hung()[0] == 30 + 10 * 600 + 1
 
 
-def test_who_waits_for_nothing_does_not_hang_and_work_that_is_done_is_forgotten() -> None:
+def test_an_idle_process_does_not_hang_and_finished_work_is_forgotten() -> None:
     watched = Watched()
     assert watched.looks_until_hung(n_max=1000) == (1000, "")
     with watched.liveness.doing(Task("a long text", 100)):
@@ -106,8 +106,8 @@ def test_who_waits_for_nothing_does_not_hang_and_work_that_is_done_is_forgotten(
         assert watched.looks_until_hung()[0] == 1030 - 30 + 1
 
 
-def test_while_the_machine_sleeps_or_all_of_us_are_stopped_no_time_passes() -> None:
-    """Each look is an hour after the one before: it counts as two looks."""
+def test_no_time_passes_while_the_machine_sleeps_or_the_program_is_stopped() -> None:
+    """An hour passes between two looks, and counts as the time of two looks."""
     now, n_looks = 0.0, 0
 
     def clock() -> float:

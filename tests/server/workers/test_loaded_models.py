@@ -1,4 +1,4 @@
-"""Models: loaded once and on first use, kept as long as asked, unloaded to make room, never under a request."""
+"""Models: loaded once and on first use, kept for keep_alive, unloaded to make room, never while in use."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Site:
             pass
 
     def names(self) -> list[str]:
-        return [one.name for one in self.models.loaded()]
+        return [model.name for model in self.models.loaded()]
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -80,7 +80,7 @@ async def test_only_so_many_requests_wait_for_a_load() -> None:
         assert [type(result) for result in results] == [type(None)] * 4 + [QueueFullError] * 2
 
 
-async def test_a_failed_load_is_told_to_all_that_wait_and_tried_anew_by_the_next() -> None:
+async def test_a_failed_load_fails_all_that_wait_and_the_next_request_loads_again() -> None:
     async with Site() as site:
 
         def broken(worker: FakeWorker) -> None:
@@ -110,21 +110,20 @@ async def test_a_request_that_goes_away_leaves_the_load_to_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "left_s"),
+    ("keep_alives", "left_s"),
     [([], 300), ([None], 300), ([60], 60), ([60, None], 60), ([60, 10], 10), ([-1], None), ([-1, None], None),
      ([float("inf")], None), ([60, -5.0], None), ([-1, 60], 60)],
 )  # fmt: skip
-async def test_the_keep_alive_given_last_sticks(given: list[float | None], left_s: float | None) -> None:
+async def test_the_last_keep_alive_counts(keep_alives: list[float | None], left_s: float | None) -> None:
     async with Site() as site:
         await site.use(A)
-        for keep_alive_s in given:
+        for keep_alive_s in keep_alives:
             await site.use(A, keep_alive_s)
-        (one,) = site.models.loaded()
+        (model,) = site.models.loaded()
         if left_s is None:
-            assert one.expires_at is None
+            assert model.expires_at is None
         else:
-            assert one.expires_at is not None
-            assert left_s - 20 < one.expires_at - time.time() <= left_s
+            assert left_s - 20 < model.expires_at - time.time() <= left_s
 
 
 async def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
@@ -135,7 +134,7 @@ async def test_zero_unloads_when_the_request_ends_and_not_before() -> None:
             assert not site.made[0].closed
         await site.until(lambda: site.made[0].closed)
         assert site.names() == []
-        await site.use(A)  # a new one, with the default again
+        await site.use(A)  # loaded again, with the default keep_alive
         assert len(site.made) == 2
         assert site.names() == ["a"]
 
@@ -154,7 +153,7 @@ async def test_a_model_that_was_stopped_at_work_is_gone_once_its_process_has_end
             await site.models.unload("a")
             assert not await site.models.gone("a", 0)
         await site.until(ending.is_set)
-        assert not site.models.has("a")  # whoever asks for it now gets another
+        assert not site.models.has("a")  # a request that comes now loads the model again
         assert not await site.models.gone("a", 0)
         waiting = asyncio.ensure_future(site.models.gone("a", 60))
         ended.set()

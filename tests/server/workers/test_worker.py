@@ -1,4 +1,4 @@
-"""WorkerEngine: an engine like any other, though its model is in a process of its own."""
+"""WorkerEngine: an engine like any other, though its model is in another process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,7 @@ def engine(tiny_gguf: Callable[..., Path]) -> Iterator[LlamaEngine]:
 
 def test_it_is_the_engine_of_its_process(engine: LlamaEngine, tiny_gguf: Callable[..., Path], eos_id: int) -> None:
     texts = ["gravity", "Strange <|endoftext|> <think> é 中国", ""]
-    worker = WorkerEngine(tiny_gguf("f16"), CONFIG)
-    worker.load()
-    try:
+    with closing(WorkerEngine(tiny_gguf("f16"), CONFIG)) as worker:
         for name in ("digest", "n_embd", "n_ctx_max", "n_batch", "n_seq_max", "eos_id", "added_tokens", "n_vocab"):
             assert getattr(worker, name) == getattr(engine, name), name
         tokenized = worker.tokenize_all(texts)
@@ -51,8 +50,6 @@ def test_it_is_the_engine_of_its_process(engine: LlamaEngine, tiny_gguf: Callabl
             worker.decode([[1, 2]])
         with pytest.raises(OptionError, match="between 0 and 1020, got 1 to 1021"):
             worker.detokenize([1, 1021])
-    finally:
-        worker.close()
 
 
 def test_detokenizing_gives_the_text_back_whatever_its_length(engine: LlamaEngine) -> None:
@@ -121,9 +118,8 @@ def test_the_server_imports_no_llama_cpp() -> None:
 
 def test_no_thread_stays(path: Path) -> None:
     before = set(threading.enumerate())
-    worker = WorkerEngine(path, open_engine=open_faulty)
-    worker.load()
-    worker.close()
+    with closing(WorkerEngine(path, open_engine=open_faulty)) as worker:
+        worker.load()
     assert set(threading.enumerate()) <= before
 
 
@@ -132,9 +128,8 @@ def test_the_server_can_log_how_its_process_runs_the_model(
 ) -> None:
     caplog.set_level(logging.INFO, "q3e_local")
     path = tiny_gguf("f16")
-    worker = WorkerEngine(path, EngineConfig(n_threads=1))
-    worker.load()
-    worker.close()
+    with closing(WorkerEngine(path, EngineConfig(n_threads=1))) as worker:
+        worker.load()
     lines = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
     assert lines[0] == f"{path.stem}: {worker.kernels.explained}"
     assert lines[1 + len(worker.kernels.faster) :][:2] == [
@@ -145,7 +140,7 @@ def test_the_server_can_log_how_its_process_runs_the_model(
 
 
 @pytest.mark.parametrize("explain", [False, True])
-def test_it_does_so_only_when_asked(explain: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_logs_it_only_with_explain(explain: bool, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("q3e_local", "uvicorn", "q3e_local.settings", "q3e_local.llama")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
