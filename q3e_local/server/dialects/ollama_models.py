@@ -57,7 +57,9 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
     async def ps(request: Request) -> Response:
         return json_utf8_response({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
-    @routes.with_body("/api/delete", _DELETE, "Remove a model from this machine", method="DELETE")
+    @routes.with_body(
+        "/api/delete", _DELETE, "Remove a model from this machine", method="DELETE", runs_to_its_end=True
+    )
     async def delete(fields: Fields) -> Response:
         try:
             name = _required(fields, settings)
@@ -68,7 +70,7 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
         await asyncio.to_thread(_remove, model)
         return Response()
 
-    @routes.with_body("/api/copy", _COPY, "Give a model another name")
+    @routes.with_body("/api/copy", _COPY, "Give a model another name", runs_to_its_end=True)
     async def copy(fields: Fields) -> Response:
         await asyncio.to_thread(_copy, fields.text("source") or "", fields.text("destination") or "", settings)
         return Response()

@@ -57,18 +57,20 @@ class Routes:
         return self.add(("GET",), path, summary)
 
     def with_body(
-        self, path: str, body: Body, summary: str = "", method: str = "POST"
+        self, path: str, body: Body, summary: str = "", method: str = "POST", *, runs_to_its_end: bool = False
     ) -> Callable[[BodyHandler], BodyHandler]:
         """Serve POST, or another method, with the handler below, which gets the fields of the body.
 
-        When the client goes away, the handler is cancelled, which frees its place in the queue.
+        When the client goes away, the handler is cancelled, which frees its place in the queue; a handler that
+        changes files `runs_to_its_end`.
         """
 
         def added(handler: BodyHandler) -> BodyHandler:
             @wraps(handler)
             async def reads(request: Request) -> Response:
                 fields = await read_fields(request, body, self._max_items, only_first=self._only_first)
-                return await _while_connected(request, handler(fields))
+                work = handler(fields)
+                return await (work if runs_to_its_end else _while_connected(request, work))
 
             self.add((method,), path, summary, body)(reads)
             return handler

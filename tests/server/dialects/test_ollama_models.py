@@ -5,9 +5,12 @@ A test that comes from another project names the file it comes from.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +19,7 @@ import httpx
 import ollama
 import pytest
 from fake_service import N_EMBD, FakeService, served
+from waiting import until
 
 from q3e_local.errors import Q3EError
 from q3e_local.models import installed
@@ -147,6 +151,22 @@ def test_delete(client: ollama.Client, http: httpx.Client, tiny_model: Installed
         assert (answer.status_code, answer.json()) == (400, {"error": error})
     with pytest.raises(ollama.ResponseError, match="demo is part of q3e-local and stays"):
         client.delete("demo")
+
+
+def test_a_client_that_leaves_a_delete_does_not_stop_it(
+    address: str, fake: FakeService, tiny_model: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_unload = threading.Event()
+
+    async def unload(model: str) -> None:
+        await asyncio.to_thread(may_unload.wait, 60)
+
+    monkeypatch.setattr(fake, "unload", unload)
+    with httpx.Client(base_url=address, trust_env=False, timeout=0.5) as http, pytest.raises(httpx.ReadTimeout):
+        http.request("DELETE", "/api/delete", json={"model": "tiny:1b"})
+    time.sleep(0.2)  # the server sees within this time that the connection is closed
+    may_unload.set()
+    until(lambda: not tiny_model.path.exists())
 
 
 def test_a_copy_is_a_second_name(client: ollama.Client, tiny_model: Installed) -> None:
