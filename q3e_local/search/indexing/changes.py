@@ -12,9 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from q3e_local.errors import InputError
 from q3e_local.reading.walk import FoundFile, Skipped, walk
 from q3e_local.search.database.records import FileRecord
 from q3e_local.search.places import files_of, option_of, quoted
+from q3e_local.wording.counts import counted
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,7 @@ class Changes:
     gone: tuple[str, ...]
     n_left_out: int  # files that the index has, that are still there, and that this run does not look at
     skipped: tuple[Skipped, ...]
-    has_looked: bool  # whether any folder could be looked at
-    missing: tuple[str, ...]  # why each of the other folders could not
+    missing: tuple[str, ...]  # why each of the folders that could not be looked at could not
 
 
 def changes(
@@ -37,7 +38,7 @@ def changes(
 
     The files of the index itself are left out. Only a file below one of the folders can be gone. A folder that is
     missing, or is empty although the index has files of it, is passed over and named, because its disk may not be
-    mounted.
+    mounted. Raises InputError where no folder can be looked at.
     """
     known, missing = {}, []
     ordered = sorted(records)
@@ -48,6 +49,8 @@ def changes(
             missing.append(problem)
         else:
             known[folder] = paths
+    if missing and not known:
+        raise InputError("\n".join(missing))
     found: dict[str, FoundFile] = {}
     skipped: list[Skipped] = []
     for file in walk(list(known), globs, files_of(index)):
@@ -69,9 +72,7 @@ def changes(
         else:
             n_unchanged += 1
     n_left_out = sum(not records[path].problem for path in not_found - gone)
-    return Changes(
-        tuple(to_read), n_unchanged, tuple(sorted(gone)), n_left_out, tuple(skipped), bool(known), tuple(missing)
-    )
+    return Changes(tuple(to_read), n_unchanged, tuple(sorted(gone)), n_left_out, tuple(skipped), tuple(missing))
 
 
 def below(folder: Path, ordered: Sequence[str]) -> list[str]:
@@ -139,8 +140,7 @@ def _problem(folder: Path, index: Path, n_known: int) -> str:
         except OSError:  # we may not read it, which the walk reports
             return ""
         what = f"{folder} is empty"
-    files = "1 file" if n_known == 1 else f"{n_known:,} files"
     return (
-        f"{what}, and the index has {files} of it; if its disk is not mounted, mount it; to forget them: "
-        f"q3e-local index rm{option_of(index)} --below {quoted(folder)}"
+        f"{what}, and the index has {counted(n_known, 'file')} of it; if its disk is not mounted, mount it; "
+        f"to forget them: q3e-local index rm{option_of(index)} --below {quoted(folder)}"
     )
