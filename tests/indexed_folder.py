@@ -24,11 +24,11 @@ class IndexedFolder:
         self.engine = FakeEngine()
         self.folder.mkdir()
 
-    def index(self, *folders: Path, engine: FakeEngine | None = None, dim: int | None = None, **options) -> Tally:
+    def index(self, *folders: Path, engine: FakeEngine | None = None, **options) -> Tally:
         self.engine = engine or FakeEngine()
         embedder = Embedder(self.engine, "fake")
         tally = Tally()
-        load = options.pop("load", lambda space: (embedder, space_of(embedder, dim)))
+        load = options.pop("load", lambda space: (embedder, space_of(embedder)))
         index_folders(self.db, folders or [self.folder], load, tally, **options)
         return tally
 

@@ -25,7 +25,7 @@ def server() -> Iterator[FakeRedis]:
 
 @pytest.fixture
 def opened(clock, server, monkeypatch) -> Iterator[Callable[..., RedisCache]]:
-    monkeypatch.setattr(cache_redis, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(cache_redis, "_ANSWER_S", 0.5)
     with ExitStack() as stack:
 
         def make(url: str = server.url) -> RedisCache:

@@ -98,7 +98,7 @@ def test_files_are_cut_anew_to_another_budget_which_is_remembered(world):
         world.index(chunk_tokens=1001)
 
 
-def test_another_model_or_dim_is_refused_with_both_named(world):
+def test_another_file_of_a_model_is_refused_with_both_named(world):
     write(world.folder, {"a.txt": "a"})
     world.index()
     before = Held(world.db)
@@ -109,11 +109,6 @@ def test_another_model_or_dim_is_refused_with_both_named(world):
         SpaceMismatchError, match=r"of fake \(file fafafafa\), not .* \(file 0b0b0b0b\); .*index rebuild"
     ):
         world.index(engine=other)
-    with pytest.raises(SpaceMismatchError, match="64-dim vectors of fake, not 32-dim vectors of fake"):
-        world.index(dim=32)
-    (world.folder / "b.txt").unlink()
-    with pytest.raises(SpaceMismatchError):
-        world.index(dim=32, must_load=True)
     assert Held(world.db) == before
 
 

@@ -61,12 +61,7 @@ def index_folders(
         records = {} if database is None else database.files()
         kept = None if database is None else database.chunk_tokens()
         budget = chunk_tokens or kept or CHUNK_TOKENS
-        found = changes(path, folders, globs, records, recipe_of(budget))
-        tally.missing += found.missing
-        tally.n_unchanged += found.n_unchanged
-        tally.n_left_out += found.n_left_out
-        tally.skipped += found.skipped
-        to_read = list(found.to_read)
+        to_read, gone = changes(path, folders, globs, records, recipe_of(budget), tally)
         if database is not None:
             reader = FileReader(database, records, budget, limits, tally)
             to_read = reader.needing_a_model(to_read)
@@ -90,6 +85,6 @@ def index_folders(
             on_start(len(to_read), n_bytes)
             to_embed = reader.cut(to_read, embedder, on_file)
             embed_files(to_embed, embedder, space.dim, reader.store, progress, on_batch)
-        if found.gone:
-            database.remove_files(found.gone)
-            tally.n_removed += sum(not records[path].problem for path in found.gone)
+        if gone:
+            database.remove_files(gone)
+            tally.n_removed += sum(not records[path].problem for path in gone)
