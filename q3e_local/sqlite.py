@@ -54,6 +54,11 @@ def n_bytes(path: Path) -> int:
     return total
 
 
-def harden(connection: apsw.Connection) -> None:
-    """Have SQLite run nothing that a file's schema asks for, and check the cells of each page that it reads."""
-    connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+def settle(connection: apsw.Connection, wal_bytes: int) -> None:
+    """The settings of every connection; `wal_bytes` is what the write-ahead log is cut to after a large transaction.
+
+    SQLite runs nothing that a file's schema asks for, because the file may come from elsewhere, and checks the cells
+    of each page that it reads. A power cut may lose the last transactions, but never damages the file.
+    """
+    connection.execute("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {wal_bytes}").fetchall()

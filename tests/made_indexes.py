@@ -22,7 +22,13 @@ from q3e_local.search.database.records import NO_FILTERS, Chunk, FileRecord, Fil
 from q3e_local.vectors import finish
 
 DIM = 32
-SPACE = IndexSpace("demo", "ab" * 32, DIM)
+
+
+def space(dim: int) -> IndexSpace:
+    return IndexSpace("demo", "ab" * 32, dim)
+
+
+SPACE = space(DIM)
 
 
 def vectors(n: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -117,7 +123,8 @@ def stored_codes(path: Path) -> dict[int, bytes]:
     return found
 
 
-# The beginning of a program that opens an index as a user who may only read it.
+# The beginning of a program that opens an index as a user who may only read it. The program is a text and not a
+# function, because the process must take on another user before it opens anything.
 _AS_A_READER = f"""
 import os, sys
 sys.path.insert(0, {str(TESTS)!r})
@@ -141,15 +148,25 @@ def reader(path: Path, block: str) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+_WRITE = """
+try:
+    database.delete(["a"])
+except IndexFileError as error:
+    print(error)
+"""
+
+
 def said_by_a_reader(make: Callable[[Path], object], block: str) -> list[str]:
-    """What a block of code prints for a user who may write neither the index nor its folder."""
+    """What a block of code prints, and how an attempt to write then ends, for a user who may write neither the index
+    nor its folder.
+    """
     with tempfile.TemporaryDirectory() as name:  # the folders of pytest are closed to others
         folder, path = Path(name), Path(name) / "a.q3e"
         make(path)
         path.chmod(0o444)
         folder.chmod(0o555)
         try:
-            with reader(path, block) as process:
+            with reader(path, block + _WRITE) as process:
                 said, errors = process.communicate()
         finally:
             folder.chmod(0o755)

@@ -1,6 +1,6 @@
-"""Redis for tests: a real server where the machine has one, and a small one for what that does not do when asked.
+"""Redis for tests: a real server where the machine has one, and a small one, which has faults when a test wants them.
 
-The small one knows the few commands the cache uses.
+The small one knows the few commands that the cache sends.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import socket
 import socketserver
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from waiting import until
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -25,11 +25,11 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class FakeRedis:
-    """Keeps strings in `data`. `fault` says what is wrong with it; `commands` remembers the names it was sent.
+    """Keeps strings in `data`. `fault` says what is wrong with it; `commands` has the names of the commands so far.
 
     Faults: `silent` answers nothing, `half` half of an answer and then nothing more, `hangs up` closes at once,
-    `http` answers as a web server, `few` gives one value too few, `swapped` gives values in the wrong order,
-    `full` has no memory left, `wrong type` answers a number, `password` asks for one.
+    `http` answers as a web server, `few` gives a value too few, `swapped` gives values in the wrong order, `full` has
+    no memory left, `wrong type` answers a number, `password` wants a password.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ def fake_redis() -> Iterator[FakeRedis]:
 
 @contextmanager
 def real_redis(*options: str, port: int | None = None) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server of its own on loopback, as Debian's redis-server: its port and process. Skips where there is none."""
+    """Start a real server on loopback: its port and process. Skips the test where the machine has none."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("redis-server is not on the PATH; the small one of our own stands in for it")
@@ -123,15 +123,16 @@ def real_redis(*options: str, port: int | None = None) -> Iterator[tuple[int, su
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *options]
     process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
     try:
-        for _ in range(1000):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.01)
+        until(lambda: _listens(port))
         yield port, process
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _command(stream: Any) -> list[bytes] | None:

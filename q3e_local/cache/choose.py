@@ -44,7 +44,7 @@ def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> Ve
     size = size_bytes(os.environ if environ is None else environ)
     try:
         from q3e_local.cache.sqlite import SqliteCache
-    except ImportError as error:  # a Python that was built without it
+    except ImportError as error:  # apsw is compiled, and may not fit the machine
         logger.warning("SQLite cannot be loaded: %s; going on without the cache", error)
         return None
     if text.lower() in _ON:

@@ -131,18 +131,10 @@ class RedisCache:
         pipeline.execute()
 
     def _places(self) -> Iterator[list[bytes]]:
-        """The keys of this program, each once, a part at a time."""
-        seen: set[bytes] = set()
-        part: list[bytes] = []
-        for place in self._client.scan_iter(match=f"{_PREFIX}*", count=1000):
-            if place not in seen:
-                seen.add(place)
-                part.append(place)
-            if len(part) == _KEYS_AT_ONCE:
-                yield part
-                part = []
-        if part:
-            yield part
+        """The keys of this program, a part at a time. A scan may give a key twice."""
+        places = list(dict.fromkeys(self._client.scan_iter(match=f"{_PREFIX}*", count=1000)))
+        for first in range(0, len(places), _KEYS_AT_ONCE):
+            yield places[first : first + _KEYS_AT_ONCE]
 
 
 def _place(key: Key, name: bytes) -> str:

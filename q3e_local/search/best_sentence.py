@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -100,7 +100,7 @@ def by_vectors(
             wanted += [(number, span) for span in spans]
     found += [None] * (len(texts) - len(found))
     parts = (texts[number][start:end].strip() for number, (start, end) in wanted)
-    request = replace(document_request(len(query)), texts=parts, truncate=True)
+    request = document_request(parts, len(query), truncate=True)
     scores: dict[int, float] = {}
     for (number, span), result in zip(wanted, embedder.stream(request), strict=True):
         if not isinstance(result, Embedded):

@@ -5,6 +5,8 @@ Knows requests and spaces; nothing of chunks, files or tables.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.search.database.records import IndexSpace
@@ -12,9 +14,9 @@ from q3e_local.search.database.records import IndexSpace
 DOCUMENT_TASK = "retrieval"  # the task whose documents get no instruction
 
 
-def document_request(dim: int | None = None) -> EmbedRequest:
-    """The request by which chunks are embedded, still without texts."""
-    return EmbedRequest((), "document", DOCUMENT_TASK, dim=dim)
+def document_request(texts: Iterable[str], dim: int, *, truncate: bool = False) -> EmbedRequest:
+    """The request by which chunks are embedded."""
+    return EmbedRequest(texts, "document", DOCUMENT_TASK, dim=dim, truncate=truncate)
 
 
 def space_of(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import orjson
 
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.files import landing, rows_file
@@ -103,6 +104,4 @@ _WRITERS: dict[str, Callable[..., None]] = {".jsonl": _jsonl, ".npy": _npy, ".pa
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    import orjson
-
     return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -19,7 +20,7 @@ from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
 from q3e_local.search.ask import Question, ask
-from q3e_local.search.database import Database, check_ids
+from q3e_local.search.database import Database
 from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.index_file import rebuild_command
 from q3e_local.search.database.records import Chunk, Facts, Filters, IndexSpace, Window
@@ -62,12 +63,14 @@ class VectorIndex:
     ) -> None:
         self.embedder = embedder
         self._task, self._instruction = task, instruction
-        if isinstance(path, Database):
-            self.database = path
-            self._check(path, dim)
-        else:
-            self.database = self._opened(Path(path).expanduser().absolute(), dim)
+        self.database = path if isinstance(path, Database) else self._opened(path, dim)
         self.path = self.database.path
+        try:
+            self._check(dim)
+        except BaseException:
+            if self.database is not path:
+                self.close()
+            raise
 
     @property
     def space(self) -> IndexSpace:
@@ -214,16 +217,9 @@ class VectorIndex:
         with self.database.snapshot() as state:
             return ask(state, question)
 
-    def _opened(self, path: Path, dim: int | None) -> Database:
-        if not has_bytes(path):
-            return Database.create(path, self._new_space(path, dim))
-        database = Database.open(path)
-        try:
-            self._check(database, dim)
-        except BaseException:
-            database.close()
-            raise
-        return database
+    def _opened(self, path: str | os.PathLike[str], dim: int | None) -> Database:
+        path = Path(path).expanduser().absolute()
+        return Database.open(path) if has_bytes(path) else Database.create(path, self._new_space(path, dim))
 
     def _new_space(self, path: Path, dim: int | None) -> IndexSpace:
         """The space of a file that is made."""
@@ -235,12 +231,12 @@ class VectorIndex:
             raise OptionError(f"dim must be between 1 and {DIM_MAX}, got {dim!r}", "dim")
         return IndexSpace("", "", dim)
 
-    def _check(self, database: Database, dim: int | None) -> None:
+    def _check(self, dim: int | None) -> None:
         """Raise SpaceMismatchError or OptionError where the embedder, or this dim, is not of the file's space."""
-        held = database.space
+        held = self.space
         if self.embedder is None:
             if dim is not None and dim != held.dim:
-                raise OptionError(f"{database.path} holds {held}, not {dim}-dim ones")
+                raise OptionError(f"{self.path} holds {held}, not {dim}-dim ones")
             return
         # A dim that this model cannot make is of another model's file, which the error below names.
         if dim is None and DIM_MIN <= held.dim <= self.embedder.n_embd:
@@ -248,7 +244,7 @@ class VectorIndex:
         space = space_of(self.embedder, dim, self._task, self._instruction)
         if self._task is None and self._instruction is None:  # questions are compared with whatever was embedded
             space = replace(space, prefix=held.prefix)
-        database.check_holds(space)
+        self.database.check_holds(space)
 
     def _put(self, texts: Sequence[str], vectors: Vectors, ids: Sequence[str] | None) -> list[str]:
         return self.database.put(ids, [Chunk(text, 0, len(text)) for text in texts], vectors)
@@ -258,8 +254,11 @@ def _listed(texts: Sequence[str], ids: Sequence[str] | None) -> list[str]:
     if isinstance(texts, str) or isinstance(ids, str):
         raise OptionError("texts and ids must be lists, got one str; put it in a list")
     texts = list(texts)
-    if ids is not None:
-        check_ids(ids, len(texts))
+    if ids is not None and len(ids) != len(texts):
+        raise OptionError(f"there are {len(ids)} ids for {len(texts)} texts; give one for each")
+    for name, n_times in Counter(ids or ()).items():
+        if n_times > 1:
+            raise OptionError(f"the id {name!r} is given twice")
     return texts
 
 

@@ -49,7 +49,13 @@ def locate(db: Path | None = None, name: str | None = None) -> Path:
 def existing(db: Path | None = None, name: str | None = None) -> Path:
     """The file of an index that is there. Raises IndexFileError, which says how to make it and which there are."""
     path = locate(db, name)
-    if is_there(path):
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise IndexFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    else:
         return path
     what = f"there is no index {path}" if db is not None else f"there is no index named {name or DEFAULT_NAME}"
     option = f" --db {quoted(db)}" if db is not None else f" --name {name}" if name is not None else ""
@@ -65,17 +71,6 @@ def _alternatives(name: str | None) -> str:
     if len(found) > _NAMED_AT_MOST:
         return f"; there are {len(found)}: q3e-local index list"
     return f"; there are: {', '.join(found)}" if found else ""
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is such a file. Raises IndexFileError where we may not look."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise IndexFileError(f"{path} cannot be read: {error.strerror or error}") from None
-    return True
 
 
 def names() -> list[str]:

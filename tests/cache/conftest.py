@@ -1,4 +1,4 @@
-"""What the tests of caches share: a clock that a test moves, and a cache in a file that is opened again and again."""
+"""What the tests of caches share: a clock that a test moves, and a cache in a file that a test can open again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from vectors_for_caches import TEXTS
 
 from q3e_local.cache import SIZE_BYTES
 from q3e_local.cache.sqlite import SqliteCache
@@ -24,6 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path, clock: list[float]) -> Iterator[Callable[..., SqliteCache]]:
+    """A function that opens the cache at `path`."""
     with ExitStack() as stack:
 
         def make(size_bytes: int = SIZE_BYTES) -> SqliteCache:
@@ -31,3 +33,11 @@ def opened(path: Path, clock: list[float]) -> Iterator[Callable[..., SqliteCache
             return stack.enter_context(closing(cache))
 
         yield make
+
+
+@pytest.fixture
+def filled(opened: Callable[..., SqliteCache]) -> SqliteCache:
+    """An open cache that has TEXTS."""
+    cache = opened()
+    TEXTS.put(cache)
+    return cache

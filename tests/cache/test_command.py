@@ -1,4 +1,4 @@
-"""`q3e-local embed` with a cache: what it keeps, what it says of it, and that trouble costs no vector."""
+"""`q3e-local embed` with a cache: what it keeps, what it reports, and that a broken cache costs no vector."""
 
 from __future__ import annotations
 

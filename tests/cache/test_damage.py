@@ -1,4 +1,4 @@
-"""Bytes of a cache's file that are damaged, or another's: a right vector or none, and one warning."""
+"""A cache's file that is damaged, or is another program's, costs one warning, and gives right vectors or none."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from pathlib import Path
 import apsw
 import pytest
 from closed import closed
-from vectors_for_caches import SPACE, Filling, item, warnings
+from command import write
+from vectors_for_caches import BIG, SPACE, TEXTS, Filling, item, warnings
 
 from q3e_local.cache.sqlite import SqliteCache, file, table
-from q3e_local.space import Space
-
-BIG = Space("ef" * 32, 1024)  # its records take overflow pages
-TEXTS = Filling(60, (SPACE, BIG))
-ALL = len(TEXTS)
 
 
 def aside(path: Path) -> list[Path]:
@@ -25,7 +21,7 @@ def aside(path: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> dict[str, bytes]:
-    """The bytes of a cache: `db` is closed; `live` and `wal` are it before, with its newest rows in the second."""
+    """The bytes of a cache: `db` after it was closed; `live` and `wal`, which has the newest rows, before that."""
     path = tmp_path_factory.mktemp("sound") / "v.sqlite"
     cache = SqliteCache(path)
     Filling(60).put(cache)
@@ -39,11 +35,9 @@ def sound(tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def filled(opened, path) -> Path:
-    """The file of a cache that has all texts."""
-    cache = opened()
-    TEXTS.put(cache)
-    cache.close()
+def closed_file(filled, path) -> Path:
+    """The file of a cache that has TEXTS, which nobody has open."""
+    filled.close()
     return path
 
 
@@ -54,7 +48,7 @@ def sql(path: Path, statement: str, **values: object) -> None:
 
 
 def changed(random: random.Random, content: bytes) -> bytes:
-    """Some bytes are others, or zeros, or come from elsewhere in the file."""
+    """The content with random bytes, zeros or bytes from elsewhere in the file at random places, or cut."""
     damaged = bytearray(content)
     for _ in range(random.choice((1, 1, 3, 20, 100))):
         at, length = random.randrange(len(damaged)), random.choice((1, 1, 4, 64, 4096))
@@ -92,9 +86,9 @@ def test_whatever_bytes_are_damaged_a_vector_is_right_or_absent(sound, part, ope
         cache = opened()
         TEXTS.n_right(cache)
         cache.close()
-    # The loop has met all cases: little lost, much lost, and a file that was set aside.
-    assert min(n_found) < ALL / 2 + 10 < ALL - 10 < max(n_found)
-    assert n_aside or part == "wal"  # a damaged frame ends it: what SQLite reads is what was there before
+    # The seeds cover all cases: few vectors lost, many vectors lost, and a file that was set aside.
+    assert min(n_found) < len(TEXTS) / 2 + 10 < len(TEXTS) - 10 < max(n_found)
+    assert n_aside or part == "wal"  # SQLite reads a log up to its first damaged frame: no damage is seen
 
 
 # What lies at the path instead of a cache.
@@ -108,11 +102,11 @@ STRANGE = {
 
 
 def is_begun_anew(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixture) -> Path:
-    """Whether a file that is damaged was set aside, which was said once: where it is now."""
+    """Check that a damaged file was set aside, with one warning. Returns where it is now."""
     TEXTS.n_right(cache)
-    TEXTS.put(cache)  # what is put while the damage is found is not kept
+    TEXTS.put(cache)  # the damage may be found here, and then these vectors are not kept
     TEXTS.put(cache)
-    assert TEXTS.n_right(cache) == ALL
+    assert TEXTS.n_right(cache) == len(TEXTS)
     (kept,) = aside(path)
     (line,) = warnings(caplog)
     assert str(path) in line
@@ -122,15 +116,13 @@ def is_begun_anew(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
 def test_what_is_no_database_is_set_aside_whole(content, opened, path, caplog):
-    path.parent.mkdir()
-    path.write_bytes(content)
+    write(path.parent, {path.name: content})
     assert is_begun_anew(opened(), path, caplog).read_bytes() == content
 
 
 @pytest.mark.parametrize("n_bytes", [100, 1000, 4096, 5000, 40_960, 100_000])
 def test_a_truncated_file_is_set_aside(sound, n_bytes, opened, path, caplog):
-    path.parent.mkdir()
-    path.write_bytes(sound["db"][:n_bytes])
+    write(path.parent, {path.name: sound["db"][:n_bytes]})
     assert is_begun_anew(opened(), path, caplog).stat().st_size >= n_bytes
 
 
@@ -138,21 +130,20 @@ def test_a_truncated_file_is_set_aside(sound, n_bytes, opened, path, caplog):
     "statement",
     ["PRAGMA application_id = 7", "PRAGMA user_version = 0", "ALTER TABLE entry DROP COLUMN space"],
 )
-def test_a_cache_with_a_wrong_header_or_schema_is_set_aside(opened, filled, caplog, statement):
-    sql(filled, statement)
-    is_begun_anew(opened(), filled, caplog)
+def test_a_cache_with_a_wrong_header_or_schema_is_set_aside(opened, closed_file, caplog, statement):
+    sql(closed_file, statement)
+    is_begun_anew(opened(), closed_file, caplog)
 
 
 def test_an_empty_file_becomes_a_cache(opened, path, caplog):
-    path.parent.mkdir()
-    path.touch()
+    write(path.parent, {path.name: b""})
     TEXTS.put(opened())
-    assert TEXTS.n_right(opened()) == ALL
+    assert TEXTS.n_right(opened()) == len(TEXTS)
     assert not warnings(caplog)
 
 
 def is_left_alone(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixture) -> str:
-    """Whether the cache leaves the file as it is, and says so once: the line."""
+    """Check that the cache leaves the file as it is, with one warning. Returns the warning without the path."""
     before = path.read_bytes()
     for _ in range(2):
         assert TEXTS.n_right(cache) == 0
@@ -165,9 +156,9 @@ def is_left_alone(cache: SqliteCache, path: Path, caplog: pytest.LogCaptureFixtu
     return line.removeprefix(f"{path} ")
 
 
-def test_a_newer_schema_is_left_alone(opened, filled, caplog):
-    sql(filled, f"PRAGMA user_version = {table.SCHEMA + 1}")
-    assert is_left_alone(opened(), filled, caplog) == (
+def test_a_newer_schema_is_left_alone(opened, closed_file, caplog):
+    sql(closed_file, f"PRAGMA user_version = {table.SCHEMA + 1}")
+    assert is_left_alone(opened(), closed_file, caplog) == (
         "is of a newer q3e-local; update this one, or give Q3E_CACHE another path; going on without the cache"
     )
 
@@ -181,8 +172,7 @@ def test_a_database_of_another_program_is_left_alone(opened, path, caplog):
 
 
 def test_a_damaged_file_that_cannot_be_renamed_stays(opened, path, caplog, monkeypatch):
-    path.parent.mkdir()
-    path.write_bytes(STRANGE["prose"])
+    write(path.parent, {path.name: STRANGE["prose"]})
     monkeypatch.setattr(Path, "rename", closed)
     line = is_left_alone(opened(), path, caplog)
     assert "cannot be renamed: Permission denied; going on without the cache" in line
@@ -207,44 +197,42 @@ ROW = "UPDATE entry SET record = {} WHERE key = :k"
         "DELETE FROM entry WHERE key = :k",
     ],
 )
-def test_a_row_that_is_not_what_was_put_is_a_miss_and_is_replaced(opened, filled, caplog, statement):
-    with apsw.Connection(str(filled)) as connection:
+def test_a_row_that_is_not_what_was_put_is_a_miss_and_is_replaced(opened, closed_file, caplog, statement):
+    with apsw.Connection(str(closed_file)) as connection:
         place = connection.execute("SELECT key FROM entry WHERE space = ? LIMIT 1", (str(SPACE),)).get
-    sql(filled, statement, k=place, s=str(SPACE))
+    sql(closed_file, statement, k=place, s=str(SPACE))
     cache = opened()
-    assert TEXTS.n_right(cache) == TEXTS.n_right(cache) == ALL - 1
-    said = [] if "DELETE" in statement else [f"{filled} has a damaged vector, which is computed anew"]
+    assert TEXTS.n_right(cache) == TEXTS.n_right(cache) == len(TEXTS) - 1
+    said = [] if "DELETE" in statement else [f"{closed_file} has a damaged vector, which is computed anew"]
     assert warnings(caplog) == said
     TEXTS.put(cache)
-    assert TEXTS.n_right(cache) == ALL
-    assert not aside(filled)
+    assert TEXTS.n_right(cache) == len(TEXTS)
+    assert not aside(closed_file)
 
 
 @pytest.mark.parametrize("used", ["'soon'", "x'ff'", "1e300", "-5", "9223372036854775807"])
-def test_a_damaged_time_costs_no_vector(opened, filled, used):
-    sql(filled, f"UPDATE entry SET used = {used}")
+def test_a_damaged_time_costs_no_vector(opened, closed_file, used):
+    sql(closed_file, f"UPDATE entry SET used = {used}")
     for _ in range(2):
         cache = opened()
-        assert TEXTS.n_right(cache) == ALL
+        assert TEXTS.n_right(cache) == len(TEXTS)
         cache.close()
 
 
-def test_damage_that_comes_again_is_not_set_aside_again(opened, path, caplog, clock, monkeypatch):
+def test_damage_that_comes_again_is_not_set_aside_again(filled, path, caplog, clock, monkeypatch):
     def fail(*_: object) -> None:
         raise file.DamagedError("a failing disk")
 
-    cache = opened()
-    TEXTS.put(cache)
     monkeypatch.setattr(table, "rows", fail)
     for _ in range(5):
-        assert TEXTS.n_right(cache) == 0
-        TEXTS.put(cache)
+        assert TEXTS.n_right(filled) == 0
+        TEXTS.put(filled)
         clock[0] += 100
     assert len(aside(path)) == 1
     assert len(warnings(caplog)) == 2
 
 
-def test_of_two_that_find_the_damage_only_the_first_sets_the_file_aside(path):
+def test_only_the_first_process_that_finds_the_damage_sets_the_file_aside(path):
     first, second = file.CacheFile(path), file.CacheFile(path)
     first.connection()
     second.connection()
@@ -255,9 +243,8 @@ def test_of_two_that_find_the_damage_only_the_first_sets_the_file_aside(path):
     first.disconnect()
 
 
-def test_clearing_all_takes_damaged_files_with_it_that_were_set_aside(opened, path):
-    path.parent.mkdir()
-    path.write_bytes(STRANGE["prose"])
+def test_clearing_all_deletes_the_damaged_files_that_were_set_aside(opened, path):
+    write(path.parent, {path.name: STRANGE["prose"]})
     (other := path.parent / "other.sqlite.damaged-1").touch()
     cache = opened()
     TEXTS.put(cache)

@@ -1,4 +1,4 @@
-"""Texts that were computed before: the same vectors to the last bit without tokenizing or decoding."""
+"""An embedder with a cache: the vectors of a text are the same to the last bit, without tokenizing or decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = ["three", "a", "a longer one", "", "a" * 30, "zwölf", "e\u0301te\u0301"
 
 
 class Memory:
-    """A cache in a dict that remembers what it was asked."""
+    """A cache in a dict. `questions` has how many keys each call asked for."""
 
     where = "memory"
 
@@ -73,7 +73,7 @@ def test_the_second_time_nothing_is_tokenized_or_decoded_and_all_is_the_same(mak
     assert (plain.space, plain.truncated) == (second.space, second.truncated)
     assert set(plain.cached) == set(first.cached) == {False}
     assert set(second.cached) == {True}
-    second.vectors[:] = 0  # they are the caller's
+    second.vectors[:] = 0  # the vectors of a result are the caller's: the cache keeps others
     assert rows(make().embed_documents(TEXTS, dim).vectors) == rows(plain.vectors)
 
 
@@ -125,7 +125,7 @@ def test_queries_and_documents_and_instructions_are_kept_apart(make):
     for request in ({}, {"task": "code"}, {"instruction": "find it"}):
         assert embedder.embed_query("text", **request).cached == (False,)
         assert embedder.embed_query("text", **request).cached == (True,)
-    # The same ids, and yet another space.
+    # The prompt makes the same ids of another text; spaces with other prompts are kept apart all the same.
     prompts = Prompts(query="a {text}")
     assert make(prompts).embed_query("b").cached == (False,)
     assert make(prompts).embed_documents(["a b"]).cached == (False,)
@@ -137,19 +137,28 @@ def test_another_model_has_another_vector(make, monkeypatch):
     assert make().embed_documents(["text"]).cached == (False,)
 
 
-def test_what_is_written_in_two_ways_is_one_text(make):
+def test_two_spellings_of_a_text_in_unicode_share_an_entry(make):
     make().embed_documents(["e\u0301"])
     assert make().embed_documents(["é"]).cached == (True,)
 
 
-def test_a_text_that_is_too_long_is_refused_although_the_cut_one_is_kept(make):
-    assert make().embed_documents(["x" * 20], truncate=True, max_tokens=9).truncated == (True,)
-    with pytest.raises(TextTooLongError, match="text 0: has 21 tokens, the limit is 9"):
-        make().embed_documents(["x" * 20], max_tokens=9)
-    assert make().embed_documents(["x" * 20], truncate=True, max_tokens=9).cached == (True,)
-    assert make().embed_documents(["x" * 20], truncate=True, max_tokens=10).cached == (False,)
-    whole = make().embed_documents(["x" * 20])
-    assert (whole.cached, whole.truncated, seen(whole.vectors[0])) == ((False,), (False,), (256, 21))
+# Whether a text of 9 tokens that was embedded whole or cut to 5 tokens comes from the cache.
+@pytest.mark.parametrize(
+    ("kept_at", "limit", "truncate", "is_served"),
+    [
+        (None, 9, True, True), (None, 9, False, True), (None, 10, True, True), (None, 1000, False, True),
+        (None, 8, True, False), (None, 8, False, False), (None, 1, True, False),
+        (5, 5, True, True), (5, 5, False, False), (5, 4, True, False), (5, 6, True, False), (5, 9, False, False),
+        (5, 1000, True, False),
+    ],
+)  # fmt: skip
+def test_an_entry_serves_only_requests_it_is_right_for(make, kept_at, limit, truncate, is_served):
+    make().embed_documents(["12345678"], max_tokens=kept_at, truncate=True)
+    (got,) = make().stream(EmbedRequest(["12345678"], max_tokens=limit, truncate=truncate))
+    if limit < 9 and not truncate:
+        assert isinstance(got, TextTooLongError)
+        return
+    assert (got.cached, got.truncated, seen(got.vector)) == (is_served, limit < 9, (256, min(limit, 9)))
 
 
 def test_errors_name_their_places_among_texts_that_are_kept(make):
@@ -166,11 +175,10 @@ def test_errors_name_their_places_among_texts_that_are_kept(make):
 
 
 def test_a_vector_that_is_cut_to_zeros_is_an_error_each_time(make, memory):
-    engine = FakeEngine()
     make().embed_documents(["text"])
     ((key, kept),) = memory.entries.items()
     memory.entries[key] = Entry(np.roll(kept.pooled, 40), kept.prompt_tokens)
-    embedder = Embedder(engine, "fake", cache=memory)
+    embedder = make()
     with pytest.raises(BadVectorError, match="text 1: the first 32 numbers of its vector are all 0; raise dim"):
         embedder.embed_documents(["other", "text"], 32)
     assert embedder.embed_documents(["other", "text"]).cached == (True, True)
@@ -210,7 +218,7 @@ def test_reading_ahead_is_bounded(make):
         stream.close()
 
 
-def test_progress_counts_kept_texts_and_comes_to_all(make):
+def test_progress_counts_the_texts_from_the_cache_too(make):
     told: list[tuple[int, int]] = []
     make().embed_documents(TEXTS[:3])
     result = make().embed_documents(TEXTS, progress=lambda *done: told.append(done))

@@ -1,4 +1,4 @@
-"""The file of a cache: how large it grows, what leaves first, what is read and written, and who may read it."""
+"""The file of a cache: how large it grows, which vectors leave first, what is read and written, and its rights."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ BIG = Space("ef" * 32, 4096)  # a vector takes 16 KiB
 
 
 def statements(cache: SqliteCache) -> list[str]:
-    """What SQLite is asked from now on; the list grows."""
+    """The first word of each statement from now on; the list grows."""
     seen: list[str] = []
 
     def see(cursor: object, sql: str, values: object) -> bool:
         seen.append(sql.split()[0])
         return True
 
-    cache._file.connection().exec_trace = see  # only the connection knows what it is asked
+    cache._file.connection().exec_trace = see  # nothing outside tells how many statements a call takes
     return seen
 
 
-def test_a_thousand_texts_are_two_reads_and_four_transactions(opened):
+def test_a_thousand_texts_are_written_in_four_transactions_and_read_in_one(opened):
     cache, texts = opened(), Filling(1000)
     seen = statements(cache)
     texts.put(cache)
     assert seen.count("BEGIN") == seen.count("COMMIT") == 4
     del seen[:]
     assert texts.n_right(cache) == 1000
-    assert seen == ["SELECT", "SELECT"]
+    assert seen == ["BEGIN", *["SELECT"] * 1000, "COMMIT"]
 
 
 def test_reading_writes_at_the_close_alone_and_only_where_a_vector_was_not_used_for_a_while(opened, clock):
     texts = Filling(20)
     texts.put(opened())
-    for n_updates in (0, 1):
+    for n_updates in (0, len(texts)):
         cache = opened()
         seen = statements(cache)
         for _ in range(3):
             assert texts.n_right(cache) == 20
-        assert set(seen) == {"SELECT"}
+        assert set(seen) == {"BEGIN", "SELECT", "COMMIT"}
         cache.close()
         assert seen.count("UPDATE") == n_updates
         clock[0] += 3600
@@ -65,7 +65,7 @@ def test_many_touches_are_written_before_the_end(opened, clock):
 
 
 def fill(cache: SqliteCache, name: str, n: int, clock: list[float]) -> list[str]:
-    """`n` vectors, each a second younger than the one before."""
+    """Put `n` vectors, a second after each other."""
     texts = [f"{name} {number}" for number in range(n)]
     for text in texts:
         clock[0] += 1
@@ -84,10 +84,10 @@ def test_the_longest_unused_leave_first(opened, clock):
     assert all(here(cache, old[:10]))
     clock[0] += 3600
     new = fill(cache, "new", 60, clock)
-    assert all(here(cache, old[:10])), "what was read leaves after what was not"
+    assert all(here(cache, old[:10])), "a vector that was read leaves before others"
     assert all(here(cache, new))
     rest = here(cache, old[10:])
-    assert rest == sorted(rest), "the older ones have left"
+    assert rest == sorted(rest), "a vector leaves before an older vector"
     assert not all(rest)
 
 

@@ -1,4 +1,4 @@
-"""What a cache gives is what was put in, or nothing: the same for SQLite, a real Redis and a small one of our own."""
+"""A cache gives what was put in, or nothing: in SQLite, in a real Redis, and in the small Redis of these tests."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake import FakeEngine
 from resp import fake_redis, real_redis
 from vectors_for_caches import SPACE, Filling, entry, is_same, item, key
 
 from q3e_local.cache import Entry, VectorCache
 from q3e_local.cache.redis import RedisCache
 from q3e_local.cache.sqlite import SqliteCache
-from q3e_local.embedding.lookup import Lookup, ReadyText
-from q3e_local.embedding.preparing import Fitted, Preparation, Terms
-from q3e_local.embedding.request import Embedded
 from q3e_local.space import Space
-from q3e_local.vectors import finish
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +26,7 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture(params=["SQLite", "redis-server", "our own Redis"])
 def make(request, path) -> Iterator[Callable[[], VectorCache]]:
-    """A function that opens the same place again."""
+    """A function that opens the same cache again."""
     with ExitStack() as stack:
         if request.param == "SQLite":
             new = lambda: SqliteCache(path)  # noqa: E731
@@ -45,35 +40,39 @@ def make(request, path) -> Iterator[Callable[[], VectorCache]]:
         yield lambda: stack.enter_context(closing(new()))
 
 
-def test_what_was_put_comes_back_to_the_last_bit_also_later(make, caplog):
-    texts, first = Filling(1200), make()  # more than one statement takes
-    texts.put(first)
-    for cache in (first, make()):
-        assert texts.n_right(cache) == 1200
-        nobodys, *twice = cache.get_many([key("nobody's"), key("text 7"), key("text 7")])
-        assert nobodys is None
+@pytest.fixture
+def cache(make) -> VectorCache:
+    """An open, empty cache."""
+    return make()
+
+
+def test_what_was_put_comes_back_to_the_last_bit_also_later(make, cache, caplog):
+    texts = Filling(1200)  # more texts than a statement or a command takes
+    texts.put(cache)
+    for opened in (cache, make()):
+        assert texts.n_right(opened) == 1200
+        absent, *twice = opened.get_many([key("absent"), key("text 7"), key("text 7")])
+        assert absent is None
         assert all(is_same(got, entry("text 7")) for got in twice)
     assert cache.get_many([]) == []
     cache.put_many([])
     assert not caplog.records
 
 
-def test_the_last_put_counts(make):
-    cache = make()
+def test_the_last_put_counts(cache):
     cache.put_many([item("one"), (key("one"), entry("another"))])
     assert is_same(cache.get_many([key("one")])[0], entry("another"))
     cache.put_many([item("one")])
     assert is_same(cache.get_many([key("one")])[0], entry("one"))
 
 
-def test_whole_cut_and_other_spaces_live_side_by_side(make):
-    cache = make()
-    others = [
+def test_entries_of_every_space_and_limit_live_side_by_side(cache):
+    spaces = [
         SPACE, replace(SPACE, dim=128), replace(SPACE, prefix="Instruct: x\nQuery:"),
-        # Longer digests that begin alike, as a space is written with the beginning only.
+        # The written form of a space has only the beginning of the digest, which these two share.
         replace(SPACE, model_digest="ab" * 31 + "cd"),
     ]  # fmt: skip
-    items = [item("text", cut_at, space) for space in others for cut_at in (None, 8, 9, 81)]
+    items = [item("text", cut_at, space) for space in spaces for cut_at in (None, 8, 9, 81)]
     cache.put_many(items)
     found = cache.get_many([key for key, _ in items])
     assert all(is_same(got, wanted) for got, (_, wanted) in zip(found, items, strict=True))
@@ -97,30 +96,28 @@ def test_whole_cut_and_other_spaces_live_side_by_side(make):
     ],
     ids=lambda change: " ".join(f"{name} {str(value)[:20]}" for name, value in change.items()),
 )
-def test_what_is_no_vector_of_the_space_is_not_kept_and_its_neighbours_are(make, change):
-    cache = make()
+def test_what_is_no_vector_of_the_space_is_not_kept_and_its_neighbours_are(cache, change):
     cache.put_many([item("before"), (key("text"), replace(entry("text"), **change)), item("after")])
-    got = cache.get_many([key("before"), key("text"), key("after")])
-    assert is_same(got[0], entry("before"))
-    assert got[1] is None
-    assert is_same(got[2], entry("after"))
+    before, wrong, after = cache.get_many([key("before"), key("text"), key("after")])
+    assert is_same(before, entry("before"))
+    assert wrong is None
+    assert is_same(after, entry("after"))
 
 
-def test_a_row_of_a_matrix_is_kept_as_that_row(make):
+def test_a_row_of_a_matrix_is_kept_as_that_row(cache):
     matrix = np.asfortranarray(np.stack([entry("a").pooled, entry("b").pooled]))
-    cache = make()
     cache.put_many([(key("b"), Entry(matrix[1], 2))])
     assert is_same(cache.get_many([key("b")])[0], entry("b"))
 
 
-def test_stats_and_clear_by_space(make):
+def test_stats_and_clear_by_space(make, cache):
     small = Space("cd" * 32, 32)
-    many, few, cache = Filling(300), Filling(7, (small,)), make()
+    many, few = Filling(300), Filling(7, (small,))
     assert cache.stats().n_vectors == cache.clear() == 0
     many.put(cache)
     few.put(cache)
     stats = make().stats()
-    counts = {each.space: (each.n_vectors, each.n_bytes) for each in stats.spaces}
+    counts = {of_space.space: (of_space.n_vectors, of_space.n_bytes) for of_space in stats.spaces}
     assert counts == {str(SPACE): (300, 300 * (256 + 20)), str(small): (7, 7 * (128 + 20))}
     assert stats.n_vectors == 307
     assert stats.n_bytes >= 300 * 256
@@ -133,8 +130,7 @@ def test_stats_and_clear_by_space(make):
     assert few.n_right(cache) == 7
 
 
-def test_a_closed_cache_has_nothing_and_takes_nothing(make, caplog):
-    cache = make()
+def test_a_closed_cache_has_nothing_and_takes_nothing(make, cache, caplog):
     cache.put_many([item("one")])
     cache.close()
     cache.close()
@@ -144,8 +140,8 @@ def test_a_closed_cache_has_nothing_and_takes_nothing(make, caplog):
     assert not caplog.records
 
 
-def test_threads_share_one_cache(make, caplog):
-    cache, texts = make(), Filling(40)
+def test_threads_share_a_cache(cache, caplog):
+    texts = Filling(40)
 
     def work(number: int) -> None:
         for _ in range(10):
@@ -155,35 +151,3 @@ def test_threads_share_one_cache(make, caplog):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
     assert not caplog.records
-
-
-# What a request with a limit makes of it, which may let its texts be cut.
-
-
-def lookup(cache: VectorCache, limit: int, truncate: bool) -> Lookup:
-    return Lookup(Preparation(FakeEngine(), Terms("", 64, limit, truncate, "")), cache)
-
-
-# A text of 10 bytes and 9 tokens, kept whole, or cut at 5; by whom it may be served.
-@pytest.mark.parametrize(
-    ("kept_at", "limit", "truncate", "served"),
-    [
-        (None, 9, True, True), (None, 9, False, True), (None, 10, True, True), (None, 10**6, False, True),
-        (None, 8, True, False), (None, 8, False, False), (None, 1, True, False),
-        (5, 5, True, True), (5, 5, False, False), (5, 4, True, False), (5, 6, True, False), (5, 9, False, False),
-        (5, 10**6, True, False),
-    ],
-)  # fmt: skip
-def test_an_entry_serves_only_requests_it_is_right_for(make, kept_at, limit, truncate, served):
-    cache, text = make(), "0123456789"
-    digest, pooled = key(text).text_sha256, entry(text, kept_at).pooled.reshape(1, -1)
-    fitted = Fitted([0] * (kept_at or 9), kept_at is not None)
-    lookup(cache, kept_at or 1000, truncate=kept_at is not None).keep(pooled, [(digest, fitted)])
-    (got,) = lookup(cache, limit, truncate).all(iter([ReadyText(0, text, digest)]))
-    if not served:
-        assert got.known is None
-        return
-    assert isinstance(got.known, Embedded)
-    assert got.known.vector.tobytes() == finish(pooled).tobytes()
-    assert (got.known.prompt_tokens, got.known.truncated) == (len(fitted.ids), fitted.truncated)
-    assert got.known.cached

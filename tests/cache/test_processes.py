@@ -1,4 +1,4 @@
-"""Several processes and threads that use one file of a cache at once."""
+"""Processes and threads that use the file of a cache at once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def end_well(*processes: subprocess.Popen[str]) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether the file was never set aside, and SQLite finds nothing wrong with it."""
+    """Whether the file was never set aside, and SQLite finds no fault in it."""
     with closing(apsw.Connection(str(path))) as connection:
         is_ok = connection.execute("PRAGMA integrity_check").get == "ok"
     return is_ok and not list(path.parent.glob("*.damaged-*"))
@@ -66,7 +66,7 @@ def test_a_writer_that_is_killed_leaves_a_sound_file(opened, path, caplog):
         process.communicate()
         cache = opened()
         n_rows = Filling(4000).n_right(cache)
-        assert n_rows >= max(n_before, 40 * (int(line) + 1)), "what was written before is there"
+        assert n_rows >= max(n_before, 40 * (int(line) + 1)), "vectors that were written before are lost"
         n_before = n_rows
         cache.close()
         assert is_sound(path)
@@ -102,7 +102,7 @@ def test_a_forked_child_has_a_connection_of_its_own(opened, path):
     TEXTS.put(cache)
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
-    with cache._lock:  # as if another thread were at work, which no test can time
+    with cache._lock:  # a thread that is at work holds it, which no test can time
         child = context.Process(target=_in_a_child, args=(cache, answer))
         child.start()
         assert answer.get(timeout=60) == 120
@@ -113,7 +113,7 @@ def test_a_forked_child_has_a_connection_of_its_own(opened, path):
     assert is_sound(path)
 
 
-def test_threads_that_close_it_disturb_nobody(opened):
+def test_a_thread_that_closes_the_cache_disturbs_no_other(opened):
     cache = opened()
     TEXTS.put(cache)
     with ThreadPoolExecutor(12) as pool:

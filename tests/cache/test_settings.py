@@ -28,7 +28,7 @@ def test_settings_that_mean_the_usual_file(setting):
     assert not cache_folder().exists()
 
 
-def test_settings_that_mean_a_place_of_ones_own(tmp_path, monkeypatch):
+def test_settings_that_mean_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert open_cache("~/x.sqlite", {}).where == str(Path.home() / "x.sqlite")
     assert open_cache(Path("sub/x"), {}).where == str(tmp_path / "sub" / "x")
@@ -93,7 +93,7 @@ def test_without_the_extra_the_answer_is_the_line_that_installs_it(monkeypatch):
         open_cache("redis://localhost")
 
 
-def test_a_python_without_sqlite_goes_on_without_the_cache(monkeypatch, caplog):
+def test_where_sqlite_cannot_be_loaded_work_goes_on_without_the_cache(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "q3e_local.cache.sqlite", None)
     assert open_cache(True) is None
     assert "going on without the cache" in caplog.text

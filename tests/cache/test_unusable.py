@@ -1,4 +1,4 @@
-"""A cache's file that is locked, full, closed, in the way or taken away: work goes on, with one warning."""
+"""A cache whose file is locked, full, closed, in the way or taken away costs one warning, and work goes on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ import apsw
 import pytest
 from closed import closed
 from paths import TESTS
-from vectors_for_caches import SPACE, Filling, entry, is_same, item, key, warnings
+from vectors_for_caches import BIG, TEXTS, entry, is_same, item, key, warnings
 
 from q3e_local.cache.sqlite import file
-from q3e_local.space import Space
-
-BIG = Space("ef" * 32, 1024)  # its records take overflow pages
-TEXTS = Filling(60, (SPACE, BIG))
-ALL = len(TEXTS)
 
 
 def blocked(path: Path, how: str) -> None:
@@ -42,10 +37,8 @@ def test_a_path_that_cannot_be_a_file_is_told_once(opened, path, caplog, how):
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is closed to this user")
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_place_that_may_not_be_written_is_told_once(opened, path, caplog, what):
-    cache = opened()
-    TEXTS.put(cache)
-    cache.close()
+def test_a_place_that_may_not_be_written_is_told_once(opened, filled, path, caplog, what):
+    filled.close()
     (path.parent if what == "folder" else path).chmod(0o500)
     cache = opened()
     TEXTS.n_right(cache)
@@ -55,20 +48,18 @@ def test_a_place_that_may_not_be_written_is_told_once(opened, path, caplog, what
 
 
 @pytest.mark.parametrize("pragma", ["query_only = ON", "max_page_count = 1"], ids=["read-only", "full"])
-def test_a_full_or_read_only_disk_is_told_once_and_is_still_read(opened, path, caplog, clock, pragma):
-    cache = opened()
-    TEXTS.put(cache)
-    connection = cache._file.connection()  # SQLite behaves as on such a disk; no test can make one
+def test_a_full_or_read_only_disk_is_told_once_and_is_still_read(filled, path, caplog, clock, pragma):
+    connection = filled._file.connection()  # the pragma acts as such a disk does, which a test cannot make
     connection.execute(f"PRAGMA {pragma}").fetchall()
-    for number in range(4):
-        cache.put_many([item(f"new {number} {each}", space=BIG) for each in range(300)])
-        assert TEXTS.n_right(cache) == ALL
+    for turn in range(4):
+        filled.put_many([item(f"new {turn} {number}", space=BIG) for number in range(300)])
+        assert TEXTS.n_right(filled) == len(TEXTS)
         clock[0] += 100
     (line,) = warnings(caplog)
     assert line.startswith(f"cannot write {path}: ")
     connection.execute("PRAGMA query_only = OFF; PRAGMA max_page_count = 1000000").fetchall()
-    cache.put_many([item("new")])
-    assert is_same(cache.get_many([key("new")])[0], entry("new"))
+    filled.put_many([item("new")])
+    assert is_same(filled.get_many([key("new")])[0], entry("new"))
 
 
 FULL_DISK = """
@@ -98,14 +89,14 @@ def test_a_file_that_may_grow_no_further_costs_nothing_but_the_new_vectors(opene
 
 
 def test_a_locked_file_is_read_and_written_again_later(opened, path, caplog, clock, monkeypatch):
-    monkeypatch.setattr(file, "BUSY_S", 0.05)
+    monkeypatch.setattr(file, "BUSY_S", 0.05)  # before the cache is opened
     cache = opened()
     TEXTS.put(cache)
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     for number in range(3):
         cache.put_many([item(f"new {number}")])
-        assert TEXTS.n_right(cache) == ALL
+        assert TEXTS.n_right(cache) == len(TEXTS)
         clock[0] += 100
     assert warnings(caplog) == [f"{path} is locked by another program; going on without the cache"]
     other.execute("ROLLBACK")
@@ -130,61 +121,53 @@ def test_while_it_rests_nothing_is_tried(opened, path, clock, monkeypatch):
     assert len(tries) == 2
 
 
-def test_a_full_disk_can_be_cleared(opened, path, caplog, clock):
-    cache = opened()
-    TEXTS.put(cache)
-    cache._file.connection().execute("PRAGMA max_page_count = 1").fetchall()  # as above
-    TEXTS.put(cache)
+def test_a_full_disk_can_be_cleared(filled, path, clock):
+    connection = filled._file.connection()  # the pragma acts as such a disk does, which a test cannot make
+    connection.execute("PRAGMA max_page_count = 1").fetchall()
+    TEXTS.put(filled)
     clock[0] += 31
-    assert cache.clear() == ALL
+    assert filled.clear() == len(TEXTS)
     assert not path.exists()
-    TEXTS.put(cache)
-    assert TEXTS.n_right(cache) == ALL
+    TEXTS.put(filled)
+    assert TEXTS.n_right(filled) == len(TEXTS)
 
 
-def test_a_file_that_another_process_has_open_is_cleared_where_it_cannot_be_deleted(opened, path, monkeypatch):
-    cache, other = opened(), opened()
-    TEXTS.put(cache)
-    assert TEXTS.n_right(other) == ALL
+def test_a_file_that_another_process_has_open_is_cleared_where_it_cannot_be_deleted(opened, filled, monkeypatch):
+    other = opened()
+    assert TEXTS.n_right(other) == len(TEXTS)
     monkeypatch.setattr(Path, "unlink", closed)
-    assert cache.clear() == ALL
-    assert TEXTS.n_right(cache) == TEXTS.n_right(other) == 0
+    assert filled.clear() == len(TEXTS)
+    assert TEXTS.n_right(filled) == TEXTS.n_right(other) == 0
     TEXTS.put(other)
-    assert TEXTS.n_right(cache) == ALL
+    assert TEXTS.n_right(filled) == len(TEXTS)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
 @pytest.mark.parametrize("how", ["deleted", "set aside"])
-def test_a_file_that_another_process_took_away_is_begun_anew(opened, path, caplog, how):
-    cache = opened()
-    TEXTS.put(cache)
+def test_a_file_that_another_process_took_away_is_begun_anew(opened, filled, path, caplog, how):
     if how == "deleted":
-        for each in path.parent.iterdir():
-            each.unlink()
+        for beside in path.parent.iterdir():
+            beside.unlink()
     else:
         other = file.CacheFile(path)
         other.connection()
         other.set_aside()
-    assert TEXTS.n_right(cache) == 0
-    TEXTS.put(cache)
-    assert TEXTS.n_right(cache) == TEXTS.n_right(opened()) == ALL
+    assert TEXTS.n_right(filled) == 0
+    TEXTS.put(filled)
+    assert TEXTS.n_right(filled) == TEXTS.n_right(opened()) == len(TEXTS)
     assert not warnings(caplog)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
-def test_a_file_that_goes_while_it_is_measured_counts_nothing(opened, path, monkeypatch):
-    cache = opened()
-    TEXTS.put(cache)
-    beside = Path(f"{path}-wal")
-    n_bytes = path.stat().st_size + beside.stat().st_size + Path(f"{path}-shm").stat().st_size
-    assert cache.stats().n_bytes == n_bytes
+def test_a_file_that_is_deleted_while_it_is_measured_counts_nothing(filled, path, monkeypatch):
+    sizes = {end: Path(f"{path}{end}").stat().st_size for end in ("", "-wal", "-shm")}
+    assert filled.stats().n_bytes == sum(sizes.values())
     stat = Path.stat
 
     def gone(self, **options):
-        if self == beside:
+        if self.name.endswith("-wal"):
             raise FileNotFoundError(self)
         return stat(self, **options)
 
-    n_beside = stat(beside).st_size
     monkeypatch.setattr(Path, "stat", gone)
-    assert cache.stats().n_bytes == n_bytes - n_beside
+    assert filled.stats().n_bytes == sizes[""] + sizes["-shm"]

@@ -16,19 +16,19 @@ TEXT = "The pool was full. The report job held a lock. Nobody saw the alert at n
     [
         ("why was the pool full?", TEXT, "The pool was full."),
         ("who saw the alert?", TEXT, "Nobody saw the alert at night."),
-        # "the" is in every sentence, and short besides: it decides nothing.
+        # "the" is in every sentence and is short, so that it tells no sentence apart.
         ("the of a", TEXT, None),
         ("giraffe", TEXT, None),
         ("超支多少", "参加人：林敏。预算超支百分之六。会议结束。", "预算超支百分之六。"),
         ("猫", "这里有一只大狗在院子里。那里有一只小猫在睡觉。", "那里有一只小猫在睡觉。"),
-        # What is meant to the letter counts though it is short.
+        # A short word that is meant to the letter counts as a long word does.
         ("B-17", "We met in room A-12 today. We met in room B-17 before.", "We met in room B-17 before."),
-        # A title is no sentence while there are others.
+        # A title is the best sentence only where the text has nothing else.
         (
             "actions", "**Actions**\n\n- The actions were agreed by all.\n- Nothing else was said.",
             "- The actions were agreed by all.",
         ),
-        # Code has no sentences: its lines count.
+        # The lines of code stand in for sentences.
         ("sum_by_month", "def sum_by_month(rows):\n" + "    do(something)\n" * 5, "def sum_by_month(rows):"),
         ("anything", "", None),
     ],
@@ -38,7 +38,7 @@ def test_by_words(query, text, expected):
     assert (best and text[best.start : best.end]) == expected
 
 
-def test_by_meaning_in_one_go_and_as_far_as_the_tokens_go():
+def test_by_meaning_all_sentences_are_embedded_at_once_up_to_the_limit_of_tokens():
     engine = FakeEngine(n_batch=1000)
     embedder = Embedder(engine, "fake")
     query = embedder.embed_documents(["The report job held a lock."]).vectors[0]

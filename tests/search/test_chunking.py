@@ -1,4 +1,4 @@
-"""Chunks: within the budget, true to the text, cut where a reader would cut."""
+"""Chunks keep to the budget, hold the text as it is, and end where a reader would cut."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from q3e_local.errors import OptionError
 from q3e_local.reading.document import Document, Section
+from q3e_local.search.database.records import Chunk
 from q3e_local.search.indexing.chunking import chunks
 from q3e_local.search.sentences import sentences
 
 
 def words(text: str) -> int:
-    """A tokenizer to count by eye: a word or a Chinese character is a token, and there is an end token."""
+    """Count tokens as a reader does: each word and each Chinese character is a token, and the end token."""
     return len(re.findall(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+", text)) + 1
 
 
@@ -29,7 +30,7 @@ def of_demo(text: str) -> int:
 
 
 def document(*paragraphs: str, headings: tuple[str, ...] = (), kind: str = "text") -> Document:
-    """Paragraphs with an empty line between them, as a reader would give them."""
+    """A document as the readers make it: paragraphs with an empty line between them, each a section."""
     text = "\n\n".join(paragraphs)
     sections, place = [], 0
     for paragraph in paragraphs:
@@ -37,6 +38,10 @@ def document(*paragraphs: str, headings: tuple[str, ...] = (), kind: str = "text
         sections.append(Section(place, place + len(paragraph), headings, None, line))
         place += len(paragraph) + 2
     return Document(text, tuple(sections), kind, True)
+
+
+def texts(chunked: list[Chunk]) -> list[str]:
+    return [chunk.text for chunk in chunked]
 
 
 def numbered(n_words: int, first: int = 0) -> str:
@@ -51,7 +56,10 @@ TWENTY = [f"{numbered(9, 10 * n).capitalize()} end{n}." for n in range(20)]  # s
     [
         ("", []),
         ("One. Two! Three? Four", ["One. ", "Two! ", "Three? ", "Four"]),
-        ("Dr. Lee met J. Smith at 3.15 p.m. on e.g. Monday. It rained.", None),
+        (
+            "Dr. Lee met J. Smith at 3.15 p.m. on e.g. Monday. It rained.",
+            ["Dr. Lee met J. Smith at 3.15 p.m. on e.g. Monday. ", "It rained."],
+        ),
         ("Pi is 3.14. E is 2.72.", ["Pi is 3.14. ", "E is 2.72."]),
         ("It grew by 6 percent. 12 people left.", ["It grew by 6 percent. ", "12 people left."]),
         ("Fig. 3 and No. 5 on pp. 7 show it. No. Yes.", ["Fig. 3 and No. 5 on pp. 7 show it. ", "No. ", "Yes."]),
@@ -66,8 +74,7 @@ TWENTY = [f"{numbered(9, 10 * n).capitalize()} end{n}." for n in range(20)]  # s
         ("\n\n  lead", ["\n\n  lead"]),
     ],
 )
-def test_sentences(text: str, expected: list[str] | None) -> None:
-    expected = ["Dr. Lee met J. Smith at 3.15 p.m. on e.g. Monday. ", "It rained."] if expected is None else expected
+def test_sentences(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in sentences(text)] == expected
 
 
@@ -87,8 +94,8 @@ def test_sentences(text: str, expected: list[str] | None) -> None:
 )
 def test_sections_share_a_chunk_while_they_fit(paragraphs, headings, expected):
     found = chunks(document(*paragraphs, headings=headings), words, n_tokens=32)
-    assert [one.text for one in found] == expected
-    assert {one.headings for one in found} <= {headings}
+    assert texts(found) == expected
+    assert {chunk.headings for chunk in found} <= {headings}
 
 
 def test_sections_of_other_headings_or_pages_do_not_share():
@@ -96,14 +103,14 @@ def test_sections_of_other_headings_or_pages_do_not_share():
     places = [(("H",), None), (("H", "I"), None), (("H", "I"), 2), (("H", "I"), 2)]
     sections = tuple(Section(2 * n, 2 * n + 1, *place) for n, place in enumerate(places))
     found = chunks(Document(text, sections, "pdf", False), words)
-    assert [(one.text, one.headings, one.page) for one in found] == [
+    assert [(chunk.text, chunk.headings, chunk.page) for chunk in found] == [
         ("a", ("H",), None),
         ("b", ("H", "I"), None),
         ("c\nd", ("H", "I"), 2),
     ]
 
 
-def test_a_heading_is_said_once():
+def test_a_heading_is_embedded_once():
     text = "# A\n\n## B\n\ntext\n\n# C"
     sections = (
         Section(0, 3, ("A",), None, 1, is_heading=True),
@@ -112,47 +119,41 @@ def test_a_heading_is_said_once():
         Section(17, 20, ("C",), None, 7, is_heading=True),
     )
     found = chunks(Document(text, sections, "markdown", True), words)
-    assert [(one.embedded, one.line) for one in found] == [("A > B\ntext", 5), ("C\n# C", 7)]
+    assert [(chunk.embedded, chunk.line) for chunk in found] == [("A > B\ntext", 5), ("C\n# C", 7)]
 
 
-def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last():
-    found = chunks(document(" ".join(TWENTY)), words, n_tokens=45, overlap=12)
-    assert [one.text for one in found[:3]] == [
-        " ".join(TWENTY[0:4]),
-        " ".join(TWENTY[3:7]),
-        " ".join(TWENTY[6:10]),
-    ]
-    assert found[-1].text.endswith("end19.")
-
-
-def test_without_a_sentence_that_fits_nothing_is_repeated():
-    found = chunks(document(" ".join(TWENTY)), words, n_tokens=45, overlap=9)
-    assert [one.text for one in found] == [" ".join(TWENTY[n : n + 4]) for n in range(0, 20, 4)]
-
-
-def test_whole_sections_are_not_repeated():
-    found = chunks(document(*TWENTY), words, n_tokens=45, overlap=12)
-    assert [one.text for one in found] == ["\n\n".join(TWENTY[n : n + 4]) for n in range(0, 20, 4)]
+@pytest.mark.parametrize(
+    ("paragraphs", "overlap", "first_sentences"),
+    [
+        ([" ".join(TWENTY)], 12, [0, 3, 6, 9, 12, 15, 18]),  # a chunk repeats the last sentence of the chunk before
+        ([" ".join(TWENTY)], 9, [0, 4, 8, 12, 16]),  # no sentence has so few tokens
+        (TWENTY, 12, [0, 4, 8, 12, 16]),  # a chunk that ends with a section is not repeated
+    ],
+)
+def test_sentences_stay_whole_and_may_be_repeated_after_a_cut(paragraphs, overlap, first_sentences):
+    found = chunks(document(*paragraphs), words, n_tokens=45, overlap=overlap)
+    between = " " if len(paragraphs) == 1 else "\n\n"
+    assert texts(found) == [between.join(TWENTY[n : n + 4]) for n in first_sentences]
 
 
 def test_chinese_is_cut_at_its_own_stops():
-    sentence = "预算超支百分之六，需要财务审批。"  # 14 characters, and marks that are no words of their own
+    sentence = "预算超支百分之六，需要财务审批。"  # 48 bytes
     found = chunks(document(sentence * 6), of_bytes, n_tokens=100, overlap=0)
-    assert [one.text for one in found] == [sentence * 2] * 3
+    assert texts(found) == [sentence * 2] * 3
 
 
 def test_code_is_cut_at_line_ends():
     lines = [f"    value_{n} = call({n}). Next()" for n in range(40)]
     found = chunks(document("\n".join(lines), kind="code"), words, n_tokens=32, overlap=0)
-    for one in found:
-        assert set(one.text.splitlines()) <= set(lines) | {line.strip() for line in lines}
-    assert "\n".join(one.text for one in found).split() == "\n".join(lines).split()
+    for chunk in found:
+        assert set(chunk.text.splitlines()) <= set(lines) | {line.strip() for line in lines}
+    assert "\n".join(texts(found)).split() == "\n".join(lines).split()
 
 
-def test_a_heading_path_that_is_too_long_loses_its_outermost():
+def test_a_heading_path_that_is_too_long_loses_its_outermost_headings():
     headings = (numbered(40), numbered(9), "inner")
     found = chunks(document("text", headings=headings), words, n_tokens=32)
-    assert [one.headings for one in found] == [headings[1:]]
+    assert [chunk.headings for chunk in found] == [headings[1:]]
     assert chunks(document("text", headings=(numbered(40),)), words, n_tokens=32)[0].headings == ()
 
 
@@ -161,12 +162,9 @@ def test_lines_are_those_of_the_file():
     sections = (Section(0, 7, ("Title",), None, 1), Section(9, len(text), ("Title",), None, 3))
     found = chunks(Document(text, sections, "markdown", True), words, n_tokens=45, overlap=12)
     lines = text.split("\n")
-    for one in found:
-        assert one.line is not None
-        assert one.last_line is not None
-        assert "\n".join(lines[one.line - 1 : one.last_line]) == one.text
-    of_html = Document(text, sections, "html", False)
-    assert {(one.line, one.last_line) for one in chunks(of_html, words, n_tokens=45)} == {(1, 3), (3, 3)}
+    assert all("\n".join(lines[chunk.line - 1 : chunk.last_line]) == chunk.text for chunk in found)
+    of_html = chunks(Document(text, sections, "html", False), words, n_tokens=45)
+    assert {(chunk.line, chunk.last_line) for chunk in of_html} == {(1, 3), (3, 3)}
 
 
 def test_a_budget_that_is_too_small_is_refused():
@@ -175,26 +173,26 @@ def test_a_budget_that_is_too_small_is_refused():
 
 
 def test_the_time_grows_with_the_text_alone():
-    """Counted in characters handed to the tokenizer, for no test asserts a time."""
+    """Counts the characters that the tokenizer gets, because a test that asserts a time would fail at times."""
     for text in ("word " * 40_000, "字" * 100_000, "a" * 200_000, " ".join(TWENTY) * 200, " \n" * 50_000 + "x"):
-        given: list[int] = []
+        lengths: list[int] = []
 
-        def count(part: str, given: list[int] = given) -> int:
-            given.append(len(part))
+        def count(part: str, lengths: list[int] = lengths) -> int:
+            lengths.append(len(part))
             return of_bytes(part)
 
         found = chunks(document(text.strip()), count, n_tokens=256)
-        assert sum(given) < 16 * len(text)
+        assert sum(lengths) < 16 * len(text)
         assert len(found) >= len(text.strip()) // 255
 
 
-texts = st.text(st.sampled_from("ab é字。！. ?\n\n\t-1👍\u0301") | st.characters(codec="utf-8"), max_size=400)
+any_text = st.text(st.sampled_from("ab é字。！. ?\n\n\t-1👍\u0301") | st.characters(codec="utf-8"), max_size=400)
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     text, sections = "", []
-    for part in draw(st.lists(texts, max_size=6)):
+    for part in draw(st.lists(any_text, max_size=6)):
         text += draw(st.sampled_from(["", "\n", " \n\n"]))
         if part.strip():
             headings = draw(st.sampled_from([(), ("A",), ("A", "B b"), ("x" * 300, "B")]))
@@ -208,12 +206,12 @@ def documents(draw: st.DrawFn) -> Document:
 def test_chunks_hold_what_they_promise(document, n_tokens, overlap, count):
     found = chunks(document, count, n_tokens, overlap)
     covered = set()
-    for one in found:
-        assert document.text[one.start : one.end] == one.text
-        assert one.text == one.text.strip() != ""
-        assert count(one.embedded) <= n_tokens
-        assert one.line == 1 + document.text.count("\n", 0, one.start)
-        assert one.last_line == one.line + one.text.count("\n")
-        covered |= set(range(one.start, one.end))
-    assert [one.start for one in found] == sorted({one.start for one in found})
-    assert not "".join(c for n, c in enumerate(document.text) if n not in covered).strip()
+    for chunk in found:
+        assert document.text[chunk.start : chunk.end] == chunk.text
+        assert chunk.text == chunk.text.strip() != ""
+        assert count(chunk.embedded) <= n_tokens
+        assert chunk.line == 1 + document.text.count("\n", 0, chunk.start)
+        assert chunk.last_line == chunk.line + chunk.text.count("\n")
+        covered |= set(range(chunk.start, chunk.end))
+    assert [chunk.start for chunk in found] == sorted({chunk.start for chunk in found})
+    assert not "".join(character for place, character in enumerate(document.text) if place not in covered).strip()

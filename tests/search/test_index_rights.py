@@ -1,4 +1,4 @@
-"""Who may read and write an index: its owner, and readers whom the rights of the file let in."""
+"""The rights of an index: its owner may write it, and other users may read it where its file lets them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from q3e_local.search import places
 from q3e_local.search.database import Database
 
 if sys.platform == "win32":
-    pytest.skip(
-        "Windows has no permission bits of POSIX",
-        allow_module_level=True,
-    )
+    pytest.skip("Windows has no permission bits of POSIX", allow_module_level=True)
 
 
 def make(path: Path) -> None:
@@ -38,7 +35,7 @@ def test_an_index_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.Monkey
         assert modes(folder) == dict.fromkeys(("a.q3e", "a.q3e-wal", "a.q3e-shm"), "0o600")
 
 
-def test_who_may_only_read_sees_what_the_owner_wrote_since() -> None:
+def test_a_user_who_may_only_read_sees_what_the_owner_wrote_since() -> None:
     block = """
 for _ in range(3):
     print(ids(database, nearest(database, vectors(1)[0], 5)), n_chunks(database), flush=True)
@@ -57,7 +54,7 @@ for _ in range(3):
                 owner = Database.open(path)
                 owner.put([name], chunks("beta"), vectors(1))
                 if name == "b":
-                    owner.close()  # and nothing is beside the file
+                    owner.close()  # SQLite then deletes what it keeps beside the file
                 process.stdin.write("\n")
                 process.stdin.flush()
                 assert process.stdout.readline() == expected
@@ -66,12 +63,5 @@ for _ in range(3):
 
 
 def test_a_read_only_index_can_be_searched_and_says_so_when_written() -> None:
-    block = """
-print(ids(database, nearest(database, vectors(1)[0], 1)))
-try:
-    database.delete(["a"])
-except IndexFileError as error:
-    print(error)
-"""
-    found, error = said_by_a_reader(make, block)
+    found, error = said_by_a_reader(make, "print(ids(database, nearest(database, vectors(1)[0], 1)))")
     assert (found, "cannot be written" in error) == ("['a']", True)

@@ -1,4 +1,4 @@
-"""Folders into an index: only what changed is embedded, and it is found as the model saw it."""
+"""Folders into an index: a run embeds the texts that changed, and no others."""
 
 from __future__ import annotations
 
@@ -38,16 +38,14 @@ def test_only_what_changed_is_embedded_again(world):
     assert world.names == ["a.txt", "b.md"]
 
 
-def test_vectors_are_those_of_what_the_model_sees(world):
+def test_a_chunk_is_embedded_below_its_headings(world):
     write(world.folder, {"b.md": "# Head\n\nsecond", "empty.txt": ""})
     world.index()
     with Database.open(world.db) as database:
         (window,) = database.entries()
         assert [seen(vector) for vector in window.vectors] == [(256, len("Head\nsecond") + 1)]
-        assert {Path(path).name: one.n_tokens for path, one in database.files().items()} == {
-            "b.md": 12,
-            "empty.txt": 0,
-        }
+        n_tokens = {Path(path).name: record.n_tokens for path, record in database.files().items()}
+    assert n_tokens == {"b.md": 12, "empty.txt": 0}
 
 
 def test_of_a_changed_file_only_the_changed_chunks_are_embedded(world):
@@ -88,7 +86,7 @@ def test_files_are_cut_anew_to_another_budget_which_is_remembered(world):
     assert counts(world.index(chunk_tokens=64)) == (0, 1, 0, 0)
     assert len(Held(world.db).chunks) == 4
     assert counts(world.index(load=never)) == (0, 0, 1, 0)
-    # Of the index, not of its first file.
+    # The index has a budget for all of its files, whichever file comes first.
     write(world.folder, {"0.txt": "first by name"})
     tally = world.index(chunk_tokens=128)
     assert tally.notes == [
@@ -100,7 +98,7 @@ def test_files_are_cut_anew_to_another_budget_which_is_remembered(world):
         world.index(chunk_tokens=1001)
 
 
-def test_another_model_or_dim_is_refused_with_both_named(world):
+def test_another_file_of_a_model_is_refused_with_both_named(world):
     write(world.folder, {"a.txt": "a"})
     world.index()
     before = Held(world.db)
@@ -111,11 +109,6 @@ def test_another_model_or_dim_is_refused_with_both_named(world):
         SpaceMismatchError, match=r"of fake \(file fafafafa\), not .* \(file 0b0b0b0b\); .*index rebuild"
     ):
         world.index(engine=other)
-    with pytest.raises(SpaceMismatchError, match="64-dim vectors of fake, not 32-dim vectors of fake"):
-        world.index(dim=32)
-    (world.folder / "b.txt").unlink()
-    with pytest.raises(SpaceMismatchError):
-        world.index(dim=32, must_load=True)
     assert Held(world.db) == before
 
 
@@ -135,9 +128,10 @@ def test_small_files_share_batches(world):
 
 
 def test_files_that_need_no_model_are_stored_at_once(world):
-    """A folder was moved: what is done when the run is interrupted stays, though the model had nothing to do.
+    """When a run over a moved folder is interrupted, the files that need no model are in the index.
 
-    Files are read ahead, 32 at most, so that a server counts the tokens of several at once: those may be lost.
+    A run reads up to 32 files ahead, so that a server counts the tokens of several files at once. An interruption may
+    lose these files.
     """
     many(world.folder, 70)
     world.index()
@@ -153,7 +147,7 @@ def test_files_that_need_no_model_are_stored_at_once(world):
     assert sum(path.startswith(f"{world.folder.as_posix()}/") for path in Held(world.db).files) >= 70 - 32
 
 
-def test_a_file_is_stored_before_its_last_chunk_is_told(world):
+def test_a_file_is_stored_before_progress_counts_its_last_chunk(world):
     write(world.folder, {"a.txt": "one", "b.txt": "two"})
 
     def interrupt(n_bytes: int, n_chunks: int, n_tokens: int) -> None:

@@ -1,17 +1,16 @@
-"""Runs that are interrupted or killed, and several at once: what is done stays, and the next run goes on."""
+"""Runs that are interrupted or killed, and two at once: what a run has done stays, and the next run goes on."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import PROGRAM
 from indexed_folder import Held, counts, many
+from waiting import until
 
 import q3e_local
 from q3e_local import VectorIndex
@@ -47,25 +46,18 @@ def command(folder: Path, db: Path) -> list[str]:
 
 
 def n_files(db: Path) -> int:
-    """How many there are so far, while another process writes; and it can be searched."""
+    """How many files the index has so far, while another process writes it. Searches it, too."""
     try:
         with VectorIndex(db) as index:
             index.search("word7", mode="words")
             return index.facts().n_files
-    except (IndexFileError, OptionError):  # not begun, or being made
+    except (IndexFileError, OptionError):  # the index is not there yet, or is being made
         return 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.005)
 
 
 @pytest.fixture
 def in_one_go(tmp_path: Path) -> tuple[Path, Held]:
-    """A folder, and what an index of it holds that nothing stopped."""
+    """A folder, and what an index of it holds after a run that nothing stopped."""
     folder = tmp_path / "many"
     many(folder)
     with q3e_local.load("demo", n_threads=1) as embedder:
@@ -80,7 +72,7 @@ def test_killed_at_any_point_it_goes_on(in_one_go, tmp_path):
     db = tmp_path / "killed.q3e"
     for n_least in (1, 20, 40):
         process = subprocess.Popen(command(folder, db), stderr=subprocess.DEVNULL)
-        wait_until(lambda least=n_least, process=process: n_files(db) >= least or process.poll() is not None)
+        until(lambda least=n_least, process=process: n_files(db) >= least or process.poll() is not None)
         process.kill()
         process.wait()
     assert 40 <= n_files(db) <= 60
@@ -93,7 +85,7 @@ def test_ctrl_c_keeps_what_is_done(in_one_go, tmp_path):
     folder, whole = in_one_go
     db = tmp_path / "stopped.q3e"
     process = subprocess.Popen(command(folder, db), stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: n_files(db) >= 10)
+    until(lambda: n_files(db) >= 10)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130

@@ -1,7 +1,7 @@
-"""Searching finds what it should: a little corpus in two languages, its questions, and where their answers stand.
+"""A search finds the answers to the questions of a small corpus in two languages.
 
-The demo model sees which words two texts share, so questions share some with their answers; what is held is that
-words and meaning together find no less than either alone.
+The vectors of the demo model are near where two texts share words, so each question shares words with its answer. The
+tests check that words and meaning together find no fewer answers than either alone.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
 def missed(index: VectorIndex) -> dict[Mode, list[Labelled]]:
     """For each mode the questions whose answer is not among the first."""
     modes: tuple[Mode, ...] = ("auto", "hybrid", "vectors", "words")
-    return {mode: [one for one in QUESTIONS if not has_answer(index, one, mode)] for mode in modes}
+    return {mode: [label for label in QUESTIONS if not has_answer(index, label, mode)] for mode in modes}
 
 
-def has_answer(index: VectorIndex, one: Labelled, mode: Mode) -> bool:
-    hits = index.search(one.question, K, mode=mode).hits
-    return any(Path(hit.file or "").name == one.file and one.answer in " ".join(hit.text.split()) for hit in hits)
+def has_answer(index: VectorIndex, label: Labelled, mode: Mode) -> bool:
+    hits = index.search(label.question, K, mode=mode).hits
+    return any(Path(hit.file or "").name == label.file and label.answer in " ".join(hit.text.split()) for hit in hits)
 
 
 def test_the_labels_are_sound(index: VectorIndex) -> None:
     texts = [" ".join(entry.chunk.text.split()) for window in index.entries() for entry in window.entries]
     assert len(texts) >= 35
-    for one in QUESTIONS:
-        assert sum(one.answer in text for text in texts) == 1, one
+    for label in QUESTIONS:
+        assert sum(label.answer in text for text in texts) == 1, label
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -71,7 +71,7 @@ def test_the_labels_are_sound(index: VectorIndex) -> None:
 def test_words_and_meaning_find_no_less_than_either(
     missed: dict[Mode, list[Labelled]], language: str, both: Mode, alone: Mode
 ) -> None:
-    n_missed = {mode: sum(one.file.startswith(language) for one in missed[mode]) for mode in (both, alone)}
+    n_missed = {mode: sum(label.file.startswith(language) for label in missed[mode]) for mode in (both, alone)}
     assert n_missed[both] <= n_missed[alone]
 
 
@@ -79,7 +79,7 @@ def test_most_answers_are_among_the_first(missed: dict[Mode, list[Labelled]]) ->
     assert len(missed["auto"]) <= len(QUESTIONS) // 20
 
 
-def test_a_hit_says_its_places_and_has_its_cosine_whoever_found_it(index: VectorIndex) -> None:
+def test_a_hit_has_its_places_in_the_rankings_and_its_cosine_in_every_mode(index: VectorIndex) -> None:
     question = QUESTIONS[0].question
     found = {mode: index.search(question, 100, mode=mode).hits for mode in ("hybrid", "vectors", "words")}
     order = {mode: [hit.id for hit in found[mode]] for mode in found}

@@ -1,4 +1,4 @@
-"""The nearest vectors: all compared or by a shortlist, with and without filters; NumPy says what is expected."""
+"""The nearest vectors, by comparing all vectors or by a shortlist, with and without filters. NumPy is the oracle."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_indexes import SPACE, by_numpy, by_words, chunks, exact, ids, nearest, record, vectors
+from made_indexes import SPACE, by_numpy, by_words, chunks, exact, ids, nearest, record, space, vectors
 
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import Filters, IndexSpace
+from q3e_local.search.database.records import Filters
 from q3e_local.vectors import finish
 
 
-def test_exact_search_equals_numpy_and_equal_scores_come_by_id(tmp_path: Path) -> None:
+def test_exact_search_equals_numpy_and_equal_scores_come_by_id(database: Database) -> None:
     stored = np.concatenate([vectors(60), vectors(40), vectors(20, 3)])  # forty are there twice
     names = [f"{number * 37 % 120:03}" for number in range(120)]
-    with Database.create(tmp_path / "a.q3e", SPACE) as database:
-        database.put(names, chunks(*names), stored)
-        for query in [*vectors(5, 7), stored[3]]:
-            for k in (1, 2, 7, 119, 200):
-                expected, scores = by_numpy(names, stored, query, k)
-                for ranked in (exact(database, query, k), nearest(database, query, k)):
-                    assert ids(database, ranked) == expected
-                    assert np.allclose(ranked.scores, scores, atol=1e-6, rtol=0)
+    database.put(names, chunks(*names), stored)
+    for query in [*vectors(5, 7), stored[3]]:
+        for k in (1, 2, 7, 119, 200):
+            expected, scores = by_numpy(names, stored, query, k)
+            for ranked in (exact(database, query, k), nearest(database, query, k)):
+                assert ids(database, ranked) == expected
+                assert np.allclose(ranked.scores, scores, atol=1e-6, rtol=0)
 
 
-def test_two_stages_find_what_exact_search_finds_and_say_how(tmp_path: Path) -> None:
+def test_two_stages_find_what_exact_search_finds_and_say_how(path: Path) -> None:
     random = np.random.default_rng(5)
     centres = random.standard_normal((60, 1024)).astype(np.float32)
     stored = finish(np.repeat(centres, 100, axis=0) + random.standard_normal((6000, 1024)).astype(np.float32) * 2)
-    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, 1024)) as database:
+    with Database.create(path, space(1024)) as database:
         database.put(None, chunks(*map(str, range(6000))), stored)
         hits = 0
         for query in finish(centres[:20] + random.standard_normal((20, 1024)).astype(np.float32) * 2):
@@ -53,10 +52,10 @@ def test_two_stages_find_what_exact_search_finds_and_say_how(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dim", [32, 64, 128, 256])
-def test_of_small_vectors_a_shortlist_has_the_nearest_too(tmp_path: Path, dim: int) -> None:
-    """Of these 20,000, a shortlist by signs has 0.73 to 0.78 of the first ten."""
+def test_of_small_vectors_a_shortlist_has_the_nearest_too(path: Path, dim: int) -> None:
+    """A shortlist by signs would have 0.73 to 0.78 of the first ten of these 20,000 vectors."""
     stored = vectors(20_000, 4, dim)
-    with Database.create(tmp_path / "a.q3e", IndexSpace("demo", "ab" * 32, dim)) as database:
+    with Database.create(path, space(dim)) as database:
         database.put(None, chunks(*["x"] * len(stored)), stored)
         hits = 0
         for query in vectors(20, 5, dim):
@@ -74,13 +73,13 @@ def test_of_small_vectors_a_shortlist_has_the_nearest_too(tmp_path: Path, dim: i
     ("dim", "spread", "is_told"), [(2, 1.0, False), (8, 1.0, False), (700, 1.0, True), (64, 0.01, True)]
 )
 def test_vectors_that_are_all_positive_or_almost_alike_are_told_apart(
-    tmp_path: Path, dim: int, spread: float, is_told: bool
+    path: Path, dim: int, spread: float, is_told: bool
 ) -> None:
     random = np.random.default_rng(9)
     stored, queries = (
         finish((1 - spread + spread * random.random((n, dim))).astype(np.float32)) for n in (12_000, 10)
     )
-    with Database.create(tmp_path / "a.q3e", IndexSpace("", "", dim)) as database:
+    with Database.create(path, space(dim)) as database:
         database.put(None, chunks(*["x"] * len(stored)), stored)
         for query in queries:
             ranked = nearest(database, query, 10)
@@ -90,7 +89,7 @@ def test_vectors_that_are_all_positive_or_almost_alike_are_told_apart(
 
 @dataclass(repr=False)
 class Filed:
-    """An index and what was put in: for each chunk its id, path and time, and its vector."""
+    """An index, and what was stored in it: id, path and time of each chunk, and the chunk's vector."""
 
     database: Database
     places: list[tuple[str, str | None, float]]
@@ -99,7 +98,7 @@ class Filed:
 
 @pytest.fixture(scope="module")
 def filed(tmp_path_factory: pytest.TempPathFactory) -> Filed:
-    """4,000 chunks in 40 files and 200 texts of one's own."""
+    """4,000 chunks in 40 files, and 200 texts without a file."""
     database = Database.create(tmp_path_factory.mktemp("filed") / "a.q3e", SPACE)
     stored, places = vectors(4200, 11), []
     for number in range(40):

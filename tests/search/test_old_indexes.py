@@ -1,4 +1,4 @@
-"""An index of an older schema is brought up to date without embedding anything again, or searched as it is."""
+"""An index of an older schema is brought to the newest schema without embedding again, or is searched as it is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from made_indexes import (
     everything,
     record,
     said_by_a_reader,
+    space,
     stored_codes,
     texts_of,
     vectors,
@@ -24,7 +25,6 @@ from made_indexes import (
 
 from q3e_local.errors import IndexFileError
 from q3e_local.search.database import Database, chunk_table, file_table, migrations, schema, vector_table, word_table
-from q3e_local.search.database.records import IndexSpace
 
 N = 5000  # so many that a search needs the codes
 
@@ -37,7 +37,7 @@ def with_sqlite_vec(path: Path) -> apsw.Connection:
 
 
 def codes_of(stored: np.ndarray) -> list[bytes]:
-    """Rounded numbers up to 256 of them, else signs."""
+    """The codes of vectors: rounded numbers for up to 256 of them, else signs."""
     if stored.shape[1] <= 256:
         return [vector.tobytes() for vector in np.rint(stored * 127).astype(np.int8)]
     return [np.packbits(vector > 0).tobytes() for vector in stored]
@@ -48,7 +48,7 @@ def write_as_0_1_0(path: Path, dim: int, *, has_codes: bool = True) -> None:
     connection, stored = with_sqlite_vec(path), vectors(N, dim=dim)
     connection.execute("PRAGMA journal_mode = WAL")
     with connection:
-        schema.create(connection, IndexSpace("demo", "ab" * 32, dim))
+        schema.create(connection, space(dim))
         file = file_table.store(connection, record("notes.md"))
         texts = chunks(*map(texts_of, range(N)))
         rows = chunk_table.insert(connection, [f"notes.md#{n}" for n in range(N)], texts, file, 0.0)
@@ -68,7 +68,7 @@ def write_as_0_1_0(path: Path, dim: int, *, has_codes: bool = True) -> None:
 def test_codes_of_sqlite_vec_become_a_plain_table_without_a_model(tmp_path: Path, dim: int, has_codes: bool) -> None:
     path, stored = tmp_path / "old.q3e", vectors(N, dim=dim)
     write_as_0_1_0(path, dim, has_codes=has_codes)
-    with Database.create(tmp_path / "new.q3e", IndexSpace("demo", "ab" * 32, dim)) as new:
+    with Database.create(tmp_path / "new.q3e", space(dim)) as new:
         new.replace_file(record("notes.md"), chunks(*map(texts_of, range(N))), stored)
         expected = answers(new), everything(new)
     with Database.open(path) as database:
@@ -84,11 +84,11 @@ def test_codes_of_sqlite_vec_become_a_plain_table_without_a_model(tmp_path: Path
     assert (tables, connection.execute("PRAGMA integrity_check").get) == (["codes"], "ok")
 
 
-def test_a_process_of_0_1_0_that_has_the_file_open_cannot_write_codes_past_the_new_table(tmp_path: Path) -> None:
-    write_as_0_1_0(tmp_path / "old.q3e", 32)
-    old = with_sqlite_vec(tmp_path / "old.q3e")
+def test_a_process_of_0_1_0_that_has_the_file_open_cannot_write_codes_past_the_new_table(path: Path) -> None:
+    write_as_0_1_0(path, 32)
+    old = with_sqlite_vec(path)
     assert old.execute("SELECT count(*) FROM codes").get == N
-    Database.open(tmp_path / "old.q3e").close()
+    Database.open(path).close()
     assert old.execute("SELECT value FROM meta WHERE key = 'codes_behind'").get == 0  # else it drops the new table
     with pytest.raises(apsw.SQLError):
         old.execute("INSERT INTO codes (rowid, code) VALUES (?, vec_int8(?))", (N + 1, bytes(32)))
@@ -101,10 +101,6 @@ def test_an_old_index_that_cannot_be_written_is_searched_as_it_is(dim: int) -> N
 for query in vectors(3, 7, {dim}):
     print(*ids(database, nearest(database, query, 4)))
 print(database.facts().schema)
-try:
-    database.delete(["a"])
-except IndexFileError as error:
-    print(error)
 """
     *found, schema, error = said_by_a_reader(lambda path: write_as_0_1_0(path, dim), block)
     best = [np.argsort(-(vectors(N, dim=dim) @ query))[:4] for query in vectors(3, 7, dim)]
@@ -112,11 +108,12 @@ except IndexFileError as error:
     assert (schema, "cannot be written" in error) == ("1", True)
 
 
-def test_an_older_schema_is_brought_up_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.q3e"
-    with Database.create(path, SPACE) as database:
-        database.put(["a"], chunks("alpha"), vectors(1))
-        before = everything(database)
+def test_an_older_schema_is_brought_up_whole_or_not_at_all(
+    tmp_path: Path, path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.put(["a"], chunks("alpha"), vectors(1))
+    before = everything(database)
+    database.close()
 
     def add(connection: apsw.Connection) -> None:
         connection.execute("ALTER TABLE files ADD COLUMN colour TEXT")

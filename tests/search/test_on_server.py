@@ -1,7 +1,8 @@
-"""`index` and `search` with `--server`: the index lies here, a running server has the model."""
+"""`index` and `search` with `--server`: the index is on this machine, and the model on a server."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import sys
@@ -16,6 +17,7 @@ from command import demo, run, write
 from fake import FakeEngine
 from fake_service import served
 from hard_texts import DOCUMENTS
+from notes import NOTES as FOUR_NOTES
 from server_process import running_server
 
 from q3e_local import Embedder, EmbedRequest, VectorIndex
@@ -27,13 +29,7 @@ from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
-NOTES = {
-    "outage.md": "# Outage\n\nThe payment service refused connections at 09:42. The pool was full.\n\n"
-    "## Actions\n\nTomasz moves the report job PRJ-2041 to the replica.",
-    "budget.md": "# 预算\n\n第三季度预算超支百分之六。云服务器费用太高。展会的展台临时加大。",
-    "cat.txt": "The neighbour fed the cat. It was grey and slept all day.",
-    "odd.txt": "cafe\u0301 and <|endoftext|> and <think>\n\n" + "long " * 300,
-}  # fmt: skip
+NOTES = FOUR_NOTES | {"odd.txt": "cafe\u0301 and <|endoftext|> and <think>\n\n" + "long " * 300}
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +58,22 @@ def _notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths that were asked for."""
-    paths: list[str] = []
+def before_each_request(monkeypatch: pytest.MonkeyPatch, do: Callable[[str], None]) -> None:
+    """Call `do` with the path of each request before it is sent."""
     ask = Server.ask
 
-    def noted(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        paths.append(path)
+    def asked(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        do(path)
         return ask(server, method, path, body)
 
-    monkeypatch.setattr(Server, "ask", noted)
+    monkeypatch.setattr(Server, "ask", asked)
+
+
+@pytest.fixture
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the requests so far; the list grows."""
+    paths: list[str] = []
+    before_each_request(monkeypatch, paths.append)
     return paths
 
 
@@ -82,63 +83,55 @@ def contents(db: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path("all.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_an_index_made_on_a_server_is_the_one_made_here(url: str, asked: list[str]) -> None:
+def test_an_index_made_on_a_server_is_the_index_made_here(url: str, requested: list[str]) -> None:
     write(Path("notes"), NOTES | {name: text() for name, text in DOCUMENTS.items()})
     here = run("index", "notes", "-m", "demo", "--db", "here.q3e", "--no-cache")
     there = run("index", "notes", "-m", "demo", "--db", "there.q3e", "--server", url)
     assert (here.exit_code, there.exit_code) == (0, 0)
-    assert there.stderr.splitlines()[0] == here.stderr.splitlines()[0] == "files: 9 new"
+    assert there.stderr.splitlines()[0] == here.stderr.splitlines()[0] == "files: 10 new"
     ours, theirs = contents("here.q3e"), contents("there.q3e")
     assert len(ours) > 30
-    vectors = [np.array([one.pop("embedding") for one in each], np.float32) for each in (ours, theirs)]
+    vectors = [np.array([chunk.pop("embedding") for chunk in chunks], np.float32) for chunks in (ours, theirs)]
     assert theirs == ours
     assert np.einsum("ij,ij->i", *vectors).min() > 0.9999
     shown = [json.loads(run("index", "show", "--json", "--db", db).stdout) for db in ("here.q3e", "there.q3e")]
-    assert shown[0]["space"] == shown[1]["space"]
-    assert {one["model"] for one in shown} == {"demo"}
-    assert shown[0]["tokens"] == shown[1]["tokens"]
-    # The words of all files in a request or two; a text that cannot be parted is counted chunk by chunk.
-    assert asked.count("/q3e/tokens") <= 10 + sum("unmarked" in one["file"] for one in ours)
-    # What was indexed there goes on here, and the other way round.
+    facts = [(facts["model"], facts["space"], facts["tokens"]) for facts in shown]
+    assert facts[0] == facts[1]
+    # A request or two count the words of all files; a text that cannot be parted is counted chunk by chunk.
+    assert requested.count("/q3e/tokens") <= 10 + sum("unmarked" in chunk["file"] for chunk in ours)
+    # An index that was made on the server can be updated here, and the other way round.
     for options in ([], ["--server", url]):
-        assert run("index", "notes", "--db", "there.q3e", *options).stderr.startswith("files: 9 unchanged")
+        assert run("index", "notes", "--db", "there.q3e", *options).stderr.startswith("files: 10 unchanged")
 
 
 @pytest.mark.parametrize(
     "options",
-    [
-        (),
-        ("--hybrid",),
-        ("--vector-only", "--exact"),
-        ("--task", "sts"),
-        ("--instruction", "Find it"),
-        ("--no-best",),
-    ],
+    ["", "--hybrid", "--vector-only --exact", "--task sts", "--instruction Find", "--no-best"],
 )
-def test_a_search_finds_the_same(options: tuple[str, ...], url: str, notes: Path) -> None:
+def test_a_search_finds_the_same(options: str, url: str, notes: Path) -> None:
     for question in ("who looked after the animal?", "PRJ-2041"):
-        asked = ("search", question, "--db", notes, *options)
-        here = [json.loads(line) for line in run(*asked).stdout.splitlines()]
-        result = run(*asked, "--server", url)
+        command = ("search", question, "--db", notes, *options.split())
+        here = [json.loads(line) for line in run(*command).stdout.splitlines()]
+        result = run(*command, "--server", url)
         there = [json.loads(line) for line in result.stdout.splitlines()]
         assert (result.exit_code, result.stderr) == (0, "")
-        assert [one.pop("score") for one in there] == pytest.approx([one.pop("score") for one in here], abs=1e-4)
-        assert there == here  # the best sentence too
+        assert [hit.pop("score") for hit in there] == pytest.approx([hit.pop("score") for hit in here], abs=1e-4)
+        assert there == here  # the best sentences too
 
 
 def test_the_variable_names_the_server_and_words_alone_need_none(
-    url: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    url: str, requested: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(Path("notes"), NOTES)
     monkeypatch.setenv("Q3E_SERVER", url)
     assert run("index", "notes", "-m", "demo", "-q").exit_code == 0
-    assert "/q3e/embed" in asked
-    asked.clear()
+    assert "/q3e/embed" in requested
+    requested.clear()
     assert run("search", "cat", "--words-only").exit_code == 0
     assert run("index", "notes", "-q").exit_code == 0  # nothing changed
-    assert asked == []
+    assert requested == []
     assert run("search", "cat").exit_code == 0
-    assert "/q3e/embed" in asked
+    assert "/q3e/embed" in requested
 
 
 def test_explain_says_how_it_was_searched(url: str, notes: Path) -> None:
@@ -201,7 +194,7 @@ def test_a_file_is_found_under_the_name_it_is_served_by(tmp_path: Path, tiny_ggu
         assert (result.exit_code, result.stderr) == (0, "")
         write(Path("notes"), {"new.txt": "new"})
         result = run("index", "notes", "--server", client.base_url)
-        assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 1 new, 4 unchanged")
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 1 new, 5 unchanged")
 
 
 # A server that goes away. The fake one counts bytes as tokens, 50 at most in a text.
@@ -215,23 +208,16 @@ def index_many(url: str) -> Any:
     return run("index", "many", "-m", "demo", "--db", "many.q3e", "--chunk-tokens", 40, "--server", url)
 
 
-def at_the_third_window(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
-    ask, n = Server.ask, 0
-
-    def asked(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        nonlocal n
-        n += path == "/q3e/embed"
-        if n == 3 and path == "/q3e/embed":
-            do()
-        return ask(server, method, path, body)
-
-    monkeypatch.setattr(Server, "ask", asked)
+def at_the_third_window(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Call `do` before the third batch of texts is sent."""
+    windows = itertools.count(1)
+    before_each_request(monkeypatch, lambda path: path == "/q3e/embed" and next(windows) == 3 and do())
 
 
 def test_a_server_that_dies_leaves_what_was_done_and_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     many(600)
     with running_server(models=["demo"]) as running, monkeypatch.context() as patch:
-        at_the_third_window(patch, lambda: (running.process.kill(), running.process.wait())[0])
+        at_the_third_window(patch, lambda: (running.process.kill(), running.process.wait()))
         result = index_many(running.url)
     assert result.exit_code == 1
     said, error = result.stderr.splitlines()
@@ -299,15 +285,15 @@ def test_results_of_a_server_are_handed_back_before_a_progress_that_ends_the_cal
         done = [next(results), next(results)]
         with pytest.raises(KeyboardInterrupt):
             next(results)
-    assert [one.prompt_tokens for one in done if isinstance(one, Embedded)] == demo().count_tokens(["one", "two"])
+    assert [text.prompt_tokens for text in done if isinstance(text, Embedded)] == demo().count_tokens(["one", "two"])
 
 
-def test_a_server_that_takes_few_texts_at_once_gets_few(asked: list[str]) -> None:
+def test_a_server_that_takes_few_texts_at_once_gets_few(requested: list[str]) -> None:
     settings = ServerSettings(models=("demo",), max_items=3)
     with ExitStack() as stack:
         client = stack.enter_context(served(LocalService(settings), models=("demo",), max_items=3))
         remote = stack.enter_context(RemoteEmbedder(Server(str(client.base_url)), "demo"))
         texts = [f"text number {n}" for n in range(10)]
         assert remote.embed_documents(texts).prompt_tokens == demo().embed_documents(texts).prompt_tokens
-        assert asked.count("/q3e/embed") == 4
+        assert requested.count("/q3e/embed") == 4
         assert remote.count_tokens(texts) == demo().count_tokens(texts)

@@ -1,4 +1,4 @@
-"""The example of docs/search.md: an index is asked with SQLite and sqlite-vec alone."""
+"""The example of docs/search.md, which searches an index with SQLite and sqlite-vec alone."""
 
 from __future__ import annotations
 

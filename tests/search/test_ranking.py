@@ -1,4 +1,4 @@
-"""Fusing two rankings, and when words are asked at all. What both find together is held in test_labelled.py."""
+"""How rankings are fused, and when a search uses words. What both find together is tested in test_labelled.py."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ def test_fusing_adds_the_reciprocals_of_ranks() -> None:
     # 1/61 + 1/63 for 7; 1/62 + 1/62 for 8; 1/61 for 9; 1/63 for 5.
     assert fuse([[7, 8, 5], [9, 8, 7]]) == [7, 8, 9, 5]
     assert fuse([[1, 2, 3]]) == [1, 2, 3]
-    assert fuse([[1, 2], [2, 1]]) == [1, 2]  # equal: as the first has them
+    assert fuse([[1, 2], [2, 1]]) == [1, 2]  # among equal sums the first ranking decides
     assert fuse([[], []]) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), min_size=1, max_size=3))
 def test_fusing_orders_by_the_sum_whatever_the_rankings(rankings: list[list[int]]) -> None:
     def total(row: int) -> Fraction:
-        return sum((Fraction(1, 61 + each.index(row)) for each in rankings if row in each), Fraction(0))
+        return sum((Fraction(1, 61 + ranking.index(row)) for ranking in rankings if row in ranking), Fraction(0))
 
     fused = fuse(rankings)
-    assert sorted(fused) == sorted({row for each in rankings for row in each})
+    assert sorted(fused) == sorted({row for ranking in rankings for row in ranking})
     sums = [total(row) for row in fused]
-    assert all(one >= other or float(one) == pytest.approx(float(other)) for one, other in itertools.pairwise(sums))
+    pairs = itertools.pairwise(sums)
+    assert all(before >= after or float(before) == pytest.approx(float(after)) for before, after in pairs)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_fusing_orders_by_the_sum_whatever_the_rankings(rankings: list[list[int]
         ("what about the zebra", {"zebra": 3, "what": 1, "about": 1}, ["'zebra' (in 3 of 1,000)"]),
         ("where is PRJ-2041", {"prj 2041": 2, "prj": 40, "2041": 3}, ["'PRJ-2041' (in 2 of 1,000)"]),
         ("where is PRJ-9999", {"prj": 40}, ["'PRJ' (in 40 of 1,000)"]),
-        ("the API limit", {"api": 400, "limit": 200}, []),  # everywhere
+        ("the API limit", {"api": 400, "limit": 200}, []),  # too common
         ("the SLA", {"sla": 30}, ["'SLA' (in 30 of 1,000)"]),
         ('"signed off" by whom', {"signed off": 9, "signed": 20}, ["'signed off' (in 9 of 1,000)"]),
         ("max_tokens 怎么设置", {"max tokens": 4, "max": 30, "tokens": 90}, ["'max_tokens' (in 4 of 1,000)"]),
@@ -49,7 +50,7 @@ def test_fusing_orders_by_the_sum_whatever_the_rankings(rankings: list[list[int]
         ("猫", {"猫": 1}, []),
     ],
 )
-def test_words_are_asked_where_something_is_exact_or_rare(
+def test_words_are_searched_where_a_term_is_exact_or_rare(
     query: str, counts: dict[str, int], expected: list[str]
 ) -> None:
     of_query = {" ".join(term.tokens): term for term in terms_of(query)}
@@ -60,4 +61,4 @@ def test_words_are_asked_where_something_is_exact_or_rare(
 def test_a_code_that_is_everywhere_in_a_large_index_is_no_reason() -> None:
     (term,) = terms_of("B17")
     assert reasons_for_words({term: 19_999}, 1_000_000) == ["'B17' (in 19,999 of 1,000,000)"]
-    assert reasons_for_words({term: 20_000}, 1_000_000) == []  # or more: it is counted no further
+    assert reasons_for_words({term: 20_000}, 1_000_000) == []  # 20,000 or more: the count ends there

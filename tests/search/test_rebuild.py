@@ -1,4 +1,4 @@
-"""Another space in the same file: vectors are replaced all at once, cut or embedded anew, and room is given back."""
+"""An index gets vectors of another space: all of them at once, cut or embedded anew, and room is given back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command import demo, expected
 from fake import FakeEngine
-from made_indexes import SPACE, answers, by_numpy, chunks, ids, nearest, stored_codes, texts_of, vectors
+from made_indexes import answers, by_numpy, chunks, ids, nearest, stored_codes, texts_of, vectors
 
 from q3e_local import Embedder, VectorIndex
 from q3e_local.errors import NotEnoughDiskError, SpaceMismatchError
@@ -19,10 +19,10 @@ from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.vectors import finish
 
 
-def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(tmp_path: Path) -> None:
-    path, larger = tmp_path / "a.q3e", IndexSpace("other", "cd" * 32, 48)
+def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(path: Path, database: Database) -> None:
+    larger = IndexSpace("other", "cd" * 32, 48)
     new = dict(zip([*map(str, range(50)), "new"], vectors(51, 8, 48), strict=True))
-    with Database.create(path, SPACE) as database, Database.open(path) as bystander:
+    with Database.open(path) as bystander:
         database.put([str(n) for n in range(50)], chunks(*map(texts_of, range(50))), vectors(50))
         before, seen = answers(database), []
 
@@ -40,12 +40,12 @@ def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(tmp_
             return vectors_of(window)
 
         with pytest.raises(KeyboardInterrupt):
-            database.replace_vectors(larger, interrupted, n_window=10)
+            database.replace_vectors(larger, interrupted, lambda n_vectors: None, n_window=10)
         assert answers(database) == answers(bystander) != before
         told: list[int] = []
         database.replace_vectors(larger, vectors_of, told.append, n_window=10)
         assert seen[:20] == [str(n) for n in range(20)]  # the second ten in the second call
-        assert (seen[-1], told[:2], told[-1]) == ("new", [9, 19], 49)  # first what the run before stored
+        assert (seen[-1], told[:2], told[-1]) == ("new", [9, 19], 49)  # first what the first call stored
         assert database.facts().space == larger
         with pytest.raises(SpaceMismatchError, match="was rebuilt: it holds 48-dim vectors of other now"):
             nearest(bystander, vectors(1)[0], 1)
@@ -60,8 +60,8 @@ def test_vectors_are_replaced_all_at_once_and_an_interruption_costs_nothing(tmp_
         assert ids(database, nearest(database, query, 7)) == by_numpy(names, stored, query, 7)[0]
 
 
-def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(tmp_path: Path) -> None:
-    path, texts = tmp_path / "a.q3e", [f"text {number} 预算" for number in range(700)]
+def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(path: Path) -> None:
+    texts = [f"text {number} 预算" for number in range(700)]
     with VectorIndex(path, demo(), 128) as index:
         index.add(texts)
         size = index.facts().size_bytes
@@ -82,8 +82,7 @@ def test_a_smaller_dim_is_cut_and_another_model_embeds_anew(tmp_path: Path) -> N
     assert rebuild(path, fake).n_chunks == 0  # nothing to do
 
 
-def test_room_that_is_not_free_yet_is_told_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.q3e"
+def test_room_that_is_not_free_yet_is_told_with_the_reason(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases, "_COMPACT_MS", 1)
     with VectorIndex(path, demo(), 128) as index:
         index.add([f"text {number}" for number in range(1500)])

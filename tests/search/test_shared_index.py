@@ -1,4 +1,4 @@
-"""One index, several threads and processes: readers see one state, and a writer that is killed leaves whole files."""
+"""Threads and processes share an index: readers see one state, and a writer that is killed leaves whole files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from made_indexes import (
-    SPACE,
-    answers,
-    chunks,
-    everything,
-    n_chunks,
-    record,
-    stored_codes,
-    texts_of,
-    vectors,
-)
+from made_indexes import SPACE, answers, chunks, everything, n_chunks, record, stored_codes, texts_of, vectors
 from paths import TESTS
 
 from q3e_local.search.ask import Question, ask
@@ -30,27 +20,25 @@ from q3e_local.search.database.records import Filters, Ranked
 from q3e_local.search.database.snapshot import Snapshot
 
 
-def test_readers_see_one_state_while_another_process_writes(tmp_path: Path) -> None:
-    path = tmp_path / "a.q3e"
-    with Database.create(path, SPACE) as database:
-        database.put(None, chunks("alpha", "beta"), vectors(2))
-        before, state = answers(database), everything(database)
-        writer = apsw.Connection(str(path))
-        writer.execute("BEGIN IMMEDIATE; DELETE FROM chunks; DELETE FROM vectors")
-        assert answers(database) == before
-        assert everything(database) == state
-        writer.execute("ROLLBACK")
-        windows = database.entries(1)
-        first = next(windows)
-        database.delete(["1", "2"])
-        assert [entry.id for window in [first, *windows] for entry in window.entries] == ["1", "2"]
-        assert everything(database) == {}
+def test_readers_see_one_state_while_another_process_writes(database: Database) -> None:
+    database.put(None, chunks("alpha", "beta"), vectors(2))
+    before, state = answers(database), everything(database)
+    writer = apsw.Connection(str(database.path))
+    writer.execute("BEGIN IMMEDIATE; DELETE FROM chunks; DELETE FROM vectors")
+    assert answers(database) == before
+    assert everything(database) == state
+    writer.execute("ROLLBACK")
+    windows = database.entries(1)
+    first = next(windows)
+    database.delete(["1", "2"])
+    assert [entry.id for window in [first, *windows] for entry in window.entries] == ["1", "2"]
+    assert everything(database) == {}
 
 
 def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Database.create(tmp_path / "a.q3e", SPACE) as database, Database.open(tmp_path / "a.q3e") as other:
+    with Database.open(database.path) as other:
 
         def store() -> None:
             other.replace_file(record("a.md"), chunks(*map(texts_of, range(6))), vectors(6))
@@ -65,21 +53,21 @@ def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
         monkeypatch.setattr(Snapshot, "nearest", nearest_and_store)
         with database.snapshot() as state:
             found = ask(state, Question("alpha", vectors(6)[2], 3, "vectors", False, Filters()))
-        assert len(found) == 3
-        assert found.hits[0].id == "a.md#2"
-        with database.snapshot() as state:
-            rows = [entry.row for entry in state.entries_of(range(100))]
-        assert rows == [7, 8, 9, 10, 11, 12]  # of the file that was stored meanwhile
+    assert len(found) == 3
+    assert found.hits[0].id == "a.md#2"
+    with database.snapshot() as state:
+        rows = [entry.row for entry in state.entries_of(range(100))]
+    assert rows == [7, 8, 9, 10, 11, 12]  # of the file that was stored meanwhile
 
 
-def test_those_who_make_one_index_at_once_share_it(tmp_path: Path) -> None:
+def test_threads_that_make_an_index_at_once_share_it(path: Path) -> None:
     def work(number: int) -> None:
-        with Database.create(tmp_path / "a.q3e", SPACE) as database:
+        with Database.create(path, SPACE) as database:
             database.put([str(number)], chunks("x"), vectors(1, number))
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
-    with Database.open(tmp_path / "a.q3e") as database:
+    with Database.open(path) as database:
         assert sorted(everything(database)) == ["0", "1", "2", "3", "4", "5"]
 
 
@@ -97,8 +85,7 @@ with Database.create(sys.argv[1], SPACE) as database:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("delay_s", [0.05, 0.31])
-def test_a_writer_that_is_killed_leaves_whole_files(tmp_path: Path, delay_s: float) -> None:
-    path = tmp_path / "a.q3e"
+def test_a_writer_that_is_killed_leaves_whole_files(path: Path, delay_s: float) -> None:
     script = _WRITER.format(tests=str(TESTS))
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
@@ -107,14 +94,12 @@ def test_a_writer_that_is_killed_leaves_whole_files(tmp_path: Path, delay_s: flo
         writer.send_signal(signal.SIGKILL)
     with Database.open(path) as database:
         found = everything(database)
-        for name, each in database.files().items():
-            turn = each.mtime_ns // 10**9
-            assert each.n_chunks == 1 + turn % 30
-            expected = vectors(each.n_chunks, turn)
-            assert [found.pop(f"{name}#{n}")[3] for n in range(each.n_chunks)] == [v.tobytes() for v in expected]
+        assert len(stored_codes(path)) == n_chunks(database) == len(found)
+        for name, file in database.files().items():
+            turn = file.mtime_ns // 10**9
+            assert file.n_chunks == 1 + turn % 30
+            expected = vectors(file.n_chunks, turn)
+            assert [found.pop(f"{name}#{n}")[3] for n in range(file.n_chunks)] == [v.tobytes() for v in expected]
         assert not found
-        assert (
-            len(stored_codes(path)) == n_chunks(database) == sum(each.n_chunks for each in database.files().values())
-        )
         database.replace_file(record("after.md"), chunks("alpha"), vectors(1))
     assert apsw.Connection(str(path)).execute("PRAGMA integrity_check").get == "ok"

@@ -1,4 +1,4 @@
-"""Files that are no index, are damaged or of another space: each is named, and left as it is."""
+"""A file that is no index or is damaged is named in the error, and left as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from made_indexes import DIM, SPACE, chunks, everything, nearest, texts_of, vectors
+from made_indexes import DIM, SPACE, chunks, everything, nearest, space, texts_of, vectors
 
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import Database
@@ -45,9 +45,8 @@ def torn(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
-    tmp_path: Path, make: Callable[[Path], object], message: str
+    path: Path, make: Callable[[Path], object], message: str
 ) -> None:
-    path = tmp_path / "a.q3e"
     make(path)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(IndexFileError, match=message) as told, Database.open(path) as database:
@@ -80,9 +79,8 @@ def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
         (DIM, "UPDATE vectors SET vector = x'00'"),
     ],
 )
-def test_whatever_is_damaged_is_told_as_damage(tmp_path: Path, dim: int, damage: str) -> None:
-    path = tmp_path / "a.q3e"
-    with Database.create(path, IndexSpace("demo", "ab" * 32, dim)) as database:
+def test_whatever_is_damaged_is_told_as_damage(path: Path, dim: int, damage: str) -> None:
+    with Database.create(path, space(dim)) as database:
         database.put(None, chunks(*["x"] * 5000), vectors(5000, dim=dim))
     apsw.Connection(str(path)).execute(damage)
 
@@ -96,20 +94,7 @@ def test_whatever_is_damaged_is_told_as_damage(tmp_path: Path, dim: int, damage:
         read()
 
 
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [
-        (IndexSpace("qwen3-embedding:4b", "cd" * 32, DIM), "32-dim vectors of demo, not 32-dim vectors of qwen3-emb"),
-        (IndexSpace("demo", "ab" * 32, 64), "32-dim vectors of demo, not 64-dim vectors of demo"),
-        (IndexSpace("demo", "ab" * 32, DIM, "Instruct: x"), "not 32-dim vectors of demo with the instruction 'Instr"),
-        (
-            IndexSpace("demo", "cd" * 32, DIM),
-            r"of demo \(file abababab\), not 32-dim vectors of demo \(file cdcdcdcd",
-        ),
-    ],
-)
-def test_another_space_is_refused_with_both_named(tmp_path: Path, other: IndexSpace, named: str) -> None:
-    Database.create(tmp_path / "a.q3e", SPACE).close()
-    with pytest.raises(SpaceMismatchError, match=named):
-        Database.create(tmp_path / "a.q3e", other)
-    Database.create(tmp_path / "a.q3e", IndexSpace("another name", "ab" * 32, DIM)).close()
+def test_an_index_that_is_there_is_opened_for_the_same_model_file_under_any_name(database: Database) -> None:
+    Database.create(database.path, IndexSpace("another name", "ab" * 32, DIM)).close()
+    with pytest.raises(SpaceMismatchError, match="32-dim vectors of demo, not 64-dim vectors of demo"):
+        Database.create(database.path, space(64))

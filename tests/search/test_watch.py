@@ -1,4 +1,4 @@
-"""`q3e-local index --watch`: what changes is indexed, nothing else is, and Ctrl-C ends it."""
+"""`q3e-local index --watch` indexes the files that change, and no others, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if sys.platform == "win32":
 
 
 class Watching:
-    """The command, and what it says line by line."""
+    """The command in a process, whose stderr a thread reads line by line."""
 
     def __init__(self, *arguments: str) -> None:
         command = [*PROGRAM, "index", *arguments, "-m", "demo", "-d", "32", "--threads", "1"]
@@ -27,7 +27,7 @@ class Watching:
         self._reader.start()
 
     def says(self, beginning: str) -> str:
-        """The next line that begins so; those before it are passed over."""
+        """The next line that begins so; lines before it are passed over."""
         while True:
             line = self._lines.get(timeout=60)
             if line.startswith(beginning):
@@ -55,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def texts(word: str) -> int:
+    """How many texts of the index have a word."""
     return len(run("search", word, "--words-only", "--db", "notes/n.q3e").stdout.splitlines())
 
 
@@ -69,12 +70,12 @@ def test_what_changes_is_indexed_and_ctrl_c_ends(folder):
         watching.says("chunks: 2")
         assert (texts("giraffe"), texts("zebra")) == (2, 0)
 
-        # Searching and what lies beside the index are no changes: the next thing said is of the file that goes.
+        # A search, a hidden file and the files beside the index are no changes: the next line is about b.txt.
         write(folder, {".f.txt": "hidden"})
         (folder / "b.txt").unlink()
         assert watching.says("files:") == "files: 3 unchanged, 1 removed\n"
 
-        # What cannot be read is said once, when it comes.
+        # A file that cannot be read is reported in the first run that finds it, and not again.
         write(folder, {"broken.pdf": b"%PDF-1.4 nothing"})
         assert "notes/broken.pdf" in watching.says("skipped 1:")
         write(folder, {"a.txt": "giraffe again"})
@@ -82,7 +83,7 @@ def test_what_changes_is_indexed_and_ctrl_c_ends(folder):
         assert watching.says("").startswith("chunks: 1")
         assert watching.says("").startswith("notes/n.q3e holds")
 
-        # A folder that is gone for a while ends nothing, and loses nothing.
+        # A folder that is gone does not end the command, and its texts stay in the index.
         Path("disk").rename("away")
         assert "disk, and the index has 1 file of it" in watching.says("Error:")
         assert texts("penguin") == 1
@@ -91,7 +92,7 @@ def test_what_changes_is_indexed_and_ctrl_c_ends(folder):
 
 
 def test_a_named_file_that_an_editor_saves_is_seen_each_time(folder):
-    """Saved by renaming: it is another file then, by the same name; a folder beside it is watched as well."""
+    """An editor may save a file by renaming another file to its name. A folder is watched at the same time."""
     watching = Watching("notes/a.txt", "disk", "--db", "n.q3e", "--watch")
     try:
         watching.says("watching for changes; Ctrl-C ends")

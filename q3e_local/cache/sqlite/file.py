@@ -106,7 +106,7 @@ class CacheFile:
 
 def _prepare(connection: apsw.Connection, path: Path) -> None:
     """Make the tables of a new file, or check that an old file is of this program and version."""
-    sqlite.harden(connection)
+    sqlite.settle(connection, _WAL_BYTES)
     application_id, schema = table.pragma(connection, "application_id"), table.pragma(connection, "user_version")
     names = table.names(connection)
     is_ours = application_id == table.APPLICATION_ID
@@ -118,5 +118,3 @@ def _prepare(connection: apsw.Connection, path: Path) -> None:
         raise NotOursError(f"{path} is a database of another program; give Q3E_CACHE another path")
     elif (application_id, schema) != (table.APPLICATION_ID, table.SCHEMA):
         raise DamagedError("its header is not one that was written here")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest vectors, not the file
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchall()

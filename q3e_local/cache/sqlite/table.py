@@ -5,7 +5,7 @@ Knows places (64-bit keys), spaces as text and records as bytes; neither files n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import apsw
 
@@ -20,7 +20,6 @@ CREATE INDEX entry_used ON entry (used);
 # Pages of 4 KiB: a vector of 1,024, 2,560 or 4,096 numbers leaves little unused in its overflow pages.
 PAGE_BYTES = 4096
 
-_ROWS_READ = 500  # keys of one statement
 _ROWS_WRITTEN = 256  # rows of one transaction, so that other writers need not wait long
 _ROWS_EVICTED = 32
 _KEPT = 0.9  # of the limit, after evicting
@@ -32,14 +31,11 @@ Row = tuple[int, str, int, bytes]
 
 def make(connection: apsw.Connection) -> None:
     """Make the tables in an empty file."""
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     with transaction(connection):
-        for statement in _TABLES.strip().splitlines():
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.execute(_TABLES)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}")
 
 
 def names(connection: apsw.Connection) -> set[str]:
@@ -54,13 +50,11 @@ def rows(connection: apsw.Connection, places: list[int]) -> dict[int, tuple[int 
 
     A damaged row may hold values of any type: a `used` that is no integer is None, a record becomes bytes.
     """
-    found: dict[int, tuple[int | None, bytes]] = {}
-    for part in _parts(places):
-        columns = "key, iif(typeof(used) = 'integer', used, NULL), CAST(record AS BLOB)"
-        select = f"SELECT {columns} FROM entry WHERE key IN ({_marks(part)})"  # noqa: S608 (question marks)
-        for place, used, record in connection.execute(select, part):
-            found[place] = (used, record)
-    return found
+    columns = "key, iif(typeof(used) = 'integer', used, NULL), CAST(record AS BLOB)"
+    select = f"SELECT {columns} FROM entry WHERE key = ?"  # noqa: S608
+    with transaction(connection, "BEGIN"):
+        found = connection.executemany(select, ((place,) for place in places))
+        return {place: (used, record) for place, used, record in found}
 
 
 def write(connection: apsw.Connection, new: list[Row], size_bytes: int, now: int) -> None:
@@ -80,9 +74,7 @@ def write(connection: apsw.Connection, new: list[Row], size_bytes: int, now: int
 def touch(connection: apsw.Connection, places: list[int], now: int) -> None:
     """Note that these places were used now."""
     with transaction(connection):
-        for part in _parts(places):
-            update = f"UPDATE entry SET used = ? WHERE key IN ({_marks(part)})"  # noqa: S608 (question marks)
-            connection.execute(update, (now, *part))
+        connection.executemany("UPDATE entry SET used = ? WHERE key = ?", ((now, place) for place in places))
 
 
 def count(connection: apsw.Connection) -> list[tuple[str, int, int]]:
@@ -130,12 +122,3 @@ def _evict(connection: apsw.Connection, size_bytes: int, now: int) -> None:
 
 def _used_bytes(connection: apsw.Connection) -> int:
     return (pragma(connection, "page_count") - pragma(connection, "freelist_count")) * PAGE_BYTES
-
-
-def _parts(places: list[int]) -> Iterator[list[int]]:
-    for first in range(0, len(places), _ROWS_READ):
-        yield places[first : first + _ROWS_READ]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,8 @@ import apsw
 import numpy as np
 
 from q3e_local import sqlite
-from q3e_local.errors import IndexFileError, InvalidTextError, OptionError
+from q3e_local.embedding.preparing import check_text
+from q3e_local.errors import IndexFileError, OptionError
 from q3e_local.search.database import (
     chunk_table,
     code_table,
@@ -101,7 +101,7 @@ class Database:
         The vectors are those of `chunk.embedded`.
         """
         self._check(chunks, vectors)
-        _check_text(record.path, 0)
+        check_text(record.path, 0)
         now = time.time()
         record = replace(record, n_chunks=len(chunks), indexed_at=now)
         names = [f"{record.path}#{number}" for number in range(len(chunks))]
@@ -128,25 +128,18 @@ class Database:
     def put(self, ids: Sequence[str] | None, chunks: Sequence[Chunk], vectors: Vectors) -> list[str]:
         """Store texts of no file in one transaction: their ids, new ones for None. A known id gets the new text."""
         self._check(chunks, vectors)
-        if ids is not None:
-            check_ids(ids, len(chunks))
-        for place, each in enumerate(ids or ()):
-            _check_text(each, place)
+        for place, name in enumerate(ids or ()):
+            check_text(name, place)
         with self._file.changing() as connection:
             names = chunk_table.free_names(connection, len(chunks)) if ids is None else list(ids)
-            there = chunk_table.named(connection, names)
-            _check_of_no_file(there)
-            self._remove(connection, [row for row, _ in there.values()])
+            self._remove_texts(connection, names)
             self._insert(connection, names, chunks, vectors, None, time.time())
         return names
 
     def delete(self, ids: Iterable[str]) -> int:
         """Forget texts of no file by id: how many there were."""
         with self._file.changing() as connection:
-            there = chunk_table.named(connection, set(ids))
-            _check_of_no_file(there)
-            self._remove(connection, [row for row, _ in there.values()])
-        return len(there)
+            return self._remove_texts(connection, set(ids))
 
     def of_file(self, path: str) -> Window:
         """The chunks of a file and their vectors; none where the index has no such file."""
@@ -166,8 +159,8 @@ class Database:
         self,
         space: IndexSpace,
         vectors_of: Callable[[Window], Vectors],
-        progress: Callable[[int], None] = lambda n_vectors: None,
-        n_window: int = 512,
+        progress: Callable[[int], None],
+        n_window: int,
     ) -> None:
         """Give every chunk a vector of another space; searches meanwhile find the old vectors until all are replaced.
 
@@ -255,6 +248,17 @@ class Database:
         code_table.insert(connection, rows, vectors)
         word_table.insert(connection, rows, chunks)
 
+    def _remove_texts(self, connection: apsw.Connection, ids: Iterable[str]) -> int:
+        """Remove texts of no file: how many of the ids there were. Raises OptionError for a chunk of a file."""
+        there = chunk_table.named(connection, ids)
+        for name, (_, file) in there.items():
+            if file is not None:
+                raise OptionError(
+                    f"{name!r} is a chunk of a file, which changes with the file alone; choose another id"
+                )
+        self._remove(connection, [row for row, _ in there.values()])
+        return len(there)
+
     def _remove(self, connection: apsw.Connection, rows: Sequence[int]) -> None:
         code_table.remove(connection, rows)
         word_table.remove(connection, rows)
@@ -268,28 +272,4 @@ class Database:
         if len(chunks) and not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < _LENGTH_ERROR):
             raise OptionError("vectors must have length 1; scale them with q3e_local.vectors.finish")
         for place, chunk in enumerate(chunks):
-            _check_text(chunk.text, place)
-
-
-def check_ids(ids: Sequence[str], n: int) -> None:
-    """Raise OptionError unless there are n ids and none of them twice."""
-    if len(ids) != n:
-        raise OptionError(f"there are {len(ids)} ids for {n} texts; give one for each")
-    twice = [name for name, times in Counter(ids).items() if times > 1]
-    if twice:
-        raise OptionError(f"the id {twice[0]!r} is given twice")
-
-
-def _check_of_no_file(there: Mapping[str, tuple[int, int | None]]) -> None:
-    for name, (_, file) in there.items():
-        if file is not None:
-            raise OptionError(f"{name!r} is a chunk of a file, which changes with the file alone; choose another id")
-
-
-def _check_text(text: str, place: int) -> None:
-    if not isinstance(text, str):
-        raise InvalidTextError(f"must be a str, got {type(text).__name__}", place)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidTextError(f"character {error.start} is a lone surrogate, which is no text", place) from None
+            check_text(chunk.text, place)

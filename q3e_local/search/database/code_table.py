@@ -62,9 +62,11 @@ def remove(connection: apsw.Connection, rows: Iterable[int]) -> None:
 
 def load(connection: apsw.Connection, dim: int, n: int) -> Codes | Rounded:
     """The codes of all n chunks, for a scan. Raises CorruptError."""
-    # An index of an older schema that cannot be written has no such table; its vectors say the same, more slowly.
-    has_table = schema.version(connection) >= schema.WITH_CODES
-    found = _stored(connection, dim) if has_table else _computed(connection, dim)
+    if schema.version(connection) >= schema.WITH_CODES:
+        found = _stored(connection, dim)
+    else:
+        # An index of an older schema that cannot be written has no such table; its vectors say the same, more slowly.
+        found = ((rows, _encoded(vectors)) for rows, vectors in vector_table.windows(connection, dim))
     try:
         if dim <= ROUNDED_DIM_MAX:
             numbers = np.empty((n, dim), np.int8)
@@ -117,8 +119,3 @@ def _arrays(places: bytes, codes: bytes) -> tuple[_Bytes, _Bytes]:
     if not places or len(codes) % len(places):
         raise apsw.CorruptError("the codes of a block are not as many as its rows")
     return np.frombuffer(places, np.uint8), np.frombuffer(codes, np.uint8).reshape(len(places), -1)
-
-
-def _computed(connection: apsw.Connection, dim: int) -> Iterator[tuple[Rows, _Bytes]]:
-    """Rows and codes, made from the vectors."""
-    return ((rows, _encoded(vectors)) for rows, vectors in vector_table.windows(connection, dim))

@@ -19,18 +19,20 @@ from q3e_local.search.places import option_of
 
 BUSY_S = 30.0
 _CACHE_KIB = 16384
-_JOURNAL_BYTES = 64 << 20  # the write-ahead log is cut to this after a large transaction
+_WAL_BYTES = 64 << 20
 
 
 class Connection:
-    """One connection, used by one thread at a time: others wait. With `page_bytes` it makes the file if missing."""
+    """One connection, used by one thread at a time: others wait."""
 
-    def __init__(self, path: Path, page_bytes: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.n_openings = 0
+        # How the file looked, where the connection takes it for a file that never changes.
+        self._unchanging: tuple[int, int, int, bool] | None = None
         self._lock = threading.RLock()
         with reported(path):
-            self._open(page_bytes)
+            self._open()
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -41,7 +43,7 @@ class Connection:
                 return
             if self._unchanging is not None and self._unchanging != _looks(self.path):
                 self._apsw.close()
-                self._open(None)
+                self._open()
             with sqlite.transaction(self._apsw, "BEGIN"):
                 yield self._apsw
 
@@ -82,9 +84,39 @@ class Connection:
             self._unchanging = None
             self._apsw.close()
 
-    def _open(self, page_bytes: int | None) -> None:
-        self._apsw, self._unchanging = _opened(self.path, page_bytes)
+    def _open(self) -> None:
+        if self.path.is_dir():
+            raise IndexFileError(f"{self.path} is a folder, not an index")
+        if not self.path.is_file():
+            option = option_of(self.path)
+            raise IndexFileError(f"there is no index {self.path}; make it with: q3e-local index FOLDER{option}")
+        self._apsw = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            self._apsw.set_busy_timeout(round(BUSY_S * 1000))
+            unchanging = self._opened_to_read() if self._apsw.readonly("main") else None
+            self._apsw.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            sqlite.settle(self._apsw, _WAL_BYTES)
+        except BaseException:
+            self._apsw.close()
+            raise
+        self._unchanging = unchanging
         self.n_openings += 1
+
+    def _opened_to_read(self) -> tuple[int, int, int, bool] | None:
+        """Make sure that a file which cannot be written can be read, also on a read-only medium: `_unchanging`."""
+        try:
+            self._apsw.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except (apsw.CantOpenError, apsw.ReadOnlyError):
+            # In WAL mode SQLite needs files beside the database. Where there are none, nobody writes, and the file
+            # has everything.
+            looks = _looks(self.path)
+            if looks[-1]:
+                raise
+            self._apsw.close()
+            uri = f"{self.path.absolute().as_uri()}?immutable=1"
+            self._apsw = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+            return looks
+        return None
 
 
 @contextmanager
@@ -111,57 +143,7 @@ def reported(path: Path) -> Iterator[None]:
         ) from error
 
 
-_Looks = tuple[int, int, int, bool]
-
-
-def _opened(path: Path, page_bytes: int | None) -> tuple[apsw.Connection, _Looks | None]:
-    """A connection; and how the file looked, where the connection takes it for a file that never changes."""
-    if path.is_dir():
-        raise IndexFileError(f"{path} is a folder, not an index")
-    if page_bytes is None and not path.is_file():
-        raise IndexFileError(f"there is no index {path}; make it with: q3e-local index FOLDER{option_of(path)}")
-    if page_bytes is not None and not path.parent.is_dir():
-        raise IndexFileError(f"cannot make {path}: there is no folder {path.parent}")
-    if page_bytes is not None:
-        # For this user alone, as SQLite makes what is beside it: in it are texts of files that others may not read.
-        with suppress(FileExistsError):
-            sqlite.create(path)
-    looks = None
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    try:
-        connection.set_busy_timeout(round(BUSY_S * 1000))
-        if page_bytes is not None:
-            connection.execute(f"PRAGMA page_size = {page_bytes}")  # a file that was written keeps its own
-        if connection.readonly("main"):
-            connection, looks = _readable(path, connection)
-        # NORMAL: a power cut may lose the last transactions, but never damages the file.
-        connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}").fetchall()
-        # A file from elsewhere must not make SQLite do what we did not write.
-        sqlite.harden(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection, looks
-
-
-def _readable(path: Path, connection: apsw.Connection) -> tuple[apsw.Connection, _Looks | None]:
-    """A connection that reads a file which cannot be written, also on a read-only medium."""
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except (apsw.CantOpenError, apsw.ReadOnlyError):
-        # In WAL mode SQLite needs files beside the database. Where there are none, nobody writes, and the file has
-        # everything.
-        looks = _looks(path)
-        if looks[-1]:
-            raise
-        connection.close()
-        uri = f"{path.absolute().as_uri()}?immutable=1"
-        return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI), looks
-    return connection, None
-
-
-def _looks(path: Path) -> _Looks:
+def _looks(path: Path) -> tuple[int, int, int, bool]:
     """Which file it is, its size and time, and whether somebody has it open who may write."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns, Path(f"{path}-wal").exists()

@@ -9,15 +9,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
 
+from q3e_local import sqlite
 from q3e_local.errors import IndexFileError, SpaceMismatchError
 from q3e_local.search.database import chunk_table, code_table, migrations, schema
 from q3e_local.search.database.bit_scan import Codes, Rounded
-from q3e_local.search.database.connection import Connection, has_bytes
+from q3e_local.search.database.connection import Connection, has_bytes, reported
 from q3e_local.search.database.pages import page_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.places import option_of, quoted
@@ -109,11 +110,18 @@ class IndexFile:
             self._writer.close()
 
     def _make(self, space: IndexSpace) -> None:
-        """The tables of a new file, or of one whose making was interrupted."""
-        with closing(Connection(self.path, page_bytes(space.dim))) as maker, maker.writing() as connection:
-            if schema.version(connection) == 0:  # nobody was quicker
-                schema.create(connection, space)
-                migrations.migrate(connection)
+        """Make the file and its tables, or the tables of a file whose making was interrupted."""
+        if not self.path.parent.is_dir():
+            raise IndexFileError(f"cannot make {self.path}: there is no folder {self.path.parent}")
+        with reported(self.path), suppress(FileExistsError):
+            sqlite.create(self.path)
+        with closing(Connection(self.path)) as maker:
+            with maker.alone() as connection:
+                connection.execute(f"PRAGMA page_size = {page_bytes(space.dim)}")  # a file with tables keeps its own
+            with maker.writing() as connection:
+                if schema.version(connection) == 0:  # nobody was quicker
+                    schema.create(connection, space)
+                    migrations.migrate(connection)
 
     def _checked(self) -> IndexSpace:
         """The file's own space, once its schema is the newest."""

@@ -9,69 +9,65 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from q3e_local.errors import InputError
 from q3e_local.reading.walk import FoundFile, Skipped, walk
 from q3e_local.search.database.records import FileRecord
+from q3e_local.search.indexing.tally import Tally
 from q3e_local.search.places import files_of, option_of, quoted
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The files of a run. Paths are absolute, with forward slashes, as the index has them."""
-
-    to_read: tuple[FoundFile, ...]  # new, or of another size or time than its record
-    n_unchanged: int
-    gone: tuple[str, ...]
-    n_left_out: int  # files that the index has, that are still there, and that this run does not look at
-    skipped: tuple[Skipped, ...]
-    has_looked: bool  # whether any folder could be looked at
-    missing: tuple[str, ...]  # why each of the other folders could not
+from q3e_local.wording.counts import counted
 
 
 def changes(
-    index: Path, folders: Sequence[Path], globs: Sequence[str], records: Mapping[str, FileRecord], recipe: str
-) -> Changes:
-    """Look at these folders, or single files. A record of another `recipe` is out of date.
+    index: Path,
+    folders: Sequence[Path],
+    globs: Sequence[str],
+    records: Mapping[str, FileRecord],
+    recipe: str,
+    tally: Tally,
+) -> tuple[list[FoundFile], list[str]]:
+    """Look at these folders, or single files: the files to read, and the paths in the index that are gone.
 
-    The files of the index itself are left out. Only a file below one of the folders can be gone. A folder that is
-    missing, or is empty although the index has files of it, is passed over and named, because its disk may not be
-    mounted.
+    To read are files that are new, or of another size, time or recipe than their record; what else was found is in
+    the tally. The files of the index itself are left out. Only a file below one of the folders can be gone. A folder
+    that is missing, or is empty although the index has files of it, is passed over and named, because its disk may
+    not be mounted. Raises InputError where no folder can be looked at.
     """
-    known, missing = {}, []
+    known = {}
     ordered = sorted(records)
     for folder in dict.fromkeys(Path(os.path.abspath(folder)) for folder in folders):  # noqa: PTH100 - links stay
         paths = below(folder, ordered)
         problem = _problem(folder, index, len(paths))
         if problem:
-            missing.append(problem)
+            tally.missing.append(problem)
         else:
             known[folder] = paths
+    if tally.missing and not known:
+        raise InputError("\n".join(tally.missing))
     found: dict[str, FoundFile] = {}
-    skipped: list[Skipped] = []
+    no_text = set()
     for file in walk(list(known), globs, files_of(index)):
         if isinstance(file, FoundFile):
             found[file.path.as_posix()] = file
         else:
-            skipped.append(file)
-    no_text = {file.path.as_posix() for file in skipped if file.is_expected}
+            tally.skipped.append(file)
+            if file.is_expected:
+                no_text.add(file.path.as_posix())
     not_found = {path for paths in known.values() for path in paths if path not in found}
     gone = not_found & no_text
     gone |= _gone(not_found - gone, _other_spellings(found, records), found)
-    to_read, n_unchanged = [], 0
+    to_read = []
     for path, file in found.items():
         record, current = records.get(path), (recipe, file.size_bytes, file.mtime_ns)
         if record is None or (record.recipe, record.size_bytes, record.mtime_ns) != current:
             to_read.append(file)
         elif record.problem:
-            skipped.append(Skipped(file.path, record.problem))
+            tally.skipped.append(Skipped(file.path, record.problem))
         else:
-            n_unchanged += 1
-    n_left_out = sum(not records[path].problem for path in not_found - gone)
-    return Changes(
-        tuple(to_read), n_unchanged, tuple(sorted(gone)), n_left_out, tuple(skipped), bool(known), tuple(missing)
-    )
+            tally.n_unchanged += 1
+    tally.n_left_out += sum(not records[path].problem for path in not_found - gone)
+    return to_read, sorted(gone)
 
 
 def below(folder: Path, ordered: Sequence[str]) -> list[str]:
@@ -139,8 +135,7 @@ def _problem(folder: Path, index: Path, n_known: int) -> str:
         except OSError:  # we may not read it, which the walk reports
             return ""
         what = f"{folder} is empty"
-    files = "1 file" if n_known == 1 else f"{n_known:,} files"
     return (
-        f"{what}, and the index has {files} of it; if its disk is not mounted, mount it; to forget them: "
-        f"q3e-local index rm{option_of(index)} --below {quoted(folder)}"
+        f"{what}, and the index has {counted(n_known, 'file')} of it; if its disk is not mounted, mount it; "
+        f"to forget them: q3e-local index rm{option_of(index)} --below {quoted(folder)}"
     )

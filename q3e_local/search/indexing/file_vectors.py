@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class FileChunks:
         """All vectors, (n_chunks, dim)."""
         rows = [vector for vector in self.vectors if vector is not None]
         assert len(rows) == len(self.chunks)
-        return np.stack(rows) if rows else np.empty((0, dim), np.float32)
+        return np.array(rows, np.float32).reshape(-1, dim)
 
 
 def embed_files(
@@ -73,7 +73,7 @@ def embed_files(
                 at_work.append((file, number))
                 yield file.chunks[number].embedded
 
-    results = embedder.stream(replace(document_request(dim), texts=wanted()), on_batch)
+    results = embedder.stream(document_request(wanted(), dim), on_batch)
     for n_chunks, result in enumerate(results, 1):
         file, number = at_work.popleft()
         if isinstance(result, TextError):

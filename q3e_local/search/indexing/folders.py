@@ -6,21 +6,22 @@ Knows the order of a run; nothing of terminals, nor of how a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 from q3e_local.embedding import stream
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import IndexFileError, InputError, OptionError
+from q3e_local.errors import OptionError
 from q3e_local.reading.limits import Limits
 from q3e_local.search.database import Database
+from q3e_local.search.database.connection import has_bytes
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.indexing.changes import changes
 from q3e_local.search.indexing.chunking import CHUNK_TOKENS
 from q3e_local.search.indexing.file_reader import FileReader, recipe_of
 from q3e_local.search.indexing.file_vectors import IndexProgress, embed_files
 from q3e_local.search.indexing.tally import Tally
-from q3e_local.search.places import alone, is_there
+from q3e_local.search.places import alone
 
 Load = Callable[[IndexSpace | None], tuple[TextModel, IndexSpace]]
 """Answers a model and the space of what it embeds. Is called with the space of the index, or None for a new one."""
@@ -55,20 +56,12 @@ def index_folders(
     SpaceMismatchError for a model that is not the index's.
     """
     with alone(path, on_wait), ExitStack() as stack:
-        database = _opened(path)
-        if database is not None:
-            stack.enter_context(closing(database))
+        # An interrupted run may leave an empty file.
+        database = stack.enter_context(Database.open(path)) if has_bytes(path) else None
         records = {} if database is None else database.files()
         kept = None if database is None else database.chunk_tokens()
         budget = chunk_tokens or kept or CHUNK_TOKENS
-        found = changes(path, folders, globs, records, recipe_of(budget))
-        if found.missing and not found.has_looked:
-            raise InputError("\n".join(found.missing))
-        tally.missing += found.missing
-        tally.n_unchanged += found.n_unchanged
-        tally.n_left_out += found.n_left_out
-        tally.skipped += found.skipped
-        to_read = list(found.to_read)
+        to_read, gone = changes(path, folders, globs, records, recipe_of(budget), tally)
         if database is not None:
             reader = FileReader(database, records, budget, limits, tally)
             to_read = reader.needing_a_model(to_read)
@@ -79,7 +72,7 @@ def index_folders(
                 limit = embedder.n_ctx_max
                 raise OptionError(f"a chunk has at most {limit} tokens with {embedder.model}, got {budget}")
             if database is None:
-                database = stack.enter_context(closing(Database.create(path, space)))
+                database = stack.enter_context(Database.create(path, space))
                 reader = FileReader(database, records, budget, limits, tally)
             database.check_holds(space)
             if budget != kept:
@@ -92,18 +85,6 @@ def index_folders(
             on_start(len(to_read), n_bytes)
             to_embed = reader.cut(to_read, embedder, on_file)
             embed_files(to_embed, embedder, space.dim, reader.store, progress, on_batch)
-        if found.gone:
-            database.remove_files(found.gone)
-            tally.n_removed += sum(not records[path].problem for path in found.gone)
-
-
-def _opened(path: Path) -> Database | None:
-    """The index; None where there is no file, or an empty file, which an interrupted run may leave."""
-    if not is_there(path):
-        return None
-    try:
-        return Database.open(path)
-    except IndexFileError:
-        if path.stat().st_size:
-            raise
-        return None
+        if gone:
+            database.remove_files(gone)
+            tally.n_removed += sum(not records[path].problem for path in gone)

@@ -18,8 +18,8 @@ from q3e_local.search.database.records import IndexSpace, Window
 from q3e_local.search.documents import space_of
 from q3e_local.vectors import Vectors, finish
 
-# Chunks that are embedded between two writes: a slow model takes minutes for these.
-_WINDOW = 64
+# Chunks between two writes: to embed 64 of them takes a slow model minutes.
+_WINDOW, _WINDOW_CUT = 64, 512
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def rebuild(
             n_tokens_before += sum(result.prompt_tokens)
             return result.vectors
 
-        window = {} if was_cut else {"n_window": _WINDOW}
-        database.replace_vectors(space, vectors_of, lambda n: progress(n, n_all) if progress else None, **window)
+        n_window = _WINDOW_CUT if was_cut else _WINDOW
+        database.replace_vectors(space, vectors_of, lambda n: progress(n, n_all) if progress else None, n_window)
         return _compacted(database, Rebuilt(space, n_all, was_cut, is_compact=True))
 
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from watchfiles import watch
+
 # Editors write a file in several steps, and several files at once.
 _CALM_MS = 300
 _DEBOUNCE_MS = 2000
@@ -47,8 +49,6 @@ def watched(paths: Sequence[Path], leave_out: Sequence[Path]) -> Iterator[None]:
 
 def _heard(folders: Sequence[str], counts: Callable[[str], bool], *, is_deep: bool) -> Iterator[bool]:
     """Whether anything changed, again and again; the first answer comes when it has begun to listen."""
-    from watchfiles import watch
-
     for found in watch(
         *folders, watch_filter=lambda change, path: counts(path), step=_CALM_MS, debounce=_DEBOUNCE_MS,
         rust_timeout=_LISTENING_MS, yield_on_timeout=True, raise_interrupt=True, recursive=is_deep,
