@@ -114,7 +114,7 @@ def test_a_run_with_blank_texts_is_continued(name, blank, table, tmp_path):
     whole = files()
     for path in tmp_path.glob("out*"):
         path.unlink()
-    write(tmp_path, {"t.csv": "".join(table.splitlines(keepends=True)[:3])})  # the text, and the blank one
+    write(tmp_path, {"t.csv": "".join(table.splitlines(keepends=True)[:3])})  # the head and the first two rows
     assert embed(*options).exit_code == 0
     write(tmp_path, {"t.csv": table})
     result = embed(*options, "--resume")

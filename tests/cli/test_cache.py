@@ -26,7 +26,7 @@ def demo_space() -> Space:
 
 @pytest.fixture(params=["file", "redis"])
 def cache(request, monkeypatch) -> VectorCache:
-    """The one the commands use: 3 vectors of demo, and 2 of a model nobody has."""
+    """The cache that commands use, with 3 vectors of demo and 2 of a model that is not on this machine."""
     with fake_redis() as server:
         if request.param == "redis":
             monkeypatch.setenv("Q3E_CACHE", server.url)

@@ -1,4 +1,4 @@
-"""`q3e-local completion`: what a shell is offered, by the real bash where there is one and by each protocol."""
+"""`q3e-local completion`: what a shell is offered, by bash itself where it is here, and in each protocol."""
 
 from __future__ import annotations
 

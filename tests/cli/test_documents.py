@@ -115,7 +115,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_document_that_cannot_be_read_is_an_error_of_its_own(name, folder):
+def test_a_document_that_cannot_be_read_is_named_and_the_others_are_embedded(name, folder):
     data, said = BROKEN[name]
     write(folder, {name: data, "a.txt": "one", "z.txt": "two"})
     result = embed("a.txt", name, "z.txt")

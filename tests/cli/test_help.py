@@ -79,7 +79,7 @@ def test_the_overview_has_every_command_in_groups(arguments: list[str]) -> None:
         ("pull demo --quite", "'--quiet'"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_a_mistyped_name_is_answered_with_the_name_that_was_meant(typed: str, meant: str) -> None:
     result = run(*typed.split())
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(rf"Did you mean (one of: .*)?{meant}", result.stderr)

@@ -58,7 +58,7 @@ def test_a_folder_with_a_commands_name(name, tmp_path):
 
 def test_an_index_keeps_its_dim_whether_its_model_is_named_or_not(monkeypatch):
     run("index", "notes", "-m", "demo", "-d", 64, "-q")
-    monkeypatch.setenv("Q3E_MODEL", "qwen3-embedding:8b")  # of new ones
+    monkeypatch.setenv("Q3E_MODEL", "qwen3-embedding:8b")  # counts for new indexes alone
     for more in ([], ["-m", "demo"], ["-m", "demo", "-d", 64]):
         result = run("index", "notes", *more)
         assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 4 unchanged")

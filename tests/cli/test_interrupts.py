@@ -1,4 +1,4 @@
-"""Ctrl-C on a terminal: what is computed is kept, what is said to be kept is there, and a second one never waits."""
+"""Ctrl-C on a terminal keeps what is computed, and says what is kept; a second Ctrl-C never waits."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates)
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
+def test_a_second_ctrl_c_does_not_wait_for_a_batch_that_never_ends(name, gates):
     with interrupted(gates, "embed", "-m", "demo", "--lines", "my texts.txt", "-o", name) as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
@@ -105,7 +105,7 @@ def test_when_the_last_batch_was_at_work_all_is_done(gates):
         (["similar"], ""),
     ],
 )
-def test_where_nothing_can_be_kept_the_first_one_ends_at_once(arguments, said, gates):
+def test_where_nothing_can_be_kept_the_first_ctrl_c_ends_the_command_at_once(arguments, said, gates):
     with gates.on_screen(*arguments, "-m", "demo", "my texts.txt", columns=160) as screen:
         gates.wait_for(3)
         wait_until(lambda: " of 60 texts" in screen.lines[-1])
@@ -126,7 +126,7 @@ def test_loading_is_not_waited_for(gates):
         assert screen.lines == ["Interrupted."]
 
 
-def test_being_ended_does_not_wait_for_the_batch(gates):
+def test_sigterm_does_not_wait_for_the_batch(gates):
     arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", "out.jsonl")
     with gates.on_screen(*arguments, columns=160) as screen:
         gates.wait_for(3)
@@ -160,7 +160,7 @@ def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
     assert not gates.has_begun(4)
 
 
-def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
+def test_a_second_ctrl_c_does_not_wait_in_an_index_either(notes, gates):
     with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130

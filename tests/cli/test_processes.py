@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def test_a_run_that_is_stopped_can_go_on(number, name, many, tmp_path):
         got = np.array([record["embedding"] for record in records(lines_file.read_bytes())])
         names = ids(lines_file.read_bytes())
     assert names == [f"many.txt:{n}" for n in range(1, len(lines) + 1)]
-    # Not to the last digit: those depend on the batch that a text is in.
+    # The last digits of a vector depend on the other texts of its batch.
     assert np.sum(got * expected(lines, dim=32).vectors, axis=1).min() > 0.9999
 
 
@@ -123,34 +125,24 @@ def test_ctrl_c_in_a_pipe_leaves_whole_records(many):
     assert ids(whole) == [f"many.txt:{n}" for n in range(1, n_whole + 1)]
 
 
-SAYS_WHEN_IT_READS = """
-import io, os, sys
-from q3e_local.cli import main
+class Interrupting(io.RawIOBase):
+    """A stream in which Ctrl-C comes instead of bytes."""
 
-class Stdin(io.RawIOBase):
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
-        os.write(1, b"reading\\n")
-        return sys.__stdin__.buffer.raw.readinto(buffer)
-
-sys.stdin = io.TextIOWrapper(io.BufferedReader(Stdin()))
-main(sys.argv[1:])
-"""
+    def readinto(self, buffer: object) -> None:
+        signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_while_it_waits_for_stdin():
-    arguments = [sys.executable, "-c", SAYS_WHEN_IT_READS, "embed", "-m", "demo", "--lines"]
-    with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"reading\n"
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read().decode()
-    assert (process.returncode, said) == (130, "Interrupted.\n")
+@pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])
+def test_ctrl_c_while_it_waits_for_stdin(output):
+    result = embed("--lines", *output, input=io.BufferedReader(Interrupting()))
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_waits_until_the_record_is_written_and_a_second_one_does_not(number):
+def test_an_interrupt_waits_until_the_record_is_written_and_a_second_interrupt_does_not(number):
     written = []
 
     def write_record(n_signals: int) -> None:
@@ -176,7 +168,7 @@ def test_a_signal_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_being_ended_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
+def test_sigterm_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "q3e_local.models.importing.import_file", lambda *arguments: signal.raise_signal(signal.SIGTERM)
     )
@@ -235,17 +227,13 @@ def test_a_reader_that_reads_nothing_is_no_error(arguments, tmp_path):
     assert (process.returncode, said) == (0, b"")
 
 
-def test_only_a_broken_stdout_ends_well(tmp_path):
-    program = (
-        "import sys, unittest.mock as mock; from q3e_local.cli import main\n"
-        "with mock.patch('q3e_local.load', side_effect=BrokenPipeError('a child is gone')):\n    main(sys.argv[1:])"
-    )
-    arguments = [sys.executable, "-c", program, "embed", "-m", "demo", "--text", "one"]
-    got = subprocess.run(arguments, capture_output=True, check=False)
-    assert (got.returncode, got.stdout) == (1, b"")
+def test_only_a_broken_stdout_ends_well(monkeypatch):
+    monkeypatch.setattr("q3e_local.load", Mock(side_effect=BrokenPipeError("a child is gone")))
+    with pytest.raises(BrokenPipeError):
+        embed("--text", "one")
 
 
-def test_what_windows_makes_of_a_broken_pipe_is_one_too():
+def test_the_error_of_windows_for_a_broken_pipe_is_known():
     assert is_reader_gone(OSError(errno.EINVAL, "Invalid argument"), on_windows=True)
     assert not is_reader_gone(OSError(errno.EINVAL, "Invalid argument"), on_windows=False)
     assert not is_reader_gone(OSError(errno.ENOSPC, "No space left on device"), on_windows=True)
@@ -272,7 +260,7 @@ def test_bytes_of_stdin_are_utf8_whatever_the_locale(locale, tmp_path):
             command(*arguments, "-q"), input="预算\n".encode(), capture_output=True, check=True, env=environment
         )
         (record,) = records(got.stdout)
-        assert record["id"] in (wanted, "???.txt")  # the bytes of a name are no text in the locale C
+        assert record["id"] in (wanted, "???.txt")  # in the locale C, Python does not decode the bytes of this name
         np.testing.assert_array_equal(record["embedding"], expected(["预算"]).vectors[0])
 
 
@@ -314,9 +302,11 @@ def peak_memory(path: Path) -> float:
     """The most memory, in MB, that embedding the lines of a file took.
 
     getrusage would not do: what it says of a process on Linux is at least the peak of the process that started it.
+    The vectors that a stream remembers for repeated texts are few here: at full size they would take minutes to fill.
     """
     program = (
-        "import sys; from q3e_local.cli import main\n"
+        "import sys; from q3e_local.cli import main; from q3e_local.embedding import stream\n"
+        "stream._MEMORY_BYTES = 100_000\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as exit:\n    assert not exit.code, exit\n"
         "print(open('/proc/self/status').read(), file=sys.stderr)"
     )

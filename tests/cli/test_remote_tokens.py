@@ -15,7 +15,7 @@ from q3e_local.search.indexing.chunking import chunks, counted_first
 
 
 class FarTokenizer:
-    """The demo model's tokenizer as a server answers for it; remembers what it was asked."""
+    """The demo model's tokenizer as a server answers for it. `requests` has the texts of each request."""
 
     def __init__(self) -> None:
         self.requests: list[list[str]] = []
@@ -63,7 +63,8 @@ def test_a_word_is_asked_for_once_and_as_many_at_once_as_the_server_takes(tokeni
     assert [len(texts) for texts in tokenizer.requests] == [10, 10, 5]
     tokenizer.requests.clear()
     counts.count(["word0 word24", "word3 word4 word5"])
-    assert tokenizer.requests == [["word3"]]  # the others were seen behind a space, or at the beginning
+    # The other words were counted before, at the beginning of a text or behind a space.
+    assert tokenizer.requests == [["word3"]]
 
 
 def test_requests_are_bounded_by_their_size_too(tokenizer: FarTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from command import embed, expected, ids, listing, write
 from q3e_local.llama.engine import LlamaEngine
 
 # Below 64 tokens in all: from there on llama.cpp's flash attention sums in another order, and a vector's last digits
-# depend on what shares its batch. So here, and only here, a file made in two runs has the bytes of one run's.
+# depend on what shares its batch. So only below 64 does a file made in two runs have the bytes of one made in one go.
 N_LINES = 6
 LINES = [f"line {n}" for n in range(N_LINES)]
 FORMATS = [("out.jsonl", "float32"), ("out.npy", "float32"), ("out.npy", "int8")]

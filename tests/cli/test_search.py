@@ -153,7 +153,7 @@ def test_words_alone_need_no_model(indexed):
     assert not heavy & loaded_by("search", "cat", "--words-only")
 
 
-def test_a_model_that_is_not_here_is_said(tmp_path):
+def test_the_message_says_that_a_model_is_not_here_and_how_to_do_without(tmp_path):
     with VectorIndex("own.q3e", dim=32) as index:
         index.add_vectors(["a text"], np.eye(1, 32, dtype=np.float32), ["a"])
     result = run("search", "text", "--db", "own.q3e")
@@ -170,7 +170,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path):
     assert names(found("who fed the cat?", "--db", "moved.q3e", "-m", "demo", "-k", 1)) == ["cat.txt"]
 
 
-def test_a_model_that_was_named_and_cannot_be_used_is_the_one_that_is_blamed(indexed):
+def test_the_message_names_the_model_of_the_option_that_cannot_be_used(indexed):
     result = run("search", "cat", "-m", "nope")
     assert result.exit_code == 2
     assert "vectors of demo, and the model nope cannot be used: there is no model 'nope'" in result.stderr

@@ -86,7 +86,7 @@ def test_a_systemd_unit_is_printed_installed_and_removed(linux, tmp_path, monkey
     assert installed.exit_code == 0
     assert "systemctl --user enable --now q3e-local" in installed.stdout
     assert path.read_text() == printed.stdout
-    assert run("service", "install", *options).exit_code == 0  # the same again
+    assert run("service", "install", *options).exit_code == 0  # the same content is no conflict
     other = run("service", "install")
     assert (other.exit_code, path.read_text()) == (1, printed.stdout)
     assert "--force" in other.stderr

@@ -64,7 +64,7 @@ def test_the_demo_shows_a_table_and_a_summary_and_nothing_else(columns, tmp_path
     assert model.startswith("model demo, dim 256, ")
 
 
-def test_what_others_print_is_on_lines_of_its_own(gates):
+def test_what_libraries_print_stands_on_separate_lines(gates):
     with gates.on_screen(*TO_FILE, more={"LOUD": "2"}) as screen:
         gates.open(1)
         screen.wait_for(" of 12 texts")
