@@ -31,7 +31,6 @@ _HARMLESS = ("lscpu", "uname", "fc-list")
 
 # Files, and single tests, that call commands or scripts that start processes.
 FILES = {
-    "checks/test_bench.py",
     "checks/test_doctor_native.py",
     "checks/test_tune_command.py",
     "cli/test_help.py::test_what_it_says_to_start_with_works_on_a_machine_with_nothing",
@@ -47,6 +46,7 @@ FILES = {
     "scripts/test_compare_peers.py",
     "scripts/test_install.py",
     "scripts/test_make_model.py::test_it_prints_the_lines_of_the_card",
+    "scripts/test_server_overhead.py",
     "scripts/test_session.py",
     "server/local/test_service.py",
     "test_readme.py",
@@ -59,6 +59,7 @@ SLOW = {
     "cache/test_embedder.py",
     "cache/test_file.py",
     "cache/test_redis.py",
+    "checks/test_bench.py",
     "cli/test_bench.py",
     "cli/test_blank_texts.py",
     "cli/test_documents.py",

@@ -136,10 +136,10 @@ def gated(*arguments: object) -> list[str]:
 class Gates:
     """Where `gated_engine` waits before each batch, and before it is loaded: a file each."""
 
-    def __init__(self, folder: Path, n_open: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self.open("load", *range(1, n_open + 1))
+        self.open("load")
 
     @property
     def environment(self) -> dict[str, str]:

@@ -45,14 +45,14 @@ def _offering(names: Callable[[], Iterable[tuple[str, str]]], files: bool = Fals
 
 def _models() -> Iterable[tuple[str, str]]:
     """The names of cards, of models that are here, and the user's aliases."""
-    from q3e_local.models import catalog, installed
+    from q3e_local.models import installed
+    from q3e_local.models.catalog import files
     from q3e_local.models.own_names import read_aliases
 
-    about = {
-        card.tag(quantization): f"{quantization}, {file.size_bytes / 1e9:.1f} GB" if file.size_bytes else quantization
-        for card in catalog.cards().values()
-        for quantization, file in card.files.items()
-    }
+    about = {}
+    for card, file in files():
+        size = f", {file.size_bytes / 1e9:.1f} GB" if file.size_bytes else ""
+        about[card.tag(file.quantization)] = f"{file.quantization}{size}"
     about |= dict.fromkeys(installed.recorded_names(), "on this machine")
     return (about | {name: f"stands for {alias.model}" for name, alias in read_aliases().items()}).items()
 

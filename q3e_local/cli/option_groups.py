@@ -6,8 +6,8 @@ Knows click's decorators; nothing of what the options mean.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 Command = Callable[..., Any]
@@ -25,15 +25,15 @@ def group(*decorators: Decorator) -> Decorator:
     return decorated
 
 
-def as_one(kind: type[Any], parameter: str) -> Decorator:
-    """Pass the options that are fields of the dataclass `kind` to the command as one object."""
-    names = {field.name for field in fields(kind)}
+def as_one(make: Callable[..., Any], parameter: str) -> Decorator:
+    """Pass what `make`, a dataclass or a function, makes of the options named like its parameters."""
+    names = inspect.signature(make).parameters.keys()
 
     def decorated(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(*arguments: Any, **options: Any) -> Any:
             values = {name: options.pop(name) for name in names & options.keys()}
-            return command(*arguments, **{parameter: kind(**values)}, **options)
+            return command(*arguments, **{parameter: make(**values)}, **options)
 
         return wrapped
 

@@ -8,7 +8,10 @@ import unicodedata
 ERRORS = "q3e-plain"
 """The name of the error handler, for `errors=` of a text stream, once `register` was called."""
 
-_PLAIN = {
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+"""The frames of a sign that work goes on."""
+
+_PLAIN = dict(zip(SPINNER, "|/-\\|/-\\|/", strict=True)) | {
     "«": "<<", "»": ">>", "‹": "<", "›": ">",
     "“": '"', "”": '"', "„": '"', "‟": '"', "‘": "'", "’": "'", "‚": "'", "′": "'", "″": '"',
     "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-",

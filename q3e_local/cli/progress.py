@@ -5,19 +5,17 @@ Arithmetic and words; leaves the screen to `terminal`. Shows nothing where stder
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
-from q3e_local.cli.terminal import Line, has_screen, live, refresh
+from q3e_local.cli.plain_characters import SPINNER
+from q3e_local.cli.terminal import has_screen, live, refresh
 from q3e_local.cli.writing.show import visible
 from q3e_local.wording.counts import counted_of, duration, size_of
 
 BYTES_PER_TOKEN = 4  # about, in most languages
 _BAR_WIDTH = (8, 30)  # at least and at most: a shorter bar is too coarse to read
-_SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
-_BARS = ("━─", "#-")
 _PATIENCE_S = 2  # before a line without an estimate says how long it has taken
 
 Clock = Callable[[], float]
@@ -34,16 +32,21 @@ class Pace:
         self.total = total
         self._clock = clock
         self._began = self._at = clock()
-        self._skipped = self._worked = 0.0
+        self.skipped = self._worked = 0.0
+
+    @property
+    def done(self) -> float:
+        """How much is done, with work or without."""
+        return self.skipped + self._worked
 
     @property
     def fraction(self) -> float | None:
         """The share that is done; None where the total is not known."""
-        return min(1.0, (self._skipped + self._worked) / self.total) if self.total else None
+        return min(1.0, self.done / self.total) if self.total else None
 
     def skip(self, amount: float) -> None:
         """Count a part of the total that needs no work, such as what an earlier run did."""
-        self._skipped += amount
+        self.skipped += amount
         if not self._worked:
             self._began = self._clock()
 
@@ -58,16 +61,21 @@ class Pace:
         return amount / seconds if seconds > 0 else None
 
     @property
+    def speed(self) -> float | None:
+        """How much work was done in a second; None before the first piece."""
+        return self.per_s(self._worked)
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the work began."""
         return self._clock() - self._began
 
     def left_s(self) -> float | None:
         """Seconds until all is done, counting down between two pieces; None before the first piece."""
-        speed = self.per_s(self._worked)
+        speed = self.speed
         if not self.total or not speed:
             return None
-        rest = max(0.0, self.total - self._skipped - self._worked)
+        rest = max(0.0, self.total - self.done)
         return max(0.0, rest / speed - (self._clock() - self._at))
 
 
@@ -135,7 +143,7 @@ def meter(what: str, n_total: int | None, n_bytes: int | None, quiet: bool, n_th
     An earlier run has kept `n_there` of them.
     """
     shown = Meter(what, n_total, n_bytes, n_there)
-    with _shown(shown.line, quiet):
+    with live(shown.line, quiet):
         yield shown
 
 
@@ -148,47 +156,31 @@ def counter(what: str, quiet: bool) -> Iterator[Counter]:
         pace.total = n_total
         pace.worked(n_done)
 
-    with _shown(lambda width: laid_out(width, what, pace), quiet):
+    with live(lambda width: laid_out(width, what, pace), quiet):
         yield count
 
 
 @contextmanager
 def bar(quiet: bool) -> Iterator[Bar]:
     """Show a bar for each step of a pull or a conversion in turn."""
-    step: _Step | None = None
+    step, pace = "", Pace(None)
 
     def update(what: str, done: int, total: int) -> None:
-        nonlocal step
-        if step is None or what != step.what:
-            step = _Step(what, done, total)
+        nonlocal step, pace
+        if what != step or done < pace.done:  # another step, or the same begins again
+            step, pace = what, Pace(total)
+            pace.skip(done)  # what was there already, such as half a download
             refresh()
-        step.update(done, total)
+        pace.total = total
+        pace.worked(done - pace.skipped)
 
-    with _shown(lambda width: "" if step is None else step.line(width), quiet):
+    def line(width: int) -> str:
+        amount = size_of(round(pace.done), round(pace.total)) if pace.total else ""
+        rate = f", {pace.speed / 1e6:.1f} MB/s" if amount and pace.speed else ""
+        return laid_out(width, step, pace, f"{amount}{rate}") if step else ""
+
+    with live(line, quiet):
         yield update
-
-
-class _Step:
-    """The bytes of one step. Those that were there when it began, such as half a download, need no work."""
-
-    def __init__(self, what: str, done: int, total: int) -> None:
-        self.what, self._first, self._done = what, done, done
-        self._pace = Pace(total)
-        self._pace.skip(done)
-
-    def update(self, done: int, total: int) -> None:
-        if done < self._done:  # the step began again
-            self._first, self._pace = 0, Pace(total)
-        self._done, self._pace.total = done, total
-        self._pace.worked(done - self._first)
-
-    def line(self, width: int) -> str:
-        if not self._pace.total:
-            return laid_out(width, self.what, self._pace)
-        speed = self._pace.per_s(self._done - self._first)
-        rate = f", {speed / 1e6:.1f} MB/s" if speed else ""
-        amount = size_of(self._done, round(self._pace.total))
-        return laid_out(width, self.what, self._pace, f"{amount}{rate}")
 
 
 @contextmanager
@@ -201,7 +193,7 @@ def status(what: str, quiet: bool = False, about_s: float | None = None) -> Iter
             pace.worked(min(pace.elapsed_s, about_s))
         return laid_out(width, what, pace)
 
-    with _shown(line, quiet):
+    with live(line, quiet):
         yield
 
 
@@ -219,28 +211,15 @@ def laid_out(width: int, head: str, pace: Pace, rate: str = "") -> str:
         when = f"{duration(left_s)} left"
     elif pace.elapsed_s >= _PATIENCE_S:
         when = duration(pace.elapsed_s)
-    frames = _showable(_SPINNERS)
-    head = f"{frames[int(time.monotonic() * 10) % len(frames)]} {visible(head)}".rstrip()
+    frame = SPINNER[int(time.monotonic() * 10) % len(SPINNER)]
+    head = f"{frame} {visible(head)}".rstrip()
     for tail in (", ".join(filter(None, (rate, when))), when, ""):
         room = width - cell_len(head) - (cell_len(tail) + 2 if tail else 0)
         if room >= 0:
             break
     n_bar = min(_BAR_WIDTH[1], room - 1)
     if fraction is not None and n_bar >= _BAR_WIDTH[0]:
-        parts, n_done = _showable(_BARS), round(fraction * n_bar)
-        head = f"{head} {parts[0] * n_done}{parts[1] * (n_bar - n_done)}"
+        n_done = round(fraction * n_bar)
+        head = f"{head} {'━' * n_done}{'─' * (n_bar - n_done)}"
     line = f"{head}  {tail}" if tail else head
     return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)).rstrip() + "…"
-
-
-def _showable(choice: tuple[str, str]) -> str:
-    """The first, or the second where the terminal's encoding lacks it."""
-    try:
-        choice[0].encode(sys.stderr.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return choice[1]
-    return choice[0]
-
-
-def _shown(line: Line, quiet: bool) -> AbstractContextManager[None]:
-    return nullcontext() if quiet else live(line)

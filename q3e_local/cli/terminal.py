@@ -39,7 +39,7 @@ def answer(line: str) -> None:
     """Show a line at once after a key was pressed; for signal handlers, which must not wait for a lock."""
     if not has_screen():
         return
-    if _screen is not None and _screen.is_alive:
+    if _screen is not None:
         _screen.news.put(line)
     else:
         with suppress(OSError):
@@ -53,20 +53,18 @@ def has_screen() -> bool:
 
 def refresh() -> None:
     """Draw the live line at once, because it says something new."""
-    if _screen is not None and _screen.is_alive:
+    if _screen is not None:
         _screen.news.put("")
 
 
 @contextmanager
-def live(line: Line) -> Iterator[None]:
+def live(line: Line, quiet: bool) -> Iterator[None]:
     """Keep a line at the bottom of the screen until the block ends. The line of the innermost block is shown."""
     global _screen
-    if not has_screen():
+    if quiet or not has_screen():
         yield
         return
-    if _screen is None or not _screen.is_alive:
-        _screen = _Screen()
-    screen = _screen
+    screen = _screen = _screen or _Screen()
     screen.show(line)
     try:
         yield
@@ -91,10 +89,6 @@ class _Screen:
         self._guards: list[TextIO] = []  # kept: a collected one would close its buffer, which others may have
         self._thread: threading.Thread | None = None
 
-    @property
-    def is_alive(self) -> bool:
-        return self._thread is not None
-
     def show(self, line: Line) -> None:
         with self._lock:
             self._lines.append(line)
@@ -106,6 +100,7 @@ class _Screen:
             self._thread.start()
 
     def take_away(self, line: Line) -> None:
+        global _screen
         with self._lock:
             self._lines.remove(line)
         if self._lines or self._thread is None:
@@ -114,7 +109,7 @@ class _Screen:
             self.news.put(None)
             self._thread.join()
         finally:
-            self._thread = None
+            _screen = self._thread = None
             with suppress(OSError, ValueError):  # the terminal is gone
                 sys.stderr.flush()
                 if sys.stdout is not None:

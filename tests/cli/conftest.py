@@ -1,4 +1,4 @@
-"""What tests of commands share: four notes and an index of them, and the demo model, loaded once."""
+"""What tests of commands share: a folder to run in, four notes and an index of them, the demo model, and gates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 from command import demo, run, write
 from notes import NOTES
+from screen import Gates
+
+TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs with a relative path land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The notes in the current folder, which no index has yet."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "100")
     write(tmp_path / "notes", NOTES)
@@ -37,18 +45,29 @@ def indexed(notes: None, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own(notes: None) -> None:
+def own_index(notes: None) -> None:
     """An index of the notes that a test may change."""
     assert run("index", "notes", "-m", "demo", "-q").exit_code == 0
 
 
 @pytest.fixture
-def demo_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that the test runs in. Every command finds the model loaded, and uses no cache."""
+def demo_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command finds the demo model loaded, and uses no cache."""
     embedder = demo()
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("Q3E_MODEL", "demo")
     monkeypatch.setenv("Q3E_CACHE", "off")
     monkeypatch.setattr(embedder, "close", lambda: None)
     monkeypatch.setattr("q3e_local.load", lambda model, **options: embedder)
-    return tmp_path
+
+
+@pytest.fixture
+def table(tmp_path: Path, demo_loaded: None) -> str:
+    """A table in `t.csv`, the text of whose second row is blank, for commands that find the demo model loaded."""
+    write(tmp_path, {"t.csv": TABLE})
+    return TABLE
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Gates:
+    """A model whose batches wait, each for its gate."""
+    return Gates(tmp_path / "gates")

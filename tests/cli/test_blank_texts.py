@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 from pathlib import Path
 
+import job_texts
 import numpy as np
 import pyarrow.parquet
 import pytest
-from command import command, embed, expected, records, run, write
+from command import command, embed, expected, ids, records, run, write
 
-TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01\n"
-
-
-@pytest.fixture(autouse=True)
-def _tables(demo_loaded: Path) -> None:
-    write(demo_loaded, {"t.csv": TABLE})
-
-
-def vectors(*texts):
-    return expected(texts).vectors
-
-
-def rows(text):
-    return list(csv.DictReader(io.StringIO(text)))
+pytestmark = pytest.mark.usefixtures("table")
 
 
 def test_blank_texts_are_found_before_a_model_is_loaded(tmp_path, monkeypatch):
@@ -38,8 +24,8 @@ def test_blank_texts_are_found_before_a_model_is_loaded(tmp_path, monkeypatch):
         "Error: 8 of 12 texts are blank: many.csv:3, many.csv:4, many.csv:6, many.csv:7, many.csv:9 and 3 more; "
         "leave blank texts out with --blank skip, or embed them as zeros with --blank zeros\n"
     )
-    one = embed("--csv", "text", "t.csv")
-    assert one.stderr.startswith("Error: t.csv:3 has no text in it; leave blank texts out with --blank skip")
+    result = embed("--csv", "text", "t.csv")
+    assert result.stderr.startswith("Error: t.csv:3 has no text in it; leave blank texts out with --blank skip")
 
 
 @pytest.mark.parametrize("form", ["npy", "jsonl", "csv", "parquet"])
@@ -49,20 +35,20 @@ def test_zeros_keep_the_number_of_each_row(form):
     if form == "npy":
         got, blank = np.load("out.npy"), [False, True, False]
         beside = [json.loads(line) for line in Path("out.npy.rows.jsonl").read_text().splitlines()]
-        assert [one.get("blank", False) for one in beside] == blank
-        assert [one["index"] for one in beside] == [0, 1, 2]
+        assert [record.get("blank", False) for record in beside] == blank
+        assert [record["index"] for record in beside] == [0, 1, 2]
     elif form == "jsonl":
         read = records(Path("out.jsonl").read_text())
-        got, blank = [one["embedding"] for one in read], [one.get("blank", False) for one in read]
+        got, blank = [record["embedding"] for record in read], [record.get("blank", False) for record in read]
     elif form == "csv":
-        read = rows(Path("out.csv").read_text())
+        read = job_texts.table(Path("out.csv").read_text())
         got = [[np.float32(row[f"e{n}"]) for n in range(32)] for row in read]
         blank = [row["blank"] == "true" for row in read]
     else:
         table = pyarrow.parquet.read_table("out.parquet")
         got, blank = table.column("embedding").to_pylist(), table.column("blank").to_pylist()
-    one, three = expected(["one", "three"], dim=32).vectors
-    np.testing.assert_array_equal(np.asarray(got, np.float32), [one, np.zeros(32), three])
+    first, third = expected(["one", "three"], dim=32).vectors
+    np.testing.assert_array_equal(np.asarray(got, np.float32), [first, np.zeros(32), third])
     assert blank == [False, True, False]
 
 
@@ -73,7 +59,7 @@ def test_zeros_keep_the_number_of_each_row(form):
 )  # fmt: skip
 def test_blank_texts_are_left_out_and_counted_or_listed(option, code, said):
     result = embed("--csv", "text", "t.csv", *option)
-    assert (result.exit_code, [one["index"] for one in records(result.stdout)]) == (code, [0, 2])
+    assert (result.exit_code, [record["index"] for record in records(result.stdout)]) == (code, [0, 2])
     assert result.stderr.endswith(said)
 
 
@@ -81,22 +67,20 @@ def test_many_blank_texts_before_between_and_behind(tmp_path):
     texts = ["", "", "one", "", "two", "", "", "three", "", ""]
     write(tmp_path, {"a.jsonl": "".join(json.dumps({"t": text}) + "\n" for text in texts)})
     assert embed("--jsonl", "t", "a.jsonl", "--blank", "zeros", "-o", "out.npy").exit_code == 0
-    got, filled = np.load("out.npy"), vectors("one", "two", "three")
+    got, filled = np.load("out.npy"), expected(["one", "two", "three"]).vectors
     np.testing.assert_array_equal(got[[2, 4, 7]], filled)
     assert not got[[0, 1, 3, 5, 6, 8, 9]].any()
     piped = embed("--jsonl", "t", "--blank", "zeros", input=Path("a.jsonl").read_text())
-    np.testing.assert_array_equal([one["embedding"] for one in records(piped.stdout)], got)
+    np.testing.assert_array_equal([record["embedding"] for record in records(piped.stdout)], got)
 
 
 def test_blank_lines_are_rows_where_zeros_are_asked_for(tmp_path):
     write(tmp_path, {"a.txt": "one\n\n \ntwo\n"})
-    assert [one["id"] for one in records(embed("--lines", "a.txt").stdout)] == ["a.txt:1", "a.txt:4"]
-    assert [one["id"] for one in records(embed("--lines", "a.txt", "--blank", "skip").stdout)] == [
-        "a.txt:1",
-        "a.txt:4",
-    ]
+    for options in ((), ("--blank", "skip")):
+        assert ids(embed("--lines", "a.txt", *options).stdout) == ["a.txt:1", "a.txt:4"]
     zeros = records(embed("--lines", "a.txt", "--blank", "zeros").stdout)
-    assert [(one["index"], one.get("blank")) for one in zeros] == [(0, None), (1, True), (2, True), (3, None)]
+    assert [record["index"] for record in zeros] == [0, 1, 2, 3]
+    assert [record.get("blank") for record in zeros] == [None, True, True, None]
     wrong = embed("--lines", "a.txt", "--blank", "error")
     assert (wrong.exit_code, "2 of 4 texts are blank: a.txt:2, a.txt:3" in wrong.stderr) == (1, True)
 
@@ -104,7 +88,7 @@ def test_blank_lines_are_rows_where_zeros_are_asked_for(tmp_path):
 def test_blank_files_are_blank_texts_too(tmp_path):
     write(tmp_path, {"n/1": "one", "n/2": " \n", "n/3": "three"})
     got = records(embed("n", "--blank", "zeros").stdout)
-    assert [(one["id"], one.get("blank")) for one in got] == [("n/1", None), ("n/2", True), ("n/3", None)]
+    assert [(record["id"], record.get("blank")) for record in got] == [("n/1", None), ("n/2", True), ("n/3", None)]
     assert embed("n", "--blank", "skip").exit_code == 0
     wrong = embed("n")
     assert "n/2 has no text in it; leave blank texts out with --blank skip" in wrong.stderr
@@ -121,7 +105,7 @@ def test_a_text_that_fails_keeps_its_row_too_where_zeros_are_asked_for(tmp_path)
 
 @pytest.mark.parametrize("blank", ["zeros", "skip"])
 @pytest.mark.parametrize("name", ["out.npy", "out.jsonl"])
-def test_a_run_with_blank_texts_is_continued(name, blank, tmp_path):
+def test_a_run_with_blank_texts_is_continued(name, blank, table, tmp_path):
     def files():
         return {path.name: path.read_bytes() for path in tmp_path.glob("out*")}
 
@@ -130,9 +114,9 @@ def test_a_run_with_blank_texts_is_continued(name, blank, tmp_path):
     whole = files()
     for path in tmp_path.glob("out*"):
         path.unlink()
-    write(tmp_path, {"t.csv": "".join(TABLE.splitlines(keepends=True)[:3])})  # the text, and the blank one
+    write(tmp_path, {"t.csv": "".join(table.splitlines(keepends=True)[:3])})  # the head and the first two rows
     assert embed(*options).exit_code == 0
-    write(tmp_path, {"t.csv": TABLE})
+    write(tmp_path, {"t.csv": table})
     result = embed(*options, "--resume")
     assert result.exit_code == 0, result.stderr
     assert files() == whole

@@ -26,7 +26,7 @@ def demo_space() -> Space:
 
 @pytest.fixture(params=["file", "redis"])
 def cache(request, monkeypatch) -> VectorCache:
-    """The one the commands use: 3 vectors of demo, and 2 of a model nobody has."""
+    """The cache that commands use, with 3 vectors of demo and 2 of a model that is not on this machine."""
     with fake_redis() as server:
         if request.param == "redis":
             monkeypatch.setenv("Q3E_CACHE", server.url)
@@ -52,7 +52,7 @@ def test_stats(cache):
 def test_stats_as_json(cache):
     facts = json.loads(run("cache", "stats", "--json").stdout)
     assert facts.pop("size_bytes") >= 5 * 256
-    assert sorted(facts.pop("spaces"), key=lambda one: one["vectors"]) == [
+    assert sorted(facts.pop("spaces"), key=lambda space: space["vectors"]) == [
         {"space": str(SPACE), "model": "", "vectors": 2, "size_bytes": 2 * (4 * 64 + 20)},
         {"space": str(demo_space()), "model": "demo", "vectors": 3, "size_bytes": 3 * (4 * 256 + 20)},
     ]
@@ -123,8 +123,7 @@ def test_a_cache_that_is_off(command, monkeypatch):
 
 @pytest.mark.parametrize("command", ["stats", "clear"])
 @pytest.mark.parametrize("where", ["redis://127.0.0.1:9/0", "folder"])
-def test_a_cache_that_cannot_be_read(command, where, monkeypatch, tmp_path, caplog):
-    monkeypatch.chdir(tmp_path)
+def test_a_cache_that_cannot_be_read(command, where, monkeypatch, caplog):
     Path("folder").mkdir()
     monkeypatch.setenv("Q3E_CACHE", where)
     result = run("cache", command)

@@ -1,4 +1,4 @@
-"""`q3e-local completion`: what a shell is offered, by the real bash where there is one and by each protocol."""
+"""`q3e-local completion`: what a shell is offered, by bash itself where it is here, and in each protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import PROGRAM, loaded_by, run
+from command import PROGRAM, loaded_by, run, write
 
 from q3e_local.cli import main
 from q3e_local.cli.candidates import COMPLETE_VARIABLE
@@ -18,35 +18,40 @@ NEEDS_BASH = pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt",
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the user's with a model file, two indexes and a name of their own."""
-    home = tmp_path / "q3e"
-    (home / "config").mkdir(parents=True)
-    (home / "config" / "config.toml").write_text('[aliases]\nmy-legal = {model = "demo", dim = 64}\n')
-    (home / "data" / "indexes").mkdir(parents=True)
-    for name in ("work", "papers"):
-        (home / "data" / "indexes" / f"{name}.q3e").touch()
-    (tmp_path / "files").mkdir()
-    for name in ("mine.gguf", "notes.md"):
-        (tmp_path / "files" / name).touch()
-    (tmp_path / "files" / "listed").mkdir()
-    monkeypatch.setenv("Q3E_HOME", str(home))
+def home(tmp_path, monkeypatch):
+    """A folder of the user's with two indexes and a name of their own; the current folder has files."""
+    write(tmp_path, {
+        "q3e/config/config.toml": '[aliases]\nmy-legal = {model = "demo", dim = 64}\n',
+        "q3e/data/indexes/work.q3e": "", "q3e/data/indexes/papers.q3e": "",
+        "files/mine.gguf": "", "files/notes.md": "", "files/listed/a.md": "",
+    })  # fmt: skip
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
     monkeypatch.chdir(tmp_path / "files")
-    return home
+    return tmp_path / "q3e"
 
 
-def answered(line: str, monkeypatch: pytest.MonkeyPatch, shell: str) -> str:
+@pytest.fixture
+def answered(monkeypatch):
     """What the program answers a shell that asks about the last word of a line."""
-    words = line.split(" ")
-    monkeypatch.setenv("COMP_WORDS", line)
-    monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
-    return SHELLS[shell](main, {}, "q3e-local", COMPLETE_VARIABLE).complete()
+
+    def answered(line: str, shell: str) -> str:
+        words = line.split(" ")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
+        return SHELLS[shell](main, {}, "q3e-local", COMPLETE_VARIABLE).complete()
+
+    return answered
 
 
-def answers(line: str, monkeypatch: pytest.MonkeyPatch, shell: str = "zsh") -> list[tuple[str, str]]:
+@pytest.fixture
+def answers(answered):
     """Type and value of each offer, in a protocol of three lines for each."""
-    lines = answered(line, monkeypatch, shell).splitlines()
-    return [(kind, value.replace(r"\:", ":")) for kind, value in zip(lines[::3], lines[1::3], strict=True)]
+
+    def answers(line: str, shell: str = "zsh") -> list[tuple[str, str]]:
+        lines = answered(line, shell).splitlines()
+        return [(kind, value.replace(r"\:", ":")) for kind, value in zip(lines[::3], lines[1::3], strict=True)]
+
+    return answers
 
 
 @pytest.mark.parametrize(
@@ -73,24 +78,22 @@ def answers(line: str, monkeypatch: pytest.MonkeyPatch, shell: str = "zsh") -> l
         ("completion ", ["bash", "zsh", "fish", "powershell"]),
     ],
 )  # fmt: skip
-def test_commands_options_choices_models_and_indexes_complete(
-    line: str, offered: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert answers(f"q3e-local {line}", monkeypatch) == [("plain", one) for one in offered]
+def test_commands_options_choices_models_and_indexes_complete(line, offered, answers):
+    assert answers(f"q3e-local {line}") == [("plain", value) for value in offered]
 
 
 @pytest.mark.parametrize("line", ["embed no", "embed -m ./mi", "embed -m mi", "embed -o ", "convert ", "import "])
-def test_a_path_is_left_to_the_shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [kind for kind, _ in answers(f"q3e-local {line}", monkeypatch)] == ["file"]
+def test_a_path_is_left_to_the_shell(line, answers):
+    assert [kind for kind, _ in answers(f"q3e-local {line}")] == ["file"]
 
 
-def test_a_folder_or_a_command_may_stand_behind_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answers("q3e-local index li", monkeypatch) == [("plain", "list"), ("file", "li")]
+def test_a_folder_or_a_command_may_stand_behind_index(answers):
+    assert answers("q3e-local index li") == [("plain", "list"), ("file", "li")]
 
 
-def test_a_damaged_config_offers_nothing_and_says_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_config_offers_nothing_and_says_nothing(home, answers):
     (home / "config" / "config.toml").write_text("[aliases")
-    assert answers("q3e-local embed -m de", monkeypatch) == [("file", "de")]
+    assert answers("q3e-local embed -m de") == [("file", "de")]
 
 
 @pytest.mark.parametrize("line", ["q3e-local em", "q3e-local index ", "q3e-local embed -m de"])
@@ -116,14 +119,14 @@ def test_another_shell_is_wrong_usage() -> None:
     assert "'bash', 'zsh', 'fish', 'powershell'" in result.stderr
 
 
-def test_the_powershell_protocol_has_three_lines_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PowerShell itself is not asked: it is rarely where the tests run."""
-    assert answers("q3e-local embed -m my", monkeypatch, "powershell") == [("plain", "my-legal")]
-    assert answers("q3e-local embed --model=my", monkeypatch, "powershell") == [("plain", "--model=my-legal")]
+def test_the_powershell_protocol_has_three_lines_for_each(answers):
+    """PowerShell itself does not run: few machines that run the tests have it."""
+    assert answers("q3e-local embed -m my", "powershell") == [("plain", "my-legal")]
+    assert answers("q3e-local embed --model=my", "powershell") == [("plain", "--model=my-legal")]
 
 
-def test_the_fish_protocol_has_the_help_behind_a_tab(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answered("q3e-local em", monkeypatch, "fish") == "plain,embed\tTurn texts into embeddings."
+def test_the_fish_protocol_has_the_help_behind_a_tab(answered):
+    assert answered("q3e-local em", "fish") == "plain,embed\tTurn texts into embeddings."
 
 
 # The real bash
@@ -166,6 +169,5 @@ def bash_offers(line: str, folder: Path) -> list[str]:
 )
 def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
     got = bash_offers(line, tmp_path)
-    assert [one for one in offered if one not in got] == []
-    beginning = offered[0][:2]
-    assert all(one.startswith(beginning) for one in got)
+    assert not set(offered) - set(got)
+    assert {value[:2] for value in got} == {offered[0][:2]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
@@ -12,12 +11,10 @@ import pytest
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
-Answering = Callable[..., str]
-Connect = Callable[..., Server]
 
 
 @pytest.fixture
-def answering() -> Iterator[Answering]:
+def answering():
     """Start a listener that answers its first connections with these bytes, one after the other, and hangs up.
 
     None in place of bytes is no answer, until the test ends. Gives its address.
@@ -48,7 +45,7 @@ def answering() -> Iterator[Answering]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def connect():
     """Make a Server, and close it at the end: a socket that is collected open warns in whatever test runs then."""
     with ExitStack() as stack:
         yield lambda address, **options: stack.enter_context(closing(Server(address, **options)))
@@ -63,35 +60,31 @@ def connect() -> Iterator[Connect]:
         (b"HTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
     ],
 )
-def test_what_answers_and_is_of_no_use(
-    answer: bytes | None, said: str, answering: Answering, connect: Connect
-) -> None:
+def test_what_answers_and_is_of_no_use(answer, said, answering, connect):
     address = answering(answer)
     with pytest.raises(ServerUnreachableError) as raised:
         connect(address, answer_s=0.5).ask("GET", "/a")
     assert str(raised.value).startswith(said.format(address))
 
 
-def test_a_refusal_has_the_servers_words_and_status(answering: Answering, connect: Connect) -> None:
+def test_a_refusal_has_the_servers_words_and_status(answering, connect):
     address = answering(b'HTTP/1.1 400 x\r\nContent-Length: 16\r\n\r\n{"error": "too"}')
     with pytest.raises(ServerRefusedError, match=f"{address}: too") as raised:
         connect(address).ask("POST", "/a", {})
     assert raised.value.status == 400
 
 
-def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering: Answering, connect: Connect) -> None:
+def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering, connect):
     server = connect(answering(ANSWER, ANSWER))
     assert [server.ask("GET", "/a"), server.ask("GET", "/a")] == [{"a": 1}] * 2
 
 
-def test_a_host_that_does_not_exist(connect: Connect) -> None:
+def test_a_host_that_does_not_exist(connect):
     with pytest.raises(ServerUnreachableError, match=r"there is no host 'nobody\.invalid'; is the server's address"):
         connect("nobody.invalid").ask("GET", "/a")
 
 
-def test_no_variable_sends_texts_to_a_proxy(
-    answering: Answering, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_variable_sends_texts_to_a_proxy(answering, connect, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert connect(answering(ANSWER)).ask("GET", "/a") == {"a": 1}

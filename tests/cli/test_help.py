@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
-from command import run
+from command import run, write
 
 from q3e_local.cli import main
-from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, ModelCommand
+from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS
 
 ENGINE_SECTION = "How the model runs (chosen for this machine if not given):"
 
@@ -37,9 +36,7 @@ def test_the_name_alone_says_what_to_start_with() -> None:
     assert max(map(len, lines)) < 80
 
 
-def test_what_it_says_to_start_with_works_on_a_machine_with_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_says_to_start_with_works_on_a_machine_with_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
     lines = run().stdout.splitlines()
     starts = [re.split(r"\s{2,}", line.strip())[0] for line in lines if line.startswith("  q3e-local ")]
@@ -82,17 +79,15 @@ def test_the_overview_has_every_command_in_groups(arguments: list[str]) -> None:
         ("pull demo --quite", "'--quiet'"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_a_mistyped_name_is_answered_with_the_name_that_was_meant(typed: str, meant: str) -> None:
     result = run(*typed.split())
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(rf"Did you mean (one of: .*)?{meant}", result.stderr)
 
 
-def test_a_folder_that_is_there_is_no_mistyped_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_folder_that_is_there_is_no_mistyped_command(tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "q3e"))
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists" / "a.txt").write_text("a text")
+    write(tmp_path, {"lists/a.txt": "a text"})
     assert "Did you mean" in run("index", "listz", "-m", "demo").stderr
     assert run("index", "lists", "-m", "demo").exit_code == 0
     assert run("index", "nowhere", "-m", "demo").stderr.startswith("Error: there is no folder or file ")
@@ -102,41 +97,30 @@ def test_a_folder_that_is_there_is_no_mistyped_command(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("words", commands())
-def test_the_settings_of_the_machine_stand_in_a_group_behind_a_commands_own(
-    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_of_the_machine_stand_in_a_group_behind_a_commands_own(words, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     command = commands()[words]
     result = run(*words, "--help")
     assert (result.exit_code, result.stderr) == (0, "")
     assert run(*words, "-h").stdout == result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
-    own, _, of_engine = result.stdout.partition(ENGINE_SECTION)
-    engine_options = [one for one in command.params if one.name in ENGINE_PARAMETERS]
+    own_section, _, of_engine = result.stdout.partition(ENGINE_SECTION)
+    engine_options = [option for option in command.params if option.name in ENGINE_PARAMETERS]
     assert bool(of_engine) == bool(engine_options) or words == ("index",)
-    assert re.match(r"(?s).*\nOptions:\n  -", own), "an argument stands in the usage, not among the options"
+    assert re.match(r"(?s).*\nOptions:\n  -", own_section), "an argument stands in the usage, not among the options"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.opts
-            wanted, other = (of_engine, own) if parameter in engine_options else (own, of_engine)
+            wanted, other = (of_engine, own_section) if parameter in engine_options else (own_section, of_engine)
             assert re.search(rf"^  .*{re.escape(parameter.opts[-1])}\b", wanted, re.M), parameter.opts
             assert not re.search(rf"^  {re.escape(parameter.opts[-1])}\b", other, re.M), parameter.opts
 
 
 def test_index_shows_its_options_then_its_commands_then_the_machines() -> None:
     text = run("index", "--help").stdout
-    places = [
-        text.index(part)
-        for part in ("\nOptions:", "\n  --db", "\nCommands:", "\n  rebuild", ENGINE_SECTION, "\n  --threads")
-    ]
+    parts = ("\nOptions:", "\n  --db", "\nCommands:", "\n  rebuild", ENGINE_SECTION, "\n  --threads")
+    places = [text.index(part) for part in parts]
     assert places == sorted(places)
-
-
-def test_every_command_that_runs_a_model_is_of_this_kind() -> None:
-    """Without it the settings of the machine would stand between the command's own options."""
-    found = [command for command in commands().values() if {one.name for one in command.params} & ENGINE_PARAMETERS]
-    assert len(found) >= 12
-    assert all(isinstance(command, ModelCommand) for command in found)
 
 
 @pytest.mark.parametrize("arguments", [("help",), ("help", "embed"), ("help", "index", "list")])

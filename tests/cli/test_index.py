@@ -47,7 +47,7 @@ def test_the_summary_as_json(tmp_path):
     assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
     assert (fields["new"], fields["chunks"], fields["changed"], fields["index"]) == (4, 5, 0, "a.q3e")
     assert 50 < fields["tokens"] < 300
-    assert [(Path(one["file"]).name, one["expected"]) for one in fields["skipped"]] == [("broken.pdf", False)]
+    assert [(Path(file["file"]).name, file["expected"]) for file in fields["skipped"]] == [("broken.pdf", False)]
 
 
 @pytest.mark.parametrize("name", ["list", "show", "rm"])
@@ -58,7 +58,7 @@ def test_a_folder_with_a_commands_name(name, tmp_path):
 
 def test_an_index_keeps_its_dim_whether_its_model_is_named_or_not(monkeypatch):
     run("index", "notes", "-m", "demo", "-d", 64, "-q")
-    monkeypatch.setenv("Q3E_MODEL", "qwen3-embedding:8b")  # of new ones
+    monkeypatch.setenv("Q3E_MODEL", "qwen3-embedding:8b")  # counts for new indexes alone
     for more in ([], ["-m", "demo"], ["-m", "demo", "-d", 64]):
         result = run("index", "notes", *more)
         assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "files: 4 unchanged")
@@ -172,16 +172,11 @@ def test_json_of_a_name_that_is_not_utf_8(tmp_path):
 # Indexes as a whole.
 
 
-def test_list_show_and_rm(own, tmp_path):
+def test_list_show_and_rm(own_index, tmp_path):
     (line,) = run("index", "list", "--json").stdout.splitlines()
     facts = json.loads(line)
-    assert (facts["name"], facts["model"], facts["dim"], facts["files"], facts["chunks"]) == (
-        "default",
-        "demo",
-        256,
-        4,
-        5,
-    )
+    wanted = {"name": "default", "model": "demo", "dim": 256, "files": 4, "chunks": 5}
+    assert facts | wanted == facts
     (line,) = run("index", "show", "--json", "--files").stdout.splitlines()
     assert json.loads(line)["kinds"] == {"markdown": 2, "text": 2}
     shown = run("index", "show", "--files").stdout
@@ -223,7 +218,7 @@ def test_rm_deletes_what_cannot_be_opened(content, tmp_path):
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_a_stray_file_stops_no_list(own, tmp_path):
+def test_a_stray_file_stops_no_list(own_index, tmp_path):
     write(tmp_path / "home/data/indexes", {"my notes.q3e": "x", "._default.q3e": "x"})
     result = run("index", "list")
     assert (result.exit_code, result.stdout.splitlines()[1].split()[0]) == (0, "default")
@@ -232,13 +227,13 @@ def test_a_stray_file_stops_no_list(own, tmp_path):
     ]  # fmt: skip
 
 
-def test_rebuild_of_nothing_says_what_to_give(own):
+def test_rebuild_of_nothing_says_what_to_give(own_index):
     result = run("index", "rebuild")
     assert (result.exit_code, "q3e-local index rebuild -m MODEL, or -d DIM" in result.stderr) == (2, True)
     assert run("index", "rebuild", "-d", 256).stderr.startswith("there is nothing to do")
 
 
-def test_rebuild_with_another_dim(own):
+def test_rebuild_with_another_dim(own_index):
     result = run("index", "rebuild", "-d", 64)
     assert result.exit_code == 0
     assert "holds 64-dim vectors of demo" in result.stderr
@@ -249,7 +244,7 @@ def test_rebuild_with_another_dim(own):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "npy", "parquet"])
-def test_export(suffix, own, tmp_path):
+def test_export(suffix, own_index, tmp_path):
     result = run("index", "export", "--to", f"all.{suffix}")
     assert result.exit_code == 0
     if suffix == "parquet":

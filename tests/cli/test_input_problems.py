@@ -4,123 +4,77 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from command import embed, expected, ids, records, write
 
-BOM = "\ufeff"
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-# Of three texts the second cannot be read. name: files, arguments, what is said of it, id of the third.
-PROBLEMS = {
+# Of three texts, the second, in place of SECOND, cannot be read. By the place where the texts are: the files, the
+# arguments, and the id of the third text.
+PLACES = {
+    "files": ({"1": "one", "2": "SECOND", "3": "three"}, ["1", "2", "3"], "3"),
+    "lines": ({"a": "one\nSECOND\nthree"}, ["--lines", "a"], "a:3"),
+    "json": ({"a": '{"text": "one"}\nSECOND\n{"text": "three"}'}, ["--jsonl", "text", "a"], "a:3"),
+    "json with ids": (
+        {"a": '{"text": "one", "n": 1}\nSECOND\n{"text": "three", "n": 3}'},
+        ["--jsonl", "text", "--id", "n", "a"], "3",
+    ),
+    "csv": ({"a": "n,text\n1,one\nSECOND\n3,three"}, ["--csv", "text", "a"], "a:4"),
+    "csv with ids": ({"a": "n,text\n1,one\nSECOND\n3,three"}, ["--csv", "text", "--id", "n", "a"], "3"),
+    "csv files": (
+        {"1": "n,text\n1,one", "2": "SECOND", "3": "n,text\n3,three"}, ["--csv", "text", "1", "2", "3"], "3:2",
+    ),
+    "csv files with ids": (
+        {"1": "n,text\n1,one", "2": "SECOND", "3": "n,text\n3,three"},
+        ["--csv", "text", "--id", "n", "1", "2", "3"], "3",
+    ),
+}  # fmt: skip
+# Name: the place, the second text, and what is said of it.
+SECOND = {
     "bytes that are not UTF-8": (
-        {"1": "one", "2": "第三季度预算\n搬".encode() + b"\xff", "3": "three"}, ["1", "2", "3"],
-        "2 is not UTF-8: byte 0xff in line 2 (at byte 22)", "3",
+        "files", "第三季度预算\n搬".encode() + b"\xff", "2 is not UTF-8: byte 0xff in line 2 (at byte 22)",
     ),
-    "such bytes in a line": (
-        {"a": b"one\ncaf\xe9\nthree"}, ["--lines", "a"],
-        "a:2 is not UTF-8: byte 0xe9 at byte 3", "a:3",
-    ),
-    "such bytes in JSON": (
-        {"a": b'{"text": "one"}\n{"text": "\xff"}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 is not JSON: ", "a:3",
-    ),
-    "such bytes in CSV": (
-        {"a": b"text\none\ncaf\xe9\nthree"}, ["--csv", "text", "a"], "a:3 field 'text' is not UTF-8", "a:4",
-    ),
-    "an id that is not UTF-8": (
-        {"a": b"key,text\n1,one\n\xe9,two\n3,three"}, ["--csv", "text", "--id", "key", "a"],
-        "a:3 field 'key' is not UTF-8", "3",
-    ),
-    "CSV of which the first line is not UTF-8": (
-        {"1": "text\none", "2": b"text,caf\xe9\ntwo", "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
-        "2 is not UTF-8 in its first line", "3:2",
-    ),
-    "a line of UTF-16 that no byte order mark says": (
-        {"a": b"one\nt\0w\0o\0\nthree"}, ["--lines", "a"], "a:2 is a binary file (NUL at byte 1)", "a:3",
-    ),
-    "a binary file": (
-        {"1": "one", "2": b"GIF\0\xff", "3": "three"}, ["1", "2", "3"], "2 is a binary file (NUL at byte 3)", "3",
-    ),
-    "NUL in a line": (
-        {"a": "one\ntw\0o\nthree"}, ["--lines", "a"], "a:2 is a binary file (NUL at byte 2)", "a:3",
-    ),
-    "an empty file": ({"1": "one", "2": "", "3": "three"}, ["1", "2", "3"], "2 has no text in it", "3"),
-    "only a byte order mark": ({"1": "one", "2": BOM, "3": "three"}, ["1", "2", "3"], "2 has no text in it", "3"),
-    "only blanks": ({"1": "one", "2": " \n\t\u3000", "3": "three"}, ["1", "2", "3"], "2 has no text in it", "3"),
+    "a binary file": ("files", b"GIF\0\xff", "2 is a binary file (NUL at byte 3)"),
+    "an empty file": ("files", "", "2 has no text in it"),
+    "only a byte order mark": ("files", "\ufeff", "2 has no text in it"),
+    "only blanks": ("files", " \n\t\u3000", "2 has no text in it"),
+    "bytes in a line that are not UTF-8": ("lines", b"caf\xe9", "a:2 is not UTF-8: byte 0xe9 at byte 3"),
+    "a line of UTF-16 without a byte order mark": ("lines", b"t\0w\0o\0", "a:2 is a binary file (NUL at byte 1)"),
+    "NUL in a line": ("lines", "tw\0o", "a:2 is a binary file (NUL at byte 2)"),
+    "bytes in JSON that are not UTF-8": ("json", b'{"text": "\xff"}', "a:2 is not JSON: "),
+    "an empty JSON text": ("json", '{"text": ""}', "a:2 has no text in it"),
+    "no such JSON field": ("json", '{"tekst": "two"}', "a:2 has no field 'text'"),
+    "a JSON number": ("json", '{"text": 2}', "a:2 field 'text' is no text but int"),
+    "a JSON list of texts": ("json", '{"text": ["two"]}', "a:2 field 'text' is no text but list"),
+    "a line that is not JSON": ("json", '{"text": ', "a:2 is not JSON: "),
+    "a line that is no object": ("json", '["two"]', "a:2 is not a JSON object but list"),
+    "a lone surrogate in JSON": ("json", '{"text": "\\ud83d"}', "a:2 is not JSON: "),
+    "JSON null": ("json with ids", '{"text": null, "n": 2}', "2 field 'text' is null (a:2)"),
+    "no id": ("json with ids", '{"text": "two"}', "a:2 has no 'n' to take as its id"),
+    "an id that is no name": ("json with ids", '{"text": "two", "n": 2.5}', "a:2 has no 'n' to take as its id"),
+    "bytes in CSV that are not UTF-8": ("csv", b"2,caf\xe9", "a:3 field 'text' is not UTF-8"),
+    "an empty CSV cell": ("csv", '2,""', "a:3 has no text in it"),
+    "a CSV row that is too short": ("csv", "2", "a:3 has no field 'text'"),
+    "an id that is not UTF-8": ("csv with ids", b"\xe9,two", "a:3 field 'n' is not UTF-8"),
+    "a CSV file whose head is not UTF-8": ("csv files", b"text,caf\xe9\ntwo", "2 is not UTF-8 in its first line"),
+    "no such CSV column": ("csv files", "n,tekst\n2,two", "2 has no column 'text'; its columns are n, tekst"),
+    "an empty CSV file": ("csv files", "", "2 has no column 'text'; its columns are none"),
+    "a CSV file whose first line never ends": ("csv files", '"te\nxt', "2:1 is not CSV: "),
+    "a CSV quote that never ends": ("csv files", 'text\n"two\n', "2:2 is not CSV: "),
+    "no CSV column of ids": ("csv files with ids", "no,text\n2,two", "2 has no column 'n'; its columns are no, text"),
+}  # fmt: skip
+
+
+def case(place: str, second: str | bytes, said: str) -> tuple[dict[str, bytes], list[str], str, str]:
+    files, arguments, third = PLACES[place]
+    second = second.encode() if isinstance(second, str) else second
+    files = {name: content.encode().replace(b"SECOND", second) for name, content in files.items()}
+    return files, arguments, said, third
+
+
+# Name: the files, the arguments, what is said of the second text, and the id of the third.
+PROBLEMS = {name: case(*problem) for name, problem in SECOND.items()} | {
     "an empty text": ({"3": "three"}, ["--text", "one", "--text", "", "3"], "text:2 has no text in it", "3"),
-    "an empty JSON text": (
-        {"a": '{"text": "one"}\n{"text": ""}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 has no text in it", "a:3",
-    ),
-    "an empty CSV cell": (
-        {"a": 'n,text\n1,one\n2,""\n3,three'}, ["--csv", "text", "a"], "a:3 has no text in it", "a:4",
-    ),
-    "no such JSON field": (
-        {"a": '{"text": "one"}\n{"tekst": "two"}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 has no field 'text'", "a:3",
-    ),
-    "JSON null": (
-        {"a": '{"text": "one", "n": 1}\n{"text": null, "n": 2}\n{"text": "three", "n": 3}'},
-        ["--jsonl", "text", "--id", "n", "a"], "2 field 'text' is null (a:2)", "3",
-    ),
-    "a JSON number": (
-        {"a": '{"text": "one"}\n{"text": 2}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 field 'text' is no text but int", "a:3",
-    ),
-    "a JSON list of texts": (
-        {"a": '{"text": "one"}\n{"text": ["two"]}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 field 'text' is no text but list", "a:3",
-    ),
-    "a line that is not JSON": (
-        {"a": '{"text": "one"}\n{"text": \n{"text": "three"}'}, ["--jsonl", "text", "a"], "a:2 is not JSON: ", "a:3",
-    ),
-    "a line that is no object": (
-        {"a": '{"text": "one"}\n["two"]\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 is not a JSON object but list", "a:3",
-    ),
-    "a lone surrogate in JSON": (
-        {"a": '{"text": "one"}\n{"text": "\\ud83d"}\n{"text": "three"}'}, ["--jsonl", "text", "a"],
-        "a:2 is not JSON: ", "a:3",
-    ),
-    "no id": (
-        {"a": '{"text": "one", "n": 1}\n{"text": "two"}\n{"text": "three", "n": 3}'},
-        ["--jsonl", "text", "--id", "n", "a"], "a:2 has no 'n' to take as its id", "3",
-    ),
-    "an id that is no name": (
-        {"a": '{"text": "one", "n": 1}\n{"text": "two", "n": 2.5}\n{"text": "three", "n": 3}'},
-        ["--jsonl", "text", "--id", "n", "a"], "a:2 has no 'n' to take as its id", "3",
-    ),
-    "a CSV row that is too short": (
-        {"a": "n,text\n1,one\n2\n3,three"}, ["--csv", "text", "a"], "a:3 has no field 'text'", "a:4",
-    ),
-    "a CSV file without the column": (
-        {"1": "n,text\n1,one", "2": "n,tekst\n2,two", "3": "n,text\n3,three"}, ["--csv", "text", "1", "2", "3"],
-        "2 has no column 'text'; its columns are n, tekst", "3:2",
-    ),
-    "a CSV file without the column of ids": (
-        {"1": "n,text\n1,one", "2": "no,text\n2,two", "3": "n,text\n3,three"},
-        ["--csv", "text", "--id", "n", "1", "2", "3"], "2 has no column 'n'; its columns are no, text", "3",
-    ),
-    "an empty CSV file": (
-        {"1": "text\none", "2": "", "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
-        "2 has no column 'text'; its columns are none", "3:2",
-    ),
-    "a CSV file of which the first line never ends": (
-        {"1": "text\none", "2": '"te\nxt', "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"], "2:1 is not CSV: ",
-        "3:2",
-    ),
-    "a CSV quote that never ends": (
-        {"1": "text\none", "2": 'text\n"two\n', "3": "text\nthree"}, ["--csv", "text", "1", "2", "3"],
-        "2:2 is not CSV: ", "3:2",
-    ),
     "a text that is too long": (
         {"1": "one", "2": "two and a good many words more", "3": "three"},
         ["--max-tokens", "9", "--too-long", "error", "1", "2", "3"], "2 has 15 tokens, the limit is 9; ", "3",
@@ -149,7 +103,7 @@ STREAMED = {name: case for name, case in OF_RECORDS.items() if list(case[0]) == 
 def test_what_is_before_a_text_that_fails_is_written_and_the_command_fails(files, arguments, said, third, tmp_path):
     write(tmp_path, files)
     if "a" in files:  # the records of a pipe are seen once
-        arguments, piped = ["-" if one == "a" else one for one in arguments], files["a"]
+        arguments, piped = ["-" if argument == "a" else argument for argument in arguments], files["a"]
         said = said.replace("a:", "stdin:")
     else:
         piped = None

@@ -15,11 +15,6 @@ from command import embed, expected, ids, listing, records, write
 BOM = "\ufeff"
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 # name: files, arguments, stdin; then the ids and texts that must come out, in this order.
 SOURCES = {
     "a file is one text": ({"a.txt": "one\ntwo\n"}, ["a.txt"], None, {"a.txt": "one\ntwo"}),
@@ -146,10 +141,10 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
 
 
 def test_click_leaves_the_arguments_as_they_are_on_windows(monkeypatch):
-    asked = []
-    monkeypatch.setattr(click.Group, "main", lambda self, *arguments, **extra: asked.append(extra))
+    calls = []
+    monkeypatch.setattr(click.Group, "main", lambda self, *arguments, **extra: calls.append(extra))
     embed("--text", "$HOME")
-    assert asked[0]["windows_expand_args"] is False
+    assert calls[0]["windows_expand_args"] is False
 
 
 def test_a_csv_field_longer_than_csv_itself_allows(tmp_path):

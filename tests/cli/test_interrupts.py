@@ -1,28 +1,23 @@
-"""Ctrl-C on a terminal: what is computed is kept, what is said to be kept is there, and a second one never waits."""
+"""Ctrl-C on a terminal keeps what is computed, and says what is kept; a second Ctrl-C never waits."""
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from command import write
+from command import records, write
+from screen import Gates, Screen, wait_until
 
 from q3e_local import VectorIndex
 
 if sys.platform == "win32":
     pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
-
-from screen import Gates, Screen, gated, wait_until  # it imports what Windows lacks
 
 CTRL_C = b"\x03"
 # 6 ids each: eight to a batch, of which a window fills two.
@@ -31,20 +26,19 @@ FINISHING = "finishing this batch; Ctrl-C again ends at once"
 
 
 @pytest.fixture(autouse=True)
-def _texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _texts(tmp_path):
     write(tmp_path, {"my texts.txt": "\n".join(TEXTS)})
 
 
 @pytest.fixture
-def gates(tmp_path: Path) -> Gates:
-    return Gates(tmp_path / "gates", n_open=2)
+def gates(gates):
+    """The first two batches need not wait."""
+    gates.open(1, 2)
+    return gates
 
 
 @contextmanager
-def interrupted(
-    gates: Gates, *arguments: str, gate: int = 3, shows: str = " of 60 texts", **more: Any
-) -> Iterator[Screen]:
+def interrupted(gates: Gates, *arguments, gate=3, shows=" of 60 texts", **more) -> Iterator[Screen]:
     """A command on a terminal, once Ctrl-C was pressed while the batch behind `gate` was at work."""
     with gates.on_screen(*arguments, columns=160, **more) as screen:
         gates.wait_for(gate)
@@ -60,7 +54,7 @@ def n_kept(name: str) -> int:
         vectors = np.load(name)
         assert len(vectors) == len(Path(f"{name}.rows.jsonl").read_text().splitlines())
         return len(vectors)
-    return len([json.loads(line) for line in Path(name).read_text().splitlines()])
+    return len(records(Path(name).read_text()))
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
@@ -84,7 +78,7 @@ def test_the_batch_is_finished_and_what_is_said_to_be_kept_is_there(name, gates)
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_the_second_one_does_not_wait_for_a_batch_that_never_ends(name, gates):
+def test_a_second_ctrl_c_does_not_wait_for_a_batch_that_never_ends(name, gates):
     with interrupted(gates, "embed", "-m", "demo", "--lines", "my texts.txt", "-o", name) as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130
@@ -111,7 +105,7 @@ def test_when_the_last_batch_was_at_work_all_is_done(gates):
         (["similar"], ""),
     ],
 )
-def test_where_nothing_can_be_kept_the_first_one_ends_at_once(arguments, said, gates):
+def test_where_nothing_can_be_kept_the_first_ctrl_c_ends_the_command_at_once(arguments, said, gates):
     with gates.on_screen(*arguments, "-m", "demo", "my texts.txt", columns=160) as screen:
         gates.wait_for(3)
         wait_until(lambda: " of 60 texts" in screen.lines[-1])
@@ -132,33 +126,13 @@ def test_loading_is_not_waited_for(gates):
         assert screen.lines == ["Interrupted."]
 
 
-def test_being_ended_does_not_wait_for_the_batch(gates):
+def test_sigterm_does_not_wait_for_the_batch(gates):
     arguments = ("embed", "-m", "demo", "--lines", "my texts.txt", "-o", "out.jsonl")
     with gates.on_screen(*arguments, columns=160) as screen:
         gates.wait_for(3)
         screen.process.send_signal(signal.SIGTERM)
         assert screen.end() == 130
         assert screen.lines[0].startswith(f"Interrupted: {n_kept('out.jsonl')} texts are in out.jsonl; go on with: ")
-
-
-def test_a_pipe_gets_one_line_about_it(gates):
-    arguments = ("embed", "-m", "demo", "--lines", "-", "-o", "out.jsonl")
-    process = subprocess.Popen(
-        gated(*arguments), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | gates.environment, start_new_session=True,
-    )  # fmt: skip
-    with process:
-        process.stdin.write("\n".join(TEXTS).encode())
-        process.stdin.close()
-        gates.wait_for(3)
-        process.send_signal(signal.SIGINT)
-        gates.open(3)
-        said = process.stderr.read().decode()
-    assert process.returncode == 130
-    assert said == (
-        f"Interrupted: {n_kept('out.jsonl')} texts are in out.jsonl; go on with: "
-        f"q3e-local {' '.join(arguments)} --resume, given the same input\n"
-    )
 
 
 # Indexes.
@@ -186,7 +160,7 @@ def test_an_index_keeps_the_files_that_it_says_it_keeps(notes, gates):
     assert not gates.has_begun(4)
 
 
-def test_the_second_one_does_not_wait_in_an_index_either(notes, gates):
+def test_a_second_ctrl_c_does_not_wait_in_an_index_either(notes, gates):
     with interrupted(gates, *INDEX, shows=" of 60 files") as screen:
         screen.press(CTRL_C)
         assert screen.end() == 130

@@ -45,11 +45,11 @@ def test_embed_on_a_server(url):
     result = on(url, "--text", "abc", "--text", "de", "--text", "f")
     assert result.exit_code == 0
     found = records(result.stdout)
-    assert [one["id"] for one in found] == ["text:1", "text:2", "text:3"]
-    assert [one["tokens"] for one in found] == [4, 3, 2]
-    assert {one["space"] for one in found} == {"q3e1-fafafafafafafafa-64-plain"}
-    for one in found:
-        np.testing.assert_allclose(one["embedding"], expected(one["tokens"]), rtol=1e-6)
+    assert [record["id"] for record in found] == ["text:1", "text:2", "text:3"]
+    assert [record["tokens"] for record in found] == [4, 3, 2]
+    assert {record["space"] for record in found} == {"q3e1-fafafafafafafafa-64-plain"}
+    for record in found:
+        np.testing.assert_allclose(record["embedding"], expected(record["tokens"]), rtol=1e-6)
     assert "model demo, dim 64, space q3e1-fafafafafafafafa-64-plain" in result.stderr
 
 
@@ -78,7 +78,7 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
     assert "text:2 has 61 tokens, the limit is 50; truncate it or split it" in failed.stderr
     skipping = on(url, *texts, "--too-long", "error", "--skip-errors")
     assert skipping.exit_code == 3
-    assert [one["id"] for one in records(skipping.stdout)] == ["text:1", "text:3"]
+    assert [record["id"] for record in records(skipping.stdout)] == ["text:1", "text:3"]
     assert "2 skipped:" in skipping.stderr
 
 
@@ -88,11 +88,7 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
         (["-d", "16"], 2, "Error: --dimensions must be between 32 and 64 for demo, got 16"),
         (["-m", "nobody"], 2, "Error: the server: there is no model 'nobody'"),
         (["--threads", "2"], 2, "Error: --threads, --explain and their like are for a model in this process"),
-        (
-            ["--server", "ftp://x"],
-            2,
-            "Error: a server's address is one of http or https, or unix:PATH, got 'ftp://x'",
-        ),
+        (["--server", "ftp://x"], 2, "Error: a server's address is one of http or https, or unix:PATH, got 'ftp:"),
     ],
 )
 def test_what_is_refused_is_said_as_the_library_says_it(arguments, code, said, url, tmp_path):
@@ -106,7 +102,7 @@ def test_what_is_refused_is_said_as_the_library_says_it(arguments, code, said, u
 def test_a_busy_server_is_asked_again(url):
     result = on(url, "--text", "busy")
     assert result.exit_code == 0
-    assert [one["tokens"] for one in records(result.stdout)] == [5]
+    assert [record["tokens"] for record in records(result.stdout)] == [5]
 
 
 @pytest.mark.parametrize("command", [("embed", "-m", "demo", "--text", "a"), ("ps",), ("stop", "x")])
@@ -162,7 +158,7 @@ def test_a_number_is_a_port_of_this_machine(url):
 
 
 @pytest.mark.parametrize(
-    ("given", "environ", "expected"),
+    ("option", "environ", "address"),
     [
         ("a:1", {"Q3E_SERVER": "b:2", "OLLAMA_HOST": "c:3"}, "a:1"),
         (None, {"Q3E_SERVER": "b:2", "OLLAMA_HOST": "c:3"}, "b:2"),
@@ -170,8 +166,8 @@ def test_a_number_is_a_port_of_this_machine(url):
         (None, {}, "http://127.0.0.1:11434"),
     ],
 )
-def test_which_server_a_command_asks(given, environ, expected):
-    assert server_address(given, environ) == expected
+def test_which_server_a_command_asks(option, environ, address):
+    assert server_address(option, environ) == address
 
 
 # `q3e-local serve` itself.
@@ -206,11 +202,9 @@ def test_a_server_gives_the_same_output_as_this_process(options, real, monkeypat
     assert there.stderr.splitlines()[1:] == here.stderr.splitlines()[1:]  # the first tells the speed
     if here.stdout_bytes != there.stdout_bytes:
         # Other neighbours in a batch change the last digit.
-        assert [(one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(there.stdout)] == [
-            (one["id"], one["tokens"], one["truncated"], one["space"]) for one in records(here.stdout)
-        ]
-        for one, other in zip(records(there.stdout), records(here.stdout), strict=True):
-            np.testing.assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
+        for record, other in zip(records(there.stdout), records(here.stdout), strict=True):
+            np.testing.assert_allclose(record.pop("embedding"), other.pop("embedding"), atol=1e-5)
+            assert record == other
 
 
 def test_a_server_says_which_kernels_its_models_compute_with(real):

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,7 @@ IDS = [f"文,a.txt:{n}" for n in (1, 2, 3)]
 
 
 @pytest.fixture(autouse=True)
-def _three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _three_lines(tmp_path, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     write(tmp_path, {"文,a.txt": "\n".join(TEXTS)})
 
@@ -161,11 +159,6 @@ def test_json_and_csv_say_a_dtype_that_is_not_float32(dtype):
     assert {row["dtype"] for row in rows} == {dtype}
 
 
-def test_a_line_of_base64_is_the_float32_little_endian():
-    (line,) = embed("--text", TEXTS[0], "--format", "base64").stdout.split()
-    assert base64.b64decode(line, validate=True) == expected(TEXTS[:1]).vectors.astype("<f4").tobytes()
-
-
 def test_npy_rows_are_described_beside_the_file(tmp_path):
     assert embed(*LAYOUT, "-o", "out.npy").exit_code == 0
     rows = (tmp_path / "out.npy.rows.jsonl").read_text(encoding="utf-8")
@@ -215,14 +208,10 @@ def test_parquet_without_pyarrow_says_how_to_get_it(monkeypatch, tmp_path):
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"), ("a.JSONL", "jsonl"), ("a.json", "json"), ("a.csv", "csv"),
-     ("a.npy", "npy"), ("a.b64", "base64"), ("a.parquet", "parquet")],
-)  # fmt: skip
-def test_the_suffix_says_the_format(name, form, tmp_path):
+@pytest.mark.parametrize("name", ["a.ndjson", "a.JSONL"])
+def test_json_lines_have_another_suffix_too(name, tmp_path):
     assert embed(*LAYOUT, "-o", name).exit_code == 0
-    assert (tmp_path / name).read_bytes() == embed(*LAYOUT, "--format", form).stdout_bytes
+    assert (tmp_path / name).read_bytes() == embed(*LAYOUT, "--format", "jsonl").stdout_bytes
 
 
 def test_the_format_asked_for_wins_over_the_suffix(tmp_path):
@@ -292,9 +281,8 @@ def test_a_clock_that_stands_still_is_no_division_by_zero(monkeypatch):
 
 
 def test_the_demo_of_make_shows_every_note(monkeypatch):
-    (line,) = re.findall(
-        r"^\t@\$\(BIN\)/(q3e-local .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\t@\$\(BIN\)/(q3e-local .*)$", makefile, re.MULTILINE)
     _, *arguments = shlex.split(line)
     monkeypatch.chdir(ROOT)
     result = run(*arguments)

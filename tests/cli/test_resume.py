@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import demo, embed, expected, ids, listing, write
+from command import embed, expected, ids, listing, write
 
 from q3e_local.llama.engine import LlamaEngine
 
 # Below 64 tokens in all: from there on llama.cpp's flash attention sums in another order, and a vector's last digits
-# depend on what shares its batch. So here, and only here, a file made in two runs has the bytes of one run's.
+# depend on what shares its batch. So only below 64 does a file made in two runs have the bytes of one made in one go.
 N_LINES = 6
 LINES = [f"line {n}" for n in range(N_LINES)]
 FORMATS = [("out.jsonl", "float32"), ("out.npy", "float32"), ("out.npy", "int8")]
 
 
 @pytest.fixture(autouse=True)
-def _lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _lines(tmp_path):
     write(tmp_path, {"a.txt": "\n".join(LINES)})
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The model stays loaded for a test's many runs. Answers the number of texts in each decode."""
-    embedder, decoded = demo(), []
-    decode = LlamaEngine.decode
+def decoded(demo_loaded, monkeypatch):
+    """The number of texts in each batch that the model computes."""
+    n_texts, decode = [], LlamaEngine.decode
 
     def counting(engine: LlamaEngine, sequences: list[list[int]], n_prefix: list[int]) -> np.ndarray:
-        decoded.append(len(sequences))
+        n_texts.append(len(sequences))
         return decode(engine, sequences, n_prefix)
 
     monkeypatch.setattr(LlamaEngine, "decode", counting)
-    monkeypatch.setattr(embedder, "close", lambda: None)
-    monkeypatch.setattr("q3e_local.load", lambda model, **options: embedder)
-    return decoded
+    return n_texts
 
 
 def lines_in_one_go(folder: Path, name: str, *options: object) -> dict[str, bytes]:
@@ -58,45 +54,39 @@ def cuts(raw: bytes) -> list[int]:
     return sorted(place for place in near | {0, 1, 5} if 0 <= place <= len(raw))
 
 
-def test_json_lines_go_on_from_wherever_they_stopped(loaded, tmp_path):
+def test_json_lines_go_on_from_wherever_they_stopped(decoded, tmp_path):
     (whole,) = lines_in_one_go(tmp_path, "out.jsonl").values()
     for cut in cuts(whole):
         (tmp_path / "out.jsonl").write_bytes(whole[:cut])
-        loaded.clear()
+        decoded.clear()
         result = embed("--lines", "a.txt", "-d", 32, "-o", "out.jsonl", "--resume")
         assert result.exit_code == 0, (cut, result.stderr)
         assert (tmp_path / "out.jsonl").read_bytes() == whole, cut
         n_before = whole[:cut].count(b"\n")
-        assert sum(loaded) == N_LINES - n_before, cut
+        assert sum(decoded) == N_LINES - n_before, cut
         assert f" ({n_before} were there already), " in result.stderr or n_before == 0
 
 
 @pytest.mark.parametrize(("dtype", "counted"), [("float32", False), ("int8", True), ("binary", False)])
-def test_npy_goes_on_from_wherever_either_file_stopped(dtype, counted, loaded, tmp_path):
+def test_npy_goes_on_from_wherever_either_file_stopped(dtype, counted, decoded, tmp_path):
     options = ("--dtype", dtype)
     files = lines_in_one_go(tmp_path, "out.npy", *options)
     whole, rows = files["out.npy"], files["out.npy.rows.jsonl"]
-    n_bytes = np.load(_put(tmp_path / "x.npy", whole))[0].nbytes
+    n_bytes = np.load(io.BytesIO(whole))[0].nbytes
     begin = len(whole) - N_LINES * n_bytes
     # The header counts the rows when a run ends; before that it says there are none.
     header = whole[:begin] if counted else whole[:begin].replace(b"(6, ", b"(0, ")
     assert counted or header != whole[:begin]
     for cut_rows in [0, 3, *(place for place in cuts(rows) if place > 5)][::4]:
         for cut in (0, 1, n_bytes, 4 * n_bytes - 1, 4 * n_bytes, 6 * n_bytes):
-            _put(tmp_path / "out.npy", header + whole[begin : begin + cut])
-            _put(tmp_path / "out.npy.rows.jsonl", rows[:cut_rows])
-            loaded.clear()
+            write(tmp_path, {"out.npy": header + whole[begin : begin + cut], "out.npy.rows.jsonl": rows[:cut_rows]})
+            decoded.clear()
             result = embed("--lines", "a.txt", "-d", 32, "-o", "out.npy", "--resume", *options)
             assert result.exit_code == 0, (cut, cut_rows, result.stderr)
             assert (tmp_path / "out.npy").read_bytes() == whole, (cut, cut_rows)
             assert (tmp_path / "out.npy.rows.jsonl").read_bytes() == rows, (cut, cut_rows)
             n_before = min(cut // n_bytes, rows[:cut_rows].count(b"\n"))
-            assert sum(loaded) == N_LINES - n_before, (cut, cut_rows)
-
-
-def _put(path: Path, raw: bytes) -> Path:
-    path.write_bytes(raw)
-    return path
+            assert sum(decoded) == N_LINES - n_before, (cut, cut_rows)
 
 
 @pytest.mark.parametrize("there", [{}, {"out.jsonl": b"", "out.npy": b""}], ids=["no file", "an empty file"])
@@ -109,14 +99,14 @@ def test_a_file_without_records_is_begun(name, dtype, there, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "dtype"), FORMATS)
-def test_what_is_complete_is_left_as_it_is(name, dtype, loaded, tmp_path):
+def test_what_is_complete_is_left_as_it_is(name, dtype, decoded, tmp_path):
     write(tmp_path, lines_in_one_go(tmp_path, name, "--dtype", dtype))
     before = listing(tmp_path)
-    loaded.clear()
+    decoded.clear()
     result = embed("--lines", "a.txt", "-d", 32, "-o", name, "--dtype", dtype, "--resume")
     assert result.exit_code == 0
     assert result.stderr.startswith("0 texts (6 were there already), 0 tokens\n")
-    assert loaded == []
+    assert decoded == []
     assert listing(tmp_path) == before
 
 
@@ -157,7 +147,7 @@ def test_another_output_is_refused_and_left_alone(first, second, said, is_partia
     assert embed("--lines", "a.txt", "-o", name, *first).exit_code == 0
     if is_partial:
         for path in tmp_path.glob("out.*"):
-            _put(path, path.read_bytes()[:-10])
+            path.write_bytes(path.read_bytes()[:-10])
     assert_refused(tmp_path, f"--lines a.txt -o {name} {' '.join(second)}", "Error: cannot continue out.", *said)
 
 
@@ -234,8 +224,8 @@ def test_an_array_of_something_else_is_left_alone_though_its_rows_say_nothing(ro
 
 @pytest.mark.parametrize("n_bytes", [3, 9, 100, 127])
 def test_an_array_cut_within_its_header_is_refused(n_bytes, tmp_path):
-    write(tmp_path, lines_in_one_go(tmp_path, "out.npy"))
-    _put(tmp_path / "out.npy", (tmp_path / "out.npy").read_bytes()[:n_bytes])
+    files = lines_in_one_go(tmp_path, "out.npy")
+    write(tmp_path, files | {"out.npy": files["out.npy"][:n_bytes]})
     assert_refused(tmp_path, "--lines a.txt -d 32 -o out.npy", NO_ARRAY)
 
 
@@ -247,17 +237,17 @@ def test_an_array_without_its_rows_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_a_skipped_text_that_is_mended_is_embedded_then(name, loaded, tmp_path):
+def test_a_skipped_text_that_is_mended_is_embedded_then(name, decoded, tmp_path):
     write(tmp_path, {"1": "one", "2": "", "3": "three"})
     assert embed("1", "2", "3", "-d", 32, "-o", name, "--skip-errors").exit_code == 3
     again = embed("1", "2", "3", "-d", 32, "-o", name, "--skip-errors", "--resume")
     assert again.exit_code == 3
     assert "0 texts (2 were there already)" in again.stderr
     write(tmp_path, {"2": "two"})
-    loaded.clear()
+    decoded.clear()
     result = embed("1", "2", "3", "-d", 32, "-o", name, "--resume")
     assert result.exit_code == 0
-    assert loaded == [1]
+    assert decoded == [1]
     described = tmp_path / (name if name == "out.jsonl" else "out.npy.rows.jsonl")
     order = [json.loads(line)["index"] for line in described.read_bytes().splitlines()]
     assert order == [0, 2, 1]

@@ -8,6 +8,7 @@ import re
 import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -107,18 +108,10 @@ def test_the_instruction_changes_the_question(indexed):
 @pytest.mark.parametrize(
     "question",
     [
-        "'; DROP TABLE chunks; --",
-        '" OR 1=1',
-        "NEAR(a b)",
-        "*",
-        "beans AND (",
-        "\\",
-        "%_%",
-        "beans " * 2000,
-        "🫘",
+        "'; DROP TABLE chunks; --", '" OR 1=1', "NEAR(a b)", "*", "beans AND (", "\\", "%_%", "beans " * 2000, "🫘",
         "\0x",
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("mode", ["--hybrid", "--words-only", "--vector-only"])
 def test_any_question_is_only_a_question(question, mode, indexed):
     result = run("search", question, mode)
@@ -149,10 +142,10 @@ def test_dates_as_people_write_them():
 
 @pytest.mark.parametrize("options", [[], ["--words-only"]])
 def test_a_search_opens_its_index_once(options, indexed, monkeypatch):
-    opened = []
-    monkeypatch.setattr(database, "IndexFile", lambda *given: opened.append(given) or index_file.IndexFile(*given))
+    opening = Mock(wraps=index_file.IndexFile)
+    monkeypatch.setattr(database, "IndexFile", opening)
     assert names(found("who fed the cat?", *options))[0] == "cat.txt"
-    assert len(opened) == 1
+    assert opening.call_count == 1
 
 
 def test_words_alone_need_no_model(indexed):
@@ -160,7 +153,7 @@ def test_words_alone_need_no_model(indexed):
     assert not heavy & loaded_by("search", "cat", "--words-only")
 
 
-def test_a_model_that_is_not_here_is_said(tmp_path):
+def test_the_message_says_that_a_model_is_not_here_and_how_to_do_without(tmp_path):
     with VectorIndex("own.q3e", dim=32) as index:
         index.add_vectors(["a text"], np.eye(1, 32, dtype=np.float32), ["a"])
     result = run("search", "text", "--db", "own.q3e")
@@ -177,7 +170,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path):
     assert names(found("who fed the cat?", "--db", "moved.q3e", "-m", "demo", "-k", 1)) == ["cat.txt"]
 
 
-def test_a_model_that_was_named_and_cannot_be_used_is_the_one_that_is_blamed(indexed):
+def test_the_message_names_the_model_of_the_option_that_cannot_be_used(indexed):
     result = run("search", "cat", "-m", "nope")
     assert result.exit_code == 2
     assert "vectors of demo, and the model nope cannot be used: there is no model 'nope'" in result.stderr
@@ -221,23 +214,23 @@ def test_people_are_told_the_ranks_where_the_scores_do_not_explain_the_order(tmp
     }
     write(tmp_path / "few", texts)
     assert run("index", "few", "-m", "demo", "--name", "few", "-q").exit_code == 0
-    asked = ("who fed the cat of the neighbour, PRJ-2041", "--name", "few", "--no-best")
-    records_ = found(*asked)
-    scores = [hit["score"] for hit in records_]
+    question = ("who fed the cat of the neighbour, PRJ-2041", "--name", "few", "--no-best")
+    found_hits = found(*question)
+    scores = [hit["score"] for hit in found_hits]
     assert scores != sorted(scores, reverse=True)
-    lines = [line for line in run("search", *asked, "--text").stdout.splitlines() if re.match(r"\d  ", line)]
+    lines = [line for line in run("search", *question, "--text").stdout.splitlines() if re.match(r"\d  ", line)]
     ordinals = {1: "1st", 2: "2nd", 3: "3rd"}
-    for number, (line, hit) in enumerate(zip(lines, records_, strict=True), 1):
+    for number, (line, hit) in enumerate(zip(lines, found_hits, strict=True), 1):
         ranks = {"exact words": hit["letters_rank"], "words": hit["words_rank"], "meaning": hit["vectors_rank"]}
-        told = ", ".join(f"{name} {ordinals[rank]}" for name, rank in ranks.items() if rank)
-        assert line == f"{number}  {hit['score']:.3f} ({told})  {'few/' + Path(hit['file']).name}:1"
-    (exact,) = [hit for hit in records_ if hit["file"].endswith("b.txt")]
+        said = ", ".join(f"{name} {ordinals[rank]}" for name, rank in ranks.items() if rank)
+        assert line == f"{number}  {hit['score']:.3f} ({said})  {'few/' + Path(hit['file']).name}:1"
+    (exact,) = [hit for hit in found_hits if hit["file"].endswith("b.txt")]
     assert (exact["letters_rank"], exact["vectors_rank"]) == (1, 3)
 
     # By meaning alone the scores are the order, and say enough.
-    plain = run("search", *asked, "--text", "--vector-only").stdout
+    plain = run("search", *question, "--text", "--vector-only").stdout
     assert "(" not in plain
-    assert found(*asked, "--vector-only")[0]["letters_rank"] is None
+    assert found(*question, "--vector-only")[0]["letters_rank"] is None
     assert "meaning" not in run("search", "cat", "--name", "few", "--text", "--words-only", "--no-best").stdout
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import job_texts
 import numpy as np
 import openpyxl
 import pyarrow
@@ -17,56 +16,44 @@ import pytest
 import xlsxwriter
 from command import embed, expected, records, run, write
 
-TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01\n"
 GBK = "编号;文本;标签\n1;第三季度预算已获批准;好\n2;办公室搬迁;坏\n".encode("gbk")
 
 
 @pytest.fixture(autouse=True)
-def _tables(demo_loaded: Path) -> None:
-    write(demo_loaded, {"t.csv": TABLE, "gbk.csv": GBK})
-
-
-def vectors(*texts):
-    return expected(texts).vectors
-
-
-def rows(text):
-    return list(csv.DictReader(io.StringIO(text)))
+def _tables(table, tmp_path):
+    write(tmp_path, {"gbk.csv": GBK})
 
 
 def test_columns_are_kept_in_json_lines():
     got = records(embed("--csv", "text", "t.csv", "--keep", "label,date", "--blank", "skip").stdout)
-    assert [(one["index"], one["label"], one["date"]) for one in got] == [
-        (0, "good", "2024-01-31"),
-        (2, "", "2024-02-01"),
-    ]
-    np.testing.assert_array_equal([one["embedding"] for one in got], vectors("one", "three"))
+    kept = [(record["index"], record["label"], record["date"]) for record in got]
+    assert kept == [(0, "good", "2024-01-31"), (2, "", "2024-02-01")]
+    np.testing.assert_array_equal([record["embedding"] for record in got], expected(["one", "three"]).vectors)
 
 
 def test_columns_are_kept_in_csv_json_and_beside_an_array():
     options = ("--csv", "text", "t.csv", "--keep", "date", "--keep", "label", "--blank", "skip", "-d", 32)
-    got = rows(embed(*options, "--format", "csv").stdout)
+    got = job_texts.table(embed(*options, "--format", "csv").stdout)
     assert [(row["date"], row["label"]) for row in got] == [("2024-01-31", "good"), ("2024-02-01", "")]
     assert list(got[0])[:7] == ["index", "id", "tokens", "truncated", "date", "label", "e0"]
     (first, second) = json.loads(embed(*options, "--format", "json").stdout)["data"]
     assert (first["label"], second["date"], first["object"]) == ("good", "2024-02-01", "embedding")
     assert embed(*options, "-o", "out.npy").exit_code == 0
     beside = [json.loads(line) for line in Path("out.npy.rows.jsonl").read_text().splitlines()]
-    assert [(one["row"], one["index"], one["label"]) for one in beside] == [(0, 0, "good"), (1, 2, "")]
+    assert [(record["row"], record["index"], record["label"]) for record in beside] == [(0, 0, "good"), (1, 2, "")]
 
 
 def test_fields_of_json_are_kept_as_they_are(tmp_path):
     values = [{"n": 1.5, "tags": ["a", {"b": None}], "who": "我", "ok": True}, {"n": None}]
-    write(tmp_path, {"a.jsonl": "".join(json.dumps({"t": f"text {n}"} | one) + "\n" for n, one in enumerate(values))})
+    lines = [json.dumps({"t": f"text {n}"} | fields) for n, fields in enumerate(values)]
+    write(tmp_path, {"a.jsonl": "\n".join(lines)})
     options = ("--jsonl", "t", "a.jsonl", "--keep", "n,tags,who,ok")
     got = records(embed(*options).stdout)
-    assert [{name: one[name] for name in ("n", "tags", "who", "ok")} for one in got] == [
-        values[0],
-        {"n": None, "tags": None, "who": None, "ok": None},
-    ]
-    (first, second) = rows(embed(*options, "--format", "csv").stdout)
-    assert [first[name] for name in ("n", "tags", "who", "ok")] == ["1.5", '["a",{"b":null}]', "我", "true"]
-    assert {second[name] for name in ("n", "tags", "who", "ok")} == {""}
+    kept = [{name: record[name] for name in values[0]} for record in got]
+    assert kept == [values[0], dict.fromkeys(values[0])]
+    (first, second) = job_texts.table(embed(*options, "--format", "csv").stdout)
+    assert [first[name] for name in values[0]] == ["1.5", '["a",{"b":null}]', "我", "true"]
+    assert {second[name] for name in values[0]} == {""}
 
 
 PARQUET = {
@@ -127,9 +114,10 @@ def test_cells_of_excel_are_kept_as_numbers_and_dates():
         page.write_row(1, 0, ["一", 2.5])
         page.write_datetime(1, 2, datetime(2024, 1, 31))
         page.write_boolean(1, 3, True)
-    (one,) = records(embed("--csv", "text", "t.xlsx", "--keep", "n,day,ok,none").stdout)
-    assert (one["id"], one["n"], one["day"], one["ok"], one["none"]) == ("t.xlsx:2", 2.5, "2024-01-31", True, None)
-    np.testing.assert_array_equal(one["embedding"], vectors("一")[0])
+    (record,) = records(embed("--csv", "text", "t.xlsx", "--keep", "n,day,ok,none").stdout)
+    kept = [record[name] for name in ("id", "n", "day", "ok", "none")]
+    assert kept == ["t.xlsx:2", 2.5, "2024-01-31", True, None]
+    np.testing.assert_array_equal(record["embedding"], expected(["一"]).vectors[0])
 
 
 def test_a_row_whose_text_is_an_error_of_excel_keeps_its_id_and_columns():
@@ -139,7 +127,7 @@ def test_a_row_whose_text_is_an_error_of_excel_keeps_its_id_and_columns():
     book.save("t.xlsx")
     options = ("--csv", "text", "--id", "key", "t.xlsx", "--keep", "n")
     got = records(embed(*options, "--blank", "zeros").stdout)
-    assert [(one["id"], one["n"], one.get("blank")) for one in got] == [("a", 7, True), ("b", 8, None)]
+    assert [(record["id"], record["n"], record.get("blank")) for record in got] == [("a", 7, True), ("b", 8, None)]
     assert "a has Excel's error #N/A in the column 'text'" in embed(*options).stderr
 
 
@@ -172,8 +160,8 @@ def test_what_cannot_be_kept_or_read_is_refused(options, code, said):
 )
 def test_names_are_parted_by_commas_of_both_widths_and_quoted_where_they_have_one(header, names, kept, tmp_path):
     write(tmp_path, {"c.csv": f"text,{header}\none,x,y\n"})
-    (one,) = records(embed("--csv", "text", "c.csv", "--keep", names).stdout)
-    assert {name: one[name] for name in kept} == kept
+    (record,) = records(embed("--csv", "text", "c.csv", "--keep", names).stdout)
+    assert {name: record[name] for name in kept} == kept
 
 
 def test_a_field_to_keep_that_no_record_has_is_a_mistake(tmp_path):
@@ -185,18 +173,15 @@ def test_a_field_to_keep_that_no_record_has_is_a_mistake(tmp_path):
 def test_a_gbk_table_is_embedded_and_said_so_once():
     result = embed("--csv", "文本", "gbk.csv", "--keep", "标签")
     got = records(result.stdout)
-    assert [one["标签"] for one in got] == ["好", "坏"]
-    np.testing.assert_array_equal([one["embedding"] for one in got], vectors("第三季度预算已获批准", "办公室搬迁"))
+    assert [record["标签"] for record in got] == ["好", "坏"]
+    np.testing.assert_array_equal(
+        [record["embedding"] for record in got], expected(["第三季度预算已获批准", "办公室搬迁"]).vectors
+    )
     assert result.stderr.count("gbk.csv: read as GB18030, not UTF-8; if that is wrong, give --encoding\n") == 1
     assert embed("--csv", "文本", "gbk.csv", "-q").stderr == ""
     for name in ("semicolon", ";"):
-        given = embed("--csv", "文本", "gbk.csv", "--delimiter", name, "--encoding", "gbk", "--keep", "标签")
-        assert given.stdout == result.stdout
-
-
-def test_a_table_without_its_column_is_hinted_at(tmp_path):
-    write(tmp_path, {"t.tsv": "text\nmore\n"})
-    assert "t.tsv is embedded as one text; for its records give --csv COLUMN" in embed("t.tsv").stderr
+        same = embed("--csv", "文本", "gbk.csv", "--delimiter", name, "--encoding", "gbk", "--keep", "标签")
+        assert same.stdout == result.stdout
 
 
 @pytest.mark.parametrize("command", ["similar --file", "duplicates --threshold -1", "cluster -k 2"])
@@ -217,7 +202,6 @@ def test_jobs_read_tables_of_every_kind(command, tmp_path):
 def test_a_job_names_what_fails_and_offers_what_helps(tmp_path):
     write(tmp_path, {"e.csv": "text,n\n,1\n,2\n", "two.csv": "text,n\none,0\n,1\n,2\n"})
     result = run("duplicates", "two.csv", "--csv", "text")
-    assert result.stderr == (
-        "Error: 2 of 3 texts are blank: two.csv:3, two.csv:4; go on without them: --skip-errors\n"
-    )
+    said = "2 of 3 texts are blank: two.csv:3, two.csv:4; go on without them: --skip-errors"
+    assert result.stderr == f"Error: {said}\n"
     assert "--skip-errors" not in run("duplicates", "e.csv", "--csv", "text").stderr

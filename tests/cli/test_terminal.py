@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from command import PROGRAM, command, records, write
 from hub import Fault
+from screen import gated, on_screen, wait_until
 
 if sys.platform == "win32":
     pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
-
-from screen import Gates, gated, on_screen, wait_until  # it imports what Windows lacks
 
 # 14 or 15 ids each: four to a batch of 64.
 TEXTS = [f"line {number} 预算" for number in range(12)]
@@ -24,14 +23,8 @@ TO_FILE = ("embed", "-m", "demo", "--lines", "a.txt", "-o", "o.npy")
 
 
 @pytest.fixture(autouse=True)
-def _texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _texts(tmp_path):
     write(tmp_path, {"a.txt": "\n".join(TEXTS)})
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Gates:
-    return Gates(tmp_path / "gates")
 
 
 # A table on the terminal that has the live line too.
@@ -71,7 +64,7 @@ def test_the_demo_shows_a_table_and_a_summary_and_nothing_else(columns, tmp_path
     assert model.startswith("model demo, dim 256, ")
 
 
-def test_what_others_print_is_on_lines_of_its_own(gates):
+def test_what_libraries_print_stands_on_separate_lines(gates):
     with gates.on_screen(*TO_FILE, more={"LOUD": "2"}) as screen:
         gates.open(1)
         screen.wait_for(" of 12 texts")
@@ -147,9 +140,8 @@ def test_quiet_is_quiet_on_a_terminal_too(gates):
 def test_binary_formats_are_kept_from_a_terminal(form):
     with on_screen(command("--text", "one", "--format", form)) as screen:
         assert screen.end() == 2
-        assert (
-            screen.text == f"Error: {form} is binary and would spoil the terminal; write it with -o FILE, or pipe it"
-        )
+        said = f"{form} is binary and would spoil the terminal; write it with -o FILE, or pipe it"
+        assert screen.text == f"Error: {said}"
 
 
 def test_nothing_to_embed_on_a_terminal():

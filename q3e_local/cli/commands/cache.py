@@ -57,8 +57,7 @@ def stats(as_json: bool) -> int:
             for entry in stored.spaces
         ]
         facts = {"where": stored.where, "vectors": stored.n_vectors, "size_bytes": stored.n_bytes}
-        facts |= {"limit_bytes": stored.limit_bytes, "spaces": spaces}
-        print_json(facts)
+        print_json(facts | {"limit_bytes": stored.limit_bytes, "spaces": spaces})
         return DONE
     limit = "" if stored.limit_bytes is None else f" of at most {size(stored.limit_bytes)}"
     click.echo(f"{stored.where}: {counted(stored.n_vectors, 'vector')}, {size(stored.n_bytes)}{limit}")
@@ -70,11 +69,9 @@ def stats(as_json: bool) -> int:
 
 @cache.command()
 @click.option(
-    "-m",
-    "--model",
-    shell_complete=candidates.model_or_file,
+    "-m", "--model", shell_complete=candidates.model_or_file,
     help="Only the vectors of this model, by any of its names or a path.",
-)
+)  # fmt: skip
 @click.option(
     "--space", "spaces", multiple=True, help="Only those of this space, as stats shows it; may be repeated."
 )

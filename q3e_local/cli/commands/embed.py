@@ -26,6 +26,7 @@ from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import Blank, Layout, Source, check, find, layout_options
+from q3e_local.cli.texts.survey import say_skipped
 from q3e_local.cli.writing.formats import FORMATS, RESUMABLE
 from q3e_local.cli.writing.outputs import Output, check_target, choose_format, open_output, settle
 from q3e_local.cli.writing.record import About, check_form, kept_names
@@ -35,7 +36,7 @@ from q3e_local.space import is_plain
 from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
 
-_SKIPPED_AT_MOST = 100
+_NAMED_AT_MOST = 100  # texts that were skipped
 _RECORDS = dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "--csv COLUMN")
 _RECORDS |= dict.fromkeys((".jsonl", ".ndjson"), "--jsonl FIELD")
 _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
@@ -76,10 +77,9 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option(
-    "--resume",
-    is_flag=True,
+    "--resume", is_flag=True,
     help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
-)
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @loading_options
 @click.option("--skip-errors", is_flag=True, help="Go on after a text that fails, list it, and exit 3.")
@@ -105,8 +105,7 @@ def embed(
     """
     # With --blank zeros or error a blank line is a blank text; else --lines passes over it.
     layout = replace(layout, blank_lines=layout.lines and blank in ("zeros", "error"))
-    # The suffix of a link decides, not that of the file behind it, to which `settle` leads.
-    form = choose_format(form, None if output == Path("-") else output)
+    form = choose_format(form, output)
     output = settle(output)
     source = find(names, texts, glob, layout, leave_out=output)
     check_form(form, layout.keep, blank == "zeros", dtype)
@@ -193,9 +192,4 @@ def _report(about: About, tally: Tally, seconds: float, quiet: bool) -> None:
     if tally.n_cut:
         more = f" and {tally.n_cut - len(tally.cut)} more" if tally.n_cut > len(tally.cut) else ""
         say(f"{counted(tally.n_cut, 'text')} cut to the limit: {', '.join(tally.cut)}{more}")
-    if tally.skipped:
-        say(f"{len(tally.skipped)} skipped:")
-        for index in sorted(tally.skipped)[:_SKIPPED_AT_MOST]:
-            say(f"  {tally.skipped[index]}")
-        if len(tally.skipped) > _SKIPPED_AT_MOST:
-            say(f"  and {len(tally.skipped) - _SKIPPED_AT_MOST:,} more")
+    say_skipped([tally.skipped[index] for index in sorted(tally.skipped)], _NAMED_AT_MOST)

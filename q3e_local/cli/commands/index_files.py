@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from q3e_local.search.database.records import Facts
 
 
+def _one_name(name: str | None, option_name: str | None) -> str | None:
+    if name is not None and option_name is not None:
+        raise OptionError(f"give one name, not {name} and --name {option_name}")
+    return option_name if name is None else name
+
+
 _one_index = group(
     click.argument("name", required=False, shell_complete=candidates.index),
     db_option,
     click.option("--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."),
+    as_one(_one_name, "name"),
 )
-
-
-def _name(name: str | None, option_name: str | None) -> str | None:
-    if name is not None and option_name is not None:
-        raise OptionError(f"give one name, not {name} and --name {option_name}")
-    return option_name if name is None else name
 
 
 @click.command("list")
@@ -76,11 +77,11 @@ def _row(name: str, facts: Facts | str) -> list[object]:
 @_one_index
 @click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str | None, option_name: str | None, db: Path | None, with_files: bool, as_json: bool) -> None:
+def show(name: str | None, db: Path | None, with_files: bool, as_json: bool) -> None:
     """Show what an index holds, and what made its vectors."""
     from q3e_local.search.database import Database
 
-    with Database.open(places.existing(db, _name(name, option_name))) as database:
+    with Database.open(places.existing(db, name)) as database:
         facts = database.facts()
         records = {path: file for path, file in database.files().items() if not file.problem}
     kinds = Counter(record.kind for record in records.values())
@@ -117,9 +118,8 @@ def show(name: str | None, option_name: str | None, db: Path | None, with_files:
     help="Only forget the files of this folder, or this file; may be repeated.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(name: str | None, option_name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> None:
+def rm(name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> None:
     """Delete an index, or forget some files of it. The files themselves stay."""
-    name = _name(name, option_name)
     if "" in below:
         raise OptionError(
             "--below is empty; give a folder or file, as the index names it: q3e-local index show --files"
@@ -168,12 +168,12 @@ def _with_what(path: Path) -> str:
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @quiet_option
-def export(name: str | None, option_name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> None:
+def export(name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> None:
     """Write all chunks with their vectors to a file."""
     from q3e_local.search.database import Database
     from q3e_local.search.export import export as write_chunks
 
-    path = places.existing(db, _name(name, option_name))
+    path = places.existing(db, name)
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
         written = write_chunks(
@@ -190,7 +190,7 @@ def export(name: str | None, option_name: str | None, db: Path | None, to: Path,
 @engine_options
 @quiet_option
 @as_one(ModelOptions, "options")
-def rebuild(name: str | None, option_name: str | None, db: Path | None, options: ModelOptions) -> None:
+def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
     """Embed all chunks of an index again, with another model or dim.
 
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
@@ -199,7 +199,7 @@ def rebuild(name: str | None, option_name: str | None, db: Path | None, options:
     from q3e_local.search.documents import DOCUMENT_TASK
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
-    path = places.existing(db, _name(name, option_name))
+    path = places.existing(db, name)
     loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:

@@ -15,7 +15,7 @@ from q3e_local.cli import candidates
 from q3e_local.cli.computing.model_options import ModelOptions
 from q3e_local.cli.option_groups import group
 from q3e_local.cli.terminal import say
-from q3e_local.errors import ModelFileError, OptionError, SpaceMismatchError, UnknownModelError
+from q3e_local.errors import ModelFileError, SpaceMismatchError, UnknownModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.places import quoted
 
@@ -85,10 +85,7 @@ class Loaded(ExitStack):
             self._embedder, dim = self._loaded(index), self._options.dim
             if index is not None and dim is None and index.digest == self._embedder.digest:
                 dim = index.dim
-            try:
-                self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
-            except OptionError as error:
-                raise OptionError(error.under("--dimensions") if error.option == "dim" else str(error)) from None
+            self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
         return self._embedder, self._space
 
     def _loaded(self, index: IndexSpace | None) -> TextModel:

@@ -16,8 +16,9 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.show import print_columns, print_facts, print_json
 from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import OptionError
-from q3e_local.models import catalog, installed
+from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.catalog import files
 from q3e_local.models.download.origins import is_offline
 from q3e_local.models.installed import Installed
 from q3e_local.models.names import Names
@@ -121,11 +122,7 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
 
 
 def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
-    return {
-        card.tag(quantization): (card, file)
-        for card in catalog.cards().values()
-        for quantization, file in card.files.items()
-    }
+    return {card.tag(file.quantization): (card, file) for card, file in files()}
 
 
 @click.command()

@@ -27,11 +27,9 @@ _DIMS = (1024, 256, 64)
 @click.command()
 @click.argument("name", default=DEFAULT_MODEL, shell_complete=candidates.model_or_file)
 @click.option(
-    "--against",
-    metavar="MODEL",
-    shell_complete=candidates.model_or_file,
+    "--against", metavar="MODEL", shell_complete=candidates.model_or_file,
     help="Compare with this model on the texts of --texts.",
-)
+)  # fmt: skip
 @click.option(
     "--texts", metavar="FILE", shell_complete=candidates.file, help="A file with a text a line, for --against."
 )
@@ -110,10 +108,7 @@ def _compare(name: str, against: str, texts: list[str], offline: bool, quiet: bo
     both = []
     for model in (name, against):
         n_bytes = [len(text.encode("utf-8")) for text in texts]
-        with (
-            in_use(load(model, offline, quiet)) as embedder,
-            meter("text", len(texts), sum(n_bytes), quiet) as show,
-        ):
+        with in_use(load(model, offline, quiet)) as embedder, meter("text", len(texts), sum(n_bytes), quiet) as show:
             request = EmbedRequest(texts, "document", truncate=True)
             vectors = []
             for size, result in zip(n_bytes, embedder.stream(request, show.computed), strict=True):

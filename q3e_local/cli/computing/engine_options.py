@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from q3e_local.cli.option_groups import as_one, group
+from q3e_local.errors import OptionError
 
 _LOGGER = logging.getLogger("q3e_local.settings")
 
@@ -51,7 +52,17 @@ engine_options = group(
 
 
 class ModelCommand(click.Command):
-    """A command whose help shows `engine_options` after all other options."""
+    """A command whose help shows `engine_options` after all other options, and whose errors name options as typed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's, but an error that begins with the library's name of an option begins with that of the flag."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            flags = {parameter.name: parameter.opts[-1] for parameter in self.params}
+            if error.option not in flags or not str(error).startswith(error.option):
+                raise
+            raise OptionError(error.under(flags[error.option])) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_own_options(ctx, formatter)

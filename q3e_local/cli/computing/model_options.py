@@ -89,16 +89,9 @@ class ModelOptions:
                 yield model
 
     def check(self, model: TextModel, request: EmbedRequest) -> None:
-        """Refuse a request before an output is opened. Raises OptionError with the name of the flag.
-
-        A server may have to load its model for the answer.
-        """
-        try:
-            with status("waiting for the server", self.quiet) if self.server else nullcontext():
-                model.check(request)
-        except OptionError as error:
-            flag = {"dim": "--dimensions", "max_tokens": "--max-tokens"}.get(error.option, error.option)
-            raise OptionError(error.under(flag)) from None
+        """Raise OptionError for a request before an output is opened. A server may have to load its model first."""
+        with status("waiting for the server", self.quiet) if self.server else nullcontext():
+            model.check(request)
 
     def _on_server(self, model: str, server: str, *, may_explain: bool) -> TextModel:
         """A server's model. A file stands for the model that the server has under the file's name."""

@@ -11,16 +11,8 @@ import numpy as np
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import Model, collect
-from q3e_local.cli.jobs.collection import Collection, Texts, tell_skipped
-from q3e_local.cli.jobs.options import (
-    Embedding,
-    Reading,
-    embedding_options,
-    inputs_argument,
-    need,
-    reading_options,
-    said_as,
-)
+from q3e_local.cli.jobs.collection import Collection, Texts, end
+from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
@@ -32,7 +24,7 @@ _IN_TABLE = 3
 
 
 @click.command(cls=ModelCommand)
-@inputs_argument()
+@inputs_argument
 @click.option(
     "-k", type=click.IntRange(1), help="How many clusters or chapters. [default: as many as part them well]"
 )
@@ -41,8 +33,7 @@ _IN_TABLE = 3
     "--central", type=click.IntRange(1), default=_IN_TABLE, show_default=True,
     help="How many of its most typical texts to show of each.",
 )  # fmt: skip
-@reading_options
-@embedding_options
+@job_options
 @report_options
 def cluster(
     k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, writing: ReportOptions
@@ -62,14 +53,11 @@ def cluster(
         if not chapters:
             need("sklearn", "clustering")
         with Model(embedding) as model:
-            found = collect(reading, model, 2, where.path, partial(_check_k, k, chapters))
-        with said_as("k", "-k"), counter("cluster", embedding.quiet) as show:
+            found = collect(reading, model, where.path, partial(_check_k, k, chapters))
+        with counter("cluster", embedding.quiet) as show:
             report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
         write_report(report, where)
-    if not embedding.quiet:
-        click.echo(line, err=True)
-    tell_skipped(found)
-    return found.code
+    return end(found, line, embedding.quiet)
 
 
 def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
@@ -78,8 +66,7 @@ def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
     n_files = len({place.source for place in read.places})
     if k is not None and chapters and n_files > 1:
         raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
-    with said_as("k", "-k"):
-        (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
+    (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
 
 
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:

@@ -79,21 +79,20 @@ class Model(ExitStack):
 def collect(
     reading: Reading,
     model: Model,
-    n_min: int = 1,
     leave_out: Path | None = None,
     check: Callable[[Texts], None] = lambda read: None,
 ) -> Collection:
-    """The texts of all inputs with their vectors. Raises InputError for fewer than `n_min`, and what reading raises.
+    """The texts of all inputs with their vectors. Raises InputError for fewer than two, and what reading raises.
 
     A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts. `check` is called with
     what was read before any of it is embedded, and may raise.
     """
     check_used(model.embedding, reading)
     read = gather(reading, model.embedding, leave_out)
-    _check_enough(reading, len(read.ids), n_min)
+    _check_enough(reading, len(read.ids))
     check(read)
     found = embedded(read, model, reading.skip)
-    _check_enough(reading, len(found.ids), n_min)
+    _check_enough(reading, len(found.ids))
     return found
 
 
@@ -123,12 +122,12 @@ def check_used(embedding: Embedding, *readings: Reading) -> None:
         raise OptionError(f"{name} has its vectors already: {option} is for texts that are embedded now")
 
 
-def _check_enough(reading: Reading, n_texts: int, n_min: int) -> None:
-    if n_texts >= n_min:
+def _check_enough(reading: Reading, n_texts: int) -> None:
+    if n_texts >= 2:
         return
     there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
     files = [name for name in reading.names or ([] if reading.texts else [STDIN]) if has_lines(Path(name))]
     hint = ""
     if reading.layout.is_whole and files and not reading.with_vectors:
         hint = f"; with --lines each line of {'stdin' if files[0] == STDIN else files[0]} is one"
-    raise InputError(f"{there} in the input, this needs at least {n_min}{hint}")
+    raise InputError(f"{there} in the input, this needs at least 2{hint}")

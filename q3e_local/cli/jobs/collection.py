@@ -17,6 +17,7 @@ from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import Layout, Survey, find
 from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
+from q3e_local.cli.texts.survey import say_skipped
 from q3e_local.cli.writing.record import text_digest
 from q3e_local.errors import InputError, OptionError
 from q3e_local.space import Space, comparable
@@ -72,11 +73,6 @@ class Collection(Texts):
         """Id and text of a row, as a report has them."""
         return {"id": self.ids[row], "text": self.texts[row]}
 
-    @property
-    def code(self) -> int:
-        """The exit code of a command that did all else."""
-        return SKIPPED if self.skipped else DONE
-
 
 def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:
     """All texts of the inputs. Raises InputError for one that cannot be read, or leaves it out.
@@ -106,14 +102,12 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     return Texts(tuple(ids), tuple(texts), tuple(places), tuple(skipped))
 
 
-def tell_skipped(found: Collection) -> None:
-    """Say on stderr what was left out."""
-    if found.skipped:
-        say(f"{len(found.skipped):,} skipped:")
-        for line in found.skipped[:_NAMED_AT_MOST]:
-            say(f"  {line}")
-        if len(found.skipped) > _NAMED_AT_MOST:
-            say(f"  and {len(found.skipped) - _NAMED_AT_MOST:,} more")
+def end(found: Collection, summary: str = "", quiet: bool = False) -> int:
+    """Say on stderr what a job did, and which texts it left out. Returns its exit code."""
+    if summary and not quiet:
+        say(summary)
+    say_skipped(found.skipped, _NAMED_AT_MOST)
+    return SKIPPED if found.skipped else DONE
 
 
 def check_comparable(one: Collection, name: str, other: Collection, others_name: str) -> None:
@@ -123,15 +117,16 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
         raise OptionError(
             f"{name} has vectors of dim {dim}, {others_name} of {others_dim}; -d {min(dim, others_dim)} cuts both"
         )
-    if one.space is not None and other.space is not None and not comparable(one.space, other.space):
+    if one.space is None or other.space is None or one.space == other.space:
+        return
+    if not comparable(one.space, other.space):
         raise OptionError(
             f"{name} is of the space {one.space}, {others_name} of {other.space}: of another model; embed one anew"
         )
-    if one.space is not None and other.space is not None and one.space != other.space:
-        say(
-            f"{name} and {others_name} were embedded with different instructions ({one.space}, {other.space}): their "
-            "scores are lower than with one; give the same --task or --instruction"
-        )
+    say(
+        f"{name} and {others_name} were embedded with different instructions ({one.space}, {other.space}): their "
+        "scores are lower than with one; give the same --task or --instruction"
+    )
 
 
 def _collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:

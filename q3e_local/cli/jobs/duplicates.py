@@ -9,8 +9,8 @@ import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import Model, collect
-from q3e_local.cli.jobs.collection import Collection, tell_skipped
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.collection import Collection, end
+from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, threshold_option
 from q3e_local.cli.progress import counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
@@ -19,13 +19,9 @@ from q3e_local.wording.counts import counted
 
 
 @click.command(cls=ModelCommand)
-@inputs_argument()
-@click.option(
-    "--threshold", type=click.FloatRange(-1, 1), default=0.95, show_default=True,
-    help="Texts at this score or above it are near-duplicates.",
-)  # fmt: skip
-@reading_options
-@embedding_options
+@inputs_argument
+@threshold_option(0.95, "Texts at this score or above it are near-duplicates.")
+@job_options
 @report_options
 def duplicates(threshold: float, reading: Reading, embedding: Embedding, writing: ReportOptions) -> int:
     """Find groups of near-duplicates. Texts that are the same to the letter are found without comparing vectors.
@@ -44,15 +40,12 @@ def duplicates(threshold: float, reading: Reading, embedding: Embedding, writing
     where = writing.target()
     with stopping_cleanly():
         with Model(embedding) as model:
-            found = collect(reading, model, n_min=2, leave_out=where.path)
+            found = collect(reading, model, where.path)
         texts = found.texts if found.has_texts else None
         with counter("compare", embedding.quiet) as show:
             groups = jobs.duplicates(found.vectors, threshold, texts, show)
         write_report(_report(found, groups), where)
-    if not embedding.quiet:
-        _say(groups, found.has_texts)
-    tell_skipped(found)
-    return found.code
+    return end(found, _summary(groups, found.has_texts), embedding.quiet)
 
 
 def _report(found: Collection, groups: Duplicates) -> Report:
@@ -79,11 +72,8 @@ def _report(found: Collection, groups: Duplicates) -> Report:
     return Report(objects(), ["group", "kept", "score", "lowest", "id", "text"], rows())
 
 
-def _say(groups: Duplicates, has_texts: bool) -> None:
+def _summary(groups: Duplicates, has_texts: bool) -> str:
     n_same = sum(sum(group.is_copy) - 1 for group in groups.groups)
     same = f", {n_same:,} {'the same to the letter' if has_texts else 'of the same vector'}" if n_same else ""
-    click.echo(
-        f"{counted(len(groups.groups), 'group')} at {groups.threshold} or above in {counted(groups.n_rows, 'text')}; "
-        f"{groups.n_redundant:,} could go{same}",
-        err=True,
-    )
+    n_groups, n_texts = counted(len(groups.groups), "group"), counted(groups.n_rows, "text")
+    return f"{n_groups} at {groups.threshold} or above in {n_texts}; {groups.n_redundant:,} could go{same}"

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collecting import Model
-from q3e_local.cli.jobs.options import Embedding, embedding_options
+from q3e_local.cli.jobs.options import Embedding, embedding_options, threshold_option
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN
@@ -46,9 +47,7 @@ class _Tally:
     n_kept: int = 0
     n_without_text: int = 0
     n_cut: int = 0
-
-    def __post_init__(self) -> None:
-        self.bins = np.zeros(_BINS, np.int64)
+    bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def score(self, score: float) -> None:
         self.bins[min(_BINS - 1, max(0, int((score + 1) / 2 * _BINS)))] += 1
@@ -65,10 +64,7 @@ class _Tally:
     "--vectors", type=click.Path(path_type=Path), metavar="NPY",
     help="Compare one column with these instead: row 1 with the first, and so on.",
 )  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
-    help="Keep rows at this score or above it.",
-)  # fmt: skip
+@threshold_option(0.7, "Keep rows at this score or above it.")
 @delimiter_option
 @encoding_option
 @click.option("--score", "score_column", metavar="COLUMN", help="Add the score as a column of this name.")

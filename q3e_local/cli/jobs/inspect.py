@@ -14,8 +14,8 @@ import numpy as np
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collecting import Model, check_used, embedded
-from q3e_local.cli.jobs.collection import Collection, read_texts, tell_skipped
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, inputs_argument, reading_options
+from q3e_local.cli.jobs.collection import Collection, end, read_texts
+from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts
@@ -38,11 +38,10 @@ class _Inspected:
 
 
 @click.command(cls=ModelCommand)
-@inputs_argument()
+@inputs_argument
 @click.option("--row", type=click.IntRange(0), help="Which row of a .npy, counted from 0. [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each text.")
-@reading_options
-@embedding_options
+@job_options
 def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embedding) -> int:
     """Show a vector's norm, mean, spread and histogram, and the tokens of its text as the model saw them.
 
@@ -69,8 +68,7 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
             texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)
             for found in _inspect_texts(model, texts):
                 _show(found, as_json)
-    tell_skipped(texts)
-    return texts.code
+    return end(texts)
 
 
 def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import Model, check_used, embedded, gather
-from q3e_local.cli.jobs.collection import Collection, check_comparable, tell_skipped
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
+from q3e_local.cli.jobs.collection import Collection, check_comparable, end
+from q3e_local.cli.jobs.options import Embedding, Reading, has_vectors, job_options, threshold_option
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
@@ -28,15 +28,11 @@ from q3e_local.wording.counts import counted
     "names", metavar="TEXTS", shell_complete=candidates.file, callback=lambda context, parameter, name: (name,)
 )
 @click.argument("phrases", metavar="PHRASES", shell_complete=candidates.file)
-@click.option(
-    "--threshold", type=click.FloatRange(-1, 1), default=0.7, show_default=True,
-    help="Below this score it is no match.",
-)  # fmt: skip
+@threshold_option(0.7, "Below this score it is no match.")
 @click.option(
     "--top", type=click.IntRange(1), default=1, show_default=True, help="Name this many phrases, best first."
 )
-@reading_options
-@embedding_options
+@job_options
 @report_options
 def match(
     phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, writing: ReportOptions
@@ -65,15 +61,9 @@ def match(
         known = _once(known, embedding.quiet)
         matches = jobs.match(found.vectors, known.vectors, threshold, max(top, 2))
         write_report(_report(found, known, matches, top), where)
-    if not embedding.quiet:
-        n_matched = int(matches.is_match.sum())
-        click.echo(
-            f"{n_matched:,} of {counted(len(found.ids), 'text')} match one of {counted(len(known.ids), 'phrase')} "
-            f"at {threshold} or above",
-            err=True,
-        )
-    tell_skipped(found)
-    return found.code
+    n_texts, n_phrases = counted(len(found.ids), "text"), counted(len(known.ids), "phrase")
+    summary = f"{int(matches.is_match.sum()):,} of {n_texts} match one of {n_phrases} at {threshold} or above"
+    return end(found, summary, embedding.quiet)
 
 
 def _both(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -17,18 +13,16 @@ from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, engine_options
 from q3e_local.cli.computing.model_options import (
     ModelOptions,
-    cache_option,
     dimensions_option,
+    loading_options,
     max_tokens_option,
     model_option,
-    offline_option,
     quiet_option,
-    server_option,
 )
-from q3e_local.cli.option_groups import Command, Decorator, as_one, group
+from q3e_local.cli.option_groups import Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
-from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.errors import MissingPackageError
 from q3e_local.search.places import SUFFIX, existing
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
@@ -79,21 +73,27 @@ class Embedding(ModelOptions):
     written: tuple[str, ...] = field(default_factory=_written)
 
 
-_READING = group(
+def _reading(
+    names: tuple[str, ...], layout: Layout, texts: tuple[str, ...], glob: str | None,
+    index_names: tuple[str, ...], skip: bool,
+) -> Reading:  # fmt: skip
+    """What the options name, the files of indexes behind the others. Raises IndexFileError."""
+    return Reading((*names, *(str(existing(name=name)) for name in index_names)), layout, texts, glob, skip)
+
+
+# The argument with the names that `job_options` reads.
+inputs_argument = click.argument("names", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
+_reading_options = group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="This text too; may be repeated."),
     layout_options,
     click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]"),
     click.option(
-        "--index",
-        "index_names",
-        metavar="NAME",
-        multiple=True,
-        shell_complete=candidates.index,
+        "--index", "index_names", metavar="NAME", multiple=True, shell_complete=candidates.index,
         help="The texts of an index, by its name.",
     ),
     click.option("--skip-errors", "skip", is_flag=True, help="Go on without a text that fails, list it, and exit 3."),
-)
-
+    as_one(_reading, "reading"),
+)  # fmt: skip
 embedding_options = group(
     model_option,
     dimensions_option,
@@ -101,41 +101,17 @@ embedding_options = group(
     click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English."),
     max_tokens_option,
     engine_options,
-    offline_option,
-    cache_option,
-    server_option,
+    loading_options,
     quiet_option,
     as_one(Embedding, "embedding"),
 )
+# Give a command the parameters `reading` and `embedding`.
+job_options = group(_reading_options, embedding_options)
 
 
-def inputs_argument(metavar: str = "[FILE|FOLDER|-]...") -> Decorator:
-    """The argument whose names `reading_options` reads."""
-    return click.argument("names", metavar=metavar, nargs=-1, shell_complete=candidates.file)
-
-
-def reading_options(command: Command) -> Command:
-    """Give a command with an `inputs_argument` the parameter `reading`."""
-
-    @functools.wraps(command)
-    def wrapped(
-        *arguments: Any, names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, glob: str | None,
-        index_names: tuple[str, ...], skip: bool, **options: Any,
-    ) -> Any:  # fmt: skip
-        names = (*names, *(str(existing(name=name)) for name in index_names))
-        reading = Reading(names, layout, texts, glob, skip)
-        return command(*arguments, reading=reading, **options)
-
-    return _READING(wrapped)
-
-
-@contextmanager
-def said_as(option: str, shown: str) -> Iterator[None]:
-    """Name an option of a job in an OptionError as it stands on the command line."""
-    try:
-        yield
-    except OptionError as error:
-        raise OptionError(error.under(shown) if error.option == option else str(error)) from None
+def threshold_option(default: float, meaning: str) -> Decorator:
+    """The option for the least score that counts."""
+    return click.option("--threshold", type=click.FloatRange(-1, 1), default=default, show_default=True, help=meaning)
 
 
 def need(module: str, what: str) -> None:

@@ -10,17 +10,9 @@ import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import Model, collect
-from q3e_local.cli.jobs.collection import Collection, Texts, tell_skipped
+from q3e_local.cli.jobs.collection import Collection, Texts, end
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
-from q3e_local.cli.jobs.options import (
-    Embedding,
-    Reading,
-    embedding_options,
-    inputs_argument,
-    need,
-    reading_options,
-    said_as,
-)
+from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.errors import OptionError
@@ -34,7 +26,7 @@ _FILES_AT_MOST = 20  # that have a colour each where no --colour is given
 
 
 @click.command(cls=ModelCommand)
-@inputs_argument()
+@inputs_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png or an .html file.")
 @click.option("--method", type=click.Choice(METHODS), default="pca", show_default=True, help="How to lay texts out.")
 @click.option(
@@ -44,8 +36,7 @@ _FILES_AT_MOST = 20  # that have a colour each where no --colour is given
 @click.option("-k", type=click.IntRange(1), help="How many clusters, with --colour cluster. [default: chosen]")
 @click.option("--title", help="[default: the inputs]")
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@reading_options
-@embedding_options
+@job_options
 def plot(
     output: Path, method: Method, colour: str | None, k: int | None, title: str | None, force: bool,
     reading: Reading, embedding: Embedding,
@@ -78,7 +69,7 @@ def plot(
         need("matplotlib", "a PNG")
     with stopping_cleanly():
         with Model(embedding) as model:
-            found = collect(reading, model, 2, path, partial(_check_number, method, k))
+            found = collect(reading, model, path, partial(_check_number, method, k))
         names = short_names(found) if found.has_texts else ()
         texts = plain_texts(found)
         drawn = jobs.plot(found.vectors, texts, _groups(found, texts, colour, k), method, names)
@@ -95,19 +86,15 @@ def plot(
             "or write an .html",
             err=True,
         )
-    if not embedding.quiet:
-        groups = _colours_shown(len(drawn.group_names))
-        click.echo(f"{counted(len(found.ids), 'text')}{groups} in {path}", err=True)
-    tell_skipped(found)
-    return found.code
+    colours = _colours_shown(len(drawn.group_names))
+    return end(found, f"{counted(len(found.ids), 'text')}{colours} in {path}", embedding.quiet)
 
 
 def _check_number(method: Method, k: int | None, read: Texts) -> None:
     from q3e_local import jobs
 
     jobs.check_method(method, len(read.ids))
-    with said_as("k", "-k"):
-        jobs.check_clusters(k, len(read.ids))
+    jobs.check_clusters(k, len(read.ids))
 
 
 def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int | None) -> Sequence[str]:
@@ -117,8 +104,7 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
     if colour == "cluster":
         from q3e_local import jobs
 
-        with said_as("k", "-k"):
-            parted = jobs.cluster(found.vectors, k)
+        parted = jobs.cluster(found.vectors, k)
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
     sources = [place.source for place in found.places]

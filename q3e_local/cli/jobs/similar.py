@@ -14,8 +14,8 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import Model, collect
-from q3e_local.cli.jobs.collection import Collection, tell_skipped
-from q3e_local.cli.jobs.options import Embedding, Reading, embedding_options, has_vectors, reading_options
+from q3e_local.cli.jobs.collection import Collection, end
+from q3e_local.cli.jobs.options import Embedding, Reading, has_vectors, job_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN
 from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
@@ -28,8 +28,7 @@ from q3e_local.errors import OptionError
     "--file", "names", metavar="PATH", multiple=True,
     help="Texts of this file or folder; may be repeated. Of one file alone, or of stdin, the lines.",
 )  # fmt: skip
-@reading_options
-@embedding_options
+@job_options
 @report_options
 def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writing: ReportOptions) -> int:
     """Compare texts: the score of two, a matrix of more. 1 is the same, 0 has nothing in common.
@@ -55,14 +54,13 @@ def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writ
         reading = replace(reading, layout=replace(reading.layout, lines=True))
     where = writing.target()
     with stopping_cleanly(), Model(embedding) as model:
-        found = collect(reading, model, 2, where.path, lambda read: jobs.check_matrix(len(read.ids)))
+        found = collect(reading, model, where.path, lambda read: jobs.check_matrix(len(read.ids)))
     scores = jobs.similar(found.vectors, found.texts).scores
     if len(found.ids) == 2 and where.path is None and writing.form is None and not writing.as_json:
         click.echo(f"{float(scores[0, 1]):.4f}")
     else:
         write_report(_report(found, scores), where)
-    tell_skipped(found)
-    return found.code
+    return end(found)
 
 
 def _report(found: Collection, scores: Any) -> Report:

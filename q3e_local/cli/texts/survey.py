@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from q3e_local.cli.terminal import say
 from q3e_local.cli.texts.source import Source, Tell
 from q3e_local.errors import InputError
 from q3e_local.reading.records import Item
@@ -79,6 +80,16 @@ def advice(wrong: Sequence[Item], has_others: bool, has_blank: bool) -> str:
         way = f"go on without {'it' if len(wrong) == 1 else 'them'}: --skip-errors"
         ways.append(f"or {way}" if ways else way)
     return "".join(f"; {way}" for way in ways)
+
+
+def say_skipped(lines: Sequence[str], n_most: int) -> None:
+    """Say on stderr which texts were left out, the first `n_most` of them by their lines."""
+    if lines:
+        say(f"{len(lines):,} skipped:")
+    for line in lines[:n_most]:
+        say(f"  {line}")
+    if len(lines) > n_most:
+        say(f"  and {len(lines) - n_most:,} more")
 
 
 def check(source: Source, blank: Blank | None, skip: bool, tell: Tell) -> int | None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -46,11 +46,13 @@ class Output:
             self._writer.finish()
 
 
-def choose_format(form: str | None, path: Path | None) -> str:
+def choose_format(form: str | None, path: Path | None, suffixes: Mapping[str, str] = SUFFIXES) -> str:
     """The format of --format, else by the file's suffix, else a table on a terminal and JSON Lines in a pipe.
 
-    Raises OptionError for a suffix that says nothing, and for binary formats on a terminal.
+    Of a link its own suffix counts. Raises OptionError for a suffix that says nothing, and for binary formats on a
+    terminal.
     """
+    path = None if path == Path("-") else path
     to_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
     if form is not None:
         if form in BINARY and to_terminal:
@@ -58,9 +60,9 @@ def choose_format(form: str | None, path: Path | None) -> str:
         return form
     if path is None:
         return "table" if to_terminal else "jsonl"
-    if path.suffix.lower() not in SUFFIXES:
-        raise OptionError(f"{path} does not say its format: end it in {', '.join(SUFFIXES)}, or give --format")
-    return SUFFIXES[path.suffix.lower()]
+    if path.suffix.lower() not in suffixes:
+        raise OptionError(f"{path} does not say its format: end it in {', '.join(suffixes)}, or give --format")
+    return suffixes[path.suffix.lower()]
 
 
 def settle(path: Path | None) -> Path | None:
@@ -151,11 +153,7 @@ def _opened(path: Path | None, name: str, form: str, about: About, resuming: boo
             yield output
     elif form in RESUMABLE:
         opened = resume.open_npy if form == "npy" else resume.open_jsonl
-        with (
-            _alone(path),
-            opened(path, about, resuming) as (writer, done),
-            _finished(writer, name, done) as output,
-        ):
+        with _alone(path), opened(path, about, resuming) as (writer, done), _finished(writer, name, done) as output:
             yield output
     else:
         with landing(path) as stream, _finished(FORMATS[form](stream, about), name) as output:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
 from q3e_local.vectors import Dtype, Vectors, to_dtype
+from q3e_local.wording.spelling import either
 
 # The fields of all formats: a kept field of such a name would be two fields in one.
 FIELDS = frozenset(
@@ -126,14 +127,9 @@ def kept_names(options: Sequence[str]) -> tuple[str, ...]:
 def check_form(form: str, keep: Sequence[str], has_zeros: bool, dtype: Dtype) -> None:
     """Raise OptionError for what a format has no place for."""
     if keep and form not in _KEEPERS:
-        raise OptionError(
-            f"{form} has no place for --keep; give --format {', '.join(_KEEPERS[:-1])} or {_KEEPERS[-1]}"
-        )
+        raise OptionError(f"{form} has no place for --keep; give --format {either(_KEEPERS)}")
     if has_zeros and form not in _ZEROS:
-        raise OptionError(
-            f"{form} cannot say that a row is blank; for --blank zeros give --format "
-            f"{', '.join(_ZEROS[:-1])} or {_ZEROS[-1]}"
-        )
+        raise OptionError(f"{form} cannot say that a row is blank; for --blank zeros give --format {either(_ZEROS)}")
     if form == "table" and dtype != "float32":
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
 

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from q3e_local.cli.option_groups import as_one, group
-from q3e_local.cli.writing.outputs import check_target, settle, stream_to
+from q3e_local.cli.writing.outputs import check_target, choose_format, settle, stream_to
 from q3e_local.cli.writing.show import PLAIN_WIDTH, columns, csv_line
 from q3e_local.errors import OptionError
 from q3e_local.wording.html_table import shortened
@@ -64,14 +64,8 @@ class ReportOptions:
         """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
         if self.as_json and self.form not in (None, "jsonl"):
             raise OptionError(f"--json is --format jsonl, not {self.form}; give one of them")
-        form = "jsonl" if self.as_json else self.form
+        form = choose_format("jsonl" if self.as_json else self.form, self.output, _SUFFIXES)
         path = settle(self.output)
-        if form is None and path is not None:
-            if path.suffix.lower() not in _SUFFIXES:
-                raise OptionError(f"{path} does not say its format: end it in .jsonl, .csv or .txt, or give --format")
-            form = _SUFFIXES[path.suffix.lower()]
-        elif form is None:
-            form = "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
         check_target(path, form, resuming=False, force=self.force)
         return Target(path, form)
 
