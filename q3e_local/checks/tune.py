@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from q3e_local import machine
 from q3e_local.checks.tune_child import ModelInChild
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
@@ -72,8 +71,9 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
     Raises what loading raises, and CrashError where the default settings end the process already.
     """
     with closing(ModelInChild(path)) as model:
-        tuning = Tuning(model, model.facts.host, n_cpus=machine.logical_cpus(), tell=tell)
-        return tuning.run(budget_s), model.facts.place
+        place = model.place
+        tuning = Tuning(model, Host(place.n_cores, bool(place.on_gpu)), place.n_cpus, tell=tell)
+        return tuning.run(budget_s), place
 
 
 @dataclass
