@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvicorn
+from waiting import until
 
 from q3e_local.embedding.preparing import Terms
 from q3e_local.embedding.prompts import Kind
@@ -24,14 +25,7 @@ from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, Un
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.app import create_app
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.service import (
-    Described,
-    LoadedModel,
-    RunningService,
-    ServiceRequest,
-    ServiceResult,
-    Stopped,
-)
+from q3e_local.server.service import Described, LoadedModel, RunningService, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
@@ -214,8 +208,5 @@ def ask_and_leave(address: str, path: str, fake: FakeService) -> None:
     """Send a request that the service would work on for a minute, and hang up once it does."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     connection.request("POST", path, json.dumps({"model": "demo", "input": "wait"}))
-    until = time.monotonic() + 60
-    while not fake.requests:
-        assert time.monotonic() < until, "the request did not arrive"
-        time.sleep(0.01)
+    until(lambda: fake.requests)
     connection.close()
