@@ -16,7 +16,7 @@ from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Settings
-from q3e_local.llama.settings.kept import Place
+from q3e_local.llama.settings.kept import Platform
 
 if TYPE_CHECKING:
     from q3e_local.llama.engine import LlamaEngine
@@ -30,7 +30,7 @@ class MeasuredModel:
         self._engine = cast("LlamaEngine", self._embedder.engine)  # `load` makes no other
         self._texts = Texts(path, self._engine.tokenize, seed)
 
-    def place(self) -> Place:
+    def platform(self) -> Platform:
         from q3e_local.llama import binding
 
         return kept.here(binding.version(), binding.features(), self._engine.on_gpu, self._engine.kernels.name)
@@ -59,10 +59,10 @@ class ModelInChild:
         self._n_starts = 0
 
     @cached_property
-    def place(self) -> Place:
+    def platform(self) -> Platform:
         """Where the result counts."""
-        place: Place = self._ask("place")
-        return place
+        platform: Platform = self._ask("platform")
+        return platform
 
     def use(self, settings: Settings) -> None:
         """Go on with these settings."""

@@ -17,7 +17,7 @@ from q3e_local.cache import Entry, VectorCache
 from q3e_local.cache.redis import RedisCache
 from q3e_local.cache.sqlite import SqliteCache
 from q3e_local.embedding.lookup import Lookup, ReadyText
-from q3e_local.embedding.preparing import Fitted, Preparation, Terms
+from q3e_local.embedding.preparing import Fitted, Preparation, ResolvedOptions
 from q3e_local.embedding.request import Embedded
 from q3e_local.space import Space
 from q3e_local.vectors import finish
@@ -161,7 +161,7 @@ def test_threads_share_one_cache(make, caplog):
 
 
 def lookup(cache: VectorCache, limit: int, truncate: bool) -> Lookup:
-    return Lookup(Preparation(FakeEngine(), Terms("", 64, limit, truncate, "")), cache)
+    return Lookup(Preparation(FakeEngine(), ResolvedOptions("", 64, limit, truncate, "")), cache)
 
 
 # A text of 10 bytes and 9 tokens, kept whole, or cut at 5; by whom it may be served.

@@ -70,7 +70,7 @@ def test_a_model_in_a_child_survives_what_ends_its_process(monkeypatch, children
     monkeypatch.setattr(tune_child, "MeasuredModel", Cursed)
     path = models_folder() / "demo.gguf"
     with closing(ModelInChild(path)) as model:
-        usual = defaults(Host(model.place.n_cores))
+        usual = defaults(Host(model.platform.n_cores))
         model.use(usual)
         texts = model.make(3, 16)
         assert [len(demo().engine.tokenize(text)) + 1 for text in texts] == [16] * 3

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake import FakeEngine
 
-from q3e_local.embedding.preparing import Defaults, Preparation, Terms, resolve
+from q3e_local.embedding.preparing import Defaults, Preparation, ResolvedOptions, resolve
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
@@ -15,7 +15,7 @@ from q3e_local.errors import OptionError
 FAKE = "q3e1-" + "fa" * 8
 
 
-def resolved(defaults: Defaults = Defaults(), **options: Any) -> Terms:  # noqa: B008 (frozen)
+def resolved(defaults: Defaults = Defaults(), **options: Any) -> ResolvedOptions:  # noqa: B008 (frozen)
     return resolve(EmbedRequest((), **options), FakeEngine(), "fake", Prompts(), defaults)
 
 
@@ -24,14 +24,14 @@ def prepared(**options: Any) -> Preparation:
 
 
 def test_a_bare_request_is_of_documents_at_the_size_and_limit_of_the_model():
-    assert resolved() == Terms("", 64, 1000, False, f"{FAKE}-64-plain")
+    assert resolved() == ResolvedOptions("", 64, 1000, False, f"{FAKE}-64-plain")
 
 
 def test_a_request_says_everything_itself_or_leaves_it_to_the_name():
     name = Defaults("query", instruction="Find it", dim=40)
     of_name = resolved(name)
     assert (of_name.prefix, of_name.dim) == ("Instruct: Find it\nQuery:", 40)
-    assert resolved(name, kind="document", dim=50, max_tokens=7, truncate=True) == Terms(
+    assert resolved(name, kind="document", dim=50, max_tokens=7, truncate=True) == ResolvedOptions(
         "", 50, 7, True, f"{FAKE}-50-plain"
     )
 

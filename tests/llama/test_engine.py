@@ -151,9 +151,9 @@ def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32):
 
 def test_an_engine_runs_as_tuned_and_as_given(f32):
     digest, name = inspect(f32).digest, in_use.chosen().name
-    place = kept.here(binding.version(), binding.features(), False, name)
-    kept.keep(digest, place, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
-    other = replace(place, kernels="avx2" if name == "off" else "off")
+    platform = kept.here(binding.version(), binding.features(), False, name)
+    kept.keep(digest, platform, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
+    other = replace(platform, kernels="avx2" if name == "off" else "off")
     kept.keep(digest, other, Tuned(n_threads=3, n_batch=128, day="2026-11-21"))
     with LlamaEngine(f32, EngineConfig()) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 96)

@@ -68,8 +68,8 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
         wanted = _wanted(await read_fields(request, _DESCRIBE), (), settings)
         described = await while_connected(request, service.describe(wanted))
         facts = asdict(described)
-        terms = facts.pop("terms")
-        return json_response({**facts, **terms, "max_items": settings.max_items})
+        resolved = facts.pop("resolved")
+        return json_response({**facts, **resolved, "max_items": settings.max_items})
 
     @routes.post("/q3e/tokens", "Count the tokens of texts as they stand, end token left out", _TOKENS)
     async def count_tokens(request: Request) -> Response:

@@ -23,8 +23,8 @@ FEATURES = frozenset({"AVX2", "FMA"})
 BEST = Tuned(n_threads=3, n_batch=768, day="2026-11-20")
 
 
-def keep(best: Tuned = BEST, **place: object) -> Path:
-    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **place), best)[0]
+def keep(best: Tuned = BEST, **platform: object) -> Path:
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **platform), best)[0]
 
 
 def find(
@@ -165,8 +165,8 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
 def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     info, before = inspect(path), needed_bytes(path, EngineConfig())
-    place = tuned.here("0.3.36", FEATURES, False)
-    tuned.keep(info.digest, place, Tuned(1, 1024, day="2026-11-20"))
+    platform = tuned.here("0.3.36", FEATURES, False)
+    tuned.keep(info.digest, platform, Tuned(1, 1024, day="2026-11-20"))
     assert needed_bytes(path, EngineConfig()) == needed_bytes(path, EngineConfig(n_batch=1024)) > before
     assert needed_bytes(path, EngineConfig(n_batch=512)) == before
 

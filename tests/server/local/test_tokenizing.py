@@ -68,7 +68,7 @@ def fitted(model: Model, *inputs: str | tuple[int, ...], **options: Any) -> list
 def at_once(model: Model, text: str, **options: Any) -> Fitted:
     """As the library does it."""
     preparation = prepared(model, **options)
-    prefix_ids = model.worker.tokenize(preparation.terms.prefix)
+    prefix_ids = model.worker.tokenize(preparation.resolved.prefix)
     return preparation.fit(model.worker.tokenize(preparation.ready(text, 0)), 0, prefix_ids)
 
 
@@ -166,7 +166,7 @@ def test_token_ids_are_cut_as_a_text_is(model: Model, n_ids: int, with_end: bool
     options = {"kind": kind, "truncate": True, "max_tokens": 100}
     given = tuple(range(300, 300 + n_ids))
     (found,) = fitted(model, (*given, worker.eos_id) if with_end else given, **options)
-    prefix = prepared(model, **options).terms.prefix
+    prefix = prepared(model, **options).resolved.prefix
     ids = [*(worker.tokenize(prefix) if prefix else []), *given]
     assert found.ids == [*ids[:99], worker.eos_id]
     assert found.truncated == (len(ids) > 99)
