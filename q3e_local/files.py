@@ -122,12 +122,19 @@ def rows_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.rows.jsonl")
 
 
-def sha256(path: Path, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> str:
-    """The file's SHA-256 in hex. Calls `on_bytes` with the number of bytes that were read, after each piece."""
+def sha256(
+    path: Path, on_bytes: Callable[[int], None] = lambda n_bytes: None, copy_to: BinaryIO | None = None
+) -> str:
+    """The file's SHA-256 in hex. Calls `on_bytes` with the number of bytes that were read, after each piece.
+
+    A copy is written to `copy_to` in the same reading.
+    """
     digest, n_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
         while piece := file.read(4 << 20):
             digest.update(piece)
+            if copy_to is not None:
+                copy_to.write(piece)
             n_bytes += len(piece)
             on_bytes(n_bytes)
     return digest.hexdigest()

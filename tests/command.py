@@ -27,7 +27,7 @@ PROGRAM = (sys.executable, "-m", "q3e_local")
 
 def run(*arguments: object, input: str | bytes | None = None) -> Result:
     """`q3e-local ARGUMENTS` in this process. An error that is not shown in a sentence fails the test."""
-    return CliRunner().invoke(main, [str(one) for one in arguments], input=input, catch_exceptions=False)
+    return CliRunner().invoke(main, [*map(str, arguments)], input=input, catch_exceptions=False)
 
 
 def assert_refused(arguments: Sequence[object], code: int, parts: Iterable[str]) -> None:
@@ -52,7 +52,7 @@ def embed(*arguments: object, input: str | bytes | None = None) -> Result:
 
 def command(*arguments: object) -> list[str]:
     """The same as a command for subprocess."""
-    return [*PROGRAM, "embed", "-m", "demo", *(str(one) for one in arguments)]
+    return [*PROGRAM, "embed", "-m", "demo", *map(str, arguments)]
 
 
 def loaded_by(*arguments: str, **variables: str) -> set[str]:

@@ -35,7 +35,7 @@ def imported_parts() -> Iterator[SimpleNamespace]:
 
 def compare(*arguments: object) -> Any:
     main = runpy.run_path(str(BENCH / "compare.py"))["main"]
-    return CliRunner().invoke(main, [str(one) for one in arguments], catch_exceptions=False)
+    return CliRunner().invoke(main, [*map(str, arguments)], catch_exceptions=False)
 
 
 def program(folder: Path, content: str) -> Path:

@@ -19,8 +19,8 @@ BAD = 300  # a token that is a text of its own, and in no other text
 Ids = list[int]
 MakeGguf = Callable[..., Path]
 Sequences = dict[int, Ids]  # by their lengths
-Expected = dict[int, np.ndarray]  # the oracle's vectors of these
-Truth = Callable[[list[Ids]], np.ndarray]  # the oracle's vectors of these sequences
+Expected = dict[int, np.ndarray]  # the oracle's vectors, by the same lengths
+Truth = Callable[[list[Ids]], np.ndarray]  # the oracle's vector of each sequence
 
 
 def small(**options: Any) -> EngineConfig:

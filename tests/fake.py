@@ -50,7 +50,7 @@ class FakeEngine:
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         self._open()
-        return [b"<end>" if one == self.eos_id else bytes([one]) for one in ids]
+        return [b"<end>" if id_ == self.eos_id else bytes([id_]) for id_ in ids]
 
     def decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None) -> np.ndarray:
         self._open()

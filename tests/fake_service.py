@@ -17,21 +17,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvicorn
+from waiting import until
 
-from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.app import create_app
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.service import (
-    Described,
-    LoadedModel,
-    RunningService,
-    ServiceRequest,
-    ServiceResult,
-    Stopped,
-)
+from q3e_local.server.service import Described, LoadedModel, RunningService, ServiceRequest, ServiceResult, Stopped
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
@@ -72,7 +66,7 @@ class FakeService:
         await self.load(request.model, request.keep_alive_s)
         if "wait" in request.inputs:
             await self.wait()
-        terms = self.terms(request)
+        resolved = self.resolve(request)
         pooled = np.zeros((len(request.inputs), self.n_embd), np.float32)
         n_tokens, truncated = [], []
         for i, text in enumerate(request.inputs):
@@ -81,16 +75,18 @@ class FakeService:
                 raise InvalidTextError(f"token id {max(ids)} is not in the vocabulary of {END + 1}", i)
             ids = ids[:-1] if ids[-1:] == [END] else ids
             n_ids = len(ids) + 1
-            if n_ids > terms.limit and not request.truncate:
-                raise TextTooLongError(f"has {n_ids} tokens, the limit is {terms.limit}; truncate it or split it", i)
-            ids = ids[: terms.limit - 1]
-            pooled[i, :4] = self.row(ids[-1] if ids else 0, len(ids) + 1, terms.space.endswith("query"))
+            if n_ids > resolved.limit and not request.truncate:
+                raise TextTooLongError(
+                    f"has {n_ids} tokens, the limit is {resolved.limit}; truncate it or split it", i
+                )
+            ids = ids[: resolved.limit - 1]
+            pooled[i, :4] = self.row(ids[-1] if ids else 0, len(ids) + 1, resolved.space.endswith("query"))
             n_tokens.append(len(ids) + 1)
-            truncated.append(n_ids > terms.limit)
+            truncated.append(n_ids > resolved.limit)
         vectors = finish(pooled, request.dim)
         if request.keep_alive_s == 0:
             await self.unload(request.model)
-        return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", terms.space, 0.001)
+        return ServiceResult(vectors, tuple(n_tokens), tuple(truncated), "demo", resolved.space, 0.001)
 
     def row(self, last: int, n_ids: int, is_query: bool) -> tuple[float, ...]:
         return last, n_ids, is_query, 1
@@ -101,18 +97,18 @@ class FakeService:
         finally:
             self.cancelled.set()
 
-    def terms(self, request: ServiceRequest) -> Terms:
+    def resolve(self, request: ServiceRequest) -> ResolvedOptions:
         dim = self.n_embd if request.dim is None else request.dim
         if not self.dim_min <= dim <= self.n_embd:
             raise OptionError(f"dim must be between {self.dim_min} and {self.n_embd} for demo, got {dim}", "dim")
         kind = request.kind or MODELS[request.model.removesuffix(":latest")]
         space = f"q3e1-{self.digest}-{dim}-{'query' if kind == 'query' else 'plain'}"
-        return Terms("", dim, min(self.n_ctx, request.max_tokens or self.n_ctx), request.truncate, space)
+        return ResolvedOptions("", dim, min(self.n_ctx, request.max_tokens or self.n_ctx), request.truncate, space)
 
     async def describe(self, request: ServiceRequest) -> Described:
         self.requests.append(request)
         await self.load(request.model, request.keep_alive_s)
-        return Described("demo", "fa" * 32, self.n_embd, self.n_ctx, ("<|endoftext|>",), self.terms(request))
+        return Described("demo", "fa" * 32, self.n_embd, self.n_ctx, ("<|endoftext|>",), self.resolve(request))
 
     async def count_tokens(self, model: str, texts: tuple[str, ...]) -> list[int]:
         await self.load(model, None)
@@ -214,8 +210,5 @@ def ask_and_leave(address: str, path: str, fake: FakeService) -> None:
     """Send a request that the service would work on for a minute, and hang up once it does."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     connection.request("POST", path, json.dumps({"model": "demo", "input": "wait"}))
-    until = time.monotonic() + 60
-    while not fake.requests:
-        assert time.monotonic() < until, "the request did not arrive"
-        time.sleep(0.01)
+    until(lambda: fake.requests)
     connection.close()

@@ -39,9 +39,9 @@ def problem() -> dict[str, Any]:
     """The only finding that is not well."""
     code, found = findings()
     assert code == 1
-    (one,) = [finding for finding in found if not finding["ok"]]
-    assert one["advice"]
-    return one
+    (finding,) = [finding for finding in found if not finding["ok"]]
+    assert finding["advice"]
+    return finding
 
 
 def advice_of(found: list[dict[str, Any]]) -> dict[str, str]:

@@ -30,7 +30,7 @@ _PIECE = 64 << 10
 
 @dataclass(frozen=True)
 class Request:
-    """One request, as it came."""
+    """A request, as it came."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one content."""
+    """What goes wrong when a content is sent."""
 
     status: int | None = None  # instead of the content
     headers: dict[str, str] = field(default_factory=dict)  # beside the usual ones
@@ -71,7 +71,7 @@ class Hub:
 
     def contents_asked(self) -> list[Request]:
         """The requests that ask for a content, redirects to the CDN not counted."""
-        return [one for one in self.requests if one.method == "GET" and "/resolve/" in one.path]
+        return [request for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
 
     def find(self, path: str) -> tuple[str, bytes] | None:
         """Revision and content of a path."""

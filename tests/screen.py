@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyte
 from paths import TESTS
+from waiting import until as wait_until
 
 _PATIENCE_S = 60
 # So that keys of the terminal that is stdin are signals to the command.
@@ -119,13 +119,6 @@ def on_screen(
                 stream.close()
         with suppress(OSError):
             os.close(ours)
-
-
-def wait_until(condition: Callable[[], bool], why: Callable[[], str] = lambda: "it never came to that") -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.01)
 
 
 def gated(*arguments: object) -> list[str]:

@@ -123,7 +123,6 @@ def commands() -> dict[str, tuple[str, str]]:
 
 
 COMMANDS = commands()
-COMMAND_MODULES = {place.partition(":")[0] for place, _ in COMMANDS.values()}
 
 
 def room(name: str) -> int:
@@ -194,7 +193,7 @@ def test_each_foreign_thing_has_one_owner(name):
         "import q3e_local",
         "import q3e_local.cli",
         "from q3e_local.cli import main; main(['--help'], standalone_mode=False)",
-        "import q3e_local.models.installed; q3e_local.models.installed.locate('demo')",
+        "import q3e_local.models.installed; q3e_local.models.installed.installed()",
     ],
 )
 def test_starting_loads_nothing_heavy(what):
@@ -202,6 +201,7 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
+        "httpx2", "filelock",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

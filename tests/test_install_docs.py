@@ -28,38 +28,38 @@ def row(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", OF_FOLDERS)
 @pytest.mark.parametrize(("column", "system"), [(0, Unix), (1, MacOS)])
-def test_folders_of_each_system(name: str, column: int, system: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_each_system(name, column, system, monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     said = row("data")[column] if row(name)[column] == "the same as data" else row(name)[column]
     assert Path(said).expanduser() == Path(getattr(system("q3e-local", appauthor=False), f"user_{name}_dir"))
 
 
 @pytest.mark.parametrize("name", OF_FOLDERS)
-def test_folders_below_q3e_home(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folders_below_q3e_home(name, monkeypatch, tmp_path):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
     found = getattr(files, f"{name}_folder")()
     assert row(name)[3].replace("$Q3E_HOME", str(tmp_path)) == str(found)
 
 
-def test_the_bindings_version_is_the_one_that_is_needed() -> None:
-    (pinned,) = [one for one in PROJECT["dependencies"] if one.startswith("llama-cpp-python")]
+def test_the_bindings_version_is_the_one_that_is_needed():
+    (pinned,) = [each for each in PROJECT["dependencies"] if each.startswith("llama-cpp-python")]
     assert set(re.findall(r"llama-cpp-python==[\d.]+", PAGE)) == {pinned}
 
 
-def test_extras_and_commands_there_are() -> None:
-    named = {one for found in re.findall(r"\[([a-z,]+)\]'", PAGE) for one in found.split(",")}
+def test_extras_and_commands_there_are():
+    named = {each for found in re.findall(r"\[([a-z,]+)\]'", PAGE) for each in found.split(",")}
     assert named
     assert named <= set(PROJECT["optional-dependencies"])
     commands = set(re.findall(r"^(?:\S+/)?q3e-local ([a-z]+)", PAGE, re.MULTILINE))
     assert {"service", "list", "rm", "cache", "doctor"} <= commands <= set(main.list_commands(click.Context(main)))
 
 
-def test_each_extra_has_a_row_with_its_packages() -> None:
+def test_each_extra_has_a_row_with_its_packages():
     extras = {
         name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev")
     }
     rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.+) \|(.*)\|$", PAGE, re.MULTILINE)}
     assert set(rows) == set(extras)
     for name, (_, packages) in rows.items():
-        needed = [re.split(r"[\[>]", one)[0] for one in extras[name]]
+        needed = [re.split(r"[\[>]", each)[0] for each in extras[name]]
         assert sorted(filter(None, packages.strip().split(", "))) == (sorted(needed) if name != "all" else [])

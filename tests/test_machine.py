@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from command import write
 
 from q3e_local import machine
 
@@ -23,19 +24,9 @@ def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(range(8)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GB, available=10 * GB))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8 if logical else 4)
-    for cpu in range(8):
-        write(tmp_path / "cpu" / f"cpu{cpu}" / "topology" / "thread_siblings_list", f"{cpu % 4},{cpu % 4 + 4}\n")
+    siblings = {f"cpu{cpu}/topology/thread_siblings_list": f"{cpu % 4},{cpu % 4 + 4}\n" for cpu in range(8)}
+    write(tmp_path / "cpu", siblings)
     return tmp_path
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def write_cgroup(system: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        write(system / "cgroup" / name, text)
 
 
 # Cores
@@ -50,8 +41,7 @@ def test_logical_cpus_are_those_this_process_may_use(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cpus", "n_cores"),
-    [(range(8), 4), ([0], 1), ([0, 4], 1), ([0, 1], 2), ([1, 2, 5], 2), ([4, 5, 6, 7], 4)],
+    ("cpus", "n_cores"), [(range(8), 4), ([0], 1), ([0, 4], 1), ([0, 1], 2), ([1, 2, 5], 2), ([4, 5, 6, 7], 4)]
 )
 def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(system, monkeypatch, cpus, n_cores):
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(cpus))
@@ -73,7 +63,7 @@ def test_hyper_threads_of_one_core_count_once_among_the_allowed_cpus(system, mon
     ],
 )
 def test_a_cgroup_quota_lowers_the_cores(system, files, n_cores):
-    write_cgroup(system, files)
+    write(system / "cgroup", files)
     assert machine.physical_cores() == n_cores
 
 
@@ -121,7 +111,7 @@ def test_without_affinity_the_fast_cores_count_or_all(system, monkeypatch, perfo
     ],
 )
 def test_a_cgroup_limit_lowers_the_memory(system, files, total, available):
-    write_cgroup(system, files)
+    write(system / "cgroup", files)
     assert machine.total_memory() == total * GB
     assert machine.available_memory() == available * GB
 
@@ -130,11 +120,10 @@ def test_a_cgroup_limit_lowers_the_memory(system, files, total, available):
 
 
 @pytest.mark.parametrize(
-    ("limit", "usable"),
-    [("max", 16 * GB - 2**30), (str(4 * GB), 4 * GB), (str(64 * GB), 16 * GB - 2**30)],
+    ("limit", "usable"), [("max", 16 * GB - 2**30), (str(4 * GB), 4 * GB), (str(64 * GB), 16 * GB - 2**30)]
 )
 def test_a_program_can_have_a_cgroups_limit_whole_and_of_a_machine_what_the_system_leaves(system, limit, usable):
-    write_cgroup(system, {"memory.max": f"{limit}\n", "memory.current": f"{3 * GB}\n"})
+    write(system / "cgroup", {"memory.max": f"{limit}\n", "memory.current": f"{3 * GB}\n"})
     assert machine.usable_memory() == usable
 
 
@@ -144,11 +133,11 @@ def test_this_machine_has_at_least_a_core_and_less_free_than_total_memory():
 
 
 def test_the_limits_of_nested_groups_hold(system, monkeypatch):
-    own = system / "self-cgroup"
-    own.write_text("0::/user.slice/app.scope\n", encoding="utf-8")
-    monkeypatch.setattr(machine, "_OWN_CGROUPS", own)
-    write_cgroup(
-        system,
+    groups = system / "self-cgroup"
+    groups.write_text("0::/user.slice/app.scope\n", encoding="utf-8")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", groups)
+    write(
+        system / "cgroup",
         {
             "user.slice/memory.max": "4000000000",
             "user.slice/memory.current": "1000000000",

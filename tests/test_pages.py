@@ -30,7 +30,7 @@ def of_tree() -> Iterator[str]:
 def in_text(page: str) -> set[str]:
     """What stands in backticks and is a path: it ends in a slash or a suffix, or has a slash inside."""
     named = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
-    return {one for one in named if re.fullmatch(r"[\w.-]+(/[\w.-]+)*(/|\.(py|md|toml|txt))", one)}
+    return {each for each in named if re.fullmatch(r"[\w.-]+(/[\w.-]+)*(/|\.(py|md|toml|txt))", each)}
 
 
 def exists(name: str) -> bool:
@@ -38,12 +38,12 @@ def exists(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", list(of_tree()))
-def test_the_tree_is_that_of_the_package(name: str) -> None:
+def test_the_tree_is_that_of_the_package(name):
     path = PACKAGE / name
     assert path.is_dir() if name.endswith("/") else path.is_file()
 
 
-def test_every_wing_stands_in_the_tree() -> None:
+def test_every_wing_stands_in_the_tree():
     entries = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     wings = {name for name in entries if name.endswith("/")}
     shown = {name for name in of_tree() if name.count("/") <= 1 and not PurePosixPath(name).parts[1:]}
@@ -52,23 +52,23 @@ def test_every_wing_stands_in_the_tree() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(in_text(ARCHITECTURE)))
-def test_what_the_architecture_names_is_there(name: str) -> None:
+def test_what_the_architecture_names_is_there(name):
     assert exists(name)
 
 
-def test_the_order_of_imports_is_the_one_that_is_tested() -> None:
+def test_the_order_of_imports_is_the_one_that_is_tested():
     rows = [set(re.findall(r"`(\w+)/`", line)) for line in ARCHITECTURE.splitlines() if re.match(r"\| \d ", line)]
     rooms = [{name for name in names if (PACKAGE / name).is_dir()} for names in ROOMS]
     assert [row for row in rows if row] == [room for room in rooms if room]
 
 
-def test_twelve_files_are_to_be_read_first() -> None:
+def test_twelve_files_are_to_be_read_first():
     part = ARCHITECTURE.partition("## What to read first")[2].partition("\n## ")[0]
     assert len(re.findall(r"^\d+\. `[\w/]+\.py`", part, re.MULTILINE)) == 12
 
 
 @pytest.mark.parametrize("name", sorted(in_text(CONTRIBUTING)))
-def test_what_contributing_names_is_there(name: str) -> None:
+def test_what_contributing_names_is_there(name):
     # A module without its folder is one of the folder that the step names.
     assert exists(name) or ("/" not in name and any(PACKAGE.rglob(name)))
 
@@ -93,14 +93,14 @@ def test_what_contributing_names_is_there(name: str) -> None:
         ("tests/server/dialects/test_all.py", ["ROUTES"]),
     ],
 )
-def test_the_names_in_the_steps_are_in_those_files(file: str, names: list[str]) -> None:
+def test_the_names_in_the_steps_are_in_those_files(file, names):
     code = (ROOT / file).read_text(encoding="utf-8")
     for name in names:
         assert re.search(rf"`{name}\b", CONTRIBUTING), name
         assert re.search(rf"\b{name}\b", code), name
 
 
-def test_before_a_commit_the_checks_of_make_run_from_the_environment() -> None:
+def test_before_a_commit_the_checks_of_make_run_from_the_environment():
     (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repo["repo"] == "local"  # nothing is downloaded
     assert {hook["language"] for hook in repo["hooks"]} == {"system"}
@@ -113,7 +113,7 @@ def test_before_a_commit_the_checks_of_make_run_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize("name", ["bug.yml", "idea.yml"])
-def test_forms_ask_for_what_doctor_prints(name: str) -> None:
+def test_forms_ask_for_what_doctor_prints(name):
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / name).read_text(encoding="utf-8"))
     assert form["name"]
     assert form["description"]
@@ -125,11 +125,11 @@ def test_forms_ask_for_what_doctor_prints(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES | SLOW))
-def test_what_make_quick_leaves_out_is_there(name: str) -> None:
+def test_what_make_quick_leaves_out_is_there(name):
     file, _, test = name.partition("::")
     assert f"def {test}" in (TESTS / file).read_text(encoding="utf-8")
 
 
-def test_make_quick_says_what_the_tests_wait_for() -> None:
+def test_make_quick_says_what_the_tests_wait_for():
     """With other words, no test would be held to start no process."""
     assert f'-m "{QUICK}"' in (ROOT / "Makefile").read_text(encoding="utf-8")

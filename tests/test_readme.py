@@ -49,7 +49,7 @@ def shown(line: str) -> str:
 def index_before(readme: str, command: str) -> list[str]:
     """What a search needs: the commands that make the index in the same README."""
     is_search = command.startswith("q3e-local search ")
-    return [one for one, _ in sessions(readme) if is_search and one.startswith("q3e-local index ")]
+    return [each for each, _ in sessions(readme) if is_search and each.startswith("q3e-local index ")]
 
 
 def roughly(line: str) -> str:
@@ -57,11 +57,11 @@ def roughly(line: str) -> str:
     return re.sub(r"(\\ )*-?\d+\\\.\d+", r"\\s*-?\\d+\\.\\d+", re.escape(line).replace("\\-", "-"))
 
 
-def is_near(line: str, one: str) -> bool:
+def is_near(line: str, other: str) -> bool:
     """Whether two lines differ in the last digits of scores alone, as they do between CPUs."""
-    line, one = line.replace("+", ""), one.replace("+", "")
-    numbers = [[float(number) for number in re.findall(r"-?\d+\.\d{3,}", each)] for each in (line, one)]
-    is_same = re.fullmatch(roughly(line), one) and len(numbers[0]) == len(numbers[1]) > 0
+    line, other = line.replace("+", ""), other.replace("+", "")
+    numbers = [[float(number) for number in re.findall(r"-?\d+\.\d{3,}", each)] for each in (line, other)]
+    is_same = re.fullmatch(roughly(line), other) and len(numbers[0]) == len(numbers[1]) > 0
     return bool(is_same) and all(abs(a - b) <= 0.002 for a, b in zip(*numbers, strict=True))
 
 
@@ -76,8 +76,8 @@ def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tm
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    for one in before:
-        CliRunner().invoke(main, shlex.split(one)[1:])
+    for each in before:
+        CliRunner().invoke(main, shlex.split(each)[1:])
     command, _, cut = command.partition(" | tail -n 6")[0].partition(" | cut -c 1-")
     program, *arguments = shlex.split(command)
     assert program == "q3e-local"
@@ -85,7 +85,7 @@ def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tm
     assert result.exit_code == 0, result.output
     got = [line[: int(cut or 10_000)] for line in result.output.splitlines()]
     for line in lines:
-        assert any(re.fullmatch(shown(line), one) or is_near(line, one) for one in got), (
+        assert any(re.fullmatch(shown(line), each) or is_near(line, each) for each in got), (
             f"{line!r} is not in the output:\n" + "\n".join(got)
         )
 
@@ -133,13 +133,13 @@ USES: dict[str, Callable[[dict[str, Any]], tuple[Any, Any]]] = {
     "chromadb.utils.embedding_functions": lambda made: (made["queries"]([QUESTION])[0], made["documents"](TEXTS)),
     "openai": lambda made: (
         made["client"].embeddings.create(model="demo-query", input=QUESTION).data[0].embedding,
-        [one.embedding for one in made["client"].embeddings.create(model="demo", input=TEXTS).data],
+        [each.embedding for each in made["client"].embeddings.create(model="demo", input=TEXTS).data],
     ),
 }
 
 
 @pytest.mark.parametrize("lines", blocks("README.md", "py"))
-def test_the_three_lines_of_a_client_work(lines: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_three_lines_of_a_client_work(lines, address, monkeypatch):
     """Run for those clients that are installed here; for the others, that they are three lines of Python."""
     monkeypatch.setenv("NO_PROXY", "*")
     assert len([line for line in lines.splitlines() if line]) == 3
@@ -157,7 +157,7 @@ def test_the_three_lines_of_a_client_work(lines: str, address: str, monkeypatch:
         made["client"].close()
 
 
-def test_both_readmes_have_the_same_lines_for_clients() -> None:
+def test_both_readmes_have_the_same_lines_for_clients():
     for language in ("py", "ini"):
         assert blocks("README.md", language) == blocks("README.zh-CN.md", language)
 

@@ -56,15 +56,6 @@ def test_scores_are_cosines_of_each_query_with_each_document():
     np.testing.assert_allclose(v.scores(queries, documents), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("k", "n_columns"), [(0, 0), (1, 1), (3, 3), (5, 5), (9, 5)])
-def test_top_k_gives_the_best_first_and_never_more_than_there_are(k, n_columns):
-    scores = np.array([[0.1, 0.9, -0.3, 0.5, 0.2], [-1, -2, -3, -4, -5]], np.float32)
-    columns, best = v.top_k(scores, k)
-    expected = np.array([[1, 3, 4, 0, 2], [0, 1, 2, 3, 4]])[:, :n_columns]
-    np.testing.assert_array_equal(columns, expected)
-    np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, axis=1))
-
-
 @given(
     scores=st_np.arrays(
         np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=st.floats(-1, 1, width=32)

@@ -117,9 +117,7 @@ def tiny_tokenizer(n_vocab: int = N_VOCAB) -> Tokenizer:
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in NOT_SPECIAL])
     # The pair template is an assumption; no text pair is ever embedded.
     template = processors.TemplateProcessing(
-        single=f"$A:0 {END}:0",
-        pair=f"$A:0 {END}:0 $B:1 {END}:1",
-        special_tokens=[(END, tokenizer.token_to_id(END))],
+        single=f"$A:0 {END}:0", pair=f"$A:0 {END}:0 $B:1 {END}:1", special_tokens=[(END, tokenizer.token_to_id(END))]
     )
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return tokenizer

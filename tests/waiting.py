@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for something that must happen, however busy the machine is."""
-    end = time.monotonic() + seconds
+def until(true: Callable[[], object], why: Callable[[], str] = lambda: "it did not happen") -> None:
+    """Wait for something that must happen, however busy the machine is; else fail, and say `why`."""
+    end = time.monotonic() + 60
     while not true():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, why()
         time.sleep(0.002)

@@ -92,8 +92,8 @@ class World:
 
     def requests(self) -> list[str]:
         """The files whose contents were asked for, by either hub."""
-        asked = [*self.hub.contents_asked(), *self.modelscope.contents_asked()]
-        return [request.path.rsplit("/", 1)[1] for request in asked]
+        requests = [*self.hub.contents_asked(), *self.modelscope.contents_asked()]
+        return [request.path.rsplit("/", 1)[1] for request in requests]
 
     def models(self) -> list[str]:
         """The names of all model files of ours and in the cache, and of what should not be left of them."""
@@ -116,6 +116,13 @@ def world_of(monkeypatch: pytest.MonkeyPatch, folder: Path, gguf: Callable[..., 
         monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", modelscope.url)
         world.write_card()
         yield world
+
+
+def flip_bit(path: Path, place: int = -1) -> None:
+    """Damage a file, whose size stays."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def digest(path: Path) -> str:

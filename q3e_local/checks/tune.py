@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from q3e_local import machine
 from q3e_local.checks.tune_child import ModelInChild
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
-from q3e_local.llama.settings.kept import Place
+from q3e_local.llama.settings.kept import Platform
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 
@@ -66,14 +65,15 @@ class TuneResult:
         return any(getattr(self.best, name) is not None for name in TUNABLE)
 
 
-def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[TuneResult, Place]:
+def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[TuneResult, Platform]:
     """Load a model in a child process and measure it: the result, and where it counts.
 
     Raises what loading raises, and CrashError where the default settings end the process already.
     """
     with closing(ModelInChild(path)) as model:
-        tuning = Tuning(model, model.facts.host, n_cpus=machine.logical_cpus(), tell=tell)
-        return tuning.run(budget_s), model.facts.place
+        platform = model.platform
+        tuning = Tuning(model, Host(platform.n_cores, bool(platform.on_gpu)), platform.n_cpus, tell=tell)
+        return tuning.run(budget_s), platform
 
 
 @dataclass

@@ -6,30 +6,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import q3e_local
-from q3e_local import machine
 from q3e_local.checks.bench import Texts
 from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
-from q3e_local.llama.settings.defaults import Host, Settings
-from q3e_local.llama.settings.kept import Place
+from q3e_local.llama.settings.defaults import Settings
+from q3e_local.llama.settings.kept import Platform
 
 if TYPE_CHECKING:
     from q3e_local.llama.engine import LlamaEngine
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What no setting changes. `place` is where the result counts."""
-
-    host: Host
-    place: Place
 
 
 class MeasuredModel:
@@ -40,12 +30,10 @@ class MeasuredModel:
         self._engine = cast("LlamaEngine", self._embedder.engine)  # `load` makes no other
         self._texts = Texts(path, self._engine.tokenize, seed)
 
-    def facts(self) -> Facts:
+    def platform(self) -> Platform:
         from q3e_local.llama import binding
 
-        on_gpu = self._engine.on_gpu
-        place = kept.here(binding.version(), binding.features(), on_gpu, self._engine.kernels.name)
-        return Facts(Host(machine.physical_cores(), on_gpu), place)
+        return kept.here(binding.version(), binding.features(), self._engine.on_gpu, self._engine.kernels.name)
 
     def use(self, settings: Settings) -> None:
         self._engine.use(settings)
@@ -71,10 +59,10 @@ class ModelInChild:
         self._n_starts = 0
 
     @cached_property
-    def facts(self) -> Facts:
-        """The facts about the model and this machine."""
-        facts: Facts = self._ask("facts")
-        return facts
+    def platform(self) -> Platform:
+        """Where the result counts."""
+        platform: Platform = self._ask("platform")
+        return platform
 
     def use(self, settings: Settings) -> None:
         """Go on with these settings."""

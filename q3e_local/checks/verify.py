@@ -236,9 +236,9 @@ def check_sum(located: Located, on_bytes: Callable[[int], None] = lambda n_bytes
     published = located.file.sha256 if located.file is not None else None
     if published:
         return Check(CHECKSUM, digest == published, digest if digest == published else f"{digest}, not {published}")
-    recorded = installed.recorded(located.name)
-    if recorded is not None and recorded.path == located.path and recorded.sha256:
-        same = digest == recorded.sha256
+    recorded = installed.recorded_sha256(located)
+    if recorded:
+        same = digest == recorded
         return Check(CHECKSUM, same, f"{digest}, {'unchanged' if same else 'changed'} since it was made or imported")
     known_as = card_name(digest)
     if known_as is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from q3e_local.cache import VectorCache
 from q3e_local.embedding.engine import Engine
-from q3e_local.embedding.preparing import Defaults, Preparation, Terms, resolve
+from q3e_local.embedding.preparing import Defaults, Preparation, ResolvedOptions, resolve
 from q3e_local.embedding.prompts import Prompts, normalizer
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress, TextStream
@@ -61,12 +61,12 @@ class Embedder(TextModel):
         engine = self.engine
         return f"<Embedder {self.model}: dim {engine.n_embd}, texts of up to {engine.n_ctx_max:,} tokens>"
 
-    def terms(self, request: EmbedRequest) -> Terms:
+    def resolve(self, request: EmbedRequest) -> ResolvedOptions:
         return resolve(request, self.engine, self.model, self.prompts, self.defaults)
 
     def prepare(self, request: EmbedRequest) -> Preparation:
         """What this request does to a text before this model decodes it. Raises OptionError."""
-        return Preparation(self.engine, self.terms(request))
+        return Preparation(self.engine, self.resolve(request))
 
     def normalized(self, text: str) -> str:
         """NFC as the reference tokenizer applies it."""
@@ -85,7 +85,7 @@ class Embedder(TextModel):
             self.cache.close()
 
     def _stream(
-        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+        self, request: EmbedRequest, resolved: ResolvedOptions, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        preparation = Preparation(self.engine, terms)
+        preparation = Preparation(self.engine, resolved)
         return TextStream(self.engine, preparation, self.cache, progress).run(request.texts)

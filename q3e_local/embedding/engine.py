@@ -44,17 +44,11 @@ class EngineConfig:
 class Engine(Protocol):
     """A loaded model. Safe to call from several threads: calls wait for each other, long texts let others in."""
 
-    @property
-    def digest(self) -> str:
-        """Fingerprint of the model file, hex."""
-
-    @property
-    def n_embd(self) -> int:
-        """Size of a pooled vector."""
-
-    @property
-    def n_ctx_max(self) -> int:
-        """Tokens of the longest sequence, end token included."""
+    digest: str  # fingerprint of the model file, hex
+    n_embd: int  # size of a pooled vector
+    n_ctx_max: int  # tokens of the longest sequence, end token included
+    eos_id: int  # the end token, whose vector is the embedding
+    added_tokens: tuple[str, ...]  # texts that are a single token wherever they stand: `<think>` and the like
 
     @property
     def n_batch(self) -> int:
@@ -63,14 +57,6 @@ class Engine(Protocol):
     @property
     def n_seq_max(self) -> int:
         """The most sequences of a `decode`."""
-
-    @property
-    def eos_id(self) -> int:
-        """The end token, whose vector is the embedding."""
-
-    @property
-    def added_tokens(self) -> tuple[str, ...]:
-        """Texts that are a single token wherever they stand: special tokens, `<think>` and the like."""
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of a normalized text, without the end token; the text of a special token becomes that token."""

@@ -57,7 +57,7 @@ class Lookup:
     """A cache as one request sees it. Without a cache nothing is known and nothing is kept."""
 
     def __init__(self, preparation: Preparation, cache: VectorCache | None) -> None:
-        self._terms, self._space, self._cache = preparation.terms, preparation.full_space, cache
+        self._resolved, self._space, self._cache = preparation.resolved, preparation.full_space, cache
 
     def all(self, texts: Iterator[ReadyText]) -> list[ReadyText]:
         """All texts, with their results where the cache has them. For texts that are all there already."""
@@ -83,7 +83,7 @@ class Lookup:
             return
         items = []
         for row, (digest, fitted) in zip(pooled, texts, strict=True):
-            cut_at = self._terms.limit if fitted.truncated else None
+            cut_at = self._resolved.limit if fitted.truncated else None
             items.append((Key(self._space, digest, cut_at), Entry(row, len(fitted.ids), fitted.truncated)))
         self._cache.put_many(items)
 
@@ -93,7 +93,7 @@ class Lookup:
         entries = self._entries(cache, [window[row] for row in unknown])
         hits = [(row, entry) for row, entry in zip(unknown, entries, strict=True) if entry is not None]
         if hits:
-            vectors, bad = finished(np.stack([entry.pooled for _, entry in hits]), self._terms.dim)
+            vectors, bad = finished(np.stack([entry.pooled for _, entry in hits]), self._resolved.dim)
             for number, (row, entry) in enumerate(hits):
                 known: Embedded | BadVectorError
                 if number in bad:
@@ -105,10 +105,12 @@ class Lookup:
 
     def _entries(self, cache: VectorCache, texts: list[ReadyText]) -> list[Entry | None]:
         """The entry of each text: of the whole text, or of the text cut to this request's limit."""
-        limit = self._terms.limit
+        limit = self._resolved.limit
         keys = [Key(self._space, text.digest) for text in texts]
         # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
-        may_be_cut = [row for row, text in enumerate(texts) if self._terms.truncate and 4 * len(text.text) >= limit]
+        may_be_cut = [
+            row for row, text in enumerate(texts) if self._resolved.truncate and 4 * len(text.text) >= limit
+        ]
         keys += [Key(self._space, texts[row].digest, limit) for row in may_be_cut]
         entries = cache.get_many(keys)
         chosen = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]

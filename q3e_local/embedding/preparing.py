@@ -1,7 +1,7 @@
 """What one request does to each text on its way into one model: `Preparation`.
 
-    EmbedRequest, Defaults of the model's name -> resolve() -> Terms: prompt, dim, limit, space
-    Terms -> Preparation: a text -> ready to be tokenized; its ids -> Fitted, ready to be decoded
+    EmbedRequest, Defaults of the model's name -> resolve() -> ResolvedOptions: prompt, dim, limit, space
+    ResolvedOptions -> Preparation: a text -> ready to be tokenized; its ids -> Fitted, ready to be decoded
 
 Checks options against a model; tokenizes and decodes nothing.
 """
@@ -44,7 +44,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Terms:
+class ResolvedOptions:
     """A request's options as they apply to a model: every option is set, and within what the model can do."""
 
     prefix: str  # the prompt before each text; empty for bare texts
@@ -63,7 +63,9 @@ class Fitted:
     n_prefix: int = 0  # ids of the instruction at the beginning, which other texts have too
 
 
-def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts, defaults: Defaults) -> Terms:
+def resolve(
+    request: EmbedRequest, engine: Engine, model: str, prompts: Prompts, defaults: Defaults
+) -> ResolvedOptions:
     """A request's options for the model of this engine, which errors call `model`. Raises OptionError."""
     filled = defaults.fill(request)
     assert filled.kind is not None  # `fill` leaves no kind open
@@ -75,32 +77,32 @@ def resolve(request: EmbedRequest, engine: Engine, model: str, prompts: Prompts,
     if request.max_tokens is not None:
         limit = _within(request.max_tokens, 1, limit, model, "max_tokens", "max_tokens")
     prefix = prompts.prefix(filled.kind, filled.task, filled.instruction)
-    return Terms(prefix, dim, limit, request.truncate, str(Space(engine.digest, dim, prefix)))
+    return ResolvedOptions(prefix, dim, limit, request.truncate, str(Space(engine.digest, dim, prefix)))
 
 
 class Preparation:
-    """A request's terms, and what they do to texts and ids. Made once for a request and a model."""
+    """A request's resolved options, and what they do to texts and ids. Made once for a request and a model."""
 
-    def __init__(self, engine: Engine, terms: Terms) -> None:
-        self.terms = terms
+    def __init__(self, engine: Engine, resolved: ResolvedOptions) -> None:
+        self.resolved = resolved
         # The cache keeps vectors at the model's native dim: vectors of all smaller dims are cut from them.
-        self.full_space = Space(engine.digest, engine.n_embd, terms.prefix)
+        self.full_space = Space(engine.digest, engine.n_embd, resolved.prefix)
         self._eos_id = engine.eos_id
         self._normalize = normalizer(engine.added_tokens)
 
     def ready(self, text: str, index: int) -> str:
         """The text prompted and normalized, ready to be tokenized. Raises InvalidTextError."""
         check_text(text, index)
-        return self._normalize(self.terms.prefix + text)
+        return self._normalize(self.resolved.prefix + text)
 
     def fit(self, ids: list[int], index: int, prefix_ids: Sequence[int] = ()) -> Fitted:
         """Ids without an end token, made ready to be decoded; `prefix_ids` are the ids of the prompt alone.
 
         Raises TextTooLongError where the request does not let texts be cut.
         """
-        limit = self.terms.limit
+        limit = self.resolved.limit
         fitted, truncated = fit(ids, limit, self._eos_id)
-        if truncated and not self.terms.truncate:
+        if truncated and not self.resolved.truncate:
             raise TextTooLongError(f"has {len(ids) + 1} tokens, the limit is {limit}; truncate it or split it", index)
         # subtle: the prompt's last token may take in the beginning of the text, as ":" does with a letter.
         n_prefix = common(fitted, prefix_ids)

@@ -50,10 +50,10 @@ class TextStream:
         progress: Progress | None = None,
     ) -> None:
         self._engine, self._preparation = engine, preparation
-        self._prefix_ids = engine.tokenize(preparation.ready("", 0)) if preparation.terms.prefix else []
+        self._prefix_ids = engine.tokenize(preparation.ready("", 0)) if preparation.resolved.prefix else []
         self._lookup = Lookup(preparation, cache)
         self._waiting = _Waiting(engine)
-        self._results = _Results(preparation.terms.dim, progress)
+        self._results = _Results(preparation.resolved.dim, progress)
 
     def run(self, texts: Iterable[str]) -> Iterator[Embedded | TextError]:
         """One item for each text, in order.
@@ -78,7 +78,7 @@ class TextStream:
                 for batch in waiting.packed(is_last=text is None):
                     pooled = self._decoded(batch)
                     lookup.keep(pooled, [(each.digest, each.fitted) for each in batch.texts])
-                    results.add_batch(batch.texts, *finished(pooled, preparation.terms.dim))  # cut and scaled
+                    results.add_batch(batch.texts, *finished(pooled, preparation.resolved.dim))  # cut and scaled
                     yield from results.in_order()
                     results.tell_progress()
             yield from results.in_order()

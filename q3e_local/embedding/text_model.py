@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.request import Embedded, EmbedRequest, EmbedResult
 from q3e_local.embedding.stream import Progress
 from q3e_local.errors import OptionError, TextError
@@ -43,7 +43,7 @@ class TextModel(ABC):
         """The hex digest that names the model's file in vector spaces."""
 
     @abstractmethod
-    def terms(self, request: EmbedRequest) -> Terms:
+    def resolve(self, request: EmbedRequest) -> ResolvedOptions:
         """The request's options for this model. Raises OptionError."""
 
     @abstractmethod
@@ -60,9 +60,9 @@ class TextModel(ABC):
 
     @abstractmethod
     def _stream(
-        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+        self, request: EmbedRequest, resolved: ResolvedOptions, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        """The items of `stream`, for a request with these terms."""
+        """The items of `stream`, for a request whose resolved options these are."""
 
     def embed_documents(
         self,
@@ -123,23 +123,23 @@ class TextModel(ABC):
 
     def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
         """Embed all texts of a request. Raises OptionError, or the TextError of the first text that fails."""
-        terms = self.check(request)
+        resolved = self.check(request)
         done: list[Embedded] = []
-        for item in self._stream(request, terms, progress):
+        for item in self._stream(request, resolved, progress):
             if isinstance(item, TextError):
                 raise item
             done.append(item)
-        none = np.empty((0, terms.dim), np.float32)
+        none = np.empty((0, resolved.dim), np.float32)
         return EmbedResult(
             vectors=np.stack([item.vector for item in done]) if done else none,
             prompt_tokens=tuple(item.prompt_tokens for item in done),
             truncated=tuple(item.truncated for item in done),
             model=self.model,
-            space=terms.space,
+            space=resolved.space,
             cached=tuple(item.cached for item in done),
         )
 
-    def check(self, request: EmbedRequest) -> Terms:
+    def check(self, request: EmbedRequest) -> ResolvedOptions:
         """The request's options for this model. Reads none of the texts.
 
         Raises OptionError for what is no request, and for options that this model does not have.
@@ -148,18 +148,18 @@ class TextModel(ABC):
             raise OptionError(
                 f"embed and stream take an EmbedRequest, got {type(request).__name__}; or use embed_documents"
             )
-        terms = self.terms(request)
+        resolved = self.resolve(request)
         if isinstance(request.texts, str):
             raise OptionError("texts must be a list of texts, got one str; put it in a list")
-        return terms
+        return resolved
 
     def space(self, request: EmbedRequest) -> str:
         """The name of the vector space this request's embeddings live in."""
-        return self.terms(request).space
+        return self.resolve(request).space
 
     def dim(self, request: EmbedRequest) -> int:
         """How many numbers this request's embeddings have."""
-        return self.terms(request).dim
+        return self.resolve(request).dim
 
     def __enter__(self) -> Self:
         return self

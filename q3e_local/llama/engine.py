@@ -171,8 +171,8 @@ class LlamaEngine:
             self._owner.abandon()
 
     def _settled(self) -> Settings:
-        place = kept.here(binding.version(), binding.features(), self.on_gpu, self.kernels.name)
-        found = kept.find(self.info.digest, place)
+        platform = kept.here(binding.version(), binding.features(), self.on_gpu, self.kernels.name)
+        found = kept.find(self.info.digest, platform)
         return settle(self.config, Host(machine.physical_cores(), self.on_gpu), found)
 
     def _other_threads(self) -> list[int]:

@@ -151,34 +151,29 @@ class InTurn:
     """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._line: list[threading.Lock] = []  # of the thread whose turn it is, then of those that wait
+        self._moved = threading.Condition()
+        self._line: list[object] = []  # the thread whose turn it is, then those that wait
 
     @property
     def is_taken(self) -> bool:
         return bool(self._line)
 
     def __enter__(self) -> None:
-        mine = threading.Lock()
-        mine.acquire()
-        try:
-            with self._guard:
+        mine = object()
+        with self._moved:
+            try:
                 self._line.append(mine)
-                is_first = self._line[0] is mine
-            # With a timeout, as Ctrl-C does not interrupt a wait without an end on Windows.
-            while not is_first and not mine.acquire(timeout=_POLL_S):
-                pass
-        except BaseException:  # Ctrl-C
-            self._leave(mine)
-            raise
+                while self._line[0] is not mine:
+                    self._moved.wait(_POLL_S)  # Ctrl-C does not interrupt a wait without an end on Windows
+            except BaseException:  # Ctrl-C
+                self._leave(mine)
+                raise
 
     def __exit__(self, *error: object) -> None:
-        self._leave(self._line[0])
+        with self._moved:
+            self._leave(self._line[0])
 
-    def _leave(self, mine: threading.Lock) -> None:
-        with self._guard:
-            was_first = self._line[:1] == [mine]
-            with suppress(ValueError):
-                self._line.remove(mine)
-            if was_first and self._line:
-                self._line[0].release()
+    def _leave(self, mine: object) -> None:
+        with suppress(ValueError):
+            self._line.remove(mine)
+        self._moved.notify_all()

@@ -30,11 +30,7 @@ class ThreadTrials:
         self._n_full = 0
 
     def computed(
-        self,
-        context: PoolingContext,
-        settings: Settings,
-        n_tokens: int,
-        compute: Callable[[], NDArray[np.float32]],
+        self, context: PoolingContext, settings: Settings, n_tokens: int, compute: Callable[[], NDArray[np.float32]]
     ) -> NDArray[np.float32]:
         """What `compute` answers. While the race goes on, a full batch is computed by the number to be tried."""
         is_full = n_tokens >= _FULL * settings.n_batch

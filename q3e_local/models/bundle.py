@@ -6,7 +6,6 @@ Knows files and checksums; nothing of hubs.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -110,18 +109,13 @@ def _copy(source: Path, target: Path, expected: str, progress: OnBytes) -> str:
         raise NotEnoughDiskError(
             f"{target.name} needs {needed / 1e9:.2f} GB in {target.parent}, which has {free / 1e9:.2f} GB free"
         )
-    digest, n_bytes = hashlib.sha256(), 0
-    with source.open("rb") as reading, landing(target) as writing:
-        while piece := reading.read(4 << 20):
-            digest.update(piece)
-            writing.write(piece)
-            n_bytes += len(piece)
-            progress(n_bytes, needed)
-        if expected and digest.hexdigest() != expected:
+    with landing(target) as copy:
+        digest = sha256(source, lambda n_bytes: progress(n_bytes, needed), copy)
+        if expected and digest != expected:
             raise ModelFileError(
-                f"{source} has SHA-256 {digest.hexdigest()}, not {expected}: it is damaged; pull it or copy it again"
+                f"{source} has SHA-256 {digest}, not {expected}: it is damaged; pull it or copy it again"
             )
-    return digest.hexdigest()
+    return digest
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from q3e_local.models import download
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.catalog import files, models_folder, resolve
 from q3e_local.models.catalog import find as find_card
-from q3e_local.models.download.origins import own_folder
+from q3e_local.models.download.origins import delete, own_folder
 
 # Whose a file is: ours to delete when we pulled or made it, another's when it was only imported or found.
 Origin = Literal["pulled", "made", "imported", "found", "bundled"]
@@ -102,6 +102,12 @@ def is_known(name: str) -> bool:
     return recorded(name) is not None or find_card(name) is not None
 
 
+def recorded_sha256(located: Located) -> str:
+    """The SHA-256 that this very file had when it was recorded; empty where that is not known."""
+    known = recorded(located.name)
+    return known.sha256 if known is not None and known.path == located.path else ""
+
+
 def what_is_gone(model: Installed) -> str:
     """Why a recorded file cannot be used, and what to do."""
     what = "is not the file it was" if model.path.is_file() else "is no longer there"
@@ -174,7 +180,7 @@ def remove(name: str) -> Installed:
     model = removable(name)
     try:
         if model.origin in OURS:
-            download.delete(model.path)
+            delete(model.path)
         _record_path(model.name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot delete {error.filename or model.path}: {error.strerror}") from None

@@ -118,7 +118,7 @@ class Names:
                 f"the alias {name} stands for {alias.model}, and there is no such model"
             ) from None
         defaults = replace(defaults, dim=alias.dim)
-        if not alias.is_of_queries:
+        if alias.instruction is None and alias.task is None:
             return model, defaults
         return model, replace(defaults, kind="query", task=alias.task, instruction=alias.instruction)
 

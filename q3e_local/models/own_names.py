@@ -28,11 +28,6 @@ class Alias:
     task: str | None = None
     dim: int | None = None
 
-    @property
-    def is_of_queries(self) -> bool:
-        """Whether texts under this name are queries."""
-        return self.instruction is not None or self.task is not None
-
 
 def config_file() -> Path:
     """The file where the user writes aliases."""

@@ -23,5 +23,5 @@ def space_of(
     embedder: TextModel, dim: int | None = None, task: str | None = None, instruction: str | None = None
 ) -> IndexSpace:
     """The space of the documents that this embedder makes. Raises OptionError."""
-    terms = embedder.terms(EmbedRequest((), "document", task, instruction, dim))
-    return IndexSpace(embedder.loads_as, embedder.digest, terms.dim, terms.prefix)
+    resolved = embedder.resolve(EmbedRequest((), "document", task, instruction, dim))
+    return IndexSpace(embedder.loads_as, embedder.digest, resolved.dim, resolved.prefix)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from q3e_local.embedding.preparing import Terms
+from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.prompts import Kind
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.vectors import Vectors
@@ -44,14 +44,14 @@ class ServiceResult:
 
 @dataclass(frozen=True)
 class Described:
-    """A model, and the terms that a request's options make for it."""
+    """A model, and a request's options as they apply to it."""
 
     model: str  # its full name
     digest: str
     n_embd: int
     n_ctx_max: int
     added_tokens: tuple[str, ...]
-    terms: Terms
+    resolved: ResolvedOptions
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from command import run
 from findings import advice_of, findings, problem
-from world import World, rows
+from world import flip_bit, rows
 
 from q3e_local import machine
 from q3e_local.models.catalog import models_folder
@@ -17,7 +17,7 @@ from q3e_local.models.catalog import models_folder
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def test_names_of_ones_own_are_looked_at(tmp_path: Path) -> None:
+def test_aliases_are_looked_at(tmp_path):
     config = tmp_path / "q3e" / "config" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('[aliases]\nmine = {model = "demo", dim = 64}\nlater = {model = "qwen3-embedding:8b"}')
@@ -34,7 +34,7 @@ def test_names_of_ones_own_are_looked_at(tmp_path: Path) -> None:
         assert said in problem()["text"]
 
 
-def test_what_people_read_has_a_line_each_and_the_advice_under_it() -> None:
+def test_what_people_read_has_a_line_each_and_the_advice_under_it():
     result = run("doctor")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -44,7 +44,7 @@ def test_what_people_read_has_a_line_each_and_the_advice_under_it() -> None:
     )
 
 
-def test_it_changes_nothing(tmp_path: Path) -> None:
+def test_it_changes_nothing(tmp_path):
     findings()
     assert not (tmp_path / "q3e").exists()
 
@@ -63,9 +63,9 @@ SMALLEST = "qwen3-embedding:0.6b"
     ],
 )
 def test_a_model_is_advised_that_the_memory_has_room_for(
-    total_gb: float, usable_gb: float, available_gb: float, code: int, text: str, advice: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    total_gb, usable_gb, available_gb, code, text, advice,
+    monkeypatch,
+):  # fmt: skip
     for name, gb in {"total": total_gb, "usable": usable_gb, "available": available_gb}.items():
         monkeypatch.setattr(machine, f"{name}_memory", lambda gb=gb: int(gb * 1e9))
     got, found = findings()
@@ -78,20 +78,18 @@ def test_a_model_is_advised_that_the_memory_has_room_for(
 @pytest.mark.parametrize(
     ("name", "variable"), [("data", "Q3E_HOME"), ("state", "Q3E_HOME"), ("hub cache", "HF_HOME")]
 )
-def test_a_folder_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, variable: str
-) -> None:
+def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path, name, variable):
     folder = tmp_path / "q3e" / name
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
     if name == "hub cache":
         monkeypatch.setenv("HF_HUB_CACHE", str(folder))
-    one = problem()
-    assert (one["what"], one["text"]) == (name, f"{folder} cannot be written")
-    assert one["advice"].endswith(variable)
+    finding = problem()
+    assert (finding["what"], finding["text"]) == (name, f"{folder} cannot be written")
+    assert finding["advice"].endswith(variable)
 
 
-def test_a_disk_without_room_is_told_for_the_folders_that_models_go_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_told_for_the_folders_that_models_go_to(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(1e9)))
     code, found = findings()
     assert code == 1
@@ -101,56 +99,50 @@ def test_a_disk_without_room_is_told_for_the_folders_that_models_go_to(monkeypat
     assert wrong["hub cache"].endswith("HF_HOME")
 
 
-def break_header(path: Path) -> None:
-    path = path.resolve()
-    path.write_bytes(b"\0" + path.read_bytes()[1:])
-
-
-def test_a_broken_model_that_is_ours(world: World) -> None:
+def test_a_broken_model_that_is_ours(world):
     run("pull", "tiny:1b-q8_0")
-    break_header(Path(rows()["tiny:1b-q8_0"]["path"]))
-    one = problem()
-    assert one["text"].startswith("tiny:1b-q8_0: ")
-    assert one["advice"] == "remove it and pull it again: q3e-local rm tiny:1b-q8_0"
+    flip_bit(Path(rows()["tiny:1b-q8_0"]["path"]).resolve(), 0)
+    finding = problem()
+    assert finding["text"].startswith("tiny:1b-q8_0: ")
+    assert finding["advice"] == "remove it and pull it again: q3e-local rm tiny:1b-q8_0"
 
 
-def test_a_broken_model_that_is_anothers(world: World, tmp_path: Path) -> None:
+def test_a_broken_model_that_is_anothers(world, tmp_path):
     run("pull", "tiny:1b-q8_0")
     path = rows()["tiny:1b-q8_0"]["path"]
     shutil.rmtree(world.home / "data")
-    break_header(Path(path))
-    one = problem()
-    assert (
-        one["advice"] == f"delete {path}, which another program put there, and pull it: q3e-local pull tiny:1b-q8_0"
-    )
+    flip_bit(Path(path).resolve(), 0)
+    finding = problem()
+    advice = f"delete {path}, which another program put there, and pull it: q3e-local pull tiny:1b-q8_0"
+    assert finding["advice"] == advice
 
 
-def test_an_imported_model_that_is_broken_or_gone(world: World, tmp_path: Path) -> None:
+def test_an_imported_model_that_is_broken_or_gone(world, tmp_path):
     path = tmp_path / "mine.gguf"
     shutil.copyfile(models_folder() / "demo.gguf", path)
     run("import", path, "--name", "mine")
-    break_header(path)
+    flip_bit(path, 0)
     assert problem()["advice"] == f"mend {path}, or forget it: q3e-local rm mine"
     path.unlink()
-    one = problem()
-    assert one["text"] == "mine is gone"
-    assert one["advice"] == f"{path} is no longer there; import it again, or forget it: q3e-local rm mine"
+    finding = problem()
+    assert finding["text"] == "mine is gone"
+    assert finding["advice"] == f"{path} is no longer there; import it again, or forget it: q3e-local rm mine"
 
 
-def test_a_good_model_is_told_with_its_facts(world: World) -> None:
+def test_a_good_model_is_told_with_its_facts(world):
     run("pull", "tiny:1b-q8_0")
     code, found = findings()
     assert code == 0
-    assert [one["text"] for one in found if one["what"] == "model"] == [
+    assert [finding["text"] for finding in found if finding["what"] == "model"] == [
         "demo: q8_0, dim 256, header right",
         "tiny:1b-q8_0: q8_0, dim 256, header right",
     ]
 
 
-def test_a_damaged_card_does_not_end_the_examination(world: World) -> None:
+def test_a_damaged_card_does_not_end_the_examination(world):
     world.write_card(('license = "MIT"', ""))
     code, found = findings()
     assert code == 1
     wrong = [finding for finding in found if not finding["ok"]]
-    assert [one["what"] for one in wrong] == ["models", "embedding"]
-    assert all(f"{world.card}: license must be a text; it is missing" in one["text"] for one in wrong)
+    assert [finding["what"] for finding in wrong] == ["models", "embedding"]
+    assert all(f"{world.card}: license must be a text; it is missing" in finding["text"] for finding in wrong)

@@ -25,7 +25,7 @@ SIGNALS = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
 class WithAvx2(NativeLooks):
-    """As on a CPU and with a build that have it, whatever those of the tests do."""
+    """As on a CPU with AVX2 and with a build that uses it, whatever CPU the tests run on."""
 
     def __init__(self) -> None:
         binding.system_info = lambda: "CPU : AVX2 = 1"
@@ -70,7 +70,7 @@ def in_a_child(roomy: None, monkeypatch: pytest.MonkeyPatch) -> InAChild:
     return lambda looks: monkeypatch.setattr(doctor, "NativeLooks", looks)
 
 
-def test_a_sound_machine_has_nothing_wrong(in_a_child: InAChild) -> None:
+def test_a_sound_machine_has_nothing_wrong(in_a_child):
     in_a_child(WithAvx2)
     code, found = findings()
     assert code == 0
@@ -88,7 +88,7 @@ def test_a_sound_machine_has_nothing_wrong(in_a_child: InAChild) -> None:
 
 
 @SIGNALS
-def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(in_a_child: InAChild) -> None:
+def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(in_a_child):
     in_a_child(EndsLoading)
     code, found = findings()
     assert code == 1
@@ -105,36 +105,34 @@ def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(in_
 
 
 @SIGNALS
-def test_a_llama_cpp_that_ends_its_process_by_computing_is_named_with_its_last_words(
-    in_a_child: InAChild,
-) -> None:
+def test_a_llama_cpp_that_ends_its_process_by_computing_is_named_with_its_last_words(in_a_child):
     in_a_child(EndsComputing)
-    one = problem()
-    assert one["what"] == "embedding"
-    assert one["text"] == (
+    finding = problem()
+    assert finding["what"] == "embedding"
+    assert finding["text"] == (
         "llama.cpp ends the process here, by SIGABRT (llama.cpp stopped itself); its last words: "
         "ggml-cpu.c:1: GGML_ASSERT(tile) failed"
     )
-    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36" in one["advice"]
+    assert "--no-binary llama-cpp-python llama-cpp-python==0.3.36" in finding["advice"]
 
 
 @SIGNALS
-def test_kernels_that_end_their_process_are_a_finding_and_the_rest_does_without_them(in_a_child: InAChild) -> None:
+def test_kernels_that_end_their_process_are_a_finding_and_the_rest_does_without_them(in_a_child):
     in_a_child(EndsInKernels)
-    one = problem()
-    assert (one["what"], one["advice"]) == ("kernels", "do without them: Q3E_KERNELS=off")
-    assert one["text"].startswith("they end the process here, by SIGILL")
+    finding = problem()
+    assert (finding["what"], finding["advice"]) == ("kernels", "do without them: Q3E_KERNELS=off")
+    assert finding["text"].startswith("they end the process here, by SIGILL")
 
 
-def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child: InAChild) -> None:
+def test_a_llama_cpp_that_is_not_installed_is_a_finding(in_a_child):
     in_a_child(FailsLoading)
     code, found = findings()
     wrong = [finding for finding in found if not finding["ok"]]
-    assert (code, [one["what"] for one in wrong]) == (1, ["llama.cpp", "embedding"])
-    assert all("q3e_local.llama.binding" in one["text"] for one in wrong)
+    assert (code, [finding["what"] for finding in wrong]) == (1, ["llama.cpp", "embedding"])
+    assert all("q3e_local.llama.binding" in finding["text"] for finding in wrong)
 
 
-def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
+def test_llama_cpp_is_never_in_the_process_of_doctor_itself():
     script = (
         "import sys; from q3e_local.checks.doctor import examine; list(examine()); print('llama_cpp' in sys.modules)"
     )
@@ -144,7 +142,7 @@ def test_llama_cpp_is_never_in_the_process_of_doctor_itself() -> None:
 
 @pytest.fixture
 def cpu(quick: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have a llama.cpp built with some feature, and a CPU that runs these variants of our kernels."""
+    """Have a llama.cpp built with this feature, and a CPU that runs these variants of our kernels."""
 
     def become(built_with: str, variants: dict[str, str | None], chosen: Kernels | None = None) -> None:
         monkeypatch.setattr(binding, "system_info", lambda: f"CPU : {built_with} = 1")
@@ -156,32 +154,32 @@ def cpu(quick: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("ours", [None, "avx2"])
-def test_a_build_without_avx2(cpu: Callable[..., None], ours: str | None) -> None:
+def test_a_build_without_avx2(cpu, ours):
     cpu("SSE3", {"avx512": "the CPU has no AVX-512", "avx2": None}, Kernels(ours, "because"))
-    one = problem()
+    finding = problem()
     text = "llama.cpp was built without AVX2, which this CPU has"
     if ours:
         text += "; our kernels use it, but compute products and attention alone"
-    assert (one["what"], one["text"]) == ("CPU", text)
-    assert one["advice"].startswith(
+    assert (finding["what"], finding["text"]) == ("CPU", text)
+    assert finding["advice"].startswith(
         "build llama.cpp on this machine, without SOURCE_DATE_EPOCH in the environment, by"
     )
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
-def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(cpu: Callable[..., None]) -> None:
+def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(cpu):
     cpu("SSE3", {})
-    one = problem()
-    assert (one["what"], one["text"]) == ("CPU", "llama.cpp was built without AVX2")
-    assert one["advice"] == "build it on this machine, if the CPU has it"
+    finding = problem()
+    assert (finding["what"], finding["text"]) == ("CPU", "llama.cpp was built without AVX2")
+    assert finding["advice"] == "build it on this machine, if the CPU has it"
 
 
-def test_a_cpu_without_avx2_needs_no_build_with_it(cpu: Callable[..., None]) -> None:
+def test_a_cpu_without_avx2_needs_no_build_with_it(cpu):
     cpu("SSE3", {"avx2": "the CPU has no AVX2"})
     assert findings()[0] == 0
 
 
-def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(cpu: Callable[..., None]) -> None:
+def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(cpu):
     cpu("AVX2", {"avx512": None, "avx2": None}, Kernels("avx512", "the fastest that this CPU runs"))
     assert findings()[0] == 0
     cpu("AVX2", {"avx512": None, "avx2": None}, UNSET)
@@ -196,27 +194,27 @@ def test_a_wheel_without_avx512_is_slow_where_our_kernels_do_not_compute(cpu: Ca
         (Kernels(None, "q3e_kernels.so is damaged", True, ("install q3e-local again",)), False),
     ],
 )
-def test_which_kernels_compute(cpu: Callable[..., None], chosen: Kernels, ok: bool) -> None:
+def test_which_kernels_compute(cpu, chosen, ok):
     cpu("AVX2", {"avx2": None}, chosen)
     code, found = findings()
-    (one,) = [finding for finding in found if finding["what"] == "kernels"]
-    assert (code, one["ok"]) == (0 if ok else 1, ok)
-    assert one["text"] == f"{chosen.name} ({chosen.why})"
-    assert one["advice"] == "".join(chosen.faster)
+    (finding,) = [finding for finding in found if finding["what"] == "kernels"]
+    assert (code, finding["ok"]) == (0 if ok else 1, ok)
+    assert finding["text"] == f"{chosen.name} ({chosen.why})"
+    assert finding["advice"] == "".join(chosen.faster)
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slow_path(monkeypatch):
     monkeypatch.setattr("q3e_local.llama.tap_proof.tap_agrees", lambda *arguments: "it says something else")
-    one = problem()
-    assert (one["what"], one["text"]) == ("embedding", "works, on the slow path")
-    assert "llama-cpp-python==0.3.36" in one["advice"]
+    finding = problem()
+    assert (finding["what"], finding["text"]) == ("embedding", "works, on the slow path")
+    assert "llama-cpp-python==0.3.36" in finding["advice"]
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_build_for_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_for_a_gpu_says_so(monkeypatch):
     monkeypatch.setattr(binding, "can_offload", lambda: True)
     _, found = findings()
-    assert [one["text"] for one in found if one["what"] == "GPU"] == [
+    assert [finding["text"] for finding in found if finding["what"] == "GPU"] == [
         "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise"
     ]

@@ -54,14 +54,14 @@ class FakeModel:
 
 
 def tuned(speed: Speed, budget_s: float = 1000.0, host: Host = HOST) -> tuple[TuneResult, FakeModel]:
-    """What is found, and the model."""
+    """The result, and the model that was measured."""
     time = Time()
     model = FakeModel(time, speed)
     return Tuning(model, host, n_cpus=N_CPUS, clock=time).run(budget_s), model
 
 
 def best(found: TuneResult) -> dict[str, Any]:
-    """The settings there will be."""
+    """The settings that an engine will have."""
     settings = settle(EngineConfig(), HOST, found.best)
     return {name: getattr(settings, name) for name in TUNABLE}
 
@@ -72,17 +72,17 @@ DEFAULT = {"n_threads": 4, "n_batch": 512}
 @pytest.mark.parametrize(
     ("speed", "changed"),
     [
-        (lambda one: 1000.0, {}),
-        (lambda one: 1000.0 + 50 * one.n_threads, {"n_threads": 8}),
-        (lambda one: 1200.0 if one.n_threads == 2 else 1000.0, {"n_threads": 2}),
-        (lambda one: 1000.0 + one.n_batch, {"n_batch": 2048}),
-        (lambda one: 1200.0 if one.n_batch == 1024 else 1000.0, {"n_batch": 1024}),
-        (lambda one: 3000.0 - one.n_batch, {}),
-        (lambda one: 1000.0 + one.n_batch / 100, {}),  # faster, but not clearly
-        (lambda one: 1000 * one.n_threads * one.n_batch, {"n_threads": 8, "n_batch": 2048}),
+        (lambda settings: 1000.0, {}),
+        (lambda settings: 1000.0 + 50 * settings.n_threads, {"n_threads": 8}),
+        (lambda settings: 1200.0 if settings.n_threads == 2 else 1000.0, {"n_threads": 2}),
+        (lambda settings: 1000.0 + settings.n_batch, {"n_batch": 2048}),
+        (lambda settings: 1200.0 if settings.n_batch == 1024 else 1000.0, {"n_batch": 1024}),
+        (lambda settings: 3000.0 - settings.n_batch, {}),
+        (lambda settings: 1000.0 + settings.n_batch / 100, {}),  # faster, but not clearly
+        (lambda settings: 1000 * settings.n_threads * settings.n_batch, {"n_threads": 8, "n_batch": 2048}),
     ],
 )
-def test_what_is_clearly_faster_is_taken(speed: Speed, changed: dict[str, Any]) -> None:
+def test_what_is_clearly_faster_is_taken(speed, changed):
     found, _ = tuned(speed)
     assert best(found) == DEFAULT | changed
     assert found.left_out == []
@@ -90,8 +90,8 @@ def test_what_is_clearly_faster_is_taken(speed: Speed, changed: dict[str, Any]) 
     assert marked == DEFAULT | changed
 
 
-def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
-    found, _ = tuned(lambda one: 1000.0 * one.n_threads)
+def test_the_table_has_every_value_with_the_speeds_of_each_size():
+    found, _ = tuned(lambda settings: 1000.0 * settings.n_threads)
     assert [(row.setting, row.value) for row in found.rows] == [
         ("n_threads", 4), ("n_threads", 8), ("n_threads", 2),
         ("n_batch", 512), ("n_batch", 1024), ("n_batch", 2048),
@@ -104,15 +104,15 @@ def test_the_table_has_every_value_with_the_speeds_of_each_size() -> None:
     assert [row.ratio for row in found.rows if row.value == DEFAULT[row.setting]] == [None] * 2
 
 
-def test_a_winner_is_the_one_to_beat_for_what_comes_next() -> None:
-    found, model = tuned(lambda one: 1000.0 * one.n_threads)
+def test_a_winner_is_the_one_to_beat_for_what_comes_next():
+    found, model = tuned(lambda settings: 1000.0 * settings.n_threads)
     assert best(found) == DEFAULT | {"n_threads": 8}
-    after = [one.n_threads for one, _ in model.worked if one.n_batch != 512]
+    after = [settings.n_threads for settings, _ in model.worked if settings.n_batch != 512]
     assert set(after) == {8}
 
 
-def test_all_values_do_the_same_work_in_a_round_and_new_work_in_the_next() -> None:
-    _, model = tuned(lambda one: 1000.0)
+def test_all_values_do_the_same_work_in_a_round_and_new_work_in_the_next():
+    _, model = tuned(lambda settings: 1000.0)
     seen: dict[int, list[str]] = {}
     for settings, texts in model.worked:
         if settings.reasons["n_batch"].text == "being measured":
@@ -123,17 +123,17 @@ def test_all_values_do_the_same_work_in_a_round_and_new_work_in_the_next() -> No
     assert all(set(texts) <= set(first) for texts in seen.values())
 
 
-def test_the_largest_batch_is_full_and_has_as_many_texts_as_an_engine_takes() -> None:
+def test_the_largest_batch_is_full_and_has_as_many_texts_as_an_engine_takes():
     for host in (HOST, Host(4, on_gpu=True)):
-        found, model = tuned(lambda one: 1000.0, host=host)
+        found, model = tuned(lambda settings: 1000.0, host=host)
         largest = max(row.value for row in found.rows if row.setting == "n_batch")
-        (texts,) = {len(texts) for one, texts in model.worked if one.n_batch == largest}
+        (texts,) = {len(texts) for settings, texts in model.worked if settings.n_batch == largest}
         assert texts * 128 == largest
         assert texts <= EngineConfig().n_seq_max
 
 
-def test_without_time_nothing_is_measured_and_all_is_said() -> None:
-    found, _ = tuned(lambda one: 100.0, budget_s=0)
+def test_without_time_nothing_is_measured_and_all_is_said():
+    found, _ = tuned(lambda settings: 100.0, budget_s=0)
     assert found.best == Tuned(None, None, found.best.day)
     assert found.rows == []
     assert [what.partition(":")[0] for what in found.left_out] == ["n_threads", "n_batch"]
@@ -142,33 +142,33 @@ def test_without_time_nothing_is_measured_and_all_is_said() -> None:
 
 @pytest.mark.parametrize("speed", [3.0, 110.0, 700.0, 100_000.0])
 @pytest.mark.parametrize("budget_s", [0.0, 1.0])
-def test_what_is_said_to_be_enough_is_enough(speed: float, budget_s: float) -> None:
-    found, _ = tuned(lambda one: speed, budget_s)
+def test_what_is_said_to_be_enough_is_enough(speed, budget_s):
+    found, _ = tuned(lambda settings: speed, budget_s)
     assert found.left_out
-    assert tuned(lambda one: speed, found.enough_s)[0].left_out == []
+    assert tuned(lambda settings: speed, found.enough_s)[0].left_out == []
 
 
 @pytest.mark.parametrize("speed", [3.0, 30.0, 110.0, 700.0, 100_000.0])
 @pytest.mark.parametrize("budget_s", [10.0, 50.0])
-def test_it_ends_in_time_on_machines_of_any_speed(speed: float, budget_s: float) -> None:
-    found, _ = tuned(lambda one: speed, budget_s)
+def test_it_ends_in_time_on_machines_of_any_speed(speed, budget_s):
+    found, _ = tuned(lambda settings: speed, budget_s)
     warming_up = 2 * 128 / speed
     assert found.seconds <= budget_s + warming_up
     assert best(found) == DEFAULT
 
 
-def test_on_a_gpu_threads_are_not_tried() -> None:
-    found, _ = tuned(lambda one: 50_000.0 + one.n_batch * 10, host=Host(4, on_gpu=True))
+def test_on_a_gpu_threads_are_not_tried():
+    found, _ = tuned(lambda settings: 50_000.0 + settings.n_batch * 10, host=Host(4, on_gpu=True))
     assert {row.setting for row in found.rows} == {"n_batch"}
     assert {row.value for row in found.rows if row.setting == "n_batch"} == {512, 1024, 2048, 4096}
     assert found.best.n_batch == 4096
 
 
-def test_where_there_is_no_memory_for_large_batches_the_rest_counts() -> None:
-    def speed(one: Settings) -> float:
-        if one.n_batch == 2048:
+def test_where_there_is_no_memory_for_large_batches_the_rest_counts():
+    def speed(settings: Settings) -> float:
+        if settings.n_batch == 2048:
             raise NotEnoughMemoryError("no room")
-        return 1000.0 * one.n_threads
+        return 1000.0 * settings.n_threads
 
     found, _ = tuned(speed)
     assert found.left_out == ["n_batch: no room"]
@@ -176,7 +176,7 @@ def test_where_there_is_no_memory_for_large_batches_the_rest_counts() -> None:
 
 
 class CrashingModel(FakeModel):
-    """The fake, which ends its process with some settings. It is closed then, and cold, as one in a child is."""
+    """A fake that ends its process with the settings that `crashes` names, and is then cold, as a new process is."""
 
     def __init__(self, time: Time, speed: Speed, crashes: Crashes) -> None:
         super().__init__(time, speed)
@@ -197,27 +197,25 @@ class CrashingModel(FakeModel):
 SAID = "SIGABRT (llama.cpp stopped itself); its last words: GGML_ASSERT(false) failed"
 
 
-def crashing(crashes: Crashes, speed: Speed = lambda one: 1000.0) -> tuple[TuneResult, CrashingModel]:
+def crashing(crashes: Crashes, speed: Speed = lambda settings: 1000.0) -> tuple[TuneResult, CrashingModel]:
     time = Time()
     model = CrashingModel(time, speed, crashes)
     return Tuning(model, HOST, n_cpus=N_CPUS, clock=time).run(100_000), model
 
 
-def faster_with_1024(one: Settings) -> float:
-    return 1500.0 if one.n_batch == 1024 else 1000.0
+def faster_with_1024(settings: Settings) -> float:
+    return 1500.0 if settings.n_batch == 1024 else 1000.0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     ("crashes", "setting", "value"),
     [
-        (lambda one: one.n_threads == 8, "n_threads", 8),
-        (lambda one: one.n_batch == 2048, "n_batch", 2048),
+        (lambda settings: settings.n_threads == 8, "n_threads", 8),
+        (lambda settings: settings.n_batch == 2048, "n_batch", 2048),
     ],
 )
-def test_a_value_that_ends_the_process_is_left_out_and_the_rest_is_found(
-    crashes: Crashes, setting: str, value: int
-) -> None:
+def test_a_value_that_ends_the_process_is_left_out_and_the_rest_is_found(crashes, setting, value):
     found, model = crashing(crashes, faster_with_1024)
     assert best(found) == DEFAULT | {"n_batch": 1024}
     assert found.left_out == [f"{setting}: {value} ends the process here, by {SAID}"]
@@ -229,25 +227,25 @@ def test_a_value_that_ends_the_process_is_left_out_and_the_rest_is_found(
     assert {(row.setting, row.value) for row in found.rows} == {(row.setting, row.value) for row in usual.rows}
 
 
-def test_after_a_crash_the_next_is_measured_once_its_process_is_warm() -> None:
+def test_after_a_crash_the_next_is_measured_once_its_process_is_warm():
     """The first call of a new process makes buffers and reads the weights in: it would lose any race."""
-    found, _ = crashing(lambda one: one.n_threads == 8, faster_with_1024)
+    found, _ = crashing(lambda settings: settings.n_threads == 8, faster_with_1024)
     (row,) = [row for row in found.rows if (row.setting, row.value) == ("n_batch", 1024)]
     assert row.ratio == pytest.approx(1.5)
 
 
-def test_where_a_default_ends_the_process_another_takes_its_place_though_it_is_slower() -> None:
+def test_where_a_default_ends_the_process_another_takes_its_place_though_it_is_slower():
     n_calls = itertools.count()
 
-    def later(one: Settings) -> bool:
-        return next(n_calls) > 2 and one.n_batch == 512  # warming up goes well
+    def later(settings: Settings) -> bool:
+        return next(n_calls) > 2 and settings.n_batch == 512  # warming up goes well
 
-    found, _ = crashing(later, lambda one: 1000.0 if one.n_batch == 512 else 100.0)
+    found, _ = crashing(later, lambda settings: 1000.0 if settings.n_batch == 512 else 100.0)
     assert best(found)["n_batch"] == 1024
     assert found.left_out
     assert all("ends the process here" in what for what in found.left_out)
 
 
-def test_where_the_defaults_end_the_process_so_does_the_tuning() -> None:
+def test_where_the_defaults_end_the_process_so_does_the_tuning():
     with pytest.raises(CrashError, match="was ended by SIGABRT; its last words: GGML_ASSERT"):
-        crashing(lambda one: True)
+        crashing(lambda settings: True)

@@ -24,14 +24,14 @@ from q3e_local.errors import CrashError
 from q3e_local.files import state_folder
 from q3e_local.llama import child
 from q3e_local.llama.kernels import in_use
-from q3e_local.llama.settings.defaults import Reason, Settings, Tuned, defaults
+from q3e_local.llama.settings.defaults import Host, Reason, Settings, Tuned, defaults
 from q3e_local.models.catalog import models_folder
 
 SIGNALS = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
 class Cursed(MeasuredModel):
-    """The demo model, whose process ends with batches of some sizes."""
+    """The demo model, whose process ends with batches of 1,024 or 2,048 tokens."""
 
     def use(self, settings: Settings) -> None:
         if settings.n_batch == 1024:
@@ -60,19 +60,17 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[psutil.Process]]:
     monkeypatch.setattr(child, "start_unsignalled", started)
     yield found
     assert found
-    assert [one for one in found if one.is_running()] == []
-    left = [one for one in psutil.Process().children() if "resource_tracker" not in " ".join(one.cmdline())]
+    assert [each for each in found if each.is_running()] == []
+    left = [each for each in psutil.Process().children() if "resource_tracker" not in " ".join(each.cmdline())]
     assert set(left) <= before
 
 
 @SIGNALS
-def test_a_model_in_a_child_survives_what_ends_its_process(
-    monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
-) -> None:
+def test_a_model_in_a_child_survives_what_ends_its_process(monkeypatch, children):
     monkeypatch.setattr(tune_child, "MeasuredModel", Cursed)
     path = models_folder() / "demo.gguf"
     with closing(ModelInChild(path)) as model:
-        usual = defaults(model.facts.host)
+        usual = defaults(Host(model.platform.n_cores))
         model.use(usual)
         texts = model.make(3, 16)
         assert [len(demo().engine.tokenize(text)) + 1 for text in texts] == [16] * 3
@@ -91,9 +89,7 @@ def test_a_model_in_a_child_survives_what_ends_its_process(
 
 
 @SIGNALS
-def test_the_command_shows_what_ends_the_process_and_keeps_the_rest(
-    monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
-) -> None:
+def test_the_command_shows_what_ends_the_process_and_keeps_the_rest(monkeypatch, children):
     monkeypatch.setattr(tune_child, "MeasuredModel", Cursed)
     for name in ("logical_cpus", "physical_cores"):  # no other number of threads to try
         monkeypatch.setattr(machine, name, lambda: 1)
@@ -114,9 +110,7 @@ def test_the_command_shows_what_ends_the_process_and_keeps_the_rest(
 
 
 @SIGNALS
-def test_where_the_defaults_end_the_process_the_command_says_so_and_keeps_nothing(
-    monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
-) -> None:
+def test_where_the_defaults_end_the_process_the_command_says_so_and_keeps_nothing(monkeypatch, children):
     monkeypatch.setattr(tune_child, "MeasuredModel", CursedAtOnce)
     result = run("tune", "-m", "demo")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -145,17 +139,14 @@ def explained() -> list[str]:
 
 
 @pytest.mark.usefixtures("fast")
-def test_what_was_found_is_shown_kept_used_and_forgotten() -> None:
+def test_what_was_found_is_shown_kept_used_and_forgotten():
     result = run("tune", "-m", "demo", "--seconds", 7)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"demo on {machine.cpu_name()}, ")
     rows = [line for line in lines if line.startswith("│")]
     assert any("n_batch" in row and "1024" in row and "2.00" in row and "best" in row for row in rows)
-    assert lines[-2:] == [
-        "left out: n_batch: no room",
-        "kept after 7 s: n_threads 4, n_batch 1024",
-    ]
+    assert lines[-2:] == ["left out: n_batch: no room", "kept after 7 s: n_threads 4, n_batch 1024"]
     assert explained()[-1] == "demo: n_batch 1024 (tuned on 2026-11-20)"
     assert run("tune", "-m", "demo", "--reset").stderr == "demo: defaults from now on\n"
     assert explained()[-1] == "demo: n_batch 512 (default)"
@@ -163,7 +154,7 @@ def test_what_was_found_is_shown_kept_used_and_forgotten() -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_shorter_one_leaves_what_a_longer_one_found_and_says_so() -> None:
+def test_a_shorter_tuning_leaves_what_a_longer_tuning_found_and_says_so():
     run("tune", "-m", "demo", "--seconds", 7)
     assert run("tune", "-m", "demo", "--seconds", 3).stdout.splitlines()[-2:] == [
         "kept after 3 s: n_threads 4",
@@ -175,7 +166,7 @@ def test_a_shorter_one_leaves_what_a_longer_one_found_and_says_so() -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_json_has_all_of_it() -> None:
+def test_json_has_all_of_it():
     found = json.loads(run("tune", "-m", "demo", "--json").stdout)
     assert list(found) == [
         "model", "digest", "place", "kept_in", "best", "from_before", "rows", "left_out", "seconds",
@@ -186,7 +177,7 @@ def test_json_has_all_of_it() -> None:
     assert (kept["tuned"], kept["place"], kept["measured"]) == (found["best"], found["place"], found["rows"])
 
 
-def test_a_real_model_is_tuned_in_no_time() -> None:
+def test_a_real_model_is_tuned_in_no_time():
     result = run("tune", "-m", "demo", "--seconds", 0, "--json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
@@ -198,9 +189,7 @@ def test_a_real_model_is_tuned_in_no_time() -> None:
     assert explained()[-1] == "demo: n_batch 512 (default)"
 
 
-def test_ctrl_c_keeps_nothing_and_ends_the_child(
-    monkeypatch: pytest.MonkeyPatch, children: list[psutil.Process]
-) -> None:
+def test_ctrl_c_keeps_nothing_and_ends_the_child(monkeypatch, children):
     def interrupted(self: Tuning, budget_s: float) -> TuneResult:
         raise KeyboardInterrupt
 

@@ -12,7 +12,6 @@ import pytest
 import tiny
 from command import run
 from oracle import Config
-from tokenizers import Tokenizer
 
 import q3e_local
 
@@ -34,28 +33,30 @@ def compared(*arguments: object) -> list[dict[str, Any]]:
     return json.loads(result.stdout)["comparison"]
 
 
-def test_against_tells_what_a_quantization_costs(tiny_gguf: MakeGguf, texts: Path) -> None:
+def test_against_tells_what_a_quantization_costs(tiny_gguf, texts):
     paths = [tiny_gguf("f16"), tiny_gguf("q4_k_m")]
     comparison = compared(paths[0], "--against", paths[1], "--texts", texts)
     both = []
     for path in paths:
         with q3e_local.load(path) as embedder:
             both.append(embedder.embed_documents(TEXTS).vectors.astype(np.float64))
-    assert [one["dim"] for one in comparison] == [256, 64]
-    for one in comparison:
-        left, right = (cut / np.linalg.norm(cut, axis=1, keepdims=True) for cut in (v[:, : one["dim"]] for v in both))
+    assert [each["dim"] for each in comparison] == [256, 64]
+    for each in comparison:
+        left, right = (
+            cut / np.linalg.norm(cut, axis=1, keepdims=True) for cut in (v[:, : each["dim"]] for v in both)
+        )
         cosines = sorted(np.einsum("ij,ij->i", left, right))
-        assert one["n_texts"] == len(TEXTS) == 21
-        assert one["cosine"]["min"] == pytest.approx(cosines[0], abs=2e-5)
-        assert one["cosine"]["p5"] == pytest.approx(cosines[1], abs=2e-5)  # the second of 21
-        assert one["cosine"]["median"] == pytest.approx(cosines[10], abs=2e-5)
-        assert one["cosine"]["max"] == pytest.approx(cosines[20], abs=2e-5)
+        assert each["n_texts"] == len(TEXTS) == 21
+        assert each["cosine"]["min"] == pytest.approx(cosines[0], abs=2e-5)
+        assert each["cosine"]["p5"] == pytest.approx(cosines[1], abs=2e-5)  # the second of 21
+        assert each["cosine"]["median"] == pytest.approx(cosines[10], abs=2e-5)
+        assert each["cosine"]["max"] == pytest.approx(cosines[20], abs=2e-5)
         nearest = [neighbours(vectors) for vectors in (left, right)]
         same = [a[0] == b[0] for a, b in zip(*nearest, strict=True)]
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]
-        assert one["same_nearest"] == pytest.approx(sum(same) / 21, abs=1e-4)
-        assert one["overlap_at_10"] == pytest.approx(sum(shared) / 21, abs=1e-4)
-        assert 0.9 < one["cosine"]["min"] < one["cosine"]["max"] < 1
+        assert each["same_nearest"] == pytest.approx(sum(same) / 21, abs=1e-4)
+        assert each["overlap_at_10"] == pytest.approx(sum(shared) / 21, abs=1e-4)
+        assert 0.9 < each["cosine"]["min"] < each["cosine"]["max"] < 1
 
 
 def neighbours(vectors: np.ndarray) -> list[list[int]]:
@@ -67,7 +68,7 @@ def neighbours(vectors: np.ndarray) -> list[list[int]]:
     return found
 
 
-def test_against_itself_nothing_changes_and_few_texts_have_few_neighbours(tmp_path: Path) -> None:
+def test_against_itself_nothing_changes_and_few_texts_have_few_neighbours(tmp_path):
     path = tmp_path / "two.txt"
     path.write_text("one text\n\nanother one\n")
     result = run("verify", "demo", "--against", "demo", "--texts", path)
@@ -77,13 +78,11 @@ def test_against_itself_nothing_changes_and_few_texts_have_few_neighbours(tmp_pa
     assert "same_nearest 1.000, overlap_at_1 1.000 (2 texts)" in line
 
 
-def test_models_of_two_sizes_share_neighbours_but_no_space(
-    tmp_path: Path, tokenizer: Tokenizer, tiny_gguf: MakeGguf, texts: Path
-) -> None:
+def test_models_of_two_sizes_share_neighbours_but_no_space(tmp_path, tokenizer, tiny_gguf, texts):
     config = Config(n_layer=1, n_embd=128)
     wider = tiny.write_gguf(tmp_path / "wide.gguf", tiny.tiny_weights(config), config, tokenizer)
     comparison = compared(tiny_gguf("f16"), "--against", wider, "--texts", texts)
-    assert [(one["dim"], one["cosine"]) for one in comparison] == [(128, None), (64, None)]
+    assert [(each["dim"], each["cosine"]) for each in comparison] == [(128, None), (64, None)]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +98,7 @@ def test_models_of_two_sizes_share_neighbours_but_no_space(
         (["nobody"], 2, "there is no model 'nobody'"),
     ],
 )
-def test_wrong_usage_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, says: str
-) -> None:
+def test_wrong_usage_is_one_sentence(tmp_path, monkeypatch, arguments, code, says):
     monkeypatch.chdir(tmp_path)
     for name, text in {"one.txt": "one\n", "two.txt": "one\ntwo\n", "empty.txt": ""}.items():
         Path(name).write_text(text)

@@ -1,4 +1,4 @@
-"""What the tests of the heart share: an embedder whose engine can be predicted by eye."""
+"""Fixtures of these tests: an embedder on an engine whose vectors can be predicted by eye."""
 
 from __future__ import annotations
 

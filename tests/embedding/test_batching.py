@@ -1,4 +1,4 @@
-"""Ids arithmetic: what is cut, what stays last, and who shares a batch."""
+"""Arithmetic on ids: what is cut, which id stays last, and which sequences share a batch."""
 
 from __future__ import annotations
 
@@ -11,49 +11,11 @@ from q3e_local.embedding.batching import N_TILE, N_UNSPLIT, end_of_piece, first_
 END = 9
 
 
-@pytest.mark.parametrize(
-    ("ids", "limit", "expected"),
-    [
-        ([], 1, ([END], False)),
-        ([], 5, ([END], False)),
-        ([1, 2], 3, ([1, 2, END], False)),
-        ([1, 2, 3], 3, ([1, 2, END], True)),
-        ([1, 2, 3, 4, 5], 3, ([1, 2, END], True)),
-        ([1], 1, ([END], True)),
-        ([END, END], 3, ([END, END, END], False)),  # an end token in the text is part of the text
-    ],
-)
-def test_fit_cuts_the_text_and_keeps_the_end_token(ids, limit, expected):
-    assert fit(ids, limit, END) == expected
-
-
-@given(ids=st.lists(st.integers(0, 8), max_size=20), limit=st.integers(1, 25))
-def test_fit_gives_at_most_the_limit_exactly_it_when_cut_and_the_end_token_last(ids, limit):
+@given(ids=st.lists(st.integers(0, END), max_size=20), limit=st.integers(1, 25))  # the text may have END too
+def test_fit_cuts_the_text_and_keeps_the_end_token(ids, limit):
     before = list(ids)
-    fitted, cut = fit(ids, limit, END)
+    assert fit(ids, limit, END) == ([*before[: limit - 1], END], len(before) >= limit)
     assert ids == before
-    assert fitted[-1] == END
-    assert fitted[:-1] == ids[: len(fitted) - 1]
-    assert cut == (len(ids) + 1 > limit)
-    assert len(fitted) == (limit if cut else len(ids) + 1)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "n_batch", "n_seq_max", "expected"),
-    [
-        ([], 10, 4, []),
-        ([3], 10, 4, [[0]]),
-        ([3, 3, 3], 10, 4, [[0, 1, 2]]),
-        ([3, 3, 3], 6, 4, [[0, 1], [2]]),
-        ([3, 3, 3], 10, 2, [[0, 1], [2]]),
-        ([2, 9, 5, 1], 10, 4, [[1, 3], [2, 0]]),  # longest first, short ones fill the gaps
-        ([50, 4], 10, 4, [[0], [1]]),  # larger than a batch: alone
-        ([10, 10], 10, 4, [[0], [1]]),
-    ],
-)
-def test_pack_fills_batches(lengths, n_batch, n_seq_max, expected):
-    batches = [rows for rows, _ in pack(apart(lengths), [0] * len(lengths), n_batch, n_seq_max)]
-    assert batches == expected
 
 
 @given(
@@ -103,17 +65,17 @@ def apart(lengths: list[int]) -> list[list[int]]:
     ("sequences", "known", "expected"),
     [
         ([], None, []),
-        ([[*range(9), END]], None, [0]),  # nobody to share with
-        ([[*range(9), END]], [8], [8]),  # but others will come
+        ([[*range(9), END]], None, [0]),  # no other sequence
+        ([[*range(9), END]], [8], [8]),  # but later sequences will begin with it
         ([[*range(7), 50], [*range(7), 60]], None, [0, 0]),  # below the least that is a gain
         ([[*range(8), 50], [*range(8), 60]], None, [8, 8]),
         ([[*range(9)], [*range(9)], [*range(9), 1]], None, [8, 8, 8]),  # the last id is never shared
-        # A longer beginning of a few is less than a shorter one of many.
+        # A long beginning of few sequences saves less than a shorter beginning of many.
         ([[*range(20), 1, 1, place, END] for place in (1, 2)] + [[*range(20), 9, END]] * 2, None, [20] * 4),
-        # And two groups are two groups.
+        # Two groups whose beginnings have nothing in common.
         ([[*range(30), place, END] for place in (7, 8)] + [[*range(50, 70), END], [*range(50, 80)]], None,
          [30, 30, 20, 20]),
-        # What is known stays, unless the texts begin alike for much longer.
+        # A known beginning stays, unless the sequences begin alike for much longer.
         ([[*range(14), 50, END], [*range(14), 60, END]], [8, 8], [8, 8]),
         ([[*range(18), 50, END], [*range(18), 60, END]], [8, 8], [18, 18]),
     ],

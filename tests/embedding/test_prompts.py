@@ -105,5 +105,5 @@ def test_without_added_tokens_the_whole_text_is_normalized():
     assert normalizer(())("<think>\u0338") == "<think\u226f"
 
 
-def test_a_longer_added_token_is_found_before_one_it_begins_with():
+def test_a_longer_added_token_is_found_before_a_token_that_it_begins_with():
     assert normalizer(("<a", "<a>"))("<a>\u0338") == "<a>\u0338"

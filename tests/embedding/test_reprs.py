@@ -37,8 +37,8 @@ def test_the_model_and_its_results():
     assert shown(result) == f"<EmbedResult: {said}>"
     none = demo().embed_documents([])
     assert shown(none) == f"<EmbedResult: 0 vectors of 256 numbers, 0 tokens, demo, space {SPACE}>"
-    one = next(demo().stream(EmbedRequest(["", "b"], max_tokens=1, truncate=True)))
-    assert shown(one) == "<Embedded: dim 256, 1 token>"
+    embedded = next(demo().stream(EmbedRequest(["", "b"], max_tokens=1, truncate=True)))
+    assert shown(embedded) == "<Embedded: dim 256, 1 token>"
 
 
 def test_a_request_is_shown_without_reading_its_texts():
@@ -102,7 +102,7 @@ def test_clusters(vectors):
     assert f"silhouette {chosen.silhouette:.3f}" in shown(chosen)
 
 
-def test_an_index_of_vectors_of_ones_own_says_so(tmp_path):
+def test_an_index_of_the_users_vectors_says_so(tmp_path):
     with VectorIndex(tmp_path / "own.q3e", dim=3) as index:
         assert index.space == IndexSpace("", "", 3)
         assert repr(index).endswith(": 0 texts, 3-dim vectors of your own>")

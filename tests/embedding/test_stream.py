@@ -1,4 +1,4 @@
-"""The way of many texts through the engine: in windows and batches, each text once, and what is told meanwhile."""
+"""The way of many texts through the engine: in windows and batches, each text once, and the progress."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from fake import FakeEngine, seen
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import Embedded, EmbedRequest
-from q3e_local.errors import (
-    BadVectorError,
-    InvalidTextError,
-    OptionError,
-    TextError,
-    TextTooLongError,
-)
+from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextError, TextTooLongError
 
 
 def counted(n: int, read: list[int]) -> Iterator[str]:
@@ -50,39 +44,39 @@ def test_texts_without_tokens_to_wait_for_do_not_pile_up(embedder):
     assert len(read) < 2_000
 
 
-def test_wrong_options_are_told_when_the_stream_is_asked_for_not_when_it_is_read(embedder):
+def test_wrong_options_are_refused_when_the_stream_is_made_not_when_it_is_read(embedder):
     for wrong in ({"dim": 5}, {"max_tokens": 0}, {"kind": "passage"}, {"task": "no such"}, {"texts": "one str"}):
         with pytest.raises(OptionError):
             embedder.stream(EmbedRequest(**{"texts": ["a"]} | wrong))
 
 
-def test_progress_tells_texts_and_tokens_done_and_ends_at_all_of_them(engine, embedder):
-    told: list[tuple[int, int]] = []
+def test_progress_counts_texts_and_tokens_and_ends_at_all_of_them(engine, embedder):
+    reports: list[tuple[int, int]] = []
     texts = ["x" * (i % 20) for i in range(100)]
-    result = embedder.embed_documents(texts, progress=lambda *done: told.append(done))
-    assert told == sorted(told)
-    assert len(told) == engine.n_decodes
-    assert told[-1] == (100, sum(result.prompt_tokens))
+    result = embedder.embed_documents(texts, progress=lambda *done: reports.append(done))
+    assert reports == sorted(reports)
+    assert len(reports) == engine.n_decodes
+    assert reports[-1] == (100, sum(result.prompt_tokens))
 
 
-def test_queries_are_embedded_as_one_query_is_and_tell_their_progress(embedder):
-    told: list[tuple[int, int]] = []
+def test_many_queries_have_the_vectors_of_single_queries_and_report_progress(embedder):
+    reports: list[tuple[int, int]] = []
     texts = [f"question {i}?" for i in range(20)]
     result = embedder.embed_queries(
         (text for text in texts), dim=40, instruction="Find", max_tokens=33, truncate=True,
-        progress=lambda *done: told.append(done),
+        progress=lambda *done: reports.append(done),
     )  # fmt: skip
     alone = [embedder.embed_query(text, 40, instruction="Find", max_tokens=33, truncate=True) for text in texts]
-    np.testing.assert_array_equal(result.vectors, np.concatenate([one.vectors for one in alone]))
-    assert result.truncated == tuple(one.truncated[0] for one in alone) == (False,) * 10 + (True,) * 10
-    assert {result.space} == {one.space for one in alone}
-    assert len(told) > 1
-    assert told == sorted(told)
-    assert told[-1] == (20, sum(result.prompt_tokens))
+    np.testing.assert_array_equal(result.vectors, np.concatenate([each.vectors for each in alone]))
+    assert result.truncated == tuple(each.truncated[0] for each in alone) == (False,) * 10 + (True,) * 10
+    assert {result.space} == {each.space for each in alone}
+    assert len(reports) > 1
+    assert reports == sorted(reports)
+    assert reports[-1] == (20, sum(result.prompt_tokens))
 
 
 @pytest.mark.parametrize("place", range(0, 40, 3))
-def test_a_text_the_model_fails_on_is_told_by_the_callers_index(place):
+def test_a_text_the_model_fails_on_is_named_by_the_callers_index(place):
     texts = [f"text {i}" for i in range(40)]
     texts[place] = "!" * (place + 1)
     embedder = Embedder(FakeEngine(bad="!"), "fake")
@@ -93,26 +87,26 @@ def test_a_text_the_model_fails_on_is_told_by_the_callers_index(place):
 
 def test_a_stream_goes_on_after_each_text_that_fails():
     texts: list[Any] = ["one", "bad !", None, "x" * 30, "\udc00", "! also bad", "four"]
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     embedder = Embedder(FakeEngine(bad="!"), "fake")
-    items = list(embedder.stream(EmbedRequest(texts, max_tokens=20), lambda *done: told.append(done)))
+    items = list(embedder.stream(EmbedRequest(texts, max_tokens=20), lambda *done: reports.append(done)))
     wrong = [BadVectorError, InvalidTextError, TextTooLongError, InvalidTextError, BadVectorError]
     assert [type(item) for item in items] == [Embedded, *wrong, Embedded]
     assert [item.index for item in items if isinstance(item, TextError)] == [1, 2, 3, 4, 5]
     assert [seen(item.vector) for item in items if isinstance(item, Embedded)] == [(256, 4), (256, 5)]
-    assert told[-1] == (7, 4 + 5)
+    assert reports[-1] == (7, 4 + 5)
 
 
 # What is computed once
 
 
 def test_identical_texts_are_decoded_once_and_each_place_has_the_vector(engine, embedder):
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     texts = ["same", "other", "same", "e\u0301", "\u00e9", "same"] * 100
-    result = embedder.embed_documents(texts, progress=lambda *done: told.append(done))
+    result = embedder.embed_documents(texts, progress=lambda *done: reports.append(done))
     assert sorted(bytes(ids[:-1]).decode() for batch in engine.batches for ids in batch) == ["other", "same", "é"]
     assert [seen(row)[1] for row in result.vectors] == [5, 6, 5, 3, 3, 5] * 100
-    assert told[-1] == (600, sum(result.prompt_tokens))
+    assert reports[-1] == (600, sum(result.prompt_tokens))
     assert len(engine.texts) == 3
 
 
@@ -137,7 +131,7 @@ def test_a_batch_that_is_not_full_waits_for_more_texts_but_not_for_ever(engine):
     assert sum(sizes) == 100
 
 
-def test_an_instruction_is_told_to_the_engine_up_to_where_the_text_may_change_its_tokens():
+def test_the_engine_gets_the_length_of_an_instruction_up_to_where_the_text_may_change_its_tokens():
     engine = FakeEngine(n_batch=128)
     embedder = Embedder(engine, "fake")
     prompt = f"Instruct: {TASKS['retrieval'].instruction}\nQuery:".encode()

@@ -25,7 +25,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
 class Adder:
-    """Adds to the number it was made with, or does what it is asked to."""
+    """An object for the child: it counts, fails, logs or ends its process."""
 
     def __init__(self, start: int) -> None:
         if start < 0:
@@ -100,7 +100,7 @@ def test_what_making_the_object_raises_each_call_raises():
         ("SIGKILL", "was ended by SIGKILL"),
     ],
 )
-def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(adder, name, said):
+def test_a_child_that_a_signal_ends_is_an_error_with_the_cause_and_the_last_words(adder, name, said):
     number = getattr(signal, name)
     with pytest.raises(CrashError, match=said) as crash:
         adder.ask("end", number)
@@ -110,13 +110,13 @@ def test_its_end_by_a_signal_is_an_error_with_the_cause_and_the_last_words(adder
         adder.ask("add", 1)
 
 
-def test_its_end_by_itself_is_one_too(adder):
+def test_a_child_that_ends_itself_is_an_error_too(adder):
     assert adder.is_alive
     with pytest.raises(CrashError, match=r"ended with exit code 7; q3e-local doctor says what to do about it$"):
         adder.ask("leave", 7)
 
 
-def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(adder, caplog, capfd):
+def test_log_lines_of_the_child_come_to_our_log_and_nothing_to_the_terminal(adder, caplog, capfd):
     adder.ask("log")
     assert caplog.record_tuples == [("q3e_local.llama.engine", logging.WARNING, "a line from the child")]
     adder.ask("add", 1)
@@ -124,7 +124,7 @@ def test_its_log_lines_come_to_ours_and_nothing_to_the_terminal(adder, caplog, c
 
 
 @posix
-def test_signals_for_the_whole_group_leave_it_at_its_work(adder):
+def test_signals_for_the_whole_group_leave_the_child_at_its_work(adder):
     pid = adder.ask("pid")
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
@@ -132,8 +132,8 @@ def test_signals_for_the_whole_group_leave_it_at_its_work(adder):
 
 
 @posix
-def test_an_interrupted_call_ends_it(adder, tmp_path):
-    """Otherwise the next call would get the answer to this one."""
+def test_an_interrupted_call_ends_the_child(adder, tmp_path):
+    """Otherwise the next call would get the answer to the interrupted call."""
     began = tmp_path / "began"
 
     def interrupt() -> None:
@@ -149,7 +149,7 @@ def test_an_interrupted_call_ends_it(adder, tmp_path):
     assert not psutil.pid_exists(pid)
 
 
-def test_closing_ends_it_and_twice_is_fine():
+def test_closing_ends_the_child_and_closing_twice_is_fine():
     threads = set(threading.enumerate())
     child = Child(Adder, 0)
     pid = child.ask("pid")
@@ -161,7 +161,7 @@ def test_closing_ends_it_and_twice_is_fine():
 
 @posix
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit()", "child.close()"])
-def test_it_ends_with_its_parent_whatever_it_is_at(tmp_path, end):
+def test_the_child_ends_with_its_parent_in_the_middle_of_a_call(tmp_path, end):
     began, script = tmp_path / "began", tmp_path / "script.py"
     script.write_text(
         "import os, sys, threading, time\nfrom pathlib import Path\nfrom llama.test_child import Adder\n"

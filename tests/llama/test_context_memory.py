@@ -119,12 +119,12 @@ def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
             return do(work, *arguments)
 
         monkeypatch.setattr(engine._owner, "do", slow)
-        asked = pool.submit(engine.decode, [long])
+        answer = pool.submit(engine.decode, [long])
         assert begun.wait(20)
         for place in range(40):
             engine.decode([[100 + place, eos_id]])
         go_on.set()
-        asked.result(20)
+        answer.result(20)
         engine.decode([[5, eos_id]])
         before = engine.counts.n_tokens
         engine.decode([[*long[:-1], 7, eos_id]])

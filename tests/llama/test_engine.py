@@ -40,16 +40,16 @@ def test_weights_larger_than_the_machine_are_refused_before_loading(f32, monkeyp
 @pytest.mark.parametrize("quantization", ["f32", "q8_0", "q4_k_m"])
 def test_weights_are_never_repacked(tiny_gguf, monkeypatch, quantization):
     """Repacked for AMX, by a llama.cpp that gcc 12 compiled, they ended the process with SIGILL."""
-    asked: list[bool] = []
+    repacking: list[bool] = []
     load = binding.lib.llama_model_load_from_file
 
     def loaded(path: bytes, params: Any) -> Any:
-        asked.append(params.use_extra_bufts)
+        repacking.append(params.use_extra_bufts)
         return load(path, params)
 
     monkeypatch.setattr(binding.lib, "llama_model_load_from_file", loaded)
     with LlamaEngine(tiny_gguf(quantization), small()):
-        assert asked == [False]
+        assert repacking == [False]
 
 
 def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(f32, monkeypatch):
@@ -136,24 +136,24 @@ def test_an_option_that_does_not_exist_is_named_with_those_that_do():
         q3e_local.load("demo", threads=2)
 
 
-def test_the_default_is_one_thread_for_each_physical_core(f32, monkeypatch):
+def test_the_default_is_a_thread_for_each_physical_core(f32, monkeypatch):
     monkeypatch.setattr(machine, "physical_cores", lambda: 1)
-    for asked, given in ((None, 1), (2, 2)):
-        with LlamaEngine(f32, small(n_threads=asked)) as engine:
-            assert engine.n_threads == given
+    for option, n_threads in ((None, 1), (2, 2)):
+        with LlamaEngine(f32, small(n_threads=option)) as engine:
+            assert engine.n_threads == n_threads
 
 
 def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32):
-    for asked, given in ((100, 100), (10_000, N_CTX), (None, N_CTX)):
-        with LlamaEngine(f32, small(n_ctx_max=asked)) as engine:
-            assert engine.n_ctx_max == given
+    for option, n_ctx_max in ((100, 100), (10_000, N_CTX), (None, N_CTX)):
+        with LlamaEngine(f32, small(n_ctx_max=option)) as engine:
+            assert engine.n_ctx_max == n_ctx_max
 
 
 def test_an_engine_runs_as_tuned_and_as_given(f32):
     digest, name = inspect(f32).digest, in_use.chosen().name
-    place = kept.here(binding.version(), binding.features(), False, name)
-    kept.keep(digest, place, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
-    other = replace(place, kernels="avx2" if name == "off" else "off")
+    platform = kept.here(binding.version(), binding.features(), False, name)
+    kept.keep(digest, platform, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
+    other = replace(platform, kernels="avx2" if name == "off" else "off")
     kept.keep(digest, other, Tuned(n_threads=3, n_batch=128, day="2026-11-21"))
     with LlamaEngine(f32, EngineConfig()) as engine:
         assert (engine.n_threads, engine.n_batch) == (2, 96)

@@ -48,7 +48,7 @@ def test_slow_pieces_get_smaller_and_the_vector_stays(f32, expected, sequences, 
     pieces: list[int] = []
     with LlamaEngine(f32, small(n_batch=128)) as engine:
         engine.decode([sequences[N_CTX]], None, pieces.append)
-        assert pieces == [128] * 4  # nobody else has come: nothing is gained by smaller ones
+        assert pieces == [128] * 4  # no other text has come, so that smaller pieces gain nothing
         pieces.clear()
         engine.decode([sequences[9]])
         hold(engine.decode([sequences[N_CTX - 1]], None, pieces.append), expected[N_CTX - 1])
@@ -92,7 +92,7 @@ def until_a_batch_waits(engine: LlamaEngine) -> None:
     until(lambda: engine._owner.n_waiting > 0)  # the thread that waits shows no sign of it
 
 
-def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected, sequences, monkeypatch):
+def test_short_texts_are_decoded_between_the_pieces_of_a_long_text(f32, expected, sequences, monkeypatch):
     with LlamaEngine(f32, small()) as engine, ThreadPoolExecutor(1) as other:
         done: list[int] = []
         short: list[Any] = []
@@ -101,7 +101,7 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected,
         def recorded(self: Any, ids: Ids, start: int, **options: bool) -> int:
             end = piece(self, ids, start, **options)
             done.append(start)
-            if len(done) == 2:  # while the long one is under way
+            if len(done) == 2:  # while the long text is computed
                 short.append(other.submit(engine.decode, [sequences[9]]))
                 until_a_batch_waits(engine)
             elif len(done) == 4:
@@ -115,9 +115,7 @@ def test_short_texts_are_decoded_between_the_pieces_of_a_long_one(f32, expected,
         hold(short[0].result(), expected[9])
 
 
-def test_a_short_text_is_computed_between_two_layers_of_a_long_ones_piece(
-    f32, expected, sequences, monkeypatch, on_layer
-):
+def test_a_short_text_is_computed_between_two_layers_of_a_piece(f32, expected, sequences, monkeypatch, on_layer):
     order, answers = "", list[Any]()
     piece = PoolingContext.piece
 
@@ -200,7 +198,7 @@ def test_a_long_text_stops_between_two_steps_when_the_engine_is_closed(f32, sequ
 def test_batches_inside_a_long_text_that_ctrl_c_gave_up_do_not_free_its_context(
     f32, sequences, monkeypatch, on_layer
 ):
-    """It was freed while llama.cpp computed with it, which ends the process."""
+    """The context was freed while llama.cpp computed with it, which ends the process."""
     monkeypatch.setattr(contexts, "_SHORT_BEFORE_FREEING", 0)  # else it takes 16 batches
     order, answers, interrupted = "", list[Any](), threading.Event()
 

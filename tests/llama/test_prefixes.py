@@ -14,7 +14,7 @@ from q3e_local.llama.prefixes import KeptPrefixes
 
 @pytest.fixture
 def alike(eos_id: int) -> list[Ids]:
-    """Three short sequences with their first 12 ids in common, and one with none."""
+    """Three short sequences with their first 12 ids in common, and another sequence."""
     rng = np.random.default_rng(5)
     head = rng.integers(0, 1000, 12).tolist()
     tails = [[*rng.integers(0, 1000, n).tolist(), eos_id] for n in (1, 3, 4, 4)]
@@ -27,17 +27,17 @@ def test_a_shared_prefix_is_computed_once_for_a_batch_and_not_again_in_the_next(
         for n_decodes, n_tokens, n_reused in ((1, 12 + n_own, 24), (2, 12 + 2 * n_own, 60)):
             hold(engine.decode(alike, [12, 0, 12, 12]), truth(alike))
             assert engine.counts == Counts(n_decodes, n_tokens, n_reused)
-        # One by one, as a server's clients ask; a shorter and a longer prefix of the same beginning come from it too.
+        # A text in each call, as from clients of a server; the kept prefix serves a shorter and a longer prefix too.
         for ids, n_prefix in ((alike[0], 12), (alike[2], 10), (alike[3], 14)):
             before = engine.counts.n_tokens
             hold(engine.decode([ids], [n_prefix]), truth([ids]))
             assert engine.counts.n_tokens - before == len(ids) - min(n_prefix, 12)
-        hold(engine.decode(alike[:2]), truth(alike[:2]))  # and nobody has to share
+        hold(engine.decode(alike[:2]), truth(alike[:2]))  # no call has to share
 
 
 def test_two_instructions_in_one_batch_do_not_mix(f32, eos_id, truth):
-    one, two = np.random.default_rng(6).integers(0, 1000, (2, 9)).tolist()
-    sequences = [[*head, *tail, eos_id] for tail in ([3], [4, 5]) for head in (one, two)]
+    first, second = np.random.default_rng(6).integers(0, 1000, (2, 9)).tolist()
+    sequences = [[*head, *tail, eos_id] for tail in ([3], [4, 5]) for head in (first, second)]
     with LlamaEngine(f32, small()) as engine:
         for _ in range(3):
             hold(engine.decode(sequences, [9] * 4), truth(sequences))
@@ -56,7 +56,7 @@ def test_a_kept_prefix_that_no_longer_fits_beside_the_others_is_computed_anew(f3
     with LlamaEngine(f32, small(n_batch=256)) as engine:
         engine.decode([[*first, eos_id]], [200])
         engine.decode([[*other, eos_id]], [200])
-        # 200 cells for the other's, and 200 to put the first one's back before it is cut to 20: more than 256.
+        # 200 cells of the other prefix, and 200 to restore the first before it is cut to 20: more than 256.
         batch = [[*other, 6, eos_id], [*first[:20], 5, eos_id]]
         hold(engine.decode(batch, [200, 20]), truth(batch))
 
@@ -95,7 +95,7 @@ def test_only_a_few_prefixes_are_kept_and_the_least_recently_used_goes():
     heads = [tuple(range(start, start + 10)) for start in (0, 100, 200)]
     for place, head in enumerate(heads[:2]):
         kept.keep(head, np.full(40, place, np.uint8))
-    assert kept.find([*heads[0], 7], 99)[0] == 10  # used: the other is now the older one
+    assert kept.find([*heads[0], 7], 99)[0] == 10  # used: the other is the least recently used now
     kept.keep(heads[2], np.full(40, 2, np.uint8))
     assert [kept.find(head, 99)[0] for head in heads] == [10, 0, 10]
     assert kept.find(heads[0][:7], 99) == (0, None)  # too short to be worth it

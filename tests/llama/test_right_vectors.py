@@ -56,11 +56,6 @@ def test_a_setting_of_speed_does_not_change_the_vector(f32, sequences, expected,
             hold(engine.decode([sequences[n]]), expected[n])
 
 
-def test_tokenizing_gives_the_reference_ids_without_the_end_token(engine, tokenizer):
-    for text in ("", "The capital of China", "重力 is <think>a force</think>", "a<|endoftext|>b<|im_end|>"):
-        assert [*engine.tokenize(text), engine.eos_id] == tokenizer.encode(text).ids
-
-
 # The tap
 
 
@@ -84,15 +79,15 @@ def test_a_tap_on_the_wrong_tensor_is_found_out_and_not_used(f32, sequences, exp
 
 
 def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(f32, sequences, monkeypatch):
-    asked: list[bytes] = []
+    tensors: list[bytes] = []
     name_of = binding.tensor_name
-    monkeypatch.setattr(binding, "tensor_name", lambda tensor: asked.append(name_of(tensor)) or asked[-1])
+    monkeypatch.setattr(binding, "tensor_name", lambda tensor: tensors.append(name_of(tensor)) or tensors[-1])
     with LlamaEngine(f32, small()) as engine:
-        asked.clear()
+        tensors.clear()
         engine.decode([sequences[9], sequences[2]])
-    assert asked.count(b"result_norm") == 1
-    assert asked[-1] == b"result_norm"
-    assert b"result_output" not in asked
+    assert tensors.count(b"result_norm") == 1
+    assert tensors[-1] == b"result_norm"
+    assert b"result_output" not in tensors
 
 
 def test_the_tap_is_proved_once_for_a_file_and_a_build(tiny_gguf, monkeypatch, tmp_path):
@@ -109,20 +104,20 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(tiny_gguf, monkeypatch, t
 
     monkeypatch.setattr(tap_proof, "tap_agrees", counted)
     monkeypatch.setattr(tap_proof, "_REPEATED_BYTES", 0)  # the tap of a model as small as this is proved at each load
-    one, other = tiny_gguf("f32"), tiny_gguf("f16")
+    first, second = tiny_gguf("f32"), tiny_gguf("f16")
     for _ in range(2):
-        load(one)
-        load(one, n_threads=2, n_batch=8)  # of no account
-    assert proofs == [one]
-    load(other)
-    assert proofs == [one, other]
+        load(first)
+        load(first, n_threads=2, n_batch=8)  # of no account
+    assert proofs == [first]
+    load(second)
+    assert proofs == [first, second]
     monkeypatch.setattr(binding, "build", lambda: "another")
-    load(one)
+    load(first)
     assert len(proofs) == 3
     (tmp_path / "file").touch()
     monkeypatch.setenv("Q3E_HOME", str(tmp_path / "file"))  # where nothing can be written
-    load(one)
-    load(one)
+    load(first)
+    load(first)
     assert len(proofs) == 5
 
 
@@ -187,14 +182,14 @@ Changed = Callable[[Callable[[Weights], Weights]], Path]
 
 @pytest.mark.parametrize("tap", [True, False])
 def test_a_text_without_a_vector_is_named_and_spoils_no_other(changed, truth, eos_id, tap, caplog):
-    one, bad, two = [5, 6, eos_id], [5, BAD, 6, eos_id], [301, 7, 9, eos_id]
+    first, bad, second = [5, 6, eos_id], [5, BAD, 6, eos_id], [301, 7, 9, eos_id]
     with LlamaEngine(changed(broken), small(tap=tap)) as engine:
         assert engine.tap == tap
         with pytest.raises(BadVectorError, match="NaN, infinity or zero") as caught:
-            engine.decode([one, bad, two])
+            engine.decode([first, bad, second])
         assert caught.value.index == 1
         caplog.clear()
-        hold(engine.decode([one, two]), truth([one, two]))
+        hold(engine.decode([first, second]), truth([first, second]))
     assert not caplog.records  # the NaN is gone from the cache: no second try was needed
 
 

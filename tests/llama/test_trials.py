@@ -1,4 +1,4 @@
-"""Who wins a race between settings: only what is clearly faster in most rounds; and a race in real work."""
+"""Which setting wins a race: only a setting that is clearly faster in most rounds; and a race in real work."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def raced(ratios: list[float]) -> tuple[str, int]:
     ("ratios", "winner", "n_rounds"),
     [
         ([1.1, 1.1, 1.1, 1.1, 1.1], "new", 5),
-        ([1.2, 1.0, 1.2, 1.2, 1.2], "new", 5),  # one round may be lost
-        ([1.1, 0.9, 1.1, 1.1, 1.1], "old", 5),  # but then the others must leave no doubt
+        ([1.2, 1.0, 1.2, 1.2, 1.2], "new", 5),  # a single round may be lost
+        ([1.1, 0.9, 1.1, 1.1, 1.1], "old", 5),  # but then the other rounds must leave no doubt
         ([1.1, 0.9, 1.1, 0.99], "old", 4),  # two may not
         ([1.03, 1.03, 1.03, 1.03, 1.03], "old", 5),  # faster, but not clearly
         ([1.0, 1.0], "old", 2),
@@ -81,7 +81,7 @@ def test_noise_alone_seldom_makes_a_winner():
     assert n_won < 40
 
 
-def test_whoever_is_dropped_cannot_win_and_is_not_asked_again():
+def test_a_candidate_that_is_dropped_cannot_win_and_is_not_measured_again():
     race = Race(1, [2, 3])
     race.add({1: 1.0, 2: 2.0, 3: 1.5})
     race.drop(2)
@@ -121,7 +121,7 @@ Work = Callable[..., tuple[LlamaEngine, list[np.ndarray], FakeClock]]
 
 @pytest.fixture
 def work(f32: Path, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """An engine after 20 batches on a machine of 1 core with 2 CPUs; the batches are full unless it is said."""
+    """An engine after 20 batches on a machine of 1 core with 2 CPUs. Batches are full unless `lengths` is given."""
     monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     monkeypatch.setattr(machine, "logical_cpus", lambda: 2)
 
@@ -146,8 +146,8 @@ def test_full_batches_of_real_work_find_the_fastest_number_of_threads(work):
     assert engine.settings.explained("n_threads") == "n_threads 2 (fastest in this work)"
     # Five rounds of both, after each the old number again; then the winner for good.
     assert clock.n_threads == [1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 2]
-    for one in vectors:
-        np.testing.assert_array_equal(one, vectors[0])
+    for vector in vectors:
+        np.testing.assert_array_equal(vector, vectors[0])
 
 
 @pytest.mark.parametrize("cost", [lambda n: 1.0, lambda n: float(n), lambda n: 1 - n / 100])

@@ -61,13 +61,6 @@ class Beside:
         return [answer.exception() or answer.result() for answer in self.answers]
 
 
-def test_a_batch_waits_for_one_step_of_a_long_text_and_not_for_the_rest():
-    beside = Beside(1)
-    assert beside.owner.long(beside.text, 100) == "the vector"
-    assert beside.order == "sb" + "s" * 99
-    assert beside.end() == [1]
-
-
 def test_batches_that_keep_coming_leave_a_long_text_half_of_the_time():
     beside = Beside(3, 3, 3, 3)
     beside.owner.long(beside.text, 12)
@@ -121,45 +114,7 @@ def test_a_batch_that_ctrl_c_left_in_the_queue_does_not_hold_up_the_next(monkeyp
     beside.end()
 
 
-def test_the_thread_knows_that_a_batch_is_computed_inside_a_long_text():
-    beside, inside = Beside(), list[bool]()
-    beside.coming = [lambda: inside.append(beside.owner.is_letting_in)]
-    beside.owner.long(beside.text, 2)
-    beside.owner.batch(lambda: inside.append(beside.owner.is_letting_in))
-    assert inside == [True, False]
-    beside.end()
-
-
-def test_closing_stops_a_long_text_at_its_next_step_and_refuses_what_waits():
-    owner, n_steps = Owner(), []
-    working, closing = threading.Event(), threading.Event()
-
-    def text() -> None:
-        while True:
-            n_steps.append(1)
-            working.set()
-            assert closing.wait(20)
-            owner.let_in()
-
-    with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(owner.long, text)
-        assert working.wait(20)
-        closed = pool.submit(owner.close, lambda: n_steps.append(0))
-        until(lambda: owner.stopping)
-        closing.set()
-        with pytest.raises(EngineError, match="closed while it worked"):
-            answer.result(20)
-        closed.result(20)
-    assert n_steps == [1, 0]
-    owner.close(lambda: n_steps.append(0))
-    assert n_steps == [1, 0]
-    for call in (owner.do, owner.batch, owner.long):
-        with pytest.raises(EngineError, match="the engine is closed"):
-            call(lambda: None)
-    assert owner.n_waiting == 0
-
-
-def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up():
+def test_a_lock_in_turn_goes_to_the_thread_that_waits_longest_and_not_back():
     lock, order = InTurn(), []
 
     def take(name: str) -> None:
@@ -177,23 +132,14 @@ def test_a_lock_in_turn_goes_to_who_asked_first_and_not_to_who_gives_it_up():
     assert not lock.is_taken
 
 
-def test_who_is_interrupted_while_waiting_leaves_the_line(monkeypatch):
-    class Interrupted:
-        n = 0
-
-        def acquire(self, timeout: float = -1) -> bool:
-            self.n += 1
-            if self.n == 2:
-                raise KeyboardInterrupt
-            return True
-
-        def release(self) -> None:
-            pass
+def test_a_thread_that_is_interrupted_while_it_waits_leaves_the_line(monkeypatch):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
 
     lock = InTurn()
     with lock:
         with monkeypatch.context() as patch:
-            patch.setattr(threading, "Lock", Interrupted)
+            patch.setattr(threading.Condition, "wait", interrupted)
             with pytest.raises(KeyboardInterrupt), lock:
                 pytest.fail("it was not its turn")
         assert len(lock._line) == 1  # a stale place in the line would show only as a wait without an end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from downloads import CONTENT, NAME, REPO, REVISION
 from hub import REFUSED, Hub, go_online, serve
 from world import World
+
+from q3e_local.models.download import Transfer
 
 
 @pytest.fixture
@@ -21,20 +24,21 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", REFUSED)
 
 
-@pytest.fixture
-def hub(network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serve() as hub:
-        hub.add(REPO, REVISION, NAME, CONTENT)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
+def serving_at(variable: str) -> Any:
+    """A fixture: a source that has the file, at the address that this variable names."""
+
+    @pytest.fixture
+    def source(network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+        with serve() as hub:
+            hub.add(REPO, REVISION, NAME, CONTENT)
+            monkeypatch.setenv(variable, hub.url)
+            yield hub
+
+    return source
 
 
-@pytest.fixture
-def modelscope(network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serve() as hub:
-        hub.add(REPO, REVISION, NAME, CONTENT)
-        monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", hub.url)
-        yield hub
+hub = serving_at("HF_ENDPOINT")
+modelscope = serving_at("Q3E_MODELSCOPE_ENDPOINT")
 
 
 @pytest.fixture(params=["hub", "modelscope"])
@@ -46,6 +50,19 @@ def source(request: pytest.FixtureRequest) -> Any:
 def server(source: str, request: pytest.FixtureRequest) -> Hub:
     """The server of the source under test; the other source refuses."""
     return request.getfixturevalue(source)
+
+
+@pytest.fixture
+def silent_host() -> Iterator[str]:
+    """A host that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def transfers() -> list[Transfer]:
+    """What a download reports: give `transfers.append` to it as `progress`."""
+    return []
 
 
 @pytest.fixture

@@ -40,57 +40,54 @@ from q3e_local.errors import (
 )
 from q3e_local.files import state_folder
 from q3e_local.models import download
-from q3e_local.models.download import Transfer, http, origins
+from q3e_local.models.download import http, origins
 
 pytestmark = pytest.mark.usefixtures("network")
 
 
-def test_fresh_is_whole_reported_and_found(server, source):
-    told: list[Transfer] = []
+def test_a_first_download_is_whole_reported_and_found(server, source, transfers):
     assert download.find(FILE) is None
-    path = download.fetch(FILE, source=source, progress=told.append)
+    path = download.fetch(FILE, source=source, progress=transfers.append)
     assert path.read_bytes() == CONTENT
     assert path.name == NAME
     assert download.find(FILE) == path
     assert not partial(source).exists()
     host = server.url.removeprefix("http://")
     for phase in ("download", "verify"):
-        counts = [one.n_bytes for one in told if one.phase == phase]
+        counts = [each.n_bytes for each in transfers if each.phase == phase]
         assert counts == sorted(counts)
         assert counts[-1] == len(CONTENT)
-    assert {(one.source, one.file, one.total_bytes) for one in told} == {(host, NAME, len(CONTENT))}
+    assert {(each.source, each.file, each.total_bytes) for each in transfers} == {(host, NAME, len(CONTENT))}
     assert ranges(server) == [None]
 
 
-def test_already_here_asks_nobody_and_hashes_once(server, source):
+def test_a_file_that_is_here_is_hashed_once_and_no_server_is_asked(server, source, transfers):
     path = download.fetch(FILE, source=source)
     server.requests.clear()
-    told: list[Transfer] = []
     for any_source in ("auto", "hub", "modelscope"):
-        assert download.fetch(FILE, source=any_source, progress=told.append) == path
+        assert download.fetch(FILE, source=any_source, progress=transfers.append) == path
     assert server.requests == []
-    assert told == []
+    assert transfers == []
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
-    assert download.fetch(FILE, source=source, progress=told.append) == path
-    assert {one.phase for one in told} == {"verify"}
-    assert told[-1].n_bytes == len(CONTENT)
-    told.clear()
-    download.fetch(FILE, source=source, progress=told.append)
-    assert told == []
+    assert download.fetch(FILE, source=source, progress=transfers.append) == path
+    assert {each.phase for each in transfers} == {"verify"}
+    assert transfers[-1].n_bytes == len(CONTENT)
+    transfers.clear()
+    download.fetch(FILE, source=source, progress=transfers.append)
+    assert transfers == []
 
 
-def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub):
+def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub, transfers):
     state_folder().parent.mkdir(parents=True)
     state_folder().write_text("a file where the folder should be")
     path = download.fetch(FILE)
-    told: list[Transfer] = []
-    assert download.fetch(FILE, progress=told.append) == path
-    assert told
+    assert download.fetch(FILE, progress=transfers.append) == path
+    assert transfers
 
 
 @pytest.mark.parametrize("variable", [None, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_asks_nobody(hub, modelscope, variable, monkeypatch):
+def test_offline_no_server_is_asked(hub, modelscope, variable, monkeypatch):
     if variable:
         monkeypatch.setenv(variable, "1")
     with pytest.raises(ModelNotHereError, match=r"--offline|HF_HUB_OFFLINE"):
@@ -107,10 +104,10 @@ def test_offline_asks_nobody(hub, modelscope, variable, monkeypatch):
 def test_the_token_goes_to_the_hub_only(hub, modelscope, monkeypatch):
     download.fetch(FILE, source="hub")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    download.delete(download.fetch(FILE))
+    origins.delete(download.fetch(FILE))
     download.fetch(FILE, source="hub")
     assert [request.authorization for request in hub.requests] == [None, "Bearer hf_secret"]
-    download.delete(download.fetch(FILE))
+    origins.delete(download.fetch(FILE))
     download.fetch(FILE, source="modelscope")
     assert [request.authorization for request in modelscope.requests] == [None]
     assert "hf_secret" not in repr(origins.origins(origins.pin(FILE), "hub"))
@@ -125,26 +122,24 @@ def test_a_file_without_a_pin_is_not_downloaded(missing):
 # Continuing
 
 
-def test_cut_off_it_goes_on_from_where_it_was(server, source):
+def test_a_download_that_is_cut_off_continues_where_it_was(server, source, transfers):
     server.faults += [Fault(cut_after=100_000), Fault(cut_after=50_000)]
-    told: list[Transfer] = []
-    assert download.fetch(FILE, source=source, progress=told.append).read_bytes() == CONTENT
+    assert download.fetch(FILE, source=source, progress=transfers.append).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=100000-", "bytes=150000-"]
-    counts = [one.n_bytes for one in told if one.phase == "download"]
+    counts = [each.n_bytes for each in transfers if each.phase == "download"]
     assert counts == sorted(counts)
 
 
-def test_a_later_call_goes_on_from_where_this_one_gave_up(server, source, monkeypatch):
+def test_a_later_call_continues_where_an_earlier_call_gave_up(server, source, monkeypatch, transfers):
     monkeypatch.setattr(http, "PAUSES_S", ())
     server.faults.append(Fault(cut_after=123_456))
     with pytest.raises(HubUnreachableError):
         download.fetch(FILE, source=source)
     assert download.find(FILE) is None
     assert partial(source).read_bytes() == CONTENT[:123_456]
-    told: list[Transfer] = []
-    assert download.fetch(FILE, source=source, progress=told.append).read_bytes() == CONTENT
+    assert download.fetch(FILE, source=source, progress=transfers.append).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=123456-"]
-    assert told[0].n_bytes > 123_456
+    assert transfers[0].n_bytes > 123_456
 
 
 def test_the_cdn_is_asked_for_the_rest_too(hub):
@@ -180,7 +175,7 @@ def test_a_whole_partial_is_checked_and_taken(server, source):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_killed_it_goes_on_and_nothing_half_is_taken(server, source):
+def test_a_killed_download_is_continued_and_nothing_half_is_taken(server, source):
     gate = threading.Event()
     server.faults.append(Fault(gate=gate))
     process = start_fetch(source)
@@ -196,7 +191,7 @@ def test_killed_it_goes_on_and_nothing_half_is_taken(server, source):
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-def test_a_server_in_trouble_is_asked_again(server, source, status):
+def test_a_request_that_failed_on_the_server_is_sent_again(server, source, status):
     server.faults += [Fault(status=status), Fault(status=status)]
     assert download.fetch(FILE, source=source).read_bytes() == CONTENT
     assert len(server.contents_asked()) == 3
@@ -281,24 +276,24 @@ def test_a_damaged_partial_is_found_out(server, source, tmp_path):
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x"], ids=["shorter", "longer"])
 @pytest.mark.parametrize("n_have", [0, 1000, len(CONTENT) - 1])
-def test_a_file_of_another_size_is_refused_before_it_is_downloaded(server, source, content, n_have, tmp_path):
+def test_a_file_of_another_size_is_refused_before_it_is_downloaded(
+    server, source, content, n_have, tmp_path, transfers
+):
     server.always = Fault(content=content)
     if n_have:
         put_partial(source, CONTENT[:n_have])
-    told: list[Transfer] = []
     with pytest.raises(ChecksumError, match=f"{len(content):,} bytes, the card says {len(CONTENT):,}"):
-        download.fetch(FILE, source=source, progress=told.append)
-    assert told == []
+        download.fetch(FILE, source=source, progress=transfers.append)
+    assert transfers == []
     assert everything_below(tmp_path) == []
 
 
-def test_the_hub_says_before_that_its_file_is_another(hub):
+def test_the_hub_says_before_that_its_file_is_another(hub, transfers):
     hub.add(REPO, REVISION, NAME, OTHER)
     hub.redirects = True
-    told: list[Transfer] = []
     with pytest.raises(ChecksumError, match=hashlib.sha256(OTHER).hexdigest()):
-        download.fetch(FILE, progress=told.append)
-    assert told == []
+        download.fetch(FILE, progress=transfers.append)
+    assert transfers == []
 
 
 def test_a_mirror_without_the_hubs_own_headers_will_do(hub):

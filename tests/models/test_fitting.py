@@ -40,8 +40,8 @@ def test_a_card_is_never_below_what_its_file_says(tiny_gguf, world):
 )
 def test_the_default_model_is_advised_or_the_largest_that_fits(monkeypatch, usable, advised):
     memory(monkeypatch, usable)
-    one = fitting.recommended()
-    assert (one and one.name) == advised
+    model = fitting.recommended()
+    assert (model and model.name) == advised
 
 
 @pytest.mark.parametrize(

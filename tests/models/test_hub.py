@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import checkpoints
 import hub as hubs
 import pytest
@@ -56,14 +54,14 @@ def test_a_repository_is_downloaded_and_converted(hub, tmp_path):
 
 @pytest.mark.parametrize("hub", [3], indirect=True)
 def test_the_progress_of_a_download_counts_bytes_to_their_end(hub, capfd):
-    told = []
-    folder = fetch_checkpoint(REPO, "main", progress=lambda *step: told.append(step))
+    steps = []
+    folder = fetch_checkpoint(REPO, "main", progress=lambda *step: steps.append(step))
     shards = sorted(folder.glob("*.safetensors"))
-    last = {what: (done, total) for what, done, total in told}
+    last = {what: (done, total) for what, done, total in steps}
     assert list(last) == [f"downloading {path.name} ({n} of 3)" for n, path in enumerate(shards, 1)]
     assert list(last.values()) == [(path.stat().st_size,) * 2 for path in shards]
-    assert all(done <= total for _, done, total in told)
-    assert len(told) > len(shards)  # not only when a file is done
+    assert all(done <= total for _, done, total in steps)
+    assert len(steps) > len(shards)  # not only when a file is done
     assert capfd.readouterr().err == ""  # huggingface_hub draws no bar of its own
 
 
@@ -89,12 +87,10 @@ def test_a_hub_that_cannot_be_reached_names_the_mirror(tmp_path, monkeypatch):
     assert "unset HF_ENDPOINT, which is 'http://127.0.0.1:9', or set it to another mirror" in result.stderr
 
 
-def test_a_hub_that_is_silent_is_told(tmp_path, monkeypatch):
+def test_a_hub_that_is_silent_is_told(tmp_path, monkeypatch, silent_host):
     monkeypatch.setattr(silence, "FIRST_S", 0.05)
     monkeypatch.setattr(checkpoint, "_PATIENCE_S", 0.5)  # else it takes 20 s
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
-        monkeypatch.setenv("HF_ENDPOINT", host)
-        result = convert("-o", str(tmp_path / "x.gguf"))
+    monkeypatch.setenv("HF_ENDPOINT", silent_host)
+    result = convert("-o", str(tmp_path / "x.gguf"))
     assert result.exit_code == 1
-    assert f"\nwaiting for http://{host}: no answer for 0 s, at most 0 s\n" in result.stderr
+    assert f"\nwaiting for http://{silent_host}: no answer for 0 s, at most 0 s\n" in result.stderr

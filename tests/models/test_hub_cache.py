@@ -26,7 +26,7 @@ from waiting import until
 
 from q3e_local.models import download
 from q3e_local.models.card import ModelFile
-from q3e_local.models.download import Transfer, origins
+from q3e_local.models.download import origins
 
 pytestmark = pytest.mark.usefixtures("network")
 
@@ -69,24 +69,14 @@ def test_the_hub_cache_is_where_huggingface_hub_has_it(variables, monkeypatch):
     assert origins.hub_cache() == Path(theirs)
 
 
-def test_finding_loads_no_library_that_costs_time():
-    script = (
-        "import sys; from q3e_local.models import download; from q3e_local.models.catalog import cards\n"
-        "[download.find(file) for card in cards().values() for file in card.files.values()]\n"
-        "print(*{'huggingface_hub', 'httpx2', 'filelock'} & set(sys.modules))"
-    )
-    assert run_python(script).stdout.strip() == ""
-
-
-def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub):
+def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub, transfers):
     hub.redirects = True
     stored = Path(run_python(HF_DOWNLOAD, REPO, REVISION, NAME).stdout.strip())
     assert {request.method for request in hub.requests if "/resolve/" in request.path} == {"HEAD", "GET"}
     assert download.find(FILE) == stored
     hub.requests.clear()
-    told: list[Transfer] = []
-    assert download.fetch(FILE, progress=told.append) == stored
-    assert {one.phase for one in told} == {"verify"}
+    assert download.fetch(FILE, progress=transfers.append) == stored
+    assert {each.phase for each in transfers} == {"verify"}
     assert hub.requests == []
 
 
@@ -110,7 +100,7 @@ def test_without_symlinks_the_snapshot_holds_the_file(hub, monkeypatch):
     assert path.read_bytes() == CONTENT
     assert download.fetch(FILE) == path
     assert len(hub.contents_asked()) == 1
-    download.delete(path)
+    origins.delete(path)
     assert download.find(FILE) is None
 
 
@@ -158,7 +148,7 @@ def test_delete_leaves_a_blob_that_another_snapshot_links_to(hub, kept, tmp_path
     if kept:
         other.parent.mkdir()
         other.symlink_to(path.readlink())
-    download.delete(path)
+    origins.delete(path)
     assert download.find(FILE) is None
     assert other.exists() == kept
     assert kept or everything_below(tmp_path / "hub") == []
@@ -166,5 +156,5 @@ def test_delete_leaves_a_blob_that_another_snapshot_links_to(hub, kept, tmp_path
 
 def test_delete_of_our_own_leaves_no_folder(modelscope):
     path = download.fetch(FILE, source="modelscope")
-    download.delete(path)
+    origins.delete(path)
     assert not path.parent.exists()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from command import failed, run
 from world import origins, rows
-
-MakeGguf = Callable[..., Path]
 
 
 def test_an_imported_model_is_among_those_that_a_mistyped_name_is_like(world, mine):
@@ -47,7 +43,7 @@ def test_import_of_the_file_we_have_already_keeps_ours_in_sight(world):
     assert origins() == {"tiny:1b-q8_0": "pulled"}
 
 
-def test_import_gives_every_file_a_name_of_its_own(world, tiny_gguf):
+def test_import_gives_every_file_another_name(world, tiny_gguf):
     paths = [tiny_gguf("q8_0", context_length=n) for n in (512, 768, 1024)]
     said = [run("import", path).stdout for path in [*paths, paths[0]]]
     names = ["tiny-qwen3-embedding", "tiny-qwen3-embedding-q8_0", "tiny-qwen3-embedding-q8_0-2"]

@@ -185,8 +185,7 @@ def test_show_of_what_is_not_here_says_how_to_get_it(world):
 
 
 @pytest.mark.parametrize(
-    ("answer", "options", "removed"),
-    [("y\n", [], True), ("n\n", [], False), ("\n", [], False), ("", ["-y"], True)],
+    ("answer", "options", "removed"), [("y\n", [], True), ("n\n", [], False), ("\n", [], False), ("", ["-y"], True)]
 )
 def test_rm_asks_and_deletes_what_was_pulled(world, answer, options, removed):
     run("pull", "tiny:1b-q8_0")

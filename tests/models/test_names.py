@@ -11,7 +11,6 @@ from command import expected, failed, records, run, write
 from world import F16
 
 import q3e_local
-from q3e_local.embedding.preparing import Defaults
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.models import names as naming
@@ -124,7 +123,7 @@ def test_what_measures_a_model_brings_it_here_first(world):
     assert "Pulling tiny:1b-f16" in result.stderr
 
 
-def test_a_name_of_ones_own_cannot_hide_a_model(aliases):
+def test_an_alias_cannot_hide_a_model(aliases):
     aliases.write_text('[aliases]\ndemo = {model = "qwen3-embedding:4b"}')
     result = run("embed", "-m", "demo", "--text", "a")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -186,7 +185,7 @@ def test_a_path_is_a_name_here_and_none_on_a_server(tmp_path, tiny_gguf):
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("file", "name"),
     [
         ("demo", "demo"),
         ("demo-query", "demo-query"),
@@ -197,8 +196,8 @@ def test_a_path_is_a_name_here_and_none_on_a_server(tmp_path, tiny_gguf):
         ("~/模型.gguf", "model"),
     ],
 )
-def test_the_name_a_file_is_served_under(given, name):
-    assert served_as(given) == name
+def test_the_name_a_file_is_served_under(file, name):
+    assert served_as(file) == name
 
 
 def test_two_files_of_one_name_cannot_both_be_served():
@@ -213,10 +212,7 @@ def test_two_files_of_one_name_cannot_both_be_served():
         (Alias("other"), "aliases.mine.model: the alias mine stands for other, which is an alias too; name a model"),
         (Alias("demo-query-query"), "aliases.mine.model: texts under 'demo-query' are queries already"),
         (Alias("demo", dim=257), "aliases.mine.dim must be 256 or less, which demo has, got 257"),
-        (
-            Alias("qwen3-embedding:4b", dim=2561),
-            "aliases.mine.dim must be 2560 or less, which qwen3",
-        ),
+        (Alias("qwen3-embedding:4b", dim=2561), "aliases.mine.dim must be 2560 or less, which qwen3"),
     ],
 )
 def test_an_alias_that_can_never_work(alias, said):
@@ -233,15 +229,6 @@ def test_an_alias_of_a_model_that_is_only_not_here_yet():
     assert "aliases.mine.model is not on this machine yet; get it with: q3e-local pull qwen3-embedding:4b" in doubt
     with pytest.raises(ModelNotHereError):
         names.resolve("mine")
-
-
-def test_what_a_request_says_comes_before_what_the_name_says():
-    legal = Defaults("query", instruction="Find the clause", dim=64)
-    bare = EmbedRequest(())
-    assert Defaults().fill(bare) == EmbedRequest((), "document")
-    assert legal.fill(bare) == EmbedRequest((), "query", None, "Find the clause", 64)
-    assert legal.fill(EmbedRequest((), task="code")) == EmbedRequest((), "query", "code", None, 64)
-    assert legal.fill(EmbedRequest((), "document", dim=32)) == EmbedRequest((), "document", dim=32)
 
 
 def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(world, tmp_path):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,23 +68,21 @@ def test_without_a_logger_the_word_is_on_stderr(world, monkeypatch):
     assert "cannot reach 127.0.0.1:9" in result.stderr
 
 
-def test_a_silent_hub_is_told_with_what_else_can_be_done(world, monkeypatch):
+def test_a_silent_hub_is_told_with_what_else_can_be_done(world, monkeypatch, silent_host):
     monkeypatch.setattr(silence, "FIRST_S", 0.05)
     monkeypatch.setattr(silence, "AGAIN_S", 0.05)
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 3.0)  # within which the other source answers on a busy machine
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
-        monkeypatch.setenv("HF_ENDPOINT", f"http://{host}")
-        result = run("pull", "tiny:1b-q8_0")
-        assert run("rm", "tiny:1b-q8_0", "-y").exit_code == 0
-        quiet = run("pull", "tiny:1b-q8_0", "-q")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{silent_host}")
+    result = run("pull", "tiny:1b-q8_0")
+    assert run("rm", "tiny:1b-q8_0", "-y").exit_code == 0
+    quiet = run("pull", "tiny:1b-q8_0", "-q")
     assert (result.exit_code, quiet.exit_code, quiet.stderr) == (0, 0, "")
     _, first, advice, second, *_ = result.stderr.splitlines()
-    waiting = f"waiting for {host}: no answer for 0 s, at most 3 s; then {world.modelscope.url[7:]} is asked"
+    waiting = f"waiting for {silent_host}: no answer for 0 s, at most 3 s; then {world.modelscope.url[7:]} is asked"
     assert (first, second) == (waiting, waiting)  # what else can be done is told once
     assert advice == (
         "Ctrl-C ends, and the same command goes on from here; or unset HF_ENDPOINT, which is "
-        f"'http://{host}', or set it to another mirror, such as https://hf-mirror.com"
+        f"'http://{silent_host}', or set it to another mirror, such as https://hf-mirror.com"
     )
 
 
@@ -100,10 +97,9 @@ def test_offline_asks_nobody_and_announces_nothing(world, monkeypatch, forbidden
 
 
 def test_another_content_than_the_cards_is_refused_and_deleted(world):
-    content = bytearray(world.q8_0.read_bytes())
-    content[-1] ^= 1
+    content = world.q8_0.read_bytes()
     world.hub.has_linked_headers = False
-    world.hub.faults.append(Fault(content=bytes(content)))
+    world.hub.faults.append(Fault(content=content[:-1] + bytes([content[-1] ^ 1])))
     stderr = failed("pull", "tiny:1b-q8_0", "--source", "hub")
     assert "with SHA-256" in stderr
     assert "--source" in stderr

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import logging
 import queue
-import socket
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
-from downloads import (
-    CONTENT,
-    FILE,
-    NAME,
-    REPO,
-    REVISION,
-)
+from downloads import CONTENT, FILE, NAME, REPO, REVISION
 from hub import REFUSED, Fault
 
-from q3e_local.errors import (
-    ChecksumError,
-    DownloadError,
-    HubUnreachableError,
-)
+from q3e_local.errors import ChecksumError, DownloadError, HubUnreachableError
 from q3e_local.files import data_folder
 from q3e_local.models import download
 from q3e_local.models.download import Transfer, http, origins, silence
@@ -70,7 +59,7 @@ def test_a_refusal_is_said_at_once_and_no_other_source_is_tried(hub, modelscope,
 
 @pytest.mark.parametrize("trouble", ["refused", "500", "silent", "no handshake", "login page", "unknown host"])
 def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
-    hub, modelscope, trouble, monkeypatch, caplog, request
+    hub, modelscope, trouble, monkeypatch, caplog, silent_host
 ):
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.1)
     monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.1)
@@ -82,9 +71,7 @@ def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
         case "silent":
             hub.always = Fault(delay_s=0.5)
         case "no handshake":  # what a filtered network does: it lets the connection begin and drops the rest
-            listener = socket.create_server(("127.0.0.1", 0))
-            request.addfinalizer(listener.close)
-            monkeypatch.setenv("HF_ENDPOINT", f"https://127.0.0.1:{listener.getsockname()[1]}")
+            monkeypatch.setenv("HF_ENDPOINT", f"https://{silent_host}")
         case "login page":
             hub.always = Fault(content=b"<html>Welcome to the airport", headers={"Content-Type": "text/html"})
             hub.has_linked_headers = False
@@ -102,7 +89,7 @@ def test_a_hub_that_cannot_be_reached_is_followed_by_modelscope(
 def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/mirror")
     monkeypatch.setenv("Q3E_MODELSCOPE_ENDPOINT", "http://localhost:9")
-    waits: list[float] = []  # who refuses is not asked again
+    waits: list[float] = []  # a server that refuses is not asked again
     monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     with pytest.raises(HubUnreachableError) as caught:
         download.fetch(FILE)
@@ -183,51 +170,40 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_accepts_and_is_silent_is_told(modelscope, scheme, monkeypatch, request):
+def test_a_server_that_accepts_and_is_silent_is_told(modelscope, scheme, monkeypatch, silent_host, transfers):
     """Over https it is the handshake that is never answered."""
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.5)
-    listener = socket.create_server(("127.0.0.1", 0))
-    request.addfinalizer(listener.close)
-    host = f"127.0.0.1:{listener.getsockname()[1]}"
-    monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://{host}")
-    told: list[Transfer] = []
-    assert download.fetch(FILE, progress=told.append).read_bytes() == CONTENT
-    waits = [one for one in told if one.phase == "wait"]
+    monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://{silent_host}")
+    assert download.fetch(FILE, progress=transfers.append).read_bytes() == CONTENT
+    waits = [each for each in transfers if each.phase == "wait"]
     assert len(waits) >= 2
-    assert (
-        waits[0]
-        == told[0]
-        == Transfer(
-            host, NAME, "wait", 0, len(CONTENT), "no answer for 0 s", 0.5, then=modelscope.url.removeprefix("http://")
-        )
-    )
-    assert {one.phase for one in told[len(waits) :]} == {"download", "verify"}
+    then = modelscope.url.removeprefix("http://")
+    assert transfers[0] == Transfer(silent_host, NAME, "wait", 0, len(CONTENT), "no answer for 0 s", 0.5, then)
+    assert {each.phase for each in transfers[len(waits) :]} == {"download", "verify"}
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub):
+def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub, transfers):
     gate = threading.Event()
     hub.faults.append(Fault(gate=gate))
-    told: list[Transfer] = []
 
     def progress(transfer: Transfer) -> None:
-        told.append(transfer)
+        transfers.append(transfer)
         if transfer.phase == "wait":
             gate.set()
 
     assert download.fetch(FILE, progress=progress, source="hub").read_bytes() == CONTENT
-    first = next(one for one in told if one.phase == "wait")
+    first = next(each for each in transfers if each.phase == "wait")
     assert (first.why, first.at_most_s, first.then) == ("nothing more for 0 s", http.READ_TIMEOUT_S, first.source)
     assert 0 < first.n_bytes < len(CONTENT)
 
 
-def test_a_pause_that_a_busy_server_asks_for_is_told(hub, monkeypatch):
+def test_a_pause_that_a_busy_server_asks_for_is_told(hub, monkeypatch, transfers):
     monkeypatch.setattr(silence, "FIRST_S", 0.001)
     hub.faults.append(Fault(status=503))
-    told: list[Transfer] = []
-    assert download.fetch(FILE, progress=told.append, source="hub").read_bytes() == CONTENT
-    assert ("status 503", 0.01) in [(one.why, one.at_most_s) for one in told if one.phase == "wait"]
+    assert download.fetch(FILE, progress=transfers.append, source="hub").read_bytes() == CONTENT
+    assert ("status 503", 0.01) in [(each.why, each.at_most_s) for each in transfers if each.phase == "wait"]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -238,6 +214,6 @@ def test_silence_counts_from_what_came_last():
         assert 0.05 <= first < second
         begin = time.monotonic()
         quiet.heard()
-        while (later := reported.get(timeout=20)) > time.monotonic() - begin:  # one that was on its way
+        while (later := reported.get(timeout=20)) > time.monotonic() - begin:  # a report that was on its way
             pass
         assert later >= 0.05

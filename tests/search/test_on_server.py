@@ -259,7 +259,7 @@ def test_a_remote_embedder_is_a_text_model(url: str) -> None:
         )  # fmt: skip
         assert remote.count_tokens(texts) == demo().count_tokens(texts)
         for options in ({}, {"kind": "query", "dim": 64}, {"task": "sts", "max_tokens": 20, "truncate": True}):
-            assert remote.terms(EmbedRequest((), **options)) == demo().terms(EmbedRequest((), **options))
+            assert remote.resolve(EmbedRequest((), **options)) == demo().resolve(EmbedRequest((), **options))
         there, here = remote.embed_queries(texts, 64), demo().embed_queries(texts, 64)
         np.testing.assert_allclose(there.vectors, here.vectors, atol=1e-5)
         assert (there.space, there.prompt_tokens) == (here.space, here.prompt_tokens)

@@ -18,7 +18,7 @@ from q3e_local.errors import OutputError
 if TYPE_CHECKING:
     from q3e_local.checks.tune import Row, TuneResult
     from q3e_local.llama.settings.defaults import Tuned
-    from q3e_local.llama.settings.kept import Place
+    from q3e_local.llama.settings.kept import Platform
 
 
 @click.command()
@@ -53,23 +53,23 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         located = locate(model, offline, quiet)
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
-            result, place = measured(located.path, seconds, tell)
+            result, platform = measured(located.path, seconds, tell)
     digest = inspect(located.path).digest
     rows = [asdict(row) for row in result.rows]
     kept, best = None, result.best
     if result.is_anything:
         try:
-            file, best = keep(digest, place, result.best, rows)
+            file, best = keep(digest, platform, result.best, rows)
             kept = str(file)
         except OSError as error:
             raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
-        facts: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(place), "kept_in": kept}
+        facts: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(platform), "kept_in": kept}
         facts |= {"best": asdict(result.best), "from_before": _from_before(result, best)}
         facts |= {"rows": rows, "left_out": result.left_out, "seconds": result.seconds}
         print_json(facts)
     else:
-        _print(located.name, place, result, best)
+        _print(located.name, platform, result, best)
 
 
 def _reset(model: str) -> None:
@@ -90,11 +90,12 @@ def _from_before(result: TuneResult, best: Tuned) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _print(model: str, place: Place, result: TuneResult, best: Tuned) -> None:
+def _print(model: str, platform: Platform, result: TuneResult, best: Tuned) -> None:
     from q3e_local.llama.settings.defaults import TUNABLE
 
     click.echo(
-        f"{model} on {place.cpu}, {place.n_cores} cores, kernels {place.kernels}, llama-cpp-python {place.binding}"
+        f"{model} on {platform.cpu}, {platform.n_cores} cores, kernels {platform.kernels}, "
+        f"llama-cpp-python {platform.binding}"
     )
     _print_rows(result.rows)
     for what in result.left_out:

@@ -23,12 +23,12 @@ from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, se
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 3  # of the file; a change of Place or Tuned is another
+_LAYOUT = 3  # of the file; a change of Platform or Tuned is another
 _OLD_LAYOUT = 2  # of version 0.1.0, which had no kernels of ours, and more settings
 
 
 @dataclass(frozen=True)
-class Place:
+class Platform:
     """Where settings were found fastest, and where alone they count. None is not known, and agrees with anything."""
 
     binding: str  # version of llama-cpp-python
@@ -42,9 +42,9 @@ class Place:
 
 def here(
     binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None, kernels: str | None = None
-) -> Place:
+) -> Platform:
     """This machine, as far as this process may use it."""
-    return Place(
+    return Platform(
         binding,
         None if features is None else " ".join(sorted(features)),
         on_gpu,
@@ -55,10 +55,10 @@ def here(
     )
 
 
-def find(digest: str, place: Place) -> Tuned | None:
+def find(digest: str, platform: Platform) -> Tuned | None:
     """What was found for this model file there; the newest, should there be several. A damaged file is set aside."""
     kept = [content for path in _files(digest) if (content := _read(path)) is not None]
-    return max((tuned for where, tuned in kept if _agree(where, place)), key=lambda tuned: tuned.day, default=None)
+    return max((tuned for where, tuned in kept if _agree(where, platform)), key=lambda tuned: tuned.day, default=None)
 
 
 def planned(digest: str, config: EngineConfig) -> Settings:
@@ -69,17 +69,19 @@ def planned(digest: str, config: EngineConfig) -> Settings:
     return settle(config, host, find(digest, here(version("llama-cpp-python"))))
 
 
-def keep(digest: str, place: Place, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()) -> tuple[Path, Tuned]:
+def keep(
+    digest: str, platform: Platform, tuned: Tuned, measured: Sequence[dict[str, Any]] = ()
+) -> tuple[Path, Tuned]:
     """Use these settings from now on; a setting that is None stays as it was found before.
 
     Returns the file, and the settings in it. `measured` is in the file for people. Raises OSError.
     """
-    path = _file(digest, place)
+    path = _file(digest, platform)
     before = _read(path)
     if before is not None:
         values = {name: getattr(before[1], name) for name in TUNABLE if getattr(tuned, name) is None}
         tuned = replace(tuned, **values)
-    content = {"layout": _LAYOUT, "place": asdict(place), "tuned": asdict(tuned), "measured": list(measured)}
+    content = {"layout": _LAYOUT, "place": asdict(platform), "tuned": asdict(tuned), "measured": list(measured)}
     land(path, json.dumps(content, indent=1))
     return path, tuned
 
@@ -97,9 +99,9 @@ def _folder() -> Path:
     return state_folder() / "tuned"
 
 
-def _file(digest: str, place: Place) -> Path:
+def _file(digest: str, platform: Platform) -> Path:
     """The file for this layout: an older version of q3e-local must not write over the file of a newer version."""
-    names = json.dumps({"layout": _LAYOUT, **asdict(place)}, sort_keys=True)
+    names = json.dumps({"layout": _LAYOUT, **asdict(platform)}, sort_keys=True)
     return _folder() / f"{digest[:16]}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.json"
 
 
@@ -108,22 +110,22 @@ def _files(digest: str) -> Iterator[Path]:
         yield from sorted(_folder().glob(f"{digest[:16]}-*.json"))
 
 
-def _agree(place: Place, where: Place) -> bool:
-    pairs = zip(astuple(place), astuple(where), strict=True)
+def _agree(platform: Platform, where: Platform) -> bool:
+    pairs = zip(astuple(platform), astuple(where), strict=True)
     return all(a is None or b is None or a == b for a, b in pairs)
 
 
-def _read(path: Path) -> tuple[Place, Tuned] | None:
+def _read(path: Path) -> tuple[Platform, Tuned] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if type(content["layout"]) is int and content["layout"] not in (_LAYOUT, _OLD_LAYOUT):
             logger.info("%s is of another version of q3e-local, and is not used", path)
             return None
-        place = Place(**{"kernels": OFF} | content["place"])
+        platform = Platform(**{"kernels": OFF} | content["place"])
         tuned = Tuned(**{field.name: content["tuned"][field.name] for field in fields(Tuned)})
         date.fromisoformat(tuned.day)
         EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)  # raises for values that it cannot have
-        return place, tuned
+        return platform, tuned
     except FileNotFoundError:
         return None
     except OSError as error:

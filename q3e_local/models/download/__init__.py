@@ -15,13 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from q3e_local.errors import (
-    ChecksumError,
-    DownloadError,
-    HubUnreachableError,
-    ModelNotHereError,
-    NotEnoughDiskError,
-)
+from q3e_local.errors import ChecksumError, DownloadError, HubUnreachableError, ModelNotHereError, NotEnoughDiskError
 from q3e_local.files import alone, has_size, is_proved, note_proved, sha256
 from q3e_local.models.card import ModelFile
 from q3e_local.models.download import origins
@@ -94,11 +88,6 @@ def find(file: ModelFile) -> Path | None:
         return None
     pin = origins.pin(file)
     return next((path for path in origins.places(pin) if has_size(path, pin.size_bytes)), None)
-
-
-def delete(path: Path) -> None:
-    """Delete a file that `fetch` answered; its blob in the hub cache too, unless another snapshot links to it."""
-    origins.delete(path, even_if_shared=False)
 
 
 def turn(lock: Path, what: str) -> AbstractContextManager[None]:

@@ -101,8 +101,11 @@ def link(origin: Origin) -> Path:
     return origin.path
 
 
-def delete(path: Path, even_if_shared: bool) -> None:
-    """Delete a file with the blob that it links to, and nothing outside its repository's folder in the cache."""
+def delete(path: Path, even_if_shared: bool = False) -> None:
+    """Delete a file with the blob that it links to, and nothing outside its repository's folder in the cache.
+
+    A blob that another snapshot links to stays, unless `even_if_shared`.
+    """
     target, blob = path.resolve(), path.readlink() if path.is_symlink() else None
     path.unlink(missing_ok=True)
     if path.parent.parent == own_folder():

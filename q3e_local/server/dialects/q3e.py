@@ -66,8 +66,8 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
     async def describe(fields: Fields) -> Response:
         described = await service.describe(_wanted(fields, (), settings))
         facts = asdict(described)
-        terms = facts.pop("terms")
-        return json_response({**facts, **terms, "max_items": settings.max_items})
+        resolved = facts.pop("resolved")
+        return json_response({**facts, **resolved, "max_items": settings.max_items})
 
     @routes.with_body("/q3e/tokens", _TOKENS, "Count the tokens of texts as they stand, end token left out")
     async def count_tokens(fields: Fields) -> Response:

@@ -83,12 +83,12 @@ class LocalService:
             places = [place for place in range(len(request.inputs)) if place not in known]
             model.queue.check(len(places))
             fitted = await tokenizing.fitted(model, preparation, [(place, request.inputs[place]) for place in places])
-            pooled = await self._decoded(model, places, fitted, preparation.terms.dim)
+            pooled = await self._decoded(model, places, fitted, preparation.resolved.dim)
         rows = [row for row, place in enumerate(places) if place in texts]
         if rows:
             keys = [(texts[places[row]].digest, fitted[row]) for row in rows]
             self._keeping.submit(lookup.keep, pooled[rows], keys)
-        computed, bad = await _finished(pooled, preparation.terms.dim)
+        computed, bad = await _finished(pooled, preparation.resolved.dim)
         if bad:
             row = min(bad)
             raise BadVectorError(bad[row].message, places[row])
@@ -98,15 +98,15 @@ class LocalService:
             prompt_tokens=tuple(n_tokens for n_tokens, _ in counts),
             truncated=tuple(truncated for _, truncated in counts),
             model=model.name,
-            space=preparation.terms.space,
+            space=preparation.resolved.space,
             load_s=load_s,
         )
 
     async def describe(self, request: ServiceRequest) -> Described:
         async with self._using(request.model, request.keep_alive_s) as (model, defaults):
-            worker, terms = model.worker, model.prepare(_options(request, model), defaults).terms
+            worker, resolved = model.worker, model.prepare(_options(request, model), defaults).resolved
             return Described(
-                model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens), terms
+                model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens), resolved
             )
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
@@ -135,7 +135,7 @@ class LocalService:
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
         async with self._using(model) as (used, defaults):
-            prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), defaults).terms.prefix
+            prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), defaults).resolved.prefix
             ids = await tokenizing.whole(used, text, prefix)
             return [*ids, used.worker.eos_id] if add_end_token else ids
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from q3e_local.embedding.cutting import FAR, PIECE, Cutter
-from q3e_local.embedding.preparing import Fitted, Preparation, Terms, check_text
+from q3e_local.embedding.preparing import Fitted, Preparation, ResolvedOptions, check_text
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.server.workers.model import Model
 
@@ -36,9 +36,9 @@ async def fitted(model: Model, preparation: Preparation, inputs: Sequence[tuple[
 
     Of a huge text no more is tokenized than the request's limit needs, whether the text is cut there or refused.
     """
-    _hold_ids_to_limit(inputs, preparation.terms, model.worker.eos_id)
+    _hold_ids_to_limit(inputs, preparation.resolved, model.worker.eos_id)
     all_fitted: list[Fitted] = []
-    for part in _parts(inputs, len(preparation.terms.prefix)):
+    for part in _parts(inputs, len(preparation.resolved.prefix)):
         if _is_huge(part[0][1]):
             all_fitted.append(await _huge(model, preparation, *part[0]))
         else:
@@ -101,16 +101,16 @@ def _next_text(model: Model, ids: list[int], start: int) -> tuple[int, str]:
     return end, model.worker.detokenize(ids[start:end])
 
 
-def _hold_ids_to_limit(inputs: Sequence[tuple[int, Input]], terms: Terms, eos_id: int) -> None:
+def _hold_ids_to_limit(inputs: Sequence[tuple[int, Input]], resolved: ResolvedOptions, eos_id: int) -> None:
     """Refuse ids that are too many, before anything is tokenized."""
-    if terms.truncate:
+    if resolved.truncate:
         return
     for place, ids in inputs:
         if not isinstance(ids, str):
             n_tokens = len(ids) + (ids[-1:] != (eos_id,))
-            if n_tokens > terms.limit:
+            if n_tokens > resolved.limit:
                 raise TextTooLongError(
-                    f"has {n_tokens} tokens, the limit is {terms.limit}; truncate it or split it", place
+                    f"has {n_tokens} tokens, the limit is {resolved.limit}; truncate it or split it", place
                 )
 
 
@@ -137,10 +137,10 @@ def _fitted_part(model: Model, preparation: Preparation, inputs: Sequence[tuple[
     """The ids to decode for each input, tokenized in one trip to the worker. Runs on a thread."""
     worker = model.worker
     # The prompt alone comes first: `fit` needs its ids.
-    texts = [preparation.ready("", 0)] if preparation.terms.prefix else []
+    texts = [preparation.ready("", 0)] if preparation.resolved.prefix else []
     texts += [preparation.ready(item, place) for place, item in inputs if isinstance(item, str)]
     of_texts = iter(worker.tokenize_all(texts) if texts else [])
-    prefix_ids = next(of_texts) if preparation.terms.prefix else []
+    prefix_ids = next(of_texts) if preparation.resolved.prefix else []
     fitted = []
     for place, item in inputs:
         if isinstance(item, str):
@@ -163,14 +163,14 @@ def _lengths(model: Model, texts: Sequence[tuple[int, str]]) -> list[int]:
 
 async def _huge(model: Model, preparation: Preparation, place: int, text: Input) -> Fitted:
     assert isinstance(text, str)
-    terms = preparation.terms
+    resolved = preparation.resolved
     await model.call(check_text, text, place)
-    ids, is_all = await _in_pieces(model, terms.prefix + text, terms.limit)
-    if not is_all and not terms.truncate:
+    ids, is_all = await _in_pieces(model, resolved.prefix + text, resolved.limit)
+    if not is_all and not resolved.truncate:
         raise TextTooLongError(
-            f"has more than {len(ids)} tokens, the limit is {terms.limit}; truncate it or split it", place
+            f"has more than {len(ids)} tokens, the limit is {resolved.limit}; truncate it or split it", place
         )
-    prefix_ids = await model.call(_tokenized, model, terms.prefix) if terms.prefix else []
+    prefix_ids = await model.call(_tokenized, model, resolved.prefix) if resolved.prefix else []
     return preparation.fit(ids, place, prefix_ids)
 
 

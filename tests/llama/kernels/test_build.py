@@ -96,7 +96,7 @@ def editable(project: Path, folder: Path) -> None:
 
 
 def fake_compiler(folder: Path, lines: str) -> str:
-    """A compiler that does `lines` of shell first, and is then the true one."""
+    """A program that runs these lines of shell, and then the real compiler."""
     path = folder / "fake-c++"
     path.write_text(f'#!/bin/sh\n{lines}\nexec {COMPILER} "$@"\n')
     path.chmod(0o755)
@@ -113,7 +113,7 @@ def variants_in(path: Path) -> list[str]:
 
 
 def said_of_kernels(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of what was shown that is for people."""
+    """The only line for people in what was printed."""
     (said,) = [line for stream in capsys.readouterr() for line in stream.splitlines() if line.startswith("Kernels: ")]
     return said
 
@@ -253,14 +253,14 @@ def test_a_place_that_cannot_be_written_is_no_failure(tmp_path, project, capsys)
     (mine / PLACE).mkdir()
     editable(mine, tmp_path)
     assert "Is a directory" in said_of_kernels(capsys)
-    assert [one.name for one in (mine / PLACE).parent.glob("q3e_kernels*")] == [Path(PLACE).name]
+    assert [file.name for file in (mine / PLACE).parent.glob("q3e_kernels*")] == [Path(PLACE).name]
 
 
 def test_a_source_distribution_has_all_that_compiles_them(tmp_path, project):
     (path,) = SdistBuilder(str(project)).build(directory=str(tmp_path))
     with tarfile.open(path) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    expected = {f"kernels/{one.name}" for one in KERNELS.iterdir() if one.suffix in (".cpp", ".h", ".py")}
+    expected = {f"kernels/{file.name}" for file in KERNELS.iterdir() if file.suffix in (".cpp", ".h", ".py")}
     assert len(expected) > 10
     assert {*expected, ".gitignore", "LICENSE", "pyproject.toml"} <= names
     assert PLACE not in names
@@ -272,7 +272,7 @@ def test_a_source_distribution_has_all_that_compiles_them(tmp_path, project):
 @compiles
 @pytest.mark.parametrize("ends", ["kill -9 $$", "exit 1"])
 def test_a_compiler_that_dies_leaves_the_library_as_it_was(tmp_path, monkeypatch, quick, ends):
-    """It dies when it links, with half a library written."""
+    """The compiler dies when it links, with half a library written."""
     half = 'for last; do :; done; case "$*" in *-shared*) echo half > "$last";' + f"{ends};; esac"
     monkeypatch.setenv("CXX", fake_compiler(tmp_path, half))
     target = tmp_path / "place" / "q3e_kernels.so"
@@ -280,7 +280,7 @@ def test_a_compiler_that_dies_leaves_the_library_as_it_was(tmp_path, monkeypatch
     target.write_bytes(b"before")
     with pytest.raises(quick.BuildError):
         quick.build(target)
-    assert {one.name: one.read_bytes() for one in target.parent.iterdir()} == {target.name: b"before"}
+    assert {file.name: file.read_bytes() for file in target.parent.iterdir()} == {target.name: b"before"}
 
 
 @compiles
@@ -299,7 +299,7 @@ def test_a_build_that_is_ended_leaves_the_library_as_it_was(tmp_path, project, n
             time.sleep(0.01)
         os.killpg(process.pid, number)
     assert process.returncode != 0
-    assert {one.name: one.read_bytes() for one in target.parent.iterdir()} == {target.name: b"before"}
+    assert {file.name: file.read_bytes() for file in target.parent.iterdir()} == {target.name: b"before"}
 
 
 @compiles
@@ -311,7 +311,7 @@ def test_two_builds_at_once_leave_one_whole_library(tmp_path, project, quick_lib
     for process in processes:
         assert process.communicate()[0].splitlines()[-1] == f"Kernels: compiled for {listed}."
         assert process.returncode == 0
-    assert [one.name for one in target.parent.iterdir()] == [target.name]
+    assert [file.name for file in target.parent.iterdir()] == [target.name]
     assert target.read_bytes() == quick_library.read_bytes()
 
 

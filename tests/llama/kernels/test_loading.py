@@ -1,4 +1,4 @@
-"""Our kernels are used where they are sound, and nowhere else: what is proved, what is asked for, what lasts."""
+"""Our kernels are used where they are sound, and nowhere else: what is proved, what the user chooses, what stays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def without() -> dict[str, Any]:
 
 def test_the_compiled_library_is_sound_here():
     compiled()
-    # A compiler may have been unable to do some.
+    # A variant may be missing that the compiler could not compile.
     assert list(in_use.variants()) == [name for name in choice.VARIANTS if name in in_use.variants()]
     runs = [name for name, why in in_use.variants().items() if why is None]
     chosen = in_use.chosen()
@@ -36,11 +36,11 @@ def test_the_compiled_library_is_sound_here():
 
 
 LIBRARIES = {
-    "a sound one": (
+    "a sound variant": (
         {"amx": (RIGHT, "the CPU has no AMX"), "avx2": (RIGHT, None)},
         ("avx2", False, "the fastest that this CPU runs"),
     ),
-    "one that takes nothing is passed over": (
+    "a variant that takes nothing is passed over": (
         {"amx": (NOTHING, None), "avx512": (RIGHT, None), "avx2": (RIGHT, None)},
         ("avx512", False, "the fastest that this CPU runs"),
     ),
@@ -48,7 +48,7 @@ LIBRARIES = {
         {"amx": (WRONG, None), "avx512": (NOTHING, None), "avxvnni": (NAN, None), "avx2": (RIGHT, None)},
         ("avx2", True, "amx is not used: the product with F32 weights differs from llama.cpp's by "),
     ),
-    "one ends the process": (
+    "a variant ends the process": (
         {"amx": (CRASH, None), "avx512": (RIGHT, None)},
         ("avx512", True, "amx is not used: the process that tried it was ended by SIG"),
     ),

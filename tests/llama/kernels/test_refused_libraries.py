@@ -25,9 +25,9 @@ DEMO = models_folder() / "demo.gguf"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the door is closed on Windows")
 
 
-@pytest.fixture
-def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not chosen yet."""
+@pytest.fixture(autouse=True)
+def _undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not chosen: a library is opened once in a process, so that no call undoes it."""
     monkeypatch.setattr(in_use, "_chosen", None)
     monkeypatch.setattr(in_use, "_library", None)
 
@@ -45,7 +45,6 @@ def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> Kernels:
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_library_that_is_not_there(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     chosen = refused(monkeypatch, tmp_path / "q3e_kernels.so")
@@ -57,13 +56,11 @@ def test_a_library_that_is_not_there(monkeypatch, tmp_path, caplog):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_cpu_that_there_are_none_for(monkeypatch, tmp_path):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert refused(monkeypatch, tmp_path / "none") == Kernels(None, "there are none for a riscv64 CPU")
 
 
-@pytest.mark.usefixtures("undecided")
 def test_windows_is_not_even_tried(monkeypatch):
     monkeypatch.setattr(library.sys, "platform", "win32")
     chosen = in_use.chosen()
@@ -96,7 +93,6 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_library_is_not_opened(monkeypatch, tmp_path, caplog, damage):
     path = tmp_path / "q3e_kernels.so"
@@ -111,13 +107,11 @@ def test_a_damaged_library_is_not_opened(monkeypatch, tmp_path, caplog, damage):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_folder_in_its_place(monkeypatch, tmp_path):
     assert refused(monkeypatch, tmp_path).why.endswith("cannot be read: Is a directory")
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_library_for_another_cpu(monkeypatch, tmp_path):
     content = bytearray(compiled().read_bytes()[:-32])
     content[18:20] = (0xB7, 0)  # of an ELF file: AArch64
@@ -128,7 +122,6 @@ def test_a_library_for_another_cpu(monkeypatch, tmp_path):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_library_with_other_functions(monkeypatch, tmp_path):
     chosen = refused(monkeypatch, sealed(tmp_path / "q3e_kernels.so", another_library()))
     assert chosen.is_wrong
@@ -136,7 +129,6 @@ def test_a_library_with_other_functions(monkeypatch, tmp_path):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 def test_a_library_with_another_interface(monkeypatch, tmp_path):
     path = with_variants(tmp_path / "q3e_kernels.so", interface=99, avx2=(RIGHT, None))
     chosen = refused(monkeypatch, path)
@@ -145,10 +137,9 @@ def test_a_library_with_another_interface(monkeypatch, tmp_path):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize(("name", "value"), [("_COMMIT", "1234567"), ("_VERSION", "0.99.0")])
 def test_another_llama_cpp(monkeypatch, name, value):
-    monkeypatch.setattr(library, name, value)  # only one build of llama.cpp is here
+    monkeypatch.setattr(library, name, value)  # a single build of llama.cpp is here
     chosen = refused(monkeypatch, compiled())
     assert chosen.is_wrong
     assert value in chosen.why
@@ -157,7 +148,6 @@ def test_another_llama_cpp(monkeypatch, name, value):
 
 
 @posix
-@pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("missing", ["ggml_commit", "_Z39ggml_backend_cpu_get_extra_buffer_typesv", "ggml_barrier"])
 def test_a_llama_cpp_without_a_function(monkeypatch, missing):
     def without(look: Callable[..., object]) -> Callable[..., object]:
@@ -168,7 +158,6 @@ def test_a_llama_cpp_without_a_function(monkeypatch, missing):
     assert refused(monkeypatch, compiled()).is_wrong
 
 
-@pytest.mark.usefixtures("undecided")
 def test_off_opens_nothing(monkeypatch):
     """Where opening the library ended the process, this helps."""
     monkeypatch.setenv("Q3E_KERNELS", "off")
@@ -176,7 +165,6 @@ def test_off_opens_nothing(monkeypatch):
     assert refused(monkeypatch, library.LIBRARY).why == "Q3E_KERNELS=off"
 
 
-@pytest.mark.usefixtures("undecided")
 @pytest.mark.parametrize("value", ["sse", "AVX2", "0", " "])
 def test_another_name_is_refused_with_the_choices(monkeypatch, value):
     monkeypatch.setenv("Q3E_KERNELS", value)

@@ -140,18 +140,19 @@ def test_a_rounding_that_is_coarser_would_be_seen(computed, truth):
 
 
 def test_two_engines_in_a_process(model, sequences):
-    """Each on a thread of its own, with a team of threads each: none takes what is the other's."""
+    """Each engine has its own thread, and that its own team of threads: no engine takes the batches of the other."""
     ids = [sequences[n] for n in (20, 25)]
-    with LlamaEngine(model, EngineConfig(n_threads=2)) as one, LlamaEngine(model, EngineConfig(n_threads=2)) as other:
-        assert one.kernels is other.kernels
-        expected = [one.decode([each]) for each in ids]
+    config = EngineConfig(n_threads=2)
+    with LlamaEngine(model, config) as first, LlamaEngine(model, config) as second:
+        assert first.kernels is second.kernels
+        expected = [first.decode([each]) for each in ids]
         found: dict[int, list[np.ndarray]] = {0: [], 1: []}
 
         def work(place: int, engine: LlamaEngine) -> None:
             for _ in range(10):
                 found[place].append(engine.decode([ids[place]]))
 
-        threads = [threading.Thread(target=work, args=pair) for pair in enumerate((one, other))]
+        threads = [threading.Thread(target=work, args=pair) for pair in enumerate((first, second))]
         for thread in threads:
             thread.start()
         for thread in threads:

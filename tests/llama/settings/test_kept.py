@@ -23,8 +23,8 @@ FEATURES = frozenset({"AVX2", "FMA"})
 BEST = Tuned(n_threads=3, n_batch=768, day="2026-11-20")
 
 
-def keep(best: Tuned = BEST, **place: object) -> Path:
-    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **place), best)[0]
+def keep(best: Tuned = BEST, **platform: object) -> Path:
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **platform), best)[0]
 
 
 def find(
@@ -37,7 +37,7 @@ def find(
     return tuned.find(digest, tuned.here(binding, features, on_gpu, kernels))
 
 
-def test_it_is_found_here_and_nowhere_else(monkeypatch):
+def test_tuned_settings_are_found_here_and_nowhere_else(monkeypatch):
     assert find() is None
     path = keep()
     assert path.parent == state_folder() / "tuned"
@@ -55,7 +55,7 @@ def test_it_is_found_here_and_nowhere_else(monkeypatch):
             assert find() is None, what
 
 
-def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine():
+def test_a_tuning_replaces_an_earlier_tuning_of_the_same_machine_alone():
     keep()
     keep(replace(BEST, n_threads=5))
     keep(replace(BEST, n_threads=9, day="2027-01-01"), cpu="another CPU")
@@ -64,7 +64,7 @@ def test_it_is_replaced_by_the_next_and_kept_beside_that_of_another_machine():
     assert (find(), tuned.forget(DIGEST)) == (None, 0)
 
 
-def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place():
+def test_a_setting_that_a_later_tuning_did_not_measure_stays():
     keep()
     keep(replace(BEST, n_threads=9), cpu="another CPU")
     none = Tuned(None, None, "2026-12-01")
@@ -74,7 +74,7 @@ def test_what_the_next_leaves_open_stays_as_it_was_found_before_at_this_place():
     assert find() == Tuned(5, 1024, "2026-12-01")
 
 
-def test_a_server_plans_with_it_before_llama_cpp_is_loaded():
+def test_a_server_plans_with_tuned_settings_before_llama_cpp_is_loaded():
     assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
     keep()
     settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
@@ -103,7 +103,7 @@ def test_a_server_plans_with_it_before_llama_cpp_is_loaded():
 )  # fmt: skip
 def test_a_damaged_file_is_set_aside_with_a_warning(content, caplog):
     path = keep()
-    if content.startswith(b'{"tuned": {"'):  # one wrong value in a file that is sound otherwise
+    if content.startswith(b'{"tuned": {"'):  # a single wrong value in a file that is sound otherwise
         whole = json.loads(path.read_text())
         content = json.dumps(whole | {"tuned": whole["tuned"] | json.loads(content)["tuned"]}).encode()
     path.write_bytes(content)
@@ -122,17 +122,12 @@ def test_a_damaged_file_is_set_aside_with_a_warning(content, caplog):
     "gone",
     [
         {"repack": True, "flash_attention": False},
-        {
-            "flash_attention": None,
-            "long_flash_attention": False,
-            "long_kv_type": "bf16",
-            "long_batch": 1024,
-        },
+        {"flash_attention": None, "long_flash_attention": False, "long_kv_type": "bf16", "long_batch": 1024},
         {"repack": None, "flash_attention": True, "long_kv_type": "q8_0"},
     ],
 )
 def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(gone, caplog):
-    """It had no kernels of ours, and settings that are gone."""
+    """That version had no kernels of ours, and settings that do not exist any more."""
     path = keep()
     kept = json.loads(path.read_text())
     del kept["place"]["kernels"]
@@ -170,8 +165,8 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
 def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     info, before = inspect(path), needed_bytes(path, EngineConfig())
-    place = tuned.here("0.3.36", FEATURES, False)
-    tuned.keep(info.digest, place, Tuned(1, 1024, day="2026-11-20"))
+    platform = tuned.here("0.3.36", FEATURES, False)
+    tuned.keep(info.digest, platform, Tuned(1, 1024, day="2026-11-20"))
     assert needed_bytes(path, EngineConfig()) == needed_bytes(path, EngineConfig(n_batch=1024)) > before
     assert needed_bytes(path, EngineConfig(n_batch=512)) == before
 

@@ -24,11 +24,12 @@ def http() -> Iterator[httpx.Client]:
 )
 def test_a_model_is_described_as_the_library_knows_it(http: httpx.Client, options: dict[str, Any]) -> None:
     answer = http.post("/q3e/model", json={"model": "demo", **options})
-    terms = demo().terms(EmbedRequest((), **options))
+    resolved = demo().resolve(EmbedRequest((), **options))
     assert answer.json() == {
         "model": "demo", "digest": demo().digest, "n_embd": 256, "n_ctx_max": 32768,
         "added_tokens": list(demo().engine.added_tokens), "max_items": 5,
-        "space": terms.space, "dim": terms.dim, "prefix": terms.prefix, "limit": terms.limit, "truncate": True,
+        "space": resolved.space, "dim": resolved.dim, "prefix": resolved.prefix, "limit": resolved.limit,
+        "truncate": True,
     }  # fmt: skip
 
 

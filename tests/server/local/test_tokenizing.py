@@ -67,7 +67,7 @@ def fitted(model: Model, *inputs: str | tuple[int, ...], **options: Any) -> list
 def at_once(model: Model, text: str, **options: Any) -> Fitted:
     """The ids of a text as the library tokenizes it."""
     preparation = prepared(model, **options)
-    prefix_ids = model.worker.tokenize(preparation.terms.prefix)
+    prefix_ids = model.worker.tokenize(preparation.resolved.prefix)
     return preparation.fit(model.worker.tokenize(preparation.ready(text, 0)), 0, prefix_ids)
 
 
@@ -163,7 +163,7 @@ def test_token_ids_are_cut_as_a_text_is(model: Model, n_ids: int, with_end: bool
     options = {"kind": kind, "truncate": True, "max_tokens": 100}
     sent = tuple(range(300, 300 + n_ids))
     (found,) = fitted(model, (*sent, worker.eos_id) if with_end else sent, **options)
-    prefix = prepared(model, **options).terms.prefix
+    prefix = prepared(model, **options).resolved.prefix
     ids = [*(worker.tokenize(prefix) if prefix else []), *sent]
     assert found.ids == [*ids[:99], worker.eos_id]
     assert found.truncated == (len(ids) > 99)

@@ -15,7 +15,7 @@ import numpy as np
 
 from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.cli.computing.remote.tokens import TokenCounts, windows
-from q3e_local.embedding.preparing import Terms, check_text
+from q3e_local.embedding.preparing import ResolvedOptions, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
@@ -37,7 +37,7 @@ class _Facts:
     n_ctx_max: int
     added_tokens: tuple[str, ...]
     max_items: int
-    terms: Terms
+    resolved: ResolvedOptions
 
 
 class RemoteEmbedder(TextModel):
@@ -72,8 +72,8 @@ class RemoteEmbedder(TextModel):
     def digest(self) -> str:
         return self._facts().digest
 
-    def terms(self, request: EmbedRequest) -> Terms:
-        return self._facts(request).terms
+    def resolve(self, request: EmbedRequest) -> ResolvedOptions:
+        return self._facts(request).resolved
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._counter().count(texts)
@@ -93,10 +93,12 @@ class RemoteEmbedder(TextModel):
         if key not in self._known:
             fields = self._ask("/q3e/model", options)
             try:
-                terms = Terms(fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"])
+                resolved = ResolvedOptions(
+                    fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"]
+                )
                 self._known[key] = _Facts(
                     fields["model"], fields["digest"], fields["n_embd"], fields["n_ctx_max"],
-                    tuple(fields["added_tokens"]), fields["max_items"], terms,
+                    tuple(fields["added_tokens"]), fields["max_items"], resolved,
                 )  # fmt: skip
             except (KeyError, TypeError, ValueError):
                 raise self._not_of_this_version() from None
@@ -117,7 +119,7 @@ class RemoteEmbedder(TextModel):
         return counts
 
     def _stream(
-        self, request: EmbedRequest, terms: Terms, progress: Progress | None
+        self, request: EmbedRequest, resolved: ResolvedOptions, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
         options = _options(request)
         n_texts = n_tokens = 0
@@ -127,7 +129,7 @@ class RemoteEmbedder(TextModel):
         requests = windows(request.texts, items_max, lambda: enough_bytes)
         for texts in requests:
             began = time.monotonic()
-            results = self._window(texts, options, terms.space, n_texts)
+            results = self._window(texts, options, resolved.space, n_texts)
             seconds = time.monotonic() - began
             if seconds < _WINDOW_S[0]:
                 enough_bytes = min(enough_bytes * 2, largest)
