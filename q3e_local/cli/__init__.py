@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections import UserDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,16 @@ _GROUPS = {
 }
 _COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
 
+
+class _OnDemand(UserDict[str, Any]):
+    """The commands by name, each of which is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, function = self.data[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"q3e_local.cli.{module}"), function)
+        return command
+
+
 _START = """\
 q3e-local: Qwen3-Embedding on this machine. Texts in, vectors out; offline.
 
@@ -86,25 +97,6 @@ class _Commands(click.Group):
         """As click's, but `help` and `help COMMAND` mean `--help`, as in git and ollama."""
         ctx.meta[ARGUMENTS] = tuple(args)  # click takes them out of the list
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        module, _, function = _COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"q3e_local.cli.{module}"), function)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, which suggests only names of commands that are loaded."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _COMMANDS))
@@ -182,7 +174,12 @@ def _tolerate_narrow_consoles() -> None:
             stream.reconfigure(errors=plain_characters.ERRORS)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    commands=_OnDemand(_COMMANDS),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="q3e-local")
 @click.pass_context
 def main(ctx: click.Context) -> None:

@@ -18,7 +18,6 @@ BYTES_PER_TOKEN = 4  # about, in most languages
 _BAR_WIDTH = (8, 30)  # at least and at most: a shorter bar is too coarse to read
 _PATIENCE_S = 2  # before a line without an estimate says how long it has taken
 
-Clock = Callable[[], float]
 Counter = Callable[[int, int], None]
 """`count(n_done, n_total)`"""
 Bar = Callable[[str, int, int], None]
@@ -28,10 +27,9 @@ Bar = Callable[[str, int, int], None]
 class Pace:
     """How far work is, and how long the rest takes at the speed so far; known after the first piece."""
 
-    def __init__(self, total: float | None, clock: Clock = time.monotonic) -> None:
+    def __init__(self, total: float | None) -> None:
         self.total = total
-        self._clock = clock
-        self._began = self._at = clock()
+        self._began = self._at = time.monotonic()
         self.skipped = self._worked = 0.0
 
     @property
@@ -48,12 +46,12 @@ class Pace:
         """Count a part of the total that needs no work, such as what an earlier run did."""
         self.skipped += amount
         if not self._worked:
-            self._began = self._clock()
+            self._began = time.monotonic()
 
     def worked(self, amount: float) -> None:
         """Set how much was done by work, in all."""
         if amount != self._worked:
-            self._worked, self._at = amount, self._clock()
+            self._worked, self._at = amount, time.monotonic()
 
     def per_s(self, amount: float) -> float | None:
         """The rate at which the work so far did `amount`."""
@@ -68,7 +66,7 @@ class Pace:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the work began."""
-        return self._clock() - self._began
+        return time.monotonic() - self._began
 
     def left_s(self) -> float | None:
         """Seconds until all is done, counting down between two pieces; None before the first piece."""
@@ -76,7 +74,7 @@ class Pace:
         if not self.total or not speed:
             return None
         rest = max(0.0, self.total - self.done)
-        return max(0.0, rest / speed - (self._clock() - self._at))
+        return max(0.0, rest / speed - (time.monotonic() - self._at))
 
 
 class Meter:
@@ -86,19 +84,16 @@ class Meter:
     of input for each as the texts so far had.
     """
 
-    def __init__(
-        self, what: str, n_total: int | None, n_bytes: int | None, n_there: int = 0, clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, what: str, n_total: int | None, n_bytes: int | None, n_there: int = 0) -> None:
         self._what, self._n_total, self._n_bytes = what, n_total, n_bytes
-        self._pace = Pace(n_bytes, clock)
+        self._pace = Pace(n_bytes)
         self._n_done = n_there
         self._n_bytes_kept = self._n_tokens_kept = 0  # of what was computed
-        self._n_bytes_skipped = self._n_tokens_cached = self._n_tokens_done = 0
+        self._n_tokens_cached = self._n_tokens_done = 0
 
     def skipped(self, n_bytes: int, n_there: int = 0) -> None:
         """Count input that needs no computing; `n_there` more texts of it are kept already."""
         self._n_done += n_there
-        self._n_bytes_skipped += n_bytes
         self._pace.skip(n_bytes)
 
     def kept(self, n_bytes: int, n_tokens: int, n: int = 1, *, cached: bool = False) -> None:
@@ -121,7 +116,7 @@ class Meter:
         """What the live line says."""
         head = counted_of(self._n_done, self._n_total, self._what)
         if self._n_total is None and self._n_bytes is not None:
-            n_read = min(self._n_bytes, self._n_bytes_skipped + self._n_bytes_kept)
+            n_read = min(self._n_bytes, round(self._pace.skipped) + self._n_bytes_kept)
             head = f"{head}, {size_of(n_read, self._n_bytes)}"
         rate = self._pace.per_s(self._n_computed) if self._n_computed else None
         return laid_out(width, head, self._pace, f"{rate:,.0f} tokens/s" if rate else "")

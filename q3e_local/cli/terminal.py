@@ -59,57 +59,49 @@ def refresh() -> None:
 
 @contextmanager
 def live(line: Line, quiet: bool) -> Iterator[None]:
-    """Keep a line at the bottom of the screen until the block ends. The line of the innermost block is shown."""
+    """Keep a line at the bottom of the screen until the block ends. There is one such block at a time."""
     global _screen
     if quiet or not has_screen():
         yield
         return
-    screen = _screen = _screen or _Screen()
-    screen.show(line)
+    screen = _screen = _Screen(line)
     try:
+        screen.begin()
         yield
     finally:
-        screen.take_away(line)
+        _screen = None
+        screen.end()
 
 
 class _Screen:
     """A thread that draws the live line, and streams that take it away before they write."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: Line) -> None:
+        self._line = line
         # A put is safe in a signal handler, even where it interrupts another put.
         self.news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stderr, self._stdout = sys.stderr, sys.stdout
         self._bytes = self._stderr.buffer
         self._erase = _erasing(self._stderr)
         self._lock = threading.RLock()
-        self._lines: list[Line] = []
         self._is_drawn = False
         self._ends_line = True  # whether the last output did: a question waits in its line, which must stay
         self._written_at = float("-inf")
         self._guards: list[TextIO] = []  # kept: a collected one would close its buffer, which others may have
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._draw_again_and_again, name="q3e-screen", daemon=True)
 
-    def show(self, line: Line) -> None:
-        with self._lock:
-            self._lines.append(line)
-        if self._thread is None:
-            sys.stderr = self._guarded(self._stderr)
-            if _is_one_terminal(self._stdout, self._stderr):
-                sys.stdout = self._guarded(self._stdout)
-            self._thread = threading.Thread(target=self._draw_again_and_again, name="q3e-screen", daemon=True)
-            self._thread.start()
+    def begin(self) -> None:
+        sys.stderr = self._guarded(self._stderr)
+        if _is_one_terminal(self._stdout, self._stderr):
+            sys.stdout = self._guarded(self._stdout)
+        self._thread.start()
 
-    def take_away(self, line: Line) -> None:
-        global _screen
-        with self._lock:
-            self._lines.remove(line)
-        if self._lines or self._thread is None:
-            return
+    def end(self) -> None:
         try:
-            self.news.put(None)
-            self._thread.join()
+            if self._thread.is_alive():
+                self.news.put(None)
+                self._thread.join()
         finally:
-            _screen = self._thread = None
             with suppress(OSError, ValueError):  # the terminal is gone
                 sys.stderr.flush()
                 if sys.stdout is not None:
@@ -161,10 +153,10 @@ class _Screen:
 
     def _draw(self) -> None:
         with self._lock:
-            if not self._lines or not self._ends_line or not _is_in_foreground(self._stderr):
+            if not self._ends_line or not _is_in_foreground(self._stderr):
                 return
             width = _columns(self._stderr) - 1  # after the last column some terminals go to the next row
-            line = self._lines[-1](width)
+            line = self._line(width)
             if not line:
                 return
             # The cursor goes back to the first column: if a narrower window wraps the line, all of it is still behind

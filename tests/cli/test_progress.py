@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -26,12 +27,14 @@ class Clock:
 
 
 @pytest.fixture
-def clock():
-    return Clock()
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("q3e_local.cli.progress.time", SimpleNamespace(monotonic=clock))
+    return clock
 
 
 def test_the_time_left_is_known_from_the_first_piece_on_and_counts_down(clock):
-    pace = Pace(100, clock)
+    pace = Pace(100)
     assert (pace.fraction, pace.left_s()) == (0, None)
     clock.now += 30
     pace.worked(25)
@@ -45,7 +48,7 @@ def test_the_time_left_is_known_from_the_first_piece_on_and_counts_down(clock):
 
 
 def test_what_was_there_costs_no_time(clock):
-    pace = Pace(100, clock)
+    pace = Pace(100)
     clock.now += 5
     pace.skip(60)
     clock.now += 10
@@ -54,7 +57,7 @@ def test_what_was_there_costs_no_time(clock):
 
 
 def test_a_slow_model_has_an_estimate_after_its_first_batch_though_no_text_is_kept_yet(clock):
-    meter = Meter("text", 20, 4000, clock=clock)
+    meter = Meter("text", 20, 4000)
     clock.now += 30
     meter.computed(2, 200)  # 200 tokens are about 800 of 4,000 bytes
     assert "0 of 20 texts" in meter.line(100)
@@ -65,7 +68,7 @@ def test_a_slow_model_has_an_estimate_after_its_first_batch_though_no_text_is_ke
 
 
 def test_what_a_cache_had_makes_the_rest_no_faster(clock):
-    meter = Meter("text", 4, 400, clock=clock)
+    meter = Meter("text", 4, 400)
     meter.kept(100, 25, cached=True)
     meter.kept(100, 25, cached=True)
     clock.now += 10
@@ -76,22 +79,22 @@ def test_what_a_cache_had_makes_the_rest_no_faster(clock):
 
 
 def test_bytes_stand_for_texts_that_are_too_many_to_count(clock):
-    meter = Meter("text", None, 40_000_000, 3, clock)
+    meter = Meter("text", None, 40_000_000, 3)
     meter.skipped(1_000_000)
     meter.kept(9_000_000, 10)
     assert "4 texts, 10.0 of 40.0 MB ━" in meter.line(100)
-    assert Meter("text", None, None, clock=clock).line(100)[2:] == "0 texts"
+    assert Meter("text", None, None).line(100)[2:] == "0 texts"
 
 
 def test_where_nothing_is_known_of_the_rest_the_line_says_how_long_it_took_so_far(clock):
-    meter = Meter("text", 20, 4000, clock=clock)
+    meter = Meter("text", 20, 4000)
     clock.now += 12
     assert meter.line(100).endswith("─  0:12")
 
 
 @pytest.mark.parametrize("width", [*range(1, 60), 99, 139])
 def test_a_line_is_never_wider_than_the_terminal(width, clock):
-    pace = Pace(100, clock)
+    pace = Pace(100)
     clock.now += 3
     pace.worked(40)
     for head in ("", "1,234 of 5,000 texts", "downloading from hub 第三季度预算复盘模型.gguf", "a\nb\x1b[31m"):

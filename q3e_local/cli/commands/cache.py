@@ -36,15 +36,10 @@ def cache() -> None:
 
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def stats(as_json: bool) -> int:
+def stats(as_json: bool) -> None:
     """Show where the cache is, its size, and how many vectors it has of which model."""
-    kept = _open()
-    if kept is None:
-        return DONE
-    stored = kept.stats()
+    kept, stored = _opened()
     kept.close()
-    if stored is None:
-        return FAILED
     names = _names(stored)
     if as_json:
         spaces = [
@@ -58,13 +53,12 @@ def stats(as_json: bool) -> int:
         ]
         facts = {"where": stored.where, "vectors": stored.n_vectors, "size_bytes": stored.n_bytes}
         print_json(facts | {"limit_bytes": stored.limit_bytes, "spaces": spaces})
-        return DONE
+        return
     limit = "" if stored.limit_bytes is None else f" of at most {size(stored.limit_bytes)}"
     click.echo(f"{stored.where}: {counted(stored.n_vectors, 'vector')}, {size(stored.n_bytes)}{limit}")
     if stored.spaces:
         rows = [(names[entry.space], entry.space, entry.n_vectors, size(entry.n_bytes)) for entry in stored.spaces]
         print_columns(["model", "space", "vectors", "size"], rows, right=["size"])
-    return DONE
 
 
 @cache.command()
@@ -79,12 +73,7 @@ def stats(as_json: bool) -> int:
 def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     """Forget vectors: all of them, or those of a model or a space."""
     is_meant = _condition(model, spaces)
-    kept = _open()
-    if kept is None:
-        return DONE
-    stored = kept.stats()
-    if stored is None:
-        return FAILED
+    kept, stored = _opened()
     n_vectors = sum(entry.n_vectors for entry in stored.spaces if is_meant is None or is_meant(entry.space))
     if n_vectors and not is_sure(
         f"{kept.where}: forget {counted(n_vectors, 'vector')}?", yes, "nothing was forgotten"
@@ -98,11 +87,16 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
     return DONE
 
 
-def _open() -> VectorCache | None:
+def _opened() -> tuple[VectorCache, CacheStats]:
+    """The cache and what it has. Ends the command where it is off, or cannot be read, which was logged."""
     kept = open_cache(chosen(None))
     if kept is None:
         click.echo("the cache is off, says Q3E_CACHE", err=True)
-    return kept
+        raise click.exceptions.Exit(DONE)
+    stored = kept.stats()
+    if stored is None:
+        raise click.exceptions.Exit(FAILED)
+    return kept, stored
 
 
 def _condition(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bool] | None:

@@ -170,27 +170,24 @@ class _Run:
 
     def watching(self) -> int:
         """Index each time that something changed, until Ctrl-C ends it; the exit code."""
+        from q3e_local.search.indexing.watch import watched
+
+        is_again = False
         try:
-            self._watch()
+            for _ in watched(self.folders, files_of(self.path)):
+                try:
+                    self.once(is_again=is_again)
+                except InputError as error:
+                    if not is_again:
+                        raise
+                    say(f"Error: {error}")  # a folder that is gone may come back
+                if not is_again and not self.quiet:
+                    say("watching for changes; Ctrl-C ends")
+                is_again = True
         except KeyboardInterrupt as error:
             if not self.quiet:
                 say_over(str(error) or "no longer watching")
         return DONE
-
-    def _watch(self) -> None:
-        from q3e_local.search.indexing.watch import watched
-
-        is_again = False
-        for _ in watched(self.folders, files_of(self.path)):
-            try:
-                self.once(is_again=is_again)
-            except InputError as error:
-                if not is_again:
-                    raise
-                say(f"Error: {error}")  # a folder that is gone may come back
-            if not is_again and not self.quiet:
-                say("watching for changes; Ctrl-C ends")
-            is_again = True
 
     def _index(self, tally: Tally, *, must_load: bool) -> float:
         """Index, and return how many seconds that took, without loading the model."""
@@ -229,10 +226,7 @@ class _Run:
         if tally.n_left_out:
             singular, plural = "file was left out and stays as it was", "files were left out and stay as they were"
             say(counted(tally.n_left_out, singular, plural))
-        from q3e_local.search.database import Database
-
-        with Database.open(self.path) as database:
-            facts = database.facts()
+        facts = index_files.facts_of(self.path)
         holds = f"{counted(facts.n_files, 'file')}, {counted(facts.n_chunks, 'chunk')}"
         say(f"{self.path} holds {holds}: {facts.space}, {size(facts.size_bytes)}")
 

@@ -18,8 +18,8 @@ from q3e_local.cli.commands.index_options import Loaded, advice_for, db_option, 
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, loading_options, quiet_option
 from q3e_local.cli.option_groups import as_one, group
-from q3e_local.cli.progress import BYTES_PER_TOKEN, Meter, bar, meter
-from q3e_local.cli.stopping import Batches, between_batches, stopping_cleanly
+from q3e_local.cli.progress import BYTES_PER_TOKEN, bar, meter
+from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
 from q3e_local.errors import IndexFileError, InputError, OptionError
@@ -27,7 +27,9 @@ from q3e_local.search import places
 from q3e_local.wording.counts import counted, size
 
 if TYPE_CHECKING:
-    from q3e_local.search.database.records import Facts
+    from q3e_local.embedding.text_model import TextModel
+    from q3e_local.search.database.records import Facts, IndexSpace
+    from q3e_local.search.indexing.rebuild import Rebuilt
 
 
 def _one_name(name: str | None, option_name: str | None) -> str | None:
@@ -51,7 +53,7 @@ def list_(as_json: bool) -> None:
     indexes: list[tuple[str, Facts | str]] = []
     for name in places.names():
         try:
-            indexes.append((name, _facts(places.locate(name=name))))
+            indexes.append((name, facts_of(places.locate(name=name))))
         except IndexFileError as error:
             indexes.append((name, str(error)))
     for path in places.strays():
@@ -153,7 +155,7 @@ def _forget(path: Path, folders: Sequence[Path], yes: bool) -> None:
 def _with_what(path: Path) -> str:
     """What is deleted with an index, for the question. Raises IndexFileError for a file that seems to be no index."""
     try:
-        return f"with {counted(_facts(path).n_chunks, 'chunk')}"
+        return f"with {counted(facts_of(path).n_chunks, 'chunk')}"
     except IndexFileError as error:
         if path.suffix != places.SUFFIX or not path.is_file():
             raise
@@ -196,34 +198,19 @@ def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
     on. Only a smaller dim of the same model needs no embedding.
     """
-    from q3e_local.search.documents import DOCUMENT_TASK
-    from q3e_local.search.indexing.rebuild import rebuild as rebuilding
-
     path = places.existing(db, name)
-    loaded, quiet = Loaded(options), options.quiet
+    loaded = Loaded(options)
     started = time.perf_counter()
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
-        facts = _facts(path)
+        old = facts_of(path)
         if not loaded.is_chosen:
             raise OptionError(
-                f"{path} holds {facts.space}; say what it is to hold, as in: "
+                f"{path} holds {old.space}; say what it is to hold, as in: "
                 f"q3e-local index rebuild{places.option_of(path)} -m MODEL, or -d DIM"
             )
-        embedder, space = loaded(facts.space)
-        with between_batches() as batches:
-            embedding = _Rebuilding(facts, batches)
-            try:
-                with meter("chunk", facts.n_chunks, embedding.n_bytes, quiet) as show:
-                    embedding.show = show
-                    done = rebuilding(
-                        path, embedder, space.dim, task=DOCUMENT_TASK, progress=embedding.progress,
-                        on_batch=embedding.on_batch,
-                    )  # fmt: skip
-            except KeyboardInterrupt:
-                n_kept, total = embedding.n_kept, counted(facts.n_chunks, "chunk")
-                raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
-    if not quiet:
-        if facts.space.is_same(done.space):
+        done = _rebuilt(path, old, *loaded(old.space), options.quiet)
+    if not options.quiet:
+        if old.space.is_same(done.space):
             say("there is nothing to do: these are its vectors already")
         if done.n_chunks:
             how = "cut" if done.was_cut else "embedded again"
@@ -233,36 +220,42 @@ def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
             say(f"the room of the old vectors is not free yet: {done.why_not}")
 
 
-class _Rebuilding:
-    """The embedding of chunks again: shows how far it is, and lets Ctrl-C stop it between two batches."""
+def _rebuilt(path: Path, old: Facts, embedder: TextModel, space: IndexSpace, quiet: bool) -> Rebuilt:
+    """Embed the chunks again: shows how far it is, and lets Ctrl-C stop it between two batches."""
+    from q3e_local.search.documents import DOCUMENT_TASK
+    from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
-    show: Meter
+    n_kept, is_at_work = 0, False
 
-    def __init__(self, facts: Facts, batches: Batches) -> None:
-        self._n_chunks, self._n_tokens, self._batches = facts.n_chunks, facts.n_tokens, batches
-        self.n_bytes = facts.n_tokens * BYTES_PER_TOKEN
-        self.n_kept = 0
-        self._is_at_work = False
-
-    def progress(self, n_chunks: int, n_total: int) -> None:
-        """Count the chunks whose new vectors are stored."""
-        n_more, self.n_kept = n_chunks - self.n_kept, n_chunks
-        n_tokens = self._n_tokens * n_more // self._n_chunks
-        if self._is_at_work:
-            self.show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
+    def stored(n_chunks: int, n_total: int) -> None:
+        nonlocal n_kept, is_at_work
+        n_more, n_kept = n_chunks - n_kept, n_chunks
+        n_tokens = old.n_tokens * n_more // old.n_chunks
+        if is_at_work:
+            show.kept(n_tokens * BYTES_PER_TOKEN, n_tokens, n_more)
         else:  # by an earlier run
-            self.show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
-        self._is_at_work = True
+            show.skipped(n_tokens * BYTES_PER_TOKEN, n_chunks)
+        is_at_work = True
         if n_chunks < n_total:
-            self._batches.check()
+            batches.check()
 
-    def on_batch(self, n_chunks: int, n_tokens: int) -> None:
-        self._is_at_work = True
-        self.show.computed(n_chunks, n_tokens)
-        self._batches.check()
+    def computed(n_chunks: int, n_tokens: int) -> None:
+        nonlocal is_at_work
+        is_at_work = True
+        show.computed(n_chunks, n_tokens)
+        batches.check()
+
+    with between_batches() as batches:
+        try:
+            with meter("chunk", old.n_chunks, old.n_tokens * BYTES_PER_TOKEN, quiet) as show:
+                return rebuilding(path, embedder, space.dim, task=DOCUMENT_TASK, progress=stored, on_batch=computed)
+        except KeyboardInterrupt:
+            total = counted(old.n_chunks, "chunk")
+            raise KeyboardInterrupt(f"{n_kept:,} of {total} are done and kept; go on with: {again()}") from None
 
 
-def _facts(path: Path) -> Facts:
+def facts_of(path: Path) -> Facts:
+    """What an index holds. Raises IndexFileError."""
     from q3e_local.search.database import Database
 
     with Database.open(path) as database:

@@ -69,8 +69,7 @@ class Loaded(ExitStack):
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
         self._options = options
-        self._embedder: TextModel | None = None
-        self._space: IndexSpace | None = None
+        self._loaded: tuple[TextModel, IndexSpace] | None = None
 
     @property
     def is_chosen(self) -> bool:
@@ -81,14 +80,14 @@ class Loaded(ExitStack):
         """The model of the options, else the index's, and the space of its vectors."""
         from q3e_local.search.documents import DOCUMENT_TASK, space_of
 
-        if self._embedder is None or self._space is None:
-            self._embedder, dim = self._loaded(index), self._options.dim
-            if index is not None and dim is None and index.digest == self._embedder.digest:
+        if self._loaded is None:
+            embedder, dim = self._opened(index), self._options.dim
+            if index is not None and dim is None and index.digest == embedder.digest:
                 dim = index.dim
-            self._space = space_of(self._embedder, dim, DOCUMENT_TASK)
-        return self._embedder, self._space
+            self._loaded = embedder, space_of(embedder, dim, DOCUMENT_TASK)
+        return self._loaded
 
-    def _loaded(self, index: IndexSpace | None) -> TextModel:
+    def _opened(self, index: IndexSpace | None) -> TextModel:
         default = index.model if index is not None else os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
         options = replace(self._options, model=self._options.model or default)
         try:

@@ -96,11 +96,9 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
     here, usable = {model.name: model for model in models}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
-        model = here.pop(name, None)
-        size_bytes = file.size_bytes if model is None else model.size_bytes
-        memory = fitting.needed_bytes(card, size_bytes)
-        about: dict[str, Any] = {"name": name, "size_bytes": size_bytes, "origin": None, "path": None}
-        about |= {} if model is None else _fields(model)
+        about: dict[str, Any] = {"name": name, "size_bytes": file.size_bytes, "origin": None, "path": None}
+        about |= _fields(here.pop(name)) if name in here else {}
+        memory = fitting.needed_bytes(card, about["size_bytes"])
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
     rows += [{**_fields(model), "memory_bytes": None, "fits": None, "description": None} for model in here.values()]
     if as_json:
