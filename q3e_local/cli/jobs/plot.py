@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
@@ -68,8 +68,7 @@ def plot(
     if form == ".png":
         need("matplotlib", "a PNG")
     with stopping_cleanly():
-        with Model(embedding) as model:
-            found = collect(reading, model, path, partial(_check_number, method, k))
+        found = collect(reading, embedding, path, partial(_check_number, method, k))
         names = short_names(found) if found.has_texts else ()
         texts = plain_texts(found)
         drawn = jobs.plot(found.vectors, texts, _groups(found, texts, colour, k), method, names)
@@ -87,14 +86,14 @@ def plot(
             err=True,
         )
     colours = _colours_shown(len(drawn.group_names))
-    return end(found, f"{counted(len(found.ids), 'text')}{colours} in {path}", embedding.quiet)
+    return end(found, f"{counted(len(found.rows), 'text')}{colours} in {path}", embedding.quiet)
 
 
 def _check_number(method: Method, k: int | None, read: Texts) -> None:
     from q3e_local import jobs
 
-    jobs.check_method(method, len(read.ids))
-    jobs.check_clusters(k, len(read.ids))
+    jobs.check_method(method, len(read.rows))
+    jobs.check_clusters(k, len(read.rows))
 
 
 def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int | None) -> Sequence[str]:
@@ -107,7 +106,7 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
         parted = jobs.cluster(found.vectors, k)
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
-    sources = [place.source for place in found.places]
+    sources = [row.source for row in found.rows]
     folders = folder_names(sources)
     if colour == "folder" or (colour is None and len(set(folders)) > 1):
         return folders

@@ -45,31 +45,25 @@ class Report:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a report goes. None is stdout."""
+    """Where a report goes, None for stdout, and in which form. `is_chosen`: the user named the form."""
 
     path: Path | None
     form: str
+    is_chosen: bool
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """Where the user wants a report, and in which form."""
-
-    output: Path | None
-    form: str | None
-    as_json: bool
-    force: bool
-
-    def target(self) -> Target:
-        """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
-        if self.as_json and self.form not in (None, "jsonl"):
-            raise OptionError(f"--json is --format jsonl, not {self.form}; give one of them")
-        form = choose_format("jsonl" if self.as_json else self.form, self.output, _SUFFIXES)
-        path = settle(self.output)
-        check_target(path, form, resuming=False, force=self.force)
-        return Target(path, form)
+def _target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
+    """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
+    if as_json and form not in (None, "jsonl"):
+        raise OptionError(f"--json is --format jsonl, not {form}; give one of them")
+    named = "jsonl" if as_json else form
+    form = choose_format(named, output, _SUFFIXES)
+    path = settle(output)
+    check_target(path, form, resuming=False, force=force)
+    return Target(path, form, named is not None)
 
 
+# Give a command the parameter `target`.
 report_options = group(
     click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
     click.option(
@@ -78,7 +72,7 @@ report_options = group(
     ),
     click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
     click.option("--force", is_flag=True, help="Replace the output file if it exists."),
-    as_one(ReportOptions, "writing"),
+    as_one(_target, "target"),
 )  # fmt: skip
 
 
