@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
@@ -17,7 +18,6 @@ from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
 from q3e_local.errors import OptionError
-from q3e_local.jobs import Chapter, Clusters
 from q3e_local.wording.counts import counted
 
 _IN_TABLE = 3
@@ -59,8 +59,6 @@ def cluster(
 
 
 def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
-    from q3e_local import jobs
-
     n_files = len({row.source for row in read.rows})
     if k is not None and chapters and n_files > 1:
         raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
@@ -68,8 +66,6 @@ def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
 
 
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
-    from q3e_local import jobs
-
     parted = jobs.cluster(found.vectors, k, found.texts, show)
 
     def objects() -> Iterator[dict[str, Any]]:
@@ -100,7 +96,7 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
     return Report(objects(), columns, rows(), shown, lambda row: row[2] == "*"), line
 
 
-def _chosen(parted: Clusters) -> str:
+def _chosen(parted: jobs.Clusters) -> str:
     if parted.silhouette is None:
         return ""
     return f": the highest silhouette, {parted.silhouette:.3f}, of {', '.join(str(k) for k, _ in parted.tried)}"
@@ -108,18 +104,16 @@ def _chosen(parted: Clusters) -> str:
 
 def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report, str]:
     """The chapters of each file by itself: no chapter goes on in the next file."""
-    from q3e_local import jobs
-
     of_source: dict[str, list[int]] = {}
     for number, row in enumerate(found.rows):
         of_source.setdefault(row.source, []).append(number)
-    parted: list[tuple[str, Chapter]] = []
+    parted: list[tuple[str, jobs.Chapter]] = []
     for source, members in of_source.items():
         rows = np.array(members)
         for chapter in jobs.chapters(found.vectors[rows], k).chapters:
             central = tuple(int(rows[row]) for row in chapter.central)
             parted.append(
-                (source, Chapter(int(rows[chapter.first]), int(rows[chapter.last]), central, chapter.score))
+                (source, jobs.Chapter(int(rows[chapter.first]), int(rows[chapter.last]), central, chapter.score))
             )
 
     def objects() -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from q3e_local.cli.jobs.collection import READERS, Collection, Row, Texts, read_texts
+from q3e_local.cli.jobs.collection import Collection, Row, Texts, collect_index, collect_npy, read_texts
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
@@ -54,11 +54,15 @@ def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None
     others = replace(reading, names=tuple(other for other in reading.names if other != name))
     if others.glob is not None and not others.names:
         raise OptionError(f"--glob is for folders, {name} is none")
-    return READERS[Path(name).suffix.lower()](Path(name), others, embedding)
+    read = collect_npy if Path(name).suffix.lower() == ".npy" else collect_index
+    return read(Path(name), others, embedding)
 
 
 def embedded(embedding: Embedding, *gathered: tuple[Texts, bool]) -> list[Collection]:
-    """What was gathered, with vectors, and whether to skip what fails. Loads the model if there are texts without."""
+    """Texts with their vectors. With each are given whether to leave out those that fail.
+
+    Loads the model, once, where there are texts without vectors.
+    """
     found = []
     with ExitStack() as stack:
         embedder: TextModel | None = None

@@ -5,7 +5,6 @@ Stands between the jobs and where their input lies: knows files, and no job.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +122,8 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
     )
 
 
-def _collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
+def collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    """The vectors of a `.npy`, and their texts, if there are `others`."""
     vectors, facts = read_npy(path, embedding.dim, embedding.quiet)
     has_texts = others.names or others.texts
     if not has_texts:
@@ -151,7 +151,8 @@ def _check_texts(path: Path, facts: RowFacts, read: Texts) -> None:
             )
 
 
-def _collect_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+def collect_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    """The texts of an index and their vectors."""
     from q3e_local.search.database import Database
 
     if others.names or others.texts or others.layout != Layout():
@@ -183,7 +184,3 @@ def _row(entry: Entry) -> Row:
     chunk = entry.chunk
     name = entry.id if entry.file is None or chunk.line is None else f"{entry.file}:{chunk.line}"
     return Row(name, chunk.text, entry.file or "", chunk.line, chunk.last_line)
-
-
-# By suffix: what reads files that hold vectors already.
-READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _collect_npy, ".q3e": _collect_index}

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, end
@@ -14,7 +15,6 @@ from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_
 from q3e_local.cli.progress import counter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
-from q3e_local.jobs import Duplicates
 from q3e_local.wording.counts import counted
 
 
@@ -35,8 +35,6 @@ def duplicates(threshold: float, reading: Reading, embedding: Embedding, target:
       q3e-local duplicates notes/ --threshold 0.9 -o groups.csv
       q3e-local duplicates vectors.npy --lines sentences.txt
     """
-    from q3e_local import jobs
-
     with stopping_cleanly():
         found = collect(reading, embedding, target.path)
         texts = found.texts if found.has_texts else None
@@ -46,7 +44,7 @@ def duplicates(threshold: float, reading: Reading, embedding: Embedding, target:
     return end(found, _summary(groups, found.has_texts), embedding.quiet)
 
 
-def _report(found: Collection, groups: Duplicates) -> Report:
+def _report(found: Collection, groups: jobs.Duplicates) -> Report:
     def objects() -> Iterator[dict[str, Any]]:
         for number, group in enumerate(groups.groups, 1):
             members = [
@@ -70,7 +68,7 @@ def _report(found: Collection, groups: Duplicates) -> Report:
     return Report(objects(), ["group", "kept", "score", "lowest", "id", "text"], rows())
 
 
-def _summary(groups: Duplicates, has_texts: bool) -> str:
+def _summary(groups: jobs.Duplicates, has_texts: bool) -> str:
     n_same = sum(sum(group.is_copy) - 1 for group in groups.groups)
     same = f", {n_same:,} {'the same to the letter' if has_texts else 'of the same vector'}" if n_same else ""
     n_groups, n_texts = counted(len(groups.groups), "group"), counted(groups.n_rows, "text")

@@ -175,9 +175,8 @@ def _score(
     results = embedder.stream(replace(request, texts=wanted()), show.computed)
     for first in results:
         number, row, _ = waiting.popleft()
-        found = [first] if npy is not None else [first, next(results)]
         embedded = []
-        for result in found:
+        for result in [first] if npy is not None else [first, next(results)]:
             if isinstance(result, TextError):
                 raise InputError(f"{rows.name}:{row.line} {result.message}")
             embedded.append(result)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.jobs.collecting import check_used, embed
@@ -20,7 +21,6 @@ from q3e_local.cli.texts import Layout
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts
 from q3e_local.cli.writing.show import print_json, visible
 from q3e_local.errors import InputError, OptionError
-from q3e_local.jobs import Inspection, Seen
 
 _BAR = 40  # characters of the longest
 _TOKENS_AT_MOST = 200  # for people; JSON has all
@@ -41,7 +41,6 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
       q3e-local inspect --text "预算获得批准"
       q3e-local inspect vectors.npy --row 3
     """
-    from q3e_local import jobs
     from q3e_local.embedding.embedder import Embedder
 
     npy = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
@@ -78,8 +77,6 @@ def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
 
 
 def _show_row(path: Path, row: int, as_json: bool) -> None:
-    from q3e_local import jobs
-
     raw = open_npy(path)
     if row >= len(raw):
         raise OptionError(f"--row must be between 0 and {len(raw) - 1} for {path}, got {row}")
@@ -90,7 +87,7 @@ def _show_row(path: Path, row: int, as_json: bool) -> None:
     _show(facts.name(row), jobs.inspect(numbers), facts.space, None, as_json)
 
 
-def _show(name: str, facts: Inspection, space: str | None, seen: Seen | None, as_json: bool) -> None:
+def _show(name: str, facts: jobs.Inspection, space: str | None, seen: jobs.Seen | None, as_json: bool) -> None:
     """Show a vector, and the tokens of its text, where that is known."""
     if as_json or not sys.stdout.isatty():
         print_json({"id": name, "space": space} | _fields(facts, seen))
@@ -98,7 +95,7 @@ def _show(name: str, facts: Inspection, space: str | None, seen: Seen | None, as
     click.echo("\n".join(_lines(name, facts, space, seen)))
 
 
-def _fields(facts: Inspection, seen: Seen | None) -> dict[str, Any]:
+def _fields(facts: jobs.Inspection, seen: jobs.Seen | None) -> dict[str, Any]:
     fields = vars(facts).copy()
     fields["histogram"] = {name: fields.pop(name) for name in ("edges", "counts")}
     if seen is not None:
@@ -111,7 +108,7 @@ def _fields(facts: Inspection, seen: Seen | None) -> dict[str, Any]:
     return fields
 
 
-def _lines(name: str, facts: Inspection, space: str | None, seen: Seen | None) -> Iterator[str]:
+def _lines(name: str, facts: jobs.Inspection, space: str | None, seen: jobs.Seen | None) -> Iterator[str]:
     yield visible(name)
     if seen is not None:
         yield from _token_lines(seen)
@@ -123,7 +120,7 @@ def _lines(name: str, facts: Inspection, space: str | None, seen: Seen | None) -
         yield f"  {low:+.4f} {high:+.4f} {count:>6,} {bar}".rstrip()
 
 
-def _token_lines(seen: Seen) -> Iterator[str]:
+def _token_lines(seen: jobs.Seen) -> Iterator[str]:
     n_tokens = len(seen.tokens)
     yield f"  {n_tokens:,} tokens" + (f", {seen.n_left_out:,} more left out" if seen.n_left_out else "")
     if seen.is_renormalized:

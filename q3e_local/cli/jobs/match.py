@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import check_used, embedded, gather
@@ -18,7 +19,6 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
 from q3e_local.errors import OptionError
-from q3e_local.jobs import Matches
 from q3e_local.wording.counts import counted
 
 
@@ -45,8 +45,6 @@ def match(
       q3e-local match heard.txt phrases.txt
       q3e-local match heard.txt phrases.txt --threshold 0.8 -o matches.csv
     """
-    from q3e_local import jobs
-
     of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases), encoding=reading.layout.encoding))
     if reading.layout.is_whole and not has_vectors(reading.names[0]):
         reading = replace(reading, layout=replace(reading.layout, lines=True))
@@ -69,16 +67,14 @@ def match(
 
 def _once(known: Collection, quiet: bool) -> Collection:
     """The phrases without repetitions: the margin between two equal phrases would always be 0."""
-    from q3e_local.jobs import first_of_each
-
     n = len(known.rows)
-    rows = np.flatnonzero(first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
+    rows = np.flatnonzero(jobs.first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
     if len(rows) < n and not quiet:
         click.echo(f"{counted(n - len(rows), 'phrase')} there more than once", err=True)
     return replace(known, rows=tuple(known.rows[row] for row in rows), vectors=known.vectors[rows], cut=None)
 
 
-def _report(found: Collection, known: Collection, matches: Matches, top: int) -> Report:
+def _report(found: Collection, known: Collection, matches: jobs.Matches, top: int) -> Report:
     margin = matches.margin
 
     def objects() -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
@@ -16,8 +17,7 @@ from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.errors import OptionError
-from q3e_local.jobs import METHODS, Method
-from q3e_local.jobs.mapping import COLOURS
+from q3e_local.jobs.mapping import COLOURS, METHODS, Method
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import shortened
 
@@ -51,8 +51,6 @@ def plot(
       q3e-local plot notes/ -o map.html
       q3e-local plot --lines asked.txt --method tsne --colour cluster -o map.png
     """
-    from q3e_local import jobs
-
     path = settle(output)
     form = "" if path is None else path.suffix.lower()
     if form not in (".png", ".html", ".htm"):
@@ -90,8 +88,6 @@ def plot(
 
 
 def _check_number(method: Method, k: int | None, read: Texts) -> None:
-    from q3e_local import jobs
-
     jobs.check_method(method, len(read.rows))
     jobs.check_clusters(k, len(read.rows))
 
@@ -101,8 +97,6 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
     if colour == "none":
         return ()
     if colour == "cluster":
-        from q3e_local import jobs
-
         parted = jobs.cluster(found.vectors, k)
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]

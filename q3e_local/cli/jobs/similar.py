@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
@@ -40,8 +41,6 @@ def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, targ
       q3e-local similar sentences.txt
       q3e-local similar a.md b.md --task sts
     """
-    from q3e_local import jobs
-
     files = tuple(word for word in words if os.path.isfile(word))  # noqa: PTH113 - never raises, however long a text
     if files and not embedding.quiet:
         click.echo(f"comparing what is in {', '.join(files)}; for the words themselves give --text", err=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import numpy as np
@@ -79,23 +79,20 @@ report_options = group(
 def write_report(report: Report, target: Target) -> None:
     """Write it. Raises OutputError."""
     with stream_to(target.path) as stream:
-        _write(report, target.form, stream, to_terminal=target.path is None and sys.stdout.isatty())
+        if target.form == "jsonl":
+            for found in report.objects:
+                stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        elif target.form == "csv":
+            for row in chain([report.columns], report.rows):
+                stream.write(csv_line(row))
+        else:
+            to_terminal = target.path is None and sys.stdout.isatty()
+            stream.write(_table(report, to_terminal).encode("utf-8"))
 
 
 def short(score: float | None) -> np.float32 | None:
     """A score as it is written: the shortest form that reads back to the same float32."""
     return None if score is None or np.isnan(score) else np.float32(score)
-
-
-def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> None:
-    if form == "jsonl":
-        for found in report.objects:
-            stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
-    elif form == "csv":
-        for row in chain([report.columns], report.rows):
-            stream.write(csv_line(row))
-    else:
-        stream.write(_table(report, to_terminal).encode("utf-8"))
 
 
 def _table(report: Report, to_terminal: bool) -> str:
