@@ -9,15 +9,15 @@ from typing import Any
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
+from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
 from q3e_local.errors import OptionError
-from q3e_local.jobs import Chapter, Clusters
 from q3e_local.wording.counts import counted
 
 _IN_TABLE = 3
@@ -36,7 +36,7 @@ _IN_TABLE = 3
 @job_options
 @report_options
 def cluster(
-    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, writing: ReportOptions
+    k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, target: Target
 ) -> int:  # fmt: skip
     """Part texts by theme; each cluster with its size and its most typical texts.
 
@@ -48,30 +48,24 @@ def cluster(
       q3e-local cluster --lines questions.txt --task clustering
       q3e-local cluster --chapters --lines transcript.txt
     """
-    where = writing.target()
     with stopping_cleanly():
         if not chapters:
             need("sklearn", "clustering")
-        with Model(embedding) as model:
-            found = collect(reading, model, where.path, partial(_check_k, k, chapters))
+        found = collect(reading, embedding, target.path, partial(_check_k, k, chapters))
         with counter("cluster", embedding.quiet) as show:
             report, line = _chapters(found, k, central) if chapters else _clusters(found, k, central, show)
-        write_report(report, where)
+        write_report(report, target)
     return end(found, line, embedding.quiet)
 
 
 def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
-    from q3e_local import jobs
-
-    n_files = len({place.source for place in read.places})
+    n_files = len({row.source for row in read.rows})
     if k is not None and chapters and n_files > 1:
         raise OptionError(f"-k is for one transcript, there are {n_files} files; leave it out, or name one")
-    (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.ids))
+    (jobs.check_chapters if chapters else jobs.check_clusters)(k, len(read.rows))
 
 
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
-    from q3e_local import jobs
-
     parted = jobs.cluster(found.vectors, k, found.texts, show)
 
     def objects() -> Iterator[dict[str, Any]]:
@@ -94,15 +88,15 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
         for number, group in enumerate(parted.clusters, 1):
             for place, (row, score) in enumerate(zip(group.rows, group.scores, strict=True)):
                 central = "*" if place < n_central else ""
-                yield [number, len(group.rows), central, short(score), found.ids[row], found.texts[row]]
+                yield [number, len(group.rows), central, short(score), *found.facts(row).values()]
 
-    line = f"{counted(len(parted.clusters), 'cluster')} of {counted(len(found.ids), 'text')}{_chosen(parted)}"
+    line = f"{counted(len(parted.clusters), 'cluster')} of {counted(len(found.rows), 'text')}{_chosen(parted)}"
     columns = ["cluster", "size", "central", "score", "id", "text"]
     shown = [column for column in columns if column != "central"]
     return Report(objects(), columns, rows(), shown, lambda row: row[2] == "*"), line
 
 
-def _chosen(parted: Clusters) -> str:
+def _chosen(parted: jobs.Clusters) -> str:
     if parted.silhouette is None:
         return ""
     return f": the highest silhouette, {parted.silhouette:.3f}, of {', '.join(str(k) for k, _ in parted.tried)}"
@@ -110,29 +104,28 @@ def _chosen(parted: Clusters) -> str:
 
 def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report, str]:
     """The chapters of each file by itself: no chapter goes on in the next file."""
-    from q3e_local import jobs
-
     of_source: dict[str, list[int]] = {}
-    for row, place in enumerate(found.places):
-        of_source.setdefault(place.source, []).append(row)
-    parted: list[tuple[str, Chapter]] = []
+    for number, row in enumerate(found.rows):
+        of_source.setdefault(row.source, []).append(number)
+    parted: list[tuple[str, jobs.Chapter]] = []
     for source, members in of_source.items():
         rows = np.array(members)
         for chapter in jobs.chapters(found.vectors[rows], k).chapters:
             central = tuple(int(rows[row]) for row in chapter.central)
             parted.append(
-                (source, Chapter(int(rows[chapter.first]), int(rows[chapter.last]), central, chapter.score))
+                (source, jobs.Chapter(int(rows[chapter.first]), int(rows[chapter.last]), central, chapter.score))
             )
 
     def objects() -> Iterator[dict[str, Any]]:
         for number, (source, chapter) in enumerate(parted, 1):
+            first, last = found.rows[chapter.first], found.rows[chapter.last]
             yield {
                 "chapter": number,
                 "source": source,
-                "first_line": found.places[chapter.first].line,
-                "last_line": found.places[chapter.last].last_line,
-                "first": found.ids[chapter.first],
-                "last": found.ids[chapter.last],
+                "first_line": first.line,
+                "last_line": last.last_line,
+                "first": first.id,
+                "last": last.id,
                 "size": len(chapter.central),
                 "score": short(chapter.score),
                 "central": [found.facts(row) for row in chapter.central[:n_central]],
@@ -143,8 +136,8 @@ def _chapters(found: Collection, k: int | None, n_central: int) -> tuple[Report,
             names = ("chapter", "source", "first_line", "last_line", "first", "last", "score")
             yield [*(fields[name] for name in names), " · ".join(text["text"] for text in fields["central"])]
 
-    line = f"{counted(len(parted), 'chapter')} of {counted(len(found.ids), 'text')}"
+    line = f"{counted(len(parted), 'chapter')} of {counted(len(found.rows), 'text')}"
     columns = ["chapter", "source", "from line", "to line", "first", "last", "score", "central"]
-    ends = ["from line", "to line"] if any(place.line is not None for place in found.places) else ["first", "last"]
+    ends = ["from line", "to line"] if any(row.line is not None for row in found.rows) else ["first", "last"]
     sources = ["source"] if len(of_source) > 1 else []
     return Report(objects(), columns, rows_of(), ["chapter", *sources, *ends, "score", "central"]), line

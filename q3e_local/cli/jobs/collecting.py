@@ -12,73 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from q3e_local.cli.jobs.collection import READERS, Collection, Texts, read_texts
+from q3e_local.cli.jobs.collection import Collection, Row, Texts, collect_index, collect_npy, read_texts
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import STDIN
 from q3e_local.cli.texts.source import has_lines
-from q3e_local.embedding.request import EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.wording.counts import counted
 
 
-class Model(ExitStack):
-    """The model that the options name, loaded when the first text needs it, and closed at the end of the block."""
-
-    def __init__(self, embedding: Embedding) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.request = EmbedRequest(
-            (), None, embedding.task, embedding.instruction, embedding.dim, truncate=True,
-            max_tokens=embedding.max_tokens,
-        )  # fmt: skip
-        self._embedder: TextModel | None = None
-
-    def embedder(self) -> TextModel:
-        """The model, loaded by the first call. Raises OptionError for what it cannot do."""
-        if self._embedder is None:
-            embedder = self.enter_context(self.embedding.opened())
-            self.embedding.check(embedder, self.request)
-            self._embedder = embedder
-        return self._embedder
-
-    def embed(self, read: Texts, skip: bool) -> Collection:
-        """All texts' vectors. Raises InputError for one that cannot be embedded, or leaves it out."""
-        n_bytes = [len(text.encode("utf-8")) for text in read.texts]
-        embedder = self.embedder()
-        vectors = np.empty((len(read.texts), embedder.dim(self.request)), np.float32)
-        skipped = list(read.skipped)
-        kept: list[int] = []
-        cut: set[int] = set()
-        with meter("text", len(read.texts), sum(n_bytes), self.embedding.quiet) as show:
-            results = embedder.stream(replace(self.request, texts=read.texts), show.computed)
-            for row, result in enumerate(results):
-                if isinstance(result, TextError):
-                    if not skip:
-                        raise InputError(f"{read.ids[row]} {result.message}")
-                    skipped.append(f"{read.ids[row]} {result.message}")
-                    show.skipped(n_bytes[row])
-                    continue
-                show.kept(n_bytes[row], result.prompt_tokens, cached=result.cached)
-                vectors[len(kept)] = result.vector
-                if result.truncated:
-                    cut.add(len(kept))
-                kept.append(row)
-        if not kept:
-            raise InputError("no text in the input could be embedded")
-        if cut and not self.embedding.quiet:
-            say(f"{counted(len(cut), 'text was', 'texts were')} cut to the limit")
-        space = embedder.space(self.request)
-        return Collection(
-            **read.rows(kept), skipped=tuple(skipped), vectors=vectors[: len(kept)], space=space, cut=frozenset(cut)
-        )
-
-
 def collect(
     reading: Reading,
-    model: Model,
+    embedding: Embedding,
     leave_out: Path | None = None,
     check: Callable[[Texts], None] = lambda read: None,
 ) -> Collection:
@@ -87,12 +34,12 @@ def collect(
     A `.npy` among the inputs has the vectors; the other inputs, if there are any, its texts. `check` is called with
     what was read before any of it is embedded, and may raise.
     """
-    check_used(model.embedding, reading)
-    read = gather(reading, model.embedding, leave_out)
-    _check_enough(reading, len(read.ids))
+    check_used(embedding, reading)
+    read = gather(reading, embedding, leave_out)
+    _check_enough(reading, len(read.rows))
     check(read)
-    found = embedded(read, model, reading.skip)
-    _check_enough(reading, len(found.ids))
+    (found,) = embedded(embedding, (read, reading.skip))
+    _check_enough(reading, len(found.rows))
     return found
 
 
@@ -107,12 +54,54 @@ def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None
     others = replace(reading, names=tuple(other for other in reading.names if other != name))
     if others.glob is not None and not others.names:
         raise OptionError(f"--glob is for folders, {name} is none")
-    return READERS[Path(name).suffix.lower()](Path(name), others, embedding)
+    read = collect_npy if Path(name).suffix.lower() == ".npy" else collect_index
+    return read(Path(name), others, embedding)
 
 
-def embedded(read: Texts, model: Model, skip: bool) -> Collection:
-    """What was gathered, with vectors."""
-    return read if isinstance(read, Collection) else model.embed(read, skip)
+def embedded(embedding: Embedding, *gathered: tuple[Texts, bool]) -> list[Collection]:
+    """Texts with their vectors. With each are given whether to leave out those that fail.
+
+    Loads the model, once, where there are texts without vectors.
+    """
+    found = []
+    with ExitStack() as stack:
+        embedder: TextModel | None = None
+        for read, skip in gathered:
+            if not isinstance(read, Collection):
+                embedder = embedder or stack.enter_context(embedding.loaded())
+                read = embed(read, skip, embedder, embedding)
+            found.append(read)
+    return found
+
+
+def embed(read: Texts, skip: bool, embedder: TextModel, embedding: Embedding) -> Collection:
+    """All texts' vectors. Raises InputError for one that cannot be embedded, or leaves it out."""
+    request, quiet = embedding.request, embedding.quiet
+    n_bytes = [len(text.encode("utf-8")) for text in read.texts]
+    vectors = np.empty((len(read.rows), embedder.dim(request)), np.float32)
+    skipped = list(read.skipped)
+    kept: list[Row] = []
+    cut: set[int] = set()
+    with meter("text", len(read.rows), sum(n_bytes), quiet) as show:
+        results = embedder.stream(replace(request, texts=read.texts), show.computed)
+        for row, size, result in zip(read.rows, n_bytes, results, strict=True):
+            if isinstance(result, TextError):
+                if not skip:
+                    raise InputError(f"{row.id} {result.message}")
+                skipped.append(f"{row.id} {result.message}")
+                show.skipped(size)
+                continue
+            show.kept(size, result.prompt_tokens, cached=result.cached)
+            vectors[len(kept)] = result.vector
+            if result.truncated:
+                cut.add(len(kept))
+            kept.append(row)
+    if not kept:
+        raise InputError("no text in the input could be embedded")
+    if cut and not quiet:
+        say(f"{counted(len(cut), 'text was', 'texts were')} cut to the limit")
+    space = embedder.space(request)
+    return Collection(tuple(kept), tuple(skipped), vectors=vectors[: len(kept)], space=space, cut=frozenset(cut))
 
 
 def check_used(embedding: Embedding, *readings: Reading) -> None:

@@ -5,8 +5,8 @@ Stands between the jobs and where their input lies: knows files, and no job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import Layout, Survey, find
-from q3e_local.cli.texts.given_vectors import GivenVectors, read_npy
+from q3e_local.cli.texts.given_vectors import RowFacts, read_npy
 from q3e_local.cli.texts.survey import say_skipped
 from q3e_local.cli.writing.record import text_digest
 from q3e_local.errors import InputError, OptionError
@@ -30,9 +30,11 @@ _NAMED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a text is: its file, and the first and last line in it, where those are known."""
+class Row:
+    """A text with its id, and where it is: its file, and the first and last line in it, where those are known."""
 
+    id: str
+    text: str
     source: str
     line: int | None = None
     last_line: int | None = None
@@ -40,20 +42,15 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts in order, with the id and the place of each; `skipped` are lines about those that were left out."""
+    """Texts in order; `skipped` are lines about those that were left out."""
 
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    places: tuple[Place, ...]
+    rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
 
-    def rows(self, numbers: Iterable[int]) -> dict[str, Any]:
-        """The ids, texts and places of rows, by the names of the fields."""
-        chosen = list(numbers)
-        return {
-            name: tuple(values[row] for row in chosen)
-            for name, values in {"ids": self.ids, "texts": self.texts, "places": self.places}.items()
-        }
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The texts alone."""
+        return tuple(row.text for row in self.rows)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,7 +68,7 @@ class Collection(Texts):
 
     def facts(self, row: int) -> dict[str, Any]:
         """Id and text of a row, as a report has them."""
-        return {"id": self.ids[row], "text": self.texts[row]}
+        return {"id": self.rows[row].id, "text": self.rows[row].text}
 
 
 def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has_blank: bool = False) -> Texts:
@@ -81,25 +78,21 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     read in another encoding than UTF-8.
     """
     source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
-    ids: list[str] = []
-    texts: list[str] = []
-    places: list[Place] = []
+    rows: list[Row] = []
     skipped: list[str] = []
     survey = Survey(blank_is_wrong=not has_blank)
     for item in source.read(lambda line: None if quiet else say(line)):
         survey.add(item)
         if item.problem is None:
-            ids.append(item.id)
-            texts.append(item.text)
-            places.append(Place(item.source, item.line, item.line))
+            rows.append(Row(item.id, item.text, item.source, item.line, item.line))
         elif reading.skip and not (has_blank and item.is_blank):
             skipped.append(f"{item.id} {item.problem}")
     error = survey.error()
     if error is not None and not reading.skip:
         raise error
-    if not ids:
+    if not rows:
         raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
-    return Texts(tuple(ids), tuple(texts), tuple(places), tuple(skipped))
+    return Texts(tuple(rows), tuple(skipped))
 
 
 def end(found: Collection, summary: str = "", quiet: bool = False) -> int:
@@ -129,34 +122,37 @@ def check_comparable(one: Collection, name: str, other: Collection, others_name:
     )
 
 
-def _collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
-    found = read_npy(path, embedding.dim, embedding.quiet)
+def collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    """The vectors of a `.npy`, and their texts, if there are `others`."""
+    vectors, facts = read_npy(path, embedding.dim, embedding.quiet)
     has_texts = others.names or others.texts
     if not has_texts:
         if others.layout != Layout():
             raise OptionError(
                 f"{path} has vectors; give the files of its texts behind it, or no --lines and the like"
             )
-        places = (Place(path.as_posix()),) * len(found.ids)
-        return Collection(found.ids, found.ids, places, vectors=found.vectors, space=found.space, has_texts=False)
+        rows = tuple(Row(name, name, path.as_posix()) for name in facts.ids)
+        return Collection(rows, vectors=vectors, space=facts.space, has_texts=False)
     # Blank texts have no rows, or rows that are left out; the digests show whether all other texts fit their rows.
-    read = read_texts(others, embedding.quiet, has_blank=bool(found.digests))
-    _check_texts(path, found, read)
-    return Collection(read.ids, read.texts, read.places, read.skipped, vectors=found.vectors, space=found.space)
+    read = read_texts(others, embedding.quiet, has_blank=bool(facts.digests))
+    _check_texts(path, facts, read)
+    return Collection(read.rows, read.skipped, vectors=vectors, space=facts.space)
 
 
-def _check_texts(path: Path, found: GivenVectors, read: Texts) -> None:
+def _check_texts(path: Path, facts: RowFacts, read: Texts) -> None:
     """Raise InputError where the texts are not those that the vectors are of."""
-    if len(read.ids) != len(found.ids):
-        raise InputError(
-            f"{path} has {len(found.ids):,} rows, its inputs have {len(read.ids):,} texts; give those it was made of"
-        )
-    for row, (name, text, digest) in enumerate(zip(read.ids, read.texts, found.digests, strict=False)):
-        if text_digest(text) != digest:
-            raise InputError(f"{name} is not the text that row {row} of {path} was made of; embed the inputs anew")
+    n_rows, n_texts = len(facts.ids), len(read.rows)
+    if n_texts != n_rows:
+        raise InputError(f"{path} has {n_rows:,} rows, its inputs have {n_texts:,} texts; give those it was made of")
+    for number, (row, digest) in enumerate(zip(read.rows, facts.digests, strict=False)):
+        if text_digest(row.text) != digest:
+            raise InputError(
+                f"{row.id} is not the text that row {number} of {path} was made of; embed the inputs anew"
+            )
 
 
-def _collect_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+def collect_index(path: Path, others: Reading, embedding: Embedding) -> Collection:
+    """The texts of an index and their vectors."""
     from q3e_local.search.database import Database
 
     if others.names or others.texts or others.layout != Layout():
@@ -177,19 +173,14 @@ def _collect_index(path: Path, others: Reading, embedding: Embedding) -> Collect
     if not entries:
         raise InputError(f"{path} has no texts in it")
     return Collection(
-        tuple(_name(entry) for entry in entries),
-        tuple(entry.chunk.text for entry in entries),
-        tuple(Place(entry.file or "", entry.chunk.line, entry.chunk.last_line) for entry in entries),
+        tuple(map(_row, entries)),
         vectors=vectors[: len(entries)],
         space=str(Space(space.digest, dim, space.prefix)) if space.digest else None,
     )
 
 
-def _name(entry: Entry) -> str:
-    """Where a chunk is, as people find it: `file:line`, or the id it has."""
-    line = entry.chunk.line
-    return entry.id if entry.file is None or line is None else f"{entry.file}:{line}"
-
-
-# By suffix: what reads files that hold vectors already.
-READERS: dict[str, Callable[[Path, Reading, Embedding], Collection]] = {".npy": _collect_npy, ".q3e": _collect_index}
+def _row(entry: Entry) -> Row:
+    """A chunk, by where people find it: `file:line`, or the id it has."""
+    chunk = entry.chunk
+    name = entry.id if entry.file is None or chunk.line is None else f"{entry.file}:{chunk.line}"
+    return Row(name, chunk.text, entry.file or "", chunk.line, chunk.last_line)

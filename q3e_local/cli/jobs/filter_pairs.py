@@ -19,7 +19,6 @@ from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
-from q3e_local.cli.jobs.collecting import Model
 from q3e_local.cli.jobs.options import Embedding, embedding_options, threshold_option
 from q3e_local.cli.progress import Meter, meter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -28,7 +27,8 @@ from q3e_local.cli.texts.given_vectors import open_npy, row_facts, scaled
 from q3e_local.cli.texts.layout import delimiter_option, encoding_option
 from q3e_local.cli.texts.raw_csv import RawCsv, open_csv
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
-from q3e_local.embedding.request import DIM_MIN
+from q3e_local.embedding.request import DIM_MIN, EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.reading.records.delimited import Row
 from q3e_local.space import comparable
@@ -102,9 +102,8 @@ def filter_pairs(
         rows = stack.enter_context(open_csv(name, columns, delimiter, encoding))
         if score_column is not None and score_column in rows.first.cells:
             raise OptionError(f"{name} has a column {score_column!r} already; give --score another name")
-        model = stack.enter_context(Model(embedding))
-        model.embedder()  # before anything is opened, or shown
-        npy = None if vectors is None else _NpyRows(vectors, model)
+        embedder = stack.enter_context(embedding.loaded())  # before anything is opened, or shown
+        npy = None if vectors is None else _NpyRows(vectors, embedder, embedding.request)
         show = stack.enter_context(meter("row", None, rows.size_bytes, embedding.quiet))
         kept = stack.enter_context(stream_to(path))
         others = None if dropped_path is None else stack.enter_context(stream_to(dropped_path))
@@ -119,7 +118,7 @@ def filter_pairs(
             if stream is not None:
                 stream.write(rows.written(row, None if score_column is None else shown))
 
-        _score(rows, npy, model, threshold, tally, show, give)
+        _score(rows, npy, embedder, embedding.request, threshold, tally, show, give)
     if not embedding.quiet:
         _say(tally, threshold, rows, rows.opened.encoding != (encoding or "utf-8"))
     return DONE
@@ -128,18 +127,15 @@ def filter_pairs(
 class _NpyRows:
     """The vectors that rows of the CSV are compared with, read as they are needed. Raises what cannot be compared."""
 
-    def __init__(self, path: Path, model: Model) -> None:
+    def __init__(self, path: Path, embedder: TextModel, request: EmbedRequest) -> None:
         self._path, self._raw = path, open_npy(path)
         self.n_rows, width = self._raw.shape
-        embedder = model.embedder()
-        dim, facts = embedder.dim(model.request), row_facts(path, self.n_rows)
-        self.blank = frozenset[int]() if facts is None else facts.blank
+        dim, facts = embedder.dim(request), row_facts(path, self.n_rows)
+        self.blank = facts.blank
         if width != dim:
             way = f"; give -d {width}" if DIM_MIN <= width < dim else ""
             raise OptionError(f"{path} has vectors of dim {width}, {embedder.model} gives {dim}{way}")
-        if facts is None:
-            return
-        if not comparable(facts.space, embedder.space(model.request)):
+        if facts.space is not None and not comparable(facts.space, embedder.space(request)):
             raise OptionError(f"{path} is of the space {facts.space}: not of {embedder.model} as it is now")
         left_out = next((row for row, index in enumerate(facts.indices) if row != index), None)
         if left_out is not None:
@@ -155,8 +151,8 @@ class _NpyRows:
 
 
 def _score(
-    rows: RawCsv, npy: _NpyRows | None, model: Model, threshold: float, tally: _Tally, show: Meter,
-    give: Callable[[Row, float | None, bool], None],
+    rows: RawCsv, npy: _NpyRows | None, embedder: TextModel, request: EmbedRequest, threshold: float, tally: _Tally,
+    show: Meter, give: Callable[[Row, float | None, bool], None],
 ) -> None:  # fmt: skip
     """Give out each row, in order, with its score, and whether it is kept; None where it lacks a text."""
     waiting: deque[tuple[int, Row, bool]] = deque()  # read, and not yet given out; and whether it has its texts
@@ -176,16 +172,11 @@ def _score(
             if has_texts:
                 yield from texts
 
-    request = replace(model.request, texts=wanted())
-    results = model.embedder().stream(request, show.computed)
-    while True:
-        first = next(results, None)
-        if first is None:
-            break
+    results = embedder.stream(replace(request, texts=wanted()), show.computed)
+    for first in results:
         number, row, _ = waiting.popleft()
-        found = [first] if npy is not None else [first, next(results)]
         embedded = []
-        for result in found:
+        for result in [first] if npy is not None else [first, next(results)]:
             if isinstance(result, TextError):
                 raise InputError(f"{rows.name}:{row.line} {result.message}")
             embedded.append(result)

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.exit_codes import DONE
-from q3e_local.cli.jobs.collecting import Model, check_used, embedded
-from q3e_local.cli.jobs.collection import Collection, end, read_texts
+from q3e_local.cli.jobs.collecting import check_used, embed
+from q3e_local.cli.jobs.collection import end, read_texts
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
 from q3e_local.cli.texts.given_vectors import open_npy, row_facts
 from q3e_local.cli.writing.show import print_json, visible
 from q3e_local.errors import InputError, OptionError
-from q3e_local.jobs import Inspection, Seen
 
 _BAR = 40  # characters of the longest
 _TOKENS_AT_MOST = 200  # for people; JSON has all
-
-
-@dataclass(frozen=True)
-class _Inspected:
-    """One vector, and the text it is of, where that is known."""
-
-    id: str
-    facts: Inspection
-    space: str | None
-    seen: Seen | None = None
 
 
 @click.command(cls=ModelCommand)
@@ -52,23 +41,28 @@ def inspect(row: int | None, as_json: bool, reading: Reading, embedding: Embeddi
       q3e-local inspect --text "预算获得批准"
       q3e-local inspect vectors.npy --row 3
     """
+    from q3e_local.embedding.embedder import Embedder
+
     npy = next((name for name in reading.names if Path(name).suffix.lower() == ".npy"), None)
     if npy is None and row is not None:
         raise OptionError("--row is for a .npy")
     with stopping_cleanly():
         if npy is not None:
             _check_alone(npy, reading, embedding)
-            _show(_inspect_row(Path(npy), row or 0), as_json)
+            _show_row(Path(npy), row or 0, as_json)
             return DONE
         if reading.with_vectors:
             raise OptionError(
                 f"inspect takes texts or a .npy, not {reading.with_vectors[0]}; q3e-local index export makes one"
             )
-        with Model(embedding) as model:
-            texts = embedded(read_texts(reading, embedding.quiet), model, reading.skip)
-            for found in _inspect_texts(model, texts):
-                _show(found, as_json)
-    return end(texts)
+        read = read_texts(reading, embedding.quiet)
+        with embedding.loaded() as embedder:
+            found = embed(read, reading.skip, embedder, embedding)
+            for each, vector in zip(found.rows, found.vectors, strict=True):
+                # A server's tokens are its own: its routes give them.
+                seen = jobs.seen(embedder, each.text, embedding.request) if isinstance(embedder, Embedder) else None
+                _show(each.id, jobs.inspect(vector), found.space, seen, as_json)
+    return end(found)
 
 
 def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
@@ -82,9 +76,7 @@ def _check_alone(npy: str, reading: Reading, embedding: Embedding) -> None:
     check_used(embedding, reading)
 
 
-def _inspect_row(path: Path, row: int) -> _Inspected:
-    from q3e_local import jobs
-
+def _show_row(path: Path, row: int, as_json: bool) -> None:
     raw = open_npy(path)
     if row >= len(raw):
         raise OptionError(f"--row must be between 0 and {len(raw) - 1} for {path}, got {row}")
@@ -92,59 +84,43 @@ def _inspect_row(path: Path, row: int) -> _Inspected:
     numbers = np.array(raw[row], np.float32)
     if not np.isfinite(numbers).all():
         raise InputError(f"row {row} of {path} has NaN or infinity in it")
-    name, space = (f"row {row}", None) if facts is None else (facts.ids[row], facts.space)
-    return _Inspected(name, jobs.inspect(numbers), space)
+    _show(facts.name(row), jobs.inspect(numbers), facts.space, None, as_json)
 
 
-def _inspect_texts(model: Model, found: Collection) -> Iterator[_Inspected]:
-    from q3e_local import jobs
-    from q3e_local.embedding.embedder import Embedder
-
-    embedder = model.embedder()
-    for name, text, vector in zip(found.ids, found.texts, found.vectors, strict=True):
-        # A server's tokens are its own: its routes give them.
-        seen = jobs.seen(embedder, text, model.request) if isinstance(embedder, Embedder) else None
-        yield _Inspected(name, jobs.inspect(vector), found.space, seen)
-
-
-def _show(found: _Inspected, as_json: bool) -> None:
+def _show(name: str, facts: jobs.Inspection, space: str | None, seen: jobs.Seen | None, as_json: bool) -> None:
+    """Show a vector, and the tokens of its text, where that is known."""
     if as_json or not sys.stdout.isatty():
-        print_json(_fields(found))
+        print_json({"id": name, "space": space} | _fields(facts, seen))
         return
-    click.echo("\n".join(_lines(found)))
+    click.echo("\n".join(_lines(name, facts, space, seen)))
 
 
-def _fields(found: _Inspected) -> dict[str, Any]:
-    facts = found.facts
-    fields: dict[str, Any] = {
-        "id": found.id, "space": found.space, "dim": facts.dim, "norm": facts.norm, "mean": facts.mean,
-        "spread": facts.spread, "lowest": facts.lowest, "highest": facts.highest,
-        "histogram": {"edges": facts.edges, "counts": facts.counts},
-    }  # fmt: skip
-    if found.seen is not None:
+def _fields(facts: jobs.Inspection, seen: jobs.Seen | None) -> dict[str, Any]:
+    fields = vars(facts).copy()
+    fields["histogram"] = {name: fields.pop(name) for name in ("edges", "counts")}
+    if seen is not None:
         fields |= {
-            "text": found.seen.text,
-            "renormalized": found.seen.is_renormalized,
-            "n_left_out": found.seen.n_left_out,
-            "tokens": [{"id": token.id, "piece": token.piece} for token in found.seen.tokens],
+            "text": seen.text,
+            "renormalized": seen.is_renormalized,
+            "n_left_out": seen.n_left_out,
+            "tokens": [{"id": token.id, "piece": token.piece} for token in seen.tokens],
         }
     return fields
 
 
-def _lines(found: _Inspected) -> Iterator[str]:
-    facts = found.facts
-    yield visible(found.id)
-    if found.seen is not None:
-        yield from _token_lines(found.seen)
+def _lines(name: str, facts: jobs.Inspection, space: str | None, seen: jobs.Seen | None) -> Iterator[str]:
+    yield visible(name)
+    if seen is not None:
+        yield from _token_lines(seen)
     yield f"  dim {facts.dim}, norm {facts.norm:.4f}, mean {facts.mean:+.5f}, spread {facts.spread:.5f}"
-    yield f"  from {facts.lowest:+.4f} to {facts.highest:+.4f}" + (f", space {found.space}" if found.space else "")
+    yield f"  from {facts.lowest:+.4f} to {facts.highest:+.4f}" + (f", space {space}" if space else "")
     most = max(facts.counts)
     for low, high, count in zip(facts.edges, facts.edges[1:], facts.counts, strict=False):
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
         yield f"  {low:+.4f} {high:+.4f} {count:>6,} {bar}".rstrip()
 
 
-def _token_lines(seen: Seen) -> Iterator[str]:
+def _token_lines(seen: jobs.Seen) -> Iterator[str]:
     n_tokens = len(seen.tokens)
     yield f"  {n_tokens:,} tokens" + (f", {seen.n_left_out:,} more left out" if seen.n_left_out else "")
     if seen.is_renormalized:

@@ -21,12 +21,12 @@ def folder_names(sources: Sequence[str]) -> list[str]:
 
 def short_names(found: Collection) -> tuple[str, ...]:
     """The id of each text, with the path of its file shortened to what lies below the folder that all files share."""
-    shared = _shared_folder([place.source for place in found.places])
+    shared = _shared_folder([row.source for row in found.rows])
     names = []
-    for name, place in zip(found.ids, found.places, strict=True):
-        rest = name.removeprefix(place.source)
-        is_path = bool(place.source) and rest != name
-        names.append((_below(PurePosixPath(place.source), shared) + rest) if is_path else name)
+    for row in found.rows:
+        rest = row.id.removeprefix(row.source)
+        is_path = bool(row.source) and rest != row.id
+        names.append((_below(PurePosixPath(row.source), shared) + rest) if is_path else row.id)
     return tuple(names)
 
 
@@ -36,8 +36,8 @@ def plain_texts(found: Collection) -> tuple[str, ...]:
 
     # A text of marks alone, such as a rule, is better than none.
     return tuple(
-        plain_text(text).strip() or text if kind_of(place.source) == "markdown" else text
-        for text, place in zip(found.texts, found.places, strict=True)
+        plain_text(row.text).strip() or row.text if kind_of(row.source) == "markdown" else row.text
+        for row in found.rows
     )
 
 

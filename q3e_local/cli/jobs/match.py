@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collecting import Model, check_used, embedded, gather
+from q3e_local.cli.jobs.collecting import check_used, embedded, gather
 from q3e_local.cli.jobs.collection import Collection, check_comparable, end
 from q3e_local.cli.jobs.options import Embedding, Reading, has_vectors, job_options, threshold_option
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import Layout
-from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
+from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
 from q3e_local.errors import OptionError
-from q3e_local.jobs import Matches
 from q3e_local.wording.counts import counted
 
 
@@ -35,7 +34,7 @@ from q3e_local.wording.counts import counted
 @job_options
 @report_options
 def match(
-    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, writing: ReportOptions
+    phrases: str, threshold: float, top: int, reading: Reading, embedding: Embedding, target: Target
 ) -> int:  # fmt: skip
     """Find for each line of TEXTS the nearest line of PHRASES, or none: what speech recognition meant to hear.
 
@@ -46,62 +45,48 @@ def match(
       q3e-local match heard.txt phrases.txt
       q3e-local match heard.txt phrases.txt --threshold 0.8 -o matches.csv
     """
-    from q3e_local import jobs
-
     of_phrases = Reading((phrases,), Layout(lines=not has_vectors(phrases), encoding=reading.layout.encoding))
     if reading.layout.is_whole and not has_vectors(reading.names[0]):
         reading = replace(reading, layout=replace(reading.layout, lines=True))
     if reading.names == of_phrases.names == ("-",):
         raise OptionError("stdin (-) can be read only once")
-    where = writing.target()
     with stopping_cleanly():
-        with Model(embedding) as model:
-            known, found = _both(of_phrases, reading, model, where.path)
+        both = of_phrases, reading
+        check_used(embedding, *both)
+        # Both are read before the model is loaded: an input that cannot be read is said at once.
+        read = [gather(source, embedding, target.path) for source in both]
+        known, found = embedded(embedding, *zip(read, (source.skip for source in both), strict=True))
         check_comparable(found, reading.names[0], known, phrases)
         known = _once(known, embedding.quiet)
         matches = jobs.match(found.vectors, known.vectors, threshold, max(top, 2))
-        write_report(_report(found, known, matches, top), where)
-    n_texts, n_phrases = counted(len(found.ids), "text"), counted(len(known.ids), "phrase")
+        write_report(_report(found, known, matches, top), target)
+    n_texts, n_phrases = counted(len(found.rows), "text"), counted(len(known.rows), "phrase")
     summary = f"{int(matches.is_match.sum()):,} of {n_texts} match one of {n_phrases} at {threshold} or above"
     return end(found, summary, embedding.quiet)
 
 
-def _both(
-    of_phrases: Reading, reading: Reading, model: Model, leave_out: Path | None
-) -> tuple[Collection, Collection]:
-    """Phrases and texts, both read before the model is loaded: an input that cannot be read is said at once."""
-    both = of_phrases, reading
-    check_used(model.embedding, *both)
-    read = [gather(source, model.embedding, leave_out) for source in both]
-    known, found = (embedded(texts, model, source.skip) for texts, source in zip(read, both, strict=True))
-    return known, found
-
-
 def _once(known: Collection, quiet: bool) -> Collection:
     """The phrases without repetitions: the margin between two equal phrases would always be 0."""
-    from q3e_local.jobs import first_of_each
-
-    n = len(known.texts)
-    rows = np.flatnonzero(first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
+    n = len(known.rows)
+    rows = np.flatnonzero(jobs.first_of_each(known.vectors, known.texts if known.has_texts else None) == np.arange(n))
     if len(rows) < n and not quiet:
         click.echo(f"{counted(n - len(rows), 'phrase')} there more than once", err=True)
-    return replace(known, **known.rows(rows), vectors=known.vectors[rows], cut=None)
+    return replace(known, rows=tuple(known.rows[row] for row in rows), vectors=known.vectors[rows], cut=None)
 
 
-def _report(found: Collection, known: Collection, matches: Matches, top: int) -> Report:
+def _report(found: Collection, known: Collection, matches: jobs.Matches, top: int) -> Report:
     margin = matches.margin
 
     def objects() -> Iterator[dict[str, Any]]:
-        for row, (name, text) in enumerate(zip(found.ids, found.texts, strict=True)):
+        for row, text in enumerate(found.rows):
             nearest = [
-                {"text": known.texts[place], "score": score}
+                {"text": known.rows[place].text, "score": score}
                 for place, score in zip(matches.nearest[row], matches.scores[row], strict=True)
             ]
             second = nearest[1] if len(nearest) > 1 else {"text": None, "score": None}
             fields: dict[str, Any] = {
-                "line": found.places[row].line,
-                "id": name,
-                "text": text,
+                "line": text.line,
+                **found.facts(row),
                 "match": nearest[0]["text"] if matches.is_match[row] else None,
                 "score": nearest[0]["score"],
                 "second": second["text"],
@@ -121,5 +106,5 @@ def _report(found: Collection, known: Collection, matches: Matches, top: int) ->
     places = range(3, matches.nearest.shape[1] + 1) if top > 2 else ()
     more = [f"{name} {place}" for place in places for name in ("match", "score")]
     columns = ["line", "id", "text", "match", "score", "second", "second score", "margin", *more]
-    place = "line" if all(place.line is not None for place in found.places) else "id"
+    place = "line" if all(row.line is not None for row in found.rows) else "id"
     return Report(objects(), columns, rows(), shown=[place, "score", "margin", "text", "match", "second"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from q3e_local.cli.computing.model_options import (
 from q3e_local.cli.option_groups import Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
+from q3e_local.embedding.request import EmbedRequest
+from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import MissingPackageError
 from q3e_local.search.places import SUFFIX, existing
 
@@ -71,6 +75,19 @@ class Embedding(ModelOptions):
     instruction: str | None = None
     max_tokens: int | None = None
     written: tuple[str, ...] = field(default_factory=_written)
+
+    @property
+    def request(self) -> EmbedRequest:
+        """How to embed, without texts."""
+        task, instruction, dim, max_tokens = self.task, self.instruction, self.dim, self.max_tokens
+        return EmbedRequest((), None, task, instruction, dim, truncate=True, max_tokens=max_tokens)
+
+    @contextmanager
+    def loaded(self) -> Iterator[TextModel]:
+        """The model, until the block ends. Raises OptionError for what it cannot do."""
+        with self.opened() as embedder:
+            self.check(embedder, self.request)
+            yield embedder
 
 
 def _reading(

@@ -8,16 +8,16 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
 from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
 from q3e_local.errors import OptionError
-from q3e_local.jobs import METHODS, Method
-from q3e_local.jobs.mapping import COLOURS
+from q3e_local.jobs.mapping import COLOURS, METHODS, Method
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import shortened
 
@@ -51,8 +51,6 @@ def plot(
       q3e-local plot notes/ -o map.html
       q3e-local plot --lines asked.txt --method tsne --colour cluster -o map.png
     """
-    from q3e_local import jobs
-
     path = settle(output)
     form = "" if path is None else path.suffix.lower()
     if form not in (".png", ".html", ".htm"):
@@ -68,8 +66,7 @@ def plot(
     if form == ".png":
         need("matplotlib", "a PNG")
     with stopping_cleanly():
-        with Model(embedding) as model:
-            found = collect(reading, model, path, partial(_check_number, method, k))
+        found = collect(reading, embedding, path, partial(_check_number, method, k))
         names = short_names(found) if found.has_texts else ()
         texts = plain_texts(found)
         drawn = jobs.plot(found.vectors, texts, _groups(found, texts, colour, k), method, names)
@@ -87,14 +84,12 @@ def plot(
             err=True,
         )
     colours = _colours_shown(len(drawn.group_names))
-    return end(found, f"{counted(len(found.ids), 'text')}{colours} in {path}", embedding.quiet)
+    return end(found, f"{counted(len(found.rows), 'text')}{colours} in {path}", embedding.quiet)
 
 
 def _check_number(method: Method, k: int | None, read: Texts) -> None:
-    from q3e_local import jobs
-
-    jobs.check_method(method, len(read.ids))
-    jobs.check_clusters(k, len(read.ids))
+    jobs.check_method(method, len(read.rows))
+    jobs.check_clusters(k, len(read.rows))
 
 
 def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int | None) -> Sequence[str]:
@@ -102,12 +97,10 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
     if colour == "none":
         return ()
     if colour == "cluster":
-        from q3e_local import jobs
-
         parted = jobs.cluster(found.vectors, k)
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
         return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
-    sources = [place.source for place in found.places]
+    sources = [row.source for row in found.rows]
     folders = folder_names(sources)
     if colour == "folder" or (colour is None and len(set(folders)) > 1):
         return folders

@@ -11,14 +11,15 @@ from typing import Any
 
 import click
 
+from q3e_local import jobs
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import ModelCommand
-from q3e_local.cli.jobs.collecting import Model, collect
+from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, end
 from q3e_local.cli.jobs.options import Embedding, Reading, has_vectors, job_options
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.texts import STDIN
-from q3e_local.cli.writing.report import Report, ReportOptions, report_options, short, write_report
+from q3e_local.cli.writing.report import Report, Target, report_options, short, write_report
 from q3e_local.errors import OptionError
 
 
@@ -30,7 +31,7 @@ from q3e_local.errors import OptionError
 )  # fmt: skip
 @job_options
 @report_options
-def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writing: ReportOptions) -> int:
+def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, target: Target) -> int:
     """Compare texts: the score of two, a matrix of more. 1 is the same, 0 has nothing in common.
 
     A TEXT that is the path of a file stands for what is in it; --text takes words as they are.
@@ -40,8 +41,6 @@ def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writ
       q3e-local similar sentences.txt
       q3e-local similar a.md b.md --task sts
     """
-    from q3e_local import jobs
-
     files = tuple(word for word in words if os.path.isfile(word))  # noqa: PTH113 - never raises, however long a text
     if files and not embedding.quiet:
         click.echo(f"comparing what is in {', '.join(files)}; for the words themselves give --text", err=True)
@@ -52,23 +51,22 @@ def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, writ
     reading = replace(reading, texts=texts, names=(*files, *reading.names) or _stdin(texts))
     if not texts and len(reading.names) == 1 and _is_one_text(reading.names[0]) and reading.layout.is_whole:
         reading = replace(reading, layout=replace(reading.layout, lines=True))
-    where = writing.target()
-    with stopping_cleanly(), Model(embedding) as model:
-        found = collect(reading, model, where.path, lambda read: jobs.check_matrix(len(read.ids)))
+    with stopping_cleanly():
+        found = collect(reading, embedding, target.path, lambda read: jobs.check_matrix(len(read.rows)))
     scores = jobs.similar(found.vectors, found.texts).scores
-    if len(found.ids) == 2 and where.path is None and writing.form is None and not writing.as_json:
+    if len(found.rows) == 2 and target.path is None and not target.is_chosen:
         click.echo(f"{float(scores[0, 1]):.4f}")
     else:
-        write_report(_report(found, scores), where)
+        write_report(_report(found, scores), target)
     return end(found)
 
 
 def _report(found: Collection, scores: Any) -> Report:
     def objects() -> Iterator[dict[str, Any]]:
-        for row, (name, text) in enumerate(zip(found.ids, found.texts, strict=True)):
-            yield {"index": row, "id": name, "text": text, "truncated": found.is_cut(row), "scores": scores[row]}
+        for row in range(len(found.rows)):
+            yield {"index": row, **found.facts(row), "truncated": found.is_cut(row), "scores": scores[row]}
 
-    numbers = [str(row + 1) for row in range(len(found.ids))]
+    numbers = [str(row + 1) for row in range(len(found.rows))]
     rows = ([row + 1, text, *map(short, scores[row].tolist())] for row, text in enumerate(found.texts))
     return Report(objects(), ["", "text", *numbers], rows)
 

@@ -24,45 +24,36 @@ _BLOCK = 8192  # rows scaled at a time
 _NEARLY_ONE = 1e-2
 
 
-@dataclass(frozen=True, eq=False)
-class GivenVectors:
-    """`vectors` float32 (n, dim) with rows of length 1; `digests` of their texts, where these are known.
-
-    Rows of zeros that `embed` wrote for blank texts are left out.
-    """
-
-    vectors: Vectors
-    ids: tuple[str, ...]
-    digests: tuple[str, ...]
-    space: str | None
-
-
 @dataclass(frozen=True)
 class RowFacts:
-    """What is known of the rows of a `.npy`. `indices` are the places their texts had in the input.
+    """What is known of the rows of a `.npy`; empty where nothing is. `digests` are of their texts.
 
-    `blank` are the rows of zeros that stand for blank texts.
+    `indices` are the places their texts had in the input, `blank` the rows of zeros that stand for blank texts.
     """
 
-    ids: tuple[str, ...]
-    digests: tuple[str, ...]
-    indices: tuple[int, ...]
-    space: str
-    blank: frozenset[int]
+    ids: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+    space: str | None = None
+    blank: frozenset[int] = frozenset()
+
+    def name(self, row: int) -> str:
+        """The id of a row's text, or the row's number."""
+        return self.ids[row] if self.ids else f"row {row}"
 
 
-def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
-    """The vectors, cut to `dim` and scaled. Raises InputError naming what is wrong, OptionError for such a `dim`."""
+def read_npy(path: Path, dim: int | None, quiet: bool) -> tuple[Vectors, RowFacts]:
+    """The vectors, float32 (n, dim) with rows of length 1, cut to `dim`; and what is known of them, all with an id.
+
+    Rows of zeros that `embed` wrote for blank texts are left out. Raises InputError naming what is wrong, OptionError
+    for such a `dim`.
+    """
     raw = open_npy(path)
     n_rows, width = raw.shape
     if dim is not None and not 1 <= dim <= width:
         raise OptionError(f"--dimensions must be between 1 and {width} for {path}, got {dim}")
     facts = row_facts(path, n_rows)
-    space = None if facts is None else facts.space
-    if space is not None and dim is not None:
-        space = at_dim(space, dim)
-    blank = frozenset[int]() if facts is None else facts.blank
-    rows = np.array([row for row in range(n_rows) if row not in blank], np.intp)
+    rows = np.array([row for row in range(n_rows) if row not in facts.blank], np.intp)
     if not rows.size:
         raise InputError(f"{path} has no vectors: all its rows are of blank texts")
     vectors = np.empty((len(rows), dim or width), np.float32)
@@ -77,10 +68,11 @@ def read_npy(path: Path, dim: int | None, quiet: bool) -> GivenVectors:
         click.echo(
             f"rows of {path} have lengths from {shortest:.3g} to {longest:.3g}; they are scaled to 1", err=True
         )
-    if blank and not quiet:
-        click.echo(f"{path} has zeros for {counted(len(blank), 'blank text')}, left out here", err=True)
-    ids = tuple(f"row {row}" if facts is None else facts.ids[row] for row in rows)
-    return GivenVectors(vectors, ids, () if facts is None else tuple(facts.digests[row] for row in rows), space)
+    if facts.blank and not quiet:
+        click.echo(f"{path} has zeros for {counted(len(facts.blank), 'blank text')}, left out here", err=True)
+    digests = tuple(facts.digests[row] for row in rows) if facts.digests else ()
+    space = facts.space if facts.space is None or dim is None else at_dim(facts.space, dim)
+    return vectors, RowFacts(tuple(map(facts.name, rows)), digests, space=space)
 
 
 def open_npy(path: Path) -> NDArray[Any]:
@@ -114,11 +106,11 @@ def scaled(path: Path, rows: Vectors, numbers: NDArray[np.intp], dim: int | None
     return finish(rows, dim)
 
 
-def row_facts(path: Path, n_rows: int) -> RowFacts | None:
-    """What `embed` wrote of each row; None where there are no such lines. Raises InputError where they do not fit."""
+def row_facts(path: Path, n_rows: int) -> RowFacts:
+    """What `embed` wrote of each row, if it wrote such lines. Raises InputError where they do not fit."""
     described = rows_file(path)
     if not described.is_file():
-        return None
+        return RowFacts()
     try:
         lines = [orjson.loads(line) for line in described.read_bytes().splitlines()]
         ids = tuple(str(line["id"]) for line in lines)

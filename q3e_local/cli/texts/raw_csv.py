@@ -96,18 +96,15 @@ class RawCsv:
                     f"{self.name}:{row.line} has {len(row.cells)} cells, the header has {n_columns}; "
                     "a score behind them would be in no column: mend the row, or leave out --score"
                 )
-            line = raw.rstrip("\r\n")
-            short = self._table.delimiter * max(0, n_columns - len(row.cells))
-            raw = f"{line}{short}{self._table.delimiter}{self._quoted(added)}{raw[len(line) :]}"
+            line, behind = raw.rstrip("\r\n"), io.StringIO()
+            # From the last cell of the row on, with the cells that a short row lacks.
+            cells = ["", *[""] * (n_columns - len(row.cells)), added]
+            csv.writer(behind, delimiter=self._table.delimiter, lineterminator="").writerow(cells)
+            raw = f"{line}{behind.getvalue()}{raw[len(line) :]}"
         try:
             return raw.encode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
         except UnicodeEncodeError:
             raise InputError(f"{self.name}:{row.line} is not {self.opened.shown}") from None
-
-    def _quoted(self, cell: str) -> str:
-        line = io.StringIO()
-        csv.writer(line, delimiter=self._table.delimiter, lineterminator="").writerow([cell, ""])
-        return line.getvalue()[: -len(self._table.delimiter)]
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

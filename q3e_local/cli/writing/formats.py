@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -154,29 +153,26 @@ class Parquet:
 
     def __init__(self, stream: BinaryIO, about: About) -> None:
         self._pyarrow = pyarrow = load_pyarrow("Parquet")
-        empty, self._keep = about.empty(), about.keep
-        # Of each column its type, and its value of a record.
-        columns: dict[str, tuple[Any, Callable[[Record], Any]]] = {
-            "index": (pyarrow.int64(), lambda record: record.index),
-            "id": (pyarrow.string(), lambda record: record.id),
-            "tokens": (pyarrow.int32(), lambda record: record.tokens),
-            "truncated": (pyarrow.bool_(), lambda record: record.truncated),
+        empty, self._about = about.empty(), about
+        columns = {
+            "index": pyarrow.int64(),
+            "id": pyarrow.string(),
+            "tokens": pyarrow.int32(),
+            "truncated": pyarrow.bool_(),
         }
         if about.has_zeros:
-            columns["blank"] = (pyarrow.bool_(), lambda record: record.blank)
-        for name, kind in about.keep.items():
-            columns[name] = (kind or pyarrow.string(), partial(self._kept, name))
-        numbers = pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])
-        self._columns = columns | {"embedding": (numbers, about.encoded)}
-        self._schema = pyarrow.schema(
-            [(name, kind) for name, (kind, _) in self._columns.items()],
-            metadata={"model": about.model, "space": about.space, "dtype": about.dtype},
-        )
+            columns["blank"] = pyarrow.bool_()
+        columns |= {name: kind or pyarrow.string() for name, kind in about.keep.items()}
+        columns["embedding"] = pyarrow.list_(pyarrow.from_numpy_dtype(empty.dtype), empty.shape[1])
+        metadata = {"model": about.model, "space": about.space, "dtype": about.dtype}
+        self._schema = pyarrow.schema(columns, metadata=metadata)
         self._file = pyarrow.parquet.ParquetWriter(stream, self._schema)
-        self._waiting: list[Record] = []
+        self._waiting: list[dict[str, Any]] = []
 
     def write(self, record: Record) -> None:
-        self._waiting.append(record)
+        kept = {name: _typed(record.kept.get(name), kind) for name, kind in self._about.keep.items()}
+        # A table takes of a row what its schema names.
+        self._waiting.append(vars(record) | kept | {"embedding": self._about.encoded(record)})
         if len(self._waiting) == self._ROW_GROUP:
             self._write_group()
 
@@ -190,16 +186,13 @@ class Parquet:
             self._file.is_open = False
 
     def _write_group(self) -> None:
-        arrays = [
-            self._pyarrow.array([value(record) for record in self._waiting], kind)
-            for kind, value in self._columns.values()
-        ]
-        self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+        self._file.write_table(self._pyarrow.Table.from_pylist(self._waiting, self._schema))
         self._waiting.clear()
 
-    def _kept(self, name: str, record: Record) -> Any:
-        value = record.kept.get(name)
-        return value if value is None or self._keep[name] is not None else cell(value)
+
+def _typed(value: Any, kind: Any) -> Any:
+    """A kept value as a column of this type has it, None: text."""
+    return value if value is None or kind is not None else cell(value)
 
 
 # Columns of a table behind id and text, which share the room that is left; those from the right go first.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from q3e_local.cli.stopping import uninterrupted
-from q3e_local.cli.writing import resume
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
 from q3e_local.cli.writing.record import About, Record
+from q3e_local.cli.writing.resume import Done, open_resumable
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.files import alone, landing, rows_file, state_folder
 
@@ -26,9 +26,8 @@ from q3e_local.files import alone, landing, rows_file, state_folder
 class Output:
     """An open output. `done` is what a resumed file has already."""
 
-    def __init__(self, writer: Writer, name: str, done: resume.Done | None = None) -> None:
-        self._writer, self._name = writer, name
-        self.done = done or {}
+    def __init__(self, writer: Writer, name: str, done: Done) -> None:
+        self._writer, self._name, self.done = writer, name, done
         self.n_written = 0
 
     def write(self, record: Record) -> None:
@@ -39,11 +38,6 @@ class Output:
                 self.n_written += 1
         except OSError as error:
             raise cannot_write(self._name, error) from None
-
-    def finish(self) -> None:
-        """Complete the output with what was written."""
-        with uninterrupted():
-            self._writer.finish()
 
 
 def choose_format(form: str | None, path: Path | None, suffixes: Mapping[str, str] = SUFFIXES) -> str:
@@ -115,9 +109,9 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
     name = "to stdout" if path is None else str(path)
     of_block: OSError | None = None
     try:
-        with _opened(path, name, form, about, resuming) as output:
+        with _opened(path, form, about, resuming) as (writer, done):
             try:
-                yield output
+                yield Output(writer, name, done)
             except OSError as error:
                 of_block = error
                 raise
@@ -147,30 +141,27 @@ def cannot_write(name: str, error: Exception) -> OutputError:
 
 
 @contextmanager
-def _opened(path: Path | None, name: str, form: str, about: About, resuming: bool) -> Iterator[Output]:
-    if path is None:
-        with _to_stdout(name, form, about) as output:
-            yield output
-    elif form in RESUMABLE:
-        opened = resume.open_npy if form == "npy" else resume.open_jsonl
-        with _alone(path), opened(path, about, resuming) as (writer, done), _finished(writer, name, done) as output:
-            yield output
+def _opened(path: Path | None, form: str, about: About, resuming: bool) -> Iterator[tuple[Writer, Done]]:
+    if path is None and form not in BINARY:
+        writer = FORMATS[form](cast(BinaryIO, _Stdout()), about)
+        yield writer, {}
+        with uninterrupted():
+            writer.finish()
+    elif path is not None and form in RESUMABLE:
+        with _alone(path), open_resumable(path, form, about, resuming) as (writer, done), _finished(writer):
+            yield writer, done
     else:
-        with landing(path) as stream, _finished(FORMATS[form](stream, about), name) as output:
-            yield output
+        with _binary_stdout() if path is None else landing(path) as stream:
+            writer = FORMATS[form](stream, about)
+            with _finished(writer):
+                yield writer, {}
 
 
 @contextmanager
-def _to_stdout(name: str, form: str, about: About) -> Iterator[Output]:
-    if form not in BINARY:
-        output = Output(FORMATS[form](cast(BinaryIO, _Stdout()), about), name)
-        yield output
-        output.finish()
-        return
+def _binary_stdout() -> Iterator[BinaryIO]:
     # Binary formats go back to their header, which a pipe cannot.
     with tempfile.TemporaryFile() as stream:
-        with _finished(FORMATS[form](stream, about), name) as output:
-            yield output
+        yield stream
         stream.seek(0)
         shutil.copyfileobj(stream, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -201,13 +192,13 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _finished(writer: Writer, name: str, done: resume.Done | None = None) -> Iterator[Output]:
-    """An output that is finished before its stream closes, also after an error.
+def _finished(writer: Writer) -> Iterator[None]:
+    """Complete the output with what was written before its stream closes, also after an error.
 
     pyarrow's writer would otherwise write its footer in `__del__`, when the stream is gone.
     """
-    output = Output(writer, name, done)
     try:
-        yield output
+        yield
     finally:
-        output.finish()
+        with uninterrupted():
+            writer.finish()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import numpy as np
@@ -45,31 +45,25 @@ class Report:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a report goes. None is stdout."""
+    """Where a report goes, None for stdout, and in which form. `is_chosen`: the user named the form."""
 
     path: Path | None
     form: str
+    is_chosen: bool
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """Where the user wants a report, and in which form."""
-
-    output: Path | None
-    form: str | None
-    as_json: bool
-    force: bool
-
-    def target(self) -> Target:
-        """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
-        if self.as_json and self.form not in (None, "jsonl"):
-            raise OptionError(f"--json is --format jsonl, not {self.form}; give one of them")
-        form = choose_format("jsonl" if self.as_json else self.form, self.output, _SUFFIXES)
-        path = settle(self.output)
-        check_target(path, form, resuming=False, force=self.force)
-        return Target(path, form)
+def _target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
+    """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
+    if as_json and form not in (None, "jsonl"):
+        raise OptionError(f"--json is --format jsonl, not {form}; give one of them")
+    named = "jsonl" if as_json else form
+    form = choose_format(named, output, _SUFFIXES)
+    path = settle(output)
+    check_target(path, form, resuming=False, force=force)
+    return Target(path, form, named is not None)
 
 
+# Give a command the parameter `target`.
 report_options = group(
     click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout."),
     click.option(
@@ -78,30 +72,27 @@ report_options = group(
     ),
     click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl."),
     click.option("--force", is_flag=True, help="Replace the output file if it exists."),
-    as_one(ReportOptions, "writing"),
+    as_one(_target, "target"),
 )  # fmt: skip
 
 
 def write_report(report: Report, target: Target) -> None:
     """Write it. Raises OutputError."""
     with stream_to(target.path) as stream:
-        _write(report, target.form, stream, to_terminal=target.path is None and sys.stdout.isatty())
+        if target.form == "jsonl":
+            for found in report.objects:
+                stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        elif target.form == "csv":
+            for row in chain([report.columns], report.rows):
+                stream.write(csv_line(row))
+        else:
+            to_terminal = target.path is None and sys.stdout.isatty()
+            stream.write(_table(report, to_terminal).encode("utf-8"))
 
 
 def short(score: float | None) -> np.float32 | None:
     """A score as it is written: the shortest form that reads back to the same float32."""
     return None if score is None or np.isnan(score) else np.float32(score)
-
-
-def _write(report: Report, form: str, stream: BinaryIO, to_terminal: bool) -> None:
-    if form == "jsonl":
-        for found in report.objects:
-            stream.write(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
-    elif form == "csv":
-        for row in chain([report.columns], report.rows):
-            stream.write(csv_line(row))
-    else:
-        stream.write(_table(report, to_terminal).encode("utf-8"))
 
 
 def _table(report: Report, to_terminal: bool) -> str:

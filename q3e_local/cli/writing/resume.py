@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,64 +24,43 @@ from q3e_local.files import rows_file
 Done = dict[int, tuple[str, str]]
 """Id and text digest of the texts that a file has, by their index."""
 
-Opened = tuple[Writer, Done]
-
 _BEGINNING = b'{"index":'  # of every line of ours
 
 
 @contextmanager
-def open_jsonl(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
+def open_resumable(path: Path, form: str, about: About, resuming: bool) -> Iterator[tuple[Writer, Done]]:
     """A writer at the end of the file's whole records, and what each of them is of.
 
     Raises OutputError when what is there is of another space or dtype, has other kept fields, or is no output of
     this command.
     """
+    is_npy = form == "npy"
+    lines_path = rows_file(path) if is_npy else path
+    paths = (lines_path, path) if is_npy else (path,)
     continuing = resuming and _has_content(path)
+    if continuing and not lines_path.exists():
+        raise OutputError(f"cannot continue {path}: {lines_path} beside it is gone; replace both with --force")
     try:
-        with _open(path) as stream:
-            done: Done = {}
+        with ExitStack() as stack:
+            streams = [stack.enter_context(_open(each)) for each in paths]
+            lines, stream = streams[0], streams[-1]
+
+            def begin(n_rows: int = 0) -> Writer:
+                return _NpyWithRows(Npy(stream, about, n_rows), lines, about) if is_npy else JsonLines(lines, about)
+
             if continuing:
-                done, end = _read_lines(path, stream, about)
-                stream.seek(end)
-                stream.truncate()
-                yield JsonLines(stream, about), done
+                done, ends = _read_lines(lines_path, lines, about)
+                n_lines = len(ends) - 1
+                n_whole = _cut_rows(path, stream, about, n_lines) if is_npy else n_lines
+                lines.seek(ends[n_whole])
+                lines.truncate()
+                yield begin(n_whole), dict(islice(done.items(), n_whole))
             else:
-                begun = _Begun(lambda: JsonLines(stream, about), stream)
-                yield begun, done
+                begun = _Begun(begin, streams)
+                yield begun, {}
                 begun.empty()
     finally:
-        if not _has_content(path):
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def open_npy(path: Path, about: About, resuming: bool) -> Iterator[Opened]:
-    """The same for a `.npy` and the lines about its rows."""
-    rows_path = rows_file(path)
-    continuing = resuming and _has_content(path)
-    if continuing and not rows_path.exists():
-        raise OutputError(f"cannot continue {path}: {rows_path} beside it is gone; replace both with --force")
-    try:
-        with _open(rows_path) as rows, _open(path) as stream:
-            done: Done = {}
-            if continuing:
-                done, _ = _read_lines(rows_path, rows, about)
-                begin, row_bytes = _begin_of_rows(path, stream, about)
-                # Killed between a row and its line, or before either reached the disk: keep what both have.
-                n_rows = min((stream.seek(0, io.SEEK_END) - begin) // row_bytes, len(done))
-                done = dict(list(done.items())[:n_rows])
-                rows.seek(0)
-                for _ in range(n_rows):
-                    rows.readline()
-                rows.truncate(rows.tell())
-                stream.truncate(begin + n_rows * row_bytes)
-                yield _NpyWithRows(Npy(stream, about, n_rows), rows, about), done
-            else:
-                begun = _Begun(lambda: _NpyWithRows(Npy(stream, about), rows, about), rows, stream)
-                yield begun, done
-                begun.empty()
-    finally:
-        for each in () if continuing else (rows_path, path):
+        for each in (path,) if continuing else paths:
             if not _has_content(each):
                 each.unlink(missing_ok=True)
 
@@ -94,7 +74,7 @@ def _open(path: Path) -> BinaryIO:
 class _Begun:
     """A writer that empties the files with its first record, or at the end of a sound run without records."""
 
-    def __init__(self, begin: Callable[[], Writer], *streams: BinaryIO) -> None:
+    def __init__(self, begin: Callable[[], Writer], streams: Sequence[BinaryIO]) -> None:
         self._begin, self._streams = begin, streams
         self._writer: Writer | None = None
 
@@ -133,10 +113,10 @@ class _NpyWithRows:
         self._rows.flush()
 
 
-def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
-    """The index, id and digest in every whole line, and where the last whole line ends."""
+def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, list[int]]:
+    """The index, id and digest in every whole line, and where the first so many of these lines end: 0 of none."""
     done: Done = {}
-    end = 0
+    ends = [0]
     for number, line in enumerate(stream, 1):
         foreign = OutputError(f"cannot continue {path}: line {number} is not a record of q3e-local embed")
         if not line.endswith(b"\n"):
@@ -144,7 +124,6 @@ def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
             if not line.startswith(_BEGINNING[: len(line)]):
                 raise foreign
             break
-        end += len(line)
         try:
             fields = orjson.loads(line)
             space, dtype = fields["space"], fields.get("dtype", "float32")
@@ -153,7 +132,8 @@ def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, int]:
             raise foreign from None
         _check(path, fields, space, dtype, about)
         done[index] = name, digest
-    return done, end
+        ends.append(ends[-1] + len(line))
+    return done, ends
 
 
 def _check(path: Path, fields: dict[str, Any], space: Any, dtype: Any, about: About) -> None:
@@ -179,8 +159,8 @@ def _keep(names: Sequence[str]) -> str:
     return f"--keep {','.join(names)}" if names else "no --keep"
 
 
-def _begin_of_rows(path: Path, stream: BinaryIO, about: About) -> tuple[int, int]:
-    """Where the rows begin, behind the header, whose count of them may be old, and the bytes of a row."""
+def _cut_rows(path: Path, stream: BinaryIO, about: About, n_lines: int) -> int:
+    """Cut the rows off that have no line, and say how many there are; the header's count of them may be old."""
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)
@@ -189,4 +169,8 @@ def _begin_of_rows(path: Path, stream: BinaryIO, about: About) -> tuple[int, int
         shape, dtype = (), None
     if len(shape) != 2 or shape[1] != row.shape[1] or dtype != row.dtype:
         raise OutputError(f"cannot continue {path}: it is no array of shape (n, {row.shape[1]}) and type {row.dtype}")
-    return stream.tell(), row.shape[1] * row.dtype.itemsize
+    begin, row_bytes = stream.tell(), row.shape[1] * row.dtype.itemsize
+    # Killed between a row and its line, or before either reached the disk: keep what both have.
+    n_rows: int = min((stream.seek(0, io.SEEK_END) - begin) // row_bytes, n_lines)
+    stream.truncate(begin + n_rows * row_bytes)
+    return n_rows

@@ -32,29 +32,26 @@ class TokenCounts:
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text, its end token included."""
         parts = [self._parts(text) for text in texts]
-        known = self._remembered()
-        self._learn(known, dict.fromkeys(part for of_text in parts for part in of_text if part not in known))
+        known = self._learn(part for of_text in parts for part in of_text)
         return [sum(map(known.__getitem__, of_text)) + 1 for of_text in parts]
 
     def expect(self, texts: Iterable[str]) -> None:
         """Learn the words of texts that will be counted, whole or in part."""
-        known = self._remembered()
-        parts = (part for text in texts for part in self._parts(text) if len(part) <= _WORD_CHARACTERS)
-        self._learn(known, dict.fromkeys(part for part in parts if part not in known))
+        self._learn(part for text in texts for part in self._parts(text) if len(part) <= _WORD_CHARACTERS)
 
-    def _learn(self, known: dict[str, int], words: Iterable[str]) -> None:
-        for window in windows(words, self._items_max, lambda: _REQUEST_BYTES):
-            known.update(zip(window, self._ask(window), strict=True))
-            self._n_characters += sum(map(len, window))
-
-    def _remembered(self) -> dict[str, int]:
-        """The counts of known words; empty again where they have become too many.
+    def _learn(self, words: Iterable[str]) -> dict[str, int]:
+        """The counts of known words, these among them; all others are forgotten where they have become too many.
 
         Callers keep the dictionary: another thread may replace it meanwhile.
         """
         if self._n_characters > _KNOWN_CHARACTERS:
             self._known, self._n_characters = {}, 0
-        return self._known
+        known = self._known
+        unknown = dict.fromkeys(word for word in words if word not in known)
+        for window in windows(unknown, self._items_max, lambda: _REQUEST_BYTES):
+            known.update(zip(window, self._ask(window), strict=True))
+            self._n_characters += sum(map(len, window))
+        return known
 
 
 def windows(texts: Iterable[str], items_max: int, enough_bytes: Callable[[], int]) -> Iterator[list[str]]:
