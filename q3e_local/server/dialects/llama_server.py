@@ -175,18 +175,13 @@ def answer_failure(failure: Failure) -> Response:
     """llama-server's error object for a failure; TEI's where the field is wrong that only TEI's clients send."""
     if isinstance(failure.error, BadRequestError) and failure.error.field == "inputs":
         return tei.answer_failure(failure)
-    body = failure_object(failure)
-    return json_utf8_response(body, body["error"]["code"], failure.headers)
-
-
-def failure_object(failure: Failure) -> dict[str, Any]:
-    """llama-server's error object, as a value."""
     message, status = failure.message, 404 if failure.kind == "model name" else failure.status
     kind = _TYPES.get(status, "invalid_request_error")
     if failure.kind == "text too long":
         message = f"the request exceeds the available context size, it is too large to process: {message}"
         kind = "exceed_context_size_error"
-    return {"error": {"code": status, "message": message, "type": kind}}
+    body = {"error": {"code": status, "message": message, "type": kind}}
+    return json_utf8_response(body, status, failure.headers)
 
 
 async def _embed(service: Service, settings: ServerSettings, which: WhichModel, fields: Fields) -> Response:
