@@ -58,14 +58,9 @@ def _ollama_folders() -> list[Path]:
 
 
 def _ollama() -> Iterator[tuple[str, str, Path]]:
-    for folder in _ollama_folders():
-        yield from _models_in_store(folder)
-
-
-def _models_in_store(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    manifests = folder / "manifests"
-    for manifest in sorted(manifests.glob("*/*/*/*")):
-        host, namespace, model, tag = manifest.relative_to(manifests).parts
+    manifests = [path for folder in _ollama_folders() for path in sorted(folder.glob("manifests/*/*/*/*"))]
+    for manifest in manifests:
+        folder, (host, namespace, model, tag) = manifest.parents[4], manifest.parts[-4:]
         try:
             layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
             digests = [layer["digest"] for layer in layers if layer["mediaType"] == _OLLAMA_MODEL]
