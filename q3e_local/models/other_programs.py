@@ -58,7 +58,12 @@ def _ollama_folders() -> list[Path]:
 
 
 def _ollama() -> Iterator[tuple[str, str, Path]]:
-    manifests = [path for folder in _ollama_folders() for path in sorted(folder.glob("manifests/*/*/*/*"))]
+    manifests = [
+        path
+        for folder in _ollama_folders()
+        if os.path.isdir(folder)  # noqa: PTH112 - Path's raises where the service's folder is closed to us
+        for path in sorted(folder.glob("manifests/*/*/*/*"))
+    ]
     for manifest in manifests:
         folder, (host, namespace, model, tag) = manifest.parents[4], manifest.parts[-4:]
         try:
@@ -71,7 +76,7 @@ def _ollama() -> Iterator[tuple[str, str, Path]]:
             short.insert(0, host)
         for digest in digests:
             blob = folder / "blobs" / str(digest).replace(":", "-")
-            if os.path.isfile(blob):  # noqa: PTH113 - Path's raises where the service's folder is closed to us
+            if os.path.isfile(blob):  # noqa: PTH113 - as above
                 yield f"ollama:{'/'.join([*short, model])}:{tag}", "Ollama", blob
 
 
