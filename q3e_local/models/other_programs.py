@@ -58,14 +58,14 @@ def _ollama_folders() -> list[Path]:
 
 
 def _ollama() -> Iterator[tuple[str, str, Path]]:
-    for folder in _ollama_folders():
-        yield from _models_in_store(folder)
-
-
-def _models_in_store(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    manifests = folder / "manifests"
-    for manifest in sorted(manifests.glob("*/*/*/*")):
-        host, namespace, model, tag = manifest.relative_to(manifests).parts
+    manifests = [
+        path
+        for folder in _ollama_folders()
+        if os.path.isdir(folder)  # noqa: PTH112 - Path's raises where the service's folder is closed to us
+        for path in sorted(folder.glob("manifests/*/*/*/*"))
+    ]
+    for manifest in manifests:
+        folder, (host, namespace, model, tag) = manifest.parents[4], manifest.parts[-4:]
         try:
             layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
             digests = [layer["digest"] for layer in layers if layer["mediaType"] == _OLLAMA_MODEL]
@@ -76,7 +76,7 @@ def _models_in_store(folder: Path) -> Iterator[tuple[str, str, Path]]:
             short.insert(0, host)
         for digest in digests:
             blob = folder / "blobs" / str(digest).replace(":", "-")
-            if os.path.isfile(blob):  # noqa: PTH113 - Path's raises where the service's folder is closed to us
+            if os.path.isfile(blob):  # noqa: PTH113 - as above
                 yield f"ollama:{'/'.join([*short, model])}:{tag}", "Ollama", blob
 
 

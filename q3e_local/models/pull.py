@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from q3e_local import convert
 from q3e_local.errors import CardError, OutputError
@@ -58,7 +58,11 @@ def _bring(
     here = installed.find(card, file)
     if here is not None and here.origin != "found":
         return here if temporary or not here.temporary else installed.record(replace(here, temporary=False))
-    path = _fetch(file, source, offline, progress)
+
+    def report(what: str, n_bytes: int, is_waiting: bool) -> None:
+        progress(Step(what, n_bytes, file.size_bytes, is_waiting))
+
+    path = download.fetch(file, source=source, offline=offline, progress=report)
     if here is not None:
         return here  # another program's, and now verified
     assert file.sha256 is not None
@@ -103,17 +107,3 @@ def _make(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep:
         raise OutputError(
             f"cannot make {name} in {target.parent}: {error}; choose another folder with Q3E_HOME"
         ) from None
-
-
-def _fetch(file: ModelFile, source: Source, offline: bool, progress: OnStep) -> Path:
-    def report(transfer: download.Transfer) -> None:
-        if transfer.phase == "wait":
-            again = " again" if transfer.then == transfer.source else ""
-            then = f"; then {transfer.then} is asked{again}" if transfer.then else ""
-            what = f"waiting for {transfer.source}: {transfer.why}, at most {transfer.at_most_s:.0f} s{then}"
-            progress(Step(what, transfer.n_bytes, transfer.total_bytes, is_waiting=True))
-            return
-        verb = "checking" if transfer.phase == "verify" else f"downloading from {transfer.source}"
-        progress(Step(f"{verb} {transfer.file}", transfer.n_bytes, transfer.total_bytes))
-
-    return download.fetch(file, source=source, offline=offline, progress=report)

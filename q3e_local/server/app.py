@@ -5,9 +5,6 @@ Knows which dialect a path belongs to; nothing of models. Limits, keys and logs 
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +15,7 @@ from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e
 from q3e_local.server.dialects.failures import Failure, FailureKind
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.openapi import DocumentedRoute
-from q3e_local.server.dialects.routes import json_response
+from q3e_local.server.dialects.routes import Wording, json_response
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.http.docs import docs_routes
 from q3e_local.server.http.metrics import Metrics
@@ -65,15 +62,15 @@ def create_app(
 def refusal_body(path: str, refusal: Refusal) -> bytes:
     """The error of a request that was refused before its route, as clients of this path read it."""
     kind = _REFUSED.get(refusal.status, "other")
-    return orjson.dumps(_failure_object(path, Failure(kind, refusal.status, refusal.message)))
+    return bytes(_wording(path)(Failure(kind, refusal.status, refusal.message)).body)
 
 
-def _failure_object(path: str, failure: Failure) -> dict[str, Any]:
+def _wording(path: str) -> Wording:
     if path in llama_server.PATHS:
-        return llama_server.failure_object(failure)
+        return llama_server.answer_failure
     if path in tei.PATHS:
-        return tei.failure_object(failure)
-    return openai.failure_object(failure) if path.startswith("/v1/") else ollama.failure_object(failure)
+        return tei.answer_failure
+    return openai.answer_failure if path.startswith("/v1/") else ollama.answer_failure
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -51,6 +51,8 @@ class WorkerDiedError(ServerError):
 class StoppingError(ServerError):
     """The server is shutting down."""
 
+    retry_after_s = 5
+
     def __init__(self, message: str = "the server is shutting down") -> None:
         super().__init__(message)
 

@@ -13,8 +13,6 @@ from downloads import CONTENT, NAME, REPO, REVISION
 from hub import REFUSED, Hub, go_online, serve
 from world import World
 
-from q3e_local.models.download import Transfer
-
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,10 +57,20 @@ def silent_host() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+class Transfers(list[tuple[str, int, bool]]):
+    """What a download reports: give `add` to it as `progress`."""
+
+    def add(self, what: str, n_bytes: int, is_waiting: bool) -> None:
+        self.append((what, n_bytes, is_waiting))
+
+    def of(self, verb: str) -> list[int]:
+        """The bytes in the reports that begin with this word."""
+        return [n_bytes for what, n_bytes, _ in self if what.startswith(f"{verb} ")]
+
+
 @pytest.fixture
-def transfers() -> list[Transfer]:
-    """What a download reports: give `transfers.append` to it as `progress`."""
-    return []
+def transfers() -> Transfers:
+    return Transfers()
 
 
 @pytest.fixture

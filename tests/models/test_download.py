@@ -47,17 +47,17 @@ pytestmark = pytest.mark.usefixtures("network")
 
 def test_a_first_download_is_whole_reported_and_found(server, source, transfers):
     assert download.find(FILE) is None
-    path = download.fetch(FILE, source=source, progress=transfers.append)
+    path = download.fetch(FILE, source=source, progress=transfers.add)
     assert path.read_bytes() == CONTENT
     assert path.name == NAME
     assert download.find(FILE) == path
     assert not partial(source).exists()
     host = server.url.removeprefix("http://")
-    for phase in ("download", "verify"):
-        counts = [each.n_bytes for each in transfers if each.phase == phase]
+    for verb in ("downloading", "checking"):
+        counts = transfers.of(verb)
         assert counts == sorted(counts)
         assert counts[-1] == len(CONTENT)
-    assert {(each.source, each.file, each.total_bytes) for each in transfers} == {(host, NAME, len(CONTENT))}
+    assert {what for what, _, _ in transfers} == {f"downloading from {host} {NAME}", f"checking {NAME}"}
     assert ranges(server) == [None]
 
 
@@ -65,16 +65,16 @@ def test_a_file_that_is_here_is_hashed_once_and_no_server_is_asked(server, sourc
     path = download.fetch(FILE, source=source)
     server.requests.clear()
     for any_source in ("auto", "hub", "modelscope"):
-        assert download.fetch(FILE, source=any_source, progress=transfers.append) == path
+        assert download.fetch(FILE, source=any_source, progress=transfers.add) == path
     assert server.requests == []
     assert transfers == []
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
-    assert download.fetch(FILE, source=source, progress=transfers.append) == path
-    assert {each.phase for each in transfers} == {"verify"}
-    assert transfers[-1].n_bytes == len(CONTENT)
+    assert download.fetch(FILE, source=source, progress=transfers.add) == path
+    assert {what for what, _, _ in transfers} == {f"checking {NAME}"}
+    assert transfers.of("checking")[-1] == len(CONTENT)
     transfers.clear()
-    download.fetch(FILE, source=source, progress=transfers.append)
+    download.fetch(FILE, source=source, progress=transfers.add)
     assert transfers == []
 
 
@@ -82,7 +82,7 @@ def test_a_note_of_a_check_that_cannot_be_read_or_written_is_no_error(hub, trans
     state_folder().parent.mkdir(parents=True)
     state_folder().write_text("a file where the folder should be")
     path = download.fetch(FILE)
-    assert download.fetch(FILE, progress=transfers.append) == path
+    assert download.fetch(FILE, progress=transfers.add) == path
     assert transfers
 
 
@@ -124,9 +124,9 @@ def test_a_file_without_a_pin_is_not_downloaded(missing):
 
 def test_a_download_that_is_cut_off_continues_where_it_was(server, source, transfers):
     server.faults += [Fault(cut_after=100_000), Fault(cut_after=50_000)]
-    assert download.fetch(FILE, source=source, progress=transfers.append).read_bytes() == CONTENT
+    assert download.fetch(FILE, source=source, progress=transfers.add).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=100000-", "bytes=150000-"]
-    counts = [each.n_bytes for each in transfers if each.phase == "download"]
+    counts = transfers.of("downloading")
     assert counts == sorted(counts)
 
 
@@ -137,9 +137,9 @@ def test_a_later_call_continues_where_an_earlier_call_gave_up(server, source, mo
         download.fetch(FILE, source=source)
     assert download.find(FILE) is None
     assert partial(source).read_bytes() == CONTENT[:123_456]
-    assert download.fetch(FILE, source=source, progress=transfers.append).read_bytes() == CONTENT
+    assert download.fetch(FILE, source=source, progress=transfers.add).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=123456-"]
-    assert transfers[0].n_bytes > 123_456
+    assert transfers.of("downloading")[0] > 123_456
 
 
 def test_the_cdn_is_asked_for_the_rest_too(hub):
@@ -283,7 +283,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_downloaded(
     if n_have:
         put_partial(source, CONTENT[:n_have])
     with pytest.raises(ChecksumError, match=f"{len(content):,} bytes, the card says {len(CONTENT):,}"):
-        download.fetch(FILE, source=source, progress=transfers.append)
+        download.fetch(FILE, source=source, progress=transfers.add)
     assert transfers == []
     assert everything_below(tmp_path) == []
 
@@ -292,7 +292,7 @@ def test_the_hub_says_before_that_its_file_is_another(hub, transfers):
     hub.add(REPO, REVISION, NAME, OTHER)
     hub.redirects = True
     with pytest.raises(ChecksumError, match=hashlib.sha256(OTHER).hexdigest()):
-        download.fetch(FILE, progress=transfers.append)
+        download.fetch(FILE, progress=transfers.add)
     assert transfers == []
 
 

@@ -75,8 +75,8 @@ def test_what_huggingface_hub_downloaded_is_taken_after_checking(hub, transfers)
     assert {request.method for request in hub.requests if "/resolve/" in request.path} == {"HEAD", "GET"}
     assert download.find(FILE) == stored
     hub.requests.clear()
-    assert download.fetch(FILE, progress=transfers.append) == stored
-    assert {each.phase for each in transfers} == {"verify"}
+    assert download.fetch(FILE, progress=transfers.add) == stored
+    assert {what for what, _, _ in transfers} == {f"checking {NAME}"}
     assert hub.requests == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_nothing_there_is_said(world):
     result = run("import")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here" in result.stderr
+
+
+def test_the_folder_of_ollamas_service_may_be_closed_to_us(world, monkeypatch):
+    looked = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if other_programs.OLLAMA_SERVICE in (path, *path.parents):
+            raise PermissionError(13, "Permission denied")
+        return looked(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert other_programs.models_elsewhere() == []
 
 
 def test_all_three_are_listed_with_what_import_takes(world, ollama, tmp_path):

@@ -15,7 +15,7 @@ from hub import REFUSED, Fault
 from q3e_local.errors import ChecksumError, DownloadError, HubUnreachableError
 from q3e_local.files import data_folder
 from q3e_local.models import download
-from q3e_local.models.download import Transfer, http, origins, silence
+from q3e_local.models.download import http, origins, silence
 
 pytestmark = pytest.mark.usefixtures("network")
 
@@ -175,12 +175,14 @@ def test_a_server_that_accepts_and_is_silent_is_told(modelscope, scheme, monkeyp
     monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(http, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://{silent_host}")
-    assert download.fetch(FILE, progress=transfers.append).read_bytes() == CONTENT
-    waits = [each for each in transfers if each.phase == "wait"]
+    assert download.fetch(FILE, progress=transfers.add).read_bytes() == CONTENT
+    waits = transfers.of("waiting")
     assert len(waits) >= 2
     then = modelscope.url.removeprefix("http://")
-    assert transfers[0] == Transfer(silent_host, NAME, "wait", 0, len(CONTENT), "no answer for 0 s", 0.5, then)
-    assert {each.phase for each in transfers[len(waits) :]} == {"download", "verify"}
+    said = f"waiting for {silent_host}: no answer for 0 s, at most 0 s; then {then} is asked"
+    assert transfers[0] == (said, 0, True)
+    assert not any(is_waiting for _, _, is_waiting in transfers[len(waits) :])
+    assert {what.split()[0] for what, _, _ in transfers[len(waits) :]} == {"downloading", "checking"}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -188,22 +190,26 @@ def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub, transfers):
     gate = threading.Event()
     hub.faults.append(Fault(gate=gate))
 
-    def progress(transfer: Transfer) -> None:
-        transfers.append(transfer)
-        if transfer.phase == "wait":
+    def progress(what: str, n_bytes: int, is_waiting: bool) -> None:
+        transfers.add(what, n_bytes, is_waiting)
+        if is_waiting:
             gate.set()
 
     assert download.fetch(FILE, progress=progress, source="hub").read_bytes() == CONTENT
-    first = next(each for each in transfers if each.phase == "wait")
-    assert (first.why, first.at_most_s, first.then) == ("nothing more for 0 s", http.READ_TIMEOUT_S, first.source)
-    assert 0 < first.n_bytes < len(CONTENT)
+    what, n_bytes = next((what, n_bytes) for what, n_bytes, is_waiting in transfers if is_waiting)
+    host = hub.url.removeprefix("http://")
+    limit = f"at most {http.READ_TIMEOUT_S:.0f} s"
+    assert what == f"waiting for {host}: nothing more for 0 s, {limit}; then {host} is asked again"
+    assert 0 < n_bytes < len(CONTENT)
 
 
 def test_a_pause_that_a_busy_server_asks_for_is_told(hub, monkeypatch, transfers):
     monkeypatch.setattr(silence, "FIRST_S", 0.001)
     hub.faults.append(Fault(status=503))
-    assert download.fetch(FILE, progress=transfers.append, source="hub").read_bytes() == CONTENT
-    assert ("status 503", 0.01) in [(each.why, each.at_most_s) for each in transfers if each.phase == "wait"]
+    assert download.fetch(FILE, progress=transfers.add, source="hub").read_bytes() == CONTENT
+    host = hub.url.removeprefix("http://")
+    said = f"waiting for {host}: status 503, at most 0 s; then {host} is asked again"
+    assert said in [what for what, _, _ in transfers]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -11,9 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from q3e_local.errors import ChecksumError, DownloadError, HubUnreachableError, ModelNotHereError, NotEnoughDiskError
 from q3e_local.files import alone, has_size, is_proved, note_proved, sha256
@@ -26,25 +24,8 @@ _SPARE_BYTES = 64 << 20  # a disk filled to the last byte breaks other programs
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """How far one file is. `source` is the host it comes from, or the folder of a file that was here before.
-
-    In the phase "wait" nothing comes: for the reason `why`, for at most `at_most_s` seconds, and the host `then` is
-    asked next.
-    """
-
-    source: str
-    file: str
-    phase: Literal["download", "verify", "wait"]
-    n_bytes: int
-    total_bytes: int
-    why: str = ""
-    at_most_s: float = 0.0
-    then: str = ""
-
-
-OnTransfer = Callable[[Transfer], None]
+OnTransfer = Callable[[str, int, bool], None]
+"""What happens, the bytes of the file that are here, and whether nothing comes."""
 
 
 def fetch(
@@ -52,12 +33,12 @@ def fetch(
     *,
     source: Source = "auto",
     offline: bool = False,
-    progress: OnTransfer = lambda transfer: None,
+    progress: OnTransfer = lambda what, n_bytes, is_waiting: None,
 ) -> Path:
     """The file's path, after its size and SHA-256 were held to the card; downloads what is missing of it.
 
-    A call that is interrupted at any byte is continued by the next. `progress` is called from another thread in the
-    phase "wait", but never by two threads at once. Raises ModelNotHereError when offline, HubUnreachableError,
+    A call that is interrupted at any byte is continued by the next. `progress` is called from another thread while
+    nothing comes, but never by two threads at once. Raises ModelNotHereError when offline, HubUnreachableError,
     ChecksumError after deleting what is wrong, NotEnoughDiskError, or DownloadError when a source refuses.
     """
     pin = origins.pin(file)
@@ -137,16 +118,19 @@ def _download_and_verify(origin: Origin, pin: Pin, progress: OnTransfer, next_ho
         nonlocal n_have
         n_have = n_bytes
         with in_turn:
-            progress(Transfer(origin.host, pin.file, "download", n_bytes, pin.size_bytes))
+            progress(f"downloading from {origin.host} {pin.file}", n_bytes, False)
 
     def on_wait(why: str, at_most_s: float, is_asked_again: bool) -> None:
         then = origin.host if is_asked_again else next_host
+        what = f"waiting for {origin.host}: {why}, at most {at_most_s:.0f} s"
+        if then:
+            what += f"; then {then} is asked{' again' if then == origin.host else ''}"
         with in_turn:
-            progress(Transfer(origin.host, pin.file, "wait", n_have, pin.size_bytes, why, at_most_s, then))
+            progress(what, n_have, True)
 
     download(origin, pin, on_bytes, on_wait)
     # Read back from the disk: that is what will be loaded, and most of it may be from an earlier call.
-    got = sha256(origin.partial, lambda n: progress(Transfer(origin.host, pin.file, "verify", n, pin.size_bytes)))
+    got = sha256(origin.partial, lambda n_bytes: progress(f"checking {pin.file}", n_bytes, False))
     if got != pin.sha256:
         raise ChecksumError(
             f"{origin.host} sent {pin.file} with SHA-256 {got}, the card says {pin.sha256}; it was deleted."
@@ -159,7 +143,7 @@ def _verified(path: Path, pin: Pin, progress: OnTransfer) -> Path:
         facts = _facts(path, pin)
         if is_proved(*facts):
             return path
-        got = sha256(path, lambda n: progress(Transfer(str(path.parent), pin.file, "verify", n, pin.size_bytes)))
+        got = sha256(path, lambda n_bytes: progress(f"checking {pin.file}", n_bytes, False))
         if got != pin.sha256:
             origins.delete(path, even_if_shared=True)
     except OSError as error:

@@ -70,7 +70,6 @@ _TABLE: tuple[tuple[type[Exception], FailureKind, int], ...] = (
     (IndexUnusableError, "other", 503),
     (RebuiltError, "other", 503),
 )
-_RETRY_STOPPING_S = 5
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,5 @@ def failure_of(error: Exception) -> Failure:
     """What went wrong. An error that the table does not have is the engine's, or a mistake in this program."""
     kind, status = next((row[1:] for row in _TABLE if isinstance(error, row[0])), ("failed", 500))
     message = str(error) if isinstance(error, Q3EError) else "internal error; the server's log says more"
-    return Failure(kind, status, message, _retry_after_s(error), error)
-
-
-def _retry_after_s(error: Exception) -> int | None:
-    if isinstance(error, QueueFullError):
-        return max(1, error.retry_after_s)
-    return _RETRY_STOPPING_S if isinstance(error, StoppingError) else None
+    retry_after_s = error.retry_after_s if isinstance(error, (QueueFullError, StoppingError)) else None
+    return Failure(kind, status, message, retry_after_s, error)

@@ -132,7 +132,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
     @routes.get("/props", "The model that answers where none is named")
     async def props(request: Request) -> Response:
         model = await asyncio.to_thread(names.here, await which.own(), settings)
-        facts = await asyncio.to_thread(names.described, model)
+        facts, _ = await asyncio.to_thread(names.described, model)
         return json_utf8_response(
             {
                 "default_generation_settings": {"n_ctx": facts.n_ctx_train},
@@ -175,18 +175,13 @@ def answer_failure(failure: Failure) -> Response:
     """llama-server's error object for a failure; TEI's where the field is wrong that only TEI's clients send."""
     if isinstance(failure.error, BadRequestError) and failure.error.field == "inputs":
         return tei.answer_failure(failure)
-    body = failure_object(failure)
-    return json_utf8_response(body, body["error"]["code"], failure.headers)
-
-
-def failure_object(failure: Failure) -> dict[str, Any]:
-    """llama-server's error object, as a value."""
     message, status = failure.message, 404 if failure.kind == "model name" else failure.status
     kind = _TYPES.get(status, "invalid_request_error")
     if failure.kind == "text too long":
         message = f"the request exceeds the available context size, it is too large to process: {message}"
         kind = "exceed_context_size_error"
-    return {"error": {"code": status, "message": message, "type": kind}}
+    body = {"error": {"code": status, "message": message, "type": kind}}
+    return json_utf8_response(body, status, failure.headers)
 
 
 async def _embed(service: Service, settings: ServerSettings, which: WhichModel, fields: Fields) -> Response:
@@ -209,14 +204,14 @@ def _models(settings: ServerSettings) -> dict[str, Any]:
     for name, model in names.listed(settings):
         shown = names.short_form(name)
         with suppress(Q3EError, OSError):  # a file that cannot be read is shown by `q3e-local list`
-            facts = names.described(model)
+            facts, n_parameters = names.described(model)
             meta = {
                 "vocab_type": _VOCAB_TYPE_BPE,
                 "n_vocab": facts.n_vocab,
                 "n_ctx": facts.n_ctx_train,
                 "n_ctx_train": facts.n_ctx_train,
                 "n_embd": facts.n_embd,
-                "n_params": names.parameters(model),
+                "n_params": n_parameters,
                 "size": model.size_bytes,
                 "ftype": facts.quantization.upper(),
             }

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.models import catalog, installed
+from q3e_local.models import installed
 from q3e_local.models.installed import Installed
 from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
@@ -69,14 +69,6 @@ def here(name: str, settings: ServerSettings) -> Installed:
     return Installed(located.name, located.path, located.path.stat().st_size, "found")
 
 
-def stored(name: str) -> Installed:
-    """The file of the model that has this very name. Raises UnknownModelError or ModelNotHereError."""
-    model = installed.recorded(name) or installed.find(*catalog.resolve(name))
-    if model is None or not model.is_whole:
-        raise ModelNotHereError(f"{name} is not on this machine; get it with: q3e-local pull {name}")
-    return model
-
-
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     """All models here by name, newest file first, with the files and aliases that the server was started with."""
     models = {model.name: model for model in installed.installed()}
@@ -87,14 +79,9 @@ def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     return sorted(models.items(), key=lambda item: -item[1].path.stat().st_mtime)
 
 
-def described(model: Installed) -> ModelInfo:
-    """Facts of the model's file."""
-    return _facts(model.path, model.path.stat().st_mtime_ns)[0]
-
-
-def parameters(model: Installed) -> int:
-    """How many numbers the model's file has."""
-    return _facts(model.path, model.path.stat().st_mtime_ns)[1]
+def described(model: Installed) -> tuple[ModelInfo, int]:
+    """Facts of the model's file, and how many numbers it has."""
+    return _described(model.path, model.path.stat().st_mtime_ns)
 
 
 def _instead(name: str, settings: ServerSettings | None) -> str:
@@ -108,6 +95,6 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _facts(path: Path, mtime_ns: int) -> tuple[ModelInfo, int]:
-    """Facts and number of parameters of a file, which is read again only when it has changed."""
+def _described(path: Path, mtime_ns: int) -> tuple[ModelInfo, int]:
+    """The same of a file, which is read again only when it has changed."""
     return inspect(path), sum(prod(tensor.shape) for tensor in read_header(path).tensors.values())

@@ -151,21 +151,15 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
 
 
 def answer_failure(failure: Failure) -> Response:
-    """Ollama's answer for a failure."""
-    status = 503 if failure.kind == "queue full" else failure.status
-    return json_utf8_response(failure_object(failure), status, failure.headers)
-
-
-def failure_object(failure: Failure) -> dict[str, Any]:
     """Ollama's error object. Ollama's words come first, because clients look for them, then the message."""
-    words = ""
+    words, status = "", failure.status
     if failure.kind == "text too long":
         words = "the input length exceeds the context length: "
     elif isinstance(failure.error, BadVectorError):
         words = "embedding contains NaN or Inf values: "
     elif failure.kind == "queue full":
-        words = "server busy, please try again.  maximum pending requests exceeded: "
-    return {"error": f"{words}{failure.message}"}
+        words, status = "server busy, please try again.  maximum pending requests exceeded: ", 503
+    return json_utf8_response({"error": f"{words}{failure.message}"}, status, failure.headers)
 
 
 def _model(

@@ -161,13 +161,8 @@ def _wanted(fields: Fields, model: str) -> ServiceRequest:
 
 
 def answer_failure(failure: Failure) -> Response:
-    """OpenAI's answer for a failure."""
+    """OpenAI's error object for a failure."""
     status = 404 if failure.kind == "model name" else failure.status
-    return json_response(failure_object(failure), status, failure.headers)
-
-
-def failure_object(failure: Failure) -> dict[str, Any]:
-    """OpenAI's error object, as a value."""
     code, param = _CODES.get(failure.kind), None
     if isinstance(failure.error, BadRequestError):
         param = failure.error.field
@@ -175,7 +170,8 @@ def failure_object(failure: Failure) -> dict[str, Any]:
         param = "input"
     elif code == _NO_MODEL:
         param = "model"
-    return error_object(failure.message, _TYPES.get(failure.kind, "invalid_request_error"), param, code)
+    body = error_object(failure.message, _TYPES.get(failure.kind, "invalid_request_error"), param, code)
+    return json_response(body, status, failure.headers)
 
 
 def error_object(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from q3e_local.embedding.prompts import TASKS, Prompts
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError
 from q3e_local.reading.globs import pattern
+from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters
 from q3e_local.search.dates import moment
 from q3e_local.search.hits import MODES, Mode, as_record
@@ -23,9 +24,9 @@ from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
-from q3e_local.server.local.index_search import SearchRequest, SearchResult, search
+from q3e_local.server.local.index_search import SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
-from q3e_local.server.service import Service
+from q3e_local.server.service import Service, ServiceRequest
 
 K_MAX, K = 100, 5
 # A search by words has no context length that bounds the query. This is longer than any question, and is looked up
@@ -65,8 +66,9 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
     async def find(fields: Fields) -> Response:
         fields.log_unknown("/api/search", unknown)
         index = indexes.get(fields.text("index"))
-        wanted, with_text = _request(fields), fields.flag("text")
-        result = await search(service, index, wanted)
+        question, query = _read(fields)
+        with_text = fields.flag("text")
+        result = await search(service, index, question, query)
         return json_utf8_response(_body(index, result, with_text), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
@@ -83,9 +85,10 @@ def answer_failure(failure: Failure) -> Response:
     return ollama.answer_failure(failure)
 
 
-def _request(fields: Fields) -> SearchRequest:
-    query = fields.text("query")
-    if query is None or not query.strip():
+def _read(fields: Fields) -> tuple[Question, ServiceRequest]:
+    """The question without its vector, and what to embed for that; the index knows with which model."""
+    text = fields.text("query")
+    if text is None or not text.strip():
         raise BadRequestError("query is required, a text", "query")
     k = fields.integer("k")
     task, instruction = fields.text("task"), fields.text("instruction")
@@ -94,15 +97,11 @@ def _request(fields: Fields) -> SearchRequest:
     path = fields.text("path")
     if path is not None:
         pattern(path)  # raises OptionError for a wrong pattern, before a model is loaded
-    return SearchRequest(
-        query,
-        K if k is None else k,
-        cast(Mode, fields.choice("mode")),
-        fields.flag("exact"),
-        Filters(path, _since(fields.text("since"))),
-        task,
-        instruction,
-        fields.keep_alive_s(),
+    mode, filters = cast(Mode, fields.choice("mode")), Filters(path, _since(fields.text("since")))
+    question = Question(text, None, K if k is None else k, mode, fields.flag("exact"), filters)
+    keep = fields.keep_alive_s()
+    return question, ServiceRequest(
+        "", (text,), kind="query", task=task, instruction=instruction, truncate=False, keep_alive_s=keep
     )
 
 

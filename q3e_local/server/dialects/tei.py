@@ -133,7 +133,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
     @routes.get("/info", "The model that answers where none is named, and the limits")
     async def info(request: Request) -> Response:
         model = await asyncio.to_thread(names.here, await which.own(), settings)
-        facts = await asyncio.to_thread(names.described, model)
+        facts, _ = await asyncio.to_thread(names.described, model)
         return json_response(
             {
                 "model_id": model.name,
@@ -207,18 +207,12 @@ async def _decoded(service: Service, model: str, ids: list[int], skips_special: 
 
 
 def answer_failure(failure: Failure) -> Response:
-    """TEI's answer for a failure."""
-    status = 422 if failure.kind in _UNPROCESSABLE else failure.status
-    return json_response(failure_object(failure), status, failure.headers)
-
-
-def failure_object(failure: Failure) -> dict[str, Any]:
-    """TEI's two fields, as a value."""
-    message = failure.message
+    """TEI's two fields for a failure."""
+    status, message = 422 if failure.kind in _UNPROCESSABLE else failure.status, failure.message
     if isinstance(failure.error, TextError):
         message = f"Input validation error: {message}"
     kind = "Empty" if failure.kind == "empty input" else _TYPES.get(failure.status, "Validation")
-    return {"error": message, "error_type": kind}
+    return json_response({"error": message, "error_type": kind}, status, failure.headers)
 
 
 async def _wanted(which: WhichModel, fields: Fields, how: Fields, inputs: Inputs) -> ServiceRequest:

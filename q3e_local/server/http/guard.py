@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from q3e_local.server.http.in_flight import Request, Running
-from q3e_local.server.http.refusal import OPEN_PATHS, RawHeaders, Refusal, Wording, answer, has_body
+from q3e_local.server.http.refusal import OPEN_PATHS, Refusal, Wording, answer, has_body
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
 
@@ -30,6 +30,8 @@ _DEFAULT_ORIGINS = (
 )
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,2000}")
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 _IDLE_S = 20.0  # without a byte of the body
 _SLOWEST_BYTES_S = 16 * 1024  # of a body, once the idle time is granted
@@ -62,25 +64,27 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         cors = self._cors(headers, scope)
+        if cors:
+            send = _with_headers(send, cors)
         refusal = self._refuse(scope, headers, cors)
         if refusal is not None:
-            await answer(scope, receive, send, refusal, self._wording, cors or [])
+            await answer(scope, receive, send, refusal, self._wording)
             return
         if scope["method"] == "OPTIONS" and (cors or not headers.get("origin")):
-            await _preflight(send, headers, cors or [])
+            await _preflight(send, headers)
             return
-        async with self.running.one(scope, receive, send, cors or []) as request:
+        async with self.running.one(scope, receive, send) as request:
             try:
                 if has_body(headers):
                     body = await self._read(headers, receive, request)
                     if isinstance(body, Refusal):
-                        await answer(scope, receive, request.send, body, self._wording, cors or [])
+                        await answer(scope, receive, request.send, body, self._wording)
                         return
                     if body is None:  # the client went away
                         return
                     receive = _replay(body, receive)
                 request.is_read = True
-                await self._app(scope, receive, _with_headers(request.send, cors) if cors else request.send)
+                await self._app(scope, receive, request.send)
             finally:
                 self._held_bytes -= request.n_held_bytes
 
@@ -201,8 +205,8 @@ def _with_headers(send: Send, headers: RawHeaders) -> Send:
     return added
 
 
-async def _preflight(send: Send, headers: Headers, cors: RawHeaders) -> None:
-    answer = [*cors, (b"allow", _METHODS)]
+async def _preflight(send: Send, headers: Headers) -> None:
+    answer = [(b"allow", _METHODS)]
     if headers.get("access-control-request-method"):
         # Every header that the page wants to send: x-stainless-*, OpenAI-Beta, X-Api-Key. Its origin decides.
         names = headers.get("access-control-request-headers", "")

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
-from q3e_local.server.http.refusal import RawHeaders, Refusal, Wording, answer
+from q3e_local.server.http.refusal import Refusal, Wording, answer
 
 _GIVEN_UP = Refusal(503, "the server is stopping, and this request was not finished")
 _LINES = b"application/x-ndjson"
@@ -43,10 +43,10 @@ class Request:
             self._in_lines = any(each.startswith(_LINES) for each in types)
         await self._send(message)
 
-    async def tell(self, scope: Scope, receive: Receive, wording: Wording, cors: RawHeaders) -> None:
+    async def tell(self, scope: Scope, receive: Receive, wording: Wording) -> None:
         """Answer that the request was given up."""
         if not self._begun:
-            await answer(scope, receive, self._send, _GIVEN_UP, wording, cors, is_read=self.is_read)
+            await answer(scope, receive, self._send, _GIVEN_UP, wording, is_read=self.is_read)
         else:
             body = wording(scope["path"], _GIVEN_UP)
             await self._send({"type": "http.response.body", "body": body + b"\n", "more_body": False})
@@ -63,7 +63,7 @@ class Running:
         return len(self._requests)
 
     @asynccontextmanager
-    async def one(self, scope: Scope, receive: Receive, send: Send, cors: RawHeaders) -> AsyncIterator[Request]:
+    async def one(self, scope: Scope, receive: Receive, send: Send) -> AsyncIterator[Request]:
         """Count the request that the block works on. Giving the request up cancels the block."""
         task = asyncio.current_task()
         assert task is not None
@@ -74,7 +74,7 @@ class Running:
             if not request.given_up:
                 raise
             task.uncancel()
-            await request.tell(scope, receive, self._wording, cors)
+            await request.tell(scope, receive, self._wording)
         finally:
             del self._requests[task]
 

@@ -53,7 +53,8 @@ class Metrics:
         )  # fmt: skip
         self._texts = Counter("q3e_texts", "Texts embedded.", registry=self._registry)
         self._tokens = Counter("q3e_tokens", "Tokens of those texts.", registry=self._registry)
-        self._registry.register(_Collector(service, indexes))
+        self._service, self._indexes = service, indexes
+        self._registry.register(self)
 
     def observe(self, seen: Seen) -> None:
         method = seen.method if seen.method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
@@ -67,14 +68,8 @@ class Metrics:
         """Answer a request with all metrics in Prometheus' text format."""
         return Response(generate_latest(self._registry), media_type=_CONTENT_TYPE)
 
-
-class _Collector:
-    """Reads the counters at each scrape. A counter that is not there has no metric."""
-
-    def __init__(self, service: RunningService, indexes: Indexes) -> None:
-        self._service, self._indexes = service, indexes
-
     def collect(self) -> Iterator[Metric]:
+        """Read the counters, at each scrape. A counter that is not there has no metric."""
         loaded = self._service.loaded()
         yield GaugeMetricFamily("q3e_loaded_models", "Models in memory.", value=len(loaded))
         size = GaugeMetricFamily("q3e_model_bytes", "Memory of a loaded model.", labels=["model"])

@@ -18,8 +18,6 @@ OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
 
 _LINGER_S = 2.0
 
-RawHeaders = list[tuple[bytes, bytes]]
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -39,21 +37,13 @@ def has_body(headers: Headers) -> bool:
 
 
 async def answer(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    refusal: Refusal,
-    wording: Wording,
-    cors: RawHeaders,
-    *,
-    is_read: bool = False,
+    scope: Scope, receive: Receive, send: Send, refusal: Refusal, wording: Wording, *, is_read: bool = False
 ) -> None:
     """Send the refusal in this wording. `is_read`: the request's body has come whole already."""
     body = wording(scope["path"], refusal)
     headers = [
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", str(len(body)).encode("ascii")),
-        *cors,
     ]
     if refusal.status == 503:
         headers.append((b"retry-after", _RETRY_AFTER_S))

@@ -6,34 +6,20 @@ Knows services and indexes; nothing of HTTP or of any wire format.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.models.installed import is_known
 from q3e_local.search.ask import Question
-from q3e_local.search.database.records import Filters, IndexSpace
-from q3e_local.search.hits import Found, Mode
+from q3e_local.search.database.records import IndexSpace
+from q3e_local.search.hits import Found
 from q3e_local.search.places import option_of
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
 from q3e_local.server.service import Service, ServiceRequest, ServiceResult
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """A question of a client."""
-
-    query: str
-    k: int
-    mode: Mode
-    exact: bool
-    filters: Filters
-    task: str | None = None
-    instruction: str | None = None
-    keep_alive_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,44 +32,30 @@ class SearchResult:
     embedded: ServiceResult | None
 
 
-async def search(service: Service, index: Index, request: SearchRequest) -> SearchResult:
-    """Embed the query, unless words alone are looked for, and search.
+async def search(service: Service, index: Index, question: Question, query: ServiceRequest) -> SearchResult:
+    """Embed the query with the index's model and dim, unless words alone are looked for, and search.
 
     Raises what embedding raises, SpaceMismatchError where the model is not the index's own, IndexUnusableError, and
     OptionError for a search by meaning among vectors of no model we know, and RebuiltError.
     """
     for _ in range(_TIMES):
         model, space = index.made.model, index.made.space
-        if model is None and request.mode in ("vectors", "hybrid"):
+        if model is None and question.mode in ("vectors", "hybrid"):
             raise OptionError(
                 f"the index {index.name!r} holds {space}, of no model known here; search it with mode words", "mode"
             )
         embedded = None
-        if model is not None and request.mode != "words":
-            embedded = await service.embed(_to_embed(request, model, space.dim))
+        if model is not None and question.mode != "words":
+            embedded = await service.embed(replace(query, model=model, dim=space.dim))
             if not spaces.is_of(embedded.space, space.digest):
                 await index.facts()  # brings `made` up to date: the index may have been rebuilt with this model
                 if index.made.space.is_same(space):
                     raise SpaceMismatchError(_other_model(index, embedded))
                 continue
-        vector = None if embedded is None else embedded.vectors[0]
-        question = Question(request.query, vector, request.k, request.mode, request.exact, request.filters)
+        asked = question if embedded is None else replace(question, vector=embedded.vectors[0])
         with suppress(RebuiltError):
-            return SearchResult(await index.search(question, space), model, space, embedded)
+            return SearchResult(await index.search(asked, space), model, space, embedded)
     raise RebuiltError(f"the index {index.name!r} is being rebuilt; ask again")
-
-
-def _to_embed(request: SearchRequest, model: str, dim: int) -> ServiceRequest:
-    return ServiceRequest(
-        model,
-        (request.query,),
-        kind="query",
-        task=request.task,
-        instruction=request.instruction,
-        dim=dim,
-        truncate=False,
-        keep_alive_s=request.keep_alive_s,
-    )
 
 
 def _other_model(index: Index, embedded: ServiceResult) -> str:

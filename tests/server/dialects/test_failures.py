@@ -120,7 +120,7 @@ def test_a_route_answers_an_error_as_its_dialect_does(
     ],
 )
 def test_ollamas_words_come_first(error: Exception, words: str) -> None:
-    assert ollama.failure_object(failure_of(error)) == {"error": words}
+    assert orjson.loads(ollama.answer_failure(failure_of(error)).body) == {"error": words}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_search_has_ollamas_errors_and_those_of_an_index(error: Exception, sta
     ],
 )
 def test_openais_error_object(error: Exception, kind: str, code: str | None, param: str | None) -> None:
-    found = openai.failure_object(failure_of(error))["error"]
+    found = orjson.loads(openai.answer_failure(failure_of(error)).body)["error"]
     assert found == {"message": str(error), "type": kind, "param": param, "code": code}
 
 
@@ -172,5 +172,5 @@ def test_the_kinds_of_tei_and_of_llama_server() -> None:
     }
     for error, (of_tei, of_llama_server) in kinds.items():
         failure = failure_of(error)
-        assert tei.failure_object(failure)["error_type"] == of_tei
-        assert llama_server.failure_object(failure)["error"]["type"] == of_llama_server
+        assert orjson.loads(tei.answer_failure(failure).body)["error_type"] == of_tei
+        assert orjson.loads(llama_server.answer_failure(failure).body)["error"]["type"] == of_llama_server
