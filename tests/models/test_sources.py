@@ -192,11 +192,12 @@ def test_a_server_that_stalls_in_the_middle_is_told_and_goes_on(hub, transfers):
 
     def progress(what: str, n_bytes: int, is_waiting: bool) -> None:
         transfers.add(what, n_bytes, is_waiting)
-        if is_waiting:
+        if is_waiting and n_bytes:
             gate.set()
 
     assert download.fetch(FILE, progress=progress, source="hub").read_bytes() == CONTENT
-    what, n_bytes = next((what, n_bytes) for what, n_bytes, is_waiting in transfers if is_waiting)
+    # A busy machine may be silent for that long before the first byte already.
+    what, n_bytes = next((what, n_bytes) for what, n_bytes, is_waiting in transfers if is_waiting and n_bytes)
     host = hub.url.removeprefix("http://")
     limit = f"at most {http.READ_TIMEOUT_S:.0f} s"
     assert what == f"waiting for {host}: nothing more for 0 s, {limit}; then {host} is asked again"
