@@ -21,6 +21,9 @@ def test_similar_compares_what_is_in_files_and_says_so(folder):
     assert (result.stdout, "comparing what is in a.md, b.md" in result.stderr) == (f"{scores()[0, 1]:.4f}\n", True)
     assert "--text" in result.stderr
     assert "home is a folder too; for the texts in it give --file home" in run("similar", "home", "b.md").stderr
+    assert "comparing" not in run("similar", "--lines", "a.md", "b.md").stderr
+    np.save("x.npy", expected(LINES[:2]).vectors)
+    assert run("similar", "x.npy").stderr == ""
     words = run("similar", "--text", "a.md", "--text", "b.md")
     assert float(words.stdout) == pytest.approx(scores(["a.md", "b.md"])[0, 1], abs=1e-4)
 
