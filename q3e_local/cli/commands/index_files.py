@@ -127,7 +127,7 @@ def rm(name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> 
     if name is None and db is None and not below:
         example = f"q3e-local index rm {places.DEFAULT_NAME}"
         raise OptionError(f"say which index to delete, as in: {example}; or what to forget, with --below")
-    path = places.existing(db, name)
+    path = places.existing(db, name, may_be_new=False)
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)):
         if below:
             _forget(path, [Path(folder) for folder in below], yes)
@@ -199,7 +199,7 @@ def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
     from q3e_local.search.documents import DOCUMENT_TASK
     from q3e_local.search.indexing.rebuild import rebuild as rebuilding
 
-    path = places.existing(db, name)
+    path = places.existing(db, name, may_be_new=False)
     loaded, quiet = Loaded(options), options.quiet
     started = time.perf_counter()
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
