@@ -14,6 +14,7 @@ from vectors_for_caches import SPACE, item, key
 
 from q3e_local.cache import VectorCache
 from q3e_local.cache.choose import chosen, open_cache
+from q3e_local.cli import _GROUPS
 from q3e_local.files import cache_folder, config_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models.installed import locate
@@ -112,6 +113,13 @@ def test_an_empty_cache_is_shown_and_not_made():
     )  # fmt: skip
     assert run("cache", "clear").stdout == "forgot 0 vectors\n"
     assert not cache_folder().exists()
+
+
+def test_help_names_the_commands_that_keep_vectors():
+    (named,) = re.findall(r"before: ([\w ,\n]+) and\s+the\s+jobs\s+keep", run("cache", "--help").stdout)
+    names = [name for title, group in _GROUPS.items() if title != "Jobs with texts" for name in group]
+    keep = [name for name in names if "--cache / --no-cache" in run(name, "--help").stdout]
+    assert re.split(r",\s+", named) == keep
 
 
 @pytest.mark.parametrize("command", ["stats", "clear"])

@@ -24,9 +24,10 @@ _HOW_ELSE = "vectors of a model that was removed can be named by --space, as q3e
 
 @click.group()
 def cache() -> None:
-    """Vectors that were computed before. `embed` and `serve` keep them, unless --no-cache or Q3E_CACHE=off.
+    """Vectors that were computed before: embed, index, search, serve and the jobs keep them.
 
-    Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE bounds the file. Texts are not kept.
+    --no-cache or Q3E_CACHE=off does without. Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE
+    bounds the file. Texts are not kept.
 
     \b
       q3e-local cache stats
