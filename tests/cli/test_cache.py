@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,14 @@ def test_a_cache_that_is_off(command, monkeypatch):
     monkeypatch.setenv("Q3E_CACHE", "off")
     result = run("cache", command)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the cache is off, says Q3E_CACHE\n")
+
+
+@pytest.mark.parametrize("command", ["stats", "clear"])
+def test_a_cache_that_cannot_be_loaded_is_not_called_off(command, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "q3e_local.cache.sqlite", None)
+    result = run("cache", command)
+    assert (result.exit_code, result.stdout, "Q3E_CACHE" in result.stderr) == (1, "", False)
+    assert "SQLite cannot be loaded" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["stats", "clear"])

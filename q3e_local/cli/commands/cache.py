@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from q3e_local.cache import CacheStats, VectorCache
-from q3e_local.cache.choose import chosen, open_cache
+from q3e_local.cache.choose import chosen, is_off, open_cache
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.exit_codes import DONE, FAILED
@@ -100,8 +100,12 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
 
 
 def _open() -> VectorCache | None:
-    kept = open_cache(chosen(None))
+    """The cache; None where it is off. Ends the command where it cannot be loaded, of which a warning tells."""
+    setting = chosen(None)
+    kept = open_cache(setting)
     if kept is None:
+        if not is_off(setting):
+            click.get_current_context().exit(FAILED)
         click.echo("the cache is off, says Q3E_CACHE", err=True)
     return kept
 
