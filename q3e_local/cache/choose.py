@@ -31,7 +31,7 @@ def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> Ve
     text = unquoted(os.fspath(setting)) if isinstance(setting, str | os.PathLike) else str(bool(setting))
     if not text:
         raise OptionError("cache must be on, off, a path or redis://host:port/db, got an empty text")
-    if text.lower() in _OFF:
+    if is_off(text):
         return None
     if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
         if not text.lower().startswith(("redis://", "rediss://")):
@@ -63,7 +63,12 @@ def chosen(flag: bool | None, environ: Mapping[str, str] | None = None) -> str:
         return variable
     if not flag:
         return "off"
-    return "on" if variable.lower() in _OFF else variable
+    return "on" if is_off(variable) else variable
+
+
+def is_off(text: str) -> bool:
+    """Whether this setting means no cache."""
+    return text.lower() in _OFF
 
 
 def size_bytes(environ: Mapping[str, str]) -> int:

@@ -82,7 +82,7 @@ def locate(model: str | os.PathLike[str]) -> Located:
         name = card.tag(file.quantization)
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
-            "or take a file you have: q3e-local import; or try the commands with the demo model: -m demo"
+            "or take a file you have: q3e-local import; or begin with the demo model: -m demo, in Python load('demo')"
         )
     return Located(here.name, here.path, card.prompts, card, file)
 

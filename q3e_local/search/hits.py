@@ -61,6 +61,7 @@ class Found:
     mode: Mode  # that was used; never "auto"
     explained: tuple[str, ...] = ()  # what was done, a fact each
     vector: Vectors | None = None  # of the query
+    absent: tuple[str, ...] = ()  # codes of the query that stand in no chunk, where words were looked up
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

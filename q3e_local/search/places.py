@@ -46,8 +46,11 @@ def locate(db: Path | None = None, name: str | None = None) -> Path:
     return indexes_folder() / f"{name}{SUFFIX}"
 
 
-def existing(db: Path | None = None, name: str | None = None) -> Path:
-    """The file of an index that is there. Raises IndexFileError, which says how to make it and which there are."""
+def existing(db: Path | None = None, name: str | None = None, *, may_be_new: bool = True) -> Path:
+    """The file of an index that is there. Raises IndexFileError, which says which there are.
+
+    With `may_be_new` it also says how to make this one.
+    """
     path = locate(db, name)
     try:
         path.stat()
@@ -59,7 +62,8 @@ def existing(db: Path | None = None, name: str | None = None) -> Path:
         return path
     what = f"there is no index {path}" if db is not None else f"there is no index named {name or DEFAULT_NAME}"
     option = f" --db {quoted(db)}" if db is not None else f" --name {name}" if name is not None else ""
-    raise IndexFileError(f"{what}; make it with: q3e-local index FOLDER{option}{_alternatives(name)}")
+    advice = f"; make it with: q3e-local index FOLDER{option}" if may_be_new else ""
+    raise IndexFileError(f"{what}{advice}{_alternatives(name)}")
 
 
 def _alternatives(name: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vectors_for_caches import SPACE, item, key
 
 from q3e_local.cache import VectorCache
 from q3e_local.cache.choose import chosen, open_cache
+from q3e_local.cli import _GROUPS
 from q3e_local.files import cache_folder, config_folder
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models.installed import locate
@@ -114,11 +116,26 @@ def test_an_empty_cache_is_shown_and_not_made():
     assert not cache_folder().exists()
 
 
+def test_help_names_the_commands_that_keep_vectors():
+    (named,) = re.findall(r"before: ([\w ,\n]+) and\s+the\s+jobs\s+keep", run("cache", "--help").stdout)
+    names = [name for title, group in _GROUPS.items() if title != "Jobs with texts" for name in group]
+    keep = [name for name in names if "--cache / --no-cache" in run(name, "--help").stdout]
+    assert re.split(r",\s+", named) == keep
+
+
 @pytest.mark.parametrize("command", ["stats", "clear"])
 def test_a_cache_that_is_off(command, monkeypatch):
     monkeypatch.setenv("Q3E_CACHE", "off")
     result = run("cache", command)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the cache is off, says Q3E_CACHE\n")
+
+
+@pytest.mark.parametrize("command", ["stats", "clear"])
+def test_a_cache_that_cannot_be_loaded_is_not_called_off(command, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "q3e_local.cache.sqlite", None)
+    result = run("cache", command)
+    assert (result.exit_code, result.stdout, "Q3E_CACHE" in result.stderr) == (1, "", False)
+    assert "SQLite cannot be loaded" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["stats", "clear"])

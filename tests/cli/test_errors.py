@@ -102,7 +102,7 @@ def test_the_default_model_that_is_not_here_comes_with_the_ways_to_get_it():
     result = run("embed", "--text", "one")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: qwen3-embedding:4b (2.5 GB) is not on this machine")
-    for way in ("q3e-local pull qwen3-embedding:4b\n", "q3e-local import", "-m demo"):
+    for way in ("q3e-local pull qwen3-embedding:4b\n", "q3e-local import", "-m demo", "in Python load('demo')"):
         assert way in result.stderr
 
 

@@ -113,6 +113,8 @@ def test_failures_say_what_to_do(arguments, code, parts):
 def test_a_missing_index_names_those_there_are(indexed):
     assert run("search", "cat", "--name", "other").stderr.endswith("; there are: default\n")
     assert run("search", "cat", "--name", "defualt").stderr.endswith("; did you mean default?\n")
+    for command in ("rm", "rebuild"):
+        assert run("index", command, "other").stderr == "Error: there is no index named other; there are: default\n"
 
 
 def test_of_many_indexes_a_missing_one_names_the_nearest(tmp_path, monkeypatch):

@@ -263,6 +263,16 @@ def test_a_passage_flows_and_is_shortened_around_the_best(text, best, shown):
     assert got == (text if shown is ... else shown)
 
 
+def test_a_code_that_stands_nowhere_is_named_and_not_answered_by_another(indexed):
+    result = run("search", "PRJ-9999", "--words-only")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "PRJ-9999: found in no passage\nnothing was found\n"
+    assert run("search", "PRJ-9999", "--words-only", "-q").stderr == ""
+    explained = run("search", "PRJ-9999", "--words-only", "--explain").stderr
+    assert explained.startswith("words: 'PRJ-9999' is in no chunk")
+    assert names(found("prj-2041", "--words-only")) == ["outage.md"]
+
+
 def test_explain_says_how(indexed):
     lines = run("search", "who fed the cat?", "--explain").stderr.splitlines()
     assert lines[0].startswith("demo: kernels")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import openpyxl
 import pytest
 from command import demo, expected, run, write
 from job_texts import LINES, index, npy, objects, scores, table
@@ -20,8 +21,31 @@ def test_similar_compares_what_is_in_files_and_says_so(folder):
     assert (result.stdout, "comparing what is in a.md, b.md" in result.stderr) == (f"{scores()[0, 1]:.4f}\n", True)
     assert "--text" in result.stderr
     assert "home is a folder too; for the texts in it give --file home" in run("similar", "home", "b.md").stderr
+    assert "comparing" not in run("similar", "--lines", "a.md", "b.md").stderr
+    np.save("x.npy", expected(LINES[:2]).vectors)
+    assert run("similar", "x.npy").stderr == ""
     words = run("similar", "--text", "a.md", "--text", "b.md")
     assert float(words.stdout) == pytest.approx(scores(["a.md", "b.md"])[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("x.csv", "with --csv COLUMN each row of x.csv is one"),
+        ("x.TSV", "with --csv COLUMN each row of x.TSV is one"),
+        ("x.xlsx", "with --csv COLUMN each row of x.xlsx is one"),
+        ("x.jsonl", "with --jsonl FIELD each line of x.jsonl is one"),
+        ("x.md", "with --lines each line of x.md is one"),
+    ],
+)
+def test_one_text_comes_with_the_option_that_makes_many_of_its_file(folder, name, hint):
+    write(folder, {name: "text\n" + "\n".join(LINES)})
+    if name == "x.xlsx":
+        workbook = openpyxl.Workbook()
+        workbook.active.append(["text"])
+        workbook.save(name)
+    result = run("duplicates", name)
+    assert (result.exit_code, hint in result.stderr) == (1, True), result.stderr
 
 
 def test_lines_are_those_of_the_file_whatever_the_ids_are(folder):

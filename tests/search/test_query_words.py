@@ -167,6 +167,38 @@ def test_numbers_are_found_whole_however_they_are_written(
     assert sorted(found(database, query)) == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "expected", "absent"),
+    [
+        ("PRJ-2041", [1, 5], ()),
+        ("PRJ-2042", [], ("PRJ-2042",)),  # its first half stands in two texts
+        ("GPT-5, prj_2042, PRJ-2042", [], ("GPT-5", "prj_2042")),
+        ('"PRJ-2042"', [], ("PRJ-2042",)),
+        ("PRJ-2042 of the annual report", [1, 3, 4, 5], ("PRJ-2042",)),
+        ("PRJ beside PRJ-2042", [1, 5], ("PRJ-2042",)),
+        ("state-of-the-budget", [1, 3, 4, 5], ()),  # words with hyphens are no code
+    ],
+)
+def test_half_a_code_does_not_answer_for_a_code_that_is_nowhere(
+    of_texts: Database, query: str, expected: list[int], absent: tuple[str, ...]
+) -> None:
+    with of_texts.snapshot() as state:
+        by_words = ask(state, Question(query, None, 9, "words", False, Filters()))
+        both = ask(state, Question(query, vectors(1)[0], 9, "hybrid", False, Filters()))
+    assert sorted(int(hit.id) for hit in by_words) == expected
+    assert {int(hit.id) for hit in both if hit.words_rank is not None} == set(expected)
+    assert by_words.absent == both.absent == absent
+    for code in absent:
+        assert f"words: {code!r} is in no chunk, so its parts do not count" in by_words.explained
+
+
+def test_a_number_in_another_writing_is_not_absent(database: Database) -> None:
+    put(database, "1250 in all", "part 250")
+    with database.snapshot() as state:
+        found = ask(state, Question("1.250", None, 9, "words", False, Filters()))
+    assert ([hit.id for hit in found], found.absent) == (["0"], ())
+
+
 def test_a_phrase_of_several_scripts_is_found_where_all_of_it_stands(database: Database) -> None:
     put(database, "第3季度", "第3章 和季")
     phrase, *_ = terms_of("「第3季」")

@@ -39,7 +39,7 @@ def test_fusing_orders_by_the_sum_whatever_the_rankings(rankings: list[list[int]
         ("what did we decide about the budget", {"budget": 90, "what": 2, "about": 3}, []),
         ("what about the zebra", {"zebra": 3, "what": 1, "about": 1}, ["'zebra' (in 3 of 1,000)"]),
         ("where is PRJ-2041", {"prj 2041": 2, "prj": 40, "2041": 3}, ["'PRJ-2041' (in 2 of 1,000)"]),
-        ("where is PRJ-9999", {"prj": 40}, ["'PRJ' (in 40 of 1,000)"]),
+        ("where is PRJ 9999", {"prj": 40}, ["'PRJ' (in 40 of 1,000)"]),
         ("the API limit", {"api": 400, "limit": 200}, []),  # too common
         ("the SLA", {"sla": 30}, ["'SLA' (in 30 of 1,000)"]),
         ('"signed off" by whom', {"signed off": 9, "signed": 20}, ["'signed off' (in 9 of 1,000)"]),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from q3e_local.cache import CacheStats, VectorCache
-from q3e_local.cache.choose import chosen, open_cache
+from q3e_local.cache.choose import chosen, is_off, open_cache
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.exit_codes import DONE, FAILED
@@ -24,9 +24,10 @@ _HOW_ELSE = "vectors of a model that was removed can be named by --space, as q3e
 
 @click.group()
 def cache() -> None:
-    """Vectors that were computed before. `embed` and `serve` keep them, unless --no-cache or Q3E_CACHE=off.
+    """Vectors that were computed before: embed, index, search, serve and the jobs keep them.
 
-    Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE bounds the file. Texts are not kept.
+    --no-cache or Q3E_CACHE=off does without. Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE
+    bounds the file. Texts are not kept.
 
     \b
       q3e-local cache stats
@@ -88,9 +89,12 @@ def clear(model: str | None, spaces: tuple[str, ...], yes: bool) -> int:
 
 
 def _opened() -> tuple[VectorCache, CacheStats]:
-    """The cache and what it has. Ends the command where it is off, or cannot be read, which was logged."""
-    kept = open_cache(chosen(None))
+    """The cache and what it has. Ends the command where it is off, or cannot be loaded or read, which was logged."""
+    setting = chosen(None)
+    kept = open_cache(setting)
     if kept is None:
+        if not is_off(setting):
+            raise click.exceptions.Exit(FAILED)
         click.echo("the cache is off, says Q3E_CACHE", err=True)
         raise click.exceptions.Exit(DONE)
     stored = kept.stats()

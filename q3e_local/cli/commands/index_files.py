@@ -129,7 +129,7 @@ def rm(name: str | None, db: Path | None, below: tuple[str, ...], yes: bool) -> 
     if name is None and db is None and not below:
         example = f"q3e-local index rm {places.DEFAULT_NAME}"
         raise OptionError(f"say which index to delete, as in: {example}; or what to forget, with --below")
-    path = places.existing(db, name)
+    path = places.existing(db, name, may_be_new=False)
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)):
         if below:
             _forget(path, [Path(folder) for folder in below], yes)
@@ -198,7 +198,7 @@ def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
     The files are not needed. Until it is done the index can be searched as it was. Interrupted, the same command goes
     on. Only a smaller dim of the same model needs no embedding.
     """
-    path = places.existing(db, name)
+    path = places.existing(db, name, may_be_new=False)
     loaded = Loaded(options)
     started = time.perf_counter()
     with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:

@@ -17,6 +17,7 @@ from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
+from q3e_local.cli.writing.show import visible
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
@@ -112,6 +113,8 @@ def search(
         if options.engine.explain:
             for line in (*result.explained, *([how] if how else [])):
                 click.echo(line, err=True)
+        elif result.absent and not options.quiet:
+            click.echo(f"{', '.join(map(visible, result.absent))}: found in no passage", err=True)
         to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
         if to_people:
             print_text(result.hits, best)

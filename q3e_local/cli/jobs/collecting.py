@@ -17,9 +17,10 @@ from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import STDIN
-from q3e_local.cli.texts.source import has_lines
+from q3e_local.cli.texts.source import has_lines, table_of
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OptionError, TextError
+from q3e_local.reading.kinds import kind_by_name
 from q3e_local.wording.counts import counted
 
 
@@ -115,8 +116,19 @@ def _check_enough(reading: Reading, n_texts: int) -> None:
     if n_texts >= 2:
         return
     there = f"there {'is' if n_texts == 1 else 'are'} {counted(n_texts, 'text')}"
-    files = [name for name in reading.names or ([] if reading.texts else [STDIN]) if has_lines(Path(name))]
     hint = ""
-    if reading.layout.is_whole and files and not reading.with_vectors:
-        hint = f"; with --lines each line of {'stdin' if files[0] == STDIN else files[0]} is one"
+    if reading.layout.is_whole and not reading.with_vectors:
+        hint = next(filter(None, map(_finer, reading.names or ([] if reading.texts else [STDIN]))), "")
     raise InputError(f"{there} in the input, this needs at least 2{hint}")
+
+
+def _finer(name: str) -> str:
+    """The end of an error: how one file is many texts. Empty for a file that is always one."""
+    kind = kind_by_name(name)
+    if kind == "csv" or table_of(Path(name)) != "text":
+        return f"; with --csv COLUMN each row of {name} is one"
+    if kind == "jsonl":
+        return f"; with --jsonl FIELD each line of {name} is one"
+    if not has_lines(Path(name)):
+        return ""
+    return f"; with --lines each line of {'stdin' if name == STDIN else name} is one"

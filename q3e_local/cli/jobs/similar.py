@@ -42,7 +42,8 @@ def similar(words: tuple[str, ...], reading: Reading, embedding: Embedding, targ
       q3e-local similar a.md b.md --task sts
     """
     files = tuple(word for word in words if os.path.isfile(word))  # noqa: PTH113 - never raises, however long a text
-    if files and not embedding.quiet:
+    is_plain = reading.layout.is_whole and not any(map(has_vectors, files))  # otherwise files must be meant
+    if files and is_plain and not embedding.quiet:
         click.echo(f"comparing what is in {', '.join(files)}; for the words themselves give --text", err=True)
     folders = [word for word in words if os.path.isdir(word)]  # noqa: PTH112
     if folders and not embedding.quiet:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -55,6 +56,12 @@ class Term:
         """The term in the query language of FTS5. Tokens hold no quotes."""
         return f'"{" ".join(self.tokens)}"{"*" if self.is_prefix else ""}'
 
+    @property
+    def is_code(self) -> bool:
+        """Whether this is a code such as PRJ-2041, half of which is another code's half too."""
+        is_joined = _JOINED.fullmatch(self.exact) and not _NUMBER.fullmatch(self.exact)
+        return bool(is_joined) and any(map(str.isdigit, self.exact))
+
 
 def folded(text: str) -> str:
     """The text without differences of width, case and accents."""
@@ -85,16 +92,19 @@ def tokens(text: str) -> list[str]:
     return found
 
 
-def terms_of(query: str) -> tuple[Term, ...]:
+def terms_of(query: str, without: Collection[Term] = ()) -> tuple[Term, ...]:
     """The terms of a query, each once: first the terms that are meant to the letter, then all words.
 
-    Quotes, codes, numbers, identifiers and abbreviations are meant to the letter.
+    Quotes, codes, numbers, identifiers and abbreviations are meant to the letter. The codes of `without` are passed
+    over, with their parts.
     """
     query = unicodedata.normalize("NFKC", query)
     terms = [_phrase(match[match.lastindex or 0], is_exact=True) for match in _QUOTED.finditer(query)]
     for match in _NUMBER.finditer(query):
         terms += _number(match[0])
     query = _NUMBER.sub(" ", query)  # the 250 of 1,250 is no term
+    if without:
+        query = _JOINED.sub(lambda match: " " if _phrase(match[0], is_exact=True) in without else match[0], query)
     terms += [_phrase(match[0], is_exact=_is_exact(match[0])) for match in _JOINED.finditer(query)]
     capitals = _CAPITALS.findall(query)
     if len(capitals) < _SHOUTED or query.upper() != query:

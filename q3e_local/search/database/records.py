@@ -129,12 +129,15 @@ class Counted:
     found: Mapping[Term, int]
     n_terms: int = 0  # of the query
     n_passed_over: int = 0  # terms that were not looked up
+    absent: tuple[Term, ...] = ()  # codes that are in no chunk
 
     @property
     def explained(self) -> tuple[str, ...]:
-        if not self.n_passed_over:
-            return ()
-        return (f"words: {self.n_passed_over:,} of the query's {self.n_terms:,} terms were not looked up: too many",)
+        facts = [f"words: {term.exact!r} is in no chunk, so its parts do not count" for term in self.absent]
+        if self.n_passed_over:
+            of = f"{self.n_passed_over:,} of the query's {self.n_terms:,} terms"
+            facts.append(f"words: {of} were not looked up: too many")
+        return tuple(facts)
 
 
 @dataclass(frozen=True)

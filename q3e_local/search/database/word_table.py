@@ -46,7 +46,8 @@ def counted(connection: apsw.Connection, terms: Sequence[Term]) -> Counted:
             break
         found[term] = int(connection.execute(select, (term.match,)).get)
     in_order = sorted((term for term in terms if found.get(term)), key=found.__getitem__)
-    return Counted({term: found[term] for term in in_order}, len(terms), len(terms) - len(found))
+    absent = tuple(term for term, n in found.items() if not n and term.is_code)
+    return Counted({term: found[term] for term in in_order}, len(terms), len(terms) - len(found), absent)
 
 
 def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allowed: Rows | None = None) -> Ranked:
