@@ -54,7 +54,7 @@ def n_bytes(path: Path) -> int:
     return total
 
 
-def settle(connection: apsw.Connection, wal_bytes: int) -> None:
+def configure(connection: apsw.Connection, wal_bytes: int) -> None:
     """The settings of every connection; `wal_bytes` is what the write-ahead log is cut to after a large transaction.
 
     SQLite runs nothing that a file's schema asks for, because the file may come from elsewhere, and checks the cells

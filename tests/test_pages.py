@@ -85,6 +85,7 @@ def test_what_contributing_names_is_there(name):
         ("q3e_local/jobs/rows.py", ["unit_rows", "check_texts"]),
         ("q3e_local/cli/jobs/duplicates.py", ["collect", "write_report", "report_options"]),
         ("q3e_local/cli/jobs/options.py", ["inputs_argument", "job_options"]),
+        ("q3e_local/cli/writing/report.py", ["report_options", "target"]),
         ("q3e_local/cli/computing/engine_options.py", ["ModelCommand", "engine_options"]),
         ("tests/test_imports.py", ["FOREIGN"]),
         ("tests/made_files.py", ["FILES"]),

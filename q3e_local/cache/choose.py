@@ -45,7 +45,7 @@ def open_cache(setting: Setting, environ: Mapping[str, str] | None = None) -> Ve
     try:
         from q3e_local.cache.sqlite import SqliteCache
     except ImportError as error:  # apsw is compiled, and may not fit the machine
-        logger.warning("SQLite cannot be loaded: %s; going on without the cache", error)
+        logger.warning("there is no cache, because SQLite cannot be loaded: %s", error)
         return None
     if text.lower() in _ON:
         return SqliteCache(cache_folder() / "vectors.sqlite", size)

@@ -53,13 +53,14 @@ def has_screen() -> bool:
 
 def refresh() -> None:
     """Draw the live line at once, because it says something new."""
-    if _screen is not None:
-        _screen.news.put("")
+    screen = _screen  # another thread may end the block between two looks
+    if screen is not None:
+        screen.news.put("")
 
 
 @contextmanager
 def live(line: Line, quiet: bool) -> Iterator[None]:
-    """Keep a line at the bottom of the screen until the block ends. There is one such block at a time."""
+    """Keep a line at the bottom of the screen until the block ends. Blocks must not nest."""
     global _screen
     if quiet or not has_screen():
         yield

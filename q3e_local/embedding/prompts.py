@@ -21,7 +21,7 @@ Kind = Literal["document", "query"]
 class Task:
     """An instruction, and whether documents get it too.
 
-    Retrieval is asymmetric: a query gets the instruction, a document stands bare. Where texts are compared with
+    Retrieval is asymmetric: a query gets the instruction, a document none. Where texts are compared with
     texts of the same kind, the official evaluation puts the same instruction before every text.
     """
 
@@ -44,7 +44,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Prompts:
-    """A model's prompt format. `query` ends in {text} and has {instruction} before it; documents stand bare."""
+    """A model's prompt format. `query` ends in {text} and has {instruction} before it; documents get none."""
 
     # No space after `Query:`, as in the model's README.
     query: str = "Instruct: {instruction}\nQuery:{text}"

@@ -106,7 +106,7 @@ def check_method(method: str, n_texts: int) -> None:
     if method not in METHODS:
         raise OptionError(f"method must be one of {', '.join(METHODS)}, got {method!r}", "method")
     if method == "tsne" and n_texts < 4:
-        raise OptionError(f"tsne needs at least 4 texts, got {n_texts}; pca does with 2", "method")
+        raise OptionError(f"method tsne needs at least 4 texts, got {n_texts}; pca does with 2", "method")
 
 
 def principal(vectors: Vectors, n: int) -> Points:

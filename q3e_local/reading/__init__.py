@@ -35,7 +35,7 @@ _TEXT_READERS = {
     "jsonl": ("json_lines", "JSON Lines"),
     "code": ("code", "code"),
 }
-# The same of a `read` that takes a file's bytes.
+# Kind: the module whose `read` takes a file's bytes, and what an error calls the file.
 _READERS = {
     "pdf": ("pdf", "PDF"),
     "docx": ("word", "Word document"),

@@ -39,7 +39,7 @@ def ask(state: Snapshot, question: Question) -> Found:
     explained: list[str] = [*_filtered(question.filters)]
     counted = state.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
     counts = counted.found
-    if counted.absent:  # what has only a half of a code has another code
+    if counted.absent:  # a chunk with only half of such a code has another code
         kept = set(terms_of(question.text, counted.absent))
         counts = {term: n for term, n in counts.items() if term in kept}
     mode, why = _chosen(state, question, counts)
@@ -63,7 +63,7 @@ def ask(state: Snapshot, question: Question) -> Found:
             explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
         explained.append(f"fused the first {n} of {len(rankings)} rankings by reciprocal rank (k = {RRF_K})")
     hits = _hits(state, question, rankings)
-    return Found(hits, mode, tuple(explained), question.vector, tuple(term.exact for term in counted.absent))
+    return Found(hits, mode, tuple(explained), question.vector, counted.absent)
 
 
 def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:

@@ -6,7 +6,7 @@ Knows sentences, words and an embedder; nothing of how passages were found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -38,12 +38,15 @@ class Best:
     end: int
 
 
-def by_words(query: str, text: str) -> Best | None:
-    """The sentence that shares most words with the query; None where no shared word tells sentences apart."""
+def by_words(query: str, text: str, absent: Collection[Term] = ()) -> Best | None:
+    """The sentence that shares most words with the query; None where no shared word tells sentences apart.
+
+    `absent` are codes of the query that no chunk has: their parts do not count.
+    """
     spans = _candidates(text)
     words = [set(tokens(text[start:end])) for start, end in spans]
     weights = [0.0] * len(spans)
-    for term in terms_of(query):
+    for term in terms_of(query, absent):
         having = [number for number, sentence in enumerate(words) if _has(sentence, term)]
         for number in having:
             weights[number] += _weight(term) * math.log(1 + len(words) / len(having))

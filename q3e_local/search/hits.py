@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from q3e_local.search.database.query_words import Term
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table, shortened
@@ -61,7 +62,7 @@ class Found:
     mode: Mode  # that was used; never "auto"
     explained: tuple[str, ...] = ()  # what was done, a fact each
     vector: Vectors | None = None  # of the query
-    absent: tuple[str, ...] = ()  # codes of the query that stand in no chunk, where words were looked up
+    absent: tuple[Term, ...] = ()  # codes of the query that stand in no chunk, where words were looked up
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

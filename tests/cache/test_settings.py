@@ -96,4 +96,4 @@ def test_without_the_extra_the_answer_is_the_line_that_installs_it(monkeypatch):
 def test_where_sqlite_cannot_be_loaded_work_goes_on_without_the_cache(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "q3e_local.cache.sqlite", None)
     assert open_cache(True) is None
-    assert "going on without the cache" in caplog.text
+    assert "there is no cache, because SQLite cannot be loaded" in caplog.text

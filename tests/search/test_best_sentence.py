@@ -7,6 +7,7 @@ from fake import FakeEngine
 
 from q3e_local import Embedder
 from q3e_local.search.best_sentence import Best, by_vectors, by_words
+from q3e_local.search.database.query_words import terms_of
 
 TEXT = "The pool was full. The report job held a lock. Nobody saw the alert at night."
 
@@ -36,6 +37,14 @@ TEXT = "The pool was full. The report job held a lock. Nobody saw the alert at n
 def test_by_words(query, text, expected):
     best = by_words(query, text)
     assert (best and text[best.start : best.end]) == expected
+
+
+def test_half_of_a_code_that_no_chunk_has_marks_no_sentence():
+    query, text = "PRJ-2042 lease", "PRJ-2041 and PRJ-2043 are done. The lease ends in May. Nothing else was said."
+    code = next(term for term in terms_of(query) if term.exact == "PRJ-2042")
+    best = by_words(query, text, [code])
+    assert best is not None
+    assert text[best.start : best.end] == "The lease ends in May."
 
 
 def test_by_meaning_all_sentences_are_embedded_at_once_up_to_the_limit_of_tokens():

@@ -106,7 +106,7 @@ class CacheFile:
 
 def _prepare(connection: apsw.Connection, path: Path) -> None:
     """Make the tables of a new file, or check that an old file is of this program and version."""
-    sqlite.settle(connection, _WAL_BYTES)
+    sqlite.configure(connection, _WAL_BYTES)
     application_id, schema = table.pragma(connection, "application_id"), table.pragma(connection, "user_version")
     names = table.names(connection)
     is_ours = application_id == table.APPLICATION_ID

@@ -114,7 +114,7 @@ def search(
             for line in (*result.explained, *([how] if how else [])):
                 click.echo(line, err=True)
         elif result.absent and not options.quiet:
-            click.echo(f"{', '.join(map(visible, result.absent))}: found in no passage", err=True)
+            click.echo(f"{', '.join(visible(term.exact) for term in result.absent)}: found in no passage", err=True)
         to_people = as_text or (not as_json and sys.stdout is not None and sys.stdout.isatty())
         if to_people:
             print_text(result.hits, best)
@@ -173,7 +173,7 @@ def _best(question: str, result: Found, embedder: TextModel | None) -> tuple[lis
     """The best sentence of each hit, and a line that says how they were found."""
     from q3e_local.search.best_sentence import by_vectors, by_words
 
-    best = [by_words(question, hit.text) for hit in result.hits]
+    best = [by_words(question, hit.text, result.absent) for hit in result.hits]
     left = [place for place, sentence in enumerate(best) if sentence is None]
     n_by_words = len(best) - len(left)
     if left and embedder is not None and result.vector is not None:

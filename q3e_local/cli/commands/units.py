@@ -34,7 +34,7 @@ class Unit:
 
 
 def unit() -> Unit:
-    """This system's. Raises OptionError on Windows, which has no user services."""
+    """The kind of user service that this system has. Raises OptionError on Windows, which has no user services."""
     if sys.platform == "win32":
         raise OptionError(
             "a user service is not supported on Windows; in the Task Scheduler make a task that runs at log on: "

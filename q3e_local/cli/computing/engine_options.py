@@ -55,12 +55,12 @@ class ModelCommand(click.Command):
     """A command whose help shows `engine_options` after all other options, and whose errors name options as typed."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click's, but an error that begins with the library's name of an option begins with that of the flag."""
+        """As click's, but the text of an OptionError begins with the flag, not with the library's name."""
         try:
             return super().invoke(ctx)
         except OptionError as error:
             flags = {parameter.name: parameter.opts[-1] for parameter in self.params}
-            if error.option not in flags or not str(error).startswith(error.option):
+            if error.option not in flags:
                 raise
             raise OptionError(error.under(flags[error.option])) from None
 

@@ -89,7 +89,7 @@ class ModelOptions:
                 yield model
 
     def check(self, model: TextModel, request: EmbedRequest) -> None:
-        """Raise OptionError for a request before an output is opened. A server may have to load its model first."""
+        """Raise OptionError, before an output is opened, for what the model cannot do. A server may load it."""
         with status("waiting for the server", self.quiet) if self.server else nullcontext():
             model.check(request)
 

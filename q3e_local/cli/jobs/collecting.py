@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from q3e_local.cli.jobs.collection import Collection, Row, Texts, collect_index, collect_npy, read_texts
+from q3e_local.cli.jobs.collection import Collection, PlacedText, Texts, collect_index, collect_npy, read_texts
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.progress import meter
 from q3e_local.cli.terminal import say
@@ -60,7 +60,7 @@ def gather(reading: Reading, embedding: Embedding, leave_out: Path | None = None
 
 
 def embedded(embedding: Embedding, *gathered: tuple[Texts, bool]) -> list[Collection]:
-    """Texts with their vectors. With each are given whether to leave out those that fail.
+    """Collections of the gathered texts, each of which comes with whether to leave out texts that cannot be embedded.
 
     Loads the model, once, where there are texts without vectors.
     """
@@ -81,7 +81,7 @@ def embed(read: Texts, skip: bool, embedder: TextModel, embedding: Embedding) ->
     n_bytes = [len(text.encode("utf-8")) for text in read.texts]
     vectors = np.empty((len(read.rows), embedder.dim(request)), np.float32)
     skipped = list(read.skipped)
-    kept: list[Row] = []
+    kept: list[PlacedText] = []
     cut: set[int] = set()
     with meter("text", len(read.rows), sum(n_bytes), quiet) as show:
         results = embedder.stream(replace(request, texts=read.texts), show.computed)

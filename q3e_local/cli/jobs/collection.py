@@ -30,7 +30,7 @@ _NAMED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlacedText:
     """A text with its id, and where it is: its file, and the first and last line in it, where those are known."""
 
     id: str
@@ -44,7 +44,7 @@ class Row:
 class Texts:
     """Texts in order; `skipped` are lines about those that were left out."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PlacedText, ...]
     skipped: tuple[str, ...] = ()
 
     @cached_property
@@ -78,13 +78,13 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     read in another encoding than UTF-8.
     """
     source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
-    rows: list[Row] = []
+    rows: list[PlacedText] = []
     skipped: list[str] = []
     survey = Survey(blank_is_wrong=not has_blank)
     for item in source.read(lambda line: None if quiet else say(line)):
         survey.add(item)
         if item.problem is None:
-            rows.append(Row(item.id, item.text, item.source, item.line, item.line))
+            rows.append(PlacedText(item.id, item.text, item.source, item.line, item.line))
         elif reading.skip and not (has_blank and item.is_blank):
             skipped.append(f"{item.id} {item.problem}")
     error = survey.error()
@@ -131,7 +131,7 @@ def collect_npy(path: Path, others: Reading, embedding: Embedding) -> Collection
             raise OptionError(
                 f"{path} has vectors; give the files of its texts behind it, or no --lines and the like"
             )
-        rows = tuple(Row(name, name, path.as_posix()) for name in facts.ids)
+        rows = tuple(PlacedText(name, name, path.as_posix()) for name in facts.ids)
         return Collection(rows, vectors=vectors, space=facts.space, has_texts=False)
     # Blank texts have no rows, or rows that are left out; the digests show whether all other texts fit their rows.
     read = read_texts(others, embedding.quiet, has_blank=bool(facts.digests))
@@ -179,8 +179,8 @@ def collect_index(path: Path, others: Reading, embedding: Embedding) -> Collecti
     )
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: Entry) -> PlacedText:
     """A chunk, by where people find it: `file:line`, or the id it has."""
     chunk = entry.chunk
     name = entry.id if entry.file is None or chunk.line is None else f"{entry.file}:{chunk.line}"
-    return Row(name, chunk.text, entry.file or "", chunk.line, chunk.last_line)
+    return PlacedText(name, chunk.text, entry.file or "", chunk.line, chunk.last_line)

@@ -54,8 +54,8 @@ def match(
         both = of_phrases, reading
         check_used(embedding, *both)
         # Both are read before the model is loaded: an input that cannot be read is said at once.
-        read = [gather(source, embedding, target.path) for source in both]
-        known, found = embedded(embedding, *zip(read, (source.skip for source in both), strict=True))
+        read = [(gather(source, embedding, target.path), source.skip) for source in both]
+        known, found = embedded(embedding, *read)
         check_comparable(found, reading.names[0], known, phrases)
         known = _once(known, embedding.quiet)
         matches = jobs.match(found.vectors, known.vectors, threshold, max(top, 2))

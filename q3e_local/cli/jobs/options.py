@@ -94,7 +94,7 @@ def _reading(
     names: tuple[str, ...], layout: Layout, texts: tuple[str, ...], glob: str | None,
     index_names: tuple[str, ...], skip: bool,
 ) -> Reading:  # fmt: skip
-    """What the options name, the files of indexes behind the others. Raises IndexFileError."""
+    """The inputs that the options name, files of `--index` last. Raises IndexFileError."""
     return Reading((*names, *(str(existing(name=name)) for name in index_names)), layout, texts, glob, skip)
 
 

@@ -107,7 +107,7 @@ def scaled(path: Path, rows: Vectors, numbers: NDArray[np.intp], dim: int | None
 
 
 def row_facts(path: Path, n_rows: int) -> RowFacts:
-    """What `embed` wrote of each row, if it wrote such lines. Raises InputError where they do not fit."""
+    """What NAME.npy.rows.jsonl says of each row; empty without that file. Raises InputError for wrong lines."""
     described = rows_file(path)
     if not described.is_file():
         return RowFacts()

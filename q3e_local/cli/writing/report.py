@@ -77,7 +77,7 @@ report_options = group(
 
 
 def write_report(report: Report, target: Target) -> None:
-    """Write it. Raises OutputError."""
+    """Write the report. Raises OutputError."""
     with stream_to(target.path) as stream:
         if target.form == "jsonl":
             for found in report.objects:

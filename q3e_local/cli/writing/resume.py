@@ -114,7 +114,7 @@ class _NpyWithRows:
 
 
 def _read_lines(path: Path, stream: BinaryIO, about: About) -> tuple[Done, list[int]]:
-    """The index, id and digest in every whole line, and where the first so many of these lines end: 0 of none."""
+    """The index, id and digest in every whole line, and the ends: the first n lines end at `ends[n]`."""
     done: Done = {}
     ends = [0]
     for number, line in enumerate(stream, 1):
@@ -160,7 +160,10 @@ def _keep(names: Sequence[str]) -> str:
 
 
 def _cut_rows(path: Path, stream: BinaryIO, about: About, n_lines: int) -> int:
-    """Cut the rows off that have no line, and say how many there are; the header's count of them may be old."""
+    """Cut off the rows that have no line, and return how many rows stay.
+
+    A killed run leaves an old count in the header, so the file's size says how many rows there are.
+    """
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)

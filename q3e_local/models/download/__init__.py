@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 OnTransfer = Callable[[str, int, bool], None]
-"""What happens, the bytes of the file that are here, and whether nothing comes."""
+"""Called with what happens, how many bytes of the file are here, and whether the download waits."""
 
 
 def fetch(

@@ -95,7 +95,7 @@ class Connection:
             self._apsw.set_busy_timeout(round(BUSY_S * 1000))
             unchanging = self._opened_to_read() if self._apsw.readonly("main") else None
             self._apsw.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            sqlite.settle(self._apsw, _WAL_BYTES)
+            sqlite.configure(self._apsw, _WAL_BYTES)
         except BaseException:
             self._apsw.close()
             raise

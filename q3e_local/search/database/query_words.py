@@ -33,6 +33,8 @@ _NUMBER = re.compile(
 _IS_PAIRED = re.compile(f"[{_PAIRED}]").match
 # Words that belong together.
 _JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
+# Letters, then a number behind - _ or . as in PRJ-2041, GPT-5, DE-AB-12; no measure (90-day), date, path or label.
+_CODE = re.compile(r"[^\W\d_]+(?:[-_.][^\W_]+)*?[-_.][0-9]+[^\W\d_]?")
 _QUOTED = re.compile(
     '"([^"]{1,200})"|“([^”]{1,200})”|「([^」]{1,200})」|『([^』]{1,200})』|《([^》]{1,200})》|«([^»]{1,200})»'
 )
@@ -58,9 +60,8 @@ class Term:
 
     @property
     def is_code(self) -> bool:
-        """Whether this is a code such as PRJ-2041, half of which is another code's half too."""
-        is_joined = _JOINED.fullmatch(self.exact) and not _NUMBER.fullmatch(self.exact)
-        return bool(is_joined) and any(map(str.isdigit, self.exact))
+        """Whether this is a code such as PRJ-2041. Another code may have the same half."""
+        return _CODE.fullmatch(self.exact) is not None
 
 
 def folded(text: str) -> str:

@@ -32,7 +32,7 @@ from q3e_local.server.errors import (
     UnknownIndexError,
 )
 
-# What a dialect may have words or a status of its own for.
+# A kind stands here only where a dialect has words or a status for that kind alone.
 FailureKind = Literal[
     "text too long",
     "text",

@@ -96,5 +96,5 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 @lru_cache(maxsize=64)
 def _described(path: Path, mtime_ns: int) -> tuple[ModelInfo, int]:
-    """The same of a file, which is read again only when it has changed."""
+    """Facts of a model's file. `mtime_ns` makes a changed file a new entry of the cache."""
     return inspect(path), sum(prod(tensor.shape) for tensor in read_header(path).tensors.values())

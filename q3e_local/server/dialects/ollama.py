@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 from starlette.requests import Request
@@ -81,7 +82,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         dim = fields.integer("dimensions")
         truncate = fields.flag("truncate")
         max_tokens = _max_tokens(fields, truncate)
-        with not_found(f'model "{model}" not found, try pulling it first'):
+        with _found(model):
             if not inputs:
                 await _preload(service, settings, name, keep)
                 return json_utf8_response({"model": model, "embeddings": []})
@@ -107,7 +108,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         fields.log_unknown("/api/embeddings", unknown)
         model, name, keep = _model(fields, settings, BadRequestError("model is required", "model"))
         prompt, max_tokens = fields.content("prompt"), _max_tokens(fields, truncate=False)
-        with not_found(f'model "{model}" not found, try pulling it first'):
+        with _found(model):
             if not prompt:
                 await _preload(service, settings, name, keep)
                 return json_utf8_response({"embedding": []})
@@ -122,7 +123,7 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
         model, name, keep = _model(fields, settings)
         if fields.content("prompt"):
             raise BadRequestError(f'"{model}" does not support generate: {_ONLY_EMBEDS}')
-        with not_found(f'model "{model}" not found, try pulling it first'):
+        with _found(model):
             await _preload(service, settings, name, keep)
         body = {
             "model": model,
@@ -189,9 +190,13 @@ def _max_tokens(fields: Fields, truncate: bool) -> int | None:
     return fields.object("options").integer("num_ctx", f"{exceeds} context length")
 
 
+def _found(model: str) -> AbstractContextManager[None]:
+    return not_found(f'model "{model}" not found, try pulling it first')
+
+
 async def _preload(service: Service, settings: ServerSettings, name: str, keep: float | None) -> None:
     if keep == 0:
         await asyncio.to_thread(names.here, name, settings)
-        await service.unload(name)
+        await asyncio.shield(service.unload(name))  # who sends this and leaves still means it
     else:
         await service.load(name, keep)

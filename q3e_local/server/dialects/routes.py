@@ -42,7 +42,7 @@ _PIECES_AT_ONCE = 1 << 14  # other requests that tokenize wait for them: about 5
 class Routes:
     """A dialect's routes. Every error of a handler is answered by `wording`, an unforeseen error too.
 
-    Bodies are read as `read_fields` says, which has `max_items` and `only_first`.
+    `max_items` and `only_first` go to `read_fields` with every body.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ def json_response(
 
 
 def json_utf8_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """The same with the content type of Ollama and of llama-server."""
+    """JSON with the content type of Ollama and of llama-server."""
     return json_response(value, status, headers, "application/json; charset=utf-8")
 
 

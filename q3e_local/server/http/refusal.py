@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-_RETRY_AFTER_S = b"5"
+from q3e_local.server.errors import StoppingError
+
 OPEN_PATHS = ("/health", "/v1/health")  # no key needed: monitors have none
 
 _LINGER_S = 2.0
@@ -46,7 +47,7 @@ async def answer(
         (b"content-length", str(len(body)).encode("ascii")),
     ]
     if refusal.status == 503:
-        headers.append((b"retry-after", _RETRY_AFTER_S))
+        headers.append((b"retry-after", str(StoppingError.retry_after_s).encode("ascii")))
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     comes_with_body = has_body(Headers(scope=scope))

@@ -27,7 +27,7 @@ class Signals:
 
     @property
     def insisted(self) -> bool:
-        """Whether it is to stop at once."""
+        """Whether the server is to stop at once."""
         return len(self._received) > 1
 
     @property

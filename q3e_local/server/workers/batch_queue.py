@@ -20,7 +20,7 @@ from q3e_local.errors import BadVectorError, Q3EError
 from q3e_local.server.errors import QueueFullError, StoppingError, WorkerDiedError
 from q3e_local.server.workers.counters import Counters
 from q3e_local.server.workers.suspects import Suspects
-from q3e_local.server.workers.texts import Ids, Request, Text
+from q3e_local.server.workers.texts import Ids, Text, Waiter
 from q3e_local.vectors import Vectors
 
 _LOOK_AHEAD = 32  # texts of a request among which one is looked for that still fits into the batch
@@ -41,7 +41,7 @@ class BatchQueue:
         self.counters.waiting = self.counters.waiting_tokens = 0
         self._engine = engine
         self._n_waiting_max = n_waiting_max
-        self._turns: deque[Request] = deque()  # requests with waiting texts, in the order of their turns
+        self._turns: deque[Waiter] = deque()  # requests with waiting texts, in the order of their turns
         self._in_flight: dict[Ids, Text] = {}
         self._long: asyncio.Task[None] | None = None  # decodes the text longer than a batch, if there is one
         self._beside_long = False  # whether batches were computed since that text began
@@ -59,7 +59,7 @@ class BatchQueue:
         Raises QueueFullError at once; the error of the first text that fails, BadVectorError with its place; or
         StoppingError. When cancelled, what has not begun is not decoded.
         """
-        request = Request(len(sequences), dim or self._engine.n_embd, asyncio.get_running_loop().create_future())
+        request = Waiter(len(sequences), dim or self._engine.n_embd, asyncio.get_running_loop().create_future())
         if not sequences:
             return request.rows
         self.check(len(sequences))
@@ -107,7 +107,7 @@ class BatchQueue:
             self._runner.cancel()
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _line_up(self, request: Request, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> None:
+    async def _line_up(self, request: Waiter, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int]) -> None:
         """Find or make the text of each sequence, and let other tasks in meanwhile.
 
         Raises StoppingError when the queue was closed meanwhile.
@@ -165,7 +165,7 @@ class BatchQueue:
             self._in_flight.pop(suspect.ids, None)
         batch: list[Text] = []
         load, n_batch, only_short = Load(), self._engine.n_batch, self._long is not None
-        passed: list[Request] = []  # no text of theirs fits: they keep their places in front
+        passed: list[Waiter] = []  # no text of theirs fits: they keep their places in front
         while self._turns and load.n_cells < n_batch and len(batch) < self._engine.n_seq_max:
             request = self._turns.popleft()
             # The first text of a batch may have any length, so that no text waits for ever for a place it fits in.
@@ -183,7 +183,7 @@ class BatchQueue:
         self._turns.extendleft(reversed(passed))
         return batch
 
-    def _take(self, request: Request, load: Load, n_max: int | None) -> Text | None:
+    def _take(self, request: Waiter, load: Load, n_max: int | None) -> Text | None:
         """The request's next text with which a batch has at most `n_max` cells, looking a little ahead."""
         waiting = request.waiting
         while waiting and not waiting[0].is_waiting:  # another request's turn has decoded it
@@ -245,7 +245,7 @@ class BatchQueue:
                 # A copy for each task: the traceback of an error grows with every task that raises it.
                 request.fail(copy.copy(error) if isinstance(error, Q3EError) else error)
 
-    def _withdraw(self, request: Request) -> None:
+    def _withdraw(self, request: Waiter) -> None:
         """Free the places of a request that nobody waits for any more."""
         if request in self._turns:
             self._turns.remove(request)

@@ -91,7 +91,7 @@ class WorkerProcess:
         self._watcher.start()
 
     def is_alive(self) -> bool:
-        """Whether it answers. A child whose pipes have ended counts as dead, though the system may still have it."""
+        """Whether the child answers. One whose pipes have ended is dead, though the system may still have it."""
         return not self._ending and self._cause is None and self._process.is_alive()
 
     def ready(self) -> Facts:

@@ -16,8 +16,8 @@ from q3e_local.vectors import Vectors
 Ids = tuple[int, ...]
 
 
-class Request:
-    """A caller's texts, and `rows`, which fill in any order."""
+class Waiter:
+    """A caller of the queue: texts that wait, and `rows`, which fill in any order."""
 
     def __init__(self, n_texts: int, dim: int, done: asyncio.Future[None]) -> None:
         self.rows = np.empty((n_texts, dim), np.float32)
@@ -44,7 +44,7 @@ class Text:
     prefix: Ids = ()  # its beginning, where other texts are expected to begin so too
     begun: bool = False
     retried: bool = False
-    wanted: list[tuple[Request, int]] = field(default_factory=list)
+    wanted: list[tuple[Waiter, int]] = field(default_factory=list)
 
     @property
     def is_waiting(self) -> bool:

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,20 +152,33 @@ def test_delete(client: ollama.Client, http: httpx.Client, tiny_model: Installed
         client.delete("demo")
 
 
-def test_a_client_that_leaves_a_delete_does_not_stop_it(
-    address: str, fake: FakeService, tiny_model: Installed, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/api/delete", {"model": "tiny:1b"}),
+        ("POST", "/api/generate", {"model": "demo", "keep_alive": 0}),
+    ],
+)
+def test_a_client_that_leaves_does_not_stop_a_delete_or_an_unload(
+    address: str, fake: FakeService, tiny_model: Installed, monkeypatch: pytest.MonkeyPatch, method, path, body
 ) -> None:
-    may_unload = threading.Event()
+    may_unload, unloaded = threading.Event(), threading.Event()
 
     async def unload(model: str) -> None:
         await asyncio.to_thread(may_unload.wait, 60)
+        unloaded.set()
 
     monkeypatch.setattr(fake, "unload", unload)
     with httpx.Client(base_url=address, trust_env=False, timeout=0.5) as http, pytest.raises(httpx.ReadTimeout):
-        http.request("DELETE", "/api/delete", json={"model": "tiny:1b"})
-    time.sleep(0.2)  # the server sees within this time that the connection is closed
+        http.request(method, path, json=body)
+    # The server has seen that client leave once it has seen the next client leave, whose request it cancels.
+    with httpx.Client(base_url=address, trust_env=False, timeout=0.5) as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/api/embed", json={"model": "demo", "input": "wait"})
+    assert fake.cancelled.wait(60)
     may_unload.set()
-    until(lambda: not tiny_model.path.exists())
+    assert unloaded.wait(60)
+    if method == "DELETE":
+        until(lambda: not tiny_model.path.exists())
 
 
 def test_a_copy_is_a_second_name(client: ollama.Client, tiny_model: Installed) -> None:
