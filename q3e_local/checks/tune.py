@@ -177,7 +177,7 @@ class Tuning:
     def _add_rows(
         self,
         setting: str,
-        race: Race[int] | None,
+        race: Race | None,
         measured: dict[int, list[dict[str, float]]],
         crashes: dict[int, CrashError],
     ) -> None:

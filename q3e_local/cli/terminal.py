@@ -53,8 +53,7 @@ def has_screen() -> bool:
 
 def refresh() -> None:
     """Draw the live line at once, because it says something new."""
-    screen = _screen  # another thread may end the block between two looks
-    if screen is not None:
+    if (screen := _screen) is not None:  # another thread may end the block between two looks
         screen.news.put("")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from q3e_local.errors import ModelFileError, WrongModelError
@@ -63,6 +64,7 @@ class ModelInfo:
     eos_id: int
     quantization: str
     added_tokens: tuple[str, ...]
+    n_parameters: int = 0  # numbers in all tensors; 0 of a model that is only planned
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -96,6 +98,7 @@ def inspect(path: Path) -> ModelInfo:
         eos_id=eos_id,
         quantization=_FILE_TYPES.get(header.metadata.get("general.file_type", -1), "unknown"),
         added_tokens=tuple(tokens[i] for i, kind in enumerate(tokens.types) if kind in (CONTROL, USER_DEFINED)),
+        n_parameters=sum(prod(tensor.shape) for tensor in header.tensors.values()),
     )
     _check_numbers(header, info)
     _check_tensors(header, info)

@@ -21,11 +21,11 @@ from q3e_local.llama.settings.trials import Race
 
 def raced(ratios: list[float]) -> tuple[str, int]:
     """The winner of a race between `old` and a `new` that is faster by these ratios, and the rounds it took."""
-    race, n_rounds = Race("old", ["new"]), 0
+    race, n_rounds = Race(1, [2]), 0
     for ratio in ratios:
         if race.is_over:
             break
-        race.add({"old": 100.0, "new": 100.0 * ratio})
+        race.add({1: 100.0, 2: 100.0 * ratio})
         n_rounds += 1
     assert race.is_over
     return race.winner, n_rounds
@@ -34,14 +34,14 @@ def raced(ratios: list[float]) -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("ratios", "winner", "n_rounds"),
     [
-        ([1.1, 1.1, 1.1, 1.1, 1.1], "new", 5),
-        ([1.2, 1.0, 1.2, 1.2, 1.2], "new", 5),  # a single round may be lost
-        ([1.1, 0.9, 1.1, 1.1, 1.1], "old", 5),  # but then the other rounds must leave no doubt
-        ([1.1, 0.9, 1.1, 0.99], "old", 4),  # two may not
-        ([1.03, 1.03, 1.03, 1.03, 1.03], "old", 5),  # faster, but not clearly
-        ([1.0, 1.0], "old", 2),
-        ([0.8], "old", 1),  # hopeless
-        ([1.5, 1.5, 1.0, 1.5, 1.5], "new", 5),
+        ([1.1, 1.1, 1.1, 1.1, 1.1], 2, 5),
+        ([1.2, 1.0, 1.2, 1.2, 1.2], 2, 5),  # a single round may be lost
+        ([1.1, 0.9, 1.1, 1.1, 1.1], 1, 5),  # but then the other rounds must leave no doubt
+        ([1.1, 0.9, 1.1, 0.99], 1, 4),  # two may not
+        ([1.03, 1.03, 1.03, 1.03, 1.03], 1, 5),  # faster, but not clearly
+        ([1.0, 1.0], 1, 2),
+        ([0.8], 1, 1),  # hopeless
+        ([1.5, 1.5, 1.0, 1.5, 1.5], 2, 5),
     ],
 )
 def test_a_winner_wins_clearly_and_most_of_the_time(ratios, winner, n_rounds):
@@ -74,10 +74,10 @@ def test_noise_alone_seldom_makes_a_winner():
     noise = random.Random(0)
     n_won = 0
     for _ in range(1000):
-        race = Race("old", ["new"])
+        race = Race(1, [2])
         while not race.is_over:
-            race.add({name: noise.gauss(100, 7) for name in ("old", "new")})
-        n_won += race.winner == "new"
+            race.add({name: noise.gauss(100, 7) for name in (1, 2)})
+        n_won += race.winner == 2
     assert n_won < 40
 
 

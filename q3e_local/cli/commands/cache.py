@@ -97,8 +97,7 @@ def _opened() -> tuple[VectorCache, CacheStats]:
             raise click.exceptions.Exit(FAILED)
         click.echo("the cache is off, says Q3E_CACHE", err=True)
         raise click.exceptions.Exit(DONE)
-    stored = kept.stats()
-    if stored is None:
+    if (stored := kept.stats()) is None:
         raise click.exceptions.Exit(FAILED)
     return kept, stored
 

@@ -160,10 +160,7 @@ def _keep(names: Sequence[str]) -> str:
 
 
 def _cut_rows(path: Path, stream: BinaryIO, about: About, n_lines: int) -> int:
-    """Cut off the rows that have no line, and return how many rows stay.
-
-    A killed run leaves an old count in the header, so the file's size says how many rows there are.
-    """
+    """Cut off the rows that have no line, and return how many stay. The header of a killed run counts wrong."""
     row = about.empty()
     try:
         np.lib.format.read_magic(stream)

@@ -8,9 +8,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
 
 _N_ROUNDS = 5
 _CLEARLY = 1.05  # times the default's speed, as the median of the rounds
@@ -20,15 +17,15 @@ _HOPELESS = 0.85  # a candidate with a round below this is out
 _N_ERRORS = 3  # standard errors that the mean must be above no gain at all
 
 
-class Race(Generic[T]):
+class Race:
     """Rounds in which each candidate is measured once, beside the default.
 
     Only a candidate that is clearly faster in most rounds replaces the default; one that no longer can drops out.
     """
 
-    def __init__(self, default: T, others: Sequence[T]) -> None:
+    def __init__(self, default: int, others: Sequence[int]) -> None:
         self.default = default
-        self.ratios: dict[T, list[float]] = {other: [] for other in others if other != default}
+        self.ratios: dict[int, list[float]] = {other: [] for other in others if other != default}
         self._n_done = 0
         self.left = list(self.ratios)  # the candidates that may still win
 
@@ -40,18 +37,18 @@ class Race(Generic[T]):
     def n_rounds_left(self) -> int:
         return 0 if self.is_over else _N_ROUNDS - self._n_done
 
-    def drop(self, candidate: T) -> None:
+    def drop(self, candidate: int) -> None:
         """Leave out a candidate that cannot be measured any more."""
         self.left = [other for other in self.left if other != candidate]
 
-    def order(self) -> list[T]:
+    def order(self) -> list[int]:
         """The candidates of the next round, in the order that is the reverse of the round before."""
         if self.is_over:
             return []
         order = [self.default, *self.left]
         return order if self._n_done % 2 == 0 else order[::-1]
 
-    def add(self, speeds: Mapping[T, float]) -> None:
+    def add(self, speeds: Mapping[int, float]) -> None:
         """The speeds of a round, by candidate."""
         for candidate in self.left:
             self.ratios[candidate].append(speeds[candidate] / speeds[self.default])
@@ -59,7 +56,7 @@ class Race(Generic[T]):
         self.left = [candidate for candidate in self.left if self._may_win(self.ratios[candidate])]
 
     @property
-    def winner(self) -> T:
+    def winner(self) -> int:
         """The default unless another has clearly won all its rounds; before the end it is the default."""
         won = {other: statistics.median(ratios) for other, ratios in self.ratios.items() if self._has_won(ratios)}
         return max(won, key=lambda other: won[other], default=self.default)

@@ -132,7 +132,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
     @routes.get("/props", "The model that answers where none is named")
     async def props(request: Request) -> Response:
         model = await asyncio.to_thread(names.here, await which.own(), settings)
-        facts, _ = await asyncio.to_thread(names.described, model)
+        facts = await asyncio.to_thread(names.described, model)
         return json_utf8_response(
             {
                 "default_generation_settings": {"n_ctx": facts.n_ctx_train},
@@ -204,14 +204,14 @@ def _models(settings: ServerSettings) -> dict[str, Any]:
     for name, model in names.listed(settings):
         shown = names.short_form(name)
         with suppress(Q3EError, OSError):  # a file that cannot be read is shown by `q3e-local list`
-            facts, n_parameters = names.described(model)
+            facts = names.described(model)
             meta = {
                 "vocab_type": _VOCAB_TYPE_BPE,
                 "n_vocab": facts.n_vocab,
                 "n_ctx": facts.n_ctx_train,
                 "n_ctx_train": facts.n_ctx_train,
                 "n_embd": facts.n_embd,
-                "n_params": n_parameters,
+                "n_params": facts.n_parameters,
                 "size": model.size_bytes,
                 "ftype": facts.quantization.upper(),
             }

@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import lru_cache
-from math import prod
 from pathlib import Path, PurePath
 
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
-from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.models import installed
 from q3e_local.models.installed import Installed
@@ -79,8 +77,8 @@ def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
     return sorted(models.items(), key=lambda item: -item[1].path.stat().st_mtime)
 
 
-def described(model: Installed) -> tuple[ModelInfo, int]:
-    """Facts of the model's file, and how many numbers it has."""
+def described(model: Installed) -> ModelInfo:
+    """Facts of the model's file."""
     return _described(model.path, model.path.stat().st_mtime_ns)
 
 
@@ -95,6 +93,6 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _described(path: Path, mtime_ns: int) -> tuple[ModelInfo, int]:
+def _described(path: Path, mtime_ns: int) -> ModelInfo:
     """Facts of a model's file. `mtime_ns` makes a changed file a new entry of the cache."""
-    return inspect(path), sum(prod(tensor.shape) for tensor in read_header(path).tensors.values())
+    return inspect(path)

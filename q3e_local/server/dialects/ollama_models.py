@@ -84,7 +84,7 @@ async def useful_dim(name: str, dim: int, settings: ServerSettings) -> int | Non
     if dim <= 0:
         return None
     model = await asyncio.to_thread(names.here, name, settings)
-    facts, _ = await asyncio.to_thread(names.described, model)
+    facts = await asyncio.to_thread(names.described, model)
     if dim < DIM_MIN:
         raise BadRequestError(
             f"dimensions must be {DIM_MIN} or more, the least this model was made for, got {dim}", "dimensions"
@@ -129,7 +129,7 @@ def listed_models(settings: ServerSettings) -> list[dict[str, Any]]:
 
 
 def _listed(name: str, model: Installed) -> dict[str, Any]:
-    (facts, _), shown = names.described(model), names.short_form(name)
+    facts, shown = names.described(model), names.short_form(name)
     return {
         "name": shown,
         "model": shown,
@@ -142,13 +142,13 @@ def _listed(name: str, model: Installed) -> dict[str, Any]:
 
 
 def _details(model: Installed) -> dict[str, Any]:
-    facts, n_parameters = names.described(model)
+    facts = names.described(model)
     return {
         "parent_model": "",
         "format": "gguf",
         "family": "qwen3",
         "families": ["qwen3"],
-        "parameter_size": _parameter_size(n_parameters),
+        "parameter_size": _parameter_size(facts.n_parameters),
         "quantization_level": facts.quantization.upper(),
     }
 
@@ -167,13 +167,13 @@ def _modified(model: Installed) -> str:
 
 def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
     model = names.here(name, settings)
-    header, (facts, n_parameters) = read_header(model.path), names.described(model)
+    header, facts = read_header(model.path), names.described(model)
     shown: dict[str, Any] = {
         # Ollama names the file. Clients of this server learn no paths of this machine here.
         "modelfile": f"# Made by q3e-local from the model's file\nFROM {names.short_form(name)}\n",
         "parameters": f"{'num_ctx':<30} {facts.n_ctx_train}",
         "details": _details(model),
-        "model_info": _metadata(header, n_parameters, verbose),
+        "model_info": _metadata(header, facts.n_parameters, verbose),
         "tensors": [
             {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
             for tensor in header.tensors.values()
@@ -206,7 +206,7 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
         shown, digest, details = names.short_form(model.name), "", {}
         with suppress(Q3EError, OSError):  # loaded, and its file removed since
             here = names.here(model.name, settings)
-            digest, details = here.sha256 or names.described(here)[0].digest, _details(here)
+            digest, details = here.sha256 or names.described(here).digest, _details(here)
         at = model.expires_at
         until = datetime.now(UTC) + _FOREVER if at is None else datetime.fromtimestamp(at, UTC)
         entry = {

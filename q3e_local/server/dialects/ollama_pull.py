@@ -109,5 +109,5 @@ def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
             return f"sha256:{pinned.sha256}", pinned.size_bytes
     with suppress(Q3EError, OSError):  # a file that is not downloaded may be here
         model = names.here(name, settings)
-        return f"sha256:{model.sha256 or names.described(model)[0].digest}", model.size_bytes
+        return f"sha256:{model.sha256 or names.described(model).digest}", model.size_bytes
     return "sha256:" + 64 * "0", 0

@@ -69,8 +69,7 @@ class Routes:
             @wraps(handler)
             async def reads(request: Request) -> Response:
                 fields = await read_fields(request, body, self._max_items, only_first=self._only_first)
-                work = handler(fields)
-                return await (work if runs_to_its_end else _while_connected(request, work))
+                return await (handler(fields) if runs_to_its_end else _while_connected(request, handler(fields)))
 
             self.add((method,), path, summary, body)(reads)
             return handler

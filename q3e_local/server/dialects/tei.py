@@ -133,7 +133,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
     @routes.get("/info", "The model that answers where none is named, and the limits")
     async def info(request: Request) -> Response:
         model = await asyncio.to_thread(names.here, await which.own(), settings)
-        facts, _ = await asyncio.to_thread(names.described, model)
+        facts = await asyncio.to_thread(names.described, model)
         return json_response(
             {
                 "model_id": model.name,

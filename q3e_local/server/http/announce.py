@@ -13,7 +13,7 @@ import sys
 
 from q3e_local import __version__
 from q3e_local.server.http import logs
-from q3e_local.server.local.indexes import Index, Indexes
+from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.served_names import served_as, to_try
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.address import Address
@@ -26,11 +26,12 @@ def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: In
     alive = settings.keep_alive_s
     n_keys = len(settings.api_keys)
     keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
+    shown = [f"{index.name} ({index.n_chunks_at_start:,} chunks, {index.made.space})" for index in indexes]
     lines = [
         f"q3e-local {__version__} listens on {where}",
         f"models: {', '.join(models) or f'loaded on first use, such as {model}'}; at most "
         f"{settings.max_loaded} in memory, unloaded " + (f"after {_span(alive)} unused" if alive >= 0 else "never"),
-        *([f"indexes: {'; '.join(map(_shown, indexes))}"] if indexes.names else []),
+        *([f"indexes: {'; '.join(shown)}"] if indexes.names else []),
         f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
         f"try: {_to_try(settings, port, model)}",
@@ -84,10 +85,6 @@ def _to_try(settings: ServerSettings, port: int, model: str) -> str:
         quoted, variable = shlex.quote(body), None
     url = "http://localhost" if settings.unix_socket else Address("http", settings.host, port).to_connect()
     return f"{curl(settings, variable)} {url}/api/embed -d {quoted}"
-
-
-def _shown(index: Index) -> str:
-    return f"{index.name} ({index.n_chunks_at_start:,} chunks, {index.made.space})"
 
 
 def _span(seconds: float) -> str:
