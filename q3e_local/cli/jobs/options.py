@@ -12,15 +12,8 @@ import click
 from click.core import ParameterSource
 
 from q3e_local.cli import candidates
+from q3e_local.cli.computing import model_options
 from q3e_local.cli.computing.engine_options import ENGINE_PARAMETERS, engine_options
-from q3e_local.cli.computing.model_options import (
-    ModelOptions,
-    dimensions_option,
-    loading_options,
-    max_tokens_option,
-    model_option,
-    quiet_option,
-)
 from q3e_local.cli.option_groups import Decorator, as_one, group
 from q3e_local.cli.texts import Layout, layout_options
 from q3e_local.embedding.prompts import TASKS
@@ -68,7 +61,7 @@ def _written() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Embedding(ModelOptions):
+class Embedding(model_options.ModelOptions):
     """How texts become vectors. `written` are the options among these that stand on the command line."""
 
     task: str | None = None
@@ -112,14 +105,14 @@ _reading_options = group(
     as_one(_reading, "reading"),
 )  # fmt: skip
 embedding_options = group(
-    model_option,
-    dimensions_option,
+    model_options.model_option,
+    model_options.dimensions_option,
     click.option("--task", type=click.Choice(SYMMETRIC), help="A named instruction for every text. [default: none]"),
     click.option("--instruction", metavar="TEXT", help="An instruction of your own, best in English."),
-    max_tokens_option,
+    model_options.max_tokens_option,
     engine_options,
-    loading_options,
-    quiet_option,
+    model_options.loading_options,
+    model_options.quiet_option,
     as_one(Embedding, "embedding"),
 )
 # Give a command the parameters `reading` and `embedding`.
