@@ -94,7 +94,7 @@ def path_of(model: str | os.PathLike[str]) -> Path | None:
     """
     if isinstance(model, os.PathLike) or _looks_like_path(model):
         return Path(model).expanduser()
-    return Path(model) if not is_known(model) and _is_file(model) else None
+    return Path(model) if _is_file(model) and not is_known(model) else None
 
 
 def is_known(name: str) -> bool:
