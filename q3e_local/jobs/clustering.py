@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from q3e_local.errors import MissingPackageError, OptionError
 from q3e_local.jobs.mapping import principal
-from q3e_local.jobs.rows import Progress, check_texts, most_central, name_of, unit_rows
+from q3e_local.jobs.rows import OnDone, check_texts, most_central, name_of, unit_rows
 from q3e_local.vectors import Vectors, finish, scores
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table
@@ -79,7 +79,7 @@ class Clusters:
 
 
 def cluster(
-    vectors: Vectors, k: int | None = None, texts: Sequence[str] | None = None, progress: Progress | None = None
+    vectors: Vectors, k: int | None = None, texts: Sequence[str] | None = None, progress: OnDone | None = None
 ) -> Clusters:
     """Part texts into `k` clusters, or into as many as have the highest silhouette. The same input, the same answer.
 
@@ -126,7 +126,7 @@ def _scikit_learn() -> Any:
 
 
 def _silhouettes(
-    learn: Any, vectors: Vectors, n_distinct: int, progress: Progress | None
+    learn: Any, vectors: Vectors, n_distinct: int, progress: OnDone | None
 ) -> tuple[tuple[int, float], ...]:
     """The mean silhouette for each number of clusters that can be tried, on a sample; none of two texts or fewer."""
     sample = vectors

@@ -15,7 +15,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.jobs.rows import Progress, check_texts, check_threshold, name_of, unit_rows
+from q3e_local.jobs.rows import OnDone, check_texts, check_threshold, name_of, unit_rows
 from q3e_local.vectors import Vectors, scores
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table
@@ -78,7 +78,7 @@ class Duplicates:
 
 
 def duplicates(
-    vectors: Vectors, threshold: float = 0.95, texts: Sequence[str] | None = None, progress: Progress | None = None
+    vectors: Vectors, threshold: float = 0.95, texts: Sequence[str] | None = None, progress: OnDone | None = None
 ) -> Duplicates:
     """Find the groups of texts whose scores reach the threshold. Equal ones are found without scores."""
     unit_rows(vectors)
@@ -108,7 +108,7 @@ def first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
     return np.array([seen.setdefault(digest, row) for row, digest in enumerate(digests)], np.intp)
 
 
-def _close_pairs(vectors: Vectors, threshold: float, progress: Progress | None) -> Iterator[tuple[Indices, Indices]]:
+def _close_pairs(vectors: Vectors, threshold: float, progress: OnDone | None) -> Iterator[tuple[Indices, Indices]]:
     """The pairs at the threshold or above it, each once, a block of rows against a block at a time."""
     bounds = _bounds(vectors)
     least = threshold - _SAME

@@ -14,7 +14,7 @@ from q3e_local.errors import OptionError
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.html_table import shortened
 
-Progress = Callable[[int, int], None]
+OnDone = Callable[[int, int], None]
 """Called as `progress(n_done, n_total)` while a job is at work."""
 
 _SAME = 1e-6  # between scores: what float32 makes of equal ones

@@ -102,7 +102,7 @@ def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_s
         raise native_log.failure("quantizing failed")
 
 
-class Model:
+class Weights:
     """The weights. Free it after every Context made of it."""
 
     def __init__(self, path: bytes, n_gpu_layers: int) -> None:
@@ -189,7 +189,7 @@ class Context:
 
     def __init__(
         self,
-        model: Model,
+        model: Weights,
         *,
         n_ctx: int,
         n_batch: int,

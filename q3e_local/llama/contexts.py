@@ -50,7 +50,7 @@ class Contexts:
 
     def __init__(
         self,
-        model: binding.Model,
+        model: binding.Weights,
         info: ModelInfo,
         settings: Settings,
         n_seq_max: int,

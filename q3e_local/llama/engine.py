@@ -60,7 +60,7 @@ class LlamaEngine:
         self.n_gpu_layers = all_layers if self.config.n_gpu_layers is None else self.config.n_gpu_layers
         self.on_gpu = self.n_gpu_layers > 0
         self.tap = self.config.tap
-        self._model: binding.Model | None = None
+        self._model: binding.Weights | None = None
         self._contexts: Contexts | None = None
         self._one_long = InTurn()
         self._tokenizing = threading.Lock()
@@ -191,7 +191,7 @@ class LlamaEngine:
                 "take a smaller model or quantization"
             )
         try:
-            self._model = binding.Model(os.fsencode(self.info.path), self.n_gpu_layers)
+            self._model = binding.Weights(os.fsencode(self.info.path), self.n_gpu_layers)
         except binding.NativeError as error:
             raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
         self.tap = self.tap and tap_is_proved(
@@ -274,7 +274,7 @@ class LlamaEngine:
                 )
         return vectors
 
-    def _open_model(self) -> binding.Model:
+    def _open_model(self) -> binding.Weights:
         if self._model is None:
             raise EngineError("the engine is closed")
         return self._model

@@ -49,7 +49,7 @@ class PoolingContext:
 
     def __init__(
         self,
-        model: binding.Model,
+        model: binding.Weights,
         info: ModelInfo,
         plan: ContextPlan,
         n_threads: int,

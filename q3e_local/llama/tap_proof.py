@@ -22,7 +22,7 @@ _REPEATED_BYTES = 64 << 20  # the tap of a smaller model is proved at each load:
 
 
 def tap_is_proved(
-    model: binding.Model, info: ModelInfo, n_threads: int, n_gpu_layers: int, kernels: str | None
+    model: binding.Weights, info: ModelInfo, n_threads: int, n_gpu_layers: int, kernels: str | None
 ) -> bool:
     """Whether the tap is right. Proved once for all that decides it: the proof takes half a second for 4B."""
     facts = (info.digest, TAPPED, binding.build(), sorted(binding.features()), n_gpu_layers, kernels)
@@ -40,7 +40,7 @@ def tap_is_proved(
 
 
 def tap_agrees(
-    model: binding.Model, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
+    model: binding.Weights, info: ModelInfo, n_threads: int, sequences: Sequence[Sequence[int]]
 ) -> str | None:
     """What is wrong with the tap's vectors; None where they are those of llama.cpp's pooling.
 

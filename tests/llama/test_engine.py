@@ -232,7 +232,7 @@ def test_after_closing_every_call_says_so_and_closing_again_is_fine(f32):
 
 def test_an_engine_that_nobody_closed_frees_its_memory_at_once(f32, monkeypatch):
     freed = []
-    monkeypatch.setattr(binding.Model, "free", lambda self: freed.append(self))
+    monkeypatch.setattr(binding.Weights, "free", lambda self: freed.append(self))
     gc.disable()  # it must not be part of a cycle
     engine = LlamaEngine(f32, small())
     engine.decode([[5, engine.eos_id]])

@@ -94,7 +94,7 @@ def test_the_tap_is_proved_once_for_a_file_and_a_build(tiny_gguf, monkeypatch, t
     proofs: list[Path] = []
     agrees = tap_proof.tap_agrees
 
-    def counted(model: binding.Model, info: Any, *rest: Any) -> str | None:
+    def counted(model: binding.Weights, info: Any, *rest: Any) -> str | None:
         proofs.append(info.path)
         return agrees(model, info, *rest)
 

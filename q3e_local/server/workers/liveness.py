@@ -65,7 +65,7 @@ class Pace:
         self._token_s = max(token_s, (1 - _NEWEST) * known + _NEWEST * token_s)
 
 
-class Progress:
+class TaskInProgress:
     """A task that is under way."""
 
     def __init__(self, task: Task, clock: Callable[[], float]) -> None:
@@ -92,15 +92,15 @@ class Liveness:
         self, bounds: Bounds, activity: Callable[[], Activity | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._bounds, self._activity, self._clock = bounds, activity, clock
-        self._under_way: list[Progress] = []
+        self._under_way: list[TaskInProgress] = []
         self._seen: Activity | None = None
         self._closed = False
         self._changed = threading.Condition()
 
     @contextmanager
-    def doing(self, task: Task) -> Iterator[Progress]:
+    def doing(self, task: Task) -> Iterator[TaskInProgress]:
         """While the block runs, the process is asked to do this."""
-        progress = Progress(task, self._clock)
+        progress = TaskInProgress(task, self._clock)
         with self._changed:
             self._under_way.append(progress)
             self._changed.notify()

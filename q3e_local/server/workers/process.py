@@ -25,7 +25,7 @@ from q3e_local.errors import EngineError, Q3EError
 from q3e_local.llama.child import SPAWN, LastWords, exit_code, start_unsignalled
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.child import BEGUN, Facts, OpenEngine, Piece, run
-from q3e_local.server.workers.liveness import Bounds, Liveness, Progress, Task
+from q3e_local.server.workers.liveness import Bounds, Liveness, Task, TaskInProgress
 from q3e_local.wording.endings import ended
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class WorkerProcess:
             self._process.kill()
         exit_code(self._process, _ENDING_S)
 
-    def _answer(self, pipe: Connection[Any, Any], progress: Progress) -> Any:
+    def _answer(self, pipe: Connection[Any, Any], progress: TaskInProgress) -> Any:
         while isinstance(answer := self._receive(pipe), Piece):
             progress.part_done()
         if answer is None:

@@ -23,7 +23,7 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
-from q3e_local.server.workers.liveness import Bounds, Progress
+from q3e_local.server.workers.liveness import Bounds, TaskInProgress
 from q3e_local.server.workers.worker import WorkerEngine
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
@@ -100,11 +100,11 @@ def test_each_piece_of_a_long_text_is_reported_to_the_server(
 ) -> None:
     n_done = 0
 
-    def part_done(progress: Progress) -> None:
+    def part_done(progress: TaskInProgress) -> None:
         nonlocal n_done
         n_done += 1
 
-    monkeypatch.setattr(Progress, "part_done", part_done)
+    monkeypatch.setattr(TaskInProgress, "part_done", part_done)
     with closing(WorkerEngine(tiny_gguf("f16"), EngineConfig(n_threads=1, n_batch=64))) as worker:
         worker.decode([[5] * 639 + [eos_id]])
         assert n_done == 10
