@@ -76,7 +76,7 @@ def chapters(vectors: Vectors, n: int | None = None, texts: Sequence[str] | None
 def check_chapters(n: int | None, n_texts: int) -> None:
     """Raise OptionError for a number of chapters that so many texts cannot have."""
     if n is not None and not 1 <= n <= n_texts:
-        raise OptionError(f"k must be between 1 and the number of texts, {n_texts}, got {n}", "k")
+        raise OptionError(f"the number of chapters must be between 1 and that of the texts, {n_texts}, got {n}")
 
 
 def _merges(vectors: Vectors) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

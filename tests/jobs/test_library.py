@@ -253,7 +253,7 @@ VECTORS = unit(0, 90, 45)
         (lambda: jobs.match(VECTORS, VECTORS[:0]), "phrases must have at least 1 rows"),
         (lambda: jobs.match(VECTORS, VECTORS, top=1), "top must be at least 2"),
         (lambda: jobs.filter_pairs(VECTORS, VECTORS[:2], 0.5), "got 3 and 2"),
-        (lambda: jobs.cluster(VECTORS, 4), "k must be between 1 and the number of texts, 3, got 4"),
+        (lambda: jobs.cluster(VECTORS, 4), "that of the texts, 3, got 4"),
         (lambda: jobs.cluster(VECTORS[[0, 0, 1]], 3), "at most the number of different texts, 2, got 3"),
         (lambda: jobs.chapters(VECTORS, 4), "k must be between 1 and the number of texts, 3, got 4"),
         (lambda: jobs.inspect(np.array([1, np.inf], np.float32)), "number 1 of the vector is inf"),
