@@ -224,11 +224,7 @@ REFUSED = [
     (("duplicates", "lines.q3e"), 1, ["lines.q3e"]),
     (("cluster", "--lines", "lines.txt", "-k", "7"), 2, ["-k must be between 1 and the number of texts, 6, got 7"]),
     (("cluster", "--lines", "lines.txt", "-k", "6"), 2, ["-k must be at most the number of different texts, 5"]),
-    (
-        ("cluster", "--lines", "lines.txt", "-k", "7", "--chapters"),
-        2,
-        ["the number of chapters must be between 1 and"],
-    ),
+    (("cluster", "--lines", "lines.txt", "-k", "7", "--chapters"), 2, ["number of chapters must be between 1 and"]),
     (("match", "lines.txt", "empty.txt"), 1, ["there are no texts in the input"]),
     (("match", "lines.txt", "good.npy"), 2, ["lines.txt has vectors of dim 256, good.npy of 4"]),
     (("match", "-", "-"), 2, ["stdin (-) can be read only once"]),
