@@ -32,7 +32,7 @@ from q3e_local.llama.settings.defaults import Reason, Tuned
 
 def test_weights_larger_than_the_machine_are_refused_before_loading(f32, monkeypatch):
     monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
-    monkeypatch.setattr(binding, "Model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(binding, "Weights", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(NotEnoughMemoryError, match=r"needs \d+\.\d MB for its weights, this machine has 5\.0 MB"):
         LlamaEngine(f32, EngineConfig(n_gpu_layers=0))
 
