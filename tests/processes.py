@@ -3,7 +3,7 @@
 A test starts a process where a module or a class that starts processes is named by its code, by a fixture that it
 uses, or by a helper in tests/ that one of both calls. Commands of the program that start processes cannot be seen in
 the code of a test: the files with such tests are listed here. In `make quick`, a test that starts a process and lacks
-the marker fails. Files and tests with 4 s of CPU time or more are listed as slow.
+the marker fails. Files and tests with 2 s of CPU time or more are listed as slow.
 """
 
 from __future__ import annotations
@@ -53,15 +53,18 @@ FILES = {
     "test_tour.py",
 }
 
-# Files, and single tests, that take 4 s of CPU time or more without any process.
+# Files, and single tests, that take 2 s of CPU time or more without any process.
 SLOW = {
     "cache/test_damage.py",
     "cache/test_embedder.py",
     "cache/test_file.py",
+    "cache/test_kept.py",
     "cache/test_redis.py",
+    "cache/test_unusable.py",
     "checks/test_bench.py",
     "cli/test_bench.py",
     "cli/test_blank_texts.py",
+    "cli/test_cache.py",
     "cli/test_documents.py",
     "cli/test_index.py",
     "cli/test_input_problems.py",
@@ -69,15 +72,23 @@ SLOW = {
     "cli/test_options.py",
     "cli/test_output_files.py",
     "cli/test_outputs.py",
+    "cli/test_remote_tokens.py",
     "cli/test_resume.py",
     "cli/test_search.py",
     "cli/test_tables.py",
     "convert/test_convert.py",
     "convert/test_refused_checkpoints.py",
+    "embedding/test_batching.py",
+    "jobs/test_commands.py",
+    "jobs/test_inputs.py",
+    "jobs/test_library.py",
     "jobs/test_pairs.py",
     "jobs/test_plot.py",
+    "llama/kernels/test_refused_libraries.py",
     "models/test_demo.py",
     "models/test_download.py",
+    "models/test_hub.py",
+    "models/test_names.py",
     "models/test_sources.py",
     "reading/test_broken.py",
     "reading/test_records.py::test_chinese_far_behind_the_beginning_of_a_file_is_found",
@@ -88,12 +99,20 @@ SLOW = {
     "search/test_database.py",
     "search/test_indexing.py",
     "search/test_labelled.py",
+    "search/test_nearest.py",
+    "search/test_old_indexes.py",
     "search/test_query_words.py",
+    "search/test_rebuild.py",
+    "search/test_unusable_indexes.py",
     "search/test_vector_index.py",
     "server/dialects/test_counting.py",
     "server/dialects/test_large_bodies.py",
+    "server/dialects/test_mixed_inputs.py",
+    "server/dialects/test_ollama.py",
+    "server/http/test_guard.py",
     "server/local/test_tokenizing.py",
     "server/test_bodies.py",
+    "test_vectors.py",
 }
 
 _reaches: dict[object, bool] = {}

@@ -9,6 +9,8 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,7 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
 def imports(name: str) -> set[str]:
     """Dotted names this module imports; ours without `q3e_local.`."""
     found = set()
@@ -135,27 +138,31 @@ def test_every_module_has_a_room():
     assert {name.split(".")[0] for name in MODULES} <= {name for names in ROOMS for name in names}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_go_one_way(name):
-    for other in imports(name):
-        if other in MODULES and name.split(".")[0] != other.split(".")[0]:
+def ours() -> Iterator[tuple[str, str]]:
+    """Each module of the package with each module of the package that it imports."""
+    return ((name, other) for name in MODULES for other in imports(name) & MODULES.keys())
+
+
+def test_imports_go_one_way():
+    for name, other in ours():
+        if name.split(".")[0] != other.split(".")[0]:
             assert room(other) < room(name) or room(other) == 0, f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in INSIDE])
-def test_imports_inside_a_wing_go_one_way(name):
-    wing, *rest = name.split(".")
+@pytest.mark.parametrize("wing", INSIDE)
+def test_imports_inside_a_wing_go_one_way(wing):
     order = [row.split() for row in INSIDE[wing]]
     named = {part for row in order for part in row}
 
-    def place(parts: list[str]) -> tuple[int, str]:
-        part = parts[0] if parts and parts[0] in named else "*"
+    def place(name: str) -> tuple[int, str]:
+        part = name.split(".")[1] if "." in name else "*"
+        part = part if part in named else "*"
         (row,) = [number for number, names in enumerate(order) if part in names]
         return row, part
 
-    for other in imports(name) & MODULES.keys():
-        if other.split(".")[0] == wing:
-            there, here = place(other.split(".")[1:]), place(rest)
+    for name, other in ours():
+        if name.split(".")[0] == other.split(".")[0] == wing:
+            there, here = place(other), place(name)
             assert there[0] < here[0] or there == here, f"{name} imports {other}"
 
 
@@ -177,9 +184,8 @@ def test_neither_the_embedder_nor_the_command_line_imports_what_loads_llama_cpp(
             assert not imports(name) & native
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_each_foreign_thing_has_one_owner(name):
-    for other in imports(name):
+def test_each_foreign_thing_has_one_owner():
+    for name, other in ((module, each) for module in MODULES for each in imports(module)):
         top = other.split(".")[0]
         assert top not in UNUSED, f"{name} imports {top}"
         if other not in MODULES and top not in sys.stdlib_module_names and top not in EVERYWHERE:
@@ -224,6 +230,6 @@ def test_dir_shows_the_public_names_alone_and_the_others_are_still_there():
     assert importlib.import_module("q3e_local.errors") is q3e_local.errors
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_is_for(name):
-    assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+def test_every_module_says_what_it_is_for():
+    for name, path in MODULES.items():
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name

@@ -37,10 +37,10 @@ def exists(name: str) -> bool:
     return (PACKAGE / name).exists() or (ROOT / name).exists()
 
 
-@pytest.mark.parametrize("name", list(of_tree()))
-def test_the_tree_is_that_of_the_package(name):
-    path = PACKAGE / name
-    assert path.is_dir() if name.endswith("/") else path.is_file()
+def test_the_tree_is_that_of_the_package():
+    for name in of_tree():
+        path = PACKAGE / name
+        assert path.is_dir() if name.endswith("/") else path.is_file(), name
 
 
 def test_every_wing_stands_in_the_tree():
@@ -51,9 +51,8 @@ def test_every_wing_stands_in_the_tree():
     assert shown <= entries
 
 
-@pytest.mark.parametrize("name", sorted(in_text(ARCHITECTURE)))
-def test_what_the_architecture_names_is_there(name):
-    assert exists(name)
+def test_what_the_architecture_names_is_there():
+    assert [name for name in in_text(ARCHITECTURE) if not exists(name)] == []
 
 
 def test_the_order_of_imports_is_the_one_that_is_tested():
@@ -67,10 +66,10 @@ def test_twelve_files_are_to_be_read_first():
     assert len(re.findall(r"^\d+\. `[\w/]+\.py`", part, re.MULTILINE)) == 12
 
 
-@pytest.mark.parametrize("name", sorted(in_text(CONTRIBUTING)))
-def test_what_contributing_names_is_there(name):
-    # A module without its folder is one of the folder that the step names.
-    assert exists(name) or ("/" not in name and any(PACKAGE.rglob(name)))
+def test_what_contributing_names_is_there():
+    for name in in_text(CONTRIBUTING):
+        # A module without its folder is one of the folder that the step names.
+        assert exists(name) or ("/" not in name and any(PACKAGE.rglob(name))), name
 
 
 @pytest.mark.parametrize(
