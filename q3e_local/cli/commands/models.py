@@ -139,10 +139,8 @@ def show(name: str, as_json: bool) -> None:
     located = named.located
     info = inspect(located.path)
     chosen = kept.planned(info.digest, config)
-    recorded = installed.recorded(located.name)
-    checked = "header"
-    if recorded is not None and recorded.path == located.path and recorded.sha256:
-        checked = f"header, SHA-256 {recorded.sha256}"
+    digest = installed.recorded_sha256(located)
+    checked = f"header, SHA-256 {digest}" if digest else "header"
     memory = {
         n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
         for n_ctx in _CONTEXTS
