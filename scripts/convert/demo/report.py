@@ -102,9 +102,7 @@ def main(work: Path, model: Path, with_teacher: bool) -> None:
     click.echo(
         "Questions that share no content word with their documents: `scripts/bench/understanding` says what they"
     )
-    click.echo(
-        "are. Texts that repeat them were left out by the rules of corpus.py and make.py; settings were chosen on dev.\n"
-    )
+    click.echo("are. Texts that repeat them were left out (corpus.py, make.py), and settings were chosen by dev.\n")
     click.echo("\n".join(hits(model, with_teacher)))
     click.echo("\n## What it was made of\n")
     click.echo(

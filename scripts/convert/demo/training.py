@@ -121,25 +121,55 @@ class Sampler:
             right.append(answer)
         return left, right
 
-    def some_passages(self, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Questions for one of 3 to 8 notes that stand in one text; most of the notes have one theme."""
+    def passage(self, numbers: Sequence[int]) -> np.ndarray:
+        """Texts that stand in one text, a line each."""
+        return np.concatenate([part for i in numbers for part in (self.tokens.rows_of(i), self.newline)])
+
+    def some_passages(self, n: int, prompted: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Questions for one of 3 to 20 notes that stand in one text; most of the notes have one theme."""
         left, right = [], []
-        for _ in range(n):
-            size = int(self.random.integers(3, 9))
-            start = int(self.random.integers(len(self.examples) - size))
-            side = int(self.random.integers(4))  # of notes and paraphrases
-            asked = start + int(self.random.integers(size))
-            question = self.tokens.rows_of(self.examples[asked, SIDES.index("q_en") + self.random.integers(2)])
-            notes = [self.tokens.rows_of(i) for i in self.examples[start : start + size, side]]
-            left.append(question)
-            right.append(np.concatenate([part for note in notes for part in (note, self.newline)]))
+        for size in self.random.integers(3, 21, size=n):
+            start = self.random.integers(len(self.examples) - size)
+            notes = self.examples[start : start + size]
+            side = self.random.integers(4)  # of notes and paraphrases
+            asked = notes[self.random.integers(size), SIDES.index("q_en") + self.random.integers(2)]
+            left.append(self.asking(self.tokens.rows_of(asked), prompted))
+            right.append(self.passage(notes[:, side]))
         return left, right
+
+    def some_excerpts(self, n: int, prompted: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Passages of up to 700 tokens, one side of neighbouring pairs of a source.
+
+        A passage is asked for by some of the tokens of one of its texts, or by that text's other side. So a long text
+        keeps the words that tell it from others.
+        """
+        left, right = [], []
+        for source in self.random.choice(len(self.pairs), n, p=self.share):
+            pairs, side = self.pairs[source], self.random.integers(2)
+            start = self.random.integers(len(pairs))
+            lengths = np.cumsum(self.tokens.length[pairs[start : start + 60, side]])
+            size = max(1, int(np.searchsorted(lengths, self.random.integers(60, 700))))
+            asked = pairs[start + self.random.integers(size)]
+            if self.random.random() < 0.6:
+                words = self.tokens.rows_of(asked[side])
+                kept = self.random.random(len(words)) < self.random.uniform(0.3, 0.7)
+                question = words[kept] if kept.any() else words
+            else:
+                question = self.tokens.rows_of(asked[1 - side])
+            left.append(self.asking(question, prompted))
+            right.append(self.passage(pairs[start : start + size, side]))
+        return left, right
+
+    def asking(self, question: np.ndarray, prompted: float) -> np.ndarray:
+        """The question, with the chance `prompted` behind a prompt."""
+        return np.concatenate([self.prompt(), question]) if self.random.random() < prompted else question
 
     def batch(self, stage: "Stage") -> Batch:
         parts = [
             self.some_pairs(stage.n_pairs),
             self.some_questions(stage.n_questions, stage.prompted),
-            self.some_passages(stage.n_passages),
+            self.some_passages(stage.n_passages, stage.prompted),
+            self.some_excerpts(stage.n_excerpts, stage.prompted),
         ]
         chosen = self.random.integers(len(self.taught), size=stage.n_taught)
         return Batch(
@@ -235,6 +265,7 @@ class Stage:
     n_pairs: int
     n_questions: int
     n_passages: int
+    n_excerpts: int
     n_taught: int
     distillation: float  # its weight beside contrast
     prompted: float  # the share of questions with a prompt
