@@ -22,7 +22,7 @@ import q3e_local
 
 torch = pytest.importorskip("torch", reason="torch is installed for training only")
 
-MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "student", "training")
+MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "student", "sampling", "training")
 TEXTS = ["A new invoice", "请打开 invoice", "Query:one\ntwo, and the rest of a longer text", ""]
 N_ROWS = 50
 
@@ -268,13 +268,13 @@ def tokens(parts, vocabulary, corpus) -> Any:
 def sampler_of(parts, corpus, tokens) -> Callable[[int], Any]:
     """A sampler for a seed; it teaches the sentences."""
     vectors = torch.nn.functional.normalize(torch.from_numpy(random_rows(210, 10)), dim=1)
-    return lambda seed: parts.training.Sampler(corpus, tokens, np.arange(210), vectors, seed)
+    return lambda seed: parts.sampling.Sampler(corpus, tokens, np.arange(210), vectors, seed)
 
 
 def stage_of(parts: SimpleNamespace, **numbers: float) -> Any:
     usual = {"n_pairs": 8, "n_questions": 16, "n_passages": 4, "n_excerpts": 3, "n_taught": 12}
     usual |= {"prompted": 0.5, "distillation": 1.0}
-    return parts.training.Stage("name", **{"steps": 60, "rates": (3e-2, 1e-2)} | usual | numbers)
+    return parts.sampling.Stage("name", **{"steps": 60, "rates": (3e-2, 1e-2)} | usual | numbers)
 
 
 def as_lists(batch: Any) -> list[list[list[int]]]:

@@ -27,11 +27,12 @@ import gguf_file
 import numpy as np
 import torch
 from corpus import HERE, Corpus, Tokens, judged_texts
+from sampling import Sampler, Stage
 from shape import N_EMBD
 from student import Bag, Student
 from teacher import Teacher
 from torch.nn import functional
-from training import Row, Sampler, Stage, bag_encoder, targets, train, transformer_encoder
+from training import Row, bag_encoder, targets, train, transformer_encoder
 from vocabulary import Vocabulary, learn
 from words import count_words, weigh_words
 
