@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import demo, run, write
 from notes import NOTES
 from screen import Gates
+
+from q3e_local.llama.engine import LlamaEngine
 
 TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01\n"
 
@@ -16,6 +20,19 @@ TABLE = "id;text;label;date\n1;one;good;2024-01-31\n2;;bad;\n3;three;;2024-02-01
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs with a relative path land in the test's own folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text is computed by itself, so that what shares its batch changes no byte of an output."""
+    decode = LlamaEngine.decode
+
+    def one_by_one(
+        engine: LlamaEngine, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None, *more: object
+    ) -> np.ndarray:
+        return np.concatenate([decode(engine, [ids]) for ids in sequences])
+
+    monkeypatch.setattr(LlamaEngine, "decode", one_by_one)
 
 
 @pytest.fixture

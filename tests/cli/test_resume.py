@@ -12,8 +12,8 @@ from command import embed, expected, ids, listing, write
 
 from q3e_local.llama.engine import LlamaEngine
 
-# Below 64 tokens in all: from there on llama.cpp's flash attention sums in another order, and a vector's last digits
-# depend on what shares its batch. So only below 64 does a file made in two runs have the bytes of one made in one go.
+pytestmark = pytest.mark.usefixtures("each_alone")
+
 N_LINES = 6
 LINES = [f"line {n}" for n in range(N_LINES)]
 FORMATS = [("out.jsonl", "float32"), ("out.npy", "float32"), ("out.npy", "int8")]
@@ -25,7 +25,7 @@ def _lines(tmp_path):
 
 
 @pytest.fixture
-def decoded(demo_loaded, monkeypatch):
+def decoded(demo_loaded, each_alone, monkeypatch):
     """The number of texts in each batch that the model computes."""
     n_texts, decode = [], LlamaEngine.decode
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alike import assert_alike
 from command import demo, expected
 from fake import FakeEngine
 
@@ -48,7 +49,7 @@ def test_a_search_gives_what_numpy_gives(index: VectorIndex) -> None:
         assert [hit.id for hit in found] == [list(TEXTS)[place] for place in order[:3]]
         assert np.allclose([hit.score for hit in found], (stored @ query)[order[:3]], atol=1e-6)
         assert [hit.text for hit in found] == [TEXTS[hit.id] for hit in found]
-        assert np.array_equal(found.vector, query)
+        assert_alike(found.vector, query)
         assert found.mode == "vectors"
     assert [hit.id for hit in index.search_vector(stored[2] * 5, 1)] == ["c"]
     assert index.search_vector(stored[2], 1).hits[0].score == pytest.approx(1)
@@ -57,7 +58,7 @@ def test_a_search_gives_what_numpy_gives(index: VectorIndex) -> None:
 def test_a_query_has_its_own_instruction(index: VectorIndex) -> None:
     for options in ({"task": "sts"}, {"instruction": "Find roses"}):
         query = expected(["March"], kind="query", dim=64, **options).vectors[0]
-        assert np.array_equal(index.search("March", **options).vector, query)
+        assert_alike(index.search("March", **options).vector, query)
 
 
 def test_texts_are_added_replaced_and_deleted(index: VectorIndex) -> None:
@@ -81,7 +82,7 @@ def test_many_texts_are_stored_as_they_are_done(path: Path) -> None:
         stored = {entry.id: entry.chunk.text for window in index.entries(100) for entry in window.entries}
         assert stored == dict(zip(names, texts, strict=True))
         vectors = np.concatenate([window.vectors for window in index.entries(333)])
-        assert np.array_equal(vectors, expected(texts, dim=32).vectors)
+        assert_alike(vectors, expected(texts, dim=32).vectors)
         assert index.facts().n_chunks == len(index) == 1100
 
 
@@ -131,7 +132,7 @@ def test_an_index_knows_its_space(path: Path, fake: Embedder) -> None:
     with VectorIndex(path, demo(), 64, task="sts") as index:
         index.add(["hello"])
         stored = next(index.entries()).vectors
-        assert np.array_equal(stored, expected(["hello"], dim=64, kind="document", task="sts").vectors)
+        assert_alike(stored, expected(["hello"], dim=64, kind="document", task="sts").vectors)
     with VectorIndex(path, demo(), task="sts") as index:
         assert (index.dim, index.space.name) == (64, expected(["x"], dim=64, kind="document", task="sts").space)
     with VectorIndex(path, demo()) as index:  # a search needs no instruction, whichever its texts have
