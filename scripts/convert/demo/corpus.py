@@ -1,4 +1,4 @@
-"""What the student learns from: pairs of texts, examples of questions, and all their texts for the teacher."""
+"""What the model learns from: pairs of texts, examples of questions, and all their texts for the teacher."""
 
 import json
 from collections import Counter, defaultdict

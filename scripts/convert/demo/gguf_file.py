@@ -1,16 +1,16 @@
-"""The student as a GGUF file that llama.cpp runs as it runs Qwen3-Embedding."""
+"""The model as a GGUF file that llama.cpp runs as it runs Qwen3-Embedding."""
 
 from pathlib import Path
 
 import gguf
 import numpy as np
-from shape import EPSILON, HEAD_DIM, N_EMBD, N_FF, N_HEAD, N_LAYER, ROPE_BASE
+from shape import EPSILON, HEAD_DIM, N_EMBD, N_FF, N_HEAD, ROPE_BASE
 from vocabulary import Vocabulary
 
 END, CHAT_TOKENS = "<|endoftext|>", ["<|im_start|>", "<|im_end|>"]
 DESCRIPTION = (
-    "For trying out and for small machines, not for quality. Distilled from multilingual-e5-small; "
-    "no weights of Qwen."
+    "Distilled from multilingual-e5-small, static, no weights of Qwen; for trying out and for small machines, "
+    "not for quality."
 )
 LAYER_TENSORS = (
     "attn_norm", "ffn_down", "ffn_gate", "ffn_up", "ffn_norm", "attn_k_norm", "attn_k", "attn_output", "attn_q_norm",
@@ -26,7 +26,7 @@ def add_metadata(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_license("apache-2.0")
     writer.add_tags(["feature-extraction"])
     writer.add_languages(["en", "zh"])
-    writer.add_block_count(N_LAYER)
+    writer.add_block_count(1)
     writer.add_context_length(32768)
     writer.add_embedding_length(N_EMBD)
     writer.add_feed_forward_length(N_FF)
@@ -59,7 +59,7 @@ def tensors(trained: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str,
     """All tensors of the model, in the order of a converted checkpoint. Forms of a word have equal rows."""
     rows, _ = vocabulary.groups()
     ends = np.repeat(trained["token_embd"][-1:], 1 + len(CHAT_TOKENS), axis=0)
-    layers = {f"blk.{i}.{name}.weight": trained[f"blk.{i}.{name}"] for i in range(N_LAYER) for name in LAYER_TENSORS}
+    layers = {f"blk.0.{name}.weight": trained[f"blk.0.{name}"] for name in LAYER_TENSORS}
     embeddings = np.concatenate([trained["token_embd"][rows], ends])
     return {"token_embd.weight": embeddings, **layers, "output_norm.weight": trained["output_norm"]}
 
@@ -67,7 +67,7 @@ def tensors(trained: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str,
 def write(path: Path, trained: dict[str, np.ndarray], vocabulary: Vocabulary) -> None:
     """Write the model beside `path` and rename it: matrices in Q8_0, vectors in float32.
 
-    `trained` has the student's parameters by their names, with a row of `token_embd` for each group of tokens and a
+    `trained` has the parameters by their names, with a row of `token_embd` for each group of tokens and a
     last one for the end token.
     """
     partial = path.with_name(path.name + ".partial")

@@ -1,9 +1,9 @@
-"""Make the demo model: gather texts, learn a vocabulary, ask the teacher, train the student, write the GGUF.
+"""Make the demo model: gather texts, learn a vocabulary, ask the teacher, train the bag, write the GGUF.
 
     pip install -r scripts/convert/demo/requirements.txt
     python scripts/convert/demo/make.py -w FOLDER -o models/demo.gguf
 
-The model is a transformer of two narrow layers, distilled from multilingual-e5-small and taught with pairs of texts
+The model averages vectors of tokens, which were distilled from multilingual-e5-small and taught with pairs of texts
 in English and Chinese. It has no weights of Qwen: it shares the layout of Qwen3-Embedding, so that the program
 treats both alike. models/demo.md says what it was made of, how its losses fell, and what it finds.
 
@@ -26,31 +26,25 @@ import click
 import gguf_file
 import numpy as np
 import torch
+from average import parameters
+from bag import Bag, discount, encoder, first_bag
 from corpus import HERE, Corpus, Tokens, judged_texts
-from sampling import Sampler, Stage
-from shape import N_EMBD
-from student import Bag, Student
+from sampling import Recipe, Sampler
 from teacher import Teacher
-from torch.nn import functional
-from training import Row, bag_encoder, targets, train, transformer_encoder
+from training import Row, targets, train
 from vocabulary import Vocabulary, learn
 from words import count_words, weigh_words
 
-N_TOKENS = 34_000
+N_TOKENS = 36_500
+N_TAUGHT = 20_000  # texts that the teacher embeds, beside those of the examples
 SEED = 0
 TEACHER_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-# A token that makes up this share of all tokens weighs half as much as a rare one (SIF, Arora et al. 2017).
-SMOOTHING = 1e-3
 # An example is left out where the teacher sees a side of it so near to a text that the model is judged by. Between
 # 0.92 and 0.93 are texts with the same theme that say something else.
 NEAREST = 0.93
-BAG = Stage(
-    "bag", steps=400, n_pairs=512, n_questions=512, n_passages=0, n_excerpts=0, n_taught=1024, distillation=1.0,
-    prompted=0.0, rates=(3e-3, 1e-2),
-)  # fmt: skip
-TRANSFORMER = Stage(
-    "transformer", steps=1000, n_pairs=256, n_questions=256, n_passages=48, n_excerpts=48, n_taught=192,
-    distillation=0.5, prompted=0.3, rates=(1e-3, 1e-3),
+RECIPE = Recipe(
+    steps=2000, n_pairs=256, n_questions=384, n_passages=128, n_excerpts=128, n_taught=256, distillation=1.0,
+    prompted=0.3, rates=(3e-3, 1e-2),
 )  # fmt: skip
 
 
@@ -109,13 +103,21 @@ def ask_teacher(texts: list[str], work: Path) -> np.ndarray:
     return np.asarray(np.load(path))
 
 
-def leave_out_near(corpus: Corpus, tokens: Tokens, vectors: np.ndarray, work: Path) -> None:
+def choose_taught(corpus: Corpus, tokens: Tokens) -> np.ndarray:
+    """The numbers of the texts that the teacher embeds, ascending: the sides of all examples and, evenly, others."""
+    learned = corpus.learned()
+    others = [i for i, text in enumerate(tokens.texts) if text in learned and tokens.length[i] >= 3]
+    examples = [i for sides in corpus.examples for i in tokens.numbers(sides)]
+    return np.unique([*others[:: max(1, len(others) // N_TAUGHT)], *examples])
+
+
+def leave_out_near(corpus: Corpus, tokens: Tokens, taught: np.ndarray, vectors: np.ndarray, work: Path) -> None:
     """Take examples out of the corpus that come too near to what the model is judged by; left-out.txt lists them."""
     judged = judged_texts()
     theirs = ask_teacher(judged, work).astype(np.float32)
     kept, left_out = [], []
     for sides in corpus.examples:
-        scores = vectors[tokens.numbers(sides)].astype(np.float32) @ theirs.T
+        scores = vectors[np.searchsorted(taught, tokens.numbers(sides))].astype(np.float32) @ theirs.T
         side, text = np.unravel_index(scores.argmax(), scores.shape)
         if scores.max() > NEAREST:
             left_out.append(f"{scores.max():.3f}\t{sides[side]}\t{judged[text]}\n")
@@ -126,58 +128,19 @@ def leave_out_near(corpus: Corpus, tokens: Tokens, vectors: np.ndarray, work: Pa
     say(f"{len(left_out)} examples come near to what the model is judged by and are left out")
 
 
-def first_bag(tokens: Tokens, vectors: np.ndarray) -> Bag:
-    """The teacher's vectors of the words, centred for each script, turned to their principal components."""
-    words = np.array([bool(text.strip()) and text.isalpha() for text in tokens.row_texts])
-    chinese = np.array([not text.isascii() for text in tokens.row_texts])
-    rows = vectors.astype(np.float32)
-    for part in (words & chinese, words & ~chinese, ~words):
-        rows[part] -= rows[part].mean(axis=0)
-    left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
-    rows = left[:, :N_EMBD] * sizes[:N_EMBD]
-    rows /= 16 * np.sqrt((rows**2).mean())  # of norm 1 on average
-    share = np.bincount(tokens.flat, minlength=len(rows)) / len(tokens.flat)
-    weights = SMOOTHING / (SMOOTHING + share)
-    weights[~words] *= 0.1
-    return Bag(torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
-
-
-def first_student(bag: Bag) -> Student:
-    """The transformer that computes what the bag does.
-
-    A row keeps its length through the first norm because its last number brings it to root mean square 1. The output
-    projection and the last norm drop that number. The longest tenth of the rows is cut to one length, so that the
-    last number is not far above the others: Q8_0 rounds all 32 of a block by their largest.
-    """
-    rows = functional.pad(bag.weighed().detach(), (0, 0, 0, 1))
-    rows[:, -1] = 0
-    lengths = rows.norm(dim=1, keepdim=True)
-    longest = lengths.quantile(0.9)
-    rows *= (0.98 * N_EMBD) ** 0.5 / lengths.clamp(min=longest)
-    rows[:, -1] = (N_EMBD - rows.square().sum(dim=1)).sqrt()
-    student = Student(rows)
-    student.blk[-1].attn_output.data[-1, -1] = 0
-    student.output_norm.data[-1] = 0
-    return student
-
-
-def teach(corpus: Corpus, tokens: Tokens, work: Path) -> Student:
-    """Both stages of training. Leaves the losses in the work folder."""
-    vectors = ask_teacher(tokens.texts, work)
-    leave_out_near(corpus, tokens, vectors, work)
-    learned = corpus.learned()
-    taught = np.array([i for i, text in enumerate(tokens.texts) if text in learned and tokens.length[i] >= 3])
+def teach(corpus: Corpus, tokens: Tokens, work: Path) -> Bag:
+    """Train. Leaves the losses in the work folder."""
+    taught = choose_taught(corpus, tokens)
+    texts = [tokens.texts[i] for i in taught]
+    vectors = ask_teacher(texts, work)
+    leave_out_near(corpus, tokens, taught, vectors, work)
     torch.manual_seed(SEED)
-    sampler = Sampler(corpus, tokens, taught, targets(tokens.texts, vectors)[taught], SEED)
+    sampler = Sampler(corpus, tokens, taught, targets(texts, vectors), SEED)
     bag = first_bag(tokens, ask_teacher(tokens.row_texts, work))
-    groups = [bag.rows], [bag.log_weights]
-    losses = {BAG.name: train(BAG, bag, groups, bag_encoder(bag, sampler.random), sampler, say_row)}
-    student = first_student(bag)
-    groups = [student.token_embd], [values for name, values in student.named_parameters() if name != "token_embd"]
-    encode = transformer_encoder(student, sampler.random)
-    losses[TRANSFORMER.name] = train(TRANSFORMER, student, groups, encode, sampler, say_row)
+    losses = train(RECIPE, bag, encoder(bag, sampler.random), sampler, say_row)
+    discount(bag, tokens)
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
-    return student
+    return bag
 
 
 @click.command()
@@ -185,7 +148,7 @@ def teach(corpus: Corpus, tokens: Tokens, work: Path) -> Student:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 def main(work: Path, output: Path, force: bool) -> None:
-    """Make the demo model. Takes one to two hours on two cores."""
+    """Make the demo model. Takes about an hour on two cores."""
     if output.exists() and not force:
         raise click.ClickException(f"{output} exists; pass --force to write over it")
     work.mkdir(parents=True, exist_ok=True)
@@ -195,10 +158,7 @@ def main(work: Path, output: Path, force: bool) -> None:
     vocabulary = make_vocabulary(corpus.learned(), work)
     tokens = Tokens(corpus.texts(), vocabulary)
     say(f"{len(tokens.texts):,} texts, {len(corpus.examples):,} examples, {len(vocabulary.tokens):,} tokens")
-    student = teach(corpus, tokens, work)
-    gguf_file.write(
-        output, {name: values.float().numpy() for name, values in student.state_dict().items()}, vocabulary
-    )
+    gguf_file.write(output, parameters(teach(corpus, tokens, work)), vocabulary)
     say(f"{output}: {output.stat().st_size:,} bytes")
 
 

@@ -19,9 +19,10 @@ from corpus import HERE, JUDGED, lines
 
 HEAD = """# The demo model
 
-`demo.gguf`, also called `q3e-mini`, is a transformer of two layers and 256 numbers in the layout of
-Qwen3-Embedding. It was distilled from multilingual-e5-small and has **no weights of Qwen**. It is for trying out and
-for small machines, not for quality: take `qwen3-embedding:0.6b` or larger where it fits.
+`demo.gguf`, also called `q3e-mini`, is static: each token has a vector, and a text's vector is their weighted mean.
+It has the layout of Qwen3-Embedding, was distilled from multilingual-e5-small, and has **no weights of Qwen**. It is
+for trying out and for small machines, not for quality: take `qwen3-embedding:0.6b` or larger where it fits. The order
+of words is lost on it: "the dog bit the man" and "the man bit the dog" are one to it.
 `scripts/convert/demo/make.py` makes it from what is listed here.
 
 License: Apache-2.0, as the program. Weights and vocabulary were computed from the texts below; their licenses are
@@ -43,21 +44,17 @@ def sources(work: Path) -> Iterator[str]:
 
 
 def losses(work: Path) -> Iterator[str]:
-    """A table of the losses of both stages, and of what questions that were held back find."""
-    report: dict[str, list[dict[str, float]]] = json.loads((work / "losses.json").read_text(encoding="utf-8"))
-    yield "| stage | step | seconds | contrast | distillation | en to en | en to zh | zh to en | zh to zh |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for stage, rows in report.items():
-        every = max(1, len(rows) // 8)
-        for row in rows[every - 1 :: every]:
-            found = [f"{row[f'{question} {note}']:.2f}" for question in ("q_en", "q_zh") for note in ("en", "zh")]
-            numbers = [
-                f"{row['step']:.0f}",
-                f"{row['seconds']:.0f}",
-                f"{row['contrast']:.2f}",
-                f"{row['distillation']:.2f}",
-            ]
-            yield "| " + " | ".join([stage, *numbers, *found]) + " |"
+    """A table of the losses, and of what questions that were held back find."""
+    rows: list[dict[str, float]] = json.loads((work / "losses.json").read_text(encoding="utf-8"))
+    yield "| step | seconds | contrast | distillation | en to en | en to zh | zh to en | zh to zh |"
+    yield "|---|---|---|---|---|---|---|---|"
+    every = max(1, len(rows) // 8)
+    for row in rows[every - 1 :: every]:
+        found = [f"{row[f'{question} {note}']:.2f}" for question in ("q_en", "q_zh") for note in ("en", "zh")]
+        numbers = [
+            f"{row['step']:.0f}", f"{row['seconds']:.0f}", f"{row['contrast']:.2f}", f"{row['distillation']:.2f}",
+        ]  # fmt: skip
+        yield "| " + " | ".join([*numbers, *found]) + " |"
 
 
 def hits(model: Path, with_teacher: bool) -> Iterator[str]:

@@ -9,7 +9,7 @@ from corpus import SIDES, Corpus, Tokens, language
 
 from q3e_local.embedding.prompts import TASKS, Prompts
 
-KIND_WEIGHTS = {"translation": 1.0, "title": 1.0, "definition": 0.5, "synonym": 0.5}
+KIND_WEIGHTS = {"translation": 1.0, "title": 1.0, "code": 0.5, "definition": 0.5, "synonym": 0.5}
 # Which sides of an example make a pair, and how often.
 SIDE_PAIRS = {
     ("q_en", "en"): 3, ("q_zh", "zh"): 3, ("q_en", "zh"): 2, ("q_zh", "en"): 2, ("q_en", "p_en"): 1,
@@ -17,13 +17,14 @@ SIDE_PAIRS = {
     ("q_en", "p_zh"): 0.5, ("q_zh", "p_en"): 0.5,
 }  # fmt: skip
 N_INSTRUCTIONS = 200  # of our own, beside those of the tasks
+# A token that makes up this share of all tokens weighs half as much as a rare one (SIF, Arora et al. 2017).
+SMOOTHING = 1e-3
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of training: how many steps, how many texts of each kind in a batch, and how fast it learns."""
+class Recipe:
+    """How many steps, how many texts of each kind in a batch, and how fast it learns."""
 
-    name: str
     steps: int
     n_pairs: int
     n_questions: int
@@ -32,7 +33,7 @@ class Stage:
     n_taught: int
     distillation: float  # its weight beside contrast
     prompted: float  # the share of questions with a prompt
-    rates: tuple[float, float]  # of the token table, of all else
+    rates: tuple[float, float]  # of the rows, of their weights
 
 
 @dataclass
@@ -60,6 +61,8 @@ class Sampler:
         self.side_pairs = np.array([[SIDES.index(side) for side in pair] for pair in SIDE_PAIRS])
         self.side_share = np.array(list(SIDE_PAIRS.values())) / sum(SIDE_PAIRS.values())
         self.newline = tokens.encode("\n")
+        counts = np.bincount(tokens.flat, minlength=len(tokens.row_texts))
+        self.rarity = 1 / (SMOOTHING + counts / len(tokens.flat))
         prompts = Prompts()
         self.prompts = [tokens.encode(prompts.prefix("query", task)) for task in TASKS]
         english = [text for text in corpus.single if language(text) == "en"]
@@ -118,8 +121,8 @@ class Sampler:
     def some_excerpts(self, n: int, prompted: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Passages of up to 700 tokens, one side of neighbouring pairs of a source.
 
-        A passage is asked for by some of the tokens of one of its texts, or by that text's other side. So a long text
-        keeps the words that tell it from others.
+        A passage is asked for by some tokens of one of its texts, rare ones first, or by that text's other side. So a
+        long text keeps the words that tell it from others.
         """
         left, right = [], []
         for source in self.random.choice(len(self.pairs), n, p=self.share):
@@ -130,8 +133,9 @@ class Sampler:
             asked = pairs[start + self.random.integers(size)]
             if self.random.random() < 0.6:
                 words = self.tokens.rows_of(asked[side])
-                kept = self.random.random(len(words)) < self.random.uniform(0.3, 0.7)
-                question = words[kept] if kept.any() else words
+                n_kept = min(len(words), int(self.random.integers(3, 13)))
+                rarity = self.rarity[words] / self.rarity[words].sum()
+                question = words[np.sort(self.random.choice(len(words), n_kept, replace=False, p=rarity))]
             else:
                 question = self.tokens.rows_of(asked[1 - side])
             left.append(self.asking(question, prompted))
@@ -142,14 +146,14 @@ class Sampler:
         """The question, with the chance `prompted` behind a prompt."""
         return np.concatenate([self.prompt(), question]) if self.random.random() < prompted else question
 
-    def batch(self, stage: Stage) -> Batch:
+    def batch(self, recipe: Recipe) -> Batch:
         parts = [
-            self.some_pairs(stage.n_pairs),
-            self.some_questions(stage.n_questions, stage.prompted),
-            self.some_passages(stage.n_passages, stage.prompted),
-            self.some_excerpts(stage.n_excerpts, stage.prompted),
+            self.some_pairs(recipe.n_pairs),
+            self.some_questions(recipe.n_questions, recipe.prompted),
+            self.some_passages(recipe.n_passages, recipe.prompted),
+            self.some_excerpts(recipe.n_excerpts, recipe.prompted),
         ]
-        chosen = self.random.integers(len(self.taught), size=stage.n_taught)
+        chosen = self.random.integers(len(self.taught), size=recipe.n_taught)
         return Batch(
             [text for left, _ in parts for text in left],
             [text for _, right in parts for text in right],

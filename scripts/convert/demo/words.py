@@ -4,13 +4,14 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jieba
 import wordfreq
 from vocabulary import HAN
 
 MOST = 8000.0  # of one word, so that the tokens are not all parts of the commonest
+CERTAIN = 5000  # added to the count of a character that is to be a token however rarely it occurs
 WORD = re.compile("[A-Za-z\u00c0-\u024f]+|[\u3400-\u9fff]+")
 
 
@@ -24,12 +25,21 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
+def common_characters() -> Iterator[str]:
+    """The 3,755 characters of the first level of GB 2312."""
+    for row in range(0xB0, 0xD8):
+        last = 0xF9 if row == 0xD7 else 0xFE
+        for cell in range(0xA1, last + 1):
+            yield bytes((row, cell)).decode("gb2312")
+
+
 def weigh_words(counts: Counter[str]) -> Counter[str]:
     """Counts that balance the language at large (wordfreq) with the square root of the counts in our texts.
 
     English weighs more: a Chinese word that is no token is still two or three characters, an English one breaks
     into pieces without a meaning. A word of wordfreq that our texts do not have is most often a name, and counts a
-    seventh. The most frequent English words get a capitalized form too.
+    seventh. The most frequent English words get a capitalized form too. Every character of
+    GB 2312's first level is certain to be a token.
     """
     ours: Counter[str] = Counter()
     for word, n in counts.items():
@@ -44,4 +54,5 @@ def weigh_words(counts: Counter[str]) -> Counter[str]:
             weighed[word] += int(n)
             if language == "en" and known > 2e-5:
                 weighed[word.capitalize()] += int(0.1 * n)
+    weighed.update(dict.fromkeys(common_characters(), CERTAIN))
     return weighed

@@ -144,7 +144,7 @@ def test_models(http: httpx.Client) -> None:
     (same,) = http.get("/v1/models").json()["data"]
     assert {key: model[key] for key in same} == same
     assert (found["object"], model["aliases"]) == ("list", ["demo"])
-    sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 10_153, "vocab_type": 2}
+    sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 36_503, "vocab_type": 2}
     assert model["meta"].items() >= sizes.items()
     assert model["meta"]["size"] == found["models"][0]["size"]
 

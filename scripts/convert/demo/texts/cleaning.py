@@ -151,7 +151,11 @@ def is_right(pair: Pair) -> bool:
 
 def clean(line: Line) -> Iterator[Line]:
     """The plain lines that a reader's line gives: none, one, or several where it is long."""
-    if isinstance(line, Sentence):
+    if isinstance(line, Pair) and line.kind == "code":  # which has all that is dropped elsewhere
+        about = plain(line.a)
+        if is_english(about) and len(about) <= LONGEST:
+            yield Pair("code", "en", about, "en", line.b)
+    elif isinstance(line, Sentence):
         pieces = (Sentence(line.language, text) for text in cut(plain(line.text)))
         yield from (piece for piece in pieces if is_in(piece.language, piece.text))
     elif (a := plain(line.a)) and (b := plain(line.b)):

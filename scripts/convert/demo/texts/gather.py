@@ -19,6 +19,7 @@ from cleaning import clean
 from dictionaries import cedict, wordnet
 from documents import documents
 from fetch import FetchError, Package, fetch
+from functions import functions
 from lines import Line, Pair, Sentence
 from messages import gettext, json_records, json_terms, json_trees
 from plain_files import conversations, table
@@ -27,6 +28,7 @@ READERS: dict[str, Callable[..., Iterator[Line]]] = {
     "cedict": cedict,
     "conversations": conversations,
     "documents": documents,
+    "functions": functions,
     "gettext": gettext,
     "json records": json_records,
     "json terms": json_terms,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Language = Literal["en", "zh"]
-Kind = Literal["translation", "definition", "title", "synonym"]
+Kind = Literal["translation", "definition", "title", "synonym", "code"]
 
 
 @dataclass(frozen=True)
