@@ -77,7 +77,7 @@ PROBLEMS = {name: case(*problem) for name, problem in SECOND.items()} | {
     "an empty text": ({"3": "three"}, ["--text", "one", "--text", "", "3"], "text:2 has no text in it", "3"),
     "a text that is too long": (
         {"1": "one", "2": "two and a good many words more", "3": "three"},
-        ["--max-tokens", "9", "--too-long", "error", "1", "2", "3"], "2 has 15 tokens, the limit is 9; ", "3",
+        ["--max-tokens", "9", "--too-long", "error", "1", "2", "3"], "2 has 14 tokens, the limit is 9; ", "3",
     ),
 }  # fmt: skip
 

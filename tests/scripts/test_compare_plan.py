@@ -141,7 +141,7 @@ def test_who_does_not_fit_is_left_out_before_it_starts(tmp_path, monkeypatch):
     stopped: list[str] = []
     waiting = SimpleNamespace(stop=lambda: stopped.append("library"))
     model, workload = main["Model"].of(f"{DEMO}=demo"), main["WORKLOADS"]["16"]
-    with pytest.raises(main["NotHereError"], match=r"it may need 0.0 GB, 0.1 GB are free"):
+    with pytest.raises(main["NotHereError"], match=r"it may need 0.2 GB, 0.1 GB are free"):
         comparison.make_room("llama-embed", model, workload, {"library": waiting})
     assert stopped == ["library"]
 

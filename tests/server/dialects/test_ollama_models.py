@@ -51,7 +51,7 @@ def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) 
     assert re.fullmatch("[0-9a-f]{64}", demo.digest)
     assert demo.details.family == "qwen3"
     assert demo.details.quantization_level == "Q8_0"
-    assert demo.details.parameter_size == "3.06M"
+    assert demo.details.parameter_size == "9.80M"
     assert demo.size == installed.installed()[0].size_bytes
     assert demo.modified_at <= datetime.now(UTC)
     raw = http.get("/api/tags").json()["models"]
