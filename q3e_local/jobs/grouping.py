@@ -15,7 +15,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local.jobs.rows import OnDone, check_texts, check_threshold, name_of, unit_rows
+from q3e_local.jobs.rows import SAME, OnDone, check_texts, check_threshold, name_of, unit_rows
 from q3e_local.vectors import Vectors, scores
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table
@@ -24,7 +24,6 @@ _BLOCK = 2048  # rows: 16 MB of scores
 # Reading two rows to compare one pair costs as much as this part of a block's product.
 _FEW_PAIRS = 1 / 40
 _DIM_WORTH_CUTTING = 256
-_SAME = 1e-5  # between scores: what float32 makes of equal ones
 
 Indices = NDArray[np.intp]
 
@@ -111,7 +110,7 @@ def first_of_each(vectors: Vectors, texts: Sequence[str] | None) -> Indices:
 def _close_pairs(vectors: Vectors, threshold: float, progress: OnDone | None) -> Iterator[tuple[Indices, Indices]]:
     """The pairs at the threshold or above it, each once, a block of rows against a block at a time."""
     bounds = _bounds(vectors)
-    least = threshold - _SAME
+    least = threshold - SAME
     n_rows = len(vectors)
     for top in range(0, n_rows, _BLOCK):
         upper = vectors[top : top + _BLOCK]
@@ -176,7 +175,7 @@ def _group(vectors: Vectors, first: Indices, rows: Indices) -> Group:
     members = vectors[distinct]
     weights = np.bincount(place).astype(np.float32)
     sums = members @ (weights @ members)  # of scores with all others: the highest has the highest mean
-    nearest = int(np.argmax(sums >= sums.max() - _SAME * len(rows)))  # of equals the first
+    nearest = int(np.argmax(sums >= sums.max() - SAME * len(rows)))  # of equals the first
     to_nearest = members @ members[nearest]
     to_nearest[nearest] = 1  # what float32 makes of a length may differ in the last digit
     is_copy = place == nearest

@@ -17,7 +17,7 @@ from q3e_local.wording.html_table import shortened
 OnDone = Callable[[int, int], None]
 """Called as `progress(n_done, n_total)` while a job is at work."""
 
-_SAME = 1e-6  # between scores: what float32 makes of equal ones
+SAME = 1e-5  # between scores of equal texts: what float32 and another batch make of them
 _TOLERANCE = 1e-3  # rows that were kept as float16 are nearly as far off
 
 
@@ -60,8 +60,8 @@ def clamped(scores: Vectors) -> Vectors:
 
 
 def reaches(scores: Vectors, threshold: float) -> NDArray[np.bool_]:
-    """Which scores are at the threshold or above it, but for what float32 loses."""
-    found: NDArray[np.bool_] = scores >= threshold - _SAME
+    """Which scores are at the threshold or above it, but for what rounding loses."""
+    found: NDArray[np.bool_] = scores >= threshold - SAME
     return found
 
 

@@ -96,7 +96,10 @@ def test_blank_files_are_blank_texts_too(tmp_path):
 
 
 def test_a_text_that_fails_keeps_its_row_too_where_zeros_are_asked_for(tmp_path):
-    write(tmp_path, {"a.jsonl": '{"t": "one"}\n{"t": 5}\n{"t": "far too many words for so low a limit"}\n{"t": ""}\n{"t": "five"}\n'})
+    write(
+        tmp_path,
+        {"a.jsonl": '{"t": "one"}\n{"t": 5}\n{"t": "far too many words here"}\n{"t": ""}\n{"t": "five"}\n'},
+    )
     options = ("--max-tokens", 8, "--too-long", "error", "--blank", "zeros", "--skip-errors")
     result = embed("--jsonl", "t", "a.jsonl", *options, "-o", "out.npy")
     assert result.exit_code == 3

@@ -261,7 +261,7 @@ def test_a_skipped_text_that_is_mended_is_embedded_then(name, decoded, tmp_path)
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
 def test_a_run_that_failed_goes_on_once_the_input_is_mended(name, tmp_path):
     files = lines_in_one_go(tmp_path, name)
-    write(tmp_path, {"a.txt": "\n".join([*LINES[:3], "far too many words for so low a limit", *LINES[4:]])})
+    write(tmp_path, {"a.txt": "\n".join([*LINES[:3], "far too many words here", *LINES[4:]])})
     options = ["--lines", "a.txt", "-d", "32", "-o", name, "--max-tokens", "8", "--too-long", "error"]
     result = embed(*options)
     assert result.exit_code == 1, result.stderr
