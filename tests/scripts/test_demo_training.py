@@ -81,7 +81,7 @@ def test_the_first_bag_has_the_teachers_directions_and_light_frequent_tokens(par
     words = ["word" * (i + 1) for i in range(150)] + ["字" * (i + 1) for i in range(146)] + [" ", "，", "7", ""]
     vectors = random.standard_normal((300, 384)) * np.linspace(2, 0.1, 384)
     flat = np.concatenate([np.arange(300), np.zeros(700, int)])  # the first word makes up most of all tokens
-    tokens = SimpleNamespace(row_texts=words, flat=flat)
+    tokens = SimpleNamespace(row_texts=words, shares=lambda: np.bincount(flat) / len(flat))
     bag = parts.bag.first_bag(tokens, vectors)
     centred = np.concatenate([part - part.mean(axis=0) for part in (vectors[:150], vectors[150:296])])
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)

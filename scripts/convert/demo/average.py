@@ -35,16 +35,16 @@ def table(bag: Bag) -> torch.Tensor:
 
 def parameters(bag: Bag) -> dict[str, np.ndarray]:
     """Every parameter of the transformer by its name in the file, without `weight`."""
-    ones, zeros, identity = (np.ones(N_EMBD, np.float32), np.zeros((N_EMBD, N_EMBD), np.float32), np.eye(N_EMBD))
-    of_meaning = np.diag(np.where(np.arange(N_EMBD) < N_MEANING, GAIN, 0))
+    ones, zeros = np.ones(N_EMBD, np.float32), np.zeros((N_EMBD, N_EMBD), np.float32)
+    of_meaning = np.diag(np.float32(GAIN) * (np.arange(N_EMBD) < N_MEANING))
     layer = {
         "attn_norm": ones,
         "attn_q": zeros,
         "attn_k": zeros,
-        "attn_v": identity.astype(np.float32),
+        "attn_v": np.diag(ones),
         "attn_q_norm": ones[:HEAD_DIM],
         "attn_k_norm": ones[:HEAD_DIM],
-        "attn_output": of_meaning.astype(np.float32),
+        "attn_output": of_meaning,
         "ffn_norm": ones,
         "ffn_gate": zeros[:N_FF],
         "ffn_up": zeros[:N_FF],

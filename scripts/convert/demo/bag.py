@@ -43,21 +43,16 @@ def first_bag(tokens: Tokens, vectors: np.ndarray) -> Bag:
     left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
     rows = left[:, :N_MEANING] * sizes[:N_MEANING]
     rows /= 16 * np.sqrt((rows**2).mean())  # of norm 1 on average
-    weights = SMOOTHING / (SMOOTHING + shares(tokens))
+    weights = SMOOTHING / (SMOOTHING + tokens.shares())
     weights[~words] *= 0.1
     # Blanks and marks say nothing, but hundreds of them in a long text would outweigh a word. Log 0 stays log 0.
     weights[[bool(text) and not any(map(str.isalnum, text)) for text in tokens.row_texts]] = 0
     return Bag(torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
 
 
-def shares(tokens: Tokens) -> np.ndarray:
-    """The share of each row among all tokens (n_rows,)."""
-    return np.bincount(tokens.flat, minlength=len(tokens.row_texts)) / len(tokens.flat)
-
-
 def discount(bag: Bag, tokens: Tokens) -> None:
     """Make frequent tokens weigh less than training found."""
-    factors = DISCOUNTED / (DISCOUNTED + shares(tokens))
+    factors = DISCOUNTED / (DISCOUNTED + tokens.shares())
     bag.log_weights.data += torch.from_numpy(np.log(factors).astype(np.float32))
 
 

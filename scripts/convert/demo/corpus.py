@@ -121,5 +121,9 @@ class Tokens:
         """The row numbers of a text by its number."""
         return self.flat[self.start[i] : self.start[i + 1]]
 
+    def shares(self) -> np.ndarray:
+        """The share of each row among all tokens (n_rows,)."""
+        return np.bincount(self.flat, minlength=len(self.row_texts)) / len(self.flat)
+
     def numbers(self, texts: Iterable[str]) -> np.ndarray:
         return np.array([self.number[text] for text in texts])

@@ -61,8 +61,7 @@ class Sampler:
         self.side_pairs = np.array([[SIDES.index(side) for side in pair] for pair in SIDE_PAIRS])
         self.side_share = np.array(list(SIDE_PAIRS.values())) / sum(SIDE_PAIRS.values())
         self.newline = tokens.encode("\n")
-        counts = np.bincount(tokens.flat, minlength=len(tokens.row_texts))
-        self.rarity = 1 / (SMOOTHING + counts / len(tokens.flat))
+        self.rarity = 1 / (SMOOTHING + tokens.shares())
         prompts = Prompts()
         self.prompts = [tokens.encode(prompts.prefix("query", task)) for task in TASKS]
         english = [text for text in corpus.single if language(text) == "en"]
