@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 # Where each public name lives. A name is loaded when it is first used, so that the command line starts quickly.
 _HOMES = {
     "DEFAULT_MODEL": "models.catalog",
+    "DEFAULT_RERANKER": "models.kinds",
     "EmbedRequest": "embedding.request",
     "EmbedResult": "embedding.request",
     "Embedded": "embedding.request",
@@ -29,6 +30,9 @@ _HOMES = {
     "Engine": "embedding.engine",
     "EngineConfig": "embedding.engine",
     "Progress": "embedding.stream",
+    "Ranked": "reranking.reranker",
+    "RankRequest": "reranking.preparing",
+    "Reranker": "reranking.reranker",
     "Q3EError": "errors",
     "VectorIndex": "search.index",
 }
@@ -42,10 +46,17 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.embedding.request import EmbedResult as EmbedResult
     from q3e_local.embedding.stream import Progress as Progress
     from q3e_local.errors import Q3EError as Q3EError
+    from q3e_local.gguf.model_kind import ModelKind
+    from q3e_local.llama.engine import LlamaEngine
     from q3e_local.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
+    from q3e_local.models.installed import Located
+    from q3e_local.models.kinds import DEFAULT_RERANKER as DEFAULT_RERANKER
+    from q3e_local.reranking.preparing import RankRequest as RankRequest
+    from q3e_local.reranking.reranker import Ranked as Ranked
+    from q3e_local.reranking.reranker import Reranker as Reranker
     from q3e_local.search.index import VectorIndex as VectorIndex
 else:
-    __all__ = [*_HOMES, "load"]
+    __all__ = [*_HOMES, "load", "load_reranker"]
 
 
 def load(
@@ -63,28 +74,70 @@ def load(
     """
     from q3e_local.cache.choose import open_cache
     from q3e_local.embedding.embedder import Embedder
-    from q3e_local.embedding.engine import EngineConfig
-    from q3e_local.errors import EngineError, OptionError
     from q3e_local.models import names
     from q3e_local.models.catalog import DEFAULT_MODEL
+
+    config = _config(options)
+    vector_cache = open_cache(cache)
+    named = names.resolve(DEFAULT_MODEL if model is None else model)
+    located = named.located
+    engine = _engine(located, config, "embedder")
+    return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
+
+
+def load_reranker(
+    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+) -> Reranker:
+    """Load a reranker by name or path; None is DEFAULT_RERANKER. `options` and `cache` are those of `load`.
+
+    A reranker whose file no card vouches for must put a right answer above a wrong one before it is handed out.
+
+    Downloads nothing. Raises what `load` raises; WrongModelError also for a model that fails this proof.
+    """
+    from q3e_local.cache.choose import open_cache
+    from q3e_local.models import names
+    from q3e_local.models.kinds import DEFAULT_RERANKER
+    from q3e_local.reranking.proof import prove
+    from q3e_local.reranking.reranker import Reranker
+
+    config = _config(options)
+    vector_cache = open_cache(cache)
+    located = names.resolve(DEFAULT_RERANKER if model is None else model).located
+    engine = _engine(located, config, "reranker")
+    reranker = Reranker(engine, located.name, located.rerank_prompts, vector_cache)
+    if located.card is None:
+        try:
+            prove(reranker)
+        except BaseException:
+            reranker.close()
+            raise
+    return reranker
+
+
+def _config(options: dict[str, Any]) -> EngineConfig:
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.errors import OptionError
 
     known = [field.name for field in fields(EngineConfig)]
     for name in options:
         if name not in known:
             raise OptionError(f"there is no option {name!r}; choose from {', '.join(known)}")
-    config = EngineConfig(**options)
-    vector_cache = open_cache(cache)
-    named = names.resolve(DEFAULT_MODEL if model is None else model)
-    located = named.located
-    # After everything that can fail quickly: importing llama.cpp takes a while.
+    return EngineConfig(**options)
+
+
+def _engine(located: Located, config: EngineConfig, kind: ModelKind) -> LlamaEngine:
+    """The engine of a model, which must be of this kind. Call it last: importing llama.cpp takes a while."""
+    from q3e_local.errors import EngineError
+    from q3e_local.models.kinds import check_file
+
+    check_file(located, kind)
     try:
         from q3e_local.llama.engine import LlamaEngine
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
             f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
         ) from error
-    engine = LlamaEngine(located.path, config)
-    return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
+    return LlamaEngine(located.path, config, kind=kind)
 
 
 def __getattr__(name: str) -> Any:
@@ -94,4 +147,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "load"])
+    return sorted([*_HOMES, "load", "load_reranker"])

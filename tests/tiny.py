@@ -99,8 +99,8 @@ def tiny_weights(config: Config, seed: int = 0, n_vocab: int = N_VOCAB) -> Weigh
     return weights
 
 
-def tiny_tokenizer(n_vocab: int = N_VOCAB) -> Tokenizer:
-    """A byte-level BPE built like the official one, trained on `TRAINING_TEXT`; added tokens come last."""
+def tiny_tokenizer(n_vocab: int = N_VOCAB, text: str = TRAINING_TEXT) -> Tokenizer:
+    """A byte-level BPE built like the official one, trained on `text`; added tokens come last."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
@@ -112,7 +112,7 @@ def tiny_tokenizer(n_vocab: int = N_VOCAB) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=n_learned, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(TRAINING_TEXT.splitlines(keepends=True), trainer)
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in NOT_SPECIAL])
     # The pair template is an assumption; no text pair is ever embedded.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from q3e_local.cache import VectorCache
 from q3e_local.embedding.engine import Engine
-from q3e_local.embedding.preparing import Defaults, Preparation, ResolvedOptions, resolve
+from q3e_local.embedding.preparing import Defaults, Preparation, ResolvedOptions, TextPreparation, resolve
 from q3e_local.embedding.prompts import Prompts, normalizer
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress, TextStream
@@ -66,7 +66,7 @@ class Embedder(TextModel):
 
     def prepare(self, request: EmbedRequest) -> Preparation:
         """What this request does to a text before this model decodes it. Raises OptionError."""
-        return Preparation(self.engine, self.resolve(request))
+        return TextPreparation(self.engine, self.resolve(request))
 
     def normalized(self, text: str) -> str:
         """NFC as the reference tokenizer applies it."""
@@ -87,5 +87,5 @@ class Embedder(TextModel):
     def _stream(
         self, request: EmbedRequest, resolved: ResolvedOptions, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        preparation = Preparation(self.engine, resolved)
+        preparation = TextPreparation(self.engine, resolved)
         return TextStream(self.engine, preparation, self.cache, progress).run(request.texts)

@@ -1,4 +1,4 @@
-"""The seam between texts and a model: ids in, pooled vectors out.
+"""The seam between texts and a model: ids in, pooled vectors out, or of a reranker logits.
 
 Knows nothing of llama.cpp. The real engine, a worker process and the tests' fake all look like `Engine`.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import OptionError
+from q3e_local.gguf.model_kind import ModelKind
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Engine(Protocol):
     """A loaded model. Safe to call from several threads: calls wait for each other, long texts let others in."""
 
     digest: str  # fingerprint of the model file, hex
-    n_embd: int  # size of a pooled vector
+    kind: ModelKind
+    n_embd: int  # numbers that `decode` answers for a sequence: of a pooled vector, or 1 of a reranker
     n_ctx_max: int  # tokens of the longest sequence, end token included
     eos_id: int  # the end token, whose vector is the embedding
     added_tokens: tuple[str, ...]  # texts that are a single token wherever they stand: `<think>` and the like
@@ -67,13 +69,14 @@ class Engine(Protocol):
     def decode(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
-        """Pooled vectors (n, n_embd): a row for each sequence of ids, whose last id is the end token.
+        """Pooled vectors (n, n_embd): a row for each sequence of ids, read at its last id.
 
+        The last id of a text is the end token. A reranker's row is one number: the logit of "yes" less that of "no".
         `n_prefix` says for each sequence how many of its first ids other sequences begin with too, of this call or of
         a later call: an engine may compute them once. `n_prefix` changes no vector, and a shared prefix counts once
-        against `n_batch`. Every row is finite and not zero. Raises BadVectorError with the place in `sequences` of a
-        sequence that the model has no vector for, NotEnoughMemoryError before allocating, EngineError when llama.cpp
-        fails.
+        against `n_batch`. Every row is finite, and a vector is not zero. Raises BadVectorError with the place in
+        `sequences` of a sequence that the model has no vector for, NotEnoughMemoryError before allocating, EngineError
+        when llama.cpp fails.
         """
 
     def close(self) -> None:

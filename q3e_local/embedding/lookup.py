@@ -16,7 +16,7 @@ from q3e_local.cache import Entry, Key, VectorCache
 from q3e_local.embedding.preparing import Fitted, Preparation
 from q3e_local.embedding.request import Embedded
 from q3e_local.errors import BadVectorError, TextError
-from q3e_local.vectors import Vectors, finish
+from q3e_local.vectors import Vectors
 
 # Characters looked up at once: few at first, so that a slow input is not held up; twice as many each time, up to the
 # most, while the cache has every text.
@@ -46,18 +46,11 @@ def ready_texts(preparation: Preparation, texts: Iterable[tuple[int, str]]) -> I
             yield ReadyText(place, ready, hashlib.sha256(ready.encode("utf-8")).digest())
 
 
-def finished(pooled: Vectors, dim: int) -> tuple[Vectors, dict[int, BadVectorError]]:
-    """Cut and scaled rows, and an error for each row that is cut to zeros, and so has no direction."""
-    vectors = finish(pooled, dim)
-    what = f"the first {dim} numbers of its vector are all 0; raise dim"
-    return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
-
-
 class Lookup:
     """A cache as one request sees it. Without a cache nothing is known and nothing is kept."""
 
     def __init__(self, preparation: Preparation, cache: VectorCache | None) -> None:
-        self._resolved, self._space, self._cache = preparation.resolved, preparation.full_space, cache
+        self._preparation, self._resolved, self._cache = preparation, preparation.resolved, cache
 
     def all(self, texts: Iterator[ReadyText]) -> list[ReadyText]:
         """All texts, with their results where the cache has them. For texts that are all there already."""
@@ -84,7 +77,8 @@ class Lookup:
         items = []
         for row, (digest, fitted) in zip(pooled, texts, strict=True):
             cut_at = self._resolved.limit if fitted.truncated else None
-            items.append((Key(self._space, digest, cut_at), Entry(row, len(fitted.ids), fitted.truncated)))
+            key = Key(self._preparation.full_space, digest, cut_at)
+            items.append((key, Entry(row, len(fitted.ids), fitted.truncated)))
         self._cache.put_many(items)
 
     def _with_results(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
@@ -93,7 +87,7 @@ class Lookup:
         entries = self._entries(cache, [window[row] for row in unknown])
         hits = [(row, entry) for row, entry in zip(unknown, entries, strict=True) if entry is not None]
         if hits:
-            vectors, bad = finished(np.stack([entry.pooled for _, entry in hits]), self._resolved.dim)
+            vectors, bad = self._preparation.finished(np.stack([entry.pooled for _, entry in hits]))
             for number, (row, entry) in enumerate(hits):
                 known: Embedded | BadVectorError
                 if number in bad:
@@ -106,12 +100,12 @@ class Lookup:
     def _entries(self, cache: VectorCache, texts: list[ReadyText]) -> list[Entry | None]:
         """The entry of each text: of the whole text, or of the text cut to this request's limit."""
         limit = self._resolved.limit
-        keys = [Key(self._space, text.digest) for text in texts]
+        keys = [Key(self._preparation.full_space, text.digest) for text in texts]
         # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
         may_be_cut = [
             row for row, text in enumerate(texts) if self._resolved.truncate and 4 * len(text.text) >= limit
         ]
-        keys += [Key(self._space, texts[row].digest, limit) for row in may_be_cut]
+        keys += [Key(self._preparation.full_space, texts[row].digest, limit) for row in may_be_cut]
         entries = cache.get_many(keys)
         chosen = [entry if entry and entry.prompt_tokens <= limit else None for entry in entries[: len(texts)]]
         for row, entry in zip(may_be_cut, entries[len(texts) :], strict=True):

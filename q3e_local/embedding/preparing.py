@@ -1,7 +1,8 @@
-"""What one request does to each text on its way into one model: `Preparation`.
+"""What one request does to each text on its way through one model: `Preparation`, and that of an embedding.
 
     EmbedRequest, Defaults of the model's name -> resolve() -> ResolvedOptions: prompt, dim, limit, space
-    ResolvedOptions -> Preparation: a text -> ready to be tokenized; its ids -> Fitted, ready to be decoded
+    ResolvedOptions -> TextPreparation: a text -> ready to be tokenized; its ids -> Fitted, ready to be decoded;
+    its pooled vector -> cut and scaled
 
 Checks options against a model; tokenizes and decodes nothing.
 """
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
 
 from q3e_local.embedding.batching import N_PREFIX_MIN, common, fit
 from q3e_local.embedding.engine import Engine
 from q3e_local.embedding.prompts import Kind, Prompts, normalizer
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
-from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError
+from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextTooLongError
 from q3e_local.space import Space
+from q3e_local.vectors import Vectors, finish
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,40 @@ def resolve(
     if filled.dim is not None:
         # A dim of the model's name is no option that the caller gave.
         what, option = ("the name's dim", "") if request.dim is None else ("dim", "dim")
-        dim = _within(filled.dim, DIM_MIN, dim, model, what, option)
+        dim = within(filled.dim, DIM_MIN, dim, model, what, option)
     if request.max_tokens is not None:
-        limit = _within(request.max_tokens, 1, limit, model, "max_tokens", "max_tokens")
+        limit = within(request.max_tokens, 1, limit, model, "max_tokens", "max_tokens")
     prefix = prompts.prefix(filled.kind, filled.task, filled.instruction)
     return ResolvedOptions(prefix, dim, limit, request.truncate, str(Space(engine.digest, dim, prefix)))
 
 
-class Preparation:
-    """A request's resolved options, and what they do to texts and ids. Made once for a request and a model."""
+class Preparation(Protocol):
+    """A request's resolved options, and what they do to texts, ids and answers.
+
+    Made once for a request and a model.
+    """
+
+    resolved: ResolvedOptions
+    full_space: Space  # of what the engine answers, as the cache keeps it
+
+    def ready(self, text: str, index: int) -> str:
+        """The text prompted and normalized, ready to be tokenized. Raises InvalidTextError."""
+
+    def parts(self, text: str) -> list[str]:
+        """A ready text in the parts that are tokenized one by one, whose ids one after another are the text's."""
+
+    def fit(self, ids: list[int], index: int, prefix_ids: Sequence[int] = ()) -> Fitted:
+        """The ids of a ready text, made ready to be decoded; `prefix_ids` are the ids of the prompt alone.
+
+        Raises TextTooLongError where the request does not let texts be cut.
+        """
+
+    def finished(self, pooled: Vectors) -> tuple[Vectors, dict[int, BadVectorError]]:
+        """What the caller gets of the engine's answers (n, n_embd), and an error for each row that is of no use."""
+
+
+class TextPreparation:
+    """The `Preparation` of an embedding."""
 
     def __init__(self, engine: Engine, resolved: ResolvedOptions) -> None:
         self.resolved = resolved
@@ -91,15 +121,13 @@ class Preparation:
         self._normalize = normalizer(engine.added_tokens)
 
     def ready(self, text: str, index: int) -> str:
-        """The text prompted and normalized, ready to be tokenized. Raises InvalidTextError."""
         check_text(text, index)
         return self._normalize(self.resolved.prefix + text)
 
-    def fit(self, ids: list[int], index: int, prefix_ids: Sequence[int] = ()) -> Fitted:
-        """Ids without an end token, made ready to be decoded; `prefix_ids` are the ids of the prompt alone.
+    def parts(self, text: str) -> list[str]:
+        return [text]
 
-        Raises TextTooLongError where the request does not let texts be cut.
-        """
+    def fit(self, ids: list[int], index: int, prefix_ids: Sequence[int] = ()) -> Fitted:
         limit = self.resolved.limit
         fitted, truncated = fit(ids, limit, self._eos_id)
         if truncated and not self.resolved.truncate:
@@ -107,6 +135,12 @@ class Preparation:
         # subtle: the prompt's last token may take in the beginning of the text, as ":" does with a letter.
         n_prefix = common(fitted, prefix_ids)
         return Fitted(fitted, truncated, n_prefix if n_prefix >= N_PREFIX_MIN else 0)
+
+    def finished(self, pooled: Vectors) -> tuple[Vectors, dict[int, BadVectorError]]:
+        """Cut and scaled rows, and an error for each row that is cut to zeros, and so has no direction."""
+        vectors = finish(pooled, self.resolved.dim)
+        what = f"the first {self.resolved.dim} numbers of its vector are all 0; raise dim"
+        return vectors, {int(row): BadVectorError(what, int(row)) for row in np.flatnonzero(~vectors.any(axis=1))}
 
 
 def check_text(text: str, index: int) -> None:
@@ -121,7 +155,7 @@ def check_text(text: str, index: int) -> None:
         ) from None
 
 
-def _within(value: object, low: int, high: int, model: str, what: str, option: str) -> int:
+def within(value: object, low: int, high: int, model: str, what: str, option: str) -> int:
     """The value, if it is a number between these limits. Raises OptionError."""
     if type(value) is not int or not low <= value <= high:
         raise OptionError(f"{what} must be between {low} and {high} for {model}, got {value!r}", option)

@@ -15,7 +15,7 @@ import numpy as np
 from q3e_local.cache import VectorCache
 from q3e_local.embedding.batching import pack, prefixes
 from q3e_local.embedding.engine import Engine
-from q3e_local.embedding.lookup import Lookup, ReadyText, finished, ready_texts
+from q3e_local.embedding.lookup import Lookup, ReadyText, ready_texts
 from q3e_local.embedding.preparing import Fitted, Preparation
 from q3e_local.embedding.request import Embedded
 from q3e_local.errors import BadVectorError, TextError
@@ -50,7 +50,7 @@ class TextStream:
         progress: Progress | None = None,
     ) -> None:
         self._engine, self._preparation = engine, preparation
-        self._prefix_ids = engine.tokenize(preparation.ready("", 0)) if preparation.resolved.prefix else []
+        self._prefix_ids = self._tokenized(preparation.ready("", 0)) if preparation.resolved.prefix else []
         self._lookup = Lookup(preparation, cache)
         self._waiting = _Waiting(engine)
         self._results = _Results(preparation.resolved.dim, progress)
@@ -61,12 +61,12 @@ class TextStream:
         A text is normalized and prompted, tokenized, fitted, packed into a batch and decoded; its vector is cut and
         scaled. Only a text that neither the cache nor this call has yet goes all the way.
         """
-        engine, preparation, lookup = self._engine, self._preparation, self._lookup
+        preparation, lookup = self._preparation, self._lookup
         waiting, results, n_read = self._waiting, self._results, 0
         ready = ready_texts(preparation, enumerate(texts))  # normalized and prompted
         for text in chain(lookup.as_they_come(ready), (None,)):  # None: all texts have been read
             if text is not None and not results.take(text) and not waiting.take(text):
-                ids = engine.tokenize(text.text)
+                ids = self._tokenized(text.text)
                 try:
                     waiting.add(text, preparation.fit(ids, text.place, self._prefix_ids))
                 except TextError as error:
@@ -78,12 +78,15 @@ class TextStream:
                 for batch in waiting.packed(is_last=text is None):
                     pooled = self._decoded(batch)
                     lookup.keep(pooled, [(each.digest, each.fitted) for each in batch.texts])
-                    results.add_batch(batch.texts, *finished(pooled, preparation.resolved.dim))  # cut and scaled
+                    results.add_batch(batch.texts, *preparation.finished(pooled))  # cut and scaled
                     yield from results.in_order()
                     results.tell_progress()
             yield from results.in_order()
             if is_enough:
                 results.tell_progress()
+
+    def _tokenized(self, text: str) -> list[int]:
+        return [token_id for part in self._preparation.parts(text) for token_id in self._engine.tokenize(part)]
 
     def _decoded(self, batch: _Batch) -> Vectors:
         """The pooled vectors of a batch. Takes out the texts that the model fails on.

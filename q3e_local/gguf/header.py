@@ -39,6 +39,7 @@ _LENGTH = struct.Struct("<Q")
 
 # Far above any real file, and so low that a hostile file is read quickly.
 _MAX_HEADER = 256 << 20  # a real header has 6 MB; also the memory that reading may take
+_FEW_STRINGS = 16
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS, _MAX_NAME = 4_096, 65_536, 2_000_000, 65_535
 
 
@@ -95,7 +96,8 @@ class TokenTable:
 class Header:
     """What a file says about itself.
 
-    `metadata` has scalars and strings, and None for an array: of arrays only the vocabulary is kept.
+    `metadata` has scalars and strings, of an array of a few strings a tuple, and None for any other array: of long
+    arrays only the vocabulary is kept.
     """
 
     path: Path
@@ -208,6 +210,9 @@ def _read(walk: _Walk) -> Header:
             begins = walk.strings(count, key)
             if key == "tokenizer.ggml.tokens":
                 raw, starts = walk.data[begin : walk.position], begins
+            elif count <= _FEW_STRINGS:
+                few = TokenTable(walk.data[begin : walk.position], begins, ())
+                metadata[key] = tuple(few[i] for i in range(count))
         elif item in _SCALARS:
             numbers = walk.take(struct.calcsize(_SCALARS[item]) * count, key)
             if key == "tokenizer.ggml.token_type" and item == _INT32:

@@ -1,4 +1,4 @@
-"""Judge a model file: is it a Qwen3 embedding model that can run, and what must be known to run it.
+"""Judge a model file: is it a Qwen3 embedding model or reranker that can run, and what must be known to run it.
 
 Knows what this model family looks like in a GGUF; leaves reading the file to header.py.
 """
@@ -6,12 +6,13 @@ Knows what this model family looks like in a GGUF; leaves reading the file to he
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 from q3e_local.errors import ModelFileError, WrongModelError
 from q3e_local.gguf.header import Header, fingerprint, read_header
+from q3e_local.gguf.model_kind import HEAD, LAST, NONE, RANK, AnswerRows, ModelKind, answer_rows, stated_kind
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,6 @@ END_TEXT = "<|endoftext|>"
 QWEN_END_ID = 151_643
 
 POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
-LAST, RANK = 3, 4
 CONTROL, USER_DEFINED = 3, 4
 
 # llama.cpp's llama_ftype, as general.file_type states it: the types that this family is published in or made into.
@@ -41,6 +41,9 @@ FOREIGN = (
     "rope.scal",
 )
 MAX_LAYERS = 512  # llama.cpp asserts above it
+
+# A reranker that another converter took for a chat model states no pooling, and runs here all the same.
+_POOLINGS: dict[ModelKind, tuple[int | None, ...]] = {"embedder": (LAST,), "reranker": (RANK, LAST, NONE, None)}
 
 REMEDY = "get an official Qwen3-Embedding GGUF, or convert the checkpoint again"
 
@@ -65,6 +68,11 @@ class ModelInfo:
     quantization: str
     added_tokens: tuple[str, ...]
     n_parameters: int = 0  # numbers in all tensors; 0 of a model that is only planned
+    answers: AnswerRows | None = None  # of a reranker
+
+    @property
+    def kind(self) -> ModelKind:
+        return "embedder" if self.answers is None else "reranker"
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -72,14 +80,15 @@ class ModelInfo:
         return self.n_layer * self.n_head_kv * self.head_dim * 2 * 2
 
 
-def inspect(path: Path) -> ModelInfo:
-    """Read and judge the file.
+def inspect(path: Path, kind: ModelKind | None = None) -> ModelInfo:
+    """Read and judge the file, as the kind of model that the user says it is, or that it states itself.
 
     Raises ModelFileError for a file that is missing, broken or whose parts do not fit together, WrongModelError
-    for a sound file of another kind: another architecture, a chat model, a reranker, another pooling or end token.
+    for a sound file of another kind: another architecture, a chat model, another pooling or end token.
     """
     header = read_header(path)
-    _check_kind(header)
+    kind = kind or stated_kind(header)
+    _check_family(header, kind)
     eos_id = _end_token(header)
     tokens = header.tokens
     info = ModelInfo(
@@ -101,8 +110,8 @@ def inspect(path: Path) -> ModelInfo:
         n_parameters=sum(prod(tensor.shape) for tensor in header.tensors.values()),
     )
     _check_numbers(header, info)
-    _check_tensors(header, info)
-    return info
+    _check_tensors(header, info, kind)
+    return info if kind == "embedder" else replace(info, answers=answer_rows(header))
 
 
 def layer_shapes(n_embd: int, n_ff: int, n_head: int, n_head_kv: int, head_dim: int) -> dict[str, tuple[int, ...]]:
@@ -123,7 +132,7 @@ def layer_shapes(n_embd: int, n_ff: int, n_head: int, n_head_kv: int, head_dim: 
     }
 
 
-def _check_kind(header: Header) -> None:
+def _check_family(header: Header, kind: ModelKind) -> None:
     path, metadata = header.path, header.metadata
     architecture = metadata.get("general.architecture")
     if architecture != "qwen3":
@@ -132,12 +141,10 @@ def _check_kind(header: Header) -> None:
     if n_splits not in (0, 1):
         raise WrongModelError(f"{path} is one of {n_splits} parts; join them with `llama-gguf-split --merge` first")
     pooling = metadata.get("qwen3.pooling_type")
-    if pooling == RANK or "cls.output.weight" in header.tensors:
-        raise WrongModelError(f"{path} is a reranker, not an embedding model; {REMEDY}")
-    if pooling is None:
+    if pooling is None and kind == "embedder":
         raise WrongModelError(f"{path} states no pooling: a chat model, or the work of an old converter; {REMEDY}")
-    if pooling != LAST:
-        raise WrongModelError(f"{path} states {POOLING.get(pooling, pooling)!r} pooling, not 'last'; {REMEDY}")
+    if pooling not in _POOLINGS[kind]:
+        raise WrongModelError(f"{path} states {POOLING.get(pooling or 0, pooling)!r} pooling, not 'last'; {REMEDY}")
     if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre") != "qwen2":
         seen = f"{metadata.get('tokenizer.ggml.model')!r}/{metadata.get('tokenizer.ggml.pre')!r}"
         raise WrongModelError(f"{path} has tokenizer {seen}, not 'gpt2'/'qwen2'; {REMEDY}")
@@ -201,8 +208,9 @@ def _check_numbers(header: Header, info: ModelInfo) -> None:
         raise ModelFileError(f"{info.path} states {problem}; {REMEDY}")
 
 
-def _check_tensors(header: Header, info: ModelInfo) -> None:
+def _check_tensors(header: Header, info: ModelInfo, kind: ModelKind) -> None:
     """Check that every tensor that llama.cpp needs is there, in the size that the metadata states, and no other."""
+    of_head = _check_heads(header, info, kind)
     expected: dict[str, tuple[int, ...]] = {
         "token_embd": (info.n_embd, info.n_vocab),
         "output_norm": (info.n_embd,),
@@ -220,9 +228,21 @@ def _check_tensors(header: Header, info: ModelInfo) -> None:
             raise ModelFileError(f"{info.path} has {name}.weight of shape {tensor.shape}, not {shape}; {REMEDY}")
         if len(shape) == 1 and tensor.type_name != "F32":  # llama.cpp aborts on some types
             raise ModelFileError(f"{info.path} has {name}.weight in {tensor.type_name}, not F32; {REMEDY}")
-    # An untied vocabulary projection is never used. Any further tensor would be, such as a bias or a scale.
+    # llama.cpp would compute with any further tensor, such as a bias or a scale.
     foreign = [
-        name for name in header.tensors if name != "output.weight" and name.removesuffix(".weight") not in expected
+        name for name in header.tensors if name not in of_head and name.removesuffix(".weight") not in expected
     ]
     if foreign:
         raise WrongModelError(f"{info.path} has the tensor {foreign[0]}, which no Qwen3-Embedding has; {REMEDY}")
+
+
+def _check_heads(header: Header, info: ModelInfo, kind: ModelKind) -> tuple[str, ...]:
+    """The names of the tensors that may stand behind the layers; no graph computes them here."""
+    shapes: dict[str, tuple[int, ...]] = {"output.weight": (info.n_embd, info.n_vocab)}
+    if kind == "reranker" and HEAD in header.tensors:
+        shapes[HEAD] = (info.n_embd, *header.tensors[HEAD].shape[1:])
+    for name, shape in shapes.items():
+        tensor = header.tensors.get(name)
+        if tensor is not None and tensor.shape != shape:
+            raise ModelFileError(f"{info.path} has {name} of shape {tensor.shape}, not {shape}; {REMEDY}")
+    return tuple(shapes)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine
-from q3e_local.errors import EngineError, NotEnoughMemoryError
+from q3e_local.errors import BadVectorError, EngineError, NotEnoughMemoryError
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import binding
 from q3e_local.llama.pooling_context import Counts, PoolingContext
@@ -103,7 +103,31 @@ class Contexts:
         self._long = self._made(plan, self._between)
         return self._long
 
-    def once_more(self, ids: Sequence[int], go_on: Callable[[], None]) -> NDArray[np.float32]:
+    def sounded(
+        self,
+        context: PoolingContext,
+        vectors: NDArray[np.float32],
+        sequences: Sequence[Sequence[int]],
+        go_on: Callable[[], None],
+    ) -> NDArray[np.float32]:
+        """The vectors, after each that is NaN, infinite or zero was computed once more.
+
+        Raises BadVectorError with the place of a sequence whose vector is no better then.
+        """
+        bad = np.flatnonzero(~_sound(vectors)).tolist()
+        if bad:
+            context.wipe()
+        for row in bad:
+            vectors[row] = self._once_more(sequences[row], go_on)
+            if not _sound(vectors[row : row + 1]).all():
+                raise BadVectorError(
+                    f"the model answers NaN, infinity or zero for this text of {len(sequences[row])} tokens; "
+                    "try another quantization, or leave the text out",
+                    row,
+                )
+        return vectors
+
+    def _once_more(self, ids: Sequence[int], go_on: Callable[[], None]) -> NDArray[np.float32]:
         """A vector (n_embd,), alone and with f32 keys and values: f16 may overflow, or a neighbour's NaN spread."""
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
         # Its attention takes memory for each token of a piece with each token of the text.
@@ -155,3 +179,9 @@ class Contexts:
         needed, available = plan.n_bytes(self._info), machine.available_memory() + freed
         if needed > available and not self._on_gpu:
             raise NotEnoughMemoryError(message.format(n_tokens, size(needed), size(available)))
+
+
+def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows are finite and not zero."""
+    sound: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    return sound

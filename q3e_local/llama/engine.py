@@ -22,6 +22,8 @@ from q3e_local.embedding.batching import pack
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
+from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.gguf.rows import difference
 from q3e_local.llama import binding
 from q3e_local.llama.contexts import Contexts, explaining, refusals
 from q3e_local.llama.kernels import in_use
@@ -37,23 +39,32 @@ from q3e_local.wording.counts import size
 
 
 class LlamaEngine:
-    """A Qwen3-Embedding GGUF, ready to decode. Raises ModelError, NotEnoughMemoryError or EngineError on loading.
+    """A GGUF of Qwen3-Embedding or Qwen3-Reranker, ready to decode.
+
+    Raises ModelError, NotEnoughMemoryError or EngineError on loading.
 
     All native work runs on a thread of the engine's own. llama.cpp calls back into Python while it computes; on
     the main thread Ctrl-C would be raised inside such a callback, where ctypes swallows it.
     """
 
     def __init__(
-        self, path: Path, config: EngineConfig | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        path: Path,
+        config: EngineConfig | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        kind: ModelKind | None = None,
     ) -> None:
+        """`kind` is what the user says that the file is; None: what it states."""
         self.config = config or EngineConfig()
         if self.config.n_gpu_layers and not binding.can_offload():
             raise OptionError(
                 f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
                 "the README says how to build it for one"
             )
-        self.info = info = inspect(path)
-        self.digest, self.n_embd, self.n_vocab = info.digest, info.n_embd, info.n_vocab
+        self.info = info = inspect(path, kind)
+        self.digest, self.kind, self.n_vocab = info.digest, info.kind, info.n_vocab
+        self._answer = None if info.answers is None else difference(path, info.answers)
+        self.n_embd = info.n_embd if self._answer is None else 1
         self.eos_id, self.added_tokens = info.eos_id, info.added_tokens
         self.n_ctx_max = min(info.n_ctx_train, self.config.n_ctx_max or info.n_ctx_train)
         all_layers = info.n_layer + 1 if binding.can_offload() else 0
@@ -131,13 +142,17 @@ class LlamaEngine:
         if not sequences:
             return np.empty((0, self.n_embd), np.float32)
         for ids in sequences:
-            if not ids or ids[-1] != self.eos_id or min(ids) < 0 or max(ids) >= self.n_vocab:
-                raise EngineError(f"a sequence must be ids below {self.n_vocab} that end with {self.eos_id}")
+            if not ids or min(ids) < 0 or max(ids) >= self.n_vocab:
+                raise EngineError(f"a sequence must be one id or more, each below {self.n_vocab}")
+            if self._answer is None and ids[-1] != self.eos_id:
+                raise EngineError(f"a text's ids must end with {self.eos_id}, got {ids[-1]}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
-            return self._decode_long(sequences[0], on_piece)
-        return self._owner.batch(self._decode, sequences, n_prefix)
+            pooled = self._decode_long(sequences[0], on_piece)
+        else:
+            pooled = self._owner.batch(self._decode, sequences, n_prefix)
+        return pooled if self._answer is None else (pooled @ self._answer).astype(np.float32)
 
     def _decode_long(self, ids: Sequence[int], on_piece: Callable[[int], None]) -> NDArray[np.float32]:
         """In pieces; between two of them, and between their layers, batches of other callers are computed."""
@@ -222,11 +237,11 @@ class LlamaEngine:
         if race.is_over and not race_was_over and race.winner != self.n_threads:
             self._use(self.settings.changed("n_threads", race.winner, Reason("tried", "fastest in this work")))
             self._explain(self.settings.explained("n_threads"))
-        return self._sounded(contexts.batch, vectors, sequences)
+        return contexts.sounded(contexts.batch, vectors, sequences, self._owner.go_on)
 
     def _decode_apart(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Sequences that fit a batch only by sharing prefixes, from which llama.cpp's pooling would not gain."""
-        pooled = np.empty((len(sequences), self.n_embd), np.float32)
+        pooled = np.empty((len(sequences), self.info.n_embd), np.float32)
         for rows, _ in pack(sequences, [0] * len(sequences), self.n_batch, self.n_seq_max):
             try:
                 pooled[rows] = self._decode([sequences[row] for row in rows], None)
@@ -255,24 +270,7 @@ class LlamaEngine:
         self._owner.go_on()
         with refusals("compute this text"):
             vectors = context.taken(1)
-        return self._sounded(context, vectors, [ids])
-
-    def _sounded(
-        self, context: PoolingContext, vectors: NDArray[np.float32], sequences: Sequence[Sequence[int]]
-    ) -> NDArray[np.float32]:
-        """The vectors, after each that is NaN, infinite or zero was computed once more."""
-        bad = np.flatnonzero(~_sound(vectors)).tolist()
-        if bad:
-            context.wipe()
-        for row in bad:
-            vectors[row] = self._open_contexts().once_more(sequences[row], self._owner.go_on)
-            if not _sound(vectors[row : row + 1]).all():
-                raise BadVectorError(
-                    f"the model answers NaN, infinity or zero for this text of {len(sequences[row])} tokens; "
-                    "try another quantization, or leave the text out",
-                    row,
-                )
-        return vectors
+        return self._open_contexts().sounded(context, vectors, [ids], self._owner.go_on)
 
     def _open_model(self) -> binding.Weights:
         if self._model is None:
@@ -291,9 +289,3 @@ class LlamaEngine:
         if self._model is not None:
             self._model.free()
             self._model = None
-
-
-def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows are finite and not zero."""
-    sound: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
-    return sound

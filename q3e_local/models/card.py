@@ -10,10 +10,12 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import CardError
+from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.reranking.prompts import RerankPrompts
 
 # Ollama's grammar for a name and a tag, each part up to 80 characters; in front of the name a namespace.
 _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
@@ -66,20 +68,44 @@ class ScoreTable:
 
 
 @dataclass(frozen=True)
+class LogitTable:
+    """A reranker's published example: documents for a query, best first.
+
+    `expected` are the logits (n_documents,) of the full-precision model; empty where only the order is known, and that
+    the first document's logit is above 0 and the last one's below.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    expected: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ModelCard:
-    """A model as people name it. `path` is the card's own file."""
+    """A model as people name it. `path` is the card's own file.
+
+    `prompts` and `scores` are of an embedder, `rerank_prompts` and `logits` of a reranker.
+    """
 
     path: Path
     name: str
+    kind: ModelKind
     aliases: tuple[str, ...]
     description: str
     license: str
     default: str
     sizes: Sizes
     prompts: Prompts
+    rerank_prompts: RerankPrompts
     files: dict[str, ModelFile]
     checkpoint: Checkpoint | None = None
     scores: ScoreTable | None = None
+    logits: LogitTable | None = None
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the model comes with this program."""
+        return self.files[self.default].repo is None
 
     def tag(self, quantization: str) -> str:
         """The full name of a quantization: the card's own for its default, else with the quantization behind."""
@@ -114,18 +140,32 @@ def read_card(path: Path) -> ModelCard:
     checkpoint = None
     if source.has("checkpoint"):
         checkpoint = Checkpoint(source.text("checkpoint"), source.text("checkpoint_revision"))
+    kind: ModelKind = "embedder"
+    if top.has("kind"):
+        kind = top.get("kind", str, "'embedder' or 'reranker'", get_args(ModelKind).__contains__)
+    prompts, rerank_prompts = Prompts(), RerankPrompts()
+    scores, logits = None, None
+    if kind == "embedder":
+        prompts = _prompts(path, top.table("prompts"))
+        scores = _scores(top.table("scores", optional=True))
+    else:
+        rerank_prompts = _rerank_prompts(path, top.table("prompts"))
+        logits = _logits(top.table("scores", optional=True))
     card = ModelCard(
         path=path,
         name=name,
+        kind=kind,
         aliases=top.texts("aliases"),
         description=top.text("description"),
         license=top.text("license"),
         default=top.text("default"),
         sizes=Sizes(*(top.table("sizes").number(field.name) for field in fields(Sizes))),
-        prompts=Prompts(top.table("prompts").text("query"), top.table("prompts").text("instruction")),
+        prompts=prompts,
+        rerank_prompts=rerank_prompts,
         files=files,
         checkpoint=checkpoint,
-        scores=_scores(top.table("scores", optional=True)),
+        scores=scores,
+        logits=logits,
     )
     for needed in (card.default, *(file.made_from for file in files.values() if file.made_from)):
         if needed not in files:
@@ -137,8 +177,6 @@ def read_card(path: Path) -> ModelCard:
             raise CardError(
                 f"{path}: [files.{quantization}] makes {card.tag(quantization)!r}, which is no model name"
             )
-    if not card.prompts.query.endswith("{text}") or "{instruction}" not in card.prompts.query:
-        raise CardError(f"{path}: prompts.query must have the place {{instruction}} and end in {{text}}")
     top.refuse_unread()
     return card
 
@@ -216,6 +254,37 @@ def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
         sha256=table.hex_digits("sha256", 64, "a SHA-256") if made_from is None else None,
         made_from=made_from,
     )
+
+
+def _prompts(path: Path, table: _Table) -> Prompts:
+    prompts = Prompts(table.text("query"), table.text("instruction"))
+    if not prompts.query.endswith("{text}") or "{instruction}" not in prompts.query:
+        raise CardError(f"{path}: prompts.query must have the place {{instruction}} and end in {{text}}")
+    return prompts
+
+
+def _rerank_prompts(path: Path, table: _Table) -> RerankPrompts:
+    prompts = RerankPrompts(table.text("body"), table.text("instruction"))
+    if not re.fullmatch(r"(?s).*\{instruction\}.*\{query\}.*\{document\}", prompts.body):
+        raise CardError(
+            f"{path}: prompts.body must have the places {{instruction}} and {{query}} in this order, and end in "
+            "{document}"
+        )
+    return prompts
+
+
+def _logits(table: _Table) -> LogitTable | None:
+    if not table:
+        return None
+    documents = table.texts("documents")
+    logits = table.get("logits", list, "a list of numbers", _are_numbers) if table.has("logits") else []
+    if len(documents) < 2 or len(logits) not in (0, len(documents)):
+        raise CardError(f"{table._path}: scores.logits must be a number for each of two documents or more")
+    return LogitTable(table.text("query"), documents, tuple(map(float, logits)))
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def _scores(table: _Table) -> ScoreTable | None:

@@ -14,11 +14,13 @@ from typing import Literal
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import CardError, ModelFileError, ModelNotHereError, OptionError, OutputError
 from q3e_local.files import data_folder, has_size, land
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import download
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.catalog import files, models_folder, resolve
 from q3e_local.models.catalog import find as find_card
 from q3e_local.models.download.origins import delete, own_folder
+from q3e_local.reranking.prompts import RerankPrompts
 
 # Whose a file is: ours to delete when we pulled or made it, another's when it was only imported or found.
 Origin = Literal["pulled", "made", "imported", "found", "bundled"]
@@ -38,6 +40,7 @@ class Installed:
     origin: Origin
     sha256: str = ""
     temporary: bool = False
+    kind: ModelKind | None = None  # as the user said it; None: what the file states
 
     @property
     def is_whole(self) -> bool:
@@ -55,6 +58,8 @@ class Located:
     card: ModelCard | None = None
     file: ModelFile | None = None
     is_by_path: bool = False
+    kind: ModelKind | None = None  # as the user said it; None: what the file states
+    rerank_prompts: RerankPrompts = RerankPrompts()  # noqa: RUF009 (frozen)
 
     @property
     def loads_as(self) -> str:
@@ -75,7 +80,7 @@ def locate(model: str | os.PathLike[str]) -> Located:
     if known is not None and find_card(known.name) is None:
         if not known.is_whole:
             raise ModelFileError(f"{known.name} is gone: {what_is_gone(known)}")
-        return Located(known.name, known.path, Prompts())
+        return Located(known.name, known.path, Prompts(), kind=known.kind)
     card, file = resolve(str(model) if known is None else known.name)
     here = find(card, file)
     if here is None:
@@ -84,7 +89,7 @@ def locate(model: str | os.PathLike[str]) -> Located:
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
             "or take a file you have: q3e-local import; or begin with the demo model: -m demo, in Python load('demo')"
         )
-    return Located(here.name, here.path, card.prompts, card, file)
+    return Located(here.name, here.path, card.prompts, card, file, kind=card.kind, rerank_prompts=card.rerank_prompts)
 
 
 def path_of(model: str | os.PathLike[str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""The one embed path: what every dialect translates into and out of.
+"""The one path to vectors and scores: what every dialect translates into and out of.
 
 Knows texts, models and results; nothing of HTTP or of any wire format.
 """
@@ -43,6 +43,32 @@ class ServiceResult:
 
 
 @dataclass(frozen=True)
+class RankServiceRequest:
+    """A question and documents, in no dialect. `max_document_tokens` cuts each document further."""
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    task: str | None = None
+    instruction: str | None = None
+    truncate: bool = True
+    max_tokens: int | None = None  # of prompt, question and document together
+    max_document_tokens: int | None = None
+    keep_alive_s: float | None = None  # as in ServiceRequest
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """For each document, in the order of the documents: the logit of "yes" less that of "no", and its tokens."""
+
+    logits: tuple[float, ...]
+    prompt_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    model: str  # the full name of the model that answered
+    load_s: float  # until the model was ready
+
+
+@dataclass(frozen=True)
 class Described:
     """A model, and a request's options as they apply to it."""
 
@@ -82,6 +108,12 @@ class Service(Protocol):
         """Load the model if need be, then embed. Cancelling the call frees its place in the queue.
 
         Raises what loading raises, OptionError, TextError with the place of the input, and errors of server.errors.
+        """
+
+    async def rank(self, request: RankServiceRequest) -> RankResult:
+        """Read the question with each document. Cancelling the call frees its place in the queue.
+
+        Raises what `embed` raises, the TextError with the place of the document.
         """
 
     async def describe(self, request: ServiceRequest) -> Described:

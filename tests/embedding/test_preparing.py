@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake import FakeEngine
 
-from q3e_local.embedding.preparing import Defaults, Preparation, ResolvedOptions, resolve
+from q3e_local.embedding.preparing import Defaults, TextPreparation, ResolvedOptions, resolve
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
@@ -20,7 +20,7 @@ def resolved(defaults: Defaults = Defaults(), **options: Any) -> ResolvedOptions
 
 
 def prepared(**options: Any) -> Preparation:
-    return Preparation(FakeEngine(), resolved(**options))
+    return TextPreparation(FakeEngine(), resolved(**options))
 
 
 def test_a_bare_request_is_of_documents_at_the_size_and_limit_of_the_model():

@@ -6,16 +6,18 @@ and between two steps other requests have their turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from q3e_local.embedding.cutting import FAR, PIECE, Cutter
 from q3e_local.embedding.preparing import Fitted, Preparation, ResolvedOptions, check_text
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.server.workers.model import Model
+from q3e_local.server.workers.worker import WorkerEngine
 
 Input = str | tuple[int, ...]
 """A text, or token ids."""
+Parts = Callable[[str], list[str]]
 SomeInput = TypeVar("SomeInput", bound=Input)
 
 # Characters tokenized at once: about 20 ms. A longer text is tokenized in pieces.
@@ -139,7 +141,7 @@ def _fitted_part(model: Model, preparation: Preparation, inputs: Sequence[tuple[
     # The prompt alone comes first: `fit` needs its ids.
     texts = [preparation.ready("", 0)] if preparation.resolved.prefix else []
     texts += [preparation.ready(item, place) for place, item in inputs if isinstance(item, str)]
-    of_texts = iter(worker.tokenize_all(texts) if texts else [])
+    of_texts = _tokenized_all(worker, [preparation.parts(text) for text in texts])
     prefix_ids = next(of_texts) if preparation.resolved.prefix else []
     fitted = []
     for place, item in inputs:
@@ -154,6 +156,13 @@ def _fitted_part(model: Model, preparation: Preparation, inputs: Sequence[tuple[
     return fitted
 
 
+def _tokenized_all(worker: WorkerEngine, texts: list[list[str]]) -> Iterator[list[int]]:
+    """The ids of each text, which comes in parts, in one trip to the worker."""
+    of_parts = iter(worker.tokenize_all([part for parts in texts for part in parts]) if texts else [])
+    for parts in texts:
+        yield [token_id for _ in parts for token_id in next(of_parts)]
+
+
 def _lengths(model: Model, texts: Sequence[tuple[int, str]]) -> list[int]:
     """How many ids each text has. Runs on a thread."""
     for place, text in texts:
@@ -165,17 +174,22 @@ async def _huge(model: Model, preparation: Preparation, place: int, text: Input)
     assert isinstance(text, str)
     resolved = preparation.resolved
     await model.call(check_text, text, place)
-    ids, is_all = await _in_pieces(model, resolved.prefix + text, resolved.limit)
+    ids, is_all = await _in_pieces(model, resolved.prefix + text, resolved.limit, preparation.parts)
     if not is_all and not resolved.truncate:
         raise TextTooLongError(
             f"has more than {len(ids)} tokens, the limit is {resolved.limit}; truncate it or split it", place
         )
-    prefix_ids = await model.call(_tokenized, model, resolved.prefix) if resolved.prefix else []
+    prefix_ids = await model.call(_tokenized, model, resolved.prefix, preparation.parts) if resolved.prefix else []
     return preparation.fit(ids, place, prefix_ids)
 
 
-async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[int], bool]:
-    """The ids of a text, and whether they are all. With a limit, stops once there are that many ids."""
+async def _in_pieces(
+    model: Model, text: str, limit: int | None, parts: Parts = lambda text: [text]
+) -> tuple[list[int], bool]:
+    """The ids of a text, and whether they are all. With a limit, stops once there are that many ids.
+
+    `parts` parts each piece once more, as `Preparation` does.
+    """
     cutter = Cutter(model.worker.added_tokens)
     ids: list[int] = []
     start = 0
@@ -186,22 +200,22 @@ async def _in_pieces(model: Model, text: str, limit: int | None) -> tuple[list[i
             raise InvalidTextError(f"has more than {TOKENS_MAX} tokens; split it")
         end = cutter.end(text, start)
         if end is None and limit is not None:
-            ids_of_run, is_all = await _of_run(model, text, start, limit - len(ids))
+            ids_of_run, is_all = await _of_run(model, text, start, limit - len(ids), parts)
             return ids + ids_of_run, is_all
         if end is None:
             raise InvalidTextError(
                 f"has {FAR} characters in a row without a space or a mark where it could be parted"
             )
-        ids += await model.call(_tokenized, model, text[start:end])
+        ids += await model.call(_tokenized, model, text[start:end], parts)
         start = end
     return ids, True
 
 
-async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[list[int], bool]:
+async def _of_run(model: Model, text: str, start: int, needed: int, parts: Parts) -> tuple[list[int], bool]:
     """The first `needed` ids or more of the text from `start`, where nothing can be parted; whether they are all."""
     size = max(PIECE, 2 * needed)
     while True:
-        ids = await model.call(_tokenized, model, text[start : start + size])
+        ids = await model.call(_tokenized, model, text[start : start + size], parts)
         if start + size >= len(text):
             return ids, True
         if len(ids) >= needed + _UNSURE:
@@ -209,5 +223,6 @@ async def _of_run(model: Model, text: str, start: int, needed: int) -> tuple[lis
         size *= 2
 
 
-def _tokenized(model: Model, text: str) -> list[int]:
-    return model.worker.tokenize(model.normalized(text))
+def _tokenized(model: Model, text: str, parts: Parts) -> list[int]:
+    (ids,) = _tokenized_all(model.worker, [parts(model.normalized(text))])
+    return ids

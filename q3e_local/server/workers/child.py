@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.embedding.engine import Engine, EngineConfig
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.child import crossing, relay_log, settle_in
 from q3e_local.llama.kernels.choice import Kernels
 
@@ -79,6 +80,7 @@ class Facts:
     """What stays the same about a loaded model."""
 
     digest: str
+    kind: ModelKind
     n_embd: int
     n_ctx_max: int
     n_batch: int

@@ -11,9 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from q3e_local.embedding.preparing import Defaults, Preparation, resolve
+from q3e_local.embedding.preparing import Defaults, Preparation, TextPreparation, resolve
 from q3e_local.embedding.prompts import Prompts, normalizer
 from q3e_local.embedding.request import EmbedRequest
+from q3e_local.reranking.preparing import PairPreparation, RankRequest
+from q3e_local.reranking.preparing import resolve as resolve_pairs
+from q3e_local.reranking.prompts import RerankPrompts
 from q3e_local.server.workers.batch_queue import BatchQueue
 from q3e_local.server.workers.worker import WorkerEngine
 
@@ -28,6 +31,7 @@ class Model:
     worker: WorkerEngine
     prompts: Prompts
     queue: BatchQueue
+    rerank_prompts: RerankPrompts = RerankPrompts()  # noqa: RUF009 (frozen)
     # The thread ends when the model is unloaded and no request holds this record any more.
     _words: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="q3e-words"), repr=False, compare=False
@@ -35,7 +39,12 @@ class Model:
 
     def prepare(self, request: EmbedRequest, defaults: Defaults) -> Preparation:
         """What a request does to a text before this model decodes it. Raises OptionError."""
-        return Preparation(self.worker, resolve(request, self.worker, self.name, self.prompts, defaults))
+        return TextPreparation(self.worker, resolve(request, self.worker, self.name, self.prompts, defaults))
+
+    def prepare_pairs(self, request: RankRequest) -> PairPreparation:
+        """What a request does to a document before this model decodes it. Tokenizes. Raises OptionError."""
+        resolved = resolve_pairs(request, self.worker, self.name, self.rerank_prompts)
+        return PairPreparation(self.worker, resolved, request.max_document_tokens)
 
     def normalized(self, text: str) -> str:
         """NFC as the reference tokenizer applies it."""

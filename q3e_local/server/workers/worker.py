@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.workers.child import Facts, OpenEngine, open_llama
 from q3e_local.server.workers.liveness import Bounds, Pace, Task
@@ -70,6 +71,7 @@ class WorkerEngine:
     """
 
     digest: str = _fact("digest")
+    kind: ModelKind = _fact("kind")
     n_embd: int = _fact("n_embd")
     n_ctx_max: int = _fact("n_ctx_max")
     n_batch: int = _fact("n_batch")

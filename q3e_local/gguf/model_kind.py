@@ -1,0 +1,78 @@
+"""What kind of model a file is, embedder or reranker, and where a reranker's answer is read: `AnswerRows`.
+
+A headless reranker has the tensors of an embedding model, so a file's kind is read from what it states, or said by
+the user, and never guessed from its tensors. Knows metadata and tensor names; reads no weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from q3e_local.errors import ModelFileError
+from q3e_local.gguf.header import Header, Tensor
+
+ModelKind = Literal["embedder", "reranker"]
+
+NONE, LAST, RANK = 0, 3, 4
+"""llama.cpp's LLAMA_POOLING_TYPE, as `qwen3.pooling_type` states it."""
+
+HEAD = "cls.output.weight"
+_LABELS = "qwen3.classifier.output_labels"
+_TEMPLATE = "tokenizer.chat_template.rerank"
+_NAMES = ("general.name", "general.basename")
+
+
+@dataclass(frozen=True)
+class AnswerRows:
+    """The rows of a tensor whose products with the last hidden state are the logits of the two answers.
+
+    `no` is None where the tensor has a single row: such a head was made of the difference already.
+    """
+
+    tensor: Tensor
+    yes: int
+    no: int | None
+
+
+def stated_kind(header: Header) -> ModelKind:
+    """The kind that a file states: by its pooling, head, labels, template, title or its own name."""
+    metadata = header.metadata
+    names = [header.path.name, *(str(metadata.get(key, "")) for key in _NAMES)]
+    is_reranker = (
+        metadata.get("qwen3.pooling_type") == RANK
+        or HEAD in header.tensors
+        or _LABELS in metadata
+        or _TEMPLATE in metadata
+        or any("reranker" in name.lower() for name in names)
+    )
+    return "reranker" if is_reranker else "embedder"
+
+
+def answer_rows(header: Header) -> AnswerRows:
+    """Where to read a reranker's answer: its head, else its vocabulary projection, else its token table.
+
+    Raises ModelFileError where none of them has the two answers.
+    """
+    head = header.tensors.get(HEAD)
+    if head is not None:
+        return _rows_of_head(header, head)
+    yes, no = header.tokens.index("yes"), header.tokens.index("no")
+    if yes is None or no is None:
+        raise ModelFileError(
+            f"{header.path} has neither a head nor the tokens 'yes' and 'no' in its vocabulary; get another file"
+        )
+    tensor = header.tensors.get("output.weight") or header.tensors["token_embd.weight"]
+    return AnswerRows(tensor, yes, no)
+
+
+def _rows_of_head(header: Header, head: Tensor) -> AnswerRows:
+    n_rows = head.shape[1] if len(head.shape) == 2 else 1
+    if n_rows == 1:
+        return AnswerRows(head, 0, None)
+    labels = header.metadata.get(_LABELS) or ("yes", "no")
+    if n_rows != 2 or sorted(labels) != ["no", "yes"]:
+        raise ModelFileError(
+            f"{header.path} has a head of {n_rows} rows for {', '.join(labels)}; a Qwen3-Reranker answers yes and no"
+        )
+    return AnswerRows(head, labels.index("yes"), labels.index("no"))

@@ -1,0 +1,50 @@
+"""Hold a model to the kind that is wanted of it, and name the right model where it is of the other kind.
+
+Knows cards and the headers of files; loads nothing.
+"""
+
+from __future__ import annotations
+
+from q3e_local.errors import WrongModelError
+from q3e_local.gguf.model_file import inspect
+from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.models import catalog
+from q3e_local.models.card import ModelCard
+from q3e_local.models.installed import Located
+
+DEFAULT_RERANKER = "qwen3-reranker:0.6b"
+
+
+def check_file(located: Located, wanted: ModelKind) -> None:
+    """Raise WrongModelError where the file is of another kind, and what reading its header raises."""
+    check_kind(located, inspect(located.path, located.kind).kind, wanted)
+
+
+def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:
+    """Raise WrongModelError where a model is not of the kind that is wanted."""
+    if kind == wanted:
+        return
+    other = counterpart(located.card, wanted)
+    if wanted == "embedder":
+        raise WrongModelError(
+            f"{located.name} is a reranker: it orders documents for a question and makes no vectors; "
+            f"take an embedding model, such as {other}"
+        )
+    raise WrongModelError(
+        f"{located.name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}"
+    )
+
+
+def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:
+    """The name of the model of the wanted kind that goes with this card's: of the same size, or the default."""
+    default = catalog.DEFAULT_MODEL if wanted == "embedder" else DEFAULT_RERANKER
+    if card is None:
+        return default
+    others = (other for other in catalog.shipped().values() if other.kind == wanted)
+    return next((other.name for other in others if _go_together(card, other)), default)
+
+
+def _go_together(card: ModelCard, other: ModelCard) -> bool:
+    if card.is_bundled or other.is_bundled:
+        return card.is_bundled and other.is_bundled
+    return (card.sizes.n_layer, card.sizes.n_embd) == (other.sizes.n_layer, other.sizes.n_embd)

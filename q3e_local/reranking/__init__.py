@@ -1,0 +1,1 @@
+"""Question and document read together: how well a document answers a question, by Qwen3-Reranker."""

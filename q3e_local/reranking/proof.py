@@ -1,0 +1,31 @@
+"""The proof of a reranker that no card vouches for: it must put a right answer above a wrong one.
+
+A file without a head has the tensors of an embedding model, whose scores would be numbers without a meaning.
+"""
+
+from __future__ import annotations
+
+from q3e_local.errors import WrongModelError
+from q3e_local.files import is_proved, note_proved
+from q3e_local.reranking.reranker import Reranker
+
+# From the tests of sentence-transformers for Qwen3-Reranker-0.6B (tests/cross_encoder/test_model.py), which has the
+# logits 7.12 and -3.11.
+QUERY = "Which planet is known as the Red Planet?"
+RIGHT = "Mars, known for its reddish appearance, is often referred to as the Red Planet."
+WRONG = "Venus is often called Earth's twin because of its similar size and proximity."
+
+
+def prove(reranker: Reranker) -> None:
+    """Raise WrongModelError for a model that does not tell the two. Proved once for a file."""
+    facts = (reranker.engine.digest, "reranker", QUERY)
+    if is_proved(*facts):
+        return
+    preparing = Reranker(reranker.engine, reranker.model, reranker.prompts)  # without the cache
+    right, wrong = sorted(preparing.rank(QUERY, [RIGHT, WRONG]), key=lambda ranked: ranked.index)
+    if not right.logit > 0 > wrong.logit:
+        raise WrongModelError(
+            f"{reranker.model} is no reranker that works: it gives {right.score:.2g} to a right answer and "
+            f"{wrong.score:.2g} to a wrong one; get another file, such as that of q3e-local pull qwen3-reranker:0.6b"
+        )
+    note_proved(*facts)
