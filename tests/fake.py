@@ -20,6 +20,7 @@ class FakeEngine:
     """
 
     digest = "fa" * 32
+    kind = "embedder"
     n_embd = 64
     eos_id = 256
 

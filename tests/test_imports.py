@@ -26,7 +26,7 @@ ROOMS = [
         "errors vectors space files machine sqlite wording",
         "gguf cache reading",
         "embedding convert",
-        "llama",
+        "llama reranking",
         "models search jobs",
         "q3e_local",  # load() joins the parts
         "checks server",
@@ -58,7 +58,7 @@ FOREIGN = {
     "httpx2": {"models.download", "cli.computing.remote"},
     "redis": {"cache.redis"},
     "filelock": {"files"},
-    "gguf": {"convert"},
+    "gguf": {"convert", "gguf.rows"},
     "psutil": {"machine"},
     "platformdirs": {"files"},
     "click": {"cli"},
@@ -218,8 +218,9 @@ def test_starting_loads_nothing_heavy(what):
 
 def test_the_public_names_are_these():
     assert set(q3e_local.__all__) == {
-        "DEFAULT_MODEL", "EmbedRequest", "EmbedResult", "Embedded", "Embedder", "Engine", "EngineConfig", "Progress",
-        "Q3EError", "VectorIndex", "load",
+        "DEFAULT_MODEL", "DEFAULT_RERANKER", "EmbedRequest", "EmbedResult", "Embedded", "Embedder", "Engine",
+        "EngineConfig", "Progress", "Q3EError", "RankRequest", "Ranked", "Reranker", "VectorIndex", "load",
+        "load_reranker",
     }  # fmt: skip
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
 

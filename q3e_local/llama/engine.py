@@ -143,9 +143,9 @@ class LlamaEngine:
             return np.empty((0, self.n_embd), np.float32)
         for ids in sequences:
             if not ids or min(ids) < 0 or max(ids) >= self.n_vocab:
-                raise EngineError(f"a sequence must be one id or more, each below {self.n_vocab}")
+                raise EngineError(f"a sequence must be ids below {self.n_vocab}")
             if self._answer is None and ids[-1] != self.eos_id:
-                raise EngineError(f"a text's ids must end with {self.eos_id}, got {ids[-1]}")
+                raise EngineError(f"a sequence must be ids below {self.n_vocab} that end with {self.eos_id}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
         if len(sequences) == 1 and len(sequences[0]) > self.n_batch:

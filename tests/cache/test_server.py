@@ -35,7 +35,7 @@ def serve(*requests: ServiceRequest, make: Any = FakeWorker, cache: str = "on") 
                 except TextError as error:
                     answers.append(error)
                 # The service keeps vectors behind its answers, and nothing outside tells when it has.
-                service._keeping.submit(lambda: None).result()
+                service._pipeline._keeping.submit(lambda: None).result()
             return answers, service.counters()
         finally:
             await service.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake import FakeEngine
 
-from q3e_local.embedding.preparing import Defaults, TextPreparation, ResolvedOptions, resolve
+from q3e_local.embedding.preparing import Defaults, ResolvedOptions, TextPreparation, resolve
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
@@ -19,7 +19,7 @@ def resolved(defaults: Defaults = Defaults(), **options: Any) -> ResolvedOptions
     return resolve(EmbedRequest((), **options), FakeEngine(), "fake", Prompts(), defaults)
 
 
-def prepared(**options: Any) -> Preparation:
+def prepared(**options: Any) -> TextPreparation:
     return TextPreparation(FakeEngine(), resolved(**options))
 
 

@@ -65,7 +65,6 @@ def test_another_stated_end_token_is_warned_of_and_not_believed(tiny_gguf, eos_i
         ({"qwen3.pooling_type": 0}, "states 'none' pooling, not 'last'"),
         ({"qwen3.pooling_type": 1}, "states 'mean' pooling, not 'last'"),
         ({"qwen3.pooling_type": 9}, "states 9 pooling, not 'last'"),
-        ({"qwen3.pooling_type": 4}, "is a reranker, not an embedding model"),
         ({"split.count": 3}, "is one of 3 parts; join them with `llama-gguf-split --merge` first"),
         ({"tokenizer.ggml.model": "llama"}, "has tokenizer 'llama'/'qwen2', not 'gpt2'/'qwen2'"),
         ({"tokenizer.ggml.pre": "default"}, "has tokenizer 'gpt2'/'default', not"),
@@ -128,7 +127,12 @@ def test_parts_that_do_not_fit_together_are_named(small, tmp_path, keys, says):
         ({"token_embd.weight": np.zeros((263, 32), "f4")}, ModelFileError, r"shape \(32, 263\), not \(32, 264\)"),
         ({"blk.0.attn_k.weight": np.zeros((64, 32), "f4")}, ModelFileError, r"shape \(32, 64\), not \(32, 32\)"),
         ({"output_norm.weight": np.zeros(32, "f2")}, ModelFileError, "has output_norm.weight in F16, not F32"),
-        ({"cls.output.weight": np.zeros((2, 32), "f4")}, WrongModelError, "is a reranker"),
+        (
+            {"cls.output.weight": np.zeros((3, 32), "f4")},
+            ModelFileError,
+            "has a head of 3 rows for yes, no; a Qwen3-R",
+        ),
+        ({"cls.output.weight": np.zeros((2, 31), "f4")}, ModelFileError, r"shape \(31, 2\), not \(32, 2\)"),
         ({"blk.0.attn_q.bias": np.zeros(32, "f4")}, WrongModelError, "has the tensor blk.0.attn_q.bias, which no"),
     ],
 )
@@ -188,3 +192,33 @@ def test_any_other_weight_matrix_quantization_or_word_is_another_fingerprint(
     (tmp_path / "words.gguf").write_bytes(words)
     digests.append(fingerprint(read_header(tmp_path / "words.gguf")))
     assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"qwen3.pooling_type": 4},
+        {"qwen3.classifier.output_labels": ["yes", "no"]},
+        {"tokenizer.chat_template.rerank": "{query} {document}"},
+        {"general.name": "My Qwen3-Reranker"},
+        {"general.basename": "qwen3-reranker", "qwen3.pooling_type": None},
+    ],
+)
+def test_a_reranker_is_known_by_what_it_states(small, tmp_path, keys):
+    words = ["yes", "no", *WORDS[2:]]
+    words[inspect(small).eos_id] = tiny.END
+    path = rewrite(small, tmp_path / "model.gguf", {"tokenizer.ggml.tokens": words} | keys)
+    assert (inspect(small).kind, inspect(path).kind) == ("embedder", "reranker")
+
+
+def test_a_reranker_without_a_head_and_without_answers_is_refused(small, tmp_path):
+    with pytest.raises(ModelFileError, match="has neither a head nor the tokens 'yes' and 'no' in its vocabulary"):
+        inspect(rewrite(small, tmp_path / "model.gguf", {"qwen3.pooling_type": 4}))
+
+
+def test_the_user_may_say_that_a_file_is_a_reranker(small, tmp_path):
+    words = ["yes", "no", *WORDS[2:]]
+    words[inspect(small).eos_id] = tiny.END
+    path = rewrite(small, tmp_path / "model.gguf", {"tokenizer.ggml.tokens": words})
+    assert inspect(path).kind == "embedder"
+    assert inspect(path, "reranker").kind == "reranker"

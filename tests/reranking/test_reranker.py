@@ -191,11 +191,11 @@ def test_a_document_that_is_no_text_is_named_by_its_place(any_reranker):
 def test_each_kind_of_model_is_refused_where_the_other_is_wanted(folder, tiny_gguf):
     path = rerankers.write(folder / "other-reranker.gguf", "cls")
     with pytest.raises(
-        WrongModelError, match="other-reranker is a reranker: .*take an embedding model, such as qwen3"
+        WrongModelError, match=r"other-reranker is a reranker: .*take an embedding model, such as qwen3"
     ):
         q3e_local.load(path)
     with pytest.raises(
-        WrongModelError, match="is an embedding model: .* ranks nothing; take a reranker, such as qwen"
+        WrongModelError, match=r"is an embedding model: .* ranks nothing; take a reranker, such as qwen"
     ):
         q3e_local.load_reranker(tiny_gguf("f32"))
 
@@ -203,6 +203,6 @@ def test_each_kind_of_model_is_refused_where_the_other_is_wanted(folder, tiny_gg
 def test_a_reranker_that_ranks_a_wrong_answer_first_is_refused(folder):
     path = rerankers.write(folder / "random-reranker.gguf", "none")
     with pytest.raises(
-        WrongModelError, match="random-reranker is no reranker that works: it gives .* to a right answer"
+        WrongModelError, match=r"random-reranker is no reranker that works: it gives .* to a right answer"
     ):
         q3e_local.load_reranker(path)
