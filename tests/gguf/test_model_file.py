@@ -130,7 +130,7 @@ def test_parts_that_do_not_fit_together_are_named(small, tmp_path, keys, says):
         (
             {"cls.output.weight": np.zeros((3, 32), "f4")},
             ModelFileError,
-            "has a head of 3 rows for yes, no; a Qwen3-R",
+            "has a head of 3 rows for yes, no; a Q",
         ),
         ({"cls.output.weight": np.zeros((2, 31), "f4")}, ModelFileError, r"shape \(31, 2\), not \(32, 2\)"),
         ({"blk.0.attn_q.bias": np.zeros(32, "f4")}, WrongModelError, "has the tensor blk.0.attn_q.bias, which no"),
