@@ -1,4 +1,4 @@
-"""Write a full-size Qwen3-Embedding GGUF with random weights, to measure speed and memory.
+"""Write a full-size Qwen3-Embedding or Qwen3-Reranker GGUF with random weights, to measure speed and memory.
 
 Shapes, tensor types, metadata and vocabulary size are those of the official Q4_K_M files. The weights are
 valid random blocks of standard deviation 0.02, drawn anew for every tensor, so hidden states stay finite
@@ -7,6 +7,7 @@ the q3e_local package.
 
     python scripts/convert/make_synthetic.py --size 0.6b -o synth-0.6b.gguf
     python scripts/convert/make_synthetic.py --size 4b -o synth-4b.gguf --vocab-from some-qwen.gguf
+    python scripts/convert/make_synthetic.py --size 0.6b --reranker -o synth-reranker-0.6b.gguf
 """
 
 from __future__ import annotations
@@ -56,6 +57,13 @@ SIZES = {
 # The added tokens of the family in id order; 0.6b has all 26, 4b and 8b the first 22.
 N_BASE = 151643
 END_ID, CHAT_END_ID = 151643, 151645
+# As the real files have it (QwenLM/Qwen3-Embedding, examples/qwen3_reranker_transformers.py).
+RERANK_TEMPLATE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web '
+    "search query, retrieve relevant passages that answer the query\n<Query>: {query}\n<Document>: {document}"
+    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
 ADDED = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
     *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>"),
@@ -184,11 +192,12 @@ def q4_k_m_tensors(size: Size) -> list[tuple[str, tuple[int, ...], GGMLQuantizat
     return tensors
 
 
-def add_metadata(writer: GGUFWriter, size: Size, vocabulary: Vocabulary) -> None:
-    """The keys of a quantized Qwen3-Embedding file in their order; the name says what this is."""
+def add_metadata(writer: GGUFWriter, size: Size, vocabulary: Vocabulary, is_reranker: bool) -> None:
+    """The keys of a quantized Qwen3-Embedding or Qwen3-Reranker file in their order; the name says what this is."""
+    kind = "Reranker" if is_reranker else "Embedding"
     writer.add_type("model")
-    writer.add_name(f"Synthetic Qwen3-Embedding-{size.label} (random weights)")
-    writer.add_basename("synthetic-qwen3-embedding")
+    writer.add_name(f"Synthetic Qwen3-{kind}-{size.label} (random weights)")
+    writer.add_basename(f"synthetic-qwen3-{kind.lower()}")
     writer.add_size_label(size.label)
     writer.add_block_count(size.n_layer)
     writer.add_context_length(size.n_ctx)
@@ -200,7 +209,10 @@ def add_metadata(writer: GGUFWriter, size: Size, vocabulary: Vocabulary) -> None
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_key_length(size.head_dim)
     writer.add_value_length(size.head_dim)
-    writer.add_pooling_type(PoolingType.LAST)
+    writer.add_pooling_type(PoolingType.RANK if is_reranker else PoolingType.LAST)
+    if is_reranker:
+        writer.add_classifier_output_labels(["yes", "no"])
+        writer.add_string("tokenizer.chat_template.rerank", RERANK_TEMPLATE)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(vocabulary.tokens)
@@ -217,11 +229,15 @@ def add_metadata(writer: GGUFWriter, size: Size, vocabulary: Vocabulary) -> None
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_K_M)
 
 
-def write_model(path: Path, size: Size, vocabulary: Vocabulary, rng: np.random.Generator) -> None:
+def write_model(
+    path: Path, size: Size, vocabulary: Vocabulary, rng: np.random.Generator, is_reranker: bool = False
+) -> None:
     """Write header and tensors, one tensor in memory at a time."""
     writer = GGUFWriter(path, "qwen3")
-    add_metadata(writer, size, vocabulary)
+    add_metadata(writer, size, vocabulary, is_reranker)
     tensors = q4_k_m_tensors(size)
+    if is_reranker:  # llama.cpp quantizes the two rows with the rest
+        tensors.append(("cls.output.weight", (2, size.n_embd), Q4_K))
     for name, shape, kind in tensors:
         stored = stored_shape(shape, kind)
         dtype = np.dtype(np.float32 if kind == F32 else np.uint8)
@@ -243,9 +259,10 @@ def write_model(path: Path, size: Size, vocabulary: Vocabulary, rng: np.random.G
     help="GGUF to copy the tokenizer from; without it a vocabulary of the same size is made up.",
 )
 @click.option("--type", "type_name", type=click.Choice(["q4_k_m"]), default="q4_k_m", help="Tensor types.")
+@click.option("--reranker", "is_reranker", is_flag=True, help="Write a reranker, with a head for yes and no.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
-def main(size_name: str, output: Path, vocab_from: Path | None, type_name: str, seed: int) -> None:
-    """Write a full-size Qwen3-Embedding GGUF with random weights, to measure speed and memory."""
+def main(size_name: str, output: Path, vocab_from: Path | None, type_name: str, is_reranker: bool, seed: int) -> None:
+    """Write a full-size GGUF of the family with random weights, to measure speed and memory."""
     if output.exists():
         raise click.ClickException(f"{output} exists; remove it or choose another name")
     start = perf_counter()
@@ -254,7 +271,7 @@ def main(size_name: str, output: Path, vocab_from: Path | None, type_name: str, 
     vocabulary = copied_vocabulary(vocab_from, n_vocab) if vocab_from else synthetic_vocabulary(n_vocab, rng)
     partial = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:
-        write_model(partial, size, vocabulary, rng)
+        write_model(partial, size, vocabulary, rng, is_reranker)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
