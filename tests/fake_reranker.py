@@ -1,15 +1,20 @@
 """A reranker whose answers a reader can predict by eye: "!" in a document speaks for it, "?" against it.
 
-Knows the Engine protocol and the prompt's words; nothing of models.
+Knows the Engine protocol and the prompt's words; nothing of models. `python fake_reranker.py ARGUMENTS` is q3e-local
+with this reranker.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from fake import FakeEngine
 
+import q3e_local
+from q3e_local.cli import main
 from q3e_local.errors import BadVectorError
 from q3e_local.reranking.reranker import Reranker
 
@@ -49,6 +54,11 @@ class FakeRerankEngine(FakeEngine):
         return np.array([[logit(document)] for document in documents], np.float32)
 
 
-def fake_reranker(**options: object) -> Reranker:
+def fake_reranker(**options: Any) -> Reranker:
     """A reranker with the fake, `reranker.engine`, and without a cache."""
     return Reranker(FakeRerankEngine(**options), "fake-reranker")
+
+
+if __name__ == "__main__":
+    q3e_local.load_reranker = lambda model, **options: fake_reranker()
+    main(sys.argv[1:])

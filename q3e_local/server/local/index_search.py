@@ -59,7 +59,9 @@ async def search(
         return await _first_stage(service, index, question, query)
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
-    reranker = reranking.model or await asyncio.to_thread(reranker_of, index.made.space.model)
+    reranker = reranking.model
+    if reranker is None:
+        reranker = await asyncio.to_thread(reranker_of, index.made.space.model)
     return replace(result, found=await _read(service, result.found, question, query, reranker, reranking))
 
 
