@@ -135,17 +135,20 @@ def second_stage(
     return SecondStage(reranker, n, seconds, progress)
 
 
-def check_candidates(n: int | bool | None, n_max: int = N_CANDIDATES_MAX) -> int:
-    """How many candidates `rerank` means: True and None are 10. Raises OptionError."""
+def check_candidates(n: Any, n_max: int = N_CANDIDATES_MAX, shown: Callable[[Any], str] = repr) -> int:
+    """How many candidates `rerank` means: True and None are 10.
+
+    Raises OptionError with the value as `shown` words it: a value of somebody else's may be long.
+    """
     if n is None or isinstance(n, bool):
         return N_CANDIDATES
     if type(n) is not int or not 1 <= n <= n_max:
-        raise OptionError(f"rerank must be true or between 1 and {n_max}, got {n!r}", "rerank")
+        raise OptionError(f"rerank must be true or between 1 and {n_max}, got {shown(n)}", "rerank")
     return n
 
 
-def check_seconds(seconds: float | None) -> None:
-    """Raise OptionError for what is no time above 0."""
+def check_seconds(seconds: Any, shown: Callable[[Any], str] = repr) -> None:
+    """Raise OptionError, worded as `check_candidates` words it, for what is no time above 0."""
     is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
     if seconds is not None and not (is_time and seconds > 0):
-        raise OptionError(f"rerank_seconds must be a number above 0, got {seconds!r}", "rerank_seconds")
+        raise OptionError(f"rerank_seconds must be a number above 0, got {shown(seconds)}", "rerank_seconds")

@@ -21,7 +21,7 @@ from q3e_local.search.hits import MODES, Mode, as_record
 from q3e_local.search.reranked import N_CANDIDATES, check_candidates, check_seconds
 from q3e_local.server.dialects import ollama
 from q3e_local.server.dialects.failures import Failure
-from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
+from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
@@ -120,8 +120,8 @@ def _reranking(fields: Fields) -> Reranking | None:
     """The second stage that is asked for."""
     n, model, seconds = fields.raw("rerank"), fields.text("reranker") or None, fields.raw("rerank_seconds")
     try:
-        check_seconds(seconds)
-        n_candidates = check_candidates(n, K_MAX)
+        n_candidates = check_candidates(n, K_MAX, shown)
+        check_seconds(seconds, shown)
     except OptionError as error:
         raise BadRequestError(str(error), error.option) from None
     if n is None or n is False:
