@@ -17,6 +17,7 @@ import rerankers
 from command import assert_refused, failed, run, write
 from fake_reranker import FakeRerankEngine
 from paths import TESTS
+from screen import on_screen
 
 from q3e_local.cache.choose import open_cache
 from q3e_local.reranking.reranker import Reranker
@@ -144,8 +145,6 @@ def test_documents_that_are_cut_are_named_even_in_quiet(fake):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_people_see_rank_score_and_place(fake):
-    from screen import on_screen
-
     command = [sys.executable, str(TESTS / "fake_reranker.py"), "rerank", "who?", "--lines", "lines.txt", "-q"]
     with on_screen(command) as screen:
         assert screen.end() == 0

@@ -67,8 +67,8 @@ class Reranking:
             raise OptionError(f"{written[0]} is for the second stage of a search; give --rerank too")
         if self.rerank is not None and server:
             raise OptionError(
-                "--rerank reads candidates in this process; leave --server out, or have the server search an index "
-                "of its own: POST /api/search with rerank"
+                "--rerank reads candidates in this process; leave --server out (or unset Q3E_SERVER), or have the "
+                "server search an index of its own: POST /api/search with rerank"
             )
 
     def opened(self, stack: ExitStack, model: str, options: ModelOptions) -> Reranker | None:
