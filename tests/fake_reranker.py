@@ -49,6 +49,7 @@ class FakeRerankEngine(FakeEngine):
         for index, document in enumerate(documents):
             if self._bad_text is not None and self._bad_text in document:
                 raise BadVectorError("the fake has no number for this text", index)
+        self.prefixes.append(list(n_prefix or [0] * len(sequences)))
         self.prompts += prompts
         self.read += documents
         return np.array([[logit(document)] for document in documents], np.float32)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rerankers
 from fake_reranker import FakeRerankEngine, fake_reranker
 from made_indexes import record
 
 from q3e_local import VectorIndex
 from q3e_local.cache.sqlite import SqliteCache
 from q3e_local.errors import OptionError
+from q3e_local.llama.engine import LlamaEngine
 from q3e_local.reranking.reranker import Reranker
 from q3e_local.search.database.records import Chunk
 from q3e_local.search.hits import Hit
@@ -189,6 +191,31 @@ def test_pairs_that_were_read_before_come_from_the_cache(index: VectorIndex, tmp
         assert len(reranker.engine.read) == 5
         index.search("budget?", mode="words", reranker=reranker)  # another question
         assert len(reranker.engine.read) == 10
+
+
+def test_however_few_are_read_at_a_time_the_question_is_shared(path: Path) -> None:
+    """The engine keeps what it computed of a shared beginning: all before the document but the space, which a real
+    tokenizer joins to the document's first word.
+    """
+    with VectorIndex(path, dim=DIM) as index:
+        index.add_vectors([f"budget {n} {'x ' * 600}" for n in range(4)], np.eye(4, DIM))
+        reranker = fake_reranker(n_ctx_max=4000)
+        found(index, reranker=reranker, rerank_seconds=60)
+    n_shared = reranker.engine.prompts[0].index("<Document>:") + len("<Document>:")
+    assert reranker.engine.prefixes == [[n_shared]] * 4
+
+
+def test_a_real_engine_orders_as_the_reference_does(path: Path, tmp_path: Path) -> None:
+    texts = [f"The budget of {name} is {n} euros." for n, name in enumerate(("oak", "garden", "kitchen", "pool"), 3)]
+    file = rerankers.write(tmp_path / "tiny-reranker.gguf", "cls")
+    with VectorIndex(path, dim=DIM) as index, Reranker(LlamaEngine(file), "tiny") as reranker:
+        index.add_vectors(texts, np.eye(4, DIM))
+        logits = {text: rerankers.logit("cls", rerankers.ids("budget", text)) for text in texts}
+        for seconds in (None, 60):
+            hits = index.search("budget", mode="words", reranker=reranker, rerank_seconds=seconds).hits
+            assert [hit.text for hit in hits] == sorted(texts, key=lambda text: -logits[text])
+            for hit in hits:
+                assert hit.rerank == pytest.approx(1 / (1 + math.exp(-logits[hit.text])), abs=1e-3)
 
 
 @pytest.mark.parametrize(
