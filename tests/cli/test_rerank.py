@@ -134,6 +134,7 @@ def test_stderr_says_what_was_done_and_quiet_says_nothing(fake):
     assert ", by fake-reranker, " in result.stderr
     assert run("rerank", "who?", "--lines", "lines.txt", "-q").stderr == ""
     assert "docs/b.txt is one document; for its parts give --lines" in run("rerank", "who?", "docs/b.txt").stderr
+    assert "is one document" not in run("rerank", "who?", "--text", "a").stderr
 
 
 def test_documents_that_are_cut_are_named_even_in_quiet(fake):

@@ -75,7 +75,7 @@ def rerank(
     with stopping_cleanly():
         # Before the model is loaded: an input that cannot be read is said at once.
         items, skipped = read_all(source, skip_errors, (lambda line: None) if options.quiet else say)
-        if len(items) == 1 and layout.is_whole and not options.quiet:
+        if len(items) == 1 and layout.is_whole and not texts and not options.quiet:
             say(f"{items[0][1].id} is one document; for its parts give --lines, --csv COLUMN or --jsonl FIELD")
         with options.reranker_opened() as reranker:
             began = time.perf_counter()

@@ -83,7 +83,7 @@ def search(
 
     On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
     --explain also says how the search was done. With --rerank a reranker, which is pulled if it is missing, reads the
-    first hits with the question and orders them: slower, and better for most texts.
+    first hits with the question and orders them: that takes seconds, and helps with prose more than with code.
 
     \b
       q3e-local search "What did we decide about the budget?"
