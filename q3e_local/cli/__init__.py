@@ -33,6 +33,7 @@ _GROUPS = {
         "embed": ("commands.embed:embed", "Turn texts into embeddings."),
         "index": ("commands.index:index", "Index folders of files; list, show, rm, export, rebuild."),
         "search": ("commands.search:search", "Find what stands in the files of an index."),
+        "rerank": ("commands.rerank:rerank", "Order documents by how well they answer a question."),
     },
     "Jobs with texts": {
         "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),

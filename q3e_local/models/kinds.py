@@ -5,12 +5,13 @@ Knows cards and the headers of files; loads nothing.
 
 from __future__ import annotations
 
-from q3e_local.errors import WrongModelError
+from q3e_local.errors import ModelError, OptionError, WrongModelError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
 from q3e_local.models.card import ModelCard
 from q3e_local.models.installed import Located
+from q3e_local.models.names import Names
 
 DEFAULT_RERANKER = "qwen3-reranker:0.6b"
 
@@ -22,17 +23,20 @@ def check_file(located: Located, wanted: ModelKind) -> None:
 
 def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:
     """Raise WrongModelError where a model is not of the kind that is wanted."""
-    if kind == wanted:
-        return
-    other = counterpart(located.card, wanted)
-    if wanted == "embedder":
-        raise WrongModelError(
-            f"{located.name} is a reranker: it orders documents for a question and makes no vectors; "
-            f"take an embedding model, such as {other}"
-        )
-    raise WrongModelError(
-        f"{located.name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}"
-    )
+    _check(located.name, located.card, kind, wanted)
+
+
+def check_card(card: ModelCard, wanted: ModelKind) -> None:
+    """Raise WrongModelError where the models of a card are of another kind: before one of them is downloaded."""
+    _check(card.name, card, card.kind, wanted)
+
+
+def reranker_of(model: str) -> str:
+    """The reranker that goes with an embedding model: the counterpart of its card, or the default."""
+    try:
+        return counterpart(Names().to_pull(model)[0], "reranker")
+    except (ModelError, OptionError):  # a file, or a model of a server: it has no card here
+        return DEFAULT_RERANKER
 
 
 def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:
@@ -42,6 +46,20 @@ def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:
         return default
     others = (other for other in catalog.shipped().values() if other.kind == wanted)
     return next((other.name for other in others if _go_together(card, other)), default)
+
+
+def _check(name: str, card: ModelCard | None, kind: ModelKind, wanted: ModelKind) -> None:
+    if kind == wanted:
+        return
+    other = counterpart(card, wanted)
+    if wanted == "embedder":
+        raise WrongModelError(
+            f"{name} is a reranker: it orders documents for a question and makes no vectors; "
+            f"take an embedding model, such as {other}"
+        )
+    raise WrongModelError(
+        f"{name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}"
+    )
 
 
 def _go_together(card: ModelCard, other: ModelCard) -> bool:

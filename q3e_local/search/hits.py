@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from q3e_local.search.database.query_words import Term
+from q3e_local.search.database.records import with_headings
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 from q3e_local.wording.html_table import html_table, shortened
@@ -37,6 +38,13 @@ class Hit:
     vectors_rank: int | None = None  # its place by meaning, from 1; None: not among the first of this ranking
     words_rank: int | None = None  # its place by words
     letters_rank: int | None = None  # its place by words that are meant to the letter; these count twice
+    rerank: float | None = None  # how well it answers the question, 0 to 1; None: no reranker has read it
+    rank_before: int | None = None  # its place in the first stage, from 1; None: there was no second stage
+
+    @property
+    def embedded(self) -> str:
+        """What the model saw of it, and what a reranker reads: the headings, then the text."""
+        return with_headings(self.text, self.headings)
 
     def __repr__(self) -> str:
         score = "by words" if self.score != self.score else f"{self.score:.3f}"
@@ -45,7 +53,7 @@ class Hit:
 
 _RECORD = (
     "id", "score", "text", "file", "line", "last_line", "page", "headings", "start", "end", "words_rank",
-    "letters_rank", "vectors_rank",
+    "letters_rank", "vectors_rank", "rerank", "rank_before",
 )  # fmt: skip
 
 
@@ -63,6 +71,7 @@ class Found:
     explained: tuple[str, ...] = ()  # what was done, a fact each
     vector: Vectors | None = None  # of the query
     absent: tuple[Term, ...] = ()  # codes of the query that stand in no chunk, where words were looked up
+    reranker: str | None = None  # the model that ordered the first hits; None: there was no second stage
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

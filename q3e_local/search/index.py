@@ -19,6 +19,7 @@ from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
+from q3e_local.reranking.reranker import Reranker
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.connection import has_bytes
@@ -26,6 +27,7 @@ from q3e_local.search.database.index_file import rebuild_command
 from q3e_local.search.database.records import Chunk, Facts, Filters, IndexSpace, Window
 from q3e_local.search.documents import space_of
 from q3e_local.search.hits import MODES, Found, Hit, Mode
+from q3e_local.search.reranked import Reading, second_stage
 from q3e_local.vectors import Vectors, finish
 from q3e_local.wording.counts import counted
 
@@ -158,12 +160,19 @@ class VectorIndex:
         instruction: str | None = None,
         path: str | None = None,
         since: datetime | date | float | None = None,
+        rerank: int | bool | None = None,
+        reranker: Reranker | None = None,
+        rerank_seconds: float | None = None,
+        rerank_progress: Reading | None = None,
     ) -> Found:
         """The k best for a question.
 
         `mode`: "vectors" by meaning, "words" by bm25, "hybrid" by both; "auto" is by both where the query has
         something that is meant to the letter, or rare. `exact` compares all full vectors. `task` and `instruction`
         are the query's. `path` is a glob on files, `since` a time of their change (for one's own texts: of adding).
+
+        A `reranker` reads the first 10 hits, or the first `rerank`, with the question, and orders them by that; after
+        `rerank_seconds` it reads no more, and the rest follows in its order. `score` stays the cosine.
         """
         if mode not in MODES:
             raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -171,6 +180,7 @@ class VectorIndex:
             what = "is empty" if isinstance(query, str) else f"must be a str, got {type(query).__name__}"
             raise OptionError(f"the query {what}")
         filters = _filters(path, since)
+        stage = second_stage(reranker, rerank, rerank_seconds, rerank_progress)
         vector: Vectors | None = None
         cut: tuple[str, ...] = ()
         if self.embedder is not None:
@@ -179,8 +189,10 @@ class VectorIndex:
             cut = (f"the query was cut to {embedded.prompt_tokens[0]} tokens",) if embedded.truncated[0] else ()
         elif mode in ("vectors", "hybrid"):
             raise OptionError(f"mode {mode!r} needs a model; give VectorIndex an embedder, or use search_vector")
-        found = self._ask(Question(query, vector, _checked(k), mode, exact, filters))
-        return replace(found, explained=cut + found.explained)
+        n = max(_checked(k), 0 if stage is None else stage.n_candidates)
+        found = self._ask(Question(query, vector, n, mode, exact, filters))
+        found = replace(found, explained=cut + found.explained)
+        return found if stage is None else stage.applied(found, query, k, task=task, instruction=instruction)
 
     def search_vector(
         self,

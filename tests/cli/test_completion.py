@@ -69,6 +69,10 @@ def answers(answered):
         ("pull qwen3-embedding:8b-q6", ["qwen3-embedding:8b-q6_k"]),
         ("rm ", ["demo"]),
         ("search --name ", ["papers", "work"]),
+        ("search --rerank-", ["--rerank-seconds"]),
+        ("search --reranker de", ["demo"]),
+        ("rer", ["rerank"]),
+        ("rerank who? -m de", ["demo"]),
         ("index show w", ["work"]),
         ("index --na", ["--name"]),
         ("index notes.md --watc", ["--watch"]),
@@ -82,7 +86,9 @@ def test_commands_options_choices_models_and_indexes_complete(line, offered, ans
     assert answers(f"q3e-local {line}") == [("plain", value) for value in offered]
 
 
-@pytest.mark.parametrize("line", ["embed no", "embed -m ./mi", "embed -m mi", "embed -o ", "convert ", "import "])
+@pytest.mark.parametrize(
+    "line", ["embed no", "rerank who? no", "embed -m ./mi", "embed -m mi", "embed -o ", "convert ", "import "]
+)
 def test_a_path_is_left_to_the_shell(line, answers):
     assert [kind for kind, _ in answers(f"q3e-local {line}")] == ["file"]
 

@@ -61,7 +61,7 @@ FAILURES = {
     "a model's name too long for a file": (["-m", "x" * 300, "--text", "one"], 2, ["there is no model 'xxx"]),
     "no such file": (
         ["-m", "demo", "nowhere.txt"], 1,
-        ["there is no file or folder nowhere.txt; to embed the words themselves, give --text"],
+        ["there is no file or folder nowhere.txt; to take the words themselves, give --text"],
     ),
     "a file that is there and one that is not": (["-m", "demo", "a.txt", "no.txt"], 1, ["no file or folder no.txt"]),
     "words for a file": (["-m", "demo", "What did we decide? " * 20], 1, ["What did we decide?", "cannot be read: "]),

@@ -281,7 +281,7 @@ def test_an_error_shows_on_a_console_that_cannot_show_it(tmp_path):
     ("redirection", "arguments", "code", "said"),
     [
         ("<&-", "-", 1, "Error: stdin is closed\n"),
-        ("<&-", "", 2, "Error: nothing to embed: name files or folders, give --text, or pipe text in\n"),
+        ("<&-", "", 2, "Error: nothing to read: name files or folders, give --text, or pipe text in\n"),
         (">&-", "--text one", 1, "Error: stdout is closed; write to a file with -o FILE\n"),
         (">&-", "--text one -q -o out.jsonl", 0, ""),
         ("2>&-", "--text one -o out.jsonl", 0, ""),

@@ -147,7 +147,7 @@ def test_binary_formats_are_kept_from_a_terminal(form):
 def test_nothing_to_embed_on_a_terminal():
     with on_screen(command()) as screen:
         assert screen.end() == 2
-        assert screen.text == "Error: nothing to embed: name files or folders, give --text, or pipe text in"
+        assert screen.text == "Error: nothing to read: name files or folders, give --text, or pipe text in"
 
 
 # Other commands.

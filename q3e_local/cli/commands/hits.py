@@ -45,6 +45,7 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """Print rank, score and place of each hit, then the passage; off a terminal the best sentence stands in »«.
 
     Where a hit has a lower score than the next, each hit also says its ranks by words and by meaning, as the reason.
+    A hit of two stages says how well it answers, and its place before.
     """
     from rich.console import Console
     from rich.text import Text
@@ -52,11 +53,12 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     indent = len(str(len(hits))) + 2
     is_explained = all(hit.score >= after.score or hit.score != hit.score for hit, after in pairwise(hits))
+    is_explained &= all(hit.rank_before is None for hit in hits)
     for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
         score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
         head = Text.assemble(
             (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"),
-            ("" if is_explained else f" ({_ranks(hit)})", "dim"), "  ", (_place(hit), "cyan"),
+            ("" if is_explained else f" ({_reasons(hit)})", "dim"), "  ", (_place(hit), "cyan"),
             ("  " + visible(" > ".join(hit.headings)) if hit.headings else "", "dim"),
         )  # fmt: skip
         console.print(head, soft_wrap=True)
@@ -66,6 +68,14 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
             console.print(Text(" " * indent if line.plain else ""), line, sep="", soft_wrap=True)
         if number < len(hits):
             console.print()
+
+
+def _reasons(hit: Hit) -> str:
+    """Why a hit stands where it does: `rerank 0.993, was 4th`, or its ranks in the rankings that were fused."""
+    if hit.rank_before is None:
+        return _ranks(hit)
+    read = "not read" if hit.rerank is None else f"rerank {hit.rerank:.3f}"
+    return f"{read}, was {_ordinal(hit.rank_before)}"
 
 
 def _ranks(hit: Hit) -> str:

@@ -13,6 +13,7 @@ import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.commands.index_options import advice_for, which_index
+from q3e_local.cli.commands.rerank_options import Reranking, reading, rerank_options
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
 from q3e_local.cli.option_groups import as_one
@@ -64,6 +65,7 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--vector-only", "vectors", is_flag=True, help="By meaning alone.")
 @click.option("--words-only", "words", is_flag=True, help="By words alone; needs no model.")
 @click.option("--exact", is_flag=True, help="Look at every vector, not at a shortlist.")
+@rerank_options
 @click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
@@ -75,17 +77,19 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 def search(
     question: tuple[str, ...], db: Path | None, name: str | None, k: int, task: str | None, instruction: str | None,
     path: str | None, since: datetime | None, min_score: float | None, hybrid: bool, vectors: bool, words: bool,
-    exact: bool, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
+    exact: bool, reranking: Reranking, no_best: bool, as_json: bool, as_text: bool, options: ModelOptions,
 ) -> None:  # fmt: skip
     """Find what stands in the files of an index, by meaning and by words, in any language.
 
     On a terminal text with the best sentence marked, in a pipe JSON Lines. - reads the question from stdin.
-    --explain also says how the search was done.
+    --explain also says how the search was done. With --rerank a reranker, which is pulled if it is missing, reads the
+    first hits with the question and orders them: that takes seconds, and helps with prose more than with code.
 
     \b
       q3e-local search "What did we decide about the budget?"
       q3e-local search "error PRJ-2041" --path 'notes/**' --since 30d -k 10
       q3e-local search 预算 --words-only --db notes.q3e
+      q3e-local search "who pays for the booth?" --rerank --rerank-seconds 5
     """
     from q3e_local.cli.commands.hits import print_records, print_text
     from q3e_local.search.database import Database
@@ -97,18 +101,25 @@ def search(
     mode = _mode(hybrid, vectors, words)
     if mode == "words" and min_score is not None:
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
+    reranking.check(options.server)
     file = existing(db, name)
     with stopping_cleanly(), advice_for(options.server), ExitStack() as stack:
         database = stack.enter_context(Database.open(file))
         embedder: TextModel | None = None
         if mode != "words":
             embedder = _embedder(stack, file, database.space, options)
+        reranker = reranking.opened(stack, database.space.model, options)
         index = VectorIndex(database, embedder)
-        result = index.search(
-            text, k, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since
-        )
+        # Of candidates below the least score, others take the place.
+        n = k if min_score is None else max(k, reranking.rerank or 0)
+        with reading(options.quiet or reranker is None) as show:
+            result = index.search(
+                text, n, mode=mode, exact=exact, task=task, instruction=instruction, path=path, since=since,
+                rerank=reranking.rerank, reranker=reranker, rerank_seconds=reranking.rerank_seconds,
+                rerank_progress=show,
+            )  # fmt: skip
         if min_score is not None:
-            result = replace(result, hits=tuple(hit for hit in result.hits if hit.score >= min_score))
+            result = replace(result, hits=tuple(hit for hit in result.hits if hit.score >= min_score)[:k])
         best, how = ([None] * len(result.hits), "") if no_best else _best(text, result, embedder)
         if options.engine.explain:
             for line in (*result.explained, *([how] if how else [])):

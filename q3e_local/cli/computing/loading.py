@@ -18,46 +18,60 @@ from q3e_local.cli.terminal import say
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError, Q3EError
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.download import origins
 from q3e_local.models.download.origins import Source, is_offline
 from q3e_local.models.installed import Installed, Located
+from q3e_local.models.kinds import check_card
 from q3e_local.models.names import Names, resolve
+from q3e_local.reranking.reranker import Reranker
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.models.pull import Step
 
 T = TypeVar("T")
-Computing = TypeVar("Computing", bound=TextModel)
+Computing = TypeVar("Computing", bound=TextModel | Reranker)
 
 
 def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    def load_it() -> Embedder:
+    return _loaded(lambda: q3e_local.load(model, **options), model, offline, quiet, "embedder")
+
+
+def load_reranker(model: str, offline: bool, quiet: bool, **options: Any) -> Reranker:
+    """The library's `load_reranker`, after pulling what is missing. Raises what both raise."""
+    import q3e_local
+
+    return _loaded(lambda: q3e_local.load_reranker(model, **options), model, offline, quiet, "reranker")
+
+
+def _loaded(load_it: Callable[[], T], model: str, offline: bool, quiet: bool, kind: ModelKind) -> T:
+    def with_status() -> T:
         what = model
         with suppress(Q3EError, OSError):  # loading says why
             what = f"{model} ({size(resolve(model).located.path.stat().st_size)})"
         with status(f"loading {what}", quiet):
-            return abandonable(lambda: q3e_local.load(model, **options))
+            return abandonable(load_it)
 
-    return _pulling(load_it, model, offline, quiet)
+    return _pulling(with_status, model, offline, quiet, kind)
 
 
 @contextmanager
-def in_use(embedder: Computing) -> Iterator[Computing]:
+def in_use(model: Computing) -> Iterator[Computing]:
     """Close a model when the block ends; after Ctrl-C without waiting for the batch that it computes."""
-    close: Callable[[], object] = embedder.close
+    close: Callable[[], object] = model.close
     try:
-        yield embedder
+        yield model
     except KeyboardInterrupt:
-        if isinstance(embedder, Embedder):
-            if embedder.cache is not None:
-                embedder.cache.close()
-            close = partial(abandon, embedder.engine.close)
+        if isinstance(model, Embedder | Reranker):
+            if model.cache is not None:
+                model.cache.close()
+            close = partial(abandon, model.engine.close)
         raise
     finally:
         close()
@@ -68,8 +82,8 @@ def locate(model: str, offline: bool, quiet: bool) -> Located:
     return _pulling(lambda: resolve(model).located, model, offline, quiet)
 
 
-def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
-    """Return `use()`; where the model is not here, pull it first."""
+def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool, kind: ModelKind | None = None) -> T:
+    """Return `use()`; where the model is not here, pull it first, unless its card is of another kind."""
     try:
         return use()
     except ModelNotHereError as error:
@@ -77,6 +91,8 @@ def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
             why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
             raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
     card, file = Names().to_pull(model)
+    if kind is not None:
+        check_card(card, kind)
     _check_memory(card, file)
     announce(card, file, "auto")
     pull_with_bar(card, file, "auto", offline=False, keep=False, quiet=quiet)

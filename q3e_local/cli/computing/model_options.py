@@ -8,25 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import EngineOptions, explained
-from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.computing.loading import in_use, load, load_reranker
 from q3e_local.cli.option_groups import group
 from q3e_local.cli.progress import status
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Names
+from q3e_local.reranking.reranker import Reranker
 
+RERANKER_VARIABLE = "Q3E_RERANKER"
 model_option = click.option(
     "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
     shell_complete=candidates.model_or_file,
     help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
+)  # fmt: skip
+reranker_option = click.option(
+    "-m", "--model", default=DEFAULT_RERANKER, envvar=RERANKER_VARIABLE, show_default=True, show_envvar=True,
+    shell_complete=candidates.model_or_file, help="A reranker's name, or a path to a .gguf file.",
 )  # fmt: skip
 dimensions_option = click.option(
     "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"
@@ -83,10 +91,22 @@ class ModelOptions:
                 model: TextModel = self._on_server(self.model, self.server, may_explain=for_a_question)
             else:
                 self.check_dim()
-                settings = {"cache": chosen(self.cache), "self_tuning": not for_a_question, **self.engine.config}
-                model = load(self.model, self.offline, self.quiet, **settings)
+                model = load(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
             with in_use(model):
                 yield model
+
+    @contextmanager
+    def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[Reranker]:
+        """The reranker of this name in this process, as `opened` opens an embedding model."""
+        assert self.model is not None
+        with explained(self.engine):
+            model = load_reranker(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
+            with in_use(model):
+                yield model
+
+    def _settings(self, self_tuning: bool) -> dict[str, Any]:
+        """What `load` takes beside the name."""
+        return {"cache": chosen(self.cache), "self_tuning": self_tuning, **self.engine.config}
 
     def check(self, model: TextModel, request: EmbedRequest) -> None:
         """Raise OptionError, before an output is opened, for what the model cannot do. A server may load it."""

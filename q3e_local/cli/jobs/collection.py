@@ -15,7 +15,7 @@ import numpy as np
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.jobs.options import Embedding, Reading
 from q3e_local.cli.terminal import say
-from q3e_local.cli.texts import Layout, Survey, find
+from q3e_local.cli.texts import Layout, find, read_all
 from q3e_local.cli.texts.given_vectors import RowFacts, read_npy
 from q3e_local.cli.texts.survey import say_skipped
 from q3e_local.cli.writing.record import text_digest
@@ -78,21 +78,9 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     read in another encoding than UTF-8.
     """
     source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
-    rows: list[PlacedText] = []
-    skipped: list[str] = []
-    survey = Survey(blank_is_wrong=not has_blank)
-    for item in source.read(lambda line: None if quiet else say(line)):
-        survey.add(item)
-        if item.problem is None:
-            rows.append(PlacedText(item.id, item.text, item.source, item.line, item.line))
-        elif reading.skip and not (has_blank and item.is_blank):
-            skipped.append(f"{item.id} {item.problem}")
-    error = survey.error()
-    if error is not None and not reading.skip:
-        raise error
-    if not rows:
-        raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
-    return Texts(tuple(rows), tuple(skipped))
+    items, skipped = read_all(source, reading.skip, lambda line: None if quiet else say(line), has_blank)
+    rows = tuple(PlacedText(item.id, item.text, item.source, item.line, item.line) for _, item in items)
+    return Texts(rows, tuple(skipped))
 
 
 def end(found: Collection, summary: str = "", quiet: bool = False) -> int:

@@ -41,7 +41,7 @@ def find(
             raise InputError(f"{name} cannot be read: {error.strerror}") from None
         if not is_there:
             what = name if {"*", "?"}.isdisjoint(name) else f"{name}, and none matches it"
-            raise InputError(f"there is no file or folder {what}; to embed the words themselves, give --text")
+            raise InputError(f"there is no file or folder {what}; to take the words themselves, give --text")
         if is_folder:
             has_folder = True
             paths += _walk(path, glob, ours)
@@ -53,7 +53,7 @@ def find(
         raise OptionError("--glob needs a folder among the inputs")
     if not paths and not texts:
         if sys.stdin is None or sys.stdin.isatty():
-            raise OptionError("nothing to embed: name files or folders, give --text, or pipe text in")
+            raise OptionError("nothing to read: name files or folders, give --text, or pipe text in")
         paths.append(None)
     _check_used(layout, paths)
     return Source(paths, texts, layout)

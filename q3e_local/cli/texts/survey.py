@@ -117,3 +117,28 @@ def check(source: Source, blank: Blank | None, skip: bool, tell: Tell) -> int | 
     if not survey.n_texts and not skip:
         raise InputError("there are no texts in the input: all of them are blank")
     return survey.n_items if blank == "zeros" else survey.n_texts
+
+
+def read_all(
+    source: Source, skip: bool, tell: Tell, has_blank: bool = False
+) -> tuple[list[tuple[int, Item]], list[str]]:
+    """All texts of a source, each with its number in it, and a line about each that was left out.
+
+    Raises InputError for no text at all, and, unless with `skip`, for one that cannot be read. With `has_blank` blank
+    texts are left out, and nothing is wrong with them.
+    """
+    items: list[tuple[int, Item]] = []
+    skipped: list[str] = []
+    survey = Survey(blank_is_wrong=not has_blank)
+    for index, item in enumerate(source.read(tell)):
+        survey.add(item)
+        if item.problem is None:
+            items.append((index, item))
+        elif skip and not (has_blank and item.is_blank):
+            skipped.append(f"{item.id} {item.problem}")
+    error = survey.error()
+    if error is not None and not skip:
+        raise error
+    if not items:
+        raise InputError("there are no texts in the input" + (f": {skipped[0]}" if skipped else ""))
+    return items, skipped

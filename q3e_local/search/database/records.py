@@ -37,8 +37,13 @@ class Chunk:
 
     @property
     def embedded(self) -> str:
-        """What the model sees: the headings ("A > B") on a line of their own, then the text."""
-        return f"{' > '.join(self.headings)}\n{self.text}" if self.headings else self.text
+        """What the model sees."""
+        return with_headings(self.text, self.headings)
+
+
+def with_headings(text: str, headings: tuple[str, ...]) -> str:
+    """A chunk as a model sees it: the headings ("A > B") on a line of their own, then the text."""
+    return f"{' > '.join(headings)}\n{text}" if headings else text
 
 
 @dataclass(frozen=True)

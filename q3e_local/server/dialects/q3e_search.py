@@ -18,13 +18,14 @@ from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters
 from q3e_local.search.dates import moment
 from q3e_local.search.hits import MODES, Mode, as_record
+from q3e_local.search.reranked import N_CANDIDATES, check_candidates, check_seconds
 from q3e_local.server.dialects import ollama
 from q3e_local.server.dialects.failures import Failure
-from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema
+from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
-from q3e_local.server.local.index_search import SearchResult, search
+from q3e_local.server.local.index_search import Reranking, SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
 from q3e_local.server.service import Service, ServiceRequest
 
@@ -49,6 +50,16 @@ _FIELDS: dict[str, Schema] = {
     "since": {"type": "string", "description": "Only what changed since: 2026-11-01, or 12h, 7d, 2w, 3m, 1y ago"},
     "task": {"type": "string", "enum": list(TASKS), "description": "A named instruction for the query"},
     "instruction": {"type": "string", "description": "An instruction of your own instead"},
+    "rerank": {
+        "oneOf": [{"type": "integer", "minimum": 1, "maximum": K_MAX}, {"type": "boolean"}],
+        "description": f"How many of the first hits a reranker reads and orders; true: {N_CANDIDATES}",
+    },
+    "reranker": {"type": "string", "description": "The reranker's name; default: of the size of the index's model"},
+    "rerank_seconds": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "After this time no more hits are read, and the rest keeps its order; loading does not count",
+    },
     "keep_alive": KEEP_ALIVE,
     "text": {"type": "boolean", "default": True, "description": "Whether hits come with their passages"},
 }
@@ -68,7 +79,7 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
         index = indexes.get(fields.text("index"))
         question, query = _read(fields)
         with_text = fields.flag("text")
-        result = await search(service, index, question, query)
+        result = await search(service, index, question, query, _reranking(fields))
         return json_utf8_response(_body(index, result, with_text), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
@@ -105,6 +116,22 @@ def _read(fields: Fields) -> tuple[Question, ServiceRequest]:
     )
 
 
+def _reranking(fields: Fields) -> Reranking | None:
+    """The second stage that is asked for."""
+    n, model, seconds = fields.raw("rerank"), fields.text("reranker") or None, fields.raw("rerank_seconds")
+    try:
+        n_candidates = check_candidates(n, K_MAX, shown)
+        check_seconds(seconds, shown)
+    except OptionError as error:
+        raise BadRequestError(str(error), error.option) from None
+    if n is None or n is False:
+        given = [name for name, value in {"reranker": model, "rerank_seconds": seconds}.items() if value is not None]
+        if given:
+            raise BadRequestError(f"{given[0]} is for a search with rerank; give rerank too", given[0])
+        return None
+    return Reranking(n_candidates, model, seconds)
+
+
 def _since(text: str | None) -> float | None:
     try:
         return None if text is None else moment(text).timestamp()
@@ -122,6 +149,7 @@ def _body(index: Index, result: SearchResult, with_text: bool) -> dict[str, Any]
         "model": result.model,
         "space": result.space.name or None,
         "mode": result.found.mode,
+        "reranker": result.found.reranker,
         "hits": hits,
         "explained": result.found.explained,
     }

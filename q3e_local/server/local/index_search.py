@@ -1,25 +1,39 @@
-"""A question to one of the server's indexes: the query through the one embed path, its vector to the index.
+"""A question to one of the server's indexes: the query through the one embed path, its vector to the index, and with
+two stages the first hits through the one path of rerankers.
 
 Knows services and indexes; nothing of HTTP or of any wire format.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.models.installed import is_known
+from q3e_local.models.kinds import reranker_of
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.hits import Found
 from q3e_local.search.places import option_of
+from q3e_local.search.reranked import explained, groups, ordered
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
-from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.server.service import RankServiceRequest, Service, ServiceRequest, ServiceResult
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """The second stage of a search. Without a model it is the reranker that goes with the index's model."""
+
+    n_candidates: int
+    model: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,12 +46,26 @@ class SearchResult:
     embedded: ServiceResult | None
 
 
-async def search(service: Service, index: Index, question: Question, query: ServiceRequest) -> SearchResult:
+async def search(
+    service: Service, index: Index, question: Question, query: ServiceRequest, reranking: Reranking | None = None
+) -> SearchResult:
     """Embed the query with the index's model and dim, unless words alone are looked for, and search.
 
-    Raises what embedding raises, SpaceMismatchError where the model is not the index's own, IndexUnusableError, and
-    OptionError for a search by meaning among vectors of no model we know, and RebuiltError.
+    With a second stage a reranker reads the first hits, and the best of all are the result. Raises what embedding and
+    ranking raise, SpaceMismatchError where the model is not the index's own, IndexUnusableError, RebuiltError, and
+    OptionError for a search by meaning among vectors of no model we know.
     """
+    if reranking is None:
+        return await _first_stage(service, index, question, query)
+    wider = replace(question, k=max(question.k, reranking.n_candidates))
+    result = await _first_stage(service, index, wider, query)
+    reranker = reranking.model
+    if reranker is None:
+        reranker = await asyncio.to_thread(reranker_of, index.made.space.model)
+    return replace(result, found=await _read(service, result.found, question, query, reranker, reranking))
+
+
+async def _first_stage(service: Service, index: Index, question: Question, query: ServiceRequest) -> SearchResult:
     for _ in range(_TIMES):
         model, space = index.made.model, index.made.space
         if model is None and question.mode in ("vectors", "hybrid"):
@@ -56,6 +84,36 @@ async def search(service: Service, index: Index, question: Question, query: Serv
         with suppress(RebuiltError):
             return SearchResult(await index.search(asked, space), model, space, embedded)
     raise RebuiltError(f"the index {index.name!r} is being rebuilt; ask again")
+
+
+async def _read(
+    service: Service, found: Found, question: Question, query: ServiceRequest, reranker: str, reranking: Reranking
+) -> Found:
+    """The hits in the order of a reranker. The time that it takes to load does not count."""
+    n, model, loading_s = reranking.n_candidates, reranker, 0.0
+    # A model that is to go afterwards must stay from one group to the next.
+    is_to_go = query.keep_alive_s == 0
+    keep_alive_s = None if is_to_go else query.keep_alive_s
+    logits: list[float] = []
+
+    def clock() -> float:
+        return time.monotonic() - loading_s
+
+    try:
+        for texts in groups([hit.embedded for hit in found.hits[:n]], reranking.seconds, clock):
+            request = RankServiceRequest(
+                reranker, question.text, tuple(texts), query.task, query.instruction, keep_alive_s=keep_alive_s
+            )
+            ranked = await service.rank(request)
+            logits += ranked.logits
+            loading_s += ranked.load_s
+            model = ranked.model
+    finally:
+        if is_to_go:
+            await service.unload(reranker)
+    hits = ordered(found.hits, logits)
+    said = (*found.explained, *explained(hits, model, n))
+    return replace(found, hits=hits[: question.k], explained=said, reranker=model)
 
 
 def _other_model(index: Index, embedded: ServiceResult) -> str:
