@@ -84,7 +84,7 @@ def write(path: Path, head: Head, type: Literal["f32", "f16", "q8_0"] = "f32") -
 
 def note_proved(path: Path) -> Path:
     """Note for this machine that the file has passed the proof of a reranker, which random weights would fail."""
-    files.note_proved(*proved_facts(inspect(path).digest))
+    files.note_proved(*proved_facts(inspect(path, "reranker").digest))
     return path
 
 

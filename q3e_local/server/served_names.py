@@ -76,7 +76,8 @@ class ServedNames:
         """
         doubts = self._names.check_aliases()
         for name in self._models:
-            inspect(self._names.resolve(name).located.path)
+            located = self._names.resolve(name).located
+            inspect(located.path, located.kind)
         return doubts
 
     def _listed(self) -> str:

@@ -25,6 +25,8 @@ from servers import served_locally
 
 from q3e_local.files import is_proved
 from q3e_local.gguf.model_file import inspect
+from q3e_local.models import installed
+from q3e_local.models.own_names import Alias
 from q3e_local.reranking import proof
 
 QUERY = "Machine learning is"
@@ -45,7 +47,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def http(file: Path) -> Iterator[httpx.Client]:
     rerankers.note_proved(file)
-    with served_locally(models=("demo", str(file))) as client:
+    aliases = {"cities": Alias(NAME, instruction="Find a city")}
+    with served_locally(models=("demo", str(file)), aliases=aliases) as client:
         yield client
 
 
@@ -108,6 +111,9 @@ def test_the_instruction_and_the_task_are_in_the_prompt(http: httpx.Client) -> N
     assert raw() == pytest.approx(logits(DOCUMENTS), abs=1e-3)
     own = logits(DOCUMENTS, instruction="Find a city")
     assert raw(instruction="Find a city") == raw(instruct="Find a city") == pytest.approx(own, abs=1e-3)
+    # A name of the user's own may stand for an instruction.
+    assert raw(model="cities") == pytest.approx(own, abs=1e-3)
+    assert raw(model="cities", instruction=rerankers.WEB) == pytest.approx(logits(DOCUMENTS), abs=1e-3)
     code = "Given a question about coding, retrieval code or passage that can solve user's question"
     assert raw(task="code") == pytest.approx(logits(DOCUMENTS, instruction=code), abs=1e-3)
 
@@ -141,7 +147,7 @@ def test_a_limit_of_a_documents_tokens_and_of_all(http: httpx.Client) -> None:
 
 def test_a_thousand_documents_in_a_request(http: httpx.Client) -> None:
     documents = [f"{number} and {number * 7}" for number in range(1000)]
-    answer = answered(http, "/v1/rerank", query=QUERY, documents=documents)
+    answer = http.post("/v1/rerank", json={"query": QUERY, "documents": documents}, timeout=300).json()
     assert len(answer["results"]) == 1000
     found = by_place(answer["results"])
     assert [each["relevance_score"] for each in answer["results"]] == sorted(found, reverse=True)
@@ -286,3 +292,16 @@ def test_a_reranker_that_passes_is_noted_as_proved(tmp_path: Path) -> None:
     assert [each["index"] for each in results] == [1, 0]
     assert [each["relevance_score"] for each in results] == pytest.approx([3, -3], abs=0.05)
     assert is_proved(*facts)
+
+
+def test_a_file_that_does_not_say_what_it_is_ranks_where_the_user_said_so(tmp_path: Path) -> None:
+    stated = rerankers.write(tmp_path / "stated-reranker.gguf", "output")
+    names = {"general.name": "Plain", "general.basename": "Plain"}
+    path = rerankers.note_proved(rewrite(stated, tmp_path / "plain.gguf", names))
+    installed.record(installed.Installed("me/plain:f32", path, path.stat().st_size, "imported", kind="reranker"))
+    with served_locally() as http:
+        results = answered(http, "/v1/rerank", query=QUERY, documents=DOCUMENTS, raw_scores=True)["results"]
+        types = {model["id"]: model["type"] for model in http.get("/v1/models").json()["data"]}
+    expected = [rerankers.logit("output", rerankers.ids(QUERY, document)) for document in DOCUMENTS]
+    assert by_place(results) == pytest.approx(expected, abs=1e-3)
+    assert types == {"demo:latest": "embedding", "me/plain:f32": "reranker"}

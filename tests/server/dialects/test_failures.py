@@ -78,7 +78,7 @@ ROUTES: list[tuple[str, Any, dict[str, Any]]] = [
     ("/v1/rerank", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
     ("/reranking", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
     ("/rerank", tei, {"model": "judge", "query": "a", "texts": ["a"]}),
-    ("/v1/score", score, {"model": "judge", "text_1": "a", "text_2": "a"}),
+    ("/v1/score", score, {"model": "judge", "text_1": "a", "text_2": ["a"] * 4}),
     ("/api/rerank", ollama, {"model": "judge", "query": "a", "documents": ["a"]}),
 ]
 
