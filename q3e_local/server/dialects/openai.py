@@ -65,7 +65,7 @@ _FIELDS: dict[str, Schema] = {
     "model": {
         "type": "string",
         "description": "A name as in `/v1/models`; with `-query` behind it, texts are queries. "
-        "Left out: the model named at the start, else the one that is loaded, else the default",
+        "Left out: the first embedding model named at the start, else one that is loaded, else the default",
     },
     "encoding_format": {"type": "string", "enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1, "description": "MRL: the first numbers, scaled to length 1"},

@@ -25,7 +25,7 @@ from q3e_local.server.dialects.routes import (
     truncated,
 )
 from q3e_local.server.dialects.which_model import WhichModel
-from q3e_local.server.errors import EmptyInputError
+from q3e_local.server.errors import BadRequestError, EmptyInputError
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
@@ -176,7 +176,9 @@ async def _as_tei(service: Service, settings: ServerSettings, which: WhichModel,
 
 
 def answer_failure(failure: Failure) -> Response:
-    """llama-server's error object for a failure."""
+    """llama-server's error object for a failure; TEI's where the field is wrong that only TEI's clients send."""
+    if isinstance(failure.error, BadRequestError) and failure.error.field == "texts":
+        return answer_failure_as_tei(failure)
     if failure.kind != "wrong kind":
         return llama_server.answer_failure(failure)
     error = {"code": _NOT_SUPPORTED, "message": failure.message, "type": "not_supported_error"}

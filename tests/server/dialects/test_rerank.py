@@ -192,6 +192,19 @@ def test_what_is_refused(http: httpx.Client, fields: dict[str, Any]) -> None:
     assert coheres.json()["message"] == error["message"]
 
 
+@pytest.mark.parametrize("size", [1, 10_000])  # the second is counted before it is parsed
+def test_the_limit_of_items(http: httpx.Client, size: int) -> None:
+    said = "has 51 items, the limit of this server is 50"
+    for path in (*PATHS, "/api/rerank"):
+        answer = asked(http, path, documents=["x" * size] * 51)
+        assert (answer.status_code, f"documents {said}" in answer.text) == (400, True)
+        assert asked(http, path, documents=["x" * size] * 50).status_code == 200
+    answer = tei(http, texts=["x" * size] * 51)
+    assert (answer.status_code, f"texts {said}" in answer.text) == (422, True)
+    answer = http.post("/score", json={"model": "judge", "text_1": "a", "text_2": ["x" * size] * 51})
+    assert (answer.status_code, f"text_2 {said}" in answer.text) == (400, True)
+
+
 def test_the_errors_of_each_shape(http: httpx.Client, fake: FakeService) -> None:
     def answers() -> list[tuple[int, dict[str, Any]]]:
         texts = {"model": "judge", "query": QUERY, "texts": ["x"]}
