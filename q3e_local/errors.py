@@ -6,6 +6,7 @@
     │   ├── ModelNotHereError       a known model whose file is not on this machine
     │   ├── ModelFileError          missing, not a GGUF, truncated or corrupt
     │   ├── WrongModelError         a sound GGUF, but not a Qwen3 embedding model
+    │   │   └── WrongKindError          a reranker where an embedding model is wanted, or the other way round
     │   ├── ConversionError         a checkpoint or GGUF that cannot be converted or quantized
     │   ├── CardError               a model card that cannot be read
     │   └── DownloadError           the model's file could not be brought here
@@ -58,6 +59,10 @@ class ModelFileError(ModelError):
 
 class WrongModelError(ModelError):
     """A sound GGUF that is not a Qwen3 embedding model."""
+
+
+class WrongKindError(WrongModelError):
+    """A reranker where an embedding model is wanted, or an embedding model where a reranker is."""
 
 
 class ConversionError(ModelError):

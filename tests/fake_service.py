@@ -21,11 +21,21 @@ from waiting import until
 
 from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.prompts import Kind
-from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError
+from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError, WrongKindError
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.app import create_app
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.service import Described, LoadedModel, RunningService, ServiceRequest, ServiceResult, Stopped
+from q3e_local.server.service import (
+    Described,
+    LoadedModel,
+    RankResult,
+    RankServiceRequest,
+    RunningService,
+    ServiceRequest,
+    ServiceResult,
+    Stopped,
+)
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import finish
 
@@ -36,12 +46,14 @@ if TYPE_CHECKING:  # server_process.py, which is started often, imports this mod
 
 N_EMBD, N_CTX, END = 256, 100, 256  # the native size of the demo model, which is really here
 KERNELS = Kernels("avx2", "the fastest that this CPU runs", faster=("buy a faster one",))
-MODELS = {"demo": None, "demo-query": "query"}
+MODELS = {"demo": None, "demo-query": "query", "judge": None}
+RERANKER = "judge"  # the only one of them that ranks, and it embeds nothing
 
 
 class FakeService:
     """Bytes are tokens; the vector is (last id before the end, number of ids, 1 for a query, 1, 0, …) cut and scaled.
 
+    A document's logit is the number of times that it has the query, less 1; its tokens are the bytes of both and 1.
     `fail` is raised by every call that needs the model; `requests` remembers what came. A text "wait" waits
     until it is cancelled. `tokenize` puts "Q:" before a text of the kind "query".
     """
@@ -54,16 +66,42 @@ class FakeService:
     def reset(self) -> None:
         """As new."""
         self.fail: Exception | None = None
-        self.requests: list[ServiceRequest] = []
+        self.requests: list[Any] = []
         self.in_memory: dict[str, float | None] = {}
         self.unloaded: list[str] = []
         self.pulled: list[str] = []
         self.cancelled = threading.Event()
         self.steps: list[Step] = []
 
+    async def rank(self, request: RankServiceRequest) -> RankResult:
+        self.requests.append(request)
+        await self.load(request.model, request.keep_alive_s)
+        if base(request.model) != RERANKER:
+            raise WrongKindError(f"{request.model} is an embedding model: it ranks nothing")
+        if "wait" in request.documents:
+            await self.wait()
+        limit = min(self.n_ctx, request.max_tokens or self.n_ctx)
+        n_query = len(request.query.encode()) + 1
+        if n_query >= limit:
+            raise OptionError(f"the query has {n_query} tokens, the limit is {limit}; shorten the query", "query")
+        n_document = min(limit - n_query, request.max_document_tokens or limit)
+        logits, n_tokens, truncated = [], [], []
+        for place, document in enumerate(request.documents):
+            n_bytes = len(document.encode())
+            if n_bytes > n_document and not request.truncate:
+                raise TextTooLongError(f"has {n_bytes} tokens, the limit is {n_document}; truncate it", place)
+            logits.append(float(document[:n_document].count(request.query) - 1))
+            n_tokens.append(n_query + min(n_bytes, n_document))
+            truncated.append(n_bytes > n_document)
+        if request.keep_alive_s == 0:
+            await self.unload(request.model)
+        return RankResult(tuple(logits), tuple(n_tokens), tuple(truncated), RERANKER, 0.001)
+
     async def embed(self, request: ServiceRequest) -> ServiceResult:
         self.requests.append(request)
         await self.load(request.model, request.keep_alive_s)
+        if base(request.model) == RERANKER:
+            raise WrongKindError(f"{request.model} is a reranker: it makes no vectors")
         if "wait" in request.inputs:
             await self.wait()
         resolved = self.resolve(request)
@@ -101,7 +139,7 @@ class FakeService:
         dim = self.n_embd if request.dim is None else request.dim
         if not self.dim_min <= dim <= self.n_embd:
             raise OptionError(f"dim must be between {self.dim_min} and {self.n_embd} for demo, got {dim}", "dim")
-        kind = request.kind or MODELS[request.model.removesuffix(":latest")]
+        kind = request.kind or MODELS[base(request.model)]
         space = f"q3e1-{self.digest}-{dim}-{'query' if kind == 'query' else 'plain'}"
         return ResolvedOptions("", dim, min(self.n_ctx, request.max_tokens or self.n_ctx), request.truncate, space)
 
@@ -117,20 +155,20 @@ class FakeService:
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         if self.fail is not None:
             raise self.fail
-        if model.removesuffix(":latest") not in MODELS:
+        if base(model) not in MODELS:
             raise UnknownModelError(f"there is no model {model!r}")
-        self.in_memory["demo"] = keep_alive_s
+        self.in_memory[name_of(model)] = keep_alive_s
 
     async def unload(self, model: str) -> None:
         self.unloaded.append(model)
-        self.in_memory.pop("demo", None)
+        self.in_memory.pop(name_of(model), None)
 
     async def stop(self, model: str, wait_s: float) -> Stopped:
-        if model.removesuffix(":latest") not in MODELS:
+        if base(model) not in MODELS:
             raise UnknownModelError(f"there is no model {model!r}")
-        was_loaded = "demo" in self.in_memory
+        was_loaded = name_of(model) in self.in_memory
         await self.unload(model)
-        return Stopped("demo", was_loaded, True)
+        return Stopped(name_of(model), was_loaded, True)
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
         await self.load(model, None)
@@ -152,7 +190,7 @@ class FakeService:
         now = time.time()
         expires = {name: now + 300 if keep is None else now + keep for name, keep in self.in_memory.items()}
         return [
-            LoadedModel(name, 12_345, self.n_ctx, None if at < now else at, False, KERNELS)
+            LoadedModel(name, _kind(name), 12_345, self.n_ctx, None if at < now else at, False, KERNELS)
             for name, at in expires.items()
         ]
 
@@ -206,9 +244,23 @@ def vector(last: int, n_ids: int, is_query: int = 0, dim: int = N_EMBD) -> list[
     return [float(each) for each in finish(row, dim)[0]]
 
 
-def ask_and_leave(address: str, path: str, fake: FakeService) -> None:
+def base(model: str) -> str:
+    """A client's name without Ollama's usual tag."""
+    return model.removesuffix(":latest")
+
+
+def name_of(model: str) -> str:
+    """The full name of the model that a client's name means."""
+    return RERANKER if base(model) == RERANKER else "demo"
+
+
+def _kind(name: str) -> ModelKind:
+    return "reranker" if name == RERANKER else "embedder"
+
+
+def ask_and_leave(address: str, path: str, fake: FakeService, body: dict[str, Any] | None = None) -> None:
     """Send a request that the service would work on for a minute, and hang up once it does."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
-    connection.request("POST", path, json.dumps({"model": "demo", "input": "wait"}))
+    connection.request("POST", path, json.dumps(body or {"model": "demo", "input": "wait"}))
     until(lambda: fake.requests)
     connection.close()

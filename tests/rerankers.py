@@ -1,7 +1,7 @@
 """Tiny random rerankers: GGUF files with and without a head, and what the reference makes of them.
 
-The scores mean nothing, but differ between documents. Knows how llama.cpp's converter writes a reranker; nothing of
-the package under test.
+The scores mean nothing, but differ between documents. Knows how llama.cpp's converter writes a reranker, and of the
+package under test only where it notes that a file was proved.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import tiny
 from oracle import Config, Weights, embed
 from rewriting import rewrite
 from tokenizers import Tokenizer
+
+from q3e_local import files
+from q3e_local.gguf.model_file import inspect
+from q3e_local.reranking.proof import proved_facts
 
 CONFIG = Config()
 PREFIX = (
@@ -75,6 +79,12 @@ def write(path: Path, head: Head, type: Literal["f32", "f16", "q8_0"] = "f32") -
         tensors["output.weight"] = projection()
     rewrite(plain, path, keys, tensors)
     plain.unlink()
+    return path
+
+
+def note_proved(path: Path) -> Path:
+    """Note for this machine that the file has passed the proof of a reranker, which random weights would fail."""
+    files.note_proved(*proved_facts(inspect(path, "reranker").digest))
     return path
 
 

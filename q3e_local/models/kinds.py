@@ -5,7 +5,7 @@ Knows cards and the headers of files; loads nothing.
 
 from __future__ import annotations
 
-from q3e_local.errors import ModelError, OptionError, WrongModelError
+from q3e_local.errors import ModelError, OptionError, WrongKindError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
@@ -17,17 +17,17 @@ DEFAULT_RERANKER = "qwen3-reranker:0.6b"
 
 
 def check_file(located: Located, wanted: ModelKind) -> None:
-    """Raise WrongModelError where the file is of another kind, and what reading its header raises."""
+    """Raise WrongKindError where the file is of another kind, and what reading its header raises."""
     check_kind(located, inspect(located.path, located.kind).kind, wanted)
 
 
 def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:
-    """Raise WrongModelError where a model is not of the kind that is wanted."""
+    """Raise WrongKindError where a model is not of the kind that is wanted."""
     _check(located.name, located.card, kind, wanted)
 
 
 def check_card(card: ModelCard, wanted: ModelKind) -> None:
-    """Raise WrongModelError where the models of a card are of another kind: before one of them is downloaded."""
+    """Raise WrongKindError where the models of a card are of another kind: before one of them is downloaded."""
     _check(card.name, card, card.kind, wanted)
 
 
@@ -53,11 +53,11 @@ def _check(name: str, card: ModelCard | None, kind: ModelKind, wanted: ModelKind
         return
     other = counterpart(card, wanted)
     if wanted == "embedder":
-        raise WrongModelError(
+        raise WrongKindError(
             f"{name} is a reranker: it orders documents for a question and makes no vectors; "
             f"take an embedding model, such as {other}"
         )
-    raise WrongModelError(
+    raise WrongKindError(
         f"{name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}"
     )
 

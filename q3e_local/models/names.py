@@ -98,7 +98,8 @@ class Names:
             except (UnknownModelError, OptionError) as error:
                 raise OptionError(f"{where}.model: {error}") from None
             try:
-                n_embd = inspect(self.resolve(name).located.path).n_embd
+                located = self.resolve(name).located
+                n_embd = inspect(located.path, located.kind).n_embd
             except ModelNotHereError:
                 card, file = self.to_pull(name)
                 n_embd, tag = card.sizes.n_embd, card.tag(file.quantization)

@@ -16,9 +16,14 @@ RIGHT = "Mars, known for its reddish appearance, is often referred to as the Red
 WRONG = "Venus is often called Earth's twin because of its similar size and proximity."
 
 
+def proved_facts(digest: str) -> tuple[object, ...]:
+    """What `note_proved` notes of the file with this fingerprint once it has passed."""
+    return (digest, "reranker", QUERY)
+
+
 def prove(reranker: Reranker) -> None:
     """Raise WrongModelError for a model that does not tell the two. Proved once for a file."""
-    facts = (reranker.engine.digest, "reranker", QUERY)
+    facts = proved_facts(reranker.engine.digest)
     if is_proved(*facts):
         return
     preparing = Reranker(reranker.engine, reranker.model, reranker.prompts)  # without the cache

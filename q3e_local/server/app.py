@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, tei
+from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, rerank, score, tei
 from q3e_local.server.dialects.failures import Failure, FailureKind
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.openapi import DocumentedRoute
@@ -25,9 +25,10 @@ from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 
 _DESCRIPTION = (
-    "Qwen3-Embedding on this machine, for the clients of Ollama, OpenAI, llama-server and Text Embeddings Inference. "
-    "Every answer with vectors says in its headers which space they live in (`x-q3e-space`), how many tokens were "
-    "read (`x-q3e-prompt-tokens`), and which inputs were cut (`x-q3e-truncated`, places counted from 0). "
+    "Qwen3-Embedding and Qwen3-Reranker on this machine, for the clients of Ollama, OpenAI, llama-server, Text "
+    "Embeddings Inference, Jina, Cohere and vLLM. Every answer with vectors or scores says in its headers how many "
+    "tokens were read (`x-q3e-prompt-tokens`), which inputs were cut (`x-q3e-truncated`, places counted from 0), and "
+    "of vectors which space they live in (`x-q3e-space`). "
     "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
 )
 
@@ -47,6 +48,9 @@ def create_app(
         openai.routes(embeddings, settings, unknown),
         llama_server.routes(service, settings, which, embeddings),
         tei.routes(service, settings, which),
+        rerank.routes(service, settings, which, notices, unknown),
+        rerank.coheres_routes(service, settings, which, notices),
+        score.routes(service, settings, which),
         q3e.routes(service, settings),
         q3e_search.routes(service, indexes, unknown),
     )
@@ -66,6 +70,12 @@ def refusal_body(path: str, refusal: Refusal) -> bytes:
 
 
 def _wording(path: str) -> Wording:
+    if path in rerank.PATHS:
+        return rerank.answer_failure
+    if path == rerank.COHERES_PATH:
+        return rerank.answer_failure_as_cohere
+    if path in score.PATHS:
+        return score.answer_failure
     if path in llama_server.PATHS:
         return llama_server.answer_failure
     if path in tei.PATHS:

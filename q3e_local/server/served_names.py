@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 
 from q3e_local.embedding.prompts import Prompts
-from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
+from q3e_local.errors import ModelNotHereError, OptionError, Q3EError, UnknownModelError
 from q3e_local.gguf.model_file import inspect
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.installed import Located
+from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Named, Names
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.spelling import either
@@ -74,7 +76,8 @@ class ServedNames:
         """
         doubts = self._names.check_aliases()
         for name in self._models:
-            inspect(self._names.resolve(name).located.path)
+            located = self._names.resolve(name).located
+            inspect(located.path, located.kind)
         return doubts
 
     def _listed(self) -> str:
@@ -97,18 +100,30 @@ def served_as(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
 
 
-def to_try(settings: ServerSettings) -> str:
-    """A name that works here, for an example: of a model to start with, the default one, or another that is here.
+def kind_of(name: str, settings: ServerSettings) -> ModelKind:
+    """What the model of this name is. One that cannot be read counts as an embedder: using it says what is wrong."""
+    try:
+        located = ServedNames(settings).resolve(name).located
+        return inspect(located.path, located.kind).kind
+    except (Q3EError, OSError):
+        return "embedder"
+
+
+def to_try(settings: ServerSettings, kind: ModelKind = "embedder") -> str:
+    """A name for an example: of a model to start with, the default one, or another that is here, of this kind.
 
     A model that the user pulled, imported or named comes before a model that another program put into the hub cache.
+    It works here, unless there is no reranker on this machine: then it is the one to bring here.
     """
-    if settings.models:
-        return served_as(settings.models[0])
-    here = {model.name: model.origin for model in installed.installed()}
+    for name in map(served_as, settings.models):
+        if kind_of(name, settings) == kind:
+            return name
+    default = DEFAULT_MODEL if kind == "embedder" else DEFAULT_RERANKER
+    here = {m.name: m.origin for m in installed.installed() if kind_of(m.name, settings) == kind}
     by_user = [name for name, origin in here.items() if origin not in ("found", "bundled")]
     by_user += [name for name, alias in settings.aliases.items() if alias.model.lower() in here]
     by_others = [name for name, origin in here.items() if origin == "found"]
     for names in (by_user, by_others):
         if names:
-            return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
-    return "demo"
+            return default if default in names else names[0]
+    return next((name for name, origin in here.items() if origin == "bundled"), default)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.prompts import Kind
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.vectors import Vectors
 
@@ -85,6 +86,7 @@ class LoadedModel:
     """A model in memory. `expires_at` is seconds since the epoch; None means never."""
 
     name: str
+    kind: ModelKind
     size_bytes: int
     n_ctx: int
     expires_at: float | None

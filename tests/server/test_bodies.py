@@ -32,10 +32,17 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "/": ("tei", {"model": "demo", "inputs": "a"}),
     "/decode": ("tei", {"model": "demo", "ids": [97]}),
     "/similarity": ("tei", {"model": "demo", "inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+    "/api/rerank": ("ollama", {"model": "judge", "query": "a", "documents": ["b"]}),
+    "/v1/rerank": ("openai", {"model": "judge", "query": "a", "documents": ["b"]}),
+    "/rerank": ("openai", {"model": "judge", "query": "a", "documents": ["b"]}),
+    "/v2/rerank": ("cohere", {"model": "judge", "query": "a", "documents": ["b"]}),
+    "/score": ("openai", {"model": "judge", "text_1": "a", "text_2": "b"}),
 }
 EXTRAS = (
     "truncate", "dimensions", "options", "keep_alive", "encoding_format", "input_type", "instruction", "task",
     "embedding_types", "pooling_method", "embd_normalize", "parameters", "prompt_name", "normalize", "with_pieces",
+    "texts", "top_n", "return_documents", "rank_fields", "max_tokens_per_doc", "raw_scores", "use_activation",
+    "truncate_prompt_tokens", "instruct", "queries",
 )  # fmt: skip
 FIELDS = sorted({*EXTRAS, *(field for _, body in ROUTES.values() for field in body)})
 SMALL = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,6 +66,8 @@ def check(answer: httpx.Response, dialect: str, http: httpx.Client) -> None:
         body = answer.json()
         if dialect == "openai":
             assert isinstance(body["error"]["message"], str)
+        elif dialect == "cohere":
+            assert isinstance(body["message"], str)
         else:
             assert isinstance(body["error"], str)
             assert ("error_type" in body) == (dialect == "tei")
@@ -75,6 +84,12 @@ def dump(value: Any) -> bytes:
 def test_fields_of_any_type(http: httpx.Client, fake: FakeService, path: str, fields: dict[str, Any]) -> None:
     dialect, body = ROUTES[path]
     if path == "/tokenize" and fields.get("inputs") is not None:
+        dialect = "tei"
+    if (
+        path in ("/rerank", "/v1/rerank")
+        and {**body, **fields}["documents"] is None
+        and fields.get("texts") is not None
+    ):
         dialect = "tei"
     check(http.post(path, content=dump({**body, **fields})), dialect, http)
 
@@ -109,7 +124,7 @@ HOSTILE = {
 }
 
 
-NAMES = ("model", "source", "destination")
+SHORT = ("model", "source", "destination", "query", "text_1")
 
 
 @pytest.mark.parametrize("path", sorted(ROUTES))
@@ -120,7 +135,7 @@ def test_hostile_values(http: httpx.Client, path: str, what: str) -> None:
         rest = orjson.dumps({key: value for key, value in right.items() if key != field})[1:]
         comma = b"," if len(rest) > 1 else b""
         answer = http.post(path, content=b'{"%s":%s%s%s' % (field.encode(), HOSTILE[what], comma, rest))
-        is_text = what == "a very long text" and isinstance(right[field], str) and field not in NAMES
+        is_text = what == "a very long text" and isinstance(right[field], str) and field not in SHORT
         assert (answer.status_code == 200) == (is_text and path != "/api/embeddings" and path != "/embedding"), field
         check(answer, dialect, http)
 
@@ -186,6 +201,7 @@ def test_openapi_names_what_is_served(http: httpx.Client) -> None:
     served = """
         /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
         /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
+        /api/rerank /v1/rerank /rerank /reranking /v1/reranking /v2/rerank /score /v1/score
         /detokenize /similarity /decode /info /props /models /health /q3e/embed /q3e/model /q3e/tokens /q3e/stop
     """
     assert set(served.split()) < paths

@@ -17,6 +17,7 @@ from q3e_local.errors import (
     TextError,
     TextTooLongError,
     UnknownModelError,
+    WrongKindError,
 )
 from q3e_local.server.dialects.names import InvalidNameError
 from q3e_local.server.errors import (
@@ -40,6 +41,7 @@ FailureKind = Literal[
     "request",
     "model name",
     "no model",
+    "wrong kind",
     "queue full",
     "stopping",
     "failed",
@@ -61,6 +63,7 @@ _TABLE: tuple[tuple[type[Exception], FailureKind, int], ...] = (
     (OptionError, "request", 400),
     (UnknownModelError, "no model", 404),
     (ModelNotHereError, "no model", 404),
+    (WrongKindError, "wrong kind", 400),
     (UnknownIndexError, "other", 404),
     (SpaceMismatchError, "other", 409),
     (QueueFullError, "queue full", 429),

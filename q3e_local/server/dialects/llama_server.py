@@ -114,7 +114,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
             )
         if not text:
             return json_utf8_response({"tokens": []})
-        model = await which.of(fields)
+        model = await which.of(fields, None)
         ids = await service.tokenize(model, text, add_end_token=add_special)
         if not fields.flag("with_pieces"):
             return json_utf8_response({"tokens": ids})
@@ -126,12 +126,12 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
         ids = list(token_ids(fields.items("tokens") or [], "tokens"))
         if not ids:
             return json_utf8_response({"content": ""})
-        text = await service.detokenize(await which.of(fields), ids)
+        text = await service.detokenize(await which.of(fields, None), ids)
         return json_utf8_response({"content": text})
 
-    @routes.get("/props", "The model that answers where none is named")
+    @routes.get("/props", "The first model named at the start, or the one that answers where none is named")
     async def props(request: Request) -> Response:
-        model = await asyncio.to_thread(names.here, await which.own(), settings)
+        model = await asyncio.to_thread(names.here, await which.own(None), settings)
         facts = await asyncio.to_thread(names.described, model)
         return json_utf8_response(
             {
@@ -159,6 +159,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
         loaded = [
             {
                 "name": model.name,
+                "type": names.label(model.kind),
                 "size_bytes": model.size_bytes,
                 "n_ctx": model.n_ctx,
                 "on_gpu": model.on_gpu,

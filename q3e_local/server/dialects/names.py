@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePath
 
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.models import installed
+from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.models import catalog, installed
 from q3e_local.models.installed import Installed
 from q3e_local.server.served_names import ServedNames, served_as
 from q3e_local.server.settings import ServerSettings
@@ -61,10 +63,10 @@ def here(name: str, settings: ServerSettings) -> Installed:
     located = ServedNames(settings).resolve(name).located
     record = installed.recorded(located.name)
     if record is not None and record.path == located.path:
-        return record
+        return replace(record, kind=located.kind)
     if not located.path.is_file():
         raise ModelNotHereError(f"{located.name} is not on this machine: there is no file {located.path.name}")
-    return Installed(located.name, located.path, located.path.stat().st_size, "found")
+    return Installed(located.name, located.path, located.path.stat().st_size, "found", kind=located.kind)
 
 
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
@@ -78,8 +80,20 @@ def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
 
 
 def described(model: Installed) -> ModelInfo:
-    """Facts of the model's file."""
-    return _described(model.path, model.path.stat().st_mtime_ns)
+    """Facts of the model's file, its kind among them. Raises ModelError, and OSError for a file that is gone."""
+    known = catalog.find(model.name)
+    kind = known[0].kind if model.kind is None and known is not None else model.kind
+    return _described(model.path, kind, model.path.stat().st_mtime_ns)
+
+
+def label(kind: ModelKind) -> str:
+    """What a model is for, as several servers write it in their lists."""
+    return "embedding" if kind == "embedder" else "reranker"
+
+
+def capabilities(kind: ModelKind) -> list[str]:
+    """What a model can do, as Ollama lists it; Ollama itself has no word for rerankers."""
+    return ["embedding"] if kind == "embedder" else ["rerank"]
 
 
 def _instead(name: str, settings: ServerSettings | None) -> str:
@@ -93,6 +107,6 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _described(path: Path, mtime_ns: int) -> ModelInfo:
+def _described(path: Path, kind: ModelKind | None, mtime_ns: int) -> ModelInfo:
     """Facts of a model's file. `mtime_ns` makes a changed file a new entry of the cache."""
-    return inspect(path)
+    return inspect(path, kind)

@@ -1,4 +1,4 @@
-"""Ollama's embedding routes, the words of its errors, and a refusal for its routes that generate text.
+"""Ollama's embedding routes and one to rank, the words of its errors, and a refusal for routes that generate text.
 
 Knows Ollama's JSON; leaves the models on this machine to ollama_models and ollama_pull.
 """
@@ -8,19 +8,29 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from q3e_local.errors import BadVectorError, Q3EError, UnknownModelError
-from q3e_local.server.dialects import names, ollama_models, ollama_pull
+from q3e_local.models.kinds import DEFAULT_RERANKER
+from q3e_local.server.dialects import names, ollama_models, ollama_pull, ranking
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, TEXT, Body, Fields, Schema
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.ollama_models import NAMED, OLD_NAME, model_name, not_found
-from q3e_local.server.dialects.routes import Routes, embedded, json_utf8_response, result_headers, rows, truncated
+from q3e_local.server.dialects.routes import (
+    Routes,
+    embedded,
+    json_utf8_response,
+    rank_headers,
+    result_headers,
+    rows,
+    truncated,
+)
 from q3e_local.server.errors import BadRequestError, NotServedError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import OLLAMA_VERSION, ServerSettings
@@ -58,12 +68,32 @@ _GENERATE = Body(
     {"model": "demo", "keep_alive": 0},
     {**OLD_NAME, "prompt": TEXT},
 )
-_ONLY_EMBEDS = "this server only embeds texts: use /api/embed"
+_RERANK = Body(
+    {
+        "model": TEXT,
+        "query": ranking.QUERY,
+        "documents": ranking.DOCUMENTS,
+        "top_n": ranking.TOP_N,
+        **ranking.HOW,
+        "options": _OPTIONS,
+        "keep_alive": KEEP_ALIVE,
+    },
+    ("model", "query", "documents"),
+    {
+        "model": DEFAULT_RERANKER,
+        "query": "Which planet is known as the Red Planet?",
+        "documents": ["Venus is a twin of Earth.", "Mars is often called the Red Planet."],
+    },
+    {**OLD_NAME, **ranking.UNLISTED},
+)
+_ONLY_EMBEDS = "this server only embeds and ranks texts: use /api/embed or /api/rerank"
 
 
 def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Routes:
     """The routes under /api, and the root that Ollama's clients knock at. `unknown` logs fields that they lack."""
-    routes = Routes("Ollama", answer_failure, {"input": settings.max_items}, only_first=True)
+    routes = Routes(
+        "Ollama", answer_failure, dict.fromkeys(("input", "documents"), settings.max_items), only_first=True
+    )
 
     @routes.get("/")
     async def root(request: Request) -> Response:
@@ -115,6 +145,30 @@ def routes(service: Service, settings: ServerSettings, unknown: Notices) -> Rout
             wanted = ServiceRequest(name, (prompt,), truncate=False, max_tokens=max_tokens, keep_alive_s=keep)
             result = await embedded(service, wanted)
         return json_utf8_response({"embedding": result.vectors[0]}, headers=result_headers(result))
+
+    @routes.with_body("/api/rerank", _RERANK, "Order documents by how well they answer a query (not Ollama's)")
+    async def rerank(fields: Fields) -> Response:
+        begun = time.perf_counter_ns()
+        fields.log_unknown("/api/rerank", unknown)
+        model, name, keep = _model(fields, settings)
+        query, documents = ranking.query(fields), ranking.documents(fields, "documents", settings.max_items)
+        top_n, raw, max_tokens = ranking.top_n(fields), ranking.is_raw(fields), _max_tokens(fields, truncate=True)
+        wanted = ranking.wanted(fields, name, query, documents)
+        with _found(model):
+            wanted = replace(wanted, max_tokens=max_tokens or wanted.max_tokens, keep_alive_s=keep)
+            result = await ranking.ranked(service, wanted)
+        body = {
+            "model": model,
+            "results": [
+                {"index": place.index, "relevance_score": place.score, "document": documents[place.index]}
+                for place in ranking.best_first(result, top_n, raw=raw)
+            ],
+            "total_duration": time.perf_counter_ns() - begun,
+            "load_duration": max(1, round(result.load_s * 1e9)),
+            "prompt_eval_count": sum(result.prompt_tokens),
+            "truncated": truncated(result),
+        }
+        return json_utf8_response(body, headers=rank_headers(result))
 
     @routes.with_body(
         "/api/generate", _GENERATE, "Load a model, or unload it with `keep_alive` 0 (what `ollama stop` sends)"

@@ -137,7 +137,7 @@ def _listed(name: str, model: Installed) -> dict[str, Any]:
         "size": model.size_bytes,
         "digest": model.sha256 or facts.digest,
         "details": _details(model) | {"context_length": facts.n_ctx_train, "embedding_length": facts.n_embd},
-        "capabilities": ["embedding"],
+        "capabilities": names.capabilities(facts.kind),
     }
 
 
@@ -178,7 +178,7 @@ def _show(name: str, verbose: bool, settings: ServerSettings) -> dict[str, Any]:
             {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape)}
             for tensor in header.tensors.values()
         ],
-        "capabilities": ["embedding"],
+        "capabilities": names.capabilities(facts.kind),
         "modified_at": _modified(model),
     }
     with suppress(UnknownModelError):  # a file that the user imported has no card
@@ -218,7 +218,9 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
             "expires_at": rfc3339(until),
             "size_vram": model.size_bytes if model.on_gpu else 0,
             "context_length": model.n_ctx,
-            "kernels": model.kernels.fields(),  # Ollama has no such field; `q3e-local ps` shows it
+            # Ollama has none of these.
+            "capabilities": names.capabilities(model.kind),
+            "kernels": model.kernels.fields(),
         }
         entries.append(entry)
     return entries

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import TASKS, Kind
-from q3e_local.errors import TextError
+from q3e_local.errors import Q3EError, TextError
 from q3e_local.models.installed import Installed
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.failures import Failure
@@ -64,7 +65,7 @@ _FIELDS: dict[str, Schema] = {
     "model": {
         "type": "string",
         "description": "A name as in `/v1/models`; with `-query` behind it, texts are queries. "
-        "Left out: the model named at the start, else the one that is loaded, else the default",
+        "Left out: the first embedding model named at the start, else one that is loaded, else the default",
     },
     "encoding_format": {"type": "string", "enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1, "description": "MRL: the first numbers, scaled to length 1"},
@@ -123,15 +124,14 @@ def routes(embeddings: Embeddings, settings: ServerSettings, unknown: Notices) -
     @routes.get("/v1/models", "The models on this machine")
     async def models(request: Request) -> Response:
         here = await asyncio.to_thread(names.listed, settings)
-        data = [model_object(names.short_form(name), model) for name, model in here]
+        data = await asyncio.to_thread(lambda: [model_object(names.short_form(name), model) for name, model in here])
         return json_response({"object": "list", "data": data})
 
     @routes.get("/v1/models/{model:path}", "One model")
     async def model(request: Request) -> Response:
         name = request.path_params["model"]
-        return json_response(
-            model_object(name, await asyncio.to_thread(names.here, names.checked(name, settings), settings))
-        )
+        here = await asyncio.to_thread(names.here, names.checked(name, settings), settings)
+        return json_response(await asyncio.to_thread(model_object, name, here))
 
     return routes
 
@@ -180,13 +180,20 @@ def error_object(message: str, kind: str, param: str | None, code: str | None) -
 
 
 def model_object(name: str, model: Installed) -> dict[str, Any]:
-    """OpenAI's object for a model under this name."""
-    return {
+    """OpenAI's object for a model under this name, and what it is for and can read at once.
+
+    The last two are left out for a file that cannot be read.
+    """
+    shown: dict[str, Any] = {
         "id": name,
         "object": "model",
         "created": int(model.path.stat().st_mtime),
         "owned_by": name.rpartition("/")[0].rpartition("/")[2] or "library",
     }
+    with suppress(Q3EError, OSError):
+        facts = names.described(model)
+        shown |= {"type": names.label(facts.kind), "max_model_len": facts.n_ctx_train}
+    return shown
 
 
 def _forms(fields: Fields) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from q3e_local.server.dialects.failures import Failure, failure_of
 from q3e_local.server.dialects.fields import Body, Fields
 from q3e_local.server.dialects.openapi import DocumentedRoute
 from q3e_local.server.errors import BadRequestError, ClientGoneError
-from q3e_local.server.service import Service, ServiceRequest, ServiceResult
+from q3e_local.server.service import RankResult, Service, ServiceRequest, ServiceResult
 from q3e_local.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -154,8 +154,12 @@ def json_utf8_response(value: Any, status: int = 200, headers: Mapping[str, str]
 
 def result_headers(result: ServiceResult) -> dict[str, str]:
     """What every embedding answer carries: the space, the tokens, and which inputs were cut."""
+    return {"x-q3e-space": result.space} | rank_headers(result)
+
+
+def rank_headers(result: ServiceResult | RankResult) -> dict[str, str]:
+    """What every answer with scores carries: the tokens, and which documents were cut."""
     headers = {
-        "x-q3e-space": result.space,
         "x-q3e-texts": str(len(result.prompt_tokens)),
         "x-q3e-prompt-tokens": str(sum(result.prompt_tokens)),
     }
@@ -168,7 +172,7 @@ def result_headers(result: ServiceResult) -> dict[str, str]:
     return headers
 
 
-def truncated(result: ServiceResult) -> list[int]:
+def truncated(result: ServiceResult | RankResult) -> list[int]:
     """Places of the inputs that were cut."""
     return [i for i, cut in enumerate(result.truncated) if cut]
 

@@ -32,8 +32,9 @@ PATHS = ("/embed", "/similarity", "/info", "/decode", "/embed_all")
 
 # Failures that TEI answers with 422.
 _UNPROCESSABLE = ("text too long", "text", "request", "model name")
+_WRONG_KIND = 424  # Failed Dependency: TEI's status for what its backend cannot do
 # TEI's `error_type` by status, where it is not `Validation`.
-_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
+_TYPES = {_WRONG_KIND: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
 
 # Every special token of this family is written so.
 _SPECIAL = re.compile(rb"<\|[a-z_]+\|>")
@@ -45,6 +46,10 @@ PROMPT_NAME: Schema = {
     "enum": list(_PROMPTS),
     "description": "What the model gets before each text",
 }
+# `model_type` of /info. TEI's clients read the first key.
+_EMBEDDER = {"embedding": {"pooling": "last_token"}}
+_RERANKER = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
+
 _TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _HOW: dict[str, Schema] = {
@@ -127,12 +132,12 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
             runs = [runs]
         hold_to_limit(len(runs), settings.max_items, "ids")
         runs = [list(token_ids(ids, "ids")) for ids in runs]
-        model, skips = await which.of(fields), fields.flag("skip_special_tokens")
+        model, skips = await which.of(fields, None), fields.flag("skip_special_tokens")
         return json_response([await _decoded(service, model, ids, skips) for ids in runs])
 
-    @routes.get("/info", "The model that answers where none is named, and the limits")
+    @routes.get("/info", "The first model named at the start, or the one that answers where none is named")
     async def info(request: Request) -> Response:
-        model = await asyncio.to_thread(names.here, await which.own(), settings)
+        model = await asyncio.to_thread(names.here, await which.own(None), settings)
         facts = await asyncio.to_thread(names.described, model)
         return json_response(
             {
@@ -140,7 +145,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
                 "model_sha": model.sha256 or facts.digest,
                 "model_dtype": facts.quantization,
                 "served_model_name": model.name,
-                "model_type": {"embedding": {"pooling": "last_token"}},
+                "model_type": _EMBEDDER if facts.kind == "embedder" else _RERANKER,
                 "max_concurrent_requests": settings.max_queue,
                 "max_input_length": facts.n_ctx_train,
                 "max_batch_tokens": facts.n_ctx_train,
@@ -161,7 +166,7 @@ async def tokenize(service: Service, settings: ServerSettings, which: WhichModel
     """TEI's answer of /tokenize: each token of each text, and of the prompt before the text."""
     texts = _inputs(fields.raw("inputs"), settings.max_items, are_texts=True)
     kind = _kind(fields)
-    model = await which.of(fields)
+    model = await which.of(fields, "embedder" if kind else None)
     add_end = fields.flag("add_special_tokens")
     answer: list[list[dict[str, Any]]] = []
     n_tokens = 0
@@ -209,9 +214,11 @@ async def _decoded(service: Service, model: str, ids: list[int], skips_special: 
 def answer_failure(failure: Failure) -> Response:
     """TEI's two fields for a failure."""
     status, message = 422 if failure.kind in _UNPROCESSABLE else failure.status, failure.message
+    if failure.kind == "wrong kind":
+        status = _WRONG_KIND
     if isinstance(failure.error, TextError):
         message = f"Input validation error: {message}"
-    kind = "Empty" if failure.kind == "empty input" else _TYPES.get(failure.status, "Validation")
+    kind = "Empty" if failure.kind == "empty input" else _TYPES.get(status, "Validation")
     return json_response({"error": message, "error_type": kind}, status, failure.headers)
 
 

@@ -12,9 +12,10 @@ import socket
 import sys
 
 from q3e_local import __version__
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.server.http import logs
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.served_names import served_as, to_try
+from q3e_local.server.served_names import kind_of, served_as, to_try
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.address import Address
 
@@ -22,7 +23,9 @@ from q3e_local.wording.address import Address
 def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: Indexes) -> None:
     """Print or log the lines, and warn where everyone may use the server."""
     where, port = address(settings, sockets), _port(settings, sockets)
-    model, models = to_try(settings), [served_as(model) for model in settings.models]
+    models = [served_as(model) for model in settings.models]
+    kind: ModelKind = kind_of(models[0], settings) if models else "embedder"
+    model = to_try(settings, kind)
     alive = settings.keep_alive_s
     n_keys = len(settings.api_keys)
     keys = f"{n_keys}, one of which the last line takes from Q3E_API_KEY" if n_keys else "none needed"
@@ -34,7 +37,7 @@ def announce(settings: ServerSettings, sockets: list[socket.socket], indexes: In
         *([f"indexes: {'; '.join(shown)}"] if indexes.names else []),
         f"keys: {keys}; queue: {settings.max_queue:,} texts; "
         f"texts a request: {settings.max_items:,}; body: {settings.max_body_bytes // 1024:,} KiB",
-        f"try: {_to_try(settings, port, model)}",
+        f"try: {_to_try(settings, port, model, kind)}",
     ]
     if settings.log_format == "json":
         what = {"models": models, "indexes": indexes.names}
@@ -76,15 +79,19 @@ def _port(settings: ServerSettings, sockets: list[socket.socket]) -> int:
     return sockets[0].getsockname()[1] if settings.unix_socket is None else 0
 
 
-def _to_try(settings: ServerSettings, port: int, model: str) -> str:
-    body = json.dumps({"model": model, "input": "Why is the sky blue?"})
+def _to_try(settings: ServerSettings, port: int, model: str, kind: ModelKind) -> str:
+    question, path = "Why is the sky blue?", "/api/embed" if kind == "embedder" else "/v1/rerank"
+    fields: dict[str, object] = {"input": question}
+    if kind == "reranker":
+        fields = {"query": question, "documents": ["Air scatters blue light.", "Grass is green."]}
+    body = json.dumps({"model": model, **fields})
     if sys.platform == "win32":
         escaped = body.replace('"', '\\"')
         quoted, variable = f'"{escaped}"', "%Q3E_API_KEY%"
     else:
         quoted, variable = shlex.quote(body), None
     url = "http://localhost" if settings.unix_socket else Address("http", settings.host, port).to_connect()
-    return f"{curl(settings, variable)} {url}/api/embed -d {quoted}"
+    return f"{curl(settings, variable)} {url}{path} -d {quoted}"
 
 
 def _span(seconds: float) -> str:

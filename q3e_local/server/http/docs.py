@@ -19,11 +19,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from q3e_local.models.catalog import DEFAULT_MODEL
+from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.server.http.announce import curl
 from q3e_local.server.served_names import to_try
 from q3e_local.server.settings import ServerSettings
 
-_EXAMPLES = (DEFAULT_MODEL, "demo")  # the schema's, which is the same on every machine
+_EXAMPLES = (DEFAULT_MODEL, "demo", DEFAULT_RERANKER)  # the schema's, which is the same on every machine
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
@@ -39,8 +40,11 @@ def docs_routes(document: dict[str, Any], settings: ServerSettings) -> list[Rout
 
     async def docs(request: Request) -> Response:
         model = await asyncio.to_thread(to_try, settings)
+        reranker = await asyncio.to_thread(to_try, settings, "reranker")
         # The address in the request for this page reaches the routes too.
-        return HTMLResponse(_page(document, _Here(curl(settings), str(request.base_url).rstrip("/"), model)))
+        return HTMLResponse(
+            _page(document, _Here(curl(settings), str(request.base_url).rstrip("/"), model, reranker))
+        )
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(document)
@@ -55,6 +59,11 @@ class _Here:
     curl: str
     url: str
     model: str
+    reranker: str
+
+    def named(self, example: str) -> str:
+        """The model that takes the place of an example's."""
+        return self.reranker if example == DEFAULT_RERANKER else self.model
 
 
 def _page(schema: dict[str, Any], here: _Here) -> str:
@@ -82,7 +91,7 @@ def _route(method: str, path: str, route: dict[str, Any], here: _Here, inline: C
     properties = schema.get("properties", {})
     example = ""
     if "example" in content:
-        body = orjson.dumps(_served(content["example"], properties, here.model)).decode()
+        body = orjson.dumps(_served(content["example"], properties, here)).decode()
         line = f"{here.curl} -X {method} {shlex.quote(here.url + path)} -d {shlex.quote(body)}"
         example = f"<pre>{escape(line, quote=False)}</pre>"
     required = schema.get("required", ())
@@ -114,9 +123,10 @@ def _kind(schema: dict[str, Any]) -> str:
     return str(schema.get("type", "any"))
 
 
-def _served(example: dict[str, Any], properties: dict[str, Any], model: str) -> dict[str, Any]:
+def _served(example: dict[str, Any], properties: dict[str, Any], here: _Here) -> dict[str, Any]:
     """The example with a model that is here. The name `no-such-model`, of a route that deletes, stays."""
-    shown = {"model": model, **example} if "model" in properties else dict(example)
+    shown = {"model": here.model, **example} if "model" in properties else dict(example)
     return {
-        key: model if key in ("model", "source") and value in _EXAMPLES else value for key, value in shown.items()
+        key: here.named(value) if key in ("model", "source") and value in _EXAMPLES else value
+        for key, value in shown.items()
     }

@@ -51,7 +51,7 @@ class Metrics:
             "q3e_request_seconds", "From the request's first byte to the answer's last.", ["route"],
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
-        self._texts = Counter("q3e_texts", "Texts embedded.", registry=self._registry)
+        self._texts = Counter("q3e_texts", "Texts embedded, and documents ranked.", registry=self._registry)
         self._tokens = Counter("q3e_tokens", "Tokens of those texts.", registry=self._registry)
         self._service, self._indexes = service, indexes
         self._registry.register(self)

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import kept, memory
+from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
 from q3e_local.reranking.preparing import RankRequest
 from q3e_local.server.local import tokenizing
@@ -39,6 +41,7 @@ from q3e_local.server.service import (
     Stopped,
 )
 from q3e_local.server.settings import ServerSettings
+from q3e_local.server.workers.child import open_llama
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
@@ -57,16 +60,23 @@ class LocalService:
         self,
         settings: ServerSettings,
         config: EngineConfig | None = None,
-        make_worker: Callable[[Path], WorkerEngine] | None = None,
+        make_worker: Callable[[Located], WorkerEngine] | None = None,
     ) -> None:
         engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
+
+        def worker(located: Located) -> WorkerEngine:
+            # A card was proved when it was written.
+            unproved = located.name if located.card is None else None
+            opens = partial(open_llama, kind=located.kind, unproved=unproved)
+            return WorkerEngine(located.path, engine_config, open_engine=opens, failed=failed)
+
         self._names = ServedNames(settings)
         self._pipeline = Pipeline(open_cache(settings.cache))
         # Not the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
-            make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
-            lambda path: needed_bytes(path, engine_config),
+            make_worker or worker,
+            lambda located: needed_bytes(located.path, engine_config, located.kind),
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -89,19 +99,9 @@ class LocalService:
 
     async def rank(self, request: RankServiceRequest) -> RankResult:
         began = time.perf_counter()
-        async with self._using(request.model, request.keep_alive_s, "reranker") as (model, _):
+        async with self._using(request.model, request.keep_alive_s, "reranker") as (model, defaults):
             load_s = time.perf_counter() - began
-            limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
-            wanted = RankRequest(
-                request.query,
-                (),
-                request.task,
-                request.instruction,
-                request.truncate,
-                limit,
-                request.max_document_tokens,
-            )
-            preparation = await model.call(model.prepare_pairs, wanted)
+            preparation = await model.call(model.prepare_pairs, _rank_options(request, model, defaults))
             logits, counts = await self._pipeline.run(model, preparation, request.documents)
         return RankResult(
             logits=tuple(logits[:, 0].tolist()),
@@ -112,7 +112,7 @@ class LocalService:
         )
 
     async def describe(self, request: ServiceRequest) -> Described:
-        async with self._using(request.model, request.keep_alive_s) as (model, defaults):
+        async with self._using(request.model, request.keep_alive_s, "embedder") as (model, defaults):
             worker, resolved = model.worker, model.prepare(_options(request, model), defaults).resolved
             return Described(
                 model.name, worker.digest, worker.n_embd, worker.n_ctx_max, tuple(worker.added_tokens), resolved
@@ -143,7 +143,7 @@ class LocalService:
             return name
 
     async def tokenize(self, model: str, text: str, *, add_end_token: bool, kind: Kind | None = None) -> list[int]:
-        async with self._using(model) as (used, defaults):
+        async with self._using(model, kind="embedder" if kind else None) as (used, defaults):
             prefix = "" if kind is None else used.prepare(EmbedRequest((), kind), defaults).resolved.prefix
             ids = await tokenizing.whole(used, text, prefix)
             return [*ids, used.worker.eos_id] if add_end_token else ids
@@ -171,7 +171,7 @@ class LocalService:
     ) -> AsyncIterator[tuple[Model, Defaults]]:
         """The model that a client's name means, loaded if need be, and what the name means for a text.
 
-        Raises WrongModelError for a model of another kind, before it is loaded.
+        Raises WrongKindError for a model of another kind, before it is loaded.
         """
         named = await asyncio.to_thread(self._names.resolve, name)
         if kind is not None and not self._models.has(named.located.name):
@@ -225,9 +225,12 @@ class LocalService:
         await self._pipeline.close()
 
 
-def needed_bytes(path: Path, config: EngineConfig) -> int:
-    """Memory to load this file and to compute the first batch. Raises ModelError for a file that cannot run."""
-    info = inspect(path)
+def needed_bytes(path: Path, config: EngineConfig, kind: ModelKind | None = None) -> int:
+    """Memory to load this file and to compute the first batch. Raises ModelError for a file that cannot run.
+
+    `kind` is what the user says that the file is.
+    """
+    info = inspect(path, kind)
     chosen = kept.planned(info.digest, config)
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 
@@ -247,3 +250,12 @@ def _options(request: ServiceRequest, model: Model) -> EmbedRequest:
     """The library's request, without inputs. A `max_tokens` above the model's limit limits nothing."""
     limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
     return EmbedRequest((), request.kind, request.task, request.instruction, request.dim, request.truncate, limit)
+
+
+def _rank_options(request: RankServiceRequest, model: Model, defaults: Defaults) -> RankRequest:
+    """The library's request, without documents. Where it says no instruction, that of the model's name holds."""
+    task, instruction = request.task, request.instruction
+    if task is None and instruction is None:
+        task, instruction = defaults.task, defaults.instruction
+    limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
+    return RankRequest(request.query, (), task, instruction, request.truncate, limit, request.max_document_tokens)

@@ -61,11 +61,22 @@ OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
 """Loads the model in the child, so it must be a function of a module."""
 
 
-def open_llama(path: Path, config: EngineConfig) -> ServedEngine:
-    """The engine on llama.cpp, which only the child imports."""
-    from q3e_local.llama.engine import LlamaEngine
+def open_llama(
+    path: Path, config: EngineConfig, kind: ModelKind | None = None, unproved: str | None = None
+) -> ServedEngine:
+    """The engine on llama.cpp, which only the child imports. `kind` is what the user says that the file is.
 
-    return LlamaEngine(path, config)
+    A reranker that no card vouches for comes with its name in `unproved`, and must put a right answer above a wrong
+    one. Raises what loading raises, and WrongModelError where it does not.
+    """
+    from q3e_local.llama.engine import LlamaEngine
+    from q3e_local.reranking.proof import prove
+    from q3e_local.reranking.reranker import Reranker
+
+    engine = LlamaEngine(path, config, kind=kind)
+    if engine.kind == "reranker" and unproved is not None:
+        prove(Reranker(engine, unproved))
+    return engine
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from fake_service import FakeService
 
 from q3e_local import errors
 from q3e_local.server import errors as server
-from q3e_local.server.dialects import llama_server, names, ollama, openai, q3e, q3e_search, tei
+from q3e_local.server.app import refusal_body
+from q3e_local.server.dialects import llama_server, names, ollama, openai, q3e, q3e_search, rerank, score, tei
 from q3e_local.server.dialects.failures import failure_of
+from q3e_local.server.http.refusal import Refusal
 
 pytest_plugins = ["serving"]
 
@@ -32,6 +34,8 @@ STATUSES: list[tuple[Exception, tuple[int, int, int, int, int]]] = [
     (names.InvalidNameError("no name"), (404, 400, 422, 404, 400)),
     (errors.UnknownModelError("unknown"), (404, 404, 404, 404, 404)),
     (errors.ModelNotHereError("not here"), (404, 404, 404, 404, 404)),
+    (errors.WrongKindError("a reranker"), (400, 400, 424, 400, 400)),
+    (errors.WrongModelError("a chat model"), (500, 500, 500, 500, 500)),
     (server.QueueFullError("full", 7), (429, 503, 429, 429, 429)),
     (server.ClientGoneError("gone"), (499, 499, 499, 499, 499)),
     (server.WorkerDiedError("died"), (500, 500, 500, 500, 500)),
@@ -71,6 +75,11 @@ ROUTES: list[tuple[str, Any, dict[str, Any]]] = [
     ("/detokenize", llama_server, {"tokens": [1]}),
     ("/embedding", llama_server, {"content": "a"}),
     ("/q3e/embed", q3e, {"texts": ["a"]}),
+    ("/v1/rerank", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
+    ("/reranking", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
+    ("/rerank", tei, {"model": "judge", "query": "a", "texts": ["a"]}),
+    ("/v1/score", score, {"model": "judge", "text_1": "a", "text_2": ["a"] * 4}),
+    ("/api/rerank", ollama, {"model": "judge", "query": "a", "documents": ["a"]}),
 ]
 
 
@@ -97,7 +106,8 @@ def test_a_route_answers_an_error_as_its_dialect_does(
     assert answer.headers.get("retry-after") == expected.headers.get("retry-after")
     assert "secret" not in answer.text
     if dialect is ollama and isinstance(error, errors.ModelNotHereError):
-        assert answer.json() == {"error": 'model "demo" not found, try pulling it first'}
+        name = body.get("model", "demo")
+        assert answer.json() == {"error": f'model "{name}" not found, try pulling it first'}
     else:
         assert answer.content == expected.body
     fake.fail = None
@@ -169,8 +179,24 @@ def test_the_kinds_of_tei_and_of_llama_server() -> None:
         server.QueueFullError("x", 1): ("Overloaded", "unavailable_error"),
         server.StoppingError("x"): ("Unhealthy", "unavailable_error"),
         errors.EngineError("x"): ("Backend", "server_error"),
+        errors.WrongKindError("x"): ("Backend", "invalid_request_error"),
     }
     for error, (of_tei, of_llama_server) in kinds.items():
         failure = failure_of(error)
         assert orjson.loads(tei.answer_failure(failure).body)["error_type"] == of_tei
         assert orjson.loads(llama_server.answer_failure(failure).body)["error"]["type"] == of_llama_server
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/rerank", {"error": {"code": 401, "message": "no key", "type": "authentication_error"}}),
+        ("/reranking", {"error": {"code": 401, "message": "no key", "type": "authentication_error"}}),
+        ("/api/rerank", {"error": "no key"}),
+        ("/score", {"error": {"message": "no key", "type": "UnauthorizedError", "param": None, "code": 401}}),
+    ],
+)
+def test_a_request_to_rank_that_is_refused_before_its_route(path: str, expected: dict[str, Any]) -> None:
+    assert orjson.loads(refusal_body(path, Refusal(401, "no key"))) == expected
+    coheres = orjson.loads(refusal_body("/v2/rerank", Refusal(401, "no key")))
+    assert (list(coheres), coheres["message"]) == (["id", "message"], "no key")

@@ -127,7 +127,7 @@ def test_health_and_props(http: httpx.Client, fake: FakeService) -> None:
     found = http.get("/v1/health").json()
     kernels = {"variant": "avx2", "why": "the fastest that this CPU runs", "faster": ["buy a faster one"]}
     assert found["loaded"] == [
-        {"name": "demo", "size_bytes": 12_345, "n_ctx": 100, "on_gpu": False, "kernels": kernels}
+        {"name": "demo", "type": "embedding", "size_bytes": 12_345, "n_ctx": 100, "on_gpu": False, "kernels": kernels}
     ]
     assert (found["status"], found["healthy"]) == ("ok", True)
     props = http.get("/props").json()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import rerankers
 from fake_service import FakeService, served
 
 from q3e_local.models import installed
@@ -21,6 +22,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": "a"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
     "/decode": {"ids": [97]},
+}
+
+
+RANK_REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/rerank": {"query": "a", "documents": ["a"]},
+    "/rerank": {"query": "a", "texts": ["a"]},
+    "/v2/rerank": {"query": "a", "documents": ["a"]},
+    "/score": {"text_1": "a", "text_2": "a"},
 }
 
 
@@ -38,12 +47,21 @@ def imported(request: pytest.FixtureRequest, tiny_gguf: Callable[..., Path]) -> 
     """The names in the parameter, under each of which a model is on this machine."""
     path = tiny_gguf("f16")
     for name in request.param:
-        installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
+        record(name, path)
     return request.param
 
 
-def ask_all(http: httpx.Client) -> set[int]:
-    return {http.post(path, json=body).status_code for path, body in REQUESTS.items()}
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rerankers.write(tmp_path_factory.mktemp("rerankers") / "tiny-reranker.gguf", "cls")
+
+
+def record(name: str, path: Path) -> None:
+    installed.record(installed.Installed(name, path, path.stat().st_size, "imported"))
+
+
+def ask_all(http: httpx.Client, requests: dict[str, dict[str, Any]] = REQUESTS) -> set[int]:
+    return {http.post(path, json=body).status_code for path, body in requests.items()}
 
 
 def test_the_first_model_named_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,3 +124,88 @@ def test_ollamas_routes_need_a_name() -> None:
     with served(FakeService(), models=("demo",)) as http:
         answer = http.post("/api/embed", json={"input": "a"})
         assert (answer.status_code, answer.json()) == (404, {"error": "model '' not found"})
+
+
+def test_a_route_that_ranks_gets_the_first_reranker_named_at_the_start(
+    caplog: pytest.LogCaptureFixture, reranker: Path
+) -> None:
+    record("judge", reranker)  # the fake's reranker has a file of this kind
+    service = FakeService()
+    with served(service, models=("demo-query", "judge")) as http:
+        assert ask_all(http, RANK_REQUESTS) == {200}
+        assert {request.model for request in service.requests} == {"judge"}
+        assert http.get("/info").json()["model_type"] == {"embedding": {"pooling": "last_token"}}
+    assert said(caplog) == ["requests to rank that name no model are answered by judge, which was named at the start"]
+    service = FakeService()
+    with served(service, models=("judge", "demo")) as http:
+        assert ask_all(http) == {200}
+        assert {request.model for request in service.requests} == {"demo"}
+        info = http.get("/info").json()
+        assert (info["model_id"], next(iter(info["model_type"]))) == ("judge", "reranker")
+        assert http.get("/props").json()["model_alias"] == "judge"
+
+
+def test_a_route_gets_the_loaded_model_of_its_kind(caplog: pytest.LogCaptureFixture) -> None:
+    service = FakeService()
+    with served(service) as http:
+        for model in ("demo", "judge"):
+            http.post("/api/generate", json={"model": model})
+        assert ask_all(http) == ask_all(http, RANK_REQUESTS) == {200}
+        assert http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["model"] == "judge"
+    assert said(caplog) == [
+        "requests that name no model are answered by demo, which is loaded",
+        "requests to rank that name no model are answered by judge, which is loaded",
+    ]
+
+
+def test_the_default_or_the_only_reranker(
+    caplog: pytest.LogCaptureFixture, reranker: Path, tiny_gguf: Callable[..., Path]
+) -> None:
+    record("me/embedder:f16", tiny_gguf("f16"))
+    record("me/judge:f16", reranker)
+    with served(FakeService()) as http:
+        # The fake service knows no such models, and says so.
+        assert "'me/judge:f16'" in http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).text
+        assert "'me/embedder:f16'" in http.post("/v1/embeddings", json=REQUESTS["/v1/embeddings"]).text
+    assert [line.rpartition(", ")[2] for line in said(caplog)] == [
+        "the only reranker on this machine",
+        "the only model on this machine",
+    ]
+
+
+def test_without_a_reranker_the_error_says_how_to_get_one(reranker: Path) -> None:
+    with served(FakeService(), models=("demo",)) as http:
+        assert ask_all(http, RANK_REQUESTS) == {404}
+        message = http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["error"]["message"]
+        assert message.startswith("the request names no model, and the default reranker is not on this machine")
+        assert "q3e-local pull qwen3-reranker:0.6b" in message
+        for name in ("me/first:f16", "me/second:f16"):
+            record(name, reranker)
+        message = http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["error"]["message"]
+        assert "me/first:f16, me/second:f16" in message
+        assert "demo," not in message
+
+
+def test_a_server_with_a_reranker_alone_embeds_nothing_by_itself(reranker: Path) -> None:
+    record("judge", reranker)
+    with served(FakeService(), models=("judge",)) as http:
+        for path in ("/v1/embeddings", "/embedding", "/embed", "/similarity"):
+            assert http.post(path, json=REQUESTS[path]).status_code == 404
+        for path in ("/tokenize", "/detokenize", "/decode"):  # any model has tokens
+            assert http.post(path, json=REQUESTS[path]).status_code == 200
+
+
+def test_the_kind_of_each_model_is_told(reranker: Path) -> None:
+    with served(FakeService(), models=("demo", str(reranker))) as http:
+        listed = {
+            model["id"]: (model["type"], model["max_model_len"]) for model in http.get("/v1/models").json()["data"]
+        }
+        assert listed == {"demo:latest": ("embedding", 32_768), "tiny-reranker:latest": ("reranker", 2048)}
+        assert http.get("/v1/models/tiny-reranker").json()["type"] == "reranker"
+        assert {model["id"]: model["type"] for model in http.get("/models").json()["data"]} == {
+            name: kind for name, (kind, _) in listed.items()
+        }
+        tags = {model["name"]: model["capabilities"] for model in http.get("/api/tags").json()["models"]}
+        assert tags == {"demo:latest": ["embedding"], "tiny-reranker:latest": ["rerank"]}
+        shown = {name: http.post("/api/show", json={"model": name}).json()["capabilities"] for name in tags}
+        assert shown == tags

@@ -15,10 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import rerankers
 from command import PROGRAM, write
 from server_process import PATIENCE_S, Running, answer_of, in_background, running_server
 
 from q3e_local.models.catalog import models_folder
+from q3e_local.server.http.announce import announce
+from q3e_local.server.local.indexes import Indexes
+from q3e_local.server.settings import ServerSettings
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell and Unix sockets of POSIX")
 
@@ -38,6 +42,16 @@ def test_the_curl_line_of_the_start_works(server):
     environ = os.environ | {"Q3E_API_KEY": "key"}
     done = subprocess.run(["/bin/sh", "-c", command], env=environ, capture_output=True, check=True)
     assert len(json.loads(done.stdout)["embeddings"]) == 1
+
+
+def test_a_server_that_is_started_with_a_reranker_says_how_to_rank(capsys, tmp_path):
+    path = rerankers.write(tmp_path / "tiny-reranker.gguf", "cls")
+    chosen = ServerSettings(models=(str(path), "demo"))
+    with socket.create_server(("127.0.0.1", 0)) as listening, Indexes(chosen) as indexes:
+        announce(chosen, [listening], indexes)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "/v1/rerank -d" in line
+    assert '{"model": "tiny-reranker", "query": ' in line
 
 
 @contextmanager

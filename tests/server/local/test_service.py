@@ -23,6 +23,7 @@ from q3e_local.errors import (
     TextTooLongError,
     UnknownModelError,
 )
+from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.service import ServiceRequest as Request
@@ -106,8 +107,8 @@ async def test_loading_and_unloading_by_every_name() -> None:
 async def test_a_full_queue_refuses_before_tokenizing() -> None:
     workers: list[Any] = []
 
-    def make(path: Path) -> FakeWorker:
-        workers.append(FakeWorker(path))
+    def make(located: Located) -> FakeWorker:
+        workers.append(FakeWorker(located))
         return workers[-1]
 
     async with serving(make, max_queue=3) as service:

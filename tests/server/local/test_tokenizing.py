@@ -18,7 +18,7 @@ from q3e_local.embedding.prompts import Prompts
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import InvalidTextError, TextTooLongError
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.models.installed import locate
+from q3e_local.models.installed import Located, locate
 from q3e_local.server.local import tokenizing
 from q3e_local.server.workers.loaded_models import Model
 
@@ -27,7 +27,7 @@ class Worker(FakeWorker):
     """The real tokenizer of the demo model."""
 
     def __init__(self, engine: LlamaEngine) -> None:
-        super().__init__(Path("demo"))
+        super().__init__(Located("demo", Path("demo"), Prompts()))
         self.engine, self.added_tokens = engine, engine.added_tokens
         self.eos_id, self.n_vocab, self.n_ctx_max = engine.eos_id, engine.n_vocab, engine.n_ctx_max
         self.n_written: list[int] = []  # the ids of each call that wrote text

@@ -36,8 +36,8 @@ class Site:
             **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
         )
 
-    def _make(self, path: Path) -> FakeWorker:
-        worker = FakeWorker(path)
+    def _make(self, located: Located) -> FakeWorker:
+        worker = FakeWorker(located)
         self.prepare(worker)
         self.made.append(worker)
         return worker
