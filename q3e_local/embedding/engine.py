@@ -74,9 +74,10 @@ class Engine(Protocol):
         The last id of a text is the end token. A reranker's row is one number: the logit of "yes" less that of "no".
         `n_prefix` says for each sequence how many of its first ids other sequences begin with too, of this call or of
         a later call: an engine may compute them once. `n_prefix` changes no vector, and a shared prefix counts once
-        against `n_batch`. Every row is finite, and a vector is not zero. Raises BadVectorError with the place in
-        `sequences` of a sequence that the model has no vector for, NotEnoughMemoryError before allocating, EngineError
-        when llama.cpp fails.
+        against `n_batch`. Every row is finite, and a vector is not zero.
+
+        Raises BadVectorError with the place in `sequences` of a sequence that the model has no vector for,
+        NotEnoughMemoryError before allocating, EngineError when llama.cpp fails.
         """
 
     def close(self) -> None:

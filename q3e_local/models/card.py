@@ -71,8 +71,8 @@ class ScoreTable:
 class LogitTable:
     """A reranker's published example: documents for a query, best first.
 
-    `expected` are the logits (n_documents,) of the full-precision model; empty where only the order is known, and that
-    the first document's logit is above 0 and the last one's below.
+    `expected` are the logits (n_documents,) of the full-precision model. They are empty where only the order is known,
+    and that the first document's logit is above 0 and the last one's below.
     """
 
     query: str

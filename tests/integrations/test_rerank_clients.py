@@ -28,7 +28,7 @@ def test_cohere_sdk(address, top_n):
     client = cohere.ClientV2(api_key="none", base_url=address)
     options = {} if top_n is None else {"top_n": top_n}
     answer = client.rerank(model="demo-reranker", query=QUESTION, documents=DOCUMENTS, **options)
-    assert [result.index for result in answer.results][0] == RIGHT
+    assert next(result.index for result in answer.results) == RIGHT
     assert len(answer.results) == (top_n or len(DOCUMENTS))
     scores = [result.relevance_score for result in answer.results]
     assert scores == sorted(scores, reverse=True)
@@ -40,7 +40,7 @@ def test_langchain(address):
         client=cohere.ClientV2(api_key="none", base_url=address), model="demo-reranker", top_n=3
     )
     found = compressor.compress_documents([Document(page_content=text) for text in DOCUMENTS], QUESTION)
-    assert [document.page_content for document in found][0] == DOCUMENTS[RIGHT]
+    assert next(document.page_content for document in found) == DOCUMENTS[RIGHT]
     assert len(found) == 3
 
 
@@ -48,7 +48,7 @@ def test_llama_index(address):
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
     reranker = TextEmbeddingInference(base_url=address, model_name="demo-reranker", top_n=2)
     found = reranker.postprocess_nodes(nodes, query_str=QUESTION)
-    assert [node.node.get_content() for node in found][0] == DOCUMENTS[RIGHT]
+    assert next(node.node.get_content() for node in found) == DOCUMENTS[RIGHT]
     assert len(found) == 2
 
 
