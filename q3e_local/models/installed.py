@@ -84,6 +84,8 @@ def locate(model: str | os.PathLike[str]) -> Located:
     card, file = resolve(str(model) if known is None else known.name)
     here = find(card, file)
     if here is None:
+        if file.is_converted:
+            raise ModelNotHereError(card.to_convert(file))
         name = card.tag(file.quantization)
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
