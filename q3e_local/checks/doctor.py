@@ -178,13 +178,12 @@ def _folders() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from q3e_local.gguf.model_file import inspect
     from q3e_local.models import fitting, installed
 
     models = installed.installed()
     for model in models:
         try:
-            info = inspect(model.path)
+            info = model.inspect()
         except Q3EError as error:
             yield Finding("model", f"{model.name}: {error}", False, _ADVICE[model.origin].format(model=model))
         else:

@@ -77,3 +77,16 @@ def _rows_of_head(header: Header, head: Tensor) -> AnswerRows:
             f"{header.path} has a head of {n_rows} rows for {', '.join(labels)}; a Qwen3-Reranker answers yes and no"
         )
     return AnswerRows(head, labels.index("yes"), labels.index("no"))
+
+
+def head_in_words(answers: AnswerRows) -> str:
+    """Where a reranker's answer is read, with a warning where that is stored coarsely."""
+    tensor = answers.tensor
+    where = tensor.name if tensor.name == HEAD else f"two rows of {tensor.name}"
+    warning = "; coarser than Q8_0, so that scores are less exact" if is_coarse(answers) else ""
+    return f"{where}, {tensor.type_name}{warning}"
+
+
+def is_coarse(answers: AnswerRows) -> bool:
+    """Whether the rows have less than 8 bits a number."""
+    return answers.tensor.type_name not in ("F32", "F16", "BF16", "Q8_0")

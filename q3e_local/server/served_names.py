@@ -10,7 +10,6 @@ import re
 
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.catalog import DEFAULT_MODEL
@@ -74,7 +73,7 @@ class ServedNames:
         """
         doubts = self._names.check_aliases()
         for name in self._models:
-            inspect(self._names.resolve(name).located.path)
+            self._names.resolve(name).located.inspect()
         return doubts
 
     def _listed(self) -> str:

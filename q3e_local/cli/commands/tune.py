@@ -42,7 +42,6 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         _reset(model)
         return
     from q3e_local.checks.tune import tune as measured
-    from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import keep
 
     def tell(what: str) -> None:
@@ -54,7 +53,7 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
             result, platform = measured(located.path, seconds, tell)
-    digest = inspect(located.path).digest
+    digest = located.inspect().digest
     rows = [asdict(row) for row in result.rows]
     kept, best = None, result.best
     if result.is_anything:
@@ -73,12 +72,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 
 def _reset(model: str) -> None:
-    from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
-    n_files = forget(inspect(located.path).digest)
+    n_files = forget(located.inspect().digest)
     say(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}")
 
 

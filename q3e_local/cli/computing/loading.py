@@ -24,40 +24,52 @@ from q3e_local.models.download import origins
 from q3e_local.models.download.origins import Source, is_offline
 from q3e_local.models.installed import Installed, Located
 from q3e_local.models.names import Names, resolve
+from q3e_local.reranking.reranker import Reranker
 from q3e_local.wording.counts import size
 
 if TYPE_CHECKING:
     from q3e_local.models.pull import Step
 
 T = TypeVar("T")
-Computing = TypeVar("Computing", bound=TextModel)
+Computing = TypeVar("Computing", bound=TextModel | Reranker)
 
 
 def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    def load_it() -> Embedder:
+    return _loading(lambda: q3e_local.load(model, **options), model, offline, quiet)
+
+
+def load_reranker(model: str, offline: bool, quiet: bool, **options: Any) -> Reranker:
+    """The library's `load_reranker`, after pulling what is missing. Raises what both raise."""
+    import q3e_local
+
+    return _loading(lambda: q3e_local.load_reranker(model, **options), model, offline, quiet)
+
+
+def _loading(load_it: Callable[[], T], model: str, offline: bool, quiet: bool) -> T:
+    def load_now() -> T:
         what = model
         with suppress(Q3EError, OSError):  # loading says why
             what = f"{model} ({size(resolve(model).located.path.stat().st_size)})"
         with status(f"loading {what}", quiet):
-            return abandonable(lambda: q3e_local.load(model, **options))
+            return abandonable(load_it)
 
-    return _pulling(load_it, model, offline, quiet)
+    return _pulling(load_now, model, offline, quiet)
 
 
 @contextmanager
-def in_use(embedder: Computing) -> Iterator[Computing]:
+def in_use(model: Computing) -> Iterator[Computing]:
     """Close a model when the block ends; after Ctrl-C without waiting for the batch that it computes."""
-    close: Callable[[], object] = embedder.close
+    close: Callable[[], object] = model.close
     try:
-        yield embedder
+        yield model
     except KeyboardInterrupt:
-        if isinstance(embedder, Embedder):
-            if embedder.cache is not None:
-                embedder.cache.close()
-            close = partial(abandon, embedder.engine.close)
+        if isinstance(model, (Embedder, Reranker)):
+            if model.cache is not None:
+                model.cache.close()
+            close = partial(abandon, model.engine.close)
         raise
     finally:
         close()
