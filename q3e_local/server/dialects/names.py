@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from q3e_local.errors import ModelError, ModelNotHereError, OptionError
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.installed import Installed
 from q3e_local.server.served_names import ServedNames, served_as
@@ -79,7 +80,7 @@ def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
 
 def described(model: Installed) -> ModelInfo:
     """Facts of the model's file."""
-    return _described(model.path, model.path.stat().st_mtime_ns)
+    return _described(model.path, model.path.stat().st_mtime_ns, model.kind)
 
 
 def _instead(name: str, settings: ServerSettings | None) -> str:
@@ -93,6 +94,6 @@ def _instead(name: str, settings: ServerSettings | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _described(path: Path, mtime_ns: int) -> ModelInfo:
+def _described(path: Path, mtime_ns: int, kind: ModelKind | None) -> ModelInfo:
     """Facts of a model's file. `mtime_ns` makes a changed file a new entry of the cache."""
-    return inspect(path)
+    return inspect(path, kind)

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from q3e_local.cache.choose import open_cache
@@ -21,9 +21,9 @@ from q3e_local.embedding.preparing import Defaults
 from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import kept, memory
+from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
 from q3e_local.reranking.preparing import RankRequest
 from q3e_local.server.local import tokenizing
@@ -39,6 +39,7 @@ from q3e_local.server.service import (
     Stopped,
 )
 from q3e_local.server.settings import ServerSettings
+from q3e_local.server.workers.child import open_llama
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
@@ -57,16 +58,21 @@ class LocalService:
         self,
         settings: ServerSettings,
         config: EngineConfig | None = None,
-        make_worker: Callable[[Path], WorkerEngine] | None = None,
+        make_worker: Callable[[Located], WorkerEngine] | None = None,
     ) -> None:
         engine_config, failed = config or EngineConfig(self_tuning=True), FailedLoads()
+
+        def worker(located: Located) -> WorkerEngine:
+            of_kind = partial(open_llama, kind=located.kind)
+            return WorkerEngine(located.path, engine_config, open_engine=of_kind, failed=failed)
+
         self._names = ServedNames(settings)
         self._pipeline = Pipeline(open_cache(settings.cache))
         # Not the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
-            make_worker or (lambda path: WorkerEngine(path, engine_config, failed=failed)),
-            lambda path: needed_bytes(path, engine_config),
+            make_worker or worker,
+            lambda located: needed_bytes(located, engine_config),
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -225,9 +231,9 @@ class LocalService:
         await self._pipeline.close()
 
 
-def needed_bytes(path: Path, config: EngineConfig) -> int:
-    """Memory to load this file and to compute the first batch. Raises ModelError for a file that cannot run."""
-    info = inspect(path)
+def needed_bytes(located: Located, config: EngineConfig) -> int:
+    """Memory to load this model and to compute the first batch. Raises ModelError for a file that cannot run."""
+    info = located.inspect()
     chosen = kept.planned(info.digest, config)
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 

@@ -58,14 +58,14 @@ class ServedEngine(Engine, Protocol):
 
 
 OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
-"""Loads the model in the child, so it must be a function of a module."""
+"""Loads the model in the child, so it must be a function of a module, or a `partial` of one."""
 
 
-def open_llama(path: Path, config: EngineConfig) -> ServedEngine:
-    """The engine on llama.cpp, which only the child imports."""
+def open_llama(path: Path, config: EngineConfig, kind: ModelKind | None = None) -> ServedEngine:
+    """The engine on llama.cpp, which only the child imports. `kind` is what the user or a card says of the file."""
     from q3e_local.llama.engine import LlamaEngine
 
-    return LlamaEngine(path, config)
+    return LlamaEngine(path, config, kind=kind)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from q3e_local import machine
 from q3e_local.errors import ModelError
@@ -65,8 +64,8 @@ class Models:
 
     def __init__(
         self,
-        make_worker: Callable[[Path], WorkerEngine],
-        needed_bytes: Callable[[Path], int],
+        make_worker: Callable[[Located], WorkerEngine],
+        needed_bytes: Callable[[Located], int],
         *,
         keep_alive_s: float,
         max_loaded: int,
@@ -182,12 +181,12 @@ class Models:
 
     def _entry(self, located: Located) -> _Entry:
         entry = self._entries.get(located.name)
-        if entry is not None and entry.located.path != located.path:
-            self._forget(entry)  # the name means another file now
+        if entry is not None and (entry.located.path, entry.located.kind) != (located.path, located.kind):
+            self._forget(entry)  # the name means another file now, or the user says another thing of it
             self._rest(entry)
             entry = None
         if entry is None:
-            worker = self._make_worker(located.path)
+            worker = self._make_worker(located)
             entry = self._entries[located.name] = _Entry(located, worker, self._keep_alive_s)
             loop = asyncio.get_running_loop()
             entry.loading = loop.create_task(self._load(entry), name=f"load {located.name}")
@@ -248,7 +247,7 @@ class Models:
         began = time.monotonic()
         try:
             async with self._one_at_a_time:
-                entry.n_bytes = await asyncio.to_thread(self._needed, entry.located.path)
+                entry.n_bytes = await asyncio.to_thread(self._needed, entry.located)
                 await self._make_room(entry)
                 entry.takes_room = True
                 await asyncio.to_thread(entry.worker.load)
@@ -261,7 +260,8 @@ class Models:
         logger.info("loaded %s in %.2f s: %s", entry.name, time.monotonic() - began, why)
         counters = self.counters.setdefault(entry.name, Counters())
         queue = BatchQueue(entry.worker, self._n_waiting_max, counters)
-        return Model(entry.name, entry.worker, entry.located.prompts, queue)
+        located = entry.located
+        return Model(entry.name, entry.worker, located.prompts, queue, located.rerank_prompts)
 
     async def _make_room(self, entry: _Entry) -> None:
         """Unload models that no request uses, the longest unused first, until there is room for this model."""
