@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from fake import FakeEngine
 
 from q3e_local.errors import EngineError
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.models.installed import Located
 
 
 class FakeWorker(FakeEngine):
@@ -19,9 +19,9 @@ class FakeWorker(FakeEngine):
     n_vocab, on_gpu, n_restarts, n_deaths, is_running = 257, False, 0, 0, True
     kernels = Kernels("avx2", "the fastest that this CPU runs")
 
-    def __init__(self, path: Path, n_bytes: int = 100) -> None:
+    def __init__(self, located: Located, n_bytes: int = 100) -> None:
         super().__init__()
-        self.path, self.n_bytes = path, n_bytes
+        self.path, self.n_bytes = located.path, n_bytes
         self.n_loaded = 0
         self.failure: Exception | None = None
         self.go_on = threading.Event()

@@ -31,13 +31,13 @@ class Site:
         self.prepare: Callable[[FakeWorker], None] = lambda worker: None
         self.models = Models(
             self._make,
-            lambda path: 100,
+            lambda located: 100,
             available_bytes=lambda: available,
             **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
         )
 
-    def _make(self, path: Path) -> FakeWorker:
-        worker = FakeWorker(path)
+    def _make(self, located: Located) -> FakeWorker:
+        worker = FakeWorker(located)
         self.prepare(worker)
         self.made.append(worker)
         return worker
