@@ -50,7 +50,7 @@ def test_commands_that_read_a_header_follow_the_users_word(world, silent):
     for command in (
         ["show", "mine"],
         ["verify", "mine"],
-        ["doctor", "--offline"],
+        ["doctor"],
         ["cache", "clear", "--model", "mine"],
     ):
         result = run(*command)

@@ -13,7 +13,7 @@ from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import print_boxed, print_json
-from q3e_local.errors import OutputError
+from q3e_local.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from q3e_local.checks.tune import Row, TuneResult
@@ -50,6 +50,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
     with stopping_cleanly():
         located = locate(model, offline, quiet)
+        if located.inspect().kind == "reranker":
+            raise OptionError(
+                f"{located.name} is a reranker, and tune measures embedding models only; a reranker runs with the "
+                "default settings, or with those that you give, such as --threads"
+            )
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
             result, platform = measured(located.path, seconds, tell)
