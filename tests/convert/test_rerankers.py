@@ -15,6 +15,7 @@ import pytest
 import rerankers
 import tiny
 from checkpoints import change_json, tensors_in
+from command import failed, run
 from gguf import GGUFReader
 from gguf.quants import quantize as quantized
 from oracle import Weights
@@ -253,3 +254,21 @@ def test_a_file_that_lost_its_head_gets_one_and_a_quantized_one_is_not_quantized
     quantize(source, tmp_path / "q8_0.gguf", "q8_0")
     with pytest.raises(ConversionError, match=r"q8_0\.gguf is quantized already \(Q8_0\)"):
         quantize(tmp_path / "q8_0.gguf", tmp_path / "twice.gguf", "q4_k_m")
+
+
+def test_the_commands_take_the_users_word(reranker, tmp_path):
+    folder = reranker(name="mine")
+    silent(folder)
+    assert "is a chat model" in failed("convert", folder, "-o", tmp_path / "f32.gguf", "--type", "f32")
+    assert run("convert", folder, "-o", tmp_path / "f32.gguf", "--type", "f32", "--as", "reranker").exit_code == 0
+    bare = rewrite(
+        tmp_path / "f32.gguf",
+        tmp_path / "bare.gguf",
+        dict.fromkeys(("qwen3.pooling_type", "qwen3.classifier.output_labels", "tokenizer.chat_template.rerank")),
+        {HEAD: None},
+    )
+    assert "states no pooling" in failed("quantize", bare, tmp_path / "q8_0.gguf", "q8_0")
+    result = run("quantize", bare, tmp_path / "q8_0.gguf", "q8_0", "--as", "reranker")
+    assert result.exit_code == 0, result.output
+    assert tensors_in(tmp_path / "q8_0.gguf")[HEAD] == tensors_in(tmp_path / "f32.gguf")[HEAD]
+    assert inspect(tmp_path / "q8_0.gguf").kind == "reranker"

@@ -68,17 +68,12 @@ def _check(name: str, offline: bool, quiet: bool, compares: bool) -> tuple[Repor
     info, total = located.inspect(), located.path.stat().st_size
     if compares and info.kind == "reranker":
         raise OptionError(f"--against compares vectors, and {located.name} is a reranker, which makes none")
-    with bar(quiet) as show:
-
-        def checked(done: int) -> None:
-            show("checking", done, total)
-
-        if info.kind == "reranker":
-            with in_use(load_reranker(name, offline, quiet)) as reranker:
-                report = verify_reranker.examine(reranker, located, checked)
-        else:
-            with in_use(load(name, offline, quiet)) as embedder:
-                report = verify.examine(embedder, located, checked)
+    if info.kind == "reranker":
+        with in_use(load_reranker(name, offline, quiet)) as reranker, bar(quiet) as show:
+            report = verify_reranker.examine(reranker, located, lambda done: show("checking", done, total))
+    else:
+        with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
+            report = verify.examine(embedder, located, lambda done: show("checking", done, total))
     return report, {
         "model": located.name,
         "path": str(located.path),
