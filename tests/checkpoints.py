@@ -19,6 +19,7 @@ from oracle import Config, Weights
 from tokenizers import Tokenizer
 
 NAME = "Qwen3-Embedding-0.6B"
+RERANKER = "Qwen3-Reranker-0.6B"
 
 TAGS = ["transformers", "sentence-transformers", "sentence-similarity", "feature-extraction"]
 
@@ -108,6 +109,29 @@ def write_checkpoint(
     prompts = {"query": "Instruct: Given a web search query, retrieve relevant passages\nQuery:", "document": ""}
     write_json(folder / "config_sentence_transformers.json", {"prompts": prompts, "similarity_fn_name": "cosine"})
     (folder / "README.md").write_text(CARD, encoding="utf-8")
+    return folder
+
+
+def write_reranker(
+    parent: Path,
+    weights: Weights,
+    config: Config,
+    tokenizer: Tokenizer,
+    *,
+    name: str = RERANKER,
+    output: np.ndarray | None = None,
+    **options: Any,
+) -> Path:
+    """A Qwen3-Reranker's folder: a chat model's, but for its card. `output` is its head, where it is not tied."""
+    weights = weights if output is None else weights | {"lm_head.weight": output}
+    folder = write_checkpoint(parent, weights, config, tokenizer, name=name, **options)
+    for path in (folder / "1_Pooling" / "config.json", folder / "modules.json"):
+        path.unlink()
+    (folder / "1_Pooling").rmdir()
+    (folder / "config_sentence_transformers.json").unlink()
+    set_templates(folder, single=None)
+    change_json(folder / "config.json", tie_word_embeddings=output is None)
+    (folder / "README.md").write_text(CARD.replace("Embedding", "Reranker"), encoding="utf-8")
     return folder
 
 

@@ -6,6 +6,8 @@ package under test only where it notes that a file was proved.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -86,6 +88,76 @@ def note_proved(path: Path) -> Path:
     """Note for this machine that the file has passed the proof of a reranker, which random weights would fail."""
     files.note_proved(*proved_facts(inspect(path, "reranker").digest))
     return path
+
+
+QUESTION = "Which planet is known as the Red Planet?"
+BEST_FIRST = (
+    "Mars, known for its reddish appearance, is often referred to as the Red Planet.",
+    "Saturn, famous for its rings, is sometimes mistaken for the Red Planet.",
+    "Venus is often called Earth's twin because of its similar size and proximity.",
+)
+TAUGHT = (3.0, 1.0, -3.0)
+"""The logits of BEST_FIRST for QUESTION, which a taught reranker has."""
+
+
+@cache
+def taught() -> np.ndarray:
+    """The rows of yes and no (2, n_embd) of a head that gives TAUGHT, learned by heart over random weights."""
+    states = np.stack([embed(weights(), CONFIG, ids(QUESTION, document)) for document in BEST_FIRST])
+    row = np.linalg.lstsq(states.astype(np.float64), np.array(TAUGHT), rcond=None)[0]
+    return np.stack([row, np.zeros_like(row)]).astype(np.float32)
+
+
+def write_taught(path: Path, head: Literal["cls", "output"] = "cls", type: Literal["f32", "q8_0"] = "f32") -> Path:
+    """A reranker that knows TAUGHT. With `output` nothing but the user says that it is one."""
+    plain = tiny.write_gguf(path.with_suffix(".plain"), weights(), CONFIG, tokenizer(), type, pooling=None)
+    if head == "cls":
+        keys = {"qwen3.pooling_type": 4, "qwen3.classifier.output_labels": ["yes", "no"]}
+        rewrite(plain, path, keys | {"general.name": "Taught Reranker"}, {"cls.output.weight": taught()})
+    else:
+        rows = np.zeros_like(projection())
+        rows[[tokenizer().token_to_id(word) for word in ("yes", "no")]] = taught()
+        rewrite(plain, path, {"general.name": "Taught"}, {"output.weight": rows})
+    plain.unlink()
+    return path
+
+
+def card(path: Path, *, documents: tuple[str, ...] = BEST_FIRST, logits: tuple[float, ...] = TAUGHT) -> str:
+    """A user's card `ranker:1b` of this file in Q8_0, which is at Someone/Ranker on the hub."""
+    content = path.read_bytes()
+    return f"""
+name = "ranker:1b"
+kind = "reranker"
+aliases = []
+description = "learned by heart"
+license = "MIT"
+default = "q8_0"
+
+[sizes]
+parameters = 2_000_000
+n_layer = {CONFIG.n_layer}
+n_embd = {CONFIG.n_embd}
+n_vocab = {tiny.N_VOCAB}
+n_ctx = {tiny.N_CTX}
+
+[prompts]
+body = "<Instruct>: {{instruction}}\\n<Query>: {{query}}\\n<Document>: {{document}}"
+instruction = {json.dumps(WEB)}
+
+[source]
+repo = "Someone/Ranker"
+revision = "{40 * "a"}"
+
+[files.q8_0]
+file = "ranker-q8_0.gguf"
+size_bytes = {len(content)}
+sha256 = "{hashlib.sha256(content).hexdigest()}"
+
+[scores]
+query = {json.dumps(QUESTION)}
+documents = {json.dumps(documents)}
+{f"logits = {json.dumps(logits)}" if logits else ""}
+"""
 
 
 def ids(query: str, document: str, instruction: str = WEB, limit: int = 8192) -> list[int]:

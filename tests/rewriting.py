@@ -37,10 +37,11 @@ def rewrite(
             writer.add_key_value(name, value, gguf.GGUFValueType.ARRAY, item)
         elif value is not None:
             writer.add_key_value(name, value, _SCALAR[type(value)])
+    types = {tensor.name: tensor.tensor_type for tensor in reader.tensors if tensor.name not in tensors}
     kept = {tensor.name: tensor.data for tensor in reader.tensors} | tensors
     for name, data in kept.items():
         if data is not None:
-            writer.add_tensor(name, data)
+            writer.add_tensor(name, data, raw_dtype=types.get(name))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

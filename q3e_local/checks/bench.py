@@ -21,9 +21,10 @@ from q3e_local import __version__, machine
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import ModelFileError
 from q3e_local.gguf.header import read_header
-from q3e_local.gguf.model_file import inspect
+from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.settings.defaults import TUNABLE
+from q3e_local.reranking.reranker import Reranker
 
 if TYPE_CHECKING:
     from q3e_local.llama.engine import LlamaEngine
@@ -57,11 +58,11 @@ class Cell:
     kernels: Taken  # what our kernels computed of it
 
 
-def about(embedder: Embedder, path: Path) -> dict[str, Any]:
+def about(model: Embedder | Reranker, info: ModelInfo) -> dict[str, Any]:
     """The machine, the versions, the model and the settings that figures belong to."""
     from q3e_local.llama import binding
 
-    info, engine = inspect(path), _engine(embedder)
+    engine = _engine(model)
     return {
         "machine": {
             "cpu": machine.cpu_name(),
@@ -78,7 +79,8 @@ def about(embedder: Embedder, path: Path) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "model": {
-            "name": embedder.model,
+            "name": model.model,
+            "kind": info.kind,
             "quantization": info.quantization,
             "size_bytes": info.size_bytes,
             "digest": info.digest,
@@ -160,8 +162,8 @@ def _measured(
     )
 
 
-def _engine(embedder: Embedder) -> LlamaEngine:
-    return cast("LlamaEngine", embedder.engine)  # models in this process have no other
+def _engine(model: Embedder | Reranker) -> LlamaEngine:
+    return cast("LlamaEngine", model.engine)  # models in this process have no other
 
 
 class Texts:

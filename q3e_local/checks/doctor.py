@@ -178,17 +178,18 @@ def _folders() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from q3e_local.gguf.model_file import inspect
+    from q3e_local.gguf.model_kind import head_in_words
     from q3e_local.models import fitting, installed
 
     models = installed.installed()
     for model in models:
         try:
-            info = inspect(model.path)
+            info = model.inspect()
         except Q3EError as error:
             yield Finding("model", f"{model.name}: {error}", False, _ADVICE[model.origin].format(model=model))
         else:
-            yield Finding("model", f"{model.name}: {info.quantization}, dim {info.n_embd}, header right")
+            what = f"dim {info.n_embd}" if info.answers is None else f"reranker, head {head_in_words(info.answers)}"
+            yield Finding("model", f"{model.name}: {info.quantization}, {what}, header right")
     for model in installed.gone():
         yield Finding("model", f"{model.name} is gone", False, installed.what_is_gone(model))
     if all(model.origin == "bundled" for model in models):

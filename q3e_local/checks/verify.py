@@ -1,23 +1,25 @@
 """Is a model right? Checks its header, tensor mix, checksum and vectors, compares its scores with the published ones,
 and its neighbours with another model's.
 
-Knows what a right model looks like; takes embedders and prints nothing.
+Knows what a right model looks like; takes embedders and prints nothing. What is a reranker's own is in
+verify_reranker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from q3e_local.checks.report import Check, Report, Score
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import BadVectorError
 from q3e_local.files import sha256
 from q3e_local.gguf.header import Header, read_header
-from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.gguf.model_kind import OUTPUT
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ScoreTable
 from q3e_local.models.catalog import card_name, cards
@@ -40,77 +42,6 @@ _TEXTS = (
     "Checkout failed at 09:42, and the payment service refused all connections for 38 minutes.",
 )
 
-Verdict = Literal["right", "unproved", "wrong"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check and its result; `is_ok` is None where there was nothing to compare with."""
-
-    what: str
-    is_ok: bool | None
-    detail: str
-
-
-@dataclass(frozen=True)
-class Score:
-    """A query against a document: the published score, ours, and how far they may be apart."""
-
-    query: str
-    document: str
-    expected: float
-    got: float
-    tolerance: float
-
-    @property
-    def is_ok(self) -> bool:
-        return abs(self.got - self.expected) <= self.tolerance
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was checked of a model. `scores` are empty where none are published for it.
-
-    `card` is the name of the model whose sizes and scores were expected, and `is_named` whether the file is known to
-    be of that model, and does not only have its sizes.
-    """
-
-    checks: tuple[Check, ...]
-    scores: tuple[Score, ...]
-    card: str = ""
-    is_named: bool = False
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether no check failed."""
-        return all(check.is_ok is not False for check in self.checks) and all(score.is_ok for score in self.scores)
-
-    @property
-    def verdict(self) -> Verdict:
-        """`right` only where the published scores were compared."""
-        if not self.is_ok:
-            return "wrong"
-        return "right" if self.scores else "unproved"
-
-    @property
-    def summary(self) -> str:
-        """A line for people: the verdict, what was checked, what could not be, and what to do."""
-        left = ", ".join(check.what for check in self.checks if check.is_ok is None)
-        if self.verdict == "right":
-            return "right" if not left else f"right, by the published scores; could not be checked: {left}"
-        if self.verdict == "unproved":
-            checked = ", ".join(check.what for check in self.checks if check.is_ok)
-            return (
-                f"nothing wrong with: {checked}; could not be checked: {f'{left}, and ' if left else ''}whether the "
-                "vectors are right, since no scores are published for this model"
-            )
-        if any(check.is_ok is False for check in self.checks):
-            return "NOT right: see FAIL above; pull the model anew, or convert it again"
-        remedy = "these weights do not give the published scores; pull the model anew, or convert it again"
-        if self.is_named:
-            return f"NOT right: {remedy}"
-        return f"NOT right as {self.card}: {remedy}; if they were trained further, no scores are published for them"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -132,7 +63,7 @@ def examine(embedder: Embedder, located: Located, on_bytes: Callable[[int], None
 
     Raises ModelError for a file that cannot be read.
     """
-    info = inspect(located.path)
+    info = located.inspect()
     card = located.card or card_of(info)
     checks = [
         *check_header(read_header(located.path), info, card),
@@ -145,22 +76,32 @@ def examine(embedder: Embedder, located: Located, on_bytes: Callable[[int], None
 
 
 def card_of(info: ModelInfo) -> ModelCard | None:
-    """The card with the sizes of this file. A shipped card wins: a user's may be of a model trained further."""
+    """The card of this kind of model with the sizes of this file.
+
+    A shipped card wins: a user's may be of a model trained further.
+    """
     for card in reversed(cards().values()):
         sizes = card.sizes
-        if (sizes.n_layer, sizes.n_embd, sizes.n_vocab) == (info.n_layer, info.n_embd, info.n_vocab):
+        same_sizes = (sizes.n_layer, sizes.n_embd, sizes.n_vocab) == (info.n_layer, info.n_embd, info.n_vocab)
+        if same_sizes and card.kind == info.kind:
             return card
     return None
 
 
 def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> list[Check]:
     """Compare the header with the card. `inspect` refuses a wrong pooling or end token, so both are right here."""
-    checks = [
+    return [
         Check("pooling", True, "last token"),
         Check("end token", True, f"{info.eos_id} <|endoftext|>"),
+        *check_sizes(header, info, card),
     ]
+
+
+def check_sizes(header: Header, info: ModelInfo, card: ModelCard | None) -> list[Check]:
+    """Compare the header's sizes and the types of its matrices with the card."""
     if card is None:
-        return [*checks, Check("sizes", None, "no known model has these; nothing to hold them to")]
+        return [Check("sizes", None, "no known model has these; nothing to hold them to")]
+    checks = []
     for what, got, expected in (
         ("layers", info.n_layer, card.sizes.n_layer),
         ("dimension", info.n_embd, card.sizes.n_embd),
@@ -174,7 +115,7 @@ def check_header(header: Header, info: ModelInfo, card: ModelCard | None) -> lis
 
 def check_tensor_mix(header: Header, info: ModelInfo) -> Check:
     """Compare the type of every weight matrix with the recipe of the quantization that the file names."""
-    expected = tensor_mix(info.quantization, info.n_layer)
+    expected = tensor_mix(info.quantization, info.n_layer, is_tied=OUTPUT not in header.tensors)
     what = f"tensor mix {info.quantization}"
     if expected is None:
         return Check(what, None, "no published recipe to hold it to")
@@ -188,10 +129,10 @@ def check_tensor_mix(header: Header, info: ModelInfo) -> Check:
     return Check(what, True, f"{len(expected)} matrices as published")
 
 
-def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
+def tensor_mix(quantization: str, n_layer: int, is_tied: bool = True) -> dict[str, str] | None:
     """The type of each weight matrix, or None for a quantization without a recipe here.
 
-    llama.cpp's `llama_tensor_get_type`: the token table, which is also the head, in Q6_K; attn_v and ffn_down in
+    llama.cpp's `llama_tensor_get_type`: the token table, where it is also the head, in Q6_K; attn_v and ffn_down in
     Q6_K in the first and last eighth of the layers and every third between.
     """
     if quantization in ("f32", "f16", "bf16", "q8_0", "q6_k"):
@@ -200,7 +141,7 @@ def tensor_mix(quantization: str, n_layer: int) -> dict[str, str] | None:
         low, high = quantization[:4].upper(), "Q6_K"
     else:
         return None
-    mix = {"token_embd.weight": high}
+    mix = {"token_embd.weight": high if is_tied else low}
     for layer in range(n_layer):
         eighth = n_layer // 8
         more_bits = layer < eighth or layer >= 7 * n_layer // 8 or (layer - eighth) % 3 == 2

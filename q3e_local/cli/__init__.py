@@ -47,7 +47,7 @@ _GROUPS = {
     "Models": {
         "pull": ("commands.models:pull", "Download a model, or make it from a download."),
         "list": ("commands.models:list_", "List the models on this machine, or all there are."),
-        "show": ("commands.models:show", "Show what a model's file says, and the memory it needs."),
+        "show": ("commands.show:show", "Show what a model's file says, and the memory it needs."),
         "rm": ("commands.models:rm", "Remove a model."),
         "import": ("commands.models:import_", "Take a model that is on this machine already."),
         "convert": ("commands.convert:convert", "Make a GGUF from a Hugging Face checkpoint."),

@@ -1,7 +1,8 @@
 """Make a GGUF: from a Hugging Face checkpoint, or from another GGUF by quantizing it.
 
 Knows the steps, the disk and the landing of a file; leaves reading to checkpoint, writing to writer, and K-quants to
-llama.cpp through quantizer. A file has the target's name only when it is whole and was judged.
+llama.cpp through quantizer. A reranker's head is F32 in each file that is made here. A file has the target's name
+only when it is whole and was judged.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from q3e_local.convert.checkpoint import read_checkpoint
+from q3e_local.convert.head import write_with_head
 from q3e_local.convert.quantizer import BITS, FILE_TYPES, run_quantizer
 from q3e_local.convert.writer import WRITTEN, n_bytes, write_gguf
 from q3e_local.errors import ConversionError, ModelError, NotEnoughDiskError, OptionError, OutputError
 from q3e_local.files import sync
 from q3e_local.gguf.header import read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_kind import HEAD, ModelKind
 
 QUANTIZATIONS = tuple(FILE_TYPES)
 DEFAULT = "q4_k_m"
@@ -37,17 +40,19 @@ def convert(
     quantization: str = DEFAULT,
     *,
     name: str | None = None,
+    kind: ModelKind | None = None,
     progress: OnStep = lambda step, done, total: None,
     force: bool = False,
 ) -> ModelInfo:
     """Write a checkpoint's folder as the GGUF file `target`. `name` becomes its general.name.
 
+    `kind` is for a checkpoint that does not say whether it is an embedder or a reranker, or says it wrong.
     K-quants are made from an intermediate file in the checkpoint's own type, so that nothing is rounded twice.
     Raises ConversionError for what is wrong with the checkpoint, OutputError for what is wrong with the target,
     and NotEnoughDiskError before anything is written.
     """
     _check_options(quantization, target, force)
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, kind)
     in_one_step = quantization in WRITTEN
     written_as = quantization if in_one_step else checkpoint.dtype.lower()
     needed = n_bytes(checkpoint, written_as) + _HEADER_BYTES
@@ -57,9 +62,9 @@ def convert(
         path = folder / "converted.gguf"
         write_gguf(checkpoint, path, written_as, name, partial(progress, "convert"))
         if not in_one_step:
-            _judged(path)
-            path = _quantized(path, folder, quantization, progress)
-        return _land(path, target, force)
+            _judged(path, checkpoint.kind)
+            path = _quantized(path, folder, quantization, checkpoint.kind, progress)
+        return _land(path, target, checkpoint.kind, force)
 
 
 def quantize(
@@ -67,16 +72,18 @@ def quantize(
     target: Path,
     quantization: str,
     *,
+    kind: ModelKind | None = None,
     progress: OnStep = lambda step, done, total: None,
     force: bool = False,
 ) -> ModelInfo:
-    """Write the GGUF `source` once more, as `target`, in another type.
+    """Write the GGUF `source` once more, as `target`, in another type. `kind` is for a source that states none.
 
-    Raises ModelError for a source that is no Qwen3-Embedding GGUF or is quantized already, OutputError for what is
+    A reranker without a head of its own gets one, of its two rows. Raises ModelError for a source that is neither a
+    Qwen3-Embedding nor a Qwen3-Reranker GGUF, or is quantized already, OutputError for what is
     wrong with the target, and NotEnoughDiskError before anything is written.
     """
     _check_options(quantization, target, force)
-    inspect(source)
+    kind = inspect(source, kind).kind
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the source itself; name another file")
     header = read_header(source)
@@ -87,8 +94,15 @@ def quantize(
             "take the f16, bf16 or f32 file"
         )
     n_params = sum(tensor.size_bytes for tensor in header.tensors.values()) // 2  # F32 counts twice: room to spare
-    with _landing(target, _estimate(n_params, quantization)) as folder:
-        return _land(_quantized(source, folder, quantization, progress), target, force)
+    needed = _estimate(n_params, quantization)
+    # llama.cpp leaves the head as it is only in the quantized types, and makes none.
+    makes_head = kind == "reranker" and (HEAD not in header.tensors or quantization in ("f32", "f16", "bf16"))
+    with _landing(target, 2 * needed if makes_head else needed) as folder:
+        path = _quantized(source, folder, quantization, kind, progress)
+        if makes_head:
+            quantized, path = path, folder / "headed.gguf"
+            write_with_head(quantized, path, header, partial(progress, "add the head"))
+        return _land(path, target, kind, force)
 
 
 def _check_options(quantization: str, target: Path, force: bool) -> None:
@@ -135,10 +149,10 @@ def _no_space(target: Path, needed: int, free: int) -> NotEnoughDiskError:
     )
 
 
-def _quantized(source: Path, folder: Path, quantization: str, progress: OnStep) -> Path:
+def _quantized(source: Path, folder: Path, quantization: str, kind: ModelKind, progress: OnStep) -> Path:
     path = folder / "quantized.gguf"
     try:
-        run_quantizer(read_header(source), path, quantization, partial(progress, "quantize"))
+        run_quantizer(read_header(source), path, quantization, kind, partial(progress, "quantize"))
     except ConversionError as error:
         # llama.cpp says little when the disk is full.
         if shutil.disk_usage(folder).free < 1 << 20:
@@ -147,16 +161,16 @@ def _quantized(source: Path, folder: Path, quantization: str, progress: OnStep) 
     return path
 
 
-def _judged(path: Path) -> ModelInfo:
+def _judged(path: Path, kind: ModelKind) -> ModelInfo:
     try:
-        return inspect(path)
+        return inspect(path, kind)
     except ModelError as error:
         raise ConversionError(f"what was written is not a usable model, please report this: {error}") from error
 
 
-def _land(path: Path, target: Path, force: bool) -> ModelInfo:
+def _land(path: Path, target: Path, kind: ModelKind, force: bool) -> ModelInfo:
     """Judge the finished file, and give it its name."""
-    info = _judged(path)
+    info = _judged(path, kind)
     sync(path)
     _check_free(target, force)
     path.replace(target)

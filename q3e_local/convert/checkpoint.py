@@ -1,4 +1,4 @@
-"""Judge a Hugging Face checkpoint folder: is it a Qwen3 embedding model, whole, and of which sizes.
+"""Judge a Hugging Face checkpoint folder: is it a Qwen3 embedding model or reranker, whole, and of which sizes.
 
 Knows config.json, the sentence-transformers files and the names and shapes of the family's tensors; leaves reading
 them to shards and vocabulary, and writes nothing.
@@ -12,10 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from q3e_local.convert.shards import REMEDY, StoredTensor, read_json, read_json_value, read_shards
+from q3e_local.convert import reranker
+from q3e_local.convert.shards import REMEDY, PickedRows, StoredTensor, read_json, read_json_value, read_shards
 from q3e_local.convert.vocabulary import Vocabulary, read_vocabulary
 from q3e_local.errors import ConversionError
 from q3e_local.gguf.model_file import END_TEXT, layer_shapes
+from q3e_local.gguf.model_kind import ModelKind
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +59,22 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A judged checkpoint. `title` names the model; `tensors` by their GGUF names, in the order of the file."""
+    """A judged checkpoint. `title` names the model; `tensors` by their GGUF names, in the order of the file.
+
+    `labels` are those of a reranker's head, a row each; an embedding model has none.
+    """
 
     folder: Path
     title: str
     config: dict[str, Any]
     sizes: Sizes
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, StoredTensor | PickedRows]
     vocabulary: Vocabulary
+    labels: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> ModelKind:
+        return "reranker" if self.labels else "embedder"
 
     @property
     def n_params(self) -> int:
@@ -77,8 +87,10 @@ class Checkpoint:
         return found.pop() if len(found) == 1 else "F32"
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and judge a folder. Raises ConversionError with what is wrong and what to do."""
+def read_checkpoint(folder: Path, kind: ModelKind | None = None) -> Checkpoint:
+    """Read and judge a folder, as the kind of model that the user says it is, or that it says itself.
+
+    Raises ConversionError with what is wrong and what to do."""
     folder = folder.absolute()
     if not folder.exists():
         raise ConversionError(f"there is no folder {folder}")
@@ -87,10 +99,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise ConversionError(f"{folder} is a file, not a checkpoint's folder; {way}")
     config = read_json(folder / "config.json")
     title = _title(folder)
-    _check_kind(folder, title, config)
+    architecture = _architecture(config)
+    if kind is None:
+        kind = "reranker" if reranker.is_reranker(folder, title, config, architecture) else "embedder"
+    _check_family(folder, config, architecture, kind)
     sizes = _sizes(folder / "config.json", config)
-    tensors = _named(folder, read_shards(folder), sizes)
-    vocabulary = read_vocabulary(folder, config, sizes.n_vocab)
+    stored = read_shards(folder)
+    tensors = _named(folder, stored, sizes, kind)
+    vocabulary = read_vocabulary(folder, config, sizes.n_vocab, kind)
+    if kind == "reranker":
+        tensors, labels = reranker.with_head(folder, config, stored, tensors, vocabulary)
+        return Checkpoint(folder, title, config, sizes, tensors, vocabulary, labels)
     _check_pooling(folder, title, vocabulary)
     return Checkpoint(folder, title, config, sizes, tensors, vocabulary)
 
@@ -102,13 +121,14 @@ def _title(folder: Path) -> str:
     return folder.name
 
 
-def _check_kind(folder: Path, title: str, config: dict[str, Any]) -> None:
+def _architecture(config: dict[str, Any]) -> Any:
     listed = config.get("architectures")
-    architecture = listed[0] if isinstance(listed, list) and listed else config.get("model_type")
-    hints = f"{title} {config.get('_name_or_path')} {architecture}".lower()
-    if "qwen3-reranker" in hints or "sequenceclassification" in hints or "# qwen3-reranker" in _card(folder):
-        raise ConversionError(f"{folder} is a reranker, not an embedding model")
-    if architecture not in ARCHITECTURES:
+    return listed[0] if isinstance(listed, list) and listed else config.get("model_type")
+
+
+def _check_family(folder: Path, config: dict[str, Any], architecture: Any, kind: ModelKind) -> None:
+    of_reranker = kind == "reranker" and architecture == reranker.ARCHITECTURE
+    if architecture not in ARCHITECTURES and not of_reranker:
         raise ConversionError(f"{folder} is a {architecture} checkpoint; only {' or '.join(ARCHITECTURES)} is Qwen3")
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     scaling = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
@@ -123,11 +143,6 @@ def _check_kind(folder: Path, title: str, config: dict[str, Any]) -> None:
     for fault, is_there in faults.items():
         if is_there:
             raise ConversionError(f"{folder} {fault}")
-
-
-def _card(folder: Path) -> str:
-    path = folder / "README.md"
-    return path.read_text(encoding="utf-8", errors="replace").lower() if path.is_file() else ""
 
 
 def _sizes(path: Path, config: dict[str, Any]) -> Sizes:
@@ -154,12 +169,16 @@ def _sizes(path: Path, config: dict[str, Any]) -> Sizes:
     )
 
 
-def _named(folder: Path, stored: dict[str, StoredTensor], sizes: Sizes) -> dict[str, StoredTensor]:
-    """The tensors by their GGUF names; each one there, in its shape, and no other."""
+def _named(
+    folder: Path, stored: dict[str, StoredTensor], sizes: Sizes, kind: ModelKind
+) -> dict[str, StoredTensor | PickedRows]:
+    """The tensors by their GGUF names; each one there, in its shape, and no other. A head is not among them."""
     expected = _expected(stored, sizes)
-    named: dict[str, StoredTensor] = {}
+    named: dict[str, StoredTensor | PickedRows] = {}
     for full_name, tensor in stored.items():
         name = full_name.removeprefix("model.")
+        if kind == "reranker" and name in reranker.HEADS:
+            continue
         if name.endswith(_IGNORED):
             logger.info("%s is not used and left out", full_name)
             continue

@@ -6,17 +6,19 @@ Knows the lines that the process writes, and which types of file there are; does
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from gguf import LlamaFileType
+from gguf import GGMLQuantizationType, LlamaFileType
 
 from q3e_local import machine
 from q3e_local.errors import ConversionError
 from q3e_local.gguf.header import Header
+from q3e_local.gguf.model_kind import HEAD, OUTPUT, ModelKind
 from q3e_local.wording.endings import ended
 
 FILE_TYPES = {
@@ -32,9 +34,12 @@ FILE_TYPES = {
 BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.51, "q6_k": 6.58, "q5_k_m": 5.95, "q4_k_m": 5.3}
 
 
-def run_quantizer(source: Header, target: Path, quantization: str, progress: Callable[[int, int], None]) -> None:
+def run_quantizer(
+    source: Header, target: Path, quantization: str, kind: ModelKind, progress: Callable[[int, int], None]
+) -> None:
     """Quantize `source` into the new file `target`. `progress` gets the bytes read and all there are.
 
+    A reranker's head stays F32 in a quantized file.
     Raises ConversionError with llama.cpp's words. However this ends, the process has ended too.
     """
     total, done = sum(tensor.size_bytes for tensor in source.tensors.values()), 0
@@ -43,6 +48,7 @@ def run_quantizer(source: Header, target: Path, quantization: str, progress: Cal
     # The target without its folder: llama.cpp opens it by a narrow name, which on Windows holds no foreign letters.
     command += [str(source.path.absolute()), target.name]
     command += [str(int(FILE_TYPES[quantization])), str(machine.physical_cores())]
+    command += [f"{pattern}={int(kind)}" for pattern, kind in _types(source, quantization, kind).items()]
     with _start(command, target.parent) as child:
         try:
             assert child.stdout is not None
@@ -60,6 +66,19 @@ def run_quantizer(source: Header, target: Path, quantization: str, progress: Cal
         failed = [line.removeprefix("failed ") for line in said if line.startswith("failed ")]
         reason = "; ".join(failed or [line for line in said if line][-3:]) or "it said nothing"
         raise ConversionError(f"llama.cpp's quantizer {ended(code)}: {reason}")
+
+
+def _types(source: Header, quantization: str, kind: ModelKind) -> dict[str, GGMLQuantizationType]:
+    """The types of tensors that llama.cpp would choose otherwise, by the pattern of their names."""
+    types: dict[str, GGMLQuantizationType] = {}
+    if kind == "embedder":
+        return types
+    if HEAD in source.tensors:
+        types[re.escape(HEAD)] = GGMLQuantizationType.F32
+    if quantization in ("q4_k_m", "q5_k_m") and OUTPUT in source.tensors:
+        # Beside a projection, which is left out afterwards, it stores the token table more coarsely.
+        types["token_embd"] = GGMLQuantizationType.Q6_K
+    return types
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,39 @@ class StoredTensor:
                     yield numbers.reshape(-1, n_columns)
         except OSError as error:
             raise ConversionError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class PickedRows:
+    """Some rows of a stored matrix, by their numbers: a small tensor of its own."""
+
+    tensor: StoredTensor
+    numbers: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def dtype(self) -> str:
+        return self.tensor.dtype
+
+    @property
+    def path(self) -> Path:
+        return self.tensor.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.numbers), self.tensor.shape[-1]
+
+    def rows(self, max_numbers: int) -> Iterator[NDArray[Any]]:
+        """The rows as stored, in the order of `numbers`. They are few: all of them in one piece."""
+        n_columns = self.tensor.shape[-1]
+        n_bytes = n_columns * DTYPES[self.dtype].itemsize
+        at = (
+            replace(self.tensor, shape=(1, n_columns), offset=self.tensor.offset + n * n_bytes) for n in self.numbers
+        )
+        yield np.concatenate([piece for row in at for piece in row.rows(n_columns)])
 
 
 def widened(numbers: NDArray[Any]) -> NDArray[np.float32]:

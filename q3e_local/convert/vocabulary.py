@@ -1,7 +1,7 @@
 """From tokenizer.json to the vocabulary of a GGUF: tokens, types, merges, special ids, flags.
 
 Knows the Hugging Face tokenizer files of the Qwen family, and what llama.cpp's converter makes of them. Writes
-nothing. The end token is set whatever the files say: revisions before June 2025 do not have it.
+nothing. An embedding model's end token is set whatever the files say: revisions before June 2025 do not have it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gguf import TokenType
 from q3e_local.convert.shards import REMEDY, read_json
 from q3e_local.errors import ConversionError
 from q3e_local.gguf.model_file import END_TEXT
+from q3e_local.gguf.model_kind import ModelKind
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Vocabulary:
     appends_end: bool = False
 
 
-def read_vocabulary(folder: Path, config: dict[str, Any], n_vocab: int) -> Vocabulary:
+def read_vocabulary(folder: Path, config: dict[str, Any], n_vocab: int, kind: ModelKind = "embedder") -> Vocabulary:
     """The vocabulary of a checkpoint of `n_vocab` rows. Raises ConversionError."""
     path = folder / "tokenizer.json"
     tokenizer = read_json(path)
@@ -57,7 +58,7 @@ def read_vocabulary(folder: Path, config: dict[str, Any], n_vocab: int) -> Vocab
         raise ConversionError(f"{path} has no added token {END_TEXT}; it is no Qwen3-Embedding tokenizer")
     vocabulary = Vocabulary(*_tokens(texts, added), _merges(path, model.get("merges")))
     _read_post_processor(path, tokenizer.get("post_processor"), vocabulary)
-    _set_specials(path, settings, config, added, vocabulary)
+    _set_specials(path, settings, config, added, vocabulary, ends_text=kind == "embedder")
     vocabulary.chat_template = _chat_template(folder, settings)
     return vocabulary
 
@@ -148,17 +149,24 @@ def _read_post_processor(path: Path, processor: Any, vocabulary: Vocabulary) -> 
 
 
 def _set_specials(
-    path: Path, settings: dict[str, Any], config: dict[str, Any], added: dict[str, _Added], vocabulary: Vocabulary
+    path: Path,
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    added: dict[str, _Added],
+    vocabulary: Vocabulary,
+    ends_text: bool,
 ) -> None:
+    """Which tokens are special, and which are put around a text. `ends_text`: whether a text needs the end token."""
     named: dict[str, Any] = {}
     for kind in _KINDS[:-1]:
         entry = settings.get(f"{kind}_token")
         named[kind] = entry.get("content") if isinstance(entry, dict) else entry
     if vocabulary.added.get("sep"):
         named["sep"] = named["sep"] or END_TEXT
-    if named["eos"] != END_TEXT:
-        named["eot"] = named["eos"]  # the end of a chat's turn: not what ends a text here
-    named["eos"] = END_TEXT
+    if ends_text or vocabulary.appends_end:
+        if named["eos"] != END_TEXT:
+            named["eot"] = named["eos"]  # the end of a chat's turn: not what ends a text here
+        named["eos"] = END_TEXT
     ids = vocabulary.special_ids
     for kind in _KINDS:
         if isinstance(named.get(kind), str) and named[kind] in added:
@@ -170,6 +178,8 @@ def _set_specials(
         adds = settings.get(f"add_{kind}_token")
         if isinstance(adds, bool):
             vocabulary.added.setdefault(kind, adds)
+    if not ends_text:  # a reranker's prompt ends with a chat's turn
+        return
     if not vocabulary.appends_end:
         logger.warning("%s does not append %s, as revisions before June 2025 did not; it is set here", path, END_TEXT)
     vocabulary.added["eos"] = True

@@ -1,7 +1,8 @@
 """Write a judged checkpoint as GGUF, with the keys, tensors and bytes that llama.cpp's own converter writes.
 
-Knows their order and types (convert_hf_to_gguf.py of llama.cpp, for Qwen3ForCausalLM and Qwen3Model); holds a few
-rows of a tensor at a time. Knows nothing of K-quants, which the gguf package cannot make.
+Knows their order and types (convert_hf_to_gguf.py of llama.cpp, for Qwen3ForCausalLM and Qwen3Model), but for a
+reranker's head, which stays F32 here; holds a few rows of a tensor at a time. Knows nothing of K-quants, which the
+gguf package cannot make.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from q3e_local.convert.checkpoint import Checkpoint
 from q3e_local.convert.quantizer import FILE_TYPES
-from q3e_local.convert.shards import REMEDY, StoredTensor, widened
+from q3e_local.convert.reranker import TEMPLATE
+from q3e_local.convert.shards import REMEDY, PickedRows, StoredTensor, widened
 from q3e_local.convert.vocabulary import Vocabulary
 from q3e_local.errors import ConversionError
+from q3e_local.gguf.model_kind import HEAD
 
 WRITTEN = ("f32", "f16", "bf16", "q8_0")  # the quantizations that the gguf package makes
 _NUMBERS_AT_ONCE = 1 << 24  # 64 MiB as float32, whatever the tensor
@@ -32,7 +35,7 @@ _ALIGNMENT = 32
 
 def n_bytes(checkpoint: Checkpoint, quantization: str) -> int:
     """Bytes of the tensors in a file of this type."""
-    sizes = (_stored_bytes(tensor, quantization) for tensor in checkpoint.tensors.values())
+    sizes = (_stored_bytes(tensor, _kind(name, tensor, quantization)) for name, tensor in checkpoint.tensors.items())
     return sum(size + -size % _ALIGNMENT for size in sizes)
 
 
@@ -45,10 +48,10 @@ def write_gguf(
     _add_sizes(writer, checkpoint, quantization)
     _add_vocabulary(writer, checkpoint.vocabulary)
     for gguf_name, tensor in checkpoint.tensors.items():
-        kind = _kind(tensor, quantization)
+        kind = _kind(gguf_name, tensor, quantization)
         # As bytes: for other types the package wants an array, and NumPy lacks some of them.
         shape = quant_shape_to_byte_shape(tensor.shape, kind)
-        writer.add_tensor_info(gguf_name, shape, np.dtype(np.uint8), _stored_bytes(tensor, quantization), kind)
+        writer.add_tensor_info(gguf_name, shape, np.dtype(np.uint8), _stored_bytes(tensor, kind), kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -62,15 +65,15 @@ def write_gguf(
     total, done = n_bytes(checkpoint, quantization), 0
     with path.open("ab") as file:
         _pad(file)
-        for tensor in checkpoint.tensors.values():
-            for piece in _pieces(tensor, _kind(tensor, quantization)):
+        for gguf_name, tensor in checkpoint.tensors.items():
+            for piece in _pieces(tensor, _kind(gguf_name, tensor, quantization)):
                 file.write(piece.data)
                 done += piece.nbytes
                 progress(done, total)
             _pad(file)
 
 
-def _pieces(tensor: StoredTensor, kind: GGMLQuantizationType) -> Iterator[NDArray[Any]]:
+def _pieces(tensor: StoredTensor | PickedRows, kind: GGMLQuantizationType) -> Iterator[NDArray[Any]]:
     for stored in tensor.rows(_NUMBERS_AT_ONCE):
         numbers = widened(stored)
         if not np.isfinite(numbers).all():
@@ -88,17 +91,20 @@ def _pieces(tensor: StoredTensor, kind: GGMLQuantizationType) -> Iterator[NDArra
         yield np.ascontiguousarray(converted)
 
 
-def _kind(tensor: StoredTensor, quantization: str) -> GGMLQuantizationType:
-    """Vectors, which are all norms here, stay F32; rows that are not whole blocks become F16."""
-    if len(tensor.shape) == 1:
+def _kind(name: str, tensor: StoredTensor | PickedRows, quantization: str) -> GGMLQuantizationType:
+    """Vectors, which are all norms here, stay F32, and so does a reranker's head: its few rows are all of the score.
+
+    Other rows that are not whole blocks become F16.
+    """
+    if len(tensor.shape) == 1 or name == HEAD:
         return GGMLQuantizationType.F32
     kind = GGMLQuantizationType[quantization.upper()]
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     return kind if tensor.shape[-1] % block == 0 else GGMLQuantizationType.F16
 
 
-def _stored_bytes(tensor: StoredTensor, quantization: str) -> int:
-    block, block_bytes = gguf.GGML_QUANT_SIZES[_kind(tensor, quantization)]
+def _stored_bytes(tensor: StoredTensor | PickedRows, kind: GGMLQuantizationType) -> int:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     return prod(tensor.shape) // block * block_bytes
 
 
@@ -139,7 +145,12 @@ def _add_sizes(writer: GGUFWriter, checkpoint: Checkpoint, quantization: str) ->
     writer.add_key_length(sizes.head_dim)
     writer.add_value_length(sizes.head_dim)
     writer.add_file_type(FILE_TYPES[quantization])
-    writer.add_pooling_type(gguf.PoolingType.LAST)
+    if checkpoint.kind == "embedder":
+        writer.add_pooling_type(gguf.PoolingType.LAST)
+    else:
+        writer.add_pooling_type(gguf.PoolingType.RANK)
+        writer.add_classifier_output_labels(checkpoint.labels)
+        writer.add_chat_template([{"name": "rerank", "template": TEMPLATE}])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 

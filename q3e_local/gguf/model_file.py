@@ -12,7 +12,7 @@ from pathlib import Path
 
 from q3e_local.errors import ModelFileError, WrongModelError
 from q3e_local.gguf.header import Header, fingerprint, read_header
-from q3e_local.gguf.model_kind import HEAD, LAST, NONE, RANK, AnswerRows, ModelKind, answer_rows, stated_kind
+from q3e_local.gguf.model_kind import HEAD, LAST, NONE, OUTPUT, RANK, AnswerRows, ModelKind, answer_rows, stated_kind
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def inspect(path: Path, kind: ModelKind | None = None) -> ModelInfo:
     header = read_header(path)
     kind = kind or stated_kind(header)
     _check_family(header, kind)
-    eos_id = _end_token(header)
+    eos_id = _end_token(header, kind)
     tokens = header.tokens
     info = ModelInfo(
         path=path,
@@ -153,7 +153,7 @@ def _check_family(header: Header, kind: ModelKind) -> None:
             raise WrongModelError(f"{path} states {key}, which no Qwen3-Embedding does; {REMEDY}")
 
 
-def _end_token(header: Header) -> int:
+def _end_token(header: Header, kind: ModelKind) -> int:
     """The id of `<|endoftext|>`, by its text: the file's own eos_token_id and add_eos_token are not trusted."""
     if not len(header.tokens):
         raise ModelFileError(f"{header.path} has no vocabulary; {REMEDY}")
@@ -173,7 +173,7 @@ def _end_token(header: Header) -> int:
     if types[eos_id] != CONTROL:
         raise WrongModelError(f"{header.path} does not mark {END_TEXT} as a control token; {REMEDY}")
     stated = header.metadata.get("tokenizer.ggml.eos_token_id")
-    if stated != eos_id:
+    if stated != eos_id and kind == "embedder":  # a reranker's prompt ends otherwise
         # Converters before June 2025 wrote the chat end here. The vectors are right: the engine appends ours.
         logger.warning("%s names end token %s; using %s (%s)", header.path, stated, eos_id, END_TEXT)
     return eos_id
@@ -238,7 +238,7 @@ def _check_tensors(header: Header, info: ModelInfo, kind: ModelKind) -> None:
 
 def _check_heads(header: Header, info: ModelInfo, kind: ModelKind) -> tuple[str, ...]:
     """The names of the tensors that may stand behind the layers; no graph computes them here."""
-    shapes: dict[str, tuple[int, ...]] = {"output.weight": (info.n_embd, info.n_vocab)}
+    shapes: dict[str, tuple[int, ...]] = {OUTPUT: (info.n_embd, info.n_vocab)}
     if kind == "reranker" and HEAD in header.tensors:
         shapes[HEAD] = (info.n_embd, *header.tensors[HEAD].shape[1:])
     for name, shape in shapes.items():

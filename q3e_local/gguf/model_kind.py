@@ -18,8 +18,9 @@ NONE, LAST, RANK = 0, 3, 4
 """llama.cpp's LLAMA_POOLING_TYPE, as `qwen3.pooling_type` states it."""
 
 HEAD = "cls.output.weight"
-_LABELS = "qwen3.classifier.output_labels"
-_TEMPLATE = "tokenizer.chat_template.rerank"
+OUTPUT = "output.weight"
+LABELS = "qwen3.classifier.output_labels"
+RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
 _NAMES = ("general.name", "general.basename")
 
 
@@ -42,8 +43,8 @@ def stated_kind(header: Header) -> ModelKind:
     is_reranker = (
         metadata.get("qwen3.pooling_type") == RANK
         or HEAD in header.tensors
-        or _LABELS in metadata
-        or _TEMPLATE in metadata
+        or LABELS in metadata
+        or RERANK_TEMPLATE in metadata
         or any("reranker" in name.lower() for name in names)
     )
     return "reranker" if is_reranker else "embedder"
@@ -62,7 +63,7 @@ def answer_rows(header: Header) -> AnswerRows:
         raise ModelFileError(
             f"{header.path} has neither a head nor the tokens 'yes' and 'no' in its vocabulary; get another file"
         )
-    tensor = header.tensors.get("output.weight") or header.tensors["token_embd.weight"]
+    tensor = header.tensors.get(OUTPUT) or header.tensors["token_embd.weight"]
     return AnswerRows(tensor, yes, no)
 
 
@@ -70,9 +71,22 @@ def _rows_of_head(header: Header, head: Tensor) -> AnswerRows:
     n_rows = head.shape[1] if len(head.shape) == 2 else 1
     if n_rows == 1:
         return AnswerRows(head, 0, None)
-    labels = header.metadata.get(_LABELS) or ("yes", "no")
+    labels = header.metadata.get(LABELS) or ("yes", "no")
     if n_rows != 2 or sorted(labels) != ["no", "yes"]:
         raise ModelFileError(
             f"{header.path} has a head of {n_rows} rows for {', '.join(labels)}; a Qwen3-Reranker answers yes and no"
         )
     return AnswerRows(head, labels.index("yes"), labels.index("no"))
+
+
+def head_in_words(answers: AnswerRows) -> str:
+    """Where a reranker's answer is read, with a warning where that is stored coarsely."""
+    tensor = answers.tensor
+    where = tensor.name if tensor.name == HEAD else f"two rows of {tensor.name}"
+    warning = "; coarser than Q8_0, so that scores are less exact" if is_coarse(answers) else ""
+    return f"{where}, {tensor.type_name}{warning}"
+
+
+def is_coarse(answers: AnswerRows) -> bool:
+    """Whether the rows have less than 8 bits a number."""
+    return answers.tensor.type_name not in ("F32", "F16", "BF16", "Q8_0")

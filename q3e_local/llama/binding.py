@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,25 @@ def build() -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
-def quantize(source: str, target: str, file_type: int, n_threads: int, max_buf_size: int) -> None:
-    """Write `source` once more, as llama.cpp's `file_type`. Its progress goes to the log, line by line."""
+def quantize(
+    source: str,
+    target: str,
+    file_type: int,
+    n_threads: int,
+    max_buf_size: int,
+    types: Mapping[str, int] | None = None,
+) -> None:
+    """Write `source` once more, as llama.cpp's `file_type`. Its progress goes to the log, line by line.
+
+    `types` are ggml's types of tensors that differ from the file type's, by the pattern of their names; llama.cpp
+    follows them only where the file type is a quantized one.
+    """
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.max_buf_size = file_type, n_threads, max_buf_size
+    overrides = (lib.llama_model_tensor_override * (len(types or {}) + 1))()  # the last one, of zeros, is the end
+    for override, (pattern, kind) in zip(overrides, (types or {}).items(), strict=False):
+        override.pattern, override.type = pattern.encode("utf-8"), kind
+    params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(lib.llama_model_tensor_override))
     if lib.llama_model_quantize(source.encode("utf-8"), target.encode("utf-8"), params) != 0:
         raise native_log.failure("quantizing failed")
 

@@ -1,4 +1,4 @@
-"""The program `python -m q3e_local.llama.quantize IN OUT FILE_TYPE THREADS`: llama.cpp's quantizer, alone.
+"""The program `python -m q3e_local.llama.quantize IN OUT FILE_TYPE THREADS PATTERN=TYPE…`: llama.cpp's quantizer.
 
 A process of its own, because llama.cpp can neither be interrupted nor survive its asserts, and keeps what it
 allocates. On stdout: `done NAME` after each tensor, and `failed REASON`. It ends when its stdin ends, and so never
@@ -30,7 +30,7 @@ class _Progress(logging.Handler):
 
 def main(arguments: list[str]) -> int:
     """Quantize, and answer with the exit code."""
-    source, target, file_type, n_threads = arguments
+    source, target, file_type, n_threads, *types = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     from q3e_local.llama import binding, native_log
@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
     native_log.logger.setLevel(logging.DEBUG)
     native_log.logger.propagate = False
     try:
-        binding.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE)
+        by_pattern = {pattern: int(kind) for pattern, _, kind in (each.rpartition("=") for each in types)}
+        binding.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE, by_pattern)
     except binding.NativeError as error:
         _say(f"failed {error}")
         return 1

@@ -16,7 +16,8 @@ from q3e_local.errors import CardError, ModelFileError, NotEnoughDiskError, Outp
 from q3e_local.files import config_folder, land, landing, sha256
 from q3e_local.gguf.model_file import inspect
 from q3e_local.models import importing
-from q3e_local.models.card import ModelCard, read_card
+from q3e_local.models.card import ModelCard
+from q3e_local.models.card_file import read_card
 from q3e_local.models.catalog import cards
 from q3e_local.models.download.origins import own_folder
 from q3e_local.models.installed import Installed

@@ -1,19 +1,16 @@
-"""A model card: what is published about a model and which files there are of it, read from TOML.
+"""A model card: what is published about a model and which files there are of it.
 
-Knows the format of a card and holds each key to it; nothing of where cards or models are.
+Knows what a card says; leaves its file to card_file, and knows nothing of where cards or models are.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 from q3e_local.embedding.prompts import Prompts
-from q3e_local.errors import CardError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.reranking.prompts import RerankPrompts
 
@@ -21,13 +18,17 @@ from q3e_local.reranking.prompts import RerankPrompts
 _PART = r"[a-z0-9_][a-z0-9_.-]{0,79}"
 NAME_GRAMMAR = re.compile(rf"(?:[a-z0-9_][a-z0-9_-]{{0,79}}/)?{_PART}(?::{_PART})?")
 
+CHECKPOINT = "checkpoint"
+"""Stands in `made_from` of a file that `convert` makes of the card's checkpoint."""
+
 
 @dataclass(frozen=True)
 class ModelFile:
     """One quantization of a model.
 
     Shipped with this package (`repo` is None), a pinned file of a hub repository, or `made_from` another
-    quantization on this machine, in which case there is no checksum to hold it to and its size is about right.
+    quantization on this machine, in which case there is no checksum to hold it to and its size is about right. A file
+    that nobody publishes with a known checksum is made from CHECKPOINT: by the user, with `convert`.
     """
 
     quantization: str
@@ -37,6 +38,11 @@ class ModelFile:
     size_bytes: int = 0
     sha256: str | None = None
     made_from: str | None = None
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether the user makes this file from the checkpoint: it cannot be pulled."""
+        return self.made_from == CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ class ScoreTable:
 class LogitTable:
     """A reranker's published example: documents for a query, best first.
 
-    `expected` are the logits (n_documents,) of the full-precision model. They are empty where only the order is known,
-    and that the first document's logit is above 0 and the last one's below.
+    `expected` are the logits (n_documents,) of the full-precision model. They are empty where only the order is
+    known, and that the first document's logit is above 0 and the last one's below.
     """
 
     query: str
@@ -107,6 +113,21 @@ class ModelCard:
         """Whether the model comes with this program."""
         return self.files[self.default].repo is None
 
+    def origin(self, file: ModelFile) -> ModelFile | None:
+        """The file of this card that a file is quantized from; None for one that is not made of another."""
+        return None if file.made_from is None or file.is_converted else self.files[file.made_from]
+
+    def to_convert(self, file: ModelFile) -> str:
+        """Why a file that is made from the checkpoint cannot be pulled, and the two commands that make it."""
+        assert self.checkpoint is not None
+        name = self.tag(file.quantization)
+        return (
+            f"{name} is not on this machine and cannot be pulled: no file of it is published whose checksum is known "
+            f"here. Make it from the checkpoint, which is downloaded ({self.sizes.parameters * 2 / 1e9:.1f} GB):\n"
+            f"  q3e-local convert {self.checkpoint.repo} --type {file.quantization} -o {file.file}\n"
+            f"  q3e-local import {file.file} --name {name}"
+        )
+
     def tag(self, quantization: str) -> str:
         """The full name of a quantization: the card's own for its default, else with the quantization behind."""
         return self.name if quantization == self.default else f"{self.name}-{quantization}"
@@ -118,184 +139,3 @@ class ModelCard:
             for quantization in self.files:
                 yield f"{base}-{quantization}", quantization
                 yield f"{base}:{quantization}", quantization
-
-
-def read_card(path: Path) -> ModelCard:
-    """Read one card. Raises CardError naming file and key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CardError(f"cannot read the card {path}: {error}") from None
-    top = _Table(path, "", data)
-    name = top.text("name")
-    if not NAME_GRAMMAR.fullmatch(name):
-        raise CardError(
-            f"{path}: name {name!r} is no model name; lower-case letters, digits, '_', '-', '.', one ':' for the tag"
-        )
-    source = top.table("source", optional=True)
-    files = {
-        quantization: _file(entry, quantization, source)
-        for quantization, entry in top.table("files").tables().items()
-    }
-    checkpoint = None
-    if source.has("checkpoint"):
-        checkpoint = Checkpoint(source.text("checkpoint"), source.text("checkpoint_revision"))
-    kind: ModelKind = "embedder"
-    if top.has("kind"):
-        kind = top.get("kind", str, "'embedder' or 'reranker'", get_args(ModelKind).__contains__)
-    prompts, rerank_prompts = Prompts(), RerankPrompts()
-    scores, logits = None, None
-    if kind == "embedder":
-        prompts = _prompts(path, top.table("prompts"))
-        scores = _scores(top.table("scores", optional=True))
-    else:
-        rerank_prompts = _rerank_prompts(path, top.table("prompts"))
-        logits = _logits(top.table("scores", optional=True))
-    card = ModelCard(
-        path=path,
-        name=name,
-        kind=kind,
-        aliases=top.texts("aliases"),
-        description=top.text("description"),
-        license=top.text("license"),
-        default=top.text("default"),
-        sizes=Sizes(*(top.table("sizes").number(field.name) for field in fields(Sizes))),
-        prompts=prompts,
-        rerank_prompts=rerank_prompts,
-        files=files,
-        checkpoint=checkpoint,
-        scores=scores,
-        logits=logits,
-    )
-    for needed in (card.default, *(file.made_from for file in files.values() if file.made_from)):
-        if needed not in files:
-            raise CardError(f"{path}: there is no [files.{needed}], only {', '.join(files) or 'none'}")
-    for quantization, file in files.items():
-        if file.made_from is not None and files[file.made_from].sha256 is None:
-            raise CardError(f"{path}: files.{quantization}.made_from must name a file with a sha256")
-        if not NAME_GRAMMAR.fullmatch(card.tag(quantization)):
-            raise CardError(
-                f"{path}: [files.{quantization}] makes {card.tag(quantization)!r}, which is no model name"
-            )
-    top.refuse_unread()
-    return card
-
-
-class _Table:
-    """A TOML table that knows where it stands, for errors, and which of its keys were read."""
-
-    def __init__(self, path: Path, name: str, data: dict[str, Any]) -> None:
-        self._path, self._name, self._data = path, name, data
-        self._inner: dict[str, _Table] = {}
-        self._read: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._data)
-
-    def get(self, key: str, kind: type, what: str, fits: Callable[[Any], object] = lambda value: True) -> Any:
-        self._read.add(key)
-        value = self._data.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
-            seen = f"got {value!r}" if key in self._data else "it is missing"
-            raise CardError(f"{self._path}: {self._name}{key} must be {what}; {seen}")
-        return value
-
-    def text(self, key: str) -> str:
-        return str(self.get(key, str, "a text"))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(self.get(key, list, "a list of texts", lambda texts: all(isinstance(one, str) for one in texts)))
-
-    def number(self, key: str) -> int:
-        return int(self.get(key, int, "a whole number above 0", lambda number: number > 0))
-
-    def hex_digits(self, key: str, n_digits: int, what: str) -> str:
-        fits = re.compile(rf"[0-9a-fA-F]{{{n_digits}}}").fullmatch
-        return str(self.get(key, str, f"{what} of {n_digits} hex digits", fits)).lower()
-
-    def relative_path(self, key: str) -> str:
-        """A text that becomes a path here: a card may come from elsewhere."""
-
-        def fits(path: str) -> bool:
-            return {"", ".", ".."}.isdisjoint(path.split("/")) and not re.search(r"[\\:\0]", path)
-
-        return str(self.get(key, str, "a name without '..' or ':'", fits))
-
-    def table(self, key: str, optional: bool = False) -> _Table:
-        if key not in self._inner:
-            data = {} if optional and key not in self._data else self.get(key, dict, "a table")
-            self._read.add(key)
-            self._inner[key] = _Table(self._path, f"{self._name}{key}.", data)
-        return self._inner[key]
-
-    def tables(self) -> dict[str, _Table]:
-        return {key: self.table(key) for key in self._data}
-
-    def has(self, key: str) -> bool:
-        return key in self._data
-
-    def refuse_unread(self) -> None:
-        for key in self._data:
-            if key not in self._read:
-                raise CardError(f"{self._path}: {self._name}{key} is no key of a card")
-        for inner in self._inner.values():
-            inner.refuse_unread()
-
-
-def _file(table: _Table, quantization: str, source: _Table) -> ModelFile:
-    is_bundled = table.has("bundled")
-    made_from = table.text("made_from") if table.has("made_from") and not is_bundled else None
-    return ModelFile(
-        quantization,
-        file=table.relative_path("bundled" if is_bundled else "file"),
-        repo=None if is_bundled else source.relative_path("repo"),
-        revision=None if is_bundled else source.hex_digits("revision", 40, "a commit"),
-        size_bytes=table.number("size_bytes"),
-        sha256=table.hex_digits("sha256", 64, "a SHA-256") if made_from is None else None,
-        made_from=made_from,
-    )
-
-
-def _prompts(path: Path, table: _Table) -> Prompts:
-    prompts = Prompts(table.text("query"), table.text("instruction"))
-    if not prompts.query.endswith("{text}") or "{instruction}" not in prompts.query:
-        raise CardError(f"{path}: prompts.query must have the place {{instruction}} and end in {{text}}")
-    return prompts
-
-
-def _rerank_prompts(path: Path, table: _Table) -> RerankPrompts:
-    prompts = RerankPrompts(table.text("body"), table.text("instruction"))
-    if not re.fullmatch(r"(?s).*\{instruction\}.*\{query\}.*\{document\}", prompts.body):
-        raise CardError(
-            f"{path}: prompts.body must have the places {{instruction}} and {{query}} in this order, and end in "
-            "{document}"
-        )
-    return prompts
-
-
-def _logits(table: _Table) -> LogitTable | None:
-    if not table:
-        return None
-    documents = table.texts("documents")
-    logits = table.get("logits", list, "a list of numbers", _are_numbers) if table.has("logits") else []
-    if len(documents) < 2 or len(logits) not in (0, len(documents)):
-        raise CardError(f"{table._path}: scores.logits must be a number for each of two documents or more")
-    return LogitTable(table.text("query"), documents, tuple(map(float, logits)))
-
-
-def _are_numbers(values: list[Any]) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def _scores(table: _Table) -> ScoreTable | None:
-    if not table:
-        return None
-    queries, documents = table.texts("queries"), table.texts("documents")
-    rows = table.get("expected", list, "a list of rows of numbers")
-    try:
-        expected = tuple(tuple(float(score) for score in row) for row in rows)
-    except (TypeError, ValueError):
-        expected = ()
-    if len(expected) != len(queries) or any(len(row) != len(documents) for row in expected):
-        raise CardError(f"{table._path}: scores.expected must be {len(queries)} rows of {len(documents)} numbers")
-    return ScoreTable(queries, documents, expected)

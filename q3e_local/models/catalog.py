@@ -6,13 +6,15 @@ looks for a model's file nor downloads one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.files import config_folder
-from q3e_local.models.card import ModelCard, ModelFile, read_card
+from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.card_file import read_card
 from q3e_local.wording.spelling import either, nearest
 
 DEFAULT_MODEL = "qwen3-embedding:4b"
@@ -93,9 +95,15 @@ def unknown(name: str, others: Iterable[str] = ()) -> UnknownModelError:
 
 
 def like(name: str, others: Iterable[str] = ()) -> list[str]:
-    """The models whose names are most like this one, best first, at most three."""
+    """The models whose names are most like this one, best first, at most three.
+
+    Rerankers are among them only where the name says something of ranking: their names are like the embedders'.
+    """
     spellings: dict[str, list[str]] = {other: [] for other in others}
+    of_ranking = re.search("rank|rer", _bare(name)) is not None
     for card in cards().values():
+        if card.kind == "reranker" and not of_ranking:
+            continue
         for spelled, quantization in card.names():
             spellings.setdefault(card.tag(quantization), []).append(spelled)
     return nearest(_bare(name), spellings)

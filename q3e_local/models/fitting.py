@@ -11,6 +11,7 @@ from pathlib import Path
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import memory as plan
 from q3e_local.llama.settings.defaults import Host, settle
 from q3e_local.models import catalog
@@ -41,8 +42,8 @@ class SizedModel:
     @property
     def disk_bytes(self) -> int:
         """What pulling it takes on the disk: the file, and the file that it is made from."""
-        source = self.card.files[self.file.made_from].size_bytes if self.file.made_from is not None else 0
-        return self.file.size_bytes + source
+        origin = self.card.origin(self.file)
+        return self.file.size_bytes + (0 if origin is None else origin.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def shortage(card: ModelCard, file: ModelFile) -> Shortage | None:
     model, usable = _model(card, file), machine.usable_memory()
     if model.n_bytes <= usable:
         return None
-    smaller = [other for other in _published() if other.n_bytes <= usable]
+    smaller = [other for other in _published(card.kind) if other.n_bytes <= usable]
     return Shortage(model, usable, smaller[-1] if smaller else None)
 
 
@@ -78,8 +79,8 @@ def recommended() -> SizedModel | None:
 
 
 def smallest() -> SizedModel:
-    """The model that needs the least memory, the demo model aside."""
-    return _published()[0]
+    """The embedding model that needs the least memory, the demo model aside."""
+    return _published("embedder")[0]
 
 
 def needed_bytes(card: ModelCard, size_bytes: int) -> int:
@@ -105,9 +106,9 @@ def needed_bytes(card: ModelCard, size_bytes: int) -> int:
     return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True)
 
 
-def _published() -> list[SizedModel]:
-    """The models that q3e-local ships cards for, each in its default quantization, smallest first."""
-    models = [_model(card, card.files[card.default]) for card in catalog.shipped().values()]
+def _published(kind: ModelKind) -> list[SizedModel]:
+    """The models of a kind that q3e-local ships cards for, each in its default quantization, smallest first."""
+    models = [_model(card, card.files[card.default]) for card in catalog.shipped().values() if card.kind == kind]
     return sorted((model for model in models if model.file.repo is not None), key=lambda model: model.n_bytes)
 
 

@@ -14,24 +14,37 @@ from pathlib import Path, PurePosixPath
 from q3e_local.errors import OptionError, UnknownModelError
 from q3e_local.files import sha256
 from q3e_local.gguf.model_file import ModelInfo, inspect
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.installed import OURS, Installed, find, record, recorded
+from q3e_local.reranking.proof import prove
+from q3e_local.reranking.reranker import Reranker
 
 
-def import_file(path: Path, name: str | None, on_bytes: Callable[[int], None] = lambda n_bytes: None) -> Installed:
+def import_file(
+    path: Path,
+    name: str | None,
+    on_bytes: Callable[[int], None] = lambda n_bytes: None,
+    *,
+    kind: ModelKind | None = None,
+) -> Installed:
     """Take a model file where it lies, without a copy, under its card's name, the user's, or one made of its title.
 
-    Raises ModelError when it is no model that runs here, OptionError for a name that cannot be used.
+    `kind` is what the user says it is, for a file that does not say so itself. A reranker that no card vouches for
+    must put a right answer above a wrong one. Raises ModelError when it is no model that runs here, OptionError for a
+    name that cannot be used.
     """
-    info = inspect(path)
+    info = inspect(path, kind)
     digest = sha256(path, on_bytes)
     of_card = catalog.card_name(digest)
     chosen = of_card or _free_name(info, digest) if name is None else _usable_name(name, info, digest, of_card)
     here = (shipped(digest) if name is None else None) or recorded(chosen)
     if here is not None and here.is_whole and here.origin in (*OURS, "bundled"):
         return here  # the same file: a record of this copy would hide ours
-    return record(Installed(chosen, path.absolute(), info.size_bytes, "imported", digest))
+    if info.kind == "reranker" and of_card is None:
+        _prove(path, chosen)
+    return record(Installed(chosen, path.absolute(), info.size_bytes, "imported", digest, kind=info.kind))
 
 
 def adopt(path: Path, digest: str) -> Installed:
@@ -45,6 +58,14 @@ def shipped(digest: str) -> Installed | None:
     """The model that comes with this program and has this checksum, if there is one."""
     bundled = ((card, file) for card, file in catalog.files() if file.repo is None and file.sha256 == digest)
     return next((find(card, file) for card, file in bundled), None)
+
+
+def _prove(path: Path, name: str) -> None:
+    """Raise WrongModelError for a file that does not work as a reranker."""
+    from q3e_local.llama.engine import LlamaEngine  # takes a while to import
+
+    with Reranker(LlamaEngine(path, kind="reranker"), name) as reranker:
+        prove(reranker)
 
 
 def _usable_name(name: str, info: ModelInfo, digest: str, of_card: str | None) -> str:
@@ -84,4 +105,8 @@ def _made_name(info: ModelInfo, file_name: str) -> str | None:
 
 def _could_be(info: ModelInfo, card: ModelCard, file: ModelFile) -> bool:
     sizes = (card.sizes.n_layer, card.sizes.n_embd, card.sizes.n_vocab, file.quantization)
-    return file.made_from is not None and sizes == (info.n_layer, info.n_embd, info.n_vocab, info.quantization)
+    return (
+        file.made_from is not None
+        and card.kind == info.kind
+        and sizes == (info.n_layer, info.n_embd, info.n_vocab, info.quantization)
+    )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from q3e_local.embedding.prompts import Prompts
-from q3e_local.errors import CardError, ModelFileError, ModelNotHereError, OptionError, OutputError
+from q3e_local.errors import CardError, ModelError, ModelFileError, ModelNotHereError, OptionError, OutputError
 from q3e_local.files import data_folder, has_size, land
+from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import download
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
@@ -42,6 +44,10 @@ class Installed:
     temporary: bool = False
     kind: ModelKind | None = None  # as the user said it; None: what the file states
 
+    def inspect(self) -> ModelInfo:
+        """Facts of the file, judged as the kind that the user said it is. Raises what reading its header raises."""
+        return inspect(self.path, self.kind)
+
     @property
     def is_whole(self) -> bool:
         """Whether the file is still there at the size it had."""
@@ -60,6 +66,13 @@ class Located:
     is_by_path: bool = False
     kind: ModelKind | None = None  # as the user said it; None: what the file states
     rerank_prompts: RerankPrompts = RerankPrompts()  # noqa: RUF009 (frozen)
+
+    def inspect(self) -> ModelInfo:
+        """Facts of the file, judged as the kind that the user or its card says it is.
+
+        Raises what reading its header raises.
+        """
+        return inspect(self.path, self.kind)
 
     @property
     def loads_as(self) -> str:
@@ -84,6 +97,8 @@ def locate(model: str | os.PathLike[str]) -> Located:
     card, file = resolve(str(model) if known is None else known.name)
     here = find(card, file)
     if here is None:
+        if file.is_converted:
+            raise ModelNotHereError(card.to_convert(file))
         name = card.tag(file.quantization)
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
@@ -105,6 +120,16 @@ def path_of(model: str | os.PathLike[str]) -> Path | None:
 def is_known(name: str) -> bool:
     """Whether a card or a record has this name; the file may be gone."""
     return recorded(name) is not None or find_card(name) is not None
+
+
+def kind_of(model: Installed) -> ModelKind | None:
+    """What kind of model it is, by the user, its card, or its file; None for a file that cannot be read any more."""
+    of_card = find_card(model.name)
+    if model.kind is not None or of_card is not None:
+        return model.kind or (None if of_card is None else of_card[0].kind)
+    with suppress(ModelError):
+        return model.inspect().kind
+    return None
 
 
 def recorded_sha256(located: Located) -> str:

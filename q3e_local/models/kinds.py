@@ -6,7 +6,6 @@ Knows cards and the headers of files; loads nothing.
 from __future__ import annotations
 
 from q3e_local.errors import ModelError, OptionError, WrongKindError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
 from q3e_local.models.card import ModelCard
@@ -18,7 +17,7 @@ DEFAULT_RERANKER = "qwen3-reranker:0.6b"
 
 def check_file(located: Located, wanted: ModelKind) -> None:
     """Raise WrongKindError where the file is of another kind, and what reading its header raises."""
-    check_kind(located, inspect(located.path, located.kind).kind, wanted)
+    check_kind(located, located.inspect().kind, wanted)
 
 
 def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:

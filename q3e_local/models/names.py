@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.installed import Located
@@ -98,8 +97,7 @@ class Names:
             except (UnknownModelError, OptionError) as error:
                 raise OptionError(f"{where}.model: {error}") from None
             try:
-                located = self.resolve(name).located
-                n_embd = inspect(located.path, located.kind).n_embd
+                n_embd = self.resolve(name).located.inspect().n_embd
             except ModelNotHereError:
                 card, file = self.to_pull(name)
                 n_embd, tag = card.sizes.n_embd, card.tag(file.quantization)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from q3e_local import convert
-from q3e_local.errors import CardError, OutputError
+from q3e_local.errors import CardError, ModelNotHereError, OutputError
 from q3e_local.files import sha256, state_folder
 from q3e_local.models import download, installed
 from q3e_local.models.card import ModelCard, ModelFile
@@ -44,8 +44,14 @@ def pull(
     """The model's file, verified; downloads and quantizes what is missing.
 
     The source of a file that is made here stays only with `keep`, or if it was here before. Raises DownloadError,
-    ModelNotHereError when offline, NotEnoughDiskError, or what convert raises.
+    ModelNotHereError when offline or for a file that only `convert` makes, NotEnoughDiskError, or what convert
+    raises.
     """
+    if file.is_converted:
+        here = installed.find(card, file)
+        if here is None:
+            raise ModelNotHereError(card.to_convert(file))
+        return here
     if file.made_from is not None:
         return installed.find(card, file) or _make(card, file, source, offline, keep, progress)
     return _bring(card, file, source, offline, False, progress)
@@ -72,12 +78,13 @@ def _bring(
 
 def _make(card: ModelCard, file: ModelFile, source: Source, offline: bool, keep: bool, progress: OnStep) -> Installed:
     """Quantize it, from a file that is remembered as temporary until this has worked."""
-    assert file.made_from is not None
+    pinned = card.origin(file)
+    assert pinned is not None
     if file.quantization not in convert.QUANTIZATIONS:
         raise CardError(
             f"{card.path}: files.{file.quantization} cannot be made; only {', '.join(convert.QUANTIZATIONS)}"
         )
-    name, pinned = card.tag(file.quantization), card.files[file.made_from]
+    name = card.tag(file.quantization)
     assert pinned.sha256 is not None
     # Beside what it is made from, or would be: a later version of that has another folder.
     target = own_folder() / pinned.sha256[:12] / PurePosixPath(file.file).name

@@ -10,7 +10,6 @@ import re
 
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelNotHereError, OptionError, Q3EError, UnknownModelError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog, installed
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
@@ -76,8 +75,7 @@ class ServedNames:
         """
         doubts = self._names.check_aliases()
         for name in self._models:
-            located = self._names.resolve(name).located
-            inspect(located.path, located.kind)
+            self._names.resolve(name).located.inspect()
         return doubts
 
     def _listed(self) -> str:
@@ -103,8 +101,7 @@ def served_as(model: str) -> str:
 def kind_of(name: str, settings: ServerSettings) -> ModelKind:
     """What the model of this name is. One that cannot be read counts as an embedder: using it says what is wrong."""
     try:
-        located = ServedNames(settings).resolve(name).located
-        return inspect(located.path, located.kind).kind
+        return ServedNames(settings).resolve(name).located.inspect().kind
     except (Q3EError, OSError):
         return "embedder"
 

@@ -25,6 +25,7 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.errors import NotEnoughMemoryError
 from q3e_local.files import land
+from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.engine import LlamaEngine
 
 LENGTHS = "128,512,1024,2048,4096,8192,16384,32768"
@@ -48,7 +49,7 @@ class Measured:
         model = self.found.setdefault("model", {"name": path.stem, "digest": engine.digest})
         if model["digest"] != engine.digest:
             raise click.ClickException(f"{output} is of another model, {model['name']}; give another --output")
-        here = about(embedder, path) | {"began": datetime.now(UTC).isoformat(timespec="seconds")}
+        here = about(embedder, inspect(path)) | {"began": datetime.now(UTC).isoformat(timespec="seconds")}
         self.found["runs"].append(here)
 
     def measure(self, length: int, n_rounds: int) -> None:

@@ -59,7 +59,7 @@ def last_line(model: object) -> str:
 def test_the_demo_model_is_right():
     code, found = answer("demo")
     assert (code, found["ok"], found["model"], found["quantization"]) == (0, True, "demo", "q8_0")
-    assert list(found) == ["model", "path", "quantization", "ok", "verdict", "checks", "scores"]
+    assert list(found) == ["model", "path", "kind", "quantization", "ok", "verdict", "checks", "scores"]
     assert found["verdict"] == "right"
     assert checks(found) == {
         "pooling": True, "end token": True, "layers": True, "dimension": True, "vocabulary": True, "context": True,

@@ -170,7 +170,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 def test_sigterm_stops_an_import_as_ctrl_c_does(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "q3e_local.models.importing.import_file", lambda *arguments: signal.raise_signal(signal.SIGTERM)
+        "q3e_local.models.importing.import_file", lambda *arguments, **options: signal.raise_signal(signal.SIGTERM)
     )
     result = run("import", tmp_path / "x.gguf")
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")

@@ -133,7 +133,8 @@ def test_sums_of_windows_and_files_of_macos_are_no_hindrance(stick, over_there):
 
 def test_a_folder_brings_its_names_along(stick, over_there):
     over_there()
-    assert "--name is for a file" in failed("import", stick, "--name", "mine", code=2)
+    assert "--name and --as are for a file" in failed("import", stick, "--name", "mine", code=2)
+    assert "--name and --as are for a file" in failed("import", stick, "--as", "reranker", code=2)
 
 
 def test_a_card_that_takes_anothers_name_is_not_taken(world, tmp_path, over_there):

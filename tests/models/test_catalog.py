@@ -8,9 +8,12 @@ import pytest
 
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.models import catalog
-from q3e_local.models.catalog import cards, like, models_folder, read_card, resolve
+from q3e_local.models.card_file import read_card
+from q3e_local.models.catalog import cards, like, models_folder, resolve
 
-NAMES = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
+EMBEDDERS = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
+RERANKERS = ["qwen3-reranker:0.6b", "qwen3-reranker:4b", "qwen3-reranker:8b"]
+NAMES = [*EMBEDDERS, *RERANKERS]
 
 CARD = r"""
 name = "big:1b"
@@ -51,6 +54,7 @@ sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 
 def test_these_models_are_known():
     assert sorted(cards()) == NAMES
+    assert [name for name, card in cards().items() if card.kind == "reranker"] == RERANKERS
     assert catalog.DEFAULT_MODEL == "qwen3-embedding:4b"
     assert resolve(catalog.DEFAULT_MODEL)[1].file == "Qwen3-Embedding-4B-Q4_K_M.gguf"
 
@@ -64,7 +68,10 @@ def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_fr
         assert re.fullmatch(r"[0-9a-f]{40}", file.revision or "")
         assert (file.size_bytes or 0) > 10**8
         assert file.quantization.replace("_", "").lower() in file.file.replace("_", "").lower()
-        made_from = getattr(file, "made_from", None)
+        made_from = file.made_from
+        if made_from == "checkpoint":
+            assert file.repo == cards()[name].checkpoint.repo
+            continue
         pinned = file if made_from is None else cards()[name].files[made_from]
         assert re.fullmatch(r"[0-9a-f]{64}", pinned.sha256 or "")
 
@@ -107,6 +114,37 @@ def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, publ
         assert file.made_from == (None if published else "f16")
 
 
+@pytest.mark.parametrize(
+    ("names", "tag", "repo", "sha256"),
+    [
+        ("qwen3-reranker:0.6b qwen3-reranker qwen3-reranker:latest Qwen3-Reranker-0.6B Qwen/Qwen3-Reranker-0.6B "
+         "hf.co/ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF:Q8_0", "qwen3-reranker:0.6b",
+         "ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF", "22c9979ce4fb"),
+        ("qwen3-reranker:0.6b-q4_k_m qwen3-reranker:q4_k_m Voodisss/Qwen3-Reranker-0.6B-GGUF-llama_cpp:Q4_K_M",
+         "qwen3-reranker:0.6b-q4_k_m", "Voodisss/Qwen3-Reranker-0.6B-GGUF-llama_cpp", "c04f5f5657c5"),
+        ("qwen3-reranker:4b Qwen/Qwen3-Reranker-4B", "qwen3-reranker:4b", "Qwen/Qwen3-Reranker-4B", ""),
+        ("qwen3-reranker:8b-q8_0 Qwen3-Reranker-8B-Q8_0", "qwen3-reranker:8b-q8_0", "Qwen/Qwen3-Reranker-8B", ""),
+    ],
+)  # fmt: skip
+def test_every_name_of_a_reranker_means_its_pinned_file_or_its_checkpoint(names, tag, repo, sha256):
+    for name in names.split():
+        card, file = resolve(name)
+        assert (card.kind, card.tag(file.quantization), file.repo) == ("reranker", tag, repo), name
+        assert (file.sha256 or "").startswith(sha256)
+        assert file.is_converted == (not sha256)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_a_reranker_has_the_prompt_and_the_example_of_its_authors(name):
+    card = cards()[name]
+    assert card.rerank_prompts.before_document("who?") == (
+        "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n<Query>: who?\n"
+        "<Document>: "
+    )
+    assert (card.logits.documents[0].split(",")[0], card.logits.documents[-1][:5]) == ("Mars", "Venus")
+    assert len(card.logits.expected) == (4 if name == "qwen3-reranker:0.6b" else 0)
+
+
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
 def test_an_unknown_name_is_answered_with_where_all_names_stand(name):
     with pytest.raises(
@@ -127,6 +165,8 @@ def test_an_unknown_name_is_answered_with_where_all_names_stand(name):
         ("0.6B", "qwen3-embedding:0.6b"),
         ("qwen3-embedding-4b-q8", "qwen3-embedding:4b-q8_0"),
         ("dmeo", "demo"),
+        ("qwen3-rerankr:4b", "qwen3-reranker:4b"),
+        ("reranker", "qwen3-reranker:0.6b"),
     ],
 )
 def test_a_mistyped_name_is_answered_with_the_nearest_first(name, meant):
@@ -147,6 +187,61 @@ def test_a_name_like_no_other_has_no_suggestions(name):
 
 
 # A card
+
+
+RANKING = r"""
+kind = "reranker"
+
+[prompts]
+body = "{instruction} {query} {document}"
+instruction = "Find it"
+
+[scores]
+query = "q"
+documents = ["good", "fair", "bad"]
+logits = [2, 0.5, -1.5]
+"""
+
+
+def ranking(old: str = "", new: str = "") -> str:
+    """CARD, of a reranker, with a part replaced."""
+    head, rest = CARD.split("[sizes]")
+    sizes, files = rest.split("[prompts]")[0], rest[rest.index("[source]") :]
+    kind, tables = RANKING.split("\n\n", 1)
+    card = f"{head}{kind}\n[sizes]{sizes}{tables}\n{files}"
+    assert old in card
+    return card.replace(old, new) if old else card
+
+
+def test_a_rerankers_card_has_its_prompt_and_logits(tmp_path):
+    (tmp_path / "card.toml").write_text(ranking())
+    card = read_card(tmp_path / "card.toml")
+    assert (card.kind, card.rerank_prompts.before_document("q")) == ("reranker", "Find it q ")
+    assert (card.logits.query, card.logits.documents) == ("q", ("good", "fair", "bad"))
+    assert card.logits.expected == (2.0, 0.5, -1.5)
+
+
+def test_a_file_may_be_of_a_repository_of_its_own(tmp_path):
+    own = f'file = "big-f16.gguf"\nrepo = "other/big"\nrevision = "{40 * "e"}"'
+    (tmp_path / "card.toml").write_text(CARD.replace('file = "big-f16.gguf"', own))
+    files = read_card(tmp_path / "card.toml").files
+    assert (files["f16"].repo, files["f16"].revision) == ("other/big", 40 * "e")
+    assert files["q4_k_m"].repo == "someone/big"
+    (tmp_path / "card.toml").write_text(CARD.replace('file = "big-f16.gguf"', own.replace(40 * "e", "main")))
+    with pytest.raises(CardError, match=r"files\.f16\.revision must be a commit"):
+        read_card(tmp_path / "card.toml")
+
+
+def test_a_file_that_is_made_from_the_checkpoint_needs_one(tmp_path):
+    made = CARD.replace(f'sha256 = "{"cd" * 32}"', 'made_from = "checkpoint"')
+    (tmp_path / "card.toml").write_text(made)
+    with pytest.raises(CardError, match=r"source\.checkpoint must be a name without"):
+        read_card(tmp_path / "card.toml")
+    source = '[source]\ncheckpoint = "one/big"\ncheckpoint_revision = "main"'
+    (tmp_path / "card.toml").write_text(made.replace("[source]", source))
+    card = read_card(tmp_path / "card.toml")
+    assert (card.files["f16"].is_converted, card.files["f16"].repo) == (True, "one/big")
+    assert card.origin(card.files["f16"]) is None
 
 
 def test_a_card_is_read_whole(tmp_path):
@@ -178,11 +273,32 @@ def test_a_card_is_read_whole(tmp_path):
         (f'sha256 = "{"cd" * 32}"', "", "files.f16.sha256 must be"),
         (f'sha256 = "{"cd" * 32}"', 'made_from = "f16"', "files.f16.made_from must name a file with a sha256"),
         ('license = "MIT"', "license = ", ""),
+        (
+            'license = "MIT"',
+            'license = "MIT"\nkind = "ranker"',
+            "kind must be 'embedder' or 'reranker'; got 'ranker'",
+        ),
     ],
 )
 def test_a_wrong_card_names_its_file_and_key(tmp_path, old, new, says):
     assert old in CARD
     (tmp_path / "card.toml").write_text(CARD.replace(old, new))
+    with pytest.raises(CardError, match=rf"card\.toml.*{says}"):
+        read_card(tmp_path / "card.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("{document}", "", "prompts.body must have the places"),
+        ("{query} {document}", "{document} {query}", "prompts.body must have the places"),
+        ("logits = [2, 0.5, -1.5]", "logits = [2, 0.5]", "scores.logits must be a number for each of two documents"),
+        ("logits = [2, 0.5, -1.5]", "logits = [2, 0.5, true]", "scores.logits must be a list of numbers"),
+        ('documents = ["good", "fair", "bad"]', 'documents = ["good"]', "for each of two documents or more"),
+    ],
+)
+def test_a_rerankers_wrong_card_names_its_file_and_key(tmp_path, old, new, says):
+    (tmp_path / "card.toml").write_text(ranking(old, new))
     with pytest.raises(CardError, match=rf"card\.toml.*{says}"):
         read_card(tmp_path / "card.toml")
 

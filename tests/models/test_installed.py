@@ -50,11 +50,12 @@ def test_list_has_what_is_here_and_says_what_could_be(world, mine):
     result = run("list")
     assert result.exit_code == 0
     head, *lines = result.stdout.splitlines()
-    assert head.split() == ["name", "size", "origin", "path"]
+    assert head.split() == ["name", "kind", "size", "origin", "path"]
     assert [line.split()[0] for line in lines] == ["demo", "mine", "tiny:1b-q8_0"]
     assert lines[1].endswith(f"  imported  {mine}")
     assert f"  {mine.stat().st_size / 1e6:.1f} MB  " in lines[1]
-    n_missing = 2 + sum(len(card.files) for card in shipped().values() if card.name != "demo")
+    of_others = [file for card in shipped().values() if card.name != "demo" for file in card.files.values()]
+    n_missing = 2 + sum(file.made_from != "checkpoint" for file in of_others)
     assert result.stderr == f"{n_missing} more can be pulled: q3e-local list --all\n"
 
 
@@ -65,20 +66,24 @@ def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
     result = run("list", "--all")
     assert result.exit_code == 0
     head, *lines = result.stdout.splitlines()
-    assert head.split() == ["name", "size", "memory", "on", "this", "machine"]
+    assert head.split() == ["name", "kind", "size", "memory", "on", "this", "machine"]
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
     assert set(rows) == {*(card.tag(each) for card in cards().values() for each in card.files), "mine"}
-    assert rows["qwen3-embedding:4b"] == "2.50 GB 2.82 GB can be pulled"
-    assert rows["qwen3-embedding:8b"] == "4.68 GB 5.07 GB can be pulled; too large for this memory"
+    assert rows["qwen3-embedding:4b"] == "embedder 2.50 GB 2.82 GB can be pulled"
+    assert rows["qwen3-embedding:8b"] == "embedder 4.68 GB 5.07 GB can be pulled; too large for this memory"
+    assert rows["qwen3-reranker:0.6b"].startswith("reranker 639.2 MB ")
+    assert rows["qwen3-reranker:0.6b"].endswith("can be pulled")
+    assert rows["qwen3-reranker:4b"].endswith("can be converted")
     assert rows["demo"].endswith(" bundled")
     assert rows["tiny:1b-q8_0"].endswith(" pulled")
-    assert rows["mine"] == f"{mine.stat().st_size / 1e6:.1f} MB imported"
+    assert rows["mine"] == f"embedder {mine.stat().st_size / 1e6:.1f} MB imported"
     found = {row["name"]: row for row in json.loads(run("list", "--all", "--json").stdout)}
     assert list(found) == list(rows)
     memory = found["qwen3-embedding:4b"].pop("memory_bytes")
     assert 2.7e9 < memory < 2.9e9
     assert found["qwen3-embedding:4b"] == {
-        "name": "qwen3-embedding:4b", "size_bytes": 2_496_703_776, "origin": None, "path": None, "fits": True,
+        "name": "qwen3-embedding:4b", "kind": "embedder", "size_bytes": 2_496_703_776, "origin": None, "path": None,
+        "fits": True,
         "description": "Qwen3-Embedding-4B: dim 32 to 2560, texts up to 32K tokens, over 100 languages",
     }  # fmt: skip
     assert (found["mine"]["origin"], found["mine"]["memory_bytes"], found["mine"]["fits"]) == ("imported", None, None)
@@ -87,8 +92,8 @@ def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
 def test_list_json_is_the_same_for_programs(world, mine):
     run("import", mine, "--name", "mine")
     result = run("list", "--json")
-    expected = {"name": "mine", "size_bytes": mine.stat().st_size, "origin": "imported", "path": str(mine)}
-    assert json.loads(result.stdout)[1] == expected
+    expected = {"name": "mine", "kind": "embedder", "size_bytes": mine.stat().st_size, "origin": "imported"}
+    assert json.loads(result.stdout)[1] == expected | {"path": str(mine)}
     assert [row["origin"] for row in json.loads(result.stdout)] == ["bundled", "imported"]
     assert result.stderr == ""
 
@@ -135,6 +140,7 @@ def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
     memory = {name: facts.pop(name) for name in list(facts) if name.startswith("memory")}
     assert facts == {
         "name": "tiny:1b-q8_0",
+        "kind": "embedder",
         "title": "Tiny Qwen3 Embedding",
         "path": path,
         "size": f"{world.q8_0.stat().st_size / 1e6:.1f} MB",

@@ -312,3 +312,15 @@ def read_all(number: int) -> str:
             os.close(number)
             return b"".join(pieces).decode()
         pieces.append(piece)
+
+
+@pytest.mark.parametrize("command", [["pull"], ["verify", "--offline"], ["rm"], ["show"]])
+def test_a_model_without_a_pinned_file_says_how_to_convert_it(world, command):
+    says = failed(*command, "qwen3-reranker:4b")
+    if command == ["rm"]:
+        assert says.startswith("Error: qwen3-reranker:4b is not on this machine; q3e-local list shows what is")
+        return
+    assert says.startswith("Error: qwen3-reranker:4b is not on this machine and cannot be pulled: no file of it is")
+    assert "  q3e-local convert Qwen/Qwen3-Reranker-4B --type q4_k_m -o Qwen3-Reranker-4B-Q4_K_M.gguf\n" in says
+    assert "  q3e-local import Qwen3-Reranker-4B-Q4_K_M.gguf --name qwen3-reranker:4b\n" in says
+    assert world.hub.requests == []

@@ -13,7 +13,6 @@ from q3e_local.cli.asking import is_sure
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelError, ModelFileError, ModelNotHereError, UnknownModelError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.models.names import resolve
 from q3e_local.space import is_of
@@ -113,7 +112,7 @@ def _condition(model: str | None, spaces: tuple[str, ...]) -> Callable[[str], bo
 def _digest(model: str) -> str:
     """The fingerprint of a model's file. Raises ModelError, which says how to go on without the file."""
     try:
-        return inspect(resolve(model).located.path).digest
+        return resolve(model).located.inspect().digest
     except ModelNotHereError:
         raise ModelNotHereError(f"{model} is not on this machine; {_HOW_ELSE}") from None
     except (UnknownModelError, ModelFileError) as error:
@@ -125,7 +124,7 @@ def _names(stored: CacheStats) -> dict[str, str]:
     names = dict.fromkeys((entry.space for entry in stored.spaces), "")
     for model in installed.installed() if names else []:
         try:
-            digest = inspect(model.path).digest
+            digest = model.inspect().digest
         except ModelError:  # `verify` says what is wrong with the file
             continue
         names |= {space: model.name for space in names if is_of(space, digest)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.model_options import quiet_option
+from q3e_local.cli.computing.model_options import kind_option, quiet_option
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -20,6 +20,7 @@ from q3e_local.convert import convert as convert_checkpoint
 from q3e_local.convert import quantize as quantize_gguf
 from q3e_local.files import sha256
 from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models.catalog import cards
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -33,21 +34,33 @@ _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
     help="How weights are stored.",
 )  # fmt: skip
 @click.option("--name", metavar="TEXT", help="The model's name in the file. [default: made of the folder's name]")
+@kind_option
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--offline", is_flag=True, help="Download nothing.")
 @quiet_option
 def convert(
-    source: str, output: Path, quantization: str, name: str | None, force: bool, offline: bool, quiet: bool
+    source: str,
+    output: Path,
+    quantization: str,
+    name: str | None,
+    kind: ModelKind | None,
+    force: bool,
+    offline: bool,
+    quiet: bool,
 ) -> None:
-    """Make a GGUF from a Qwen3-Embedding checkpoint: a folder, or a repository on Hugging Face to download first.
+    """Make a GGUF from a Qwen3-Embedding or Qwen3-Reranker checkpoint: a folder, or a repository on Hugging Face to
+    download first.
 
     \b
       q3e-local convert Qwen/Qwen3-Embedding-0.6B -o 0.6B-Q4_K_M.gguf
+      q3e-local convert Qwen/Qwen3-Reranker-4B -o reranker-4B-Q4_K_M.gguf
       q3e-local convert ./my-finetune -o my-finetune-Q8_0.gguf --type q8_0
+
+    A reranker answers through two rows of its weights; they stay F32 in every type.
     """
     with stopping_cleanly():
         folder = _checkpoint_folder(source, offline, quiet)
-    make = partial(convert_checkpoint, folder, output, quantization, name=name, force=force)
+    make = partial(convert_checkpoint, folder, output, quantization, name=name, kind=kind, force=force)
     _make(make, quantization, quiet)
 
 
@@ -55,15 +68,18 @@ def convert(
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
 @click.argument("quantization", metavar="TYPE", type=click.Choice(QUANTIZATIONS))
+@kind_option
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 @quiet_option
-def quantize(source: Path, output: Path, quantization: str, force: bool, quiet: bool) -> None:
+def quantize(source: Path, output: Path, quantization: str, kind: ModelKind | None, force: bool, quiet: bool) -> None:
     """Make a smaller GGUF from an f16, bf16 or f32 one. TYPE is q4_k_m, q5_k_m, q6_k, q8_0, f16, bf16 or f32.
 
     \b
       q3e-local quantize Qwen3-Embedding-4B-f16.gguf 4B-Q6_K.gguf q6_k
+
+    A reranker's two rows for its answer stay F32; a file without them gets them.
     """
-    _make(partial(quantize_gguf, source, output, quantization, force=force), quantization, quiet)
+    _make(partial(quantize_gguf, source, output, quantization, kind=kind, force=force), quantization, quiet)
 
 
 def _checkpoint_folder(source: str, offline: bool, quiet: bool) -> Path:

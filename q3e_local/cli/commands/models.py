@@ -1,8 +1,7 @@
-"""`q3e-local pull`, `list`, `show`, `rm` and `import`: the models on this machine."""
+"""`q3e-local pull`, `list`, `rm` and `import`: the models on this machine."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.asking import is_sure
 from q3e_local.cli.computing.loading import announce, pull_with_bar
+from q3e_local.cli.computing.model_options import kind_option
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
-from q3e_local.cli.writing.show import print_columns, print_facts, print_json
-from q3e_local.embedding.preparing import Defaults
+from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import OptionError
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.catalog import files
@@ -24,8 +24,6 @@ from q3e_local.models.installed import Installed
 from q3e_local.models.names import Names
 from q3e_local.models.own_names import read_aliases
 from q3e_local.wording.counts import size
-
-_CONTEXTS = (512, 2_048, 8_192, 32_768)
 
 
 @click.command()
@@ -78,9 +76,13 @@ def list_(with_missing: bool, as_json: bool) -> None:
     elif as_json:
         print_json([_fields(model) for model in models])
     else:
-        rows = [(model.name, size(model.size_bytes), model.origin, str(model.path)) for model in models]
-        print_columns(["name", "size", "origin", "path"], rows, right=["size"])
-        n_missing = len(_of_cards().keys() - {model.name for model in models})
+        rows = [
+            (model.name, installed.kind_of(model) or "", size(model.size_bytes), model.origin, str(model.path))
+            for model in models
+        ]
+        print_columns(["name", "kind", "size", "origin", "path"], rows, right=["size"])
+        to_pull = {name for name, (_, file) in _of_cards().items() if not file.is_converted}
+        n_missing = len(to_pull - {model.name for model in models})
         if n_missing:
             click.echo(f"{n_missing} more can be pulled: q3e-local list --all", err=True)
     if not as_json:
@@ -96,7 +98,8 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
     here, usable = {model.name: model for model in models}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
-        about: dict[str, Any] = {"name": name, "size_bytes": file.size_bytes, "origin": None, "path": None}
+        about: dict[str, Any] = {"name": name, "kind": card.kind, "size_bytes": file.size_bytes}
+        about |= {"origin": None, "path": None}
         about |= _fields(here.pop(name)) if name in here else {}
         memory = fitting.needed_bytes(card, about["size_bytes"])
         rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
@@ -104,16 +107,21 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    lines = [
-        (
-            row["name"],
-            size(row["size_bytes"]),
-            "" if row["memory_bytes"] is None else size(row["memory_bytes"]),
-            row["origin"] or ("can be pulled" if row["fits"] else "can be pulled; too large for this memory"),
+    converted = {name for name, (_, file) in _of_cards().items() if file.is_converted}
+    lines = []
+    for row in rows:
+        way = "can be converted" if row["name"] in converted else "can be pulled"
+        memory_bytes = row["memory_bytes"]
+        lines.append(
+            (
+                row["name"],
+                row["kind"] or "",
+                size(row["size_bytes"]),
+                "" if memory_bytes is None else size(memory_bytes),
+                row["origin"] or (way if row["fits"] else f"{way}; too large for this memory"),
+            )
         )
-        for row in rows
-    ]
-    print_columns(["name", "size", "memory", "on this machine"], lines, right=["size", "memory"])
+    print_columns(["name", "kind", "size", "memory", "on this machine"], lines, right=["size", "memory"])
     aliases = read_aliases()
     if aliases:
         click.echo(f"names of your own: {', '.join(aliases)}", err=True)
@@ -121,76 +129,6 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
 
 def _of_cards() -> dict[str, tuple[ModelCard, ModelFile]]:
     return {card.tag(file.quantization): (card, file) for card, file in files()}
-
-
-@click.command()
-@click.argument("name", shell_complete=candidates.model_or_file)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str, as_json: bool) -> None:
-    """Show what a model's file says, what was checked, and the memory it needs."""
-    from q3e_local.embedding.engine import EngineConfig
-    from q3e_local.embedding.request import DIM_MIN
-    from q3e_local.gguf.model_file import END_TEXT, inspect
-    from q3e_local.llama.settings import kept
-    from q3e_local.llama.settings.memory import needed_bytes
-    from q3e_local.models import names
-
-    named, config = names.resolve(name), EngineConfig()
-    located = named.located
-    info = inspect(located.path)
-    chosen = kept.planned(info.digest, config)
-    digest = installed.recorded_sha256(located)
-    checked = f"header, SHA-256 {digest}" if digest else "header"
-    memory = {
-        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
-        for n_ctx in _CONTEXTS
-        if n_ctx <= info.n_ctx_train
-    }
-    card = located.card
-    facts: dict[str, Any] = {
-        "name": located.name,
-        "title": info.name,
-        "path": str(located.path),
-        "size_bytes": info.size_bytes,
-        "quantization": info.quantization,
-        "parameters": card.sizes.parameters if card else None,
-        "license": card.license if card else None,
-        "n_embd": info.n_embd,
-        "n_layer": info.n_layer,
-        "n_vocab": info.n_vocab,
-        "n_ctx": info.n_ctx_train,
-        "pooling": "last",
-        "end_token": info.eos_id,
-        "query_prompt": located.prompts.query,
-        "under_this_name": asdict(named.defaults),
-        "digest": info.digest,
-        "checked": checked,
-        "memory_bytes": memory,
-    }
-    if as_json:
-        print_json(facts)
-        return
-    lines = {
-        "name": located.name,
-        "under this name": _meaning(named.defaults),
-        "title": info.name,
-        "path": str(located.path),
-        "size": size(info.size_bytes),
-        "quantization": info.quantization,
-        "parameters": f"{card.sizes.parameters:,}" if card else None,
-        "license": card.license if card else None,
-        "dimension": f"{DIM_MIN} to {info.n_embd:,}",
-        "layers": str(info.n_layer),
-        "vocabulary": f"{info.n_vocab:,} tokens",
-        "context": f"{info.n_ctx_train:,} tokens",
-        "pooling": f"last token, {info.eos_id} {END_TEXT}",
-        "query prompt": located.prompts.query.replace("\n", "\\n"),
-        "instruction": located.prompts.instruction,
-        "fingerprint": info.digest,
-        "checked": checked,
-    }
-    lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
-    print_facts(lines)
 
 
 @click.command()
@@ -209,9 +147,13 @@ def rm(name: str, yes: bool) -> None:
 @click.command("import")
 @click.argument("what", metavar="[FILE|FOLDER|ollama:NAME]", required=False, shell_complete=candidates.file)
 @click.option("--name", help="The name to give it. [default: its card's, else made of its title]")
+@kind_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def import_(what: str | None, name: str | None, quiet: bool) -> None:
+def import_(what: str | None, name: str | None, kind: ModelKind | None, quiet: bool) -> None:
     """Take a model that is on this machine already, without a second copy.
+
+    A reranker is told from an embedding model by what its file says; --as is for a file that does not say it. A
+    reranker must put a right answer above a wrong one before it is taken.
 
     Without an argument, list what Ollama, LM Studio and the hub cache have. A folder is one that `pull --to` wrote:
     its models are checked and copied.
@@ -231,25 +173,20 @@ def import_(what: str | None, name: str | None, quiet: bool) -> None:
     path = other_programs.ollama_file(what.removeprefix("ollama:")) if of_ollama else Path(what).expanduser()
     with stopping_cleanly(), bar(quiet) as show:
         if path.is_dir():
-            if name is not None:
-                raise OptionError("a folder brings its names along; --name is for a file")
+            if name is not None or kind is not None:
+                raise OptionError("a folder brings its names along; --name and --as are for a file")
             taken = bundle.take_folder(path, lambda done, total: show("copying", done, total))
         else:
             total = path.stat().st_size if path.exists() else 0
-            taken = [importing.import_file(path, name, lambda done: show("checking", done, total))]
+            taken = [importing.import_file(path, name, lambda done: show("checking", done, total), kind=kind)]
     for model in taken:
         click.echo(f"{model.name} is at {model.path}")
         click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)
 
 
-def _meaning(defaults: Defaults) -> str | None:
-    """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
-    if defaults == Defaults():
-        return None
-    values = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
-    changed = [f"{name} {value}" for name, value in values.items() if value is not None]
-    return ", ".join(["queries" if defaults.kind == "query" else "documents", *changed])
-
-
 def _fields(model: Installed) -> dict[str, Any]:
-    return {"name": model.name, "size_bytes": model.size_bytes, "origin": model.origin, "path": str(model.path)}
+    kind = installed.kind_of(model)
+    return {
+        "name": model.name, "kind": kind, "size_bytes": model.size_bytes, "origin": model.origin,
+        "path": str(model.path),
+    }  # fmt: skip

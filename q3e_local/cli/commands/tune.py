@@ -13,7 +13,7 @@ from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import print_boxed, print_json
-from q3e_local.errors import OutputError
+from q3e_local.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from q3e_local.checks.tune import Row, TuneResult
@@ -42,7 +42,6 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         _reset(model)
         return
     from q3e_local.checks.tune import tune as measured
-    from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import keep
 
     def tell(what: str) -> None:
@@ -51,10 +50,15 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
     with stopping_cleanly():
         located = locate(model, offline, quiet)
+        if located.inspect().kind == "reranker":
+            raise OptionError(
+                f"{located.name} is a reranker, and tune measures embedding models only; a reranker runs with the "
+                "default settings, or with those that you give, such as --threads"
+            )
         tell(f"loading {located.name}")
         with status("measuring", quiet, seconds):
             result, platform = measured(located.path, seconds, tell)
-    digest = inspect(located.path).digest
+    digest = located.inspect().digest
     rows = [asdict(row) for row in result.rows]
     kept, best = None, result.best
     if result.is_anything:
@@ -73,12 +77,11 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
 
 
 def _reset(model: str) -> None:
-    from q3e_local.gguf.model_file import inspect
     from q3e_local.llama.settings.kept import forget
     from q3e_local.models.names import resolve
 
     located = resolve(model).located
-    n_files = forget(inspect(located.path).digest)
+    n_files = forget(located.inspect().digest)
     say(f"{located.name}: {'defaults from now on' if n_files else 'nothing was tuned'}")
 
 

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from q3e_local.cli import candidates
-from q3e_local.cli.computing.loading import in_use, load
+from q3e_local.cli.computing.loading import in_use, load, load_reranker, locate
 from q3e_local.cli.exit_codes import DONE, FAILED
 from q3e_local.cli.progress import bar, meter
 from q3e_local.cli.texts import Layout, find
@@ -19,7 +19,7 @@ from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.names import Names
 
 if TYPE_CHECKING:
-    from q3e_local.checks.verify import Report
+    from q3e_local.checks.report import Report
 
 _DIMS = (1024, 256, 64)
 
@@ -37,7 +37,8 @@ _DIMS = (1024, 256, 64)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def verify(name: str, against: str | None, texts: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
-    """Check a model: header, tensor types, checksum, vectors, and the scores its authors published.
+    """Check a model: header, tensor types, checksum, vectors, and the scores its authors published. Of a reranker,
+    logits take the place of vectors.
 
     The last line is "right" only where those scores were compared. For a model without published scores it says what
     was checked and what could not be.
@@ -49,7 +50,7 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     if (against is None) != (texts is None):
         raise OptionError("--against and --texts go together: a model to compare with, and the texts to compare on")
     read = [] if texts is None else _read_texts(texts)
-    report, facts = _check(name, offline, quiet)
+    report, facts = _check(name, offline, quiet, against is not None)
     if against is not None:
         facts["comparison"] = _compare(name, against, read, offline, quiet)
     if as_json:
@@ -59,20 +60,25 @@ def verify(name: str, against: str | None, texts: str | None, offline: bool, as_
     return DONE if report.is_ok else FAILED
 
 
-def _check(name: str, offline: bool, quiet: bool) -> tuple[Report, dict[str, Any]]:
-    from q3e_local.checks import verify
-    from q3e_local.gguf.model_file import inspect
-    from q3e_local.models import installed
+def _check(name: str, offline: bool, quiet: bool, compares: bool) -> tuple[Report, dict[str, Any]]:
+    from q3e_local.checks import verify, verify_reranker
 
     name = Names().meaning(name)[0]  # an alias adds an instruction or a dim; the model itself is checked
-    with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
-        located = installed.locate(name)
-        total = located.path.stat().st_size
-        report = verify.examine(embedder, located, lambda done: show("checking", done, total))
+    located = locate(name, offline, quiet)
+    info, total = located.inspect(), located.path.stat().st_size
+    if compares and info.kind == "reranker":
+        raise OptionError(f"--against compares vectors, and {located.name} is a reranker, which makes none")
+    if info.kind == "reranker":
+        with in_use(load_reranker(name, offline, quiet)) as reranker, bar(quiet) as show:
+            report = verify_reranker.examine(reranker, located, lambda done: show("checking", done, total))
+    else:
+        with in_use(load(name, offline, quiet)) as embedder, bar(quiet) as show:
+            report = verify.examine(embedder, located, lambda done: show("checking", done, total))
     return report, {
         "model": located.name,
         "path": str(located.path),
-        "quantization": inspect(located.path).quantization,
+        "kind": info.kind,
+        "quantization": info.quantization,
         "ok": report.is_ok,
         "verdict": report.verdict,
         "checks": [{"what": check.what, "ok": check.is_ok, "detail": check.detail} for check in report.checks],
@@ -142,13 +148,14 @@ def _print(facts: dict[str, Any], summary: str) -> None:
     click.echo(f"{facts['model']} ({facts['quantization']}): {facts['path']}")
     for check in facts["checks"]:
         click.echo(f"  {marks[check['ok']]}  {check['what']:<20} {check['detail']}")
+    what, of = ("scores", "query") if facts["kind"] == "embedder" else ("logits", "document")
     if facts["scores"]:
-        click.echo("  published scores       expected     got   difference  tolerance")
+        click.echo(f"  published {what}       expected     got   difference  tolerance")
         for score in facts["scores"]:
             numbers = f"{score['expected']:8.4f} {score['got']:7.4f}   {score['difference']:+10.4f}"
-            click.echo(f"  {marks[score['ok']]}  {score['query'][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
+            click.echo(f"  {marks[score['ok']]}  {score[of][:18]:<18} {numbers}  {score['tolerance']:9.3f}")
     else:
-        click.echo("  -     no published scores to compare with")
+        click.echo(f"  -     no published {what} to compare with")
     for compared in facts.get("comparison", []):
         spread = (compared["cosine"] or {}).items()
         near = "cosine " + ", ".join(f"{name} {value:.4f}" for name, value in spread) + "; " if spread else ""

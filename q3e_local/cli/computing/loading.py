@@ -68,7 +68,7 @@ def in_use(model: Computing) -> Iterator[Computing]:
     try:
         yield model
     except KeyboardInterrupt:
-        if isinstance(model, Embedder | Reranker):
+        if isinstance(model, (Embedder, Reranker)):
             if model.cache is not None:
                 model.cache.close()
             close = partial(abandon, model.engine.close)
@@ -90,9 +90,11 @@ def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool, kind:
         if offline or is_offline():
             why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
             raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
-    card, file = Names().to_pull(model)
-    if kind is not None:
-        check_card(card, kind)
+        card, file = Names().to_pull(model)
+        if kind is not None:
+            check_card(card, kind)
+        if file.is_converted:  # not by pulling; the error says how
+            raise
     _check_memory(card, file)
     announce(card, file, "auto")
     pull_with_bar(card, file, "auto", offline=False, keep=False, quiet=quiet)
@@ -139,9 +141,9 @@ def announce(card: ModelCard, file: ModelFile, source: Source) -> None:
     """Say which steps a pull takes, and warn where memory is too small. Says nothing if the model is here."""
     from q3e_local.models import fitting
 
-    if installed.find(card, file) is not None:
+    if file.is_converted or installed.find(card, file) is not None:
         return
-    name, origin = card.tag(file.quantization), card.files[file.made_from] if file.made_from else None
+    name, origin = card.tag(file.quantization), card.origin(file)
     if origin is None:
         say(f"Pulling {name}: {_download(file, source)}")
     elif (here := installed.find(card, origin)) is not None:

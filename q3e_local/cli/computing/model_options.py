@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -21,6 +21,7 @@ from q3e_local.cli.progress import status
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, OptionError
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Names
@@ -52,6 +53,10 @@ server_option = click.option(
     help="Let this running server compute, such as http://127.0.0.1:11434; files and indexes stay here.",
 )  # fmt: skip
 loading_options = group(offline_option, cache_option, server_option)
+kind_option = click.option(
+    "--as", "kind", type=click.Choice(get_args(ModelKind)),
+    help="What kind of model it is. [default: what it says itself]",
+)  # fmt: skip
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 
 

@@ -104,7 +104,7 @@ def _digest_and_size(name: str, settings: ServerSettings) -> tuple[str, int]:
     """The digest and the size of the file that a client draws a progress bar for."""
     with suppress(UnknownModelError):
         card, file = ServedNames(settings).to_pull(name)
-        pinned = card.files[file.made_from] if file.made_from is not None else file
+        pinned = card.origin(file) or file
         if pinned.sha256 is not None:
             return f"sha256:{pinned.sha256}", pinned.size_bytes
     with suppress(Q3EError, OSError):  # a file that is not downloaded may be here

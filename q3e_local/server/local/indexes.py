@@ -18,7 +18,6 @@ from typing import TypeVar
 
 from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
 from q3e_local.files import identity
-from q3e_local.gguf.model_file import inspect
 from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
@@ -236,7 +235,7 @@ def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> st
         (*recorded, *map(served_as, settings.models), *(model.name for model in installed.installed()))
     ):
         with suppress(ModelError, OptionError):
-            info = inspect(served.resolve(name).located.path)
+            info = served.resolve(name).located.inspect()
             if info.digest == space.digest:
                 return name
             if name == space.model:

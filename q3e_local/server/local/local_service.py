@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from q3e_local.cache.choose import open_cache
@@ -22,7 +21,6 @@ from q3e_local.embedding.preparing import Defaults
 from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
-from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import kept, memory
 from q3e_local.models.installed import Located
@@ -76,7 +74,7 @@ class LocalService:
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
             make_worker or worker,
-            lambda located: needed_bytes(located.path, engine_config, located.kind),
+            lambda located: needed_bytes(located, engine_config),
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -225,12 +223,9 @@ class LocalService:
         await self._pipeline.close()
 
 
-def needed_bytes(path: Path, config: EngineConfig, kind: ModelKind | None = None) -> int:
-    """Memory to load this file and to compute the first batch. Raises ModelError for a file that cannot run.
-
-    `kind` is what the user says that the file is.
-    """
-    info = inspect(path, kind)
+def needed_bytes(located: Located, config: EngineConfig) -> int:
+    """Memory to load this model and to compute the first batch. Raises ModelError for a file that cannot run."""
+    info = located.inspect()
     chosen = kept.planned(info.digest, config)
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 

@@ -58,7 +58,7 @@ class ServedEngine(Engine, Protocol):
 
 
 OpenEngine = Callable[[Path, EngineConfig], ServedEngine]
-"""Loads the model in the child, so it must be a function of a module."""
+"""Loads the model in the child, so it must be a function of a module, or a `partial` of one."""
 
 
 def open_llama(

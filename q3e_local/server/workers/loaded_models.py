@@ -187,8 +187,8 @@ class Models:
 
     def _entry(self, located: Located) -> _Entry:
         entry = self._entries.get(located.name)
-        if entry is not None and entry.located.path != located.path:
-            self._forget(entry)  # the name means another file now
+        if entry is not None and (entry.located.path, entry.located.kind) != (located.path, located.kind):
+            self._forget(entry)  # the name means another file now, or the user says another thing of it
             self._rest(entry)
             entry = None
         if entry is None:

@@ -16,6 +16,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
 from q3e_local.llama.settings.defaults import Host, Tuned, settle
+from q3e_local.models.installed import locate
 from q3e_local.server.local.local_service import needed_bytes
 
 DIGEST = "ab" * 32
@@ -164,11 +165,12 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
 
 def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
-    info, before = inspect(path), needed_bytes(path, EngineConfig())
+    located = locate(path)
+    info, before = inspect(path), needed_bytes(located, EngineConfig())
     platform = tuned.here("0.3.36", FEATURES, False)
     tuned.keep(info.digest, platform, Tuned(1, 1024, day="2026-11-20"))
-    assert needed_bytes(path, EngineConfig()) == needed_bytes(path, EngineConfig(n_batch=1024)) > before
-    assert needed_bytes(path, EngineConfig(n_batch=512)) == before
+    assert needed_bytes(located, EngineConfig()) == needed_bytes(located, EngineConfig(n_batch=1024)) > before
+    assert needed_bytes(located, EngineConfig(n_batch=512)) == before
 
 
 def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf):

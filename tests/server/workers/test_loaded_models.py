@@ -31,7 +31,7 @@ class Site:
         self.prepare: Callable[[FakeWorker], None] = lambda worker: None
         self.models = Models(
             self._make,
-            lambda path: 100,
+            lambda located: 100,
             available_bytes=lambda: available,
             **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
         )

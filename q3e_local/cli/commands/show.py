@@ -1,0 +1,125 @@
+"""`q3e-local show`: what a model's file says, what was checked, and the memory it needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from q3e_local.cli import candidates
+from q3e_local.cli.writing.show import print_facts, print_json
+from q3e_local.embedding.preparing import Defaults
+from q3e_local.models import installed
+from q3e_local.models.installed import Located
+from q3e_local.wording.counts import size
+
+if TYPE_CHECKING:
+    from q3e_local.gguf.model_file import ModelInfo
+
+_CONTEXTS = (512, 2_048, 8_192, 32_768)
+
+
+@click.command()
+@click.argument("name", shell_complete=candidates.model_or_file)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, as_json: bool) -> None:
+    """Show what a model's file says, what was checked, and the memory it needs."""
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.embedding.request import DIM_MIN
+    from q3e_local.llama.settings import kept
+    from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.models import names
+
+    named, config = names.resolve(name), EngineConfig()
+    located = named.located
+    info = located.inspect()
+    chosen = kept.planned(info.digest, config)
+    digest = installed.recorded_sha256(located)
+    checked = f"header, SHA-256 {digest}" if digest else "header"
+    memory = {
+        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
+        for n_ctx in _CONTEXTS
+        if n_ctx <= info.n_ctx_train
+    }
+    card = located.card
+    facts: dict[str, Any] = {
+        "name": located.name,
+        "kind": info.kind,
+        "title": info.name,
+        "path": str(located.path),
+        "size_bytes": info.size_bytes,
+        "quantization": info.quantization,
+        "parameters": card.sizes.parameters if card else None,
+        "license": card.license if card else None,
+        "n_embd": info.n_embd,
+        "n_layer": info.n_layer,
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx_train,
+        **_own_facts(info, located),
+        "under_this_name": asdict(named.defaults),
+        "digest": info.digest,
+        "checked": checked,
+        "memory_bytes": memory,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    lines = {
+        "name": located.name,
+        "kind": info.kind,
+        "under this name": _meaning(named.defaults),
+        "title": info.name,
+        "path": str(located.path),
+        "size": size(info.size_bytes),
+        "quantization": info.quantization,
+        "parameters": f"{card.sizes.parameters:,}" if card else None,
+        "license": card.license if card else None,
+        "dimension": f"{DIM_MIN} to {info.n_embd:,}" if info.kind == "embedder" else None,
+        "layers": str(info.n_layer),
+        "vocabulary": f"{info.n_vocab:,} tokens",
+        "context": f"{info.n_ctx_train:,} tokens",
+        **_own_lines(info, located),
+        "fingerprint": info.digest,
+        "checked": checked,
+    }
+    lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
+    print_facts(lines)
+
+
+def _meaning(defaults: Defaults) -> str | None:
+    """What a name such as `qwen3-embedding:4b-query` does to texts; None for a model's own name."""
+    if defaults == Defaults():
+        return None
+    values = {"instruction": defaults.instruction, "task": defaults.task, "dim": defaults.dim}
+    changed = [f"{name} {value}" for name, value in values.items() if value is not None]
+    return ", ".join(["queries" if defaults.kind == "query" else "documents", *changed])
+
+
+def _own_facts(info: ModelInfo, located: Located) -> dict[str, Any]:
+    """What only a model of this kind has, for programs."""
+    from q3e_local.gguf.model_kind import is_coarse
+
+    if info.answers is None:
+        return {"pooling": "last", "end_token": info.eos_id, "query_prompt": located.prompts.query}
+    tensor = info.answers.tensor
+    head = {"tensor": tensor.name, "type": tensor.type_name, "coarse": is_coarse(info.answers)}
+    return {"head": head, "prompt": located.rerank_prompts.body}
+
+
+def _own_lines(info: ModelInfo, located: Located) -> dict[str, str]:
+    """The same for people."""
+    from q3e_local.gguf.model_file import END_TEXT
+    from q3e_local.gguf.model_kind import head_in_words
+
+    if info.answers is None:
+        return {
+            "pooling": f"last token, {info.eos_id} {END_TEXT}",
+            "query prompt": located.prompts.query.replace("\n", "\\n"),
+            "instruction": located.prompts.instruction,
+        }
+    return {
+        "head": head_in_words(info.answers),
+        "prompt": located.rerank_prompts.body.replace("\n", "\\n"),
+        "instruction": located.rerank_prompts.instruction,
+    }

@@ -1,0 +1,158 @@
+"""Rerankers among the models of this machine: import, list, show, rm, pull and bundles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rerankers
+from command import failed, run
+from rewriting import rewrite
+from world import rows
+
+import q3e_local
+from q3e_local.errors import WrongModelError
+from q3e_local.models import installed
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Path:
+    """A reranker's file that does not say what it is."""
+    return rerankers.write_taught(tmp_path / "mine.gguf", "output")
+
+
+@pytest.fixture
+def stated(tmp_path: Path) -> Path:
+    return rerankers.write_taught(tmp_path / "taught.gguf")
+
+
+# import
+
+
+def test_the_users_word_is_recorded_and_counts_from_then_on(world, silent):
+    assert "states no pooling" in failed("import", silent, "--name", "mine")
+    result = run("import", silent, "--name", "mine", "--as", "reranker")
+    assert (result.exit_code, result.stdout) == (0, f"mine is at {silent}\n")
+    assert rows()["mine"]["kind"] == "reranker"
+    assert installed.locate("mine").inspect().kind == "reranker"
+    with q3e_local.load_reranker("mine") as reranker:
+        ranked = reranker.rank(rerankers.QUESTION, rerankers.BEST_FIRST)
+    assert [one.index for one in ranked] == [0, 1, 2]
+    assert [one.logit for one in ranked] == pytest.approx(rerankers.TAUGHT, abs=0.01)
+    with pytest.raises(WrongModelError, match="mine is a reranker"):
+        q3e_local.load("mine")
+
+
+def test_commands_that_read_a_header_follow_the_users_word(world, silent):
+    run("import", silent, "--name", "mine", "--as", "reranker")
+    for command in (
+        ["show", "mine"],
+        ["verify", "mine"],
+        ["doctor"],
+        ["cache", "clear", "--model", "mine"],
+    ):
+        result = run(*command)
+        assert "states no pooling" not in result.output, command
+    assert run("rm", "mine", "-y").exit_code == 0
+    assert silent.is_file()
+
+
+def test_a_file_that_says_that_it_is_a_reranker_needs_no_word(world, stated):
+    assert run("import", stated).exit_code == 0
+    assert rows()["taught-reranker"]["kind"] == "reranker"
+    listed = run("list").stdout
+    assert "  reranker  " in next(line for line in listed.splitlines() if line.startswith("taught-reranker"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--as", "reranker"]])
+def test_a_reranker_that_does_not_work_is_not_taken(world, stated, tmp_path, arguments):
+    silly = rewrite(stated, tmp_path / "silly.gguf", tensors={"cls.output.weight": np.zeros((2, 256), np.float32)})
+    assert "is no reranker that works: it gives 0.5 to a right answer" in failed("import", silly, *arguments)
+    assert rows() == {}
+
+
+def test_an_embedding_model_is_no_reranker_by_word_alone(world, tiny_gguf):
+    # Its vocabulary has no answers.
+    assert "has neither a head nor the tokens" in failed("import", tiny_gguf("f32"), "--as", "reranker")
+    assert rows() == {}
+
+
+def test_a_record_of_before_has_its_kind_from_the_file(world, stated):
+    run("import", stated, "--name", "old")
+    (path,) = (world.home / "data" / "records").iterdir()
+    fields = json.loads(path.read_text())
+    del fields["kind"]
+    path.write_text(json.dumps(fields))
+    assert rows()["old"]["kind"] == "reranker"
+
+
+# pull, list, show, bundles
+
+
+@pytest.fixture
+def pulled(world, tmp_path):
+    path = rerankers.write_taught(tmp_path / "ranker-q8_0.gguf", type="q8_0")
+    (world.home / "config" / "models" / "ranker.toml").write_text(rerankers.card(path), encoding="utf-8")
+    world.hub.add("Someone/Ranker", 40 * "a", "ranker-q8_0.gguf", path.read_bytes())
+    result = run("pull", "ranker:1b")
+    assert (result.exit_code, rows()["ranker:1b"]["kind"]) == (0, "reranker")
+    return path
+
+
+def test_show_says_what_the_answer_is_read_from(world, pulled):
+    lines = dict(line.split("  ", 1) for line in run("show", "ranker:1b").stdout.splitlines())
+    assert (lines["kind"].strip(), lines["head"].strip()) == ("reranker", "cls.output.weight, F32")
+    assert lines["prompt"].strip() == r"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    assert not lines.keys() & {"query prompt", "pooling", "dimension"}
+    facts = json.loads(run("show", "ranker:1b", "--json").stdout)
+    assert facts["head"] == {"tensor": "cls.output.weight", "type": "F32", "coarse": False}
+    assert facts["prompt"] == "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    assert not facts.keys() & {"query_prompt", "pooling"}
+
+
+def test_show_warns_of_rows_that_are_stored_coarsely(world, tmp_path):
+    source = rerankers.write(tmp_path / "f32-reranker.gguf", "none")
+    run("quantize", source, tmp_path / "q4-reranker.gguf", "q4_k_m")
+    headless = rewrite(
+        tmp_path / "q4-reranker.gguf", tmp_path / "bare-reranker.gguf", tensors={"cls.output.weight": None}
+    )
+    lines = dict(line.split("  ", 1) for line in run("show", headless).stdout.splitlines())
+    assert (
+        lines["head"].strip()
+        == "two rows of token_embd.weight, Q6_K; coarser than Q8_0, so that scores are less exact"
+    )
+    assert json.loads(run("show", headless, "--json").stdout)["head"]["coarse"] is True
+
+
+def test_a_reranker_is_carried_to_another_machine(world, pulled, tmp_path, monkeypatch):
+    assert run("pull", "ranker:1b", "--to", tmp_path / "stick").exit_code == 0
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "over there"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no cache"))
+    result = run("import", tmp_path / "stick")
+    assert (result.exit_code, rows()["ranker:1b"]["kind"]) == (0, "reranker")
+    with q3e_local.load_reranker("ranker:1b") as reranker:
+        assert reranker.rank(rerankers.QUESTION, rerankers.BEST_FIRST)[0].index == 0
+
+
+def test_rm_removes_a_pulled_reranker(world, pulled):
+    assert run("rm", "ranker:1b", "-y").exit_code == 0
+    assert (rows(), "ranker-q8_0.gguf" in world.models()) == ({}, False)
+
+
+def test_a_converted_model_takes_its_cards_name(world, pulled, tmp_path):
+    """As the advice of a model without a pinned file has it."""
+    card = world.home / "config" / "models" / "ranker.toml"
+    made = (
+        card.read_text()
+        .replace(
+            "[files.q8_0]",
+            '[files.f16]\nmade_from = "checkpoint"\nfile = "ranker-f16.gguf"\nsize_bytes = 1\n\n[files.q8_0]',
+        )
+        .replace("[source]", '[source]\ncheckpoint = "a/b"\ncheckpoint_revision = "main"')
+    )
+    card.write_text(made.replace("ranker:1b", "other:1b"))
+    run("quantize", rerankers.write_taught(tmp_path / "full-reranker.gguf"), tmp_path / "f16.gguf", "f16")
+    assert run("import", tmp_path / "f16.gguf", "--name", "other:1b-f16").exit_code == 0
+    assert rows()["other:1b-f16"]["origin"] == "imported"
