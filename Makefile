@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-integrations
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels format kernels clean
+.PHONY: demo test quick one check check-kernels integrations format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -37,6 +38,15 @@ check: $(VENV)/.ready-dev
 check-kernels:
 	$(PYTHON) kernels/check/run.py
 
+# Clients of other servers against a server of ours. They stand in an environment of their own, without the program.
+integrations: $(VENV)/.ready $(CLIENTS)/.ready
+	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest --confcutdir tests/integrations -W ignore tests/integrations
+
+$(CLIENTS)/.ready: tests/integrations/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/integrations/requirements.txt
+	@touch $@
+
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,7 +58,7 @@ $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
 clean:
-	rm -rf $(VENV) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"
