@@ -88,7 +88,7 @@ rerank_options = group(
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,
         shell_complete=candidates.model_or_file,
-        help="Which reranker: a name, or a path to a .gguf file. [default: of the size of the index's model]",
+        help="Which reranker: a name, or a path to a .gguf file. [default: qwen3-reranker:0.6b; of demo demo-reranker]",
     ),
     click.option(
         "--rerank-seconds", type=click.FloatRange(0, min_open=True), metavar="S",
