@@ -28,7 +28,7 @@ import gguf_file
 import numpy as np
 import torch
 from average import parameters
-from bag import Bag, discount, encoder, first_bag
+from bag import Bag, averaged, discount, encoder, first_bag
 from corpus import HERE, Corpus, Known, Tokens, judged_texts
 from sampling import Recipe, Sampler
 from teacher import Teacher, matrix_type
@@ -38,7 +38,7 @@ from words import count_words, weigh_words
 
 N_TOKENS = 36_500
 N_TAUGHT = 20_000  # texts whose vectors are taught, beside those of the examples
-SEED = 0
+SEEDS = (0, 1, 2)  # a training for each, whose rows are averaged
 TEACHER_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 RECIPE = Recipe(
     steps=2000, n_pairs=256, n_questions=384, n_passages=128, n_excerpts=128, n_taught=256, distillation=1.0,
@@ -127,19 +127,24 @@ def choose_taught(corpus: Corpus, tokens: Tokens) -> np.ndarray:
 
 
 def teach(corpus: Corpus, tokens: Tokens, known: Known, work: Path) -> Bag:
-    """Train. Leaves the losses in the work folder."""
+    """Train once for each of SEEDS, and average. Leaves the losses of the first training in the work folder."""
     taught = choose_taught(corpus, tokens)
     texts = [tokens.texts[i] for i in taught]
     others = [text for text in texts if text not in known]
     known |= zip(others, ask_teacher(others, work), strict=True)
-    torch.manual_seed(SEED)
-    sampler = Sampler(corpus, tokens, taught, targets(texts, np.stack([known[text] for text in texts])), SEED)
-    bag = first_bag(tokens, ask_teacher(tokens.row_texts, work))
-    losses = train(RECIPE, bag, encoder(bag, sampler.random), sampler, say_row)
+    wanted = targets(texts, np.stack([known[text] for text in texts]))
+    of_rows = ask_teacher(tokens.row_texts, work)
+    bags, losses = [], []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        sampler = Sampler(corpus, tokens, taught, wanted, seed)
+        bags.append(first_bag(tokens, of_rows))
+        losses.append(train(RECIPE, bags[-1], encoder(bags[-1], sampler.random), sampler, say_row))
+    bag = averaged(bags)
     discount(bag, tokens)
-    losses.append(losses[-1] | found(bag, encoder(bag, sampler.random), sampler))
-    say_row(losses[-1])
-    (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
+    last = losses[0][-1] | found(bag, encoder(bag, sampler.random), sampler)
+    say_row(last)
+    (work / "losses.json").write_text(json.dumps([*losses[0], last], indent=1), encoding="utf-8")
     return bag
 
 
