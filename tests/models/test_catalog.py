@@ -103,7 +103,7 @@ def test_the_demo_model_says_what_it_is(word):
         ("qwen3-embedding:4b-f16", "qwen3-embedding:4b-f16", "e8b4e85c8fcc"),
         ("qwen3-embedding:8b Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "3fcd3febec8b"),
         ("qwen3-embedding:8b-f16", "qwen3-embedding:8b-f16", "9a2dfcc2e867"),
-        ("demo Demo q3e-mini q3e-local-demo", "demo", "f6ce8d8d54e6"),
+        ("demo Demo q3e-mini q3e-local-demo", "demo", "1f4c0ffbd3c7"),
     ],
 )  # fmt: skip
 def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, published):

@@ -171,16 +171,42 @@ def test_a_question_in_other_words_finds_its_note(embedder, question, note):
     assert int(scores.argmax()) == note
 
 
-def test_it_finds_documents_that_share_no_word_with_the_question(embedder):
-    """The questions that were held back while it was trained; models/demo.md has the figures."""
+def figures(embedder: q3e_local.Embedder, dim: int | None) -> dict[str, tuple[float, float]]:
+    """hit@1 and hit@3 of scripts/bench/understanding by split and direction."""
     script = runpy.run_path(str(SCRIPTS / "bench/understanding/hits.py"))
 
     def embed(texts, kind):
-        return (embedder.embed_queries if kind == "query" else embedder.embed_documents)(list(texts)).vectors
+        return (embedder.embed_queries if kind == "query" else embedder.embed_documents)(list(texts), dim).vectors
 
-    found = {(row["split"], row["direction"]): row["hit@1"] for row in script["hits"](embed)}
-    assert found["held-out", "same"] >= 0.5
-    assert found["held-out", "across"] >= 0.6
+    rows = script["hits"](embed)
+    return {f"{row['split']}, {row['direction']}": (row["hit@1"], row["hit@3"]) for row in rows}
+
+
+def test_it_finds_documents_that_share_no_word_with_the_question(embedder):
+    """The questions that were held back while it was trained: what was to be reached, less one question of 40."""
+    found = figures(embedder, None)
+    for direction, (hit_at_1, hit_at_3) in {"same": (0.65, 0.85), "across": (0.30, 0.45)}.items():
+        assert found[f"held-out, {direction}"][0] >= hit_at_1
+        assert found[f"held-out, {direction}"][1] >= hit_at_3
+
+
+@pytest.mark.parametrize("dim", [256, 64])
+def test_the_page_beside_it_has_its_figures(embedder, dim):
+    rows = [line.split("|")[1:-1] for line in DEMO.with_suffix(".md").read_text(encoding="utf-8").splitlines()]
+    table = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in reversed(rows) if row}
+    names, shown = table["hit@1 / hit@3"], table[f"demo, {dim} numbers"]
+    found = figures(embedder, dim)
+    assert list(found) == names
+    for name, cell in zip(names, shown, strict=True):
+        # Two questions of 60 may come out otherwise on another CPU.
+        assert [float(figure) for figure in cell.split("/")] == pytest.approx(found[name], abs=0.04)
+
+
+def test_the_page_says_which_questions_are_missed():
+    page = " ".join(DEMO.with_suffix(".md").read_text(encoding="utf-8").split())
+    words = {1: "one is", 2: "two are"}
+    n = {dim: sum(missed == dim for _, missed in TOO_LITTLE) for dim in (None, 64)}
+    assert f"{words[n[None]]} not found at 256 numbers and {words[n[64]]} not at 64" in page
 
 
 def test_the_questions_cover_every_example():

@@ -91,7 +91,7 @@ def test_a_package_is_downloaded_once_and_unpacked(parts, clients, tmp_path, kin
     n_started = len(clients.started)
     assert parts.fetch.fetch(package, tmp_path / "packages") == tree
     assert len(clients.started) == n_started
-    assert [path.name for path in (tmp_path / "packages").iterdir()] == ["scope-words-1-2.0"]
+    assert [path.name for path in (tmp_path / "packages").iterdir()] == [f"scope-words-1-2.0-{package.sha256[:8]}"]
 
 
 @posix

@@ -96,6 +96,18 @@ def test_the_first_bag_has_the_teachers_directions_and_light_frequent_tokens(par
     assert again[296:298].tolist() == [0, 0]
 
 
+def test_the_average_of_bags_sums_as_they_do_on_average(parts):
+    bags = [random_bag(parts, 9), random_bag(parts, 9)]
+    bags[1].rows.data *= -0.5
+    bags[1].log_weights.data += 1
+    for bag in bags:
+        bag.log_weights.data[4] = -torch.inf
+    texts = [np.array([1, 2, 2]), np.array([4]), np.array([0, 4])]
+    found = parts.bag.encoder(parts.bag.averaged(bags), np.random.default_rng(0))(texts).detach()
+    np.testing.assert_allclose(found, np.mean([summed(bag, texts) for bag in bags], axis=0), atol=1e-5)
+    assert not found[1].any()
+
+
 def test_a_text_of_marks_has_a_direction_of_its_own_also_when_it_is_cut(parts):
     bag = random_bag(parts, N_ROWS)
     bag.log_weights.data[7] = -torch.inf

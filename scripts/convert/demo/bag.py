@@ -50,6 +50,15 @@ def first_bag(tokens: Tokens, vectors: np.ndarray) -> Bag:
     return Bag(torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
 
 
+def averaged(bags: Sequence[Bag]) -> Bag:
+    """The bag whose weighted rows are the mean of those of bags that began alike.
+
+    What each learned by chance shrinks (Wortsman et al., Model soups, 2022).
+    """
+    rows = torch.stack([bag.weighed().detach() for bag in bags]).mean(dim=0)
+    return Bag(rows, torch.ones(len(rows)))
+
+
 def discount(bag: Bag, tokens: Tokens) -> None:
     """Make frequent tokens weigh less than training found."""
     factors = DISCOUNTED / (DISCOUNTED + tokens.shares())

@@ -8,12 +8,13 @@ in English and Chinese. It has no weights of Qwen: it shares the layout of Qwen3
 treats both alike. models/demo.md says what it was made of, how its losses fell, and what it finds.
 
 The requirements come into the environment of this repository. Packages of texts come by pip, npm and apt-get, the
-latter's from Debian 12. Each result stays in FOLDER under the digest of what it was made from, and a second run uses
-it; training itself starts anew. Inputs are pinned and seeds are fixed; on another CPU sums are rounded otherwise, so
-weights come out close but not equal.
+latter's from Debian 12. The vocabulary and the teacher's vectors stay in FOLDER under the digest of the texts,
+scripts and packages that they were made from, and a second run uses them; training itself starts anew. Inputs are
+pinned and seeds are fixed; on another CPU sums are rounded otherwise, so weights come out close but not equal.
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -27,21 +28,18 @@ import gguf_file
 import numpy as np
 import torch
 from average import parameters
-from bag import Bag, discount, encoder, first_bag
-from corpus import HERE, Corpus, Tokens, judged_texts
+from bag import Bag, averaged, discount, encoder, first_bag
+from corpus import HERE, Corpus, Known, Tokens, judged_texts
 from sampling import Recipe, Sampler
-from teacher import Teacher
-from training import Row, targets, train
+from teacher import Teacher, matrix_type
+from training import Row, found, targets, train
 from vocabulary import Vocabulary, learn
 from words import count_words, weigh_words
 
 N_TOKENS = 36_500
-N_TAUGHT = 20_000  # texts that the teacher embeds, beside those of the examples
-SEED = 0
+N_TAUGHT = 20_000  # texts whose vectors are taught, beside those of the examples
+SEEDS = (0, 1, 2)  # a training for each, whose rows are averaged
 TEACHER_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-# An example is left out where the teacher sees a side of it so near to a text that the model is judged by. Between
-# 0.92 and 0.93 are texts with the same theme that say something else.
-NEAREST = 0.93
 RECIPE = Recipe(
     steps=2000, n_pairs=256, n_questions=384, n_passages=128, n_excerpts=128, n_taught=256, distillation=1.0,
     prompted=0.3, rates=(3e-3, 1e-2),
@@ -56,9 +54,13 @@ def say_row(row: Row) -> None:
     say(", ".join(f"{name} {value:.0f}" if value >= 100 else f"{name} {value:.3g}" for name, value in row.items()))
 
 
-def digest(parts: Iterable[str]) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of some texts, in their order."""
+def digest(parts: Iterable[str], *, made_by: Iterable[str], packages: Iterable[str]) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of texts, and of the scripts and packages that work on them."""
     whole = hashlib.sha256()
+    for name in made_by:
+        whole.update((HERE / name).read_bytes() + b"\0")
+    for name in packages:
+        whole.update(f"{name}=={importlib.metadata.version(name)}".encode() + b"\0")
     for part in parts:
         whole.update(part.encode() + b"\0")
     return whole.hexdigest()[:12]
@@ -84,7 +86,12 @@ def teacher_file() -> Path:
 
 
 def make_vocabulary(texts: Iterable[str], work: Path) -> Vocabulary:
-    path = work / f"vocabulary-{digest([str(N_TOKENS), *texts])}.json"
+    key = digest(
+        [str(N_TOKENS), *texts],
+        made_by=("words.py", "vocabulary.py"),
+        packages=("jieba", "wordfreq", "tokenizers"),
+    )
+    path = work / f"vocabulary-{key}.json"
     if not path.exists():
         whole_file(path, learn(weigh_words(count_words(texts)), N_TOKENS).save)
     return Vocabulary.load(path)
@@ -92,7 +99,8 @@ def make_vocabulary(texts: Iterable[str], work: Path) -> Vocabulary:
 
 def ask_teacher(texts: list[str], work: Path) -> np.ndarray:
     """The teacher's vectors (n_texts, 384)."""
-    path = work / f"teacher-{digest(texts)}.npy"
+    key = digest([TEACHER_SHA256, str(matrix_type()), *texts], made_by=("teacher.py",), packages=("tokenizers",))
+    path = work / f"teacher-{key}.npy"
     if not path.exists():
         teacher = Teacher(teacher_file())
         parts = []
@@ -103,43 +111,40 @@ def ask_teacher(texts: list[str], work: Path) -> np.ndarray:
     return np.asarray(np.load(path))
 
 
+def leave_out_near(corpus: Corpus, known: Known, work: Path) -> None:
+    """Leave out the examples that come too near to what the model is judged by; left-out.txt lists them."""
+    left_out = corpus.leave_out_near(known, ask_teacher(judged_texts(), work))
+    (work / "left-out.txt").write_text("".join(f"{line}\n" for line in left_out), encoding="utf-8")
+    say(f"{len(left_out)} examples come near to what the model is judged by and are left out")
+
+
 def choose_taught(corpus: Corpus, tokens: Tokens) -> np.ndarray:
-    """The numbers of the texts that the teacher embeds, ascending: the sides of all examples and, evenly, others."""
+    """The numbers of the texts whose vectors are taught, ascending: the sides of all examples and, evenly, others."""
     learned = corpus.learned()
     others = [i for i, text in enumerate(tokens.texts) if text in learned and tokens.length[i] >= 3]
     examples = [i for sides in corpus.examples for i in tokens.numbers(sides)]
     return np.unique([*others[:: max(1, len(others) // N_TAUGHT)], *examples])
 
 
-def leave_out_near(corpus: Corpus, tokens: Tokens, taught: np.ndarray, vectors: np.ndarray, work: Path) -> None:
-    """Take examples out of the corpus that come too near to what the model is judged by; left-out.txt lists them."""
-    judged = judged_texts()
-    theirs = ask_teacher(judged, work).astype(np.float32)
-    kept, left_out = [], []
-    for sides in corpus.examples:
-        scores = vectors[np.searchsorted(taught, tokens.numbers(sides))].astype(np.float32) @ theirs.T
-        side, text = np.unravel_index(scores.argmax(), scores.shape)
-        if scores.max() > NEAREST:
-            left_out.append(f"{scores.max():.3f}\t{sides[side]}\t{judged[text]}\n")
-        else:
-            kept.append(sides)
-    corpus.examples = kept
-    (work / "left-out.txt").write_text("".join(left_out), encoding="utf-8")
-    say(f"{len(left_out)} examples come near to what the model is judged by and are left out")
-
-
-def teach(corpus: Corpus, tokens: Tokens, work: Path) -> Bag:
-    """Train. Leaves the losses in the work folder."""
+def teach(corpus: Corpus, tokens: Tokens, known: Known, work: Path) -> Bag:
+    """Train once for each of SEEDS, and average. Leaves the losses of the first training in the work folder."""
     taught = choose_taught(corpus, tokens)
     texts = [tokens.texts[i] for i in taught]
-    vectors = ask_teacher(texts, work)
-    leave_out_near(corpus, tokens, taught, vectors, work)
-    torch.manual_seed(SEED)
-    sampler = Sampler(corpus, tokens, taught, targets(texts, vectors), SEED)
-    bag = first_bag(tokens, ask_teacher(tokens.row_texts, work))
-    losses = train(RECIPE, bag, encoder(bag, sampler.random), sampler, say_row)
+    others = [text for text in texts if text not in known]
+    known |= zip(others, ask_teacher(others, work), strict=True)
+    wanted = targets(texts, np.stack([known[text] for text in texts]))
+    of_rows = ask_teacher(tokens.row_texts, work)
+    bags, losses = [], []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        sampler = Sampler(corpus, tokens, taught, wanted, seed)
+        bags.append(first_bag(tokens, of_rows))
+        losses.append(train(RECIPE, bags[-1], encoder(bags[-1], sampler.random), sampler, say_row))
+    bag = averaged(bags)
     discount(bag, tokens)
-    (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
+    last = losses[0][-1] | found(bag, encoder(bag, sampler.random), sampler)
+    say_row(last)
+    (work / "losses.json").write_text(json.dumps([*losses[0], last], indent=1), encoding="utf-8")
     return bag
 
 
@@ -151,14 +156,18 @@ def main(work: Path, output: Path, force: bool) -> None:
     """Make the demo model. Takes about an hour on two cores."""
     if output.exists() and not force:
         raise click.ClickException(f"{output} exists; pass --force to write over it")
-    work.mkdir(parents=True, exist_ok=True)
+    for folder in (work, output.parent):  # before an hour of work, not after it
+        folder.mkdir(parents=True, exist_ok=True)
     if subprocess.run([sys.executable, HERE / "texts" / "gather.py", "-w", work]).returncode:
         raise click.ClickException("the texts were not gathered; the lines above say why")
     corpus = Corpus(work)
+    sides = [side for example in corpus.examples for side in example]
+    known = dict(zip(sides, ask_teacher(sides, work), strict=True))
+    leave_out_near(corpus, known, work)
     vocabulary = make_vocabulary(corpus.learned(), work)
     tokens = Tokens(corpus.texts(), vocabulary)
     say(f"{len(tokens.texts):,} texts, {len(corpus.examples):,} examples, {len(vocabulary.tokens):,} tokens")
-    gguf_file.write(output, parameters(teach(corpus, tokens, work)), vocabulary)
+    gguf_file.write(output, parameters(teach(corpus, tokens, known, work)), vocabulary)
     say(f"{output}: {output.stat().st_size:,} bytes")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import ollama
 import openai
 import pytest
+from alike import assert_alike
 from command import expected
 from fake_service import FakeService, served
 from servers import served_locally
@@ -77,8 +78,7 @@ ROUTES: dict[str, Callable[[httpx.Client, str], Any]] = {
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_has_the_librarys_vector(http: httpx.Client, route: str, text: str) -> None:
     found = np.float32(ROUTES[route](http, text))
-    # Beside its neighbours a text's vector differs by float noise.
-    assert np.abs(found - expected([text]).vectors[0]).max() < 1e-5
+    assert_alike(found, expected([text]).vectors[0])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_names_and_options_mean_what_they_mean_to_the_library(
     texts = ["What is the capital of China?", "e\u0301te\u0301 <think>\u0338 <|endoftext|>", "", "long words " * 300]
     vectors, answer = native(http, texts, model=name, **options)
     result = expected(texts, **same_as)
-    np.testing.assert_allclose(vectors, result.vectors, atol=1e-5)
+    assert_alike(vectors, result.vectors)
     assert (answer["model"], answer["space"]) == ("demo", result.space)
     assert (answer["prompt_tokens"], answer["truncated"]) == (list(result.prompt_tokens), list(result.truncated))
 

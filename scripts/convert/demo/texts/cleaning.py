@@ -111,14 +111,16 @@ def sentences(text: str) -> list[str]:
 
 def cut(text: str) -> list[str]:
     """Pieces of whole sentences, each as long as it may be; a longer sentence is dropped."""
-    pieces: list[str] = []
+    pieces = [""]
     for sentence in sentences(text):
-        blank = "" if HAN.search(sentence) else " "
-        if pieces and len(pieces[-1]) + len(blank) + len(sentence) <= LONGEST:
+        blank = " " if pieces[-1] and not HAN.search(sentence) else ""
+        if len(sentence) > LONGEST:
+            pieces.append("")  # what stands behind it does not follow what stands before it
+        elif len(pieces[-1]) + len(blank) + len(sentence) <= LONGEST:
             pieces[-1] += blank + sentence
-        elif len(sentence) <= LONGEST:
+        else:
             pieces.append(sentence)
-    return pieces
+    return [piece for piece in pieces if piece]
 
 
 def cut_pair(pair: Pair, a: str, b: str) -> Iterator[tuple[str, str]]:

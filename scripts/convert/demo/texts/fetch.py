@@ -24,7 +24,8 @@ class Package:
 
     @property
     def folder_name(self) -> str:
-        return re.sub(r"[^\w.+-]+", "-", f"{self.name}-{self.version}").strip("-")
+        """Its name, version and the first digits of its sum: a corrected sum is checked anew."""
+        return re.sub(r"[^\w.+-]+", "-", f"{self.name}-{self.version}-{self.sha256[:8]}").strip("-")
 
 
 def command(package: Package, folder: Path) -> list[str]:

@@ -41,5 +41,6 @@ def functions(tree: Path, files: str) -> Iterator[Pair]:
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) > 1:
                 first = re.split(r"(?<=[.!?])\s|\n\s*\n", (ast.get_docstring(node) or "").strip())[0]
-                if first:
-                    yield Pair("code", "en", re.sub(r"\s+", " ", first), "en", without_docstring(source, node))
+                code = without_docstring(source, node)
+                if first and code:  # none where all of a function stands on the docstring's line
+                    yield Pair("code", "en", re.sub(r"\s+", " ", first), "en", code)
