@@ -160,6 +160,11 @@ def answer_of(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def clients_of(pid: int) -> set[int]:
+    """The ports of those who have a connection to a server's process."""
+    return {connection.raddr.port for connection in psutil.Process(pid).net_connections() if connection.raddr}
+
+
 def workers_of(pid: int) -> list[psutil.Process]:
     """The processes that have the models of a server's process."""
     return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
