@@ -5,13 +5,13 @@ Knows cards and the headers of files; loads nothing.
 
 from __future__ import annotations
 
-from q3e_local.errors import ModelError, OptionError, WrongKindError
+from q3e_local.errors import WrongKindError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
 from q3e_local.models.card import ModelCard
 from q3e_local.models.installed import Located
-from q3e_local.models.names import Names
 
+# Also for an index of a larger model: of the 4B, 10 candidates take 15 seconds on two cores.
 DEFAULT_RERANKER = "qwen3-reranker:0.6b"
 
 
@@ -28,18 +28,6 @@ def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:
 def check_card(card: ModelCard, wanted: ModelKind) -> None:
     """Raise WrongKindError where the models of a card are of another kind: before one of them is downloaded."""
     _check(card.name, card, card.kind, wanted)
-
-
-def reranker_of(model: str) -> str:
-    """The reranker for a search with this embedding model: the bundled one for the bundled model, else the default.
-
-    Not the one of the same size: of the 4B, 10 candidates take 15 seconds on two cores.
-    """
-    try:
-        card, _ = Names().to_pull(model)
-    except (ModelError, OptionError):  # a file, or a model of a server: it has no card here
-        return DEFAULT_RERANKER
-    return counterpart(card, "reranker") if card.is_bundled else DEFAULT_RERANKER
 
 
 def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:

@@ -113,7 +113,7 @@ def test_pairs_that_were_read_before_come_from_the_cache(fake):
 
 def test_which_reranker_it_is(fake, monkeypatch):
     found(*QUESTION, "--rerank")
-    assert fake["model"] == kinds.reranker_of("demo")
+    assert fake["model"] == kinds.DEFAULT_RERANKER
     monkeypatch.setenv("Q3E_RERANKER", "qwen3-reranker:8b")
     found(*QUESTION, "--rerank")
     assert fake["model"] == "qwen3-reranker:8b"

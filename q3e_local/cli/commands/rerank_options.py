@@ -19,7 +19,7 @@ from q3e_local.cli.option_groups import as_one, group
 from q3e_local.cli.progress import Counter, Pace, laid_out
 from q3e_local.cli.terminal import live
 from q3e_local.errors import OptionError
-from q3e_local.models.kinds import reranker_of
+from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ class Reranking:
                 "server search an index of its own: POST /api/search with rerank"
             )
 
-    def opened(self, stack: ExitStack, model: str, options: ModelOptions) -> Reranker | None:
-        """The reranker for an index of this model, pulled where it is missing, and closed with the stack."""
+    def opened(self, stack: ExitStack, options: ModelOptions) -> Reranker | None:
+        """The reranker, pulled where it is missing, and closed with the stack."""
         if self.rerank is None:
             return None
-        options = replace(options, model=self.reranker or reranker_of(model))
+        options = replace(options, model=self.reranker or DEFAULT_RERANKER)
         return stack.enter_context(options.reranker_opened(for_a_question=True))
 
 
@@ -88,7 +88,7 @@ rerank_options = group(
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,
         shell_complete=candidates.model_or_file,
-        help="Which reranker: a name, or a path to a .gguf file. [default: qwen3-reranker:0.6b; of demo demo-reranker]",
+        help="Which reranker: a name, or a path to a .gguf file. [default: qwen3-reranker:0.6b]",
     ),
     click.option(
         "--rerank-seconds", type=click.FloatRange(0, min_open=True), metavar="S",

@@ -108,7 +108,7 @@ def search(
         embedder: TextModel | None = None
         if mode != "words":
             embedder = _embedder(stack, file, database.space, options)
-        reranker = reranking.opened(stack, database.space.model, options)
+        reranker = reranking.opened(stack, options)
         index = VectorIndex(database, embedder)
         # Of candidates below the least score, others take the place.
         n = k if min_score is None else max(k, reranking.rerank or 0)

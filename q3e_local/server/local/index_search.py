@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.models.installed import is_known
-from q3e_local.models.kinds import reranker_of
+from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.hits import Found
@@ -59,9 +59,7 @@ async def search(
         return await _first_stage(service, index, question, query)
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
-    reranker = reranking.model
-    if reranker is None:
-        reranker = await asyncio.to_thread(reranker_of, index.made.space.model)
+    reranker = reranking.model or DEFAULT_RERANKER
     return replace(result, found=await _read(service, result.found, question, query, reranker, reranking))
 
 

@@ -97,8 +97,8 @@ def test_an_answer_that_is_not_taken_ends_the_connection_and_a_client_that_reads
             time.sleep(0.04)
         answer = bytes(received).partition(b"\r\n\r\n")[2]
         assert len(json.loads(answer)["embeddings"]) == 60_000
-        # The log has its lines as soon as all is handed over, so it does not say when an answer is given up. Who reads
-        # before that gets all.
+        # The log has its lines as soon as all is handed over, so it does not say when an answer is given up. Whoever
+        # reads before that gets all.
         ports = {client.getsockname()[1] for client in (kept, closed)}
         until(lambda: ports.isdisjoint(clients_of(running.process.pid)))
         assert len(answer_of(kept)) < len(answer)
