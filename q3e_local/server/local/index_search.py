@@ -6,7 +6,6 @@ Knows services and indexes; nothing of HTTP or of any wire format.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
