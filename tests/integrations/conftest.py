@@ -1,4 +1,4 @@
-"""A real server with the models that come with the program, run by the Python in which the program is installed.
+"""A real server with a tiny reranker, run by the Python in which the program is installed.
 
 `make integrations` runs these tests in an environment that has the clients and not the program.
 """
@@ -14,13 +14,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Writes the reranker, which needs the packages of the tests.
+WRITE = (
+    "import sys; sys.path.insert(0, 'tests'); import rerankers; rerankers.write_taught(rerankers.Path(sys.argv[1]))"
+)
 PROGRAM = os.environ.get("Q3E_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
 
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
-    command = [PROGRAM, "-m", "q3e_local", "serve", "-m", "demo", "-m", "demo-reranker", "--port", "0"]
+    model = home / "taught-reranker.gguf"
+    subprocess.run([PROGRAM, "-c", WRITE, model], check=True, cwd=ROOT)
+    command = [PROGRAM, "-m", "q3e_local", "serve", "-m", model, "--port", "0"]
     environment = os.environ | {"HOME": str(home)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         try:
