@@ -32,6 +32,10 @@ settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
 
 
+# make integrations runs them, in an environment that has the clients.
+collect_ignore = ["integrations"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     processes.mark(items)
 
