@@ -54,7 +54,7 @@ _FIELDS: dict[str, Schema] = {
         "oneOf": [{"type": "integer", "minimum": 1, "maximum": K_MAX}, {"type": "boolean"}],
         "description": f"How many of the first hits a reranker reads and orders; true: {N_CANDIDATES}",
     },
-    "reranker": {"type": "string", "description": "The reranker's name; default: of the size of the index's model"},
+    "reranker": {"type": "string", "description": "The reranker's name; default: qwen3-reranker:0.6b"},
     "rerank_seconds": {
         "type": "number",
         "exclusiveMinimum": 0,
