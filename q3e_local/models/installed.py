@@ -100,9 +100,10 @@ def locate(model: str | os.PathLike[str]) -> Located:
         if file.is_converted:
             raise ModelNotHereError(card.to_convert(file))
         name = card.tag(file.quantization)
+        begin = "; or begin with the demo model: -m demo, in Python load('demo')" if card.kind == "embedder" else ""
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
-            "or take a file you have: q3e-local import; or begin with the demo model: -m demo, in Python load('demo')"
+            f"or take a file you have: q3e-local import{begin}"
         )
     return Located(here.name, here.path, card.prompts, card, file, kind=card.kind, rerank_prompts=card.rerank_prompts)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rerankers
 from command import assert_refused, failed, run, write
 from fake_reranker import FakeRerankEngine
 from notes import found, names
@@ -189,3 +190,16 @@ def test_a_variable_alone_asks_for_no_second_stage(fake, monkeypatch):
 def test_an_embedding_model_as_reranker_is_told(own_index):
     said = failed("search", "cat", "--rerank", "--reranker", "demo")
     assert "demo is an embedding model: it makes vectors and ranks nothing; take a reranker" in said
+
+
+def test_explain_says_each_thing_once_beside_a_reranker_of_its_own(tmp_path):
+    """The lines of the second model came twice."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("The cat was fed by the neighbour.")
+    assert run("index", tmp_path / "mine", "-m", "demo", "--name", "one", "-q").exit_code == 0
+    path = rerankers.write_taught(tmp_path / "taught-reranker.gguf")
+    result = run("search", "who fed it?", "--name", "one", "--rerank", "--reranker", path, "--explain")
+    assert result.exit_code == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith("taught-reranker: ")]
+    assert said
+    assert len(said) == len(set(said))

@@ -88,8 +88,8 @@ class ModelCommand(click.Command):
 @contextmanager
 def explained(engine: EngineOptions) -> Iterator[None]:
     """With --explain, show on stderr what engines log about their settings until the block ends."""
-    if not engine.explain:
-        yield
+    if not engine.explain or any(isinstance(handler, _OnStderr) for handler in _LOGGER.handlers):
+        yield  # a second model beside a first one: its lines are shown already
         return
     handler, level = _OnStderr(), _LOGGER.level
     _LOGGER.addHandler(handler)

@@ -87,12 +87,12 @@ def _pulling(use: Callable[[], T], model: str, offline: bool, quiet: bool, kind:
     try:
         return use()
     except ModelNotHereError as error:
-        if offline or is_offline():
-            why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
-            raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
         card, file = Names().to_pull(model)
         if kind is not None:
             check_card(card, kind)
+        if offline or is_offline():
+            why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
+            raise ModelNotHereError(f"{error}\nNothing is downloaded now, because {why}.") from None
         if file.is_converted:  # not by pulling; the error says how
             raise
     _check_memory(card, file)
