@@ -102,9 +102,10 @@ def load_reranker(
 
     config = _config(options)
     vector_cache = open_cache(cache)
-    located = names.resolve(DEFAULT_RERANKER if model is None else model).located
+    named = names.resolve(DEFAULT_RERANKER if model is None else model)
+    located = named.located
     engine = _engine(located, config, "reranker")
-    reranker = Reranker(engine, located.name, located.rerank_prompts, vector_cache)
+    reranker = Reranker(engine, located.name, located.rerank_prompts, vector_cache, named.defaults)
     if located.card is None:
         try:
             prove(reranker)

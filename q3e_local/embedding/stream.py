@@ -29,6 +29,7 @@ _WINDOW_TEXTS = 1024
 _FULL = 0.75
 # Of vectors that are remembered in case their text comes again.
 _MEMORY_BYTES = 64 << 20
+_ITEM_BYTES = 400  # of a remembered vector, beside its numbers
 
 Progress = Callable[[int, int], None]
 """What `embed_documents`, `embed_queries`, `embed`, `stream` and `VectorIndex.add` take as `progress`.
@@ -175,7 +176,7 @@ class _Results:
         self._n_handed_back = 0
         self._n_texts = self._n_tokens = self._n_told = 0  # done
         self._computed: dict[bytes, Embedded] = {}  # the latest, by the digests of their texts
-        self._n_computed_max = max(1, _MEMORY_BYTES // (4 * dim))
+        self._n_computed_max = max(1, _MEMORY_BYTES // (4 * dim + _ITEM_BYTES))
 
     def take(self, text: ReadyText) -> bool:
         """Whether the text's result is known: from this call, from the cache, or because it is no text."""

@@ -142,7 +142,10 @@ def _check_family(header: Header, kind: ModelKind) -> None:
         raise WrongModelError(f"{path} is one of {n_splits} parts; join them with `llama-gguf-split --merge` first")
     pooling = metadata.get("qwen3.pooling_type")
     if pooling is None and kind == "embedder":
-        raise WrongModelError(f"{path} states no pooling: a chat model, or the work of an old converter; {REMEDY}")
+        raise WrongModelError(
+            f"{path} states no pooling: a chat model, or the work of an old converter; {REMEDY}; "
+            "if it is a reranker that does not say so: q3e-local import FILE --as reranker"
+        )
     if pooling not in _POOLINGS[kind]:
         raise WrongModelError(f"{path} states {POOLING.get(pooling or 0, pooling)!r} pooling, not 'last'; {REMEDY}")
     if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre") != "qwen2":

@@ -7,6 +7,7 @@ the user, and never guessed from its tensors. Knows metadata and tensor names; r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from q3e_local.errors import ModelFileError
@@ -21,6 +22,7 @@ HEAD = "cls.output.weight"
 OUTPUT = "output.weight"
 LABELS = "qwen3.classifier.output_labels"
 RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
+UNTIED_SIZE = 4096  # the dimension of the 8B; in the 0.6B and the 4B the token table is the projection too
 _NAMES = ("general.name", "general.basename")
 
 
@@ -63,12 +65,17 @@ def answer_rows(header: Header) -> AnswerRows:
         raise ModelFileError(
             f"{header.path} has neither a head nor the tokens 'yes' and 'no' in its vocabulary; get another file"
         )
-    tensor = header.tensors.get(OUTPUT) or header.tensors["token_embd.weight"]
-    return AnswerRows(tensor, yes, no)
+    projection = header.tensors.get(OUTPUT)
+    if projection is None and header.metadata.get("qwen3.embedding_length") == UNTIED_SIZE:
+        raise ModelFileError(
+            f"{header.path} has neither a head nor {OUTPUT}, which Qwen3-Reranker-8B has apart from its token table; "
+            "get another file, or convert the checkpoint"
+        )
+    return AnswerRows(projection or header.tensors["token_embd.weight"], yes, no)
 
 
 def _rows_of_head(header: Header, head: Tensor) -> AnswerRows:
-    n_rows = head.shape[1] if len(head.shape) == 2 else 1
+    n_rows = prod(head.shape[1:])
     if n_rows == 1:
         return AnswerRows(head, 0, None)
     labels = header.metadata.get(LABELS) or ("yes", "no")

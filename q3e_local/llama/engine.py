@@ -65,6 +65,8 @@ class LlamaEngine:
         self.digest, self.kind, self.n_vocab = info.digest, info.kind, info.n_vocab
         self._answer = None if info.answers is None else difference(path, info.answers)
         self.n_embd = info.n_embd if self._answer is None else 1
+        if self._answer is not None and not np.isfinite(self._answer).all():
+            raise ModelFileError(f"{path} has NaN or infinity in the rows of its answer; get the file again")
         self.eos_id, self.added_tokens = info.eos_id, info.added_tokens
         self.n_ctx_max = min(info.n_ctx_train, self.config.n_ctx_max or info.n_ctx_train)
         all_layers = info.n_layer + 1 if binding.can_offload() else 0

@@ -18,7 +18,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.models import importing
 from q3e_local.models.card import ModelCard
 from q3e_local.models.card_file import read_card
-from q3e_local.models.catalog import cards
+from q3e_local.models.catalog import card_kind, cards
 from q3e_local.models.download.origins import own_folder
 from q3e_local.models.installed import Installed
 
@@ -69,8 +69,8 @@ def take_folder(folder: Path, progress: OnBytes = lambda n_bytes, total: None) -
             _take_card(path, sums[path.name])
     taken = []
     for path in models:
-        inspect(path)
         digest = sums[path.name]
+        inspect(path, card_kind(digest))
         here = importing.shipped(digest)
         if here is not None:
             taken.append(here)

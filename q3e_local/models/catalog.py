@@ -13,6 +13,7 @@ from pathlib import Path
 
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.files import config_folder
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.card_file import read_card
 from q3e_local.wording.spelling import either, nearest
@@ -62,6 +63,11 @@ def files() -> Iterator[tuple[ModelCard, ModelFile]]:
 def card_name(digest: str) -> str | None:
     """The name that a card gives to the file with this SHA-256."""
     return next((card.tag(file.quantization) for card, file in files() if file.sha256 == digest), None)
+
+
+def card_kind(digest: str) -> ModelKind | None:
+    """The kind that a card gives to the file with this SHA-256."""
+    return next((card.kind for card, file in files() if file.sha256 == digest), None)
 
 
 def find(name: str) -> tuple[ModelCard, ModelFile] | None:

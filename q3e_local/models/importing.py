@@ -35,8 +35,10 @@ def import_file(
     must put a right answer above a wrong one. Raises ModelError when it is no model that runs here, OptionError for a
     name that cannot be used.
     """
-    info = inspect(path, kind)
+    if not _may_be_of_a_card(path):
+        inspect(path, kind)  # refused before gigabytes are read for their sum
     digest = sha256(path, on_bytes)
+    info = inspect(path, kind or catalog.card_kind(digest))
     of_card = catalog.card_name(digest)
     chosen = of_card or _free_name(info, digest) if name is None else _usable_name(name, info, digest, of_card)
     here = (shipped(digest) if name is None else None) or recorded(chosen)
@@ -47,9 +49,13 @@ def import_file(
     return record(Installed(chosen, path.absolute(), info.size_bytes, "imported", digest, kind=info.kind))
 
 
+def _may_be_of_a_card(path: Path) -> bool:
+    return path.is_file() and any(file.size_bytes == path.stat().st_size for _, file in catalog.files())
+
+
 def adopt(path: Path, digest: str) -> Installed:
     """Record a file that now lies in our folder, under its card's name or one made of its title."""
-    info = inspect(path)
+    info = inspect(path, catalog.card_kind(digest))
     name = catalog.card_name(digest) or _made_name(info, path.name) or _free_name(info, digest)
     return record(Installed(name, path, info.size_bytes, "pulled", digest))
 

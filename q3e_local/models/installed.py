@@ -42,7 +42,7 @@ class Installed:
     origin: Origin
     sha256: str = ""
     temporary: bool = False
-    kind: ModelKind | None = None  # as the user said it; None: what the file states
+    kind: ModelKind | None = None  # as it was when it was imported; None: what the file states
 
     def inspect(self) -> ModelInfo:
         """Facts of the file, judged as the kind that the user said it is. Raises what reading its header raises."""
@@ -64,7 +64,7 @@ class Located:
     card: ModelCard | None = None
     file: ModelFile | None = None
     is_by_path: bool = False
-    kind: ModelKind | None = None  # as the user said it; None: what the file states
+    kind: ModelKind | None = None  # of its card, or as the user said it; None: what the file states
     rerank_prompts: RerankPrompts = RerankPrompts()  # noqa: RUF009 (frozen)
 
     def inspect(self) -> ModelInfo:

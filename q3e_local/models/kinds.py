@@ -48,8 +48,9 @@ def _check(name: str, card: ModelCard | None, kind: ModelKind, wanted: ModelKind
             f"{name} is a reranker: it orders documents for a question and makes no vectors; "
             f"take an embedding model, such as {other}"
         )
+    or_say = "" if card is not None else "; if it is one that does not say so: q3e-local import FILE --as reranker"
     raise WrongKindError(
-        f"{name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}"
+        f"{name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}{or_say}"
     )
 
 

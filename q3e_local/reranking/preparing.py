@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from q3e_local.embedding.batching import N_PREFIX_MIN, common
 from q3e_local.embedding.engine import Engine
-from q3e_local.embedding.preparing import Fitted, ResolvedOptions, check_text, within
+from q3e_local.embedding.preparing import Defaults, Fitted, ResolvedOptions, check_text, within
 from q3e_local.errors import BadVectorError, InvalidTextError, OptionError, TextTooLongError
 from q3e_local.reranking.prompts import PREFIX, SUFFIX, RerankPrompts, parter
 from q3e_local.space import Space
@@ -32,6 +32,12 @@ class RankRequest:
     truncate: bool = True  # cut too-long documents instead of failing
     max_tokens: int | None = None  # of question, document and prompt together; None: the model's limit
     max_document_tokens: int | None = None
+
+    def filled(self, defaults: Defaults) -> RankRequest:
+        """The request, with the task or instruction that the model's name stands for where it says neither."""
+        if self.task is not None or self.instruction is not None:
+            return self
+        return replace(self, task=defaults.task, instruction=defaults.instruction)
 
 
 def resolve(request: RankRequest, engine: Engine, model: str, prompts: RerankPrompts) -> ResolvedOptions:
@@ -57,8 +63,8 @@ class PairPreparation:
 
     def __init__(self, engine: Engine, resolved: ResolvedOptions, max_document_tokens: int | None = None) -> None:
         """Raises OptionError where the question leaves no room for a document."""
-        self.resolved = resolved
         self.full_space = Space(engine.digest, 1, resolved.prefix)
+        self._before = resolved.prefix
         self._prefix, self._suffix = engine.tokenize(PREFIX), engine.tokenize(SUFFIX)
         self._parts = parter(engine.added_tokens)
         n_before = sum(len(engine.tokenize(part)) for part in self.parts(self.ready("", 0)))
@@ -72,10 +78,13 @@ class PairPreparation:
         self._n_body_max = resolved.limit - len(self._prefix) - len(self._suffix)
         if max_document_tokens is not None:
             self._n_body_max = min(self._n_body_max, n_before + max_document_tokens)
+        # The limit that documents are cut to is what a cache tells cut ones by.
+        limit = len(self._prefix) + self._n_body_max + len(self._suffix)
+        self.resolved = replace(resolved, limit=limit)
 
     def ready(self, text: str, index: int) -> str:
         check_text(text, index)
-        return unicodedata.normalize("NFC", self.resolved.prefix + text)
+        return unicodedata.normalize("NFC", self._before + text)
 
     def parts(self, text: str) -> list[str]:
         return self._parts(text)

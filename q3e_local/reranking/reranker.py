@@ -14,6 +14,7 @@ import numpy as np
 
 from q3e_local.cache import VectorCache
 from q3e_local.embedding.engine import Engine
+from q3e_local.embedding.preparing import Defaults
 from q3e_local.embedding.stream import Progress, TextStream
 from q3e_local.errors import OptionError, TextError
 from q3e_local.reranking.preparing import PairPreparation, RankRequest, resolve
@@ -55,8 +56,11 @@ class Reranker:
         model: str,
         prompts: RerankPrompts = RerankPrompts(),  # noqa: B008 (frozen)
         cache: VectorCache | None = None,
+        defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
     ) -> None:
+        """`defaults` are what the model's name stands for, where a request says no task and no instruction."""
         self.engine, self.model, self.prompts, self.cache = engine, model, prompts, cache
+        self.defaults = defaults
 
     def __repr__(self) -> str:
         return f"<Reranker {self.model}: question and document of up to {self.engine.n_ctx_max:,} tokens>"
@@ -98,8 +102,10 @@ class Reranker:
         """
         by_query: dict[str, list[int]] = {}
         listed = list(pairs)
-        for place, (query, _) in enumerate(listed):
-            by_query.setdefault(query, []).append(place)
+        for place, pair in enumerate(listed):
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+                raise OptionError(f"pair {place} must be a query and a document, two texts, got {pair!r:.80}")
+            by_query.setdefault(pair[0], []).append(place)
         scores = [0.0] * len(listed)
         for query, places in by_query.items():
             request = RankRequest(query, [listed[place][1] for place in places], task, instruction)
@@ -122,6 +128,7 @@ class Reranker:
 
     def prepare(self, request: RankRequest) -> PairPreparation:
         """What this request does to a document before this model decodes it. Raises OptionError."""
+        request = request.filled(self.defaults)
         resolved = resolve(request, self.engine, self.model, self.prompts)
         return PairPreparation(self.engine, resolved, request.max_document_tokens)
 

@@ -73,8 +73,8 @@ def ordered(hits: Sequence[Hit], logits: Sequence[float]) -> tuple[Hit, ...]:
     return (*(read[place] for place in order), *placed[len(read) :])
 
 
-def explained(hits: Sequence[Hit], reranker: str, n_candidates: int) -> tuple[str, ...]:
-    """What was done, a fact each: which places the hits had before, in their order now."""
+def explained(hits: Sequence[Hit], reranker: str, n_candidates: int, n_cut: int) -> tuple[str, ...]:
+    """What was done, a fact each: how many candidates were read, how many of these cut, and the places before."""
     n_read = sum(hit.rerank is not None for hit in hits)
     n = min(n_candidates, len(hits))
     until = "" if n_read == n else " until the time was up"
@@ -83,6 +83,7 @@ def explained(hits: Sequence[Hit], reranker: str, n_candidates: int) -> tuple[st
     ]
     return (
         f"second stage: {reranker} read {n_read} of {counted(n, 'candidate')}{until}",
+        *([f"{counted(n_cut, 'candidate')} cut to the reranker's limit"] if n_cut else []),
         *([f"places before: {', '.join(places)}"] if places else []),
     )
 
@@ -98,21 +99,22 @@ class SecondStage:
 
     def applied(self, found: Found, query: str, k: int, **options: Any) -> Found:
         """The k best of the hits. `options` are those of Reranker.rank, which raises OptionError and TextError."""
-        n, n_read = min(self.n_candidates, len(found.hits)), 0
+        n, n_read, n_cut = min(self.n_candidates, len(found.hits)), 0, 0
 
         def tell(n_more: int) -> None:
             if self.progress is not None and n:
                 self.progress(n_read + n_more, n)
 
         def read(texts: Sequence[str]) -> list[float]:
-            nonlocal n_read
+            nonlocal n_read, n_cut
             ranked = self.reranker.rank(query, texts, progress=lambda n_done, _: tell(n_done), **options)
             n_read += len(texts)
+            n_cut += sum(one.truncated for one in ranked)
             return [one.logit for one in sorted(ranked, key=lambda one: one.index)]
 
         tell(0)
         hits, model = rerank(found.hits, n, read, self.seconds), self.reranker.model
-        said = (*found.explained, *explained(hits, model, n))
+        said = (*found.explained, *explained(hits, model, n, n_cut))
         return replace(found, hits=hits[:k], explained=said, reranker=model)
 
 

@@ -53,6 +53,8 @@ class ServedNames:
             raise UnknownModelError(f"there is no model {name!r} here", f"there are {self._listed()}") from None
         except ModelNotHereError:
             card, file = self._names.to_pull(name)
+            if file.is_converted:
+                raise ModelNotHereError(card.to_convert(file)) from None
             tag = card.tag(file.quantization)
             raise ModelNotHereError(
                 f"{tag} is not on this machine; bring it here with POST /api/pull, or q3e-local pull {tag}"

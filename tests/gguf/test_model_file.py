@@ -12,7 +12,7 @@ from oracle import Config
 from rewriting import N_TOKENS, WORDS, rewrite
 
 from q3e_local.errors import ModelFileError, WrongModelError
-from q3e_local.gguf import model_file
+from q3e_local.gguf import model_file, model_kind
 from q3e_local.gguf.header import TENSOR_TYPES, fingerprint, read_header
 from q3e_local.gguf.model_file import ModelInfo, inspect
 
@@ -214,6 +214,20 @@ def test_a_reranker_is_known_by_what_it_states(small, tmp_path, keys):
 def test_a_reranker_without_a_head_and_without_answers_is_refused(small, tmp_path):
     with pytest.raises(ModelFileError, match="has neither a head nor the tokens 'yes' and 'no' in its vocabulary"):
         inspect(rewrite(small, tmp_path / "model.gguf", {"qwen3.pooling_type": 4}))
+
+
+def test_a_reranker_of_the_largest_size_without_its_own_projection_is_refused(small, tmp_path, monkeypatch):
+    """The 8B's token table is not its projection; in the other sizes the two are one."""
+    monkeypatch.setattr(model_kind, "UNTIED_SIZE", 32)
+    words = ["yes", "no", *WORDS[2:]]
+    words[inspect(small).eos_id] = tiny.END
+    keys = {"tokenizer.ggml.tokens": words, "qwen3.pooling_type": 4}
+    with pytest.raises(ModelFileError, match=r"has neither a head nor output\.weight, which Qwen3-Reranker-8B has"):
+        inspect(rewrite(small, tmp_path / "large.gguf", keys))
+    projection = {"output.weight": np.zeros((264, 32), "f4")}
+    found = inspect(rewrite(small, tmp_path / "whole.gguf", keys, projection)).answers
+    assert found is not None
+    assert (found.tensor.name, found.yes, found.no) == ("output.weight", 0, 1)
 
 
 def test_the_user_may_say_that_a_file_is_a_reranker(small, tmp_path):

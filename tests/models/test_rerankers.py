@@ -13,8 +13,10 @@ from rewriting import rewrite
 from world import rows
 
 import q3e_local
-from q3e_local.errors import WrongModelError
+from q3e_local.errors import ModelNotHereError, WrongModelError
 from q3e_local.models import installed
+from q3e_local.server.served_names import ServedNames
+from q3e_local.server.settings import ServerSettings
 
 
 @pytest.fixture
@@ -156,3 +158,26 @@ def test_a_converted_model_takes_its_cards_name(world, pulled, tmp_path):
     run("quantize", rerankers.write_taught(tmp_path / "full-reranker.gguf"), tmp_path / "f16.gguf", "f16")
     assert run("import", tmp_path / "f16.gguf", "--name", "other:1b-f16").exit_code == 0
     assert rows()["other:1b-f16"]["origin"] == "imported"
+
+
+def test_a_file_that_its_card_alone_calls_a_reranker_is_imported_and_carried_as_one(
+    world, silent, tmp_path, monkeypatch
+):
+    (world.home / "config" / "models" / "ranker.toml").write_text(rerankers.card(silent), encoding="utf-8")
+    assert run("import", silent).exit_code == 0
+    assert rows()["ranker:1b"]["kind"] == "reranker"
+    assert run("pull", "ranker:1b", "--to", tmp_path / "stick").exit_code == 0
+    monkeypatch.setenv("Q3E_HOME", str(tmp_path / "over there"))
+    result = run("import", tmp_path / "stick")
+    assert (result.exit_code, rows()["ranker:1b"]["kind"]) == (0, "reranker")
+
+
+def test_who_has_a_silent_reranker_is_told_how_to_say_so(world, silent, tiny_gguf):
+    word = "q3e-local import FILE --as reranker"
+    assert word in failed("import", silent)
+    assert word in failed("rerank", "who?", "--text", "a", "-m", tiny_gguf("f32"))
+
+
+def test_a_server_does_not_send_to_a_pull_that_cannot_work(world):
+    with pytest.raises(ModelNotHereError, match=r"(?s)cannot be pulled: .*q3e-local convert Qwen/Qwen3-Reranker-4B"):
+        ServedNames(ServerSettings()).resolve("qwen3-reranker:4b")

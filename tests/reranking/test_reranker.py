@@ -10,9 +10,12 @@ import pytest
 import rerankers
 import tiny
 from rerankers import HEADS, Head
+from rewriting import rewrite
 
 import q3e_local
-from q3e_local.errors import OptionError, TextTooLongError, WrongModelError
+from q3e_local.cache.choose import open_cache
+from q3e_local.embedding.preparing import Defaults
+from q3e_local.errors import ModelFileError, OptionError, TextTooLongError, WrongModelError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.reranking.preparing import PairPreparation, RankRequest, resolve
 from q3e_local.reranking.prompts import RerankPrompts
@@ -206,3 +209,54 @@ def test_a_reranker_that_ranks_a_wrong_answer_first_is_refused(folder):
         WrongModelError, match=r"random-reranker is no reranker that works: it gives .* to a right answer"
     ):
         q3e_local.load_reranker(path)
+
+
+def cached(folder: Path) -> Reranker:
+    return Reranker(
+        LlamaEngine(rerankers.write(folder / "kept-reranker.gguf", "cls")), "tiny", cache=open_cache(True)
+    )
+
+
+@pytest.mark.parametrize("document", ["The capital of China is Beijing, as everybody knows.", "a long text " * 900])
+def test_a_cache_tells_documents_cut_at_different_lengths_apart(folder, document):
+    """A document that was cut for one request was answered to others, and the whole one to those that cut."""
+
+    def asked(reranker: Reranker, limit: int | None) -> tuple[float, int, bool]:
+        (found,) = reranker.stream(RankRequest(QUERY, [document], max_document_tokens=limit))
+        return round(found.logit, 3), found.tokens, found.truncated
+
+    limits = [3, None, 8, 3, None, 8]
+    with Reranker(LlamaEngine(rerankers.write(folder / "plain-reranker.gguf", "cls")), "tiny") as plain:
+        expected = [asked(plain, limit) for limit in limits]
+    assert len(set(expected)) == 3
+    with cached(folder) as reranker:
+        assert [asked(reranker, limit) for limit in limits] == expected
+        with pytest.raises(TextTooLongError):
+            reranker.rank(QUERY, [document, "d " * 3000], truncate=False)
+
+
+def test_a_name_may_stand_for_an_instruction_which_a_request_replaces(any_reranker):
+    named = Reranker(any_reranker.engine, "tiny", defaults=Defaults(instruction="Find clauses"))
+    ((plain,), (own,), (said,)) = (
+        reranker.rank("q", ["d"], instruction)
+        for reranker, instruction in ((any_reranker, "Find clauses"), (named, None), (named, rerankers.WEB))
+    )
+    assert own.logit == pytest.approx(plain.logit, abs=1e-5)
+    assert said.logit == pytest.approx(any_reranker.rank("q", ["d"])[0].logit, abs=1e-5)
+    assert own.logit != pytest.approx(said.logit, abs=1e-3)
+
+
+@pytest.mark.parametrize("pairs", [[("a",)], [(["x"], "d")], ["ab"], [("a", "b", "c")]])
+def test_what_is_no_pair_is_named_by_its_place(any_reranker, pairs):
+    with pytest.raises(OptionError, match="pair 1 must be a query and a document, two texts, got "):
+        any_reranker.score([("q", "d"), *pairs])
+
+
+def test_a_head_that_is_no_number_is_refused(folder):
+    path = rewrite(
+        rerankers.write(folder / "sound-reranker.gguf", "cls"),
+        folder / "nan-reranker.gguf",
+        tensors={"cls.output.weight": np.full((2, rerankers.CONFIG.n_embd), np.nan, np.float32)},
+    )
+    with pytest.raises(ModelFileError, match=r"nan-reranker\.gguf has NaN or infinity in the rows of its answer"):
+        LlamaEngine(path)

@@ -12,14 +12,14 @@ import rerankers
 from fake_reranker import FakeRerankEngine, fake_reranker
 from made_indexes import record
 
-from q3e_local import VectorIndex
+from q3e_local import EngineConfig, VectorIndex
 from q3e_local.cache.sqlite import SqliteCache
 from q3e_local.errors import OptionError
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.reranking.reranker import Reranker
 from q3e_local.search.database.records import Chunk
-from q3e_local.search.hits import Hit
-from q3e_local.search.reranked import N_CANDIDATES, groups, rerank
+from q3e_local.search.hits import Found, Hit
+from q3e_local.search.reranked import N_CANDIDATES, SecondStage, groups, rerank
 from q3e_local.vectors import finish
 
 DIM = 32
@@ -235,3 +235,10 @@ def test_a_real_engine_orders_as_the_reference_does(path: Path, tmp_path: Path) 
 def test_wrong_use_is_told_in_a_sentence(index: VectorIndex, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         index.search("budget", mode="words", **options)
+
+
+def test_candidates_that_were_cut_are_counted(tmp_path: Path) -> None:
+    file = rerankers.write(tmp_path / "tiny-reranker.gguf", "cls")
+    with Reranker(LlamaEngine(file, EngineConfig(n_ctx_max=220)), "tiny") as reranker:
+        found = SecondStage(reranker).applied(Found(tuple(hits("short", "long text " * 99)), "vectors"), "who?", 2)
+    assert "1 candidate cut to the reranker's limit" in found.explained

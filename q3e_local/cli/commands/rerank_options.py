@@ -25,6 +25,7 @@ from q3e_local.wording.counts import counted
 if TYPE_CHECKING:
     from q3e_local.reranking.reranker import Reranker
 
+# Those of search/reranked.py, which brings NumPy in: a help page would wait for that.
 _N_CANDIDATES = 10
 _N_CANDIDATES_MAX = 10_000
 

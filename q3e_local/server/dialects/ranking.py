@@ -13,7 +13,7 @@ from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import OptionError
 from q3e_local.reranking.reranker import probability
 from q3e_local.server.dialects.body import hold_to_limit
-from q3e_local.server.dialects.fields import FLAG, Fields, Schema, shown
+from q3e_local.server.dialects.fields import Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import RankResult, RankServiceRequest, Service
@@ -24,7 +24,7 @@ MODEL: Schema = {
     "that is loaded, else the default",
 }
 # A longer question would leave no room for a document, and tokenizing it would hold up other requests.
-_QUERY_MAX = 100_000
+_QUERY_MAX = 20_000
 QUERY: Schema = {"type": "string", "maxLength": _QUERY_MAX}
 TOP_N: Schema = {
     "type": "integer",
@@ -67,10 +67,8 @@ UNLISTED: dict[str, Schema] = {
     "user": {},
 }
 COHERES: dict[str, Schema] = {
-    "max_tokens_per_doc": {"type": "integer", "minimum": 1},
     "max_chunks_per_doc": {"type": "integer", "description": "Ignored: a document is read in one piece"},
     "rank_fields": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-    "return_documents": FLAG,
 }
 
 

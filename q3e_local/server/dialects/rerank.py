@@ -49,7 +49,7 @@ _RANK = Body(
         "top_n": ranking.TOP_N,
         "return_documents": FLAG,
         **ranking.HOW,
-        "max_tokens_per_doc": ranking.COHERES["max_tokens_per_doc"],
+        "max_tokens_per_doc": {"type": "integer", "minimum": 1},
     },
     ("query", "documents"),
     _EXAMPLE,

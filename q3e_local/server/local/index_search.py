@@ -28,7 +28,7 @@ _TIMES = 3  # an index may be rebuilt while its query is embedded
 
 @dataclass(frozen=True)
 class Reranking:
-    """The second stage of a search. Without a model it is the reranker that goes with the index's model."""
+    """The second stage of a search. Without a model it is the default reranker."""
 
     n_candidates: int
     model: str | None = None
@@ -92,6 +92,7 @@ async def _read(
     is_to_go = query.keep_alive_s == 0
     keep_alive_s = None if is_to_go else query.keep_alive_s
     logits: list[float] = []
+    n_cut = 0
 
     def clock() -> float:
         return time.monotonic() - loading_s
@@ -103,13 +104,14 @@ async def _read(
             )
             ranked = await service.rank(request)
             logits += ranked.logits
+            n_cut += sum(ranked.truncated)
             loading_s += ranked.load_s
             model = ranked.model
     finally:
         if is_to_go:
             await service.unload(reranker)
     hits = ordered(found.hits, logits)
-    said = (*found.explained, *explained(hits, model, n))
+    said = (*found.explained, *explained(hits, model, n, n_cut))
     return replace(found, hits=hits[: question.k], explained=said, reranker=model)
 
 

@@ -248,9 +248,7 @@ def _options(request: ServiceRequest, model: Model) -> EmbedRequest:
 
 
 def _rank_options(request: RankServiceRequest, model: Model, defaults: Defaults) -> RankRequest:
-    """The library's request, without documents. Where it says no instruction, that of the model's name holds."""
-    task, instruction = request.task, request.instruction
-    if task is None and instruction is None:
-        task, instruction = defaults.task, defaults.instruction
+    """The library's request, without documents. A `max_tokens` above the model's limit limits nothing."""
     limit = None if request.max_tokens is None else min(request.max_tokens, model.worker.n_ctx_max)
-    return RankRequest(request.query, (), task, instruction, request.truncate, limit, request.max_document_tokens)
+    said = (request.task, request.instruction, request.truncate, limit, request.max_document_tokens)
+    return RankRequest(request.query, (), *said).filled(defaults)

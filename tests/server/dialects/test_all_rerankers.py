@@ -130,7 +130,7 @@ def test_documents_of_a_megabyte_are_cut_where_the_reference_cuts(http: httpx.Cl
     assert by_place(answer.json()["results"])[1] == pytest.approx(rerankers.logit("cls", cut), abs=1e-3)
     refused = http.post("/rerank", json={"query": QUERY, "texts": ["short", huge], "truncate": False})
     assert (refused.status_code, "text 1: has more than" in refused.text) == (422, True)
-    question = http.post("/v1/rerank", json={"query": "a word " * 3000, "documents": ["short"]})
+    question = http.post("/v1/rerank", json={"query": "a word " * 2500, "documents": ["short"]})
     assert (question.status_code, "the limit is 2048 with the document" in question.text) == (400, True)
 
 
