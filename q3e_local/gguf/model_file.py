@@ -12,7 +12,19 @@ from pathlib import Path
 
 from q3e_local.errors import ModelFileError, WrongModelError
 from q3e_local.gguf.header import Header, fingerprint, read_header
-from q3e_local.gguf.model_kind import HEAD, LAST, NONE, OUTPUT, RANK, AnswerRows, ModelKind, answer_rows, stated_kind
+from q3e_local.gguf.model_kind import (
+    CONTROL,
+    HEAD,
+    LAST,
+    NONE,
+    OUTPUT,
+    RANK,
+    USER_DEFINED,
+    AnswerRows,
+    ModelKind,
+    answer_rows,
+    stated_kind,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +33,6 @@ END_TEXT = "<|endoftext|>"
 QWEN_END_ID = 151_643
 
 POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
-CONTROL, USER_DEFINED = 3, 4
 
 # llama.cpp's llama_ftype, as general.file_type states it: the types that this family is published in or made into.
 _FILE_TYPES = {

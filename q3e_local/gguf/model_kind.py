@@ -18,6 +18,10 @@ ModelKind = Literal["embedder", "reranker"]
 NONE, LAST, RANK = 0, 3, 4
 """llama.cpp's LLAMA_POOLING_TYPE, as `qwen3.pooling_type` states it."""
 
+CONTROL, USER_DEFINED = 3, 4
+"""llama.cpp's types of tokens that a text's words never become."""
+
+TURNS = ("<|im_start|>", "<|im_end|>")  # begin and end a turn of the prompt
 HEAD = "cls.output.weight"
 OUTPUT = "output.weight"
 LABELS = "qwen3.classifier.output_labels"
@@ -55,8 +59,10 @@ def stated_kind(header: Header) -> ModelKind:
 def answer_rows(header: Header) -> AnswerRows:
     """Where to read a reranker's answer: its head, else its vocabulary projection, else its token table.
 
-    Raises ModelFileError where none of them has the two answers.
+    Raises ModelFileError where none of them has the two answers, and for a vocabulary in which a document could close
+    its turn.
     """
+    _check_turns(header)
     head = header.tensors.get(HEAD)
     if head is not None:
         return _rows_of_head(header, head)
@@ -72,6 +78,16 @@ def answer_rows(header: Header) -> AnswerRows:
             "get another file, or convert the checkpoint"
         )
     return AnswerRows(projection or header.tensors["token_embd.weight"], yes, no)
+
+
+def _check_turns(header: Header) -> None:
+    for text in TURNS:
+        token_id = header.tokens.index(text)
+        if token_id is None or header.tokens.types[token_id] not in (CONTROL, USER_DEFINED):
+            raise ModelFileError(
+                f"{header.path} does not mark {text} as a special token, so that a document could close its turn; "
+                "get another file, or convert the checkpoint"
+            )
 
 
 def _rows_of_head(header: Header, head: Tensor) -> AnswerRows:

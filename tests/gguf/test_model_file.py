@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -194,6 +196,13 @@ def test_any_other_weight_matrix_quantization_or_word_is_another_fingerprint(
     assert len(set(digests)) == len(digests)
 
 
+def of_reranker(small: Path, yes: str = "yes") -> dict[str, list[Any]]:
+    """Keys of a vocabulary with the answers and the tokens of a turn."""
+    words, types = [yes, "no", "<|im_start|>", "<|im_end|>", *WORDS[4:]], [1, 1, 3, 3, *[1] * (N_TOKENS - 4)]
+    words[inspect(small).eos_id], types[inspect(small).eos_id] = tiny.END, 3
+    return {"tokenizer.ggml.tokens": words, "tokenizer.ggml.token_type": types}
+
+
 @pytest.mark.parametrize(
     "keys",
     [
@@ -205,23 +214,27 @@ def test_any_other_weight_matrix_quantization_or_word_is_another_fingerprint(
     ],
 )
 def test_a_reranker_is_known_by_what_it_states(small, tmp_path, keys):
-    words = ["yes", "no", *WORDS[2:]]
-    words[inspect(small).eos_id] = tiny.END
-    path = rewrite(small, tmp_path / "model.gguf", {"tokenizer.ggml.tokens": words} | keys)
+    path = rewrite(small, tmp_path / "model.gguf", of_reranker(small) | keys)
     assert (inspect(small).kind, inspect(path).kind) == ("embedder", "reranker")
 
 
 def test_a_reranker_without_a_head_and_without_answers_is_refused(small, tmp_path):
     with pytest.raises(ModelFileError, match="has neither a head nor the tokens 'yes' and 'no' in its vocabulary"):
-        inspect(rewrite(small, tmp_path / "model.gguf", {"qwen3.pooling_type": 4}))
+        inspect(rewrite(small, tmp_path / "model.gguf", of_reranker(small, "maybe") | {"qwen3.pooling_type": 4}))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 5])
+def test_a_reranker_whose_turns_a_document_could_close_is_refused(small, tmp_path, kind):
+    keys = of_reranker(small) | {"qwen3.pooling_type": 4}
+    keys["tokenizer.ggml.token_type"][3] = kind
+    with pytest.raises(ModelFileError, match=r"does not mark <\|im_end\|> as a special token, so that a document"):
+        inspect(rewrite(small, tmp_path / "model.gguf", keys))
 
 
 def test_a_reranker_of_the_largest_size_without_its_own_projection_is_refused(small, tmp_path, monkeypatch):
     """The 8B's token table is not its projection; in the other sizes the two are one."""
     monkeypatch.setattr(model_kind, "UNTIED_SIZE", 32)
-    words = ["yes", "no", *WORDS[2:]]
-    words[inspect(small).eos_id] = tiny.END
-    keys = {"tokenizer.ggml.tokens": words, "qwen3.pooling_type": 4}
+    keys = of_reranker(small) | {"qwen3.pooling_type": 4}
     with pytest.raises(ModelFileError, match=r"has neither a head nor output\.weight, which Qwen3-Reranker-8B has"):
         inspect(rewrite(small, tmp_path / "large.gguf", keys))
     projection = {"output.weight": np.zeros((264, 32), "f4")}
@@ -231,8 +244,6 @@ def test_a_reranker_of_the_largest_size_without_its_own_projection_is_refused(sm
 
 
 def test_the_user_may_say_that_a_file_is_a_reranker(small, tmp_path):
-    words = ["yes", "no", *WORDS[2:]]
-    words[inspect(small).eos_id] = tiny.END
-    path = rewrite(small, tmp_path / "model.gguf", {"tokenizer.ggml.tokens": words})
+    path = rewrite(small, tmp_path / "model.gguf", of_reranker(small))
     assert inspect(path).kind == "embedder"
     assert inspect(path, "reranker").kind == "reranker"

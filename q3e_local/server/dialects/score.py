@@ -72,7 +72,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
                 field,
             )
         raw, model = ranking.is_raw(fields), await which.of(fields, "reranker")
-        result = await _scored(service, ranking.wanted(fields, model, "", ()), queries, documents)
+        result = await _scored(service, ranking.wanted(fields, model, "", ()), queries, documents, field)
         n_tokens = sum(result.prompt_tokens)
         answer = {
             "id": f"score-{uuid.uuid4().hex}",
@@ -112,9 +112,9 @@ def _texts(fields: Fields, names: tuple[str, str], max_items: int) -> tuple[str,
 
 
 async def _scored(
-    service: Service, options: RankServiceRequest, queries: Sequence[str], documents: Sequence[str]
+    service: Service, options: RankServiceRequest, queries: Sequence[str], documents: Sequence[str], field: str
 ) -> RankResult:
-    """The results of all pairs, in their order; a single query goes with all documents."""
+    """The results of all pairs, in their order; a single query goes with all documents. `field` has the queries."""
     places: dict[str, list[int]] = {}
     for place in range(len(documents)):
         places.setdefault(queries[place if len(queries) > 1 else 0], []).append(place)
@@ -128,6 +128,10 @@ async def _scored(
             except TextError as error:
                 error.index = of_query[error.index]
                 raise
+            except BadRequestError as error:
+                if error.field != "query":
+                    raise
+                raise BadRequestError(str(error), field) from None  # by its name in this request
 
     working = [asyncio.ensure_future(one(query, of_query)) for query, of_query in places.items()]
     try:

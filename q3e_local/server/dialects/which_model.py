@@ -30,7 +30,6 @@ class WhichModel:
 
     def __init__(self, service: Service, settings: ServerSettings, notices: Notices) -> None:
         self._service, self._settings, self._notices = service, settings, notices
-        self._kinds: dict[str, ModelKind] = {}  # of the models named at the start
 
     async def of(self, fields: Fields, kind: ModelKind | None = "embedder") -> str:
         """The model that a request names, else the server's. The log says once that requests name no model.
@@ -78,11 +77,10 @@ class WhichModel:
 
     def _named_at_the_start(self, kind: ModelKind) -> str | None:
         for name in map(served_as, self._settings.models):
-            if name not in self._kinds:
-                with suppress(Q3EError, OSError):
-                    self._kinds[name] = names.described(names.here(name, self._settings)).kind
-            # One that cannot be read counts as an embedder: the request then says what is wrong with it.
-            if self._kinds.get(name, "embedder") == kind:
+            found: ModelKind = "embedder"  # one that cannot be read: the request then says what is wrong with it
+            with suppress(Q3EError, OSError):
+                found = names.described(names.here(name, self._settings)).kind
+            if found == kind:
                 return name
         return None
 

@@ -305,3 +305,9 @@ def test_a_file_that_does_not_say_what_it_is_ranks_where_the_user_said_so(tmp_pa
     expected = [rerankers.logit("output", rerankers.ids(QUERY, document)) for document in DOCUMENTS]
     assert by_place(results) == pytest.approx(expected, abs=1e-3)
     assert types == {"demo:latest": "embedding", "me/plain:f32": "reranker"}
+
+
+def test_a_query_that_is_too_long_is_named_as_it_was_sent(http: httpx.Client) -> None:
+    answer = http.post("/v1/score", json={"text_1": "a word " * 2500, "text_2": ["short"]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "text_1")
