@@ -318,6 +318,6 @@ def peak_memory(path: Path) -> float:
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says in /proc what the peak was")
 def test_memory_does_not_grow_with_the_number_of_texts(many, tmp_path):
     lines = many.read_text().splitlines(keepends=True)
-    write(tmp_path, {"few": "".join(lines[:1500]), "more": "".join(lines[:5500])})
-    # The vectors alone of 4,000 more are 4 MB.
-    assert peak_memory(tmp_path / "more") - peak_memory(tmp_path / "few") < 2
+    write(tmp_path, {"few": "".join(lines[:1500]), "more": "".join(lines[:21_500])})
+    # The vectors alone of 20,000 more are 20 MB. A peak comes out up to 5 MB higher in one run than in another.
+    assert peak_memory(tmp_path / "more") - peak_memory(tmp_path / "few") < 10
