@@ -101,7 +101,8 @@ class Lookup:
         """The entry of each text: of the whole text, or of the text cut to this request's limit."""
         limit = self._resolved.limit
         keys = [Key(self._preparation.full_space, text.digest) for text in texts]
-        # A token is a byte or more, a character four bytes at most: shorter texts are never cut.
+        # A token is a byte or more, a character four bytes at most: a shorter text is not cut, unless a prompt counts
+        # that is no part of it. Such a text is computed anew.
         may_be_cut = [
             row for row, text in enumerate(texts) if self._resolved.truncate and 4 * len(text.text) >= limit
         ]

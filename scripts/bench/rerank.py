@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,25 +123,25 @@ def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
 @click.option("--threads", "n_threads", default=2, show_default=True)
 def main(model: Path, program: Path, n_documents: int, n_tokens: int, rounds: int, n_threads: int) -> None:
     """Time reranking beside llama-server."""
-    with Reranker(LlamaEngine(model, EngineConfig(n_threads=n_threads)), model.stem) as reranker:
-        best, best_s = "", float("inf")
+    engine = LlamaEngine(model, EngineConfig(n_threads=n_threads))
+    with Reranker(engine, model.stem) as reranker:
+        tried: dict[str, float] = {}
         for name, flags in FLAGS.items():
             with llama_server(program, model, flags, n_threads) as rank:
                 rank(*texts(reranker, 2, 32, seed=0))
-                seconds = timed(rank, *texts(reranker, n_documents, n_tokens, seed=1))
-            click.echo(f"llama-server, {name}: {n_documents / seconds:.2f} candidates/s ({flags})", err=True)
-            best, best_s = min((best_s, best), (seconds, name))[::-1]
+                tried[name] = n_documents / timed(rank, *texts(reranker, n_documents, n_tokens, seed=1))
+            click.echo(f"llama-server, {name}: {tried[name]:.2f} candidates/s ({flags})", err=True)
+        best = max(tried, key=tried.__getitem__)
         ours, theirs = [], []
-        with ExitStack() as stack:
-            rank = stack.enter_context(llama_server(program, model, FLAGS[best], n_threads))
+        with llama_server(program, model, FLAGS[best], n_threads) as rank:
             rank(*texts(reranker, 2, 32, seed=0))
             reranker.rank(*texts(reranker, 2, 32, seed=0))
-            before = reranker.engine.counts  # type: ignore[attr-defined]
+            before = engine.counts
             for number in range(rounds):
                 question = texts(reranker, n_documents, n_tokens, seed=2 + number)
                 ours.append(n_documents / timed(reranker.rank, *question))
                 theirs.append(n_documents / timed(rank, *question))
-            after = reranker.engine.counts  # type: ignore[attr-defined]
+            after = engine.counts
     click.echo(
         f"{n_documents} documents of {n_tokens} tokens, {rounds} rounds in turn, {n_threads} threads, {model.name}"
     )

@@ -30,6 +30,8 @@ class WhichModel:
 
     def __init__(self, service: Service, settings: ServerSettings, notices: Notices) -> None:
         self._service, self._settings, self._notices = service, settings, notices
+        # Of the models named at the start. Looked up once: every request that names no model would read records.
+        self._kinds: dict[str, ModelKind] = {}
 
     async def of(self, fields: Fields, kind: ModelKind | None = "embedder") -> str:
         """The model that a request names, else the server's. The log says once that requests name no model.
@@ -77,10 +79,11 @@ class WhichModel:
 
     def _named_at_the_start(self, kind: ModelKind) -> str | None:
         for name in map(served_as, self._settings.models):
-            found: ModelKind = "embedder"  # one that cannot be read: the request then says what is wrong with it
-            with suppress(Q3EError, OSError):
-                found = names.described(names.here(name, self._settings)).kind
-            if found == kind:
+            if name not in self._kinds:
+                with suppress(Q3EError, OSError):
+                    self._kinds[name] = names.described(names.here(name, self._settings)).kind
+            # One that cannot be read counts as an embedder: the request then says what is wrong with it.
+            if self._kinds.get(name, "embedder") == kind:
                 return name
         return None
 
