@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,7 +64,7 @@ def _head(origin: Header) -> tuple[NDArray[np.float32], dict[str, bytes]]:
     own = origin.tensors.get(HEAD)
     answers = answer_rows(origin)
     if own is not None:
-        rows = read_rows(origin.path, own, range(own.shape[1] if len(own.shape) == 2 else 1))
+        rows = read_rows(origin.path, own, range(prod(own.shape[1:])))
         stated = origin.metadata.get(LABELS)
         labels = tuple(stated) if isinstance(stated, tuple) else YES_NO[: len(rows)]
     else:

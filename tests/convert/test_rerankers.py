@@ -234,6 +234,14 @@ def test_quantizing_keeps_the_head_in_f32_or_makes_it(tmp_path, head, quantizati
         assert found["token_embd.weight"][2] == quantized(matrix, kind).tobytes()
 
 
+def test_a_head_with_a_length_of_one_behind_its_rows_keeps_both(tmp_path):
+    yes_no = np.stack(rerankers.answers("cls"))
+    plain = rerankers.write(tmp_path / "plain.gguf", "cls")
+    source = rewrite(plain, tmp_path / "tiny-reranker.gguf", tensors={HEAD: yes_no[None]})
+    quantize(source, tmp_path / "out.gguf", "f16")
+    assert tensors_in(tmp_path / "out.gguf")[HEAD][1:] == raw(yes_no)[1:]
+
+
 def test_making_a_head_changes_nothing_else(tmp_path):
     plain = rerankers.write(tmp_path / "plain.gguf", "none")
     with_head = rerankers.write(tmp_path / "reranker.gguf", "cls")
