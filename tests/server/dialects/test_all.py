@@ -115,6 +115,19 @@ def test_names_and_options_mean_what_they_mean_to_the_library(
     assert (answer["prompt_tokens"], answer["truncated"]) == (list(result.prompt_tokens), list(result.truncated))
 
 
+@pytest.mark.parametrize("limit", [1, 20, 32_768, 1_000_000])
+def test_vllms_limit_is_the_librarys_and_counts_the_prompt(http: httpx.Client, limit: int) -> None:
+    n_ctx = http.get("/v1/models/demo").json()["max_model_len"]
+    text = "long words " * 300
+    answer = http.post(
+        "/v1/embeddings", json={"model": "demo-query", "input": [text], "truncate_prompt_tokens": limit}
+    ).json()
+    result = expected([text], kind="query", truncate=True, max_tokens=min(limit, n_ctx))
+    assert_alike(np.float32([answer["data"][0]["embedding"]]), result.vectors)
+    assert answer["usage"]["prompt_tokens"] == result.prompt_tokens[0]
+    assert answer["truncated"] == ([0] if result.truncated[0] else [])
+
+
 def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> None:
     ids = http.post("/tokenize", json={"content": "a text of words"}).json()["tokens"]
     ended = http.post("/tokenize", json={"content": "a text of words", "add_special": True}).json()["tokens"]
