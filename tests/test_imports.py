@@ -29,7 +29,7 @@ ROOMS = [
         "llama reranking",
         "models search jobs",
         "q3e_local",  # load() joins the parts
-        "checks server",
+        "checks server integrations",
         "cli",
         "__main__",
     )
@@ -85,6 +85,8 @@ FOREIGN = {
     "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},
     "prometheus_client": {"server.http.metrics"},
+    "mteb": {"integrations.mteb"},
+    "tqdm": {"integrations.mteb"},  # comes with it
 }
 EVERYWHERE = {"numpy"}
 # Python's own, and yet nobody's: two SQLite libraries that have one file open would take each other's locks away.
@@ -166,6 +168,12 @@ def test_imports_inside_a_wing_go_one_way(wing):
             assert there[0] < here[0] or there == here, f"{name} imports {other}"
 
 
+def test_integrations_use_what_everybody_may():
+    for name, other in ours():
+        if name.startswith("integrations"):
+            assert other in ("q3e_local", "errors"), f"{name} imports {other}"
+
+
 def test_every_command_is_where_the_command_line_looks_for_it():
     for name, (place, _) in COMMANDS.items():
         module, function = place.split(":")
@@ -207,7 +215,7 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
-        "httpx2", "filelock",
+        "httpx2", "filelock", "mteb",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -32,7 +32,6 @@ def max_tokens(fields: Fields) -> int | None:
         )
     fields.choice(
         "truncation_side",
-        "truncation_side must be 'right': a text keeps its beginning, where its instruction stands, and is cut at its "
-        "end",
+        "truncation_side must be 'right': a text is cut at its end, because its instruction stands at its beginning",
     )
     return None if limit == -1 else limit
