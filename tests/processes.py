@@ -46,6 +46,7 @@ FILES = {
     "scripts/test_compare_peers.py",
     "scripts/test_install.py",
     "scripts/test_make_model.py::test_it_prints_the_lines_of_the_card",
+    "scripts/test_quantization.py",
     "scripts/test_server_overhead.py",
     "scripts/test_session.py",
     "server/local/test_service.py",
