@@ -36,20 +36,19 @@ except ModuleNotFoundError as error:
 Instructions = Mapping[str, str | Mapping[str, str]]
 """By task: an instruction, or one for each of "query" and "passage", as in the authors' task_prompts.json."""
 
-
-class Line(NamedTuple):
-    """What a request says about its prompt: a task's name or an instruction; neither for a bare text."""
-
-    task: str | None = None
-    instruction: str | None = None
-
-
 # The authors evaluate with this limit: evaluation/run_mteb.sh of QwenLM/Qwen3-Embedding.
 MAX_TOKENS = 8192
 
 # Types of tasks that have one instruction, whatever the task: evaluation/qwen3_embedding_model.py.
 _TASK_OF_TYPE = {"STS": "sts", "PairClassification": "sts", "BitextMining": "bitext"}
 _FAMILY = re.compile(r"qwen3-(embedding|reranker)[:-](0\.6b|4b|8b)")
+
+
+class Line(NamedTuple):
+    """What a request says about its prompt: a task's name or an instruction; neither for a bare text."""
+
+    task: str | None = None
+    instruction: str | None = None
 
 
 class Encoder(AbsEncoder):
@@ -71,11 +70,11 @@ class Encoder(AbsEncoder):
         self.embedder, self.instructions = embedder, instructions or {}
         self.dim = embedder.dim(EmbedRequest((), dim=dim))
         self.max_tokens = min(max_tokens, embedder.n_ctx_max)
-        told_apart = {} if self.dim == embedder.n_embd else {"embed_dim": self.dim}
+        cut = {} if self.dim == embedder.n_embd else {"embed_dim": self.dim}
         self.mteb_model_meta = _meta(
             embedder.model,
             embedder.digest,
-            told_apart | _settings(self.instructions, max_tokens),
+            cut | _settings(self.instructions, max_tokens),
             max_tokens=embedder.n_ctx_max,
             embed_dim=self.dim,
             model_type=["dense"],
@@ -187,7 +186,7 @@ def _instruction_of_mteb(task_metadata: Any) -> str:
     return line or get_abstask_prompt(task_metadata.name)
 
 
-def _meta(model: str, digest: str, told_apart: Mapping[str, str | int], **facts: Any) -> ModelMeta:
+def _meta(model: str, digest: str, settings: Mapping[str, str | int], **facts: Any) -> ModelMeta:
     """What mteb writes about a model: that of its family where it is known, with this file's own facts.
 
     mteb keeps results in a folder for each name, revision (the digest of the file's header) and set of settings.
@@ -205,13 +204,13 @@ def _meta(model: str, digest: str, told_apart: Mapping[str, str | int], **facts:
         "memory_usage_mb": None,  # that of the family is of 16-bit weights
         "output_dtypes": None,
         "use_instructions": True,
-        "experiment_kwargs": dict(told_apart) or None,
+        "experiment_kwargs": dict(settings) or None,
     }
     return ModelMeta.model_validate(dict(base) | own | facts)
 
 
 def _settings(instructions: Instructions, max_tokens: int) -> dict[str, str | int]:
-    """What else tells a run from the usual one."""
+    """The settings that are not the usual ones, which results of usual runs do not name."""
     settings: dict[str, str | int] = {}
     if instructions:
         settings["instructions"] = hashlib.sha256(json.dumps(instructions, sort_keys=True).encode()).hexdigest()[:8]
