@@ -39,8 +39,8 @@ Instructions = Mapping[str, str | Mapping[str, str]]
 # The authors evaluate with this limit: evaluation/run_mteb.sh of QwenLM/Qwen3-Embedding.
 MAX_TOKENS = 8192
 
-# Types of tasks that have one instruction, whatever the task: evaluation/qwen3_embedding_model.py.
-_TASK_OF_TYPE = {"STS": "sts", "PairClassification": "sts", "BitextMining": "bitext"}
+# Types of tasks with one instruction, whatever a table says: evaluation/qwen3_embedding_model.py.
+_SIMILARITY = ("STS", "PairClassification")
 _FAMILY = re.compile(r"qwen3-(embedding|reranker)[:-](0\.6b|4b|8b)")
 
 
@@ -170,9 +170,11 @@ def line_of(task_metadata: Any, instructions: Instructions, *, is_document: bool
     As in evaluation/qwen3_embedding_model.py of QwenLM/Qwen3-Embedding. A task that `instructions` lack has the
     instruction that mteb has for it, and bare documents, as mteb's own entries of the family have.
     """
-    if task_metadata.type in _TASK_OF_TYPE:
-        return Line(_TASK_OF_TYPE[task_metadata.type])
+    if task_metadata.type in _SIMILARITY:
+        return Line("sts")
     listed = instructions.get(task_metadata.name)
+    if listed is None and task_metadata.type == "BitextMining":
+        return Line("bitext")
     if isinstance(listed, Mapping):
         return Line(instruction=listed.get("passage" if is_document else "query") or None)
     if is_document and (listed is None or "Retrieval" in task_metadata.type):

@@ -12,13 +12,18 @@ computed for a task that did not end. So does a smaller dim, which is cut from t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import mteb
-from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+try:
+    import mteb
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+except ModuleNotFoundError:
+    sys.exit("this script needs mteb; install it with: pip install mteb")
 
 import q3e_local
 from q3e_local.errors import Q3EError
@@ -40,7 +45,8 @@ class Runs:
         """Run all tasks with an embedder at a dim, and keep the documents that it finds if these are asked for."""
         encoder = Encoder(embedder, dim=dim, **self._common)
         meta = encoder.mteb_model_meta
-        folder = self._folder / "candidates" / meta.model_name_as_path() / f"{meta.revision}-{meta.experiment_name}"
+        settings = meta.experiment_name or "usual"
+        folder = self._folder / "candidates" / meta.model_name_as_path() / meta.revision / settings
         self.first_stages.append(
             ({"candidates_of": meta.name.partition("/")[2], "embed_dim": encoder.dim, "top": self._top}, folder)
         )
@@ -70,7 +76,18 @@ def tasks(names: tuple[str, ...]) -> Iterator[Any]:
         try:
             yield mteb.get_task(name)
         except KeyError as error:
-            raise click.UsageError(f"mteb has no task {name!r}: {error.args[0]}") from None
+            raise click.UsageError(f"mteb has no task {name!r}: {error.args[0].removeprefix('KeyError: ')}") from None
+
+
+def read_instructions(path: Path) -> Instructions:
+    """The table of a file. Raises UsageError for what is none."""
+    try:
+        table: Instructions = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.UsageError(f"{path} is not JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise click.UsageError(f"{path} must have an object, an instruction by the name of each task")
+    return table
 
 
 def is_ranked_again(task: Any) -> bool:
@@ -102,7 +119,7 @@ def main(
 ) -> None:
     """Run mteb's tasks on models, and keep the result files below --results."""
     list(tasks(names))  # an unknown one is an error before anything is computed
-    instructions = None if table is None else json.loads(table.read_text(encoding="utf-8"))
+    instructions = None if table is None else read_instructions(table)
     results.mkdir(parents=True, exist_ok=True)
     runs = Runs(results, instructions, max_tokens, top)
     try:

@@ -84,6 +84,7 @@ def test_vectors_are_the_librarys_cut_where_the_authors_cut(embedder):
 
 TABLE: Instructions = {"Q3ETask": "Of the table", "Q3EBoth": {"query": "Of a query", "passage": "Of a passage"}}
 OWN = {"query": "Of mteb"}
+OF_TABLE = Line(instruction="Of the table")
 
 
 @pytest.mark.parametrize(
@@ -91,14 +92,15 @@ OWN = {"query": "Of mteb"}
     [
         (metadata("Q3ETask", prompt=OWN), {}, Line(), Line(instruction="Of mteb")),
         (metadata("Q3ETask", prompt="Of mteb"), {}, Line(), Line(instruction="Of mteb")),
-        (metadata("Q3ETask", prompt=OWN), TABLE, Line(), Line(instruction="Of the table")),
+        (metadata("Q3ETask", prompt=OWN), TABLE, Line(), OF_TABLE),
         (metadata("Q3EBoth"), TABLE, Line(instruction="Of a passage"), Line(instruction="Of a query")),
         # The authors' code leaves only the documents of retrieval bare.
-        (metadata("Q3ETask", "Reranking"), TABLE, Line(instruction="Of the table"), Line(instruction="Of the table")),
+        (metadata("Q3ETask", "Reranking"), TABLE, OF_TABLE, OF_TABLE),
         (metadata("Q3EOther", "Reranking", prompt=OWN), TABLE, Line(), Line(instruction="Of mteb")),
         (metadata("Q3ETask", "STS"), TABLE, Line("sts"), Line("sts")),
         (metadata("Q3ETask", "PairClassification"), {}, Line("sts"), Line("sts")),
         (metadata("Q3ETask", "BitextMining"), {}, Line("bitext"), Line("bitext")),
+        (metadata("Q3ETask", "BitextMining"), TABLE, OF_TABLE, OF_TABLE),
         (metadata("Q3EOwn", "Clustering", prompt="Sort"), {}, Line(), Line(instruction="Sort")),
     ],
 )  # fmt: skip

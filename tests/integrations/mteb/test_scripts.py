@@ -111,9 +111,16 @@ def test_the_authors_table_of_instructions_is_another_run(tmp_path):
         (["Nope", "-m", "demo"], 2, "mteb has no task 'Nope'"),
         ([TASK, "-m", "nope"], 1, "there is no model 'nope'"),
         ([TASK, "-m", "demo", "-d", "512"], 1, "dim must be between 32 and 256 for demo, got 512"),
-        ([TASK, "-m", "demo", "--rerank", "demo"], 1, "demo"),
+        ([TASK, "-m", "demo", "--rerank", "demo"], 1, "demo is an embedding model"),
+        ([TASK, "-m", "demo", "--instructions", __file__], 2, "is not JSON"),
     ],
 )
 def test_wrong_usage_is_refused_with_the_reason(arguments, code, said, tmp_path):
     result = run(*arguments, "--results", tmp_path)
     assert (result.exit_code, said in result.stderr) == (code, True), result.output
+
+
+def test_a_table_of_instructions_is_an_object(tmp_path):
+    (tmp_path / "list.json").write_text('["Find it"]')
+    result = run(TASK, "-m", "demo", "--results", tmp_path, "--instructions", tmp_path / "list.json")
+    assert (result.exit_code, "must have an object" in result.stderr) == (2, True)
