@@ -48,12 +48,9 @@ class Asker:
     vectors: Vectors | None
     reranker: Reranker | None
 
-    def run(self, questions: Sequence[Judged], on_question: Callable[[int], None]) -> Run:
-        """Ask every question. `on_question` is called with how many are answered.
-
-        Raises what a reranker raises.
-        """
-        on_question(0)
+    def run(self, questions: Sequence[Judged], on_done: Callable[[int, int], None]) -> Run:
+        """Ask every question. `on_done(n_done, n_total)` counts questions. Raises what a reranker raises."""
+        on_done(0, len(questions))
         seconds_to_read = self._seconds_to_read(questions)
         ranked, seconds = [], []
         for number, question in enumerate(questions):
@@ -64,7 +61,7 @@ class Asker:
             # A deeper search fuses deeper rankings, which may change the first hits: they stay as `search` has them.
             rest = self._found(number, question, DEPTH)
             ranked.append(question.names((*first, *rest)))
-            on_question(number + 1)
+            on_done(number + 1, len(questions))
         return Run(tuple(ranked), median(seconds) + seconds_to_read)
 
     def _first(self, number: int, question: Judged) -> tuple[Found, float]:

@@ -62,7 +62,7 @@ def classified(vectors: Vectors, labels: Sequence[str], parts: tuple[Rows, Rows]
     The mean of these shares is the accuracy. Ten logistic regressions learn from eight texts of each class, which are
     drawn anew for each.
     """
-    learn = _scikit_learn()
+    learn = scikit_learn()
     train, test = parts
     wanted = np.array(labels)
     right = np.zeros(len(test))
@@ -83,7 +83,7 @@ def clustered(vectors: Vectors, labels: Sequence[str], on_done: OnDone) -> Value
     The mean of these is the measure. Each sample is parted by mini-batch k-means into as many clusters as there are
     classes. The samples are the same for every column.
     """
-    learn = _scikit_learn()
+    learn = scikit_learn()
     from threadpoolctl import threadpool_limits
 
     draw = random.Random(_SEED)  # noqa: S311 - nothing is kept secret by it
@@ -121,7 +121,8 @@ def _drawn(train: Rows, labels: NDArray[np.str_]) -> Iterator[Rows]:
         yield np.array(chosen)
 
 
-def _scikit_learn() -> Any:
+def scikit_learn() -> Any:
+    """The library. Raises MissingPackageError."""
     try:
         import sklearn.cluster
         import sklearn.exceptions

@@ -104,7 +104,12 @@ def _plain(column: Column) -> Column:
 
 def names(columns: Sequence[Column]) -> tuple[str, ...]:
     """What to call each column: by the choices in which the columns differ; where they do not, by model and mode."""
-    varying = [field.name for field in fields(Column) if len({getattr(column, field.name) for column in columns}) > 1]
+    varying = []
+    for name in (field.name for field in fields(Column)):
+        # A search by words has no model, dim or dtype: it says nothing of whether these differ.
+        having = [column for column in columns if column.needs_model or name not in ("model", "dim", "dtype")]
+        if len({getattr(column, name) for column in having}) > 1:
+            varying.append(name)
     return tuple(", ".join(_words(column, varying or ["model", "mode"])) for column in columns)
 
 

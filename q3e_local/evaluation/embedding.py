@@ -21,8 +21,11 @@ from q3e_local.evaluation.passages import Passages
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, n_done, n_total)`, first with 0; `what` says what is being done, such as `embedding`."""
+Progress = Callable[[str, int, int, int], None]
+"""Called as `progress(what, n_done, n_total, n_cached)`: first with 0 done, and at last with all.
+
+`what` says what is being done, and `n_cached` how many of those that are done the cache had.
+"""
 
 _TIMED = 5  # texts that are embedded one by one to see how long one takes
 
@@ -84,16 +87,17 @@ class ModelVectors:
         return self._seconds[prefix]
 
     def _embedded(self, request: EmbedRequest, names: Names) -> Vectors:
-        n_texts, n_cut = len(names.names), 0
+        n_texts, n_cut, n_cached = len(names.names), 0, 0
         vectors = np.empty((n_texts, self.model.n_embd), np.float32)
         what = f"embedding {counted(n_texts, names.what)} with {self.model.model}"
-        self._progress(what, 0, n_texts)
-        results = self.model.stream(request, lambda n_done, _: self._progress(what, n_done, n_texts))
-        for row, (name, result) in enumerate(zip(names.names, results, strict=True)):
+        self._progress(what, 0, n_texts, 0)
+        for row, (name, result) in enumerate(zip(names.names, self.model.stream(request), strict=True)):
             if isinstance(result, TextError):
                 raise InputError(f"{name} {result.message}")
             vectors[row] = result.vector
             n_cut += result.truncated
+            n_cached += result.cached
+            self._progress(what, row + 1, n_texts, n_cached)
         if n_cut:
             self.notes.append(f"{counted(n_cut, names.what)} cut to the limit of {self.model.model}")
         return vectors

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import q3e_local
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError
 from q3e_local.evaluation.answering import Asker, Run
+from q3e_local.evaluation.classes import scikit_learn
 from q3e_local.evaluation.columns import Column
 from q3e_local.evaluation.comparing import ColumnState, as_stored, bytes_of
 from q3e_local.evaluation.data import Corpus, Data, Kind, LabelledTexts, Pairs, Questions
 from q3e_local.evaluation.embedding import ModelVectors, Names, Progress
-from q3e_local.evaluation.intervals import Difference, Values, of_means
+from q3e_local.evaluation.intervals import Difference, Values, of_means, scipy_stats
 from q3e_local.evaluation.judging import Judged, judge
-from q3e_local.evaluation.measures import agreement, of_rankings
+from q3e_local.evaluation.measures import agreement, of_rankings, trec_eval
 from q3e_local.evaluation.passages import Passages, of_corpus, of_index
 from q3e_local.evaluation.result import FEW, ColumnResult, Evaluation
 from q3e_local.evaluation.tasks import ClassTask, SimilarityTask, Task
@@ -54,7 +54,7 @@ def evaluate(
     kind: Kind | None = None,
     agree: bool = False,
     models: Models = Models(),
-    progress: Progress = lambda what, n_done, n_total: None,
+    progress: Progress = lambda what, n_done, n_total, n_cached: None,
 ) -> Evaluation:
     """How good each column is on these data, and how far it is from the first.
 
@@ -70,7 +70,9 @@ def evaluate(
         raise OptionError("there must be one column at least, got none")
     if len(set(columns)) < len(columns):
         raise OptionError("a column is there twice; give each once")
+    scipy_stats()  # a missing package is told before anything is computed
     if isinstance(data, Questions):
+        trec_eval()
         _check(kind in (None, "retrieval"), f"questions are measured as retrieval, not as {kind}")
         with _searched(index, corpus) as passages:
             found = _asked(data, columns, passages, agree, models, progress)
@@ -86,6 +88,7 @@ def _task(data: Pairs | LabelledTexts, kind: Kind | None) -> Task:
     if isinstance(data, Pairs):
         _check(kind in (None, "sts"), f"pairs are measured as sts, not as {kind}")
         return SimilarityTask(data)
+    scikit_learn()
     if kind is None or kind == "classification":
         return ClassTask(data, "classification")
     _check(kind == "clustering", f"labelled texts are measured as classification or clustering, not as {kind}")
@@ -123,7 +126,7 @@ def _asked(
         for column, vectors in _with_models(columns, passages, models, progress, notes):
             what = f"asking {counted(len(judged), 'question')}, column {len(answers) + 1} of {len(columns)}"
             asked, asker, seconds = _asker(column, vectors, passages, judged, reranker)
-            run = asker.run(judged, partial(_tell, progress, what, len(judged)))
+            run = asker.run(judged, _counting(progress, what))
             answers[column] = asked, run, run.seconds + seconds
     found = [answers[column] for column in columns]
     first = found[0][1].ranked
@@ -144,6 +147,7 @@ def _asked(
         for number, ((column, _, seconds), measured) in enumerate(zip(found, values, strict=True))
     )
     what = f"{counted(len(judged), 'question')}, {counted(len(passages.entries), 'passage')} of {passages.name}"
+    what += _by([column for column, _, _ in found])
     return Evaluation(what, "question", len(judged), results, tuple(notes))
 
 
@@ -180,7 +184,7 @@ def _compared(task: Task, columns: Sequence[Column], models: Models, progress: P
         dim, request = vectors.dim(column), column.alike(task.texts, task.kind)
         stored = as_stored(vectors.of(request, names), dim, column.dtype)
         doing = f"measuring column {len(measured) + 1} of {len(columns)}"
-        values = task.values(stored, partial(progress, doing))
+        values = task.values(stored, _counting(progress, doing))
         measured[column] = replace(column, model=vectors.model.model, dim=dim), values, vectors.seconds(request)
     found = [measured[column] for column in columns]
     differences: list[Mapping[str, Difference]] = [
@@ -190,6 +194,7 @@ def _compared(task: Task, columns: Sequence[Column], models: Models, progress: P
         ColumnResult(column, {task.measure: task.value(values)}, difference, seconds, _bytes(column))
         for (column, values, seconds), difference in zip(found, [{}, *differences], strict=True)
     )
+    what += _by([column for column, _, _ in found])
     return Evaluation(what, task.item, task.n_items, results, tuple(notes))
 
 
@@ -217,12 +222,19 @@ def _with_models(
             notes += vectors.notes
 
 
+def _by(columns: Sequence[Column]) -> str:
+    """`, by demo`: the model, where all columns that have one have the same."""
+    models = {column.model for column in columns if column.model is not None}
+    return f", by {models.pop()}" if len(models) == 1 else ""
+
+
 def _bytes(column: Column) -> int | None:
     return None if column.dim is None else bytes_of(column.dim, column.dtype)
 
 
-def _tell(progress: Progress, what: str, n_total: int, n_done: int) -> None:
-    progress(what, n_done, n_total)
+def _counting(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """A callback with two counts that tells what is being done."""
+    return lambda n_done, n_total: progress(what, n_done, n_total, 0)
 
 
 def _with_notes(found: Evaluation, notes: Sequence[str]) -> Evaluation:

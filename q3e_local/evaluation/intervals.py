@@ -38,6 +38,11 @@ class Difference:
         """Whether the data show that there is a difference: 0 lies outside of the interval."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def interval(self) -> str:
+        """`-0.0312 to +0.0101`."""
+        return f"{self.low:+.4f} to {self.high:+.4f}"
+
 
 def of_means(values: Values, first: Values) -> Difference:
     """The difference of two means, of which each item has a value in both (n,)."""
@@ -67,7 +72,7 @@ def of_samples(values: Values, first: Values) -> Difference:
 
 def spearman(scores: Values, wanted: Values) -> float:
     """Spearman's rank correlation; 0 where all scores are equal, and so rank nothing."""
-    stats = _scipy_stats()
+    stats = scipy_stats()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         found = float(stats.spearmanr(scores, wanted).statistic)
@@ -77,7 +82,7 @@ def spearman(scores: Values, wanted: Values) -> float:
 def _ends(
     data: tuple[Values, ...], statistic: Callable[..., object], n_draws: int, *, vectorized: bool, batch: int | None
 ) -> tuple[float, float]:
-    stats = _scipy_stats()
+    stats = scipy_stats()
     # The percentile method has an answer where all differences are equal, and the corrected ones have none.
     found = stats.bootstrap(
         data, statistic, n_resamples=n_draws, batch=batch, vectorized=vectorized, paired=True,
@@ -86,7 +91,8 @@ def _ends(
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _scipy_stats() -> Any:
+def scipy_stats() -> Any:
+    """The library. Raises MissingPackageError."""
     try:
         from scipy import stats
     except ImportError:

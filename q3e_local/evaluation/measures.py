@@ -29,7 +29,7 @@ def of_rankings(grades: Sequence[Mapping[str, int]], ranked: Sequence[Sequence[s
     of the alphabet, last first; it gets scores that are all different, so that the order here is the order that
     counts. Raises MissingPackageError.
     """
-    trec_eval = _trec_eval()
+    evaluator = trec_eval().RelevanceEvaluator
     labels = {str(number): dict(of_question) for number, of_question in enumerate(grades)}
 
     def evaluated(measures: set[str], depth: int | None) -> dict[str, dict[str, float]]:
@@ -37,7 +37,7 @@ def of_rankings(grades: Sequence[Mapping[str, int]], ranked: Sequence[Sequence[s
             str(number): {name: float(-place) for place, name in enumerate(names[:depth])}
             for number, names in enumerate(ranked)
         }
-        found: dict[str, dict[str, float]] = trec_eval.RelevanceEvaluator(labels, measures).evaluate(run)
+        found: dict[str, dict[str, float]] = evaluator(labels, measures).evaluate(run)
         return found
 
     whole = evaluated({"ndcg_cut.10", "recall.10", "map"}, None)
@@ -57,7 +57,8 @@ def agreement(ranked: Sequence[Sequence[str]], first: Sequence[Sequence[str]]) -
     return np.array(shares)
 
 
-def _trec_eval() -> Any:
+def trec_eval() -> Any:
+    """The library. Raises MissingPackageError."""
     try:
         import pytrec_eval
     except ImportError:

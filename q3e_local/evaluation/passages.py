@@ -21,6 +21,7 @@ from q3e_local.evaluation.data import Corpus
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk, Entry, IndexSpace, Rows
 from q3e_local.search.database.snapshot import Snapshot
+from q3e_local.search.places import indexes_folder
 from q3e_local.vectors import Vectors
 
 _WRITTEN = 1024  # passages of one transaction
@@ -76,7 +77,7 @@ def of_index(path: Path) -> Iterator[Passages]:
             raise InputError(f"{path} has no passages in it; index a folder first")
         space = database.space if database.space.digest else None
         vectors = np.concatenate([window.vectors for window in windows]) if space is not None else None
-        yield Passages(str(path), entries, state, space, vectors)
+        yield Passages(_called(path), entries, state, space, vectors)
 
 
 @contextmanager
@@ -95,3 +96,8 @@ def of_corpus(corpus: Corpus) -> Iterator[Passages]:
             yield Passages(
                 corpus.name, tuple(entry for window in database.entries() for entry in window.entries), state
             )
+
+
+def _called(path: Path) -> str:
+    """What people call an index: its name, if it has one, else its file."""
+    return f"the index {path.stem}" if path.parent == indexes_folder() else str(path)

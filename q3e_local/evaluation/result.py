@@ -18,6 +18,7 @@ SHOWN = {
     "ndcg_at_10": "nDCG@10", "recall_at_10": "recall@10", "mrr_at_10": "MRR@10", "map": "MAP",
     "agree_at_10": "agree@10", "spearman": "Spearman", "accuracy": "accuracy", "v_measure": "V-measure",
 }  # fmt: skip
+AGREEMENT = "agree_at_10"  # with the first column, which is no measure of good and bad
 FEW = 20  # below so many items an interval of the bootstrap is too narrow
 
 
@@ -57,14 +58,19 @@ class Evaluation:
         return next(iter(self.results[0].measures))
 
     @property
+    def timed(self) -> str:
+        """What `seconds` are of: "question", or "text" where none is asked."""
+        return "question" if self.item == "question" else "text"
+
+    @property
     def items(self) -> str:
         """`45 questions`."""
         return counted(self.n_items, self.item)
 
     def verdict(self, result: ColumnResult) -> str:
-        """What the interval of a column's difference says, in words; empty for the first column."""
+        """What the interval of a column's difference says; nothing of the first column, nor of an agreement."""
         difference = result.differences.get(self.measure)
-        if difference is None:
+        if difference is None or self.measure == AGREEMENT:
             return ""
         if not difference.is_shown:
             return f"no difference that {self.items} can show"
