@@ -124,4 +124,4 @@ def _words(column: Column, varying: Sequence[str]) -> list[str]:
         "mode": column.mode,
         "rerank": None if column.rerank is None else f"rerank {column.rerank}",
     }
-    return [word for name in varying if (word := words[name]) is not None]
+    return [word for name in varying if (word := words[name]) is not None] or ["no reranker"]

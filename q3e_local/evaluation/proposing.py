@@ -89,5 +89,5 @@ def _question(text: str, answered_by: list[Entry], passages: Passages) -> Questi
 
 
 def _plain(text: str) -> str:
-    """One line without the marks of Markdown at its ends."""
-    return _MARKUP.sub("", " ".join(text.split()))
+    """One line without the marks of Markdown at its ends, and without bold."""
+    return _MARKUP.sub("", " ".join(text.replace("**", "").split()))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from q3e_local.errors import InputError
+from q3e_local.reading.encodings import is_utf8
 from q3e_local.reading.records.delimited import BrokenRowError, Table
 from q3e_local.reading.records.transcoding import OpenText
 
@@ -84,6 +85,8 @@ def _rows(path: Path, text: OpenText, delimiter: str | None) -> Iterator[Record]
         if table.problem is not None:
             raise InputError(f"{path} {table.problem[0]}")
         for row in table.rows():
+            if not is_utf8(row.raw):
+                raise InputError(f"{path}:{row.line} is not {text.shown}; save the file as UTF-8")
             yield Record(dict(zip(table.header, row.cells, strict=False)), f"{path}:{row.line}")
     except BrokenRowError as error:
         raise InputError(f"{path}:{error.line} {error}") from None

@@ -82,8 +82,8 @@ def eval_(
     \b
       q3e-local eval --make-questions 50 -o questions.jsonl
       q3e-local eval questions.jsonl --dim 1024,512,256 --dtype float32,int8
-      q3e-local eval questions.jsonl --mode vectors,words,auto --rerank 10
-      q3e-local eval scifact/ -m qwen3-embedding:4b-q8_0 -m qwen3-embedding:4b --plot quality.png
+      q3e-local eval questions.jsonl --mode vectors,words,auto --plot quality.png
+      q3e-local eval scifact/ -m qwen3-embedding:4b-q8_0 -m qwen3-embedding:4b
     """
     searched.check()
     if n_questions is not None:
