@@ -46,22 +46,25 @@ class _List(click.ParamType[Any]):
 
 @dataclass(frozen=True)
 class Compared:
-    """The values of the options that say what is compared. The first column has the first of each."""
+    """The values of the options that say what is compared. The first column has the first of each.
 
-    names: tuple[str, ...] = ()
-    dims: tuple[int, ...] = ()
-    dtypes: tuple[str, ...] = ()
-    instructions: tuple[str, ...] = ()
-    modes: tuple[str, ...] = ()
-    reranks: tuple[int, ...] = ()
+    They have the names of the library's options, so that an error about one names the flag.
+    """
+
+    model: tuple[str, ...] = ()
+    dim: tuple[int, ...] = ()
+    dtype: tuple[str, ...] = ()
+    instruction: tuple[str, ...] = ()
+    mode: tuple[str, ...] = ()
+    rerank: tuple[int, ...] = ()
     reranker: str | None = None
 
     def check(self, server: str | None) -> None:
         """Raise OptionError for options that do not go together."""
         written = click.get_current_context().get_parameter_source("reranker")
-        if not self.reranks and written == ParameterSource.COMMANDLINE:
+        if not self.rerank and written == ParameterSource.COMMANDLINE:
             raise OptionError("--reranker is for the second stage of a search; give --rerank N too")
-        if self.reranks and server:
+        if self.rerank and server:
             raise OptionError("--rerank reads candidates in this process; leave --server out (or unset Q3E_SERVER)")
 
     def columns(self) -> tuple[Column, ...]:
@@ -69,8 +72,8 @@ class Compared:
         from q3e_local.evaluation import columns
 
         choices: dict[str, Any] = {
-            "models": self.names, "dims": self.dims, "dtypes": self.dtypes, "instructions": self.instructions,
-            "modes": self.modes, "reranks": self.reranks,
+            "models": self.model, "dims": self.dim, "dtypes": self.dtype, "instructions": self.instruction,
+            "modes": self.mode, "reranks": self.rerank,
         }  # fmt: skip
         return columns(**{name: values for name, values in choices.items() if values})
 
@@ -131,27 +134,27 @@ class Searched:
 # Give a command the parameters `compared` and `searched`.
 compared_options = group(
     click.option(
-        "-m", "--model", "names", metavar="NAME", multiple=True, shell_complete=candidates.model_or_file,
+        "-m", "--model", "model", metavar="NAME", multiple=True, shell_complete=candidates.model_or_file,
         help="A model; may be repeated, as for quantizations. [default: the index's, or Q3E_MODEL, or the default]",
     ),
     click.option(
-        "-d", "--dim", "--dimensions", "dims", type=_List(click.INT), metavar="N,N", default=(),
+        "-d", "--dim", "--dimensions", "dim", type=_List(click.INT), metavar="N,N", default=(),
         help="Dims, as 1024,512,256: cut from the vectors that are there. [default: all]",
     ),
     click.option(
-        "--dtype", "dtypes", type=_List(click.Choice(_DTYPES)), metavar="TYPE,TYPE", default=(),
+        "--dtype", type=_List(click.Choice(_DTYPES)), metavar="TYPE,TYPE", default=(),
         help=f"How vectors are stored: {', '.join(_DTYPES)}. [default: float32]",
     ),
     click.option(
-        "--instruction", "instructions", metavar="TEXT", multiple=True,
+        "--instruction", metavar="TEXT", multiple=True,
         help="A text, a task such as code, or none for questions without one; may be repeated. [default: the usual]",
     ),
     click.option(
-        "--mode", "modes", type=_List(click.Choice(_MODES)), metavar="MODE,MODE", default=(),
+        "--mode", type=_List(click.Choice(_MODES)), metavar="MODE,MODE", default=(),
         help=f"How to search: {', '.join(_MODES)} (as search does). [default: vectors]",
     ),
     click.option(
-        "--rerank", "reranks", type=_List(click.IntRange(1, _CANDIDATES_MAX)), metavar="N,N", default=(),
+        "--rerank", type=_List(click.IntRange(1, _CANDIDATES_MAX)), metavar="N,N", default=(),
         help="Each column also with a reranker that reads the first N hits.",
     ),
     click.option(
