@@ -165,10 +165,11 @@ class CrashError(EngineError):
 
 
 class MissingPackageError(Q3EError, ImportError):
-    """An optional package is not installed; the text says how to get it."""
+    """An optional package is not installed; the text says how to get it: by an extra, or without one by itself."""
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}; install it with: pip install 'q3e-local[{extra}]'")
+    def __init__(self, what: str, package: str, extra: str | None) -> None:
+        wanted = package if extra is None else f"'q3e-local[{extra}]'"
+        super().__init__(f"{what} needs {package}; install it with: pip install {wanted}")
 
 
 class OutputError(Q3EError):

@@ -29,7 +29,7 @@ ROOMS = [
         "llama reranking",
         "models search jobs",
         "q3e_local",  # load() joins the parts
-        "checks server evaluation",
+        "checks evaluation server",
         "cli",
         "__main__",
     )

@@ -14,8 +14,10 @@ from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
 from q3e_local.search.hits import MODES, Mode
 from q3e_local.vectors import DTYPES, Dtype
+from q3e_local.wording.html_table import shortened
 
 BARE = "none"  # as an instruction: no instruction at all
+_NAME_CHARACTERS = 40  # of an instruction in the name of a column
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ def names(columns: Sequence[Column]) -> tuple[str, ...]:
 def _words(column: Column, varying: Sequence[str]) -> list[str]:
     """The choices of a column in words. A column without a model has no more to say of vectors."""
     usual = "usual instruction" if column.needs_model else None
+    instruction = "no instruction" if column.instruction == BARE else str(column.instruction)
     words = {
         "model": column.model,
         "dim": None if column.dim is None else f"dim {column.dim}",
         "dtype": column.dtype if column.needs_model else None,
-        "instruction": {None: usual, BARE: "no instruction"}.get(column.instruction, column.instruction),
+        "instruction": usual if column.instruction is None else shortened(instruction, _NAME_CHARACTERS),
         "mode": column.mode,
         "rerank": None if column.rerank is None else f"rerank {column.rerank}",
     }

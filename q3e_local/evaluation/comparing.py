@@ -20,6 +20,7 @@ from q3e_local.vectors import Dtype, Vectors, finish, to_binary, to_int8
 # Scores of equal texts differ by what float32 rounds. Scores that are equal to so many digits count as equal: bits of
 # 4,096 numbers that differ at all differ by 5e-4.
 _DIGITS = 6
+_ROWS = 4096
 
 
 def as_stored(vectors: Vectors, dim: int, dtype: Dtype) -> Vectors:
@@ -28,14 +29,23 @@ def as_stored(vectors: Vectors, dim: int, dtype: Dtype) -> Vectors:
     The scores of int8 are cosines of the codes. Those of packed bits, which a store compares by Hamming distance h,
     are 1 - 2 h / dim, which has the same order.
     """
-    cut = finish(vectors, dim)
+    if dtype == "float32" and dim == vectors.shape[1]:
+        return vectors
+    stored = np.empty((len(vectors), dim), np.float32)
+    # A part at a time: a large corpus need not be in memory in double precision too.
+    for start in range(0, len(vectors), _ROWS):
+        stored[start : start + _ROWS] = _as_stored(finish(vectors[start : start + _ROWS], dim), dtype)
+    return stored
+
+
+def _as_stored(cut: Vectors, dtype: Dtype) -> Vectors:
     if dtype == "float32":
         return cut
     if dtype == "float16":
         return finish(cut.astype(np.float16).astype(np.float32))
     if dtype == "int8":
         return finish(to_int8(cut)[0].astype(np.float32))
-    bits = np.unpackbits(to_binary(cut), axis=1, count=dim)
+    bits = np.unpackbits(to_binary(cut), axis=1, count=cut.shape[1])
     return finish(2 * bits.astype(np.float32) - 1)
 
 

@@ -5,6 +5,7 @@ The only file that imports it. Knows ids, grades and ranks; nothing of questions
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ Values = NDArray[np.float64]
 
 # Our names, which are MTEB's, and trec_eval's. Its reciprocal rank knows no limit: it gets rankings of ten.
 _NAMES = {"ndcg_at_10": "ndcg_cut_10", "recall_at_10": "recall_10", "mrr_at_10": "recip_rank", "map": "map"}
-RETRIEVAL = tuple(_NAMES)
+# For which there are wheels; on others the extra goes without the package, as pyproject.toml says.
+_MACHINES = ("x86_64", "AMD64", "arm64")
 
 
 def of_rankings(grades: Sequence[Mapping[str, int]], ranked: Sequence[Sequence[str]]) -> dict[str, Values]:
@@ -62,5 +64,6 @@ def trec_eval() -> Any:
     try:
         import pytrec_eval
     except ImportError:
-        raise MissingPackageError("measuring rankings", "pytrec-eval-terrier", "eval") from None
+        extra = "eval" if platform.machine() in _MACHINES else None
+        raise MissingPackageError("measuring rankings", "pytrec-eval-terrier", extra) from None
     return pytrec_eval

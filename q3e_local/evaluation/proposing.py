@@ -17,17 +17,18 @@ from q3e_local.evaluation.passages import Passages
 from q3e_local.search.database.records import Entry
 from q3e_local.search.sentences import sentences
 
-# Shorter texts say too little to be a question, longer ones are none.
-_CHARACTERS_MIN, _CHARACTERS_MAX = 12, 200
-_CHARACTERS_MIN_WIDE = 5  # of Chinese and its like, where a character says as much as half a word
+# Shorter texts say too little to be a question, longer ones are none. The second number is for Chinese and its like,
+# where a character says as much as half a word.
+_OF_HEADING, _OF_SENTENCE = (12, 5), (30, 12)
+_CHARACTERS_MAX = 200
 _MARKUP = re.compile(r"^[\s#>*+\-|`_=~]+|[\s#*|`_=~]+$")
 
 
 def propose(passages: Passages, n: int) -> tuple[Question, ...]:
     """Up to `n` questions, spread over the files: the same ones each time. Each names the passages that answer it.
 
-    A passage gives its heading, where no other file has that heading, else its first sentence. Raises InputError
-    where no passage gives one.
+    A passage gives its heading, where that is no other file's and not the title of the whole file; else its first
+    sentence. Raises InputError where no passage gives one.
     """
     by_heading: dict[str, list[Entry]] = {}
     for entry in passages.entries:
@@ -60,31 +61,35 @@ def _spread(passages: Passages) -> Iterator[Entry]:
 
 
 def _of_heading(entry: Entry, by_heading: Mapping[str, list[Entry]], passages: Passages) -> Question | None:
-    """The last heading above a passage, answered by all passages under it."""
+    """The last heading above a passage, answered by all passages under it; not the title of a whole file."""
     if not entry.chunk.headings:
         return None
     text = _plain(entry.chunk.headings[-1])
     under = by_heading[text]
     is_of_one = all((other.file, other.chunk.headings) == (entry.file, entry.chunk.headings) for other in under)
-    return _question(text, under, passages) if is_of_one else None
+    is_title = len(under) > 1 and len(under) == sum(other.file == entry.file for other in passages.entries)
+    if not is_of_one or is_title or not _is_long_enough(text, _OF_HEADING):
+        return None
+    return _question(text, under, passages)
 
 
 def _of_sentence(entry: Entry, passages: Passages) -> Question | None:
-    """The first sentence of a passage, answered by all passages that have it, as neighbours may."""
+    """The first sentence of a passage that says enough, answered by all passages that have it, as neighbours may."""
+    headings = {_plain(heading) for heading in entry.chunk.headings}
     for start, end in sentences(entry.chunk.text):
         sentence = entry.chunk.text[start:end].strip()
-        if not _plain(sentence) or _plain(sentence) in map(_plain, entry.chunk.headings):
-            continue
-        having = [other for other in passages.entries if sentence in other.chunk.text]
-        return _question(_plain(sentence), having, passages)
+        text = _plain(sentence)
+        if text not in headings and _is_long_enough(text, _OF_SENTENCE):
+            return _question(text, [other for other in passages.entries if sentence in other.chunk.text], passages)
     return None
 
 
-def _question(text: str, answered_by: list[Entry], passages: Passages) -> Question | None:
-    """The question, if its text has the length of one."""
-    least = _CHARACTERS_MIN if text.isascii() else _CHARACTERS_MIN_WIDE
-    if not least <= len(text) <= _CHARACTERS_MAX:
-        return None
+def _is_long_enough(text: str, least: tuple[int, int]) -> bool:
+    """Whether the text has the length of a question: the first number or more, the second where it is not ASCII."""
+    return least[not text.isascii()] <= len(text) <= _CHARACTERS_MAX
+
+
+def _question(text: str, answered_by: list[Entry], passages: Passages) -> Question:
     return Question("", text, {entry.id: 1 for entry in answered_by}, passages.name)
 
 

@@ -6,7 +6,9 @@ Knows formats; nothing of what the fields mean.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,14 @@ class Record:
         return str(value)
 
     def number(self, *names: str) -> float:
-        """The number in the first of these fields that there is. Raises InputError."""
+        """The finite number in the first of these fields that there is. Raises InputError."""
         name, value = self._first(names)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{self.place}: {name!r} must be a number, got {value!r}") from None
+        number = math.nan
+        with suppress(TypeError, ValueError):
+            number = float(value)
+        if not math.isfinite(number):
+            raise InputError(f"{self.place}: {name!r} must be a number, got {value!r}")
+        return number
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:

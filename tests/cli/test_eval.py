@@ -69,7 +69,7 @@ def test_people_get_a_table_and_how_far_each_column_is_from_the_first(here):
     assert head == "45 questions, 40 passages of corpus.q3e, by demo"
     assert headings.split() == ["nDCG@10", "recall@10", "MRR@10", "MAP", "s/question", "bytes", "column"]
     assert [row.split("  ")[-1].strip() for row in rows[:3]] == ["dim 256, vectors", "words", "dim 32, vectors"]
-    assert rows[4].split("  ")[-1] == "against 1"
+    assert rows[4].endswith("  against 1")
     assert rows[5].startswith("2  ")
     assert rows[6].endswith("  worse")
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -133,6 +133,20 @@ def test_the_command_the_library_and_a_server_agree(here):
         for name in MEASURES:
             assert mine[name] == pytest.approx(result.measures[name], abs=1e-6)
             assert theirs[name] == pytest.approx(result.measures[name], abs=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_shows_what_is_done_and_how_far_it_is(here, gates):
+    lines = [f'{{"_id": "p{i}", "text": "passage {i:04}"}}\n' for i in range(40)]
+    asked = [f'{{"query": "asked {i}", "relevant": ["p{i}"]}}\n' for i in range(4)]
+    write(here, {"corpus.jsonl": "".join(lines), "q.jsonl": "".join(asked)})
+    gates.open(1, 2, 3)
+    with gates.on_screen("eval", "q.jsonl", "--corpus", "corpus.jsonl", "-m", "demo", columns=80) as screen:
+        gates.wait_for(4)
+        screen.wait_for("embedding 40 passages with demo")
+        screen.wait_for(" of 40")
+        gates.finish(screen)
+        assert screen.lines[0] == "4 questions, 40 passages of corpus.jsonl, by demo"
 
 
 # What is read
@@ -289,6 +303,12 @@ def test_a_missing_package_is_told_with_the_line_that_installs_it(here, module, 
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr("q3e_local.load", lambda model, **options: pytest.fail("a model was loaded"))
     assert f"needs {package}; install it with: pip install 'q3e-local[eval]'" in failed(*arguments)
+
+
+def test_a_machine_without_a_wheel_is_sent_to_the_package_itself(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytrec_eval", None)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "install it with: pip install pytrec-eval-terrier\n" in failed(*EVAL)
 
 
 # Ctrl-C

@@ -129,6 +129,7 @@ LINE = json.dumps({"query": "a", "relevant": ["x"]})
             '{"sentence1": "a", "sentence2": "b", "score": "high"}\n',
             "q.jsonl:1: 'score' must be a number, got 'high'",
         ),
+        ('{"sentence1": "a", "sentence2": "b", "score": "nan"}\n', "q.jsonl:1: 'score' must be a number, got 'nan'"),
         ('{"sentence1": "a", "sentence2": "b", "score": 1}\n', "q.jsonl has 1 pair of one score"),
     ],
 )

@@ -66,6 +66,7 @@ def _objects(found: Evaluation) -> Iterator[dict[str, Any]]:
             "column": number,
             "name": name,
             **asdict(result.column),
+            "dtype": result.column.dtype if result.bytes is not None else None,
             f"n_{found.item}s": found.n_items,
             **result.measures,
             "seconds": result.seconds,

@@ -109,8 +109,8 @@ def eval_(
                 read, columns, index=index, corpus=corpus, kind=kind, agree=agree, models=compared.models(options),
                 progress=progress,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_what_is_kept(options)) from None
+        except KeyboardInterrupt as error:  # a download says itself what is kept of it
+            raise KeyboardInterrupt(str(error) or _what_is_kept(options)) from None
     _write(found, target, picture, options.quiet)
 
 
