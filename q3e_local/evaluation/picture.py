@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 :root {{ color-scheme: light; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 68em; padding: 0 1em; background: #fff; color: #111; }}
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #111; }}
+h1 {{ font-size: 1.3em; }}
 svg {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: 0.2em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }}
+div {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; white-space: nowrap; }}
+th, td {{ padding: 0.2em 0.7em; text-align: right; border-bottom: 1px solid #ddd; }}
 th:nth-child(2), td:nth-child(2), th:last-child, td:last-child {{ text-align: left; }}
 </style></head><body><h1>{title}</h1>
 {picture}
-{table}
+<div>{table}</div>
 <p>{about}</p>
 </body></html>
-"""  # noqa: E501 (style sheets are not wrapped)
+"""
 _ABOUT = (
     "A difference is a column's measure less that of column 1, with its 95 % interval by a paired bootstrap. Seconds "
     "are those of one {item}, computed anew. Bytes are those of a stored vector."
@@ -52,7 +54,7 @@ def write_png(found: Evaluation, stream: BinaryIO) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that no font here has is a box
         # The same evaluation is the same file: no date, no version of matplotlib.
-        _figure(found).savefig(stream, format="png", metadata={"Software": "q3e-local"})
+        _figure(found, found.what).savefig(stream, format="png", metadata={"Software": "q3e-local"})
 
 
 def html_page(found: Evaluation) -> str:
@@ -60,7 +62,7 @@ def html_page(found: Evaluation) -> str:
     drawn = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        _figure(found).savefig(drawn, format="svg", metadata={"Date": None})
+        _figure(found, "").savefig(drawn, format="svg", metadata={"Date": None})
     picture = drawn.getvalue()
     return _PAGE.format(
         title=escape(found.what), picture=picture[picture.index("<svg") :], table=_table(found),
@@ -68,15 +70,16 @@ def html_page(found: Evaluation) -> str:
     )  # fmt: skip
 
 
-def _figure(found: Evaluation) -> Figure:
+def _figure(found: Evaluation, title: str) -> Figure:
     need()
     from matplotlib.figure import Figure
 
     lines = [f"{number}  {name}" for number, name in enumerate(found.names, 1)]
-    font, _ = font_for("".join([found.what, *lines]))
+    font, _ = font_for("".join([title, *lines]))
     n_lines = -(-len(lines) // 2)
     figure = Figure(figsize=(10, 4.6 + 0.2 * n_lines), dpi=150, layout="constrained")
-    figure.suptitle(_plain(found.what), fontproperties=font)
+    if title:
+        figure.suptitle(_plain(title), fontproperties=font)
     of_bytes, of_time = figure.subplots(1, 2, sharey=True)
     for axes, label, values in (
         (of_bytes, "bytes a vector", [result.bytes for result in found.results]),
@@ -84,6 +87,7 @@ def _figure(found: Evaluation) -> Figure:
     ):
         _draw(axes, found, values)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel(label)
     of_bytes.set_ylabel(SHOWN[found.measure])
     for number, line in enumerate(lines):
