@@ -48,6 +48,16 @@ INSIDE = {
         "commands jobs",
         "*",
     ],
+    "evaluation": [
+        "columns data intervals",
+        "classes passages records",
+        "comparing embedding judging labelled_files proposing result tasks",
+        "models picture runs",
+        "measures",
+        "asking measuring",
+        "evaluating",
+        "*",
+    ],
     "search": ["places", "database", "*", "indexing"],
     "server": ["errors settings", "service served_names", "workers", "local", "dialects http", "app", "run *"],
 }

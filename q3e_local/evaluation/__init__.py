@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from q3e_local.evaluation.columns import Column, columns
 from q3e_local.evaluation.data import Corpus, Document, LabelledText, LabelledTexts, Pair, Pairs, Question, Questions
-from q3e_local.evaluation.evaluating import Models, evaluate
+from q3e_local.evaluation.evaluating import evaluate
 from q3e_local.evaluation.intervals import Difference
 from q3e_local.evaluation.labelled_files import read_corpus, read_data
+from q3e_local.evaluation.models import Models
 from q3e_local.evaluation.result import ColumnResult, Evaluation
 
 __all__ = [

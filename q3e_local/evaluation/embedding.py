@@ -45,7 +45,7 @@ class ModelVectors:
         self.model, self._progress = model, progress
         self.notes: list[str] = []
         self._seconds: dict[str, float] = {}
-        self._known: dict[str, Vectors] = {}
+        self._known: dict[tuple[str, str], Vectors] = {}
 
     def dim(self, column: Column, passages: Passages | None = None) -> int:
         """The dim of a column: its own, else the index's, else the usual of the model's name. Raises OptionError."""
@@ -68,7 +68,7 @@ class ModelVectors:
         """Vectors (n, n_embd) of a request's texts. Raises InputError, which names the text that has none."""
         texts = list(request.texts)
         prefix = self.model.resolve(request).prefix
-        key = f"{names.what}\0{prefix}"
+        key = names.what, prefix
         if key not in self._known:
             self._known[key] = self._embedded(replace(request, texts=texts, dim=self.model.n_embd), names)
         return self._known[key]
@@ -101,6 +101,11 @@ class ModelVectors:
         if n_cut:
             self.notes.append(f"{counted(n_cut, names.what)} cut to the limit of {self.model.model}")
         return vectors
+
+
+def counting(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """A callback that takes two counts, and says what is being done."""
+    return lambda n_done, n_total: progress(what, n_done, n_total, 0)
 
 
 def _without_cache(model: TextModel) -> TextModel:

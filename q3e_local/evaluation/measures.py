@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.errors import MissingPackageError
-from q3e_local.evaluation.answering import K
+from q3e_local.evaluation.runs import K
 
 Values = NDArray[np.float64]
 """A measure's value for each question (n,), from 0 to 1."""

@@ -82,7 +82,7 @@ def _figure(found: Evaluation, title: str) -> Figure:
         figure.suptitle(_plain(title), fontproperties=font)
     of_bytes, of_time = figure.subplots(1, 2, sharey=True)
     for axes, label, values in (
-        (of_bytes, "bytes a vector", [result.bytes for result in found.results]),
+        (of_bytes, "bytes a vector", [result.vector_bytes for result in found.results]),
         (of_time, f"seconds a {found.timed}", [result.seconds for result in found.results]),
     ):
         _draw(axes, found, values)
@@ -125,7 +125,7 @@ def _row(found: Evaluation, number: int, name: str, result: ColumnResult) -> lis
     difference = result.differences.get(found.measure)
     return [
         str(number), name, *(f"{value:.4f}" for value in result.measures.values()), f"{result.seconds:.4f}",
-        "" if result.bytes is None else f"{result.bytes:,}",
+        "" if result.vector_bytes is None else f"{result.vector_bytes:,}",
         *(("", "") if difference is None else (f"{difference.value:+.4f}", difference.interval)),
         found.verdict(result),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ Frozen records that a notebook shows as a table. Knows nothing of how they were 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from q3e_local.evaluation.columns import Column, names
@@ -27,14 +27,14 @@ class ColumnResult:
     """What one column came to. Of `measures` the first is the one that columns are compared by; higher is better.
 
     `differences` to the first column has the same names, and is empty for the first column itself. `seconds` is what
-    one question or text takes, computed anew. `bytes` is what a store takes for a vector; None without vectors.
+    one question or text takes, computed anew. `vector_bytes` is the size of a stored vector; None without vectors.
     """
 
     column: Column  # with its model and dim, which are named
     measures: Mapping[str, float]
     differences: Mapping[str, Difference]
     seconds: float
-    bytes: int | None
+    vector_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,19 @@ class Evaluation:
         """As a notebook shows it."""
         measures = list(self.results[0].measures)
         rows = (
-            (name, *(result.measures[each] for each in measures), result.seconds, result.bytes, self.verdict(result))
+            (
+                name,
+                *(result.measures[each] for each in measures),
+                result.seconds,
+                result.vector_bytes,
+                self.verdict(result),
+            )
             for name, result in zip(self.names, self.results, strict=True)
         )
         return html_table(["column", *(SHOWN[each] for each in measures), "seconds", "bytes", ""], rows, self.what)
+
+
+def by_model(results: Sequence[ColumnResult]) -> str:
+    """`, by demo`: the end of what an evaluation is called, where all columns that have a model have the same."""
+    models = {result.column.model for result in results if result.column.model is not None}
+    return f", by {models.pop()}" if len(models) == 1 else ""

@@ -44,7 +44,7 @@ def test_a_dim_that_cuts_off_what_tells_passages_apart_loses_and_the_interval_sa
     assert little.measures["ndcg_at_10"] < 0.4
     assert little.differences["ndcg_at_10"].high < -0.4
     assert found.verdict(little) == "worse"
-    assert [result.bytes for result in (whole, half, little)] == [1024, 512, 256]
+    assert [result.vector_bytes for result in (whole, half, little)] == [1024, 512, 256]
     assert found.names == ("dim 256", "dim 128", "dim 64")
 
 
@@ -86,7 +86,7 @@ def test_dtypes_compare_as_stores_do():
         best, worst = 1 + (scores > own).sum(axis=1), (scores >= own).sum(axis=1)  # equal ones may stand either way
         low, high = ((ranks <= 10).mean() for ranks in (worst, best))
         assert low <= result.measures["recall_at_10"] <= high
-    assert [result.bytes for result in found.results] == [64, 8]
+    assert [result.vector_bytes for result in found.results] == [64, 8]
 
 
 def test_equal_scores_favour_neither_the_first_passages_nor_the_first_names():
@@ -188,7 +188,7 @@ def test_a_search_by_words_needs_no_model_and_is_there_once():
     assert len(compared) == 1
     (result,) = evaluate(asked, compared, corpus=corpus(), models=Models(load)).results
     assert result.measures["recall_at_10"] == 1
-    assert (result.column.model, result.column.dim, result.bytes) == (None, None, None)
+    assert (result.column.model, result.column.dim, result.vector_bytes) == (None, None, None)
 
 
 def test_a_reranker_orders_the_first_hits_of_each_column():
@@ -203,6 +203,15 @@ def test_a_reranker_orders_the_first_hits_of_each_column():
     assert ten.measures["mrr_at_10"] == plain.measures["recall_at_10"]  # first where it was among ten, else not
     assert found.names == ("no reranker", "rerank 10", "rerank 40")
     assert all_.seconds > plain.seconds
+
+
+def test_a_passage_that_the_reranker_fails_on_is_named():
+    reranker = Reranker(FakeRerankEngine(bad="passage 7"), "fake-reranker")
+    with pytest.raises(InputError, match="p7 the fake has no number for this text"):
+        evaluate(
+            questions(), columns(reranks=(40,)), corpus=corpus(),
+            models=opened(planted(vectors(N_EMBD)), reranker=reranker),
+        )  # fmt: skip
 
 
 def test_agreement_needs_no_labels():

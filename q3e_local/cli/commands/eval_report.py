@@ -33,7 +33,7 @@ def _lines(found: Evaluation) -> list[str]:
     """The figures of each column, then for each but the first how far it is from the first."""
     measures = list(found.results[0].measures)
     rows = [
-        (number, *result.measures.values(), f"{result.seconds:.4f}", result.bytes, name)
+        (number, *result.measures.values(), f"{result.seconds:.4f}", result.vector_bytes, name)
         for number, (name, result) in enumerate(zip(found.names, found.results, strict=True), 1)
     ]
     if found.measure == AGREEMENT:
@@ -57,7 +57,7 @@ def _agreements(found: Evaluation) -> Iterator[tuple[object, ...]]:
     for number, (name, result) in enumerate(zip(found.names, found.results, strict=True), 1):
         difference = result.differences.get(AGREEMENT)
         interval = "" if difference is None else f"{1 + difference.low:.4f} to {1 + difference.high:.4f}"
-        yield number, result.measures[AGREEMENT], interval, result.bytes, name
+        yield number, result.measures[AGREEMENT], interval, result.vector_bytes, name
 
 
 def _objects(found: Evaluation) -> Iterator[dict[str, Any]]:
@@ -66,11 +66,11 @@ def _objects(found: Evaluation) -> Iterator[dict[str, Any]]:
             "column": number,
             "name": name,
             **asdict(result.column),
-            "dtype": result.column.dtype if result.bytes is not None else None,
+            "dtype": result.column.dtype if result.vector_bytes is not None else None,
             f"n_{found.item}s": found.n_items,
             **result.measures,
             "seconds": result.seconds,
-            "bytes": result.bytes,
+            "bytes": result.vector_bytes,
             "differences": _differences(found, result),
             "verdict": found.verdict(result) or None,
         }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from q3e_local.errors import InputError, TextError
 from q3e_local.evaluation.columns import Column
 from q3e_local.evaluation.comparing import ColumnState
 from q3e_local.evaluation.judging import Judged
@@ -49,7 +50,10 @@ class Asker:
     reranker: Reranker | None
 
     def run(self, questions: Sequence[Judged], on_done: Callable[[int, int], None]) -> Run:
-        """Ask every question. `on_done(n_done, n_total)` counts questions. Raises what a reranker raises."""
+        """Ask every question. `on_done(n_done, n_total)` counts questions.
+
+        Raises InputError for a passage that the reranker fails on, OptionError for a question too long for it.
+        """
         on_done(0, len(questions))
         seconds_to_read = self._seconds_to_read(questions)
         ranked, seconds = [], []
@@ -81,7 +85,10 @@ class Asker:
         assert self.column.rerank is not None
         stage = SecondStage(reranker, self.column.rerank)
         task, instruction = self.column.meaning
-        return stage.applied(found, question.question.text, len(found), task=task, instruction=instruction)
+        try:
+            return stage.applied(found, question.question.text, len(found), task=task, instruction=instruction)
+        except TextError as error:
+            raise InputError(f"{found.hits[error.index].id} {error.message}") from None
 
     def _seconds_to_read(self, questions: Sequence[Judged]) -> float:
         """How long a reranker reads for a question, computed anew: the median of a few; 0 without a reranker."""
