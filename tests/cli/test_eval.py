@@ -254,6 +254,7 @@ def test_several_models_and_instructions(here, monkeypatch):
         ([*EVAL, "--instruction", ""], 2, ["--instruction is empty; 'none' means no instruction"]),
         ([*EVAL, "--reranker", "x"], 2, ["--reranker is for the second stage of a search; give --rerank N too"]),
         ([*EVAL, "--rerank", "5", "--server", "127.0.0.1:9"], 2, ["--rerank reads candidates in this process"]),
+        ([*EVAL, "--explain", "--server", "127.0.0.1:9"], 2, ["--explain is for a model in this process"]),
         ([*EVAL, "--split", "dev"], 2, ["--split", "questions.jsonl is a file; leave it out"]),
         ([*EVAL, "--as", "sts"], 2, ["questions are measured as retrieval, not as sts"]),
         ([*EVAL, "--plot", "x.pdf"], 2, ["x.pdf does not say what to draw: end it in .png or .html"]),

@@ -59,12 +59,14 @@ class Compared:
     rerank: tuple[int, ...] = ()
     reranker: str | None = None
 
-    def check(self, server: str | None) -> None:
+    def check(self, options: ModelOptions) -> None:
         """Raise OptionError for options that do not go together."""
+        if options.server and options.engine.explain:
+            raise OptionError("--explain is for a model in this process; the server chose its settings itself")
         written = click.get_current_context().get_parameter_source("reranker")
         if not self.rerank and written == ParameterSource.COMMANDLINE:
             raise OptionError("--reranker is for the second stage of a search; give --rerank N too")
-        if self.rerank and server:
+        if self.rerank and options.server:
             raise OptionError("--rerank reads candidates in this process; leave --server out (or unset Q3E_SERVER)")
 
     def columns(self) -> tuple[Column, ...]:
@@ -84,12 +86,15 @@ class Compared:
         @contextmanager
         def load(name: str | None) -> Iterator[TextModel]:
             name = name or os.environ.get("Q3E_MODEL") or DEFAULT_MODEL
-            with replace(options, model=name).opened() as model:
+            # As for a question: a model that tried settings out meanwhile would spoil the seconds.
+            with replace(options, model=name).opened(for_a_question=True) as model:
                 yield model
 
         @contextmanager
         def load_reranker() -> Iterator[Reranker]:
-            with replace(options, model=self.reranker or DEFAULT_RERANKER).reranker_opened() as reranker:
+            with replace(options, model=self.reranker or DEFAULT_RERANKER).reranker_opened(
+                for_a_question=True
+            ) as reranker:
                 yield reranker
 
         return Models(load, load_reranker)

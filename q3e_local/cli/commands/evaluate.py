@@ -94,7 +94,7 @@ def eval_(
         raise OptionError("name a file of labelled questions; without any: q3e-local eval --make-questions 50")
     from q3e_local.evaluation import Questions, evaluate, read_data
 
-    compared.check(options.server)
+    compared.check(options)
     picture = _picture(plot, target)
     columns = compared.columns()
     read = read_data(data, split, is_labelled=not agree)
