@@ -122,7 +122,6 @@ def _beir(folder: Path, split: str | None) -> Questions:
         _check_once(path, (record.name(*_IDS) for record in texts), "question")
     qrels = _qrels_file(folder, split)
     grades: dict[str, dict[str, int]] = {}
-    places: dict[str, str] = {}
     for place, question, document, grade in _qrels(qrels):
         if question not in by_name:
             raise InputError(f"{place}: there is no question {question!r} in {path}")
@@ -130,9 +129,10 @@ def _beir(folder: Path, split: str | None) -> Questions:
         if document in of_question:
             raise InputError(f"{place}: question {question!r} has a grade for {document!r} already")
         of_question[document] = grade
-        places.setdefault(question, place)
     judged = [name for name, of_question in grades.items() if any(of_question.values())]
-    found = [Question(name, by_name[name].text(_TEXT), grades[name], places[name]) for name in judged]
+    found = [
+        Question(name, by_name[name].text(_TEXT), grades[name], f"{qrels}: question {name!r}") for name in judged
+    ]
     n_left = len(grades) - len(judged)
     note = f"{counted(n_left, 'question')} of {qrels} left out: nothing that answers it is named"
     return _checked(qrels, found, (note,) if n_left else ())

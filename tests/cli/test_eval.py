@@ -169,6 +169,9 @@ def test_a_beir_folder_brings_its_own_texts(here):
     assert result.stderr == "fewer than 20 questions: the intervals are narrower than they should be\n"
     alone = records("eval", "beir", "-m", "demo", "--corpus", "beir/corpus.jsonl")
     assert alone[0]["ndcg_at_10"] == 1
+    write(here, {"beir/qrels/test.tsv": "1\td1\t1\n2\td2\t1\n2\td9\t1\n"})
+    said = "beir/qrels/test.tsv: question '2' names 'd9', which is not in beir/corpus.jsonl"
+    assert_refused(["eval", "beir", "-m", "demo"], 1, [said])
 
 
 def test_the_default_index_is_asked_where_none_is_named(here):
