@@ -29,7 +29,7 @@ ROOMS = [
         "llama reranking",
         "models search jobs",
         "q3e_local",  # load() joins the parts
-        "checks server integrations",
+        "checks evaluation integrations server",
         "cli",
         "__main__",
     )
@@ -46,6 +46,16 @@ INSIDE = {
         "computing",
         "texts",
         "commands jobs",
+        "*",
+    ],
+    "evaluation": [
+        "columns data intervals",
+        "classes passages records",
+        "comparing embedding judging labelled_files proposing result tasks",
+        "models picture runs",
+        "measures",
+        "asking measuring",
+        "evaluating",
         "*",
     ],
     "search": ["places", "database", "*", "indexing"],
@@ -65,9 +75,11 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},
     "pyarrow": {"reading.records.parquet"},
-    "sklearn": {"jobs.clustering", "jobs.mapping"},
-    "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
-    "matplotlib": {"jobs.drawing", "jobs.fonts"},
+    "sklearn": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},
+    "threadpoolctl": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},  # comes with it
+    "scipy": {"evaluation.intervals"},
+    "pytrec_eval": {"evaluation.measures"},
+    "matplotlib": {"jobs.drawing", "jobs.fonts", "evaluation.picture"},
     "apsw": {"sqlite", "cache.sqlite", "search.database"},
     "watchfiles": {"search.indexing.watch"},
     "charset_normalizer": {"reading.encodings"},
@@ -215,7 +227,7 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
-        "httpx2", "filelock", "mteb",
+        "httpx2", "filelock", "mteb", "scipy", "pytrec_eval",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

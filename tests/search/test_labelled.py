@@ -7,42 +7,22 @@ together find no fewer answers than either alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from command import demo
-from paths import TESTS
+from labelled import QUESTIONS, Labelled, index_corpus
 
 from q3e_local import VectorIndex
-from q3e_local.search.documents import space_of
 from q3e_local.search.hits import Mode
-from q3e_local.search.indexing.folders import index_folders
-from q3e_local.search.indexing.tally import Tally
 
-CORPUS = TESTS / "corpus"
 K = 3
-
-
-class Labelled(NamedTuple):
-    """A question, and the words that only the passage which answers it has."""
-
-    file: str
-    answer: str
-    question: str
-
-
-QUESTIONS = [
-    Labelled(*line.split("\t")) for line in (CORPUS / "questions.tsv").read_text(encoding="utf-8").splitlines()
-]
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
     path = tmp_path_factory.mktemp("labelled") / "corpus.q3e"
-    embedder = demo()
-    index_folders(path, [CORPUS], lambda space: (embedder, space_of(embedder)), Tally(), globs=["*.md"])
-    with VectorIndex(path, embedder) as index:
+    index_corpus(path)
+    with VectorIndex(path, demo()) as index:
         yield index
 
 
@@ -55,7 +35,7 @@ def missed(index: VectorIndex) -> dict[Mode, list[Labelled]]:
 
 def has_answer(index: VectorIndex, label: Labelled, mode: Mode) -> bool:
     hits = index.search(label.question, K, mode=mode).hits
-    return any(Path(hit.file or "").name == label.file and label.answer in " ".join(hit.text.split()) for hit in hits)
+    return any(label.is_answered_by(hit.file, hit.text) for hit in hits)
 
 
 def test_the_labels_are_sound(index: VectorIndex) -> None:
