@@ -135,6 +135,7 @@ def test_a_good_model_is_told_with_its_facts(world):
     assert code == 0
     assert [finding["text"] for finding in found if finding["what"] == "model"] == [
         "demo: q8_0, dim 256, header right",
+        "demo-reranker: q4_0, reranker, head cls.output.weight, F32, header right",
         "tiny:1b-q8_0: q8_0, dim 256, header right",
     ]
 

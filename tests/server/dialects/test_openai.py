@@ -16,6 +16,7 @@ import numpy as np
 import openai
 import pytest
 from fake_service import FakeService, served, vector
+from world import BUNDLED_LATEST
 
 from q3e_local.models import importing
 from q3e_local.server.errors import QueueFullError
@@ -72,9 +73,10 @@ async def test_the_async_client(address: str) -> None:
 
 def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
     # ollama server/routes_test.go: OpenAI List Models, Retrieve Model
-    (model,) = client.models.list().data
-    assert (model.id, model.object, model.owned_by) == ("demo:latest", "model", "library")
-    for name in ("demo", "demo:latest", "demo-query", "demo:q8_0"):
+    models = client.models.list().data
+    assert sorted(model.id for model in models) == sorted(BUNDLED_LATEST)
+    assert {(model.object, model.owned_by) for model in models} == {("model", "library")}
+    for name in ("demo", "demo:latest", "demo-query", "demo:q8_0", "demo-reranker", "demo-reranker:latest"):
         assert client.models.retrieve(name).id == name
     assert http.get("/v1/models").headers["content-type"] == "application/json"
     for name in ("nope", "Qwen/Qwen3-Embedding-4B", "qwen3-embedding:4b", "../../etc/passwd", "a b"):
@@ -86,7 +88,7 @@ def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
 def test_a_model_with_a_slash_and_a_colon_is_reached(client: openai.OpenAI, tiny_gguf: Any) -> None:
     importing.import_file(tiny_gguf("f16"), "me/mine:f16")
     assert client.models.retrieve("me/mine:f16").owned_by == "me"
-    assert {model.id for model in client.models.list().data} == {"demo:latest", "me/mine:f16"}
+    assert {model.id for model in client.models.list().data} == {*BUNDLED_LATEST, "me/mine:f16"}
 
 
 def test_errors_the_client_knows(client: openai.OpenAI, fake: FakeService) -> None:
