@@ -39,7 +39,7 @@ def test_what_people_read_has_a_line_each_and_the_advice_under_it():
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert all(line.startswith(("ok    ", " " * 17 + "-> ")) for line in lines)
-    assert lines[lines.index("ok    model      only the demo model is here") + 1].endswith(
+    assert lines[lines.index("ok    model      only what comes with q3e-local is here") + 1].endswith(
         "-> q3e-local pull qwen3-embedding:4b"
     )
 

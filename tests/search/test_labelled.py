@@ -7,12 +7,14 @@ together find no fewer answers than either alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from command import demo
 from labelled import QUESTIONS, Labelled, index_corpus
 
-from q3e_local import VectorIndex
+import q3e_local
+from q3e_local import Reranker, VectorIndex
 from q3e_local.search.hits import Mode
 
 K = 3
@@ -57,6 +59,18 @@ def test_words_and_meaning_find_no_less_than_either(
 
 def test_most_answers_are_among_the_first(missed: dict[Mode, list[Labelled]]) -> None:
     assert len(missed["auto"]) <= len(QUESTIONS) // 20
+
+
+def test_two_stages_are_better_than_one(index: VectorIndex) -> None:
+    with q3e_local.load_reranker("demo-reranker") as reranker:
+        assert n_answered_first(index, reranker) > n_answered_first(index, None)
+
+
+def n_answered_first(index: VectorIndex, reranker: Reranker | None) -> int:
+    """How many questions have their answer in the first of ten hits by meaning alone."""
+    options: dict[str, Any] = {"mode": "vectors"} if reranker is None else {"mode": "vectors", "rerank": 10}
+    firsts = [index.search(label.question, 10, reranker=reranker, **options).hits[0] for label in QUESTIONS]
+    return sum(label.is_answered_by(hit.file, hit.text) for label, hit in zip(QUESTIONS, firsts, strict=True))
 
 
 def test_a_hit_has_its_places_in_the_rankings_and_its_cosine_in_every_mode(index: VectorIndex) -> None:

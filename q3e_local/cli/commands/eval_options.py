@@ -139,7 +139,7 @@ class Searched:
 # Give a command the parameters `compared` and `searched`.
 compared_options = group(
     click.option(
-        "-m", "--model", "model", metavar="NAME", multiple=True, shell_complete=candidates.model_or_file,
+        "-m", "--model", "model", metavar="NAME", multiple=True, shell_complete=candidates.embedder_or_file,
         help="A model; may be repeated, as for quantizations. [default: the index's, or Q3E_MODEL, or the default]",
     ),
     click.option(
@@ -164,7 +164,7 @@ compared_options = group(
     ),
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,
-        shell_complete=candidates.model_or_file,
+        shell_complete=candidates.reranker_or_file,
         help="Which reranker: a name, or a path to a .gguf file. [default: qwen3-reranker:0.6b]",
     ),
     as_one(Compared, "compared"),
