@@ -132,6 +132,8 @@ def main(
                 runs.rerank(reranker, names)
     except Q3EError as error:
         raise click.ClickException(str(error)) from None
+    except ConnectionError as error:
+        raise click.ClickException(f"{error}; what is done is kept: run it again where there is a network") from None
     click.echo(f"The results are in {results}; as a table: python scripts/bench/mteb_table.py {results}")
 
 

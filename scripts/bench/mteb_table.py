@@ -2,10 +2,10 @@
 
     python scripts/bench/mteb_table.py mteb-results
 
-The rows of the form are always there. A run that was not made leaves its cells empty; the last line counts them.
-Further runs in the folder follow. A score is the task's main score times 100, the mean of several splits or
-subsets. mteb_published.json beside this file has what mteb publishes for the authors' own weights in 16 bits, and for
-each score the file that it comes from.
+The rows of the form are always there. A run that was not made leaves its cells empty; the last line counts them. A
+dash stands where there is nothing to run: a second stage is for retrieval tasks. Further runs in the folder follow. A
+score is the task's main score times 100, the mean of several splits or subsets. mteb_published.json beside this file
+has what mteb publishes for the authors' own weights in 16 bits, and for each score the file that it comes from.
 
 Knows the layout of mteb's files (mteb/cache/result_cache.py), and does not need mteb.
 """
@@ -22,6 +22,7 @@ import click
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("mteb_published.json").read_text(encoding="utf-8"))
 TASKS = tuple(next(iter(PUBLISHED["models"].values()))["tasks"])
+ALONE = frozenset(("STSBenchmark", "Banking77Classification", "STSB", "Waimai"))  # no second stage: nothing is ranked
 OWN = "q3e-local/"  # before each name in the files of our models
 USUAL_TOP = 100  # candidates of a second stage, as in the authors' evaluation
 
@@ -66,6 +67,20 @@ def run_of(meta: dict[str, Any]) -> Run | None:
     return Run(model or name, dim, reranker, others)
 
 
+def is_possible(run: Run, task: str) -> bool:
+    """Whether there is something to run: a reranker orders what a search finds."""
+    return not run.reranker or task not in ALONE
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The object in a file of mteb. Raises ClickException for a file that was not written to its end."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.ClickException(f"{path} is not JSON: {error}; take it out, and run its task again") from None
+    return found
+
+
 def score_of(result: dict[str, Any]) -> float:
     """A task's main score, 0 to 1."""
     found = [subset["main_score"] for split in result["scores"].values() for subset in split]
@@ -77,7 +92,7 @@ def scores_in(folder: Path) -> dict[Run, dict[str, float]]:
     files: dict[tuple[Run, str], Path] = {}
     found: dict[Run, dict[str, float]] = {}
     for meta in sorted((folder / "results").rglob("model_meta.json")):
-        run = run_of(json.loads(meta.read_text(encoding="utf-8")))
+        run = run_of(read(meta))
         for path in sorted(meta.parent.glob("*.json")) if run is not None else ():
             if path != meta:
                 first = files.setdefault((run, path.stem), path)
@@ -85,7 +100,7 @@ def scores_in(folder: Path) -> dict[Run, dict[str, float]]:
                     raise click.ClickException(
                         f"{first} and {path} are results of two files of one name; keep them in two folders"
                     )
-                found.setdefault(run, {})[path.stem] = score_of(json.loads(path.read_text(encoding="utf-8")))
+                found.setdefault(run, {})[path.stem] = score_of(read(path))
     return found
 
 
@@ -94,7 +109,7 @@ def table(found: dict[Run, dict[str, float]], tasks: Sequence[str] = TASKS) -> I
     yield "| model | dim | reranked by | " + " | ".join(tasks) + " |"
     yield "|" + "---|" * (3 + len(tasks))
     asked: set[Run] = set()
-    n_empty = 0
+    n_empty = n_cells = 0
     for model, published in PUBLISHED["models"].items():
         of_model = {task: source["score"] for task, source in published["tasks"].items()}
         yield _line(Run(f"**{model}**, published", published["dim"]), of_model, tasks)
@@ -102,18 +117,23 @@ def table(found: dict[Run, dict[str, float]], tasks: Sequence[str] = TASKS) -> I
             key = Run(in_files(run.model), run.dim, in_files(run.reranker))
             asked.add(key)
             scores = found.get(key, {})
-            n_empty += sum(task not in scores for task in tasks)
+            possible = [task for task in tasks if is_possible(run, task)]
+            n_cells += len(possible)
+            n_empty += sum(task not in scores for task in possible)
             yield _line(run, scores, tasks)
     for run in sorted(found.keys() - asked):
         yield _line(run, found[run], tasks)
     if n_empty:
         yield ""
-        yield f"{n_empty} of {len(asked) * len(tasks)} cells of the form are empty: these were not run."
+        yield f"{n_empty} of {n_cells} cells of the form are empty: these were not run."
 
 
 def _line(run: Run, scores: dict[str, float], tasks: Sequence[str]) -> str:
     model = f"{run.model} ({run.others})" if run.others else run.model
-    cells = [f"{100 * scores[task]:.2f}" if task in scores else "" for task in tasks]
+    missing = [("" if is_possible(run, task) else "–") for task in tasks]
+    cells = [
+        f"{100 * scores[task]:.2f}" if task in scores else empty for task, empty in zip(tasks, missing, strict=True)
+    ]
     return f"| {model} | {run.dim or ''} | {run.reranker} | " + " | ".join(cells) + " |"
 
 

@@ -172,7 +172,7 @@ def measured(
     make = convert if source.is_dir() else quantize
     rows: list[Figures] = []
     reference: tuple[Vectors, Vectors] | None = None
-    for quantization in (REFERENCE, *quantizations):
+    for quantization in (REFERENCE, *dict.fromkeys(quantizations)):
         path = folder / f"{quantization}.gguf"
         n_embd = make(source, path, quantization).n_embd
         if dims and max(dims) > n_embd:
@@ -199,8 +199,12 @@ def measured(
     multiple=True,
     help="May be repeated. [default: all, 1/2, 1/4, 1/8]",
 )
-@click.option("--documents", type=click.Path(path_type=Path, exists=True), help="A text on each line.")
-@click.option("--questions", type=click.Path(path_type=Path, exists=True), help="A question on each line.")
+@click.option(
+    "--documents", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A text on each line."
+)
+@click.option(
+    "--questions", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A question on each line."
+)
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="First documents that are compared.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines.")
 def main(
@@ -217,9 +221,10 @@ def main(
         raise click.UsageError("give --documents and --questions, or neither")
     own = documents is not None and questions is not None
     texts = Texts(lines_of(documents), lines_of(questions)) if own else of_repository()
-    if len(texts.documents) <= k or not texts.questions:
+    n_documents = len(set(texts.documents))
+    if n_documents <= k or not texts.questions:
         raise click.UsageError(
-            f"there are {len(texts.documents)} documents and {len(texts.questions)} questions; the first {k} of a "
+            f"there are {n_documents} different documents and {len(texts.questions)} questions; the first {k} of a "
             f"question can only change among {k + 1} documents or more"
         )
     try:

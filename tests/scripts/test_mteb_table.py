@@ -60,7 +60,7 @@ def test_each_run_finds_its_row(script, result, tmp_path):
     assert table["qwen3-embedding:0.6b", "1024", ""] == ["70.12", "85.00"]
     assert table["qwen3-embedding:0.6b-q8_0", "1024", ""] == ["70.33", ""]
     assert table["qwen3-embedding:0.6b", "256", ""] == ["60.00", ""]
-    assert table["qwen3-embedding:0.6b", "1024", "qwen3-reranker:0.6b"] == ["75.00", ""]
+    assert table["qwen3-embedding:0.6b", "1024", "qwen3-reranker:0.6b"] == ["75.00", "–"]
     assert table["qwen3-embedding:4b", "2560", ""] == ["", ""]
     assert table["**Qwen/Qwen3-Embedding-0.6B**, published", "1024", ""] == ["70.97", "84.62"]
 
@@ -84,11 +84,19 @@ def test_two_files_of_one_name_are_not_mixed(script, result, tmp_path):
     assert (refused.exit_code, "are results of two files of one name" in refused.stderr) == (1, True)
 
 
+def test_a_file_that_was_not_written_to_its_end_is_named(script, result, tmp_path):
+    result("q3e-local/demo", "ArguAna", 0.3)
+    (file,) = tmp_path.rglob("ArguAna.json")
+    file.write_text('{"scores": ')
+    refused = CliRunner().invoke(script["main"], [str(tmp_path)])
+    assert (refused.exit_code, f"{file} is not JSON" in refused.stderr) == (1, True)
+
+
 def test_the_page_has_the_empty_form(script, tmp_path):
     page = PAGE.read_text(encoding="utf-8")
     lines = list(script["table"]({}))
     assert "\n".join(lines[:-2]) in page
-    assert lines[-1] == "128 of 128 cells of the form are empty: these were not run."
+    assert lines[-1] == "120 of 120 cells of the form are empty: these were not run."
     assert lines[-1] in page
 
 

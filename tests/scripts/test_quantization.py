@@ -102,6 +102,7 @@ def test_a_checkpoint_goes_through_all_types(script, tmp_path, tokenizer):
     assert cosines == sorted(cosines, reverse=True)
     assert sizes == sorted(sizes, reverse=True)
     assert 0.5 < cosines[-1] < 0.9999
+    assert rows_of(script, folder, *texts, "-d", 256, "--type", "q8_0", "--type", "q8_0") == whole[:2]
 
 
 def test_the_page_has_the_figures_of_the_demo_model(script):
@@ -124,13 +125,17 @@ def test_the_page_has_the_figures_of_the_demo_model(script):
     ("arguments", "code", "said"),
     [
         ([DEMO, "--documents", __file__], 2, "give --documents and --questions, or neither"),
-        ([DEMO, "-k", 172], 2, "there are 172 documents and 245 questions; the first 172 of a question"),
+        ([DEMO, "-k", 172], 2, "there are 172 different documents and 245 questions; the first 172 of a question"),
+        ([DEMO, "--documents", "same.txt", "--questions", __file__], 2, "there are 1 different documents"),
+        ([DEMO, "--documents", ROOT, "--questions", __file__], 2, "is a directory"),
         ([__file__], 1, "is not a GGUF"),
         ([DEMO, "--documents", DEMO, "--questions", DEMO], 2, "is not UTF-8"),
         ([ROOT], 1, "config.json"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_refused_with_the_reason(script, arguments, code, said):
+def test_wrong_usage_is_refused_with_the_reason(script, arguments, code, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("same.txt").write_text("the same\n" * 30)
     result = run(script, *arguments)
     assert (result.exit_code, said in " ".join(result.stderr.split())) == (code, True), result.stderr
 

@@ -95,6 +95,16 @@ def test_an_interrupted_task_goes_on_with_the_texts_that_are_missing(tmp_path, m
     assert len(table(tmp_path)) == 1
 
 
+def test_a_data_set_that_cannot_be_had_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def load_data(task: Any, *_: Any, **__: Any) -> None:
+        raise ConnectionError("Couldn't reach 'mteb/arguana' on the Hub")
+
+    monkeypatch.setattr(FewNotesRetrieval, "load_data", load_data)
+    result = run(TASK, "-m", "demo", "--results", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: Couldn't reach 'mteb/arguana' on the Hub; what is done")
+
+
 def test_the_authors_table_of_instructions_is_another_run(tmp_path):
     prompts = tmp_path / "task_prompts.json"
     prompts.write_text(json.dumps({TASK: "Given a query, find what is nothing like it"}))
