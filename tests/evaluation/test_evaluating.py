@@ -99,6 +99,13 @@ def test_equal_scores_favour_neither_the_first_passages_nor_the_first_names():
     assert of_first.measures["recall_at_10"] < 0.8
 
 
+def test_passages_that_equal_words_find_are_not_cut_off_in_the_order_of_the_file():
+    same = Corpus("same", tuple(Document(f"p{i}", "the same words") for i in range(N_QUESTIONS)))
+    first = Questions(tuple(Question(str(i), "words", {f"p{i}": 1}, "") for i in range(10)))
+    (result,) = evaluate(first, (Column(mode="words"),), corpus=same).results
+    assert result.measures["recall_at_10"] < 0.8
+
+
 def test_of_one_column_there_is_nothing_to_compare():
     found = evaluated(vectors(N_EMBD), (Column(),))
     assert found.results[0].differences == {}
