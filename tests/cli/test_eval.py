@@ -103,6 +103,12 @@ def test_programs_get_an_object_or_a_row_for_each_column(here):
     assert Path("found.csv").read_text().startswith("column,name,model,dim,")
 
 
+def test_a_list_may_be_given_in_parts(here):
+    options = ("--dim", "256", "--dim", "128,64", "--mode", "vectors", "--mode", "words")
+    names = [each["name"] for each in records(*EVAL, *options)]
+    assert names == ["dim 256, vectors", "words", "dim 128, vectors", "dim 64, vectors"]
+
+
 def test_a_picture_is_a_png_or_a_page_that_loads_nothing(here):
     result = run(*EVAL, "--dim", "256,64", "--mode", "vectors,words", "--plot", "found.png")
     assert result.stderr == "3 columns in found.png\n"
