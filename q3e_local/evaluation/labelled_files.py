@@ -201,8 +201,7 @@ def _labelled_texts(path: Path, records: Iterable[Record]) -> LabelledTexts:
 
 def _document(record: Record) -> Document:
     """A text of a corpus. A title stands before it, with a space between them, as MTEB joins the two."""
-    title = record.fields.get("title") or ""
-    text = f"{title} {record.fields.get('text') or ''}".strip()
+    text = f"{record.optional_text('title')} {record.optional_text(_TEXT)}".strip()
     if not text:
         raise InputError(f"{record.place} has neither title nor text; take the line out")
     return Document(record.name(*_IDS), text)
