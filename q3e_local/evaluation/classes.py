@@ -44,6 +44,11 @@ def halves(data: LabelledTexts) -> tuple[Rows, Rows]:
         text = data.texts[splits.index(None)]
         raise InputError(f"{text.place} has no 'split', which other texts have; give each one, or none")
     if None in splits:
+        once = [label for label, n in Counter(text.label for text in data.texts).items() if n == 1]
+        if once:
+            raise InputError(
+                f"the label {once[0]!r} has one text; a classifier needs one to learn from and one to be judged by"
+            )
         seen: Counter[str] = Counter()
         for row, text in enumerate(data.texts):
             splits[row] = ("train", "test")[seen[text.label] % 2]

@@ -45,14 +45,14 @@ def read_data(path: Path, split: str | None = None, *, is_labelled: bool = True)
     """The labelled questions, pairs or texts of a file, which its fields tell apart; of a BEIR folder its questions.
 
     `split` names the qrels of a BEIR folder; None: "test", or the only ones. Without `is_labelled` questions need no
-    labels. Raises InputError, which names the line, OptionError for a split of what has none.
+    labels, and a BEIR folder no qrels. Raises InputError, which names the line, OptionError for a split of what has none.
     """
     if path.is_dir():
         if not is_beir(path):
             raise InputError(
                 f"{path} has no queries.jsonl, so it is no BEIR folder; name a file of labelled questions"
             )
-        return _beir(path, split)
+        return _beir(path, split, is_labelled)
     if split is not None:
         raise OptionError(f"a split is one of a BEIR folder's qrels, and {path} is a file; leave it out", "split")
     if not path.exists():
@@ -114,12 +114,15 @@ def _relevant(record: Record) -> dict[str, int]:
     return dict(given)
 
 
-def _beir(folder: Path, split: str | None) -> Questions:
+def _beir(folder: Path, split: str | None, is_labelled: bool) -> Questions:
     path = folder / "queries.jsonl"
     texts = list(read_records(path))
     by_name = {record.name(*_IDS): record for record in texts}
     if len(by_name) < len(texts):
         _check_once(path, (record.name(*_IDS) for record in texts), "question")
+    if not is_labelled and not any((folder / "qrels").glob("*.tsv")):
+        unlabelled = [Question(name, each.text(_TEXT), {}, each.place) for name, each in by_name.items()]
+        return _checked(path, unlabelled)
     qrels = _qrels_file(folder, split)
     grades: dict[str, dict[str, int]] = {}
     for place, question, document, grade in _qrels(qrels):

@@ -86,6 +86,11 @@ def test_the_split_of_a_beir_folder():
     assert read_data(Path("beir")).questions[0].relevant == {"d2": 1}
 
 
+def test_a_beir_folder_without_labels_has_questions_all_the_same():
+    found = read_data(beir(qrels=None), is_labelled=False)
+    assert [(each.id, each.relevant) for each in found.questions] == [("q1", {}), ("q2", {}), ("q3", {})]
+
+
 def test_pairs_and_labelled_texts():
     pairs = read("sentence1\tsentence2\tscore\na\tb\t4.5\nc\td\t0\n", "p.tsv")
     assert isinstance(pairs, Pairs)
