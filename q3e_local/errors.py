@@ -165,9 +165,12 @@ class CrashError(EngineError):
 
 
 class MissingPackageError(Q3EError, ImportError):
-    """An optional package is not installed; the text says how to get it: by an extra, or without one by itself."""
+    """An optional package is not installed; the text says how to get it.
 
-    def __init__(self, what: str, package: str, extra: str | None) -> None:
+    `extra` is the extra of q3e-local that brings it; None where none does.
+    """
+
+    def __init__(self, what: str, package: str, extra: str | None = None) -> None:
         wanted = package if extra is None else f"'q3e-local[{extra}]'"
         super().__init__(f"{what} needs {package}; install it with: pip install {wanted}")
 

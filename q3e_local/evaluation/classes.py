@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from q3e_local.errors import InputError, MissingPackageError
 from q3e_local.evaluation.data import LabelledTexts
+from q3e_local.evaluation.intervals import Values
 from q3e_local.vectors import Vectors
 
-Values = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _SEED = 42  # MTEB's
