@@ -45,7 +45,8 @@ def read_data(path: Path, split: str | None = None, *, is_labelled: bool = True)
     """The labelled questions, pairs or texts of a file, which its fields tell apart; of a BEIR folder its questions.
 
     `split` names the qrels of a BEIR folder; None: "test", or the only ones. Without `is_labelled` questions need no
-    labels, and a BEIR folder no qrels. Raises InputError, which names the line, OptionError for a split of what has none.
+    labels, and a BEIR folder no qrels. Raises InputError, which names the line, OptionError for a split of what has
+    none.
     """
     if path.is_dir():
         if not is_beir(path):

@@ -41,7 +41,7 @@ class Record:
         return value
 
     def optional_text(self, name: str) -> str:
-        """The text in this field; empty where there is no field or null in it. Raises InputError for anything else."""
+        """The text in this field; empty where there is none, or null. Raises InputError for anything else."""
         value = self.fields.get(name)
         if not isinstance(value, str | None):
             raise InputError(f"{self.place}: {name!r} must be a text, got {type(value).__name__}")
