@@ -28,7 +28,8 @@ from q3e_local.wording.counts import counted
 
 QUESTIONS_MIN = 2  # of one question no interval can be had
 _IDS = ("_id", "id")
-_QUERY, _FIRST, _SECOND, _SCORE, _TEXT, _LABEL = "query", "sentence1", "sentence2", "score", "text", "label"
+_QUERY, _FIRST, _SECOND, _SCORE, _LABEL = "query", "sentence1", "sentence2", "score", "label"
+_TITLE, _TEXT = "title", "text"
 _SPLITS = ("train", "test")
 _ASKED = (
     "questions have 'query' and 'relevant', pairs 'sentence1', 'sentence2' and 'score', labelled texts 'text' and "
@@ -204,10 +205,13 @@ def _labelled_texts(path: Path, records: Iterable[Record]) -> LabelledTexts:
 
 
 def _document(record: Record) -> Document:
-    """A text of a corpus. A title stands before it, with a space between them, as MTEB joins the two."""
-    text = f"{record.optional_text('title')} {record.optional_text(_TEXT)}".strip()
-    if not text:
-        raise InputError(f"{record.place} has neither title nor text; take the line out")
+    """A text of a corpus. A title stands before it, with a space between them, as MTEB joins the two.
+
+    Both may be empty: some corpora of BEIR have such lines, which are embedded as MTEB embeds them.
+    """
+    if not {_TITLE, _TEXT} & set(record.fields):
+        raise InputError(f"{record.place} has no {_TITLE!r} or {_TEXT!r}; its fields are {', '.join(record.fields)}")
+    text = f"{record.optional_text(_TITLE)} {record.optional_text(_TEXT)}".strip()
     return Document(record.name(*_IDS), text)
 
 

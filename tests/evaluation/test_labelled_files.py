@@ -100,6 +100,12 @@ def test_pairs_and_labelled_texts():
     assert [(each.text, each.label, each.split) for each in texts.texts] == [("a", "1", "test"), ("b", "x", None)]
 
 
+def test_a_text_without_words_is_one_all_the_same():
+    """Corpora of BEIR have such: https://github.com/beir-cellar/beir/issues/158."""
+    Path("c.jsonl").write_text('{"_id": "a", "title": "", "text": ""}\n{"_id": "b", "text": null}\n')
+    assert read_corpus(Path("c.jsonl")).documents == (Document("a", ""), Document("b", ""))
+
+
 def test_the_files_of_a_folder_are_texts():
     write(Path("notes"), {"b.md": "# B\n\nText", "sub/a.txt": "A", "empty.txt": " \n", "picture.png": b"\x89PNG\r\n"})
     assert read_corpus(Path("notes")).documents == (Document("b.md", "# B\n\nText"), Document("sub/a.txt", "A"))
@@ -182,7 +188,7 @@ def test_a_beir_folder_that_is_wrong_is_told_in_a_sentence(changed, said):
             '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}',
             "c.jsonl has the id 'a' twice; give each text an id",
         ),
-        ('{"_id": "a", "text": "x"}\n{"_id": "b", "title": ""}', "c.jsonl:2 has neither title nor text"),
+        ('{"_id": "a", "text": "x"}\n{"_id": "b", "txt": "y"}', "c.jsonl:2 has no 'title' or 'text'; its fields are"),
         ('{"_id": "a", "text": ["x", "y"]}', "c.jsonl:1: 'text' must be a text, got list"),
         ('{"_id": "a", "title": 3, "text": "x"}', "c.jsonl:1: 'title' must be a text, got int"),
         ('{"text": "x"}', "c.jsonl:1 has no '_id' or 'id'; its fields are text"),
