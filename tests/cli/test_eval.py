@@ -117,6 +117,8 @@ def test_a_picture_is_a_png_or_a_page_that_loads_nothing(here):
     page = Path("found.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "<td>dim 64</td>" in page
+    assert "<!-- 300 -->" in page  # what stands at an axis
+    assert r"\times" not in page  # no power of ten
     assert "src=" not in page
     assert "@import" not in page
     assert_refused([*EVAL, "--plot", "found.html"], 1, ["found.html exists; replace it with --force"])
