@@ -101,6 +101,8 @@ def test_programs_get_an_object_or_a_row_for_each_column(here):
     assert (rows[0]["difference"], rows[1]["verdict"]) == ("", "worse")
     assert run(*EVAL, "-o", "found.csv").exit_code == 0
     assert Path("found.csv").read_text().startswith("column,name,model,dim,")
+    Path("found.jsonl").touch()
+    assert_refused([*EVAL, "-o", "found.jsonl"], 1, ["found.jsonl exists; replace it with --force"])
 
 
 def test_a_list_may_be_given_in_parts(here):
