@@ -73,7 +73,7 @@ FOREIGN = {
     "platformdirs": {"files"},
     "click": {"cli"},
     "rich": {"cli"},
-    "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},
+    "orjson": {"cli", "server", "search.export", "reading.records.json_lines", "evaluation.records"},
     "pyarrow": {"reading.records.parquet"},
     "sklearn": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},
     "threadpoolctl": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},  # comes with it

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from q3e_local.errors import InputError, MissingPackageError
 from q3e_local.evaluation.data import LabelledTexts
+from q3e_local.evaluation.intervals import Values
 from q3e_local.vectors import Vectors
 
-Values = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _SEED = 42  # MTEB's
@@ -44,6 +44,11 @@ def halves(data: LabelledTexts) -> tuple[Rows, Rows]:
         text = data.texts[splits.index(None)]
         raise InputError(f"{text.place} has no 'split', which other texts have; give each one, or none")
     if None in splits:
+        once = [label for label, n in Counter(text.label for text in data.texts).items() if n == 1]
+        if once:
+            raise InputError(
+                f"the label {once[0]!r} has one text; a classifier needs one to learn from and one to be judged by"
+            )
         seen: Counter[str] = Counter()
         for row, text in enumerate(data.texts):
             splits[row] = ("train", "test")[seen[text.label] % 2]

@@ -90,12 +90,15 @@ class ColumnState:
 
     def words(self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS) -> Ranked:
         """The k best passages by words, equal ones in their turns."""
-        ranked = self._state.words(counts, k, filters)
+        ranked = self._state.words(counts, k + 1, filters)
+        if len(ranked.scores) > k and ranked.scores[k] == ranked.scores[k - 1]:
+            # The index cuts equal ones off by their order in the file: only of all can they be taken in turns.
+            ranked = self._state.words(counts, self.n_chunks(), filters)
         # Passages that another process has added since are in no column.
         known = np.isin(ranked.rows, self._passages.rows)
         rows, scores = ranked.rows[known], ranked.scores[known]
         turns = self._passages.turns[np.searchsorted(self._passages.rows, rows)]
-        order = np.lexsort((turns, -scores))
+        order = np.lexsort((turns, -scores))[:k]
         return replace(ranked, rows=rows[order], scores=scores[order])
 
     def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]:

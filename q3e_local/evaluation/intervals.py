@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from q3e_local.errors import MissingPackageError
 
 Values = NDArray[np.float64]
+"""What a measure is made of: a value for each question, pair, text or sample (n,)."""
 
 _DRAWS = 9_999
 _SLOW_DRAWS = 1_999  # of a correlation, which is ranked anew for each

@@ -79,14 +79,18 @@ class _Labels:
             return True, [file]
         if (found := _PASSAGE.fullmatch(label)) and (file := self._file(question, found["file"])) is not None:
             name = f"{file}#{found['number']}"
-            if name in self._ids:
-                return False, [name]
+            return False, self._known(question, label, file, [name] if name in self._ids else [])
         if (found := _LINES.fullmatch(label)) and (file := self._file(question, found["file"])) is not None:
             first, last = int(found["first"]), int(found["last"] or found["first"])
             names = [entry.id for entry in self._of_file[file] if _has_lines(entry, first, last)]
-            if names:
-                return False, names
+            return False, self._known(question, label, file, names)
         raise InputError(f"{question.place} names {label!r}, {self._missing(label)}")
+
+    def _known(self, question: Question, label: str, file: str, names: list[str]) -> list[str]:
+        """These passages. Raises InputError for none: then the file is known, and the label is wrong in its end."""
+        if not names:
+            raise InputError(f"{question.place} names {label!r}, but {file} has no such passage in {self._name}")
+        return names
 
     def _file(self, question: Question, label: str) -> str | None:
         """The file whose path is the label, or ends with it."""

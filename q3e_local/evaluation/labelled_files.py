@@ -28,7 +28,8 @@ from q3e_local.wording.counts import counted
 
 QUESTIONS_MIN = 2  # of one question no interval can be had
 _IDS = ("_id", "id")
-_QUERY, _FIRST, _SECOND, _SCORE, _TEXT, _LABEL = "query", "sentence1", "sentence2", "score", "text", "label"
+_QUERY, _FIRST, _SECOND, _SCORE, _LABEL = "query", "sentence1", "sentence2", "score", "label"
+_TITLE, _TEXT = "title", "text"
 _SPLITS = ("train", "test")
 _ASKED = (
     "questions have 'query' and 'relevant', pairs 'sentence1', 'sentence2' and 'score', labelled texts 'text' and "
@@ -45,14 +46,15 @@ def read_data(path: Path, split: str | None = None, *, is_labelled: bool = True)
     """The labelled questions, pairs or texts of a file, which its fields tell apart; of a BEIR folder its questions.
 
     `split` names the qrels of a BEIR folder; None: "test", or the only ones. Without `is_labelled` questions need no
-    labels. Raises InputError, which names the line, OptionError for a split of what has none.
+    labels, and a BEIR folder no qrels. Raises InputError, which names the line, OptionError for a split of what has
+    none.
     """
     if path.is_dir():
         if not is_beir(path):
             raise InputError(
                 f"{path} has no queries.jsonl, so it is no BEIR folder; name a file of labelled questions"
             )
-        return _beir(path, split)
+        return _beir(path, split, is_labelled)
     if split is not None:
         raise OptionError(f"a split is one of a BEIR folder's qrels, and {path} is a file; leave it out", "split")
     if not path.exists():
@@ -114,12 +116,15 @@ def _relevant(record: Record) -> dict[str, int]:
     return dict(given)
 
 
-def _beir(folder: Path, split: str | None) -> Questions:
+def _beir(folder: Path, split: str | None, is_labelled: bool) -> Questions:
     path = folder / "queries.jsonl"
     texts = list(read_records(path))
     by_name = {record.name(*_IDS): record for record in texts}
     if len(by_name) < len(texts):
         _check_once(path, (record.name(*_IDS) for record in texts), "question")
+    if not is_labelled and not any((folder / "qrels").glob("*.tsv")):
+        unlabelled = [Question(name, each.text(_TEXT), {}, each.place) for name, each in by_name.items()]
+        return _checked(path, unlabelled)
     qrels = _qrels_file(folder, split)
     grades: dict[str, dict[str, int]] = {}
     for place, question, document, grade in _qrels(qrels):
@@ -200,11 +205,13 @@ def _labelled_texts(path: Path, records: Iterable[Record]) -> LabelledTexts:
 
 
 def _document(record: Record) -> Document:
-    """A text of a corpus. A title stands before it, with a space between them, as MTEB joins the two."""
-    title = record.fields.get("title") or ""
-    text = f"{title} {record.fields.get('text') or ''}".strip()
-    if not text:
-        raise InputError(f"{record.place} has neither title nor text; take the line out")
+    """A text of a corpus. A title stands before it, with a space between them, as MTEB joins the two.
+
+    Both may be empty: some corpora of BEIR have such lines, which are embedded as MTEB embeds them.
+    """
+    if not {_TITLE, _TEXT} & set(record.fields):
+        raise InputError(f"{record.place} has no {_TITLE!r} or {_TEXT!r}; its fields are {', '.join(record.fields)}")
+    text = f"{record.optional_text(_TITLE)} {record.optional_text(_TEXT)}".strip()
     return Document(record.name(*_IDS), text)
 
 

@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from q3e_local.errors import MissingPackageError
+from q3e_local.evaluation.intervals import Values
 from q3e_local.evaluation.runs import K
-
-Values = NDArray[np.float64]
-"""A measure's value for each question (n,), from 0 to 1."""
 
 # Our names, which are MTEB's, and trec_eval's. Its reciprocal rank knows no limit: it gets rankings of ten.
 _NAMES = {"ndcg_at_10": "ndcg_cut_10", "recall_at_10": "recall_10", "mrr_at_10": "recip_rank", "map": "map"}
@@ -25,7 +22,7 @@ _MACHINES = ("x86_64", "AMD64", "arm64")
 
 
 def of_rankings(grades: Sequence[Mapping[str, int]], ranked: Sequence[Sequence[str]]) -> dict[str, Values]:
-    """The four measures of rankings, each of which has the ids of one question, best first.
+    """The four measures of rankings, 0 to 1 (n_questions,). Each ranking has the ids of one question, best first.
 
     An id that `grades` does not have is no answer. trec_eval orders by scores, and of equal ones by ids in the order
     of the alphabet, last first; it gets scores that are all different, so that the order here is the order that

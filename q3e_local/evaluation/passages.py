@@ -58,10 +58,13 @@ class Passages:
     def turns(self) -> NDArray[np.intp]:
         """Of passages with equal scores the one with the lower number comes first (n,).
 
-        The numbers are in the order of hashes of the ids, so that neither the order of a file nor the choice of names
-        puts the right answers before others that look the same.
+        The numbers are in the order of hashes of the texts, and of ids where texts are equal: neither the order of a
+        file nor the choice of names puts the right answers before others, and a folder may lie anywhere.
         """
-        hashes = [hashlib.sha256(name.encode("utf-8")).digest() for name in self.ids]
+        hashes = [
+            tuple(hashlib.sha256(each.encode("utf-8")).digest() for each in pair)
+            for pair in zip(self.texts, self.ids, strict=True)
+        ]
         turns = np.empty(len(hashes), np.intp)
         turns[sorted(range(len(hashes)), key=hashes.__getitem__)] = np.arange(len(hashes))
         return turns

@@ -20,6 +20,7 @@ from q3e_local.jobs.mapping import COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -87,7 +88,8 @@ def _figure(found: Evaluation, title: str) -> Figure:
     ):
         _draw(axes, found, values)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_major_formatter(_plain_numbers())
+        axes.xaxis.set_minor_formatter(_plain_numbers())
         axes.set_xlabel(label)
     of_bytes.set_ylabel(SHOWN[found.measure])
     for number, line in enumerate(lines):
@@ -108,6 +110,17 @@ def _draw(axes: Axes, found: Evaluation, values: Sequence[float | None]) -> None
         axes.annotate(str(number + 1), (value, height), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.grid(alpha=0.3, zorder=0)
     axes.margins(0.12)
+
+
+def _plain_numbers() -> Formatter:
+    """`300` and `1,000` where matplotlib has powers of ten, at those ticks that it finds room for."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainNumbers(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:,g}" if super().__call__(x, pos) else ""
+
+    return PlainNumbers(minor_thresholds=(1, 0.4))
 
 
 def _table(found: Evaluation) -> str:

@@ -5,13 +5,14 @@ Knows formats; nothing of what the fields mean.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from q3e_local.errors import InputError
 from q3e_local.reading.encodings import is_utf8
@@ -20,6 +21,7 @@ from q3e_local.reading.records.transcoding import OpenText
 
 _TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}  # suffix: the delimiter, where the suffix says it
 _NAMED_AT_MOST = 30
+_ASKED = "the file must be JSON Lines, an object on each line"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Record:
         if not value.strip():
             raise InputError(f"{self.place}: {name!r} is empty; give it a text, or take the line out")
         return value
+
+    def optional_text(self, name: str) -> str:
+        """The text in this field; empty where there is none, or null. Raises InputError for anything else."""
+        value = self.fields.get(name)
+        if not isinstance(value, str | None):
+            raise InputError(f"{self.place}: {name!r} must be a text, got {type(value).__name__}")
+        return value or ""
 
     def name(self, *names: str) -> str:
         """The text or whole number in the first of these fields that there is, as a text. Raises InputError."""
@@ -105,11 +114,11 @@ def _objects(path: Path, text: OpenText) -> Iterator[Record]:
     for number, line in _numbered(path, text):
         place = f"{path}:{number}"
         try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place} is not JSON: {error}") from None
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{place} is not JSON: {error}; {_ASKED}") from None
         if not isinstance(fields, dict):
-            raise InputError(f"{place} is not a JSON object but {type(fields).__name__}")
+            raise InputError(f"{place} is not a JSON object but {type(fields).__name__}; {_ASKED}")
         yield Record(fields, place)
 
 

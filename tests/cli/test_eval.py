@@ -101,6 +101,14 @@ def test_programs_get_an_object_or_a_row_for_each_column(here):
     assert (rows[0]["difference"], rows[1]["verdict"]) == ("", "worse")
     assert run(*EVAL, "-o", "found.csv").exit_code == 0
     assert Path("found.csv").read_text().startswith("column,name,model,dim,")
+    Path("found.jsonl").touch()
+    assert_refused([*EVAL, "-o", "found.jsonl"], 1, ["found.jsonl exists; replace it with --force"])
+
+
+def test_a_list_may_be_given_in_parts(here):
+    options = ("--dim", "256", "--dim", "128,64", "--mode", "vectors", "--mode", "words")
+    names = [each["name"] for each in records(*EVAL, *options)]
+    assert names == ["dim 256, vectors", "words", "dim 128, vectors", "dim 64, vectors"]
 
 
 def test_a_picture_is_a_png_or_a_page_that_loads_nothing(here):
@@ -111,6 +119,8 @@ def test_a_picture_is_a_png_or_a_page_that_loads_nothing(here):
     page = Path("found.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "<td>dim 64</td>" in page
+    assert "<!-- 300 -->" in page  # what stands at an axis
+    assert r"\times" not in page  # no power of ten
     assert "src=" not in page
     assert "@import" not in page
     assert_refused([*EVAL, "--plot", "found.html"], 1, ["found.html exists; replace it with --force"])

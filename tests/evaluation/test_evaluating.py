@@ -99,6 +99,23 @@ def test_equal_scores_favour_neither_the_first_passages_nor_the_first_names():
     assert of_first.measures["recall_at_10"] < 0.8
 
 
+def test_passages_that_equal_words_find_are_not_cut_off_in_the_order_of_the_file():
+    same = Corpus("same", tuple(Document(f"p{i}", "the same words") for i in range(N_QUESTIONS)))
+    first = Questions(tuple(Question(str(i), "words", {f"p{i}": 1}, "") for i in range(10)))
+    (result,) = evaluate(first, (Column(mode="words"),), corpus=same).results
+    assert result.measures["recall_at_10"] < 0.8
+
+
+def test_other_names_change_nothing_where_scores_are_equal():
+    flat = dict.fromkeys([f"{what} {i}" for what in ("passage", "question") for i in range(N_QUESTIONS)], np.ones(64))
+    measured = []
+    for prefix in ("p", "elsewhere/p"):
+        texts = Corpus("texts", tuple(Document(f"{prefix}{i}", f"passage {i}") for i in range(N_QUESTIONS)))
+        asked = Questions(tuple(Question(str(i), f"question {i}", {f"{prefix}{i}": 1}, "") for i in range(10)))
+        measured.append(evaluate(asked, corpus=texts, models=opened(planted(flat))).results[0].measures)
+    assert measured[0] == measured[1]
+
+
 def test_of_one_column_there_is_nothing_to_compare():
     found = evaluated(vectors(N_EMBD), (Column(),))
     assert found.results[0].differences == {}
@@ -267,6 +284,8 @@ def test_classes_that_lie_apart_are_told_apart_until_a_cut_takes_them_together(k
 PAIRS = Pairs((Pair("a", "b", 1, ""), Pair("b", "c", 2, "")))
 CLASSES = LabelledTexts((LabelledText("a", "x", None, "f:1"), LabelledText("b", "y", None, "f:2")))
 
+SPLIT = LabelledTexts((LabelledText("a", "x", "train", "f:1"), LabelledText("b", "y", "test", "f:2")))
+
 
 @pytest.mark.parametrize(
     ("data", "options", "error", "said"),
@@ -282,8 +301,9 @@ CLASSES = LabelledTexts((LabelledText("a", "x", None, "f:1"), LabelledText("b", 
         (PAIRS, {"agree": True}, OptionError, "agreement is for questions"),
         (PAIRS, {"kind": "clustering"}, OptionError, "as sts, not as clustering"),
         (PAIRS, {"columns": (Column(mode="words"),)}, OptionError, "for questions; leave them out"),
+        (CLASSES, {}, InputError, "'x' has one text; a classifier needs one"),
         (CLASSES, {"kind": "sts"}, OptionError, "classification or clustering"),
-        (CLASSES, {}, InputError, "the label 'x' has texts to train on or texts to test, and needs both"),
+        (SPLIT, {}, InputError, "the label 'x' has texts to train on or texts to test, and needs both"),
     ],
 )
 def test_what_does_not_go_together_is_refused(data, options, error, said):

@@ -78,9 +78,9 @@ def test_hits_are_named_as_the_labels_are(passages):
     ("relevant", "said"),
     [
         ({"c.md": 1}, "q.jsonl:4 names 'c.md', neither a passage nor a file of i.q3e; did you mean "),
-        ({"a.md#9": 1}, "names 'a.md#9', neither a passage nor a file"),
-        ({"a.md:21": 1}, "names 'a.md:21', neither a passage nor a file"),
-        ({"page.pdf:1": 1}, "names 'page.pdf:1', neither a passage nor a file"),
+        ({"a.md#9": 1}, "names 'a.md#9', but /home/me/notes/a.md has no such passage in i.q3e"),
+        ({"a.md:21": 1}, "names 'a.md:21', but /home/me/notes/a.md has no such passage in i.q3e"),
+        ({"page.pdf:1": 1}, "names 'page.pdf:1', but /home/me/notes/page.pdf has no such passage"),
         ({"xa.md": 1}, "names 'xa.md', neither a passage nor a file of i.q3e; did you mean a.md"),
         ({"b.md": 1}, "may be /home/me/notes/sub/b.md or /home/me/other/b.md; give more of its path"),
         ({"a.md": 1, "sub/b.md#0": 1}, "q.jsonl:4 has labels of passages and of whole files"),

@@ -86,6 +86,11 @@ def test_the_split_of_a_beir_folder():
     assert read_data(Path("beir")).questions[0].relevant == {"d2": 1}
 
 
+def test_a_beir_folder_without_labels_has_questions_all_the_same():
+    found = read_data(beir(qrels=None), is_labelled=False)
+    assert [(each.id, each.relevant) for each in found.questions] == [("q1", {}), ("q2", {}), ("q3", {})]
+
+
 def test_pairs_and_labelled_texts():
     pairs = read("sentence1\tsentence2\tscore\na\tb\t4.5\nc\td\t0\n", "p.tsv")
     assert isinstance(pairs, Pairs)
@@ -93,6 +98,12 @@ def test_pairs_and_labelled_texts():
     texts = read('{"text": "a", "label": 1, "split": "test"}\n{"text": "b", "label": "x"}\n')
     assert isinstance(texts, LabelledTexts)
     assert [(each.text, each.label, each.split) for each in texts.texts] == [("a", "1", "test"), ("b", "x", None)]
+
+
+def test_a_text_without_words_is_one_all_the_same():
+    """Corpora of BEIR have such: https://github.com/beir-cellar/beir/issues/158."""
+    Path("c.jsonl").write_text('{"_id": "a", "title": "", "text": ""}\n{"_id": "b", "text": null}\n')
+    assert read_corpus(Path("c.jsonl")).documents == (Document("a", ""), Document("b", ""))
 
 
 def test_the_files_of_a_folder_are_texts():
@@ -121,6 +132,9 @@ LINE = json.dumps({"query": "a", "relevant": ["x"]})
         ('{"query": "a", "relevant": "x", "id": 1}\n{"query": "b", "relevant": "x", "id": "1"}', "the id '1' twice"),
         (f"{LINE}\n[1]", "q.jsonl:2 is not a JSON object but list"),
         (f"{LINE}\n{{", "q.jsonl:2 is not JSON: "),
+        (f"[\n{LINE},\n{LINE}\n]", "the file must be JSON Lines, an object on each line"),
+        ("[" * 100_000, "q.jsonl:1 is not JSON: "),
+        ('{"query": "a", "relevant": ["\\ud800"]}', "q.jsonl:1 is not JSON: "),
         ('{"question": "a"}\n', "q.jsonl:1 has the fields question; questions have 'query'"),
         ('{"text": "a", "label": true}\n', "q.jsonl:1: 'label' must be a name or a number, got True"),
         ('{"text": "a", "label": "x"}\n{"text": "b", "label": "x"}', "q.jsonl has texts of one label"),
@@ -174,7 +188,9 @@ def test_a_beir_folder_that_is_wrong_is_told_in_a_sentence(changed, said):
             '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}',
             "c.jsonl has the id 'a' twice; give each text an id",
         ),
-        ('{"_id": "a", "text": "x"}\n{"_id": "b", "title": ""}', "c.jsonl:2 has neither title nor text"),
+        ('{"_id": "a", "text": "x"}\n{"_id": "b", "txt": "y"}', "c.jsonl:2 has no 'title' or 'text'; its fields are"),
+        ('{"_id": "a", "text": ["x", "y"]}', "c.jsonl:1: 'text' must be a text, got list"),
+        ('{"_id": "a", "title": 3, "text": "x"}', "c.jsonl:1: 'title' must be a text, got int"),
         ('{"text": "x"}', "c.jsonl:1 has no '_id' or 'id'; its fields are text"),
         ("", "c.jsonl has no texts in it"),
     ],

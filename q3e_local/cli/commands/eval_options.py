@@ -44,6 +44,11 @@ class _List(click.ParamType[Any]):
         return tuple(self._of.convert(each.strip(), param, ctx) for each in value.split(","))
 
 
+def _joined(ctx: click.Context, param: click.Parameter, lists: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
+    """All values of an option that may be repeated, in their order."""
+    return tuple(value for each in lists for value in each)
+
+
 @dataclass(frozen=True)
 class Compared:
     """The values of the options that say what is compared. The first column has the first of each.
@@ -143,11 +148,11 @@ compared_options = group(
         help="A model; may be repeated, as for quantizations. [default: the index's, or Q3E_MODEL, or the default]",
     ),
     click.option(
-        "-d", "--dim", "--dimensions", "dim", type=_List(click.INT), metavar="N,N", default=(),
-        help="Dims, as 1024,512,256: cut from the vectors that are there. [default: all]",
+        "-d", "--dim", "--dimensions", "dim", type=_List(click.INT), metavar="N,N", multiple=True,
+        callback=_joined, help="Dims, as 1024,512,256: cut from the vectors that are there. [default: all]",
     ),
     click.option(
-        "--dtype", type=_List(click.Choice(_DTYPES)), metavar="TYPE,TYPE", default=(),
+        "--dtype", type=_List(click.Choice(_DTYPES)), metavar="TYPE,TYPE", multiple=True, callback=_joined,
         help=f"How vectors are stored: {', '.join(_DTYPES)}. [default: float32]",
     ),
     click.option(
@@ -155,12 +160,12 @@ compared_options = group(
         help="A text, a task such as code, or none for questions without one; may be repeated. [default: the usual]",
     ),
     click.option(
-        "--mode", type=_List(click.Choice(_MODES)), metavar="MODE,MODE", default=(),
+        "--mode", type=_List(click.Choice(_MODES)), metavar="MODE,MODE", multiple=True, callback=_joined,
         help=f"How to search: {', '.join(_MODES)} (as search does). [default: vectors]",
     ),
     click.option(
-        "--rerank", type=_List(click.IntRange(1, _CANDIDATES_MAX)), metavar="N,N", default=(),
-        help="Each column also with a reranker that reads the first N hits.",
+        "--rerank", type=_List(click.IntRange(1, _CANDIDATES_MAX)), metavar="N,N", multiple=True,
+        callback=_joined, help="Each column also with a reranker that reads the first N hits.",
     ),
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,

@@ -71,8 +71,11 @@ def settle(path: Path | None) -> Path | None:
         raise cannot_write(str(path), error) from None
 
 
-def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> None:
-    """Refuse what cannot work before the model is loaded. Raises OptionError or OutputError."""
+def check_target(path: Path | None, form: str, resuming: bool, force: bool, has_resume: bool = True) -> None:
+    """Refuse what cannot work before the model is loaded. Raises OptionError or OutputError.
+
+    `has_resume` says whether the command has --resume, which an error then speaks of.
+    """
     if resuming and force:
         raise OptionError("--resume keeps what is there, --force replaces it: give one of them")
     if resuming and (path is None or form not in RESUMABLE):
@@ -93,7 +96,7 @@ def check_target(path: Path | None, form: str, resuming: bool, force: bool) -> N
     if taken and not resuming and not force:
         way = (
             "continue it with --resume, or replace it with --force"
-            if form in RESUMABLE
+            if has_resume and form in RESUMABLE
             else "replace it with --force"
         )
         raise OutputError(f"{path if path.exists() else rows_file(path)} exists; {way}")

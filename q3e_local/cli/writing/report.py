@@ -61,7 +61,7 @@ def _target(output: Path | None, form: str | None, as_json: bool, force: bool, a
         named = meant if is_given else named
     form = choose_format(named, output, _SUFFIXES)
     path = settle(output)
-    check_target(path, form, resuming=False, force=force)
+    check_target(path, form, resuming=False, force=force, has_resume=False)
     return Target(path, form, named is not None)
 
 
