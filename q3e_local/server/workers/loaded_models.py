@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from q3e_local import machine
-from q3e_local.errors import ModelError
+from q3e_local.errors import ModelError, WrongKindError
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import LoadedModel
@@ -114,8 +114,11 @@ class Models:
         try:
             # A request that is cancelled does not stop the load: others may wait for it.
             yield await asyncio.shield(entry.loading)
-        except ModelError:
-            self._forget(entry)  # its file is broken, or another file now: the next request looks again
+        except ModelError as error:
+            # Its file is broken, or another file now: the next request looks again. A request that wants another kind
+            # of model says nothing against the file.
+            if not (isinstance(error, WrongKindError) and entry.is_loaded):
+                self._forget(entry)
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()

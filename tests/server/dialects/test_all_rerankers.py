@@ -201,6 +201,18 @@ def test_both_kinds_are_loaded_beside_each_other(http: httpx.Client) -> None:
     assert ROUTES["jina"](http, QUERY, DOCUMENTS) == pytest.approx(probabilities(DOCUMENTS), abs=1e-3)
 
 
+def test_a_request_of_the_wrong_kind_unloads_nothing(http: httpx.Client) -> None:
+    answered(http, "/api/embed", model="demo", input="a")
+    answered(http, "/api/rerank", model=NAME, query="a", documents=["b"])
+    for path, status, body in (
+        ("/api/embed", 400, {"model": NAME, "input": "a"}),
+        ("/v1/embeddings", 400, {"model": NAME, "input": "a"}),
+        ("/v1/rerank", 501, {"model": "demo", "query": "a", "documents": ["b"]}),
+    ):
+        assert http.post(path, json=body).status_code == status
+    assert {model["name"] for model in http.get("/api/ps").json()["models"]} == {"demo:latest", f"{NAME}:latest"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
 def test_the_lines_to_rank_of_the_docs_page_work_as_they_stand(http: httpx.Client) -> None:
     lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", http.get("/docs").text)]
