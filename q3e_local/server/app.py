@@ -17,6 +17,7 @@ from q3e_local.server.dialects import (
     openai,
     openapi,
     q3e,
+    q3e_catalog,
     q3e_index,
     q3e_search,
     rerank,
@@ -65,6 +66,7 @@ def create_app(
         rerank.coheres_routes(service, settings, which, notices),
         score.routes(service, settings, which),
         q3e.routes(service, settings),
+        q3e_catalog.routes(),
         q3e_search.routes(service, indexes, unknown),
         q3e_index.routes(indexes, unknown),
     )

@@ -1,4 +1,4 @@
-"""The tab `compare` in a real browser: the matrix is the library's, at any dimension, and so are a reranker's scores."""
+"""The tab `compare` in a real browser: scores are the library's, at any dimension, and a reranker's are its own."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `/q3e/embed` answers vectors as they are in memory (base64 of little-endian float32 rows), the tokens of each text and
 whether the text was cut, and which text failed. `/q3e/model` describes a model and what options come to for it,
-`/q3e/tokens` counts tokens, `/q3e/seen` shows those of one text as the model reads them, and `/q3e/stop` says whether a
+`/q3e/tokens` counts tokens, `/q3e/seen` shows those of a text as the model reads them, and `/q3e/stop` says whether a
 model was loaded and has left the memory.
 """
 
