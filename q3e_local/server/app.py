@@ -68,7 +68,7 @@ def create_app(
         q3e.routes(service, settings),
         q3e_catalog.routes(),
         q3e_search.routes(service, indexes, unknown),
-        q3e_index.routes(indexes, unknown),
+        q3e_index.routes(service, settings, indexes, unknown),
     )
     routes = [route for dialect in dialects for route in dialect.all]
     document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
