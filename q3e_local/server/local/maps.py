@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from q3e_local import jobs
 from q3e_local.errors import MissingPackageError, OptionError
-from q3e_local.jobs.naming import key_words
 from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import tokens
 from q3e_local.search.database.records import Entry
@@ -141,7 +140,7 @@ def _drawn(work: Work, texts: Sequence[str], vectors: Vectors) -> Drawn:
     except MissingPackageError as error:
         return Drawn(points, np.zeros(len(points), np.intp), (), (), str(error))
     work.tell("names")
-    words = key_words(texts, parted.labels.tolist(), tokens)
+    words = jobs.key_words(texts, parted.labels.tolist(), tokens)
     clusters = tuple(
         Themed(named, group.rows[0], len(group.rows)) for named, group in zip(words, parted.clusters, strict=True)
     )
