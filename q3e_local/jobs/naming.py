@@ -33,6 +33,7 @@ _GRAMMAR = frozenset((
     "upon", "use", "used", "using", "very", "was", "way", "were", "what", "when", "where", "which", "while",
     "who", "whom", "why", "will", "with", "would", "you", "your", "yours",
 ))  # fmt: skip
+_PARTICLES = frozenset("的了着是在和与及或也就都很把被让这那")  # a pair with one of them is no word of a theme
 _GRAMMAR_PAIRED = frozenset((
     "我们", "你们", "他们", "一个", "可以", "这个", "那个", "没有", "因为", "所以", "但是",
     "以后", "以前", "已经", "就是", "不是", "这些", "那些", "如果",
@@ -90,7 +91,7 @@ def _distinct(words: Sequence[str], members: Sequence[str], n: int) -> tuple[str
 
 def _is_telling(word: str) -> bool:
     if _is_paired(word):
-        return len(word) > 1 and word not in _GRAMMAR_PAIRED
+        return len(word) > 1 and word not in _GRAMMAR_PAIRED and _PARTICLES.isdisjoint(word)
     return len(word) >= _LETTERS_MIN and not word.isdigit() and word not in _GRAMMAR
 
 
@@ -108,7 +109,12 @@ def _whole(pair: str, members: Sequence[str]) -> str:
             beside = Counter(re.findall(pattern, text))
             n_places = text.count(word)
             character, n_most = max(beside.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-            if n_places > 1 and n_most >= _GOES_ON * n_places and _is_paired(character) and character.isalpha():
+            if (
+                n_places > 1
+                and n_most >= _GOES_ON * n_places
+                and _is_paired(character)
+                and character not in _PARTICLES
+            ):
                 word = character + word if before else word + character
                 break
         else:

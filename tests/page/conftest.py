@@ -42,7 +42,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(notes: Path) -> Iterator[httpx.Client]:
     """A server with that index and the demo model."""
     with served_locally(indexes=(str(notes),)) as client:

@@ -80,6 +80,17 @@ def test_both_languages_say_the_same_things() -> None:
         assert named[0] == named[1], key
 
 
+def test_every_text_is_there_and_is_used() -> None:
+    texts = json.loads((TEXTS / "en.json").read_text(encoding="utf-8"))
+    code = "".join(path.read_text(encoding="utf-8") for path in TEXTS.parent.glob("*.js"))
+    named = set(re.findall(r"""\bt\(\s*"(\w+)\"""", code))
+    assert named <= texts.keys()
+    composed = re.findall(r"t\(`(\w+_)\$", code)
+    in_code = set(re.findall(r'"(\w+)"', code))
+    unused = {key for key in texts if key not in in_code and not key.startswith(tuple(composed))}
+    assert unused == set()
+
+
 def test_the_file_is_what_its_sources_give() -> None:
     if shutil.which("node") is None or not (ROOT / "page" / "node_modules").is_dir():
         pytest.skip("page/node_modules is not there: cd page && npm ci")
