@@ -80,9 +80,6 @@ def take(browser: Browser, address: str, name: str) -> None:
     page.wait_for_selector(shown)
     if name == "search":
         page.get_by_role("button", name="Why").first.click()
-    if name == "map":
-        page.locator(".groups button").first.click()
-        page.wait_for_selector(".side .passage")
     if name == "models":
         page.get_by_role("button", name="Load demo", exact=True).click()
         page.get_by_role("button", name="Unload demo").wait_for()

@@ -157,9 +157,8 @@ const tile = (name, value, more, drawing) =>
   el("div", { class: "tile" }, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "muted" }, more), drawing ? el("dd", {}, drawing) : null);
 
 function sparkline(rates) {
-  if (rates.length < 2) return null;
   const most = Math.max(1, ...rates);
-  const points = rates.map((rate, i) => `${(100 * i) / (rates.length - 1)},${20 - (19 * rate) / most}`).join(" ");
+  const points = rates.map((rate, i) => `${(100 * i) / Math.max(1, rates.length - 1)},${20 - (19 * rate) / most}`).join(" ");
   return el("svg", { viewBox: "0 0 100 21", preserveAspectRatio: "none", "aria-hidden": "true" }, el("polyline", { points }));
 }
 
