@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
+import rerankers
 from browsing import Open
 from playwright.sync_api import expect
+from served_indexes import make, search
+from servers import served_locally
 
 HIT = {
     "id": "a.md#0", "score": 0.5, "text": "", "file": "a.md", "line": 1, "last_line": 1, "page": None, "headings": [],
@@ -138,6 +144,26 @@ def test_a_line_of_a_megabyte_and_ten_thousand_hits_leave_it_quick(open_page: Op
     assert page.locator("article").count() == 200
     page.get_by_role("button", name="Show all 1,000,000 characters").click()
     assert page.evaluate("document.querySelector('article .text').textContent.length") == 1_000_000
+
+
+def test_a_reranker_orders_the_results_and_why_has_the_places_before(open_page: Open, tmp_path: Path) -> None:
+    path = rerankers.write_taught(tmp_path / "ranker.gguf")
+    index = make(tmp_path / "mars.q3e", {str(n): text for n, text in enumerate(rerankers.BEST_FIRST)})
+    with served_locally(indexes=(str(index),), models=(str(path),)) as http:
+        before = [hit["id"] for hit in search(http, rerankers.QUESTION, None, mode="vectors")["hits"]]
+        page = open_page(f"#/search?mode=vectors&q={rerankers.QUESTION}", base_url=http.base_url)
+        page.wait_for_selector("article")
+        page.get_by_label("Reranker", exact=True).select_option("ranker")
+        expect(page.locator(".summary")).to_contain_text("rerank")
+        assert [text[:4] for text in page.locator("article .text").all_inner_texts()] == ["Mars", "Satu", "Venu"]
+        first = page.locator("article").first
+        first.get_by_role("button", name="Why").click()
+        facts = first.locator(".facts").inner_text()
+        assert f"Before the reranker\nno. {before.index('0') + 1}" in facts
+        said = re.search(r"The reranker says\n([\d.]+)", facts)
+        assert said is not None
+        assert float(said[1]) == pytest.approx(1 / (1 + math.exp(-rerankers.TAUGHT[0])), abs=0.02)
+        assert "rerank=ranker" in page.url
 
 
 def test_in_chinese(open_page: Open) -> None:

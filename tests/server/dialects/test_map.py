@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command import demo, expected
 from served_indexes import make
-from servers import served_locally
+from servers import answers_by_schema, served_locally
 
 from q3e_local import VectorIndex, jobs
 from q3e_local.errors import MissingPackageError
@@ -168,3 +168,9 @@ def test_one_passage_makes_no_map(tmp_path: Path) -> None:
     with served_locally(indexes=(str(make(tmp_path / "one.q3e", {"a": "the oak"})),)) as http:
         answer = http.post("/api/map", json={})
     assert (answer.status_code, answer.json()["error"]) == (400, "a map needs 2 passages or more, the index has 1")
+
+
+def test_no_request_of_the_schema_fails_in_the_server(mine: tuple[Path, httpx.Client]) -> None:
+    for path in ("/api/map", "/api/passages", "/q3e/seen"):
+        for answer in answers_by_schema(mine[1], n_examples=25, only=path):
+            assert answer.status_code in (200, 400, 404), answer.text
