@@ -7,7 +7,7 @@ import { grouped, readMap } from "./map_data.js";
 import { chosenOf, modelField, noModel } from "./models_here.js";
 import { notice, placeOf, problem, waiting } from "./parts.js";
 import { plane } from "./plane.js";
-import { t } from "./texts.js";
+import { number, t } from "./texts.js";
 
 const LINES = " lines"; // in place of an index's name, which no name begins with
 const LISTED = 50; // passages of a group or a lasso
@@ -164,7 +164,7 @@ export function map(root, first) {
             { type: "button", onclick: () => choose(placesOf(i), each.name) },
             el("span", { class: "dot", style: { "--dot": each.colour } }),
             el("span", { class: "what" }, el("bdi", {}, each.name), each.central ? el("bdi", { class: "central", title: t("map_central", { text: each.central }) }, each.central) : null),
-            el("span", { class: "n" }, each.n),
+            el("span", { class: "n" }, number(each.n)),
           ),
         ),
       ),

@@ -1,6 +1,7 @@
 // Points on a canvas: drawing, moving, zooming, and which point or points are meant. Knows pixels, not what points are.
 
 const RADIUS_MAX = 7; // of few points; many are smaller
+const EDGED = 3; // pixels: around smaller discs an edge would hide them
 const NEAR = 14; // pixels from a point within which it is meant
 const MANY = 4000; // points from which on squares are drawn, which are quicker than discs
 const CELLS = 64; // of the grid that finds the nearest point, along each side
@@ -92,7 +93,7 @@ export function plane(canvas, { hover, pick, lassoed }) {
         }
       }
       context.fill();
-      if (edge) {
+      if (edge && radius > EDGED) {
         context.lineWidth = 1;
         context.strokeStyle = edge;
         context.stroke();
