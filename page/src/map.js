@@ -4,8 +4,9 @@ import { ask } from "./api.js";
 import { choice, el, field, fill, later, select } from "./dom.js";
 import { show } from "./link.js";
 import { grouped, readMap } from "./map_data.js";
+import { textsOf } from "./map_texts.js";
 import { chosenOf, modelField, noModel } from "./models_here.js";
-import { notice, placeOf, problem, waiting } from "./parts.js";
+import { notice, problem, waiting } from "./parts.js";
 import { plane } from "./plane.js";
 import { number, t } from "./texts.js";
 
@@ -15,7 +16,6 @@ const HITS = { words: 100, auto: 20 }; // those by meaning are the nearest of al
 const POLL_MS = 400;
 const TYPING_MS = 150;
 const HOVER_MS = 70;
-const TIP = 320; // characters
 const LINK_MAX = 4000;
 const STEP = 40; // pixels that an arrow key moves the map
 
@@ -28,7 +28,7 @@ export function map(root, first) {
   let group = null;
   let drawing = null;
   let running = new AbortController();
-  const texts = new Map(); // passages that were shown already, by place
+  let texts = null; // of the points
 
   const options = el("div", { class: "options" });
   const own = el("div", {});
@@ -108,7 +108,6 @@ export function map(root, first) {
     fill(trouble);
     fill(said);
     data = null;
-    texts.clear();
     try {
       data = state.source === LINES ? await ofLines(signal) : await ofIndex(signal);
     } catch (error) {
@@ -116,6 +115,7 @@ export function map(root, first) {
       return;
     }
     if (!data || signal.aborted) return;
+    texts = textsOf(data, state.source);
     room.hidden = false;
     drawing ??= plane(canvas, { hover, pick, lassoed });
     canvas.setAttribute("aria-label", t("map_canvas", { n: data.n }));
@@ -188,7 +188,7 @@ export function map(root, first) {
     const { signal } = running;
     fill(listing, waiting(t("loading")));
     try {
-      await fetched(shown, signal);
+      await texts.fetched(shown, signal);
     } catch (error) {
       if (error.name !== "AbortError") fill(listing, problem(error));
       return;
@@ -198,56 +198,26 @@ export function map(root, first) {
       el("h2", {}, t("map_chosen", { n: places.length })),
       title ? el("p", { class: "muted" }, title) : null,
       places.length > LISTED ? el("p", { class: "muted" }, t("map_chosen_first", { n: LISTED })) : null,
-      shown.map((place) => passage(place)),
+      shown.map(texts.card),
     );
-  }
-
-  function passage(place) {
-    const found = texts.get(place);
-    return el(
-      "div",
-      { class: "passage" },
-      el("bdi", { class: "place" }, [shortName(place), found && placeOf(found)].filter(Boolean).join(" · ")),
-      el("p", { class: "text", dir: "auto" }, (found?.text ?? t("passage_gone")).slice(0, 1500)),
-    );
-  }
-
-  // The name of the passage's file, or its id.
-  function shortName(place) {
-    const id = data.idOf(place);
-    return data.files && data.fileOf[place] >= 0 ? data.files[data.fileOf[place]].split(/[/\\]/).at(-1) : id;
-  }
-
-  async function fetched(places, signal) {
-    const missing = places.filter((place) => !texts.has(place));
-    if (data.textOf) missing.forEach((place) => texts.set(place, { text: data.textOf(place), page: null, line: null, last_line: null, headings: [] }));
-    else if (missing.length) {
-      const found = await ask("/api/passages", { index: state.source, ids: missing.map(data.idOf) }, signal);
-      for (const each of found.passages) texts.set(data.placeOf.get(each.id), each);
-    }
   }
 
   let hovered = -1;
   const showTip = later(HOVER_MS, async (place) => {
     try {
-      await fetched([place], running.signal);
+      await texts.fetched([place], running.signal);
     } catch {
       return; // What is wrong with the server is said elsewhere; the name of the passage stays.
     }
-    if (hovered === place) fillTip(place);
+    if (hovered === place) fill(tip, texts.tip(place));
   });
-
-  function fillTip(place) {
-    const text = texts.get(place)?.text ?? "";
-    fill(tip, el("bdi", { class: "place muted" }, shortName(place)), el("p", { dir: "auto" }, text.length > TIP ? `${text.slice(0, TIP)}…` : text));
-  }
 
   function hover(place) {
     if (place === hovered) return;
     hovered = place;
     tip.hidden = place < 0;
     if (place < 0) return;
-    fillTip(place);
+    fill(tip, texts.tip(place));
     const [x, y] = drawing.placeOf(place);
     const isRight = x > canvas.clientWidth / 2;
     const isLow = y > canvas.clientHeight / 2;

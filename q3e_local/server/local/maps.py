@@ -61,6 +61,7 @@ class Work:
         self.step, self.n_done, self.n_total = "read", 0, 0
         self.drawn: Drawn | None = None
         self.error: Exception | None = None
+        self.was_answered = False
 
     def tell(self, step: str, n_done: int = 0, n_total: int = 0) -> None:
         self.step, self.n_done, self.n_total = step, n_done, n_total
@@ -74,7 +75,7 @@ class Maps:
         self._turn = threading.Lock()
 
     async def of(self, index: Index) -> Work:
-        """The map of this index as it is now, or the work on it, which begins with this call.
+        """The map of this index, or the work on it: a call begins one where there is none of the index as it is now.
 
         An error of that work is raised once, and the next call begins again. Raises IndexUnusableError,
         QueueFullError, and OptionError for an index of fewer than two passages.
@@ -84,13 +85,15 @@ class Maps:
             raise OptionError(f"a map needs {_MAPPED_MIN} passages or more, the index has {facts.n_chunks}", "index")
         state = (facts.changed_at, facts.n_chunks, facts.space)
         work = self._works.get(index.name)
-        if work is None or work.state != state:
+        # A map that was begun is finished and answered once, so that one is seen of an index that changes all the time.
+        if work is None or (work.was_answered and work.state != state):
             work = self._works[index.name] = Work(state)
             # Not a thread of a pool: Python would wait for it at the server's end.
             threading.Thread(target=self._make, args=(work, index.path, facts.n_chunks), daemon=True).start()
         if work.error is not None:
             del self._works[index.name]
             raise work.error
+        work.was_answered = work.drawn is not None
         return work
 
     def _make(self, work: Work, path: Path, n_all: int) -> None:
