@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
+MTEB := .venv-mteb
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
@@ -38,13 +39,21 @@ check: $(VENV)/.ready-dev
 check-kernels:
 	$(PYTHON) kernels/check/run.py
 
-# Clients of other servers against a server of ours. They stand in an environment of their own, without the program.
-integrations: $(VENV)/.ready $(CLIENTS)/.ready
-	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest --confcutdir tests/integrations -W ignore tests/integrations
+# Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
+# stands in another with the program, which it calls as a library; pip has what llama.cpp was compiled to.
+IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
+integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready
+	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) --ignore tests/integrations/mteb tests/integrations
+	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/integrations/requirements.txt
+	@touch $@
+
+$(MTEB)/.ready: tests/integrations/mteb/requirements.txt pyproject.toml constraints.txt | $(VENV)/.ready
+	$(PYTHON) -m venv $(MTEB)
+	$(MTEB)/bin/python scripts/install.py --constraint constraints.txt --requirement tests/integrations/mteb/requirements.txt --editable .
 	@touch $@
 
 format: $(VENV)/.ready-dev
@@ -58,7 +67,7 @@ $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

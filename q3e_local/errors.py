@@ -165,10 +165,14 @@ class CrashError(EngineError):
 
 
 class MissingPackageError(Q3EError, ImportError):
-    """An optional package is not installed; the text says how to get it."""
+    """An optional package is not installed; the text says how to get it.
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}; install it with: pip install 'q3e-local[{extra}]'")
+    `extra` is the extra of q3e-local that brings it; None where none does.
+    """
+
+    def __init__(self, what: str, package: str, extra: str | None = None) -> None:
+        wanted = package if extra is None else f"'q3e-local[{extra}]'"
+        super().__init__(f"{what} needs {package}; install it with: pip install {wanted}")
 
 
 class OutputError(Q3EError):

@@ -65,6 +65,14 @@ def test_search_folder(output):
     assert "notes-zh-office-move.md:3  办公室搬迁：第二次筹备会" in moving[0]
 
 
+def test_evaluate(output):
+    assert run("index", ROOT / "examples" / "notes", "-m", "demo", "--db", "notes.q3e").exit_code == 0
+    whole, half = output("evaluate.py", str(ROOT / "docs" / "eval" / "questions.jsonl"))
+    assert whole.startswith("dim 256: nDCG@10 0.8")
+    assert half.startswith("dim 128: nDCG@10 0.7")
+    assert half.endswith(" worse")
+
+
 def test_openai_client(output, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     settings = {"models": ("demo",)}

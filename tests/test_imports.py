@@ -29,7 +29,7 @@ ROOMS = [
         "llama reranking",
         "models search jobs",
         "q3e_local",  # load() joins the parts
-        "checks server",
+        "checks evaluation integrations server",
         "cli",
         "__main__",
     )
@@ -46,6 +46,16 @@ INSIDE = {
         "computing",
         "texts",
         "commands jobs",
+        "*",
+    ],
+    "evaluation": [
+        "columns data intervals",
+        "classes passages records",
+        "comparing embedding judging labelled_files proposing result tasks",
+        "models picture runs",
+        "measures",
+        "asking measuring",
+        "evaluating",
         "*",
     ],
     "search": ["places", "database", "*", "indexing"],
@@ -65,9 +75,11 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export", "reading.records.json_lines"},
     "pyarrow": {"reading.records.parquet"},
-    "sklearn": {"jobs.clustering", "jobs.mapping"},
-    "threadpoolctl": {"jobs.clustering", "jobs.mapping"},  # comes with it
-    "matplotlib": {"jobs.drawing", "jobs.fonts"},
+    "sklearn": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},
+    "threadpoolctl": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},  # comes with it
+    "scipy": {"evaluation.intervals"},
+    "pytrec_eval": {"evaluation.measures"},
+    "matplotlib": {"jobs.drawing", "jobs.fonts", "evaluation.picture"},
     "apsw": {"sqlite", "cache.sqlite", "search.database"},
     "watchfiles": {"search.indexing.watch"},
     "charset_normalizer": {"reading.encodings"},
@@ -85,6 +97,8 @@ FOREIGN = {
     "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},
     "prometheus_client": {"server.http.metrics"},
+    "mteb": {"integrations.mteb"},
+    "tqdm": {"integrations.mteb"},  # comes with it
 }
 EVERYWHERE = {"numpy"}
 # Python's own, and yet nobody's: two SQLite libraries that have one file open would take each other's locks away.
@@ -166,6 +180,12 @@ def test_imports_inside_a_wing_go_one_way(wing):
             assert there[0] < here[0] or there == here, f"{name} imports {other}"
 
 
+def test_integrations_use_what_everybody_may():
+    for name, other in ours():
+        if name.startswith("integrations"):
+            assert other in ("q3e_local", "errors"), f"{name} imports {other}"
+
+
 def test_every_command_is_where_the_command_line_looks_for_it():
     for name, (place, _) in COMMANDS.items():
         module, function = place.split(":")
@@ -207,7 +227,7 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
-        "httpx2", "filelock",
+        "httpx2", "filelock", "mteb", "scipy", "pytrec_eval",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -47,9 +47,9 @@ def shown(line: str) -> str:
 
 
 def index_before(readme: str, command: str) -> list[str]:
-    """What a search needs: the commands that make the index in the same README."""
-    is_search = command.startswith("q3e-local search ")
-    return [each for each, _ in sessions(readme) if is_search and each.startswith("q3e-local index ")]
+    """What a search or an evaluation needs: the commands that make the index on the same page."""
+    needs_index = command.startswith(("q3e-local search ", "q3e-local eval "))
+    return [each for each, _ in sessions(readme) if needs_index and each.startswith("q3e-local index ")]
 
 
 def roughly(line: str) -> str:
@@ -65,14 +65,24 @@ def is_near(line: str, other: str) -> bool:
     return bool(is_same) and all(abs(a - b) <= 0.002 for a, b in zip(*numbers, strict=True))
 
 
-SESSIONS = [(index_before(readme, session[0]), *session, shown) for readme in READMES for session in sessions(readme)]
+def pattern_of(command: str) -> Callable[[str], str]:
+    """How to compare what a README shows: an evaluation says seconds, which differ from run to run."""
+    return roughly if command.startswith("q3e-local eval ") else shown
+
+
+SESSIONS = [
+    (index_before(readme, session[0]), *session, pattern_of(session[0]))
+    for readme in READMES
+    for session in sessions(readme)
+]
+SESSIONS += [(index_before("docs/eval.md", session[0]), *session, roughly) for session in sessions("docs/eval.md")]
 SESSIONS += [([], *session, roughly) for session in sessions("docs/jobs.md")]
 SESSIONS += [([], *session, shown) for session in sessions("docs/embed.md")]
 
 
 @pytest.mark.parametrize(("before", "command", "lines", "shown"), SESSIONS)
 def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tmp_path, monkeypatch):
-    for folder in ("examples", "docs/jobs", "docs/embed"):
+    for folder in ("examples", "docs/jobs", "docs/embed", "docs/eval"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")

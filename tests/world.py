@@ -17,6 +17,11 @@ import pytest
 from command import listing, run
 from hub import Hub, go_online, serve
 
+# These are on every machine: they ship with the program.
+BUNDLED = ["demo", "demo-reranker"]
+# As a server lists them.
+BUNDLED_LATEST = [f"{name}:latest" for name in BUNDLED]
+
 REPO, REVISION = "Someone/Tiny-1B-GGUF", "0123456789abcdef0123456789abcdef01234567"
 F16, Q8_0, Q4_K_M = "Tiny-1B-f16.gguf", "Tiny-1B-Q8_0.gguf", "Tiny-1B-Q4_K_M.gguf"
 QUERIES = ["What is the capital of China?", "Explain gravity"]
@@ -130,10 +135,10 @@ def digest(path: Path) -> str:
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """What `list` has, by name, the demo left out."""
+    """What `list` has, by name, the bundled models left out."""
     result = run("list", "--json")
     assert result.exit_code == 0
-    return {row["name"]: row for row in json.loads(result.stdout) if row["name"] != "demo"}
+    return {row["name"]: row for row in json.loads(result.stdout) if row["name"] not in BUNDLED}
 
 
 def origins() -> dict[str, str]:

@@ -195,7 +195,7 @@ def _models() -> Iterator[Finding]:
     if all(model.origin == "bundled" for model in models):
         advised = fitting.recommended()
         advice = "" if advised is None else f"q3e-local pull {advised.name}"
-        yield Finding("model", "only the demo model is here", True, advice)
+        yield Finding("model", "only what comes with q3e-local is here", True, advice)
 
 
 def _names() -> Iterator[Finding]:

@@ -34,6 +34,7 @@ _GROUPS = {
         "index": ("commands.index:index", "Index folders of files; list, show, rm, export, rebuild."),
         "search": ("commands.search:search", "Find what stands in the files of an index."),
         "rerank": ("commands.rerank:rerank", "Order documents by how well they answer a question."),
+        "eval": ("commands.evaluate:eval_", "Measure how good search is on your own questions."),
     },
     "Jobs with texts": {
         "similar": ("jobs.similar:similar", "Compare texts: how near they are to each other."),

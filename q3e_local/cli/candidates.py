@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +18,15 @@ from q3e_local.errors import Q3EError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from q3e_local.gguf.model_kind import ModelKind
+
 # A shell that asks for completions sets this variable; click makes its name from the program's.
 COMPLETE_VARIABLE = "_Q3E_LOCAL_COMPLETE"
 
-_Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 
-def _offering(names: Callable[[], Iterable[tuple[str, str]]], files: bool = False) -> _Complete:
+def _offering(names: Callable[[], Iterable[tuple[str, str]]], files: bool = False) -> Complete:
     """Offer those of `names`, each with a word about it, that begin as the value does.
 
     With `files`, the shell itself completes a value that looks like a path, or begins no name.
@@ -43,14 +46,19 @@ def _offering(names: Callable[[], Iterable[tuple[str, str]]], files: bool = Fals
     return complete
 
 
-def _models() -> Iterable[tuple[str, str]]:
-    """The names of cards, of models that are here, and the user's aliases."""
+def _models(kind: ModelKind | None = None) -> Iterable[tuple[str, str]]:
+    """The names of cards, of models that are here, and the user's aliases: all, or of the cards those of one kind.
+
+    What is not on a card would have to be opened to know its kind.
+    """
     from q3e_local.models import installed
     from q3e_local.models.catalog import files
     from q3e_local.models.own_names import read_aliases
 
     about = {}
     for card, file in files():
+        if kind not in (None, card.kind):
+            continue
         size = f", {file.size_bytes / 1e9:.1f} GB" if file.size_bytes else ""
         about[card.tag(file.quantization)] = f"{file.quantization}{size}"
     about |= dict.fromkeys(installed.recorded_names(), "on this machine")
@@ -71,6 +79,8 @@ def _indexes() -> Iterable[tuple[str, str]]:
 
 model = _offering(_models)
 model_or_file = _offering(_models, files=True)
+embedder_or_file = _offering(partial(_models, "embedder"), files=True)
+reranker_or_file = _offering(partial(_models, "reranker"), files=True)
 installed_model = _offering(_installed)
 index = _offering(_indexes)
 index_or_file = _offering(_indexes, files=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from q3e_local.cli.plain_characters import SPINNER
 from q3e_local.cli.terminal import has_screen, live, refresh
@@ -22,6 +23,8 @@ Counter = Callable[[int, int], None]
 """`count(n_done, n_total)`"""
 Bar = Callable[[str, int, int], None]
 """`show(what, done, total)`, in bytes"""
+Stage = Callable[[str, int, int, int], None]
+"""`show(what, n_done, n_total, n_cached)`"""
 
 
 class Pace:
@@ -176,6 +179,32 @@ def bar(quiet: bool) -> Iterator[Bar]:
 
     with live(line, quiet):
         yield update
+
+
+@contextmanager
+def stages(quiet: bool) -> Iterator[Stage]:
+    """Show a bar for each stage of a work in turn, from its first call to the call that has all; nothing between."""
+    with ExitStack() as shown:
+        what, pace = "", Pace(None)
+
+        def show(stage: str, n_done: int, n_total: int, n_cached: int) -> None:
+            nonlocal what, pace
+            if stage != what:
+                shown.close()
+                what, pace = stage, Pace(n_total)
+                shown.enter_context(live(partial(_stage_line, what, pace), quiet))
+            if n_cached > pace.skipped:
+                pace.skip(n_cached - pace.skipped)
+            pace.worked(n_done - n_cached)
+            if n_done >= n_total:
+                what = ""
+                shown.close()
+
+        yield show
+
+
+def _stage_line(what: str, pace: Pace, width: int) -> str:
+    return laid_out(width, what, pace, f"{pace.done:,.0f} of {pace.total:,.0f}")
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def _check_numbers(header: Header, info: ModelInfo) -> None:
             problem = f"qwen3.{key} = {header.metadata[f'qwen3.{key}']!r}, not the key length {info.head_dim}"
     if "qwen3.attention.value_length" not in header.metadata:
         problem = "no qwen3.attention.value_length"
-    for key, low, high in (("attention.layer_norm_rms_epsilon", 0, 1), ("rope.freq_base", 1, 1e12)):
+    for key, low, high in (("attention.layer_norm_rms_epsilon", 0, 1), ("rope.freq_base", 1, 1e36)):
         value = header.metadata.get(f"qwen3.{key}")
         if not isinstance(value, float) or not low < value < high:  # NaN is neither
             problem = f"qwen3.{key} = {value!r}"

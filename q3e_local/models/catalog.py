@@ -25,7 +25,7 @@ _HOSTS = ("https://", "www.", "hf.co/", "huggingface.co/", "modelscope.cn/models
 
 
 def models_folder() -> Path:
-    """Where the cards and the demo model are: inside the installed package, or beside it in a checkout."""
+    """Where the cards and the models that ship are: inside the installed package, or beside it in a checkout."""
     here = Path(__file__).parent
     installed = here / "cards"
     return installed if installed.is_dir() else here.parents[1] / "models"
@@ -33,13 +33,22 @@ def models_folder() -> Path:
 
 def cards() -> dict[str, ModelCard]:
     """All cards by name, the user's first. Raises CardError naming file and key, or a name that stands twice."""
-    own = sorted((config_folder() / "models").glob("*.toml"))
-    return _read_all((*own, *sorted(models_folder().glob("*.toml"))))
+    return _read_all((*_card_files(config_folder() / "models"), *_card_files(models_folder())))
 
 
 def shipped() -> dict[str, ModelCard]:
     """The cards that are part of q3e-local, by name."""
-    return _read_all(tuple(sorted(models_folder().glob("*.toml"))))
+    return _read_all(_card_files(models_folder()))
+
+
+def bundled(kind: ModelKind) -> ModelCard:
+    """The card of the model of this kind that comes with this program."""
+    return next(card for card in shipped().values() if card.is_bundled and card.kind == kind)
+
+
+def _card_files(folder: Path) -> tuple[Path, ...]:
+    """In the order of their names: sorted as paths, `demo-reranker.toml` would come before `demo.toml`."""
+    return tuple(sorted(folder.glob("*.toml"), key=lambda path: path.stem))
 
 
 @cache

@@ -79,7 +79,7 @@ def recommended() -> SizedModel | None:
 
 
 def smallest() -> SizedModel:
-    """The embedding model that needs the least memory, the demo model aside."""
+    """The embedding model that needs the least memory, the demo aside."""
     return _published("embedder")[0]
 
 

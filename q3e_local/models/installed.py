@@ -19,7 +19,7 @@ from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import download
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
-from q3e_local.models.catalog import files, models_folder, resolve
+from q3e_local.models.catalog import bundled, files, models_folder, resolve
 from q3e_local.models.catalog import find as find_card
 from q3e_local.models.download.origins import delete, own_folder
 from q3e_local.reranking.prompts import RerankPrompts
@@ -100,10 +100,11 @@ def locate(model: str | os.PathLike[str]) -> Located:
         if file.is_converted:
             raise ModelNotHereError(card.to_convert(file))
         name = card.tag(file.quantization)
-        begin = "; or begin with the demo model: -m demo, in Python load('demo')" if card.kind == "embedder" else ""
+        demo, load = bundled(card.kind).name, "load" if card.kind == "embedder" else "load_reranker"
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
-            f"or take a file you have: q3e-local import{begin}"
+            "or take a file you have: q3e-local import; "
+            f"or begin with the demo model: -m {demo}, in Python {load}({demo!r})"
         )
     return Located(here.name, here.path, card.prompts, card, file, kind=card.kind, rerank_prompts=card.rerank_prompts)
 

@@ -6,14 +6,14 @@ Knows rankings and records; nothing of models (the question comes with its vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from q3e_local.search.database.query_words import Term, terms_of
-from q3e_local.search.database.records import Counted, Filters, Ranked
-from q3e_local.search.database.snapshot import Snapshot
+from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
 from q3e_local.search.hits import Found, Hit, Mode
 from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
 from q3e_local.vectors import Vectors
@@ -34,7 +34,19 @@ class Question:
     filters: Filters
 
 
-def ask(state: Snapshot, question: Question) -> Found:
+class State(Protocol):
+    """What a question is asked of: a Snapshot, or what answers as one does; see there what its methods mean."""
+
+    def n_chunks(self) -> int: ...
+    def exact(self, vector: Vectors, k: int, filters: Filters) -> Ranked: ...
+    def nearest(self, vector: Vectors, k: int, filters: Filters) -> Ranked: ...
+    def scores(self, vector: Vectors, rows: Iterable[int]) -> dict[int, float]: ...
+    def counted(self, terms: Sequence[Term]) -> Counted: ...
+    def words(self, counts: Mapping[Term, int], k: int, filters: Filters) -> Ranked: ...
+    def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]: ...
+
+
+def ask(state: State, question: Question) -> Found:
     """The k best, of one state of the index."""
     explained: list[str] = [*_filtered(question.filters)]
     counted = state.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
@@ -66,7 +78,7 @@ def ask(state: Snapshot, question: Question) -> Found:
     return Found(hits, mode, tuple(explained), question.vector, counted.absent)
 
 
-def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
+def _chosen(state: State, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
     """How to search, and why."""
     if question.mode != "auto":
         return question.mode, ""
@@ -78,7 +90,7 @@ def _chosen(state: Snapshot, question: Question, counts: Mapping[Term, int]) -> 
     return "hybrid", f"auto: words too, for {', '.join(reasons[:5])}"
 
 
-def _hits(state: Snapshot, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
+def _hits(state: State, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:
     # In this order, because among equal sums the first ranking decides.
     ranks: dict[str, dict[int, int]] = {"letters": {}, "words": {}, "vectors": {}}
     for name, ranked in rankings.items():

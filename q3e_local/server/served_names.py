@@ -111,8 +111,8 @@ def kind_of(name: str, settings: ServerSettings) -> ModelKind:
 def to_try(settings: ServerSettings, kind: ModelKind = "embedder") -> str:
     """A name for an example: of a model to start with, the default one, or another that is here, of this kind.
 
-    A model that the user pulled, imported or named comes before a model that another program put into the hub cache.
-    It works here, unless there is no reranker on this machine: then it is the one to bring here.
+    A model that the user pulled, imported or named comes before a model that another program put into the hub cache,
+    and both before the one that comes with this program.
     """
     for name in map(served_as, settings.models):
         if kind_of(name, settings) == kind:
@@ -125,4 +125,4 @@ def to_try(settings: ServerSettings, kind: ModelKind = "embedder") -> str:
     for names in (by_user, by_others):
         if names:
             return default if default in names else names[0]
-    return next((name for name, origin in here.items() if origin == "bundled"), default)
+    return catalog.bundled(kind).name

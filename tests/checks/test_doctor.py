@@ -39,7 +39,7 @@ def test_what_people_read_has_a_line_each_and_the_advice_under_it():
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert all(line.startswith(("ok    ", " " * 17 + "-> ")) for line in lines)
-    assert lines[lines.index("ok    model      only the demo model is here") + 1].endswith(
+    assert lines[lines.index("ok    model      only what comes with q3e-local is here") + 1].endswith(
         "-> q3e-local pull qwen3-embedding:4b"
     )
 
@@ -135,6 +135,7 @@ def test_a_good_model_is_told_with_its_facts(world):
     assert code == 0
     assert [finding["text"] for finding in found if finding["what"] == "model"] == [
         "demo: q8_0, dim 256, header right",
+        "demo-reranker: q4_0, reranker, head cls.output.weight, F32, header right",
         "tiny:1b-q8_0: q8_0, dim 256, header right",
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import PROGRAM, loaded_by, run, write
+from world import BUNDLED
 
 from q3e_local.cli import main
 from q3e_local.cli.candidates import COMPLETE_VARIABLE
@@ -63,16 +64,17 @@ def answers(answered):
         ("embed --too-long ", ["truncate", "error"]),
         ("embed --format js", ["jsonl", "json"]),
         ("embed -m de", ["demo"]),
+        ("search --reranker de", ["demo-reranker"]),
+        ("rerank who? -m de", ["demo-reranker"]),
+        ("show de", ["demo", "demo-reranker"]),
         ("embed -m my", ["my-legal"]),
         ("embed --model=my", ["--model=my-legal"]),
-        ("bench -m DEM", ["demo"]),
+        ("bench -m DEMO-", ["demo-reranker"]),
         ("pull qwen3-embedding:8b-q6", ["qwen3-embedding:8b-q6_k"]),
-        ("rm ", ["demo"]),
+        ("rm ", BUNDLED),
         ("search --name ", ["papers", "work"]),
         ("search --rerank-", ["--rerank-seconds"]),
-        ("search --reranker de", ["demo"]),
         ("rer", ["rerank"]),
-        ("rerank who? -m de", ["demo"]),
         ("index show w", ["work"]),
         ("index --na", ["--name"]),
         ("index notes.md --watc", ["--watch"]),

@@ -221,7 +221,17 @@ def test_ctrl_c_ends_with_130_and_says_where_it_goes_on(fake):
 def test_an_embedding_model_ranks_nothing(tiny_gguf: Callable[..., Path]) -> None:
     said = failed("rerank", "who?", "--text", "a", "-m", tiny_gguf())
     assert "is an embedding model: it makes vectors and ranks nothing; take a reranker" in said
-    assert "is an embedding model" in failed("rerank", "who?", "--text", "a", "-m", "demo")
+
+
+def test_the_bundled_models_name_each_other() -> None:
+    said = failed("rerank", "who?", "--text", "a", "-m", "demo")
+    assert (
+        "demo is an embedding model: it makes vectors and ranks nothing; take a reranker, such as demo-reranker"
+        in said
+    )
+    said = failed("embed", "--text", "a", "-m", "demo-reranker")
+    assert "demo-reranker is a reranker: " in said
+    assert said.endswith("; take an embedding model, such as demo\n")
 
 
 def test_an_embedding_model_that_is_not_here_is_not_downloaded_to_be_refused(world):
@@ -232,10 +242,12 @@ def test_an_embedding_model_that_is_not_here_is_not_downloaded_to_be_refused(wor
     assert "is an embedding model" in failed("rerank", "who?", "--text", "a", "-m", "tiny:1b-q8_0", "--offline")
 
 
-def test_a_reranker_that_is_not_here_is_named_with_the_way_to_get_it_and_the_demo_is_no_way():
+def test_a_reranker_that_is_not_here_is_named_with_the_ways_to_get_one():
     said = failed("rerank", "who?", "--text", "a", "--offline")
-    assert "Get it with: q3e-local pull qwen3-reranker:0.6b\nor take a file you have: q3e-local import\n" in said
-    assert "demo" not in said
+    assert (
+        "Get it with: q3e-local pull qwen3-reranker:0.6b\nor take a file you have: q3e-local import; "
+        "or begin with the demo model: -m demo-reranker, in Python load_reranker('demo-reranker')\n"
+    ) in said
     assert "is a reranker" in failed("embed", "--text", "a", "-m", "qwen3-reranker:0.6b", "--offline")
 
 

@@ -1,6 +1,7 @@
 """A real server with a tiny reranker, run by the Python in which the program is installed.
 
-`make integrations` runs these tests in an environment that has the clients and not the program.
+`make integrations` runs these tests in an environment that has the clients and not the program, and those in mteb/
+in one that has mteb and the program.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ PROGRAM = os.environ.get("Q3E_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    model = home / "taught-reranker.gguf"
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reranker's file, which learned one answer by heart."""
+    model = tmp_path_factory.mktemp("models") / "taught-reranker.gguf"
     subprocess.run([PROGRAM, "-c", WRITE, model], check=True, cwd=ROOT)
-    command = [PROGRAM, "-m", "q3e_local", "serve", "-m", model, "--port", "0"]
-    environment = os.environ | {"HOME": str(home)}
+    return model
+
+
+@pytest.fixture(scope="session")
+def address(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command = [PROGRAM, "-m", "q3e_local", "serve", "-m", taught, "--port", "0"]
+    environment = os.environ | {"HOME": str(tmp_path_factory.mktemp("home"))}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         try:
             said = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from world import BUNDLED, digest
 
 from q3e_local.errors import CardError, UnknownModelError
 from q3e_local.models import catalog
@@ -12,8 +13,9 @@ from q3e_local.models.card_file import read_card
 from q3e_local.models.catalog import cards, like, models_folder, resolve
 
 EMBEDDERS = ["demo", "qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
-RERANKERS = ["qwen3-reranker:0.6b", "qwen3-reranker:4b", "qwen3-reranker:8b"]
-NAMES = [*EMBEDDERS, *RERANKERS]
+QWEN3_RERANKERS = ["qwen3-reranker:0.6b", "qwen3-reranker:4b", "qwen3-reranker:8b"]
+RERANKERS = ["demo-reranker", *QWEN3_RERANKERS]
+NAMES = sorted([*EMBEDDERS, *RERANKERS])
 
 CARD = r"""
 name = "big:1b"
@@ -55,6 +57,7 @@ sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 def test_these_models_are_known():
     assert sorted(cards()) == NAMES
     assert [name for name, card in cards().items() if card.kind == "reranker"] == RERANKERS
+    assert sorted(name for name, card in cards().items() if card.is_bundled) == BUNDLED
     assert catalog.DEFAULT_MODEL == "qwen3-embedding:4b"
     assert resolve(catalog.DEFAULT_MODEL)[1].file == "Qwen3-Embedding-4B-Q4_K_M.gguf"
 
@@ -63,7 +66,8 @@ def test_these_models_are_known():
 def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_from_one_that_is(name):
     for file in cards()[name].files.values():
         if file.repo is None:
-            assert (models_folder() / file.file).is_file()
+            shipped = models_folder() / file.file
+            assert (shipped.stat().st_size, digest(shipped)) == (file.size_bytes, file.sha256)
             continue
         assert re.fullmatch(r"[0-9a-f]{40}", file.revision or "")
         assert (file.size_bytes or 0) > 10**8
@@ -77,10 +81,15 @@ def test_each_file_is_shipped_or_pinned_by_revision_size_and_checksum_or_made_fr
 
 
 @pytest.mark.parametrize(
-    "word", ["distilled from multilingual-e5-small", "static", "no weights of Qwen", "not for quality"]
+    ("name", "made"),
+    [
+        ("demo", ["distilled from multilingual-e5-small", "static"]),
+        ("demo-reranker", ["constructed from the demo model's vectors"]),
+    ],
 )
-def test_the_demo_model_says_what_it_is(word):
-    assert word in cards()["demo"].description
+def test_a_bundled_model_says_what_it_is(name, made):
+    for words in (*made, "no weights of Qwen", "not for quality"):
+        assert words in cards()[name].description
 
 
 # Names
@@ -117,6 +126,7 @@ def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, publ
 @pytest.mark.parametrize(
     ("names", "tag", "repo", "sha256"),
     [
+        ("demo-reranker Demo-Reranker q3e-mini-reranker demo-reranker:q4_0", "demo-reranker", None, "42885f3400cb"),
         ("qwen3-reranker:0.6b qwen3-reranker qwen3-reranker:latest Qwen3-Reranker-0.6B Qwen/Qwen3-Reranker-0.6B "
          "hf.co/ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF:Q8_0", "qwen3-reranker:0.6b",
          "ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF", "22c9979ce4fb"),
@@ -135,14 +145,24 @@ def test_every_name_of_a_reranker_means_its_pinned_file_or_its_checkpoint(names,
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_a_reranker_has_the_prompt_and_the_example_of_its_authors(name):
-    card = cards()[name]
-    assert card.rerank_prompts.before_document("who?") == (
+def test_a_reranker_has_the_prompt_of_qwen3_reranker(name):
+    assert cards()[name].rerank_prompts.before_document("who?") == (
         "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n<Query>: who?\n"
         "<Document>: "
     )
+
+
+@pytest.mark.parametrize("name", QWEN3_RERANKERS)
+def test_a_qwen3_reranker_has_the_example_of_its_authors(name):
+    card = cards()[name]
     assert (card.logits.documents[0].split(",")[0], card.logits.documents[-1][:5]) == ("Mars", "Venus")
     assert len(card.logits.expected) == (4 if name == "qwen3-reranker:0.6b" else 0)
+
+
+def test_the_demo_reranker_has_an_example_of_its_own_that_it_ranks_as_a_reader_would():
+    logits = cards()["demo-reranker"].logits
+    assert logits.documents[0].startswith("Mars, known for its reddish appearance")
+    assert logits.expected[0] > 0 > max(logits.expected[1:])
 
 
 @pytest.mark.parametrize("name", ["", "qwen3-embedding:", "qwen3-embedding:4b-q2_k", "bert"])
@@ -166,7 +186,8 @@ def test_an_unknown_name_is_answered_with_where_all_names_stand(name):
         ("qwen3-embedding-4b-q8", "qwen3-embedding:4b-q8_0"),
         ("dmeo", "demo"),
         ("qwen3-rerankr:4b", "qwen3-reranker:4b"),
-        ("reranker", "qwen3-reranker:0.6b"),
+        ("reranker", "demo-reranker"),
+        ("qwen-reranker", "qwen3-reranker:0.6b"),
     ],
 )
 def test_a_mistyped_name_is_answered_with_the_nearest_first(name, meant):

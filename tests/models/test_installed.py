@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import demo, failed, records, run
-from world import Q8_0, digest, origins, rows
+from world import BUNDLED, Q8_0, digest, origins, rows
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import inspect
@@ -51,10 +51,10 @@ def test_list_has_what_is_here_and_says_what_could_be(world, mine):
     assert result.exit_code == 0
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["name", "kind", "size", "origin", "path"]
-    assert [line.split()[0] for line in lines] == ["demo", "mine", "tiny:1b-q8_0"]
-    assert lines[1].endswith(f"  imported  {mine}")
-    assert f"  {mine.stat().st_size / 1e6:.1f} MB  " in lines[1]
-    of_others = [file for card in shipped().values() if card.name != "demo" for file in card.files.values()]
+    assert [line.split()[0] for line in lines] == [*BUNDLED, "mine", "tiny:1b-q8_0"]
+    assert lines[-2].endswith(f"  imported  {mine}")
+    assert f"  {mine.stat().st_size / 1e6:.1f} MB  " in lines[-2]
+    of_others = [file for card in shipped().values() if card.name not in BUNDLED for file in card.files.values()]
     n_missing = 2 + sum(file.made_from != "checkpoint" for file in of_others)
     assert result.stderr == f"{n_missing} more can be pulled: q3e-local list --all\n"
 
@@ -74,7 +74,7 @@ def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
     assert rows["qwen3-reranker:0.6b"].startswith("reranker 639.2 MB ")
     assert rows["qwen3-reranker:0.6b"].endswith("can be pulled")
     assert rows["qwen3-reranker:4b"].endswith("can be converted")
-    assert rows["demo"].endswith(" bundled")
+    assert all(rows[name].endswith(" bundled") for name in BUNDLED)
     assert rows["tiny:1b-q8_0"].endswith(" pulled")
     assert rows["mine"] == f"embedder {mine.stat().st_size / 1e6:.1f} MB imported"
     found = {row["name"]: row for row in json.loads(run("list", "--all", "--json").stdout)}
@@ -93,8 +93,10 @@ def test_list_json_is_the_same_for_programs(world, mine):
     run("import", mine, "--name", "mine")
     result = run("list", "--json")
     expected = {"name": "mine", "kind": "embedder", "size_bytes": mine.stat().st_size, "origin": "imported"}
-    assert json.loads(result.stdout)[1] == expected | {"path": str(mine)}
-    assert [row["origin"] for row in json.loads(result.stdout)] == ["bundled", "imported"]
+    *bundled, imported = json.loads(result.stdout)
+    assert imported == expected | {"path": str(mine)}
+    assert [(row["name"], row["origin"]) for row in bundled] == [(name, "bundled") for name in BUNDLED]
+    assert [row["kind"] for row in bundled] == ["embedder", "reranker"]
     assert result.stderr == ""
 
 

@@ -233,11 +233,13 @@ def test_an_alias_of_a_model_that_is_only_not_here_yet():
 
 def test_the_example_of_a_server_is_a_model_that_the_user_named_before_one_that_lies_around(world, tmp_path):
     assert to_try(ServerSettings()) == "demo"
+    assert to_try(ServerSettings(), "reranker") == "demo-reranker"
     run("pull", "tiny:1b-q8_0")
     shutil.rmtree(world.home / "data")  # who put it into the hub cache is forgotten
     assert to_try(ServerSettings()) == "tiny:1b-q8_0"
     run("import", world.f16, "--name", "zebra")
     assert to_try(ServerSettings()) == "zebra"
+    assert to_try(ServerSettings(), "reranker") == "demo-reranker"
     assert to_try(ServerSettings(models=("demo",))) == "demo"
 
 

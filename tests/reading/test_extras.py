@@ -35,7 +35,9 @@ WITHOUT = {
 }
 BASE = sorted(set(made_files.FILES) - set(WITHOUT))
 # What the packages of the extras are imported as, where that is another name.
-MODULES = {"python-docx": "docx", "python-pptx": "pptx", "scikit-learn": "sklearn"}
+MODULES = {
+    "python-docx": "docx", "python-pptx": "pptx", "scikit-learn": "sklearn", "pytrec-eval-terrier": "pytrec_eval",
+}  # fmt: skip
 
 
 def names_of(requirements: list[str]) -> set[str]:
@@ -116,7 +118,9 @@ def test_the_base_embeds_indexes_searches_and_has_a_server(tmp_path):
     `index` would exit with 3, had it skipped one of the files that need no extra.
     """
     extra = PROJECT["optional-dependencies"]
-    packages = names_of([*extra["documents"], *extra["analysis"], *extra["parquet"], *extra["redis"]])
+    packages = names_of(
+        [each for name in ("documents", "analysis", "eval", "parquet", "redis") for each in extra[name]]
+    )
     hidden = sorted(MODULES.get(name, name) for name in packages)
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -42,7 +42,7 @@ EXTRAS = (
     "truncate", "dimensions", "options", "keep_alive", "encoding_format", "input_type", "instruction", "task",
     "embedding_types", "pooling_method", "embd_normalize", "parameters", "prompt_name", "normalize", "with_pieces",
     "texts", "top_n", "return_documents", "rank_fields", "max_tokens_per_doc", "raw_scores", "use_activation",
-    "truncate_prompt_tokens", "instruct", "queries",
+    "truncate_prompt_tokens", "truncation_side", "instruct", "queries",
 )  # fmt: skip
 FIELDS = sorted({*EXTRAS, *(field for _, body in ROUTES.values() for field in body)})
 SMALL = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ import click
 
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options, explained
 from q3e_local.cli.computing.loading import in_use, load, load_reranker, locate
-from q3e_local.cli.computing.model_options import model_option, offline_option
+from q3e_local.cli.computing.model_options import any_model_option, offline_option
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ModelCommand)
-@model_option
+@any_model_option
 @click.option(
     "--seconds", type=click.FloatRange(0), default=30, show_default=True, help="How long to measure, about."
 )

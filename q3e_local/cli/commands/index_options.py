@@ -36,7 +36,7 @@ which_index = group(
 )  # fmt: skip
 model_of_index = group(
     click.option(
-        "-m", "--model", shell_complete=candidates.model_or_file,
+        "-m", "--model", shell_complete=candidates.embedder_or_file,
         help="A model's name, a path to a .gguf file, or demo. "
         f"[default: the index's own; of a new one Q3E_MODEL, or {DEFAULT_MODEL}]",
     ),

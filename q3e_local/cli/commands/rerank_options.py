@@ -88,7 +88,7 @@ rerank_options = group(
     ),
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,
-        shell_complete=candidates.model_or_file,
+        shell_complete=candidates.reranker_or_file,
         help="Which reranker: a name, or a path to a .gguf file. [default: qwen3-reranker:0.6b]",
     ),
     click.option(

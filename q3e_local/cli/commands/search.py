@@ -45,7 +45,7 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.argument("question", nargs=-1, metavar="QUESTION")
 @which_index
 @click.option(
-    "-m", "--model", shell_complete=candidates.model_or_file,
+    "-m", "--model", shell_complete=candidates.embedder_or_file,
     help="The index's model, where it is not found by its name.",
 )  # fmt: skip
 @click.option("-k", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many hits.")

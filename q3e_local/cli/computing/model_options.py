@@ -16,7 +16,7 @@ from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import EngineOptions, explained
 from q3e_local.cli.computing.loading import in_use, load, load_reranker
-from q3e_local.cli.option_groups import group
+from q3e_local.cli.option_groups import Decorator, group
 from q3e_local.cli.progress import status
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
@@ -28,14 +28,23 @@ from q3e_local.models.names import Names
 from q3e_local.reranking.reranker import Reranker
 
 RERANKER_VARIABLE = "Q3E_RERANKER"
-model_option = click.option(
-    "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
-    shell_complete=candidates.model_or_file,
-    help="A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo.",
-)  # fmt: skip
+
+
+def _model_option(complete: candidates.Complete) -> Decorator:
+    return click.option(
+        "-m", "--model", default=DEFAULT_MODEL, envvar="Q3E_MODEL", show_default=True, show_envvar=True,
+        shell_complete=complete,
+        help=(
+            "A model's name, with -query behind it for queries; a name of your own; a path to a .gguf file; or demo."
+        ),
+    )  # fmt: skip
+
+
+model_option = _model_option(candidates.embedder_or_file)
+any_model_option = _model_option(candidates.model_or_file)
 reranker_option = click.option(
     "-m", "--model", default=DEFAULT_RERANKER, envvar=RERANKER_VARIABLE, show_default=True, show_envvar=True,
-    shell_complete=candidates.model_or_file, help="A reranker's name, or a path to a .gguf file.",
+    shell_complete=candidates.reranker_or_file, help="A reranker's name, or a path to a .gguf file.",
 )  # fmt: skip
 dimensions_option = click.option(
     "-d", "--dimensions", "dim", type=int, help="Numbers in a vector, 32 up to the model's own. [default: all]"

@@ -52,11 +52,13 @@ class Target:
     is_chosen: bool
 
 
-def _target(output: Path | None, form: str | None, as_json: bool, force: bool) -> Target:
+def _target(output: Path | None, form: str | None, as_json: bool, force: bool, as_csv: bool = False) -> Target:
     """Where the report goes, checked before anything is computed. Raises OptionError or OutputError."""
-    if as_json and form not in (None, "jsonl"):
-        raise OptionError(f"--json is --format jsonl, not {form}; give one of them")
-    named = "jsonl" if as_json else form
+    named = form
+    for is_given, flag, meant in ((as_json, "--json", "jsonl"), (as_csv, "--csv", "csv")):
+        if is_given and named not in (None, meant):
+            raise OptionError(f"{flag} is --format {meant}, not {named}; give one of them")
+        named = meant if is_given else named
     form = choose_format(named, output, _SUFFIXES)
     path = settle(output)
     check_target(path, form, resuming=False, force=force)
@@ -74,6 +76,9 @@ report_options = group(
     click.option("--force", is_flag=True, help="Replace the output file if it exists."),
     as_one(_target, "target"),
 )  # fmt: skip
+
+# For commands whose inputs have no --csv COLUMN: stands before `report_options`.
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="The same as --format csv.")
 
 
 def write_report(report: Report, target: Target) -> None:

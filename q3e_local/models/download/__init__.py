@@ -182,6 +182,6 @@ def _ways_out(pin: Pin, failures: list[str], source: Source) -> str:
     }[source]
     ways += [
         "bring the file from another machine and take it with: q3e-local import PATH",
-        "what makes vectors can be tried with the demo model: -m demo",
+        "what comes with this program can be tried: -m demo makes vectors, -m demo-reranker ranks",
     ]
     return f"{pin.file} cannot be downloaded; cannot reach {' nor '.join(failures)}. Ways out: {'; '.join(ways)}"

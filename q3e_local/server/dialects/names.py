@@ -70,13 +70,21 @@ def here(name: str, settings: ServerSettings) -> Installed:
 
 
 def listed(settings: ServerSettings) -> list[tuple[str, Installed]]:
-    """All models here by name, newest file first, with the files and aliases that the server was started with."""
+    """All models here by name, with the files and aliases that the server was started with.
+
+    The newest file is first, as in Ollama, and what comes with this program last: a client may take the first.
+    """
     models = {model.name: model for model in installed.installed()}
     for name in (*map(served_as, settings.models), *settings.aliases):
         with suppress(ModelError):
             model = here(name, settings)
             models.setdefault(name if name in settings.aliases else model.name, model)
-    return sorted(models.items(), key=lambda item: -item[1].path.stat().st_mtime)
+
+    def place(item: tuple[str, Installed]) -> tuple[bool, float]:
+        is_bundled = item[1].origin == "bundled"
+        return is_bundled, 0 if is_bundled else -item[1].path.stat().st_mtime
+
+    return sorted(models.items(), key=place)
 
 
 def described(model: Installed) -> ModelInfo:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from q3e_local.embedding.prompts import TASKS, Kind
 from q3e_local.errors import Q3EError, TextError
 from q3e_local.models.installed import Installed
-from q3e_local.server.dialects import names
+from q3e_local.server.dialects import names, prompt_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import Body, Fields, Schema
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
@@ -81,6 +81,7 @@ _FIELDS: dict[str, Schema] = {
         "with `int8_scale` (float = int8 * int8_scale); `binary`, eight numbers to an unsigned byte",
     },
     "pooling_method": {"type": "string", "enum": ["last"]},
+    **prompt_limit.FIELDS,
 }
 EMBED = Body(_FIELDS, ("input",), {"model": "qwen3-embedding:4b", "input": ["a text", "another"], "dimensions": 256})
 
@@ -157,6 +158,7 @@ def _wanted(fields: Fields, model: str) -> ServiceRequest:
         instruction=instruction,
         dim=fields.integer("dimensions"),
         truncate=fields.flag("truncate"),
+        max_tokens=prompt_limit.max_tokens(fields),
     )
 
 

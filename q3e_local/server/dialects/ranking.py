@@ -12,6 +12,7 @@ from typing import Any
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import OptionError
 from q3e_local.reranking.reranker import probability
+from q3e_local.server.dialects import prompt_limit
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.fields import Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
@@ -62,7 +63,7 @@ UNLISTED: dict[str, Schema] = {
     "instruct": {"type": "string"},
     "use_activation": {"type": "boolean", "default": True},
     "activation": {"type": "boolean", "default": True},
-    "truncate_prompt_tokens": {"type": "integer", "minimum": -1},
+    **prompt_limit.FIELDS,
     "priority": {},
     "user": {},
 }
@@ -91,7 +92,7 @@ def wanted(
         task=_task(fields),
         instruction=_instruction(fields),
         truncate=fields.flag("truncate"),
-        max_tokens=_max_tokens(fields),
+        max_tokens=prompt_limit.max_tokens(fields),
         max_document_tokens=max_document_tokens,
     )
 
@@ -201,13 +202,3 @@ def _instruction(fields: Fields) -> str | None:
     if given and not given[0].strip():
         raise BadRequestError("instruction is empty; leave it out to get the default", "instruction")
     return given[0] if given else None
-
-
-def _max_tokens(fields: Fields) -> int | None:
-    """vLLM's limit of query, document and prompt together; -1 is the model's own."""
-    limit = fields.integer("truncate_prompt_tokens")
-    if limit == 0:
-        raise BadRequestError(
-            "truncate_prompt_tokens must be 1 or more, or -1 for the model's limit, got 0", "truncate_prompt_tokens"
-        )
-    return None if limit == -1 else limit

@@ -100,7 +100,7 @@ def _here(kind: ModelKind) -> tuple[str, str]:
     bring = f"bring {default} here with POST /api/pull, or q3e-local pull {default}"
     said = f"the request names no model, and the default{' reranker' * (kind == 'reranker')} is not on this machine"
     listed = ", ".join(model.name for model in installed)
-    raise ModelNotHereError(f"{said}: name one of {listed}; or {bring}" if listed else f"{said}: {bring}")
+    raise ModelNotHereError(f"{said}: name one of {listed}; or {bring}")
 
 
 def _is(model: Installed, kind: ModelKind) -> bool:

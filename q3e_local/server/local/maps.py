@@ -85,7 +85,7 @@ class Maps:
             raise OptionError(f"a map needs {_MAPPED_MIN} passages or more, the index has {facts.n_chunks}", "index")
         state = (facts.changed_at, facts.n_chunks, facts.space)
         work = self._works.get(index.name)
-        # A map that was begun is finished and answered once, so that one is seen of an index that changes all the time.
+        # A map that was begun is answered once, so that an index that changes all the time is seen too.
         if work is None or (work.was_answered and work.state != state):
             work = self._works[index.name] = Work(state)
             # Not a thread of a pool: Python would wait for it at the server's end.

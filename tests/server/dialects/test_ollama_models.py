@@ -19,6 +19,7 @@ import ollama
 import pytest
 from fake_service import N_EMBD, FakeService, served
 from waiting import until
+from world import BUNDLED_LATEST
 
 from q3e_local.errors import Q3EError
 from q3e_local.models import installed
@@ -46,7 +47,7 @@ def names(client: ollama.Client) -> set[str]:
 def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) -> None:
     # ollama server/routes_test.go: Tags Handler (a name without tag is listed as latest; no expires_at)
     found = {model.model: model for model in client.list().models}
-    assert set(found) == {"demo:latest", "tiny:1b"}
+    assert set(found) == {*BUNDLED_LATEST, "tiny:1b"}
     demo = found["demo:latest"]
     assert re.fullmatch("[0-9a-f]{64}", demo.digest)
     assert demo.details.family == "qwen3"
@@ -57,7 +58,7 @@ def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) 
     raw = http.get("/api/tags").json()["models"]
     assert all("expires_at" not in model for model in raw)
     assert [model["details"]["embedding_length"] for model in raw if model["name"] == "demo:latest"] == [N_EMBD]
-    assert raw[0]["modified_at"] >= raw[1]["modified_at"]
+    assert [model["name"] for model in raw] == ["tiny:1b", *BUNDLED_LATEST]
 
 
 def test_show(client: ollama.Client, http: httpx.Client) -> None:
@@ -195,7 +196,7 @@ def test_delete_keeps_a_file_that_a_copy_uses(client: ollama.Client, tiny_model:
     client.copy("tiny:1b", "mine")
     client.delete("tiny:1b")
     assert tiny_model.path.exists()
-    assert names(client) == {"demo:latest", "mine:latest"}
+    assert names(client) == {*BUNDLED_LATEST, "mine:latest"}
     client.delete("mine")
     assert not tiny_model.path.exists()
 
@@ -223,7 +224,7 @@ def test_names_from_the_config_file() -> None:
     aliases = {"my-legal-queries": Alias("demo", instruction="Find the clause", dim=64)}
     with served(FakeService(), aliases=aliases) as http:
         listed = [model["name"] for model in http.get("/api/tags").json()["models"]]
-        assert listed == ["demo:latest", "my-legal-queries:latest"]
+        assert sorted(listed) == sorted([*BUNDLED_LATEST, "my-legal-queries:latest"])
         assert http.post("/api/show", json={"model": "my-legal-queries:latest"}).status_code == 200
         assert http.get("/v1/models/my-legal-queries").json()["id"] == "my-legal-queries"
 

@@ -16,6 +16,7 @@ import numpy as np
 import openai
 import pytest
 from fake_service import FakeService, served, vector
+from world import BUNDLED_LATEST
 
 from q3e_local.models import importing
 from q3e_local.server.errors import QueueFullError
@@ -72,9 +73,10 @@ async def test_the_async_client(address: str) -> None:
 
 def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
     # ollama server/routes_test.go: OpenAI List Models, Retrieve Model
-    (model,) = client.models.list().data
-    assert (model.id, model.object, model.owned_by) == ("demo:latest", "model", "library")
-    for name in ("demo", "demo:latest", "demo-query", "demo:q8_0"):
+    models = client.models.list().data
+    assert sorted(model.id for model in models) == sorted(BUNDLED_LATEST)
+    assert {(model.object, model.owned_by) for model in models} == {("model", "library")}
+    for name in ("demo", "demo:latest", "demo-query", "demo:q8_0", "demo-reranker", "demo-reranker:latest"):
         assert client.models.retrieve(name).id == name
     assert http.get("/v1/models").headers["content-type"] == "application/json"
     for name in ("nope", "Qwen/Qwen3-Embedding-4B", "qwen3-embedding:4b", "../../etc/passwd", "a b"):
@@ -86,7 +88,7 @@ def test_models(client: openai.OpenAI, http: httpx.Client) -> None:
 def test_a_model_with_a_slash_and_a_colon_is_reached(client: openai.OpenAI, tiny_gguf: Any) -> None:
     importing.import_file(tiny_gguf("f16"), "me/mine:f16")
     assert client.models.retrieve("me/mine:f16").owned_by == "me"
-    assert {model.id for model in client.models.list().data} == {"demo:latest", "me/mine:f16"}
+    assert {model.id for model in client.models.list().data} == {*BUNDLED_LATEST, "me/mine:f16"}
 
 
 def test_errors_the_client_knows(client: openai.OpenAI, fake: FakeService) -> None:
@@ -221,6 +223,11 @@ def test_what_reaches_the_service(
         ({"input": "a", "embedding_types": "int8"}, "embedding_types"),
         ({"input": "a", "pooling_method": "mean"}, "pooling_method"),
         ({"input": "a", "model": 5}, "model"),
+        ({"input": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncate_prompt_tokens": "all"}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncate_prompt_tokens": 8.0}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncation_side": "left"}, "truncation_side"),
     ],
 )
 def test_what_is_refused_names_its_field(http: httpx.Client, body: dict[str, Any], param: str) -> None:
@@ -240,6 +247,21 @@ def test_too_long_says_which_and_how_long(http: httpx.Client) -> None:
     error = post(http, input=["a", "y" * 200], truncate=False).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert "text 1: has 201 tokens, the limit is 100" in error["message"]
+
+
+def test_vllms_limit_keeps_the_beginning_and_the_end_token(http: httpx.Client) -> None:
+    # vLLM tests/entrypoints/pooling/embed: truncate_prompt_tokens 10, -1, and below -1
+    whole, cut = vector(ord("c"), 4), vector(ord("b"), 3)
+    for limit, expected, places in ((3, cut, [0]), (4, whole, []), (-1, whole, []), (None, whole, [])):
+        answer = post(http, input=["abc"], truncate_prompt_tokens=limit, truncation_side="right").json()
+        assert np.allclose(answer["data"][0]["embedding"], expected)
+        assert (answer["truncated"], answer["usage"]["prompt_tokens"]) == (places, 3 if places else 4)
+    assert post(http, input=["y" * 200], truncate_prompt_tokens=-1).json()["usage"]["prompt_tokens"] == 100
+    refused = post(http, input=["abc"], truncate_prompt_tokens=3, truncate=False).json()["error"]
+    assert (refused["code"], "text 0: has 4 tokens, the limit is 3" in refused["message"]) == (
+        "context_length_exceeded",
+        True,
+    )
 
 
 def test_unknown_routes_and_methods(http: httpx.Client) -> None:

@@ -175,6 +175,7 @@ def test_a_cut_document_is_told(http: httpx.Client) -> None:
         {"task": "cooking"},
         {"truncate_prompt_tokens": 0},
         {"truncate_prompt_tokens": -2},
+        {"truncation_side": "left"},
         {"max_tokens_per_doc": 0},
         {"return_documents": "yes"},
         {"raw_scores": 1},

@@ -173,16 +173,17 @@ def test_the_default_or_the_only_reranker(
     ]
 
 
-def test_without_a_reranker_the_error_says_how_to_get_one(reranker: Path) -> None:
+def test_the_demo_reranker_answers_by_name_only_and_the_error_says_how_to_get_another(reranker: Path) -> None:
     with served(FakeService(), models=("demo",)) as http:
         assert ask_all(http, RANK_REQUESTS) == {404}
         message = http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["error"]["message"]
         assert message.startswith("the request names no model, and the default reranker is not on this machine")
+        assert ": name one of demo-reranker; or bring qwen3-reranker:0.6b here with POST /api/pull" in message
         assert "q3e-local pull qwen3-reranker:0.6b" in message
         for name in ("me/first:f16", "me/second:f16"):
             record(name, reranker)
         message = http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["error"]["message"]
-        assert "me/first:f16, me/second:f16" in message
+        assert ": name one of demo-reranker, me/first:f16, me/second:f16; or bring" in message
         assert "demo," not in message
 
 
@@ -200,12 +201,17 @@ def test_the_kind_of_each_model_is_told(reranker: Path) -> None:
         listed = {
             model["id"]: (model["type"], model["max_model_len"]) for model in http.get("/v1/models").json()["data"]
         }
-        assert listed == {"demo:latest": ("embedding", 32_768), "tiny-reranker:latest": ("reranker", 2048)}
+        assert listed == {
+            "demo:latest": ("embedding", 32_768),
+            "demo-reranker:latest": ("reranker", 8192),
+            "tiny-reranker:latest": ("reranker", 2048),
+        }
         assert http.get("/v1/models/tiny-reranker").json()["type"] == "reranker"
         assert {model["id"]: model["type"] for model in http.get("/models").json()["data"]} == {
             name: kind for name, (kind, _) in listed.items()
         }
         tags = {model["name"]: model["capabilities"] for model in http.get("/api/tags").json()["models"]}
-        assert tags == {"demo:latest": ["embedding"], "tiny-reranker:latest": ["rerank"]}
+        words = {"embedding": ["embedding"], "reranker": ["rerank"]}
+        assert tags == {name: words[kind] for name, (kind, _) in listed.items()}
         shown = {name: http.post("/api/show", json={"model": name}).json()["capabilities"] for name in tags}
         assert shown == tags
