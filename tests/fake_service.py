@@ -25,6 +25,7 @@ from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, Un
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.server.app import create_app
+from q3e_local.server.http.metrics import Metrics
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import (
     Described,
@@ -215,7 +216,7 @@ def served(service: RunningService, **settings: Any) -> Iterator[httpx.Client]:
 
     chosen = ServerSettings(**settings)
     indexes = Indexes(chosen)
-    app = create_app(service, chosen, indexes)
+    app = create_app(service, chosen, indexes, Metrics(service, indexes))
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="error", lifespan="off"))
 
     async def serve() -> None:

@@ -20,6 +20,7 @@ from q3e_local.jobs.grouping import Duplicates, Group, duplicates, first_of_each
 from q3e_local.jobs.inspecting import Inspection, Seen, Token, inspect, seen
 from q3e_local.jobs.mapping import METHODS, Map, Method, check_method, plot
 from q3e_local.jobs.matching import Matches, match
+from q3e_local.jobs.naming import key_words
 
 __all__ = [
     "METHODS",
@@ -48,6 +49,7 @@ __all__ = [
     "first_of_each",
     "html_page",
     "inspect",
+    "key_words",
     "match",
     "plot",
     "seen",

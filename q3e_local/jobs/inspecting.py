@@ -96,11 +96,11 @@ def seen(embedder: Embedder, text: str, request: EmbedRequest) -> Seen:
     ids = embedder.engine.tokenize(ready)
     fitted = preparation.fit(ids, 0)
     pieces = embedder.engine.pieces(fitted.ids)
-    tokens = tuple(Token(id_, _written(piece)) for id_, piece in zip(fitted.ids, pieces, strict=True))
+    tokens = tuple(Token(id_, written(piece)) for id_, piece in zip(fitted.ids, pieces, strict=True))
     return Seen(ready, tokens, len(ids) + 1 - len(fitted.ids), embedder.normalized(text) != text)
 
 
-def _written(piece: bytes) -> str:
+def written(piece: bytes) -> str:
     """A token's bytes as text; bytes of a part of a character as llama.cpp writes them in its vocabularies."""
     return "".join(
         f"<0x{ord(character) - 0xDC00:02X}>" if "\udc80" <= character <= "\udcff" else character

@@ -43,7 +43,7 @@ def by_words(query: str, text: str, absent: Collection[Term] = ()) -> Best | Non
 
     `absent` are codes of the query that no chunk has: their parts do not count.
     """
-    spans = _candidates(text)
+    spans = candidates(text)
     words = [set(tokens(text[start:end])) for start, end in spans]
     weights = [0.0] * len(spans)
     for term in terms_of(query, absent):
@@ -55,8 +55,8 @@ def by_words(query: str, text: str, absent: Collection[Term] = ()) -> Best | Non
     return Best(*trimmed(text, *spans[weights.index(max(weights))]))
 
 
-def _candidates(text: str) -> list[tuple[int, int]]:
-    """The sentences of a text without titles and marks between sentences, unless there is nothing else."""
+def candidates(text: str) -> list[tuple[int, int]]:
+    """The sentences that may be best, without titles and marks between sentences unless there is nothing else."""
     spans = [part for span in sentences(text) for part in _lines_of_code(text, *span)]
     telling = [span for span in spans if len("".join(tokens(text[slice(*span)])).encode()) >= _BYTES_MIN]
     return telling or spans
@@ -94,7 +94,7 @@ def by_vectors(
     n_tokens = 0
     embedder.expect_counts(texts[:_EXPECTED])
     for number, text in enumerate(texts):
-        spans = _candidates(text)
+        spans = candidates(text)
         found.append(Best(*trimmed(text, *spans[0])) if len(spans) == 1 else None)
         if len(spans) > 1:
             n_tokens += embedder.count_tokens([text])[0] - 1  # each sentence gets its own end token

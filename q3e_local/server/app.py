@@ -11,7 +11,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
-from q3e_local.server.dialects import llama_server, ollama, openai, openapi, q3e, q3e_search, rerank, score, tei
+from q3e_local.server.dialects import (
+    llama_server,
+    ollama,
+    openai,
+    openapi,
+    q3e,
+    q3e_catalog,
+    q3e_index,
+    q3e_search,
+    rerank,
+    score,
+    tei,
+)
 from q3e_local.server.dialects.failures import Failure, FailureKind
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.openapi import DocumentedRoute
@@ -19,6 +31,7 @@ from q3e_local.server.dialects.routes import Wording, json_response
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.http.docs import docs_routes
 from q3e_local.server.http.metrics import Metrics
+from q3e_local.server.http.page import page_routes
 from q3e_local.server.http.refusal import Refusal
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.service import Service
@@ -29,7 +42,8 @@ _DESCRIPTION = (
     "Embeddings Inference, Jina, Cohere and vLLM. Every answer with vectors or scores says in its headers how many "
     "tokens were read (`x-q3e-prompt-tokens`), which inputs were cut (`x-q3e-truncated`, places counted from 0), and "
     "of vectors which space they live in (`x-q3e-space`). "
-    "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health`."
+    "Counters for Prometheus are at `/metrics`. A server that asks for a key asks for it everywhere but at `/health` "
+    "and for the page at `/ui`."
 )
 
 # Kinds of failures, by the statuses of requests that are refused before a route.
@@ -52,14 +66,17 @@ def create_app(
         rerank.coheres_routes(service, settings, which, notices),
         score.routes(service, settings, which),
         q3e.routes(service, settings),
+        q3e_catalog.routes(),
         q3e_search.routes(service, indexes, unknown),
+        q3e_index.routes(service, settings, indexes, unknown),
     )
     routes = [route for dialect in dialects for route in dialect.all]
     document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
     if metrics is not None:
         routes.append(DocumentedRoute("/metrics", metrics.answer, ("GET",)))
     return Starlette(
-        routes=[*routes, *docs_routes(document, settings)], exception_handlers={HTTPException: _no_route}
+        routes=[*page_routes(), *routes, *docs_routes(document, settings)],
+        exception_handlers={HTTPException: _no_route},
     )
 
 

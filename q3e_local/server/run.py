@@ -45,8 +45,10 @@ _AT_ONCE_S = 0.5  # each step, once the server is asked to stop a second time
 Make = Callable[[ServerSettings], RunningService]
 
 
-def serve(settings: ServerSettings, make_service: Make, stop_s: float = STOP_S) -> int:
-    """Serve until a signal, and answer the exit code 0.
+def serve(
+    settings: ServerSettings, make_service: Make, stop_s: float = STOP_S, ready: Callable[[str], None] | None = None
+) -> int:
+    """Serve until a signal, and answer the exit code 0. `ready` gets the address once requests are answered.
 
     A second signal, or work that was not finished in time, ends the process right here, with 130 or 143 after a
     second signal. Raises ListenError for an address that cannot be had, what ServedNames.check and Indexes raise,
@@ -61,7 +63,7 @@ def serve(settings: ServerSettings, make_service: Make, stop_s: float = STOP_S) 
         sockets = listen.listen(settings)
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                is_done = runner.run(_serve(settings, sockets, indexes, make_service, stop_s, signals))
+                is_done = runner.run(_serve(settings, sockets, indexes, make_service, stop_s, signals, ready))
                 if not is_done:
                     listen.close(sockets, settings.unix_socket)
                     _leave(signals.exit_code)
@@ -77,6 +79,7 @@ async def _serve(
     make_service: Make,
     stop_s: float,
     signals: Signals,
+    ready: Callable[[str], None] | None,
 ) -> bool:
     """Serve to the end. Answers whether every request that ran was finished."""
     service = make_service(settings)
@@ -90,6 +93,8 @@ async def _serve(
             logs.LOGGER.info("open at %s", address(settings, sockets))
         await preload.load()
         announce(settings, sockets, indexes)
+        if ready is not None:
+            ready(address(settings, sockets))
 
     serving = _Serving(_config(watched), guard, signals, stop_s)
     try:

@@ -5,6 +5,7 @@ Expected scores come from the library's vectors and NumPy.
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -76,6 +77,21 @@ def test_clusters_have_their_most_central_texts():
         (f"lines.txt:{n}", text) for n, text in zip((1, 2, 3, 4, 5, 7), LINES, strict=True)
     ]
     assert "the highest silhouette" in run("cluster", "--lines", "lines.txt").stderr
+
+
+def test_clusters_have_their_key_words_in_every_format(folder):
+    found = objects("cluster", "--lines", "lines.txt", "-k", "3")
+    # Of each cluster the words that no other has: "the", "on" and "in" are no words of a theme.
+    assert [set(record["words"]) for record in found] == [
+        {"cat", "mat", "sat"},
+        {"获得批准", "预算"},
+        {"fell", "may", "prices"},
+    ]
+    run("cluster", "--lines", "lines.txt", "-k", "3", "-o", "themes.csv", "-q")
+    rows = list(csv.DictReader((folder / "themes.csv").read_text(encoding="utf-8").splitlines()))
+    assert {(row["cluster"], row["words"]) for row in rows} == {
+        (str(record["cluster"]), ", ".join(record["words"])) for record in found
+    }
 
 
 def test_chapters_say_their_lines_and_end_with_their_file(folder):

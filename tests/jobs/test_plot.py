@@ -174,6 +174,18 @@ def test_lines_are_drawn_with_a_colour_for_each_cluster(folder):
     assert (again.exit_code, "map.png exists" in again.stderr) == (1, True)
 
 
+def test_clusters_of_a_map_are_named_by_their_key_words_and_their_most_central_text(folder):
+    lines = ["the cat sat", "the cat sits", "prices fell", "prices rose"]
+    write(folder, {"x.txt": "\n".join(lines)})
+    data, _ = page_of("--lines", "x.txt", "--color", "cluster", "-k", "2")
+    named = [group["name"].split(" · ") for group in data["groups"]]
+    assert [set(words.split(": ")[1].split(", ")) for words, _ in named] == [
+        {"cat", "sat", "sits"},
+        {"prices", "fell", "rose"},
+    ]
+    assert [text in part for (_, text), part in zip(named, (lines[:2], lines[2:]), strict=True)] == [True, True]
+
+
 def touches(box, x, y, radius):
     """Whether a disc reaches into a box of left, bottom, right, top."""
     far = np.hypot(max(box[0] - x, 0, x - box[2]), max(box[1] - y, 0, y - box[3]))

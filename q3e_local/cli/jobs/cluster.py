@@ -13,6 +13,7 @@ from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
+from q3e_local.cli.jobs.map_names import cluster_words
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.progress import Counter, counter
 from q3e_local.cli.stopping import stopping_cleanly
@@ -38,7 +39,7 @@ _IN_TABLE = 3
 def cluster(
     k: int | None, chapters: bool, central: int, reading: Reading, embedding: Embedding, target: Target
 ) -> int:  # fmt: skip
-    """Part texts by theme; each cluster with its size and its most typical texts.
+    """Part texts by theme; each cluster with its size, its key words and its most typical texts.
 
     Without -k the number of clusters is that with the highest silhouette. Clusters need scikit-learn, chapters do
     not. A table has the most typical texts of each, a file all of them. --task clustering puts before every text the
@@ -67,12 +68,14 @@ def _check_k(k: int | None, chapters: bool, read: Texts) -> None:
 
 def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -> tuple[Report, str]:
     parted = jobs.cluster(found.vectors, k, found.texts, show)
+    words = cluster_words(found, parted)
 
     def objects() -> Iterator[dict[str, Any]]:
         for number, group in enumerate(parted.clusters, 1):
             yield {
                 "cluster": number,
                 "size": len(group.rows),
+                "words": words[number - 1],
                 "score": short(float(np.mean(group.scores))),
                 "central": [
                     found.facts(row) | {"score": short(score)}
@@ -88,12 +91,13 @@ def _clusters(found: Collection, k: int | None, n_central: int, show: Counter) -
         for number, group in enumerate(parted.clusters, 1):
             for place, (row, score) in enumerate(zip(group.rows, group.scores, strict=True)):
                 central = "*" if place < n_central else ""
-                yield [number, len(group.rows), central, short(score), *found.facts(row).values()]
+                named = ", ".join(words[number - 1])
+                yield [number, len(group.rows), named, central, short(score), *found.facts(row).values()]
 
     line = f"{counted(len(parted.clusters), 'cluster')} of {counted(len(found.rows), 'text')}{_chosen(parted)}"
-    columns = ["cluster", "size", "central", "score", "id", "text"]
+    columns = ["cluster", "size", "words", "central", "score", "id", "text"]
     shown = [column for column in columns if column != "central"]
-    return Report(objects(), columns, rows(), shown, lambda row: row[2] == "*"), line
+    return Report(objects(), columns, rows(), shown, lambda row: row[3] == "*"), line
 
 
 def _chosen(parted: jobs.Clusters) -> str:

@@ -1,4 +1,5 @@
-"""How a map names its texts: paths below the folder that all files share, and Markdown without its marks.
+"""How a map names its texts and clusters: paths below the folder that all files share, Markdown without its marks,
+and the key words of a cluster.
 
 Knows ids, places and texts of a collection; nothing of vectors or drawing.
 """
@@ -9,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from q3e_local import jobs
 from q3e_local.cli.jobs.collection import Collection
 from q3e_local.reading.kinds import kind_of
 
@@ -39,6 +41,15 @@ def plain_texts(found: Collection) -> tuple[str, ...]:
         plain_text(row.text).strip() or row.text if kind_of(row.source) == "markdown" else row.text
         for row in found.rows
     )
+
+
+def cluster_words(found: Collection, parted: jobs.Clusters) -> list[tuple[str, ...]]:
+    """The key words of each cluster; none where there are vectors alone."""
+    if not found.has_texts:
+        return [()] * len(parted.clusters)
+    from q3e_local.search.database.query_words import tokens
+
+    return list(jobs.key_words(plain_texts(found), parted.labels.tolist(), tokens))
 
 
 def _shared_folder(sources: Sequence[str]) -> PurePosixPath:

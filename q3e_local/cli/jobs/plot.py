@@ -12,7 +12,7 @@ from q3e_local import jobs
 from q3e_local.cli.computing.engine_options import ModelCommand
 from q3e_local.cli.jobs.collecting import collect
 from q3e_local.cli.jobs.collection import Collection, Texts, end
-from q3e_local.cli.jobs.map_names import folder_names, plain_texts, short_names
+from q3e_local.cli.jobs.map_names import cluster_words, folder_names, plain_texts, short_names
 from q3e_local.cli.jobs.options import Embedding, Reading, inputs_argument, job_options, need
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.outputs import check_target, settle, stream_to
@@ -98,8 +98,10 @@ def _groups(found: Collection, texts: Sequence[str], colour: str | None, k: int 
         return ()
     if colour == "cluster":
         parted = jobs.cluster(found.vectors, k)
+        words = cluster_words(found, parted)
         central = [shortened(texts[group.rows[0]], 60) for group in parted.clusters]
-        return [f"{label + 1}: {central[label]}" for label in parted.labels.tolist()]
+        names = [" · ".join(filter(None, (", ".join(words[n]), central[n]))) for n in range(len(central))]
+        return [f"{label + 1}: {names[label]}" for label in parted.labels.tolist()]
     sources = [row.source for row in found.rows]
     folders = folder_names(sources)
     if colour == "folder" or (colour is None and len(set(folders)) > 1):

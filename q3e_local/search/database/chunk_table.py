@@ -56,8 +56,8 @@ def named(connection: apsw.Connection, names: Iterable[str]) -> dict[str, tuple[
 
 
 def of_files(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
-    """The rows of these files' chunks."""
-    select = "SELECT id FROM chunks WHERE file = ?"
+    """The rows of these files' chunks, those of a file in the order of its text."""
+    select = "SELECT id FROM chunks WHERE file = ? ORDER BY id"
     return [row for (row,) in connection.executemany(select, ((number,) for number in numbers))]
 
 

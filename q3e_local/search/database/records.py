@@ -106,6 +106,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Passages:
+    """Entries that follow one another in their file: the first is the file's number `first` of `n`, from 1."""
+
+    entries: tuple[Entry, ...]
+    first: int = 0
+    n: int = 0
+
+
+@dataclass(frozen=True)
 class Window:
     """Entries in the order of their rows, and their vectors (n, dim)."""
 

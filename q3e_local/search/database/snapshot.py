@@ -18,7 +18,7 @@ from q3e_local.search.database.bit_scan import Codes, Rounded
 from q3e_local.search.database.code_table import CODE_BITS_MAX, ROUNDED_DIM_MAX
 from q3e_local.search.database.index_file import IndexFile
 from q3e_local.search.database.query_words import Term
-from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Ranked, Rows
+from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Passages, Ranked, Rows
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 
@@ -87,6 +87,19 @@ class Snapshot:
     def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]:
         """The entries of these rows, in their order, without rows that are gone."""
         return chunk_table.entries(self._connection, rows)
+
+    def named(self, ids: Iterable[str]) -> tuple[Entry, ...]:
+        """The entries of these ids, in their order, without ids that the index does not have."""
+        return self.entries_of(row for row, _ in chunk_table.named(self._connection, ids).values())
+
+    def around(self, name: str, n: int) -> Passages:
+        """The entry of this id with up to n entries of its file before and behind it; none for an unknown id."""
+        for row, file in chunk_table.named(self._connection, [name]).values():
+            rows = [row] if file is None else chunk_table.of_files(self._connection, [file])
+            place = rows.index(row)
+            first = max(0, place - n)
+            return Passages(self.entries_of(rows[first : place + n + 1]), first + 1, len(rows))
+        return Passages(())
 
     def read_codes(self) -> None:
         """Hold in memory what searches by vectors need, so that the first search need not read it."""

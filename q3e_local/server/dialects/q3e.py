@@ -2,7 +2,8 @@
 
 `/q3e/embed` answers vectors as they are in memory (base64 of little-endian float32 rows), the tokens of each text and
 whether the text was cut, and which text failed. `/q3e/model` describes a model and what options come to for it,
-`/q3e/tokens` counts tokens, and `/q3e/stop` says whether a model was loaded and has left the memory.
+`/q3e/tokens` counts tokens, `/q3e/seen` shows those of a text as the model reads them, and `/q3e/stop` says whether a
+model was loaded and has left the memory.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from starlette.responses import Response
 
 from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import ModelNotHereError, OptionError, TextError
+from q3e_local.jobs.inspecting import written
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
-from q3e_local.server.dialects.routes import Routes, json_response, result_headers
+from q3e_local.server.dialects.routes import Routes, json_response, pieces, result_headers
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
@@ -39,6 +41,22 @@ _TEXTS: dict[str, Schema] = {"model": TEXT, "texts": {"type": "array", "items": 
 _EMBED = Body(_TEXTS | _OPTIONS, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]})
 _DESCRIBE = Body(_OPTIONS, ("model",), {"model": "qwen3-embedding:4b", "kind": "query"})
 _TOKENS = Body(_TEXTS, ("model", "texts"), {"model": "demo", "texts": ["a text"]})
+_SHOWN, _SHOWN_MAX = 2_000, 10_000  # tokens of an answer: about 500 kB
+_SEEN = Body(
+    {
+        **_OPTIONS,
+        "text": TEXT,
+        "shown": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": _SHOWN_MAX,
+            "default": _SHOWN,
+            "description": "How many tokens are answered, from the first",
+        },
+    },
+    ("model", "text"),
+    {"model": "demo", "text": "a text", "kind": "query"},
+)
 _STOP = Body({"model": TEXT}, ("model",), {"model": "demo"})
 
 
@@ -73,6 +91,29 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
     async def count_tokens(fields: Fields) -> Response:
         model, texts = _model(fields, settings), _texts(fields, settings)
         return json_response({"counts": await service.count_tokens(model, texts)})
+
+    @routes.with_body("/q3e/seen", _SEEN, "The tokens of one text as the model reads them, and which are cut")
+    async def seen(fields: Fields) -> Response:
+        text, n_shown = fields.content("text"), fields.integer("shown")
+        if text is None:
+            raise BadRequestError("text is required", "text")
+        described = await service.describe(_wanted(fields, (), settings))
+        prefix, limit = described.resolved.prefix, described.resolved.limit
+        ids = await service.tokenize(described.model, prefix + text, add_end_token=True)
+        # The end token always stays: the embedding is its vector.
+        n_kept = min(len(ids), limit) - 1
+        shown = ids[:-1][: _SHOWN if n_shown is None else n_shown]
+        *texts, end = await pieces(service, described.model, [*shown, ids[-1]])
+        answer = {
+            "model": described.model,
+            "prefix": prefix,
+            "limit": limit,
+            "n_tokens": len(ids),
+            "n_kept": n_kept + 1,
+            "tokens": [{"id": id_, "piece": written(piece)} for id_, piece in zip(shown, texts, strict=True)],
+            "end": {"id": ids[-1], "piece": written(end)},
+        }
+        return json_response(answer)
 
     @routes.with_body(
         "/q3e/stop", _STOP, "Unload a model, and say whether it was loaded and is gone, as `q3e-local stop` does"

@@ -15,6 +15,7 @@ from q3e_local.embedding.prompts import TASKS, Prompts
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError
 from q3e_local.reading.globs import pattern
 from q3e_local.search.ask import Question
+from q3e_local.search.best_sentence import Best
 from q3e_local.search.database.records import Filters
 from q3e_local.search.dates import moment
 from q3e_local.search.hits import MODES, Mode, as_record
@@ -25,6 +26,7 @@ from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema, s
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
+from q3e_local.server.local.best_sentences import with_best
 from q3e_local.server.local.index_search import Reranking, SearchResult, search
 from q3e_local.server.local.indexes import Index, Indexes
 from q3e_local.server.service import Service, ServiceRequest
@@ -62,6 +64,11 @@ _FIELDS: dict[str, Schema] = {
     },
     "keep_alive": KEEP_ALIVE,
     "text": {"type": "boolean", "default": True, "description": "Whether hits come with their passages"},
+    "best": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether hits say which characters of the passage are the sentence that answers best",
+    },
 }
 
 
@@ -78,9 +85,12 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
         fields.log_unknown("/api/search", unknown)
         index = indexes.get(fields.text("index"))
         question, query = _read(fields)
-        with_text = fields.flag("text")
+        with_text, with_sentences = fields.flag("text"), fields.flag("best")
         result = await search(service, index, question, query, _reranking(fields))
-        return json_utf8_response(_body(index, result, with_text), headers=_headers(result))
+        best: list[Best | None] | None = None
+        if with_sentences:
+            result, best = await with_best(service, result, question.text)
+        return json_utf8_response(_body(index, result, with_text, best), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
     async def listed(request: Request) -> Response:
@@ -139,8 +149,10 @@ def _since(text: str | None) -> float | None:
         raise BadRequestError(f"since: {error}", "since") from None
 
 
-def _body(index: Index, result: SearchResult, with_text: bool) -> dict[str, Any]:
+def _body(index: Index, result: SearchResult, with_text: bool, best: list[Best | None] | None) -> dict[str, Any]:
     hits = [as_record(hit) for hit in result.found.hits]
+    for hit, span in zip(hits, best or (), strict=best is not None):
+        hit["best"] = None if span is None else {"start": span.start, "end": span.end}
     if not with_text:
         for hit in hits:
             del hit["text"]
@@ -152,6 +164,7 @@ def _body(index: Index, result: SearchResult, with_text: bool) -> dict[str, Any]
         "reranker": result.found.reranker,
         "hits": hits,
         "explained": result.found.explained,
+        "milliseconds": {stage: round(seconds * 1000, 2) for stage, seconds in result.seconds.items()},
     }
 
 

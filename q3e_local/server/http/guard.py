@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from q3e_local.server.http.in_flight import Request, Running
+from q3e_local.server.http.page import is_page
 from q3e_local.server.http.refusal import OPEN_PATHS, Refusal, Wording, answer, has_body
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording import address
@@ -97,7 +98,8 @@ class Guard:
             return Refusal(403, "this server answers requests to this machine only; the Host header names another")
         if cors is None:
             return Refusal(403, "this web page may not use the server; its origin can be allowed with --origins")
-        is_open = scope["method"] == "OPTIONS" or scope["path"] in OPEN_PATHS
+        # The page holds nothing of this machine, and a browser cannot send a key before the page has asked for it.
+        is_open = scope["method"] == "OPTIONS" or scope["path"] in OPEN_PATHS or is_page(scope)
         if self._keys and not is_open and not self._knows(headers):
             return Refusal(401, "Invalid API Key")
         return None

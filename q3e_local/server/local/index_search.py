@@ -7,8 +7,9 @@ Knows services and indexes; nothing of HTTP or of any wire format.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
@@ -43,6 +44,7 @@ class SearchResult:
     model: str | None
     space: IndexSpace  # of the index
     embedded: ServiceResult | None
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of each stage that there was, in their order
 
 
 async def search(
@@ -59,7 +61,9 @@ async def search(
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
     reranker = reranking.model or DEFAULT_RERANKER
-    return replace(result, found=await _read(service, result.found, question, query, reranker, reranking))
+    began = time.perf_counter()
+    found = await _read(service, result.found, question, query, reranker, reranking)
+    return replace(result, found=found, seconds={**result.seconds, "rerank": time.perf_counter() - began})
 
 
 async def _first_stage(service: Service, index: Index, question: Question, query: ServiceRequest) -> SearchResult:
@@ -69,7 +73,8 @@ async def _first_stage(service: Service, index: Index, question: Question, query
             raise OptionError(
                 f"the index {index.name!r} holds {space}, of no model known here; search it with mode words", "mode"
             )
-        embedded = None
+        embedded, seconds = None, {}
+        began = time.perf_counter()
         if model is not None and question.mode != "words":
             embedded = await service.embed(replace(query, model=model, dim=space.dim))
             if not spaces.is_of(embedded.space, space.digest):
@@ -77,9 +82,12 @@ async def _first_stage(service: Service, index: Index, question: Question, query
                 if index.made.space.is_same(space):
                     raise SpaceMismatchError(_other_model(index, embedded))
                 continue
+            seconds = {"load": embedded.load_s, "embed": time.perf_counter() - began - embedded.load_s}
         asked = question if embedded is None else replace(question, vector=embedded.vectors[0])
+        began = time.perf_counter()
         with suppress(RebuiltError):
-            return SearchResult(await index.search(asked, space), model, space, embedded)
+            found = await index.search(asked, space)
+            return SearchResult(found, model, space, embedded, {**seconds, "search": time.perf_counter() - began})
     raise RebuiltError(f"the index {index.name!r} is being rebuilt; ask again")
 
 

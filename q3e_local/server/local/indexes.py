@@ -21,7 +21,7 @@ from q3e_local.files import identity
 from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
-from q3e_local.search.database.records import Facts, IndexSpace
+from q3e_local.search.database.records import Facts, IndexSpace, Passages
 from q3e_local.search.hits import Found
 from q3e_local.search.places import SUFFIX, existing, names, option_of, quoted
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
@@ -80,6 +80,18 @@ class Index:
             finally:
                 self.n_searches += 1
                 self.seconds += time.perf_counter() - began
+
+        return await self._run(answer)
+
+    async def passages(self, ids: Sequence[str], n_around: int = 0) -> Passages:
+        """The passages of these ids; with `n_around`, the first one's with so many before and behind it in its file.
+
+        All comes from the index, and nothing from the files. Raises IndexUnusableError, QueueFullError.
+        """
+
+        def answer(database: Database) -> Passages:
+            with database.snapshot() as state:
+                return state.around(ids[0], n_around) if n_around else Passages(state.named(ids))
 
         return await self._run(answer)
 

@@ -11,6 +11,7 @@ from command import demo
 from servers import served_locally
 
 from q3e_local import EmbedRequest
+from q3e_local.jobs import seen
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,28 @@ def test_a_huge_text_without_a_place_to_part_at_is_named(http: httpx.Client) -> 
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("has 400000 characters in a row without a space or a mark")
     assert answer.json()["index"] == 1
+
+
+@pytest.mark.parametrize("text", ["the budget", "预算复盘 🙂", "", "a\nb  c <|endoftext|>"])
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "query"}, {"kind": "query", "instruction": "Find it", "max_tokens": 4}]
+)
+def test_a_text_is_seen_as_the_library_sees_it(http: httpx.Client, text: str, options: dict[str, Any]) -> None:
+    answer = http.post("/q3e/seen", json={"model": "demo", "text": text, **options}).json()
+    expected = seen(demo(), text, EmbedRequest((), truncate=True, **options))
+    kept = answer["tokens"][: answer["n_kept"] - 1]
+    assert [(token["id"], token["piece"]) for token in (*kept, answer["end"])] == [
+        (token.id, token.piece) for token in expected.tokens
+    ]
+    assert answer["n_tokens"] - answer["n_kept"] == expected.n_left_out
+    assert answer["limit"] == demo().resolve(EmbedRequest((), **options)).limit
+
+
+def test_of_a_long_text_so_many_tokens_are_answered_as_are_wanted(http: httpx.Client) -> None:
+    body = {"model": "demo", "text": "the oak " * 3_000}
+    full = http.post("/q3e/seen", json=body).json()
+    assert (len(full["tokens"]), full["n_tokens"]) == (2_000, demo().count_tokens([body["text"]])[0])
+    few = http.post("/q3e/seen", json=body | {"shown": 3}).json()
+    assert few == full | {"tokens": full["tokens"][:3]}
+    wrong = http.post("/q3e/seen", json=body | {"shown": 10_001})
+    assert (wrong.status_code, wrong.json()["error"]) == (400, "shown must be between 0 and 10000, got 10001")

@@ -1,0 +1,178 @@
+// The tab `look`: a text as the model reads it, what is cut, and what its vector is like.
+
+import { ask, numbers } from "./api.js";
+import { choice, el, field, fill } from "./dom.js";
+import { show } from "./link.js";
+import { chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
+import { problem, waiting } from "./parts.js";
+import { number, t } from "./texts.js";
+import { facts, histogram } from "./vectors.js";
+
+const BINS = 32;
+const LINK_MAX = 4000; // characters of a text in the link: browsers and chats cut longer ones
+
+export function look(root, first) {
+  let state = read(first);
+  let models = [];
+  let running = new AbortController();
+
+  const box = el("textarea", { rows: 5, spellcheck: false, oninput: () => (state.text = box.value) });
+  box.value = state.text;
+  box.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run());
+  const options = el("div", {});
+  const result = el("div", {});
+  const go = el("button", { type: "button", class: "main", onclick: () => run() }, t("look_go"));
+  fill(root, el("label", { class: "field", style: { display: "flex" } }, el("span", {}, t("look_text")), box), options, el("p", {}, go), result);
+
+  function draw() {
+    const limit = el("input", { type: "number", min: 1, value: state.limit, placeholder: "—", onchange: () => (state.limit = limit.value) });
+    fill(
+      options,
+      el(
+        "div",
+        { class: "options" },
+        modelField(models, state.model, (model) => Object.assign(state, { model })),
+        el(
+          "div",
+          { class: "field" },
+          el("span", { "aria-hidden": "true" }, t("look_as")),
+          choice(t("look_as"), "kind", [["document", t("kind_document_one")], ["query", t("kind_query_one")]], state.kind, (kind) => {
+            state.kind = kind;
+            draw();
+          }),
+        ),
+        field(t("limit"), limit),
+        state.kind === "query" ? instructionFields(state, () => {}) : null,
+      ),
+    );
+  }
+
+  async function run() {
+    running.abort();
+    const { signal } = (running = new AbortController());
+    if (!state.text.trim()) return fill(result, el("p", { class: "muted" }, t("look_empty")));
+    show("look", linkOf(state), true);
+    fill(result, waiting(t("looking")));
+    const how = {
+      model: state.model,
+      kind: state.kind,
+      ...(state.kind === "query" ? instructed(state) : {}),
+      ...(state.limit ? { max_tokens: Number(state.limit) } : {}),
+    };
+    try {
+      const [seen, embedded] = await Promise.all([
+        ask("/q3e/seen", { ...how, text: state.text }, signal),
+        ask("/q3e/embed", { ...how, texts: [state.text] }, signal),
+      ]);
+      fill(result, tokens(seen, state.text), vector(numbers(embedded.vectors, Float32Array)));
+    } catch (error) {
+      if (error.name !== "AbortError") fill(result, problem(error));
+    }
+  }
+
+  async function begin() {
+    try {
+      const chosen = await chosenOf("embedding", state.model);
+      ({ models } = chosen);
+      state.model = chosen.model;
+    } catch (error) {
+      return fill(result, problem(error));
+    }
+    go.disabled = !models.length;
+    if (!models.length) return fill(result, noModel(begin));
+    draw();
+    if (first.text) run();
+    else fill(result);
+  }
+
+  begin();
+  return {
+    update(parameters) {
+      running.abort();
+      state = read(parameters);
+      box.value = state.text;
+      first = parameters;
+      begin();
+    },
+    close: () => running.abort(),
+  };
+}
+
+function tokens(seen, text) {
+  const n_text = seen.n_tokens - 1; // without the end token
+  const n_cut = seen.n_tokens - seen.n_kept;
+  const n_more = n_text - seen.tokens.length;
+  const parts = [t("tokens_are", { n: seen.n_tokens }), n_cut ? t("tokens_cut", { n: n_cut }) : t("tokens_whole"), `${t("limit")}: ${number(seen.limit)}`];
+  return el(
+    "section",
+    { class: "block" },
+    el("h2", {}, t("tokens")),
+    el("p", { class: "summary" }, parts.map((part) => el("span", {}, part))),
+    el(
+      "div",
+      { class: "tokens", dir: "auto", tabindex: 0, role: "region", "aria-label": t("as_seen") },
+      seen.tokens.map((token, place) => chip(token, place + 1, place >= seen.n_kept - 1)),
+      n_more > 0 ? el("span", { class: "muted" }, ` ${t("tokens_not_shown", { n: n_more })} `) : null,
+      chip(seen.end, seen.n_kept, false),
+    ),
+    text.normalize("NFC") === text ? null : el("p", { class: "muted" }, t("changed")),
+  );
+}
+
+// A token as people see it: spaces and line breaks that stand at its edges are drawn.
+function chip({ id, piece }, place, isCut) {
+  const isSpecial = /^<\|.*\|>$/.test(piece);
+  const shown = piece.replace(/^ /, "·").replaceAll("\n", "↵\n").replaceAll("\t", "⇥");
+  const title = t("token_title", { place: String(place), id: String(id) }) + (isCut ? `, ${t("token_cut")}` : "");
+  return el("span", { class: `token${isSpecial ? " special" : ""}${isCut ? " cut" : ""}`, title }, shown || "∅");
+}
+
+function vector(values) {
+  const found = facts(values);
+  const rows = [
+    [t("dim"), number(values.length)],
+    ...["norm", "mean", "spread", "lowest", "highest"].map((name) => [t(name), number(found[name], 4)]),
+  ];
+  return el(
+    "section",
+    { class: "block" },
+    el("h2", {}, t("vector")),
+    el("dl", { class: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("p", { class: "muted" }, t("histogram")),
+    bars(histogram(values, BINS, found), found),
+  );
+}
+
+function bars(bins, { lowest, highest }) {
+  const most = Math.max(...bins.map(({ count }) => count));
+  const label = `${t("histogram")}: ${number(lowest, 3)} … ${number(highest, 3)}`;
+  const drawn = bins.map(({ count, from, to }, i) => {
+    const height = (100 * count) / most;
+    const bar = el("rect", { x: i * 10 + 0.5, y: 100 - height, width: 9, height, rx: 0.8 });
+    const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = t("histogram_of", { n: count, from: number(from, 3), to: number(to, 3) });
+    bar.append(title);
+    return bar;
+  });
+  return el(
+    "div",
+    {},
+    el("svg", { class: "histogram", viewBox: `0 0 ${10 * bins.length} 100`, preserveAspectRatio: "none", role: "img", "aria-label": label }, drawn),
+    el("div", { class: "axis muted" }, el("span", {}, number(lowest, 3)), el("span", {}, number(highest, 3))),
+  );
+}
+
+function read({ text = t("look_example"), model = "", kind = "document", task = "retrieval", instruction = "", limit = "" }) {
+  return { text, model, kind, task, instruction, limit };
+}
+
+function linkOf({ text, model, kind, task, instruction, limit }) {
+  return {
+    text: text.slice(0, LINK_MAX),
+    model,
+    kind: kind === "document" ? "" : kind,
+    task: task === "retrieval" ? "" : task,
+    instruction: task === "own" ? instruction : "",
+    limit,
+  };
+}

@@ -1,0 +1,99 @@
+// Parts that several tabs have: notices, copy buttons, places of passages, and pulling a model.
+
+import { ask, askLines } from "./api.js";
+import { el, fill } from "./dom.js";
+import { bytes, t } from "./texts.js";
+
+export const notice = (title, ...more) => el("div", { class: "notice" }, el("h2", {}, title), ...more);
+
+export const problem = (error) => el("div", { class: "problem", role: "alert" }, error.message);
+
+export const waiting = (text) => el("p", { class: "waiting", role: "status" }, el("span", { class: "spinner" }), text);
+
+export function copyButton(text, label = t("copy")) {
+  const button = el(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      onclick: async () => {
+        await copied(text);
+        button.textContent = t("copied");
+        setTimeout(() => (button.textContent = label), 1500);
+      },
+    },
+    label,
+  );
+  return button;
+}
+
+// Copies a text. Browsers have a clipboard for pages of this machine or of https alone, so there is an older way too.
+export async function copied(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = el("textarea", { class: "hidden" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+export const code = (text) => el("div", { class: "code" }, el("pre", { tabindex: 0 }, text), copyButton(text));
+
+// Where a passage stands: page, lines and headings.
+export function placeOf(passage) {
+  const parts = [];
+  if (passage.page !== null) parts.push(t("page", { page: String(passage.page) }));
+  if (passage.line !== null) {
+    const isOne = passage.last_line === null || passage.last_line === passage.line;
+    parts.push(isOne ? t("line", { line: String(passage.line) }) : t("lines", { from: String(passage.line), to: String(passage.last_line) }));
+  }
+  if (passage.headings.length) parts.push(passage.headings.join(" › "));
+  return parts.join(" · ");
+}
+
+// The models on this machine of one kind, `embedding` or `rerank`, as the server lists them.
+export async function modelsOf(capability, signal) {
+  const { models } = await ask("/api/tags", undefined, signal);
+  return models.filter((model) => model.capabilities.includes(capability)).map((model) => plainName(model.name));
+}
+
+// A name without Ollama's tag for names that have none.
+export const plainName = (name) => name.replace(/:latest$/, "");
+
+// A button that pulls a model and shows how far it is. `done` is called once the model is here.
+export function pullButton(model, done, label = t("pull")) {
+  const room = el("span", { class: "pull" });
+  const idle = (said) =>
+    fill(
+      room,
+      el("button", { type: "button", onclick: pull, "aria-label": t("pull_model", { model }) }, label),
+      said && el("span", { class: "problem inline", role: "alert" }, said),
+    );
+  async function pull() {
+    const bar = el("progress", { max: 1, "aria-label": t("pull_model", { model }) });
+    const said = el("span", { class: "muted", role: "status" }, t("pulling"));
+    const control = new AbortController();
+    fill(room, bar, said, el("button", { type: "button", class: "quiet", onclick: () => control.abort() }, t("cancel")));
+    try {
+      await askLines(
+        "/api/pull",
+        { model },
+        (line) => {
+          if (line.error) throw new Error(line.error);
+          if (line.total) {
+            bar.value = (line.completed ?? 0) / line.total;
+            said.textContent = t("pulled_of", { done: bytes(line.completed ?? 0), all: bytes(line.total) });
+          }
+        },
+        control.signal,
+      );
+      fill(room, el("span", { role: "status" }, t("pulled")));
+      done();
+    } catch (error) {
+      idle(error.name === "AbortError" ? t("pull_stopped") : error.message);
+    }
+  }
+  idle();
+  return room;
+}

@@ -1,0 +1,81 @@
+"""The tab `models` in a real browser: load, unload, pull, counters, and lines that work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+from browsing import Open
+from playwright.sync_api import expect
+from servers import served_locally
+from world import World
+
+
+def test_a_model_is_loaded_used_and_unloaded(open_page: Open, server: httpx.Client) -> None:
+    server.post("/api/generate", json={"model": "demo", "keep_alive": 0})
+    page = open_page("#/models")
+    loaded, here = page.get_by_role("region", name="In memory"), page.get_by_role("region", name="On this machine")
+    expect(loaded).to_contain_text("No model is loaded")
+    here.get_by_role("button", name="Load demo").click()
+    expect(loaded.get_by_role("row", name="demo")).to_contain_text("embeds")
+    assert [model["name"] for model in server.get("/api/ps").json()["models"]] == ["demo:latest"]
+    expect(page.locator(".tiles")).to_contain_text("1 model")
+    loaded.get_by_role("button", name="Unload demo").click()
+    expect(loaded).to_contain_text("No model is loaded")
+
+
+def test_counters_are_the_servers(open_page: Open, server: httpx.Client) -> None:
+    page = open_page("#/models")
+    expect(page.locator(".tiles")).to_contain_text("since the start")
+    server.post("/api/embed", json={"model": "demo", "input": [f"text {n}" for n in range(30)]})
+    n_tokens = re.search(r"^q3e_computed_tokens_total (\S+)$", server.get("/metrics").text, re.MULTILINE)
+    assert n_tokens is not None
+    expect(page.locator(".tiles")).to_contain_text(f"{int(float(n_tokens[1])):,} since the start")
+    rate = page.locator(".tile .value").first.inner_text().replace(",", "")
+    assert int(rate) > 0
+
+
+def test_the_lines_work(open_page: Open, server: httpx.Client) -> None:
+    page = open_page("#/models?model=demo")
+    page.wait_for_selector(".lines pre")
+    curl, python, ollama = page.locator(".lines pre").all_inner_texts()
+    said = subprocess.run(curl, shell=True, capture_output=True, check=True).stdout
+    assert b'"embeddings":[[' in said
+    for text, result in ((python, "data[0].embedding"), (ollama, "embeddings[0]")):
+        head, last = text.rsplit("\n", 1)
+        program = f"{head}\nprint(len(({last}).{result}))"
+        assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"256\n"
+
+
+def test_a_model_is_pulled_with_its_progress(open_page: Open, world: World) -> None:
+    with served_locally() as http:
+        page = open_page("#/models", base_url=http.base_url)
+        row = page.get_by_role("region", name="To pull").get_by_role("row", name="tiny:1b-q8_0")
+        row.get_by_role("button", name="Pull tiny:1b-q8_0").click()
+        expect(page.get_by_role("region", name="On this machine")).to_contain_text("tiny:1b-q8_0", timeout=30_000)
+        expect(row).to_contain_text("here")
+        assert world.requests() == ["Tiny-1B-Q8_0.gguf"]
+
+
+def test_a_pull_that_fails_says_why_and_can_be_tried_again(open_page: Open, world: World) -> None:
+    lines = '{"status": "pulling manifest"}\n{"total": 100, "completed": 40}\n{"error": "the disk is full"}\n'
+    with served_locally() as http:
+        page = open_page(
+            "#/models",
+            base_url=http.base_url,
+            prepare=lambda page: page.route("**/api/pull", lambda route: route.fulfill(body=lines)),
+        )
+        row = page.get_by_role("region", name="To pull").get_by_role("row", name="tiny:1b-q8_0")
+        row.get_by_role("button").click()
+        expect(row.get_by_role("alert")).to_have_text("the disk is full")
+        assert row.get_by_role("button", name="Pull tiny:1b-q8_0").is_visible()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_it_fits_a_small_screen(open_page: Open, locale: str) -> None:
+    page = open_page("#/models", viewport={"width": 360, "height": 700}, locale=locale)
+    page.wait_for_selector(".lines pre")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360

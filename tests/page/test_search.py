@@ -1,0 +1,180 @@
+"""The tab `search` in a real browser: typing, asking, why, context, filters, links, keys, and hostile passages."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerankers
+from browsing import Open
+from playwright.sync_api import expect
+from served_indexes import make, search
+from servers import served_locally
+
+HIT = {
+    "id": "a.md#0", "score": 0.5, "text": "", "file": "a.md", "line": 1, "last_line": 1, "page": None, "headings": [],
+    "start": 0, "end": 9, "words_rank": None, "letters_rank": None, "vectors_rank": 1, "rerank": None,
+    "rank_before": None, "best": None,
+}  # fmt: skip
+
+
+def answering(*hits: dict[str, Any]) -> Any:
+    """Has the page get these hits to any search."""
+    found = {
+        "index": "notes", "model": "demo", "space": None, "mode": "vectors", "reranker": None, "explained": [],
+        "milliseconds": {"search": 1.0}, "hits": [{**HIT, "id": str(n), **hit} for n, hit in enumerate(hits)],
+    }  # fmt: skip
+    body = json.dumps(found)
+    return lambda page: page.route("**/api/search", lambda route: route.fulfill(body=body))
+
+
+def test_words_alone_answer_while_typing_and_enter_asks(open_page: Open) -> None:
+    page = open_page()
+    modes: list[str] = []
+    page.on(
+        "request", lambda request: "search" in request.url and modes.append(json.loads(request.post_data)["mode"])
+    )
+    page.get_by_role("searchbox").press_sequentially("outage", delay=5)
+    page.wait_for_selector("article")
+    assert "by words while you type" in page.inner_text(".summary")
+    page.keyboard.press("Enter")
+    expect(page.locator(".summary")).to_contain_text("embed")
+    assert modes[-1] == "auto"
+    assert set(modes[:-1]) == {"words"}
+    assert re.search(r"embed [\d.]+ ms\s+search [\d.]+ ms\s+sentences [\d.]+ ms", page.inner_text(".summary"))
+    assert page.url.endswith("#/search?q=outage&index=notes")
+
+
+def test_a_result_has_its_place_its_best_sentence_why_and_its_context(open_page: Open, server: Any) -> None:
+    query = "Why did the payment service fail?"
+    expected = server.post("/api/search", json={"query": query, "k": 10, "best": True}).json()
+    page = open_page("#/search?q=" + query.replace(" ", "+"))
+    page.wait_for_selector("article")
+    first = page.locator("article").first
+    hit = expected["hits"][0]
+    assert page.locator("article").count() == len(expected["hits"])
+    assert f"lines {hit['line']} to {hit['last_line']}" in first.inner_text()
+    best = hit["best"]
+    assert first.locator("mark").inner_text() == hit["text"][best["start"] : best["end"]]
+    assert page.locator(".path").first.get_attribute("title") == hit["file"]
+    first.get_by_role("button", name="Why").click()
+    facts = first.locator(".facts").inner_text()
+    assert "By meaning\nno. 1" in facts
+    assert f"Cosine\n{hit['score']:.4f}" in facts
+    first.get_by_role("button", name="Context").click()
+    first.locator(".passage[aria-current]").wait_for()
+    around = server.post("/api/passages", json={"ids": [hit["id"]], "around": 2}).json()
+    texts = first.locator(".passage .text").all_inner_texts()
+    assert [text.split() for text in texts] == [each["text"].split() for each in around["passages"]]
+
+
+def test_results_stand_by_file_and_in_the_order_of_the_first_of_each(open_page: Open) -> None:
+    hits = [{"file": name, "text": name} for name in ("x/b.md", "x/a.md", "x/b.md")]
+    page = open_page("#/search?q=oak", prepare=answering(*hits))
+    page.wait_for_selector("article")
+    assert [head.split("\n")[0] for head in page.locator(".path").all_inner_texts()] == ["x/b.md", "x/a.md"]
+    assert page.locator(".file").first.locator("article .rank").all_inner_texts() == ["1", "3"]
+
+
+def test_filters_and_mode_are_asked_for_and_are_in_the_link(open_page: Open) -> None:
+    page = open_page("#/search?q=budget")
+    page.wait_for_selector("article")
+    page.get_by_label("Words", exact=True).check()
+    page.get_by_label("Folder or file").fill("notes-en-*")
+    page.keyboard.press("Enter")
+    expect(page.locator(".results")).not_to_contain_text("notes-zh-budget.md")
+    assert page.url.endswith("#/search?q=budget&index=notes&mode=words&path=notes-en-*")
+    page.reload()
+    page.wait_for_selector("article, .notice")
+    assert page.get_by_label("Folder or file").input_value() == "notes-en-*"
+    assert page.get_by_label("Words", exact=True).is_checked()
+    page.go_back()
+    expect(page.get_by_label("Folder or file")).to_have_value("")
+    assert page.get_by_label("Words", exact=True).is_checked()
+
+
+def test_the_keyboard_walks_and_opens(open_page: Open) -> None:
+    page = open_page("#/search?q=budget")
+    page.wait_for_selector("article")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Result 2"
+    page.keyboard.press("w")
+    assert page.locator("article").nth(1).locator(".facts").is_visible()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    assert "Walk through the results" in page.get_by_role("dialog").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    page.wait_for_url("**#/compare")
+
+
+def test_nothing_of_a_document_is_html(open_page: Open) -> None:
+    evil = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
+    hits = [
+        {"text": evil, "file": f"{evil}/a.md", "headings": [evil], "best": {"start": 0, "end": 8}},
+        {"text": "\u202egnitrats\u202c 🙂 The oak.", "file": "\u202edm.a", "best": {"start": 13, "end": 21}},
+    ]
+    page = open_page("#/search?q=oak", prepare=answering(*hits))
+    page.wait_for_selector("article")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main script, main img").count() == 0
+    assert page.locator("mark").all_inner_texts() == ["<script>", "The oak."]
+    # What turns the direction of writing ends where the name ends.
+    assert page.locator(".path").nth(1).locator("bdi").count() == 2
+
+
+def test_a_line_of_a_megabyte_and_ten_thousand_hits_leave_it_quick(open_page: Open) -> None:
+    hits = [{"text": "x" * 1_000_000, "best": {"start": 500_000, "end": 500_010}}, *[{"text": "oak"}] * 9_999]
+    page = open_page("#/search?q=oak", prepare=answering(*hits))
+    page.wait_for_selector("article")
+    assert page.locator("article").count() == 100
+    assert len(page.locator("article .text").first.inner_text()) < 2_000
+    assert page.locator("mark").inner_text() == "x" * 10
+    page.get_by_role("button", name="Show more").click()
+    assert page.locator("article").count() == 200
+    page.get_by_role("button", name="Show all 1,000,000 characters").click()
+    assert page.evaluate("document.querySelector('article .text').textContent.length") == 1_000_000
+
+
+def test_a_reranker_orders_the_results_and_why_has_the_places_before(open_page: Open, tmp_path: Path) -> None:
+    path = rerankers.write_taught(tmp_path / "ranker.gguf")
+    index = make(tmp_path / "mars.q3e", {str(n): text for n, text in enumerate(rerankers.BEST_FIRST)})
+    with served_locally(indexes=(str(index),), models=(str(path),)) as http:
+        before = [hit["id"] for hit in search(http, rerankers.QUESTION, None, mode="vectors")["hits"]]
+        page = open_page(f"#/search?mode=vectors&q={rerankers.QUESTION}", base_url=http.base_url)
+        page.wait_for_selector("article")
+        page.get_by_label("Reranker", exact=True).select_option("ranker")
+        expect(page.locator(".summary")).to_contain_text("rerank")
+        assert [text[:4] for text in page.locator("article .text").all_inner_texts()] == ["Mars", "Satu", "Venu"]
+        first = page.locator("article").first
+        first.get_by_role("button", name="Why").click()
+        facts = first.locator(".facts").inner_text()
+        assert f"Before the reranker\nno. {before.index('0') + 1}" in facts
+        said = re.search(r"The reranker says\n([\d.]+)", facts)
+        assert said is not None
+        assert float(said[1]) == pytest.approx(1 / (1 + math.exp(-rerankers.TAUGHT[0])), abs=0.02)
+        assert "rerank=ranker" in page.url
+
+
+def test_in_chinese(open_page: Open) -> None:
+    page = open_page("#/search?q=预算", locale="zh-CN")
+    page.wait_for_selector("article")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert page.get_by_role("button", name="命中原因").first.is_visible()
+    assert re.search(r"10 个段落，来自 \d 个文件", page.inner_text(".summary"))
+    page.get_by_role("button", name="English").click()
+    page.wait_for_selector("article")
+    assert page.get_by_role("button", name="Why").first.is_visible()
+    page.reload()
+    page.wait_for_selector("article")
+    assert page.evaluate("document.documentElement.lang") == "en"
