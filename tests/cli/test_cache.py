@@ -117,7 +117,7 @@ def test_an_empty_cache_is_shown_and_not_made():
 
 
 def test_help_names_the_commands_that_keep_vectors():
-    (named,) = re.findall(r"before: ([\w ,\n]+) and\s+the\s+jobs\s+keep", run("cache", "--help").stdout)
+    (named,) = re.findall(r"before: ([\w\s,]+?)\s+and\s+the\s+jobs\s+keep", run("cache", "--help").stdout)
     names = [name for title, group in _GROUPS.items() if title != "Jobs with texts" for name in group]
     keep = [name for name in names if "--cache / --no-cache" in run(name, "--help").stdout]
     assert re.split(r",\s+", named) == keep
