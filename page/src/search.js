@@ -21,6 +21,8 @@ export function search(root, first) {
   let rerankers = [];
   let running = new AbortController();
   let lastModel = null;
+  let isReady = false; // once the indexes are known
+  let isAsked = true; // by a link or by Enter; what is only typed is looked up by words
 
   const input = el("input", {
     type: "search",
@@ -35,9 +37,10 @@ export function search(root, first) {
   const results = el("div", { class: "results" });
   fill(root, el("div", { class: "ask" }, input, el("button", { type: "button", class: "main", onclick: () => enter() }, t("search_ask"))), options, summary, results);
 
-  const type = later(TYPING_MS, () => input.value.trim() && run("words", true));
+  const type = later(TYPING_MS, () => !isAsked && answer());
   input.addEventListener("input", () => {
     state.q = input.value;
+    isAsked = false;
     if (!state.q.trim()) clear();
     else type();
   });
@@ -76,9 +79,15 @@ export function search(root, first) {
 
   function enter() {
     state.q = input.value;
+    isAsked = true;
     if (!state.q.trim()) return;
     show("search", linkOf(state), true);
-    run(state.mode, false);
+    answer();
+  }
+
+  // Before the indexes are known nothing is asked; `begin` calls this once they are.
+  function answer() {
+    if (isReady && state.q.trim()) run(isAsked ? state.mode : "words", !isAsked);
   }
 
   function clear() {
@@ -201,10 +210,11 @@ export function search(root, first) {
     }
     if (!indexes.length) return fill(results, noIndex());
     if (!indexes.some(({ name }) => name === state.index)) state.index = indexes[0].name;
+    isReady = true;
     draw();
     fill(results, intro());
-    if (state.q.trim()) run(state.mode, false);
-    else input.focus();
+    answer();
+    if (!state.q.trim()) input.focus();
   }
 
   function intro() {
@@ -221,8 +231,9 @@ export function search(root, first) {
     update(parameters) {
       state = { ...read(parameters), index: parameters.index || indexes[0]?.name || "" };
       input.value = state.q;
+      isAsked = true;
       draw();
-      if (state.q.trim()) run(state.mode, false);
+      if (state.q.trim()) answer();
       else clear();
     },
     close: () => running.abort(),

@@ -18,6 +18,7 @@ from command import run
 from paths import ROOT
 from servers import served_locally
 
+_PATIENCE_MS = 30_000  # for what takes less than a second on an idle machine
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -25,7 +26,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=_PATIENCE_MS)
 
     with sync_playwright() as playwright:
         # Who runs the tests as root, as containers do, cannot have Chromium's sandbox.
@@ -63,7 +66,7 @@ def open_page(browser: Any, server: httpx.Client) -> Iterator[Open]:
         address = str(base_url or server.base_url).rstrip("/")
         context = browser.new_context(**{"locale": "en-US", **options})
         contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(_PATIENCE_MS)
         page = context.new_page()
         page.on("console", lambda line: problems.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: problems.append(str(error)))

@@ -19,11 +19,11 @@ def test_a_model_is_loaded_used_and_unloaded(open_page: Open, server: httpx.Clie
     page = open_page("#/models")
     loaded, here = page.get_by_role("region", name="In memory"), page.get_by_role("region", name="On this machine")
     expect(loaded).to_contain_text("No model is loaded")
-    here.get_by_role("button", name="Load demo").click()
-    expect(loaded.get_by_role("row", name="demo")).to_contain_text("embeds")
+    here.get_by_role("button", name="Load demo", exact=True).click()
+    expect(loaded.get_by_role("row", name="demo embeds")).to_contain_text("embeds")
     assert [model["name"] for model in server.get("/api/ps").json()["models"]] == ["demo:latest"]
     expect(page.locator(".tiles")).to_contain_text("1 model")
-    loaded.get_by_role("button", name="Unload demo").click()
+    loaded.get_by_role("button", name="Unload demo", exact=True).click()
     expect(loaded).to_contain_text("No model is loaded")
 
 
