@@ -5,7 +5,7 @@ import { modelsOf, notice, pullButton } from "./parts.js";
 import { t } from "./texts.js";
 
 // What the pull of a first model offers: a model for trying out is never among them, because it ships with the program.
-const FIRST = { embedding: "qwen3-embedding:0.6b", rerank: "qwen3-reranker:0.6b" };
+const FIRST = "qwen3-embedding:0.6b";
 
 // The models of a kind, with the chosen one among them or the first.
 export async function chosenOf(capability, chosen) {
@@ -17,7 +17,7 @@ export const modelField = (models, model, onchange, label = t("model")) =>
   field(label, select(label, models.map((name) => [name, name]), model, onchange));
 
 export const noModel = (done) =>
-  notice(t("no_embedder"), el("p", {}, t("no_embedder_advice")), el("p", {}, el("code", {}, FIRST.embedding), " ", pullButton(FIRST.embedding, done)));
+  notice(t("no_embedder"), el("p", {}, t("no_embedder_advice")), el("p", {}, el("code", {}, FIRST), " ", pullButton(FIRST, done)));
 
 // The instruction of queries: a named task, or words of the user's own.
 export function instructionFields(state, onchange) {
