@@ -59,7 +59,7 @@ def _wrong_kind(
 
 
 def _is_silent(located: Located) -> bool:
-    """Whether neither a card nor the file's title says that it is an embedding model, so that it may be a reranker."""
+    """Whether neither a card nor the file's title says that it is an embedding model: it may be a reranker."""
     if located.card is not None:
         return False
     with suppress(ModelError):

@@ -52,7 +52,7 @@ def create_app(
         rerank.coheres_routes(service, settings, which, notices),
         score.routes(service, settings, which),
         q3e.routes(service, settings),
-        q3e_search.routes(service, indexes, unknown),
+        q3e_search.routes(service, indexes, which, unknown),
     )
     routes = [route for dialect in dialects for route in dialect.all]
     document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
