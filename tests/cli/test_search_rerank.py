@@ -192,6 +192,11 @@ def test_an_embedding_model_as_reranker_is_told(own_index):
     assert "demo is an embedding model: it makes vectors and ranks nothing; take a reranker" in said
 
 
+def test_a_reranker_that_is_not_here_is_named_with_the_option_that_takes_it(own_index, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "--reranker demo-reranker in search" in failed("search", "cat", "--rerank")
+
+
 def test_explain_says_each_thing_once_beside_a_reranker_of_its_own(tmp_path):
     """The lines of the second model came twice."""
     (tmp_path / "mine").mkdir()

@@ -39,6 +39,7 @@ def test_the_users_word_is_recorded_and_counts_from_then_on(world, silent):
     assert "states no pooling" in failed("import", silent, "--name", "mine")
     result = run("import", silent, "--name", "mine", "--as", "reranker")
     assert (result.exit_code, result.stdout) == (0, f"mine is at {silent}\n")
+    assert result.stderr.startswith("Use it with -m mine (--reranker mine in search and eval); check it with: ")
     assert rows()["mine"]["kind"] == "reranker"
     assert installed.locate("mine").inspect().kind == "reranker"
     with q3e_local.load_reranker("mine") as reranker:

@@ -55,7 +55,10 @@ _FIELDS: dict[str, Schema] = {
         "oneOf": [{"type": "integer", "minimum": 1, "maximum": K_MAX}, {"type": "boolean"}],
         "description": f"How many of the first hits a reranker reads and orders; true: {N_CANDIDATES}",
     },
-    "reranker": {"type": "string", "description": "The reranker's name; left out, the one that answers at `/v1/rerank` when no model is named"},
+    "reranker": {
+        "type": "string",
+        "description": "The reranker's name; left out, the one that answers at `/v1/rerank` when no model is named",
+    },
     "rerank_seconds": {
         "type": "number",
         "exclusiveMinimum": 0,
