@@ -44,9 +44,9 @@ def evaluate(
     first column's first ten passages stays. Vectors come from the cache where it has them, so that a call after one
     that was interrupted computes what is missing.
 
-    Raises OptionError for what does not go together, as with `agree` a reranker of ten candidates or fewer, which keeps
-    the first ten whatever it says; InputError for labels that name nothing and texts without a
-    vector, MissingPackageError, and what loading a model raises.
+    Raises OptionError for what does not go together, such as `agree` and a reranker of ten candidates or fewer, which
+    changes nothing in which ten they are; InputError for labels that name nothing and texts without a vector,
+    MissingPackageError, and what loading a model raises.
     """
     if not columns:
         raise OptionError("there must be one column at least, got none")
@@ -57,8 +57,8 @@ def evaluate(
         trec_eval()
         if agree and any(column.rerank is not None and column.rerank <= K for column in columns):
             raise OptionError(
-                f"rerank must be above {K} with agree: of {K} candidates or fewer a reranker changes the order alone, "
-                f"and agreement is which of the first {K} stay",
+                f"rerank must be above {K} with agree: of {K} candidates or fewer a reranker changes the order "
+                f"alone, and agreement is which of the first {K} stay",
                 "rerank",
             )
         _check(kind in (None, "retrieval"), f"questions are measured as retrieval, not as {kind}")

@@ -41,8 +41,8 @@ class Candidates(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
             self.fail(
-                f"{value!r} is no number of candidates; put {self._argument} before --rerank, or give a number, as in "
-                f"--rerank {N_CANDIDATES}",
+                f"{value!r} is no number of candidates; put {self._argument} before --rerank, or give a number, as "
+                f"in --rerank {N_CANDIDATES}",
                 param,
                 ctx,
             )
