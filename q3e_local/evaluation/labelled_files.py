@@ -103,7 +103,7 @@ def _questions(path: Path, records: Iterable[Record], is_labelled: bool) -> Ques
 def _relevant(record: Record) -> dict[str, int]:
     """The grades of a question's labels: of a list each is 1, an object has its own."""
     written: Any = record.fields.get("relevant")
-    given = [written] if isinstance(written, str) else written
+    given: Any = [written] if isinstance(written, str) else written
     if isinstance(given, list) and all(isinstance(label, str | int) for label in given):
         given = dict.fromkeys(map(str, given), 1)
     is_graded = isinstance(given, dict) and all(type(grade) is int and grade >= 0 for grade in given.values())
