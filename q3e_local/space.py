@@ -47,9 +47,19 @@ def is_of(space: str, model_digest: str) -> bool:
     return space.startswith(f"q3e1-{model_digest[:16]}-")
 
 
+def is_of_scores(space: str) -> bool:
+    """Whether a space is that of a reranker's scores for one question: one number each, which no vector has."""
+    return space.split("-")[2:3] == ["1"]
+
+
+def without_prompt(space: str) -> str:
+    """The space's model file and dim: what the scores of all questions have in common."""
+    return space.rsplit("-", 1)[0]
+
+
 def comparable(space: str, other: str) -> bool:
     """Whether scores between vectors of these two spaces mean anything: same model file and same dim."""
-    return space.rsplit("-", 1)[0] == other.rsplit("-", 1)[0]
+    return without_prompt(space) == without_prompt(other)
 
 
 def is_plain(space: str) -> bool:

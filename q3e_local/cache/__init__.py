@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class SpaceStats:
-    """How much a cache has of one vector space."""
+    """How much a cache has of one vector space. The vectors of a reranker's spaces are scores, one number each."""
 
     space: str
     n_vectors: int

@@ -66,7 +66,7 @@ _GROUPS = {
         "doctor": ("commands.doctor:doctor", "Look for what is wrong on this machine."),
         "bench": ("commands.bench:bench", "Measure how fast a model is on this machine."),
         "tune": ("commands.tune:tune", "Find the fastest settings for a model on this machine."),
-        "cache": ("commands.cache:cache", "Show or forget the vectors that were computed before."),
+        "cache": ("commands.cache:cache", "Show or forget the vectors and scores that are kept."),
         "completion": ("commands.completion:completion", "Print the script that completes commands in a shell."),
     },
 }
@@ -83,7 +83,7 @@ class _OnDemand(UserDict[str, Any]):
 
 
 _START = """\
-q3e-local: Qwen3-Embedding on this machine. Texts in, vectors out; offline.
+q3e-local: Qwen3-Embedding and Qwen3-Reranker on this machine, offline.
 
 Start with:
   q3e-local embed --text "any text" -m demo   a first vector, nothing to pull
@@ -186,7 +186,7 @@ def _tolerate_narrow_consoles() -> None:
 @click.version_option(__version__, prog_name="q3e-local")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Qwen3-Embedding on this machine: right vectors, fast, offline."""
+    """Qwen3-Embedding and Qwen3-Reranker on this machine: right, fast, offline."""
     if ctx.invoked_subcommand is None:
         formatter = ctx.make_formatter()
         main.format_commands(ctx, formatter)

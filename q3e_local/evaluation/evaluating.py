@@ -22,6 +22,7 @@ from q3e_local.evaluation.measuring import measured
 from q3e_local.evaluation.models import Models
 from q3e_local.evaluation.passages import Passages, of_corpus, of_index
 from q3e_local.evaluation.result import FEW, Evaluation
+from q3e_local.evaluation.runs import K
 from q3e_local.evaluation.tasks import ClassTask, SimilarityTask, Task
 
 
@@ -43,8 +44,9 @@ def evaluate(
     first column's first ten passages stays. Vectors come from the cache where it has them, so that a call after one
     that was interrupted computes what is missing.
 
-    Raises OptionError for what does not go together, InputError for labels that name nothing and texts without a
-    vector, MissingPackageError, and what loading a model raises.
+    Raises OptionError for what does not go together, such as `agree` and a reranker of ten candidates or fewer, which
+    changes nothing in which ten they are; InputError for labels that name nothing and texts without a vector,
+    MissingPackageError, and what loading a model raises.
     """
     if not columns:
         raise OptionError("there must be one column at least, got none")
@@ -53,6 +55,12 @@ def evaluate(
     scipy_stats()  # a missing package is told before anything is computed
     if isinstance(data, Questions):
         trec_eval()
+        if agree and any(column.rerank is not None and column.rerank <= K for column in columns):
+            raise OptionError(
+                f"rerank must be above {K} with agree: of {K} candidates or fewer a reranker changes the order "
+                f"alone, and agreement is which of the first {K} stay",
+                "rerank",
+            )
         _check(kind in (None, "retrieval"), f"questions are measured as retrieval, not as {kind}")
         with _searched(index, corpus) as passages:
             return _cautioned(asked(data, columns, passages, agree, models, progress))

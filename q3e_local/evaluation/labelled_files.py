@@ -23,7 +23,7 @@ from q3e_local.evaluation.data import (
     Question,
     Questions,
 )
-from q3e_local.evaluation.records import Record, read_records
+from q3e_local.evaluation.records import Record, read_records, shown
 from q3e_local.wording.counts import counted
 
 QUESTIONS_MIN = 2  # of one question no interval can be had
@@ -102,16 +102,16 @@ def _questions(path: Path, records: Iterable[Record], is_labelled: bool) -> Ques
 
 def _relevant(record: Record) -> dict[str, int]:
     """The grades of a question's labels: of a list each is 1, an object has its own."""
-    given: Any = record.fields.get("relevant")
-    if isinstance(given, str):
-        given = [given]
+    written: Any = record.fields.get("relevant")
+    given: Any = [written] if isinstance(written, str) else written
     if isinstance(given, list) and all(isinstance(label, str | int) for label in given):
         given = dict.fromkeys(map(str, given), 1)
     is_graded = isinstance(given, dict) and all(type(grade) is int and grade >= 0 for grade in given.values())
     if not is_graded or not any(given.values()):
         raise InputError(
             f"{record.place}: 'relevant' must be the ids or paths of what answers the question, as a list, or as an "
-            f"object with grades above 0, got {given!r}; without labels there is --agree"
+            f"object with grades above 0, got {shown(written) if 'relevant' in record.fields else 'none'}; without "
+            "labels there is --agree"
         )
     return dict(given)
 

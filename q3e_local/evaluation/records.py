@@ -18,9 +18,11 @@ from q3e_local.errors import InputError
 from q3e_local.reading.encodings import is_utf8
 from q3e_local.reading.records.delimited import BrokenRowError, Table
 from q3e_local.reading.records.transcoding import OpenText
+from q3e_local.wording.html_table import shortened
 
 _TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}  # suffix: the delimiter, where the suffix says it
 _NAMED_AT_MOST = 30
+_SHOWN = 60  # characters of a value
 _ASKED = "the file must be JSON Lines, an object on each line"
 
 
@@ -35,7 +37,7 @@ class Record:
         """The text in the first of these fields that there is. Raises InputError for none, or an empty one."""
         name, value = self._first(names)
         if not isinstance(value, str):
-            raise InputError(f"{self.place}: {name!r} must be a text, got {type(value).__name__}")
+            raise InputError(f"{self.place}: {name!r} must be a text, got {shown(value)}")
         if not value.strip():
             raise InputError(f"{self.place}: {name!r} is empty; give it a text, or take the line out")
         return value
@@ -44,14 +46,14 @@ class Record:
         """The text in this field; empty where there is none, or null. Raises InputError for anything else."""
         value = self.fields.get(name)
         if not isinstance(value, str | None):
-            raise InputError(f"{self.place}: {name!r} must be a text, got {type(value).__name__}")
+            raise InputError(f"{self.place}: {name!r} must be a text, got {shown(value)}")
         return value or ""
 
     def name(self, *names: str) -> str:
         """The text or whole number in the first of these fields that there is, as a text. Raises InputError."""
         name, value = self._first(names)
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise InputError(f"{self.place}: {name!r} must be a name or a number, got {value!r}")
+            raise InputError(f"{self.place}: {name!r} must be a name or a number, got {shown(value)}")
         return str(value)
 
     def number(self, *names: str) -> float:
@@ -61,7 +63,7 @@ class Record:
         with suppress(TypeError, ValueError):
             number = float(value)
         if not math.isfinite(number):
-            raise InputError(f"{self.place}: {name!r} must be a number, got {value!r}")
+            raise InputError(f"{self.place}: {name!r} must be a number, got {shown(value)}")
         return number
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
@@ -71,6 +73,11 @@ class Record:
         known = ", ".join(list(self.fields)[:_NAMED_AT_MOST])
         wanted = " or ".join(map(repr, names))
         raise InputError(f"{self.place} has no {wanted}; its fields are {known or 'none'}")
+
+
+def shown(value: Any) -> str:
+    """A value that a field has, for an error: as it is written, or as much of that as fits a line."""
+    return "null" if value is None else shortened(repr(value), _SHOWN)
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -46,6 +46,11 @@ def bundled(kind: ModelKind) -> ModelCard:
     return next(card for card in shipped().values() if card.is_bundled and card.kind == kind)
 
 
+def as_option(name: str, kind: ModelKind) -> str:
+    """How commands are told to take this model. Those that take both kinds have another option for a reranker."""
+    return f"-m {name}" if kind == "embedder" else f"-m {name} (--reranker {name} in search and eval)"
+
+
 def _card_files(folder: Path) -> tuple[Path, ...]:
     """In the order of their names: sorted as paths, `demo-reranker.toml` would come before `demo.toml`."""
     return tuple(sorted(folder.glob("*.toml"), key=lambda path: path.stem))

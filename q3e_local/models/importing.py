@@ -21,6 +21,8 @@ from q3e_local.models.installed import OURS, Installed, find, record, recorded
 from q3e_local.reranking.proof import prove
 from q3e_local.reranking.reranker import Reranker
 
+_KINDS: dict[ModelKind, str] = {"embedder": "an embedding model", "reranker": "a reranker"}
+
 
 def import_file(
     path: Path,
@@ -33,13 +35,15 @@ def import_file(
 
     `kind` is what the user says it is, for a file that does not say so itself. A reranker that no card vouches for
     must put a right answer above a wrong one. Raises ModelError when it is no model that runs here, OptionError for a
-    name that cannot be used.
+    name that cannot be used, and for a kind that is not that of the file's card.
     """
     if not _may_be_of_a_card(path):
         inspect(path, kind)  # refused before gigabytes are read for their sum
     digest = sha256(path, on_bytes)
-    info = inspect(path, kind or catalog.card_kind(digest))
-    of_card = catalog.card_name(digest)
+    of_card, kind_of_card = catalog.card_name(digest), catalog.card_kind(digest)
+    if kind_of_card is not None and kind not in (None, kind_of_card):
+        raise OptionError(f"{path} is {of_card}, which its card calls {_KINDS[kind_of_card]}; leave --as out")
+    info = inspect(path, kind or kind_of_card)
     chosen = of_card or _free_name(info, digest) if name is None else _usable_name(name, info, digest, of_card)
     here = (shipped(digest) if name is None else None) or recorded(chosen)
     if here is not None and here.is_whole and here.origin in (*OURS, "bundled"):

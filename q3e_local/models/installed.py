@@ -19,7 +19,7 @@ from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import download
 from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
-from q3e_local.models.catalog import bundled, files, models_folder, resolve
+from q3e_local.models.catalog import as_option, bundled, files, models_folder, resolve
 from q3e_local.models.catalog import find as find_card
 from q3e_local.models.download.origins import delete, own_folder
 from q3e_local.reranking.prompts import RerankPrompts
@@ -104,7 +104,7 @@ def locate(model: str | os.PathLike[str]) -> Located:
         raise ModelNotHereError(
             f"{name} ({file.size_bytes / 1e9:.1f} GB) is not on this machine. Get it with: q3e-local pull {name}\n"
             "or take a file you have: q3e-local import; "
-            f"or begin with the demo model: -m {demo}, in Python {load}({demo!r})"
+            f"or begin with the demo model: {as_option(demo, card.kind)}, in Python {load}({demo!r})"
         )
     return Located(here.name, here.path, card.prompts, card, file, kind=card.kind, rerank_prompts=card.rerank_prompts)
 

@@ -5,7 +5,9 @@ Knows cards and the headers of files; loads nothing.
 
 from __future__ import annotations
 
-from q3e_local.errors import WrongKindError
+from contextlib import suppress
+
+from q3e_local.errors import ModelError, WrongKindError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog
 from q3e_local.models.card import ModelCard
@@ -22,12 +24,14 @@ def check_file(located: Located, wanted: ModelKind) -> None:
 
 def check_kind(located: Located, kind: ModelKind, wanted: ModelKind) -> None:
     """Raise WrongKindError where a model is not of the kind that is wanted."""
-    _check(located.name, located.card, kind, wanted)
+    if kind != wanted:
+        raise _wrong_kind(located.name, located.card, wanted, may_be_silent=_is_silent(located))
 
 
 def check_card(card: ModelCard, wanted: ModelKind) -> None:
     """Raise WrongKindError where the models of a card are of another kind: before one of them is downloaded."""
-    _check(card.name, card, card.kind, wanted)
+    if card.kind != wanted:
+        raise _wrong_kind(card.name, card, wanted)
 
 
 def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:
@@ -39,19 +43,28 @@ def counterpart(card: ModelCard | None, wanted: ModelKind) -> str:
     return next((other.name for other in others if _go_together(card, other)), default)
 
 
-def _check(name: str, card: ModelCard | None, kind: ModelKind, wanted: ModelKind) -> None:
-    if kind == wanted:
-        return
+def _wrong_kind(
+    name: str, card: ModelCard | None, wanted: ModelKind, *, may_be_silent: bool = False
+) -> WrongKindError:
     other = counterpart(card, wanted)
     if wanted == "embedder":
-        raise WrongKindError(
+        return WrongKindError(
             f"{name} is a reranker: it orders documents for a question and makes no vectors; "
             f"take an embedding model, such as {other}"
         )
-    or_say = "" if card is not None else "; if it is one that does not say so: q3e-local import FILE --as reranker"
-    raise WrongKindError(
+    or_say = "; if it is one that does not say so: q3e-local import FILE --as reranker" if may_be_silent else ""
+    return WrongKindError(
         f"{name} is an embedding model: it makes vectors and ranks nothing; take a reranker, such as {other}{or_say}"
     )
+
+
+def _is_silent(located: Located) -> bool:
+    """Whether neither a card nor the file's title says that it is an embedding model: it may be a reranker."""
+    if located.card is not None:
+        return False
+    with suppress(ModelError):
+        return "embedding" not in located.inspect().name.lower()
+    return True
 
 
 def _go_together(card: ModelCard, other: ModelCard) -> bool:

@@ -1,4 +1,4 @@
-"""Qwen3-Embedding files that other programs on this machine already have: Ollama, LM Studio, the hub cache.
+"""Models that other programs on this machine already have: Ollama, LM Studio, the hub cache.
 
 Knows where those programs keep models; only looks, and changes nothing of theirs.
 """

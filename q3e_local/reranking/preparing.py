@@ -43,7 +43,7 @@ class RankRequest:
 def resolve(request: RankRequest, engine: Engine, model: str, prompts: RerankPrompts) -> ResolvedOptions:
     """A request's options for the model of this engine, which errors call `model`.
 
-    Raises OptionError, also for a question that is no text.
+    Raises OptionError, also for a question that is no text or is blank, which nothing could answer.
     """
     if engine.kind != "reranker":
         raise OptionError(f"{model} is an embedding model, and ranks nothing")
@@ -51,6 +51,8 @@ def resolve(request: RankRequest, engine: Engine, model: str, prompts: RerankPro
         check_text(request.query, 0)
     except InvalidTextError as error:
         raise OptionError(f"the query is no text: {error.message}", "query") from None
+    if not request.query.strip():
+        raise OptionError("the query is empty; ask something", "query")
     limit = engine.n_ctx_max
     if request.max_tokens is not None:
         limit = within(request.max_tokens, 1, limit, model, "max_tokens", "max_tokens")

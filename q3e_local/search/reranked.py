@@ -74,17 +74,17 @@ def ordered(hits: Sequence[Hit], logits: Sequence[float]) -> tuple[Hit, ...]:
 
 
 def explained(hits: Sequence[Hit], reranker: str, n_candidates: int, n_cut: int) -> tuple[str, ...]:
-    """What was done, a fact each: how many candidates were read, how many of these cut, and the places before."""
+    """What was done, a fact each: how many candidates were read, how many of these cut, and the new order."""
     n_read = sum(hit.rerank is not None for hit in hits)
     n = min(n_candidates, len(hits))
     until = "" if n_read == n else " until the time was up"
     places = [
-        f"{hit.rank_before}" if hit.rerank is None else f"{hit.rank_before} ({hit.rerank:.3f})" for hit in hits[:n]
+        f"{hit.rank_before} {'was not read' if hit.rerank is None else f'has {hit.rerank:.3f}'}" for hit in hits[:n]
     ]
     return (
         f"second stage: {reranker} read {n_read} of {counted(n, 'candidate')}{until}",
         *([f"{counted(n_cut, 'candidate')} cut to the reranker's limit"] if n_cut else []),
-        *([f"places before: {', '.join(places)}"] if places else []),
+        *([f"new order, by the old places, with the reranker's scores: {', '.join(places)}"] if places else []),
     )
 
 

@@ -67,7 +67,7 @@ def create_app(
         score.routes(service, settings, which),
         q3e.routes(service, settings),
         q3e_catalog.routes(),
-        q3e_search.routes(service, indexes, unknown),
+        q3e_search.routes(service, indexes, which, unknown),
         q3e_index.routes(service, settings, indexes, unknown),
     )
     routes = [route for dialect in dialects for route in dialect.all]

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import rerankers
 from command import failed, run
+from gguf import GGUFReader
+from paths import ROOT
 from rewriting import rewrite
 
 HEAD = "cls.output.weight"
@@ -111,6 +113,18 @@ def test_a_reranker_is_no_embedding_model_of_its_size(world, tiny_gguf, right):
     pulled(world, right)
     code, found = answer(tiny_gguf("q8_0"))
     assert (code, found["kind"], found["scores"], checks(found)["pooling"]) == (0, "embedder", [], True)
+
+
+def test_a_file_that_ships_is_held_to_its_logits_more_closely(tmp_path):
+    """Its card has the logits of these very weights, so that only the arithmetic of a CPU comes between."""
+    code, found = answer("demo-reranker")
+    assert (code, found["verdict"], {score["tolerance"] for score in found["scores"]}) == (0, "right", {0.1})
+    source = ROOT / "models" / "demo-reranker.gguf"
+    (head,) = (tensor.data for tensor in GGUFReader(source).tensors if tensor.name == HEAD)
+    path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(1.2)})
+    code, found = answer(path)
+    assert (code, checks(found)["order and signs"]) == (1, True)
+    assert [score["ok"] for score in found["scores"]] == [False, False, False]
 
 
 def test_rerankers_make_no_vectors_to_compare(world, right, tmp_path):

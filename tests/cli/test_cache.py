@@ -45,21 +45,44 @@ def test_stats(cache):
     first, head, *rows = result.stdout.splitlines()
     assert first.startswith(f"{cache.where}: 5 vectors, ")
     assert first.endswith(" of at most 1.07 GB") == ("redis" not in cache.where)
-    assert head.split() == ["model", "space", "vectors", "size"]
+    assert head.split() == ["model", "space", "kept", "size"]
     assert sorted(row.split() for row in rows) == sorted(
-        [["demo", str(demo_space()), "3", "0.0", "MB"], [str(SPACE), "2", "0.0", "MB"]]
+        [["demo", str(demo_space()), "3", "vectors", "0.0", "MB"], [str(SPACE), "2", "vectors", "0.0", "MB"]]
     )
+
+
+def test_the_scores_of_a_reranker_are_one_row_and_no_vectors(cache):
+    """Each question is a space of its own in the cache."""
+    digest = inspect(locate("demo-reranker").path).digest
+    for question in ("who?", "when?"):
+        space = Space(digest, 1, question)
+        cache.put_many([item(f"text {number}", space=space) for number in range(2)])
+    of_all, _, *rows = run("cache", "stats").stdout.splitlines()
+    assert ": 5 vectors, 4 scores, " in of_all
+    (row,) = (row.split() for row in rows if "scores" in row)
+    together = f"q3e1-{digest[:16]}-1"
+    assert (len(rows), row) == (3, ["demo-reranker", together, "4", "scores", "0.0", "MB"])
+    facts = json.loads(run("cache", "stats", "--json").stdout)
+    assert (facts["vectors"], facts["scores"], len(facts["spaces"])) == (5, 4, 3)
+    (of_reranker,) = (entry for entry in facts["spaces"] if entry["space"] == together)
+    assert of_reranker == {
+        "space": together, "model": "demo-reranker", "vectors": 0, "scores": 4, "size_bytes": 4 * (4 + 20),
+    }  # fmt: skip
+    assert run("cache", "clear", "--yes", "--space", together).stdout == "forgot 4 scores\n"
+    assert cache.stats().n_vectors == 5
+    cache.put_many([item("text", space=Space(digest, 1, "who?"))])
+    assert run("cache", "clear", "--yes").stdout == "forgot 6 vectors and scores\n"
 
 
 def test_stats_as_json(cache):
     facts = json.loads(run("cache", "stats", "--json").stdout)
     assert facts.pop("size_bytes") >= 5 * 256
     assert sorted(facts.pop("spaces"), key=lambda space: space["vectors"]) == [
-        {"space": str(SPACE), "model": "", "vectors": 2, "size_bytes": 2 * (4 * 64 + 20)},
-        {"space": str(demo_space()), "model": "demo", "vectors": 3, "size_bytes": 3 * (4 * 256 + 20)},
+        {"space": str(SPACE), "model": "", "vectors": 2, "scores": 0, "size_bytes": 2 * (4 * 64 + 20)},
+        {"space": str(demo_space()), "model": "demo", "vectors": 3, "scores": 0, "size_bytes": 3 * (4 * 256 + 20)},
     ]
     limit = None if "redis" in cache.where else 1 << 30
-    assert facts == {"where": cache.where, "vectors": 5, "limit_bytes": limit}
+    assert facts == {"where": cache.where, "vectors": 5, "scores": 0, "limit_bytes": limit}
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,8 @@ def test_a_reranker_makes_columns_of_its_own(here, monkeypatch):
     found = records(*EVAL, "--rerank", "5,20", "--reranker", "mine.gguf")
     assert [record["rerank"] for record in found] == [None, 5, 20]
     assert loaded == ["mine.gguf"]
+    assert [record["rerank"] for record in records(*EVAL, "--rerank", "--reranker", "mine.gguf")] == [None, 10]
+    assert [record["rerank"] for record in records(*EVAL, "--rerank", "3", "--rerank")] == [None, 3, 10]
 
 
 def test_several_models_and_instructions(here, monkeypatch):
@@ -265,7 +267,14 @@ def test_several_models_and_instructions(here, monkeypatch):
         ([*EVAL, "--dtype", "int4"], 2, ["'int4' is not one of 'float32', 'float16', 'int8', 'binary'"]),
         ([*EVAL, "--mode", "vectors,fast"], 2, ["'fast' is not one of"]),
         ([*EVAL, "--instruction", ""], 2, ["--instruction is empty; 'none' means no instruction"]),
-        ([*EVAL, "--reranker", "x"], 2, ["--reranker is for the second stage of a search; give --rerank N too"]),
+        ([*EVAL, "--reranker", "x"], 2, ["--reranker is for the second stage of a search; give --rerank too"]),
+        (
+            ["eval", "--rerank", "questions.jsonl"],
+            2,
+            ["put DATA before --rerank, or give a number, as in --rerank 10"],
+        ),
+        ([*EVAL, "--rerank", "0"], 2, ["0 is not in the range 1<=x<=10000"]),
+        ([*EVAL, "--agree", "--rerank"], 2, ["--rerank must be above 10 with agree: of 10 candidates or fewer"]),
         ([*EVAL, "--rerank", "5", "--server", "127.0.0.1:9"], 2, ["--rerank reads candidates in this process"]),
         ([*EVAL, "--explain", "--server", "127.0.0.1:9"], 2, ["--explain is for a model in this process"]),
         ([*EVAL, "--split", "dev"], 2, ["--split", "questions.jsonl is a file; leave it out"]),

@@ -31,7 +31,7 @@ def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> dict[tup
 
 def test_the_name_alone_says_what_to_start_with() -> None:
     lines = run().stdout.splitlines()
-    assert lines[0].startswith("q3e-local: Qwen3-Embedding on this machine.")
+    assert lines[0].startswith("q3e-local: Qwen3-Embedding and Qwen3-Reranker on this machine")
     assert lines[2] == "Start with:"
     assert max(map(len, lines)) < 80
 

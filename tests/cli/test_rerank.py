@@ -246,7 +246,8 @@ def test_a_reranker_that_is_not_here_is_named_with_the_ways_to_get_one():
     said = failed("rerank", "who?", "--text", "a", "--offline")
     assert (
         "Get it with: q3e-local pull qwen3-reranker:0.6b\nor take a file you have: q3e-local import; "
-        "or begin with the demo model: -m demo-reranker, in Python load_reranker('demo-reranker')\n"
+        "or begin with the demo model: -m demo-reranker (--reranker demo-reranker in search and eval), in Python "
+        "load_reranker('demo-reranker')\n"
     ) in said
     assert "is a reranker" in failed("embed", "--text", "a", "-m", "qwen3-reranker:0.6b", "--offline")
 

@@ -138,8 +138,36 @@ def test_people_and_explain_say_the_places_before(fake):
         reason = f"{read}, was {ordinals[hit['rank_before']]}"
         assert head == f"{number}  {hit['score']:.3f} ({reason})  few/{Path(hit['file']).name}:1"
     assert "second stage: fake-reranker read 4 of 4 candidates\n" in result.stderr
-    places = ", ".join(f"{hit['rank_before']} ({hit['rerank']:.3f})" for hit in hits[:4])
-    assert f"places before: {places}\n" in result.stderr
+    places = ", ".join(f"{hit['rank_before']} has {hit['rerank']:.3f}" for hit in hits[:4])
+    assert f"new order, by the old places, with the reranker's scores: {places}\n" in result.stderr
+
+
+def test_the_ranks_that_explain_the_first_stage_are_shown_beside_the_second(fake):
+    """`--hybrid` puts hits before others with a higher score, which people are told of without a reranker too."""
+    arguments = ("search", "pool who fed", "--name", "few", "--hybrid", "--no-best", "--text")
+    ranks = {}
+    for line in run(*arguments).stdout.splitlines():
+        if head := re.match(r"\d  [\d.]+ \((.*)\)  few/(.*):1", line):
+            ranks[head[2]] = head[1]
+    assert len(ranks) == 5
+    assert any("words 1st" in of_hit for of_hit in ranks.values())
+    heads = re.findall(
+        r"^\d  [\d.]+ \(rerank 0\.\d{3}, was \d(?:st|nd|rd|th): (.*)\)  few/(.*):1",
+        run(*arguments, "--rerank").stdout,
+        re.MULTILINE,
+    )
+    assert {name: of_hit for of_hit, name in heads} == ranks
+
+
+def test_a_hit_by_words_alone_shows_what_the_reranker_says(fake):
+    heads = [
+        line
+        for line in run("search", "cat", "--name", "few", "--words-only", "--rerank", 2, "--text").stdout.splitlines()
+        if re.match(r"\d  ", line)
+    ]
+    assert len(heads) == 3
+    assert re.fullmatch(r"1  rerank 0\.\d{3} \(was \d(st|nd) by words\)  few/.\.txt:1", heads[0])
+    assert re.fullmatch(r"3  not read \(was 3rd by words\)  few/.\.txt:1", heads[2])
 
 
 def test_progress_says_how_many_are_read(monkeypatch):
@@ -190,6 +218,11 @@ def test_a_variable_alone_asks_for_no_second_stage(fake, monkeypatch):
 def test_an_embedding_model_as_reranker_is_told(own_index):
     said = failed("search", "cat", "--rerank", "--reranker", "demo")
     assert "demo is an embedding model: it makes vectors and ranks nothing; take a reranker" in said
+
+
+def test_a_reranker_that_is_not_here_is_named_with_the_option_that_takes_it(own_index, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "--reranker demo-reranker in search" in failed("search", "cat", "--rerank")
 
 
 def test_explain_says_each_thing_once_beside_a_reranker_of_its_own(tmp_path):

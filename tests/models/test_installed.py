@@ -156,8 +156,8 @@ def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
         "pooling": f"last token, {info.eos_id} <|endoftext|>",
         "query prompt": r"Instruct: {instruction}\nQuery:{text}",
         "instruction": "Find it",
-        "fingerprint": info.digest,
-        "checked": f"header, SHA-256 {digest(world.q8_0)}",
+        "fingerprint": f"{info.digest}, of the header and the beginning of each tensor",
+        "checked": f"header, SHA-256 {digest(world.q8_0)} of the whole file",
     }
     assert list(memory) == ["memory for 512 tokens", "memory for 2,048 tokens"]
     assert all(value.startswith("about ") and value.endswith(" MB") for value in memory.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import failed, listing, run
+from paths import ROOT
 from world import Q8_0, digest, origins, rows
 
 from q3e_local.models import other_programs
@@ -55,7 +56,14 @@ def ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_gguf: MakeGguf)
 def test_nothing_there_is_said(world):
     result = run("import")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here" in result.stderr
+    assert "no Qwen3-Embedding or Qwen3-Reranker models of Ollama, LM Studio or the hub cache here" in result.stderr
+
+
+def test_rerankers_are_listed_as_what_they_are(world, tmp_path):
+    theirs = tmp_path / "home" / ".lmstudio" / "models" / "ranker.gguf"
+    theirs.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / "models" / "demo-reranker.gguf", theirs)
+    assert run("import").stdout == f"{theirs}  3.9 MB  q4_0  reranker  LM Studio\n"
 
 
 def test_the_folder_of_ollamas_service_may_be_closed_to_us(world, monkeypatch):
@@ -82,11 +90,11 @@ def test_all_three_are_listed_with_what_import_takes(world, ollama, tmp_path):
     assert result.exit_code == 0
     size = f"{world.q8_0.stat().st_size / 1e6:.1f} MB"
     assert result.stdout.splitlines() == [
-        f"ollama:hf.co/Someone/Tiny-1B-GGUF:Q8_0  {size}  q8_0  Ollama",
-        f"ollama:tiny-embedding:latest  {world.f16.stat().st_size / 1e6:.1f} MB  f16  Ollama",
-        f"ollama:someone/tiny:8b  {size}  q8_0  Ollama",
-        f"{theirs}  {size}  q8_0  LM Studio",
-        f"{cached}  {size}  q8_0  hub cache",
+        f"ollama:hf.co/Someone/Tiny-1B-GGUF:Q8_0  {size}  q8_0  embedder  Ollama",
+        f"ollama:tiny-embedding:latest  {world.f16.stat().st_size / 1e6:.1f} MB  f16  embedder  Ollama",
+        f"ollama:someone/tiny:8b  {size}  q8_0  embedder  Ollama",
+        f"{theirs}  {size}  q8_0  embedder  LM Studio",
+        f"{cached}  {size}  q8_0  embedder  hub cache",
     ]
     assert "Take one with: q3e-local import NAME" in result.stderr
     for line in result.stdout.splitlines():

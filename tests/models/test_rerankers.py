@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rerankers
 from command import failed, run
+from paths import ROOT
 from rewriting import rewrite
 from world import rows
 
@@ -37,6 +39,7 @@ def test_the_users_word_is_recorded_and_counts_from_then_on(world, silent):
     assert "states no pooling" in failed("import", silent, "--name", "mine")
     result = run("import", silent, "--name", "mine", "--as", "reranker")
     assert (result.exit_code, result.stdout) == (0, f"mine is at {silent}\n")
+    assert result.stderr.startswith("Use it with -m mine (--reranker mine in search and eval); check it with: ")
     assert rows()["mine"]["kind"] == "reranker"
     assert installed.locate("mine").inspect().kind == "reranker"
     with q3e_local.load_reranker("mine") as reranker:
@@ -78,6 +81,23 @@ def test_a_reranker_that_does_not_work_is_not_taken(world, stated, tmp_path, arg
 def test_an_embedding_model_is_no_reranker_by_word_alone(world, tiny_gguf):
     # Its vocabulary has no answers.
     assert "has neither a head nor the tokens" in failed("import", tiny_gguf("f32"), "--as", "reranker")
+    assert rows() == {}
+
+
+def test_a_file_whose_card_says_what_it_is_is_nothing_else(world, tmp_path):
+    copies = {name: tmp_path / f"{name}.gguf" for name in ("demo", "demo-reranker")}
+    for name, copy in copies.items():
+        shutil.copyfile(ROOT / "models" / f"{name}.gguf", copy)
+    said = failed("import", copies["demo"], "--as", "reranker", "--name", "x", code=2)
+    assert f"{copies['demo']} is demo, which its card calls an embedding model; leave --as out" in said
+    said = failed("import", copies["demo-reranker"], "--as", "embedder", code=2)
+    assert "is demo-reranker, which its card calls a reranker; leave --as out" in said
+    assert rows() == {}
+
+
+def test_an_embedding_model_that_no_card_knows_fails_the_proof_of_a_reranker(world, tmp_path):
+    path = rewrite(ROOT / "models" / "demo.gguf", tmp_path / "mine.gguf", {"general.name": "Mine"})
+    assert "mine is no reranker that works: it gives" in failed("import", path, "--as", "reranker", "--name", "mine")
     assert rows() == {}
 
 
@@ -172,10 +192,13 @@ def test_a_file_that_its_card_alone_calls_a_reranker_is_imported_and_carried_as_
     assert (result.exit_code, rows()["ranker:1b"]["kind"]) == (0, "reranker")
 
 
-def test_who_has_a_silent_reranker_is_told_how_to_say_so(world, silent, tiny_gguf):
+def test_who_has_a_silent_reranker_is_told_how_to_say_so(world, silent, tiny_gguf, tmp_path):
     word = "q3e-local import FILE --as reranker"
     assert word in failed("import", silent)
-    assert word in failed("rerank", "who?", "--text", "a", "-m", tiny_gguf("f32"))
+    stated = tiny_gguf("f32")  # its title says that it is an embedding model
+    untitled = rewrite(stated, tmp_path / "untitled.gguf", {"general.name": "Mine"})
+    assert word in failed("rerank", "who?", "--text", "a", "-m", untitled)
+    assert word not in failed("rerank", "who?", "--text", "a", "-m", stated)
 
 
 def test_a_server_does_not_send_to_a_pull_that_cannot_work(world):

@@ -96,7 +96,15 @@ def test_both_unreachable_is_one_error_with_the_ways_out(monkeypatch):
     advice = (
         "unset HF_ENDPOINT, which is 'http://127.0.0.1:9/mirror', or set it to another mirror, such as https://hf-m"
     )
-    for part in (NAME, "127.0.0.1:9", "localhost:9", "refused", advice, "q3e-local import", "-m demo"):
+    for part in (
+        NAME,
+        "127.0.0.1:9",
+        "localhost:9",
+        "refused",
+        advice,
+        "pull NAME --to FOLDER",
+        "demo makes vectors",
+    ):
         assert part in str(caught.value)
     assert waits == []
     for source, other in (("hub", "modelscope"), ("modelscope", "hub")):

@@ -92,7 +92,7 @@ def prompt_ids(reranker: Reranker, query: str, document: str, **options: object)
 @pytest.mark.parametrize(
     "document", ["", " leading blank", "Über\u0308 e\u0301té", "日本語 🙂\r\n\ttab", "\0", "a" * 999]
 )
-@pytest.mark.parametrize("query", ["", "q", "What is it?\n", "<Document>: no"])
+@pytest.mark.parametrize("query", [".", "q", "What is it?\n", "<Document>: no"])
 def test_the_tokens_are_the_references(any_reranker, query, document):
     assert prompt_ids(any_reranker, query, document) == rerankers.ids(query, document)
     own = {"instruction": "Find {query} here"}
@@ -171,6 +171,9 @@ def test_top_n_and_pairs(any_reranker):
         (lambda r: r.rank("q", ["d"], top_n=0), "top_n must be 1 or more, got 0; leave it out to get all"),
         (lambda r: r.rank("q", "d"), "documents must be a list of texts, got one str"),
         (lambda r: r.rank(None, ["d"]), "the query is no text: a text must be a str, got NoneType"),
+        (lambda r: r.rank("", ["d"]), "the query is empty; ask something"),
+        (lambda r: r.rank(" \n", []), "the query is empty; ask something"),
+        (lambda r: r.score([("q", "d"), ("\t", "d")]), "the query is empty; ask something"),
         (lambda r: r.rank("\ud800", ["d"]), "the query is no text: character 0 is the lone surrogate"),
         (lambda r: r.rank("q", ["d"], task="x"), "unknown task 'x'; choose from retrieval, "),
         (lambda r: r.rank("q", ["d"], " "), "the instruction is empty"),

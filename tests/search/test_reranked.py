@@ -160,8 +160,8 @@ def test_found_says_what_was_done(index: VectorIndex) -> None:
     assert (told[0], told[-1]) == ((0, 4), (4, 4))
     assert result.reranker == "fake-reranker"
     assert "second stage: fake-reranker read 4 of 4 candidates" in result.explained
-    (places,) = [line for line in result.explained if line.startswith("places before: ")]
-    assert places.startswith(f"places before: {result.hits[0].rank_before} ({result.hits[0].rerank:.3f}), ")
+    (order,) = [line for line in result.explained if line.startswith("new order")]
+    assert f": {result.hits[0].rank_before} has {result.hits[0].rerank:.3f}, " in order
     assert result.hits[0].id == before[result.hits[0].rank_before - 1]
     assert index.search("budget", mode="words").reranker is None
 

@@ -33,6 +33,7 @@ def is_right(body: dict[str, Any]) -> bool:
     top_n, documents = body.get("top_n"), body["documents"]
     return (
         body["query"] != "\ud800"
+        and bool(body["query"].strip())
         and bool(documents)
         and all(isinstance(each, str) or (isinstance(each, dict) and "text" in each) for each in documents)
         and all(text(each) != "\ud800" for each in documents)

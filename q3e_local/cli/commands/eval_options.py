@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from q3e_local.cli import candidates
+from q3e_local.cli.commands.rerank_options import N_CANDIDATES, Candidates
 from q3e_local.cli.computing.model_options import RERANKER_VARIABLE, ModelOptions
 from q3e_local.cli.option_groups import as_one, group
 from q3e_local.errors import OptionError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 # Those of search/hits.py and vectors.py, which bring NumPy in: a help page would wait for that.
 _MODES = ("vectors", "words", "hybrid", "auto")
 _DTYPES = ("float32", "float16", "int8", "binary")
-_CANDIDATES_MAX = 10_000
 
 
 class _List(click.ParamType[Any]):
@@ -70,7 +70,7 @@ class Compared:
             raise OptionError("--explain is for a model in this process; the server chose its settings itself")
         written = click.get_current_context().get_parameter_source("reranker")
         if not self.rerank and written == ParameterSource.COMMANDLINE:
-            raise OptionError("--reranker is for the second stage of a search; give --rerank N too")
+            raise OptionError("--reranker is for the second stage of a search; give --rerank too")
         if self.rerank and options.server:
             raise OptionError("--rerank reads candidates in this process; leave --server out (or unset Q3E_SERVER)")
 
@@ -164,8 +164,9 @@ compared_options = group(
         help=f"How to search: {', '.join(_MODES)} (as search does). [default: vectors]",
     ),
     click.option(
-        "--rerank", type=_List(click.IntRange(1, _CANDIDATES_MAX)), metavar="N,N", multiple=True,
-        callback=_joined, help="Each column also with a reranker that reads the first N hits.",
+        "--rerank", is_flag=False, flag_value=str(N_CANDIDATES), type=_List(Candidates("DATA")), metavar="[N,N]",
+        multiple=True, callback=_joined,
+        help=f"Each column also with a reranker that reads the first N hits. [N: {N_CANDIDATES} if not given]",
     ),
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,

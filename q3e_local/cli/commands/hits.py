@@ -44,21 +44,21 @@ def print_records(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
 def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
     """Print rank, score and place of each hit, then the passage; off a terminal the best sentence stands in »«.
 
-    Where a hit has a lower score than the next, each hit also says its ranks by words and by meaning, as the reason.
-    A hit of two stages says how well it answers, and its place before.
+    Where a hit of the first stage has a lower score than the next, each hit also says its ranks by words and by
+    meaning, as the reason. A hit of two stages says how well it answers, and its place before.
     """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, markup=False, emoji=False)
     indent = len(str(len(hits))) + 2
-    is_explained = all(hit.score >= after.score or hit.score != hit.score for hit, after in pairwise(hits))
-    is_explained &= all(hit.rank_before is None for hit in hits)
+    of_first_stage = sorted(hits, key=lambda hit: hit.rank_before or 0)
+    is_explained = all(_explains(hit, after) for hit, after in pairwise(of_first_stage))
     for number, (hit, span) in enumerate(zip(hits, best, strict=True), 1):
-        score = "words" if hit.score != hit.score else f"{hit.score:.3f}"  # not a number: without a model
+        score, reasons = _score_and_reasons(hit, with_ranks=not is_explained)
         head = Text.assemble(
             (f"{number:>{indent - 2}}", "bold"), "  ", (score, "green"),
-            ("" if is_explained else f" ({_reasons(hit)})", "dim"), "  ", (_place(hit), "cyan"),
+            (f" ({reasons})" if reasons else "", "dim"), "  ", (_place(hit), "cyan"),
             ("  " + visible(" > ".join(hit.headings)) if hit.headings else "", "dim"),
         )  # fmt: skip
         console.print(head, soft_wrap=True)
@@ -70,12 +70,28 @@ def print_text(hits: Sequence[Hit], best: Sequence[Best | None]) -> None:
             console.print()
 
 
-def _reasons(hit: Hit) -> str:
-    """Why a hit stands where it does: `rerank 0.993, was 4th`, or its ranks in the rankings that were fused."""
+def _explains(hit: Hit, after: Hit) -> bool:
+    """Whether the scores say why a hit stands before another. Without a model there are none to say anything else."""
+    return _is_by_words(hit) or hit.score >= after.score
+
+
+def _is_by_words(hit: Hit) -> bool:
+    return hit.score != hit.score  # not a number: words were searched without a model
+
+
+def _score_and_reasons(hit: Hit, with_ranks: bool) -> tuple[str, str]:
+    """What is shown first of a hit, and why it stands where it does: `0.349` and `rerank 0.993, was 4th`.
+
+    `with_ranks` adds its ranks in the rankings that were fused, which explain its place in the first stage.
+    """
+    ranks = _ranks(hit) if with_ranks else ""
     if hit.rank_before is None:
-        return _ranks(hit)
+        return "words" if _is_by_words(hit) else f"{hit.score:.3f}", ranks
     read = "not read" if hit.rerank is None else f"rerank {hit.rerank:.3f}"
-    return f"{read}, was {_ordinal(hit.rank_before)}"
+    was = f"was {_ordinal(hit.rank_before)}"
+    if _is_by_words(hit):
+        return read, f"{was} by words"
+    return f"{hit.score:.3f}", f"{read}, {was}{f': {ranks}' if ranks else ''}"
 
 
 def _ranks(hit: Hit) -> str:

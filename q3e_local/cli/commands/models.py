@@ -18,7 +18,7 @@ from q3e_local.errors import OptionError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
-from q3e_local.models.catalog import files
+from q3e_local.models.catalog import as_option, files
 from q3e_local.models.download.origins import is_offline
 from q3e_local.models.installed import Installed
 from q3e_local.models.names import Names
@@ -163,9 +163,11 @@ def import_(what: str | None, name: str | None, kind: ModelKind | None, quiet: b
     if what is None:
         others = other_programs.models_elsewhere()
         if not others:
-            click.echo("no Qwen3-Embedding models of Ollama, LM Studio or the hub cache here", err=True)
+            families = "Qwen3-Embedding or Qwen3-Reranker"
+            click.echo(f"no {families} models of Ollama, LM Studio or the hub cache here", err=True)
         for other in others:
-            click.echo(f"{other.name}  {size(other.info.size_bytes)}  {other.info.quantization}  {other.program}")
+            about = f"{size(other.info.size_bytes)}  {other.info.quantization}  {other.info.kind}"
+            click.echo(f"{other.name}  {about}  {other.program}")
         if others:
             click.echo("Take one with: q3e-local import NAME, as in the first column", err=True)
         return
@@ -181,7 +183,8 @@ def import_(what: str | None, name: str | None, kind: ModelKind | None, quiet: b
             taken = [importing.import_file(path, name, lambda done: show("checking", done, total), kind=kind)]
     for model in taken:
         click.echo(f"{model.name} is at {model.path}")
-        click.echo(f"Use it with -m {model.name}; check it with: q3e-local verify {model.name}", err=True)
+        use = as_option(model.name, installed.kind_of(model) or "embedder")
+        click.echo(f"Use it with {use}; check it with: q3e-local verify {model.name}", err=True)
 
 
 def _fields(model: Installed) -> dict[str, Any]:

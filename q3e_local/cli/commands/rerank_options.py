@@ -25,19 +25,24 @@ from q3e_local.wording.counts import counted
 if TYPE_CHECKING:
     from q3e_local.reranking.reranker import Reranker
 
-# Those of search/reranked.py, which brings NumPy in: a help page would wait for that.
-_N_CANDIDATES = 10
+# That of search/reranked.py, which brings NumPy in: a help page would wait for that.
+N_CANDIDATES = 10
 _N_CANDIDATES_MAX = 10_000
 
 
-class _Candidates(click.IntRange):
-    """A number of candidates. A question that stands behind --rerank is taken for it, which the error says."""
+class Candidates(click.IntRange):
+    """A number of candidates. An argument that stands behind --rerank is taken for it, which the error says."""
+
+    def __init__(self, argument: str) -> None:
+        """`argument` is what the command is given beside options, in words."""
+        super().__init__(1, _N_CANDIDATES_MAX)
+        self._argument = argument
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
             self.fail(
-                f"{value!r} is no number of candidates; put the question before --rerank, or give a number, as in "
-                f"--rerank {_N_CANDIDATES}",
+                f"{value!r} is no number of candidates; put {self._argument} before --rerank, or give a number, as "
+                f"in --rerank {N_CANDIDATES}",
                 param,
                 ctx,
             )
@@ -83,8 +88,8 @@ class Reranking:
 # Give a command the parameter `reranking`.
 rerank_options = group(
     click.option(
-        "--rerank", is_flag=False, flag_value=_N_CANDIDATES, type=_Candidates(1, _N_CANDIDATES_MAX), metavar="[N]",
-        help=f"Have a reranker read the first N hits and order them. [N: {_N_CANDIDATES} if not given]",
+        "--rerank", is_flag=False, flag_value=N_CANDIDATES, type=Candidates("the question"), metavar="[N]",
+        help=f"Have a reranker read the first N hits and order them. [N: {N_CANDIDATES} if not given]",
     ),
     click.option(
         "--reranker", metavar="NAME", envvar=RERANKER_VARIABLE, show_envvar=True,

@@ -80,8 +80,8 @@ def show(name: str, as_json: bool) -> None:
         "vocabulary": f"{info.n_vocab:,} tokens",
         "context": f"{info.n_ctx_train:,} tokens",
         **_own_lines(info, located),
-        "fingerprint": info.digest,
-        "checked": checked,
+        "fingerprint": f"{info.digest}, of the header and the beginning of each tensor",
+        "checked": f"{checked} of the whole file" if digest else checked,
     }
     lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
     print_facts(lines)

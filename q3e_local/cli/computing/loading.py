@@ -21,7 +21,7 @@ from q3e_local.errors import ModelNotHereError, NotEnoughMemoryError, Q3EError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
-from q3e_local.models.catalog import bundled
+from q3e_local.models.catalog import as_option, bundled
 from q3e_local.models.download import origins
 from q3e_local.models.download.origins import Source, is_offline
 from q3e_local.models.installed import Installed, Located
@@ -108,9 +108,9 @@ def _check_memory(card: ModelCard, file: ModelFile) -> None:
 
     short = fitting.shortage(card, file)
     if short is not None:
-        way_out = f"only the demo model fits: -m {bundled(card.kind).name}"
+        way_out = f"only the demo model fits: {as_option(bundled(card.kind).name, card.kind)}"
         if short.instead is not None:
-            way_out = f"take one that fits: -m {short.instead.name}, {short.instead.memory}"
+            way_out = f"take one that fits: {as_option(short.instead.name, card.kind)}, {short.instead.memory}"
         raise NotEnoughMemoryError(f"{short}; {way_out}; download it all the same: q3e-local pull {short.model.name}")
 
 

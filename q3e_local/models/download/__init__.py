@@ -181,7 +181,8 @@ def _ways_out(pin: Pin, failures: list[str], source: Source) -> str:
         "modelscope": ["try --source hub"],
     }[source]
     ways += [
-        "bring the file from another machine and take it with: q3e-local import PATH",
-        "what comes with this program can be tried: -m demo makes vectors, -m demo-reranker ranks",
+        "on another machine q3e-local pull NAME --to FOLDER, and here q3e-local import FOLDER",
+        "take a file that you have: q3e-local import PATH",
+        "what comes with this program can be tried: demo makes vectors, demo-reranker ranks",
     ]
     return f"{pin.file} cannot be downloaded; cannot reach {' nor '.join(failures)}. Ways out: {'; '.join(ways)}"

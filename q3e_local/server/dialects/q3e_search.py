@@ -25,6 +25,7 @@ from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import KEEP_ALIVE, Body, Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
+from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
 from q3e_local.server.local.best_sentences import with_best
 from q3e_local.server.local.index_search import Reranking, SearchResult, search
@@ -56,7 +57,10 @@ _FIELDS: dict[str, Schema] = {
         "oneOf": [{"type": "integer", "minimum": 1, "maximum": K_MAX}, {"type": "boolean"}],
         "description": f"How many of the first hits a reranker reads and orders; true: {N_CANDIDATES}",
     },
-    "reranker": {"type": "string", "description": "The reranker's name; default: qwen3-reranker:0.6b"},
+    "reranker": {
+        "type": "string",
+        "description": "The reranker's name; left out, the one that answers at `/v1/rerank` when no model is named",
+    },
     "rerank_seconds": {
         "type": "number",
         "exclusiveMinimum": 0,
@@ -72,7 +76,7 @@ _FIELDS: dict[str, Schema] = {
 }
 
 
-def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
+def routes(service: Service, indexes: Indexes, which: WhichModel, unknown: Notices) -> Routes:
     """/api/search and /api/indexes. `unknown` logs the fields that they do not have."""
     routes = Routes("Search", answer_failure)
     example = {"query": "What did we decide about the budget?", "index": next(iter(indexes.names), "default")}
@@ -86,7 +90,7 @@ def routes(service: Service, indexes: Indexes, unknown: Notices) -> Routes:
         index = indexes.get(fields.text("index"))
         question, query = _read(fields)
         with_text, with_sentences = fields.flag("text"), fields.flag("best")
-        result = await search(service, index, question, query, _reranking(fields))
+        result = await search(service, index, question, query, await _reranking(fields, which))
         best: list[Best | None] | None = None
         if with_sentences:
             result, best = await with_best(service, result, question.text)
@@ -126,8 +130,11 @@ def _read(fields: Fields) -> tuple[Question, ServiceRequest]:
     )
 
 
-def _reranking(fields: Fields) -> Reranking | None:
-    """The second stage that is asked for."""
+async def _reranking(fields: Fields, which: WhichModel) -> Reranking | None:
+    """The second stage that is asked for.
+
+    Raises BadRequestError, and ModelNotHereError where no reranker is named and the server has none of its own.
+    """
     n, model, seconds = fields.raw("rerank"), fields.text("reranker") or None, fields.raw("rerank_seconds")
     try:
         n_candidates = check_candidates(n, K_MAX, shown)
@@ -139,7 +146,7 @@ def _reranking(fields: Fields) -> Reranking | None:
         if given:
             raise BadRequestError(f"{given[0]} is for a search with rerank; give rerank too", given[0])
         return None
-    return Reranking(n_candidates, model, seconds)
+    return Reranking(n_candidates, model or await which.own("reranker"), seconds)
 
 
 def _since(text: str | None) -> float | None:

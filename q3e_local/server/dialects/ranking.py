@@ -122,15 +122,22 @@ def score(logit: float, *, raw: bool) -> float:
 
 
 def query(fields: Fields) -> str:
-    """The question. Raises BadRequestError in llama-server's words where there is none."""
+    """The question. Raises BadRequestError: in llama-server's words where there is none, and for a blank one.
+
+    llama-server, vLLM and Text Embeddings Inference would score a blank one, with numbers that mean nothing.
+    """
     text = fields.text("query")
     if text is None:
         raise BadRequestError('"query" must be provided', "query")
+    if not text.strip():
+        raise BadRequestError("query is empty; ask something", "query")
     return text
 
 
 def check_queries(queries: Sequence[str], field: str) -> None:
-    """Raise BadRequestError for a question that is too long to be read with a document."""
+    """Raise BadRequestError for a question that is blank, or too long to be read with a document."""
+    if not all(map(str.strip, queries)):
+        raise BadRequestError(f"{field} has an empty query; ask something", field)
     longest = max(map(len, queries))
     if longest > _QUERY_MAX:
         raise BadRequestError(f"{field} has {longest} characters, the limit is {_QUERY_MAX}", field)

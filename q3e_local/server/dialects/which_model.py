@@ -26,7 +26,8 @@ _DEFAULTS: dict[ModelKind, str] = {"embedder": DEFAULT_MODEL, "reranker": DEFAUL
 
 
 class WhichModel:
-    """Chooses for the dialects whose clients need not name a model: all but Ollama's and our own."""
+    """Chooses for the dialects whose clients need not name a model, all but Ollama's and our own, and the reranker
+    of a search in two stages."""
 
     def __init__(self, service: Service, settings: ServerSettings, notices: Notices) -> None:
         self._service, self._settings, self._notices = service, settings, notices
@@ -98,7 +99,7 @@ def _here(kind: ModelKind) -> tuple[str, str]:
     if len(here) == 1:
         return here[0], f"the only {what} on this machine"
     bring = f"bring {default} here with POST /api/pull, or q3e-local pull {default}"
-    said = f"the request names no model, and the default{' reranker' * (kind == 'reranker')} is not on this machine"
+    said = f"the request names no {what}, and the default is not on this machine"
     listed = ", ".join(model.name for model in installed)
     raise ModelNotHereError(f"{said}: name one of {listed}; or {bring}")
 

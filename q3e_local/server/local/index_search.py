@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from q3e_local import space as spaces
 from q3e_local.errors import OptionError, SpaceMismatchError
 from q3e_local.models.installed import is_known
-from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import IndexSpace
 from q3e_local.search.hits import Found
@@ -29,10 +28,10 @@ _TIMES = 3  # an index may be rebuilt while its query is embedded
 
 @dataclass(frozen=True)
 class Reranking:
-    """The second stage of a search. Without a model it is the default reranker."""
+    """The second stage of a search: how many hits which reranker reads, for how long at most."""
 
     n_candidates: int
-    model: str | None = None
+    model: str
     seconds: float | None = None
 
 
@@ -60,9 +59,8 @@ async def search(
         return await _first_stage(service, index, question, query)
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
-    reranker = reranking.model or DEFAULT_RERANKER
     began = time.perf_counter()
-    found = await _read(service, result.found, question, query, reranker, reranking)
+    found = await _read(service, result.found, question, query, reranking)
     return replace(result, found=found, seconds={**result.seconds, "rerank": time.perf_counter() - began})
 
 
@@ -92,10 +90,10 @@ async def _first_stage(service: Service, index: Index, question: Question, query
 
 
 async def _read(
-    service: Service, found: Found, question: Question, query: ServiceRequest, reranker: str, reranking: Reranking
+    service: Service, found: Found, question: Question, query: ServiceRequest, reranking: Reranking
 ) -> Found:
     """The hits in the order of a reranker. The time that it takes to load does not count."""
-    n, model, loading_s = reranking.n_candidates, reranker, 0.0
+    n, model, loading_s = reranking.n_candidates, reranking.model, 0.0
     # A model that is to go afterwards must stay from one group to the next.
     is_to_go = query.keep_alive_s == 0
     keep_alive_s = None if is_to_go else query.keep_alive_s
@@ -108,7 +106,7 @@ async def _read(
     try:
         for texts in groups([hit.embedded for hit in found.hits[:n]], reranking.seconds, clock):
             request = RankServiceRequest(
-                reranker, question.text, tuple(texts), query.task, query.instruction, keep_alive_s=keep_alive_s
+                reranking.model, question.text, tuple(texts), query.task, query.instruction, keep_alive_s=keep_alive_s
             )
             ranked = await service.rank(request)
             logits += ranked.logits
@@ -117,7 +115,7 @@ async def _read(
             model = ranked.model
     finally:
         if is_to_go:
-            await service.unload(reranker)
+            await service.unload(reranking.model)
     hits = ordered(found.hits, logits)
     said = (*found.explained, *explained(hits, model, n, n_cut))
     return replace(found, hits=hits[: question.k], explained=said, reranker=model)

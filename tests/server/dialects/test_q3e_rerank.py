@@ -73,7 +73,8 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def http(service: RankingService, indexed: Path) -> Iterator[httpx.Client]:
-    with served(service, indexes=tuple(str(indexed / f"{name}.q3e") for name in ("notes", "long", "file"))) as client:
+    indexes = tuple(str(indexed / f"{name}.q3e") for name in ("notes", "long", "file"))
+    with served(service, indexes=indexes, models=("demo", "demo-reranker")) as client:
         yield client
 
 
@@ -107,11 +108,21 @@ def test_the_first_hits_are_read_and_ordered(http: httpx.Client, service: Rankin
 def test_the_request_reaches_the_reranker(http: httpx.Client, service: RankingService) -> None:
     search(http, "budget", rerank=1, reranker="mine", instruction="Find it", keep_alive="5m")
     search(http, "budget", "file", rerank=True, task="code")
-    named, default = service.ranked
+    named, at_the_start = service.ranked
     assert (named.model, named.query, named.instruction, named.keep_alive_s) == ("mine", "budget", "Find it", 300)
     assert len(named.documents) == 1
-    assert (default.model, default.task) == ("qwen3-reranker:0.6b", "code")
-    assert default.documents == ("Money > Plan\nbudget of it",)
+    assert (at_the_start.model, at_the_start.task) == ("demo-reranker", "code")
+    assert at_the_start.documents == ("Money > Plan\nbudget of it",)
+
+
+def test_a_server_without_a_reranker_of_its_own_asks_for_a_name(service: RankingService, indexed: Path) -> None:
+    """As the routes that rank do: the demo's reranker answers by its name only."""
+    with served(service, indexes=(str(indexed / "notes.q3e"),)) as http:
+        answer = http.post("/api/search", json={"query": "budget", "rerank": True})
+        assert answer.status_code == 404
+        assert "the request names no reranker" in answer.json()["error"]
+        assert ": name one of demo-reranker; or bring qwen3-reranker:0.6b here" in answer.json()["error"]
+        assert ids(search(http, "budget", rerank=True, reranker="demo-reranker")) == BY_EYE
 
 
 def test_candidates_are_read_until_the_time_is_up(http: httpx.Client, service: RankingService) -> None:

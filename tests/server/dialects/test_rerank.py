@@ -155,6 +155,8 @@ def test_a_cut_document_is_told(http: httpx.Client) -> None:
     [
         {"query": None},
         {"query": 5},
+        {"query": ""},
+        {"query": " \n"},
         {"query": ["red"]},
         {"query": "x" * 100_001},
         {"query": "x" * 200},  # more than the model reads
@@ -305,6 +307,7 @@ def test_teis_truncation(http: httpx.Client) -> None:
     [
         ({"query": None}, 422, "Validation"),
         ({"query": 5}, 422, "Validation"),
+        ({"query": ""}, 422, "Validation"),
         ({"texts": []}, 400, "Empty"),
         ({"texts": "red"}, 422, "Validation"),
         ({"texts": ["red", 5]}, 422, "Validation"),

@@ -177,7 +177,7 @@ def test_the_demo_reranker_answers_by_name_only_and_the_error_says_how_to_get_an
     with served(FakeService(), models=("demo",)) as http:
         assert ask_all(http, RANK_REQUESTS) == {404}
         message = http.post("/v1/rerank", json=RANK_REQUESTS["/v1/rerank"]).json()["error"]["message"]
-        assert message.startswith("the request names no model, and the default reranker is not on this machine")
+        assert message.startswith("the request names no reranker, and the default is not on this machine")
         assert ": name one of demo-reranker; or bring qwen3-reranker:0.6b here with POST /api/pull" in message
         assert "q3e-local pull qwen3-reranker:0.6b" in message
         for name in ("me/first:f16", "me/second:f16"):
