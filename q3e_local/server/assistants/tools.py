@@ -70,10 +70,13 @@ _SEARCH = Body(
             "type": "string",
             "description": "Only in files changed since: 2026-11-01, yesterday, or 12h, 7d, 2w, 3m (months), 1y ago",
         },
+        # Accepted as true too. One type alone stands here, because some models' schemas have no place for two.
         "rerank": {
-            "oneOf": [{"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}, {"type": "boolean"}],
-            "description": "How many of the first passages a second model reads with the query and puts in order; "
-            f"true: {N_CANDIDATES}. Better for questions in prose, and takes seconds",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": LIMIT_MAX,
+            "description": f"How many of the first passages a second model reads with the query and puts in order, "
+            f"such as {N_CANDIDATES}: better for questions in prose, and takes seconds",
         },
     },
     ("query",),
