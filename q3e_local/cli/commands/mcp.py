@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from q3e_local.cli import candidates
 from q3e_local.cli.commands.serve import chosen_settings
 from q3e_local.cli.computing.engine_options import EngineOptions, ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import cache_option
+from q3e_local.errors import OptionError
 
 # The options of `serve` that a server without a network has no use for.
 _OF_NETWORK = {"host": None, "port": None, "api_keys": (), "origins": None, "unix_socket": None}
@@ -44,6 +46,13 @@ def mcp(engine: EngineOptions, **options: Any) -> int:
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.llama.kernels import choice
 
+    if sys.stdin is None or sys.stdout is None:
+        raise OptionError("an assistant speaks through stdin and stdout, and one of them is closed")
+    if sys.stdin.isatty():
+        click.echo(
+            "waiting on stdin for an assistant, which starts this command itself (docs/assistants.md); Ctrl-C ends",
+            err=True,
+        )
     choice.wanted()  # raises for kernels that no worker could use
     settings = replace(chosen_settings({**options, **_OF_NETWORK}), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)

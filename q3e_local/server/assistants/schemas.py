@@ -16,6 +16,7 @@ _NUMBER: Schema = {"type": "number"}
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
+_CUT: Schema = {"type": "boolean", "description": "Whether the end of the text is left out, because it is too long"}
 _UNTRUSTED: Schema = {"type": "string", "description": "How text that comes out of files is to be taken"}
 
 
@@ -42,6 +43,7 @@ HITS = _object(
                 "text": _TEXT,
                 "file": _TEXT_OR_NULL,
                 **_PLACE,
+                "cut": _CUT,
                 "rerank": {**_NUMBER_OR_NULL, "description": "0 to 1; null where no reranker has read it"},
             }
         ),
@@ -53,7 +55,7 @@ PART = _object(
         "index": _TEXT,
         "file": _TEXT_OR_NULL,
         "from": {"enum": ["disk", "index"], "description": "disk: the file is what it was when it was indexed"},
-        "pieces": _list({"id": _TEXT_OR_NULL, "text": _TEXT, **_PLACE, "cut": {"type": "boolean"}}),
+        "pieces": _list({"id": _TEXT_OR_NULL, "text": _TEXT, **_PLACE, "cut": _CUT}),
         "next_line": _WHOLE_OR_NULL,
         "next_id": _TEXT_OR_NULL,
     }

@@ -14,6 +14,8 @@ from command import PROGRAM, assert_refused, run
 from mcp import Client, StdioServerParameters
 from served_indexes import NOTES
 
+from q3e_local.search.places import indexes_folder
+
 PATIENCE_S = 60
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -96,8 +98,6 @@ def test_an_index_that_cannot_be_used_is_left_out_of_all_and_told(tmp_path: Path
     notes.mkdir()
     (notes / "a.txt").write_text("The oak stays.")
     assert run("index", notes, "--name", "good", "-m", "demo", "-q").exit_code == 0
-    from q3e_local.search.places import indexes_folder
-
     (indexes_folder() / "bad.q3e").write_bytes(b"no index at all")
     with started() as process:
         sent(process, INITIALIZE)

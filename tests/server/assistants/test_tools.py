@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from assistants import assistant, data, refused, said
-from command import run, write
+from command import demo, run, write
 from fake_service import FakeService
 from made_files import FILES
 from mcp import Client, MCPError
 from served_indexes import NOTES, make
+from server_process import in_background
 
+from q3e_local import VectorIndex
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk
-from q3e_local.search.places import alone
 
 SECRET = "the secret is 4711"
 
@@ -216,10 +217,14 @@ async def test_a_text_of_no_file_is_read_by_its_id(folder: Path) -> None:
 async def test_a_text_longer_than_an_answer_is_cut_and_said_to_be(tmp_path: Path) -> None:
     path = make(tmp_path / "mine.q3e", {"a": "oak " * 100})
     with Database.open(path) as database:
-        database.put(["b"], [Chunk("x" * 20_001)], np.eye(1, 256, dtype=np.float32))
+        database.put(["b"], [Chunk("xx " + "x" * 20_000)], np.eye(1, 256, dtype=np.float32))
     async with assistant(path) as client:
         (piece,) = (await data(client, "get", id="b"))["pieces"]
-    assert (piece["cut"], piece["text"]) == (True, "x" * 20_000)
+        result = await client.call_tool("search", {"query": "xx", "mode": "words"})
+    assert (piece["cut"], piece["text"]) == (True, "xx " + "x" * 19_997)
+    (hit,) = result.structured_content["hits"]
+    assert (hit["cut"], hit["text"]) == (True, "xx " + "x" * 3_997)
+    assert said(result).endswith("x\n(cut; get reads more of it by its id)")
 
 
 async def test_an_unknown_tool_is_an_error_of_the_protocol(folder: Path) -> None:
@@ -234,10 +239,14 @@ async def test_several_indexes_have_to_be_told_apart(folder: Path) -> None:
 
 
 async def test_an_index_that_is_being_written_is_searched(indexed: Path) -> None:
-    async with assistant(indexed) as client:
-        with alone(indexed):
-            hits = (await data(client, "search", query="budget", mode="words"))["hits"]
-    assert len(hits) == 1
+    with VectorIndex(indexed, demo()) as index:
+        writing = in_background(index.add, [f"a word {n}" for n in range(600)])
+        async with assistant(indexed) as client:
+            n_searches = 0
+            while not writing.done() or not n_searches:
+                assert (await data(client, "search", query="budget", mode="words"))["hits"]
+                n_searches += 1
+        assert len(writing.result()) == 600
 
 
 async def test_an_index_that_is_gone_is_told_and_its_path_is_not(tmp_path: Path) -> None:
