@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import subprocess
 import sys
 
 import numpy as np
@@ -80,6 +82,19 @@ def test_openai_client(output, monkeypatch):
         got = output("openai_client.py", str(http.base_url).rstrip("/"))
     n_tokens = sum(expected(["The budget was approved.", "预算获得批准。"]).prompt_tokens)
     assert got == [f"2 documents of 256 numbers, {n_tokens} tokens", "1 question of 256 numbers"]
+
+
+def test_assistant_client(tmp_path):
+    notes = ROOT / "examples" / "notes"
+    assert run("index", notes, "-m", "demo", "--db", tmp_path / "notes.q3e").exit_code == 0
+    # A process, because the client hands its stderr on to the server, and a test's stderr is no file.
+    script = [sys.executable, ROOT / "examples" / "assistant_client.py"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
+    got = done.stdout.strip("\n").replace(notes.as_posix(), "/home/you/examples/notes")
+    page = (ROOT / "docs" / "assistants.md").read_text(encoding="utf-8")
+    shown = page.partition("$ python examples/assistant_client.py\n")[2].partition("\n```")[0]
+    score = r"score \d\.\d{3}"
+    assert re.sub(score, "score", got) == re.sub(score, "score", shown)
 
 
 def test_every_script_is_run_here_and_is_short():

@@ -59,7 +59,16 @@ INSIDE = {
         "*",
     ],
     "search": ["places", "database", "*", "indexing"],
-    "server": ["errors settings", "service served_names", "workers", "local", "dialects http", "app", "run *"],
+    "server": [
+        "errors settings",
+        "service served_names",
+        "workers",
+        "local",
+        "dialects http",
+        "assistants",
+        "app",
+        "run *",
+    ],
 }
 # Who may import what is not ours and not Python's.
 FOREIGN = {
@@ -92,7 +101,8 @@ FOREIGN = {
     "pptx": {"reading.formats.slides"},
     "odfdo": {"reading.formats.opendocument"},
     "striprtf": {"reading.formats.rich_text"},
-    "starlette": {"server.app", "server.dialects", "server.http"},
+    "mcp": {"server.assistants"},
+    "starlette": {"server.app", "server.assistants", "server.dialects", "server.http"},
     "uvicorn": {"server.run", "server.http.connection"},
     "httptools": {"server.http.connection"},
     "uvloop": {"server.run"},
@@ -227,7 +237,7 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
-        "httpx2", "filelock", "mteb", "scipy", "pytrec_eval",
+        "httpx2", "filelock", "mcp", "mteb", "scipy", "pytrec_eval",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

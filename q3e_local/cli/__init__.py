@@ -58,6 +58,7 @@ _GROUPS = {
     "Serve": {
         "serve": ("commands.serve:serve", "Serve Ollama's and OpenAI's clients on this machine."),
         "ui": ("commands.ui:ui", "Open the server's page in the browser."),
+        "mcp": ("commands.mcp:mcp", "Let an assistant search your indexes, over stdin and stdout."),
         "ps": ("commands.ps:ps", "List the models that a running server has loaded."),
         "stop": ("commands.ps:stop", "Unload a model from a running server."),
         "service": ("commands.service:service", "Start the server when you log in."),

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from q3e_local import __version__
+from q3e_local.server.assistants.http import PATH, Endpoint
+from q3e_local.server.assistants.tools import Tools
 from q3e_local.server.dialects import (
     llama_server,
     ollama,
@@ -72,6 +74,10 @@ def create_app(
     )
     routes = [route for dialect in dialects for route in dialect.all]
     document = openapi.document(routes, "q3e-local", __version__, _DESCRIPTION)
+    # Without GET: no message goes to an assistant that has not asked.
+    routes.append(
+        DocumentedRoute(PATH, Endpoint(Tools(service, indexes, settings), settings.max_body_bytes), ("POST",))
+    )
     if metrics is not None:
         routes.append(DocumentedRoute("/metrics", metrics.answer, ("GET",)))
     return Starlette(

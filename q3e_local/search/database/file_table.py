@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import apsw
 
@@ -24,12 +25,12 @@ _FAR_NS = 1 << 62  # 146 years before or after 1970; times farther away do not f
 
 def all_files(connection: apsw.Connection) -> dict[str, FileRecord]:
     """By path."""
-    found = {}
-    for row in connection.execute(_SELECT):
-        record = FileRecord(*row)
-        recipe, _, digest = record.digest.rpartition(":")
-        found[record.path] = replace(record, digest=digest, recipe=recipe)
-    return found
+    return {record.path: record for record in map(_record, connection.execute(_SELECT))}
+
+
+def one(connection: apsw.Connection, path: str) -> FileRecord | None:
+    """The record of the file that has exactly this path, or None."""
+    return next(map(_record, connection.execute(f"{_SELECT} WHERE path = ?", (path,))), None)
 
 
 def store(connection: apsw.Connection, record: FileRecord) -> int:
@@ -71,6 +72,12 @@ def totals(connection: apsw.Connection) -> tuple[int, int]:
         "SELECT count(*), coalesce(sum(n_tokens), 0) FROM files WHERE problem = ''"
     )
     return n_files, n_tokens
+
+
+def _record(row: tuple[Any, ...]) -> FileRecord:
+    record = FileRecord(*row)
+    recipe, _, digest = record.digest.rpartition(":")
+    return replace(record, digest=digest, recipe=recipe)
 
 
 def _stored(mtime_ns: int) -> int:

@@ -19,6 +19,7 @@ from q3e_local.server.dialects import names, ollama_models, openai, tei
 from q3e_local.server.dialects.body import token_ids
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import FLAG, TEXT, Body, Fields, Schema
+from q3e_local.server.dialects.kinds import KIND
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
 from q3e_local.server.dialects.routes import (
     Routes,
@@ -72,7 +73,7 @@ _TOKENIZE = Body(
         "with_pieces": {"type": "boolean", "default": False},
         "inputs": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         "add_special_tokens": {"type": "boolean", "default": True, "description": "Of `inputs`: add it"},
-        "prompt_name": tei.PROMPT_NAME,
+        "prompt_name": KIND,
         "model": TEXT,
     },
     (),

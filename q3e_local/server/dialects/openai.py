@@ -10,17 +10,18 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from q3e_local.embedding.prompts import TASKS, Kind
+from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import Q3EError, TextError
 from q3e_local.models.installed import Installed
 from q3e_local.server.dialects import names, prompt_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import Body, Fields, Schema
+from q3e_local.server.dialects.kinds import KIND, KINDS, kind_of
 from q3e_local.server.dialects.mixed_inputs import as_inputs, read_mixed
 from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, embedded, json_response, result_headers, rows, truncated
@@ -70,9 +71,14 @@ _FIELDS: dict[str, Schema] = {
     "encoding_format": {"type": "string", "enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1, "description": "MRL: the first numbers, scaled to length 1"},
     "user": {"type": "string", "description": "Ignored"},
-    "input_type": {"type": "string", "enum": ["query", "document"]},
+    "input_type": KIND,
+    "prompt_name": KIND,
     "instruction": {"type": "string", "description": "The task in your own words, put before every text"},
-    "task": {"type": "string", "enum": list(TASKS)},
+    "task": {
+        "type": "string",
+        "enum": [*TASKS, *KINDS],
+        "description": "A named instruction; or the kind of the texts, as in input_type",
+    },
     "truncate": {"type": "boolean", "default": True, "description": "Cut texts that are too long, and say which"},
     "embedding_types": {
         "type": "array",
@@ -142,7 +148,13 @@ def _wanted(fields: Fields, model: str) -> ServiceRequest:
     instruction = fields.text("instruction")
     if instruction is not None and not instruction.strip():
         raise BadRequestError("instruction is empty; leave it out to get the default", "instruction")
-    task = fields.choice("task", f"unknown task; choose from {', '.join(TASKS)}, or give an instruction")
+    task = fields.choice(
+        "task",
+        f"unknown task; choose from {', '.join(TASKS)}, or give an instruction; or say what the texts are: "
+        f"{', '.join(KINDS)}",
+    )
+    kind = kind_of(fields, "input_type", "prompt_name", "task")
+    task = None if task in KINDS else task
     if task is not None and instruction is not None:
         raise BadRequestError("give a task or an instruction, not both", "instruction")
     fields.choice(
@@ -153,7 +165,7 @@ def _wanted(fields: Fields, model: str) -> ServiceRequest:
     return ServiceRequest(
         model,
         (),
-        kind=cast(Kind | None, fields.choice("input_type")),
+        kind=kind,
         task=task,
         instruction=instruction,
         dim=fields.integer("dimensions"),

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from q3e_local.server.dialects.fields import Body
 
@@ -25,7 +25,7 @@ class DocumentedRoute(Route):
     def __init__(
         self,
         path: str,
-        handler: Callable[[Request], Awaitable[Response]],
+        handler: Callable[[Request], Awaitable[Response]] | ASGIApp,
         methods: tuple[str, ...],
         dialect: str = "",
         summary: str = "",

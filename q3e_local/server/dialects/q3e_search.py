@@ -98,7 +98,7 @@ def routes(service: Service, indexes: Indexes, which: WhichModel, unknown: Notic
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
     async def listed(request: Request) -> Response:
-        return json_utf8_response({"indexes": await asyncio.gather(*map(_described, indexes))})
+        return json_utf8_response({"indexes": await asyncio.gather(*map(described, indexes))})
 
     return routes
 
@@ -122,7 +122,7 @@ def _read(fields: Fields) -> tuple[Question, ServiceRequest]:
     path = fields.text("path")
     if path is not None:
         pattern(path)  # raises OptionError for a wrong pattern, before a model is loaded
-    mode, filters = cast(Mode, fields.choice("mode")), Filters(path, _since(fields.text("since")))
+    mode, filters = cast(Mode, fields.choice("mode")), Filters(path, since_of(fields.text("since")))
     question = Question(text, None, K if k is None else k, mode, fields.flag("exact"), filters)
     keep = fields.keep_alive_s()
     return question, ServiceRequest(
@@ -149,7 +149,8 @@ async def _reranking(fields: Fields, which: WhichModel) -> Reranking | None:
     return Reranking(n_candidates, model or await which.own("reranker"), seconds)
 
 
-def _since(text: str | None) -> float | None:
+def since_of(text: str | None) -> float | None:
+    """Seconds since 1970 of a client's `since`. Raises BadRequestError for what is no date."""
     try:
         return None if text is None else moment(text).timestamp()
     except OptionError as error:
@@ -181,7 +182,8 @@ def _headers(result: SearchResult) -> dict[str, str]:
     return (result_headers(result.embedded) if result.embedded else {}) | space
 
 
-async def _described(index: Index) -> dict[str, Any]:
+async def described(index: Index) -> dict[str, Any]:
+    """What clients are told of an index; of one that cannot be used, why."""
     try:
         facts = await index.facts()
     except IndexUnusableError as error:

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from q3e_local import __version__
-from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import TextError
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import Inputs, hold_to_limit, token_ids
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
+from q3e_local.server.dialects.kinds import KIND, kind_of
 from q3e_local.server.dialects.routes import Routes, embedded, json_response, pieces, result_headers, rows
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, EmptyInputError
@@ -39,13 +39,6 @@ _TYPES = {_WRONG_KIND: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhea
 # Every special token of this family is written so.
 _SPECIAL = re.compile(rb"<\|[a-z_]+\|>")
 
-# Qwen3-Embedding's own prompt names: a query gets the instruction, a document nothing.
-_PROMPTS = ("query", "document")
-PROMPT_NAME: Schema = {
-    "type": "string",
-    "enum": list(_PROMPTS),
-    "description": "What the model gets before each text",
-}
 # `model_type` of /info. TEI's clients read the first key.
 _EMBEDDER = {"embedding": {"pooling": "last_token"}}
 _RERANKER = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
@@ -55,7 +48,7 @@ _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems":
 _HOW: dict[str, Schema] = {
     "truncate": {"type": "boolean", "default": True},
     "truncation_direction": {"type": "string", "enum": ["Right"]},
-    "prompt_name": PROMPT_NAME,
+    "prompt_name": KIND,
 }
 _EMBED = Body(
     {
@@ -165,7 +158,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel) -> Rou
 async def tokenize(service: Service, settings: ServerSettings, which: WhichModel, fields: Fields) -> Response:
     """TEI's answer of /tokenize: each token of each text, and of the prompt before the text."""
     texts = _inputs(fields.raw("inputs"), settings.max_items, are_texts=True)
-    kind = _kind(fields)
+    kind = kind_of(fields, "prompt_name")
     model = await which.of(fields, "embedder" if kind else None)
     add_end = fields.flag("add_special_tokens")
     answer: list[list[dict[str, Any]]] = []
@@ -225,14 +218,8 @@ def answer_failure(failure: Failure) -> Response:
 async def _wanted(which: WhichModel, fields: Fields, how: Fields, inputs: Inputs) -> ServiceRequest:
     """The service's request. `how` are the fields for truncation and prompt."""
     how.choice("truncation_direction", "truncation_direction must be Right: texts are cut at their end")
-    kind, truncate = _kind(how), how.flag("truncate")
+    kind, truncate = kind_of(how, "prompt_name"), how.flag("truncate")
     return ServiceRequest(await which.of(fields), tuple(inputs), kind=kind, truncate=truncate)
-
-
-def _kind(how: Fields) -> Kind | None:
-    """What `prompt_name` makes of the texts; None where it is left out."""
-    unknown = f"prompt_name {shown(how.raw('prompt_name'))} is unknown; there are {', '.join(_PROMPTS)}"
-    return cast(Kind | None, how.choice("prompt_name", unknown))
 
 
 def _tokens(ids: list[int], written: list[bytes]) -> list[dict[str, Any]]:

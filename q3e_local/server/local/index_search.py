@@ -7,7 +7,7 @@ Knows services and indexes; nothing of HTTP or of any wire format.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +22,9 @@ from q3e_local.search.reranked import explained, groups, ordered
 from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
 from q3e_local.server.service import RankServiceRequest, Service, ServiceRequest, ServiceResult
+
+OnRead = Callable[[int], Awaitable[None]]
+"""Waited for with the number of candidates that a reranker has read, first with 0."""
 
 _TIMES = 3  # an index may be rebuilt while its query is embedded
 
@@ -46,8 +49,17 @@ class SearchResult:
     seconds: Mapping[str, float] = field(default_factory=dict)  # of each stage that there was, in their order
 
 
+async def _unheard(n_read: int) -> None:
+    """The `OnRead` of those who need not know."""
+
+
 async def search(
-    service: Service, index: Index, question: Question, query: ServiceRequest, reranking: Reranking | None = None
+    service: Service,
+    index: Index,
+    question: Question,
+    query: ServiceRequest,
+    reranking: Reranking | None = None,
+    on_read: OnRead = _unheard,
 ) -> SearchResult:
     """Embed the query with the index's model and dim, unless words alone are looked for, and search.
 
@@ -60,7 +72,7 @@ async def search(
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
     began = time.perf_counter()
-    found = await _read(service, result.found, question, query, reranking)
+    found = await _read(service, result.found, question, query, reranking, on_read)
     return replace(result, found=found, seconds={**result.seconds, "rerank": time.perf_counter() - began})
 
 
@@ -90,7 +102,12 @@ async def _first_stage(service: Service, index: Index, question: Question, query
 
 
 async def _read(
-    service: Service, found: Found, question: Question, query: ServiceRequest, reranking: Reranking
+    service: Service,
+    found: Found,
+    question: Question,
+    query: ServiceRequest,
+    reranking: Reranking,
+    on_read: OnRead,
 ) -> Found:
     """The hits in the order of a reranker. The time that it takes to load does not count."""
     n, model, loading_s = reranking.n_candidates, reranking.model, 0.0
@@ -103,6 +120,7 @@ async def _read(
     def clock() -> float:
         return time.monotonic() - loading_s
 
+    await on_read(0)
     try:
         for texts in groups([hit.embedded for hit in found.hits[:n]], reranking.seconds, clock):
             request = RankServiceRequest(
@@ -113,6 +131,7 @@ async def _read(
             n_cut += sum(ranked.truncated)
             loading_s += ranked.load_s
             model = ranked.model
+            await on_read(len(logits))
     finally:
         if is_to_go:
             await service.unload(reranking.model)

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from q3e_local.errors import IndexFileError, ModelError, ModelNotHereError, OptionError, SpaceMismatchError
+from q3e_local.errors import (
+    IndexFileError,
+    ModelError,
+    ModelNotHereError,
+    OptionError,
+    Q3EError,
+    SpaceMismatchError,
+)
 from q3e_local.files import identity
 from q3e_local.models import installed
 from q3e_local.search.ask import Question, ask
@@ -99,6 +106,10 @@ class Index:
         """Counts of the index. Brings `made` up to date. Raises IndexUnusableError, QueueFullError."""
         return await self._run(Database.facts)
 
+    async def read(self, work: Callable[[Database], Answer]) -> Answer:
+        """What `work` reads in the index. Raises what it raises, IndexUnusableError, QueueFullError."""
+        return await self._run(work)
+
     def close(self) -> None:
         """Close the file once the search that runs has ended; those that wait are refused."""
         self._is_closed = True
@@ -163,12 +174,20 @@ class Index:
 class Indexes:
     """All indexes of a server, by the names that clients know them by. Close them when done."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """Raises IndexFileError, OptionError for a name twice, and what is wrong with the model of an index."""
+    def __init__(self, settings: ServerSettings, leave_out: Callable[[str, Q3EError], None] | None = None) -> None:
+        """Raises IndexFileError, OptionError for a name twice, and what is wrong with the model of an index.
+
+        With `leave_out`, which is told of it, an index that cannot be used is left out instead.
+        """
         self._indexes: dict[str, Index] = {}
         try:
             for name, path in _by_name(settings.indexes).items():
-                self._indexes[name] = Index(name, path, settings)
+                try:
+                    self._indexes[name] = Index(name, path, settings)
+                except Q3EError as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(name, error)
         except BaseException:
             self.close()
             raise

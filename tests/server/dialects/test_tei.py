@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from fake_service import END, vector
 
+from q3e_local.server.dialects.kinds import KINDS
+
 pytest_plugins = ["serving"]
 pytestmark = pytest.mark.usefixtures("_loaded")
 
@@ -119,8 +121,8 @@ def test_tokens_with_the_prompt_before_each_text(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["/embed", "/tokenize"])
 def test_an_unknown_prompt_name_gets_the_names_there_are(http: httpx.Client, path: str) -> None:
-    answer = http.post(path, json={"inputs": "a", "prompt_name": "passage"})
-    error = "prompt_name 'passage' is unknown; there are query, document"
+    answer = http.post(path, json={"inputs": "a", "prompt_name": "nope"})
+    error = f"prompt_name 'nope' is unknown; there are {', '.join(KINDS)}"
     assert (answer.status_code, answer.json()) == (422, {"error": error, "error_type": "Validation"})
 
 
