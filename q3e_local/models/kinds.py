@@ -59,11 +59,16 @@ def _wrong_kind(
 
 
 def _is_silent(located: Located) -> bool:
-    """Whether neither a card nor the file's title says that it is an embedding model: it may be a reranker."""
+    """Whether neither a card nor the file's title says that it is an embedding model: it may be a reranker.
+
+    A file with the size of a card's file, to the byte, is a copy of that.
+    """
     if located.card is not None:
         return False
-    with suppress(ModelError):
-        return "embedding" not in located.inspect().name.lower()
+    with suppress(ModelError, OSError):
+        info = located.inspect()
+        of_cards = {file.size_bytes for card, file in catalog.files() if card.kind == "embedder"}
+        return info.size_bytes not in of_cards and "embedding" not in info.name.lower()
     return True
 
 
