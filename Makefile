@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
 MTEB := .venv-mteb
+FRAMEWORKS := .venv-frameworks
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
@@ -40,11 +41,14 @@ check-kernels:
 	$(PYTHON) kernels/check/run.py
 
 # Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
-# stands in another with the program, which it calls as a library; pip has what llama.cpp was compiled to.
+# stands in another with the program, which it calls as a library, and so do LangChain and llm; pip has what llama.cpp
+# was compiled to.
 IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
-integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready
-	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) --ignore tests/integrations/mteb tests/integrations
+WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks
+integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready
+	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(WITH_PROGRAM:%=--ignore %) tests/integrations
 	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
+	$(FRAMEWORKS)/bin/python $(IN_INTEGRATIONS) tests/integrations/frameworks
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
@@ -54,6 +58,11 @@ $(CLIENTS)/.ready: tests/integrations/requirements.txt
 $(MTEB)/.ready: tests/integrations/mteb/requirements.txt pyproject.toml constraints.txt | $(VENV)/.ready
 	$(PYTHON) -m venv $(MTEB)
 	$(MTEB)/bin/python scripts/install.py --constraint constraints.txt --requirement tests/integrations/mteb/requirements.txt --editable .
+	@touch $@
+
+$(FRAMEWORKS)/.ready: tests/integrations/frameworks/requirements.txt pyproject.toml | $(VENV)/.ready
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python scripts/install.py --requirement tests/integrations/frameworks/requirements.txt --editable .
 	@touch $@
 
 format: $(VENV)/.ready-dev
@@ -67,7 +76,7 @@ $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

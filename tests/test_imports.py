@@ -84,7 +84,9 @@ FOREIGN = {
     "rich": {"cli"},
     "orjson": {"cli", "server", "search.export", "reading.records.json_lines", "evaluation.records"},
     "pyarrow": {"reading.records.parquet"},
-    "sklearn": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},
+    "langchain_core": {"integrations.langchain"},
+    "llm": {"integrations.llm"},
+    "sklearn": {"integrations.sklearn", "jobs.clustering", "jobs.mapping", "evaluation.classes"},
     "threadpoolctl": {"jobs.clustering", "jobs.mapping", "evaluation.classes"},  # comes with it
     "scipy": {"evaluation.intervals"},
     "pytrec_eval": {"evaluation.measures"},

@@ -74,7 +74,7 @@ def of_part(index: str, part: Part) -> Answer:
 
 def of_indexes(indexes: Sequence[Mapping[str, Any]]) -> Answer:
     """The indexes, each with what /api/indexes says of it."""
-    return Answer({"indexes": list(indexes)}, "\n".join(map(_of_index, indexes)))
+    return Answer({"indexes": list(indexes)}, "\n".join(map(_of_index, indexes)) or "There is no index here.")
 
 
 def quoted(text: str) -> str:

@@ -17,13 +17,13 @@ from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.reading.globs import pattern
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters
-from q3e_local.search.hits import MODES, Mode
-from q3e_local.search.passages import LINES_MAX, PASSAGES_MAX, from_id, from_line, held_file
-from q3e_local.search.reranked import N_CANDIDATES, check_candidates
+from q3e_local.search.hits import Mode
+from q3e_local.search.passages import from_id, from_line, held_file
+from q3e_local.search.reranked import check_candidates
 from q3e_local.server.assistants import schemas
 from q3e_local.server.assistants.answers import UNTRUSTED, Answer, of_hits, of_indexes, of_part
 from q3e_local.server.dialects.fields import Body, Fields, Schema, shown
-from q3e_local.server.dialects.q3e_search import QUERY_CHARACTERS_MAX, described, since_of
+from q3e_local.server.dialects.q3e_search import described, since_of
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.local.index_search import Reranking, search
 from q3e_local.server.local.indexes import Indexes
@@ -34,81 +34,8 @@ from q3e_local.server.settings import ServerSettings
 Tell = Callable[[float, float, str], Awaitable[None]]
 """Waited for with how much is done, of how much, and what is being done."""
 
-LIMIT, LIMIT_MAX = 10, 50
 # Clients give a tool a minute or so. What a reranker has not read by then keeps its order.
 RERANK_S = 30.0
-_LINES = 200  # where no last line is given
-_GLOB_CHARACTERS_MAX = 1_000
-_PATH_CHARACTERS_MAX = 10_000
-
-_INDEX: Schema = {
-    "type": "string",
-    "description": "Which index, by a name of list_indexes; needed if there are several",
-}
-_SEARCH = Body(
-    {
-        "query": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": QUERY_CHARACTERS_MAX,
-            "description": "A question or a description in whole words, in any language; or words, names and codes",
-        },
-        "index": _INDEX,
-        "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT},
-        "mode": {
-            "type": "string",
-            "enum": list(MODES),
-            "default": "auto",
-            "description": "By meaning (vectors), by words, or by both (hybrid); auto is by both where words help",
-        },
-        "path": {
-            "type": "string",
-            "maxLength": _GLOB_CHARACTERS_MAX,
-            "description": "Only in files of this glob, such as **/notes/** or *.md",
-        },
-        "since": {
-            "type": "string",
-            "description": "Only in files changed since: 2026-11-01, yesterday, or 12h, 7d, 2w, 3m (months), 1y ago",
-        },
-        # Accepted as true too. One type alone stands here, because some models' schemas have no place for two.
-        "rerank": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": LIMIT_MAX,
-            "description": f"How many of the first passages a second model reads with the query and puts in order, "
-            f"such as {N_CANDIDATES}: better for questions in prose, and takes seconds",
-        },
-    },
-    ("query",),
-)
-_GET = Body(
-    {
-        "index": _INDEX,
-        "id": {
-            "type": "string",
-            "maxLength": _PATH_CHARACTERS_MAX,
-            "description": "The id of a passage, as search gives it",
-        },
-        "passages": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": PASSAGES_MAX,
-            "default": 1,
-            "description": "With id: how many passages of its file, from this one on",
-        },
-        "file": {
-            "type": "string",
-            "maxLength": _PATH_CHARACTERS_MAX,
-            "description": "Instead of id: an indexed file, exactly as search names it",
-        },
-        "first_line": {"type": "integer", "minimum": 1, "default": 1, "description": "With file"},
-        "last_line": {
-            "type": "integer",
-            "minimum": 1,
-            "description": f"With file; {_LINES} lines if left out, {LINES_MAX} at most",
-        },
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -122,48 +49,48 @@ class Tool:
     gives: Schema
 
 
+Run = Callable[[Fields, Tell], Awaitable[Answer]]
+
+
 class Tools:
     """The tools on one service and on the indexes that are open."""
 
     def __init__(self, service: Service, indexes: Indexes, settings: ServerSettings) -> None:
         self._service, self._indexes, self._settings = service, indexes, settings
         names = ", ".join(indexes.names) or "none"
-        self._tools: dict[str, tuple[Tool, Callable[[Fields, Tell], Awaitable[Answer]]]] = {
-            tool.name: (tool, run)
-            for tool, run in (
-                (
-                    Tool(
-                        "search",
-                        "Search indexed files",
-                        "Find passages in the user's indexed files, by meaning and by words, in any language. "
-                        f"Indexes: {names}. {UNTRUSTED}",
-                        _SEARCH,
-                        schemas.HITS,
-                    ),
-                    self._search,
+        self._tools: dict[str, tuple[Tool, Run]] = {
+            "search": (
+                Tool(
+                    "search",
+                    "Search indexed files",
+                    "Find passages in the user's indexed files, by meaning and by words, in any language. "
+                    f"Indexes: {names}. {UNTRUSTED}",
+                    schemas.SEARCH,
+                    schemas.HITS,
                 ),
-                (
-                    Tool(
-                        "get",
-                        "Read a part of an indexed file",
-                        "Read on where search found something: the passage of an id and those behind it, or lines of "
-                        f"a file. Only of indexed files. {UNTRUSTED}",
-                        _GET,
-                        schemas.PART,
-                    ),
-                    self._get,
+                self._search,
+            ),
+            "get": (
+                Tool(
+                    "get",
+                    "Read a part of an indexed file",
+                    "Read on where search found something: the passage of an id and those behind it, or lines of a "
+                    f"file. Only of indexed files. {UNTRUSTED}",
+                    schemas.GET,
+                    schemas.PART,
                 ),
-                (
-                    Tool(
-                        "list_indexes",
-                        "List the indexes",
-                        "The indexes that search and get know, and what is in them.",
-                        Body({}),
-                        schemas.INDEXES,
-                    ),
-                    self._list_indexes,
+                self._get,
+            ),
+            "list_indexes": (
+                Tool(
+                    "list_indexes",
+                    "List the indexes",
+                    "The indexes that search and get know, and what is in them.",
+                    schemas.NOTHING,
+                    schemas.INDEXES,
                 ),
-            )
+                self._list_indexes,
+            ),
         }
 
     @property
@@ -193,7 +120,7 @@ class Tools:
         path = fields.text("path")
         if path is not None:
             pattern(path)  # raises OptionError for a wrong pattern, before a model is loaded
-        limit = fields.integer("limit") or LIMIT
+        limit = fields.integer("limit") or schemas.LIMIT
         mode, filters = cast(Mode, fields.choice("mode")), Filters(path, since_of(fields.text("since")))
         reranking = await self._reranking(fields)
         n_steps = 1 + (0 if reranking is None else reranking.n_candidates)
@@ -221,7 +148,7 @@ class Tools:
         if n_passages is not None:
             raise BadRequestError("passages goes with id, not with file", "passages")
         first = first or 1
-        last = first + _LINES - 1 if last is None else last
+        last = first + schemas.LINES - 1 if last is None else last
         if last < first:
             raise BadRequestError(f"last_line is {last}, before first_line {first}", "last_line")
         held = await index.read(partial(held_file, path=file or ""))
@@ -235,7 +162,7 @@ class Tools:
         """The second stage that is asked for, by the reranker that was given with --model, or the default one."""
         n = fields.raw("rerank")
         try:
-            n_candidates = check_candidates(n, LIMIT_MAX, shown)
+            n_candidates = check_candidates(n, schemas.LIMIT_MAX, shown)
         except OptionError as error:
             raise BadRequestError(str(error), error.option) from None
         if n is None or n is False:

@@ -12,7 +12,7 @@ import pytest
 from paths import ROOT
 
 from q3e_local.cli.commands.mcp import mcp
-from q3e_local.server.assistants import http, tools
+from q3e_local.server.assistants import http, schemas, tools
 from q3e_local.server.assistants.tools import Tools
 from q3e_local.server.local.indexes import Indexes
 from q3e_local.server.settings import ServerSettings
@@ -59,5 +59,5 @@ def test_the_page_has_each_tool_with_all_its_arguments_and_limits() -> None:
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{tool.name}` |")]
         named = set(re.findall(r"`(\w+)`", row))
         assert set(tool.takes.fields) <= named, tool.name
-    assert f"({tools.LIMIT}; {tools.LIMIT_MAX} at most)" in PAGE
+    assert f"({schemas.LIMIT}; {schemas.LIMIT_MAX} at most)" in PAGE
     assert f"for {tools.RERANK_S:.0f} seconds at most" in PAGE

@@ -100,6 +100,12 @@ async def test_indexes_are_listed(folder: Path) -> None:
     ]
 
 
+async def test_a_server_without_an_index_says_so() -> None:
+    async with assistant() as client:
+        assert said(await client.call_tool("list_indexes", {})) == "There is no index here."
+        assert "this server has no index" in await refused(client, "search", query="oak")
+
+
 async def test_lines_come_from_the_disk_while_the_file_is_what_was_indexed(indexed: Path) -> None:
     async with assistant(indexed) as client:
         part = await data(client, "get", file=path_of(indexed), last_line=3)

@@ -1,0 +1,59 @@
+"""Embedding models for simonw's `llm`, which finds this module by its entry point: nothing has to be imported.
+
+    llm embed -m q3e-local/qwen3-embedding:4b -c "any text"
+    llm embed-multi notes --files ~/notes '*.md' -m q3e-local/demo
+
+`llm` does not tell questions and documents apart. A model's name embeds documents, and the same name with `-query`
+behind it questions. Knows llm's plugin hooks, and embedders by their public calls.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+
+from q3e_local import Embedder, EmbedRequest, load
+from q3e_local.errors import MissingPackageError, Q3EError
+
+try:
+    import llm
+except ModuleNotFoundError as error:
+    raise MissingPackageError("a plugin of llm", "llm") from error
+
+MODELS = ("qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b", "demo")
+
+
+@llm.hookimpl  # type: ignore[untyped-decorator]
+def register_embedding_models(register: Callable[..., None]) -> None:
+    """Name the models to llm. None is loaded, nor need be here."""
+    for name in MODELS:
+        register(Q3EModel(name))
+        register(Q3EModel(f"{name}-query"))
+
+
+class Q3EModel(llm.EmbeddingModel):
+    """A model of ours as llm calls it. It is loaded at the first text, and stays until the program ends."""
+
+    supports_text = True
+    batch_size = 64
+
+    def __init__(self, name: str) -> None:
+        self.name, self.model_id = name, f"q3e-local/{name}"
+
+    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:
+        """A vector for each text. Raises llm.ModelError where the model is not here or cannot embed a text."""
+        try:
+            vectors = _loaded(self.name).embed(EmbedRequest([str(item) for item in items])).vectors
+        except Q3EError as error:
+            raise llm.ModelError(str(error)) from error
+        yield from vectors.tolist()
+
+
+@cache
+def _loaded(name: str) -> Embedder:
+    return load(name)
+
+
+# Models that are left are freed here, while llama.cpp is still there to free them.
+atexit.register(_loaded.cache_clear)
