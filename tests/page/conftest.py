@@ -22,8 +22,9 @@ _PATIENCE_MS = 30_000  # for what takes less than a second on an idle machine
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Gone after each file: while playwright runs, its event loop is this thread's, and asyncio.run fails."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
     from playwright.sync_api import expect, sync_playwright
