@@ -51,6 +51,13 @@ def test_a_server_without_the_index_is_not_opened(opened: list[str], tmp_path: P
     assert len(opened) == 1
 
 
+def test_a_model_to_load_is_not_ignored_where_a_server_runs(opened: list[str]) -> None:
+    with served(FakeService()) as http:
+        said = failed("ui", "--server", str(http.base_url), "-m", "demo", code=2)
+    assert "start another server beside it with: q3e-local ui --port 0 -m demo" in said
+    assert opened == []
+
+
 def test_where_no_server_answers_the_message_says_how_to_start_one(opened: list[str]) -> None:
     said = failed("ui", "--server", "http://127.0.0.1:1", code=2)
     assert "no q3e-local server answers at http://127.0.0.1:1; start one with: q3e-local ui" in said

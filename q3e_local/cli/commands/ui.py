@@ -31,7 +31,7 @@ _LOOK_S = 5.0  # for a server that may be there
 )  # fmt: skip
 @click.option(
     "-m", "--model", "models", metavar="MODEL", multiple=True, shell_complete=candidates.model_or_file,
-    help="Load this model at the start; may be repeated.",
+    help="Load this model at the start of a server that is started here; may be repeated.",
 )  # fmt: skip
 @click.option("--server", metavar="ADDRESS", help="The server to open. [env: Q3E_SERVER, OLLAMA_HOST]")
 @click.option("--port", type=int, help="Start a server on this port, whether one runs or not; 0 is any free port.")
@@ -52,6 +52,11 @@ def ui(
         raise OptionError("--server is for a server that runs, --port for one to start; give one of them")
     running = None if port is not None else _running(server, indexes)
     if running is not None:
+        if models:
+            raise OptionError(
+                f"the server at {running} runs already, and --model is for one to start: load {models[0]} in the page, "
+                f"or start another server beside it with: q3e-local ui --port 0 -m {models[0]}"
+            )
         _open(running, no_open)
         return DONE
     if server is not None:
