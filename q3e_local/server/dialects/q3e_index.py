@@ -6,7 +6,6 @@ file.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -23,7 +22,7 @@ from q3e_local.server.dialects.q3e_search import answer_failure
 from q3e_local.server.dialects.routes import Routes, embedded, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.local.maps import Drawn, Maps, of_texts
+from q3e_local.server.local.maps import Drawn, Maps
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.html_table import shortened
@@ -95,7 +94,7 @@ def routes(service: Service, settings: ServerSettings, indexes: Indexes, unknown
             texts = _texts(fields, settings)
             wanted = ServiceRequest(names.checked(fields.text("model") or "", settings), texts, kind="document")
             result = await embedded(service, wanted)
-            made = await asyncio.to_thread(of_texts, texts, result.vectors)
+            made = await maps.of_texts(texts, result.vectors)
             return json_utf8_response({"status": "ready", **_map(made)}, headers=result_headers(result))
         index = indexes.get(fields.text("index"))
         work = await maps.of(index)

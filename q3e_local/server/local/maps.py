@@ -6,6 +6,7 @@ files and jobs; nothing of HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,11 +69,20 @@ class Work:
 
 
 class Maps:
-    """The maps of a server's indexes. One is made at a time, because each takes all of a core."""
+    """The maps of a server. One of an index is made at a time and one of texts, because each takes all of a core."""
 
     def __init__(self) -> None:
         self._works: dict[str, Work] = {}
         self._turn = threading.Lock()
+        self._texts_turn = asyncio.Semaphore()
+
+    async def of_texts(self, texts: Sequence[str], vectors: Vectors) -> Drawn:
+        """The map of some texts and their vectors. Others wait for their turn without a thread, as all share a few.
+
+        Raises OptionError for fewer than two.
+        """
+        async with self._texts_turn:
+            return await asyncio.to_thread(_drawn, Work(()), texts, vectors)
 
     async def of(self, index: Index) -> Work:
         """The map of this index, or the work on it: a call begins one where there is none of the index as it is now.
@@ -102,11 +112,6 @@ class Maps:
                 work.drawn = _of_index(work, path, n_all)
         except Exception as error:
             work.error = error
-
-
-def of_texts(texts: Sequence[str], vectors: Vectors) -> Drawn:
-    """The map of some texts and their vectors. Raises OptionError for fewer than two."""
-    return _drawn(Work(()), texts, vectors)
 
 
 def _of_index(work: Work, path: Path, n_all: int) -> Drawn:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,29 @@ def test_a_map_of_texts_needs_no_index(mine: tuple[Path, httpx.Client]) -> None:
     np.testing.assert_allclose(numbers(found["points"], "<u2").reshape(-1, 2) / 65535, points, atol=1e-4)
     assert answer.headers["x-q3e-texts"] == "6"
     assert "files" not in found
+
+
+def test_maps_of_texts_are_made_one_after_the_other(
+    mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes all of a core and a thread of those that every request needs."""
+    at_work: list[int] = []
+    most: list[int] = []
+    plot = jobs.plot
+
+    def slow(vectors: Any) -> Any:
+        at_work.append(1)
+        time.sleep(0.1)
+        most.append(len(at_work))
+        at_work.pop()
+        return plot(vectors)
+
+    monkeypatch.setattr(jobs, "plot", slow)
+    body = {"texts": TEXTS[:3], "model": "demo"}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: mine[1].post("/api/map", json=body).status_code, range(4)))
+    assert answers == [200] * 4
+    assert most == [1] * 4
 
 
 @pytest.mark.parametrize(
