@@ -54,8 +54,8 @@ def ui(
     if running is not None:
         if models:
             raise OptionError(
-                f"the server at {running} runs already, and --model is for one to start: load {models[0]} in the page, "
-                f"or start another server beside it with: q3e-local ui --port 0 -m {models[0]}"
+                f"the server at {running} runs already, and --model is for one to start: load {models[0]} in the "
+                f"page, or start another server beside it with: q3e-local ui --port 0 -m {models[0]}"
             )
         _open(running, no_open)
         return DONE
