@@ -18,6 +18,8 @@ from q3e_local.server.local.index_search import SearchResult
 from q3e_local.server.service import Service, ServiceRequest
 
 _LOOKED_AT = 8  # passages whose tokens are counted: more seldom fit into the limit
+# Of such a passage. A text that a program added may be of any length, and too long to be counted at all.
+_CHARACTERS_MAX = 20_000
 
 
 async def with_best(service: Service, result: SearchResult, query: str) -> tuple[SearchResult, list[Best | None]]:
@@ -42,7 +44,8 @@ async def _add_by_meaning(service: Service, result: SearchResult, best: list[Bes
     hits, vector, model = result.found.hits, result.found.vector, result.model
     assert vector is not None
     assert model is not None
-    left = [place for place, sentence in enumerate(best) if sentence is None][:_LOOKED_AT]
+    unknown = (place for place, sentence in enumerate(best) if sentence is None)
+    left = [place for place in unknown if len(hits[place].text) <= _CHARACTERS_MAX][:_LOOKED_AT]
     if not left:
         return
     counts = await service.count_tokens(model, tuple(hits[place].text for place in left))

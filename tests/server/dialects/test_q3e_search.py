@@ -17,6 +17,8 @@ from fake_service import FakeService, served
 from served_indexes import NOTES, search
 from servers import answers_by_schema, served_locally
 
+from q3e_local import VectorIndex
+from q3e_local.search.database.records import Chunk
 from q3e_local.server.errors import QueueFullError
 
 
@@ -63,6 +65,19 @@ def test_an_answer_has_the_headers_of_an_embedding(http: httpx.Client) -> None:
     assert (headers["x-q3e-texts"], headers["x-q3e-prompt-tokens"]) == ("1", str(n_tokens))
     assert headers["x-q3e-space"].endswith("-64-plain")
     assert "x-q3e-texts" not in http.post("/api/search", json={**body, "mode": "words"}).headers
+
+
+def test_a_hit_too_long_to_be_counted_does_not_fail_the_search(tmp_path: Path) -> None:
+    """A text that a program has added and cut may have any length; the search of its best sentence leaves it out."""
+    with VectorIndex(tmp_path / "long.q3e", demo(), 64) as index:
+        texts = ["The oak is old. It stays.", "x" * 500_000]
+        vectors = expected(["The oak is old.", "x"], dim=64).vectors  # in place of a cut text's, which take long
+        index.database.put(["oak", "long"], [Chunk(text, 0, len(text)) for text in texts], vectors)
+    with served_locally(indexes=(str(tmp_path / "long.q3e"),)) as http:
+        hits = search(http, "a tree of great age", "long", mode="vectors", best=True)["hits"]
+    best = {hit["id"]: hit["best"] for hit in hits}
+    assert best["long"] is None
+    assert best["oak"] is not None
 
 
 @pytest.mark.parametrize(
