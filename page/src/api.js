@@ -22,6 +22,9 @@ export class Gone extends Error {
 // The page's parts that a request needs; main.js sets them.
 export const around = { askForKey: async () => null, gone: () => {} };
 
+// What a header can carry. The browser refuses to send any other key, as if the server did not answer.
+const SENDABLE = /^[\x20-\x7e]+$/;
+
 let asking = null;
 
 function headers(body) {
@@ -43,6 +46,11 @@ async function sent(path, body, signal) {
   }
 }
 
+async function askedForKey(wasWrong) {
+  const key = await around.askForKey(wasWrong);
+  return key === null || SENDABLE.test(key) ? key : askedForKey(true);
+}
+
 async function answered(path, body, signal) {
   for (;;) {
     const tried = sessionStorage.getItem(KEPT);
@@ -50,7 +58,7 @@ async function answered(path, body, signal) {
     if (response.status !== 401) return response;
     // Several requests may be refused at once, and the user is asked once.
     if (sessionStorage.getItem(KEPT) === tried) {
-      asking ??= around.askForKey(tried !== null).finally(() => (asking = null));
+      asking ??= askedForKey(tried !== null).finally(() => (asking = null));
       const key = await asking;
       if (key === null) throw new Refused(t("key_needed"), 401);
       sessionStorage.setItem(KEPT, key);

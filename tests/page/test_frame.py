@@ -114,9 +114,11 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(open_page: Open, notes: Pa
     program = [*PROGRAM, "serve", "--port", "0", "--index", str(notes)]
     with running_server(program=program, env={"Q3E_API_KEY": "secret"}) as running:
         page = open_page("#/search?q=oak", base_url=running.url)
-        for wrong in ("wrong", "secret"):
-            page.get_by_label("Key", exact=True).fill(wrong)
+        for key in ("密钥", "wrong", "secret"):  # no header can carry the first
+            page.get_by_label("Key", exact=True).fill(key)
             page.keyboard.press("Enter")
+            expect(page.get_by_text("The server does not know this key.")).to_be_visible(visible=key != "secret")
+            assert page.locator(".banner").is_hidden()
         page.wait_for_selector("article")
         page.reload()
         page.wait_for_selector("article")
