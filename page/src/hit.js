@@ -42,8 +42,8 @@ function named(button, name) {
 }
 
 // The score that decides the order: the reranker's where one has read the passage, else the cosine.
-function scoreBar({ rerank, score, words_rank }) {
-  if (rerank === null && score === null) return el("span", { class: "score" }, t("by_words_rank", { rank: words_rank }));
+function scoreBar({ rerank, score, words_rank, letters_rank }) {
+  if (rerank === null && score === null) return el("span", { class: "score" }, t("by_words_rank", { rank: words_rank ?? letters_rank }));
   const value = rerank ?? score;
   const label = rerank === null ? t("cosine") : t("reranker");
   return el(

@@ -36,7 +36,7 @@ export function map(root, first) {
   const canvas = el("canvas", { tabindex: 0, role: "img" });
   const tip = el("div", { class: "tip", hidden: true });
   const legend = el("ul", { class: "groups" });
-  const listing = el("div", { class: "listing", tabindex: 0, role: "region", "aria-live": "polite", "aria-label": t("map_chosen", { n: 2 }).replace(/^2 ?/, "") });
+  const listing = el("div", { class: "listing", tabindex: 0, role: "region", "aria-live": "polite", "aria-label": t("map_listed") });
   const room = el("div", { class: "plane", hidden: true }, el("div", { class: "canvas" }, canvas, tip), el("div", { class: "side" }, el("h2", {}, t("map_groups")), legend, listing));
   const trouble = el("div", {});
   fill(root, options, own, said, trouble, room);

@@ -190,6 +190,8 @@ export function search(root, first) {
   function keys(event) {
     const { key, target } = event;
     if (isTyping(target) && target !== input) return false;
+    // Arrow keys are also those of the choice of a mode.
+    if (target.matches?.("input[type=radio]")) return false;
     if (key === "ArrowDown") return walk(1);
     if (key === "ArrowUp" && target !== input) return walk(-1);
     const card = !isTyping(target) && target.closest?.("article");
@@ -254,7 +256,7 @@ const noIndex = () =>
   notice(
     t("no_index"),
     el("p", {}, t("no_index_advice")),
-    code("q3e-local index ~/notes\nq3e-local ui --index default"),
+    code("q3e-local index ~/notes\nq3e-local ui --port 0 --index default"),
     el("p", { class: "muted" }, t("no_index_why")),
   );
 

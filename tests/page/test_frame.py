@@ -69,7 +69,10 @@ def test_the_theme_is_the_systems(open_page: Open) -> None:
 def test_without_an_index_it_says_how_to_make_one(open_page: Open) -> None:
     with served_locally() as http:
         page = open_page(base_url=http.base_url)
-        expect(page.locator(".notice")).to_contain_text("q3e-local index ~/notes")
+        # A server runs already, this one, so that another needs a port of its own.
+        expect(page.locator(".notice")).to_contain_text(
+            "q3e-local index ~/notes\nq3e-local ui --port 0 --index default"
+        )
         page.goto(f"{http.base_url}/ui#/map")
         expect(page.get_by_label("One text a line, at least two")).to_be_visible()
 

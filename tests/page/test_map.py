@@ -150,3 +150,10 @@ def test_twenty_thousand_points_move_smoothly(open_page: Open) -> None:
         }"""
     )
     assert took < 100  # milliseconds of a frame, on two cores without a graphics card that others use too
+
+
+@pytest.mark.parametrize(("locale", "label"), [("en-US", "Passages chosen"), ("zh-CN", "选中的段落")])
+def test_the_list_of_passages_has_a_name(open_page: Open, locale: str, label: str) -> None:
+    page = open_page("#/map", locale=locale)
+    page.wait_for_selector(".groups button")
+    assert page.locator(".listing").get_attribute("aria-label") == label

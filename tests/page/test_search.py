@@ -118,6 +118,21 @@ def test_the_keyboard_walks_and_opens(open_page: Open) -> None:
     page.wait_for_url("**#/compare")
 
 
+def test_arrow_keys_change_the_mode_where_it_is_chosen(open_page: Open) -> None:
+    page = open_page("#/search?q=budget")
+    page.wait_for_selector("article")
+    page.get_by_label("Auto", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_label("Meaning", exact=True)).to_be_checked()
+    assert page.evaluate("document.activeElement.type") == "radio"
+
+
+def test_a_hit_by_its_letters_alone_has_its_place_among_those(open_page: Open) -> None:
+    hit = {"score": None, "vectors_rank": None, "letters_rank": 3, "text": "The oak."}
+    page = open_page("#/search?q=oak", prepare=answering(hit))
+    expect(page.locator("article .score")).to_have_text("words no. 3")
+
+
 def test_nothing_of_a_document_is_html(open_page: Open) -> None:
     evil = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
     hits = [
