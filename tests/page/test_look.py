@@ -29,7 +29,7 @@ def test_tokens_and_numbers_are_the_librarys(open_page: Open) -> None:
     for name, value in {
         "Norm": facts.norm,
         "Mean": facts.mean,
-        "Spread": facts.spread,
+        "Standard deviation": facts.spread,
         "Lowest": facts.lowest,
     }.items():
         assert float(said[name]) == pytest.approx(value, abs=6e-5), name
