@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,15 +75,12 @@ class Maps:
     def __init__(self) -> None:
         self._works: dict[str, Work] = {}
         self._turn = threading.Lock()
-        self._texts_turn = asyncio.Semaphore()
+        # Not the threads that all requests share: a client that leaves does not end the work on its map.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="map of texts")
 
     async def of_texts(self, texts: Sequence[str], vectors: Vectors) -> Drawn:
-        """The map of some texts and their vectors. Others wait for their turn without a thread, as all share a few.
-
-        Raises OptionError for fewer than two.
-        """
-        async with self._texts_turn:
-            return await asyncio.to_thread(_drawn, Work(()), texts, vectors)
+        """The map of some texts and their vectors. Raises OptionError for fewer than two."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _drawn, Work(()), texts, vectors)
 
     async def of(self, index: Index) -> Work:
         """The map of this index, or the work on it: a call begins one where there is none of the index as it is now.
