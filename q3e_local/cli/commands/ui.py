@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import webbrowser
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import click
 from q3e_local.cli import candidates
 from q3e_local.cli.exit_codes import DONE
 from q3e_local.cli.terminal import say
-from q3e_local.errors import OptionError, Q3EError
+from q3e_local.errors import OptionError
 from q3e_local.search.places import SUFFIX, names
 from q3e_local.wording.address import parse
 
@@ -109,20 +110,14 @@ def _settings(indexes: tuple[str, ...], models: tuple[str, ...], port: int | Non
     from q3e_local.server.local.indexes import Indexes
     from q3e_local.server.settings import settings
 
-    options = {"indexes": indexes, "models": models, "port": port}
-    chosen = settings(options)
+    chosen = settings({"indexes": indexes, "models": models, "port": port})
     if chosen.unix_socket is not None:
         raise OptionError("a browser cannot open a Unix socket; unset Q3E_UNIX_SOCKET")
     if chosen.indexes:
         return chosen
-    usable = []
-    for name in names():
-        try:
-            with Indexes(settings({**options, "indexes": (name,)})):
-                usable.append(name)
-        except Q3EError as error:
-            say(f"the index {name} is left out: {error}")
-    return settings({**options, "indexes": tuple(usable)})
+    named = replace(chosen, indexes=tuple(names()))
+    with Indexes(named, lambda name, error: say(f"the index {name} is left out: {error}")) as usable:
+        return replace(chosen, indexes=usable.names)
 
 
 def _name_of(index: str) -> str:

@@ -181,16 +181,24 @@ class Indexes:
         """
         self._indexes: dict[str, Index] = {}
         try:
-            for name, path in _by_name(settings.indexes).items():
+            for given in settings.indexes:
                 try:
-                    self._indexes[name] = Index(name, path, settings)
+                    self._open(_file_of(given), settings)
                 except Q3EError as error:
                     if leave_out is None:
                         raise
-                    leave_out(name, error)
+                    leave_out(given, error)
         except BaseException:
             self.close()
             raise
+
+    def _open(self, file: Path, settings: ServerSettings) -> None:
+        """Open the index of this file, unless it is open already."""
+        other = self._indexes.get(file.stem)
+        if other is None:
+            self._indexes[file.stem] = Index(file.stem, file, settings)
+        elif other.path != file:
+            raise OptionError(f"{other.path} and {file} would both be served as {file.stem!r}; rename one of them")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -237,20 +245,16 @@ def path_of(index: str) -> Path | None:
     return Path(index).expanduser() if is_path or (index not in names() and Path(index).is_file()) else None
 
 
-def _by_name(indexes: Sequence[str]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for index in indexes:
-        path = path_of(index)
-        try:
-            file = (existing(name=index) if path is None else existing(path)).absolute()
-        except OptionError:
-            raise OptionError(f"an index is named, or given as the path of a {SUFFIX} file; got {index!r}") from None
-        if not file.stem.isprintable():  # JSON could not carry the name
-            raise OptionError(f"{str(file)!r} has a name that is no text; rename it")
-        other = files.setdefault(file.stem, file)
-        if other != file:
-            raise OptionError(f"{other} and {file} would both be served as {file.stem!r}; rename one of them")
-    return files
+def _file_of(index: str) -> Path:
+    """The file that `--index` means. Raises IndexFileError, or OptionError for what can be no index's name."""
+    path = path_of(index)
+    try:
+        file = (existing(name=index) if path is None else existing(path)).absolute()
+    except OptionError:
+        raise OptionError(f"an index is named, or given as the path of a {SUFFIX} file; got {index!r}") from None
+    if not file.stem.isprintable():  # JSON could not carry the name
+        raise OptionError(f"{str(file)!r} has a name that is no text; rename it")
+    return file
 
 
 def _served_model(path: Path, space: IndexSpace, settings: ServerSettings) -> str | None:

@@ -99,6 +99,7 @@ def test_an_index_that_cannot_be_used_is_left_out_of_all_and_told(tmp_path: Path
     (notes / "a.txt").write_text("The oak stays.")
     assert run("index", notes, "--name", "good", "-m", "demo", "-q").exit_code == 0
     (indexes_folder() / "bad.q3e").write_bytes(b"no index at all")
+    (indexes_folder() / "moved.q3e").symlink_to(tmp_path / "not mounted.q3e")
     with started() as process:
         sent(process, INITIALIZE)
         call = {"name": "list_indexes", "arguments": {}}
@@ -106,3 +107,4 @@ def test_an_index_that_cannot_be_used_is_left_out_of_all_and_told(tmp_path: Path
         assert [each["name"] for each in answer["result"]["structuredContent"]["indexes"]] == ["good"]
         _, lines = process.communicate(timeout=PATIENCE_S)
     assert b"the index bad is left out: " in lines
+    assert b"the index moved is left out: " in lines
