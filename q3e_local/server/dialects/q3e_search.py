@@ -93,7 +93,7 @@ def routes(service: Service, indexes: Indexes, which: WhichModel, unknown: Notic
         result = await search(service, index, question, query, await _reranking(fields, which))
         best: list[Best | None] | None = None
         if with_sentences:
-            result, best = await with_best(service, result, question.text)
+            result, best = await with_best(service, result, question.text, query.keep_alive_s)
         return json_utf8_response(_body(index, result, with_text, best), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")

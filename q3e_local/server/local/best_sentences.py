@@ -22,7 +22,9 @@ _LOOKED_AT = 8  # passages whose tokens are counted: more seldom fit into the li
 _CHARACTERS_MAX = 20_000
 
 
-async def with_best(service: Service, result: SearchResult, query: str) -> tuple[SearchResult, list[Best | None]]:
+async def with_best(
+    service: Service, result: SearchResult, query: str, keep_alive_s: float | None = None
+) -> tuple[SearchResult, list[Best | None]]:
     """The result with one more stage, `sentences`, and the best sentence of each hit, None where none stands out.
 
     Sentences that share no word with the query are compared by meaning, up to TOKENS_MAX tokens in all, and not at
@@ -35,7 +37,11 @@ async def with_best(service: Service, result: SearchResult, query: str) -> tuple
 
     best = await asyncio.to_thread(words)
     if result.model is not None and found.vector is not None:
-        await _add_by_meaning(service, result, best)
+        try:
+            await _add_by_meaning(service, result, best)
+        finally:
+            if keep_alive_s == 0:  # the model that was to go has been loaded again
+                await service.unload(result.model)
     return replace(result, seconds={**result.seconds, "sentences": time.perf_counter() - began}), best
 
 

@@ -67,6 +67,12 @@ def test_an_answer_has_the_headers_of_an_embedding(http: httpx.Client) -> None:
     assert "x-q3e-texts" not in http.post("/api/search", json={**body, "mode": "words"}).headers
 
 
+def test_a_model_that_is_to_go_goes_after_the_best_sentences(http: httpx.Client) -> None:
+    found = search(http, "a tree of great age", mode="vectors", best=True, keep_alive=0)
+    assert any(hit["best"] for hit in found["hits"])
+    assert http.get("/api/ps").json()["models"] == []
+
+
 def test_a_hit_too_long_to_be_counted_does_not_fail_the_search(tmp_path: Path) -> None:
     """A text that a program has added and cut may have any length; the search of its best sentence leaves it out."""
     with VectorIndex(tmp_path / "long.q3e", demo(), 64) as index:
