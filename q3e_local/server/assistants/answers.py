@@ -106,7 +106,8 @@ def _of_piece(piece: Piece) -> str:
 def _of_index(facts: Mapping[str, Any]) -> str:
     if "error" in facts:
         return f"{facts['name']}: {facts['error']}"
-    model = facts["model"] or "no model known here, so that mode words alone finds something"
+    named = facts["model"] and _quoted_name(facts["model"])  # a file of an index may say any
+    model = named or "no model known here, so that mode words alone finds something"
     return (
         f"{facts['name']}: {counted(facts['files'], 'file')}, {counted(facts['chunks'], 'passage')}, "
         f"vectors of {facts['dim']} numbers by {model}"
