@@ -121,7 +121,7 @@ export function map(root, first) {
     canvas.setAttribute("aria-label", t("map_canvas", { n: data.n }));
     drawing.show({ x: data.x, y: data.y, n: data.n });
     const many = data.all > data.n ? t("map_sampled", { n: data.n, all: data.all }) : t("map_points", { n: data.n });
-    fill(said, el("span", {}, many), data.noClusters ? el("span", {}, t("map_only_folders", { command: data.noClusters })) : null);
+    fill(said, el("span", {}, many), data.noClusters ? el("span", {}, t("map_only_folders")) : null);
     paint();
     list(null);
     if (state.q.trim()) find("auto");

@@ -157,3 +157,12 @@ def test_the_list_of_passages_has_a_name(open_page: Open, locale: str, label: st
     page = open_page("#/map", locale=locale)
     page.wait_for_selector(".groups button")
     assert page.locator(".listing").get_attribute("aria-label") == label
+
+
+def test_without_clusters_the_summary_says_once_what_to_install(open_page: Open, server: httpx.Client) -> None:
+    said = "clustering needs scikit-learn; install it with: pip install 'q3e-local[analysis]'"
+    body = json.dumps({**points_of(server), "clusters": [], "no_clusters": said})
+    page = open_page("#/map", prepare=lambda page: page.route("**/api/map", lambda route: route.fulfill(body=body)))
+    page.wait_for_selector(".groups button")
+    assert page.inner_text(".summary").count("scikit-learn") == 1
+    assert "pip install 'q3e-local[analysis]'" in page.inner_text(".summary")
