@@ -17,6 +17,7 @@ export function models(root, first) {
   let timer = 0;
   let isOpen = true;
   const rates = [];
+  const pulls = new Map(); // the buttons by model: a pull that runs stays when the list is drawn anew
 
   const tiles = el("dl", { class: "tiles" });
   const loaded = el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": t("loaded") });
@@ -97,9 +98,14 @@ export function models(root, first) {
       model.quantization,
       bytes(model.download_bytes),
       model.license,
-      model.is_here ? el("span", { class: "muted" }, t("is_here")) : pullButton(model.name, lists),
+      model.is_here ? el("span", { class: "muted" }, t("is_here")) : pullOf(model.name),
     ]);
     fill(catalog, table(["name", "kind", "quantization", "size", "licence"], rows));
+  }
+
+  function pullOf(name) {
+    if (!pulls.has(name)) pulls.set(name, pullButton(name, () => (pulls.delete(name), lists())));
+    return pulls.get(name);
   }
 
   const lists = () => Promise.all([drawHere(), drawCatalog()]).catch(failed);
@@ -127,6 +133,7 @@ export function models(root, first) {
     async function run() {
       button.disabled = true;
       button.textContent = t("busy");
+      fill(trouble); // what went wrong before
       try {
         await ask("/api/generate", { model, keep_alive });
         await drawLoaded();

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
@@ -72,6 +74,41 @@ def test_a_pull_that_fails_says_why_and_can_be_tried_again(open_page: Open, worl
         row.get_by_role("button").click()
         expect(row.get_by_role("alert")).to_have_text("the disk is full")
         assert row.get_by_role("button", name="Pull tiny:1b-q8_0").is_visible()
+
+
+def test_a_pull_that_runs_stays_in_its_place_when_another_is_done(open_page: Open) -> None:
+    def answer(route: Any) -> None:
+        if "first" in route.request.post_data:  # the second goes on
+            route.fulfill(body='{"status": "success"}\n')
+
+    def prepare(page: Any) -> None:
+        page.route("**/api/pull", answer)
+        page.route("**/q3e/catalog", lambda route: route.fulfill(body=json.dumps({"models": [first, second]})))
+
+    card = {"kind": "embedding", "description": "", "license": "", "quantization": "Q8_0", "download_bytes": 1}
+    first, second = ({**card, "name": name, "is_here": False} for name in ("first", "second"))
+    page = open_page("#/models", prepare=prepare)
+    page.get_by_role("button", name="Pull second").click()
+    first["is_here"] = True
+    page.get_by_role("button", name="Pull first").click()
+    expect(page.get_by_role("row", name="first")).to_contain_text("here")
+    assert page.get_by_role("progressbar", name="Pull second").is_visible()
+    assert page.get_by_role("button", name="Stop").is_visible()
+
+
+def test_what_went_wrong_goes_when_it_is_tried_again(open_page: Open, server: httpx.Client) -> None:
+    statuses = [500, 200]
+
+    def answer(route: Any) -> None:
+        route.fulfill(status=statuses.pop(0), body='{"error": "no room"}')
+
+    page = open_page("#/models", prepare=lambda page: page.route("**/api/generate", answer))
+    load = page.get_by_role("button", name="Load demo", exact=True)
+    load.click()
+    expect(page.get_by_role("alert")).to_have_text("no room")
+    load.click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    open_page.problems.clear()  # the 500
 
 
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
