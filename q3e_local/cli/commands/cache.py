@@ -23,7 +23,8 @@ _HOW_ELSE = "vectors of a model that was removed can be named by --space, as q3e
 
 @click.group()
 def cache() -> None:
-    """Vectors and scores that were computed before: embed, index, search, rerank, eval, serve and the jobs keep them.
+    """Vectors and scores that were computed before: embed, index, search, rerank, eval, serve, mcp and the jobs keep
+    them.
 
     --no-cache or Q3E_CACHE=off does without. Q3E_CACHE may also be a path, or redis://host:port/db; Q3E_CACHE_SIZE
     bounds the file. Texts are not kept.

@@ -53,7 +53,7 @@ class RankingService(FakeService):
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> RankingService:
     service = RankingService()
-    clock = SimpleNamespace(monotonic=lambda: service.clock)
+    clock = SimpleNamespace(monotonic=lambda: service.clock, perf_counter=lambda: service.clock)
     monkeypatch.setattr("q3e_local.server.local.index_search.time", clock)
     return service
 
