@@ -46,9 +46,9 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(notes: Path) -> Iterator[httpx.Client]:
-    """A server with that index and the demo model."""
+    """A server with that index and the demo model; gone after each file, as tests of others count the processes."""
     with served_locally(indexes=(str(notes),)) as client:
         yield client
 

@@ -69,4 +69,5 @@ def test_a_wrong_limit_is_said_in_a_sentence(open_page: Open) -> None:
     page.get_by_label("Limit").fill("0")
     page.get_by_role("button", name="Look").click()
     expect(page.get_by_role("alert")).to_contain_text("max_tokens must be between 1 and 32768")
+    page.wait_for_load_state("networkidle")
     open_page.problems.clear()  # the two answers with status 400
