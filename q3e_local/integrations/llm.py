@@ -24,12 +24,14 @@ except ModuleNotFoundError as error:
 MODELS = ("qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b", "demo")
 
 
-@llm.hookimpl  # type: ignore[untyped-decorator]
 def register_embedding_models(register: Callable[..., None]) -> None:
     """Name the models to llm. None is loaded, nor need be here."""
     for name in MODELS:
         register(Q3EModel(name))
         register(Q3EModel(f"{name}-query"))
+
+
+llm.hookimpl(register_embedding_models)  # marks the function, by which llm finds it
 
 
 class Q3EModel(llm.EmbeddingModel):
