@@ -1,10 +1,10 @@
 // The tab `compare`: the scores of texts on the left with texts on the right, for any dimension, and a reranker's.
 
 import { ask, numbers } from "./api.js";
-import { choice, el, fill } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { show } from "./link.js";
 import { chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
-import { problem, waiting } from "./parts.js";
+import { kindField, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 import { cosine } from "./vectors.js";
 
@@ -28,9 +28,7 @@ export function compare(root, first) {
   fill(root, el("div", { class: "sides" }, left.field, right.field), options, el("p", {}, go), result);
 
   function side(name) {
-    const box = el("textarea", { rows: 6, spellcheck: false, oninput: () => (state[name] = box.value) });
-    box.value = state[name];
-    box.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run());
+    const box = textBox(state[name], 6, (text) => (state[name] = text), () => run());
     return { box, field: el("label", { class: "field" }, el("span", {}, t(name)), box) };
   }
 
@@ -41,15 +39,10 @@ export function compare(root, first) {
         "div",
         { class: "options" },
         modelField(models, state.model, (model) => Object.assign(state, { model })),
-        el(
-          "div",
-          { class: "field" },
-          el("span", { "aria-hidden": "true" }, t("left_kind")),
-          choice(t("left_kind"), "kind", [["query", t("kind_query")], ["document", t("kind_document")]], state.kind, (kind) => {
-            state.kind = kind;
-            draw();
-          }),
-        ),
+        kindField(t("left_kind"), [["query", t("kind_query")], ["document", t("kind_document")]], state.kind, (kind) => {
+          state.kind = kind;
+          draw();
+        }),
         state.kind === "query" ? instructionFields(state, () => {}) : null,
       ),
     );

@@ -1,10 +1,10 @@
 // The tab `look`: a text as the model reads it, what is cut, and what its vector is like.
 
 import { ask, numbers } from "./api.js";
-import { choice, el, field, fill } from "./dom.js";
+import { el, field, fill } from "./dom.js";
 import { show } from "./link.js";
 import { chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
-import { problem, waiting } from "./parts.js";
+import { kindField, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 import { facts, histogram } from "./vectors.js";
 
@@ -16,9 +16,7 @@ export function look(root, first) {
   let models = [];
   let running = new AbortController();
 
-  const box = el("textarea", { rows: 5, spellcheck: false, oninput: () => (state.text = box.value) });
-  box.value = state.text;
-  box.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run());
+  const box = textBox(state.text, 5, (text) => (state.text = text), () => run());
   const options = el("div", {});
   const result = el("div", {});
   const go = el("button", { type: "button", class: "main", onclick: () => run() }, t("look_go"));
@@ -32,15 +30,10 @@ export function look(root, first) {
         "div",
         { class: "options" },
         modelField(models, state.model, (model) => Object.assign(state, { model })),
-        el(
-          "div",
-          { class: "field" },
-          el("span", { "aria-hidden": "true" }, t("look_as")),
-          choice(t("look_as"), "kind", [["document", t("kind_document_one")], ["query", t("kind_query_one")]], state.kind, (kind) => {
-            state.kind = kind;
-            draw();
-          }),
-        ),
+        kindField(t("look_as"), [["document", t("kind_document_one")], ["query", t("kind_query_one")]], state.kind, (kind) => {
+          state.kind = kind;
+          draw();
+        }),
         field(t("limit"), limit),
         state.kind === "query" ? instructionFields(state, () => {}) : null,
       ),

@@ -1,7 +1,7 @@
 // Parts that several tabs have: notices, copy buttons, places of passages, and pulling a model.
 
 import { ask, askLines } from "./api.js";
-import { el, fill } from "./dom.js";
+import { choice, el, fill } from "./dom.js";
 import { bytes, t } from "./texts.js";
 
 export const notice = (title, ...more) => el("div", { class: "notice" }, el("h2", {}, title), ...more);
@@ -97,3 +97,15 @@ export function pullButton(model, done, label = t("pull")) {
   idle();
   return room;
 }
+
+// A box of some rows for texts: `typed` gets what is in it after each change, and Ctrl-Enter runs.
+export function textBox(value, rows, typed, run) {
+  const box = el("textarea", { rows, spellcheck: false, oninput: () => typed(box.value) });
+  box.value = value;
+  box.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run());
+  return box;
+}
+
+// Whether texts are queries or documents.
+export const kindField = (label, kinds, kind, chosen) =>
+  el("div", { class: "field" }, el("span", { "aria-hidden": "true" }, label), choice(label, "kind", kinds, kind, chosen));
