@@ -34,6 +34,7 @@ _HOMES = {
     "RankRequest": "reranking.preparing",
     "Reranker": "reranking.reranker",
     "Q3EError": "errors",
+    "TextModel": "embedding.text_model",
     "VectorIndex": "search.index",
 }
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.embedding.request import EmbedRequest as EmbedRequest
     from q3e_local.embedding.request import EmbedResult as EmbedResult
     from q3e_local.embedding.stream import Progress as Progress
+    from q3e_local.embedding.text_model import TextModel as TextModel
     from q3e_local.errors import Q3EError as Q3EError
     from q3e_local.gguf.model_kind import ModelKind
     from q3e_local.llama.engine import LlamaEngine
@@ -56,7 +58,7 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.reranking.reranker import Reranker as Reranker
     from q3e_local.search.index import VectorIndex as VectorIndex
 else:
-    __all__ = [*_HOMES, "load", "load_reranker"]
+    __all__ = [*_HOMES, "connect", "load", "load_reranker"]
 
 
 def load(
@@ -83,6 +85,23 @@ def load(
     located = named.located
     engine = _engine(located, config, "embedder")
     return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
+
+
+def connect(server: str, model: str | os.PathLike[str] | None = None) -> TextModel:
+    """A model that a running q3e-local server computes with; None is DEFAULT_MODEL. It has the calls of an Embedder.
+
+    `server` is an address such as `http://127.0.0.1:11434`, `host:port`, or `unix:PATH`; the key of a server that
+    wants one stands in `Q3E_API_KEY`. A path means the model that the server has under the file's name.
+
+    Nothing is sent yet: the first call raises ServerUnreachableError where nobody answers, and ModelError for what
+    the server does not have. Raises OptionError for what is no address.
+    """
+    from q3e_local.models.catalog import DEFAULT_MODEL
+    from q3e_local.models.names import served_as
+    from q3e_local.remote.connection import Server
+    from q3e_local.remote.embedder import RemoteEmbedder
+
+    return RemoteEmbedder(Server(server), served_as(os.fspath(DEFAULT_MODEL if model is None else model)))
 
 
 def load_reranker(
@@ -148,4 +167,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "load", "load_reranker"])
+    return sorted([*_HOMES, "connect", "load", "load_reranker"])

@@ -27,8 +27,8 @@ ROOMS = [
         "gguf cache reading",
         "embedding convert",
         "llama reranking",
-        "models search jobs",
-        "q3e_local",  # load() joins the parts
+        "models search jobs remote",
+        "q3e_local",  # load() and connect() join the parts
         "checks evaluation integrations server",
         "cli",
         "__main__",
@@ -74,7 +74,7 @@ INSIDE = {
 FOREIGN = {
     "llama_cpp": {"llama.binding"},
     "huggingface_hub": {"models.download"},
-    "httpx2": {"models.download", "cli.computing.remote"},
+    "httpx2": {"models.download", "remote"},
     "redis": {"cache.redis"},
     "filelock": {"files"},
     "gguf": {"convert", "gguf.rows"},
@@ -251,8 +251,8 @@ def test_starting_loads_nothing_heavy(what):
 def test_the_public_names_are_these():
     assert set(q3e_local.__all__) == {
         "DEFAULT_MODEL", "DEFAULT_RERANKER", "EmbedRequest", "EmbedResult", "Embedded", "Embedder", "Engine",
-        "EngineConfig", "Progress", "Q3EError", "RankRequest", "Ranked", "Reranker", "VectorIndex", "load",
-        "load_reranker",
+        "EngineConfig", "Progress", "Q3EError", "RankRequest", "Ranked", "Reranker", "TextModel", "VectorIndex",
+        "connect", "load", "load_reranker",
     }  # fmt: skip
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
 

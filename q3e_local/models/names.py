@@ -7,13 +7,14 @@ or a path. Knows the store, cards and aliases; loads nothing.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from q3e_local.embedding.preparing import Defaults
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.models import catalog, installed
-from q3e_local.models.card import ModelCard, ModelFile
+from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
 from q3e_local.models.installed import Located
 from q3e_local.models.own_names import Alias, config_file, read_aliases
 
@@ -35,6 +36,17 @@ def resolve(name: str | os.PathLike[str]) -> Named:
     Raises what Names.resolve does, and OptionError for a wrong config file.
     """
     return Named(installed.locate(name), Defaults()) if isinstance(name, os.PathLike) else Names().resolve(name)
+
+
+def served_as(model: str) -> str:
+    """The name that clients use for a model of `--model`: for a path, one made of the file's name without suffix."""
+    path = installed.path_of(model)
+    if path is None:
+        return model
+    stem = path.name.removesuffix(path.suffix) if path.suffix.lower() == ".gguf" else path.name
+    if NAME_GRAMMAR.fullmatch(stem.lower()):
+        return stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
 
 
 class Names:

@@ -17,6 +17,7 @@ from typing import NoReturn, cast
 import uvicorn
 
 from q3e_local import __version__
+from q3e_local.models.names import served_as
 from q3e_local.server.app import create_app, refusal_body
 from q3e_local.server.http import listen, logs
 from q3e_local.server.http.announce import address, announce
@@ -26,7 +27,7 @@ from q3e_local.server.http.metrics import Metrics
 from q3e_local.server.http.preload import Preload
 from q3e_local.server.http.signals import Signals
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.served_names import ServedNames, served_as
+from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import RunningService
 from q3e_local.server.settings import ServerSettings
 

@@ -6,17 +6,15 @@ name that is made of the file's.
 
 from __future__ import annotations
 
-import re
-
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelNotHereError, OptionError, Q3EError, UnknownModelError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog, installed
-from q3e_local.models.card import NAME_GRAMMAR, ModelCard, ModelFile
+from q3e_local.models.card import ModelCard, ModelFile
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import DEFAULT_RERANKER
-from q3e_local.models.names import Named, Names
+from q3e_local.models.names import Named, Names, served_as
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.spelling import either
 
@@ -87,17 +85,6 @@ class ServedNames:
         names = list(dict.fromkeys([*files, *models, *self._aliases]))
         more = f" and {len(names) - _SHOWN_AT_MOST} more" if len(names) > _SHOWN_AT_MOST else ""
         return ", ".join(names[:_SHOWN_AT_MOST]) + more
-
-
-def served_as(model: str) -> str:
-    """The name that clients use for a model of `--model`: for a path, one made of the file's name without suffix."""
-    path = installed.path_of(model)
-    if path is None:
-        return model
-    stem = path.name.removesuffix(path.suffix) if path.suffix.lower() == ".gguf" else path.name
-    if NAME_GRAMMAR.fullmatch(stem.lower()):
-        return stem
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "model"
 
 
 def kind_of(name: str, settings: ServerSettings) -> ModelKind:

@@ -11,8 +11,8 @@ import pytest
 from command import PROGRAM, records, run
 from server_process import N_EMBD, running_server
 
-from q3e_local.cli.computing.remote.connection import server_address
 from q3e_local.llama.kernels import in_use
+from q3e_local.remote.connection import server_address
 
 NOBODY = "127.0.0.1:9"  # discard: nobody listens
 

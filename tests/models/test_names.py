@@ -14,9 +14,9 @@ import q3e_local
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelNotHereError, OptionError, UnknownModelError
 from q3e_local.models import names as naming
-from q3e_local.models.names import Names
+from q3e_local.models.names import Names, served_as
 from q3e_local.models.own_names import Alias
-from q3e_local.server.served_names import ServedNames, served_as, to_try
+from q3e_local.server.served_names import ServedNames, to_try
 from q3e_local.server.settings import ServerSettings
 
 CONFIG = """

@@ -21,10 +21,10 @@ from notes import NOTES as FOUR_NOTES
 from server_process import running_server
 
 from q3e_local import Embedder, EmbedRequest, VectorIndex
-from q3e_local.cli.computing.remote.connection import Server
-from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
 from q3e_local.embedding.request import Embedded
 from q3e_local.errors import OptionError
+from q3e_local.remote.connection import Server
+from q3e_local.remote.embedder import RemoteEmbedder
 from q3e_local.search.indexing.rebuild import rebuild
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings

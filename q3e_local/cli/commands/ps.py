@@ -56,7 +56,7 @@ def ps(server: str | None, as_json: bool) -> None:
 @_SERVER
 def stop(name: str, server: str | None) -> int:
     """Unload a model from a running server. It finishes its work first, and the server goes on."""
-    from q3e_local.cli.computing.remote.connection import ServerRefusedError
+    from q3e_local.remote.connection import ServerRefusedError
 
     until, is_waiting = time.monotonic() + _PATIENCE_S, False
     while True:
@@ -78,7 +78,7 @@ def stop(name: str, server: str | None) -> int:
 
 
 def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    from q3e_local.cli.computing.remote.connection import Server, server_address
+    from q3e_local.remote.connection import Server, server_address
 
     with closing(Server(server_address(server))) as connection:
         return connection.ask(method, path, body)

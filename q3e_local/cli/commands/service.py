@@ -94,7 +94,7 @@ def status(server: str | None) -> int:
 
     Exits with 0 if the server answers, else with 1.
     """
-    from q3e_local.cli.computing.remote import connection
+    from q3e_local.remote import connection
 
     unit = units.unit()
     try:

@@ -74,7 +74,7 @@ def _running(server: str | None, indexes: tuple[str, ...]) -> str | None:
 
     Raises OptionError where it does not search an index that is wanted.
     """
-    from q3e_local.cli.computing.remote.connection import (
+    from q3e_local.remote.connection import (
         Server,
         ServerRefusedError,
         ServerUnreachableError,

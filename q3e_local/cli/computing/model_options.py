@@ -1,6 +1,6 @@
 """The options for which model computes for a command, where and how; and the model that they open.
 
-Knows the names of options; leaves loading to `loading`, and a server to `remote`.
+Knows the names of options; leaves loading to `loading`, and a server to `connect`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import click
 
+import q3e_local
 from q3e_local.cache.choose import chosen
 from q3e_local.cli import candidates
 from q3e_local.cli.computing.engine_options import EngineOptions, explained
@@ -136,8 +137,4 @@ class ModelOptions:
             raise OptionError(
                 "--threads, --explain and their like are for a model in this process; the server has its own"
             )
-        from q3e_local.cli.computing.remote.connection import Server
-        from q3e_local.cli.computing.remote.embedder import RemoteEmbedder
-        from q3e_local.server.served_names import served_as
-
-        return RemoteEmbedder(Server(server), served_as(model))
+        return q3e_local.connect(server, model)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from q3e_local.errors import OptionError
 from q3e_local.models.kinds import DEFAULT_RERANKER
+from q3e_local.models.names import served_as
 from q3e_local.reading.globs import pattern
 from q3e_local.search.ask import Question
 from q3e_local.search.database.records import Filters
@@ -27,7 +28,7 @@ from q3e_local.server.dialects.q3e_search import described, since_of
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.local.index_search import Reranking, search
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.served_names import kind_of, served_as
+from q3e_local.server.served_names import kind_of
 from q3e_local.server.service import Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 

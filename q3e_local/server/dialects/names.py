@@ -16,7 +16,8 @@ from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import catalog, installed
 from q3e_local.models.installed import Installed
-from q3e_local.server.served_names import ServedNames, served_as
+from q3e_local.models.names import served_as
+from q3e_local.server.served_names import ServedNames
 from q3e_local.server.settings import ServerSettings
 
 _LATEST = ":latest"

@@ -15,10 +15,10 @@ from q3e_local.models import installed as store
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.installed import Installed
 from q3e_local.models.kinds import DEFAULT_RERANKER
+from q3e_local.models.names import served_as
 from q3e_local.server.dialects import names
 from q3e_local.server.dialects.fields import Fields
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.served_names import served_as
 from q3e_local.server.service import Service
 from q3e_local.server.settings import ServerSettings
 

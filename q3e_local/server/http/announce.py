@@ -13,9 +13,10 @@ import sys
 
 from q3e_local import __version__
 from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.models.names import served_as
 from q3e_local.server.http import logs
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.served_names import kind_of, served_as, to_try
+from q3e_local.server.served_names import kind_of, to_try
 from q3e_local.server.settings import ServerSettings
 from q3e_local.wording.address import Address
 

@@ -26,13 +26,14 @@ from q3e_local.errors import (
 )
 from q3e_local.files import identity
 from q3e_local.models import installed
+from q3e_local.models.names import served_as
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Facts, IndexSpace, Passages
 from q3e_local.search.hits import Found
 from q3e_local.search.places import SUFFIX, existing, names, option_of, quoted
 from q3e_local.server.errors import IndexUnusableError, QueueFullError, RebuiltError, StoppingError, UnknownIndexError
-from q3e_local.server.served_names import ServedNames, served_as
+from q3e_local.server.served_names import ServedNames
 from q3e_local.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)

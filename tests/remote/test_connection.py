@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
 

@@ -8,9 +8,9 @@ import pytest
 from command import demo
 from hard_texts import DOCUMENTS, LETTERS, MARKS, SPECIAL
 
-from q3e_local.cli.computing.remote import tokens
-from q3e_local.cli.computing.remote.tokens import TokenCounts
 from q3e_local.reading import read_bytes
+from q3e_local.remote import tokens
+from q3e_local.remote.tokens import TokenCounts
 from q3e_local.search.indexing.chunking import chunks, counted_first
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local.cli.computing.remote.connection import Server, ServerRefusedError, ServerUnreachableError
-from q3e_local.cli.computing.remote.tokens import TokenCounts, windows
 from q3e_local.embedding.preparing import ResolvedOptions, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InvalidTextError, ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
+from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+from q3e_local.remote.tokens import TokenCounts, windows
 
 # A window, the texts of one request, grows and shrinks so that answers keep coming and batches stay full.
 _WINDOW_S = (1.0, 4.0)
