@@ -13,14 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-import llama_cpp.llama_cpp as lib
 import numpy as np
-from llama_cpp._ctypes_extensions import load_shared_library
 from numpy.typing import NDArray
 
+from q3e_local.llama.cuda_libraries import preload
 from q3e_local.llama.native_log import NativeError as NativeError
 from q3e_local.llama.native_log import NativeLog
+
+preload()  # importing llama_cpp loads its libraries, and these need NVIDIA's
+
+import llama_cpp  # noqa: E402
+import llama_cpp.llama_cpp as lib  # noqa: E402
+from llama_cpp._ctypes_extensions import load_shared_library  # noqa: E402
 
 POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
 
