@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
 MTEB := .venv-mteb
 FRAMEWORKS := .venv-frameworks
+DIST := .venv-dist
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels integrations format kernels clean
+.PHONY: demo test quick one check check-kernels integrations format kernels dist clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -75,8 +76,17 @@ kernels: $(VENV)/.ready
 $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
+# The source archive and the wheel, in dist/: built, checked, installed into an empty environment and tried there.
+dist: $(DIST)/.ready
+	$(DIST)/bin/python scripts/dist.py
+
+$(DIST)/.ready: packaging/requirements.txt
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet --requirement packaging/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(DIST) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"
