@@ -19,6 +19,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
+_PCI = Path("/sys/bus/pci/devices")
+# PCI's numbers of those who make GPUs, https://pci-ids.ucw.cz
+_GPU_MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 _SYSTEM_BYTES = 1 << 30  # about what an operating system takes while no program is open
 
 
@@ -100,6 +103,23 @@ def cpu_name() -> str:
                 return " ".join(name.split())
     brand: bytes = _sysctl(b"machdep.cpu.brand_string", ctypes.create_string_buffer(256)).value
     return brand.decode("utf-8", "replace") or platform.processor() or platform.machine()
+
+
+def gpu_makers() -> list[str]:
+    """Who made the GPUs of this machine: NVIDIA, AMD, Intel or Apple. Empty also where the system does not say it."""
+    if sys.platform == "darwin":
+        return ["Apple"] if platform.machine() == "arm64" else []
+    if sys.platform == "win32":  # which has NVIDIA's library where its driver is installed
+        return ["NVIDIA"] if Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll").exists() else []
+    makers = []
+    for device in sorted(_PCI.glob("*")):
+        try:
+            kind, vendor = ((device / name).read_text(encoding="ascii").strip() for name in ("class", "vendor"))
+        except OSError:
+            continue
+        if kind.startswith("0x03") and vendor in _GPU_MAKERS:  # PCI's class of display controllers
+            makers.append(_GPU_MAKERS[vendor])
+    return list(dict.fromkeys(makers))
 
 
 def _sysctl(name: bytes, value: Any) -> Any:

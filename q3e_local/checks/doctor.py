@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,13 @@ _ADVICE = {
     "found": "delete {model.path}, which another program put there, and pull it: q3e-local pull {model.name}",
     "bundled": "reinstall q3e-local",
 }
+
+
+BINDING = "llama-cpp-python==0.3.36"
+# What llama.cpp is compiled with for a GPU, by its maker; the first of those that are here is advised.
+_BUILDS = {
+    "NVIDIA": "-DGGML_CUDA=on", "AMD": "-DGGML_VULKAN=on", "Apple": "-DGGML_METAL=on", "Intel": "-DGGML_VULKAN=on",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,10 +139,38 @@ def _llama() -> Iterator[Finding]:
     from q3e_local.llama import binding
 
     yield Finding("llama.cpp", f"llama-cpp-python {version('llama-cpp-python')}: {binding.system_info()}")
+    yield from _gpus()
+
+
+def _gpus() -> Iterator[Finding]:
+    """Which GPUs llama.cpp computes on; where it knows none, what would let it."""
+    from q3e_local import machine
+    from q3e_local.llama import binding
+    from q3e_local.llama.devices import devices
+
+    found = devices()
+    for device in found:
+        yield Finding("GPU", str(device))
+    if found:
+        return
     if binding.can_offload():
-        yield Finding("GPU", "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise")
-    else:
-        yield Finding("GPU", "this build runs on the CPU alone; the README says how to build for a GPU")
+        advice = "install the driver of the GPU, then look again; until then the CPU computes"
+        yield Finding("GPU", "llama.cpp was built for a GPU, and finds none here", True, advice)
+        return
+    makers = machine.gpu_makers()
+    if not makers:
+        yield Finding("GPU", "none is seen on this machine; the CPU computes")
+        return
+    build = next(_BUILDS[maker] for maker in _BUILDS if maker in makers)
+    text = f"one of {' and '.join(makers)} is here, and llama.cpp was built for the CPU alone"
+    yield Finding("GPU", text, True, f"for more speed, {_compiled(build)}; or take a prebuilt one: docs/install.md")
+
+
+def _compiled(build: str) -> str:
+    """The line that compiles llama.cpp for such a GPU, in the shell that people have here."""
+    arguments = f"-DLLAVA_BUILD=OFF {build}"
+    pip = f"python -m pip install --force-reinstall --no-deps --no-cache-dir {BINDING}"
+    return f'$env:CMAKE_ARGS="{arguments}"; {pip}' if sys.platform == "win32" else f'CMAKE_ARGS="{arguments}" {pip}'
 
 
 def _kernels() -> Iterator[Finding]:
@@ -224,7 +260,7 @@ def _demo() -> Iterator[Finding]:
         yield Finding("embedding", f"the demo model gives vectors of norm {norms}", False, "reinstall q3e-local")
     elif not tap:
         yield Finding(
-            "embedding", "works, on the slow path", False, "install llama-cpp-python==0.3.36, built from source"
+            "embedding", "works, on the slow path", False, f"install {BINDING}, built from source"
         )
     else:
         yield Finding("embedding", f"works: 2 texts, dim {embedder.n_embd}, vectors of length 1")
