@@ -28,7 +28,8 @@ ROOMS = [
         "embedding convert",
         "llama reranking",
         "models search jobs remote",
-        "q3e_local",  # load() and connect() join the parts
+        "opening",  # load() and connect() join the parts
+        "q3e_local",  # the public names
         "checks evaluation integrations server",
         "cli",
         "__main__",
