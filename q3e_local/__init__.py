@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DEFAULT_MODEL": "models.catalog",
     "DEFAULT_RERANKER": "models.kinds",
+    "EmbedBatches": "batches.embed_batches",
     "EmbedRequest": "embedding.request",
     "EmbedResult": "embedding.request",
     "Embedded": "embedding.request",
@@ -40,6 +41,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
+    from q3e_local.batches.embed_batches import EmbedBatches as EmbedBatches
     from q3e_local.embedding.embedder import Embedder as Embedder
     from q3e_local.embedding.engine import Engine as Engine
     from q3e_local.embedding.engine import EngineConfig as EngineConfig
