@@ -66,8 +66,9 @@ class EmbedBatches:
         """The batch with its vectors: float32 of `dim` numbers and length 1.
 
         Arrow gets a list column of fixed size; a pandas column holds arrays (dim,); a dict of arrays gets an array
-        (n, dim); a list of dicts gets arrays (dim,). Arrow's lists from an iterator have no fixed size, as Spark
-        knows no other.
+        (n, dim); a list of dicts gets arrays (dim,). Arrow's lists have no fixed size with `errors="null"`, because
+        pyarrow before 26 cannot read nulls among lists of fixed size from Parquet, and in batches of an iterator,
+        because Spark does not know fixed sizes.
 
         A text that is missing, blank or too long, or is no text, raises TextError with its row in the batch. With
         `errors="null"` its row has no vector (NaN in an array, which has no null) and the reason beside it.
@@ -77,7 +78,7 @@ class EmbedBatches:
         """
         if isinstance(batch, Iterator):
             return (self._embedded(each, fixed_size=False) for each in batch)
-        return self._embedded(batch, fixed_size=True)
+        return self._embedded(batch, fixed_size=self.errors == "raise")
 
     @property
     def space(self) -> str:
