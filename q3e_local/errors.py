@@ -32,6 +32,8 @@ Knows nothing of exit codes or HTTP statuses: the command line and the server ma
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Q3EError(Exception):
     """Base of the tree; its text is one sentence a user can act on."""
@@ -163,6 +165,10 @@ class CrashError(EngineError):
         super().__init__(f"the process of llama.cpp {cause}{said}; q3e-local doctor says what to do about it")
         self.cause, self.exit_code, self.last_words = cause, exit_code, last_words
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For another process: Python would call the class with the text alone.
+        return type(self), (self.cause, self.exit_code, self.last_words)
+
 
 class MissingPackageError(Q3EError, ImportError):
     """An optional package is not installed; the text says how to get it.
@@ -173,6 +179,10 @@ class MissingPackageError(Q3EError, ImportError):
     def __init__(self, what: str, package: str, extra: str | None = None) -> None:
         wanted = package if extra is None else f"'q3e-local[{extra}]'"
         super().__init__(f"{what} needs {package}; install it with: pip install {wanted}")
+        self._arguments = (what, package, extra)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
 
 class OutputError(Q3EError):

@@ -37,6 +37,10 @@ class ServerRefusedError(Q3EError):
         super().__init__(message)
         self.status, self.fields = status, fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For another process: Python would call the class with the text alone.
+        return type(self), (str(self), self.status, dict(self.fields))
+
 
 def server_address(option: str | None = None, environ: Mapping[str, str] | None = None) -> str:
     """The address that a command talks to: that of --server, `Q3E_SERVER`, `OLLAMA_HOST`, or the default."""

@@ -1,4 +1,4 @@
-"""Texts in a column of a Parquet file; the only module that imports pyarrow."""
+"""Texts in a column of a Parquet file; the module that imports pyarrow for whoever reads or writes Parquet."""
 
 from __future__ import annotations
 
