@@ -5,13 +5,12 @@ Knows files and what a resumed file holds; leaves the bytes of a record to forma
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,7 +19,7 @@ from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, 
 from q3e_local.cli.writing.record import About, Record
 from q3e_local.cli.writing.resume import Done, open_resumable
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.files import alone, landing, rows_file, state_folder
+from q3e_local.files import landing, rows_file, sole_writer
 
 
 class Output:
@@ -182,15 +181,12 @@ class _Stdout:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
+    """Refuse a second writer."""
 
     def refuse() -> None:
         raise OutputError(f"{path} is being written by another process; wait for it, or write to a new file")
 
-    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    with ExitStack() as stack:
-        with suppress(OSError):  # a home that cannot be written is no reason to refuse an output elsewhere
-            stack.enter_context(alone(state_folder() / "outputs" / f"{key}.lock", refuse))
+    with sole_writer(os.fsencode(path.resolve()), refuse):
         yield
 
 
