@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,6 +115,20 @@ def alone(
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def sole_writer(name: bytes, refuse: Callable[[], None]) -> Iterator[None]:
+    """Let one process of this machine write to the output of this name until the block ends.
+
+    Calls `refuse`, which raises, where another one does. The lock is kept with the state of this program, so that
+    nothing lies by the output.
+    """
+    key = hashlib.sha256(name).hexdigest()[:32]
+    with ExitStack() as stack:
+        with suppress(OSError):  # a home that cannot be written is no reason to refuse an output elsewhere
+            stack.enter_context(alone(state_folder() / "outputs" / f"{key}.lock", refuse))
+        yield
 
 
 def rows_file(path: Path) -> Path:

@@ -25,7 +25,7 @@ ROOMS = [
     for names in (
         "errors vectors space files machine sqlite wording",
         "gguf cache reading",
-        "embedding convert",
+        "embedding convert stores",
         "llama reranking",
         "models search jobs remote",
         "opening",  # load() and connect() join the parts
@@ -77,14 +77,21 @@ FOREIGN = {
     "llama_cpp": {"llama.binding"},
     "huggingface_hub": {"models.download"},
     "httpx2": {"models.download", "remote"},
-    "redis": {"cache.redis"},
+    "redis": {"cache.redis", "stores.redis"},  # what each keeps there is its own
+    "qdrant_client": {"stores.qdrant"},
+    "pymilvus": {"stores.milvus"},
+    "psycopg": {"stores.pgvector"},
+    "pgvector": {"stores.pgvector"},
+    "lancedb": {"stores.lancedb"},
+    "chromadb": {"stores.chroma"},
+    "sqlite_vec": {"stores.sqlite_vec"},
     "filelock": {"files"},
     "gguf": {"convert", "gguf.rows"},
     "psutil": {"machine"},
     "platformdirs": {"files"},
     "click": {"cli"},
     "rich": {"cli"},
-    "orjson": {"cli", "server", "search.export", "reading.records.json_lines", "evaluation.records"},
+    "orjson": {"cli", "server", "search.export", "stores", "reading.records.json_lines", "evaluation.records"},
     "pyarrow": {"batches.kinds", "reading.records.parquet"},
     "langchain_core": {"integrations.langchain"},
     "llm": {"integrations.llm"},
@@ -93,7 +100,7 @@ FOREIGN = {
     "scipy": {"evaluation.intervals"},
     "pytrec_eval": {"evaluation.measures"},
     "matplotlib": {"jobs.drawing", "jobs.fonts", "evaluation.picture"},
-    "apsw": {"sqlite", "cache.sqlite", "search.database"},
+    "apsw": {"sqlite", "cache.sqlite", "search.database", "stores.sqlite_vec"},
     "watchfiles": {"search.indexing.watch"},
     "charset_normalizer": {"reading.encodings"},
     "markdown_it": {"reading.formats.markdown", "server.http.docs"},
@@ -241,7 +248,8 @@ def test_starting_loads_nothing_heavy(what):
         "llama_cpp", "huggingface_hub", "pyarrow", "torch", "transformers", "sqlite3", "redis", "apsw", "watchfiles",
         "sklearn", "matplotlib", "charset_normalizer", "markdown_it", "docutils", "lxml", "pypdf", "docx", "pptx",
         "openpyxl", "odfdo", "striprtf", "starlette", "uvicorn", "prometheus_client", "uvloop",
-        "httpx2", "filelock", "mcp", "mteb", "scipy", "pytrec_eval",
+        "httpx2", "filelock", "mcp", "mteb", "scipy", "pytrec_eval", "qdrant_client", "pymilvus", "psycopg",
+        "lancedb", "chromadb", "sqlite_vec",
     }  # fmt: skip
     if "cli" not in what:
         heavy |= {"click", "rich"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.again import again
+from q3e_local.cli.commands import embed_store
 from q3e_local.cli.commands.embed_run import Run, Tally
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import (
@@ -32,7 +34,10 @@ from q3e_local.cli.writing.outputs import Output, check_target, choose_format, o
 from q3e_local.cli.writing.record import About, check_form, kept_names
 from q3e_local.embedding.prompts import TASKS, Kind
 from q3e_local.embedding.request import EmbedRequest
+from q3e_local.errors import OptionError
 from q3e_local.space import is_plain
+from q3e_local.stores.address import parse
+from q3e_local.stores.opening import opened
 from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
 
@@ -77,6 +82,10 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option(
+    "--to", metavar="URL|FILE",
+    help="Into a vector store, as of q3e-local index export --to: texts that are there already are passed over.",
+)  # fmt: skip
+@click.option(
     "--resume", is_flag=True,
     help="Continue a .jsonl or .npy output where it stopped; give the same inputs in the same order.",
 )  # fmt: skip
@@ -88,7 +97,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 def embed(
     names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, blank: Blank | None,
     glob: str | None, kind: Kind | None, task: str | None, instruction: str | None, max_tokens: int | None,
-    too_long: str, dtype: Dtype, form: str | None, output: Path | None, resume: bool, force: bool,
+    too_long: str, dtype: Dtype, form: str | None, output: Path | None, to: str | None, resume: bool, force: bool,
     skip_errors: bool, options: ModelOptions,
 ) -> int:  # fmt: skip
     """Turn texts into embeddings.
@@ -105,11 +114,22 @@ def embed(
     """
     # With --blank zeros or error a blank line is a blank text; else --lines passes over it.
     layout = replace(layout, blank_lines=layout.lines and blank in ("zeros", "error"))
-    form = choose_format(form, output)
-    output = settle(output)
-    source = find(names, texts, glob, layout, leave_out=output)
-    check_form(form, layout.keep, blank == "zeros", dtype)
-    check_target(output, form, resume, force)
+    address = None if to is None else parse(to)
+    if to is not None and address is None:
+        if output is not None:
+            raise OptionError("-o and --to both name a file; give one of them")
+        output = Path(to)
+    if address is None:
+        form = choose_format(form, output)
+        output = settle(output)
+        source = find(names, texts, glob, layout, leave_out=output)
+        check_form(form, layout.keep, blank == "zeros", dtype)
+        check_target(output, form, resume, force)
+    else:
+        source = find(names, texts, glob, layout)
+        others = {"-o": output, "--format": form, "--resume": resume, "--blank zeros": blank == "zeros"}
+        embed_store.check(address, layout, source, others | {f"--dtype {dtype}": dtype != "float32"})
+        form = ""
     options.check_dim()
 
     quiet = options.quiet
@@ -121,7 +141,11 @@ def embed(
         tell("checking the records before the model is loaded")
     n_texts = check(source, blank, skip_errors, tell)
     kept_types = source.kept_types() if form == "parquet" else dict.fromkeys(layout.keep)
-    with stopping_cleanly(), options.opened() as embedder:
+    with (
+        stopping_cleanly(),
+        nullcontext() if address is None else opened(address, force) as store,
+        options.opened() as embedder,
+    ):
         started = time.perf_counter()
         request = EmbedRequest((), kind, task, instruction, options.dim, too_long == "truncate", max_tokens)
         options.check(embedder, request)
@@ -130,27 +154,35 @@ def embed(
         )
         _hint_at_task(request, about, quiet)
         with (
-            open_output(output, form, about, resume) as out,
+            open_output(output, form, about, resume)
+            if store is None or address is None
+            else embed_store.filling(store, address, about, max_tokens) as out,
             meter("text", n_texts, n_bytes, quiet, n_there=len(out.done)) as show,
             # Ctrl-C waits for a batch only where the output keeps its vectors and this process computes it.
-            between_batches(output is not None and form in RESUMABLE and not options.server) as batches,
+            between_batches(out.keeps_parts and not options.server) as batches,
         ):
             try:
                 run = Run(embedder, request, out, show, batches, tally, dim=about.dim, skip=skip_errors, blank=blank)
                 run.go(source, tell)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(_what_is_kept(source, output, form, out)) from None
-            except Exception:
-                if output is not None and out.n_written:
-                    say(_what_is_kept(source, output, form, out))
+            except KeyboardInterrupt as error:
+                raise KeyboardInterrupt(_what_is_kept(source, output, form, out, error)) from None
+            except Exception as error:
+                if (address or output) is not None and out.n_written:
+                    say(_what_is_kept(source, output, form, out, error))
                 raise
         seconds = time.perf_counter() - started
     _report(about, tally, seconds, quiet)
+    for line in () if quiet else out.summary:
+        say(line)
     return SKIPPED if tally.skipped else DONE
 
 
-def _what_is_kept(source: Source, output: Path | None, form: str, out: Output) -> str:
-    """How many texts are kept of a run that failed or was interrupted, and which command continues it."""
+def _what_is_kept(
+    source: Source, output: Path | None, form: str, out: Output | embed_store.StoreOutput, error: BaseException
+) -> str:
+    """How many texts are kept of a run that ended with this error, and which command continues it."""
+    if isinstance(out, embed_store.StoreOutput):
+        return out.kept(error)
     n_kept = len(out.done) + out.n_written
     if not n_kept:
         return ""

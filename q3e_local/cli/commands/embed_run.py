@@ -16,8 +16,8 @@ from q3e_local.cli.stopping import Batches
 from q3e_local.cli.texts import Blank, Item, Source
 from q3e_local.cli.texts.source import Tell
 from q3e_local.cli.texts.survey import advice
-from q3e_local.cli.writing.outputs import Output
-from q3e_local.cli.writing.record import Record, text_digest
+from q3e_local.cli.writing.outputs import Target
+from q3e_local.cli.writing.record import Record
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import InputError, OutputError, TextError
@@ -58,7 +58,7 @@ class Run:
 
     embedder: TextModel
     request: EmbedRequest
-    out: Output
+    out: Target
     show: Meter
     batches: Batches
     tally: Tally
@@ -102,10 +102,9 @@ class Run:
     def _wanted(self, source: Source, tell: Tell) -> Iterator[str]:
         items = self.batches.reading(source.read(tell))
         for index, item in enumerate(items):
-            if index in self.out.done:
-                _check_same(index, item, *self.out.done[index])
+            if self.out.has(index, item):
                 self.tally.n_done_before += 1
-                self.show.skipped(item.n_bytes)
+                self.show.skipped(item.n_bytes, n_there=int(index not in self.out.done))
                 continue
             if self.blank == "zeros" and index < self._last_done:
                 raise OutputError(f"the output has no row for {item.id}: it was begun without --blank zeros")
@@ -154,16 +153,3 @@ class Run:
 def _may_go_on(source: Source, item: Item) -> bool:
     """Whether more records may come through a pipe, which nobody should wait for: it may stay open without end."""
     return None in source.paths and not source.layout.is_whole and item.cause != "file"
-
-
-def _check_same(index: int, item: Item, name: str, digest: str) -> None:
-    """Compare an item with the id and the digest that the output has at its index. Raises OutputError."""
-    if item.id != name:
-        raise OutputError(
-            f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"
-        )
-    if (item.problem is None or item.is_blank) and text_digest(item.text) != digest:
-        raise OutputError(
-            f"{item.id} is not the text it was when the output was begun (edited, or another field or column); "
-            "write to a new file"
-        )

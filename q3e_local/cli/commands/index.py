@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from q3e_local.cli.again import again
-from q3e_local.cli.commands import index_files
+from q3e_local.cli.commands import index_export, index_files
 from q3e_local.cli.commands.index_options import Loaded, advice_for, model_of_index, say_waiting, which_index
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, loading_options
@@ -91,7 +91,7 @@ def index() -> None:
     """
 
 
-for command in (index_files.list_, index_files.show, index_files.rm, index_files.export, index_files.rebuild):
+for command in (index_files.list_, index_files.show, index_files.rm, index_export.export, index_files.rebuild):
     index.add_command(command)
 
 

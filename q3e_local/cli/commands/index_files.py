@@ -1,4 +1,4 @@
-"""`q3e-local index list|show|rm|export|rebuild`: the commands for an index as a whole."""
+"""`q3e-local index list|show|rm|rebuild`: the commands for an index as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from q3e_local.cli.commands.index_options import Loaded, advice_for, db_option, 
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import ModelOptions, loading_options, quiet_option
 from q3e_local.cli.option_groups import as_one, group
-from q3e_local.cli.progress import BYTES_PER_TOKEN, bar, meter
+from q3e_local.cli.progress import BYTES_PER_TOKEN, meter
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.writing.show import from_here, print_columns, print_facts, print_json, visible
@@ -38,7 +38,8 @@ def _one_name(name: str | None, option_name: str | None) -> str | None:
     return option_name if name is None else name
 
 
-_one_index = group(
+# Give a command the parameters `name` and `db`.
+one_index = group(
     click.argument("name", required=False, shell_complete=candidates.index),
     db_option,
     click.option("--name", "option_name", metavar="NAME", shell_complete=candidates.index, help="The same as NAME."),
@@ -76,7 +77,7 @@ def _row(name: str, facts: Facts | str) -> list[object]:
 
 
 @click.command()
-@_one_index
+@one_index
 @click.option("--files", "with_files", is_flag=True, help="Name its files, with their chunks and tokens.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(name: str | None, db: Path | None, with_files: bool, as_json: bool) -> None:
@@ -114,7 +115,7 @@ def show(name: str | None, db: Path | None, with_files: bool, as_json: bool) -> 
 
 
 @click.command()
-@_one_index
+@one_index
 @click.option(
     "--below", "below", multiple=True, metavar="FOLDER",
     help="Only forget the files of this folder, or this file; may be repeated.",
@@ -162,31 +163,8 @@ def _with_what(path: Path) -> str:
         return f"- it cannot be opened: {error} -"
 
 
-@click.command()
-@_one_index
-@click.option(
-    "--to", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Its suffix says the format: .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl).",
-)  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@quiet_option
-def export(name: str | None, db: Path | None, to: Path, force: bool, quiet: bool) -> None:
-    """Write all chunks with their vectors to a file."""
-    from q3e_local.search.database import Database
-    from q3e_local.search.export import export as write_chunks
-
-    path = places.existing(db, name)
-    with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
-        total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
-        written = write_chunks(
-            database, to, force=force, progress=lambda n: show("export", n * n_bytes, total * n_bytes)
-        )
-    if not quiet:
-        say(f"{counted(total, 'chunk')}, {database.space}: {', '.join(map(str, written))}")
-
-
 @click.command(cls=ModelCommand)
-@_one_index
+@one_index
 @model_of_index
 @loading_options
 @engine_options

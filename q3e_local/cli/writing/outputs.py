@@ -5,30 +5,60 @@ Knows files and what a resumed file holds; leaves the bytes of a record to forma
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from q3e_local.cli.stopping import uninterrupted
 from q3e_local.cli.writing.formats import BINARY, FORMATS, RESUMABLE, SUFFIXES, Writer
-from q3e_local.cli.writing.record import About, Record
+from q3e_local.cli.writing.record import About, Record, text_digest
 from q3e_local.cli.writing.resume import Done, open_resumable
 from q3e_local.errors import OptionError, OutputError
-from q3e_local.files import alone, landing, rows_file, state_folder
+from q3e_local.files import landing, rows_file, sole_writer
+from q3e_local.reading.records import Item
+
+
+class Target(Protocol):
+    """What a run of `embed` writes to: a file, stdout, or a vector store."""
+
+    done: Done  # what a resumed file has already, by the index of the texts
+    n_written: int
+
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether what was written stays, and can be continued, when a run ends before its time."""
+
+    @property
+    def summary(self) -> Sequence[str]:
+        """Lines for the end of a run that went well."""
+
+    def has(self, index: int, item: Item) -> bool:
+        """Whether an earlier run wrote this text, which is then passed over."""
+
+    def write(self, record: Record) -> None:
+        """Write one record whole, Ctrl-C or not. Raises OutputError."""
 
 
 class Output:
-    """An open output. `done` is what a resumed file has already."""
+    """An open file, or stdout."""
 
-    def __init__(self, writer: Writer, name: str, done: Done) -> None:
+    summary: Sequence[str] = ()
+
+    def __init__(self, writer: Writer, name: str, done: Done, keeps_parts: bool) -> None:
         self._writer, self._name, self.done = writer, name, done
-        self.n_written = 0
+        self.n_written, self.keeps_parts = 0, keeps_parts
+
+    def has(self, index: int, item: Item) -> bool:
+        """Whether the file has this text. Raises OutputError where it has another one in its place."""
+        if index not in self.done:
+            return False
+        _check_same(index, item, *self.done[index])
+        return True
 
     def write(self, record: Record) -> None:
         """Write one record whole, Ctrl-C or not. Raises OutputError."""
@@ -38,6 +68,19 @@ class Output:
                 self.n_written += 1
         except OSError as error:
             raise cannot_write(self._name, error) from None
+
+
+def _check_same(index: int, item: Item, name: str, digest: str) -> None:
+    """Compare an item with the id and the digest that the output has at its index. Raises OutputError."""
+    if item.id != name:
+        raise OutputError(
+            f"the inputs are not those of the output: text {index} is {item.id}, it was {name}; write to a new file"
+        )
+    if (item.problem is None or item.is_blank) and text_digest(item.text) != digest:
+        raise OutputError(
+            f"{item.id} is not the text it was when the output was begun (edited, or another field or column); "
+            "write to a new file"
+        )
 
 
 def choose_format(form: str | None, path: Path | None, suffixes: Mapping[str, str] = SUFFIXES) -> str:
@@ -114,7 +157,7 @@ def open_output(path: Path | None, form: str, about: About, resuming: bool) -> I
     try:
         with _opened(path, form, about, resuming) as (writer, done):
             try:
-                yield Output(writer, name, done)
+                yield Output(writer, name, done, path is not None and form in RESUMABLE)
             except OSError as error:
                 of_block = error
                 raise
@@ -182,15 +225,12 @@ class _Stdout:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Refuse a second writer. The lock is kept with the state of this program, so that nothing lies by the output."""
+    """Refuse a second writer."""
 
     def refuse() -> None:
         raise OutputError(f"{path} is being written by another process; wait for it, or write to a new file")
 
-    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    with ExitStack() as stack:
-        with suppress(OSError):  # a home that cannot be written is no reason to refuse an output elsewhere
-            stack.enter_context(alone(state_folder() / "outputs" / f"{key}.lock", refuse))
+    with sole_writer(os.fsencode(path.resolve()), refuse):
         yield
 
 

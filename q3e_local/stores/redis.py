@@ -1,0 +1,126 @@
+"""Redis with its query engine (Redis 8, Redis Stack, the module search), as a store of vectors.
+
+Rows are hashes under NAME:ID, over which an index NAME is made. Knows nothing of the cache in Redis, which needs no
+module. Commands: https://redis.io/docs/latest/commands/ft.create/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from q3e_local.errors import MissingPackageError, OutputError
+from q3e_local.stores.address import StoreAddress
+from q3e_local.stores.rows import DIGEST, SOURCE, VECTOR, Row, Shape
+from q3e_local.stores.store import in_a_sentence
+from q3e_local.vectors import Vectors
+
+try:
+    import redis
+except ImportError:
+    raise MissingPackageError("Redis", "redis", "redis") from None
+
+_CONNECT_S, _ANSWER_S = 5.0, 60.0
+_AT_ONCE = 1000
+_TYPES = {"text": "TAG", "integer": "NUMERIC"}
+
+
+class RedisStore:
+    """Hashes of a server, and an index over them."""
+
+    n_batch = 256
+    keeps_parts = True
+
+    def __init__(self, address: StoreAddress) -> None:
+        self._address, self._name = address, address.collection
+        with self._asking():
+            client: Any = redis.Redis.from_url(
+                address.url or "", socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S, protocol=2
+            )
+            self._client = client
+            has_search = self._client.execute_command("COMMAND", "INFO", "FT.CREATE")
+        if not (has_search and has_search[0]):
+            raise OutputError(
+                f"the server at {address.place} does not search vectors: it has no module search (Redis 8 and Redis "
+                "Stack have it). A cache of vectors (--cache) needs none"
+            )
+
+    def mark(self) -> str | None:
+        with self._asking():
+            is_there = self._name.encode() in self._client.execute_command("FT._LIST")
+            mark = self._client.get(self._mark_key)
+        return (mark or b"").decode("utf-8") if is_there else None
+
+    def create(self, shape: Shape) -> None:
+        fields: list[str | int] = ["text", "TEXT", SOURCE, "TAG"]
+        for name, kind in shape.fields.items():
+            fields += [name, _TYPES[kind]]
+        vector = [VECTOR, "VECTOR", "HNSW", 6, "TYPE", "FLOAT32", "DIM", shape.dim, "DISTANCE_METRIC", "COSINE"]
+        with self._asking():
+            # The mark first: an index without one would be taken for that of another program.
+            self._client.set(self._mark_key, shape.mark)
+            self._client.execute_command(
+                "FT.CREATE", self._name, "ON", "HASH", "PREFIX", 1, f"{self._name}:", "SCHEMA", *fields, *vector
+            )
+
+    def digests(self, source: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for keys in self._pages():
+            for key, (of, digest) in zip(keys, self._values(keys, SOURCE, DIGEST), strict=True):
+                if of == source and digest is not None:
+                    found[key.decode("utf-8").removeprefix(f"{self._name}:")] = digest
+        return found
+
+    def sources(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        values = self._values([self._key(name) for name in ids], SOURCE, "id")
+        return {name: of for name, (of, there) in zip(ids, values, strict=True) if not (of is there is None)}
+
+    def upsert(self, rows: Sequence[Row], vectors: Vectors, source: str) -> None:
+        with self._asking():
+            pipeline = self._client.pipeline()
+            for row, vector in zip(rows, vectors, strict=True):
+                fields = {name: value for name, value in row.fields.items() if value is not None}
+                fields |= {"id": row.id, "text": row.text, SOURCE: source, DIGEST: row.digest}
+                pipeline.delete(self._key(row.id))  # or fields that the row no longer has would stay
+                pipeline.hset(self._key(row.id), mapping={**fields, VECTOR: vector.tobytes()})
+            pipeline.execute()
+
+    def delete(self, ids: Sequence[str]) -> None:
+        with self._asking():
+            self._client.delete(*map(self._key, ids))
+
+    def finish(self) -> Sequence[str]:
+        return ()
+
+    def close(self) -> None:
+        self._client.close()
+
+    @property
+    def _mark_key(self) -> str:
+        return f"q3e-store:{self._name}"
+
+    def _key(self, name: str) -> str:
+        return f"{self._name}:{name}"
+
+    def _pages(self) -> Iterator[list[bytes]]:
+        """The keys below the collection's name, a part at a time."""
+        place = 0
+        while True:
+            with self._asking():
+                place, keys = self._client.scan(place, match=f"{self._name}:*", count=_AT_ONCE, _type="HASH")
+            if keys:
+                yield keys
+            if not place:
+                return
+
+    def _values(self, keys: Sequence[str | bytes], *names: str) -> list[tuple[str | None, ...]]:
+        with self._asking():
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hmget(key, *names)
+            answers = pipeline.execute()
+        return [tuple(None if value is None else value.decode("utf-8") for value in answer) for answer in answers]
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return in_a_sentence(self._address, redis.RedisError, OSError, ValueError)
