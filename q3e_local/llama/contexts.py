@@ -41,6 +41,10 @@ _SHORT_BEFORE_FREEING = 16
 
 _TEXT = "a text of {} tokens needs {}; cut the text, or close other programs"
 _BATCH = "a batch of {} tokens needs {}; take a smaller model or batch, or close other programs"
+_AFTER_TAP = (
+    "llama.cpp computes on behind the hidden-state tap (%s), as that is on another device: vectors are right, and "
+    "take longer than they need to"
+)
 
 
 @contextmanager
@@ -124,6 +128,13 @@ class Contexts:
         self._tell(f"a text of {n_tokens} tokens", wanted, self._long.plan)
         return self._long
 
+    def check_on_cpu(self, n_tokens: int) -> None:
+        """Raise NotEnoughMemoryError where the machine has no memory for a text of `n_tokens` without any GPU."""
+        plan = for_long(min(self._settings.n_batch, N_BATCH), padded(n_tokens), self._tap, kv_type=self._kv_type)
+        lack = ContextMemory(self._info, self._placement.on_cpu("")).lack(plan)
+        if lack is not None:
+            raise NotEnoughMemoryError(_TEXT.format(n_tokens, lack.text))
+
     def sounded(
         self,
         context: PoolingContext,
@@ -135,6 +146,9 @@ class Contexts:
 
         Raises BadVectorError with the place of a sequence whose vector is no better then.
         """
+        if self.counts.after_tap and _AFTER_TAP not in self._said:
+            self._said.add(_AFTER_TAP)
+            logger.warning(_AFTER_TAP, b", ".join(dict.fromkeys(self.counts.after_tap)).decode("ascii", "replace"))
         bad = np.flatnonzero(~_sound(vectors)).tolist()
         if bad:
             context.wipe()

@@ -180,7 +180,7 @@ class LlamaEngine:
                         at = end
                     return self._owner.do(self._end_long, context, ids)
                 except GpuMemoryError as error:
-                    self._owner.do(self._fewer_layers, error)
+                    self._owner.do(self._fewer_layers, error, len(ids))
                 except _LoadedAnewError:
                     continue
 
@@ -213,7 +213,7 @@ class LlamaEngine:
 
     # On the owner's thread from here on.
 
-    def _fewer_layers(self, error: GpuMemoryError) -> None:
+    def _fewer_layers(self, error: GpuMemoryError, n_tokens: int = 0) -> None:
         """Compute on with fewer layers on the GPU. Raises `error` in the middle of a long text's piece."""
         if self._owner.is_letting_in:
             raise error
@@ -221,7 +221,7 @@ class LlamaEngine:
         while not self._tokenizing.acquire(timeout=_POLL_S):
             self._owner.go_on()
         try:
-            self._open().fewer_layers(error)
+            self._open().fewer_layers(error, n_tokens)
         finally:
             self._tokenizing.release()
 

@@ -114,8 +114,13 @@ class LoadedModel:
         """Raises EngineError once they are freed."""
         return _there(self._contexts)
 
-    def fewer_layers(self, why: GpuMemoryError) -> None:
-        """Load anew with fewer layers on the GPU, or none."""
+    def fewer_layers(self, why: GpuMemoryError, n_tokens: int = 0) -> None:
+        """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
+
+        Raises NotEnoughMemoryError, and leaves all as it is, where the machine has no memory for the text either.
+        """
+        if n_tokens:
+            self.contexts.check_on_cpu(n_tokens)
         self._give_up(why)
         self._load_where_it_fits(may_shrink=False)
 

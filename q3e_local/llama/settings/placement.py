@@ -102,7 +102,8 @@ class Placement:
             return f"all {self.n_layers} layers on the CPU{why}"
         names = " and ".join(device.description for device in self.devices)
         total = sum(device.total_bytes for device in self.devices)
-        memory = f", {self.n_bytes / 1e9:.1f} of {total / 1e9:.1f} GB" if total else ""
+        taken = self.n_bytes / 1e9
+        memory = f", {taken:.{1 if taken >= 0.1 else 2}f} of {total / 1e9:.1f} GB" if total else ""
         return f"{self.n_on_gpu} of {self.n_layers} layers on {names}{memory}{why}"
 
     def on_cpu(self, why: str) -> Placement:
